@@ -1,0 +1,180 @@
+"""Items of a conversation's history, with LiveKit's field names so that they map one to one.
+
+A caller builds `Message`, `FunctionCall`, `FunctionCallOutput` or `AgentHandoff`, and a mistake (a wrong
+type, an unknown field, a value that JSON cannot hold) is an `InvalidInputError` on the spot. What was
+*stored* is read leniently: fields of a newer version are kept, kinds nobody here knows become
+`OtherItem`. On its way through the system an item is a `StoredItem`: its bytes, untouched, and the few
+facts that bounding the history needs.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
+
+from conversation_actors.errors import InvalidInputError
+from conversation_actors.values import check_id, decode, encode
+
+Role = Literal["system", "developer", "user", "assistant"]
+PINNED_ROLES = frozenset({"system", "developer"})
+"""Roles whose messages stay in the window: they say how the conversation is to be led."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredItem:
+    """An item as it is stored: `data` is its JSON, byte for byte as its author encoded it.
+
+    `role` is empty for anything but a message, `call_id` for anything but a call or its output.
+    """
+
+    id: str
+    type: str
+    role: str
+    call_id: str
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the stored form."""
+        return len(self.data)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the item stays when older ones leave the window."""
+        return self.role in PINNED_ROLES
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the facts out of stored bytes. Raises `ValueError` where they are not those of an item."""
+        fields = decode(data)
+        if not isinstance(fields, dict):
+            message = "an item is a JSON object"
+            raise ValueError(message)  # noqa: TRY004  # one error for all bytes that are not an item
+        kind, identity = fields.get("type"), fields.get("id")
+        if not (isinstance(kind, str) and kind and isinstance(identity, str) and identity):
+            message = "an item has a type and an id"
+            raise ValueError(message)
+        role = fields.get("role") if kind == "message" else ""
+        call_id = fields.get("call_id") if kind in {"function_call", "function_call_output"} else ""
+        if not (isinstance(role, str) and isinstance(call_id, str)):
+            message = f"{kind}: role and call_id are text"
+            raise ValueError(message)  # noqa: TRY004  # one error for all bytes that are not an item
+        return cls(identity, kind, role, call_id, data)
+
+
+def _new_id() -> str:
+    return "item_" + os.urandom(8).hex()
+
+
+class Item(BaseModel):
+    """What all items have. `id` identifies the item: appending an `id` again replaces its content.
+
+    `created_at` is in seconds since the epoch, by the author's clock; it orders nothing here (`seq` does).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+    type: str
+    id: str = Field(default_factory=_new_id)
+    created_at: float = Field(default_factory=time.time, strict=False, allow_inf_nan=False)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _typed_error(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Self:
+        try:
+            item: Self = handler(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(str(part) for part in first["loc"]) or cls.__name__
+            what = "no such field" if first["type"] == "extra_forbidden" else first["msg"]
+            message = f"{cls.__name__}: {field}: {what}"
+            raise InvalidInputError(message, field=field) from None
+        check_id(item.id, "id")
+        return item
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stored form: what was given, and `type`, `id` and `created_at`. Defaults are left out."""
+        extra = self.__pydantic_extra__ or {}
+        chosen = self.__pydantic_fields_set__
+        given = {name: value for name, value in self.__dict__.items() if name in chosen}
+        return {"type": self.type, "id": self.id, "created_at": self.created_at, **given, **extra}
+
+    def to_stored(self, *, limit: int | None = None) -> StoredItem:
+        """Encode once, for everything that follows. Raises as `conversation_actors.values.encode` does."""
+        data = encode(self.to_dict(), type(self).__name__, limit=limit)
+        return StoredItem(self.id, self.type, getattr(self, "role", ""), getattr(self, "call_id", ""), data)
+
+
+class Message(Item):
+    """Something said, or an instruction. `content` is text, or a list of texts and content objects."""
+
+    type: Literal["message"] = "message"
+    role: Role
+    content: str | list[str | dict[str, Any]]
+    interrupted: bool = False
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """All text of the content, parts joined by line breaks; images and sounds left out."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(part for part in self.content if isinstance(part, str))
+
+
+class FunctionCall(Item):
+    """The model's wish to run a tool. `arguments` is JSON text as the model wrote it."""
+
+    type: Literal["function_call"] = "function_call"
+    call_id: str
+    name: str
+    arguments: str
+    extra: dict[str, Any] = Field(default_factory=dict)
+    group_id: str | None = None
+
+
+class FunctionCallOutput(Item):
+    """What the tool returned. Shares `call_id` with its `FunctionCall`; they leave the window together."""
+
+    type: Literal["function_call_output"] = "function_call_output"
+    call_id: str
+    name: str = ""
+    output: str
+    is_error: bool = False
+
+
+class AgentHandoff(Item):
+    """From here on another agent speaks."""
+
+    type: Literal["agent_handoff"] = "agent_handoff"
+    old_agent_id: str | None = None
+    new_agent_id: str
+
+
+class OtherItem(Item):
+    """An item of a kind not known here, kept as it is; its fields are in `to_dict()`."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+_KINDS: Mapping[str, type[Item]] = {
+    "message": Message,
+    "function_call": FunctionCall,
+    "function_call_output": FunctionCallOutput,
+    "agent_handoff": AgentHandoff,
+}
+
+
+def item_from_dict(fields: Mapping[str, Any]) -> Item:
+    """Read a stored or foreign form: unknown fields are kept, an unknown `type` gives an `OtherItem`.
+
+    Raises `InvalidInputError` where a known field has a wrong type, or `type` is missing.
+    """
+    kind = fields.get("type")
+    if not isinstance(kind, str) or not kind:
+        message = "type: an item needs one, as text"
+        raise InvalidInputError(message, field="type")
+    return _KINDS.get(kind, OtherItem).model_validate(dict(fields), extra="allow")

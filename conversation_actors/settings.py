@@ -1,0 +1,185 @@
+"""Settings, read once at the edge of a process and passed on; the only module that reads the environment.
+
+Every field can be given as a keyword, as an environment variable (prefix ``CONVERSATION_``) or in a
+``.env`` file, in this order. Durations are seconds (``1.5``) or ISO 8601 (``PT30M``).
+"""
+
+import os
+import re
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from conversation_actors.errors import InvalidInputError
+
+
+def _seconds(value: object) -> object:
+    """Read ``"90"`` and ``"1.5"`` as seconds; pydantic reads the ISO 8601 forms itself."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?", value.strip()):
+        return float(value)
+    return value
+
+
+def _positive(value: timedelta) -> timedelta:
+    if value <= timedelta(0):
+        message = "must be longer than zero"
+        raise ValueError(message)
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_seconds), AfterValidator(_positive)]
+
+
+class _Group(BaseSettings):
+    """A frozen group of settings whose mistakes are `InvalidInputError`."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _typed_error(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Self:
+        try:
+            return handler(data)  # type: ignore[no-any-return]  # pydantic types the handler as Any
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(str(part) for part in first["loc"]) or cls.__name__
+            prefix = cls.model_config.get("env_prefix", "")
+            message = f"{field} (environment: {prefix}{field.upper()}): {first['msg']}"
+            raise InvalidInputError(message, field=field) from None
+
+
+def _config(prefix: str) -> SettingsConfigDict:
+    return SettingsConfigDict(
+        env_prefix=prefix, env_file=".env", frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True
+    )
+
+
+class Durability(StrEnum):
+    """What an acknowledgement means, beyond "the server's memory has it"."""
+
+    REDIS = "redis"
+    FSYNC = "fsync"
+    REPLICAS = "replicas"
+
+
+class HistoryLimits(_Group):
+    """Bounds of what one conversation may hold (``CONVERSATION_HISTORY_…``). Bytes are of the stored form."""
+
+    model_config = _config("CONVERSATION_HISTORY_")
+
+    items: int = Field(default=200, ge=4, le=100_000)
+    """Items in the window."""
+    bytes: int = Field(default=1 << 20, ge=4096, le=64 << 20)
+    """Bytes in the window."""
+    item_bytes: int = Field(default=128 << 10, ge=512, le=16 << 20)
+    """Bytes of one item. At most a quarter of `bytes`, so that a call and its output always fit."""
+    attributes_bytes: int = Field(default=64 << 10, ge=512, le=4 << 20)
+    """Bytes of all shared attributes together."""
+    participant_bytes: int = Field(default=16 << 10, ge=512, le=1 << 20)
+    """Bytes of one participant."""
+    participants: int = Field(default=100, ge=1, le=10_000)
+    """Participants remembered; the one that left longest ago is forgotten first."""
+    leases: int = Field(default=32, ge=1, le=1000)
+    """Leases held at one time."""
+    requests: int = Field(default=1000, ge=10, le=100_000)
+    """Requests remembered, so that a repeat returns the first result."""
+    request_age: Duration = timedelta(minutes=15)
+    """How long a request is remembered."""
+
+    @model_validator(mode="after")
+    def _an_exchange_fits(self) -> Self:
+        if self.item_bytes * 4 > self.bytes:
+            message = f"item_bytes: {self.item_bytes} is more than a quarter of bytes ({self.bytes})"
+            raise InvalidInputError(message, field="item_bytes")
+        return self
+
+
+class Timeouts(_Group):
+    """How long anything may take (``CONVERSATION_TIMEOUT_…``)."""
+
+    model_config = _config("CONVERSATION_TIMEOUT_")
+
+    command: Duration = timedelta(seconds=30)
+    """A handle's call, with all its repeats across crashes, until the caller gets an error."""
+    open: Duration = timedelta(seconds=60)
+    """`client.open`: a cold start of a worker process on a busy machine takes seconds."""
+    write: Duration = timedelta(seconds=5)
+    """How long the owner lets a caller wait for Redis before it answers with a retryable error."""
+    attempt: Duration = timedelta(seconds=15)
+    """One remote call to the actor before the handle asks again."""
+    redis: Duration = timedelta(seconds=2)
+    """One Redis command, and one Redis connect."""
+    connect: Duration = timedelta(seconds=30)
+    """Joining the Ray cluster."""
+    close: Duration = timedelta(seconds=10)
+    """Sending what is still in the outbox when a client closes."""
+    poll: Duration = timedelta(seconds=25)
+    """A long poll that brings nothing; randomised by a fifth, so that handles do not come in step."""
+
+
+class Settings(_Group):
+    """Everything a client, and the owners it starts, need to know. ``repr`` shows no secret."""
+
+    model_config = _config("CONVERSATION_")
+
+    redis_url: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("redis_url", "CONVERSATION_REDIS_URL", "REDIS_URL")
+    )
+    """``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://h1:26379,h2/service/0``, ``redis+cluster://h1,h2``."""
+    ray_address: str | None = Field(
+        default=None, validation_alias=AliasChoices("ray_address", "CONVERSATION_RAY_ADDRESS", "RAY_ADDRESS")
+    )
+    """The Ray cluster; without it the local one. An existing Ray connection of the process comes first."""
+    durability: str = Field(default="redis", pattern=r"^(redis|fsync|replicas=[1-9][0-9]?)$")
+    """``redis``: the server has it. ``fsync``: it is on the server's disk. ``replicas=n``: n replicas have it too."""
+    idle_timeout: Duration = timedelta(minutes=5)
+    """An owner that nobody asked or watched for this long saves a snapshot and exits."""
+    ttl: Duration = timedelta(days=7)
+    """A stored conversation is forgotten this long after its last change or activation."""
+    outbox_items: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Commands a handle holds while they cannot be sent; beyond it, `OverloadedError`."""
+    history: HistoryLimits = Field(default_factory=HistoryLimits)
+    timeouts: Timeouts = Field(default_factory=Timeouts)
+
+    @model_validator(mode="after")
+    def _outlives_idleness(self) -> Self:
+        if self.ttl < self.idle_timeout * 2:
+            message = f"ttl: {self.ttl} is less than twice idle_timeout ({self.idle_timeout}); stored state would expire under its owner"
+            raise InvalidInputError(message, field="ttl")
+        return self
+
+    @property
+    def required_durability(self) -> tuple[Durability, int]:
+        """The kind of durability, and the number of replicas it needs (0 unless ``replicas=n``)."""
+        kind, _, count = self.durability.partition("=")
+        return Durability(kind), int(count or 0)
+
+    def require_redis_url(self) -> str:
+        """The Redis URL with its secrets, or one sentence on how to get one."""
+        if self.redis_url is None:
+            message = (
+                "redis_url: no Redis is configured; set CONVERSATION_REDIS_URL, or run `conversation-actors dev`, "
+                "which starts a server and prints the variable"
+            )
+            raise InvalidInputError(message, field="redis_url")
+        return self.redis_url.get_secret_value()
+
+
+def data_directory() -> Path:
+    """Where development commands keep what must survive a restart (``CONVERSATION_DATA_DIR``)."""
+    explicit = os.environ.get("CONVERSATION_DATA_DIR")
+    if explicit:
+        return Path(explicit).expanduser()
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser() / "conversation-actors"

@@ -1,0 +1,113 @@
+"""What may be asked of a conversation. Built by the client, which has checked every value's form."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from conversation_actors.items import StoredItem
+
+
+@dataclass(frozen=True, slots=True)
+class AppendItems:
+    """Put items at the end of the history, all or none; an `id` already in the window is replaced."""
+
+    items: tuple[StoredItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClearHistory:
+    """Drop every item, system messages and summary too. Participants, attributes and leases stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetSummary:
+    """Keep what a summariser wrote about the history up to `through_seq`."""
+
+    text: str
+    through_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinParticipant:
+    """A participant is here, on this device. `None` leaves what is known as it is."""
+
+    identity: str
+    device_id: str
+    name: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveParticipant:
+    """A participant has left with this device, or with all of them (`None`)."""
+
+    identity: str
+    device_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateParticipant:
+    """Change what is known of a participant. `None` leaves a value as it is."""
+
+    identity: str
+    name: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    language: str | None = None
+    context: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetAttributes:
+    """Merge shared attributes; a value of `None` removes the key.
+
+    With `expected_seq`, refused when any attribute changed after that position.
+    """
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    expected_seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AcquireLease:
+    """Take a lease that is free, expired, or one's own (which renews it), for `duration` seconds."""
+
+    name: str
+    holder: str
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseLease:
+    """Give a lease back. Nothing happens when `token` is not that of the present one."""
+
+    name: str
+    holder: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseConversation:
+    """The conversation has ended: refuse writes until it is reopened."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReopenConversation:
+    """Accept writes again."""
+
+
+Command = (
+    AppendItems
+    | ClearHistory
+    | SetSummary
+    | JoinParticipant
+    | LeaveParticipant
+    | UpdateParticipant
+    | SetAttributes
+    | AcquireLease
+    | ReleaseLease
+    | CloseConversation
+    | ReopenConversation
+)

@@ -1,0 +1,118 @@
+"""The state of one conversation, and the only function that changes it."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from conversation_actors.state.events import (
+    AttributesChanged,
+    ConversationClosed,
+    ConversationReopened,
+    Entry,
+    Event,
+    HistoryCleared,
+    ItemsAppended,
+    ItemsEvicted,
+    LeaseAcquired,
+    LeaseReleased,
+    ParticipantForgotten,
+    ParticipantJoined,
+    ParticipantLeft,
+    ParticipantUpdated,
+    SummaryChanged,
+)
+from conversation_actors.state.facts import Closing, Lease, Limits, Participant, Summary
+from conversation_actors.state.window import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What a request led to, for the day it is repeated: `result` is the participant or lease it gave."""
+
+    seq: int
+    epoch: int
+    at: float
+    kind: str
+    result: Participant | Lease | None = None
+
+
+def remembered(entry: Entry) -> Remembered:
+    """What is kept of the first entry that a request caused."""
+    match entry.event:
+        case ParticipantJoined(participant) | ParticipantLeft(participant) | ParticipantUpdated(participant):
+            result: Participant | Lease | None = participant
+        case LeaseAcquired(lease):
+            result = lease
+        case _:
+            result = None
+    return Remembered(entry.seq, entry.epoch, entry.at, type(entry.event).__name__, result)
+
+
+class ConversationState:
+    """A conversation at `seq`. Changes only by `apply`; two states that applied the same entries are equal."""
+
+    def __init__(self, limits: Limits | None = None, *, seq: int = 0) -> None:
+        """Start empty at `seq` (0, except for an id that was deleted and is used again)."""
+        self.limits = limits or Limits()
+        self.seq = seq
+        self.changed_at = 0.0
+        self.window = Window()
+        self.participants: dict[str, Participant] = {}
+        self.attributes: dict[str, Any] = {}
+        self.attributes_seq = seq
+        self.leases: dict[str, Lease] = {}
+        self.summary: Summary | None = None
+        self.closing: Closing | None = None
+        self.requests: OrderedDict[str, Remembered] = OrderedDict()
+        self.unknown: dict[str, Any] = {}
+        """Fields that a newer version stored, kept for it."""
+
+    def apply(self, entry: Entry) -> None:
+        """Take one entry. Raises `ValueError`, and changes nothing, unless it is the next one."""
+        if entry.seq != self.seq + 1:
+            message = f"entry {entry.seq} does not follow {self.seq}"
+            raise ValueError(message)
+        self._apply_event(entry.event, entry)
+        self.seq = entry.seq
+        self.changed_at = entry.at
+        if entry.request_id is not None:
+            self.requests[entry.request_id] = remembered(entry)
+            self._forget_requests(entry.at)
+
+    def _apply_event(self, event: Event, entry: Entry) -> None:  # noqa: C901, PLR0912  # one line for each kind of event
+        match event:
+            case ItemsAppended(items):
+                self.window.put(items)
+            case ItemsEvicted(items):
+                self.window.remove(items, orphans_kept=self.limits.items)
+            case HistoryCleared():
+                self.window, self.summary = Window(), None
+            case SummaryChanged(text, through_seq):
+                self.summary = Summary(text, through_seq)
+            case ParticipantJoined(participant) | ParticipantLeft(participant) | ParticipantUpdated(participant):
+                self.participants[participant.identity] = participant
+            case ParticipantForgotten(identity):
+                self.participants.pop(identity, None)
+            case AttributesChanged(changes):
+                merged = {**self.attributes, **changes}
+                self.attributes = {name: value for name, value in merged.items() if value is not None}
+                self.attributes_seq = entry.seq
+            case LeaseAcquired(lease):
+                self.leases = {n: held for n, held in self.leases.items() if held.expires_at > entry.at}
+                self.leases[lease.name] = lease
+            case LeaseReleased(name, _, token):
+                held = self.leases.get(name)
+                if held is not None and held.token == token:
+                    del self.leases[name]
+            case ConversationClosed(reason):
+                self.closing = Closing(reason, entry.at)
+            case ConversationReopened():
+                self.closing = None
+
+    def _forget_requests(self, now: float) -> None:
+        """Keep the request memory within its bounds of number and age."""
+        while len(self.requests) > self.limits.requests:
+            self.requests.popitem(last=False)
+        oldest_kept = now - self.limits.request_age
+        while self.requests and next(iter(self.requests.values())).at < oldest_kept:
+            self.requests.popitem(last=False)

@@ -1,0 +1,234 @@
+"""What a command leads to. Pure: the same state, command and time give the same events.
+
+A refusal is a `RefusedError` and leaves no trace. An empty result means that the command asks for what is
+the case already.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NoReturn
+
+from conversation_actors.errors import (
+    ConflictError,
+    ConversationClosedError,
+    InvalidInputError,
+    ItemTooLargeError,
+    LeaseHeldError,
+)
+from conversation_actors.items import StoredItem
+from conversation_actors.state.commands import (
+    AcquireLease,
+    AppendItems,
+    ClearHistory,
+    CloseConversation,
+    Command,
+    JoinParticipant,
+    LeaveParticipant,
+    ReleaseLease,
+    ReopenConversation,
+    SetAttributes,
+    SetSummary,
+    UpdateParticipant,
+)
+from conversation_actors.state.conversation import ConversationState
+from conversation_actors.state.events import (
+    AttributesChanged,
+    ConversationClosed,
+    ConversationReopened,
+    Event,
+    HistoryCleared,
+    ItemsAppended,
+    ItemsEvicted,
+    LeaseAcquired,
+    LeaseReleased,
+    ParticipantForgotten,
+    ParticipantJoined,
+    ParticipantLeft,
+    ParticipantUpdated,
+    SummaryChanged,
+)
+from conversation_actors.state.facts import MAX_DEVICES, Lease, Participant
+from conversation_actors.values import encode
+
+Events = tuple[Event, ...]
+_ALLOWED_WHEN_CLOSED = (LeaveParticipant, ReleaseLease, CloseConversation, ReopenConversation)
+
+
+def decide(state: ConversationState, command: Command, *, now: float) -> Events:  # noqa: C901, PLR0911, PLR0912  # one line for each command
+    """Return the events that `command` leads to at time `now`, or raise a `RefusedError`."""
+    if state.closing is not None and not isinstance(command, _ALLOWED_WHEN_CLOSED):
+        message = f"the conversation is closed ({state.closing.reason}); reopen() it to write"
+        raise ConversationClosedError(message)
+    match command:
+        case AppendItems():
+            return _append(state, command)
+        case ClearHistory():
+            return (HistoryCleared(),) if len(state.window) or state.summary else ()
+        case SetSummary():
+            return _summarise(state, command)
+        case JoinParticipant():
+            return _join(state, command, now)
+        case LeaveParticipant():
+            return _leave(state, command, now)
+        case UpdateParticipant():
+            return _update(state, command, now)
+        case SetAttributes():
+            return _set_attributes(state, command)
+        case AcquireLease():
+            return _acquire(state, command, now)
+        case ReleaseLease():
+            return _release(state, command)
+        case CloseConversation():
+            return () if state.closing else (ConversationClosed(command.reason),)
+        case ReopenConversation():
+            return (ConversationReopened(),) if state.closing else ()
+
+
+def _append(state: ConversationState, command: AppendItems) -> Events:
+    limits, window = state.limits, state.window
+    _check_items(state, command.items)
+    changed = tuple(item for item in command.items if window.get(item.id) != item)
+    if not changed:
+        return ()
+    pinned_count, pinned_size = window.pinned_after(changed)
+    if pinned_count > limits.pinned_items:
+        _refuse("items", f"{pinned_count} system messages; the limit is {limits.pinned_items}, half of the window")
+    if pinned_size > limits.pinned_bytes:
+        _refuse("items", f"{pinned_size} bytes of system messages; the limit is {limits.pinned_bytes}, half of the window")
+    evicted = window.evictions(changed, limits)
+    appended = ItemsAppended(changed)
+    return (appended, ItemsEvicted(evicted)) if evicted else (appended,)
+
+
+def _check_items(state: ConversationState, items: Sequence[StoredItem]) -> None:
+    """Refuse what is too large, and an id that would turn into another kind of item."""
+    seen: dict[str, StoredItem] = {}
+    limit = state.limits.item_bytes
+    for item in items:
+        if item.size > limit:
+            message = f"item {item.id}: {item.size} bytes; the limit is {limit}"
+            raise ItemTooLargeError(message, field="items", size=item.size, limit=limit)
+        old = seen.get(item.id) or state.window.get(item.id)
+        if old and (old.type, old.role, old.call_id) != (item.type, item.role, item.call_id):
+            message = f"item {item.id} exists as another type, role or call; only its content can be replaced"
+            raise ConflictError(message)
+        seen[item.id] = item
+
+
+def _summarise(state: ConversationState, command: SetSummary) -> Events:
+    if not 0 <= command.through_seq <= state.seq:
+        _refuse("through_seq", f"{command.through_seq} is not between 0 and {state.seq}, the present seq")
+    if state.summary and command.through_seq < state.summary.through_seq:
+        message = f"the summary reaches to {state.summary.through_seq} already, further than {command.through_seq}"
+        raise ConflictError(message)
+    return (SummaryChanged(command.text, command.through_seq),)
+
+
+def _join(state: ConversationState, command: JoinParticipant, now: float) -> Events:
+    old = state.participants.get(command.identity)
+    known = old or Participant(identity=command.identity, joined_at=now)
+    devices = known.devices if command.device_id in known.devices else (*known.devices, command.device_id)
+    if len(devices) > MAX_DEVICES:
+        _refuse("device_id", f"{len(devices)} devices of one participant; the limit is {MAX_DEVICES}")
+    participant = replace(
+        known,
+        name=known.name if command.name is None else command.name,
+        metadata=known.metadata if command.metadata is None else command.metadata,
+        language=known.language if command.language is None else command.language,
+        connected=True,
+        last_seen=now,
+        devices=devices,
+        reconnect_count=known.reconnect_count + (1 if old and not old.connected else 0),
+    )
+    _check_participant(state, participant)
+    forgotten = () if old else _make_room(state)
+    return (ParticipantJoined(participant, command.device_id), *forgotten)
+
+
+def _make_room(state: ConversationState) -> Events:
+    """Forget whoever left longest ago, if one more participant would be too many."""
+    if len(state.participants) < state.limits.participants:
+        return ()
+    gone = [participant for participant in state.participants.values() if not participant.connected]
+    if not gone:
+        _refuse("identity", f"{len(state.participants)} participants are connected, which is the limit")
+    return (ParticipantForgotten(min(gone, key=lambda participant: participant.last_seen).identity),)
+
+
+def _leave(state: ConversationState, command: LeaveParticipant, now: float) -> Events:
+    known = state.participants.get(command.identity)
+    if known is None or not known.connected:
+        return ()
+    if command.device_id is not None and command.device_id not in known.devices:
+        return ()
+    devices = () if command.device_id is None else tuple(d for d in known.devices if d != command.device_id)
+    participant = replace(known, devices=devices, connected=bool(devices), last_seen=now)
+    return (ParticipantLeft(participant, command.device_id),)
+
+
+def _update(state: ConversationState, command: UpdateParticipant, now: float) -> Events:
+    known = state.participants.get(command.identity)
+    if known is None:
+        message = f"no participant {command.identity!r} has joined this conversation"
+        raise ConflictError(message)
+    given = {
+        "name": command.name,
+        "metadata": command.metadata,
+        "language": command.language,
+        "context": command.context,
+    }
+    changes = {name: value for name, value in given.items() if value is not None and value != getattr(known, name)}
+    if not changes:
+        return ()
+    participant = replace(known, last_seen=now, **changes)  # type: ignore[arg-type]  # values of one field each
+    _check_participant(state, participant)
+    return (ParticipantUpdated(participant),)
+
+
+def _check_participant(state: ConversationState, participant: Participant) -> None:
+    limit = state.limits.participant_bytes
+    described = [participant.name, dict(participant.metadata), participant.language, dict(participant.context)]
+    encode(described, "participant", limit=limit)
+
+
+def _set_attributes(state: ConversationState, command: SetAttributes) -> Events:
+    expected = command.expected_seq
+    if expected is not None and (state.attributes_seq > expected or expected > state.seq):
+        message = f"attributes changed at {state.attributes_seq}, after the expected seq {expected}"
+        if expected > state.seq:
+            message = f"the expected seq {expected} is ahead of the conversation, which is at {state.seq}"
+        raise ConflictError(message)
+    present = state.attributes
+    # Compared as stored: to Python, 1, 1.0 and True are equal.
+    changes = {n: value for n, value in command.changes.items() if encode(present.get(n), n) != encode(value, n)}
+    if not changes:
+        return ()
+    merged = {name: value for name, value in {**present, **changes}.items() if value is not None}
+    encode(merged, "attributes", limit=state.limits.attributes_bytes)
+    return (AttributesChanged(changes),)
+
+
+def _acquire(state: ConversationState, command: AcquireLease, now: float) -> Events:
+    held = state.leases.get(command.name)
+    current = held if held and held.expires_at > now else None
+    if current and current.holder != command.holder:
+        message = f"lease {command.name!r} is held by {current.holder!r} for {current.expires_at - now:.1f} s more"
+        raise LeaseHeldError(message, holder=current.holder, expires_at=current.expires_at)
+    others = sum(1 for lease in state.leases.values() if lease.name != command.name and lease.expires_at > now)
+    if others >= state.limits.leases:
+        _refuse("name", f"{others} leases are held; the limit is {state.limits.leases}")
+    token = current.token if current else state.seq + 1
+    lease = Lease(command.name, command.holder, token, now + command.duration)
+    return (LeaseAcquired(lease, renewed=current is not None),)
+
+
+def _release(state: ConversationState, command: ReleaseLease) -> Events:
+    held = state.leases.get(command.name)
+    if held is None or (held.holder, held.token) != (command.holder, command.token):
+        return ()
+    return (LeaseReleased(command.name, command.holder, command.token),)
+
+
+def _refuse(field: str, reason: str) -> NoReturn:
+    message = f"{field}: {reason}"
+    raise InvalidInputError(message, field=field)

@@ -1,0 +1,133 @@
+"""What happened, in the past tense. An event carries its outcome, so applying it decides nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from conversation_actors.items import StoredItem
+from conversation_actors.state.facts import Lease, Participant
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsAppended:
+    """Items came, in this order; one whose id was in the window took the old one's place."""
+
+    items: tuple[StoredItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsEvicted:
+    """Items left the window, to hold its bounds. They are given in full: an archive needs only these."""
+
+    items: tuple[StoredItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryCleared:
+    """All items and the summary were dropped on request."""
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryChanged:
+    """A summary of the history up to `through_seq` was set."""
+
+    text: str
+    through_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantJoined:
+    """A participant came, or came with one more device, or said again that it is here."""
+
+    participant: Participant
+    device_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantLeft:
+    """A participant left with one device (`device_id`) or with all of them (None)."""
+
+    participant: Participant
+    device_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantUpdated:
+    """Something known of a participant changed."""
+
+    participant: Participant
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantForgotten:
+    """A participant who had left was dropped, to make room for another."""
+
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttributesChanged:
+    """Shared attributes were set (or removed, where the value is None)."""
+
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseAcquired:
+    """A lease has a holder: a new one, or the same one for longer (`renewed`)."""
+
+    lease: Lease
+    renewed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReleased:
+    """A lease was given back."""
+
+    name: str
+    holder: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationClosed:
+    """The conversation ended, on purpose."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationReopened:
+    """The conversation takes writes again."""
+
+
+Event = (
+    ItemsAppended
+    | ItemsEvicted
+    | HistoryCleared
+    | SummaryChanged
+    | ParticipantJoined
+    | ParticipantLeft
+    | ParticipantUpdated
+    | ParticipantForgotten
+    | AttributesChanged
+    | LeaseAcquired
+    | LeaseReleased
+    | ConversationClosed
+    | ConversationReopened
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the journal: what happened at `seq`.
+
+    `epoch` is the activation that wrote it; `at` its clock, in seconds since the epoch, never going
+    back within a conversation. `request_id` is on the first entry of what one request caused.
+    """
+
+    seq: int
+    epoch: int
+    at: float
+    event: Event
+    request_id: str | None = None

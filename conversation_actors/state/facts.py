@@ -1,0 +1,87 @@
+"""What a conversation knows besides its history: participants, leases, summary, closing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one conversation. Bytes are of the stored form (UTF-8 JSON); ages are seconds."""
+
+    items: int = 200
+    bytes: int = 1 << 20
+    item_bytes: int = 128 << 10
+    attributes_bytes: int = 64 << 10
+    participant_bytes: int = 16 << 10
+    participants: int = 100
+    leases: int = 32
+    requests: int = 1000
+    request_age: float = 900.0
+
+    @property
+    def pinned_items(self) -> int:
+        """System messages allowed in the window: half of it, so that there is room to talk."""
+        return self.items // 2
+
+    @property
+    def pinned_bytes(self) -> int:
+        """Bytes of system messages allowed in the window."""
+        return self.bytes // 2
+
+
+MAX_DEVICES = 16
+"""Devices that one participant can be connected with at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Participant:
+    """One person (or agent, or phone line) in a conversation, connected or not.
+
+    `joined_at` is the first join, `last_seen` the latest join, leave or update; seconds since the
+    epoch, by the clock of the activation's node. `reconnect_count` counts joins after having been gone
+    from every device. `devices` are those connected now.
+    """
+
+    identity: str
+    name: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    connected: bool = False
+    joined_at: float = 0.0
+    last_seen: float = 0.0
+    reconnect_count: int = 0
+    devices: tuple[str, ...] = ()
+    language: str | None = None
+    context: Mapping[str, Any] = field(default_factory=dict)
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+    """Fields that a newer version stored, kept for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A right that expires by the clock of the activation's node.
+
+    `token` grows with every new holder (it is the `seq` of the acquisition) and stays the same when
+    the holder renews: hand it to whatever must tell an old holder from the present one.
+    """
+
+    name: str
+    holder: str
+    token: int
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a summariser wrote about the history up to `through_seq`."""
+
+    text: str
+    through_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """The conversation ended, on purpose."""
+
+    reason: str
+    at: float

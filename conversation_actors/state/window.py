@@ -1,0 +1,143 @@
+"""The window: the part of the history that is kept, bounded by items and by bytes.
+
+Old items leave first, with three exceptions. System and developer messages stay. A function call and
+its output leave together, when the younger of the two is the oldest in the window. The output of a call
+that left while it was still running leaves on arrival, because nobody could read it without its call.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+
+from conversation_actors.items import StoredItem
+from conversation_actors.state.facts import Limits
+
+CALL = "function_call"
+OUTPUT = "function_call_output"
+
+
+def _group(item: StoredItem) -> tuple[str, str]:
+    """Items with the same group leave together."""
+    return ("call", item.call_id) if item.call_id else ("item", item.id)
+
+
+class Window:
+    """Items in the order they came, by id. Putting or removing one costs the same at any length."""
+
+    def __init__(self, items: Iterable[StoredItem] = (), orphans: Iterable[str] = ()) -> None:
+        """Rebuild a window from its `items`, in order, and the `orphans` it reported."""
+        # OrderedDict and not dict: taking the first of a dict costs as much as was ever taken before.
+        self._items: OrderedDict[str, StoredItem] = OrderedDict()
+        self._groups: OrderedDict[tuple[str, str], list[str]] = OrderedDict()
+        self._orphans: OrderedDict[str, None] = OrderedDict.fromkeys(orphans)
+        self.size = 0
+        self.pinned_count = 0
+        self.pinned_size = 0
+        self.put(items)
+
+    def __len__(self) -> int:
+        """Items in the window."""
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[StoredItem]:
+        """Items, oldest first."""
+        return iter(self._items.values())
+
+    def get(self, identity: str) -> StoredItem | None:
+        """The item of this id, if it is in the window."""
+        return self._items.get(identity)
+
+    @property
+    def orphans(self) -> tuple[str, ...]:
+        """Ids of calls that left before their output came, oldest first; bounded by `remove`."""
+        return tuple(self._orphans)
+
+    def put(self, items: Iterable[StoredItem]) -> None:
+        """Add items at the end; one whose id is here already takes the old one's place."""
+        for item in items:
+            old = self._items.get(item.id)
+            self._items[item.id] = item
+            self.size += item.size - (old.size if old else 0)
+            if item.pinned:
+                self.pinned_count += 0 if old else 1
+                self.pinned_size += item.size - (old.size if old else 0)
+            elif old is None:
+                group = _group(item)
+                self._groups.setdefault(group, []).append(item.id)
+                self._groups.move_to_end(group)
+
+    def remove(self, items: Sequence[StoredItem], *, orphans_kept: int) -> None:
+        """Take items out; those that are not here are passed over. Keeps the latest `orphans_kept` orphans."""
+        for item in items:
+            old = self._items.pop(item.id, None)
+            if old is None:
+                continue
+            self.size -= old.size
+            if old.pinned:
+                self.pinned_count -= 1
+                self.pinned_size -= old.size
+            else:
+                self._leave_group(old)
+        answered = {item.call_id for item in items if item.type == OUTPUT}
+        for item in items:
+            if item.type == CALL and item.call_id not in answered:
+                self._orphans[item.call_id] = None
+        for call_id in answered:
+            self._orphans.pop(call_id, None)
+        while len(self._orphans) > orphans_kept:
+            self._orphans.popitem(last=False)
+
+    def evictions(self, arriving: Sequence[StoredItem], limits: Limits) -> tuple[StoredItem, ...]:
+        """What must leave when `arriving` is put: enough, oldest first, whole groups. Changes nothing."""
+        latest = {item.id: item for item in arriving}
+        count, size = len(self._items), self.size
+        for item in latest.values():
+            old = self._items.get(item.id)
+            count += 0 if old else 1
+            size += item.size - (old.size if old else 0)
+        touched = self._groups_after(latest)
+        strays = [group for group, members in touched.items() if self._is_stray(group, members)]
+        older = (group for group in self._groups if group not in touched)
+        younger = (group for group in touched if group not in strays)
+        leaving: list[StoredItem] = []
+        for group in chain(strays, older, younger):
+            if group not in strays and count <= limits.items and size <= limits.bytes:
+                break
+            members = touched.get(group) or [latest.get(i, self._items[i]) for i in self._groups[group]]
+            leaving.extend(members)
+            count -= len(members)
+            size -= sum(item.size for item in members)
+        return tuple(leaving)
+
+    def pinned_after(self, arriving: Sequence[StoredItem]) -> tuple[int, int]:
+        """How many system messages, and how many bytes of them, there would be with `arriving`."""
+        count, size = self.pinned_count, self.pinned_size
+        for item in {item.id: item for item in arriving if item.pinned}.values():
+            old = self._items.get(item.id)
+            count += 0 if old else 1
+            size += item.size - (old.size if old else 0)
+        return count, size
+
+    def _groups_after(self, arriving: dict[str, StoredItem]) -> dict[tuple[str, str], list[StoredItem]]:
+        """The groups that gain a member, with all their members, oldest group first."""
+        touched: dict[tuple[str, str], list[StoredItem]] = {}
+        for item in arriving.values():
+            if item.pinned or item.id in self._items:
+                continue
+            group = _group(item)
+            members = touched.pop(group, None)
+            if members is None:
+                members = [arriving.get(i, self._items[i]) for i in self._groups.get(group, ())]
+            touched[group] = [*members, item]
+        return touched
+
+    def _is_stray(self, group: tuple[str, str], members: list[StoredItem]) -> bool:
+        kind, call_id = group
+        return kind == "call" and call_id in self._orphans and all(item.type == OUTPUT for item in members)
+
+    def _leave_group(self, item: StoredItem) -> None:
+        group = _group(item)
+        members = self._groups[group]
+        members.remove(item.id)
+        if not members:
+            del self._groups[group]

@@ -1,0 +1,143 @@
+"""What a conversation's owner needs of durable storage; MemoryStore and RedisStore provide it.
+
+The store knows bytes, positions and owners. It does not know what an entry means.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Protocol
+
+
+class Outcome(StrEnum):
+    """What became of a write. Anything else is an error: the write's fate is unknown, repeat it."""
+
+    OK = "OK"
+    DUPLICATE = "DUPLICATE"
+    """The very same write had landed before (a repeat after an unknown outcome). As good as OK."""
+    FENCED = "FENCED"
+    """A newer activation owns the conversation, or it was deleted. Nothing was written."""
+    GAP = "GAP"
+    """The store is behind this owner: it forgot acknowledged writes (a failover to a replica that
+    lagged, a restart without persistence). Nothing was written; `Store.save_snapshot` heals it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to write a conversation, as `Store.activate` gave it.
+
+    `epoch` orders claims; `owner` is unique to one activation, so that two claims of the same epoch
+    (possible only after a failover that lost the taking of the first) still exclude each other.
+    """
+
+    conversation_id: str
+    epoch: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """All that is stored of a conversation, read in the same step that took the epoch.
+
+    `seq` is the last stored position. `snapshot` (if any) is the state at `snapshot_seq`; `journal`
+    holds exactly the entries `snapshot_seq + 1 … seq`, oldest first.
+    """
+
+    claim: Claim
+    seq: int
+    snapshot_seq: int
+    snapshot: bytes | None
+    journal: tuple[bytes, ...]
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a stored conversation stands."""
+
+    epoch: int
+    owner: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One line of a listing. `last_active_at` is in seconds since the epoch, by the store's clock."""
+
+    conversation_id: str
+    last_active_at: float
+    participants: tuple[str, ...]
+    seq: int
+
+
+class Store(Protocol):
+    """Durable storage of conversations.
+
+    Every method raises `StoreUnavailableError` when the store does not answer in time or refuses for
+    now, `StoreMisconfiguredError` when a person has to change something, `CorruptStateError` when what
+    is stored contradicts itself. Every method may be repeated, and may be cancelled at any await.
+    """
+
+    async def check(self) -> None:
+        """Raise `StoreMisconfiguredError` unless the server can do what the settings ask for."""
+
+    async def activate(self, conversation_id: str, *, owner: str, create: bool, ttl: timedelta) -> Recovered:
+        """Take the next epoch for `owner` and read everything, in one atomic step.
+
+        Repeated with the same `owner` it takes no second epoch. Raises `ConversationNotFoundError`
+        (and takes nothing) where the conversation does not exist and `create` is false.
+        """
+
+    async def append(
+        self,
+        claim: Claim,
+        *,
+        expected_seq: int,
+        entries: Sequence[bytes],
+        ttl: timedelta,
+        participants: Sequence[str] | None = None,
+    ) -> Outcome:
+        """Write `entries` at `expected_seq + 1 …`, all or none, and refresh every TTL.
+
+        With no entries it only refreshes (and still tells FENCED). `participants`, where given,
+        replaces the identities kept beside the conversation for listings. After OK or DUPLICATE the
+        entries are as durable as the settings ask.
+        """
+
+    async def save_snapshot(
+        self, claim: Claim, *, seq: int, snapshot: bytes, ttl: timedelta, participants: Sequence[str]
+    ) -> Outcome:
+        """Store the state at `seq` and drop the journal up to there (compaction).
+
+        Where the store is behind `seq`, or has lost the conversation, this restores it: the snapshot
+        is acknowledged state and this claim is still the newest one known. DUPLICATE where a snapshot
+        at or after `seq` is there already.
+        """
+
+    async def head(self, conversation_id: str) -> Head | None:
+        """Where the stored conversation stands; None where there is none."""
+
+    async def index(self, conversation_id: str, *, participants: Sequence[str], ttl: timedelta) -> None:
+        """Enter the conversation in the listings that span conversations, as active now.
+
+        Not atomic with the conversation (it may live on another shard), and repairable from it.
+        """
+
+    def list(self, *, participant: str | None = None) -> AsyncIterator[Found]:
+        """Conversations, the most recently active first; with `participant`, those it took part in.
+
+        Pages through an index, never a key scan. Entries of vanished conversations are dropped from the index.
+        """
+
+    async def reindex(self) -> int:
+        """Rebuild the listings from the conversations themselves; returns how many there are."""
+
+    async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
+        """Forget everything but a tombstone that keeps `epoch` and `seq` growing; False if not there.
+
+        Every activation alive is fenced by it. The tombstone lives for `ttl`.
+        """
+
+    async def aclose(self) -> None:
+        """Close connections. Idempotent."""

@@ -1,0 +1,111 @@
+"""Values that may be stored: JSON, and nothing that JSON readers disagree about.
+
+What passes here reads back equal in every process and language: text is UTF-8, numbers are finite,
+keys are strings, nesting is bounded, tuples are not silently turned into lists.
+"""
+
+import json
+import math
+from typing import Any
+
+from conversation_actors.errors import InvalidInputError, ItemTooLargeError
+
+MAX_DEPTH = 32
+"""Nesting of containers. Python's own decoder gives up near 1000, others (Ruby, .NET) at 100 or 64."""
+
+MAX_ID_CHARACTERS = 256
+
+JSON = None | bool | int | float | str | list[Any] | dict[str, Any]
+
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False)
+
+
+def check_id(value: object, field: str) -> str:
+    """Return `value` if it is 1 to 256 printable characters; raise `InvalidInputError` otherwise."""
+    if not isinstance(value, str):
+        message = f"{field}: expected text, got {type(value).__name__}"
+        raise InvalidInputError(message, field=field)
+    if not 1 <= len(value) <= MAX_ID_CHARACTERS:
+        message = f"{field}: {len(value)} characters; the limit is 1 to {MAX_ID_CHARACTERS}"
+        raise InvalidInputError(message, field=field)
+    if not value.isprintable():
+        message = f"{field}: holds a character that is not printable: {value!a}"
+        raise InvalidInputError(message, field=field)
+    return value
+
+
+def check_text(value: object, field: str, *, limit: int) -> str:
+    """Return `value` if it is text of at most `limit` UTF-8 bytes; raise `InvalidInputError` otherwise."""
+    if not isinstance(value, str):
+        message = f"{field}: expected text, got {type(value).__name__}"
+        raise InvalidInputError(message, field=field)
+    encode(value, field, limit=limit)
+    return value
+
+
+def encode(value: object, field: str, *, limit: int | None = None) -> bytes:
+    """Encode `value` as compact UTF-8 JSON without line breaks.
+
+    Raises `InvalidInputError` with the path to the first value that cannot be stored, or
+    `ItemTooLargeError` when the result is longer than `limit` bytes.
+    """
+    try:
+        _check(value, MAX_DEPTH)
+    except _UnstorableError as error:
+        path = field + "".join(reversed(error.path))
+        message = f"{path}: {error.args[0]}"
+        raise InvalidInputError(message, field=path) from None
+    try:
+        encoded = _encoder.encode(value).encode()
+    except UnicodeEncodeError as error:
+        message = f"{field}: holds text that is not valid Unicode (a lone surrogate at character {error.start})"
+        raise InvalidInputError(message, field=field) from None
+    if limit is not None and len(encoded) > limit:
+        message = f"{field}: {len(encoded)} bytes; the limit is {limit}"
+        raise ItemTooLargeError(message, field=field, size=len(encoded), limit=limit)
+    return encoded
+
+
+def decode(data: bytes) -> Any:
+    """Decode what `encode` made. Raises `ValueError` for anything that is not JSON in UTF-8."""
+    return json.loads(data)
+
+
+class _UnstorableError(Exception):
+    """Collects its path while it unwinds, so that values without fault pay nothing for one."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.path: list[str] = []
+
+
+def _check(value: object, depth: int) -> None:
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            message = f"{value} is not a finite number"
+            raise _UnstorableError(message)
+    elif isinstance(value, (list, dict)):
+        if not depth:
+            message = f"nested more than {MAX_DEPTH} deep"
+            raise _UnstorableError(message)
+        _check_parts(value, depth - 1)
+    elif not isinstance(value, (str, int)):
+        message = f"{kind.__name__} cannot be stored; JSON values can"
+        raise _UnstorableError(message)
+
+
+def _check_parts(container: list[Any] | dict[Any, Any], depth: int) -> None:
+    named = isinstance(container, dict)
+    key: Any = None
+    try:
+        for key, part in container.items() if isinstance(container, dict) else enumerate(container):
+            if named and not isinstance(key, str):
+                message = f"the key {key!r} is not text"
+                raise _UnstorableError(message)
+            _check(part, depth)
+    except _UnstorableError as error:
+        error.path.append(f".{key}" if named else f"[{key}]")
+        raise
