@@ -41,9 +41,11 @@ from conversation_actors.state import (
     SummaryChanged,
     Window,
 )
-from conversation_actors.values import encode
+from conversation_actors.values import MAX_DEPTH, decode, encode
 
 SCHEMA = 1
+_HEADER_DEPTH = MAX_DEPTH + 8
+"""A header wraps values that were checked on their own; remembered requests wrap them deepest."""
 
 Fields = Mapping[str, Any]
 Built = TypeVar("Built")
@@ -71,13 +73,14 @@ def decode_entry(data: bytes) -> Entry:
             message = f"an event {name!r}, which this version does not know"
             raise IncompatibleVersionError(message)
         event = _EVENTS[name](header, items)
-        return Entry(_int(header, "seq"), _int(header, "epoch"), _number(header, "at"), event, header.get("request"))
+        request_id = _optional_text(header, "request") if "request" in header else None
+        return Entry(_int(header, "seq"), _int(header, "epoch"), _number(header, "at"), event, request_id)
 
     return _shaped(build)
 
 
-def encode_snapshot(state: ConversationState) -> bytes:
-    """The stored form of a whole conversation."""
+def encode_snapshot(state: ConversationState, *, requests: bool = True) -> bytes:
+    """The stored form of a whole conversation; readers, who decide nothing, need no request memory."""
     header: dict[str, Any] = {
         **state.unknown,
         "v": SCHEMA,
@@ -90,7 +93,7 @@ def encode_snapshot(state: ConversationState) -> bytes:
         "leases": [_lease_fields(lease) for lease in state.leases.values()],
         "summary": [state.summary.text, state.summary.through_seq] if state.summary else None,
         "closing": [state.closing.reason, state.closing.at] if state.closing else None,
-        "requests": [_remembered_fields(name, kept) for name, kept in state.requests.items()],
+        "requests": [_remembered_fields(name, kept) for name, kept in state.requests.items()] if requests else [],
     }
     return _join(header, tuple(state.window))
 
@@ -108,8 +111,8 @@ def decode_snapshot(data: bytes, limits: Limits | None = None) -> ConversationSt
         state.attributes = _mapping(header, "attributes")
         state.attributes_seq = _int(header, "attributes_seq")
         state.leases = {lease.name: lease for lease in (_lease(fields) for fields in _list(header, "leases"))}
-        state.summary = Summary(*header["summary"]) if header["summary"] else None
-        state.closing = Closing(*header["closing"]) if header["closing"] else None
+        state.summary = None if header["summary"] is None else _summary(*_list(header, "summary"))
+        state.closing = None if header["closing"] is None else _closing(*_list(header, "closing"))
         state.requests = OrderedDict(_remembered(fields) for fields in _list(header, "requests"))
         state.unknown = {name: value for name, value in header.items() if name not in _SNAPSHOT_FIELDS}
         return state
@@ -126,7 +129,7 @@ _PARTICIPANT_FIELDS = tuple(name for name in Participant.__slots__ if name != "u
 def _join(header: dict[str, Any], items: Sequence[StoredItem]) -> bytes:
     if items:
         header["items"] = len(items)
-    return b"\n".join([encode(header, "header"), *(item.data for item in items)])
+    return b"\n".join([encode(header, "header", depth=_HEADER_DEPTH), *(item.data for item in items)])
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], tuple[StoredItem, ...]]:
@@ -160,7 +163,7 @@ def _items(lines: Sequence[bytes], position: int) -> tuple[StoredItem, ...]:
 
 def _parse(line: bytes, position: int) -> Any:
     try:
-        return json.loads(line)
+        return decode(line)
     except ValueError as error:
         raise _corrupt(f"not JSON: {error}", position + _position(line, error)) from error
 
@@ -198,6 +201,10 @@ def _text(fields: Fields, name: str) -> str:
     return _typed(fields, name, str)
 
 
+def _optional_text(fields: Fields, name: str) -> str | None:
+    return None if fields[name] is None else _text(fields, name)
+
+
 def _int(fields: Fields, name: str) -> int:
     return _typed(fields, name, int)
 
@@ -224,7 +231,6 @@ def _participant_fields(participant: Participant) -> dict[str, Any]:
 
 
 def _participant(fields: Fields) -> Participant:
-    language = fields["language"]
     return Participant(
         identity=_text(fields, "identity"),
         name=_text(fields, "name"),
@@ -234,7 +240,7 @@ def _participant(fields: Fields) -> Participant:
         last_seen=_number(fields, "last_seen"),
         reconnect_count=_int(fields, "reconnect_count"),
         devices=_texts(fields, "devices"),
-        language=None if language is None else _text(fields, "language"),
+        language=_optional_text(fields, "language"),
         context=_mapping(fields, "context"),
         unknown={name: value for name, value in fields.items() if name not in _PARTICIPANT_FIELDS},
     )
@@ -248,25 +254,36 @@ def _lease(fields: Fields) -> Lease:
     return Lease(_text(fields, "name"), _text(fields, "holder"), _int(fields, "token"), _number(fields, "expires_at"))
 
 
-def _remembered_fields(request_id: str, kept: Remembered) -> dict[str, Any]:
-    fields: dict[str, Any] = {"id": request_id, "seq": kept.seq, "epoch": kept.epoch, "at": kept.at, "kind": kept.kind}
+def _summary(text: Any, through_seq: Any) -> Summary:
+    fields = {"text": text, "through_seq": through_seq}
+    return Summary(_text(fields, "text"), _int(fields, "through_seq"))
+
+
+def _closing(reason: Any, at: Any) -> Closing:
+    fields = {"reason": reason, "at": at}
+    return Closing(_text(fields, "reason"), _number(fields, "at"))
+
+
+def _remembered_fields(request_id: str, kept: Remembered) -> list[Any]:
+    """A row and not an object: there are a thousand of these in a snapshot."""
+    row: list[Any] = [request_id, kept.seq, kept.epoch, kept.at, kept.kind]
     if isinstance(kept.result, Participant):
-        fields["participant"] = _participant_fields(kept.result)
+        row.append({"participant": _participant_fields(kept.result)})
     elif isinstance(kept.result, Lease):
-        fields["lease"] = _lease_fields(kept.result)
-    return fields
+        row.append({"lease": _lease_fields(kept.result)})
+    return row
 
 
-def _remembered(fields: Fields) -> tuple[str, Remembered]:
+def _remembered(row: Sequence[Any]) -> tuple[str, Remembered]:
+    fields = dict(zip(("id", "seq", "epoch", "at", "kind"), row, strict=False))
+    given = row[5] if len(row) > 5 else {}  # noqa: PLR2004  # the sixth column, where there is one
     result: Participant | Lease | None = None
-    if "participant" in fields:
-        result = _participant(fields["participant"])
-    elif "lease" in fields:
-        result = _lease(fields["lease"])
-    kept = Remembered(
-        _int(fields, "seq"), _int(fields, "epoch"), _number(fields, "at"), _text(fields, "kind"), result
-    )
-    return _text(fields, "id"), kept
+    if "participant" in given:
+        result = _participant(given["participant"])
+    elif "lease" in given:
+        result = _lease(given["lease"])
+    numbers = _int(fields, "seq"), _int(fields, "epoch"), _number(fields, "at")
+    return _text(fields, "id"), Remembered(*numbers, _text(fields, "kind"), result)
 
 
 def _event_fields(event: Event) -> dict[str, Any]:
@@ -291,10 +308,6 @@ def _event_fields(event: Event) -> dict[str, Any]:
             return {}
 
 
-def _left_device(fields: Fields) -> str | None:
-    return None if fields["device_id"] is None else _text(fields, "device_id")
-
-
 Items = tuple[StoredItem, ...]
 _EVENTS: Mapping[str, Callable[[Fields, Items], Event]] = {
     "items_appended": lambda _, items: ItemsAppended(items),
@@ -302,7 +315,7 @@ _EVENTS: Mapping[str, Callable[[Fields, Items], Event]] = {
     "history_cleared": lambda _f, _i: HistoryCleared(),
     "summary_changed": lambda f, _: SummaryChanged(_text(f, "text"), _int(f, "through_seq")),
     "participant_joined": lambda f, _: ParticipantJoined(_participant(f["participant"]), _text(f, "device_id")),
-    "participant_left": lambda f, _: ParticipantLeft(_participant(f["participant"]), _left_device(f)),
+    "participant_left": lambda f, _: ParticipantLeft(_participant(f["participant"]), _optional_text(f, "device_id")),
     "participant_updated": lambda f, _: ParticipantUpdated(_participant(f["participant"])),
     "participant_forgotten": lambda f, _: ParticipantForgotten(_text(f, "identity")),
     "attributes_changed": lambda f, _: AttributesChanged(_mapping(f, "changes")),

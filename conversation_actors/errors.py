@@ -71,7 +71,7 @@ class ConversationNotFoundError(RefusedError):
 
 
 class ConversationClosedError(RefusedError):
-    """The conversation was closed; ``reopen()`` makes it writable again."""
+    """The conversation was closed; ``reopen_conversation()`` makes it writable again."""
 
 
 class LeaseHeldError(RefusedError):
@@ -147,7 +147,7 @@ class ActivationLostError(ConversationError):
 
 
 class FencedError(ActivationLostError):
-    """A newer activation owns the conversation. What was asked of this one did not happen."""
+    """A newer activation owns the conversation; it knows by `request_id` what of a repeat had happened."""
 
 
 class PassivatedError(ActivationLostError):

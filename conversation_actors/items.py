@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
 
-from conversation_actors.errors import InvalidInputError
+from conversation_actors.errors import CorruptStateError, InvalidInputError
 from conversation_actors.values import check_id, decode, encode
 
 Role = Literal["system", "developer", "user", "assistant"]
@@ -46,6 +46,14 @@ class StoredItem:
         """Whether the item stays when older ones leave the window."""
         return self.role in PINNED_ROLES
 
+    def to_item(self) -> "Item":
+        """Decode it. Raises `CorruptStateError` where the bytes are not those of such an item."""
+        try:
+            return item_from_dict(decode(self.data))
+        except InvalidInputError as error:
+            message = f"item {self.id}: {error}"
+            raise CorruptStateError(message, key=self.id, position=0) from error
+
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Read the facts out of stored bytes. Raises `ValueError` where they are not those of an item."""
@@ -57,12 +65,27 @@ class StoredItem:
         if not (isinstance(kind, str) and kind and isinstance(identity, str) and identity):
             message = "an item has a type and an id"
             raise ValueError(message)
-        role = fields.get("role") if kind == "message" else ""
-        call_id = fields.get("call_id") if kind in {"function_call", "function_call_output"} else ""
+        role, call_id = _facts(kind, fields)
         if not (isinstance(role, str) and isinstance(call_id, str)):
             message = f"{kind}: role and call_id are text"
             raise ValueError(message)  # noqa: TRY004  # one error for all bytes that are not an item
         return cls(identity, kind, role, call_id, data)
+
+
+def _facts(kind: str, fields: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Role and call id, which mean something in some kinds only; another kind may use these names for anything."""
+    role = fields.get("role") if kind == "message" else ""
+    call_id = fields.get("call_id") if kind in {"function_call", "function_call_output"} else ""
+    return role, call_id
+
+
+def _reason(field: str, fault: str, told: str) -> str:
+    """What pydantic told, where that helps: of a union it tells what the first alternative lacks."""
+    if fault == "extra_forbidden":
+        return "no such field"
+    if field == "content" and fault != "missing":
+        return "expected text, or a list of texts and objects"
+    return told
 
 
 def _new_id() -> str:
@@ -79,7 +102,7 @@ class Item(BaseModel):
 
     type: str
     id: str = Field(default_factory=_new_id)
-    created_at: float = Field(default_factory=time.time, strict=False, allow_inf_nan=False)
+    created_at: float = Field(default_factory=time.time, allow_inf_nan=False)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -88,11 +111,12 @@ class Item(BaseModel):
             item: Self = handler(data)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            field = ".".join(str(part) for part in first["loc"]) or cls.__name__
-            what = "no such field" if first["type"] == "extra_forbidden" else first["msg"]
-            message = f"{cls.__name__}: {field}: {what}"
+            field = str(first["loc"][0]) if first["loc"] else cls.__name__
+            message = f"{cls.__name__}: {field}: {_reason(field, first['type'], first['msg'])}"
             raise InvalidInputError(message, field=field) from None
         check_id(item.id, "id")
+        if isinstance(item, (FunctionCall, FunctionCallOutput)):
+            check_id(item.call_id, "call_id")
         return item
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,8 +128,9 @@ class Item(BaseModel):
 
     def to_stored(self, *, limit: int | None = None) -> StoredItem:
         """Encode once, for everything that follows. Raises as `conversation_actors.values.encode` does."""
-        data = encode(self.to_dict(), type(self).__name__, limit=limit)
-        return StoredItem(self.id, self.type, getattr(self, "role", ""), getattr(self, "call_id", ""), data)
+        fields = self.to_dict()
+        data = encode(fields, type(self).__name__, limit=limit)
+        return StoredItem(self.id, self.type, *_facts(self.type, fields), data)
 
 
 class Message(Item):
@@ -173,7 +198,7 @@ def item_from_dict(fields: Mapping[str, Any]) -> Item:
 
     Raises `InvalidInputError` where a known field has a wrong type, or `type` is missing.
     """
-    kind = fields.get("type")
+    kind = fields.get("type") if isinstance(fields, Mapping) else None
     if not isinstance(kind, str) or not kind:
         message = "type: an item needs one, as text"
         raise InvalidInputError(message, field="type")

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from conversation_actors.errors import InvalidInputError
+from conversation_actors.state import Limits
 
 
 def _seconds(value: object) -> object:
@@ -96,6 +97,11 @@ class HistoryLimits(_Group):
     """Requests remembered, so that a repeat returns the first result."""
     request_age: Duration = timedelta(minutes=15)
     """How long a request is remembered."""
+
+    def limits(self) -> Limits:
+        """The same bounds, for the state."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return Limits(**{**values, "request_age": self.request_age.total_seconds()})
 
     @model_validator(mode="after")
     def _an_exchange_fits(self) -> Self:

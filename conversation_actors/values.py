@@ -1,7 +1,8 @@
 """Values that may be stored: JSON, and nothing that JSON readers disagree about.
 
 What passes here reads back equal in every process and language: text is UTF-8, numbers are finite,
-keys are strings, nesting is bounded, tuples are not silently turned into lists.
+integers fit into 64 bits (JavaScript alone rounds those beyond 2**53), keys are strings, nesting is
+bounded, tuples are not silently turned into lists.
 """
 
 import json
@@ -14,6 +15,7 @@ MAX_DEPTH = 32
 """Nesting of containers. Python's own decoder gives up near 1000, others (Ruby, .NET) at 100 or 64."""
 
 MAX_ID_CHARACTERS = 256
+_INTEGERS = range(-(1 << 63), 1 << 64)
 
 JSON = None | bool | int | float | str | list[Any] | dict[str, Any]
 
@@ -35,7 +37,7 @@ def check_id(value: object, field: str) -> str:
 
 
 def check_text(value: object, field: str, *, limit: int) -> str:
-    """Return `value` if it is text of at most `limit` UTF-8 bytes; raise `InvalidInputError` otherwise."""
+    """Return `value` if it is text of at most `limit` bytes in its stored form; raise `InvalidInputError` otherwise."""
     if not isinstance(value, str):
         message = f"{field}: expected text, got {type(value).__name__}"
         raise InvalidInputError(message, field=field)
@@ -43,14 +45,14 @@ def check_text(value: object, field: str, *, limit: int) -> str:
     return value
 
 
-def encode(value: object, field: str, *, limit: int | None = None) -> bytes:
+def encode(value: object, field: str, *, limit: int | None = None, depth: int = MAX_DEPTH) -> bytes:
     """Encode `value` as compact UTF-8 JSON without line breaks.
 
     Raises `InvalidInputError` with the path to the first value that cannot be stored, or
     `ItemTooLargeError` when the result is longer than `limit` bytes.
     """
     try:
-        _check(value, MAX_DEPTH)
+        _check(value, depth)
     except _UnstorableError as error:
         path = field + "".join(reversed(error.path))
         message = f"{path}: {error.args[0]}"
@@ -67,8 +69,35 @@ def encode(value: object, field: str, *, limit: int | None = None) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    """Decode what `encode` made. Raises `ValueError` for anything that is not JSON in UTF-8."""
-    return json.loads(data)
+    """Decode what `encode` made. Raises `ValueError` for everything that `encode` would not have made."""
+    text = data.decode()  # json.loads(data) would also take UTF-16, and surrogates
+    try:
+        value = _decoder.decode(text)
+    except RecursionError:
+        message = "nested too deep"
+        raise ValueError(message) from None
+    if "\\u" in text:
+        _encoder.encode(value).encode()  # an escape can spell a lone surrogate, which nothing could store again
+    return value
+
+
+def _integer(text: str) -> int:
+    value = int(text)
+    if value not in _INTEGERS:
+        message = "an integer of more than 64 bits"
+        raise ValueError(message)
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        message = f"{text} is not a finite number"
+        raise ValueError(message)
+    return value
+
+
+_decoder = json.JSONDecoder(parse_int=_integer, parse_float=_finite, parse_constant=_finite)
 
 
 class _UnstorableError(Exception):
@@ -81,9 +110,13 @@ class _UnstorableError(Exception):
 
 def _check(value: object, depth: int) -> None:
     kind = type(value)
-    if kind is str or kind is int or kind is bool or value is None:
+    if kind is str or kind is bool or value is None:
         return
-    if isinstance(value, float):
+    if isinstance(value, int):
+        if int(value) not in _INTEGERS:
+            message = "an integer of more than 64 bits"
+            raise _UnstorableError(message)
+    elif isinstance(value, float):
         if not math.isfinite(value):
             message = f"{value} is not a finite number"
             raise _UnstorableError(message)
@@ -92,7 +125,7 @@ def _check(value: object, depth: int) -> None:
             message = f"nested more than {MAX_DEPTH} deep"
             raise _UnstorableError(message)
         _check_parts(value, depth - 1)
-    elif not isinstance(value, (str, int)):
+    elif not isinstance(value, str):
         message = f"{kind.__name__} cannot be stored; JSON values can"
         raise _UnstorableError(message)
 

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from conversation_actors.state.events import (
     AttributesChanged,
@@ -79,6 +79,20 @@ class ConversationState:
             self.requests[entry.request_id] = remembered(entry)
             self._forget_requests(entry.at)
 
+    def copy(self) -> Self:
+        """An equal state that changes on its own. Facts and items are immutable and shared."""
+        twin = type(self)(self.limits, seq=self.seq)
+        twin.changed_at = self.changed_at
+        twin.window = Window(self.window, self.window.orphans)
+        twin.participants = dict(self.participants)
+        twin.attributes = dict(self.attributes)
+        twin.attributes_seq = self.attributes_seq
+        twin.leases = dict(self.leases)
+        twin.summary, twin.closing = self.summary, self.closing
+        twin.requests = self.requests.copy()
+        twin.unknown = dict(self.unknown)
+        return twin
+
     def _apply_event(self, event: Event, entry: Entry) -> None:  # noqa: C901, PLR0912  # one line for each kind of event
         match event:
             case ItemsAppended(items):
@@ -86,7 +100,8 @@ class ConversationState:
             case ItemsEvicted(items):
                 self.window.remove(items, orphans_kept=self.limits.items)
             case HistoryCleared():
-                self.window, self.summary = Window(), None
+                self.window.remove(tuple(self.window), orphans_kept=self.limits.items)
+                self.summary = None
             case SummaryChanged(text, through_seq):
                 self.summary = Summary(text, through_seq)
             case ParticipantJoined(participant) | ParticipantLeft(participant) | ParticipantUpdated(participant):

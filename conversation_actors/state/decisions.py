@@ -57,7 +57,7 @@ _ALLOWED_WHEN_CLOSED = (LeaveParticipant, ReleaseLease, CloseConversation, Reope
 def decide(state: ConversationState, command: Command, *, now: float) -> Events:  # noqa: C901, PLR0911, PLR0912  # one line for each command
     """Return the events that `command` leads to at time `now`, or raise a `RefusedError`."""
     if state.closing is not None and not isinstance(command, _ALLOWED_WHEN_CLOSED):
-        message = f"the conversation is closed ({state.closing.reason}); reopen() it to write"
+        message = f"the conversation is closed ({state.closing.reason}); reopen_conversation() to write"
         raise ConversationClosedError(message)
     match command:
         case AppendItems():
@@ -87,13 +87,16 @@ def decide(state: ConversationState, command: Command, *, now: float) -> Events:
 def _append(state: ConversationState, command: AppendItems) -> Events:
     limits, window = state.limits, state.window
     _check_items(state, command.items)
-    changed = tuple(item for item in command.items if window.get(item.id) != item)
+    # The last of several with one id counts, even where an earlier one is news and the last is not.
+    latest = {item.id: item for item in command.items}
+    changed = tuple(item for item in latest.values() if window.get(item.id) != item)
     if not changed:
         return ()
     pinned_count, pinned_size = window.pinned_after(changed)
-    if pinned_count > limits.pinned_items:
+    # Not below what is there already: after the limits were lowered, appending has to go on.
+    if pinned_count > max(limits.pinned_items, window.pinned_count):
         _refuse("items", f"{pinned_count} system messages; the limit is {limits.pinned_items}, half of the window")
-    if pinned_size > limits.pinned_bytes:
+    if pinned_size > max(limits.pinned_bytes, window.pinned_size):
         _refuse("items", f"{pinned_size} bytes of system messages; the limit is {limits.pinned_bytes}, half of the window")
     evicted = window.evictions(changed, limits)
     appended = ItemsAppended(changed)
@@ -146,13 +149,16 @@ def _join(state: ConversationState, command: JoinParticipant, now: float) -> Eve
 
 
 def _make_room(state: ConversationState) -> Events:
-    """Forget whoever left longest ago, if one more participant would be too many."""
-    if len(state.participants) < state.limits.participants:
+    """Forget those who left longest ago, if one more participant would be too many."""
+    limit = state.limits.participants
+    excess = len(state.participants) + 1 - limit
+    if excess <= 0:
         return ()
     gone = [participant for participant in state.participants.values() if not participant.connected]
-    if not gone:
-        _refuse("identity", f"{len(state.participants)} participants are connected, which is the limit")
-    return (ParticipantForgotten(min(gone, key=lambda participant: participant.last_seen).identity),)
+    if len(gone) < excess:
+        _refuse("identity", f"{len(state.participants) - len(gone)} participants are connected; the limit is {limit}")
+    gone.sort(key=lambda participant: participant.last_seen)
+    return tuple(ParticipantForgotten(participant.identity) for participant in gone[:excess])
 
 
 def _leave(state: ConversationState, command: LeaveParticipant, now: float) -> Events:
@@ -177,7 +183,9 @@ def _update(state: ConversationState, command: UpdateParticipant, now: float) ->
         "language": command.language,
         "context": command.context,
     }
-    changes = {name: value for name, value in given.items() if value is not None and value != getattr(known, name)}
+    changes = {
+        name: value for name, value in given.items() if value is not None and _differ(value, getattr(known, name), name)
+    }
     if not changes:
         return ()
     participant = replace(known, last_seen=now, **changes)  # type: ignore[arg-type]  # values of one field each
@@ -187,8 +195,18 @@ def _update(state: ConversationState, command: UpdateParticipant, now: float) ->
 
 def _check_participant(state: ConversationState, participant: Participant) -> None:
     limit = state.limits.participant_bytes
-    described = [participant.name, dict(participant.metadata), participant.language, dict(participant.context)]
+    described = {
+        "name": participant.name,
+        "metadata": dict(participant.metadata),
+        "language": participant.language,
+        "context": dict(participant.context),
+    }
     encode(described, "participant", limit=limit)
+
+
+def _differ(one: object, other: object, field: str) -> bool:
+    """Compare as stored: to Python, 1, 1.0 and True are equal."""
+    return encode(one, field) != encode(other, field)
 
 
 def _set_attributes(state: ConversationState, command: SetAttributes) -> Events:
@@ -199,8 +217,7 @@ def _set_attributes(state: ConversationState, command: SetAttributes) -> Events:
             message = f"the expected seq {expected} is ahead of the conversation, which is at {state.seq}"
         raise ConflictError(message)
     present = state.attributes
-    # Compared as stored: to Python, 1, 1.0 and True are equal.
-    changes = {n: value for n, value in command.changes.items() if encode(present.get(n), n) != encode(value, n)}
+    changes = {n: value for n, value in command.changes.items() if _differ(value, present.get(n), f"attributes.{n}")}
     if not changes:
         return ()
     merged = {name: value for name, value in {**present, **changes}.items() if value is not None}

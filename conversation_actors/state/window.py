@@ -1,8 +1,8 @@
 """The window: the part of the history that is kept, bounded by items and by bytes.
 
 Old items leave first, with three exceptions. System and developer messages stay. A function call and
-its output leave together, when the younger of the two is the oldest in the window. The output of a call
-that left while it was still running leaves on arrival, because nobody could read it without its call.
+its output leave together, when the younger of the two is the oldest in the window. Output of a call that
+left while it was still running leaves on arrival, because nobody could read it without its call.
 """
 
 from collections import OrderedDict
@@ -49,7 +49,7 @@ class Window:
 
     @property
     def orphans(self) -> tuple[str, ...]:
-        """Ids of calls that left before their output came, oldest first; bounded by `remove`."""
+        """Ids of calls that left before their first output came, oldest first; bounded by `remove`."""
         return tuple(self._orphans)
 
     def put(self, items: Iterable[StoredItem]) -> None:
@@ -82,8 +82,7 @@ class Window:
         for item in items:
             if item.type == CALL and item.call_id not in answered:
                 self._orphans[item.call_id] = None
-        for call_id in answered:
-            self._orphans.pop(call_id, None)
+                self._orphans.move_to_end(item.call_id)
         while len(self._orphans) > orphans_kept:
             self._orphans.popitem(last=False)
 

@@ -1,0 +1,77 @@
+"""An example agent: telephone support of a lamp shop, with three tools over a small table of orders."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from livekit.agents import Agent, function_tool
+from livekit.agents.llm import ToolError
+
+INSTRUCTIONS = (
+    "You are the friendly telephone support of Fernhill Lighting. You speak, so keep it short and use no lists. "
+    "Look orders up before you say anything about them. Repeat numbers and days when you change something. "
+    "If a tool's outcome is unknown, say so and check before you use it again."
+)
+
+DELIVERY_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One row: what was ordered, where it is, and between which hours its van comes."""
+
+    article: str
+    status: str
+    window: str
+
+
+ORDERS: Mapping[str, Order] = MappingProxyType(
+    {
+        "A-1042": Order(
+            "brass reading lamp", "with the carrier, arriving Wednesday between 8 and 12", "between 8 and 12"
+        ),
+        "A-1043": Order(
+            "green glass shade", "packed in our warehouse, arriving Thursday between 12 and 4", "between 12 and 4"
+        ),
+        "A-0987": Order("walnut desk clock", "delivered last Monday, signed for by T. Hale", "between 8 and 12"),
+    }
+)
+"""The shop's orders. Nothing writes to it: another process that takes a call over gives the same answers."""
+
+
+class SupportAgent(Agent):
+    """Answers about orders. What its tools "change" is confirmed but kept nowhere, there being no real shop."""
+
+    def __init__(self, orders: Mapping[str, Order] = ORDERS) -> None:
+        """`orders`: by order number."""
+        super().__init__(instructions=INSTRUCTIONS)
+        self._orders = orders
+
+    def _find(self, order_id: str) -> Order:
+        order = self._orders.get(order_id)
+        if order is None:
+            message = f"There is no order {order_id}."
+            raise ToolError(message)
+        return order
+
+    @function_tool
+    async def look_up_order(self, order_id: str) -> str:
+        """Tell what an order is and where it is now."""
+        order = self._find(order_id)
+        return f"Order {order_id}: {order.article}, {order.status}."
+
+    @function_tool
+    async def reschedule_delivery(self, order_id: str, day: str) -> str:
+        """Move the delivery of an order to another day of the week."""
+        order = self._find(order_id)
+        if day not in DELIVERY_DAYS:
+            message = f"There are no deliveries on {day}. Possible days: Monday to Saturday."
+            raise ToolError(message)
+        reference = f"R-{order_id.removeprefix('A-')}-{day[:3].upper()}"
+        return f"Order {order_id} now arrives on {day} {order.window}. Reference {reference}."
+
+    @function_tool
+    async def add_delivery_note(self, order_id: str, note: str) -> str:
+        """Leave a note for the driver who brings an order."""
+        self._find(order_id)
+        return f"Note saved for order {order_id}: {note}"

@@ -1,0 +1,23 @@
+"""What the agent needs from a conversation: less than a handle offers, so that tests can stand in for it."""
+
+from typing import Protocol
+
+from conversation_actors.items import Item
+
+
+class Conversation(Protocol):
+    """The part of a conversation's handle that recording and restoring use."""
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The local copy of the history, in the conversation's order. No I/O."""
+
+    @property
+    def seq(self) -> int:
+        """The position the local copy has reached."""
+
+    def record(self, item: Item, /) -> object:
+        """Take an item for sending; never blocks. Raises `ConversationError` where it cannot take it."""
+
+    async def flush(self) -> object:
+        """Return when everything recorded so far is durable."""

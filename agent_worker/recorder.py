@@ -1,0 +1,135 @@
+"""Session → conversation: everything that enters a session's history is recorded as it happens.
+
+Nothing is kept back for the end of the call: no hook of LiveKit's runs in a crash.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+from livekit.agents import AgentSession, ConversationItemAddedEvent, FunctionToolsExecutedEvent
+from livekit.agents.llm import ChatItem, FunctionCall
+from livekit.agents.voice.events import ToolCallEnded, ToolCallStarted, ToolExecutionUpdatedEvent, ToolReplyUpdated
+
+from agent_worker.conversation import Conversation
+from agent_worker.serialise import essentials, shortened, to_fields
+from conversation_actors.errors import ConversationError, InvalidInputError, ItemTooLargeError
+from conversation_actors.items import item_from_dict
+
+logger = logging.getLogger(__name__)
+
+_ANNOUNCED_CALLS = 64
+"""Calls remembered between their start and their end; more than ever run at one time."""
+RESERVED_PREFIX = "lk."
+"""LiveKit's own messages, such as the agent's instructions, have ids that start so."""
+
+
+def belongs_in_history(item: ChatItem) -> bool:
+    """Whether an item is part of the conversation; instructions and configuration belong to the agent."""
+    if item.id.startswith(RESERVED_PREFIX) or item.type == "agent_config_update":
+        return False
+    return not (item.type == "message" and item.role in {"system", "developer"})
+
+
+class Recorder:
+    """Records a session's messages, handoffs, tool calls and outputs into a conversation.
+
+    A tool call is recorded before the tool runs, and again only if it changed. Handlers never raise and never
+    wait; an item that is refused is logged, without its text, and counted in `refused`.
+    """
+
+    def __init__(self, session: AgentSession[Any], conversation: Conversation) -> None:
+        """Nothing is recorded before `start`."""
+        self.recorded = 0
+        self.refused = 0
+        self._session = session
+        self._conversation = conversation
+        self._announced: dict[str, dict[str, Any]] = {}
+        self._handlers: dict[Any, Callable[[Any], None]] = {
+            "conversation_item_added": self._on_item_added,
+            "function_tools_executed": self._on_tools_executed,
+            "tool_execution_updated": self._on_tool_updated,
+        }
+
+    def start(self) -> Self:
+        """Record from now on. Call it before the session starts, or its first handoff is missed."""
+        for name, handler in self._handlers.items():
+            self._session.on(name, handler)
+        return self
+
+    def stop(self) -> None:
+        """Record no more. What was recorded is still being sent by the conversation's handle."""
+        for name, handler in self._handlers.items():
+            self._session.off(name, handler)
+
+    def record(self, items: Iterable[ChatItem]) -> None:
+        """Record items, also from outside of an event. Never raises."""
+        for item in items:
+            try:
+                self._record(item)
+            except Exception as error:  # noqa: BLE001  # a TypeError out of a handler kills the agent's reply
+                self._refuse(item, error)
+
+    def _on_item_added(self, event: ConversationItemAddedEvent) -> None:
+        if event.item.type != "unknown":
+            self.record([event.item])
+
+    def _on_tools_executed(self, event: FunctionToolsExecutedEvent) -> None:
+        self.record([*event.function_calls, *event.function_call_outputs])
+
+    def _on_tool_updated(self, event: ToolExecutionUpdatedEvent) -> None:
+        update = event.update
+        if isinstance(update, ToolCallStarted):
+            self._announce(update.function_call)
+        elif isinstance(update, ToolCallEnded) and update.id != update.call_id:
+            self._record_late(lambda call_id: call_id == update.id or call_id.startswith(f"{update.call_id}_update_"))
+        elif isinstance(update, ToolReplyUpdated) and update.status == "scheduled":
+            late = frozenset(update.update_ids)
+            self._record_late(lambda call_id: call_id in late)
+
+    def _announce(self, call: FunctionCall) -> None:
+        """Record a call before its tool runs, and remember how, so that it is not sent twice unchanged."""
+        before = self.recorded
+        self.record([call])
+        if self.recorded == before:
+            return
+        self._announced[call.id] = to_fields(call)
+        if len(self._announced) > _ANNOUNCED_CALLS:
+            del self._announced[next(iter(self._announced))]
+
+    def _record_late(self, wanted: Callable[[str], bool]) -> None:
+        """Record what a tool that works in the background put into the history; LiveKit has no event for it."""
+        items = self._session.history.items
+        self.record(
+            item for item in items if item.type in {"function_call", "function_call_output"} and wanted(item.call_id)
+        )
+
+    def _record(self, item: ChatItem) -> None:
+        if not belongs_in_history(item):
+            return
+        fields = to_fields(item)
+        if item.type == "function_call" and self._announced.pop(item.id, None) == fields:
+            return
+        try:
+            self._send(fields)
+        except ItemTooLargeError:
+            raise
+        except InvalidInputError as error:
+            self._send(essentials(fields))
+            logger.warning("an item lost its extras", extra={"item_id": item.id, "field": error.field})
+        self.recorded += 1
+
+    def _send(self, fields: dict[str, Any]) -> None:
+        """Record the item, cut to size if it is too large."""
+        try:
+            self._conversation.record(item_from_dict(fields))
+        except ItemTooLargeError as error:
+            self._conversation.record(item_from_dict(shortened(fields, error.limit)))
+            logger.warning("an item was shortened", extra={"item_id": fields["id"], "size": error.size})
+
+    def _refuse(self, item: ChatItem, error: Exception) -> None:
+        """Tell the operator. The text of an error may quote the transcript, so only our own errors' is shown."""
+        self.refused += 1
+        what = str(error) if isinstance(error, ConversationError) else type(error).__name__
+        fields = {"item_id": getattr(item, "id", None), "item_type": getattr(item, "type", None), "reason": what}
+        logger.error("an item could not be recorded", extra=fields)

@@ -1,0 +1,219 @@
+"""Conversation → session: the history a new agent starts with, before the session starts.
+
+`Agent(chat_ctx=…)` is not used: it drops calls of tools that the agent does not have, and leaves the
+session's own history empty.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from livekit.agents import Agent, AgentSession
+from livekit.agents.llm import ChatContext, ChatItem, FunctionCall, FunctionCallOutput
+from pydantic import TypeAdapter, ValidationError
+
+from agent_worker.conversation import Conversation
+from agent_worker.recorder import RESERVED_PREFIX, belongs_in_history
+from conversation_actors.items import Item
+
+logger = logging.getLogger(__name__)
+
+INTERRUPTED_OUTPUT = "interrupted; outcome unknown"
+"""What the model reads as the output of a tool call that had started and whose output was never recorded."""
+_INTERRUPTED_SUFFIX = "/outcome_unknown"
+
+_adapter: TypeAdapter[ChatItem] = TypeAdapter(ChatItem)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a session was given, in numbers; `interrupted_calls` are outputs made up for calls that had none."""
+
+    messages: int
+    function_calls: int
+    function_call_outputs: int
+    handoffs: int
+    left_out: int
+    """Instructions and configuration: the agent brings its own."""
+    unreadable: int
+    """Items this version of LiveKit cannot read; they stay in the conversation."""
+    duplicate_outputs: int
+    """Second outputs of one call, as a deposed agent may have left them."""
+    interrupted_calls: tuple[FunctionCallOutput, ...]
+
+    @property
+    def items(self) -> int:
+        """Items the session's history now holds."""
+        return self.messages + self.function_calls + self.function_call_outputs + self.handoffs
+
+
+async def restore(
+    session: AgentSession[Any],
+    agent: Agent,
+    conversation: Conversation,
+    *,
+    clock: Callable[[], float] = time.time,
+) -> Restored:
+    """Give a session that has not started, and its agent, what the conversation holds.
+
+    Everything comes back as LiveKit had it, in the conversation's order. Time stamps are changed only where
+    they would break that order or lie in the future (another node's clock). An item that LiveKit cannot
+    read is skipped and counted, never the whole history. Raises `RuntimeError` if the session has started.
+    """
+    _require_not_started(session)
+    left_out, unreadable, read = _read(conversation.items)
+    single, duplicates = _one_output_per_call(_words_before_calls(read))
+    items, interrupted = _with_interrupted(single)
+    items = _in_time_order(items, clock())
+    context = ChatContext(items)
+    session.history.merge(context)
+    # the default would drop calls of tools which this agent does not have
+    await agent.update_chat_ctx(context, exclude_invalid_function_calls=False)
+    count = _counter(items)
+    return Restored(
+        messages=count("message"),
+        function_calls=count("function_call"),
+        function_call_outputs=count("function_call_output"),
+        handoffs=count("agent_handoff"),
+        left_out=left_out,
+        unreadable=unreadable,
+        duplicate_outputs=duplicates,
+        interrupted_calls=tuple(
+            item for item in items if isinstance(item, FunctionCallOutput) and item.id in interrupted
+        ),
+    )
+
+
+def _require_not_started(session: AgentSession[Any]) -> None:
+    try:
+        session.current_agent  # noqa: B018  # the public way to ask: it raises while the session is not running
+    except RuntimeError:
+        return
+    message = "restore a session before session.start(): a running one has a history of its own"
+    raise RuntimeError(message)
+
+
+def _counter(items: list[ChatItem]) -> Callable[[str], int]:
+    return lambda kind: sum(1 for item in items if item.type == kind)
+
+
+def _read(stored: Iterable[Item]) -> tuple[int, int, list[ChatItem]]:
+    left_out = unreadable = 0
+    items: list[ChatItem] = []
+    for one in stored:
+        item = to_livekit(one)
+        if item is None:
+            unreadable += 1
+        elif _is_instruction(item) or belongs_in_history(item):
+            items.append(item)
+        else:
+            left_out += 1
+    return left_out, unreadable, _apart(items)
+
+
+def _is_instruction(item: ChatItem) -> bool:
+    """Whether somebody put a system message into the conversation; LiveKit's own have reserved ids."""
+    return item.type == "message" and not item.id.startswith(RESERVED_PREFIX)
+
+
+def to_livekit(stored: Item) -> ChatItem | None:
+    """The item as LiveKit's own class, or None, with a line in the log, where LiveKit cannot read it."""
+    fields = stored.to_dict()
+    if isinstance(fields.get("content"), str):
+        fields["content"] = [fields["content"]]
+    if stored.type == "function_call_output":
+        fields.setdefault("is_error", False)
+    try:
+        return _adapter.validate_python(fields)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors(include_url=False, include_input=False)[0]["loc"])
+        reason = f"{where}: {error.error_count()} errors"
+    except Exception as error:  # noqa: BLE001  # media of a foreign writer go through decoders that raise anything
+        reason = type(error).__name__
+    logger.warning(
+        "an item cannot be restored", extra={"item_id": stored.id, "item_type": stored.type, "reason": reason}
+    )
+    return None
+
+
+def _apart(items: list[ChatItem]) -> list[ChatItem]:
+    """Rename assistant messages whose ids share what is before a slash.
+
+    LiveKit takes that part for the id of one model reply, and asserts, at every request from then on, that a
+    reply has one message.
+    """
+    replies: set[str] = set()
+    for index, item in enumerate(items):
+        if item.type != "message" or item.role != "assistant":
+            continue
+        if (reply := item.id.split("/", 1)[0]) in replies:
+            items[index] = item.model_copy(update={"id": item.id.replace("/", "_")})
+        replies.add(reply)
+    return items
+
+
+def _words_before_calls(items: list[ChatItem]) -> list[ChatItem]:
+    """Put what was said in a model reply before the calls of the same reply, as LiveKit has them.
+
+    Calls are recorded before their tools run, words only after they were spoken.
+    """
+    ordered: list[ChatItem] = []
+    for item in items:
+        place = len(ordered)
+        if item.type == "message" and item.role == "assistant":
+            prefix = item.id + "/"
+            calls = (
+                i for i, other in enumerate(ordered) if other.type == "function_call" and other.id.startswith(prefix)
+            )
+            place = next(calls, place)
+        ordered.insert(place, item)
+    return ordered
+
+
+def _one_output_per_call(items: list[ChatItem]) -> tuple[list[ChatItem], int]:
+    """Keep one output of each call: a real one before a made-up one, else the first. Providers refuse two."""
+    chosen: dict[str, FunctionCallOutput] = {}
+    for item in items:
+        if isinstance(item, FunctionCallOutput):
+            known = chosen.setdefault(item.call_id, item)
+            if known.id.endswith(_INTERRUPTED_SUFFIX):
+                chosen[item.call_id] = item
+    kept = [item for item in items if not isinstance(item, FunctionCallOutput) or chosen[item.call_id] is item]
+    return kept, len(items) - len(kept)
+
+
+def _with_interrupted(items: list[ChatItem]) -> tuple[list[ChatItem], frozenset[str]]:
+    """Give each call without an output one that says so: LiveKit would drop the call, and the model repeat it."""
+    answered = {item.call_id for item in items if isinstance(item, FunctionCallOutput)}
+    complete: list[ChatItem] = []
+    made_up: set[str] = set()
+    for item in items:
+        complete.append(item)
+        if isinstance(item, FunctionCall) and item.call_id not in answered:
+            output = _interrupted(item)
+            made_up.add(output.id)
+            complete.append(output)
+    return complete, frozenset(made_up)
+
+
+def _interrupted(call: FunctionCall) -> FunctionCallOutput:
+    return FunctionCallOutput(
+        id=call.id + _INTERRUPTED_SUFFIX,
+        call_id=call.call_id,
+        name=call.name,
+        output=INTERRUPTED_OUTPUT,
+        is_error=True,
+        created_at=call.created_at,
+    )
+
+
+def _in_time_order(items: list[ChatItem], now: float) -> list[ChatItem]:
+    """Make time stamps rise with the order, and none later than now: LiveKit sorts new items in by them."""
+    latest = 0.0
+    ordered: list[ChatItem] = []
+    for item in items:
+        latest = max(latest, min(item.created_at, now))
+        ordered.append(item if item.created_at == latest else item.model_copy(update={"created_at": latest}))
+    return ordered

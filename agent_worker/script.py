@@ -1,0 +1,206 @@
+"""What the offline model answers: decided from the messages of one request, and from nothing else.
+
+Because nothing is remembered between requests, a second agent with a complete history gets exactly the
+continuation, and one with a hole in its history gets an answer that says so.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from agent_worker.transcript import Step, ToolUse, Transcript, Turn, spoken
+
+RequestMessage = Mapping[str, Any]
+"""A message of a chat-completions request: ``role``, and by role ``content``, ``tool_calls``, ``tool_call_id``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """The parts of a chat-completions request that an answer can depend on."""
+
+    messages: Sequence[RequestMessage]
+    tools: frozenset[str] = frozenset()
+    tools_allowed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedCall:
+    """A tool the model wants to be run. `arguments` is JSON text."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the model says, and the tools it asks for."""
+
+    text: str = ""
+    calls: tuple[RequestedCall, ...] = ()
+
+
+class Script(Protocol):
+    """A model's behaviour: a function of the request."""
+
+    def reply(self, request: ChatRequest) -> Reply:
+        """Decide the answer. Must not depend on earlier requests."""
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """A user message, and what followed it up to the next one."""
+
+    text: str
+    answers: list[RequestMessage] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptScript:
+    """Follows a transcript.
+
+    It continues with whatever comes after the last user message. It answers wrongly, and says why, when
+    something of the call so far is missing from the request or is there twice, when it is asked again for
+    what it has already said, and when the outcome of a tool call is not the transcript's.
+    """
+
+    transcript: Transcript
+
+    def reply(self, request: ChatRequest) -> Reply:
+        """The next line of the transcript; a sentence about the request where there is none."""
+        exchanges = _exchanges(request.messages)
+        if not exchanges:
+            return Reply(self.transcript.greeting)
+        position = self.transcript.position(exchanges[-1].text)
+        if position is None:
+            said = sum(1 for message in request.messages if message.get("role") == "user")
+            return Reply(f"I have no line for that. I was sent {len(request.messages)} messages, {said} from you.")
+        flaws = self._flaws(exchanges, position)
+        if flaws:
+            return Reply(f"I have lost the thread: in the {len(request.messages)} messages I was sent, {flaws[0]}.")
+        return self._continue(position, exchanges[-1].answers, request)
+
+    def _continue(self, position: int, answers: list[RequestMessage], request: ChatRequest) -> Reply:
+        turn = self.transcript.turns[position]
+        if _is_answered(answers):
+            return Reply("I have answered that already.")
+        missing = _missing_step(turn, answers)
+        if missing is None:
+            name = _surprise(turn, answers)
+            return Reply(turn.reply if name is None else _unclear(name))
+        number, step, uses = missing
+        if not request.tools_allowed:
+            return Reply(turn.reply)
+        unknown = [use.name for use in uses if use.name not in request.tools]
+        if unknown:
+            return Reply(f"I would need the tool {unknown[0]} now, and was not given it.")
+        calls = tuple(_call(f"call_{position + 1}_{number + 1}_{step.calls.index(use) + 1}", use) for use in uses)
+        return Reply(step.say if len(uses) == len(step.calls) else "", calls)
+
+    def _flaws(self, exchanges: list[_Exchange], position: int) -> list[str]:
+        """What of the call before `position` is not as the transcript has it; the caller's order counts."""
+        by_words: dict[str, list[_Exchange]] = {}
+        for exchange in exchanges:
+            by_words.setdefault(spoken(exchange.text), []).append(exchange)
+        flaws = []
+        for number, turn in enumerate(self.transcript.turns[: position + 1]):
+            found = by_words.get(spoken(turn.user), [])
+            if len(found) != 1:
+                flaws.append(f"your turn {number + 1} is there {len(found)} times")
+            elif number < position and not _is_complete(turn, found[0].answers):
+                flaws.append(f"what was done about your turn {number + 1} is not complete")
+        order = [
+            place for place in (self.transcript.position(exchange.text) for exchange in exchanges) if place is not None
+        ]
+        return flaws or (["your turns are out of order"] if order != sorted(order) else [])
+
+
+def _unclear(name: str) -> str:
+    return f"I was cut off while I used {name}, and don't know whether it went through. I'll check before I try again."
+
+
+def _call(call_id: str, use: ToolUse) -> RequestedCall:
+    return RequestedCall(call_id, use.name, json.dumps(use.arguments))
+
+
+def _exchanges(messages: Sequence[RequestMessage]) -> list[_Exchange]:
+    exchanges: list[_Exchange] = []
+    for message in messages:
+        if message.get("role") == "user":
+            exchanges.append(_Exchange(text_of(message)))
+        elif exchanges and message.get("role") in {"assistant", "tool"}:
+            exchanges[-1].answers.append(message)
+    return exchanges
+
+
+def text_of(message: RequestMessage) -> str:
+    """The text of a message, whose content may be text, parts, or nothing."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return "\n".join(
+        str(part.get("text", "")) for part in parts if isinstance(part, Mapping) and part.get("type") == "text"
+    )
+
+
+def _is_answered(answers: list[RequestMessage]) -> bool:
+    """Whether the last word is the agent's: text that does not come with tool calls."""
+    return bool(answers) and _is_spoken(answers[-1])
+
+
+def _is_spoken(message: RequestMessage) -> bool:
+    return message.get("role") == "assistant" and not message.get("tool_calls") and bool(text_of(message))
+
+
+def _is_complete(turn: Turn, answers: list[RequestMessage]) -> bool:
+    """Whether a turn was answered, after all its tool calls unless one of them ended in an unknown outcome."""
+    if not any(_is_spoken(message) for message in answers):
+        return False
+    return _missing_step(turn, answers) is None
+
+
+def _missing_step(turn: Turn, answers: list[RequestMessage]) -> tuple[int, Step, list[ToolUse]] | None:
+    """The first step that has calls still to be made, unless an earlier one ended in a surprise."""
+    outcomes = _outcomes(answers)
+    for number, step in enumerate(turn.steps):
+        missing = [use for use in step.calls if _key(use.name, use.arguments) not in outcomes]
+        if missing:
+            return number, step, missing
+        if any(outcomes[_key(use.name, use.arguments)] != use.output for use in step.calls):
+            return None
+    return None
+
+
+def _surprise(turn: Turn, answers: list[RequestMessage]) -> str | None:
+    """The name of a tool whose outcome is not the transcript's."""
+    outcomes = _outcomes(answers)
+    uses = [use for step in turn.steps for use in step.calls]
+    return next(
+        (use.name for use in uses if outcomes.get(_key(use.name, use.arguments), use.output) != use.output), None
+    )
+
+
+def _outcomes(answers: list[RequestMessage]) -> dict[str, str]:
+    """Outputs by tool name and arguments, of the calls that have one."""
+    outputs = {
+        str(message.get("tool_call_id")): text_of(message) for message in answers if message.get("role") == "tool"
+    }
+    calls = [call for message in answers for call in message.get("tool_calls") or []]
+    return {
+        _key(call["function"]["name"], _arguments(call["function"]["arguments"])): outputs[call["id"]]
+        for call in calls
+        if call["id"] in outputs
+    }
+
+
+def _arguments(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _key(name: str, arguments: object) -> str:
+    return name + json.dumps(arguments, sort_keys=True)

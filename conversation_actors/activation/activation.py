@@ -1,0 +1,384 @@
+"""The owner of one conversation while its process lives.
+
+The path of a command: decided at once against the working state, queued, made durable by the
+`Committer`, and answered through the output gate. Refusals pass the same gate, because they too speak of
+a state that might still vanish. Reads are answered from the durable state without waiting.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from conversation_actors.activation.committer import COMPACT_BYTES, COMPACT_ENTRIES, Committer
+from conversation_actors.activation.journal import RecentEntries
+from conversation_actors.activation.messages import ActivationInfo, Done, Executed, Reply, Request, View
+from conversation_actors.activation.watchers import Watchers
+from conversation_actors.codec import decode_entry, decode_snapshot, encode_snapshot
+from conversation_actors.errors import (
+    ConflictError,
+    ConversationError,
+    CorruptStateError,
+    OutcomeUnknownError,
+    OverloadedError,
+    PassivatedError,
+    PositionLostError,
+    RefusedError,
+    StoreUnavailableError,
+)
+from conversation_actors.settings import Settings
+from conversation_actors.state import (
+    AcquireLease,
+    AppendItems,
+    ClearHistory,
+    CloseConversation,
+    Command,
+    ConversationState,
+    Entry,
+    JoinParticipant,
+    LeaveParticipant,
+    Limits,
+    ReleaseLease,
+    ReopenConversation,
+    SetAttributes,
+    SetSummary,
+    UpdateParticipant,
+    decide,
+)
+from conversation_actors.store import Recovered, Store
+from conversation_actors.store.keys import conversation_keys
+
+log = logging.getLogger(__name__)
+
+MOST_PENDING_BYTES = 16 << 20
+"""Decided and not yet durable; beyond it commands are answered with `OverloadedError`."""
+MOST_WATCHERS = 500
+"""Parked polls of one conversation. Ray lets an async actor run 1000 calls at a time."""
+REPLY_BYTES = 64 << 10
+"""Entries sent along with a reply to a command; what is more comes by the watcher's own poll."""
+POLL_BYTES = 1 << 20
+"""Entries in one answer to a poll."""
+
+_EVENT_OF: dict[type[Command], str] = {
+    AppendItems: "ItemsAppended",
+    ClearHistory: "HistoryCleared",
+    SetSummary: "SummaryChanged",
+    JoinParticipant: "ParticipantJoined",
+    LeaveParticipant: "ParticipantLeft",
+    UpdateParticipant: "ParticipantUpdated",
+    SetAttributes: "AttributesChanged",
+    AcquireLease: "LeaseAcquired",
+    ReleaseLease: "LeaseReleased",
+    CloseConversation: "ConversationClosed",
+    ReopenConversation: "ConversationReopened",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an activation runs."""
+
+    pid: int
+    node_id: str
+
+
+class Activation:
+    """One conversation's owner. All methods belong to one event loop.
+
+    Once stopped (`stopped` tells why) every method raises that reason.
+    """
+
+    @classmethod
+    async def recover(  # noqa: PLR0913  # where it runs and what it runs with; all of them by name
+        cls,
+        conversation_id: str,
+        *,
+        owner: str,
+        create: bool,
+        store: Store,
+        settings: Settings,
+        place: Place,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Take the next epoch for `owner` and rebuild the state; the same `owner` may try again.
+
+        Raises `ConversationNotFoundError` (unless `create`), `CorruptStateError`, and what the store raises.
+        """
+        started = time.monotonic()
+        recovered = await store.activate(conversation_id, owner=owner, create=create, ttl=settings.ttl)
+        durable, replayed = rebuild(recovered, settings.history.limits())
+        facts = ActivationInfo(
+            conversation_id=conversation_id,
+            epoch=recovered.claim.epoch,
+            seq=durable.seq,
+            pid=place.pid,
+            node_id=place.node_id,
+            activated_at=clock(),
+            recovered_from=recovered.snapshot_seq,
+            replayed=replayed,
+            recovery_seconds=time.monotonic() - started,
+        )
+        log.info("activated", extra={"epoch": facts.epoch, "seq": facts.seq, "replayed": replayed})
+        return cls(recovered, durable, facts, store=store, settings=settings, clock=clock)
+
+    def __init__(  # noqa: PLR0913  # see `recover`, which is how to get one
+        self,
+        recovered: Recovered,
+        durable: ConversationState,
+        facts: ActivationInfo,
+        *,
+        store: Store,
+        settings: Settings,
+        clock: Callable[[], float],
+    ) -> None:
+        """Own what `recovered` claims, from `durable` on."""
+        self._claim, self._facts, self._settings, self._clock = recovered.claim, facts, settings, clock
+        self._working = durable.copy()
+        self._watchers = Watchers(MOST_WATCHERS)
+        self._recent = RecentEntries(
+            seq=recovered.seq - len(recovered.journal),
+            entries=4 * max(COMPACT_ENTRIES, 2 * durable.limits.items),
+            size=4 * max(COMPACT_BYTES, 2 * durable.limits.bytes),
+        )
+        self._recent.extend(recovered.journal)
+        self._last_used = time.monotonic()
+        self._leaving = False
+        self._view: View | None = None
+        self.stopped: asyncio.Future[ConversationError] = asyncio.get_running_loop().create_future()
+        self._committer = Committer(
+            store=store,
+            claim=recovered.claim,
+            durable=durable,
+            snapshot_seq=recovered.snapshot_seq,
+            recent=self._recent,
+            watchers=self._watchers,
+            settings=settings,
+            on_lost=self._stop,
+        )
+        self._tasks = [asyncio.create_task(self._committer.run()), asyncio.create_task(self._look_after())]
+
+    async def execute(self, requests: Sequence[Request], *, watcher: str, after_seq: int) -> Executed:
+        """Decide `requests` in order, and answer when all of that is durable.
+
+        A reply is `Done` or the error. What is not durable after `timeouts.write` is answered with
+        `OutcomeUnknownError`. Entries behind `after_seq` come along for `watcher`. Raises
+        `OverloadedError` or `StoreUnavailableError` before anything was decided.
+        """
+        committer = self._admit()
+        decided = [self._decide(request) for request in requests]
+        try:
+            async with asyncio.timeout(self._settings.timeouts.write.total_seconds()):
+                await committer.gate.passed(self._working_seq_of(decided))
+        except TimeoutError:
+            return Executed(tuple(self._answer(seq, reply) for seq, reply in decided), ())
+        return Executed(tuple(reply for _, reply in decided), self._entries_for(watcher, after_seq))
+
+    def _admit(self) -> Committer:
+        """The committer, if a command may be decided now."""
+        committer = self._alive()
+        self._last_used = time.monotonic()
+        if committer.pending_bytes > MOST_PENDING_BYTES:
+            message = f"{committer.pending_bytes} bytes wait to be stored; the limit is {MOST_PENDING_BYTES}"
+            raise OverloadedError(message)
+        failing = committer.failing_since
+        if failing is not None and time.monotonic() - failing > self._settings.timeouts.write.total_seconds():
+            message = f"the store has not taken a write for {time.monotonic() - failing:.1f} s"
+            raise StoreUnavailableError(message)
+        return committer
+
+    def _decide(self, request: Request) -> tuple[int, Reply]:
+        """The reply, and the position that must be durable before it may leave."""
+        reply: Reply
+        try:
+            reply = self._repeat(request) or self._first_time(request)
+        except RefusedError as refusal:
+            reply = refusal
+        return self._working.seq, reply
+
+    def _repeat(self, request: Request) -> Done | None:
+        kept = self._working.requests.get(request.request_id)
+        if kept is None:
+            return None
+        if kept.kind != _EVENT_OF[type(request.command)]:
+            message = f"request_id {request.request_id!r} was used for another command ({kept.kind})"
+            raise ConflictError(message)
+        return Done(kept.seq, kept.epoch, kept.result)
+
+    def _first_time(self, request: Request) -> Done:
+        working = self._working
+        now = max(self._clock(), working.changed_at)
+        events = decide(working, request.command, now=now)
+        if not events:
+            identity = getattr(request.command, "identity", "")
+            return Done(working.seq, self._claim.epoch, working.participants.get(identity))
+        entries: list[Entry] = []
+        for event in events:
+            request_id = None if entries else request.request_id
+            entry = Entry(working.seq + 1, self._claim.epoch, now, event, request_id)
+            working.apply(entry)
+            entries.append(entry)
+        self._alive().submit(entries)
+        kept = working.requests[request.request_id]
+        return Done(kept.seq, kept.epoch, kept.result)
+
+    @staticmethod
+    def _working_seq_of(decided: Sequence[tuple[int, Reply]]) -> int:
+        return decided[-1][0] if decided else 0
+
+    def _answer(self, seq: int, reply: Reply) -> Reply:
+        """The reply, if it may leave by now."""
+        if seq <= self._alive().gate.durable_seq:
+            return reply
+        return OutcomeUnknownError(f"not durable after {self._settings.timeouts.write.total_seconds()} s")
+
+    def _entries_for(self, watcher: str, after_seq: int) -> tuple[bytes, ...]:
+        """What the watcher has not seen, if it is little; its parked poll is then spared."""
+        try:
+            entries = self._recent.after(after_seq, size=REPLY_BYTES)
+        except PositionLostError:
+            return ()
+        if after_seq + len(entries) == self._recent.seq:
+            self._watchers.advance(watcher, self._recent.seq)
+        return entries
+
+    async def read(self, *, fresh: bool) -> View:
+        """The durable state. With `fresh`, only after the store has confirmed that this is the owner."""
+        committer = self._alive()
+        self._last_used = time.monotonic()
+        if fresh:
+            await self._in_time(committer.confirm_ownership())
+        durable = committer.durable
+        if self._view is None or self._view.seq != durable.seq:
+            self._view = View(durable.seq, self._claim.epoch, encode_snapshot(durable, requests=False))
+        return self._view
+
+    async def poll(self, *, watcher: str, after_seq: int, timeout: float) -> tuple[bytes, ...]:  # noqa: ASYNC109  # a parked poll ends by itself; an outer time-out would lose its answer
+        """Entries behind `after_seq`, waiting up to `timeout` seconds for the first; empty if none came.
+
+        Raises `PositionLostError` for a position that is not kept (any more), and `OverloadedError`.
+        """
+        self._alive()
+        if after_seq == self._recent.seq:
+            await self._watchers.park(watcher, after_seq, timeout)
+            self._alive()
+        self._last_used = time.monotonic()
+        return self._recent.after(after_seq, size=POLL_BYTES)
+
+    def info(self) -> ActivationInfo:
+        """Facts about this activation, for people and dashboards."""
+        committer = self._alive()
+        return replace(
+            self._facts,
+            seq=committer.durable.seq,
+            history_items=len(committer.durable.window),
+            history_bytes=committer.durable.window.size,
+            pending=committer.pending,
+            watchers=len(self._watchers),
+        )
+
+    async def passivate(self) -> None:
+        """Take no more commands, make durable what was decided, save a snapshot, stop.
+
+        Raises `StoreUnavailableError`, and goes on as before, if that cannot be done in `timeouts.write`.
+        """
+        committer = self._alive()
+        self._leaving = True
+        try:
+            await self._in_time(committer.gate.passed(self._working.seq))
+            await self._in_time(committer.save_snapshot())
+        except StoreUnavailableError:
+            self._leaving = False
+            raise
+        self._stop(PassivatedError("passivated"))
+
+    async def save_final_snapshot(self, store: Store) -> None:
+        """Save the durable state through another connection, from another loop, when this one has ended."""
+        await self._committer.save_final_snapshot(store)
+
+    async def aclose(self) -> None:
+        """Stop without a snapshot. What was decided and is not durable yet may be lost, unanswered."""
+        self._stop(PassivatedError("stopped"))
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _in_time(self, stored: Awaitable[None]) -> None:
+        """Wait for something of the store's for `timeouts.write`; then raise `StoreUnavailableError`."""
+        seconds = self._settings.timeouts.write.total_seconds()
+        try:
+            async with asyncio.timeout(seconds):
+                await stored
+        except TimeoutError:
+            message = f"the store has not answered in {seconds} s"
+            raise StoreUnavailableError(message) from None
+
+    def _alive(self) -> Committer:
+        if self.stopped.done():
+            raise self.stopped.result()
+        if self._leaving:
+            message = "passivating"
+            raise PassivatedError(message)
+        return self._committer
+
+    def _stop(self, reason: ConversationError) -> None:
+        """Be the owner no more: answer everybody with `reason`, end the tasks."""
+        if self.stopped.done():
+            return
+        self.stopped.set_result(reason)
+        self._committer.gate.close(reason)
+        self._watchers.close(reason)
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+        log.info("stopped", extra={"reason": str(reason)})
+
+    async def _look_after(self) -> None:
+        """Keep TTLs fresh; passivate when nobody has asked or watched for long enough."""
+        idle, ttl = self._settings.idle_timeout.total_seconds(), self._settings.ttl.total_seconds()
+        while True:
+            await asyncio.sleep(min(idle / 4, ttl / 8, 30.0))
+            try:
+                await self._alive().upkeep()
+                if self._is_idle(idle):
+                    await self.passivate()
+            except StoreUnavailableError as error:
+                log.warning("upkeep postponed", extra={"reason": str(error)})
+            except ConversationError as error:
+                self._stop(error)
+                return
+
+    def _is_idle(self, idle_seconds: float) -> bool:
+        return not len(self._watchers) and time.monotonic() - self._last_used >= idle_seconds
+
+
+def rebuild(recovered: Recovered, limits: Limits) -> tuple[ConversationState, int]:
+    """The state that is stored, and the number of journal entries that were replayed on the snapshot.
+
+    Raises `CorruptStateError` naming the key and the byte, or `IncompatibleVersionError`.
+    """
+    keys = conversation_keys(recovered.claim.conversation_id)
+    if recovered.snapshot is None:
+        state = ConversationState(limits, seq=recovered.snapshot_seq)
+    else:
+        try:
+            state = decode_snapshot(recovered.snapshot, limits)
+        except CorruptStateError as error:
+            raise error.at(keys.snapshot) from error
+    start, replayed = state.seq, 0
+    first = recovered.seq - len(recovered.journal) + 1
+    for index, data in enumerate(recovered.journal):
+        if first + index <= start:
+            continue
+        key = f"{keys.journal}[{index}]"
+        try:
+            state.apply(decode_entry(data))
+        except CorruptStateError as error:
+            raise error.at(key) from error
+        except ValueError as error:
+            message = f"{key}: {error}"
+            raise CorruptStateError(message, key=key, position=0) from error
+        replayed += 1
+    if state.seq != recovered.seq:
+        message = f"{keys.snapshot}: recovered to seq {state.seq}; {recovered.seq} was acknowledged"
+        raise CorruptStateError(message, key=keys.snapshot, position=0)
+    return state, replayed

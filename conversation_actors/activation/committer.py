@@ -1,0 +1,265 @@
+"""Writes what was decided, and only then lets the world know.
+
+One batch is on its way at a time; all that is decided meanwhile forms the next one (group commit). A
+batch whose fate is unknown is repeated, the same bytes at the same position, until the store says what
+became of it. Everything an activation writes goes through here, one write after the other.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from conversation_actors.activation.gate import OutputGate
+from conversation_actors.activation.journal import RecentEntries
+from conversation_actors.activation.watchers import Watchers
+from conversation_actors.codec import encode_entry, encode_snapshot
+from conversation_actors.errors import ConversationError, CorruptStateError, FencedError, RetryableError
+from conversation_actors.settings import Settings
+from conversation_actors.state import ConversationState, Entry, ParticipantForgotten, ParticipantJoined
+from conversation_actors.store import Claim, Outcome, Store
+
+log = logging.getLogger(__name__)
+
+BATCH_ENTRIES = 1000
+BATCH_BYTES = 1 << 20
+"""Bounds of one write, so that it does not hold up the store's other users."""
+
+COMPACT_ENTRIES = 500
+COMPACT_BYTES = 256 << 10
+"""A journal shorter than this is not worth a snapshot."""
+
+_BACKOFF = (0.02, 1.0)
+_MOST_HEALS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    entry: Entry
+    data: bytes
+
+
+class Committer:
+    """Owns the durable state; `durable` changes only here, after the store has the entries."""
+
+    def __init__(  # noqa: PLR0913  # the parts it puts in order; all of them by name
+        self,
+        *,
+        store: Store,
+        claim: Claim,
+        durable: ConversationState,
+        snapshot_seq: int,
+        recent: RecentEntries,
+        watchers: Watchers,
+        settings: Settings,
+        on_lost: Callable[[ConversationError], None],
+    ) -> None:
+        """Continue behind `durable`. `on_lost` is called once, when nothing more can be written."""
+        self.durable = durable
+        self.gate = OutputGate(durable.seq)
+        self.failing_since: float | None = None
+        """Monotonic time of the first failure of the write that is being repeated now."""
+        self.pending_bytes = 0
+        self._store, self._claim, self._settings = store, claim, settings
+        self._recent, self._watchers, self._on_lost = recent, watchers, on_lost
+        self._snapshot_seq = snapshot_seq
+        self._journal_bytes = 0
+        self._pending: deque[_Pending] = deque()
+        self._wake = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._index_due = True
+        self._touched_at = time.monotonic()
+
+    @property
+    def pending(self) -> int:
+        """Entries decided and not yet durable."""
+        return len(self._pending)
+
+    def submit(self, entries: Sequence[Entry]) -> None:
+        """Queue entries that were decided; they follow, in `seq`, what was submitted before."""
+        for entry in entries:
+            data = encode_entry(entry)
+            self._pending.append(_Pending(entry, data))
+            self.pending_bytes += len(data)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write until nothing more can be written; then tell `on_lost` why."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._pending:
+                    async with self._lock:
+                        await self._write(self._next_batch())
+                        await self._compact_if_due()
+        except ConversationError as error:
+            self._on_lost(error)
+        except Exception as error:
+            log.exception("the committer failed", extra={"epoch": self._claim.epoch})
+            self._on_lost(FencedError(f"this activation failed and stopped: {error!r}"))
+
+    async def upkeep(self) -> None:
+        """Keep TTLs and listings fresh. Does nothing that the next write would not do."""
+        async with self._lock:
+            if self._pending:
+                return
+            if time.monotonic() - self._touched_at > self._settings.ttl.total_seconds() / 4:
+                await self._append(self.durable.seq, (), None)
+            await self._index_if_due()
+
+    async def save_snapshot(self) -> None:
+        """Store the durable state, unless the journal behind the last snapshot is empty."""
+        async with self._lock:
+            if self.durable.seq > self._snapshot_seq:
+                await self._save_snapshot()
+
+    async def save_final_snapshot(self, store: Store) -> None:
+        """Save the durable state by `store`, once, without waiting for a write that may be on its way."""
+        if self.durable.seq > self._snapshot_seq:
+            await store.save_snapshot(
+                self._claim,
+                seq=self.durable.seq,
+                snapshot=encode_snapshot(self.durable),
+                ttl=self._settings.ttl,
+                participants=tuple(self.durable.participants),
+            )
+
+    async def confirm_ownership(self) -> None:
+        """Make sure in the store that this claim is the newest. Raises `FencedError` if it is not."""
+        async with self._lock:
+            try:
+                await self._append(self.durable.seq, (), None)
+            except FencedError as error:
+                self._on_lost(error)
+                raise
+
+    def _next_batch(self) -> Sequence[_Pending]:
+        batch: list[_Pending] = []
+        size = 0
+        for pending in self._pending:
+            size += len(pending.data)
+            # What one request caused shares a batch: only its first entry has the request's id.
+            starts_request = pending.entry.request_id is not None
+            if batch and starts_request and (size > BATCH_BYTES or len(batch) >= BATCH_ENTRIES):
+                break
+            batch.append(pending)
+        return batch
+
+    async def _write(self, batch: Sequence[_Pending]) -> None:
+        """Store, apply, notify, reply: in this order, here and nowhere else."""
+        identities = self._identities_after(batch)
+        await self._append(batch[0].entry.seq - 1, [pending.data for pending in batch], identities)
+        for pending in batch:
+            self.durable.apply(pending.entry)
+            self._pending.popleft()
+            self.pending_bytes -= len(pending.data)
+            self._journal_bytes += len(pending.data)
+        if identities is not None:
+            self._index_due = True
+            await self._index_if_due()
+        self._recent.extend(pending.data for pending in batch)
+        self.gate.open_to(self.durable.seq)
+        self._watchers.notify(self.durable.seq)
+
+    def _identities_after(self, batch: Sequence[_Pending]) -> tuple[str, ...] | None:
+        """The participants' identities behind the batch, or None where it does not change them."""
+        identities = dict.fromkeys(self.durable.participants)
+        changed = False
+        for pending in batch:
+            event = pending.entry.event
+            if isinstance(event, ParticipantJoined) and event.participant.identity not in identities:
+                identities[event.participant.identity] = None
+                changed = True
+            elif isinstance(event, ParticipantForgotten):
+                identities.pop(event.identity, None)
+                changed = True
+        return tuple(identities) if changed else None
+
+    async def _append(self, expected_seq: int, entries: Sequence[bytes], identities: Sequence[str] | None) -> None:
+        """Write until the store has decided. Raises `FencedError`, or what no repeat can mend."""
+        heals = 0
+        while True:
+            outcome = await self._until_decided(
+                lambda: self._store.append(
+                    self._claim,
+                    expected_seq=expected_seq,
+                    entries=entries,
+                    ttl=self._settings.ttl,
+                    participants=identities,
+                )
+            )
+            if outcome in {Outcome.OK, Outcome.DUPLICATE}:
+                self._touched_at = time.monotonic()
+                return
+            self._raise_if_fenced(outcome)
+            heals += 1
+            if heals > _MOST_HEALS:
+                message = f"the store stays behind seq {expected_seq}, whatever is written to it"
+                raise CorruptStateError(message, key=self._claim.conversation_id, position=0)
+            log.warning(
+                "the store lost acknowledged writes; restoring it from memory",
+                extra={"epoch": self._claim.epoch, "seq": self.durable.seq},
+            )
+            await self._save_snapshot()
+
+    async def _save_snapshot(self) -> None:
+        seq, snapshot = self.durable.seq, encode_snapshot(self.durable)
+        outcome = await self._until_decided(
+            lambda: self._store.save_snapshot(
+                self._claim,
+                seq=seq,
+                snapshot=snapshot,
+                ttl=self._settings.ttl,
+                participants=tuple(self.durable.participants),
+            )
+        )
+        self._raise_if_fenced(outcome)
+        self._snapshot_seq = seq
+        self._journal_bytes = 0
+        self._touched_at = time.monotonic()
+
+    async def _compact_if_due(self) -> None:
+        entries = self.durable.seq - self._snapshot_seq
+        most_entries = max(COMPACT_ENTRIES, 2 * self.durable.limits.items)
+        most_bytes = max(COMPACT_BYTES, 2 * self.durable.window.size)
+        if entries >= most_entries or self._journal_bytes >= most_bytes:
+            await self._save_snapshot()
+
+    async def _index_if_due(self) -> None:
+        if not self._index_due:
+            return
+        try:
+            await self._store.index(
+                self._claim.conversation_id, participants=tuple(self.durable.participants), ttl=self._settings.ttl
+            )
+        except RetryableError as error:
+            # Listings are repaired by the next upkeep; the conversation itself does not wait for them.
+            log.warning("listings not updated", extra={"reason": str(error)})
+            return
+        self._index_due = False
+
+    async def _until_decided(self, write: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """Repeat `write` until the store answers it; raises what a repeat cannot mend."""
+        delay, longest = _BACKOFF
+        while True:
+            try:
+                outcome = await write()
+            except RetryableError as error:
+                if self.failing_since is None:
+                    self.failing_since = time.monotonic()
+                    log.warning("a write is being repeated", extra={"reason": str(error)})
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
+                delay = min(delay * 2, longest)
+            else:
+                self.failing_since = None
+                return outcome
+
+    def _raise_if_fenced(self, outcome: Outcome) -> None:
+        if outcome is Outcome.FENCED:
+            message = f"epoch {self._claim.epoch} was fenced by a newer activation"
+            raise FencedError(message)
+

@@ -1,0 +1,47 @@
+"""The output gate: nothing leaves an activation before the state it speaks of is durable."""
+
+import asyncio
+from collections import deque
+
+from conversation_actors.errors import ConversationError
+
+
+class OutputGate:
+    """Holds answers until the position they speak of is durable; opened by the committer alone."""
+
+    def __init__(self, seq: int) -> None:
+        """Everything up to `seq` is durable."""
+        self.durable_seq = seq
+        self._closed: ConversationError | None = None
+        # In the order of `seq`: positions are handed out by one decider and never go back.
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    def __len__(self) -> int:
+        """Answers that are held."""
+        return len(self._waiting)
+
+    async def passed(self, seq: int) -> None:
+        """Return when `seq` is durable. Raises what the gate was closed with."""
+        if seq <= self.durable_seq:
+            return
+        if self._closed is not None:
+            raise self._closed
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((seq, future))
+        await future
+
+    def open_to(self, seq: int) -> None:
+        """Let out every answer that speaks of `seq` or before."""
+        self.durable_seq = seq
+        while self._waiting and self._waiting[0][0] <= seq:
+            _, future = self._waiting.popleft()
+            if not future.done():  # done: its caller has given up
+                future.set_result(None)
+
+    def close(self, error: ConversationError) -> None:
+        """Nothing more will become durable here: answer `error` to all who wait, and will."""
+        self._closed = error
+        while self._waiting:
+            _, future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(error)

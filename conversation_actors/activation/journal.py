@@ -1,0 +1,48 @@
+"""Durable entries that watchers may still ask for."""
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+
+from conversation_actors.errors import PositionLostError
+
+
+class RecentEntries:
+    """The latest durable entries, encoded, in order and without gaps; bounded by number and by bytes."""
+
+    def __init__(self, *, seq: int, entries: int, size: int) -> None:
+        """Start empty at `seq`; keep at most `entries` of them, and `size` bytes (but at least one)."""
+        self._entries: deque[bytes] = deque()
+        self._most, self._largest = entries, size
+        self._size = 0
+        self.seq = seq
+
+    @property
+    def first_available(self) -> int:
+        """The oldest position from which all that follows is still here."""
+        return self.seq - len(self._entries)
+
+    def extend(self, entries: Iterable[bytes]) -> None:
+        """Add the entries that follow `seq`, and drop the oldest beyond the bounds."""
+        for entry in entries:
+            self._entries.append(entry)
+            self._size += len(entry)
+            self.seq += 1
+        while len(self._entries) > self._most or (self._size > self._largest and len(self._entries) > 1):
+            self._size -= len(self._entries.popleft())
+
+    def after(self, seq: int, *, size: int) -> tuple[bytes, ...]:
+        """Entries that follow `seq`, as many as fit in `size` bytes (at least one, if there is one).
+
+        Raises `PositionLostError` for a position that is no longer here, or not yet.
+        """
+        if not self.first_available <= seq <= self.seq:
+            message = f"entries are kept from {self.first_available} to {self.seq}; {seq} is outside"
+            raise PositionLostError(message, first_available=self.first_available)
+        taken: list[bytes] = []
+        for entry in islice(self._entries, seq - self.first_available, None):
+            size -= len(entry)
+            if taken and size < 0:
+                break
+            taken.append(entry)
+        return tuple(taken)

@@ -1,0 +1,151 @@
+"""From a caller's arguments to commands. Every mistake is found here, before anything is sent."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, NoReturn
+
+from conversation_actors.errors import InvalidInputError, ItemTooLargeError
+from conversation_actors.items import Item, StoredItem
+from conversation_actors.state import (
+    AcquireLease,
+    AppendItems,
+    CloseConversation,
+    JoinParticipant,
+    LeaveParticipant,
+    Limits,
+    ReleaseLease,
+    SetAttributes,
+    SetSummary,
+    UpdateParticipant,
+)
+from conversation_actors.values import check_id, check_text, encode
+
+UNNAMED_DEVICE = "default"
+"""The device of a join that names none."""
+LONGEST_LEASE = timedelta(days=1)
+MOST_ITEMS = 1000
+"""Items of one `append`: one write of the store."""
+
+
+def append_items(items: Sequence[Item], limits: Limits) -> AppendItems:
+    """Check and encode items. Raises `InvalidInputError` or `ItemTooLargeError`."""
+    if not 1 <= len(items) <= MOST_ITEMS:
+        _refuse("items", f"{len(items)} of them; the limit is 1 to {MOST_ITEMS}")
+    stored = tuple(_stored(item, limits) for item in items)
+    size = sum(item.size for item in stored)
+    if size > limits.bytes:
+        message = f"items: {size} bytes together; the limit is {limits.bytes}"
+        raise ItemTooLargeError(message, field="items", size=size, limit=limits.bytes)
+    return AppendItems(stored)
+
+
+def _stored(item: Item, limits: Limits) -> StoredItem:
+    if not isinstance(item, Item):
+        _refuse("items", f"expected a Message or another Item, got {type(item).__name__}")
+    return item.to_stored(limit=limits.item_bytes)
+
+
+def join(
+    identity: str,
+    name: str | None,
+    metadata: Mapping[str, Any] | None,
+    device_id: str | None,
+    language: str | None,
+    limits: Limits,
+) -> JoinParticipant:
+    """Check what is said of a participant who comes."""
+    return JoinParticipant(
+        identity=check_id(identity, "identity"),
+        device_id=UNNAMED_DEVICE if device_id is None else check_id(device_id, "device_id"),
+        name=_optional_text(name, "name", limits),
+        metadata=_optional_mapping(metadata, "metadata", limits),
+        language=_optional_text(language, "language", limits),
+    )
+
+
+def leave(identity: str, device_id: str | None) -> LeaveParticipant:
+    """Check who leaves."""
+    return LeaveParticipant(
+        check_id(identity, "identity"), None if device_id is None else check_id(device_id, "device_id")
+    )
+
+
+def update_participant(
+    identity: str,
+    name: str | None,
+    metadata: Mapping[str, Any] | None,
+    language: str | None,
+    context: Mapping[str, Any] | None,
+    limits: Limits,
+) -> UpdateParticipant:
+    """Check what is said of a participant who is known."""
+    return UpdateParticipant(
+        identity=check_id(identity, "identity"),
+        name=_optional_text(name, "name", limits),
+        metadata=_optional_mapping(metadata, "metadata", limits),
+        language=_optional_text(language, "language", limits),
+        context=_optional_mapping(context, "context", limits),
+    )
+
+
+def set_attributes(changes: Mapping[str, Any], expected_seq: int | None, limits: Limits) -> SetAttributes:
+    """Check shared attributes; a value of None removes its key."""
+    if not isinstance(changes, Mapping):
+        _refuse("attributes", f"expected a mapping, got {type(changes).__name__}")
+    for name in changes:
+        check_id(name, "attributes")
+    encode(dict(changes), "attributes", limit=limits.attributes_bytes)
+    if expected_seq is not None:
+        check_position(expected_seq, "expected_seq")
+    return SetAttributes(dict(changes), expected_seq)
+
+
+def acquire_lease(name: str, holder: str, duration: timedelta) -> AcquireLease:
+    """Check a wish for a lease."""
+    if not isinstance(duration, timedelta):
+        _refuse("duration", f"expected a timedelta, got {type(duration).__name__}")
+    if not timedelta(0) < duration <= LONGEST_LEASE:
+        _refuse("duration", f"{duration} is not between 0 and {LONGEST_LEASE}")
+    return AcquireLease(check_id(name, "name"), check_id(holder, "holder"), duration.total_seconds())
+
+
+def release_lease(name: str, holder: str, token: int) -> ReleaseLease:
+    """Check what is given back."""
+    check_position(token, "token")
+    return ReleaseLease(check_id(name, "name"), check_id(holder, "holder"), token)
+
+
+def set_summary(text: str, through_seq: int, limits: Limits) -> SetSummary:
+    """Check a summary."""
+    check_position(through_seq, "through_seq")
+    return SetSummary(check_text(text, "text", limit=limits.item_bytes), through_seq)
+
+
+def close_conversation(reason: str, limits: Limits) -> CloseConversation:
+    """Check why a conversation ends."""
+    return CloseConversation(check_text(reason, "reason", limit=limits.participant_bytes))
+
+
+def check_position(value: object, field: str) -> int:
+    """Return `value` if it is a whole number from 0 up; raise `InvalidInputError` otherwise."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        _refuse(field, f"expected a whole number from 0 up, got {value!r}")
+    return value
+
+
+def _optional_text(value: str | None, field: str, limits: Limits) -> str | None:
+    return None if value is None else check_text(value, field, limit=limits.participant_bytes)
+
+
+def _optional_mapping(value: Mapping[str, Any] | None, field: str, limits: Limits) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        _refuse(field, f"expected a mapping, got {type(value).__name__}")
+    encode(dict(value), field, limit=limits.participant_bytes)
+    return dict(value)
+
+
+def _refuse(field: str, reason: str) -> NoReturn:
+    message = f"{field}: {reason}"
+    raise InvalidInputError(message, field=field)

@@ -1,0 +1,124 @@
+"""The way in: one client per process, as an async context manager."""
+
+import logging
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from conversation_actors.client.handle import ConversationHandle
+from conversation_actors.errors import ConversationNotFoundError, InvalidInputError, StoreUnavailableError
+from conversation_actors.settings import Settings
+from conversation_actors.store import Found, Store, open_store
+from conversation_actors.values import check_id
+
+if TYPE_CHECKING:
+    from conversation_actors.runtime import ActorDirectory, RemoteOwner
+
+log = logging.getLogger(__name__)
+
+
+class ConversationClient:
+    """Opens, lists and deletes conversations. Belongs to one event loop; share it, it is cheap to use.
+
+    Entering joins the Ray cluster (`ClusterUnavailableError` if there is none) and asks Redis whether it
+    can do what the settings ask for (`StoreMisconfiguredError`). Redis being away at that moment is no
+    error: calls wait for it, each as long as its time-out.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Without `settings`, read them from the environment. Connects when entered."""
+        self._settings = settings or Settings()
+        self._handles: dict[str, ConversationHandle] = {}
+        self._store: Store | None = None
+        self._directory: ActorDirectory | None = None
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        # Ray takes most of a second to import, which `import conversation_actors` should not.
+        from conversation_actors.runtime import ActorDirectory, connect  # noqa: PLC0415
+
+        self._store = open_store(self._settings)
+        try:
+            await self._check_store(self._store)
+            await connect(self._settings)
+        except BaseException:
+            await self._store.aclose()
+            raise
+        self._directory = ActorDirectory(self._settings)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.aclose()
+
+    async def open(self, conversation_id: str, *, create: bool = True) -> ConversationHandle:
+        """Get or create a conversation; return when its owner answers.
+
+        A second `open` of an id returns the same handle. Raises `ConversationNotFoundError` if there is no
+        such conversation and `create` is false.
+        """
+        check_id(conversation_id, "conversation_id")
+        known = self._handles.get(conversation_id)
+        owner = self._owner(conversation_id)
+        await owner.open(create=create)
+        if known is not None:
+            return known
+        view = await owner.call(
+            lambda actor: actor.read.remote(fresh=False), self._settings.timeouts.open.total_seconds()
+        )
+        # Somebody else may have opened it in this process meanwhile: one handle an id, for one order.
+        if conversation_id not in self._handles:
+            self._handles[conversation_id] = ConversationHandle(conversation_id, owner, view, self._settings)
+        return self._handles[conversation_id]
+
+    async def list(self, *, participant: str | None = None) -> AsyncIterator[Found]:
+        """Stored conversations, the most recently active first; with `participant`, those it took part in."""
+        if participant is not None:
+            check_id(participant, "participant")
+        async for found in self._connected_store().list(participant=participant):
+            yield found
+
+    async def delete(self, conversation_id: str) -> None:
+        """Forget a conversation and stop its owner. Raises `ConversationNotFoundError` if there is none.
+
+        Handles of it raise `ConversationNotFoundError` from then on, until somebody opens it anew.
+        """
+        check_id(conversation_id, "conversation_id")
+        existed = await self._connected_store().delete(conversation_id, ttl=self._settings.ttl)
+        # A fresh read makes a running owner find out that it owns nothing any more.
+        await self._owner(conversation_id).call_if_running(
+            lambda actor: actor.read.remote(fresh=True), self._settings.timeouts.command.total_seconds()
+        )
+        if not existed:
+            message = f"no conversation {conversation_id!r}"
+            raise ConversationNotFoundError(message)
+
+    async def aclose(self) -> None:
+        """Send what is in the handles' outboxes, and let go of everything. Idempotent."""
+        handles, self._handles = self._handles, {}
+        for handle in handles.values():
+            await handle.aclose()
+        store, self._store = self._store, None
+        if store is not None:
+            await store.aclose()
+
+    async def _check_store(self, store: Store) -> None:
+        try:
+            await store.check()
+        except StoreUnavailableError as error:
+            log.warning("Redis does not answer yet", extra={"reason": str(error)})
+
+    def _connected_store(self) -> Store:
+        if self._store is None:
+            message = "client: not connected; use `async with ConversationClient() as client`"
+            raise InvalidInputError(message, field="client")
+        return self._store
+
+    def _owner(self, conversation_id: str) -> "RemoteOwner":
+        from conversation_actors.runtime import RemoteOwner  # noqa: PLC0415  # see __aenter__
+
+        self._connected_store()
+        assert self._directory is not None
+        return RemoteOwner(conversation_id, directory=self._directory, settings=self._settings)

@@ -1,0 +1,88 @@
+"""The copy of a conversation that a handle keeps: read without I/O, changed only by durable entries."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from conversation_actors.activation import View
+from conversation_actors.codec import decode_entry, decode_snapshot
+from conversation_actors.items import Item, StoredItem
+from conversation_actors.state import ConversationState, Participant
+
+
+class LocalCopy:
+    """A conversation's durable state as far as it is known here. Never ahead of Redis, a moment behind."""
+
+    def __init__(self, view: View) -> None:
+        """Begin with what the owner showed."""
+        self.state = decode_snapshot(view.snapshot)
+        self.epoch = view.epoch
+        self._items: tuple[Item, ...] | None = None
+        self._decoded: dict[str, tuple[StoredItem, Item]] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def seq(self) -> int:
+        """The position this copy is at."""
+        return self.state.seq
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The history, oldest first; decoded when first asked for after a change."""
+        if self._items is None:
+            self._items = self._decode_items()
+        return self._items
+
+    @property
+    def participants(self) -> Mapping[str, Participant]:
+        """Participants by identity."""
+        return MappingProxyType(self.state.participants)
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """Shared attributes."""
+        return MappingProxyType(self.state.attributes)
+
+    def replace(self, view: View) -> None:
+        """Take the owner's state as it is, when entries alone no longer lead there."""
+        self.state = decode_snapshot(view.snapshot)
+        self.epoch = view.epoch
+        self._note_change()
+
+    def apply(self, entries: Iterable[bytes]) -> None:
+        """Take encoded entries; those known already are passed over, a gap ends it."""
+        changed = False
+        for data in entries:
+            entry = decode_entry(data)
+            if entry.seq > self.state.seq + 1:
+                break
+            if entry.seq == self.state.seq + 1:
+                self.state.apply(entry)
+                self.epoch = max(self.epoch, entry.epoch)
+                changed = True
+        if changed:
+            self._note_change()
+
+    async def reach(self, seq: int) -> None:
+        """Return when the copy is at `seq` or behind it."""
+        while self.state.seq < seq:
+            await self._changed.wait()
+
+    def _note_change(self) -> None:
+        self._items = None
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _decode_items(self) -> tuple[Item, ...]:
+        decoded: dict[str, tuple[StoredItem, Item]] = {}
+        for stored in self.state.window:
+            known = self._decoded.get(stored.id)
+            decoded[stored.id] = known if known and known[0] is stored else (stored, stored.to_item())
+        self._decoded = decoded
+        return tuple(item for _, item in decoded.values())
+
+
+def history_of(state: ConversationState) -> tuple[Item, ...]:
+    """The items of a state, decoded."""
+    return tuple(stored.to_item() for stored in state.window)

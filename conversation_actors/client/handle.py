@@ -1,0 +1,350 @@
+"""A conversation, as an application holds it."""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from conversation_actors.activation import ActivationInfo, Done, Executed, Request, View
+from conversation_actors.client import arguments
+from conversation_actors.client.copy import LocalCopy, history_of
+from conversation_actors.client.outbox import Outbox
+from conversation_actors.client.views import Receipt, Snapshot
+from conversation_actors.codec import decode_entry, decode_snapshot
+from conversation_actors.errors import (
+    ClusterUnavailableError,
+    ConversationError,
+    PositionLostError,
+    RetryableError,
+)
+from conversation_actors.items import Item
+from conversation_actors.settings import Settings
+from conversation_actors.state import ClearHistory, Closing, Entry, Lease, Participant, ReopenConversation, Summary
+from conversation_actors.values import check_id
+
+if TYPE_CHECKING:
+    from conversation_actors.runtime import RemoteOwner
+
+log = logging.getLogger(__name__)
+
+_DORMANT_SECONDS = (0.1, 1.0)
+"""How often a handle looks for an owner while none runs; it starts none only to watch."""
+
+
+class ConversationHandle:
+    """One conversation, bound to its id and to no process: it survives whatever happens to the owner.
+
+    Everything sent through one handle keeps its order. Reading `items`, `participants`, `attributes`,
+    `leases`, `summary`, `closing` and `seq` does no I/O: it shows a copy of the durable state, which an
+    awaited call of this handle is in and other handles' changes reach in milliseconds (not promised:
+    it stands still while no owner can be reached).
+
+    Every awaited call raises its refusal (`RefusedError`), or a `RetryableError` when its time is up.
+    Cancelling an await takes back what was not sent yet; what was sent may happen. Made by
+    `ConversationClient.open`; belongs to one event loop.
+    """
+
+    def __init__(self, conversation_id: str, owner: "RemoteOwner", view: View, settings: Settings) -> None:
+        """Follow the conversation from `view` on."""
+        self._id, self._owner, self._settings = conversation_id, owner, settings
+        self._limits = settings.history.limits()
+        self._watcher = secrets.token_hex(8)
+        self._copy = LocalCopy(view)
+        self._outbox = Outbox(self._send, settings)
+        self._behind = asyncio.Event()
+        self._tasks = [asyncio.create_task(self._outbox.run()), asyncio.create_task(self._follow())]
+
+    def __repr__(self) -> str:
+        """Show which conversation, and where the local copy stands."""
+        return f"<ConversationHandle {self._id!r} seq={self.seq}>"
+
+    @property
+    def id(self) -> str:
+        """The conversation's id."""
+        return self._id
+
+    @property
+    def seq(self) -> int:
+        """The position of the local copy."""
+        return self._copy.seq
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The history, oldest first, within its bounds."""
+        return self._copy.items
+
+    @property
+    def participants(self) -> Mapping[str, Participant]:
+        """Participants by identity, those who have left too."""
+        return self._copy.participants
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """Shared attributes. Don't change nested values: this is the copy itself."""
+        return self._copy.attributes
+
+    @property
+    def leases(self) -> Mapping[str, Lease]:
+        """Leases by name; compare `expires_at` with the clock, an expired one stays listed for a while."""
+        return dict(self._copy.state.leases)
+
+    @property
+    def summary(self) -> Summary | None:
+        """What a summariser wrote, if one did."""
+        return self._copy.state.summary
+
+    @property
+    def closing(self) -> Closing | None:
+        """Why and when the conversation was closed; None while it is open."""
+        return self._copy.state.closing
+
+    @property
+    def unacknowledged(self) -> int:
+        """Commands put into the outbox and not answered yet."""
+        return len(self._outbox)
+
+    async def append(self, *items: Item, request_id: str | None = None) -> Receipt:
+        """Append items as one atomic entry; return when they are durable.
+
+        An item whose `id` is in the window already takes the old one's place. A repeat with the same
+        `request_id` returns the first receipt (for `HistoryLimits.request_age`, and `requests` of them).
+        """
+        done = await self._ask(arguments.append_items(items, self._limits), request_id)
+        return Receipt(done.seq, done.epoch)
+
+    def record(self, *items: Item) -> None:
+        """Put items into the outbox and return at once: they are sent in order, with all else.
+
+        Raises `InvalidInputError`, `ItemTooLargeError` or `OverloadedError` (outbox full; nothing taken).
+        Acknowledged only by `flush`, which also raises a refusal. What is in the outbox when the process
+        dies is lost.
+        """
+        self._outbox.put(arguments.append_items(items, self._limits))
+
+    async def flush(self) -> None:
+        """Return when all that was recorded is durable.
+
+        Raises the first refusal since the last flush, or `OutcomeUnknownError` after `timeouts.command`;
+        what is queued then stays queued.
+        """
+        await self._outbox.flush()
+
+    async def snapshot(self, *, fresh: bool = False) -> Snapshot:
+        """Ask the owner for the durable state.
+
+        With `fresh`, the owner first makes sure in Redis that it is the owner still; without, an owner
+        that is cut off and does not know it may show an old state.
+        """
+        view = await self._read(fresh=fresh)
+        state = decode_snapshot(view.snapshot)
+        return Snapshot(
+            conversation_id=self._id,
+            seq=view.seq,
+            epoch=view.epoch,
+            items=history_of(state),
+            participants=state.participants,
+            attributes=state.attributes,
+            leases=state.leases,
+            summary=state.summary,
+            closing=state.closing,
+        )
+
+    async def join(
+        self,
+        identity: str,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        device_id: str | None = None,
+        language: str | None = None,
+        request_id: str | None = None,
+    ) -> Participant:
+        """A participant is here, on `device_id` (None: one unnamed device). What is None stays as it was.
+
+        Coming back after having left with every device raises `reconnect_count`.
+        """
+        command = arguments.join(identity, name, metadata, device_id, language, self._limits)
+        done = await self._ask(command, request_id)
+        assert isinstance(done.result, Participant)
+        return done.result
+
+    async def leave(
+        self, identity: str, *, device_id: str | None = None, request_id: str | None = None
+    ) -> Participant | None:
+        """A participant left with `device_id`, or with every device (None). Unknown ones are passed over."""
+        done = await self._ask(arguments.leave(identity, device_id), request_id)
+        assert not isinstance(done.result, Lease)
+        return done.result
+
+    async def update_participant(
+        self,
+        identity: str,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        language: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        request_id: str | None = None,
+    ) -> Participant:
+        """Change what is known of a participant; None leaves a value as it is. `ConflictError` if unknown."""
+        command = arguments.update_participant(identity, name, metadata, language, context, self._limits)
+        done = await self._ask(command, request_id)
+        assert isinstance(done.result, Participant)
+        return done.result
+
+    async def set_attributes(
+        self, changes: Mapping[str, Any], *, expected_seq: int | None = None, request_id: str | None = None
+    ) -> Receipt:
+        """Merge shared attributes; a value of None removes its key.
+
+        With `expected_seq` (of the copy or snapshot the decision was made on), `ConflictError` when any
+        attribute has changed since.
+        """
+        done = await self._ask(arguments.set_attributes(changes, expected_seq, self._limits), request_id)
+        return Receipt(done.seq, done.epoch)
+
+    async def acquire_lease(
+        self, name: str, *, holder: str, duration: timedelta, request_id: str | None = None
+    ) -> Lease:
+        """Take a lease, or renew one's own. `LeaseHeldError` while somebody else holds it."""
+        done = await self._ask(arguments.acquire_lease(name, holder, duration), request_id)
+        assert isinstance(done.result, Lease)
+        return done.result
+
+    async def release_lease(self, lease: Lease, *, request_id: str | None = None) -> None:
+        """Give a lease back; nothing happens if it is held no longer."""
+        await self._ask(arguments.release_lease(lease.name, lease.holder, lease.token), request_id)
+
+    async def set_summary(self, text: str, *, through_seq: int, request_id: str | None = None) -> Receipt:
+        """Keep a summary of the history up to `through_seq`. `ConflictError` if there is a later one."""
+        done = await self._ask(arguments.set_summary(text, through_seq, self._limits), request_id)
+        return Receipt(done.seq, done.epoch)
+
+    async def clear_history(self, *, request_id: str | None = None) -> Receipt:
+        """Drop all items (system messages too) and the summary. Participants and attributes stay."""
+        done = await self._ask(ClearHistory(), request_id)
+        return Receipt(done.seq, done.epoch)
+
+    async def close_conversation(self, reason: str = "", *, request_id: str | None = None) -> Receipt:
+        """End the conversation: writes raise `ConversationClosedError` until it is reopened."""
+        done = await self._ask(arguments.close_conversation(reason, self._limits), request_id)
+        return Receipt(done.seq, done.epoch)
+
+    async def reopen_conversation(self, *, request_id: str | None = None) -> Receipt:
+        """Take writes again."""
+        done = await self._ask(ReopenConversation(), request_id)
+        return Receipt(done.seq, done.epoch)
+
+    async def watch(self, *, after_seq: int | None = None) -> AsyncIterator[Entry]:
+        """Durable entries in order, without a gap, from behind `after_seq` (None: from now) for ever.
+
+        Resume with the `seq` of the last entry seen. Raises `PositionLostError` when the owner does not
+        keep entries that far back: take a snapshot, and watch from its `seq`. Keeps no conversation from
+        being passivated that nobody else uses, and starts no owner.
+        """
+        position = self.seq if after_seq is None else arguments.check_position(after_seq, "after_seq")
+        watcher = secrets.token_hex(8)
+        while True:
+            for data in await self._next_entries(watcher, position):
+                entry = decode_entry(data)
+                position = entry.seq
+                yield entry
+
+    async def passivate(self) -> None:
+        """Have the owner save a snapshot and exit; the next call brings the conversation back."""
+        answer = await self._owner.call_if_running(lambda actor: actor.passivate.remote(), self._command_seconds)
+        assert answer is None
+
+    async def info(self) -> ActivationInfo:
+        """Facts about the owner that runs now; starts one if none does."""
+        return await self._owner.open(create=False)
+
+    async def aclose(self) -> None:
+        """Send what is in the outbox (for at most `timeouts.close`), then let go. Idempotent.
+
+        What could not be sent is answered with `PassivatedError`'s retryable kin and logged.
+        """
+        with suppress(TimeoutError, ConversationError):
+            async with asyncio.timeout(self._settings.timeouts.close.total_seconds()):
+                await self._outbox.flush()
+        if len(self._outbox):
+            log.error("closed with unacknowledged commands", extra={"unacknowledged": len(self._outbox)})
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._outbox.close(ClusterUnavailableError("the handle was closed before this was acknowledged"))
+
+    @property
+    def _command_seconds(self) -> float:
+        return self._settings.timeouts.command.total_seconds()
+
+    async def _ask(self, command: Any, request_id: str | None) -> Done:
+        """Send a command in its turn; return when it is durable and the local copy has it."""
+        if request_id is not None:
+            check_id(request_id, "request_id")
+        done = await self._outbox.ask(command, request_id)
+        with suppress(TimeoutError):
+            # The entry usually came with the answer. If not, the poll brings it; the write stands either way.
+            async with asyncio.timeout(self._settings.timeouts.attempt.total_seconds()):
+                await self._copy.reach(done.seq)
+        return done
+
+    async def _send(self, requests: Sequence[Request], seconds: float) -> Executed:
+        try:
+            executed: Executed = await self._owner.call(
+                lambda actor: actor.execute.remote(requests, self._watcher, self._copy.seq), seconds
+            )
+        except RetryableError:
+            self._behind.set()  # entries that came with a lost answer are not announced again
+            raise
+        self._copy.apply(executed.entries)
+        return executed
+
+    async def _read(self, *, fresh: bool) -> View:
+        view: View = await self._owner.call(lambda actor: actor.read.remote(fresh=fresh), self._command_seconds)
+        return view
+
+    async def _follow(self) -> None:
+        """Keep the local copy current, across everything that happens to the owner."""
+        while True:
+            poll = asyncio.create_task(self._follow_once())
+            hint = asyncio.create_task(self._behind.wait())
+            try:
+                await asyncio.wait({poll, hint}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                hint.cancel()
+                if not poll.done():
+                    poll.cancel()
+                await asyncio.wait({poll, hint})
+            self._behind.clear()
+            if not poll.cancelled() and (error := poll.exception()):
+                log.warning("the local copy is not being updated", extra={"reason": str(error)})
+                await asyncio.sleep(_DORMANT_SECONDS[1])
+
+    async def _follow_once(self) -> None:
+        try:
+            self._copy.apply(await self._next_entries(self._watcher, self.seq))
+        except PositionLostError:
+            self._copy.replace(await self._read(fresh=False))
+
+    async def _next_entries(self, watcher: str, after_seq: int) -> tuple[bytes, ...]:
+        """Wait for entries behind a position, through any number of owners; polls without waking one."""
+        delay, longest = _DORMANT_SECONDS
+        poll = self._settings.timeouts.poll.total_seconds()
+        patience = poll * 1.2 + self._settings.timeouts.attempt.total_seconds()
+        while True:
+            entries: tuple[bytes, ...] | None = await self._owner.call_if_running(
+                lambda actor: actor.poll.remote(watcher, after_seq, poll * random.uniform(0.8, 1.2)),  # noqa: S311  # spreads load, guards nothing
+                patience,
+            )
+            if entries:
+                return entries
+            if entries is None:
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
+                delay = min(delay * 2, longest)
+            else:
+                delay = _DORMANT_SECONDS[0]

@@ -1,0 +1,217 @@
+"""Everything a handle sends, in order, one batch at a time.
+
+While a batch is on its way the next one gathers. A batch is repeated, with the same request ids, until
+each of its commands is answered or its caller's time is up: so a crash of the owner in between neither
+loses nor doubles nor reorders anything.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from conversation_actors.activation import Done, Executed, Reply, Request
+from conversation_actors.errors import (
+    ConversationError,
+    OutcomeUnknownError,
+    OverloadedError,
+    RetryableError,
+)
+from conversation_actors.settings import Settings
+from conversation_actors.state import AppendItems, Command
+
+log = logging.getLogger(__name__)
+
+BATCH_COMMANDS = 500
+BATCH_BYTES = 512 << 10
+"""Bounds of one call to the owner."""
+OUTBOX_BYTES = 64 << 20
+"""Bytes of items that wait, beside the number that `Settings.outbox_items` bounds."""
+MOST_REFUSALS = 100
+"""Refusals of recorded items kept for the next flush; the oldest go first."""
+
+_BACKOFF = (0.05, 1.0)
+
+Send = Callable[[Sequence[Request], float], Awaitable[Executed]]
+
+
+@dataclass(slots=True, eq=False)
+class _Queued:
+    number: int
+    request: Request
+    size: int
+    deadline: float | None
+    answer: asyncio.Future[Done] | None
+    settled: bool = False
+
+
+class Outbox:
+    """A bounded queue of commands and the task that sends it."""
+
+    def __init__(self, send: Send, settings: Settings) -> None:
+        """`send` takes requests and a number of seconds, and returns the owner's `Executed`."""
+        self._send, self._settings = send, settings
+        self._queue: deque[_Queued] = deque()
+        self._size = 0
+        self._numbers = count(1)
+        self._last_number = 0
+        self._settled_through = 0
+        self._progress = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._ids = secrets.token_hex(6)
+        self._refused: deque[ConversationError] = deque(maxlen=MOST_REFUSALS)
+        self.trouble: RetryableError | None = None
+        """Why the batch on its way is being repeated; None while all is well."""
+
+    def __len__(self) -> int:
+        """Commands that are not settled yet."""
+        return self._last_number - self._settled_through
+
+    def put(self, command: Command) -> None:
+        """Queue a command that nobody waits for; `flush` tells what became of it. Raises `OverloadedError`."""
+        self._put(command, None, None, None)
+
+    async def ask(self, command: Command, request_id: str | None) -> Done:
+        """Queue a command and wait for its answer.
+
+        Raises the owner's refusal; `OverloadedError` when the queue is full; `OutcomeUnknownError` when
+        `timeouts.command` is over and it had been sent, or the reason why it could not be.
+        """
+        answer: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+        deadline = time.monotonic() + self._settings.timeouts.command.total_seconds()
+        self._put(command, request_id, deadline, answer)
+        return await answer
+
+    async def flush(self) -> None:
+        """Return when everything put so far is settled.
+
+        Raises the first refusal since the last flush (of a command nobody waited for), or
+        `OutcomeUnknownError` after `timeouts.command`; what is queued stays queued.
+        """
+        target = self._last_number
+        seconds = self._settings.timeouts.command.total_seconds()
+        try:
+            async with asyncio.timeout(seconds):
+                while self._settled_through < target:
+                    await self._progress.wait()
+        except TimeoutError:
+            message = f"{len(self)} commands are not acknowledged after {seconds} s ({self.trouble or 'no answer'})"
+            raise OutcomeUnknownError(message) from self.trouble
+        if self._refused:
+            first, more = self._refused[0], len(self._refused) - 1
+            self._refused.clear()
+            if more:
+                first.add_note(f"and {more} more refusals since the last flush")
+            raise first
+
+    async def run(self) -> None:
+        """Send what comes, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                batch = self._next_batch()
+                if batch:
+                    await self._deliver(batch)
+                self._note_progress()
+
+    def close(self, error: ConversationError) -> None:
+        """Answer `error` to everybody who still waits."""
+        while self._queue:
+            self._settle(self._queue.popleft(), error)
+
+    def _put(
+        self, command: Command, request_id: str | None, deadline: float | None, answer: asyncio.Future[Done] | None
+    ) -> None:
+        size = sum(item.size for item in command.items) if isinstance(command, AppendItems) else 0
+        if len(self) >= self._settings.outbox_items or self._size + size > OUTBOX_BYTES:
+            message = f"{len(self)} commands ({self._size} bytes) wait to be sent; nothing was taken"
+            raise OverloadedError(message)
+        number = next(self._numbers)
+        request = Request(request_id or f"{self._ids}.{number}", command)
+        self._queue.append(_Queued(number, request, size, deadline, answer))
+        self._last_number = number
+        self._size += size
+        self._wake.set()
+
+    def _next_batch(self) -> list[_Queued]:
+        batch: list[_Queued] = []
+        size = 0
+        while self._queue and len(batch) < BATCH_COMMANDS:
+            first = self._queue[0]
+            if batch and size + first.size > BATCH_BYTES:
+                break
+            self._queue.popleft()
+            if first.answer is not None and first.answer.cancelled():
+                self._settle(first, None)  # its caller left before it was sent: it never happened
+                continue
+            batch.append(first)
+            size += first.size
+        return batch
+
+    async def _deliver(self, batch: list[_Queued]) -> None:
+        """Repeat until every command of the batch is settled."""
+        delay, longest = _BACKOFF
+        while batch:
+            try:
+                executed = await self._send([queued.request for queued in batch], self._seconds_for(batch))
+            except RetryableError as error:
+                self.trouble = error
+            except ConversationError as error:
+                for queued in batch:
+                    self._settle(queued, error)
+            else:
+                for queued, reply in zip(batch, executed.replies, strict=True):
+                    self._take(queued, reply)
+            self._expire(batch)
+            batch = [queued for queued in batch if not queued.settled]
+            if batch:
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
+                delay = min(delay * 2, longest)
+        self.trouble = None
+
+    def _seconds_for(self, batch: Sequence[_Queued]) -> float:
+        """How long the owner may be looked for: until the first of those who wait gives up."""
+        most = self._settings.timeouts.command.total_seconds()
+        deadlines = [queued.deadline for queued in batch if queued.deadline is not None]
+        return max(min([most, *(deadline - time.monotonic() for deadline in deadlines)]), 0.05)
+
+    def _take(self, queued: _Queued, reply: Reply) -> None:
+        if isinstance(reply, RetryableError):
+            self.trouble = reply
+        else:
+            self._settle(queued, reply)
+
+    def _expire(self, batch: Sequence[_Queued]) -> None:
+        now = time.monotonic()
+        for queued in batch:
+            if not queued.settled and queued.deadline is not None and now >= queued.deadline:
+                message = f"no acknowledgement in time ({self.trouble or 'no answer'}); it may have happened"
+                error = OutcomeUnknownError(message)
+                error.__cause__ = self.trouble
+                self._settle(queued, error)
+
+    def _settle(self, queued: _Queued, reply: Reply | None) -> None:
+        queued.settled = True
+        self._size -= queued.size
+        if queued.answer is None:
+            if isinstance(reply, ConversationError):
+                self._refused.append(reply)
+                log.warning("a recorded item was refused", extra={"reason": type(reply).__name__})
+            return
+        if queued.answer.done():
+            return
+        if isinstance(reply, ConversationError):
+            queued.answer.set_exception(reply)
+        elif reply is not None:
+            queued.answer.set_result(reply)
+
+    def _note_progress(self) -> None:
+        self._settled_through = self._queue[0].number - 1 if self._queue else self._last_number
+        progress, self._progress = self._progress, asyncio.Event()
+        progress.set()

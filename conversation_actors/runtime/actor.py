@@ -1,0 +1,154 @@
+"""The Ray actor around an activation: a plain class, made remote in `conversation_actors.runtime.cluster`.
+
+Every method answers with its value or with a `ConversationError` as a value. Raised, it would come back
+wrapped with a traceback of the worker's, at three times the price.
+"""
+
+import asyncio
+import atexit
+import logging
+import os
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+import ray
+
+from conversation_actors.activation import PROTOCOL, Activation, ActivationInfo, Executed, Request, View
+from conversation_actors.activation.activation import Place
+from conversation_actors.errors import ConversationError, IncompatibleVersionError
+from conversation_actors.settings import Settings
+from conversation_actors.store import open_store
+
+log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+_LAST_REPLIES_SECONDS = 1.0
+_EXIT_SECONDS = 3.0
+
+
+class ConversationActor:
+    """Holds at most one activation, recovers it when first asked, and exits when it stops.
+
+    The constructor never fails: an exception there, during a restart, would be the actor's end for ever.
+    """
+
+    def __init__(self, conversation_id: str, settings: Settings) -> None:
+        """Remember what to own; a restart by Ray recovers at once, a first start waits to be opened."""
+        self._conversation_id, self._settings = conversation_id, settings
+        self._owner = uuid.uuid4().hex
+        self._store = open_store(settings)
+        self._activation: Activation | None = None
+        self._activating = asyncio.Lock()
+        self._calls = 0
+        self._last_call = time.monotonic()
+        atexit.register(self._save_at_exit)
+        self._tasks = [asyncio.create_task(self._exit_when_done())]
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            self._tasks.append(asyncio.create_task(self._recover_after_crash()))
+
+    async def open(self, *, create: bool, protocol: int) -> ActivationInfo | ConversationError:
+        """Activate unless that is done, and tell about the activation."""
+        if protocol != PROTOCOL:
+            message = f"the client speaks protocol {protocol}, the conversation's owner {PROTOCOL}; update the older one"
+            return IncompatibleVersionError(message)
+
+        async def work(activation: Activation) -> ActivationInfo:
+            return activation.info()
+
+        return await self._answer(work, create=create)
+
+    async def execute(
+        self, requests: Sequence[Request], watcher: str, after_seq: int
+    ) -> Executed | ConversationError:
+        """See `Activation.execute`."""
+        return await self._answer(lambda activation: activation.execute(requests, watcher=watcher, after_seq=after_seq))
+
+    async def read(self, *, fresh: bool) -> View | ConversationError:
+        """See `Activation.read`."""
+        return await self._answer(lambda activation: activation.read(fresh=fresh))
+
+    async def poll(self, watcher: str, after_seq: int, timeout: float) -> tuple[bytes, ...] | ConversationError:  # noqa: ASYNC109  # see Activation.poll
+        """See `Activation.poll`."""
+        return await self._answer(
+            lambda activation: activation.poll(watcher=watcher, after_seq=after_seq, timeout=timeout)
+        )
+
+    async def passivate(self) -> None | ConversationError:
+        """Save a snapshot and exit."""
+        return await self._answer(lambda activation: activation.passivate())
+
+    async def _answer(
+        self, work: Callable[[Activation], Awaitable[Value]], *, create: bool = False
+    ) -> Value | ConversationError:
+        self._calls += 1
+        self._last_call = time.monotonic()
+        try:
+            return await work(await self._activated(create=create))
+        except ConversationError as error:
+            return error
+        finally:
+            self._calls -= 1
+
+    async def _activated(self, *, create: bool) -> Activation:
+        async with self._activating:
+            if self._activation is None:
+                self._activation = await Activation.recover(
+                    self._conversation_id,
+                    owner=self._owner,
+                    create=create,
+                    store=self._store,
+                    settings=self._settings,
+                    place=Place(os.getpid(), ray.get_runtime_context().get_node_id()),
+                )
+            return self._activation
+
+    async def _recover_after_crash(self) -> None:
+        """Be ready before somebody asks. What fails here is tried again, and told, when somebody does."""
+        try:
+            await self._activated(create=False)
+        except ConversationError as error:
+            log.warning("not recovered yet", extra={"reason": str(error)})
+
+    async def _exit_when_done(self) -> None:
+        """Leave when the activation has stopped, or when nobody ever gets one."""
+        idle = self._settings.idle_timeout.total_seconds()
+        while self._activation is None and (self._calls or time.monotonic() - self._last_call < idle):
+            await asyncio.sleep(min(idle / 4, 5.0))
+        if self._activation is not None:
+            await self._activation.stopped
+            await self._last_replies()
+        await self._store.aclose()
+        ray.actor.exit_actor()
+
+    async def _last_replies(self) -> None:
+        """Let those who are being answered have their answer; the loop needs a few turns for that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_REPLIES_SECONDS):
+                while self._calls:
+                    await asyncio.sleep(0.005)
+        await asyncio.sleep(0.01)
+
+    def _save_at_exit(self) -> None:
+        """On SIGTERM: spare the next activation the replay. Nothing acknowledged depends on this.
+
+        Ray's handler has ended the event loop by now, so this takes a loop and a connection of its own.
+        """
+        activation = self._activation
+        if activation is None or activation.stopped.done():
+            return
+        try:
+            asyncio.run(asyncio.wait_for(self._save_with_own_connection(activation), _EXIT_SECONDS))
+        except (ConversationError, TimeoutError) as error:
+            log.warning("no snapshot at exit", extra={"reason": str(error)})
+
+    async def _save_with_own_connection(self, activation: Activation) -> None:
+        store = open_store(self._settings)
+        try:
+            await activation.save_final_snapshot(store)
+        finally:
+            await store.aclose()
+

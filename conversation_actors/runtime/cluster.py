@@ -1,0 +1,125 @@
+"""The Ray cluster: joining it, and finding or starting a conversation's actor in it."""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from conversation_actors.errors import ClusterUnavailableError
+from conversation_actors.runtime.actor import ConversationActor
+from conversation_actors.settings import Settings
+
+log = logging.getLogger(__name__)
+
+NAMESPACE = "conversations"
+RESOURCE = "conversation"
+"""A custom resource; where nodes offer it, each actor takes 1, so that an autoscaler can count them."""
+
+_PREFIX = "conversation:"
+_RESOURCES_SECONDS = 10.0
+
+_Actor = ray.remote(ConversationActor)
+
+
+def actor_name(conversation_id: str) -> str:
+    """The name under which `ray.get_actor(name, namespace="conversations")` finds the actor."""
+    return _PREFIX + conversation_id
+
+
+async def connect(settings: Settings) -> None:
+    """Join the cluster, unless this process is in one. The connection stays until the process ends.
+
+    Raises `ClusterUnavailableError` when there is none, or none answers within `timeouts.connect`.
+    """
+    if ray.is_initialized():
+        return
+    seconds = settings.timeouts.connect.total_seconds()
+    try:
+        # In a thread it blocks nobody, and leaves the process's SIGTERM handler alone.
+        await asyncio.wait_for(asyncio.to_thread(_join, settings.ray_address), seconds)
+    except (ConnectionError, RayError, RuntimeError, TimeoutError, ValueError) as error:
+        where = settings.ray_address or "this machine"
+        message = (
+            f"no Ray cluster at {where} ({error or f'no answer in {seconds} s'}); "
+            "set RAY_ADDRESS, or start one with `conversation-actors dev` or `ray start --head`"
+        )
+        raise ClusterUnavailableError(message) from error
+
+
+def _join(address: str | None) -> None:
+    ray.init(
+        address=address or "auto",
+        namespace=NAMESPACE,
+        log_to_driver=False,
+        configure_logging=False,
+        ignore_reinit_error=True,
+    )
+
+
+class ActorDirectory:
+    """Finds conversations' actors. Its methods block on the cluster's control plane: run them in a thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Actors started from here run with `settings`."""
+        self._settings = settings
+        self._resources: dict[str, float] = {}
+        self._resources_until = 0.0
+
+    def get_or_create(self, conversation_id: str) -> Any:
+        """The actor of this name, started if there is none. It may be dying: ask it something first."""
+        options: dict[str, Any] = {
+            "name": actor_name(conversation_id),
+            "namespace": NAMESPACE,
+            "lifetime": "detached",
+            "get_if_exists": True,
+            "num_cpus": 0,
+            "max_restarts": -1,
+            # A repeat is the client's business: it carries a request_id, Ray's own would not tell.
+            "max_task_retries": 0,
+            "max_concurrency": 1000,
+            "enable_task_events": False,
+            "resources": self._needed(),
+        }
+        return _Actor.options(**options).remote(conversation_id, self._settings)
+
+    def find(self, conversation_id: str) -> Any:
+        """The actor of this name, or None. It may be dying."""
+        try:
+            return ray.get_actor(actor_name(conversation_id), namespace=NAMESPACE)
+        except ValueError:
+            return None
+
+    def _needed(self) -> dict[str, float]:
+        if time.monotonic() >= self._resources_until:
+            self._resources = {RESOURCE: 1.0} if RESOURCE in ray.cluster_resources() else {}
+            self._resources_until = time.monotonic() + _RESOURCES_SECONDS
+        return self._resources
+
+
+async def drain(timeout: float) -> int:  # noqa: ASYNC109  # one bound for all actors together
+    """Passivate every conversation of the cluster, before it is shut down; returns how many did.
+
+    Those that do not answer within `timeout` seconds lose nothing: they are rebuilt from their journals.
+    """
+    named = await asyncio.to_thread(ray.util.list_named_actors, True)  # noqa: FBT003  # Ray's signature: all_namespaces
+    names = [n["name"] for n in named if n["namespace"] == NAMESPACE and n["name"].startswith(_PREFIX)]
+    passivating = [asyncio.create_task(_passivate(name)) for name in names]
+    if not passivating:
+        return 0
+    done, late = await asyncio.wait(passivating, timeout=timeout)
+    for task in late:
+        task.cancel()
+    return sum(task.result() for task in done)
+
+
+async def _passivate(name: str) -> bool:
+    try:
+        actor = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
+        answer = await actor.passivate.remote()
+    except (ValueError, RayError) as error:
+        log.warning("not passivated", extra={"reason": str(error)})
+        return False
+    return answer is None

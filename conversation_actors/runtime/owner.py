@@ -1,0 +1,115 @@
+"""Reaching a conversation's owner, wherever it runs and however often it dies."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+
+from conversation_actors.activation import PROTOCOL, ActivationInfo
+from conversation_actors.errors import ActivationLostError, ClusterUnavailableError, ConversationError
+from conversation_actors.runtime.cluster import ActorDirectory
+from conversation_actors.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Handle = Any
+"""Ray's proxy of a `ConversationActor`; Ray makes its methods at run time."""
+Send = Callable[[Handle], Awaitable[Any]]
+
+_BACKOFF = (0.01, 0.5)
+
+
+class RemoteOwner:
+    """One conversation's owner as seen from this process.
+
+    `call` finds or starts the actor, asks it, and asks again after a crash, a restart, a passivation or a
+    fence, until it has an answer or the time is up. So a call may be executed more than once: what
+    changes anything carries a request id, by which the owner recognises the repeat.
+    """
+
+    def __init__(self, conversation_id: str, *, directory: ActorDirectory, settings: Settings) -> None:
+        """Know whom to ask; nothing is looked up yet."""
+        self._conversation_id, self._directory = conversation_id, directory
+        self._timeouts = settings.timeouts
+        self._actor: Handle | None = None
+        self._resolving = asyncio.Lock()
+
+    async def open(self, *, create: bool) -> ActivationInfo:
+        """Start or find the owner, and prove it alive. Raises `ConversationNotFoundError` unless `create`."""
+        info: ActivationInfo = await self.call(
+            lambda actor: actor.open.remote(create=create, protocol=PROTOCOL), self._timeouts.open.total_seconds()
+        )
+        return info
+
+    async def call(self, send: Send, timeout: float) -> Any:  # noqa: ASYNC109  # spans many attempts
+        """Ask until answered, for `timeout` seconds in all.
+
+        Raises the owner's `ConversationError`, or `ClusterUnavailableError` when nobody answered; the call
+        may have been executed all the same.
+        """
+        trouble: Exception | None = None
+        delay, longest = _BACKOFF
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    answer = await self._attempt(send)
+                    if not isinstance(answer, _NoAnswer):
+                        return answer
+                    trouble = answer.reason
+                    await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
+                    delay = min(delay * 2, longest)
+        except TimeoutError:
+            message = f"the conversation's owner has not answered in {timeout} s ({trouble or 'no reply'})"
+            raise ClusterUnavailableError(message) from trouble
+
+    async def call_if_running(self, send: Send, timeout: float) -> Any:  # noqa: ASYNC109  # one attempt
+        """Ask the owner that runs now; None if none does. Wakes no passivated conversation."""
+        if self._actor is None:
+            self._actor = await asyncio.to_thread(self._directory.find, self._conversation_id)
+        if self._actor is None:
+            return None
+        answer = await self._ask(self._actor, send, timeout)
+        return None if isinstance(answer, _NoAnswer) else answer
+
+    async def _attempt(self, send: Send) -> Any:
+        """One try, with the actor in hand or the one that the name stands for now."""
+        async with self._resolving:
+            if self._actor is None:
+                try:
+                    self._actor = await asyncio.to_thread(self._directory.get_or_create, self._conversation_id)
+                except RayError as error:
+                    return _NoAnswer(error)
+            actor = self._actor
+        return await self._ask(actor, send, self._timeouts.attempt.total_seconds())
+
+    async def _ask(self, actor: Handle, send: Send, timeout: float) -> Any:  # noqa: ASYNC109  # of this one call
+        """The answer, or `_NoAnswer` when another try may find one."""
+        try:
+            answer = await asyncio.wait_for(send(actor), timeout)
+        except RayTaskError:
+            # The actor answers its failures as values; this is a defect in it, and no repeat mends it.
+            raise
+        except ActorUnavailableError as error:
+            return _NoAnswer(error)  # Ray is restarting it; the handle in hand stays good
+        except (RayError, TimeoutError) as error:
+            self._forget(actor)
+            return _NoAnswer(error)
+        if isinstance(answer, ActivationLostError):
+            self._forget(actor)
+            return _NoAnswer(answer)
+        if isinstance(answer, ConversationError):
+            raise answer
+        return answer
+
+    def _forget(self, actor: Handle) -> None:
+        """Look the owner up again before the next call, unless somebody has done so meanwhile."""
+        if self._actor is actor:
+            self._actor = None
+
+
+class _NoAnswer:
+    def __init__(self, reason: Exception) -> None:
+        self.reason = reason

@@ -1,0 +1,51 @@
+"""Durable storage of conversations: `MemoryStore`, `RedisStore`, and a server of our own for development.
+
+`RedisStore` and `EmbeddedServer` are imported when first asked for: redis-py takes a quarter of a second
+to import, which whoever does not talk to Redis should not pay.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered, Store
+from conversation_actors.store.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from conversation_actors.settings import Settings
+    from conversation_actors.store.embedded import EmbeddedServer
+    from conversation_actors.store.redis import RedisStore
+
+__all__ = [
+    "Claim",
+    "EmbeddedServer",
+    "Found",
+    "Head",
+    "MemoryStore",
+    "Outcome",
+    "Recovered",
+    "RedisStore",
+    "Store",
+    "open_store",
+]
+
+_LAZY = {"RedisStore": "redis", "EmbeddedServer": "embedded"}
+
+
+def open_store(settings: "Settings") -> Store:
+    """Make the store that the settings ask for; connect when it is first used.
+
+    Raises `InvalidInputError` where no Redis is configured, or its URL is wrong.
+    """
+    from conversation_actors.store.redis import RedisStore  # noqa: PLC0415 - see the module's docstring
+
+    return RedisStore(
+        settings.require_redis_url(), durability=settings.required_durability, timeout=settings.timeouts.redis
+    )
+
+
+def __getattr__(name: str) -> Any:
+    """Import a lazy name."""
+    if name not in _LAZY:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)

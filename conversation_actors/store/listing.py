@@ -1,0 +1,135 @@
+"""Listings across conversations, on Redis: kept beside the conversations, repairable from them."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+from redis.asyncio import Redis
+
+from conversation_actors.errors import CorruptStateError
+from conversation_actors.store.base import Found
+from conversation_actors.store.connection import Servers
+from conversation_actors.store.keys import (
+    ACTIVE_INDEX,
+    ALL_META,
+    conversation_id_of,
+    conversation_keys,
+    participant_index,
+)
+from conversation_actors.store.script_calls import ScriptCalls
+from conversation_actors.store.scripts import script
+
+_PAGE = 100
+_SCAN = 500
+
+
+class Listing:
+    """The indexes by last activity: of all conversations, and of each participant's."""
+
+    def __init__(self, servers: Servers, calls: ScriptCalls) -> None:
+        """Share the connections of the store."""
+        self._servers = servers
+        self._calls = calls
+
+    async def enter(self, conversation_id: str, participants: Sequence[str], ttl: timedelta) -> None:
+        """Enter one conversation as active now, by the server's clock."""
+        await self._enter(conversation_id, participants, _milliseconds(ttl), score="")
+
+    async def pages(self, participant: str | None) -> AsyncIterator[Found]:
+        """Yield what is listed, page by page. `last_active_at` is when the conversation was last indexed."""
+        key = ACTIVE_INDEX if participant is None else participant_index(participant)
+        bound = "+inf"
+        while page := await self._page(key, bound):
+            async with self._calls.answering("list"):
+                described = await self._read([conversation_id for conversation_id, _ in page])
+            for (conversation_id, score), fields in zip(page, described, strict=True):
+                found = _found(conversation_id, score, fields)
+                if found is None:
+                    await self._calls.on_index(script("unlist"), key, conversation_id, score)
+                else:
+                    yield found
+            bound = f"({page[-1][1]}"
+
+    async def rebuild(self) -> int:
+        """Enter every living conversation again, with the time of its last change."""
+        async with self._calls.answering("reindex"):
+            owners = await self._servers.owners()
+        total = 0
+        for owner in owners:
+            cursor = -1
+            while cursor != 0:
+                cursor, ids = await self._scan(owner, max(cursor, 0))
+                total += await self._reenter(ids)
+        return total
+
+    async def _enter(self, conversation_id: str, participants: Sequence[str], ttl_ms: int, *, score: str) -> None:
+        # Not gathered: a cancelled or failed gather leaves the others running behind the caller's back.
+        await self._calls.on_index(script("index"), ACTIVE_INDEX, conversation_id, ttl_ms, 1, score)
+        for identity in participants:
+            await self._calls.on_index(script("index"), participant_index(identity), conversation_id, ttl_ms, 0, score)
+
+    async def _page(self, key: str, bound: str) -> list[tuple[str, int]]:
+        flat = (await self._calls.on_index(script("page"), key, bound, _PAGE))[1:]
+        return [(flat[i].decode(), int(float(flat[i + 1]))) for i in range(0, len(flat), 2)]
+
+    async def _read(self, ids: Sequence[str]) -> list[list[Any]]:
+        """Read what is listed of many conversations: one round trip a server."""
+        groups: dict[Redis, list[str]] = {}
+        for conversation_id in ids:
+            owner = await self._servers.owner_of(conversation_keys(conversation_id).meta)
+            groups.setdefault(owner, []).append(conversation_id)
+        read: dict[str, list[Any]] = {}
+        for owner, members in groups.items():
+            pipeline = owner.pipeline(transaction=False)
+            for conversation_id in members:
+                meta = conversation_keys(conversation_id).meta
+                pipeline.execute_command("HMGET", meta, "seq", "participants", "deleted", "active_at")
+                pipeline.execute_command("PTTL", meta)
+            replies = await pipeline.execute()
+            pairs = zip(replies[::2], replies[1::2], strict=True)
+            read.update({member: [*fields, ttl_ms] for member, (fields, ttl_ms) in zip(members, pairs, strict=True)})
+        return [read[conversation_id] for conversation_id in ids]
+
+    async def _scan(self, owner: Redis, cursor: int) -> tuple[int, list[str]]:
+        async with self._calls.answering("reindex"):
+            following, keys = await owner.scan(cursor, match=ALL_META, count=_SCAN)
+        return int(following), [conversation_id_of(key.decode() if isinstance(key, bytes) else key) for key in keys]
+
+    async def _reenter(self, ids: Sequence[str]) -> int:
+        async with self._calls.answering("reindex"):
+            described = await self._read(ids)
+        total = 0
+        for conversation_id, fields in zip(ids, described, strict=True):
+            active_at, ttl_ms = fields[3], fields[4]
+            found = _found(conversation_id, int(active_at or 0), fields)
+            if found is None or ttl_ms <= 0:
+                continue
+            await self._enter(conversation_id, found.participants, ttl_ms, score=active_at.decode())
+            total += 1
+        return total
+
+
+def _found(conversation_id: str, score: int, fields: Sequence[Any]) -> Found | None:
+    seq, participants, deleted = fields[:3]
+    if seq is None or deleted == b"1":
+        return None
+    identities = _identities(conversation_id, participants)
+    return Found(conversation_id, last_active_at=score / 1000, participants=identities, seq=int(seq))
+
+
+def _identities(conversation_id: str, text: bytes | None) -> tuple[str, ...]:
+    key = conversation_keys(conversation_id).meta
+    try:
+        read = json.loads(text or b"")
+    except ValueError as error:
+        message = f"{key}: participants is not JSON"
+        raise CorruptStateError(message, key=key, position=getattr(error, "pos", 0)) from error
+    if not isinstance(read, list) or not all(isinstance(identity, str) for identity in read):
+        message = f"{key}: participants is not a list of strings"
+        raise CorruptStateError(message, key=key, position=0)
+    return tuple(read)
+
+
+def _milliseconds(duration: timedelta) -> int:
+    return max(1, round(duration.total_seconds() * 1000))

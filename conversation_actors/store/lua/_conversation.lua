@@ -1,0 +1,56 @@
+-- Put in front of every script that touches one conversation.
+-- KEYS[1] meta   KEYS[2] snapshot   KEYS[3] journal
+--
+-- meta is a hash: epoch, owner, seq; base (the journal holds exactly entries base+1 … seq); snapshot
+-- (1 when the snapshot key must exist); born (the epoch that created this life); schema; created_at and
+-- active_at (ms, server time); participants (JSON list); deleted (1 on a tombstone).
+--
+-- A script that fails half-way keeps what it wrote: all reads, and all checks, come before the first
+-- write, and the first write is one that a server out of memory refuses.
+
+local META, SNAPSHOT, JOURNAL = KEYS[1], KEYS[2], KEYS[3]
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+end
+
+local function whole_number(text)
+  return text and string.match(text, '^%d+$') and tonumber(text) or nil
+end
+
+local function read_meta()
+  local raw = redis.call('HMGET', META, 'epoch', 'owner', 'seq', 'base', 'snapshot', 'born', 'schema', 'deleted')
+  if not raw[1] and redis.call('EXISTS', META) == 0 then return nil, nil end
+  local meta = {
+    epoch = whole_number(raw[1]), owner = raw[2], seq = whole_number(raw[3]), base = whole_number(raw[4]),
+    snapshot = raw[5] == '1' and 1 or 0, born = whole_number(raw[6]), schema = whole_number(raw[7]),
+    deleted = raw[8] == '1',
+  }
+  if not (meta.epoch and meta.owner and meta.seq and meta.base and meta.born and meta.schema)
+    or meta.base > meta.seq then
+    return nil, {'CORRUPT', META, 'its fields are missing or contradict each other'}
+  end
+  return meta, nil
+end
+
+-- What keeps journal and snapshot from being what meta says; nil when all is well. O(1).
+local function contradiction(meta)
+  local entries = redis.call('LLEN', JOURNAL)
+  if entries ~= meta.seq - meta.base then
+    return {'CORRUPT', JOURNAL, string.format('holds %d entries where meta says %d', entries, meta.seq - meta.base)}
+  end
+  if redis.call('EXISTS', SNAPSHOT) ~= meta.snapshot then
+    return {'CORRUPT', SNAPSHOT, meta.snapshot == 1 and 'is gone' or 'exists where meta says there is none'}
+  end
+  return nil
+end
+
+local function is_fenced(meta, epoch, owner)
+  return meta.deleted or meta.epoch > epoch or (meta.epoch == epoch and meta.owner ~= owner)
+end
+
+-- Also the write that a WAIT on this connection needs, where a repeat finds its work done.
+local function refresh(ttl_ms)
+  for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ttl_ms) end
+end

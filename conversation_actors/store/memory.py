@@ -1,0 +1,223 @@
+"""MemoryStore: the same contract in one process's memory. For tests, and for trying things out."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from conversation_actors.errors import ConversationNotFoundError, CorruptStateError, InvalidInputError
+from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered
+
+
+@dataclass(slots=True)
+class _Stored:
+    """One conversation, or its tombstone."""
+
+    epoch: int
+    owner: str
+    seq: int
+    born: int
+    """The epoch that created this life of it."""
+    base: int = 0
+    snapshot: bytes | None = None
+    journal: list[bytes] = field(default_factory=list)
+    participants: tuple[str, ...] = ()
+    active_at: float = 0.0
+    expires_at: float = 0.0
+    deleted: bool = False
+
+
+@dataclass(slots=True)
+class _Index:
+    """Times of last activity by conversation; it expires as a whole, as its Redis twin does."""
+
+    active_at: dict[str, float] = field(default_factory=dict)
+    expires_at: float = float("inf")
+
+
+class MemoryStore:
+    """A `Store` that keeps nothing: it ends with its process. Not for use from several threads.
+
+    `clock` gives seconds since the epoch; expiry follows it, so a test can move time.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        """Start empty."""
+        self._clock = clock
+        self._conversations: dict[str, _Stored] = {}
+        self._active: dict[str, float] = {}
+        self._by_participant: dict[str, _Index] = {}
+
+    async def check(self) -> None:
+        """Do nothing: memory can do all there is to do."""
+
+    async def activate(self, conversation_id: str, *, owner: str, create: bool, ttl: timedelta) -> Recovered:
+        """See `Store.activate`."""
+        if not conversation_id:
+            message = "conversation_id: must not be empty"
+            raise InvalidInputError(message, field="conversation_id")
+        stored = self._find(conversation_id)
+        if stored is None or stored.deleted:
+            if not create:
+                message = f"conversation {conversation_id!r} does not exist"
+                raise ConversationNotFoundError(message)
+            stored = self._create(conversation_id, stored)
+        if stored.owner != owner:
+            stored.epoch, stored.owner, stored.active_at = stored.epoch + 1, owner, self._clock()
+        self._refresh(stored, ttl)
+        return _recovered(conversation_id, stored)
+
+    async def append(
+        self,
+        claim: Claim,
+        *,
+        expected_seq: int,
+        entries: Sequence[bytes],
+        ttl: timedelta,
+        participants: Sequence[str] | None = None,
+    ) -> Outcome:
+        """See `Store.append`."""
+        stored = self._find(claim.conversation_id)
+        if stored is None:
+            return Outcome.GAP
+        if _is_fenced(stored, claim):
+            return Outcome.FENCED
+        if stored.epoch < claim.epoch or stored.seq < expected_seq:
+            return Outcome.GAP
+        if stored.seq != expected_seq:
+            _check_repeat(claim, stored, expected_seq, len(entries))
+            self._refresh(stored, ttl)
+            return Outcome.DUPLICATE if entries else Outcome.OK
+        if entries:
+            stored.journal.extend(entries)
+            stored.seq, stored.active_at = stored.seq + len(entries), self._clock()
+        if participants is not None:
+            stored.participants = tuple(participants)
+        self._refresh(stored, ttl)
+        return Outcome.OK
+
+    async def save_snapshot(
+        self, claim: Claim, *, seq: int, snapshot: bytes, ttl: timedelta, participants: Sequence[str]
+    ) -> Outcome:
+        """See `Store.save_snapshot`."""
+        stored = self._find(claim.conversation_id)
+        if stored is not None and _is_fenced(stored, claim):
+            return Outcome.FENCED
+        if stored is not None and stored.epoch == claim.epoch and seq <= stored.seq:
+            if stored.base > seq or (stored.base == seq and stored.snapshot is not None):
+                self._refresh(stored, ttl)
+                return Outcome.DUPLICATE
+            del stored.journal[: seq - stored.base]
+        else:
+            stored = _Stored(claim.epoch, claim.owner, seq, born=0, active_at=self._clock())
+            self._conversations[claim.conversation_id] = stored
+        stored.base, stored.snapshot, stored.participants = seq, snapshot, tuple(participants)
+        self._refresh(stored, ttl)
+        return Outcome.OK
+
+    async def head(self, conversation_id: str) -> Head | None:
+        """See `Store.head`."""
+        stored = self._find(conversation_id)
+        if stored is None or stored.deleted:
+            return None
+        return Head(stored.epoch, stored.owner, stored.seq)
+
+    async def index(self, conversation_id: str, *, participants: Sequence[str], ttl: timedelta) -> None:
+        """See `Store.index`."""
+        now = self._clock()
+        for old in [member for member, at in self._active.items() if at < now - ttl.total_seconds()]:
+            del self._active[old]
+        self._enter(conversation_id, participants, active_at=now, expires_at=now + ttl.total_seconds())
+
+    async def list(self, *, participant: str | None = None) -> AsyncIterator[Found]:
+        """See `Store.list`."""
+        index = self._active if participant is None else self._of_participant(participant)
+        for conversation_id, active_at in sorted(index.items(), key=lambda entry: (-entry[1], entry[0])):
+            stored = self._find(conversation_id)
+            if stored is None or stored.deleted:
+                index.pop(conversation_id, None)
+                continue
+            yield Found(conversation_id, active_at, stored.participants, stored.seq)
+
+    async def reindex(self) -> int:
+        """See `Store.reindex`."""
+        living = list(self._living())
+        for conversation_id, stored in living:
+            self._enter(conversation_id, stored.participants, active_at=stored.active_at, expires_at=stored.expires_at)
+        return len(living)
+
+    async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
+        """See `Store.delete`."""
+        stored = self._find(conversation_id)
+        if stored is None:
+            return False
+        self._refresh(stored, ttl)
+        if stored.deleted:
+            return False
+        tombstone = _Stored(stored.epoch + 1, "", stored.seq, born=stored.born, base=stored.seq, deleted=True)
+        self._conversations[conversation_id] = tombstone
+        self._refresh(tombstone, ttl)
+        return True
+
+    async def aclose(self) -> None:
+        """Do nothing; what is stored stays until the store itself is dropped."""
+
+    def _find(self, conversation_id: str) -> _Stored | None:
+        stored = self._conversations.get(conversation_id)
+        if stored is not None and stored.expires_at <= self._clock():
+            del self._conversations[conversation_id]
+            return None
+        return stored
+
+    def _create(self, conversation_id: str, tombstone: _Stored | None) -> _Stored:
+        """Begin a life; after a tombstone, epoch and seq go on where they were."""
+        epoch, seq = (tombstone.epoch, tombstone.seq) if tombstone else (0, 0)
+        stored = _Stored(epoch, "", seq, born=epoch + 1, base=seq)
+        self._conversations[conversation_id] = stored
+        return stored
+
+    def _refresh(self, stored: _Stored, ttl: timedelta) -> None:
+        stored.expires_at = self._clock() + ttl.total_seconds()
+
+    def _living(self) -> Iterator[tuple[str, _Stored]]:
+        for conversation_id in list(self._conversations):
+            stored = self._find(conversation_id)
+            if stored is not None and not stored.deleted:
+                yield conversation_id, stored
+
+    def _enter(self, conversation_id: str, participants: Sequence[str], *, active_at: float, expires_at: float) -> None:
+        self._active[conversation_id] = max(active_at, self._active.get(conversation_id, active_at))
+        for identity in participants:
+            times = self._of_participant(identity)
+            index = self._by_participant.setdefault(identity, _Index(times, expires_at))
+            index.expires_at = max(index.expires_at, expires_at)
+            times[conversation_id] = max(active_at, times.get(conversation_id, active_at))
+
+    def _of_participant(self, identity: str) -> dict[str, float]:
+        index = self._by_participant.get(identity)
+        if index is None or index.expires_at <= self._clock():
+            self._by_participant.pop(identity, None)
+            return {}
+        return index.active_at
+
+
+def _is_fenced(stored: _Stored, claim: Claim) -> bool:
+    same_epoch_other_owner = stored.epoch == claim.epoch and stored.owner != claim.owner
+    return stored.deleted or stored.epoch > claim.epoch or same_epoch_other_owner
+
+
+def _check_repeat(claim: Claim, stored: _Stored, expected_seq: int, count: int) -> None:
+    if count and stored.seq != expected_seq + count:
+        message = f"{claim.conversation_id}: seq is {stored.seq} where its owner expects {expected_seq}"
+        raise CorruptStateError(message, key=claim.conversation_id, position=0)
+
+
+def _recovered(conversation_id: str, stored: _Stored) -> Recovered:
+    return Recovered(
+        claim=Claim(conversation_id, stored.epoch, stored.owner),
+        seq=stored.seq,
+        snapshot_seq=stored.base,
+        snapshot=stored.snapshot,
+        journal=tuple(stored.journal),
+        created=stored.born == stored.epoch,
+    )

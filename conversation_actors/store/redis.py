@@ -1,0 +1,146 @@
+"""RedisStore: conversations on Redis ≥ 6.2 or Valkey; one server, Sentinel, or Cluster."""
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+from conversation_actors.errors import ConversationNotFoundError, CorruptStateError
+from conversation_actors.settings import Durability
+from conversation_actors.store.address import parse
+from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered
+from conversation_actors.store.connection import connect
+from conversation_actors.store.durability import Acknowledgement
+from conversation_actors.store.keys import conversation_keys, tagged_keys
+from conversation_actors.store.listing import Listing
+from conversation_actors.store.script_calls import ScriptCalls
+from conversation_actors.store.scripts import SCHEMA, conversation_script
+
+_PROBE_TTL_MS = 10_000
+
+
+class RedisStore:
+    """A `Store` on Redis.
+
+    `timeout` bounds every call, including the connect and the wait for durability. Nothing is repeated
+    behind the caller's back except what the server said it did not do. What one Redis acknowledged and
+    then lost (a failover to a replica that lagged, under ``durability=redis``) shows as `Outcome.GAP`.
+    """
+
+    def __init__(self, url: str, *, durability: tuple[Durability, int], timeout: timedelta) -> None:
+        """Read the URL (`InvalidInputError` where it is wrong); connect when first used."""
+        seconds = timeout.total_seconds()
+        self._servers = connect(parse(url), timeout=seconds)
+        self._acknowledgement = Acknowledgement(durability, timeout=seconds)
+        self._calls = ScriptCalls(self._servers, self._acknowledgement, timeout=seconds)
+        self._listing = Listing(self._servers, self._calls)
+
+    async def check(self) -> None:
+        """Ask every master what it is, then run every script once on a conversation that no id can name.
+
+        The probe finds a missing right or a full disk here, where it hurts nobody; it is gone within seconds.
+        """
+        async with self._calls.answering("check"):
+            for owner in await self._servers.owners():
+                self._acknowledgement.check(await owner.info())
+        probe = tagged_keys(f"%check-{secrets.token_hex(8)}")
+        run = self._calls.on_conversation
+        await run(conversation_script("activate"), probe, "check", 1, _PROBE_TTL_MS, SCHEMA)
+        await run(conversation_script("append"), probe, 1, "check", 0, _PROBE_TTL_MS, "[]", b"check")
+        await run(conversation_script("save_snapshot"), probe, 1, "check", 1, _PROBE_TTL_MS, "[]", b"check", SCHEMA)
+        await run(conversation_script("delete"), probe, _PROBE_TTL_MS, SCHEMA)
+
+    async def activate(self, conversation_id: str, *, owner: str, create: bool, ttl: timedelta) -> Recovered:
+        """See `Store.activate`."""
+        keys = conversation_keys(conversation_id)
+        script = conversation_script("activate")
+        reply = await self._calls.on_conversation(script, keys, owner, int(create), _milliseconds(ttl), SCHEMA)
+        if reply[0] == b"NOTFOUND":
+            message = f"conversation {conversation_id!r} does not exist"
+            raise ConversationNotFoundError(message)
+        _, epoch, seq, base, created, snapshot, journal = reply
+        return Recovered(
+            claim=Claim(conversation_id, epoch, owner),
+            seq=seq,
+            snapshot_seq=base,
+            snapshot=snapshot,
+            journal=tuple(journal),
+            created=bool(created),
+        )
+
+    async def append(
+        self,
+        claim: Claim,
+        *,
+        expected_seq: int,
+        entries: Sequence[bytes],
+        ttl: timedelta,
+        participants: Sequence[str] | None = None,
+    ) -> Outcome:
+        """See `Store.append`. One round trip, whose cost does not depend on what is stored already."""
+        identities = "" if participants is None else _json(participants)
+        place = (claim.epoch, claim.owner, expected_seq, _milliseconds(ttl))
+        return await self._write("append", claim, *place, identities, *entries)
+
+    async def save_snapshot(
+        self, claim: Claim, *, seq: int, snapshot: bytes, ttl: timedelta, participants: Sequence[str]
+    ) -> Outcome:
+        """See `Store.save_snapshot`."""
+        arguments = (claim.epoch, claim.owner, seq, _milliseconds(ttl), _json(participants), snapshot, SCHEMA)
+        return await self._write("save_snapshot", claim, *arguments)
+
+    async def head(self, conversation_id: str) -> Head | None:
+        """See `Store.head`."""
+        meta = conversation_keys(conversation_id).meta
+        async with self._calls.answering("head"):
+            client = await self._servers.owner_of(meta)
+            raw = await client.hmget(meta, ["epoch", "owner", "seq", "deleted"])
+        return _head(meta, raw)
+
+    async def index(self, conversation_id: str, *, participants: Sequence[str], ttl: timedelta) -> None:
+        """See `Store.index`. Entries of the common listing older than `ttl` are dropped on the way."""
+        await self._listing.enter(conversation_id, participants, ttl)
+
+    def list(self, *, participant: str | None = None) -> AsyncIterator[Found]:
+        """See `Store.list`. What becomes active while the listing runs may be left out of it."""
+        return self._listing.pages(participant)
+
+    async def reindex(self) -> int:
+        """See `Store.reindex`. Scans every master; harmless beside running conversations."""
+        return await self._listing.rebuild()
+
+    async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
+        """See `Store.delete`."""
+        keys = conversation_keys(conversation_id)
+        script = conversation_script("delete")
+        reply = await self._calls.on_conversation(script, keys, _milliseconds(ttl), SCHEMA)
+        return bool(reply[0] == b"OK")
+
+    async def aclose(self) -> None:
+        """See `Store.aclose`."""
+        await self._servers.aclose()
+
+    async def _write(self, name: str, claim: Claim, *arguments: str | bytes | int) -> Outcome:
+        keys = conversation_keys(claim.conversation_id)
+        reply = await self._calls.on_conversation(conversation_script(name), keys, *arguments)
+        return Outcome(reply[0].decode())
+
+
+def _head(meta: str, raw: Sequence[Any]) -> Head | None:
+    epoch, owner, seq, deleted = raw
+    if deleted == b"1" or all(field is None for field in raw):
+        return None
+    try:
+        return Head(epoch=int(epoch), owner=owner.decode(), seq=int(seq))
+    except (TypeError, ValueError, AttributeError) as error:
+        message = f"{meta}: epoch, owner or seq cannot be read"
+        raise CorruptStateError(message, key=meta, position=0) from error
+
+
+def _json(identities: Sequence[str]) -> str:
+    return json.dumps(list(identities), ensure_ascii=False, separators=(",", ":"))
+
+
+def _milliseconds(duration: timedelta) -> int:
+    return max(1, round(duration.total_seconds() * 1000))

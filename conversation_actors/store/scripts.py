@@ -1,0 +1,40 @@
+"""The Lua scripts, as sources with their digests."""
+
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha1
+from importlib import resources
+
+SCHEMA = 1
+"""Number of the layout of keys and fields. A script refuses what a newer layout has written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script, as EVAL and EVALSHA want it."""
+
+    name: str
+    source: str
+    digest: str
+
+
+@cache
+def _text(name: str) -> str:
+    return resources.files(__package__).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+
+
+@cache
+def script(name: str) -> Script:
+    """Load a script that works on one key."""
+    return _script(name, _text(name))
+
+
+@cache
+def conversation_script(name: str) -> Script:
+    """Load a script that works on the three keys of one conversation."""
+    return _script(name, f"{_text('_conversation')}\n{_text(name)}")
+
+
+def _script(name: str, source: str) -> Script:
+    # SHA-1 is what EVALSHA names scripts by; nothing here is kept secret by it.
+    return Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())

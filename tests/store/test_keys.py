@@ -1,0 +1,39 @@
+"""Keys: no id can leave its hash tag or spell another id's key."""
+
+import subprocess
+import sys
+
+from hypothesis import given, strategies
+from redis.crc import key_slot
+
+from conversation_actors.store.keys import conversation_id_of, conversation_keys, participant_index
+
+IDS = strategies.text(strategies.sampled_from("a%{}257BD:é"), min_size=1, max_size=12) | strategies.text(min_size=1)
+
+
+@given(IDS)
+def test_one_slot(conversation_id: str) -> None:
+    """All keys of a conversation are in one slot, which the id alone decides."""
+    keys = conversation_keys(conversation_id).as_tuple()
+    assert len({key_slot(key.encode(errors="replace")) for key in keys}) == 1
+    assert all(key.count("{") == key.count("}") == 1 for key in keys)
+
+
+@given(IDS)
+def test_id_can_be_read_back(conversation_id: str) -> None:
+    """The meta key gives its id back, so two ids never share one."""
+    assert conversation_id_of(conversation_keys(conversation_id).meta) == conversation_id
+
+
+@given(IDS, IDS)
+def test_different_ids_have_different_keys(one: str, other: str) -> None:
+    """No key of one id is a key of another."""
+    if one != other:
+        assert not set(conversation_keys(one).as_tuple()) & set(conversation_keys(other).as_tuple())
+        assert participant_index(one) != participant_index(other)
+
+
+def test_importing_the_store_does_not_import_redis() -> None:
+    """Who only needs the contract, or the memory store, does not wait for redis-py."""
+    code = "import sys, conversation_actors.store; sys.exit('redis' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

