@@ -198,7 +198,7 @@ def item_from_dict(fields: Mapping[str, Any]) -> Item:
 
     Raises `InvalidInputError` where a known field has a wrong type, or `type` is missing.
     """
-    kind = fields.get("type") if isinstance(fields, Mapping) else None
+    kind = fields.get("type") if isinstance(fields, Mapping) else None  # type: ignore[redundant-expr]  # foreign JSON
     if not isinstance(kind, str) or not kind:
         message = "type: an item needs one, as text"
         raise InvalidInputError(message, field="type")

@@ -293,10 +293,6 @@ class Activation:
             raise
         self._stop(PassivatedError("passivated"))
 
-    async def save_final_snapshot(self, store: Store) -> None:
-        """Save the durable state through another connection, from another loop, when this one has ended."""
-        await self._committer.save_final_snapshot(store)
-
     async def aclose(self) -> None:
         """Stop without a snapshot. What was decided and is not durable yet may be lost, unanswered."""
         self._stop(PassivatedError("stopped"))

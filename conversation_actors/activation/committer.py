@@ -117,17 +117,6 @@ class Committer:
             if self.durable.seq > self._snapshot_seq:
                 await self._save_snapshot()
 
-    async def save_final_snapshot(self, store: Store) -> None:
-        """Save the durable state by `store`, once, without waiting for a write that may be on its way."""
-        if self.durable.seq > self._snapshot_seq:
-            await store.save_snapshot(
-                self._claim,
-                seq=self.durable.seq,
-                snapshot=encode_snapshot(self.durable),
-                ttl=self._settings.ttl,
-                participants=tuple(self.durable.participants),
-            )
-
     async def confirm_ownership(self) -> None:
         """Make sure in the store that this claim is the newest. Raises `FencedError` if it is not."""
         async with self._lock:

@@ -5,26 +5,30 @@ wrapped with a traceback of the worker's, at three times the price.
 """
 
 import asyncio
-import atexit
 import logging
 import os
 import time
 import uuid
+import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
 import ray
+from ray.exceptions import AsyncioActorExit
 
 from conversation_actors.activation import PROTOCOL, Activation, ActivationInfo, Executed, Request, View
 from conversation_actors.activation.activation import Place
 from conversation_actors.errors import ConversationError, IncompatibleVersionError
+from conversation_actors.runtime.termination import listen, on_sigterm
 from conversation_actors.settings import Settings
 from conversation_actors.store import open_store
 
 log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
+
+listen()  # see there why at import
 
 _LAST_REPLIES_SECONDS = 1.0
 _EXIT_SECONDS = 3.0
@@ -43,11 +47,12 @@ class ConversationActor:
         self._store = open_store(settings)
         self._activation: Activation | None = None
         self._activating = asyncio.Lock()
+        self._has_activated = asyncio.Event()
         self._calls = 0
         self._last_call = time.monotonic()
-        atexit.register(self._save_at_exit)
+        on_sigterm(self._on_sigterm)
         self._tasks = [asyncio.create_task(self._exit_when_done())]
-        if ray.get_runtime_context().was_current_actor_reconstructed:
+        if _was_restarted():
             self._tasks.append(asyncio.create_task(self._recover_after_crash()))
 
     async def open(self, *, create: bool, protocol: int) -> ActivationInfo | ConversationError:
@@ -104,6 +109,7 @@ class ConversationActor:
                     settings=self._settings,
                     place=Place(os.getpid(), ray.get_runtime_context().get_node_id()),
                 )
+                self._has_activated.set()
             return self._activation
 
     async def _recover_after_crash(self) -> None:
@@ -114,15 +120,20 @@ class ConversationActor:
             log.warning("not recovered yet", extra={"reason": str(error)})
 
     async def _exit_when_done(self) -> None:
-        """Leave when the activation has stopped, or when nobody ever gets one."""
+        """Leave when the activation has stopped, or when nobody gets one for as long as an idle one may live."""
         idle = self._settings.idle_timeout.total_seconds()
         while self._activation is None and (self._calls or time.monotonic() - self._last_call < idle):
-            await asyncio.sleep(min(idle / 4, 5.0))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._has_activated.wait(), idle / 4)
         if self._activation is not None:
             await self._activation.stopped
             await self._last_replies()
+        await self._exit()
+
+    async def _exit(self) -> None:
         await self._store.aclose()
-        ray.actor.exit_actor()
+        with suppress(AsyncioActorExit):  # how Ray unwinds a method; this is a task, with nobody to unwind to
+            ray.actor.exit_actor()
 
     async def _last_replies(self) -> None:
         """Let those who are being answered have their answer; the loop needs a few turns for that."""
@@ -132,23 +143,23 @@ class ConversationActor:
                     await asyncio.sleep(0.005)
         await asyncio.sleep(0.01)
 
-    def _save_at_exit(self) -> None:
-        """On SIGTERM: spare the next activation the replay. Nothing acknowledged depends on this.
+    def _on_sigterm(self) -> None:
+        self._tasks.append(asyncio.create_task(self._leave_orderly()))
 
-        Ray's handler has ended the event loop by now, so this takes a loop and a connection of its own.
-        """
+    async def _leave_orderly(self) -> None:
+        """Spare the next activation the replay, then go. Nothing acknowledged depends on this."""
         activation = self._activation
-        if activation is None or activation.stopped.done():
-            return
-        try:
-            asyncio.run(asyncio.wait_for(self._save_with_own_connection(activation), _EXIT_SECONDS))
-        except (ConversationError, TimeoutError) as error:
-            log.warning("no snapshot at exit", extra={"reason": str(error)})
+        if activation is not None and not activation.stopped.done():
+            try:
+                async with asyncio.timeout(_EXIT_SECONDS):
+                    await activation.passivate()
+            except (ConversationError, TimeoutError) as error:
+                log.warning("no snapshot at SIGTERM", extra={"reason": str(error)})
+                await activation.aclose()
+        await self._exit()
 
-    async def _save_with_own_connection(self, activation: Activation) -> None:
-        store = open_store(self._settings)
-        try:
-            await activation.save_final_snapshot(store)
-        finally:
-            await store.aclose()
 
+def _was_restarted() -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own property uses another one, which it deprecates
+        return bool(ray.get_runtime_context().was_current_actor_reconstructed)

@@ -97,7 +97,9 @@ def _append(state: ConversationState, command: AppendItems) -> Events:
     if pinned_count > max(limits.pinned_items, window.pinned_count):
         _refuse("items", f"{pinned_count} system messages; the limit is {limits.pinned_items}, half of the window")
     if pinned_size > max(limits.pinned_bytes, window.pinned_size):
-        _refuse("items", f"{pinned_size} bytes of system messages; the limit is {limits.pinned_bytes}, half of the window")
+        _refuse(
+            "items", f"{pinned_size} bytes of system messages; the limit is {limits.pinned_bytes}, half of the window"
+        )
     evicted = window.evictions(changed, limits)
     appended = ItemsAppended(changed)
     return (appended, ItemsEvicted(evicted)) if evicted else (appended,)

@@ -132,7 +132,7 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
     if not port:
         return host, default_port
     if not (port.isascii() and port.isdigit() and 0 < int(port) <= _HIGHEST_PORT):
-        _refuse(f"a port must be 1–{_HIGHEST_PORT}; in a user name or password write @ as %40, : as %3A, / as %2F")
+        _refuse(f"a port must be 1 to {_HIGHEST_PORT}; in a user name or password write @ as %40, : as %3A, / as %2F")
     return host, int(port)
 
 

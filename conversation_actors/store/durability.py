@@ -25,7 +25,7 @@ class Acknowledgement:
         self._wait_ms = max(1, int(timeout * 1000 * _WAIT_SHARE))
 
     def command(self) -> tuple[str | int, ...] | None:
-        """Return the command to send right behind a write, on the same connection; None where the reply is enough."""
+        """Return what to send right behind a write, on the same connection; None where the reply is enough."""
         if self._kind is Durability.FSYNC:
             return ("WAITAOF", 1, 0, self._wait_ms)
         if self._kind is Durability.REPLICAS:
@@ -33,7 +33,7 @@ class Acknowledgement:
         return None
 
     def judge(self, reply: Any) -> None:
-        """Raise `StoreUnavailableError` when too few confirmed in time: the write is there, but not as durable as asked."""
+        """Raise `StoreUnavailableError` when too few confirmed in time: written, but not as durable as asked."""
         if self._kind is Durability.FSYNC and int(reply[0]) < 1:
             message = f"the write was not on the server's disk within {self._wait_ms} ms"
             raise StoreUnavailableError(message)
@@ -51,8 +51,8 @@ class Acknowledgement:
         connected = int(info.get("connected_slaves", 0))
         if self._kind is Durability.REPLICAS and connected < self._replicas:
             _refuse(
-                f"durability=replicas={self._replicas} needs as many connected replicas, and the server has {connected}; "
-                "attach replicas, or set CONVERSATION_DURABILITY=redis"
+                f"durability=replicas={self._replicas} needs as many connected replicas, "
+                f"and the server has {connected}; attach replicas, or set CONVERSATION_DURABILITY=redis"
             )
         _warn_of_eviction(info)
 

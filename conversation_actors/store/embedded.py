@@ -186,7 +186,7 @@ class EmbeddedServer:
         and not before. In a session of its own it does not get its user's Ctrl-C.
         """
         self._log_file.unlink(missing_ok=True)
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - the server's own binary, and no shell
             [str(binary), "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             cwd=self._directory, start_new_session=True, pass_fds=(data_lock,),
         )  # fmt: skip

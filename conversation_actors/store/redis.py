@@ -12,10 +12,11 @@ from conversation_actors.store.address import parse
 from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered
 from conversation_actors.store.connection import connect
 from conversation_actors.store.durability import Acknowledgement
-from conversation_actors.store.keys import conversation_keys, tagged_keys
+from conversation_actors.store.keys import ACTIVE_INDEX, conversation_keys, tagged_keys
 from conversation_actors.store.listing import Listing
 from conversation_actors.store.script_calls import ScriptCalls
 from conversation_actors.store.scripts import SCHEMA, conversation_script
+from conversation_actors.store.scripts import script as single_key_script
 
 _PROBE_TTL_MS = 10_000
 
@@ -50,6 +51,7 @@ class RedisStore:
         await run(conversation_script("append"), probe, 1, "check", 0, _PROBE_TTL_MS, "[]", b"check")
         await run(conversation_script("save_snapshot"), probe, 1, "check", 1, _PROBE_TTL_MS, "[]", b"check", SCHEMA)
         await run(conversation_script("delete"), probe, _PROBE_TTL_MS, SCHEMA)
+        await self._calls.on_index(single_key_script("page"), ACTIVE_INDEX, "+inf", 1)
 
     async def activate(self, conversation_id: str, *, owner: str, create: bool, ttl: timedelta) -> Recovered:
         """See `Store.activate`."""

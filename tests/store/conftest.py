@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,11 @@ TIMEOUT = timedelta(seconds=3)
 def make_store(url: str, durability: Durability = Durability.REDIS, replicas: int = 0) -> RedisStore:
     """Make a RedisStore with the tests' timeout."""
     return RedisStore(url, durability=(durability, replicas), timeout=TIMEOUT)
+
+
+def each_server() -> list[Any]:
+    """Return the label of every server found, or one skipped parameter that says why there is none."""
+    return list(BINARIES) or [pytest.param("", marks=pytest.mark.skip(reason=NO_SERVER))]
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +69,7 @@ async def store(
     assert_no_leak(server)
 
 
-@pytest.fixture(params=list(BINARIES) or [pytest.param("", marks=pytest.mark.skip(reason=NO_SERVER))])
+@pytest.fixture(params=each_server())
 def server(
     request: pytest.FixtureRequest, running: dict[str, Server], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:

@@ -23,7 +23,10 @@ from conversation_actors.store.address import Address, Topology, parse
         ("unix://u:p@/run/r.sock", Address(Topology.UNIX, path="/run/r.sock", username="u", password="p")),
         ("redis+sentinel://a,b:2/s", Address(Topology.SENTINEL, (("a", 26379), ("b", 2)), service="s")),
         ("redis+sentinel://a/s/4", Address(Topology.SENTINEL, (("a", 26379),), service="s", database=4)),
-        ("redis+sentinel://a/s?sentinel_password=x", Address(Topology.SENTINEL, (("a", 26379),), service="s", sentinel_password="x")),
+        (
+            "redis+sentinel://a/s?sentinel_password=x",
+            Address(Topology.SENTINEL, (("a", 26379),), service="s", sentinel_password="x"),
+        ),
         ("redis+cluster://a,b:2", Address(Topology.CLUSTER, (("a", 6379), ("b", 2)))),
         ("rediss+cluster://a", Address(Topology.CLUSTER, (("a", 6379),), uses_tls=True)),
     ],

@@ -17,10 +17,13 @@ STRANGE_IDS = ["a", "ab", "a b", "a{b}", "{}", "}{", "100%", "%7B", "{", "a:meta
 
 
 async def opened(store: Store, conversation_id: str = "c", *, owner: str = "o1", ttl: timedelta = TTL) -> Recovered:
+    """Activate, and create where needed."""
     return await store.activate(conversation_id, owner=owner, create=True, ttl=ttl)
 
 
 async def expired(store: Store, conversation_id: str = "c") -> None:
+    """Wait until a conversation has expired."""
+
     async def is_gone() -> bool:
         return await store.head(conversation_id) is None
 
@@ -28,6 +31,7 @@ async def expired(store: Store, conversation_id: str = "c") -> None:
 
 
 async def listed(store: Store, participant: str | None = None) -> list[str]:
+    """Return the ids of a listing."""
     return [found.conversation_id async for found in store.list(participant=participant)]
 
 

@@ -104,6 +104,27 @@ async def test_hung_replica_makes_the_outcome_unknown(binary: Path, tmp_path: Pa
         await store.aclose()
 
 
+async def test_repeat_on_a_new_connection_waits(binary: Path, tmp_path: Path) -> None:
+    """WAIT speaks of its own connection's writes: a repeat through a new one must write, or WAIT confirms nothing."""
+    with Server(binary, tmp_path / "master") as master, replica_of(master, tmp_path / "replica") as replica:
+        stores = [
+            RedisStore(master.url, durability=(Durability.REPLICAS, 1), timeout=timedelta(seconds=0.8))
+            for _ in range(4)
+        ]
+        claim = (await stores[0].activate("c", owner="o", create=True, ttl=TTL)).claim
+        replica.pause()
+        with pytest.raises(StoreUnavailableError):
+            await stores[0].append(claim, expected_seq=0, entries=[b"1"], ttl=TTL)
+        with pytest.raises(StoreUnavailableError, match="0 of 1 replicas"):
+            await stores[1].append(claim, expected_seq=0, entries=[b"1"], ttl=TTL)
+        with pytest.raises(StoreUnavailableError, match="0 of 1 replicas"):
+            await stores[2].activate("c", owner="o", create=True, ttl=TTL)
+        replica.resume()
+        assert await stores[3].append(claim, expected_seq=0, entries=[b"1"], ttl=TTL) is Outcome.DUPLICATE
+        for store in stores:
+            await store.aclose()
+
+
 async def test_repeated_delete_waits_again(binary: Path, tmp_path: Path) -> None:
     """Deleting is as durable as asked, a repeat of it too."""
     with Server(binary, tmp_path / "master") as master, replica_of(master, tmp_path / "replica") as replica:

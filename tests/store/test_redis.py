@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from redis import Redis
 
 from conversation_actors.errors import (
@@ -20,7 +21,7 @@ from conversation_actors.store import Claim, Outcome, open_store
 from conversation_actors.store.durability import Acknowledgement
 from conversation_actors.store.keys import conversation_keys
 from conversation_actors.store.redis import RedisStore
-from tests.servers import Server, replica_of
+from tests.servers import Server, replica_of, wait_until
 from tests.store.conftest import make_store
 
 pytestmark = pytest.mark.asyncio
@@ -39,12 +40,14 @@ async def written(store: RedisStore, *, snapshot_at: int = 0) -> None:
 
 
 async def activation_error(store: RedisStore) -> ConversationError:
+    """Activate, and return the error that it must end with."""
     with pytest.raises(ConversationError) as caught:
         await store.activate("c", owner="o2", create=True, ttl=TTL)
     return caught.value
 
 
 def restore_ttls(client: Redis) -> None:
+    """Give keys that a test made by hand the TTL that the leak check wants."""
     for key in KEYS.as_tuple():
         client.pexpire(key, 60_000)
 
@@ -105,6 +108,7 @@ async def test_owner_heals_what_was_evicted(server: Server, redis_store: RedisSt
 
 
 async def written_claim(store: RedisStore) -> Claim:
+    """Return the claim of `written`."""
     head = await store.head("c")
     assert head is not None
     return Claim("c", head.epoch, head.owner)
@@ -185,9 +189,9 @@ async def test_memory_of_200_messages(server: Server, redis_store: RedisStore) -
 async def test_cancelled_call_does_not_poison_the_next(server: Server, redis_store: RedisStore) -> None:
     """Calls cancelled at any moment: what follows gets its own answers."""
     await written(redis_store)
-    for _ in range(50):
+    for number in range(50):
         task = asyncio.create_task(redis_store.head("other"))
-        for _ in range(_ % 7):
+        for _ in range(number % 7):
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -264,8 +268,7 @@ async def test_busy_server_is_unavailable(binary: Path, tmp_path: Path) -> None:
         await written(store)
         busy = asyncio.create_task(asyncio.to_thread(_occupy, server))
         try:
-            while not isinstance(await _outcome(store), StoreUnavailableError):
-                await asyncio.sleep(0)
+            await wait_until(lambda: _is_unavailable(store), "the server to be busy")
         finally:
             client.script_kill()
             await busy
@@ -280,11 +283,12 @@ def _occupy(server: Server) -> None:
     client.close()
 
 
-async def _outcome(store: RedisStore) -> object:
+async def _is_unavailable(store: RedisStore) -> bool:
     try:
-        return await store.head("c")
-    except ConversationError as error:
-        return error
+        await store.head("c")
+    except StoreUnavailableError:
+        return True
+    return False
 
 
 @pytest.mark.parametrize("url", ["redis://:wrong@{}", "redis://nobody:wrong@{}", "redis://{}"])
@@ -361,7 +365,7 @@ async def test_old_server_is_refused(info: dict[str, str]) -> None:
 
 async def test_open_store(server: Server) -> None:
     """The settings make a store that works."""
-    store = open_store(Settings(redis_url=server.url))  # type: ignore[arg-type]  # pydantic makes it a SecretStr
+    store = open_store(Settings(redis_url=SecretStr(server.url)))
     await store.check()
     await store.aclose()
     await store.aclose()

@@ -8,8 +8,15 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from conversation_actors.items import AgentHandoff, FunctionCall, FunctionCallOutput, Item, Message, item_from_dict
-from conversation_actors.items import StoredItem
+from conversation_actors.items import (
+    AgentHandoff,
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    Message,
+    StoredItem,
+    item_from_dict,
+)
 from conversation_actors.state import (
     AcquireLease,
     AppendItems,
@@ -57,7 +64,14 @@ def _item(kind: str, number: int, text: str, variant: int) -> StoredItem:
         case "h":
             made = AgentHandoff(id=identity, new_agent_id=text, created_at=1.0)
         case "x":
-            fields = {"type": "later_kind", "id": identity, "created_at": 1.0, "role": "system", "call_id": 7, "x": text}
+            fields = {
+                "type": "later_kind",
+                "id": identity,
+                "created_at": 1.0,
+                "role": "system",
+                "call_id": 7,
+                "x": text,
+            }
             made = item_from_dict(fields)
         case _:
             made = Message(id=identity, role="user", content=text, created_at=1.0)
@@ -65,17 +79,25 @@ def _item(kind: str, number: int, text: str, variant: int) -> StoredItem:
 
 
 texts = st.builds(
-    lambda unit, count: unit * count, st.sampled_from(["a", "ü", "電", "\n", '"', "\u2028"]), st.sampled_from([0, 1, 5, 40, 150])
+    lambda unit, count: unit * count,
+    st.sampled_from(["a", "ü", "電", "\n", '"', "\u2028"]),
+    st.sampled_from([0, 1, 5, 40, 150]),
 )
 items = st.builds(_item, st.sampled_from("uuussdcccoooohx"), st.integers(0, 9), texts, st.integers(0, 40))
 
 json_texts = st.text(st.characters(codec="utf-8"), max_size=8)
 json_values: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats(allow_nan=False, allow_infinity=False) | json_texts,
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | json_texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(json_texts, inner, max_size=3),
     max_leaves=8,
 )
-small_objects = st.dictionaries(st.sampled_from("abc"), st.sampled_from([1, True, 1.0, None, "ü", [1], "long" * 20]), max_size=2)
+small_objects = st.dictionaries(
+    st.sampled_from("abc"), st.sampled_from([1, True, 1.0, None, "ü", [1], "long" * 20]), max_size=2
+)
 
 identities = st.sampled_from(["alice", "bob", "carol", "dave", "eve"])
 devices = st.sampled_from(["phone", "web", "desk"])

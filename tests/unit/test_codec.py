@@ -52,8 +52,15 @@ from tests.unit.strategies import call, json_texts, json_values, message, output
 
 GOLDEN = Path(__file__).parent.parent / "data" / "codec" / "v1"
 
-LATER = item_from_dict({"type": "later_kind", "id": "x1", "created_at": 1.0, "role": "system", "shade": [1, None, {"é": True}]})
-ITEMS = (message("m1", "Where is my Bestellung, 注文?\nToday."), call("c1", "call1"), output("o1", "call1"), LATER.to_stored())
+LATER = item_from_dict(
+    {"type": "later_kind", "id": "x1", "created_at": 1.0, "role": "system", "shade": [1, None, {"é": True}]}
+)
+ITEMS = (
+    message("m1", "Where is my Bestellung, 注文?\nToday."),
+    call("c1", "call1"),
+    output("o1", "call1"),
+    LATER.to_stored(),
+)
 ALICE = Participant(
     identity="alice",
     name="Alïce",
@@ -442,7 +449,9 @@ def test_number_that_cannot_be_stored_is_corruption(number: str) -> None:
         decode_entry(data)
 
 
-@pytest.mark.parametrize("data", [b'{"v":1,"a":' + b"[" * 100_000, b'{"v":1,"a":"\xed\xa0\x80", !}', b'{"v":1,"a":"\\ud800"}'])
+@pytest.mark.parametrize(
+    "data", [b'{"v":1,"a":' + b"[" * 100_000, b'{"v":1,"a":"\xed\xa0\x80", !}', b'{"v":1,"a":"\\ud800"}']
+)
 def test_hostile_header_is_corruption(data: bytes) -> None:
     """Neither a stack overflow nor text that could not be written again."""
     for read in (decode_entry, decode_snapshot):

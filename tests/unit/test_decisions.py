@@ -65,9 +65,7 @@ def do(state: ConversationState, command: Command, *, at: float = 1.0, request_i
     return list(events)
 
 
-def refuse(
-    kind: type[Refusal], state: ConversationState, command: Command, *, at: float = 1.0
-) -> Refusal:
+def refuse(kind: type[Refusal], state: ConversationState, command: Command, *, at: float = 1.0) -> Refusal:
     """Expect a refusal of exactly this kind, and that it leaves no trace."""
     before = encode_snapshot(state)
     with pytest.raises(kind) as refusal:
@@ -158,7 +156,9 @@ def test_system_messages_take_half_of_the_bytes() -> None:
     state = conversation(bytes=2 * rules.size)
     do(state, AppendItems((rules,)))
     error = refuse(InvalidInputError, state, AppendItems((message("s0", "hello!", role="system"),)))
-    assert str(error) == f"items: {rules.size + 1} bytes of system messages; the limit is {rules.size}, half of the window"
+    assert (
+        str(error) == f"items: {rules.size + 1} bytes of system messages; the limit is {rules.size}, half of the window"
+    )
 
 
 def test_conversation_goes_on_after_the_limits_were_lowered() -> None:
@@ -238,7 +238,13 @@ def test_first_join() -> None:
     state = conversation()
     joined = do(state, JoinParticipant(identity="alice", device_id="web", name="Alice", metadata={"vip": True}), at=5.0)
     alice = Participant(
-        identity="alice", name="Alice", metadata={"vip": True}, connected=True, joined_at=5.0, last_seen=5.0, devices=("web",)
+        identity="alice",
+        name="Alice",
+        metadata={"vip": True},
+        connected=True,
+        joined_at=5.0,
+        last_seen=5.0,
+        devices=("web",),
     )
     assert joined == [ParticipantJoined(alice, "web")]
     assert state.participants == {"alice": alice}
@@ -479,7 +485,11 @@ def test_release_takes_holder_and_token() -> None:
     state = conversation()
     do(state, AcquireLease("agent", "worker-1", 10.0), at=100.0)
     do(state, AcquireLease("agent", "worker-2", 10.0), at=110.0)
-    for stale in (ReleaseLease("agent", "worker-1", 1), ReleaseLease("agent", "worker-2", 1), ReleaseLease("x", "y", 2)):
+    for stale in (
+        ReleaseLease("agent", "worker-1", 1),
+        ReleaseLease("agent", "worker-2", 1),
+        ReleaseLease("x", "y", 2),
+    ):
         assert do(state, stale) == []
     assert do(state, ReleaseLease("agent", "worker-2", 2))
     assert state.leases == {}
@@ -519,7 +529,7 @@ def test_closed_conversation_takes_no_writes(command: Command) -> None:
     state = conversation()
     do(state, JoinParticipant(identity="alice", device_id="web"))
     do(state, CloseConversation("caller hung up"))
-    assert "closed (caller hung up); reopen()" in str(refuse(ConversationClosedError, state, command))
+    assert "closed (caller hung up); reopen" in str(refuse(ConversationClosedError, state, command))
     do(state, ReopenConversation())
     decide(state, command, now=1.0)
 

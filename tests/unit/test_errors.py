@@ -34,7 +34,9 @@ def family(kind: type[ConversationError]) -> Iterator[type[ConversationError]]:
         yield from family(child)
 
 
-CLASSES = sorted((kind for kind in family(ConversationError) if kind.__module__ == errors.__name__), key=lambda k: k.__name__)
+CLASSES = sorted(
+    (kind for kind in family(ConversationError) if kind.__module__ == errors.__name__), key=lambda k: k.__name__
+)
 
 
 @pytest.mark.parametrize("kind", CLASSES)

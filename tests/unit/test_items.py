@@ -61,7 +61,9 @@ def test_role_of_another_kind_does_not_pin_it() -> None:
     assert (note.role, note.call_id, note.pinned) == ("", "", False)
 
 
-@pytest.mark.parametrize(("role", "pinned"), [("system", True), ("developer", True), ("user", False), ("assistant", False)])
+@pytest.mark.parametrize(
+    ("role", "pinned"), [("system", True), ("developer", True), ("user", False), ("assistant", False)]
+)
 def test_instructions_are_pinned(role: Any, pinned: bool) -> None:  # noqa: FBT001  # a column of the table
     """They say how the conversation is to be led."""
     assert Message(role=role, content="x").to_stored().pinned is pinned
@@ -129,7 +131,7 @@ def test_call_id_is_an_id(kind: type[Item], call_id: str) -> None:
     """A call without one could not be kept together with its output."""
     fields = {"name": "f", "arguments": "{}"} if kind is FunctionCall else {"output": "x"}
     with pytest.raises(InvalidInputError, match="call_id") as refusal:
-        kind(call_id=call_id, **fields)  # type: ignore[call-arg]  # fields of the subclass
+        kind(call_id=call_id, **fields)  # type: ignore[call-arg, arg-type]  # fields of the subclass
     assert refusal.value.field == "call_id"
 
 
@@ -204,7 +206,9 @@ def test_item_without_a_type_is_refused(fields: Any) -> None:
         item_from_dict(fields)
 
 
-@pytest.mark.parametrize("fields", [{"role": "wizard", "content": "x"}, {"role": "user"}, {"role": "user", "content": "x", 5: 6}])
+@pytest.mark.parametrize(
+    "fields", [{"role": "wizard", "content": "x"}, {"role": "user"}, {"role": "user", "content": "x", 5: 6}]
+)
 def test_foreign_item_with_a_wrong_known_field_is_refused(fields: dict[Any, Any]) -> None:
     """Leniency is for what is not known."""
     with pytest.raises(InvalidInputError):
@@ -253,11 +257,14 @@ def test_handoff_names_the_new_agent() -> None:
 )
 def test_bytes_of_no_item_are_a_value_error(fields: object) -> None:
     """The codec adds the position to it."""
-    with pytest.raises(ValueError, match="an item|role and call_id"):
+    with pytest.raises(ValueError, match=r"an item|role and call_id"):
         StoredItem.parse(json.dumps(fields).encode())
 
 
-@given(st.binary(max_size=60) | st.builds(lambda a, b, c: a.data[:b] + c, stored_items, st.integers(0, 90), st.binary(max_size=9)))
+@given(
+    st.binary(max_size=60)
+    | st.builds(lambda a, b, c: a.data[:b] + c, stored_items, st.integers(0, 90), st.binary(max_size=9))
+)
 def test_garbage_is_a_value_error_and_nothing_else(data: bytes) -> None:
     """Random bytes, and items that were cut and patched."""
     try:
@@ -270,5 +277,5 @@ def test_garbage_is_a_value_error_and_nothing_else(data: bytes) -> None:
 @pytest.mark.parametrize("data", [b"[" * 100_000, b'{"a":' * 100_000, '{"type":"x","id":"é"}'.encode("utf-16")])
 def test_hostile_bytes_are_a_value_error(data: bytes) -> None:
     """Neither a stack overflow nor another encoding."""
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         StoredItem.parse(data)

@@ -179,7 +179,7 @@ class Conversation(RuleBasedStateMachine):
 
     @invariant()
     def positions_have_no_gaps(self) -> None:
-        """Entries are numbered 1, 2, 3 …"""
+        """Entries are numbered from 1, one by one."""
         assert [decode_entry(stored).seq for stored in self.journal[-2:]] == [
             seq for seq in (self.state.seq - 1, self.state.seq) if seq > 0
         ]

@@ -62,7 +62,12 @@ def test_large_item_pushes_out_many() -> None:
     """Until both bounds hold."""
     window = Window(message(f"m{n}") for n in range(10))
     room = window.size
-    assert push(window, message("big", "x" * 3 * message("m0").size), limits=Limits(bytes=room)) == ["m0", "m1", "m2", "m3"]
+    assert push(window, message("big", "x" * 3 * message("m0").size), limits=Limits(bytes=room)) == [
+        "m0",
+        "m1",
+        "m2",
+        "m3",
+    ]
 
 
 @pytest.mark.parametrize("role", ["system", "developer"])
@@ -205,7 +210,11 @@ def test_rebuilt_window_evicts_in_the_same_order() -> None:
     rebuilt = Window(tuple(window), window.orphans)
     assert rebuilt.evictions((), NO_ROOM) == window.evictions((), NO_ROOM)
     assert rebuilt.orphans == window.orphans
-    assert (rebuilt.size, rebuilt.pinned_count, rebuilt.pinned_size) == (window.size, window.pinned_count, window.pinned_size)
+    assert (rebuilt.size, rebuilt.pinned_count, rebuilt.pinned_size) == (
+        window.size,
+        window.pinned_count,
+        window.pinned_size,
+    )
 
 
 def test_pinned_are_counted_ahead() -> None:
@@ -261,7 +270,7 @@ def allocated(act: Callable[[], None]) -> int:
     return tracemalloc.get_traced_memory()[1] - before
 
 
-def cost(length: int) -> tuple[int, int]:
+def cost(length: int) -> tuple[float, float]:
     """Instructions and bytes of an append at this length. The median: now and then a table grows."""
     state = full_conversation(length)
     arriving = iter([message(f"n{n}") for n in range(30)])
