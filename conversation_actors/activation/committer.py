@@ -32,6 +32,9 @@ COMPACT_ENTRIES = 500
 COMPACT_BYTES = 256 << 10
 """A journal shorter than this is not worth a snapshot."""
 
+KEPT_ENTRIES = 64
+"""Entries kept in the journal behind a snapshot, so that a watcher finds its place across a restart."""
+
 _BACKOFF = (0.02, 1.0)
 _MOST_HEALS = 3
 
@@ -204,6 +207,7 @@ class Committer:
                 snapshot=snapshot,
                 ttl=self._settings.ttl,
                 participants=tuple(self.durable.participants),
+                keep=KEPT_ENTRIES,
             )
         )
         self._raise_if_fenced(outcome)

@@ -40,8 +40,8 @@ class Claim:
 class Recovered:
     """All that is stored of a conversation, read in the same step that took the epoch.
 
-    `seq` is the last stored position. `snapshot` (if any) is the state at `snapshot_seq`; `journal`
-    holds exactly the entries `snapshot_seq + 1 … seq`, oldest first.
+    `seq` is the last stored position. `snapshot` (if any) is the state at `snapshot_seq`. `journal` ends
+    at `seq` and has no gap; it begins at `snapshot_seq + 1` or earlier, with entries kept for watchers.
     """
 
     claim: Claim
@@ -100,19 +100,20 @@ class Store(Protocol):
     ) -> Outcome:
         """Write `entries` at `expected_seq + 1 …`, all or none, and refresh every TTL.
 
-        With no entries it only refreshes (and still tells FENCED). `participants`, where given,
-        replaces the identities kept beside the conversation for listings. After OK or DUPLICATE the
-        entries are as durable as the settings ask.
+        With no entries it only refreshes, and still tells FENCED. `participants`, where given, replaces
+        the identities kept beside the conversation for listings. After OK or DUPLICATE the entries are as
+        durable as the settings ask. GAP also where the stored journal or snapshot is damaged.
         """
 
     async def save_snapshot(
-        self, claim: Claim, *, seq: int, snapshot: bytes, ttl: timedelta, participants: Sequence[str]
+        self, claim: Claim, *, seq: int, snapshot: bytes, ttl: timedelta, participants: Sequence[str], keep: int = 0
     ) -> Outcome:
-        """Store the state at `seq` and drop the journal up to there (compaction).
+        """Store the state at `seq` and drop the journal up to `keep` entries before it (compaction).
 
-        Where the store is behind `seq`, or has lost the conversation, this restores it: the snapshot
-        is acknowledged state and this claim is still the newest one known. DUPLICATE where a snapshot
-        at or after `seq` is there already.
+        Where the store is behind `seq`, or has lost the conversation, this restores it (with no entries
+        kept): the snapshot is acknowledged state and this claim is still the newest one known. DUPLICATE
+        where a snapshot at or after `seq` is there already; GAP where what is stored is damaged and ahead
+        of `seq`.
         """
 
     async def head(self, conversation_id: str) -> Head | None:

@@ -19,6 +19,8 @@ class _Stored:
     born: int
     """The epoch that created this life of it."""
     base: int = 0
+    first: int = 0
+    """The journal holds the entries behind this position, which is `base` or before."""
     snapshot: bytes | None = None
     journal: list[bytes] = field(default_factory=list)
     participants: tuple[str, ...] = ()
@@ -97,7 +99,7 @@ class MemoryStore:
         return Outcome.OK
 
     async def save_snapshot(
-        self, claim: Claim, *, seq: int, snapshot: bytes, ttl: timedelta, participants: Sequence[str]
+        self, claim: Claim, *, seq: int, snapshot: bytes, ttl: timedelta, participants: Sequence[str], keep: int = 0
     ) -> Outcome:
         """See `Store.save_snapshot`."""
         stored = self._find(claim.conversation_id)
@@ -107,9 +109,11 @@ class MemoryStore:
             if stored.base > seq or (stored.base == seq and stored.snapshot is not None):
                 self._refresh(stored, ttl)
                 return Outcome.DUPLICATE
-            del stored.journal[: seq - stored.base]
+            first = max(stored.first, seq - keep)
+            del stored.journal[: first - stored.first]
+            stored.first = first
         else:
-            stored = _Stored(claim.epoch, claim.owner, seq, born=0, active_at=self._clock())
+            stored = _Stored(claim.epoch, claim.owner, seq, born=0, first=seq, active_at=self._clock())
             self._conversations[claim.conversation_id] = stored
         stored.base, stored.snapshot, stored.participants = seq, snapshot, tuple(participants)
         self._refresh(stored, ttl)
@@ -154,7 +158,8 @@ class MemoryStore:
         self._refresh(stored, ttl)
         if stored.deleted:
             return False
-        tombstone = _Stored(stored.epoch + 1, "", stored.seq, born=stored.born, base=stored.seq, deleted=True)
+        tombstone = _Stored(stored.epoch + 1, "", stored.seq, born=stored.born, deleted=True)
+        tombstone.base = tombstone.first = stored.seq
         self._conversations[conversation_id] = tombstone
         self._refresh(tombstone, ttl)
         return True
@@ -172,7 +177,7 @@ class MemoryStore:
     def _create(self, conversation_id: str, tombstone: _Stored | None) -> _Stored:
         """Begin a life; after a tombstone, epoch and seq go on where they were."""
         epoch, seq = (tombstone.epoch, tombstone.seq) if tombstone else (0, 0)
-        stored = _Stored(epoch, "", seq, born=epoch + 1, base=seq)
+        stored = _Stored(epoch, "", seq, born=epoch + 1, base=seq, first=seq)
         self._conversations[conversation_id] = stored
         return stored
 

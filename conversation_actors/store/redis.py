@@ -49,7 +49,7 @@ class RedisStore:
         run = self._calls.on_conversation
         await run(conversation_script("activate"), probe, "check", 1, _PROBE_TTL_MS, SCHEMA)
         await run(conversation_script("append"), probe, 1, "check", 0, _PROBE_TTL_MS, "[]", b"check")
-        await run(conversation_script("save_snapshot"), probe, 1, "check", 1, _PROBE_TTL_MS, "[]", b"check", SCHEMA)
+        await run(conversation_script("save_snapshot"), probe, 1, "check", 1, _PROBE_TTL_MS, "[]", b"check", SCHEMA, 0)
         await run(conversation_script("delete"), probe, _PROBE_TTL_MS, SCHEMA)
         await self._calls.on_index(single_key_script("page"), ACTIVE_INDEX, "+inf", 1)
 
@@ -86,11 +86,11 @@ class RedisStore:
         return await self._write("append", claim, *place, identities, *entries)
 
     async def save_snapshot(
-        self, claim: Claim, *, seq: int, snapshot: bytes, ttl: timedelta, participants: Sequence[str]
+        self, claim: Claim, *, seq: int, snapshot: bytes, ttl: timedelta, participants: Sequence[str], keep: int = 0
     ) -> Outcome:
         """See `Store.save_snapshot`."""
-        arguments = (claim.epoch, claim.owner, seq, _milliseconds(ttl), _json(participants), snapshot, SCHEMA)
-        return await self._write("save_snapshot", claim, *arguments)
+        place = (claim.epoch, claim.owner, seq, _milliseconds(ttl))
+        return await self._write("save_snapshot", claim, *place, _json(participants), snapshot, SCHEMA, keep)
 
     async def head(self, conversation_id: str) -> Head | None:
         """See `Store.head`."""

@@ -197,6 +197,19 @@ async def test_snapshot_trims_the_journal(store: Store) -> None:
     assert recovered.journal == (b"3",)
 
 
+async def test_snapshot_keeps_entries_for_watchers(store: Store) -> None:
+    """The entries asked for stay before the snapshot, across a second one and further appends."""
+    claim = (await opened(store)).claim
+    await store.append(claim, expected_seq=0, entries=[b"1", b"2", b"3"], ttl=TTL)
+    await store.save_snapshot(claim, seq=3, snapshot=b"s3", ttl=TTL, participants=[], keep=2)
+    await store.append(claim, expected_seq=3, entries=[b"4"], ttl=TTL)
+    first = await opened(store)
+    await store.save_snapshot(claim, seq=4, snapshot=b"s4", ttl=TTL, participants=[], keep=100)
+    second = await opened(store)
+    assert (first.snapshot_seq, first.journal) == (3, (b"2", b"3", b"4"))
+    assert (second.snapshot_seq, second.snapshot, second.journal) == (4, b"s4", (b"2", b"3", b"4"))
+
+
 async def test_snapshot_advances(store: Store) -> None:
     """A second snapshot replaces the first and trims from there."""
     claim = (await opened(store)).claim

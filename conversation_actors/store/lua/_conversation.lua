@@ -1,8 +1,8 @@
 -- Put in front of every script that touches one conversation.
 -- KEYS[1] meta   KEYS[2] snapshot   KEYS[3] journal
 --
--- meta is a hash: epoch, owner, seq; base (the journal holds exactly entries base+1 … seq); snapshot
--- (1 when the snapshot key must exist); born (the epoch that created this life); schema; created_at and
+-- meta is a hash: epoch, owner, seq; base (the position of the snapshot, or where this life began); first
+-- (the journal holds exactly entries first+1 … seq, and first <= base); snapshot (1 when the key must exist); born (the epoch that created this life); schema; created_at and
 -- active_at (ms, server time); participants (JSON list); deleted (1 on a tombstone).
 --
 -- A script that fails half-way keeps what it wrote: all reads, and all checks, come before the first
@@ -20,15 +20,15 @@ local function whole_number(text)
 end
 
 local function read_meta()
-  local raw = redis.call('HMGET', META, 'epoch', 'owner', 'seq', 'base', 'snapshot', 'born', 'schema', 'deleted')
+  local raw = redis.call('HMGET', META, 'epoch', 'owner', 'seq', 'base', 'snapshot', 'born', 'schema', 'deleted', 'first')
   if not raw[1] and redis.call('EXISTS', META) == 0 then return nil, nil end
   local meta = {
     epoch = whole_number(raw[1]), owner = raw[2], seq = whole_number(raw[3]), base = whole_number(raw[4]),
     snapshot = raw[5] == '1' and 1 or 0, born = whole_number(raw[6]), schema = whole_number(raw[7]),
-    deleted = raw[8] == '1',
+    deleted = raw[8] == '1', first = whole_number(raw[9]),
   }
-  if not (meta.epoch and meta.owner and meta.seq and meta.base and meta.born and meta.schema)
-    or meta.base > meta.seq then
+  if not (meta.epoch and meta.owner and meta.seq and meta.base and meta.born and meta.schema and meta.first)
+    or meta.base > meta.seq or meta.first > meta.base then
     return nil, {'CORRUPT', META, 'its fields are missing or contradict each other'}
   end
   return meta, nil
@@ -37,8 +37,8 @@ end
 -- What keeps journal and snapshot from being what meta says; nil when all is well. O(1).
 local function contradiction(meta)
   local entries = redis.call('LLEN', JOURNAL)
-  if entries ~= meta.seq - meta.base then
-    return {'CORRUPT', JOURNAL, string.format('holds %d entries where meta says %d', entries, meta.seq - meta.base)}
+  if entries ~= meta.seq - meta.first then
+    return {'CORRUPT', JOURNAL, string.format('holds %d entries where meta says %d', entries, meta.seq - meta.first)}
   end
   if redis.call('EXISTS', SNAPSHOT) ~= meta.snapshot then
     return {'CORRUPT', SNAPSHOT, meta.snapshot == 1 and 'is gone' or 'exists where meta says there is none'}

@@ -12,7 +12,7 @@ local living = meta and not meta.deleted
 if not living and not create then return {'NOTFOUND'} end
 if not living then
   meta = meta or {epoch = 0, seq = 0}
-  meta.owner, meta.base, meta.snapshot, meta.born = false, meta.seq, 0, meta.epoch + 1
+  meta.owner, meta.base, meta.first, meta.snapshot, meta.born = false, meta.seq, meta.seq, 0, meta.epoch + 1
 end
 trouble = contradiction(meta)
 if trouble then return trouble end
@@ -25,7 +25,8 @@ if meta.owner ~= owner then
   redis.call('HSET', META, 'epoch', meta.epoch, 'owner', owner, 'schema', schema, 'active_at', now)
 end
 if not living then
-  redis.call('HSET', META, 'seq', meta.seq, 'base', meta.base, 'born', meta.born, 'created_at', now, 'participants', '[]')
+  redis.call('HSET', META, 'seq', meta.seq, 'base', meta.base, 'first', meta.first, 'born', meta.born,
+    'created_at', now, 'participants', '[]')
   redis.call('HDEL', META, 'deleted', 'snapshot')
 end
 refresh(ttl_ms)

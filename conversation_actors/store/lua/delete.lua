@@ -14,6 +14,6 @@ end
 
 redis.call('DEL', SNAPSHOT, JOURNAL)
 redis.call('HDEL', META, 'snapshot', 'participants', 'created_at', 'active_at')
-redis.call('HSET', META, 'epoch', meta.epoch + 1, 'owner', '', 'base', meta.seq, 'deleted', 1)
+redis.call('HSET', META, 'epoch', meta.epoch + 1, 'owner', '', 'base', meta.seq, 'first', meta.seq, 'deleted', 1)
 refresh(ttl_ms)
 return {'OK'}

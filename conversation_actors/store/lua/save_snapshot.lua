@@ -1,9 +1,9 @@
--- Store the state at seq and drop the journal up to there; restore a store that is behind seq.
--- ARGV: epoch, owner, seq, ttl in ms, participants (JSON list), snapshot, schema
+-- Store the state at seq and drop the journal up to `keep` entries before; restore a store that is behind.
+-- ARGV: epoch, owner, seq, ttl in ms, participants (JSON list), snapshot, schema, keep
 -- {OK}   {DUPLICATE}   {FENCED}   {GAP}   {CORRUPT, key, what}
 
 local epoch, owner, seq, ttl_ms = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local participants, snapshot, schema = ARGV[5], ARGV[6], ARGV[7]
+local participants, snapshot, schema, keep = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
 local meta, trouble = read_meta()
 if trouble then return trouble end
 if meta and is_fenced(meta, epoch, owner) then return {'FENCED'} end
@@ -18,15 +18,16 @@ end
 
 redis.call('SET', SNAPSHOT, snapshot)
 if known and seq <= meta.seq and not damaged then
-  redis.call('LTRIM', JOURNAL, seq - meta.base, -1)
-  redis.call('HSET', META, 'base', seq, 'snapshot', 1, 'schema', schema, 'participants', participants)
+  local first = math.max(meta.first, seq - keep)
+  redis.call('LTRIM', JOURNAL, first - meta.first, -1)
+  redis.call('HSET', META, 'base', seq, 'first', first, 'snapshot', 1, 'schema', schema, 'participants', participants)
 else
   -- The snapshot is acknowledged state, and this claim the newest one known: it replaces what is there.
   local now = now_ms()
   redis.call('DEL', JOURNAL)
   redis.call('HSETNX', META, 'created_at', now)
   redis.call('HSETNX', META, 'born', 0)
-  redis.call('HSET', META, 'epoch', epoch, 'owner', owner, 'seq', seq, 'base', seq, 'snapshot', 1,
+  redis.call('HSET', META, 'epoch', epoch, 'owner', owner, 'seq', seq, 'base', seq, 'first', seq, 'snapshot', 1,
     'schema', schema, 'participants', participants, 'active_at', now)
 end
 refresh(ttl_ms)
