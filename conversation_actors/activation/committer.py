@@ -155,7 +155,9 @@ class Committer:
             await self._index_if_due()
         self._recent.extend(pending.data for pending in batch)
         self.gate.open_to(self.durable.seq)
-        self._watchers.notify(self.durable.seq)
+        # One turn of the loop later: those who are being answered now take the entries along, and then
+        # their own parked polls need not be woken for them.
+        asyncio.get_running_loop().call_soon(self._watchers.notify, self.durable.seq)
 
     def _identities_after(self, batch: Sequence[_Pending]) -> tuple[str, ...] | None:
         """The participants' identities behind the batch, or None where it does not change them."""
