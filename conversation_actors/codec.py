@@ -41,11 +41,9 @@ from conversation_actors.state import (
     SummaryChanged,
     Window,
 )
-from conversation_actors.values import MAX_DEPTH, decode, encode
+from conversation_actors.values import decode, encode_checked
 
 SCHEMA = 1
-_HEADER_DEPTH = MAX_DEPTH + 8
-"""A header wraps values that were checked on their own; remembered requests wrap them deepest."""
 
 Fields = Mapping[str, Any]
 Built = TypeVar("Built")
@@ -129,7 +127,7 @@ _PARTICIPANT_FIELDS = tuple(name for name in Participant.__slots__ if name != "u
 def _join(header: dict[str, Any], items: Sequence[StoredItem]) -> bytes:
     if items:
         header["items"] = len(items)
-    return b"\n".join([encode(header, "header", depth=_HEADER_DEPTH), *(item.data for item in items)])
+    return b"\n".join([encode_checked(header), *(item.data for item in items)])
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], tuple[StoredItem, ...]]:

@@ -6,6 +6,8 @@ Every field can be given as a keyword, as an environment variable (prefix ``CONV
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -189,3 +191,24 @@ def data_directory() -> Path:
         return Path(explicit).expanduser()
     base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(base).expanduser() / "conversation-actors"
+
+
+_CRASH_DETECTION = {"RAY_timeout_ms_task_wait_for_death_info": "10", "RAY_core_worker_internal_heartbeat_ms": "20"}
+"""How long a caller waits to hear why an actor died, and how often it looks; 1000 ms each by default."""
+
+
+@contextmanager
+def quick_crash_detection() -> Iterator[None]:
+    """Import Ray inside of this, and this process learns of a dead actor in 30 ms instead of 1 to 2 s.
+
+    Ray reads its configuration from the environment when it is imported; the variables are gone afterwards,
+    so that no child process inherits them. A value that is set already stays; where Ray was imported
+    before, nothing changes.
+    """
+    added = {name: value for name, value in _CRASH_DETECTION.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)

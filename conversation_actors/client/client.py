@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from conversation_actors.client.handle import ConversationHandle
 from conversation_actors.errors import ConversationNotFoundError, InvalidInputError, StoreUnavailableError
-from conversation_actors.settings import Settings
+from conversation_actors.settings import Settings, quick_crash_detection
 from conversation_actors.store import Found, Store, open_store
 from conversation_actors.values import check_id
 
@@ -35,7 +35,8 @@ class ConversationClient:
     async def __aenter__(self) -> Self:
         """Connect."""
         # Ray takes most of a second to import, which `import conversation_actors` should not.
-        from conversation_actors.runtime import ActorDirectory, connect  # noqa: PLC0415
+        with quick_crash_detection():
+            from conversation_actors.runtime import ActorDirectory, connect  # noqa: PLC0415
 
         self._store = open_store(self._settings)
         try:
