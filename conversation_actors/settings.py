@@ -199,10 +199,10 @@ _CRASH_DETECTION = {"RAY_timeout_ms_task_wait_for_death_info": "10", "RAY_core_w
 
 @contextmanager
 def quick_crash_detection() -> Iterator[None]:
-    """Import Ray inside of this, and this process learns of a dead actor in 30 ms instead of 1 to 2 s.
+    """Join a Ray cluster inside of this, and this process learns of a dead actor in 30 ms instead of 1 to 2 s.
 
-    Ray reads its configuration from the environment when it is imported; the variables are gone afterwards,
-    so that no child process inherits them. A value that is set already stays; where Ray was imported
+    Ray reads its configuration from the environment when it connects; the variables are gone afterwards,
+    so that no child process inherits them. A value that is set already stays; where Ray was connected
     before, nothing changes.
     """
     added = {name: value for name, value in _CRASH_DETECTION.items() if name not in os.environ}

@@ -35,13 +35,13 @@ class ConversationClient:
     async def __aenter__(self) -> Self:
         """Connect."""
         # Ray takes most of a second to import, which `import conversation_actors` should not.
-        with quick_crash_detection():
-            from conversation_actors.runtime import ActorDirectory, connect  # noqa: PLC0415
+        from conversation_actors.runtime import ActorDirectory, connect  # noqa: PLC0415
 
         self._store = open_store(self._settings)
         try:
             await self._check_store(self._store)
-            await connect(self._settings)
+            with quick_crash_detection():
+                await connect(self._settings)
         except BaseException:
             await self._store.aclose()
             raise

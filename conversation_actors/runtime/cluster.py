@@ -50,13 +50,23 @@ async def connect(settings: Settings) -> None:
 
 
 def _join(address: str | None) -> None:
-    ray.init(
-        address=address or "auto",
-        namespace=NAMESPACE,
-        log_to_driver=False,
-        configure_logging=False,
-        ignore_reinit_error=True,
-    )
+    rays_log = logging.getLogger("ray._private.worker")
+    rays_log.addFilter(_is_news)
+    try:
+        ray.init(
+            address=address or "auto",
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            configure_logging=False,
+            ignore_reinit_error=True,
+        )
+    finally:
+        rays_log.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Ray warns that it leaves SIGTERM alone, which is what joining from a thread is for."""
+    return "SIGTERM handler is not set" not in record.getMessage()
 
 
 class ActorDirectory:

@@ -1,0 +1,99 @@
+"""The commands and their options. What a command needs is imported when it runs: ``--help`` stays quick."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from conversation_actors.errors import ConversationError
+
+app = typer.Typer(
+    name="conversation-actors",
+    help="One durable owner per conversation, for voice agents.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else.")]
+
+
+@app.command()
+def dev(*, as_json: Json = False) -> None:
+    """Start what a conversation needs, and stay in the foreground until Ctrl-C.
+
+    That is a Ray head node, and, unless CONVERSATION_REDIS_URL is set (or in .env), a Valkey server of our own,
+    whose data stays on disk for the next time. The environment variables that another terminal needs are printed.
+
+    Ctrl-C or SIGTERM saves a snapshot of every running conversation and stops what was started; a second
+    one stops at once (nothing acknowledged is lost by that either). Exits with 1 if Ray ends by itself.
+
+    Ray asks whoever connects for the token in ~/.ray/auth_token, which is made if it is missing: other users of
+    this machine, and other machines, cannot connect without it.
+
+    Example: [bold]conversation-actors dev[/bold]
+    """
+    from conversation_actors.cli.dev import run  # noqa: PLC0415  # see the module's docstring
+
+    raise typer.Exit(asyncio.run(run(as_json=as_json)))
+
+
+@app.command()
+def show(
+    conversation: Annotated[str, typer.Argument(metavar="ID", help="The conversation's id.")], *, as_json: Json = False
+) -> None:
+    """Print a conversation: its owner, participants, attributes, leases and history.
+
+    Needs the environment variables that [bold]dev[/bold] prints. The owner is asked for its durable state, and
+    started if it is not running. Nothing is changed or created; an unknown id exits with 1.
+
+    Example: [bold]conversation-actors show support-42[/bold]
+    """
+    from conversation_actors.cli.show import run  # noqa: PLC0415  # see the module's docstring
+
+    asyncio.run(run(conversation, as_json=as_json))
+
+
+@app.command()
+def demo(
+    *,
+    transcript: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            resolve_path=True,
+            help="The call to hold (JSON); without it, a call to a lamp shop.",
+        ),
+    ] = None,
+    conversation: Annotated[str, typer.Option(metavar="ID", help="The id to hold it under.")] = "demo",
+    pause: Annotated[
+        float, typer.Option(min=0.0, max=10.0, metavar="SECONDS", help="Between two turns of the call.")
+    ] = 0.1,
+    as_json: Json = False,
+) -> None:
+    """Hold a phone call, kill everything that holds it, and count what was lost. Takes less than a minute.
+
+    Uses servers of its own in a temporary directory, and a stand-in for the language model: no account, no
+    network, and no other Ray or Redis of this machine is touched. Everything is stopped and removed at the end.
+
+    Exits with 0 only if nothing was lost, nothing is there twice, and the order was kept.
+
+    Example: [bold]conversation-actors demo --pause 0.5[/bold]
+    """
+    from conversation_actors.cli.demo.start import start  # noqa: PLC0415  # see the module's docstring
+
+    start(transcript=transcript, conversation=conversation, pause=pause, as_json=as_json)
+
+
+def main() -> None:
+    """Run a command; errors of ours are one sentence on standard error, and exit code 1."""
+    try:
+        app()
+    except ConversationError as error:
+        print(f"conversation-actors: {error}", file=sys.stderr)  # noqa: T201  # a command line's way to answer
+        raise SystemExit(1) from None

@@ -1,0 +1,150 @@
+"""A Ray head node of our own: beside any other Ray of the machine, and ended without touching it."""
+
+import asyncio
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from conversation_actors.cli.processes import kill_session, last_lines, with_environment
+from conversation_actors.errors import ClusterUnavailableError
+
+ENVIRONMENT: dict[str, str | None] = {
+    "RAY_ADDRESS": None,
+    # Ray's servers listen on every interface: without a token anybody who reaches them may run code here.
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+}
+"""What `ray start`, and all that connect to it, need; Ray does not look for the token by itself where an address is given."""
+CONVERSATIONS = 200
+_OBJECT_STORE_BYTES = 100 << 20
+_READY_SECONDS = 60.0
+_STOP_SECONDS = 15.0
+_POLL = 0.05
+_LONGEST_PARENT = 40
+"""Characters: a Unix socket's path has at most 107 (103 on macOS), of which Ray uses about 60."""
+
+
+class RayHead:
+    """`ray start --head`, in a session of its own, so that this terminal's Ctrl-C does not reach it.
+
+    Its files are in a temporary directory, which is removed when it stops.
+    """
+
+    def __init__(self, *, cpus: int | None = None) -> None:
+        """`cpus`: what Ray believes to have; it keeps as many workers ready. None: what there is."""
+        self._cpus = cpus
+        self._process: subprocess.Popen[bytes] | None = None
+        self._directory: Path | None = None
+
+    async def start(self) -> str:
+        """Start it, and return its address when it is ready. Raises `ClusterUnavailableError`."""
+        self._directory = _short_directory()
+        await asyncio.to_thread(_ensure_token)
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603  # arguments of our own, and no shell
+                self._command(self._directory), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                return await self._address(self._directory)
+        except TimeoutError:
+            message = f"Ray was not ready after {_READY_SECONDS:.0f} s: {self.last_words()}"
+            raise ClusterUnavailableError(message) from None
+
+    async def wait(self) -> int:
+        """Return its exit code when it has ended."""
+        assert self._process is not None
+        while (code := self._process.poll()) is None:
+            await asyncio.sleep(_POLL * 4)
+        return code
+
+    def stop(self, *, hurry: bool = False) -> None:
+        """End it with all that it started, and remove its files; with `hurry`, without a goodbye. Idempotent."""
+        process, self._process = self._process, None
+        if process is not None:
+            if not hurry:
+                process.terminate()
+                try:
+                    process.wait(_STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    hurry = True
+            kill_session(process.pid)
+            process.wait()
+        directory, self._directory = self._directory, None
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def last_words(self) -> str:
+        """The end of what it printed."""
+        return " ".join(last_lines(self._log, 4))[-800:] or "it said nothing"
+
+    @property
+    def _log(self) -> Path:
+        assert self._directory is not None
+        return self._directory / "ray-start.log"
+
+    async def _address(self, directory: Path) -> str:
+        """What Ray writes there as its last act of starting."""
+        written = directory / "ray_current_cluster"
+        assert self._process is not None
+        while not (written.exists() and (address := written.read_text().strip())):
+            if self._process.poll() is not None:
+                message = f"Ray did not start: {self.last_words()}"
+                raise ClusterUnavailableError(message)
+            await asyncio.sleep(_POLL)
+        return address
+
+    def _command(self, directory: Path) -> list[str]:
+        options = {
+            "port": 0,
+            "ray-client-server-port": _free_port(),
+            "dashboard-agent-listen-port": 0,
+            "min-worker-port": 0,
+            "max-worker-port": 0,
+            "include-dashboard": "false",
+            "include-log-monitor": "false",
+            "log-color": "false",
+            "object-store-memory": _OBJECT_STORE_BYTES,
+            "resources": json.dumps({"conversation": CONVERSATIONS}),
+            "temp-dir": directory,
+        }
+        if self._cpus is not None:
+            options["num-cpus"] = self._cpus
+        return with_environment(
+            [*_ray(), "start", "--head", "--block", "--disable-usage-stats"]
+            + [f"--{name}={value}" for name, value in options.items()],
+            changes=ENVIRONMENT,
+        )
+
+
+def _ray() -> list[str]:
+    """Ray's command line, as this interpreter has it."""
+    return [sys.executable, "-m", "ray.scripts.scripts"]
+
+
+def _ensure_token() -> None:
+    """Make this user's Ray token, unless there is one; what is printed is the token, and shown to nobody."""
+    if (Path.home() / ".ray" / "auth_token").exists():
+        return
+    made = subprocess.run(  # noqa: S603  # arguments of our own, and no shell
+        [*_ray(), "get-auth-token", "--generate"], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        message = f"Ray could not make its token: {' '.join(made.stderr.split())[-400:]}"
+        raise ClusterUnavailableError(message)
+
+
+def _short_directory() -> Path:
+    parent = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="ca-ray-", dir=parent if len(parent) <= _LONGEST_PARENT else "/tmp"))  # noqa: S108  # mkdtemp makes it private
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,149 @@
+"""A conversation, printed for people or as JSON."""
+
+import json
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from conversation_actors.activation import ActivationInfo
+from conversation_actors.client import ConversationClient, Snapshot
+from conversation_actors.items import Item
+
+SHOWN_ITEMS = 40
+"""Items printed for people; JSON has all."""
+_ROLE_STYLES = {"user": "cyan", "assistant": "green", "system": "yellow", "developer": "yellow"}
+
+
+async def run(conversation_id: str, *, as_json: bool) -> None:
+    """Print it. Raises `ConversationNotFoundError`, and whatever keeps its owner from answering."""
+    # Ray complains in our name that it leaves our SIGTERM alone, which is what was asked of it.
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    async with ConversationClient() as client:
+        handle = await client.open(conversation_id, create=False)
+        snapshot, info = await handle.snapshot(fresh=True), await handle.info()
+    if as_json:
+        print(json.dumps(document(snapshot, info), ensure_ascii=False))  # noqa: T201  # the interface
+    else:
+        tell(Console(highlight=False), snapshot, info)
+
+
+def document(snapshot: Snapshot, info: ActivationInfo) -> dict[str, Any]:
+    """The conversation as JSON's types; field names are those of the API."""
+    return {
+        "conversation_id": snapshot.conversation_id,
+        "seq": snapshot.seq,
+        "epoch": snapshot.epoch,
+        "items": [item.to_dict() for item in snapshot.items],
+        "participants": {name: asdict(participant) for name, participant in snapshot.participants.items()},
+        "attributes": dict(snapshot.attributes),
+        "leases": {name: asdict(lease) for name, lease in snapshot.leases.items()},
+        "summary": asdict(snapshot.summary) if snapshot.summary else None,
+        "closing": asdict(snapshot.closing) if snapshot.closing else None,
+        "activation": asdict(info),
+    }
+
+
+def tell(console: Console, snapshot: Snapshot, info: ActivationInfo) -> None:
+    """Print it for people."""
+    console.print(Text(snapshot.conversation_id, style="bold"))
+    console.print(_facts(snapshot, info))
+    if snapshot.participants:
+        console.print(_participants(snapshot))
+    if snapshot.attributes:
+        console.print(_pairs("Attributes", ((name, _json(value)) for name, value in snapshot.attributes.items())))
+    if snapshot.leases:
+        console.print(_leases(snapshot))
+    shown = snapshot.items[-SHOWN_ITEMS:]
+    title = f"History: {len(snapshot.items)} items"
+    if len(shown) < len(snapshot.items):
+        title += f", the last {len(shown)} of them (--json prints all)"
+    console.print(_grid(title, [_line(item) for item in shown], widths=(10, None)))
+
+
+def _facts(snapshot: Snapshot, info: ActivationInfo) -> Table:
+    recovered = f"{info.replayed} journal entries on a snapshot at seq {info.recovered_from}"
+    rows = [
+        ("position", f"seq {snapshot.seq}, epoch {snapshot.epoch}"),
+        ("owner", f"process {info.pid} on node {info.node_id[:12]}, since {_when(info.activated_at)}"),
+        ("recovered", f"from {recovered}, in {info.recovery_seconds * 1000:.0f} ms"),
+        ("holds", f"{info.history_items} items, {info.history_bytes} bytes"),
+    ]
+    if snapshot.closing:
+        rows.append(("closed", f"{_when(snapshot.closing.at)} {snapshot.closing.reason}"))
+    if snapshot.summary:
+        rows.append(("summary", f"through seq {snapshot.summary.through_seq}: {snapshot.summary.text}"))
+    return _pairs(None, rows)
+
+
+def _participants(snapshot: Snapshot) -> Table:
+    rows = []
+    for one in snapshot.participants.values():
+        state = "connected" if one.connected else f"gone since {_when(one.last_seen)}"
+        more = [f"{one.reconnect_count} reconnects" if one.reconnect_count else "", one.language or ""]
+        more += [_json(values) for values in (one.metadata, one.context) if values]
+        rows.append((Text(one.identity), Text(", ".join(filter(None, [one.name, state, *more])))))
+    return _grid("Participants", rows)
+
+
+def _leases(snapshot: Snapshot) -> Table:
+    now = time.time()
+    rows = []
+    for name, lease in snapshot.leases.items():
+        left = lease.expires_at - now
+        until = f"for {left:.0f} s more" if left > 0 else "expired"
+        rows.append((name, f"{lease.holder}, {until}"))
+    return _pairs("Leases", rows)
+
+
+def _line(item: Item) -> tuple[Text, Text]:
+    fields = item.to_dict()
+    match item.type:
+        case "message":
+            role = str(fields["role"])
+            text = _spoken(fields["content"]) + (" (interrupted)" if fields.get("interrupted") else "")
+            return Text(role, style=_ROLE_STYLES.get(role, "")), Text(text)
+        case "function_call":
+            return Text("tool call", style="magenta"), Text(f"{fields['name']} {fields['arguments']}")
+        case "function_call_output":
+            style = "red" if fields.get("is_error") else "magenta"
+            return Text("  output", style=style), Text(str(fields["output"]))
+        case "agent_handoff":
+            return Text("agent", style="dim"), Text(f"now {fields['new_agent_id']}", style="dim")
+    rest = {name: value for name, value in fields.items() if name not in {"type", "id", "created_at"}}
+    return Text(item.type, style="dim"), Text(_json(rest))
+
+
+def _spoken(content: str | list[Any]) -> str:
+    parts = [content] if isinstance(content, str) else content
+    return " ".join(part if isinstance(part, str) else f"[{part.get('type', 'object')}]" for part in parts)
+
+
+def _pairs(title: str | None, rows: Iterable[tuple[str, str]]) -> Table:
+    return _grid(title, [(Text(name), Text(value)) for name, value in rows])
+
+
+def _grid(
+    title: str | None, rows: Iterable[tuple[Text, Text]], *, widths: tuple[int | None, int | None] = (None, None)
+) -> Table:
+    heading = None if title is None else Text(f"\n{title}", style="bold not italic")
+    table = Table(title=heading, title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True, min_width=widths[0])
+    table.add_column(overflow="fold", min_width=widths[1])
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=dict)
