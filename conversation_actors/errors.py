@@ -17,6 +17,7 @@ ConversationError
 ├── OperatorError               a person has to look
 │   ├── CorruptStateError       bytes in the store that cannot be read; ``.key`` and ``.position``
 │   ├── IncompatibleVersionError
+│   ├── OwnerFailedError        the owner's own code failed: a defect, please report it
 │   └── StoreMisconfiguredError the server cannot do, or does not allow, what the settings ask for
 └── ActivationLostError         never leaves a handle: it finds the next activation and repeats
     ├── FencedError             a newer activation owns the conversation
@@ -136,6 +137,10 @@ class CorruptStateError(OperatorError):
 
 class IncompatibleVersionError(OperatorError):
     """Written, or running, under a version this one does not understand."""
+
+
+class OwnerFailedError(OperatorError):
+    """The owner's own code failed: a defect in it. The call may or may not have happened."""
 
 
 class StoreMisconfiguredError(OperatorError):

@@ -63,8 +63,9 @@ class ConversationClient:
         check_id(conversation_id, "conversation_id")
         known = self._handles.get(conversation_id)
         owner = self._owner(conversation_id)
-        await owner.open(create=create)
+        info = await owner.open(create=create)
         if known is not None:
+            await known.catch_up(info.seq)
             return known
         view = await owner.call(
             lambda actor: actor.read.remote(fresh=False), self._settings.timeouts.open.total_seconds()

@@ -254,6 +254,19 @@ class ConversationHandle:
                 position = entry.seq
                 yield entry
 
+    async def catch_up(self, seq: int) -> None:
+        """Return when the local copy is at `seq`, of the life of the conversation that goes on now.
+
+        Raises `ClusterUnavailableError` when it does not get there within `timeouts.command`.
+        """
+        self._behind.set()
+        try:
+            async with asyncio.timeout(self._command_seconds):
+                await self._copy.reach(seq)
+        except TimeoutError:
+            message = f"the local copy stands at {self.seq}, and did not reach {seq} in {self._command_seconds} s"
+            raise ClusterUnavailableError(message) from None
+
     async def passivate(self) -> None:
         """Have the owner save a snapshot and exit; the next call brings the conversation back."""
         answer = await self._owner.call_if_running(lambda actor: actor.passivate.remote(), self._command_seconds)
@@ -310,20 +323,31 @@ class ConversationHandle:
 
     async def _follow(self) -> None:
         """Keep the local copy current, across everything that happens to the owner."""
+        complaint = ""
         while True:
-            poll = asyncio.create_task(self._follow_once())
-            hint = asyncio.create_task(self._behind.wait())
             try:
-                await asyncio.wait({poll, hint}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                hint.cancel()
-                if not poll.done():
-                    poll.cancel()
-                await asyncio.wait({poll, hint})
-            self._behind.clear()
-            if not poll.cancelled() and (error := poll.exception()):
-                log.warning("the local copy is not being updated", extra={"reason": str(error)})
+                await self._poll_until_behind()
+                complaint = ""
+            except ConversationError as error:
+                if str(error) != complaint:
+                    complaint = str(error)
+                    log.warning("the local copy is not being updated", extra={"reason": complaint})
                 await asyncio.sleep(_DORMANT_SECONDS[1])
+
+    async def _poll_until_behind(self) -> None:
+        """Poll once; drop the poll when entries that it would not bring again have gone astray."""
+        poll = asyncio.create_task(self._follow_once())
+        behind = asyncio.create_task(self._behind.wait())
+        try:
+            await asyncio.wait({poll, behind}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._behind.clear()
+            answered = poll.done()
+            poll.cancel()
+            behind.cancel()
+            await asyncio.gather(poll, behind, return_exceptions=True)
+        if answered:
+            poll.result()
 
     async def _follow_once(self) -> None:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from conversation_actors.activation import PROTOCOL, ActivationInfo
-from conversation_actors.errors import ActivationLostError, ClusterUnavailableError, ConversationError
+from conversation_actors.errors import ActivationLostError, ClusterUnavailableError, ConversationError, OwnerFailedError
 from conversation_actors.runtime.cluster import ActorDirectory
 from conversation_actors.settings import Settings
 
@@ -89,9 +89,10 @@ class RemoteOwner:
         """The answer, or `_NoAnswer` when another try may find one."""
         try:
             answer = await asyncio.wait_for(send(actor), timeout)
-        except RayTaskError:
-            # The actor answers its failures as values; this is a defect in it, and no repeat mends it.
-            raise
+        except RayTaskError as error:
+            # The actor answers what it expects to fail as values; no repeat mends this.
+            message = f"the conversation's owner failed: {error.cause!r}"
+            raise OwnerFailedError(message) from error
         except ActorUnavailableError as error:
             return _NoAnswer(error)  # Ray is restarting it; the handle in hand stays good
         except (RayError, TimeoutError) as error:

@@ -137,7 +137,8 @@ class Store(Protocol):
     async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
         """Forget everything but a tombstone that keeps `epoch` and `seq` growing; False if not there.
 
-        Every activation alive is fenced by it. The tombstone lives for `ttl`.
+        Every activation alive is fenced by it. The tombstone takes one position for itself, so that no
+        position of the old life is one of a new life. It lives for `ttl`.
         """
 
     async def aclose(self) -> None:

@@ -158,8 +158,8 @@ class MemoryStore:
         self._refresh(stored, ttl)
         if stored.deleted:
             return False
-        tombstone = _Stored(stored.epoch + 1, "", stored.seq, born=stored.born, deleted=True)
-        tombstone.base = tombstone.first = stored.seq
+        seq = stored.seq + 1
+        tombstone = _Stored(stored.epoch + 1, "", seq, born=stored.born, base=seq, first=seq, deleted=True)
         self._conversations[conversation_id] = tombstone
         self._refresh(tombstone, ttl)
         return True

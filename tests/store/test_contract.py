@@ -296,9 +296,9 @@ async def test_life_after_deletion(store: Store) -> None:
     await store.save_snapshot(claim, seq=1, snapshot=b"s", ttl=TTL, participants=[])
     await store.delete("c", ttl=TTL)
     reborn = await opened(store, owner="o2")
-    assert reborn == Recovered(Claim("c", 3, "o2"), 2, 2, None, (), created=True)
-    assert await store.append(reborn.claim, expected_seq=2, entries=[b"3"], ttl=TTL) is Outcome.OK
-    assert (await opened(store, owner="o3")).journal == (b"3",)
+    assert reborn == Recovered(Claim("c", 3, "o2"), 3, 3, None, (), created=True)
+    assert await store.append(reborn.claim, expected_seq=3, entries=[b"4"], ttl=TTL) is Outcome.OK
+    assert (await opened(store, owner="o3")).journal == (b"4",)
 
 
 async def test_first_snapshot_after_deletion(store: Store) -> None:
@@ -306,7 +306,7 @@ async def test_first_snapshot_after_deletion(store: Store) -> None:
     await opened(store)
     await store.delete("c", ttl=TTL)
     reborn = await opened(store, owner="o2")
-    assert await store.save_snapshot(reborn.claim, seq=0, snapshot=b"s", ttl=TTL, participants=[]) is Outcome.OK
+    assert await store.save_snapshot(reborn.claim, seq=1, snapshot=b"s", ttl=TTL, participants=[]) is Outcome.OK
     assert (await opened(store)).snapshot == b"s"
 
 

@@ -1,4 +1,5 @@
--- Leave a tombstone that keeps epoch and seq growing, and fences every activation alive.
+-- Leave a tombstone that keeps epoch and seq growing, and fences every activation alive. It takes one
+-- position for itself: whoever watched the old life to its end cannot slip into a new one.
 -- ARGV: ttl in ms, schema
 -- {OK}   {DUPLICATE} (deleted already)   {NOTFOUND}   {SCHEMA, stored schema}   {CORRUPT, key, what}
 
@@ -14,6 +15,7 @@ end
 
 redis.call('DEL', SNAPSHOT, JOURNAL)
 redis.call('HDEL', META, 'snapshot', 'participants', 'created_at', 'active_at')
-redis.call('HSET', META, 'epoch', meta.epoch + 1, 'owner', '', 'base', meta.seq, 'first', meta.seq, 'deleted', 1)
+local seq = meta.seq + 1
+redis.call('HSET', META, 'epoch', meta.epoch + 1, 'owner', '', 'seq', seq, 'base', seq, 'first', seq, 'deleted', 1)
 refresh(ttl_ms)
 return {'OK'}
