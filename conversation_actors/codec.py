@@ -10,7 +10,6 @@ Changing what is written: add a number, keep the reader of the old one, add a go
 """
 
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -31,6 +30,7 @@ from conversation_actors.state import (
     LeaseAcquired,
     LeaseReleased,
     Limits,
+    NothingChanged,
     Participant,
     ParticipantForgotten,
     ParticipantJoined,
@@ -111,7 +111,8 @@ def decode_snapshot(data: bytes, limits: Limits | None = None) -> ConversationSt
         state.leases = {lease.name: lease for lease in (_lease(fields) for fields in _list(header, "leases"))}
         state.summary = None if header["summary"] is None else _summary(*_list(header, "summary"))
         state.closing = None if header["closing"] is None else _closing(*_list(header, "closing"))
-        state.requests = OrderedDict(_remembered(fields) for fields in _list(header, "requests"))
+        for row in _list(header, "requests"):
+            state.remember(*_remembered(row))
         state.unknown = {name: value for name, value in header.items() if name not in _SNAPSHOT_FIELDS}
         return state
 
@@ -290,6 +291,8 @@ def _event_fields(event: Event) -> dict[str, Any]:
             return {"text": text, "through_seq": through_seq}
         case ParticipantJoined(participant, device_id) | ParticipantLeft(participant, device_id):
             return {"participant": _participant_fields(participant), "device_id": device_id}
+        case NothingChanged(participant):
+            return {"participant": None if participant is None else _participant_fields(participant)}
         case ParticipantUpdated(participant):
             return {"participant": _participant_fields(participant)}
         case ParticipantForgotten(identity):
@@ -321,6 +324,7 @@ _EVENTS: Mapping[str, Callable[[Fields, Items], Event]] = {
     "lease_released": lambda f, _: LeaseReleased(_text(f, "name"), _text(f, "holder"), _int(f, "token")),
     "conversation_closed": lambda f, _: ConversationClosed(_text(f, "reason")),
     "conversation_reopened": lambda _f, _i: ConversationReopened(),
+    "nothing_changed": lambda f, _: NothingChanged(_participant(f["participant"]) if f["participant"] else None),
 }
 _EVENT_NAMES: Mapping[type[Event], str] = {
     ItemsAppended: "items_appended",
@@ -336,4 +340,5 @@ _EVENT_NAMES: Mapping[type[Event], str] = {
     LeaseReleased: "lease_released",
     ConversationClosed: "conversation_closed",
     ConversationReopened: "conversation_reopened",
+    NothingChanged: "nothing_changed",
 }

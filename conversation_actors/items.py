@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
 
-from conversation_actors.errors import CorruptStateError, InvalidInputError
+from conversation_actors.errors import InvalidInputError
 from conversation_actors.values import check_id, decode, encode
 
 Role = Literal["system", "developer", "user", "assistant"]
@@ -47,12 +47,12 @@ class StoredItem:
         return self.role in PINNED_ROLES
 
     def to_item(self) -> "Item":
-        """Decode it. Raises `CorruptStateError` where the bytes are not those of such an item."""
+        """Decode it. One that does not read as its kind, as a newer version may write it, is an `OtherItem`."""
+        fields = decode(self.data)
         try:
-            return item_from_dict(decode(self.data))
-        except InvalidInputError as error:
-            message = f"item {self.id}: {error}"
-            raise CorruptStateError(message, key=self.id, position=0) from error
+            return item_from_dict(fields)
+        except InvalidInputError:
+            return OtherItem.model_construct(**fields)
 
     @classmethod
     def parse(cls, data: bytes) -> Self:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -23,7 +23,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.state import Limits
@@ -48,6 +48,22 @@ Duration = Annotated[timedelta, BeforeValidator(_seconds), AfterValidator(_posit
 
 class _Group(BaseSettings):
     """A frozen group of settings whose mistakes are `InvalidInputError`."""
+
+    if not TYPE_CHECKING:  # type checkers know the fields, and would see only **values
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except SettingsError as error:
+                # Its text names the field and the source, and holds no value.
+                prefix = self.model_config.get("env_prefix", "")
+                field = re.search(r'"(\w+)"', str(error))
+                name = field.group(1) if field else type(self).__name__
+                message = f"{name} (environment: {prefix}{name.upper()}): not JSON; set its fields one by one"
+                raise InvalidInputError(message, field=name) from None
+            except UnicodeDecodeError as error:
+                message = f".env: byte {error.start} is not UTF-8"
+                raise InvalidInputError(message, field=".env") from None
 
     @model_validator(mode="wrap")
     @classmethod
@@ -142,11 +158,11 @@ class Settings(_Group):
     model_config = _config("CONVERSATION_")
 
     redis_url: SecretStr | None = Field(
-        default=None, validation_alias=AliasChoices("redis_url", "CONVERSATION_REDIS_URL", "REDIS_URL")
+        default=None, validation_alias=AliasChoices("CONVERSATION_REDIS_URL", "REDIS_URL")
     )
     """``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://h1:26379,h2/service/0``, ``redis+cluster://h1,h2``."""
     ray_address: str | None = Field(
-        default=None, validation_alias=AliasChoices("ray_address", "CONVERSATION_RAY_ADDRESS", "RAY_ADDRESS")
+        default=None, validation_alias=AliasChoices("CONVERSATION_RAY_ADDRESS", "RAY_ADDRESS")
     )
     """The Ray cluster; without it the local one. An existing Ray connection of the process comes first."""
     durability: str = Field(default="redis", pattern=r"^(redis|fsync|replicas=[1-9][0-9]?)$")

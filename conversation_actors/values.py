@@ -45,14 +45,14 @@ def check_text(value: object, field: str, *, limit: int) -> str:
     return value
 
 
-def encode(value: object, field: str, *, limit: int | None = None, depth: int = MAX_DEPTH) -> bytes:
+def encode(value: object, field: str, *, limit: int | None = None) -> bytes:
     """Encode `value` as compact UTF-8 JSON without line breaks.
 
     Raises `InvalidInputError` with the path to the first value that cannot be stored, or
     `ItemTooLargeError` when the result is longer than `limit` bytes.
     """
     try:
-        _check(value, depth)
+        _check(value, MAX_DEPTH)
     except _UnstorableError as error:
         path = field + "".join(reversed(error.path))
         message = f"{path}: {error.args[0]}"

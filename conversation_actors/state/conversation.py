@@ -15,6 +15,7 @@ from conversation_actors.state.events import (
     ItemsEvicted,
     LeaseAcquired,
     LeaseReleased,
+    NothingChanged,
     ParticipantForgotten,
     ParticipantJoined,
     ParticipantLeft,
@@ -23,6 +24,7 @@ from conversation_actors.state.events import (
 )
 from conversation_actors.state.facts import Closing, Lease, Limits, Participant, Summary
 from conversation_actors.state.window import Window
+from conversation_actors.values import encode_checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,12 @@ class Remembered:
 def remembered(entry: Entry) -> Remembered:
     """What is kept of the first entry that a request caused."""
     match entry.event:
-        case ParticipantJoined(participant) | ParticipantLeft(participant) | ParticipantUpdated(participant):
+        case (
+            ParticipantJoined(participant)
+            | ParticipantLeft(participant)
+            | ParticipantUpdated(participant)
+            | NothingChanged(participant)
+        ):
             result: Participant | Lease | None = participant
         case LeaseAcquired(lease):
             result = lease
@@ -64,6 +71,7 @@ class ConversationState:
         self.summary: Summary | None = None
         self.closing: Closing | None = None
         self.requests: OrderedDict[str, Remembered] = OrderedDict()
+        self._results_size = 0
         self.unknown: dict[str, Any] = {}
         """Fields that a newer version stored, kept for it."""
 
@@ -76,7 +84,7 @@ class ConversationState:
         self.seq = entry.seq
         self.changed_at = entry.at
         if entry.request_id is not None:
-            self.requests[entry.request_id] = remembered(entry)
+            self.remember(entry.request_id, remembered(entry))
             self._forget_requests(entry.at)
 
     def copy(self) -> Self:
@@ -89,7 +97,7 @@ class ConversationState:
         twin.attributes_seq = self.attributes_seq
         twin.leases = dict(self.leases)
         twin.summary, twin.closing = self.summary, self.closing
-        twin.requests = self.requests.copy()
+        twin.requests, twin._results_size = self.requests.copy(), self._results_size
         twin.unknown = dict(self.unknown)
         return twin
 
@@ -123,11 +131,28 @@ class ConversationState:
                 self.closing = Closing(reason, entry.at)
             case ConversationReopened():
                 self.closing = None
+            case NothingChanged():
+                pass
+
+    def remember(self, request_id: str, kept: Remembered) -> None:
+        """Add to the request memory."""
+        self.requests[request_id] = kept
+        self._results_size += _size_of(kept.result)
 
     def _forget_requests(self, now: float) -> None:
-        """Keep the request memory within its bounds of number and age."""
-        while len(self.requests) > self.limits.requests:
-            self.requests.popitem(last=False)
+        """Keep the request memory within its bounds of number, age and bytes."""
         oldest_kept = now - self.limits.request_age
-        while self.requests and next(iter(self.requests.values())).at < oldest_kept:
-            self.requests.popitem(last=False)
+        while self.requests and (
+            len(self.requests) > self.limits.requests
+            or self._results_size > self.limits.bytes
+            or next(iter(self.requests.values())).at < oldest_kept
+        ):
+            _, forgotten = self.requests.popitem(last=False)
+            self._results_size -= _size_of(forgotten.result)
+
+
+def _size_of(result: Participant | Lease | None) -> int:
+    """Bytes of what is large in a remembered result: the metadata and context that participants bring."""
+    if not isinstance(result, Participant):
+        return 0
+    return len(encode_checked([dict(result.metadata), dict(result.context)]))

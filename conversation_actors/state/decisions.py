@@ -47,7 +47,7 @@ from conversation_actors.state.events import (
     ParticipantUpdated,
     SummaryChanged,
 )
-from conversation_actors.state.facts import MAX_DEVICES, Lease, Participant
+from conversation_actors.state.facts import LONGEST_LEASE, MAX_DEVICES, MOST_ITEMS, Lease, Participant
 from conversation_actors.values import encode
 
 Events = tuple[Event, ...]
@@ -107,6 +107,12 @@ def _append(state: ConversationState, command: AppendItems) -> Events:
 
 def _check_items(state: ConversationState, items: Sequence[StoredItem]) -> None:
     """Refuse what is too large, and an id that would turn into another kind of item."""
+    if len(items) > MOST_ITEMS:
+        _refuse("items", f"{len(items)} of them; the limit is {MOST_ITEMS}")
+    size = sum(item.size for item in items)
+    if size > state.limits.bytes:
+        message = f"items: {size} bytes together; the limit is {state.limits.bytes}"
+        raise ItemTooLargeError(message, field="items", size=size, limit=state.limits.bytes)
     seen: dict[str, StoredItem] = {}
     limit = state.limits.item_bytes
     for item in items:
@@ -228,6 +234,8 @@ def _set_attributes(state: ConversationState, command: SetAttributes) -> Events:
 
 
 def _acquire(state: ConversationState, command: AcquireLease, now: float) -> Events:
+    if not 0 < command.duration <= LONGEST_LEASE:
+        _refuse("duration", f"{command.duration} s is not between 0 and {LONGEST_LEASE} s")
     held = state.leases.get(command.name)
     current = held if held and held.expires_at > now else None
     if current and current.holder != command.holder:

@@ -101,6 +101,13 @@ class ConversationReopened:
     """The conversation takes writes again."""
 
 
+@dataclass(frozen=True, slots=True)
+class NothingChanged:
+    """A request asked for what was the case already; kept so that a repeat, later, changes nothing either."""
+
+    participant: Participant | None = None
+
+
 Event = (
     ItemsAppended
     | ItemsEvicted
@@ -115,6 +122,7 @@ Event = (
     | LeaseReleased
     | ConversationClosed
     | ConversationReopened
+    | NothingChanged
 )
 
 

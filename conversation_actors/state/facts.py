@@ -30,6 +30,10 @@ class Limits:
         return self.bytes // 2
 
 
+MOST_ITEMS = 1000
+"""Items of one append: one write of the store."""
+LONGEST_LEASE = 86_400.0
+"""Seconds."""
 MAX_DEVICES = 16
 """Devices that one participant can be connected with at a time."""
 

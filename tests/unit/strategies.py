@@ -27,7 +27,6 @@ from conversation_actors.state import (
     LeaveParticipant,
     Limits,
     ReleaseLease,
-    ReopenConversation,
     SetAttributes,
     SetSummary,
     UpdateParticipant,
@@ -104,13 +103,14 @@ devices = st.sampled_from(["phone", "web", "desk"])
 lease_names = st.sampled_from(["agent", "summary", "archive"])
 holders = st.sampled_from(["worker-1", "worker-2", "worker-3"])
 
-commands: st.SearchStrategy[Command] = st.one_of(
-    st.builds(AppendItems, st.lists(items, max_size=4).map(tuple)),
-    st.builds(AppendItems, st.lists(items, min_size=1, max_size=9).map(tuple)),
-    st.builds(AppendItems, items.map(lambda item: (item,))),
-    st.builds(AppendItems, items.map(lambda item: (item,))),
-    st.builds(ClearHistory),
-    st.builds(SetSummary, texts, st.integers(-1, 60)),
+appends: st.SearchStrategy[Command] = st.builds(AppendItems, st.lists(items, min_size=1, max_size=6).map(tuple))
+late_appends: st.SearchStrategy[Command] = st.builds(
+    lambda kind, number, text: AppendItems((_item(kind, number, text, 1),)),
+    st.sampled_from("cco"),
+    st.integers(0, 9),
+    texts,
+)
+participant_commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(
         JoinParticipant,
         identity=identities,
@@ -127,14 +127,17 @@ commands: st.SearchStrategy[Command] = st.one_of(
         metadata=st.none() | small_objects,
         context=st.none() | small_objects,
     ),
-    st.builds(SetAttributes, small_objects, st.none() | st.integers(0, 60)),
+)
+lease_commands: st.SearchStrategy[Command] = st.one_of(
+    st.builds(AcquireLease, lease_names, holders, st.sampled_from([0.5, 20.0, 1000.0])),
     st.builds(AcquireLease, lease_names, holders, st.sampled_from([0.5, 20.0, 1000.0])),
     st.builds(ReleaseLease, lease_names, holders, st.integers(1, 60)),
-    st.builds(ReopenConversation),
-    st.builds(ReopenConversation),
-    st.builds(CloseConversation, texts),
 )
-"""Any command, the refused ones too. Appends are frequent; a closed conversation is soon reopened."""
+other_commands: st.SearchStrategy[Command] = st.one_of(
+    st.builds(SetSummary, texts, st.integers(-1, 60)),
+    st.builds(SetAttributes, small_objects, st.none() | st.integers(0, 60)),
+)
+ending_commands: st.SearchStrategy[Command] = st.one_of(st.builds(ClearHistory), st.builds(CloseConversation, texts))
 
 limits = st.builds(
     Limits,

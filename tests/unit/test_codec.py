@@ -6,7 +6,6 @@ gets a new file (`python -m tests.unit.test_codec` writes those that are missing
 
 import json
 import random
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from conversation_actors.state import (
     Lease,
     LeaseAcquired,
     LeaseReleased,
+    NothingChanged,
     Limits,
     Participant,
     ParticipantForgotten,
@@ -88,11 +88,9 @@ def full_state() -> ConversationState:
     state.leases = {"agent": LEASE}
     state.summary = Summary("Asked for the order.", 12)
     state.closing = Closing("caller hung up", 1003.75)
-    state.requests = OrderedDict(
-        r1=Remembered(38, 2, 1001.0, "ItemsAppended"),
-        r2=Remembered(40, 2, 1002.0, "ParticipantJoined", ALICE),
-        r3=Remembered(41, 3, 1003.75, "LeaseAcquired", LEASE),
-    )
+    state.remember("r1", Remembered(38, 2, 1001.0, "ItemsAppended"))
+    state.remember("r2", Remembered(40, 2, 1002.0, "ParticipantJoined", ALICE))
+    state.remember("r3", Remembered(41, 3, 1003.75, "LeaseAcquired", LEASE))
     state.unknown = {"later_field": {"kept": ["as", "it", "is"]}}
     return state
 
@@ -117,6 +115,8 @@ ENTRIES = {
     "lease_released": entry(LeaseReleased("agent", "worker-1", 17)),
     "conversation_closed": entry(ConversationClosed("caller hung up")),
     "conversation_reopened": entry(ConversationReopened()),
+    "nothing_changed": entry(NothingChanged(), "request-5"),
+    "nothing_changed_of_a_participant": entry(NothingChanged(BOB), "request-6"),
 }
 SNAPSHOTS: dict[str, Callable[[], ConversationState]] = {"empty": ConversationState, "full": full_state}
 ENTRY_FILES = {f"entry_{name}.bin": expected for name, expected in ENTRIES.items()}

@@ -414,6 +414,7 @@ def test_compare_and_set() -> None:
     seen = state.seq
     do(state, AppendItems((message("m"),)))
     do(state, SetAttributes({"turn": "bob"}, expected_seq=seen))
+    refuse(ConflictError, state, SetAttributes({"turn": "carol"}, expected_seq=2))
     error = refuse(ConflictError, state, SetAttributes({"turn": "carol"}, expected_seq=seen))
     assert str(error) == "attributes changed at 3, after the expected seq 1"
     assert state.attributes == {"turn": "bob"}

@@ -80,7 +80,6 @@ def test_keyword_beats_environment_beats_file(monkeypatch: pytest.MonkeyPatch, e
     assert (settings.ttl, settings.require_redis_url()) == (timedelta(seconds=3000), "redis://keyword")
 
 
-@pytest.mark.xfail(reason="settings.py: the alias `redis_url` is REDIS_URL to pydantic, and the first of the aliases")
 @pytest.mark.parametrize("name", ["REDIS_URL", "RAY_ADDRESS"])
 def test_own_variable_beats_the_usual_one(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """REDIS_URL may belong to another program on the machine."""
@@ -180,7 +179,6 @@ def test_stored_state_outlives_an_idle_owner() -> None:
     assert refusal.value.field == "ttl"
 
 
-@pytest.mark.xfail(reason="settings.py: pydantic-settings raises its own SettingsError before any validator runs")
 @pytest.mark.parametrize("variable", ["CONVERSATION_HISTORY", "CONVERSATION_TIMEOUTS"])
 def test_group_in_one_variable_that_is_not_json_is_a_typed_error(
     monkeypatch: pytest.MonkeyPatch, variable: str
@@ -191,7 +189,6 @@ def test_group_in_one_variable_that_is_not_json_is_a_typed_error(
         Settings()
 
 
-@pytest.mark.xfail(reason="settings.py: pydantic-settings lets the UnicodeDecodeError out")
 def test_file_that_is_not_utf8_is_a_typed_error(environment: Path) -> None:
     """As any bad input."""
     environment.write_bytes(b"CONVERSATION_TTL=\xff\n")

@@ -10,10 +10,10 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from conversation_actors.codec import decode_entry, decode_snapshot, encode_entry, encode_snapshot
-from conversation_actors.errors import LeaseHeldError, RefusedError
+from conversation_actors.errors import ConversationClosedError, LeaseHeldError, RefusedError
 from conversation_actors.items import StoredItem
 from conversation_actors.state import (
     AcquireLease,
@@ -28,27 +28,40 @@ from conversation_actors.state import (
     LeaseAcquired,
     LeaseReleased,
     Limits,
+    ReopenConversation,
     decide,
 )
-from tests.unit.strategies import commands, limits
+from tests.unit.strategies import (
+    appends,
+    ending_commands,
+    late_appends,
+    lease_commands,
+    limits,
+    other_commands,
+    participant_commands,
+)
 
 EPOCH = 3
 NO_ROOM = Limits(items=0, bytes=0)
+
+steps = st.sampled_from([0.0, 0.0, 0.001, 1.0, 30.0, 5000.0, -2.0, -4000.0])
+requests = st.none() | st.integers(0, 30)
 
 
 def everything(state: ConversationState) -> tuple[Any, ...]:
     """All that a state is: its stored form, the order in which its items would leave, and its counters."""
     window = state.window
     leaving = [item.id for item in window.evictions((), NO_ROOM)]
-    return encode_snapshot(state), leaving, window.size, window.pinned_count, window.pinned_size, state.limits
+    counters = window.size, window.pinned_count, window.pinned_size
+    return encode_snapshot(state), leaving, window.orphans, counters, state.limits
 
 
 class Conversation(RuleBasedStateMachine):
     """One conversation under random commands."""
 
-    @initialize(chosen=limits)
-    def open(self, chosen: Limits) -> None:
-        """Start with an empty conversation and small limits."""
+    @initialize(chosen=limits, earlier=st.lists(appends, max_size=4))
+    def open(self, chosen: Limits, earlier: list[Command]) -> None:
+        """Start a conversation with small limits and something in its window."""
         self.state = ConversationState(chosen)
         self.clock = 1000.0
         self.journal: list[bytes] = []
@@ -58,14 +71,43 @@ class Conversation(RuleBasedStateMachine):
         self.leases: dict[str, Lease] = {}
         self.tokens: dict[str, list[int]] = {}
         self.asked_at = 0.0
+        self.turned_away = 0
+        for command in earlier:
+            self.ask(command, 0.0, None)
 
-    @rule(
-        command=commands,
-        step=st.sampled_from([0.0, 0.0, 0.001, 1.0, 30.0, 5000.0, -2.0, -4000.0]),
-        request=st.none() | st.integers(0, 30),
-    )
+    @rule(command=appends, step=steps, request=requests)
+    def append(self, command: Command, step: float, request: int | None) -> None:
+        """Append a few items."""
+        self.ask(command, step, request)
+
+    @rule(command=late_appends, step=steps)
+    def append_late(self, command: Command, step: float) -> None:
+        """Append a call or an output alone: tools take their time."""
+        self.ask(command, step, None)
+
+    @rule(command=participant_commands, step=steps, request=requests)
+    def change_participants(self, command: Command, step: float, request: int | None) -> None:
+        """Join, leave, update."""
+        self.ask(command, step, request)
+
+    @rule(command=lease_commands, step=steps, request=requests)
+    def change_leases(self, command: Command, step: float, request: int | None) -> None:
+        """Acquire, renew, release."""
+        self.ask(command, step, request)
+
+    @rule(command=other_commands, step=steps, request=requests)
+    def change_facts(self, command: Command, step: float, request: int | None) -> None:
+        """Set attributes or the summary."""
+        self.ask(command, step, request)
+
+    @precondition(lambda self: len(self.state.window) > self.state.limits.items // 2)
+    @rule(command=ending_commands, step=steps, request=requests)
+    def end(self, command: Command, step: float, request: int | None) -> None:
+        """Clear or close; not before there is something to end."""
+        self.ask(command, step, request)
+
     def ask(self, command: Command, step: float, request: int | None) -> None:
-        """Decide one command, and store and apply what it leads to."""
+        """Decide one command, and store and apply what it leads to. A second refusal by closing reopens."""
         self.clock += step
         now = max(self.clock, self.state.changed_at)
         request_id = None if request is None else f"request-{request}"
@@ -77,6 +119,8 @@ class Conversation(RuleBasedStateMachine):
             events = decide(self.state, command, now=now)
         except RefusedError as refusal:
             self.check_refused_lease(command, refusal, now)
+            if isinstance(refusal, ConversationClosedError):
+                self.turned_away += 1
         else:
             self.check_granted_lease(command, now)
         assert everything(self.state) == before
@@ -84,6 +128,9 @@ class Conversation(RuleBasedStateMachine):
             self.take(Entry(self.state.seq + 1, EPOCH, now, event, request_id))
             request_id = None
         self.check_between_commands()
+        if self.turned_away > 1:
+            self.turned_away = 0
+            self.ask(ReopenConversation(), 0.0, None)
 
     @rule(data=st.data())
     def recover(self, data: st.DataObject) -> None:
@@ -112,10 +159,11 @@ class Conversation(RuleBasedStateMachine):
                 self.items.update({item.id: item for item in items})
             case ItemsEvicted(items):
                 self.forget(items)
-                assert not any(item.pinned for item in items)
+                assert not any(item.type == "message" and item.role in {"system", "developer"} for item in items)
             case HistoryCleared():
                 self.forget(tuple(self.items.values()))
-            case LeaseAcquired(lease):
+            case LeaseAcquired(lease, renewed):
+                assert renewed or lease.token > max(self.tokens.get(lease.name, [0]))
                 self.leases[lease.name] = lease
                 self.tokens.setdefault(lease.name, []).append(lease.token)
             case LeaseReleased(name):
@@ -207,4 +255,4 @@ class Conversation(RuleBasedStateMachine):
 
 
 TestConversation = Conversation.TestCase
-TestConversation.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestConversation.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)

@@ -231,7 +231,9 @@ def full_conversation(length: int) -> ConversationState:
     """A conversation whose window is full, so that each append pushes something out."""
     state = ConversationState(Limits(items=length, bytes=1 << 30))
     items = tuple(message(f"m{n}") for n in range(length))
-    state.apply(Entry(1, 1, 0.0, decide(state, AppendItems(items), now=0.0)[0]))
+    for first in range(0, length, 1000):
+        events = decide(state, AppendItems(items[first : first + 1000]), now=0.0)
+        state.apply(Entry(state.seq + 1, 1, 0.0, events[0]))
     return state
 
 
