@@ -21,6 +21,7 @@ from conversation_actors.errors import (
     ConflictError,
     ConversationError,
     CorruptStateError,
+    FencedError,
     OutcomeUnknownError,
     OverloadedError,
     PassivatedError,
@@ -40,6 +41,7 @@ from conversation_actors.state import (
     JoinParticipant,
     LeaveParticipant,
     Limits,
+    NothingChanged,
     ReleaseLease,
     ReopenConversation,
     SetAttributes,
@@ -201,7 +203,7 @@ class Activation:
         kept = self._working.requests.get(request.request_id)
         if kept is None:
             return None
-        if kept.kind != _EVENT_OF[type(request.command)]:
+        if kept.kind not in {_EVENT_OF[type(request.command)], NothingChanged.__name__}:
             message = f"request_id {request.request_id!r} was used for another command ({kept.kind})"
             raise ConflictError(message)
         return Done(kept.seq, kept.epoch, kept.result)
@@ -211,15 +213,14 @@ class Activation:
         now = max(self._clock(), working.changed_at)
         events = decide(working, request.command, now=now)
         if not events:
-            identity = getattr(request.command, "identity", "")
-            return Done(working.seq, self._claim.epoch, working.participants.get(identity))
+            events = (NothingChanged(working.participants.get(getattr(request.command, "identity", ""))),)
         entries: list[Entry] = []
         for event in events:
             request_id = None if entries else request.request_id
-            entry = Entry(working.seq + 1, self._claim.epoch, now, event, request_id)
+            entries.append(Entry(working.seq + len(entries) + 1, self._claim.epoch, now, event, request_id))
+        self._alive().submit(entries)  # first: what cannot be encoded must leave no trace in the working state
+        for entry in entries:
             working.apply(entry)
-            entries.append(entry)
-        self._alive().submit(entries)
         kept = working.requests[request.request_id]
         return Done(kept.seq, kept.epoch, kept.result)
 
@@ -229,7 +230,7 @@ class Activation:
 
     def _answer(self, seq: int, reply: Reply) -> Reply:
         """The reply, if it may leave by now."""
-        if seq <= self._alive().gate.durable_seq:
+        if seq <= self._committer.gate.durable_seq:
             return reply
         return OutcomeUnknownError(f"not durable after {self._settings.timeouts.write.total_seconds()} s")
 
@@ -288,10 +289,12 @@ class Activation:
         try:
             await self._in_time(committer.gate.passed(self._working.seq))
             await self._in_time(committer.save_snapshot())
-        except StoreUnavailableError:
-            self._leaving = False
+            self._stop(PassivatedError("passivated"))
+        except FencedError as error:
+            self._stop(error)
             raise
-        self._stop(PassivatedError("passivated"))
+        finally:
+            self._leaving = False  # stopped, or going on as before
 
     async def aclose(self) -> None:
         """Stop without a snapshot. What was decided and is not durable yet may be lost, unanswered."""
@@ -333,10 +336,13 @@ class Activation:
         idle, ttl = self._settings.idle_timeout.total_seconds(), self._settings.ttl.total_seconds()
         while True:
             await asyncio.sleep(min(idle / 4, ttl / 8, 30.0))
+            if self._leaving:
+                continue  # it ends with a stop, or with the need to be looked after
             try:
                 await self._alive().upkeep()
                 if self._is_idle(idle):
                     await self.passivate()
+                    return
             except StoreUnavailableError as error:
                 log.warning("upkeep postponed", extra={"reason": str(error)})
             except ConversationError as error:
@@ -360,21 +366,27 @@ def rebuild(recovered: Recovered, limits: Limits) -> tuple[ConversationState, in
             state = decode_snapshot(recovered.snapshot, limits)
         except CorruptStateError as error:
             raise error.at(keys.snapshot) from error
-    start, replayed = state.seq, 0
+    start = state.seq
     first = recovered.seq - len(recovered.journal) + 1
     for index, data in enumerate(recovered.journal):
-        if first + index <= start:
-            continue
         key = f"{keys.journal}[{index}]"
         try:
-            state.apply(decode_entry(data))
+            entry = decode_entry(data)  # also what the snapshot has already: watchers will read it
+            _check_seq(entry, first + index)
+            if entry.seq > start:
+                state.apply(entry)
         except CorruptStateError as error:
             raise error.at(key) from error
         except ValueError as error:
             message = f"{key}: {error}"
             raise CorruptStateError(message, key=key, position=0) from error
-        replayed += 1
     if state.seq != recovered.seq:
         message = f"{keys.snapshot}: recovered to seq {state.seq}; {recovered.seq} was acknowledged"
         raise CorruptStateError(message, key=keys.snapshot, position=0)
-    return state, replayed
+    return state, state.seq - start
+
+
+def _check_seq(entry: Entry, expected: int) -> None:
+    if entry.seq != expected:
+        message = f"holds entry {entry.seq} where {expected} belongs"
+        raise ValueError(message)

@@ -83,10 +83,9 @@ class Committer:
 
     def submit(self, entries: Sequence[Entry]) -> None:
         """Queue entries that were decided; they follow, in `seq`, what was submitted before."""
-        for entry in entries:
-            data = encode_entry(entry)
-            self._pending.append(_Pending(entry, data))
-            self.pending_bytes += len(data)
+        encoded = [_Pending(entry, encode_entry(entry)) for entry in entries]
+        self._pending.extend(encoded)
+        self.pending_bytes += sum(len(pending.data) for pending in encoded)
         self._wake.set()
 
     async def run(self) -> None:
@@ -150,10 +149,10 @@ class Committer:
             self._pending.popleft()
             self.pending_bytes -= len(pending.data)
             self._journal_bytes += len(pending.data)
+        self._recent.extend(pending.data for pending in batch)  # in step with `durable`: reads show its position
         if identities is not None:
             self._index_due = True
             await self._index_if_due()
-        self._recent.extend(pending.data for pending in batch)
         self.gate.open_to(self.durable.seq)
         # One turn of the loop later: those who are being answered now take the entries along, and then
         # their own parked polls need not be woken for them.
@@ -240,21 +239,21 @@ class Committer:
     async def _until_decided(self, write: Callable[[], Awaitable[Outcome]]) -> Outcome:
         """Repeat `write` until the store answers it; raises what a repeat cannot mend."""
         delay, longest = _BACKOFF
-        while True:
-            try:
-                outcome = await write()
-            except RetryableError as error:
-                if self.failing_since is None:
-                    self.failing_since = time.monotonic()
-                    log.warning("a write is being repeated", extra={"reason": str(error)})
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
-                delay = min(delay * 2, longest)
-            else:
-                self.failing_since = None
-                return outcome
+        try:
+            while True:
+                try:
+                    return await write()
+                except RetryableError as error:
+                    if self.failing_since is None:
+                        self.failing_since = time.monotonic()
+                        log.warning("a write is being repeated", extra={"reason": str(error)})
+                    await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
+                    delay = min(delay * 2, longest)
+        finally:
+            # Given up by its caller too: commands, refused while this is set, are what finds the store well again.
+            self.failing_since = None
 
     def _raise_if_fenced(self, outcome: Outcome) -> None:
         if outcome is Outcome.FENCED:
             message = f"epoch {self._claim.epoch} was fenced by a newer activation"
             raise FencedError(message)
-

@@ -18,13 +18,11 @@ from conversation_actors.state import (
     SetSummary,
     UpdateParticipant,
 )
-from conversation_actors.values import check_id, check_text, encode
+from conversation_actors.state.facts import LONGEST_LEASE, MOST_ITEMS
+from conversation_actors.values import check_id, check_text, decode, encode
 
 UNNAMED_DEVICE = "default"
 """The device of a join that names none."""
-LONGEST_LEASE = timedelta(days=1)
-MOST_ITEMS = 1000
-"""Items of one `append`: one write of the store."""
 
 
 def append_items(items: Sequence[Item], limits: Limits) -> AppendItems:
@@ -94,18 +92,18 @@ def set_attributes(changes: Mapping[str, Any], expected_seq: int | None, limits:
         _refuse("attributes", f"expected a mapping, got {type(changes).__name__}")
     for name in changes:
         check_id(name, "attributes")
-    encode(dict(changes), "attributes", limit=limits.attributes_bytes)
+    stored = decode(encode(dict(changes), "attributes", limit=limits.attributes_bytes))
     if expected_seq is not None:
         check_position(expected_seq, "expected_seq")
-    return SetAttributes(dict(changes), expected_seq)
+    return SetAttributes(stored, expected_seq)
 
 
 def acquire_lease(name: str, holder: str, duration: timedelta) -> AcquireLease:
     """Check a wish for a lease."""
     if not isinstance(duration, timedelta):
         _refuse("duration", f"expected a timedelta, got {type(duration).__name__}")
-    if not timedelta(0) < duration <= LONGEST_LEASE:
-        _refuse("duration", f"{duration} is not between 0 and {LONGEST_LEASE}")
+    if not 0 < duration.total_seconds() <= LONGEST_LEASE:
+        _refuse("duration", f"{duration} is not between 0 and {timedelta(seconds=LONGEST_LEASE)}")
     return AcquireLease(check_id(name, "name"), check_id(holder, "holder"), duration.total_seconds())
 
 
@@ -142,8 +140,10 @@ def _optional_mapping(value: Mapping[str, Any] | None, field: str, limits: Limit
         return None
     if not isinstance(value, Mapping):
         _refuse(field, f"expected a mapping, got {type(value).__name__}")
-    encode(dict(value), field, limit=limits.participant_bytes)
-    return dict(value)
+    # Read back: what is sent later is what was checked, whatever its author does with it, and of plain types,
+    # which every process can unpickle.
+    stored: dict[str, Any] = decode(encode(dict(value), field, limit=limits.participant_bytes))
+    return stored
 
 
 def _refuse(field: str, reason: str) -> NoReturn:

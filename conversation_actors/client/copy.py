@@ -45,7 +45,12 @@ class LocalCopy:
         return MappingProxyType(self.state.attributes)
 
     def replace(self, view: View) -> None:
-        """Take the owner's state as it is, when entries alone no longer lead there."""
+        """Take the owner's state as it is, when entries alone no longer lead there.
+
+        A view that its own activation has gone beyond is passed over: entries came while it was on its way.
+        """
+        if view.epoch == self.epoch and view.seq < self.seq:
+            return
         self.state = decode_snapshot(view.snapshot)
         self.epoch = view.epoch
         self._note_change()

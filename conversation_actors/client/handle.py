@@ -249,7 +249,12 @@ class ConversationHandle:
         position = self.seq if after_seq is None else arguments.check_position(after_seq, "after_seq")
         watcher = secrets.token_hex(8)
         while True:
-            for data in await self._next_entries(watcher, position):
+            try:
+                entries = await self._next_entries(watcher, position)
+            except RetryableError:  # an owner that cannot recover yet, or has too many watchers: a delay, no more
+                await asyncio.sleep(_DORMANT_SECONDS[1])
+                continue
+            for data in entries:
                 entry = decode_entry(data)
                 position = entry.seq
                 yield entry
@@ -269,8 +274,7 @@ class ConversationHandle:
 
     async def passivate(self) -> None:
         """Have the owner save a snapshot and exit; the next call brings the conversation back."""
-        answer = await self._owner.call_if_running(lambda actor: actor.passivate.remote(), self._command_seconds)
-        assert answer is None
+        await self._owner.passivate(self._command_seconds)
 
     async def info(self) -> ActivationInfo:
         """Facts about the owner that runs now; starts one if none does."""

@@ -17,9 +17,11 @@ from itertools import count
 
 from conversation_actors.activation import Done, Executed, Reply, Request
 from conversation_actors.errors import (
+    ClusterUnavailableError,
     ConversationError,
     OutcomeUnknownError,
     OverloadedError,
+    OwnerFailedError,
     RetryableError,
 )
 from conversation_actors.settings import Settings
@@ -36,6 +38,8 @@ MOST_REFUSALS = 100
 """Refusals of recorded items kept for the next flush; the oldest go first."""
 
 _BACKOFF = (0.05, 1.0)
+_GRACE_SECONDS = 0.1
+"""After its time is up, a call waits this long for the batch it is in, which can tell why."""
 
 Send = Callable[[Sequence[Request], float], Awaitable[Executed]]
 
@@ -47,6 +51,7 @@ class _Queued:
     size: int
     deadline: float | None
     answer: asyncio.Future[Done] | None
+    sent: bool = False
     settled: bool = False
 
 
@@ -57,6 +62,8 @@ class Outbox:
         """`send` takes requests and a number of seconds, and returns the owner's `Executed`."""
         self._send, self._settings = send, settings
         self._queue: deque[_Queued] = deque()
+        self._batch: Sequence[_Queued] = ()
+        self._closed: ConversationError | None = None
         self._size = 0
         self._numbers = count(1)
         self._last_number = 0
@@ -83,9 +90,14 @@ class Outbox:
         `timeouts.command` is over and it had been sent, or the reason why it could not be.
         """
         answer: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
-        deadline = time.monotonic() + self._settings.timeouts.command.total_seconds()
-        self._put(command, request_id, deadline, answer)
-        return await answer
+        seconds = self._settings.timeouts.command.total_seconds()
+        queued = self._put(command, request_id, time.monotonic() + seconds, answer)
+        try:
+            # The batch it is in looks after the deadline; this is for what waits behind a batch that doesn't end.
+            async with asyncio.timeout(seconds + _GRACE_SECONDS):
+                return await answer
+        except TimeoutError:
+            raise self._late(queued) from self.trouble
 
     async def flush(self) -> None:
         """Return when everything put so far is settled.
@@ -115,29 +127,36 @@ class Outbox:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                batch = self._next_batch()
-                if batch:
-                    await self._deliver(batch)
+                self._batch = self._next_batch()
+                if self._batch:
+                    await self._deliver(self._batch)
                 self._note_progress()
 
     def close(self, error: ConversationError) -> None:
-        """Answer `error` to everybody who still waits."""
-        while self._queue:
-            self._settle(self._queue.popleft(), error)
+        """Answer `error` to everybody who still waits, and will; `run` must have ended."""
+        self._closed = error
+        for queued in (*self._batch, *self._queue):
+            self._settle(queued, error)
+        self._queue.clear()
+        self._note_progress()
 
     def _put(
         self, command: Command, request_id: str | None, deadline: float | None, answer: asyncio.Future[Done] | None
-    ) -> None:
+    ) -> _Queued:
+        if self._closed is not None:
+            raise self._closed
         size = sum(item.size for item in command.items) if isinstance(command, AppendItems) else 0
         if len(self) >= self._settings.outbox_items or self._size + size > OUTBOX_BYTES:
             message = f"{len(self)} commands ({self._size} bytes) wait to be sent; nothing was taken"
             raise OverloadedError(message)
         number = next(self._numbers)
         request = Request(request_id or f"{self._ids}.{number}", command)
-        self._queue.append(_Queued(number, request, size, deadline, answer))
+        queued = _Queued(number, request, size, deadline, answer)
+        self._queue.append(queued)
         self._last_number = number
         self._size += size
         self._wake.set()
+        return queued
 
     def _next_batch(self) -> list[_Queued]:
         batch: list[_Queued] = []
@@ -150,11 +169,12 @@ class Outbox:
             if first.answer is not None and first.answer.cancelled():
                 self._settle(first, None)  # its caller left before it was sent: it never happened
                 continue
+            first.sent = True
             batch.append(first)
             size += first.size
         return batch
 
-    async def _deliver(self, batch: list[_Queued]) -> None:
+    async def _deliver(self, batch: Sequence[_Queued]) -> None:
         """Repeat until every command of the batch is settled."""
         delay, longest = _BACKOFF
         while batch:
@@ -165,6 +185,10 @@ class Outbox:
             except ConversationError as error:
                 for queued in batch:
                     self._settle(queued, error)
+            except Exception as error:
+                log.exception("a batch could not be sent")  # and what comes behind it must not wait for ever
+                for queued in batch:
+                    self._settle(queued, OwnerFailedError(f"the call failed: {error!r}"))
             else:
                 for queued, reply in zip(batch, executed.replies, strict=True):
                     self._take(queued, reply)
@@ -191,12 +215,22 @@ class Outbox:
         now = time.monotonic()
         for queued in batch:
             if not queued.settled and queued.deadline is not None and now >= queued.deadline:
-                message = f"no acknowledgement in time ({self.trouble or 'no answer'}); it may have happened"
-                error = OutcomeUnknownError(message)
+                error = self._late(queued)
                 error.__cause__ = self.trouble
                 self._settle(queued, error)
 
+    def _late(self, queued: _Queued) -> RetryableError:
+        """What to tell a caller whose time is up."""
+        if queued.sent:
+            return OutcomeUnknownError(
+                f"no acknowledgement in time ({self.trouble or 'no answer'}); it may have happened"
+            )
+        kind = ClusterUnavailableError if self.trouble is None else type(self.trouble)
+        return kind(f"not sent, because what was sent before is not answered ({self.trouble or 'no answer'})")
+
     def _settle(self, queued: _Queued, reply: Reply | None) -> None:
+        if queued.settled:
+            return
         queued.settled = True
         self._size -= queued.size
         if queued.answer is None:

@@ -7,6 +7,7 @@ wrapped with a traceback of the worker's, at three times the price.
 import asyncio
 import logging
 import os
+import threading
 import time
 import uuid
 import warnings
@@ -32,6 +33,8 @@ listen()  # see there why at import
 
 _LAST_REPLIES_SECONDS = 1.0
 _EXIT_SECONDS = 3.0
+_RAYLET_SECONDS = 5.0
+"""How long the raylet may take to let an actor go."""
 
 
 class ConversationActor:
@@ -82,9 +85,14 @@ class ConversationActor:
             lambda activation: activation.poll(watcher=watcher, after_seq=after_seq, timeout=timeout)
         )
 
-    async def passivate(self) -> None | ConversationError:
-        """Save a snapshot and exit."""
-        return await self._answer(lambda activation: activation.passivate())
+    async def passivate(self) -> bool | ConversationError:
+        """Save a snapshot and exit; True when the snapshot is saved."""
+
+        async def work(activation: Activation) -> bool:
+            await activation.passivate()
+            return True
+
+        return await self._answer(work)
 
     async def _answer(
         self, work: Callable[[Activation], Awaitable[Value]], *, create: bool = False
@@ -131,6 +139,10 @@ class ConversationActor:
         await self._exit()
 
     async def _exit(self) -> None:
+        # Ray's exit waits for the raylet, and for as long as that hangs: a fenced owner would stay for ever.
+        last_resort = threading.Timer(_RAYLET_SECONDS, os._exit, (1,))
+        last_resort.daemon = True
+        last_resort.start()
         await self._store.aclose()
         with suppress(AsyncioActorExit):  # how Ray unwinds a method; this is a task, with nobody to unwind to
             ray.actor.exit_actor()

@@ -10,6 +10,7 @@ from ray.exceptions import RayError
 
 from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.runtime.actor import ConversationActor
+from conversation_actors.runtime.threads import in_thread
 from conversation_actors.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -38,15 +39,29 @@ async def connect(settings: Settings) -> None:
         return
     seconds = settings.timeouts.connect.total_seconds()
     try:
-        # In a thread it blocks nobody, and leaves the process's SIGTERM handler alone.
-        await asyncio.wait_for(asyncio.to_thread(_join, settings.ray_address), seconds)
-    except (ConnectionError, RayError, RuntimeError, TimeoutError, ValueError) as error:
+        await asyncio.wait_for(_reach_and_join(settings.ray_address), seconds)
+    except (OSError, RayError, RuntimeError, TimeoutError, ValueError) as error:
         where = settings.ray_address or "this machine"
         message = (
             f"no Ray cluster at {where} ({error or f'no answer in {seconds} s'}); "
-            "set RAY_ADDRESS, or start one with `conversation-actors dev` or `ray start --head`"
+            "set RAY_ADDRESS (and RAY_AUTH_MODE=token where the cluster asks for a token), "
+            "or start one with `conversation-actors dev` or `ray start --head`"
         )
         raise ClusterUnavailableError(message) from error
+
+
+async def _reach_and_join(address: str | None) -> None:
+    await _reach(address or "")
+    # In a thread it blocks nobody, and leaves the process's SIGTERM handler alone.
+    await in_thread(_join, address)
+
+
+async def _reach(address: str) -> None:
+    """Fail at once where nobody listens: Ray itself would try for a minute, and cannot be interrupted."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "://" not in address:
+        _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        writer.close()
 
 
 def _join(address: str | None) -> None:
@@ -114,7 +129,7 @@ async def drain(timeout: float) -> int:  # noqa: ASYNC109  # one bound for all a
 
     Those that do not answer within `timeout` seconds lose nothing: they are rebuilt from their journals.
     """
-    named = await asyncio.to_thread(ray.util.list_named_actors, True)  # noqa: FBT003  # Ray's signature: all_namespaces
+    named = await in_thread(ray.util.list_named_actors, True)  # Ray's signature: all_namespaces
     names = [n["name"] for n in named if n["namespace"] == NAMESPACE and n["name"].startswith(_PREFIX)]
     passivating = [asyncio.create_task(_passivate(name)) for name in names]
     if not passivating:
@@ -127,9 +142,9 @@ async def drain(timeout: float) -> int:  # noqa: ASYNC109  # one bound for all a
 
 async def _passivate(name: str) -> bool:
     try:
-        actor = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
-        answer = await actor.passivate.remote()
+        actor = await in_thread(ray.get_actor, name, NAMESPACE)
+        answer: object = await actor.passivate.remote()
     except (ValueError, RayError) as error:
         log.warning("not passivated", extra={"reason": str(error)})
         return False
-    return answer is None
+    return answer is True

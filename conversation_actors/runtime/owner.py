@@ -11,6 +11,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from conversation_actors.activation import PROTOCOL, ActivationInfo
 from conversation_actors.errors import ActivationLostError, ClusterUnavailableError, ConversationError, OwnerFailedError
 from conversation_actors.runtime.cluster import ActorDirectory
+from conversation_actors.runtime.threads import in_thread
 from conversation_actors.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -68,18 +69,45 @@ class RemoteOwner:
     async def call_if_running(self, send: Send, timeout: float) -> Any:  # noqa: ASYNC109  # one attempt
         """Ask the owner that runs now; None if none does. Wakes no passivated conversation."""
         if self._actor is None:
-            self._actor = await asyncio.to_thread(self._directory.find, self._conversation_id)
+            try:
+                self._actor = await asyncio.wait_for(self._find(), timeout)
+            except (ClusterUnavailableError, TimeoutError) as error:
+                log.warning("the owner cannot be looked for", extra={"reason": repr(error)})
         if self._actor is None:
             return None
         answer = await self._ask(self._actor, send, timeout)
         return None if isinstance(answer, _NoAnswer) else answer
+
+    async def passivate(self, timeout: float) -> None:  # noqa: ASYNC109  # spans many attempts
+        """Have the owner that runs now stop; return when it has, or when none runs.
+
+        Raises what the owner raises, or `ClusterUnavailableError` when it does not answer.
+        """
+        delay, longest = _BACKOFF
+        try:
+            async with asyncio.timeout(timeout):
+                while await self._find() is not None:
+                    if await self.call_if_running(lambda actor: actor.passivate.remote(), timeout):
+                        return
+                    await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
+                    delay = min(delay * 2, longest)
+        except TimeoutError:
+            message = f"the conversation's owner has not answered in {timeout} s"
+            raise ClusterUnavailableError(message) from None
+
+    async def _find(self) -> Handle | None:
+        try:
+            return await in_thread(self._directory.find, self._conversation_id)
+        except RayError as error:
+            message = f"the cluster cannot be asked for the owner ({error!r})"
+            raise ClusterUnavailableError(message) from error
 
     async def _attempt(self, send: Send) -> Any:
         """One try, with the actor in hand or the one that the name stands for now."""
         async with self._resolving:
             if self._actor is None:
                 try:
-                    self._actor = await asyncio.to_thread(self._directory.get_or_create, self._conversation_id)
+                    self._actor = await in_thread(self._directory.get_or_create, self._conversation_id)
                 except RayError as error:
                     return _NoAnswer(error)
             actor = self._actor

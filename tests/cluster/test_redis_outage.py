@@ -1,0 +1,197 @@
+"""Redis hangs, restarts, forgets or lies; the conversation degrades and never corrupts."""
+
+import time
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from conversation_actors import (
+    ConversationHandle,
+    CorruptStateError,
+    RetryableError,
+    StoreUnavailableError,
+)
+from conversation_actors.store.keys import conversation_keys
+from tests.cluster.conftest import Connect
+from tests.cluster.observation import (
+    Watcher,
+    assert_contiguous,
+    assert_exactly_once,
+    pid_of,
+    texts,
+    user,
+)
+from tests.ray_cluster import is_alive, sigkill
+from tests.servers import Server, wait_until
+
+IMPATIENT = {"command": 3.0, "write": 0.5, "redis": 0.3, "attempt": 2.0}
+"""Short time-outs, so that an outage shows quickly."""
+
+
+@pytest.fixture
+async def conversation(connect: Connect, own_redis: Server, conversation_id: str) -> ConversationHandle:
+    """A conversation with two messages, on a Redis of its own."""
+    client = await connect(own_redis.url, timeouts=IMPATIENT)
+    handle: ConversationHandle = await client.open(conversation_id)
+    await handle.append(user("one"))
+    await handle.append(user("two"))
+    return handle
+
+
+@pytest.fixture
+async def patient(connect: Connect, own_redis: Server, conversation_id: str) -> ConversationHandle:
+    """The same, with the usual time-outs: a killed owner needs 2 to 3 s to be back."""
+    client = await connect(own_redis.url)
+    handle: ConversationHandle = await client.open(conversation_id)
+    await handle.append(user("one"))
+    await handle.append(user("two"))
+    return handle
+
+
+async def flushed(conversation: ConversationHandle) -> None:
+    """Wait until the outbox is empty, however often `flush` gives up."""
+
+    async def is_flushed() -> bool:
+        with suppress(RetryableError):
+            await conversation.flush()
+            return True
+        return False
+
+    await wait_until(is_flushed, "the outbox to drain")
+
+
+async def test_hung(conversation: ConversationHandle, own_redis: Server) -> None:
+    """Reads go on from memory; an append fails, typed and in time; what was recorded meanwhile drains afterwards."""
+    own_redis.pause()
+    assert texts(conversation.items) == ["one", "two"]
+    assert texts((await conversation.snapshot()).items) == ["one", "two"]
+    started = time.monotonic()
+    with pytest.raises(RetryableError):
+        await conversation.append(user("perhaps"), request_id="perhaps")
+    assert time.monotonic() - started < IMPATIENT["command"] + 1
+    for number in range(20):
+        conversation.record(user(f"recorded-{number}"))
+    assert conversation.unacknowledged >= 20
+    assert texts(conversation.items) == ["one", "two"]
+    with pytest.raises(StoreUnavailableError):
+        await conversation.snapshot(fresh=True)
+    own_redis.resume()
+    await flushed(conversation)
+    receipt = await conversation.append(user("perhaps"), request_id="perhaps")
+    found = texts((await conversation.snapshot(fresh=True)).items)
+    assert_exactly_once(found, ["one", "two", "perhaps", *(f"recorded-{number}" for number in range(20))])
+    assert receipt.epoch == 1
+
+
+async def test_restarted_with_its_data(conversation: ConversationHandle, own_redis: Server) -> None:
+    """A Redis that is killed and comes back with its AOF: the write in between waits for it."""
+    async with Watcher(conversation) as watcher:
+        own_redis.kill()
+        for number in range(5):
+            conversation.record(user(f"recorded-{number}"))
+        with pytest.raises(RetryableError):
+            await conversation.append(user("perhaps"), request_id="perhaps")
+        own_redis.start()
+        await flushed(conversation)
+        await conversation.append(user("perhaps"), request_id="perhaps")
+        snapshot = await conversation.snapshot(fresh=True)
+        await watcher.saw(snapshot.seq)
+    assert (snapshot.epoch, snapshot.seq) == (1, 8)
+    assert_contiguous(watcher.seqs)
+    assert_exactly_once(watcher.texts, ["one", "two", "perhaps", *(f"recorded-{number}" for number in range(5))])
+
+
+async def test_emptied(patient: ConversationHandle, own_redis: Server) -> None:
+    """FLUSHALL under a live conversation: its owner restores it from memory at its next write."""
+    with own_redis.client() as redis:
+        redis.flushall()
+    receipt = await patient.append(user("three"))
+    assert receipt.seq == 3
+    sigkill(await pid_of(patient))
+    assert texts((await patient.snapshot(fresh=True)).items) == ["one", "two", "three"]
+    assert (await patient.append(user("four"))).seq == 4
+
+
+async def test_killed_while_redis_is_away(conversation: ConversationHandle, own_redis: Server) -> None:
+    """The owner dies while Redis is hung: its restarts find no state, and it recovers when Redis is back."""
+    pid = await pid_of(conversation)
+    own_redis.pause()
+    sigkill(pid)
+    for _ in range(2):
+        with pytest.raises(RetryableError):
+            await conversation.snapshot()
+    own_redis.resume()
+
+    async def answers() -> bool:
+        with suppress(RetryableError):
+            return texts((await conversation.snapshot(fresh=True)).items) == ["one", "two"]
+        return False
+
+    await wait_until(answers, "the conversation to be back")
+    assert (await conversation.append(user("three"))).seq == 3
+
+
+async def test_away_when_opening(connect: Connect, own_redis: Server, conversation_id: str) -> None:
+    """Opening while Redis is away fails typed within `timeouts.open`, and works once it is back."""
+    client = await connect(own_redis.url, timeouts={**IMPATIENT, "open": 10.0})
+    own_redis.kill()
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailableError):
+        await client.open(conversation_id)
+    assert time.monotonic() - started < 11
+    own_redis.start()
+    conversation = await client.open(conversation_id)
+    assert (await conversation.append(user("one"))).seq == 1
+
+
+async def test_client_enters_while_redis_is_away(connect: Connect, own_redis: Server, conversation_id: str) -> None:
+    """A client that starts before Redis does is no error: its calls wait, each for its time-out."""
+    own_redis.kill()
+    client = await connect(own_redis.url, timeouts=IMPATIENT)
+    own_redis.start()
+    assert (await (await client.open(conversation_id)).append(user("one"))).seq == 1
+
+
+def damage_snapshot(redis: Any, keys: Any) -> tuple[str, int]:
+    """Cut a hole into the snapshot; return the key that is to be named and the least position."""
+    redis.setrange(keys.snapshot, 10, b"\xff\x00\xff")
+    return keys.snapshot, 0
+
+
+def damage_entry(redis: Any, keys: Any) -> tuple[str, int]:
+    """Cut the last entry of the journal short."""
+    data = redis.lindex(keys.journal, -1)
+    redis.lset(keys.journal, -1, data[: len(data) // 2])
+    return f"{keys.journal}[{redis.llen(keys.journal) - 1}]", 1
+
+
+@pytest.mark.parametrize("damage", [damage_snapshot, damage_entry], ids=["snapshot", "entry"])
+async def test_corrupt_bytes(
+    patient: ConversationHandle, own_redis: Server, connect: Connect, conversation_id: str, damage: Any
+) -> None:
+    """Damaged bytes are told by key and position, by an owner that lives; repaired, the conversation opens again."""
+    await patient.passivate()
+    for number in range(2):
+        await patient.append(user(f"behind-{number}"))
+    keys = conversation_keys(conversation_id)
+    with own_redis.client() as redis:
+        good = {key: redis.dump(key) for key in (keys.snapshot, keys.journal)}
+        key, least = damage(redis, keys)
+        sigkill(await pid_of(patient))
+        for _ in range(2):
+            with pytest.raises(CorruptStateError) as told:
+                await patient.snapshot()
+            assert told.value.key == key
+            assert key in str(told.value)
+            assert told.value.position >= least
+            assert f"byte {told.value.position}" in str(told.value)
+        with pytest.raises(CorruptStateError):
+            await (await connect(own_redis.url)).open(conversation_id)
+        for name, data in good.items():
+            redis.restore(name, 600_000, data, replace=True)
+    receipt = await patient.append(user("repaired"))
+    found = texts((await patient.snapshot(fresh=True)).items)
+    assert found == ["one", "two", "behind-0", "behind-1", "repaired"]
+    assert receipt.seq == 5
+    assert is_alive(await pid_of(patient))

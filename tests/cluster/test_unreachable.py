@@ -1,0 +1,78 @@
+"""What is missing is said in one sentence; what was deleted is not there."""
+
+import asyncio
+import subprocess
+
+import pytest
+
+from conversation_actors import ConversationClient, ConversationNotFoundError
+from tests.cluster.conftest import Connect
+from tests.cluster.observation import gone, pid_of, start_program, texts, user
+from tests.ray_cluster import RayCluster
+from tests.servers import HOST, Server, free_port
+
+
+async def outcome(program: "subprocess.Popen[str]") -> list[str]:
+    """What a program printed."""
+    try:
+        output, _ = await asyncio.to_thread(program.communicate, timeout=30)
+    finally:
+        program.kill()
+        program.communicate()
+    return output.splitlines()
+
+
+async def test_no_cluster(redis: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the address leads nowhere, the client says so in one sentence, in its time-out."""
+    monkeypatch.setenv("CONVERSATION_REDIS_URL", redis.url)
+    monkeypatch.setenv("RAY_ADDRESS", f"{HOST}:{free_port()}")
+    monkeypatch.setenv("CONVERSATION_TIMEOUT_CONNECT", "8")
+    kind, *sentences = await outcome(start_program("outsider"))
+    assert kind == "ClusterUnavailableError"
+    assert len(sentences) == 1
+    assert "RAY_ADDRESS" in sentences[0]
+
+
+async def test_no_redis_url(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a Redis URL the client says which variable to set."""
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    kind, *sentences = await outcome(start_program("outsider"))
+    assert kind == "InvalidInputError"
+    assert len(sentences) == 1
+    assert "CONVERSATION_REDIS_URL" in sentences[0]
+
+
+async def test_deleted(client: ConversationClient, connect: Connect, conversation_id: str) -> None:
+    """Handles of a deleted conversation say that it is gone; opened anew it is empty, and its seq goes on."""
+    first = await client.open(conversation_id)
+    second = await (await connect()).open(conversation_id)
+    await first.append(user("one"))
+    await first.append(user("two"))
+    pid = await pid_of(first)
+    await client.delete(conversation_id)
+    await gone(pid)
+    for handle in (first, second):
+        with pytest.raises(ConversationNotFoundError):
+            await handle.append(user("too late"))
+        with pytest.raises(ConversationNotFoundError):
+            await handle.snapshot()
+    with pytest.raises(ConversationNotFoundError):
+        await client.delete(conversation_id)
+    with pytest.raises(ConversationNotFoundError):
+        await client.open(conversation_id, create=False)
+    again = await (await connect()).open(conversation_id)
+    receipt = await again.append(user("anew"))
+    assert receipt.seq > 2
+    assert receipt.epoch > 1
+    assert texts(again.items) == ["anew"]
+
+
+async def test_deleted_and_opened_anew_by_an_old_handle(client: ConversationClient, conversation_id: str) -> None:
+    """The handle that knew the old life shows the new one after it is opened again."""
+    conversation = await client.open(conversation_id)
+    await conversation.append(user("one"))
+    await client.delete(conversation_id)
+    again = await client.open(conversation_id)
+    await again.append(user("anew"))
+    assert texts((await again.snapshot()).items) == ["anew"]
+    assert texts(again.items) == ["anew"]
