@@ -39,7 +39,7 @@ class WatchedConversation(Conversation, Protocol):
     """A conversation that can also be followed."""
 
     def watch(self, *, after_seq: int) -> AsyncIterator[Entry]:
-        """Entries in order from a position on, without end; the local copy has each one when it comes."""
+        """Entries in order from a position on, without end; the local copy follows within milliseconds."""
 
 
 class Report:
@@ -240,6 +240,8 @@ async def watch(conversation: WatchedConversation, report: Report) -> None:
     known = {item.id: item.to_dict() for item in conversation.items}
     report("watching", items=len(known), seq=conversation.seq)
     async for entry in conversation.watch(after_seq=conversation.seq):
+        while conversation.seq < entry.seq:  # noqa: ASYNC110  # the copy follows by itself, milliseconds behind
+            await asyncio.sleep(0.005)
         current = {item.id: item.to_dict() for item in conversation.items}
         for identity, fields in current.items():
             if known.get(identity) != fields:

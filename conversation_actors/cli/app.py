@@ -73,7 +73,7 @@ def demo(
     conversation: Annotated[str, typer.Option(metavar="ID", help="The id to hold it under.")] = "demo",
     pause: Annotated[
         float, typer.Option(min=0.0, max=10.0, metavar="SECONDS", help="Between two turns of the call.")
-    ] = 0.1,
+    ] = 0.05,
     as_json: Json = False,
 ) -> None:
     """Hold a phone call, kill everything that holds it, and count what was lost. Takes less than a minute.

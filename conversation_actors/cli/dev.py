@@ -86,7 +86,7 @@ async def _unless_stopped(starting: Coroutine[Any, Any, str], signals: _Signals)
 
 
 def _tell(address: str, redis_url: str, console: Console, *, as_json: bool) -> None:
-    variables = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token", "CONVERSATION_REDIS_URL": redis_url}
+    variables = {"RAY_ADDRESS": address, "CONVERSATION_REDIS_URL": redis_url}
     if as_json:
         print(json.dumps(variables), flush=True)  # noqa: T201  # the interface
     console.print(f"Ray    ready at {address}")

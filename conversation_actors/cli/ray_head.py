@@ -19,11 +19,11 @@ ENVIRONMENT: dict[str, str | None] = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
 }
-"""What `ray start`, and all that connect to it, need; Ray does not look for the token by itself where an address is given."""
+"""What `ray start`, and all that connect to it, need; given an address, Ray does not look for the token itself."""
 CONVERSATIONS = 200
 _OBJECT_STORE_BYTES = 100 << 20
 _READY_SECONDS = 60.0
-_STOP_SECONDS = 15.0
+_STOP_SECONDS = 5.0
 _POLL = 0.05
 _LONGEST_PARENT = 40
 """Characters: a Unix socket's path has at most 107 (103 on macOS), of which Ray uses about 60."""
@@ -45,10 +45,7 @@ class RayHead:
         """Start it, and return its address when it is ready. Raises `ClusterUnavailableError`."""
         self._directory = _short_directory()
         await asyncio.to_thread(_ensure_token)
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603  # arguments of our own, and no shell
-                self._command(self._directory), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+        self._spawn(self._directory)
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 return await self._address(self._directory)
@@ -59,7 +56,7 @@ class RayHead:
     async def wait(self) -> int:
         """Return its exit code when it has ended."""
         assert self._process is not None
-        while (code := self._process.poll()) is None:
+        while (code := self._process.poll()) is None:  # noqa: ASYNC110  # nothing to wait for but the kernel
             await asyncio.sleep(_POLL * 4)
         return code
 
@@ -87,6 +84,12 @@ class RayHead:
     def _log(self) -> Path:
         assert self._directory is not None
         return self._directory / "ray-start.log"
+
+    def _spawn(self, directory: Path) -> None:
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603  # arguments of our own, and no shell
+                self._command(directory), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
 
     async def _address(self, directory: Path) -> str:
         """What Ray writes there as its last act of starting."""

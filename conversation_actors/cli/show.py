@@ -1,5 +1,6 @@
 """A conversation, printed for people or as JSON."""
 
+import asyncio
 import json
 import logging
 import time
@@ -14,8 +15,11 @@ from rich.text import Text
 
 from conversation_actors.activation import ActivationInfo
 from conversation_actors.client import ConversationClient, Snapshot
+from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.items import Item
+from conversation_actors.settings import Settings
 
+_LISTENER_SECONDS = 3.0
 SHOWN_ITEMS = 40
 """Items printed for people; JSON has all."""
 _ROLE_STYLES = {"user": "cyan", "assistant": "green", "system": "yellow", "developer": "yellow"}
@@ -25,13 +29,32 @@ async def run(conversation_id: str, *, as_json: bool) -> None:
     """Print it. Raises `ConversationNotFoundError`, and whatever keeps its owner from answering."""
     # Ray complains in our name that it leaves our SIGTERM alone, which is what was asked of it.
     logging.getLogger("ray").setLevel(logging.ERROR)
-    async with ConversationClient() as client:
+    settings = Settings()
+    await require_listener(settings.ray_address)
+    async with ConversationClient(settings) as client:
         handle = await client.open(conversation_id, create=False)
         snapshot, info = await handle.snapshot(fresh=True), await handle.info()
     if as_json:
         print(json.dumps(document(snapshot, info), ensure_ascii=False))  # noqa: T201  # the interface
     else:
         tell(Console(highlight=False), snapshot, info)
+
+
+async def require_listener(address: str | None) -> None:
+    """Raise `ClusterUnavailableError` at once where nothing listens; Ray itself tries for minutes.
+
+    Passes over what is no plain ``host:port``.
+    """
+    host, _, port = (address or "").rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        return
+    try:
+        async with asyncio.timeout(_LISTENER_SECONDS):
+            _, writer = await asyncio.open_connection(host, int(port))
+    except (OSError, OverflowError, TimeoutError):
+        message = f"no Ray cluster listens at {address} (RAY_ADDRESS); start one with `conversation-actors dev`"
+        raise ClusterUnavailableError(message) from None
+    writer.close()
 
 
 def document(snapshot: Snapshot, info: ActivationInfo) -> dict[str, Any]:

@@ -3,9 +3,12 @@
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.exceptions import RayError
 
 from conversation_actors.errors import ClusterUnavailableError
@@ -51,23 +54,27 @@ async def connect(settings: Settings) -> None:
 
 
 async def _reach_and_join(address: str | None) -> None:
-    await _reach(address or "")
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit() and "://" not in host:
+        await _reach(host.strip("[]"), int(port))
     # In a thread it blocks nobody, and leaves the process's SIGTERM handler alone.
     await in_thread(_join, address)
 
 
-async def _reach(address: str) -> None:
+async def _reach(host: str, port: int) -> None:
     """Fail at once where nobody listens: Ray itself would try for a minute, and cannot be interrupted."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit() and "://" not in address:
-        _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-        writer.close()
+    _, writer = await asyncio.open_connection(host, port)
+    is_local = writer.get_extra_info("sockname")[0] == writer.get_extra_info("peername")[0]
+    writer.close()
+    if is_local:
+        with _without_old_news():
+            # As Ray does it for address="auto". To another machine it sends its token only where
+            # RAY_AUTH_MODE says so, and neither do we.
+            maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _join(address: str | None) -> None:
-    rays_log = logging.getLogger("ray._private.worker")
-    rays_log.addFilter(_is_news)
-    try:
+    with _without_old_news():
         ray.init(
             address=address or "auto",
             namespace=NAMESPACE,
@@ -75,13 +82,27 @@ def _join(address: str | None) -> None:
             configure_logging=False,
             ignore_reinit_error=True,
         )
+
+
+@contextmanager
+def _without_old_news() -> Iterator[None]:
+    """Keep what Ray says of things that are as they should be out of everybody's terminal."""
+    loggers = [logging.getLogger(f"ray._private.{name}") for name in _CHATTY]
+    for logger in loggers:
+        logger.addFilter(_is_news)
+    try:
+        yield
     finally:
-        rays_log.removeFilter(_is_news)
+        for logger in loggers:
+            logger.removeFilter(_is_news)
+
+
+_CHATTY = ("worker", "authentication.authentication_token_setup")
+_OLD_NEWS = ("SIGTERM handler is not set", "Token authentication is enabled")
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Ray warns that it leaves SIGTERM alone, which is what joining from a thread is for."""
-    return "SIGTERM handler is not set" not in record.getMessage()
+    return not record.getMessage().startswith(_OLD_NEWS)
 
 
 class ActorDirectory:

@@ -1,0 +1,109 @@
+"""A process of the demo, and the lines of JSON in which it tells what it does."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from conversation_actors.cli.processes import last_lines
+
+Told = dict[str, Any]
+_LONGEST_LINE = 1 << 20
+
+
+class DemoFailedError(Exception):
+    """The demo cannot go on. Carries the last lines of the process that is to blame."""
+
+    def __init__(self, message: str, *, stderr: Sequence[str] = ()) -> None:
+        """`stderr`: the end of what the process wrote there."""
+        super().__init__(message)
+        self.stderr = list(stderr)
+
+
+class Performer:
+    """One process that prints a line of JSON for each event."""
+
+    def __init__(self, name: str, directory: Path, *, on_line: Callable[[Told], None] | None = None) -> None:
+        """`on_line` is told every line as it comes. `directory`: where the process runs, and its stderr is kept."""
+        self.name = name
+        self.lines: list[Told] = []
+        self._directory, self._on_line = directory, on_line
+        self._log = directory / f"{name.replace(' ', '-')}.stderr"
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self, *command: str) -> None:
+        """Start, in a session of its own, which this terminal's Ctrl-C does not reach."""
+        with self._log.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                cwd=self._directory,
+                start_new_session=True,
+                limit=_LONGEST_LINE,
+            )
+        self._reader = asyncio.create_task(self._read())
+
+    async def until(self, wanted: Callable[[Told], bool], what: str, *, patience: float = 40.0) -> Told:
+        """The first line that is wanted, said already or still to come. Raises `DemoFailedError`."""
+        seen = 0
+        try:
+            async with asyncio.timeout(patience):
+                while True:
+                    for line in self.lines[seen:]:
+                        seen += 1
+                        if wanted(line):
+                            return line
+                    if self._reader is None or self._reader.done():
+                        break
+                    changed = self._changed
+                    await changed.wait()
+        except TimeoutError:
+            message = f"{self.name} has not come to this in {patience:.0f} s: {what}"
+            raise self.failed(message) from None
+        message = f"{self.name} has ended before this: {what}"
+        raise self.failed(message)
+
+    def failed(self, message: str) -> DemoFailedError:
+        """An error with this process's last words."""
+        return DemoFailedError(message, stderr=last_lines(self._log))
+
+    def kill(self) -> None:
+        """SIGKILL: no goodbye. Does nothing when it has ended."""
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
+
+    async def _read(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        try:
+            async for data in self._process.stdout:
+                try:
+                    line = json.loads(data)
+                except ValueError:
+                    continue  # half a line: it was killed while it wrote
+                self.lines.append(line)
+                if self._on_line is not None:
+                    self._on_line(line)
+                self._tell()
+        finally:
+            # whoever waits has to see that no more will come, which is true one turn of the loop later
+            asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

@@ -1,0 +1,52 @@
+"""From the command's options to a process that runs the demo, in an environment without the user's settings."""
+
+import json
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+from conversation_actors.cli.processes import with_environment
+from conversation_actors.cli.ray_head import ENVIRONMENT
+from conversation_actors.errors import InvalidInputError
+from conversation_actors.settings import HistoryLimits, Settings, Timeouts
+from conversation_actors.values import check_id
+
+
+def start(*, transcript: Path | None, conversation: str, pause: float, as_json: bool) -> NoReturn:
+    """Become the process that runs the demo (`conversation_actors.cli.demo.__main__`)."""
+    check_id(conversation, "conversation")
+    options = {
+        "transcript": str(transcript or default_transcript()),
+        "conversation": conversation,
+        "pause": pause,
+        "as_json": as_json,
+    }
+    command = [sys.executable, "-m", "conversation_actors.cli.demo", json.dumps(options)]
+    sys.stdout.flush()
+    os.execvp("env", with_environment(command, changes=environment()))  # noqa: S606, S607  # no shell is wanted
+
+
+def environment() -> dict[str, str | None]:
+    """What is different for the demo: no setting of the user's reaches it."""
+    unset: dict[str, str | None] = dict.fromkeys(["REDIS_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"])
+    for group in (Settings, HistoryLimits, Timeouts):
+        prefix = group.model_config.get("env_prefix", "")
+        unset |= dict.fromkeys(f"{prefix}{name}".upper() for name in group.model_fields)
+    # LiveKit would load a turn detector of 400 MB, which a call in text does not need
+    return {**unset, **ENVIRONMENT, "LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE": "0"}
+
+
+def default_transcript() -> Path:
+    """The call that comes with the package, or lies in the checkout. Raises `InvalidInputError`."""
+    found = find_spec("agent_worker")
+    if found is None or found.origin is None or find_spec("livekit") is None:
+        message = "the demo needs the agent: install conversation-actors[agent,embedded]"
+        raise InvalidInputError(message, field="agent_worker")
+    package = Path(found.origin).parent
+    for path in (package / "data" / "transcript.json", package.parent / "tests" / "data" / "transcript.json"):
+        if path.is_file():
+            return path
+    message = f"no transcript beside {package}; name one with --transcript"
+    raise InvalidInputError(message, field="transcript")

@@ -1,0 +1,111 @@
+"""The count at the end. Pure: it gets what was acknowledged, written, and present, and says what is wrong."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from conversation_actors.cli.demo.script import Script, call_key
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One item in one journal entry, as somebody saw it who has watched from the first."""
+
+    seq: int
+    item_id: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that is known at the end of the call."""
+
+    acknowledged: Mapping[str, Sequence[str]]
+    """Ids by process, in the order in which the process was told that they are durable."""
+    seqs: Sequence[int]
+    """Positions of all journal entries, as they came."""
+    written: Sequence[Written]
+    final: Sequence[Mapping[str, Any]]
+    """The items of the last snapshot, which the owner gave after it had checked in Redis that it is the owner."""
+    watched: frozenset[str]
+    """Ids that the watching process has shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to be seen in the table."""
+
+    acknowledged: int
+    present: int
+    lost: tuple[str, ...]
+    duplicated: tuple[str, ...]
+    order_kept: bool
+    words_as_written: bool
+    unseen_by_watcher: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every promise was kept."""
+        whole = not (self.lost or self.duplicated or self.unseen_by_watcher)
+        return whole and self.order_kept and self.words_as_written and self.acknowledged > 0
+
+    def document(self) -> dict[str, Any]:
+        """As JSON's types, counts where people want counts."""
+        listed = asdict(self)
+        return {
+            **listed,
+            "lost": len(self.lost),
+            "duplicated": len(self.duplicated),
+            "unseen_by_watcher": len(self.unseen_by_watcher),
+            "lost_ids": list(self.lost),
+            "duplicates": list(self.duplicated),
+        }
+
+
+def judge(evidence: Evidence, script: Script) -> Verdict:
+    """Compare."""
+    acknowledged = {identity for ids in evidence.acknowledged.values() for identity in ids}
+    present = [str(item["id"]) for item in evidence.final]
+    in_journal = {one.item_id for one in evidence.written}
+    lost = sorted(acknowledged - (set(present) & in_journal))
+    return Verdict(
+        acknowledged=len(acknowledged),
+        present=len(present),
+        lost=tuple(lost),
+        duplicated=tuple(_duplicates(evidence, script)),
+        order_kept=_is_in_order(evidence, present),
+        words_as_written=tuple(_spoken(evidence.final)) == script.lines,
+        unseen_by_watcher=tuple(sorted(set(present) - evidence.watched)),
+    )
+
+
+def _duplicates(evidence: Evidence, script: Script) -> Iterable[str]:
+    """An id twice, the same bytes written twice, a sentence said or a tool used more often than in the script."""
+    ids = Counter(str(item["id"]) for item in evidence.final)
+    yield from (f"id {identity}" for identity, count in ids.items() if count > 1)
+    writes = Counter((one.item_id, one.data) for one in evidence.written)
+    yield from (f"write of {identity}" for (identity, _), count in writes.items() if count > 1)
+    said, wanted = Counter(_spoken(evidence.final)), Counter(script.lines)
+    yield from (f"{role}: {text}" for (role, text), count in said.items() if count > wanted[role, text] > 0)
+    calls = Counter(
+        call_key(item["name"], item["arguments"]) for item in evidence.final if item["type"] == "function_call"
+    )
+    yield from (f"tool {key}" for key, count in calls.items() if count > script.calls[key] > 0)
+
+
+def _spoken(items: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, str]]:
+    for item in items:
+        if item["type"] == "message" and item["role"] in {"user", "assistant"}:
+            content = item["content"]
+            yield item["role"], content if isinstance(content, str) else "\n".join(map(str, content))
+
+
+def _is_in_order(evidence: Evidence, present: Sequence[str]) -> bool:
+    """No gap in the journal; the history in the journal's order; each process's items in the order it sent them."""
+    first_written = list(dict.fromkeys(one.item_id for one in evidence.written))
+    place = {identity: number for number, identity in enumerate(first_written)}
+    orders = [[place[identity] for identity in ids if identity in place] for ids in evidence.acknowledged.values()]
+    without_gap = list(evidence.seqs) == list(range(1, len(evidence.seqs) + 1))
+    as_written = list(present) == [identity for identity in first_written if identity in set(present)]
+    return without_gap and as_written and all(order == sorted(order) for order in orders)
