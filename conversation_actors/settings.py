@@ -80,7 +80,12 @@ class _Group(BaseSettings):
 
 def _config(prefix: str) -> SettingsConfigDict:
     return SettingsConfigDict(
-        env_prefix=prefix, env_file=".env", frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True
+        env_prefix=prefix,
+        env_file=".env",
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        hide_input_in_errors=True,
     )
 
 
@@ -179,7 +184,7 @@ class Settings(_Group):
     @model_validator(mode="after")
     def _outlives_idleness(self) -> Self:
         if self.ttl < self.idle_timeout * 2:
-            message = f"ttl: {self.ttl} is less than twice idle_timeout ({self.idle_timeout}); stored state would expire under its owner"
+            message = f"ttl: {self.ttl} is less than twice idle_timeout ({self.idle_timeout}): owners would outlive it"
             raise InvalidInputError(message, field="ttl")
         return self
 

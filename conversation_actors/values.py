@@ -140,10 +140,15 @@ def _check_parts(container: list[Any] | dict[Any, Any], depth: int) -> None:
     key: Any = None
     try:
         for key, part in container.items() if isinstance(container, dict) else enumerate(container):
-            if named and not isinstance(key, str):
-                message = f"the key {key!r} is not text"
-                raise _UnstorableError(message)
+            if named:
+                _check_key(key)
             _check(part, depth)
     except _UnstorableError as error:
         error.path.append(f".{key}" if named else f"[{key}]")
         raise
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str):
+        message = f"the key {key!r} is not text"
+        raise _UnstorableError(message)

@@ -93,7 +93,7 @@ class Activation:
     """
 
     @classmethod
-    async def recover(  # noqa: PLR0913  # where it runs and what it runs with; all of them by name
+    async def recover(  # where it runs and what it runs with; all of them by name
         cls,
         conversation_id: str,
         *,
@@ -125,7 +125,7 @@ class Activation:
         log.info("activated", extra={"epoch": facts.epoch, "seq": facts.seq, "replayed": replayed})
         return cls(recovered, durable, facts, store=store, settings=settings, clock=clock)
 
-    def __init__(  # noqa: PLR0913  # see `recover`, which is how to get one
+    def __init__(  # see `recover`, which is how to get one
         self,
         recovered: Recovered,
         durable: ConversationState,

@@ -48,7 +48,7 @@ class _Pending:
 class Committer:
     """Owns the durable state; `durable` changes only here, after the store has the entries."""
 
-    def __init__(  # noqa: PLR0913  # the parts it puts in order; all of them by name
+    def __init__(  # the parts it puts in order; all of them by name
         self,
         *,
         store: Store,

@@ -26,7 +26,7 @@ class Watchers:
         """Polls that are parked."""
         return len(self._parked)
 
-    async def park(self, watcher: str, after_seq: int, timeout: float) -> None:
+    async def park(self, watcher: str, after_seq: int, timeout: float) -> None:  # noqa: ASYNC109  # ends by itself
         """Return when there is something after `after_seq`, or after `timeout` seconds.
 
         Raises `OverloadedError` when too many are parked, and what the activation was stopped with.

@@ -45,11 +45,12 @@ def _stored(item: Item, limits: Limits) -> StoredItem:
 
 def join(
     identity: str,
+    device_id: str | None,
+    limits: Limits,
+    *,
     name: str | None,
     metadata: Mapping[str, Any] | None,
-    device_id: str | None,
     language: str | None,
-    limits: Limits,
 ) -> JoinParticipant:
     """Check what is said of a participant who comes."""
     return JoinParticipant(
@@ -70,11 +71,12 @@ def leave(identity: str, device_id: str | None) -> LeaveParticipant:
 
 def update_participant(
     identity: str,
+    limits: Limits,
+    *,
     name: str | None,
     metadata: Mapping[str, Any] | None,
     language: str | None,
     context: Mapping[str, Any] | None,
-    limits: Limits,
 ) -> UpdateParticipant:
     """Check what is said of a participant who is known."""
     return UpdateParticipant(

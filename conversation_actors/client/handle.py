@@ -167,7 +167,7 @@ class ConversationHandle:
 
         Coming back after having left with every device raises `reconnect_count`.
         """
-        command = arguments.join(identity, name, metadata, device_id, language, self._limits)
+        command = arguments.join(identity, device_id, self._limits, name=name, metadata=metadata, language=language)
         done = await self._ask(command, request_id)
         assert isinstance(done.result, Participant)
         return done.result
@@ -191,7 +191,9 @@ class ConversationHandle:
         request_id: str | None = None,
     ) -> Participant:
         """Change what is known of a participant; None leaves a value as it is. `ConflictError` if unknown."""
-        command = arguments.update_participant(identity, name, metadata, language, context, self._limits)
+        command = arguments.update_participant(
+            identity, self._limits, name=name, metadata=metadata, language=language, context=context
+        )
         done = await self._ask(command, request_id)
         assert isinstance(done.result, Participant)
         return done.result

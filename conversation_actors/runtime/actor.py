@@ -61,7 +61,7 @@ class ConversationActor:
     async def open(self, *, create: bool, protocol: int) -> ActivationInfo | ConversationError:
         """Activate unless that is done, and tell about the activation."""
         if protocol != PROTOCOL:
-            message = f"the client speaks protocol {protocol}, the conversation's owner {PROTOCOL}; update the older one"
+            message = f"the client speaks protocol {protocol}, the owner {PROTOCOL}; update the older one"
             return IncompatibleVersionError(message)
 
         async def work(activation: Activation) -> ActivationInfo:
@@ -69,9 +69,7 @@ class ConversationActor:
 
         return await self._answer(work, create=create)
 
-    async def execute(
-        self, requests: Sequence[Request], watcher: str, after_seq: int
-    ) -> Executed | ConversationError:
+    async def execute(self, requests: Sequence[Request], watcher: str, after_seq: int) -> Executed | ConversationError:
         """See `Activation.execute`."""
         return await self._answer(lambda activation: activation.execute(requests, watcher=watcher, after_seq=after_seq))
 
@@ -151,7 +149,7 @@ class ConversationActor:
         """Let those who are being answered have their answer; the loop needs a few turns for that."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_REPLIES_SECONDS):
-                while self._calls:
+                while self._calls:  # noqa: ASYNC110  # once in a life, for milliseconds
                     await asyncio.sleep(0.005)
         await asyncio.sleep(0.01)
 

@@ -97,7 +97,8 @@ class ConversationState:
         twin.attributes_seq = self.attributes_seq
         twin.leases = dict(self.leases)
         twin.summary, twin.closing = self.summary, self.closing
-        twin.requests, twin._results_size = self.requests.copy(), self._results_size
+        for request_id, kept in self.requests.items():
+            twin.remember(request_id, kept)
         twin.unknown = dict(self.unknown)
         return twin
 

@@ -54,7 +54,7 @@ Events = tuple[Event, ...]
 _ALLOWED_WHEN_CLOSED = (LeaveParticipant, ReleaseLease, CloseConversation, ReopenConversation)
 
 
-def decide(state: ConversationState, command: Command, *, now: float) -> Events:  # noqa: C901, PLR0911, PLR0912  # one line for each command
+def decide(state: ConversationState, command: Command, *, now: float) -> Events:  # noqa: C901, PLR0911  # one line for each command
     """Return the events that `command` leads to at time `now`, or raise a `RefusedError`."""
     if state.closing is not None and not isinstance(command, _ALLOWED_WHEN_CLOSED):
         message = f"the conversation is closed ({state.closing.reason}); reopen_conversation() to write"

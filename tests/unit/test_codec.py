@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conversation_actors import codec
 from conversation_actors.codec import SCHEMA, decode_entry, decode_snapshot, encode_entry, encode_snapshot
+from conversation_actors.codec.events import EVENT_NAMES, EVENTS
 from conversation_actors.errors import CorruptStateError, IncompatibleVersionError
 from conversation_actors.items import StoredItem, item_from_dict
 from conversation_actors.state import (
@@ -33,8 +33,8 @@ from conversation_actors.state import (
     Lease,
     LeaseAcquired,
     LeaseReleased,
-    NothingChanged,
     Limits,
+    NothingChanged,
     Participant,
     ParticipantForgotten,
     ParticipantJoined,
@@ -185,8 +185,8 @@ def test_golden_snapshot_reads_as_it_was_meant(name: str) -> None:
 
 def test_every_kind_of_event_has_a_golden_file() -> None:
     """A new event gets one in the same change."""
-    assert {type(expected.event) for expected in ENTRIES.values()} == set(codec._EVENT_NAMES)
-    assert {name for name in codec._EVENTS if f"entry_{name}.bin" in ENTRY_FILES} == set(codec._EVENTS)
+    assert {type(expected.event) for expected in ENTRIES.values()} == set(EVENT_NAMES)
+    assert {name for name in EVENTS if f"entry_{name}.bin" in ENTRY_FILES} == set(EVENTS)
     assert {path.name for path in GOLDEN.iterdir()} == set(EVERY_FILE)
 
 

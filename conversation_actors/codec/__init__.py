@@ -1,0 +1,123 @@
+"""Bytes of entries and snapshots: line-delimited JSON, a header line and then one line for each item.
+
+Item lines are the author's own bytes and pass through untouched, whatever fields they have. Every header
+carries the schema number ``v``. This version writes 1 and reads 1; a higher number is an
+`IncompatibleVersionError`, bytes that cannot be read a `CorruptStateError` with the byte position.
+Fields a newer writer added under the same number are kept where state is written again (snapshots,
+participants) and passed over in entries, which are never rewritten.
+
+Changing what is written: add a number, keep the reader of the old one, add a golden file for it.
+"""
+
+from typing import Any
+
+from conversation_actors.codec.events import EVENT_NAMES, EVENTS, event_fields
+from conversation_actors.codec.facts import (
+    closing_of,
+    lease_fields,
+    lease_of,
+    participant_fields,
+    participant_of,
+    remembered_of,
+    remembered_row,
+    summary_of,
+)
+from conversation_actors.codec.fields import array, integer, mapping, number, optional_text, shaped, text, texts
+from conversation_actors.codec.lines import SCHEMA, join_lines, split_lines
+from conversation_actors.errors import IncompatibleVersionError
+from conversation_actors.state import (
+    ConversationState,
+    Entry,
+    ItemsAppended,
+    ItemsEvicted,
+    Limits,
+    Window,
+)
+
+__all__ = ["SCHEMA", "decode_entry", "decode_snapshot", "encode_entry", "encode_snapshot"]
+
+_SNAPSHOT_FIELDS = frozenset(
+    {
+        "v",
+        "items",
+        "seq",
+        "changed_at",
+        "orphans",
+        "participants",
+        "attributes",
+        "attributes_seq",
+        "leases",
+        "summary",
+        "closing",
+        "requests",
+    }
+)
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """The stored form of one journal entry."""
+    name = EVENT_NAMES[type(entry.event)]
+    header: dict[str, Any] = {"v": SCHEMA, "seq": entry.seq, "epoch": entry.epoch, "at": entry.at, "event": name}
+    if entry.request_id is not None:
+        header["request"] = entry.request_id
+    if isinstance(entry.event, (ItemsAppended, ItemsEvicted)):
+        return join_lines(header, entry.event.items)
+    return join_lines({**header, **event_fields(entry.event)}, ())
+
+
+def decode_entry(data: bytes) -> Entry:
+    """Read what `encode_entry` of this or an older version wrote."""
+    header, items = split_lines(data)
+
+    def build() -> Entry:
+        name = text(header, "event")
+        if name not in EVENTS:
+            message = f"an event {name!r}, which this version does not know"
+            raise IncompatibleVersionError(message)
+        event = EVENTS[name](header, items)
+        request_id = optional_text(header, "request") if "request" in header else None
+        return Entry(integer(header, "seq"), integer(header, "epoch"), number(header, "at"), event, request_id)
+
+    return shaped(build)
+
+
+def encode_snapshot(state: ConversationState, *, requests: bool = True) -> bytes:
+    """The stored form of a whole conversation; readers, who decide nothing, need no request memory."""
+    header: dict[str, Any] = {
+        **state.unknown,
+        "v": SCHEMA,
+        "seq": state.seq,
+        "changed_at": state.changed_at,
+        "orphans": list(state.window.orphans),
+        "participants": [participant_fields(participant) for participant in state.participants.values()],
+        "attributes": state.attributes,
+        "attributes_seq": state.attributes_seq,
+        "leases": [lease_fields(lease) for lease in state.leases.values()],
+        "summary": [state.summary.text, state.summary.through_seq] if state.summary else None,
+        "closing": [state.closing.reason, state.closing.at] if state.closing else None,
+        "requests": [remembered_row(name, kept) for name, kept in state.requests.items()] if requests else [],
+    }
+    return join_lines(header, tuple(state.window))
+
+
+def decode_snapshot(data: bytes, limits: Limits | None = None) -> ConversationState:
+    """Read what `encode_snapshot` of this or an older version wrote; `limits` are those from now on."""
+    header, items = split_lines(data)
+
+    def build() -> ConversationState:
+        state = ConversationState(limits, seq=integer(header, "seq"))
+        state.changed_at = number(header, "changed_at")
+        state.window = Window(items, texts(header, "orphans"))
+        participants = [participant_of(fields) for fields in array(header, "participants")]
+        state.participants = {participant.identity: participant for participant in participants}
+        state.attributes = mapping(header, "attributes")
+        state.attributes_seq = integer(header, "attributes_seq")
+        state.leases = {lease.name: lease for lease in (lease_of(fields) for fields in array(header, "leases"))}
+        state.summary = None if header["summary"] is None else summary_of(*array(header, "summary"))
+        state.closing = None if header["closing"] is None else closing_of(*array(header, "closing"))
+        for row in array(header, "requests"):
+            state.remember(*remembered_of(row))
+        state.unknown = {name: value for name, value in header.items() if name not in _SNAPSHOT_FIELDS}
+        return state
+
+    return shaped(build)

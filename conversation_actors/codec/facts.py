@@ -1,0 +1,77 @@
+"""What a conversation knows besides its items, as fields of a header."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from conversation_actors.codec.fields import Fields, integer, mapping, number, optional_text, text, texts, typed
+from conversation_actors.state import Closing, Lease, Participant, Remembered, Summary
+
+_PARTICIPANT_FIELDS = tuple(name for name in Participant.__slots__ if name != "unknown")
+
+
+def participant_fields(participant: Participant) -> dict[str, Any]:
+    """A participant as stored, with the fields of a newer version."""
+    known = {name: getattr(participant, name) for name in _PARTICIPANT_FIELDS}
+    return {**participant.unknown, **known, "devices": list(participant.devices)}
+
+
+def participant_of(fields: Fields) -> Participant:
+    """Read a participant."""
+    return Participant(
+        identity=text(fields, "identity"),
+        name=text(fields, "name"),
+        metadata=mapping(fields, "metadata"),
+        connected=typed(fields, "connected", bool),
+        joined_at=number(fields, "joined_at"),
+        last_seen=number(fields, "last_seen"),
+        reconnect_count=integer(fields, "reconnect_count"),
+        devices=texts(fields, "devices"),
+        language=optional_text(fields, "language"),
+        context=mapping(fields, "context"),
+        unknown={name: value for name, value in fields.items() if name not in _PARTICIPANT_FIELDS},
+    )
+
+
+def lease_fields(lease: Lease) -> dict[str, Any]:
+    """A lease as stored."""
+    return {"name": lease.name, "holder": lease.holder, "token": lease.token, "expires_at": lease.expires_at}
+
+
+def lease_of(fields: Fields) -> Lease:
+    """Read a lease."""
+    return Lease(text(fields, "name"), text(fields, "holder"), integer(fields, "token"), number(fields, "expires_at"))
+
+
+def summary_of(words: Any, through_seq: Any) -> Summary:
+    """Read a summary from its two columns."""
+    fields = {"text": words, "through_seq": through_seq}
+    return Summary(text(fields, "text"), integer(fields, "through_seq"))
+
+
+def closing_of(reason: Any, at: Any) -> Closing:
+    """Read a closing from its two columns."""
+    fields = {"reason": reason, "at": at}
+    return Closing(text(fields, "reason"), number(fields, "at"))
+
+
+def remembered_row(request_id: str, kept: Remembered) -> list[Any]:
+    """A row and not an object: there are a thousand of these in a snapshot."""
+    row: list[Any] = [request_id, kept.seq, kept.epoch, kept.at, kept.kind]
+    if isinstance(kept.result, Participant):
+        row.append({"participant": participant_fields(kept.result)})
+    elif isinstance(kept.result, Lease):
+        row.append({"lease": lease_fields(kept.result)})
+    return row
+
+
+def remembered_of(row: Sequence[Any]) -> tuple[str, Remembered]:
+    """Read a remembered request, and its id, from their row."""
+    fields = dict(zip(("id", "seq", "epoch", "at", "kind"), row, strict=False))
+    given = row[5] if len(row) > 5 else {}  # noqa: PLR2004  # the sixth column, where there is one
+    result: Participant | Lease | None = None
+    if "participant" in given:
+        result = participant_of(given["participant"])
+    elif "lease" in given:
+        result = lease_of(given["lease"])
+    numbers = integer(fields, "seq"), integer(fields, "epoch"), number(fields, "at")
+    return text(fields, "id"), Remembered(*numbers, text(fields, "kind"), result)

@@ -1,0 +1,62 @@
+"""Reading fields of a header by name and type."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from conversation_actors.codec.lines import corrupt
+
+Fields = Mapping[str, Any]
+Built = TypeVar("Built")
+Kind = TypeVar("Kind")
+
+
+def shaped(build: Callable[[], Built]) -> Built:
+    """Run `build`, and call a missing field or a wrong type by its name."""
+    try:
+        return build()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise corrupt(f"a field is missing or of a wrong type: {error!r}", 0) from error
+
+
+def typed(fields: Fields, name: str, kind: type[Kind] | tuple[type[Kind], ...]) -> Kind:
+    """The field, if it is of this kind; a bool is no number. Raises `TypeError`, or `KeyError`."""
+    value = fields[name]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        message = f"{name} is {type(value).__name__}"
+        raise TypeError(message)
+    return value
+
+
+def text(fields: Fields, name: str) -> str:
+    """A text."""
+    return typed(fields, name, str)
+
+
+def optional_text(fields: Fields, name: str) -> str | None:
+    """A text or null."""
+    return None if fields[name] is None else text(fields, name)
+
+
+def integer(fields: Fields, name: str) -> int:
+    """A whole number."""
+    return typed(fields, name, int)
+
+
+def number(fields: Fields, name: str) -> float:
+    """A number."""
+    return float(typed(fields, name, (int, float)))
+
+
+def mapping(fields: Fields, name: str) -> dict[str, Any]:
+    """An object."""
+    return typed(fields, name, dict)
+
+
+def array(fields: Fields, name: str) -> list[Any]:
+    """A list."""
+    return typed(fields, name, list)
+
+
+def texts(fields: Fields, name: str) -> tuple[str, ...]:
+    """A list of texts."""
+    return tuple(text({name: part}, name) for part in array(fields, name))

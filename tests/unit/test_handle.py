@@ -1,0 +1,504 @@
+"""The handle, with real activations behind it that are killed, replaced, passivated, and whose answers get lost."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+
+from conversation_actors.activation import activation, committer
+from conversation_actors.client import ConversationHandle, handle, outbox
+from conversation_actors.codec import decode_entry
+from conversation_actors.errors import (
+    ClusterUnavailableError,
+    ConflictError,
+    ConversationClosedError,
+    ConversationError,
+    LeaseHeldError,
+    OutcomeUnknownError,
+    PositionLostError,
+    RetryableError,
+)
+from conversation_actors.items import Message
+from conversation_actors.state import Entry, ItemsAppended
+from tests.unit.fakes import FakeCluster, Fault, FaultyStore, brief, stored, turns, until
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeat, and look for an owner, without long pauses."""
+    monkeypatch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
+    monkeypatch.setattr(outbox, "_BACKOFF", (0.0005, 0.002))
+    monkeypatch.setattr(handle, "_DORMANT_SECONDS", (0.001, 0.005))
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[FakeCluster]:
+    """A fake cluster."""
+    async with FakeCluster(FaultyStore(), brief()) as fake:
+        yield fake
+
+
+def say(identity: str, text: str = "hello") -> Message:
+    """A message of this id."""
+    return Message(id=identity, role="user", content=text)
+
+
+def ids(conversation: ConversationHandle) -> list[str]:
+    """Ids of the local copy's items."""
+    return [item.id for item in conversation.items]
+
+
+def store_of(cluster: FakeCluster) -> FaultyStore:
+    """The store behind it."""
+    assert isinstance(cluster.store, FaultyStore)
+    return cluster.store
+
+
+async def parked(cluster: FakeCluster, count: int) -> None:
+    """Return when `count` polls are parked at the owner."""
+
+    def polls() -> int:
+        actor = cluster.find()
+        return actor.activation.info().watchers if actor is not None and actor.activation is not None else 0
+
+    await until(lambda: polls() == count)
+
+
+async def next_entry(conversation: ConversationHandle, after_seq: int | None = None) -> Entry:
+    """The first entry that a watch brings."""
+    return await anext(conversation.watch(after_seq=after_seq))
+
+
+def appended(entries: list[Entry]) -> list[str]:
+    """Ids of the items that entries brought."""
+    return [item.id for entry in entries if isinstance(entry.event, ItemsAppended) for item in entry.event.items]
+
+
+# The local copy
+
+
+async def test_reads_its_own_writes(cluster: FakeCluster) -> None:
+    """When an awaited call returns, the local copy shows it."""
+    conversation = await cluster.handle()
+    assert (conversation.seq, conversation.items) == (0, ())
+    for number in range(5):
+        receipt = await conversation.append(say(f"u{number}"))
+        assert (receipt.seq, receipt.epoch) == (number + 1, 1)
+        assert ids(conversation) == [f"u{n}" for n in range(number + 1)]
+        assert conversation.seq == receipt.seq
+
+
+async def test_reads_its_own_writes_behind_those_of_others(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same where the answer had no room for all that others wrote meanwhile: the call waits for the copy."""
+    monkeypatch.setattr(activation, "REPLY_BYTES", 1)
+    one, two, store = await cluster.handle(), await cluster.handle(), store_of(cluster)
+    store.hold()
+    others = [asyncio.create_task(two.append(say(f"u{number}"))) for number in range(5)]
+    await until(lambda: len(store.appends) >= 1)
+    mine = asyncio.create_task(one.append(say("mine")))
+    await turns()
+    cluster.replies_to_lose["poll"] = 4
+    store.release()
+    receipt = await mine
+    assert one.seq >= receipt.seq
+    assert "mine" in ids(one)
+    await asyncio.gather(*others)
+
+
+async def test_every_command(cluster: FakeCluster) -> None:
+    """Each call does what its name says, and the copy shows it."""
+    conversation = await cluster.handle()
+    assert (await conversation.join("al", name="Al", language="de")).devices == ("default",)
+    assert (await conversation.update_participant("al", context={"a": 1})).context == {"a": 1}
+    left = await conversation.leave("al")
+    assert left is not None
+    assert not left.connected
+    assert await conversation.leave("nobody") is None
+    await conversation.set_attributes({"language": "de"})
+    with pytest.raises(ConflictError):
+        await conversation.set_attributes({"language": "en"}, expected_seq=0)
+    lease = await conversation.acquire_lease("agent", holder="me", duration=timedelta(seconds=60))
+    with pytest.raises(LeaseHeldError):
+        await conversation.acquire_lease("agent", holder="you", duration=timedelta(seconds=60))
+    assert conversation.leases == {"agent": lease}
+    await conversation.release_lease(lease)
+    await conversation.append(say("u0"))
+    await conversation.set_summary("short", through_seq=conversation.seq)
+    assert conversation.summary
+    await conversation.close_conversation("done")
+    assert conversation.closing is not None
+    with pytest.raises(ConversationClosedError):
+        await conversation.append(say("u1"))
+    await conversation.reopen_conversation()
+    snapshot = await conversation.snapshot(fresh=True)
+    assert (snapshot.seq, snapshot.items, dict(snapshot.attributes)) == (
+        conversation.seq,
+        conversation.items,
+        {"language": "de"},
+    )
+    assert (snapshot.summary, snapshot.closing, snapshot.leases) == (conversation.summary, None, conversation.leases)
+    await conversation.clear_history()
+    cleared = await conversation.snapshot()
+    assert (len(conversation.items), len(conversation.leases), cleared.summary) == (0, 0, None)
+    assert list(conversation.participants) == ["al"]
+    assert (await conversation.info()).seq == conversation.seq
+    assert "seq=" in repr(conversation)
+
+
+async def test_others_writes_arrive(cluster: FakeCluster) -> None:
+    """What another handle writes reaches the copy without being asked for."""
+    one, two = await cluster.handle(), await cluster.handle()
+    await one.append(say("u0"))
+    await until(lambda: ids(two) == ["u0"])
+    await two.append(say("u1"))
+    await until(lambda: ids(one) == ["u0", "u1"])
+
+
+async def test_recording(cluster: FakeCluster) -> None:
+    """Recorded items are sent in order with all else, and are there after a flush."""
+    conversation = await cluster.handle()
+    conversation.record(say("u0"), say("u1"))
+    conversation.record(say("u2"))
+    assert conversation.unacknowledged == 2
+    await conversation.append(say("u3"))
+    conversation.record(say("u4"))
+    await conversation.flush()
+    await until(lambda: conversation.seq == 4)
+    assert ids(conversation) == [f"u{number}" for number in range(5)]
+    assert conversation.unacknowledged == 0
+
+
+async def test_a_copy_far_behind_starts_afresh(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy whose position the next owner does not keep takes its state instead."""
+    monkeypatch.setattr(committer, "KEPT_ENTRIES", 0)
+    one, two = await cluster.handle(), await cluster.handle()
+    await parked(cluster, 2)
+    one._tasks[1].cancel()
+    for number in range(5):
+        await two.append(say(f"u{number}"))
+    await two.passivate()
+    await two.append(say("u5"))
+    assert ids(one) == []
+    one._tasks[1] = asyncio.create_task(one._follow())
+    await until(lambda: one.seq == 6)
+    assert ids(one) == ids(two)
+
+
+async def test_catch_up(cluster: FakeCluster) -> None:
+    """Opening a conversation that is open already waits for its copy to be as new as the owner."""
+    one, two = await cluster.handle(), await cluster.handle()
+    receipt = await one.append(say("u0"))
+    await two.catch_up(receipt.seq)
+    assert ids(two) == ["u0"]
+
+
+# Owners that come and go
+
+
+@pytest.mark.parametrize("end", ["killed", "passivated", "fenced"])
+async def test_survives_its_owner(cluster: FakeCluster, end: str) -> None:
+    """Calls, copy and watch go on over the end of an activation; epochs tell that there was one."""
+    conversation = await cluster.handle()
+    watcher = await cluster.handle()
+    epochs = []
+    for number in range(4):
+        epochs.append((await conversation.append(say(f"u{number}"))).epoch)
+        if end == "killed":
+            await cluster.kill()
+        elif end == "passivated":
+            await conversation.passivate()
+        else:
+            await stored(cluster.store)
+    assert epochs == sorted(set(epochs))
+    await conversation.info()  # a handle that only watches waits for somebody else to bring an owner back
+    await until(lambda: watcher.seq == 4)
+    assert ids(watcher) == ids(conversation) == ["u0", "u1", "u2", "u3"]
+
+
+@pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER])
+async def test_killed_in_the_middle_of_a_write(cluster: FakeCluster, fault: Fault) -> None:
+    """An owner that dies before or after its write landed, unanswered: the item is there once, and acknowledged."""
+    conversation, store = await cluster.handle(), store_of(cluster)
+    await conversation.append(say("u0"))
+    if fault is Fault.AFTER:
+        landed = len(store.landed)
+        store.append_faults.append(Fault.AFTER)
+        cluster.replies_to_lose["execute"] = 1
+        task = asyncio.create_task(conversation.append(say("u1")))
+        await until(lambda: len(store.landed) > landed)
+    else:
+        store.hold()
+        task = asyncio.create_task(conversation.append(say("u1")))
+        await until(lambda: len(store.appends) >= 2)
+    await cluster.kill()
+    store.release()
+    assert (await task).seq == 2
+    assert appended([decode_entry(data) for _, data in sorted(store.landed.items())]) == ["u0", "u1"]
+    assert ids(conversation) == ["u0", "u1"]
+
+
+async def test_a_lost_answer(cluster: FakeCluster) -> None:
+    """Answers lost after execution double nothing, lose nothing, and do not leave the copy behind."""
+    conversation = await cluster.handle()
+    for number in range(6):
+        cluster.replies_to_lose["execute"] = number % 4
+        assert (await conversation.append(say(f"u{number}"))).seq == number + 1
+        assert ids(conversation) == [f"u{n}" for n in range(number + 1)]
+    assert len(store_of(cluster).landed) == 6
+
+
+async def test_a_lost_answer_to_what_nobody_repeats(cluster: FakeCluster) -> None:
+    """Where the caller's time is up with the answer, the copy gets the entry nevertheless."""
+    cluster.settings = brief(command=0.05, poll=600.0)
+    conversation = await cluster.handle()
+    await parked(cluster, 1)
+    cluster.replies_to_lose["execute"] = 10_000
+    with pytest.raises(RetryableError):
+        await conversation.append(say("u0"), request_id="r")
+    await until(lambda: ids(conversation) == ["u0"])
+    cluster.replies_to_lose.clear()
+    assert (await conversation.append(say("u0"), request_id="r")).seq == 1
+
+
+async def test_lost_answers_to_polls(cluster: FakeCluster) -> None:
+    """A poll whose answer was lost is repeated from the same place."""
+    one, two = await cluster.handle(), await cluster.handle()
+    for number in range(5):
+        cluster.replies_to_lose["poll"] = 2
+        await one.append(say(f"u{number}"))
+        await until(lambda: two.seq == one.seq)
+    assert ids(two) == ids(one)
+
+
+async def test_nobody_home(cluster: FakeCluster) -> None:
+    """When no owner can recover, a call raises a retryable error in its time; reading the copy goes on."""
+    cluster.settings = brief(command=0.05, close=0.05)
+    conversation = await cluster.handle()
+    await conversation.append(say("u0"))
+    store_of(cluster).is_down = True
+    await cluster.kill()
+    with pytest.raises(OutcomeUnknownError):
+        await conversation.append(say("u1"))
+    assert ids(conversation) == ["u0"]
+    store_of(cluster).is_down = False
+    assert (await conversation.append(say("u2"))).seq == 2
+
+
+async def test_watching_wakes_nobody(cluster: FakeCluster) -> None:
+    """A handle that only watches does not bring a passivated conversation back; a call does, and is seen."""
+    conversation, watcher = await cluster.handle(), await cluster.handle()
+    await conversation.append(say("u0"))
+    watching = asyncio.create_task(next_entry(watcher, 1))
+    await parked(cluster, 3)
+    await conversation.passivate()
+    polls, looks = cluster.calls["poll"], cluster.looks
+    await until(lambda: cluster.looks > looks + 20)
+    assert len(cluster.actors) == 1
+    assert cluster.calls["poll"] <= polls + 6
+    await conversation.append(say("u1"))
+    assert len(cluster.actors) == 2
+    assert (await watching).seq == 2
+    await until(lambda: ids(watcher) == ["u0", "u1"])
+
+
+# Watching
+
+
+async def test_watch_resumes_across_activations(cluster: FakeCluster) -> None:
+    """A watch brings every entry once, in order, whatever happens to the owners meanwhile."""
+    conversation, watcher = await cluster.handle(), await cluster.handle()
+    seen: list[Entry] = []
+
+    async def watch() -> None:
+        async for entry in watcher.watch(after_seq=0):
+            seen.append(entry)
+            if len(seen) == 20:
+                return
+
+    watching = asyncio.create_task(watch())
+    for number in range(20):
+        cluster.replies_to_lose["poll"] = number % 2
+        await conversation.append(say(f"u{number}"))
+        if number % 5 == 4:
+            await (cluster.kill() if number % 2 else conversation.passivate())
+    await conversation.info()
+    await watching
+    assert [entry.seq for entry in seen] == list(range(1, 21))
+    assert appended(seen) == [f"u{number}" for number in range(20)]
+    assert len({entry.epoch for entry in seen}) == 4
+
+
+async def test_watch_from_now(cluster: FakeCluster) -> None:
+    """Without a position, a watch begins where the copy stands when it is first asked."""
+    conversation = await cluster.handle()
+    await conversation.append(say("u0"))
+    watching = asyncio.create_task(next_entry(conversation))
+    await parked(cluster, 2)
+    await conversation.append(say("u1"))
+    assert (await watching).seq == 2
+
+
+async def test_watch_from_a_lost_position(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A position that is not kept, or was never reached, raises and tells from where on it goes."""
+    monkeypatch.setattr(committer, "KEPT_ENTRIES", 0)
+    conversation = await cluster.handle()
+    await conversation.append(say("u0"))
+    await conversation.append(say("u1"))
+    await conversation.passivate()
+    await conversation.append(say("u2"))
+    for position in (0, 99):
+        with pytest.raises(PositionLostError) as lost:
+            await anext(conversation.watch(after_seq=position))
+        assert lost.value.first_available == 2
+
+
+async def test_watch_survives_an_outage(cluster: FakeCluster) -> None:
+    """While an owner is there and cannot recover, because the store is away, a watch waits."""
+    conversation = await cluster.handle()
+    await conversation.append(say("u0"))
+    watching = asyncio.create_task(next_entry(conversation, 1))
+    await parked(cluster, 2)
+    store_of(cluster).is_down = True
+    await cluster.kill()
+    cluster.get_or_create()
+    polls = cluster.calls["poll"]
+    await until(lambda: cluster.calls["poll"] > polls + 10)
+    assert not watching.done()
+    store_of(cluster).is_down = False
+    await conversation.append(say("u1"))
+    assert (await watching).seq == 2
+
+
+# Closing
+
+
+async def test_close_sends_what_is_left(cluster: FakeCluster) -> None:
+    """Closing sends the outbox first."""
+    conversation = await cluster.handle()
+    for number in range(5):
+        conversation.record(say(f"u{number}"))
+    await conversation.aclose()
+    await conversation.aclose()
+    state, _ = await stored(cluster.store)
+    assert [item.id for item in state.window] == [f"u{number}" for number in range(5)]
+
+
+async def test_close_leaves_nobody_waiting(cluster: FakeCluster, caplog: pytest.LogCaptureFixture) -> None:
+    """What could not be sent in time is answered, on its way or not, and told in the log; later calls raise at once."""
+    cluster.settings = brief(close=0.03)
+    conversation, store = await cluster.handle(), store_of(cluster)
+    store.hold()
+    sent = asyncio.create_task(conversation.append(say("u0")))
+    await until(lambda: len(store.appends) >= 1)
+    queued = asyncio.create_task(conversation.append(say("u1")))
+    conversation.record(say("u2"))
+    await turns()
+    await conversation.aclose()
+    results = await asyncio.gather(sent, queued, return_exceptions=True)
+    assert [type(result) for result in results] == [ClusterUnavailableError] * 2
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "closed with unacknowledged commands"
+    ]
+    with pytest.raises(ClusterUnavailableError):
+        await conversation.append(say("u3"))
+    store.release()
+
+
+# Everything at once
+
+
+class Storm:
+    """Three handles that talk, while everything that may happen to them does."""
+
+    def __init__(self, cluster: FakeCluster, handles: list[ConversationHandle], chance: random.Random) -> None:
+        """Nothing has happened yet."""
+        self.cluster, self.handles, self.chance = cluster, handles, chance
+        self.sent: list[list[str]] = [[] for _ in handles]
+        self.acknowledged: list[list[str]] = [[] for _ in handles]
+        self.seen: list[Entry] = []
+        self.is_over = False
+
+    async def talk(self, number: int) -> None:
+        """Append and record, cancelling some of it, and flush at the end."""
+        conversation, sent, acknowledged = self.handles[number], self.sent[number], self.acknowledged[number]
+        recorded = []
+        for step in range(25):
+            identity = f"h{number}.{step:02}"
+            sent.append(identity)
+            if self.chance.random() < 0.3:
+                conversation.record(say(identity))
+                recorded.append(identity)
+                continue
+            with suppress(asyncio.CancelledError):
+                await self._append(conversation, identity)
+                assert identity in ids(conversation)
+                acknowledged.append(identity)
+        await conversation.flush()
+        acknowledged.extend(recorded)
+
+    async def _append(self, conversation: ConversationHandle, identity: str) -> None:
+        call = asyncio.create_task(conversation.append(say(identity)))
+        if self.chance.random() < 0.3:
+            for _ in range(self.chance.randrange(30)):
+                await asyncio.sleep(0)
+            call.cancel()
+        await call
+
+    async def disturb(self) -> None:
+        """Kill, passivate, fence, lose answers, fail writes."""
+        store = store_of(self.cluster)
+        while not self.is_over:
+            self.cluster.loss = self.chance.choice([0.0, 0.0, 0.1, 0.3])
+            store.append_faults.extend(self.chance.choices([Fault.BEFORE, Fault.AFTER], k=self.chance.randrange(3)))
+            with suppress(ConversationError):
+                match self.chance.randrange(6):
+                    case 0 | 1:
+                        await self.cluster.kill()
+                    case 2:
+                        await self.handles[0].passivate()
+                    case 3:
+                        await stored(store)
+            await asyncio.sleep(self.chance.uniform(0, 0.01))  # no wait: the rhythm of the disturbance
+        self.cluster.loss = 0.0
+
+    async def watch(self) -> None:
+        """See everything."""
+        async for entry in self.handles[0].watch(after_seq=0):
+            self.seen.append(entry)
+
+    async def run(self) -> int:
+        """Run until all is said, and every copy and the watch are at the last position, which is returned."""
+        watching = asyncio.create_task(self.watch())
+        disturbing = asyncio.create_task(self.disturb())
+        async with asyncio.TaskGroup() as group:
+            for number in range(len(self.handles)):
+                group.create_task(self.talk(number))
+        self.is_over = True
+        await disturbing
+        end = (await self.handles[0].append(say("the end"))).seq
+        await until(lambda: all(one.seq == end for one in self.handles) and len(self.seen) >= end)
+        watching.cancel()
+        return end
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_storm(cluster: FakeCluster, seed: int) -> None:
+    """Each acknowledged item is there exactly once, in its handle's order; copies end up equal; a watch saw it all."""
+    chance = cluster.random = random.Random(seed)
+    cluster.settings = brief(items=400)
+    storm = Storm(cluster, [await cluster.handle() for _ in range(3)], chance)
+    end = await storm.run()
+    entries = [decode_entry(data) for _, data in sorted(store_of(cluster).landed.items())]
+    assert [entry.seq for entry in entries] == [entry.seq for entry in storm.seen] == list(range(1, end + 1))
+    history = appended(entries)
+    assert len(history) == len(set(history))
+    for number, (sent, acknowledged) in enumerate(zip(storm.sent, storm.acknowledged, strict=True)):
+        kept = [identity for identity in history if identity.startswith(f"h{number}.")]
+        assert kept == sorted(kept)
+        assert set(acknowledged) <= set(kept) <= set(sent)
+    assert [ids(one) for one in storm.handles] == [history] * 3

@@ -1,0 +1,429 @@
+"""The outbox: order, repeats, cancellation, deadlines, bounds, flush and close, with an owner that is a function."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from conversation_actors.activation import Done, Executed, Reply, Request
+from conversation_actors.client import outbox
+from conversation_actors.client.outbox import Outbox
+from conversation_actors.errors import (
+    ClusterUnavailableError,
+    ConflictError,
+    ConversationError,
+    ConversationNotFoundError,
+    OutcomeUnknownError,
+    OverloadedError,
+    OwnerFailedError,
+    StoreUnavailableError,
+)
+from conversation_actors.settings import Settings
+from conversation_actors.state import AppendItems, ClearHistory
+from tests.unit.fakes import brief, turns, until
+from tests.unit.strategies import message
+
+AWAY = StoreUnavailableError("Redis does not answer")
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeat without long pauses."""
+    monkeypatch.setattr(outbox, "_BACKOFF", (0.0005, 0.002))
+    monkeypatch.setattr(outbox, "_GRACE_SECONDS", 0.02)
+
+
+class FakeSend:
+    """An owner that answers, or fails as told; `batches` are the item ids of every call, failed ones too."""
+
+    def __init__(self) -> None:
+        """Healthy."""
+        self.batches: list[list[str]] = []
+        self.request_ids: list[list[str]] = []
+        self.seconds: list[float] = []
+        self.plan: deque[Exception | tuple[Reply, ...]] = deque()
+        self.refused: dict[str, ConversationError] = {}
+        self.trouble: Exception | None = None
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def __call__(self, requests: Sequence[Request], seconds: float) -> Executed:
+        """Answer a batch."""
+        names = [name(request) for request in requests]
+        self.batches.append(names)
+        self.request_ids.append([request.request_id for request in requests])
+        self.seconds.append(seconds)
+        await self.may_answer.wait()
+        step = self.plan.popleft() if self.plan else self.trouble
+        if isinstance(step, Exception):
+            raise step
+        if step is not None:
+            return Executed(step, ())
+        return Executed(tuple(self.refused.get(one) or Done(seq, 1) for seq, one in enumerate(names, 1)), ())
+
+
+def name(request: Request) -> str:
+    """The item's id, or the command's name."""
+    command = request.command
+    return command.items[0].id if isinstance(command, AppendItems) else type(command).__name__
+
+
+def item(identity: str, text: str = "hello") -> AppendItems:
+    """A command."""
+    return AppendItems((message(identity, text),))
+
+
+class Running:
+    """An outbox and its task."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Start it."""
+        self.send = FakeSend()
+        self.box = Outbox(self.send, settings)
+        self.task = asyncio.create_task(self.box.run())
+
+    def ask(self, identity: str, text: str = "hello", request_id: str | None = None) -> "asyncio.Task[Done]":
+        """Ask in the background."""
+        return asyncio.create_task(self.box.ask(item(identity, text), request_id))
+
+    async def stop(self) -> None:
+        """End the task."""
+        self.task.cancel()
+        await asyncio.wait({self.task})
+
+
+@pytest.fixture
+async def run() -> AsyncIterator[type[Running]]:
+    """Makes outboxes that are stopped afterwards."""
+    started: list[Running] = []
+
+    class Started(Running):
+        def __init__(self, settings: Settings | None = None) -> None:
+            super().__init__(settings or brief())
+            started.append(self)
+
+    yield Started
+    for one in started:
+        await one.stop()
+
+
+async def test_a_batch_gathers_while_one_is_on_its_way(run: type[Running]) -> None:
+    """What comes while a batch is on its way goes together in the next one, in the order it came."""
+    it = run(brief())
+    it.send.may_answer.clear()
+    first = it.ask("u0")
+    await until(lambda: len(it.send.batches) >= 1)
+    it.box.put(item("u1"))
+    second = it.ask("u2")
+    await turns()
+    it.box.put(item("u3"))
+    it.send.may_answer.set()
+    await asyncio.gather(first, second)
+    await it.box.flush()
+    assert it.send.batches == [["u0"], ["u1", "u2", "u3"]]
+
+
+async def test_a_batch_is_bounded(run: type[Running], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch takes no more commands and bytes than its bounds; what is larger goes alone."""
+    monkeypatch.setattr(outbox, "BATCH_COMMANDS", 3)
+    monkeypatch.setattr(outbox, "BATCH_BYTES", 1000)
+    it = run(brief())
+    for identity, size in (("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 2000), ("f", 600), ("g", 600), ("h", 600)):
+        it.box.put(item(identity, "x" * size))
+    await it.box.flush()
+    assert it.send.batches == [["a", "b", "c"], ["d"], ["e"], ["f"], ["g"], ["h"]]
+
+
+async def test_order_is_kept_over_failures(run: type[Running]) -> None:
+    """A batch that failed is repeated as it was, with the same request ids, before anything that came later."""
+    it = run(brief())
+    it.send.plan.extend([AWAY, ClusterUnavailableError("nobody"), OverloadedError("full")])
+    it.box.put(item("u0"))
+    it.box.put(item("u1"))
+    await until(lambda: len(it.send.batches) >= 2)
+    it.box.put(item("u2"))
+    await it.box.flush()
+    assert it.send.batches == [["u0", "u1"]] * 4 + [["u2"]]
+    assert len({tuple(sent) for sent in it.send.request_ids[:4]}) == 1
+    assert len({one for sent in it.send.request_ids for one in sent}) == 3
+
+
+async def test_request_ids(run: type[Running]) -> None:
+    """A caller's request id is used as it is; two outboxes never make the same one."""
+    one, two = run(brief()), run(brief())
+    await asyncio.gather(one.ask("u0", request_id="mine"), one.ask("u1"), two.ask("u0"), two.ask("u1"))
+    made = [identity for it in (one, two) for sent in it.send.request_ids for identity in sent]
+    assert made[0] == "mine"
+    assert len(set(made)) == 4
+
+
+async def test_partial_replies(run: type[Running]) -> None:
+    """What was decided is answered at once; the rest of the batch, and only that, is repeated, in order."""
+    it = run(brief())
+    unknown = OutcomeUnknownError("not durable yet")
+    it.send.plan.append((Done(1, 1), unknown, unknown))
+    it.send.plan.append((Done(2, 1), unknown))
+    asks = [it.ask(f"u{number}") for number in range(3)]
+    assert [done.seq for done in await asyncio.gather(*asks)] == [1, 2, 1]
+    assert it.send.batches == [["u0", "u1", "u2"], ["u1", "u2"], ["u2"]]
+
+
+async def test_a_refusal_is_its_callers_own(run: type[Running]) -> None:
+    """One refused command of a batch is told to its caller; the others are answered as they were."""
+    it = run(brief())
+    it.send.refused["u1"] = ConflictError("no")
+    asks = [it.ask(f"u{number}") for number in range(3)]
+    first, refused, last = await asyncio.gather(*asks, return_exceptions=True)
+    assert isinstance(first, Done)
+    assert isinstance(refused, ConflictError)
+    assert isinstance(last, Done)
+    assert len(it.send.batches) == 1
+
+
+async def test_what_no_repeat_mends(run: type[Running]) -> None:
+    """An error of another kind than "try again" is told to everybody in the batch, and the next one is sent."""
+    it = run(brief())
+    it.send.plan.append(ConversationNotFoundError("gone"))
+    results = await asyncio.gather(it.ask("u0"), it.ask("u1"), return_exceptions=True)
+    assert [type(result) for result in results] == [ConversationNotFoundError] * 2
+    assert (await it.ask("u2")).seq == 1
+
+
+async def test_survives_a_defect(run: type[Running]) -> None:
+    """An unexpected exception is told as a typed error, and what comes later is sent all the same."""
+    it = run(brief())
+    it.send.plan.append(ZeroDivisionError("a defect"))
+    with pytest.raises(OwnerFailedError, match="ZeroDivisionError"):
+        await it.ask("u0")
+    assert (await it.ask("u1")).seq == 1
+
+
+# Cancellation
+
+
+async def test_cancelled_before_it_was_sent(run: type[Running]) -> None:
+    """A caller that leaves before its command was sent takes it back; its neighbours are sent."""
+    it = run(brief())
+    it.send.may_answer.clear()
+    first = it.ask("u0")
+    await until(lambda: len(it.send.batches) >= 1)
+    asks = [it.ask(f"u{number}") for number in range(1, 4)]
+    await turns()
+    asks[1].cancel()
+    await turns()
+    it.send.may_answer.set()
+    await asyncio.gather(first, asks[0], asks[2])
+    assert it.send.batches == [["u0"], ["u1", "u3"]]
+    assert len(it.box) == 0
+
+
+async def test_only_cancelled_ones(run: type[Running]) -> None:
+    """A queue of nothing but cancelled commands is passed over, and a flush of it ends."""
+    it = run(brief())
+    it.send.may_answer.clear()
+    first = it.ask("u0")
+    await until(lambda: len(it.send.batches) >= 1)
+    second = it.ask("u1")
+    await turns()
+    second.cancel()
+    it.send.may_answer.set()
+    await first
+    await it.box.flush()
+    assert it.send.batches == [["u0"]]
+
+
+async def test_cancelled_after_it_was_sent(run: type[Running]) -> None:
+    """A caller that leaves later takes nothing back, and its neighbours are answered; the batch stays whole."""
+    it = run(brief())
+    it.send.may_answer.clear()
+    it.send.plan.append(AWAY)
+    asks = [it.ask(f"u{number}") for number in range(3)]
+    await until(lambda: len(it.send.batches) >= 1)
+    asks[1].cancel()
+    it.send.may_answer.set()
+    assert [done.seq for done in await asyncio.gather(asks[0], asks[2])] == [1, 3]
+    assert it.send.batches == [["u0", "u1", "u2"]] * 2
+    await it.box.flush()
+    assert len(it.box) == 0
+
+
+# Deadlines
+
+
+async def test_a_deadline(run: type[Running]) -> None:
+    """A caller waits no longer than `timeouts.command`: then the outcome is unknown, and the error says why."""
+    it = run(brief(command=0.03))
+    it.send.trouble = AWAY
+    with pytest.raises(OutcomeUnknownError, match="Redis does not answer") as error:
+        await it.ask("u0")
+    assert error.value.__cause__ is AWAY
+    it.send.trouble = None
+    assert (await it.ask("u1")).seq == 1
+    assert it.send.batches[-1] == ["u1"]
+
+
+async def test_a_deadline_while_nobody_answers(run: type[Running]) -> None:
+    """The time is bounded too where the owner does not answer at all."""
+    it = run(brief(command=0.03))
+    it.send.may_answer.clear()
+    with pytest.raises(OutcomeUnknownError):
+        await it.ask("u0")
+
+
+async def test_a_deadline_in_the_queue(run: type[Running]) -> None:
+    """A call that waits behind recorded items which cannot be sent ends in time; it was not sent, and never is."""
+    it = run(brief(command=0.03))
+    it.send.trouble = AWAY
+    it.box.put(item("recorded"))
+    await until(lambda: len(it.send.batches) >= 1)
+    with pytest.raises(StoreUnavailableError, match="not sent"):
+        await it.ask("asked")
+    it.send.trouble = None
+    await it.box.flush()
+    assert {identity for batch in it.send.batches for identity in batch} == {"recorded"}
+
+
+async def test_a_deadline_behind_a_batch_that_hangs(run: type[Running]) -> None:
+    """The same where the batch before hangs without an error."""
+    it = run(brief(command=0.03))
+    it.send.may_answer.clear()
+    it.box.put(item("recorded"))
+    await until(lambda: len(it.send.batches) >= 1)
+    with pytest.raises(ClusterUnavailableError, match="not sent"):
+        await it.ask("asked")
+
+
+async def test_the_owner_is_looked_for_no_longer_than_somebody_waits(run: type[Running]) -> None:
+    """The time given to one call is that until the first deadline, and never nothing."""
+    it = run(brief(command=2.0))
+    it.send.plan.extend([AWAY] * 3)
+    await it.ask("u0")
+    assert all(
+        0.05 <= later < earlier <= 2.0 for earlier, later in zip(it.send.seconds, it.send.seconds[1:], strict=False)
+    )
+
+
+# Bounds
+
+
+async def test_bounded_by_number(run: type[Running]) -> None:
+    """One command too many is refused with the number in the text, and nothing of it is taken."""
+    it = run(brief(outbox_items=3))
+    it.send.may_answer.clear()
+    for number in range(3):
+        it.box.put(item(f"u{number}"))
+    with pytest.raises(OverloadedError, match="3 commands"):
+        it.box.put(item("u3"))
+    with pytest.raises(OverloadedError):
+        await it.box.ask(item("u4"), None)
+    assert len(it.box) == 3
+    it.send.may_answer.set()
+    await it.box.flush()
+    it.box.put(item("u5"))
+    await it.box.flush()
+    assert [identity for batch in it.send.batches for identity in batch] == ["u0", "u1", "u2", "u5"]
+
+
+async def test_bounded_by_bytes(run: type[Running], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes are bounded as well, and freed when they were sent; commands without items weigh nothing."""
+    monkeypatch.setattr(outbox, "OUTBOX_BYTES", 1000)
+    it = run(brief())
+    for _ in range(3):
+        it.box.put(item("u0", "x" * 700))
+        with pytest.raises(OverloadedError):
+            it.box.put(item("u1", "x" * 700))
+        await it.box.flush()
+    it.box.put(item("u2", "x" * 700))
+    it.box.put(ClearHistory())
+
+
+# Flush
+
+
+async def test_flush_waits_for_all_that_was_put(run: type[Running]) -> None:
+    """A flush ends when everything put before it is settled, and does not wait for what comes later."""
+    it = run(brief())
+    await it.box.flush()
+    it.send.may_answer.clear()
+    it.box.put(item("u0"))
+    flush = asyncio.create_task(it.box.flush())
+    await until(lambda: len(it.send.batches) >= 1)
+    it.box.put(item("u1"))
+    await turns()
+    assert not flush.done()
+    it.send.may_answer.set()
+    await flush
+
+
+async def test_flush_tells_refusals_once(run: type[Running]) -> None:
+    """A flush raises the first refusal of what nobody waited for, says how many more there were, and forgets them."""
+    it = run(brief())
+    for identity in ("u0", "u2"):
+        it.send.refused[identity] = ConflictError(identity)
+    for number in range(3):
+        it.box.put(item(f"u{number}"))
+    with pytest.raises(ConflictError, match="u0") as error:
+        await it.box.flush()
+    assert error.value.__notes__ == ["and 1 more refusals since the last flush"]
+    await it.box.flush()
+
+
+async def test_flush_does_not_tell_what_was_told(run: type[Running]) -> None:
+    """A refusal that an awaiting caller got is not raised again by a flush."""
+    it = run(brief())
+    it.send.refused["u0"] = ConflictError("no")
+    with pytest.raises(ConflictError):
+        await it.ask("u0")
+    await it.box.flush()
+
+
+async def test_flush_in_time(run: type[Running]) -> None:
+    """A flush that takes too long says why, and leaves everything queued: the next one brings it through."""
+    it = run(brief(command=0.03))
+    it.send.trouble = AWAY
+    it.box.put(item("u0"))
+    with pytest.raises(OutcomeUnknownError, match="Redis does not answer") as error:
+        await it.box.flush()
+    assert error.value.__cause__ is AWAY
+    assert len(it.box) == 1
+    it.send.trouble = None
+    await it.box.flush()
+    assert (len(it.box), it.send.batches[-1]) == (0, ["u0"])
+
+
+async def test_refusals_kept_are_bounded(run: type[Running]) -> None:
+    """Whoever never flushes gathers no refusals without end."""
+    it = run(brief())
+    for number in range(150):
+        it.send.refused[f"u{number}"] = ConflictError("no")
+        it.box.put(item(f"u{number}"))
+    with pytest.raises(ConflictError) as error:
+        await it.box.flush()
+    assert error.value.__notes__ == ["and 99 more refusals since the last flush"]
+
+
+# Close
+
+
+async def test_close_answers_everybody(run: type[Running]) -> None:
+    """Closing answers what is queued and what is on its way; later calls raise at once, and a flush ends."""
+    it = run(brief())
+    it.send.may_answer.clear()
+    sent = it.ask("u0")
+    await until(lambda: len(it.send.batches) >= 1)
+    queued = it.ask("u1")
+    it.box.put(item("u2"))
+    flush = asyncio.create_task(it.box.flush())
+    await turns()
+    await it.stop()
+    closed = ClusterUnavailableError("closed")
+    it.box.close(closed)
+    results = await asyncio.gather(sent, queued, flush, return_exceptions=True)
+    assert all(result is closed for result in results)
+    with pytest.raises(ClusterUnavailableError):
+        await it.box.ask(item("u3"), None)
+    with pytest.raises(ClusterUnavailableError):
+        it.box.put(item("u4"))
+    it.box.close(closed)
+    await it.box.flush()
