@@ -15,12 +15,12 @@ from typing import Self
 from conversation_actors.activation.committer import COMPACT_BYTES, COMPACT_ENTRIES, Committer
 from conversation_actors.activation.journal import RecentEntries
 from conversation_actors.activation.messages import ActivationInfo, Done, Executed, Reply, Request, View
+from conversation_actors.activation.recovery import rebuild
 from conversation_actors.activation.watchers import Watchers
-from conversation_actors.codec import decode_entry, decode_snapshot, encode_snapshot
+from conversation_actors.codec import encode_snapshot
 from conversation_actors.errors import (
     ConflictError,
     ConversationError,
-    CorruptStateError,
     FencedError,
     OutcomeUnknownError,
     OverloadedError,
@@ -40,7 +40,6 @@ from conversation_actors.state import (
     Entry,
     JoinParticipant,
     LeaveParticipant,
-    Limits,
     NothingChanged,
     ReleaseLease,
     ReopenConversation,
@@ -50,7 +49,6 @@ from conversation_actors.state import (
     decide,
 )
 from conversation_actors.store import Recovered, Store
-from conversation_actors.store.keys import conversation_keys
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +152,7 @@ class Activation:
             claim=recovered.claim,
             durable=durable,
             snapshot_seq=recovered.snapshot_seq,
+            journal_bytes=sum(map(len, recovered.journal)),
             recent=self._recent,
             watchers=self._watchers,
             settings=settings,
@@ -351,42 +350,3 @@ class Activation:
 
     def _is_idle(self, idle_seconds: float) -> bool:
         return not len(self._watchers) and time.monotonic() - self._last_used >= idle_seconds
-
-
-def rebuild(recovered: Recovered, limits: Limits) -> tuple[ConversationState, int]:
-    """The state that is stored, and the number of journal entries that were replayed on the snapshot.
-
-    Raises `CorruptStateError` naming the key and the byte, or `IncompatibleVersionError`.
-    """
-    keys = conversation_keys(recovered.claim.conversation_id)
-    if recovered.snapshot is None:
-        state = ConversationState(limits, seq=recovered.snapshot_seq)
-    else:
-        try:
-            state = decode_snapshot(recovered.snapshot, limits)
-        except CorruptStateError as error:
-            raise error.at(keys.snapshot) from error
-    start = state.seq
-    first = recovered.seq - len(recovered.journal) + 1
-    for index, data in enumerate(recovered.journal):
-        key = f"{keys.journal}[{index}]"
-        try:
-            entry = decode_entry(data)  # also what the snapshot has already: watchers will read it
-            _check_seq(entry, first + index)
-            if entry.seq > start:
-                state.apply(entry)
-        except CorruptStateError as error:
-            raise error.at(key) from error
-        except ValueError as error:
-            message = f"{key}: {error}"
-            raise CorruptStateError(message, key=key, position=0) from error
-    if state.seq != recovered.seq:
-        message = f"{keys.snapshot}: recovered to seq {state.seq}; {recovered.seq} was acknowledged"
-        raise CorruptStateError(message, key=keys.snapshot, position=0)
-    return state, state.seq - start
-
-
-def _check_seq(entry: Entry, expected: int) -> None:
-    if entry.seq != expected:
-        message = f"holds entry {entry.seq} where {expected} belongs"
-        raise ValueError(message)

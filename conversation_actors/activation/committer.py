@@ -55,6 +55,7 @@ class Committer:
         claim: Claim,
         durable: ConversationState,
         snapshot_seq: int,
+        journal_bytes: int,
         recent: RecentEntries,
         watchers: Watchers,
         settings: Settings,
@@ -69,7 +70,7 @@ class Committer:
         self._store, self._claim, self._settings = store, claim, settings
         self._recent, self._watchers, self._on_lost = recent, watchers, on_lost
         self._snapshot_seq = snapshot_seq
-        self._journal_bytes = 0
+        self._journal_bytes = journal_bytes
         self._pending: deque[_Pending] = deque()
         self._wake = asyncio.Event()
         self._lock = asyncio.Lock()

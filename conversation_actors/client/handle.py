@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import random
-import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -12,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from conversation_actors.activation import ActivationInfo, Done, Executed, Request, View
 from conversation_actors.client import arguments
 from conversation_actors.client.copy import LocalCopy, history_of
+from conversation_actors.client.following import DORMANT_SECONDS, Feed, Follower
 from conversation_actors.client.outbox import Outbox
 from conversation_actors.client.views import Receipt, Snapshot
 from conversation_actors.codec import decode_entry, decode_snapshot
 from conversation_actors.errors import (
     ClusterUnavailableError,
     ConversationError,
-    PositionLostError,
     RetryableError,
 )
 from conversation_actors.items import Item
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
     from conversation_actors.runtime import RemoteOwner
 
 log = logging.getLogger(__name__)
-
-_DORMANT_SECONDS = (0.1, 1.0)
-"""How often a handle looks for an owner while none runs; it starts none only to watch."""
 
 
 class ConversationHandle:
@@ -52,11 +47,10 @@ class ConversationHandle:
         """Follow the conversation from `view` on."""
         self._id, self._owner, self._settings = conversation_id, owner, settings
         self._limits = settings.history.limits()
-        self._watcher = secrets.token_hex(8)
         self._copy = LocalCopy(view)
         self._outbox = Outbox(self._send, settings)
-        self._behind = asyncio.Event()
-        self._tasks = [asyncio.create_task(self._outbox.run()), asyncio.create_task(self._follow())]
+        self._follower = Follower(self._copy, Feed(owner, settings.timeouts), lambda: self._read(fresh=False))
+        self._tasks = [asyncio.create_task(self._outbox.run()), asyncio.create_task(self._follower.run())]
 
     def __repr__(self) -> str:
         """Show which conversation, and where the local copy stands."""
@@ -245,16 +239,16 @@ class ConversationHandle:
         """Durable entries in order, without a gap, from behind `after_seq` (None: from now) for ever.
 
         Resume with the `seq` of the last entry seen. Raises `PositionLostError` when the owner does not
-        keep entries that far back: take a snapshot, and watch from its `seq`. Keeps no conversation from
-        being passivated that nobody else uses, and starts no owner.
+        keep entries that far back: take a snapshot, and watch from its `seq`. Being watched keeps an owner
+        from being passivated; watching alone starts none.
         """
         position = self.seq if after_seq is None else arguments.check_position(after_seq, "after_seq")
-        watcher = secrets.token_hex(8)
+        feed = Feed(self._owner, self._settings.timeouts)
         while True:
             try:
-                entries = await self._next_entries(watcher, position)
+                entries = await feed.after(position)
             except RetryableError:  # an owner that cannot recover yet, or has too many watchers: a delay, no more
-                await asyncio.sleep(_DORMANT_SECONDS[1])
+                await asyncio.sleep(DORMANT_SECONDS[1])
                 continue
             for data in entries:
                 entry = decode_entry(data)
@@ -266,7 +260,7 @@ class ConversationHandle:
 
         Raises `ClusterUnavailableError` when it does not get there within `timeouts.command`.
         """
-        self._behind.set()
+        self._follower.fell_behind()
         try:
             async with asyncio.timeout(self._command_seconds):
                 await self._copy.reach(seq)
@@ -285,7 +279,7 @@ class ConversationHandle:
     async def aclose(self) -> None:
         """Send what is in the outbox (for at most `timeouts.close`), then let go. Idempotent.
 
-        What could not be sent is answered with `PassivatedError`'s retryable kin and logged.
+        Whoever still waits gets `ClusterUnavailableError`; what was not acknowledged is counted in the log.
         """
         with suppress(TimeoutError, ConversationError):
             async with asyncio.timeout(self._settings.timeouts.close.total_seconds()):
@@ -315,10 +309,10 @@ class ConversationHandle:
     async def _send(self, requests: Sequence[Request], seconds: float) -> Executed:
         try:
             executed: Executed = await self._owner.call(
-                lambda actor: actor.execute.remote(requests, self._watcher, self._copy.seq), seconds
+                lambda actor: actor.execute.remote(requests, self._follower.watcher, self._copy.seq), seconds
             )
         except RetryableError:
-            self._behind.set()  # entries that came with a lost answer are not announced again
+            self._follower.fell_behind()  # entries that came with a lost answer are not announced again
             raise
         self._copy.apply(executed.entries)
         return executed
@@ -326,55 +320,3 @@ class ConversationHandle:
     async def _read(self, *, fresh: bool) -> View:
         view: View = await self._owner.call(lambda actor: actor.read.remote(fresh=fresh), self._command_seconds)
         return view
-
-    async def _follow(self) -> None:
-        """Keep the local copy current, across everything that happens to the owner."""
-        complaint = ""
-        while True:
-            try:
-                await self._poll_until_behind()
-                complaint = ""
-            except ConversationError as error:
-                if str(error) != complaint:
-                    complaint = str(error)
-                    log.warning("the local copy is not being updated", extra={"reason": complaint})
-                await asyncio.sleep(_DORMANT_SECONDS[1])
-
-    async def _poll_until_behind(self) -> None:
-        """Poll once; drop the poll when entries that it would not bring again have gone astray."""
-        poll = asyncio.create_task(self._follow_once())
-        behind = asyncio.create_task(self._behind.wait())
-        try:
-            await asyncio.wait({poll, behind}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._behind.clear()
-            answered = poll.done()
-            poll.cancel()
-            behind.cancel()
-            await asyncio.gather(poll, behind, return_exceptions=True)
-        if answered:
-            poll.result()
-
-    async def _follow_once(self) -> None:
-        try:
-            self._copy.apply(await self._next_entries(self._watcher, self.seq))
-        except PositionLostError:
-            self._copy.replace(await self._read(fresh=False))
-
-    async def _next_entries(self, watcher: str, after_seq: int) -> tuple[bytes, ...]:
-        """Wait for entries behind a position, through any number of owners; polls without waking one."""
-        delay, longest = _DORMANT_SECONDS
-        poll = self._settings.timeouts.poll.total_seconds()
-        patience = poll * 1.2 + self._settings.timeouts.attempt.total_seconds()
-        while True:
-            entries: tuple[bytes, ...] | None = await self._owner.call_if_running(
-                lambda actor: actor.poll.remote(watcher, after_seq, poll * random.uniform(0.8, 1.2)),  # noqa: S311  # spreads load, guards nothing
-                patience,
-            )
-            if entries:
-                return entries
-            if entries is None:
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
-                delay = min(delay * 2, longest)
-            else:
-                delay = _DORMANT_SECONDS[0]

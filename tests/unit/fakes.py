@@ -22,7 +22,8 @@ from conversation_actors.activation import (
     Request,
     View,
 )
-from conversation_actors.activation.activation import Place, rebuild
+from conversation_actors.activation.activation import Place
+from conversation_actors.activation.recovery import rebuild
 from conversation_actors.client import ConversationHandle
 from conversation_actors.errors import (
     ActivationLostError,

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from conversation_actors.activation import Activation, Done, Request, activation, committer
-from conversation_actors.activation.activation import rebuild
+from conversation_actors.activation.recovery import rebuild
 from conversation_actors.codec import decode_entry, decode_snapshot, encode_entry, encode_snapshot
 from conversation_actors.errors import (
     ConflictError,

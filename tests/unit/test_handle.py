@@ -31,7 +31,8 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Repeat, and look for an owner, without long pauses."""
     monkeypatch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
     monkeypatch.setattr(outbox, "_BACKOFF", (0.0005, 0.002))
-    monkeypatch.setattr(handle, "_DORMANT_SECONDS", (0.001, 0.005))
+    for module in (handle, following):
+        monkeypatch.setattr(module, "DORMANT_SECONDS", (0.001, 0.005))
 
 
 @pytest.fixture
@@ -184,7 +185,7 @@ async def test_a_copy_far_behind_starts_afresh(cluster: FakeCluster, monkeypatch
     await two.passivate()
     await two.append(say("u5"))
     assert ids(one) == []
-    one._tasks[1] = asyncio.create_task(one._follow())
+    one._tasks[1] = asyncio.create_task(one._follower.run())
     await until(lambda: one.seq == 6)
     assert ids(one) == ids(two)
 

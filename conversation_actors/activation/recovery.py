@@ -1,0 +1,46 @@
+"""From what is stored to the state it stands for."""
+
+from conversation_actors.codec import decode_entry, decode_snapshot
+from conversation_actors.errors import CorruptStateError
+from conversation_actors.state import ConversationState, Entry, Limits
+from conversation_actors.store import Recovered
+from conversation_actors.store.keys import conversation_keys
+
+
+def rebuild(recovered: Recovered, limits: Limits) -> tuple[ConversationState, int]:
+    """The state that is stored, and the number of journal entries that were replayed on the snapshot.
+
+    Raises `CorruptStateError` naming the key and the byte, or `IncompatibleVersionError`.
+    """
+    keys = conversation_keys(recovered.claim.conversation_id)
+    if recovered.snapshot is None:
+        state = ConversationState(limits, seq=recovered.snapshot_seq)
+    else:
+        try:
+            state = decode_snapshot(recovered.snapshot, limits)
+        except CorruptStateError as error:
+            raise error.at(keys.snapshot) from error
+    start = state.seq
+    first = recovered.seq - len(recovered.journal) + 1
+    for index, data in enumerate(recovered.journal):
+        key = f"{keys.journal}[{index}]"
+        try:
+            entry = decode_entry(data)  # also what the snapshot has already: watchers will read it
+            _check_seq(entry, first + index)
+            if entry.seq > start:
+                state.apply(entry)
+        except CorruptStateError as error:
+            raise error.at(key) from error
+        except ValueError as error:
+            message = f"{key}: {error}"
+            raise CorruptStateError(message, key=key, position=0) from error
+    if state.seq != recovered.seq:
+        message = f"{keys.snapshot}: recovered to seq {state.seq}; {recovered.seq} was acknowledged"
+        raise CorruptStateError(message, key=keys.snapshot, position=0)
+    return state, state.seq - start
+
+
+def _check_seq(entry: Entry, expected: int) -> None:
+    if entry.seq != expected:
+        message = f"holds entry {entry.seq} where {expected} belongs"
+        raise ValueError(message)

@@ -1,0 +1,103 @@
+"""Following a conversation: its durable entries as they come, and a copy that is kept current by them."""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from conversation_actors.activation import View
+from conversation_actors.client.copy import LocalCopy
+from conversation_actors.errors import ConversationError, PositionLostError
+from conversation_actors.settings import Timeouts
+
+if TYPE_CHECKING:
+    from conversation_actors.runtime import RemoteOwner
+
+log = logging.getLogger(__name__)
+
+DORMANT_SECONDS = (0.1, 1.0)
+"""How often an owner is looked for while none runs; none is started only to watch."""
+
+
+class Feed:
+    """Entries behind a position, from whichever owner runs. Waits while none does."""
+
+    def __init__(self, owner: "RemoteOwner", timeouts: Timeouts) -> None:
+        """A watcher of its own, as far as the owner can tell."""
+        self.watcher = secrets.token_hex(8)
+        self._owner = owner
+        self._poll = timeouts.poll.total_seconds()
+        self._patience = self._poll * 1.2 + timeouts.attempt.total_seconds()
+
+    async def after(self, seq: int) -> tuple[bytes, ...]:
+        """At least one entry, encoded. Raises `PositionLostError`, and what the owner raises."""
+        delay, longest = DORMANT_SECONDS
+        while True:
+            entries: tuple[bytes, ...] | None = await self._owner.call_if_running(
+                lambda actor: actor.poll.remote(self.watcher, seq, self._poll * random.uniform(0.8, 1.2)),  # noqa: S311  # spreads load, guards nothing
+                self._patience,
+            )
+            if entries:
+                return entries
+            if entries is None:
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
+                delay = min(delay * 2, longest)
+            else:
+                delay = DORMANT_SECONDS[0]
+
+
+class Follower:
+    """Keeps a `LocalCopy` current, across everything that happens to the owner."""
+
+    def __init__(self, copy: LocalCopy, feed: Feed, read: Callable[[], Awaitable[View]]) -> None:
+        """`read` asks the owner for its whole state, where entries alone no longer lead there."""
+        self._copy, self._feed, self._read = copy, feed, read
+        self._behind = asyncio.Event()
+
+    @property
+    def watcher(self) -> str:
+        """The name under which the owner may send this copy's entries by another way."""
+        return self._feed.watcher
+
+    def fell_behind(self) -> None:
+        """Entries that were sent by another way have not come: ask for them."""
+        self._behind.set()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        complaint = ""
+        while True:
+            try:
+                await self._poll_until_behind()
+                complaint = ""
+            except ConversationError as error:
+                if str(error) != complaint:
+                    complaint = str(error)
+                    log.warning("the local copy is not being updated", extra={"reason": complaint})
+                await asyncio.sleep(DORMANT_SECONDS[1])
+            except Exception:
+                log.exception("following failed")  # and is tried again: a copy must not stand still unnoticed
+                await asyncio.sleep(DORMANT_SECONDS[1])
+
+    async def _poll_until_behind(self) -> None:
+        """Poll once; drop the poll when entries that it would not bring again have gone astray."""
+        poll = asyncio.create_task(self._follow_once())
+        behind = asyncio.create_task(self._behind.wait())
+        try:
+            await asyncio.wait({poll, behind}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._behind.clear()
+            answered = poll.done()
+            poll.cancel()
+            behind.cancel()
+            await asyncio.gather(poll, behind, return_exceptions=True)
+        if answered:
+            poll.result()
+
+    async def _follow_once(self) -> None:
+        try:
+            self._copy.apply(await self._feed.after(self._copy.seq))
+        except PositionLostError:
+            self._copy.replace(await self._read())
