@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from conversation_actors.activation import activation, committer
-from conversation_actors.client import ConversationHandle, handle, outbox
+from conversation_actors.client import ConversationHandle, following, handle, outbox
 from conversation_actors.codec import decode_entry
 from conversation_actors.errors import (
     ClusterUnavailableError,
