@@ -1,4 +1,4 @@
-# Everything runs from .venv; nothing else on the machine is changed.
+# Everything is installed into .venv. Ray keeps a token of this user in ~/.ray; `dev` keeps data in ~/.local/share.
 
 VENV := .venv
 BIN := $(VENV)/bin

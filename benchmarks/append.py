@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory, EmbeddedServer(Path(directory)) as server:
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
         try:
             result = asyncio.run(measure(server.url, 100 if options.quick else options.rounds))
         finally:

@@ -99,7 +99,7 @@ class PositionLostError(RefusedError):
 
 
 class InvalidInputError(RefusedError):
-    """An argument is not acceptable. Nothing was sent."""
+    """An argument is not acceptable. Nothing was changed."""
 
     def __init__(self, message: str, *, field: str) -> None:
         """``field``: the argument's name, with a path into nested values (``metadata.address[2]``)."""

@@ -116,7 +116,7 @@ class HistoryLimits(_Group):
     """Participants remembered; the one that left longest ago is forgotten first."""
     leases: int = Field(default=32, ge=1, le=1000)
     """Leases held at one time."""
-    requests: int = Field(default=1000, ge=10, le=100_000)
+    requests: int = Field(default=1000, ge=500, le=100_000)
     """Requests remembered, so that a repeat returns the first result."""
     request_age: Duration = timedelta(minutes=15)
     """How long a request is remembered."""

@@ -42,12 +42,14 @@ from conversation_actors.state import (
     LeaveParticipant,
     NothingChanged,
     ReleaseLease,
+    Remembered,
     ReopenConversation,
     SetAttributes,
     SetSummary,
     UpdateParticipant,
     decide,
 )
+from conversation_actors.state.conversation import remembered
 from conversation_actors.store import Recovered, Store
 
 log = logging.getLogger(__name__)
@@ -158,14 +160,20 @@ class Activation:
             settings=settings,
             on_lost=self._stop,
         )
-        self._tasks = [asyncio.create_task(self._committer.run()), asyncio.create_task(self._look_after())]
+        self._tasks = [
+            asyncio.create_task(self._committer.run()),
+            asyncio.create_task(self._committer.keep_listed()),
+            asyncio.create_task(self._look_after()),
+        ]
 
-    async def execute(self, requests: Sequence[Request], *, watcher: str, after_seq: int) -> Executed:
+    async def execute(
+        self, requests: Sequence[Request], *, watcher: str, after_seq: int, life: str | None = None
+    ) -> Executed:
         """Decide `requests` in order, and answer when all of that is durable.
 
         A reply is `Done` or the error. What is not durable after `timeouts.write` is answered with
-        `OutcomeUnknownError`. Entries behind `after_seq` come along for `watcher`. Raises
-        `OverloadedError` or `StoreUnavailableError` before anything was decided.
+        `OutcomeUnknownError`. Entries behind `after_seq` come along for `watcher`, if its copy is of this
+        `life` (None: of any). Raises `OverloadedError` or `StoreUnavailableError` before anything was decided.
         """
         committer = self._admit()
         decided = [self._decide(request) for request in requests]
@@ -174,7 +182,7 @@ class Activation:
                 await committer.gate.passed(self._working_seq_of(decided))
         except TimeoutError:
             return Executed(tuple(self._answer(seq, reply) for seq, reply in decided), ())
-        return Executed(tuple(reply for _, reply in decided), self._entries_for(watcher, after_seq))
+        return Executed(tuple(reply for _, reply in decided), self._entries_for(watcher, after_seq, life))
 
     def _admit(self) -> Committer:
         """The committer, if a command may be decided now."""
@@ -202,17 +210,23 @@ class Activation:
         kept = self._working.requests.get(request.request_id)
         if kept is None:
             return None
-        if kept.kind not in {_EVENT_OF[type(request.command)], NothingChanged.__name__}:
+        if kept.kind != _EVENT_OF[type(request.command)]:
             message = f"request_id {request.request_id!r} was used for another command ({kept.kind})"
             raise ConflictError(message)
-        return Done(kept.seq, kept.epoch, kept.result)
+        return self._done(kept, request.command)
+
+    def _done(self, kept: Remembered, command: Command) -> Done:
+        """The first result; of a participant, the present state where too many have been remembered since."""
+        present = self._working.participants.get(getattr(command, "identity", ""))
+        return Done(kept.seq, kept.epoch, present if kept.result is None else kept.result)
 
     def _first_time(self, request: Request) -> Done:
         working = self._working
         now = max(self._clock(), working.changed_at)
         events = decide(working, request.command, now=now)
         if not events:
-            events = (NothingChanged(working.participants.get(getattr(request.command, "identity", ""))),)
+            participant = working.participants.get(getattr(request.command, "identity", ""))
+            events = (NothingChanged(_EVENT_OF[type(request.command)], participant),)
         entries: list[Entry] = []
         for event in events:
             request_id = None if entries else request.request_id
@@ -220,8 +234,7 @@ class Activation:
         self._alive().submit(entries)  # first: what cannot be encoded must leave no trace in the working state
         for entry in entries:
             working.apply(entry)
-        kept = working.requests[request.request_id]
-        return Done(kept.seq, kept.epoch, kept.result)
+        return self._done(remembered(entries[0]), request.command)
 
     @staticmethod
     def _working_seq_of(decided: Sequence[tuple[int, Reply]]) -> int:
@@ -233,9 +246,10 @@ class Activation:
             return reply
         return OutcomeUnknownError(f"not durable after {self._settings.timeouts.write.total_seconds()} s")
 
-    def _entries_for(self, watcher: str, after_seq: int) -> tuple[bytes, ...]:
+    def _entries_for(self, watcher: str, after_seq: int, life: str | None) -> tuple[bytes, ...]:
         """What the watcher has not seen, if it is little; its parked poll is then spared."""
         try:
+            self._check_life(life)
             entries = self._recent.after(after_seq, size=REPLY_BYTES)
         except PositionLostError:
             return ()
@@ -251,20 +265,35 @@ class Activation:
             await self._in_time(committer.confirm_ownership())
         durable = committer.durable
         if self._view is None or self._view.seq != durable.seq:
-            self._view = View(durable.seq, self._claim.epoch, encode_snapshot(durable, requests=False))
+            snapshot = encode_snapshot(durable, requests=False)
+            self._view = View(durable.seq, self._claim.epoch, snapshot, self._claim.life)
         return self._view
 
-    async def poll(self, *, watcher: str, after_seq: int, timeout: float) -> tuple[bytes, ...]:  # noqa: ASYNC109  # a parked poll ends by itself; an outer time-out would lose its answer
+    async def poll(
+        self,
+        *,
+        watcher: str,
+        after_seq: int,
+        timeout: float,  # noqa: ASYNC109  # a parked poll ends by itself; an outer time-out would lose its answer
+        life: str | None = None,
+    ) -> tuple[bytes, ...]:
         """Entries behind `after_seq`, waiting up to `timeout` seconds for the first; empty if none came.
 
-        Raises `PositionLostError` for a position that is not kept (any more), and `OverloadedError`.
+        Raises `PositionLostError` for a position that is not kept (any more) or is one of another `life`
+        of the conversation, and `OverloadedError`.
         """
         self._alive()
+        self._check_life(life)
         if after_seq == self._recent.seq:
             await self._watchers.park(watcher, after_seq, timeout)
             self._alive()
         self._last_used = time.monotonic()
         return self._recent.after(after_seq, size=POLL_BYTES)
+
+    def _check_life(self, life: str | None) -> None:
+        if life is not None and life != self._claim.life:
+            message = "the position is one of an earlier life of this conversation"
+            raise PositionLostError(message, first_available=self._recent.first_available)
 
     def info(self) -> ActivationInfo:
         """Facts about this activation, for people and dashboards."""

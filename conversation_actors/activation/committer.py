@@ -74,7 +74,10 @@ class Committer:
         self._pending: deque[_Pending] = deque()
         self._wake = asyncio.Event()
         self._lock = asyncio.Lock()
-        self._index_due = True
+        self._listing_due = asyncio.Event()
+        self._listing_due.set()
+        self._listed_seq, self._listed_at = -1, 0.0
+        self._listing_seconds = settings.ttl.total_seconds() / 4
         self._touched_at = time.monotonic()
 
     @property
@@ -106,13 +109,14 @@ class Committer:
             self._on_lost(FencedError(f"this activation failed and stopped: {error!r}"))
 
     async def upkeep(self) -> None:
-        """Keep TTLs and listings fresh. Does nothing that the next write would not do."""
+        """Keep TTLs fresh, and the listings, which show when a conversation was last active."""
         async with self._lock:
             if self._pending:
                 return
             if time.monotonic() - self._touched_at > self._settings.ttl.total_seconds() / 4:
                 await self._append(self.durable.seq, (), None)
-            await self._index_if_due()
+        if self.durable.seq != self._listed_seq or time.monotonic() - self._listed_at > self._listing_seconds:
+            self._listing_due.set()
 
     async def save_snapshot(self) -> None:
         """Store the durable state, unless the journal behind the last snapshot is empty."""
@@ -142,7 +146,7 @@ class Committer:
         return batch
 
     async def _write(self, batch: Sequence[_Pending]) -> None:
-        """Store, apply, notify, reply: in this order, here and nowhere else."""
+        """Store, apply, reply, notify: in this order, here and nowhere else."""
         identities = self._identities_after(batch)
         await self._append(batch[0].entry.seq - 1, [pending.data for pending in batch], identities)
         for pending in batch:
@@ -152,8 +156,7 @@ class Committer:
             self._journal_bytes += len(pending.data)
         self._recent.extend(pending.data for pending in batch)  # in step with `durable`: reads show its position
         if identities is not None:
-            self._index_due = True
-            await self._index_if_due()
+            self._listing_due.set()
         self.gate.open_to(self.durable.seq)
         # One turn of the loop later: those who are being answered now take the entries along, and then
         # their own parked polls need not be woken for them.
@@ -213,6 +216,9 @@ class Committer:
             )
         )
         self._raise_if_fenced(outcome)
+        if outcome is Outcome.GAP:
+            message = f"what is stored is damaged, and ahead of seq {seq}"
+            raise CorruptStateError(message, key=self._claim.conversation_id, position=0)
         self._snapshot_seq = seq
         self._journal_bytes = 0
         self._touched_at = time.monotonic()
@@ -224,18 +230,20 @@ class Committer:
         if entries >= most_entries or self._journal_bytes >= most_bytes:
             await self._save_snapshot()
 
-    async def _index_if_due(self) -> None:
-        if not self._index_due:
-            return
-        try:
-            await self._store.index(
-                self._claim.conversation_id, participants=tuple(self.durable.participants), ttl=self._settings.ttl
-            )
-        except RetryableError as error:
-            # Listings are repaired by the next upkeep; the conversation itself does not wait for them.
-            log.warning("listings not updated", extra={"reason": str(error)})
-            return
-        self._index_due = False
+    async def keep_listed(self) -> None:
+        """Enter the conversation in the listings when that is due, beside the writes: nobody waits for it."""
+        while True:
+            await self._listing_due.wait()
+            self._listing_due.clear()
+            seq, identities = self.durable.seq, tuple(self.durable.participants)
+            try:
+                await self._store.index(self._claim.conversation_id, participants=identities, ttl=self._settings.ttl)
+            except ConversationError as error:
+                # Tried again by the next upkeep; listings can be repaired, and the conversation is none the worse.
+                log.warning("listings not updated", extra={"reason": str(error)})
+                self._listed_seq = -1
+            else:
+                self._listed_seq, self._listed_at = seq, time.monotonic()
 
     async def _until_decided(self, write: Callable[[], Awaitable[Outcome]]) -> Outcome:
         """Repeat `write` until the store answers it; raises what a repeat cannot mend."""

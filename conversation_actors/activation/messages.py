@@ -6,7 +6,7 @@ from conversation_actors.errors import ConversationError
 from conversation_actors.state import Command, Lease, Participant
 
 PROTOCOL = 1
-"""Raised when the meaning of these messages changes; both sides refuse a peer of another number."""
+"""Raised when the meaning of these messages changes; an owner refuses to be opened by a peer of another number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,10 @@ Reply = Done | ConversationError
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """One reply for each request, in order, and the entries that the caller has not seen.
+    """One reply for each request, in order, and entries that the caller has not seen.
 
-    `entries` (encoded) follow the position the caller gave, without a gap; empty where there are too many.
+    `entries` (encoded) follow the position the caller gave, without a gap; not all of them where there are
+    many, and none where the caller's copy is of another `life` of the conversation.
     """
 
     replies: tuple[Reply, ...]
@@ -42,11 +43,15 @@ class Executed:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The durable state at `seq`, encoded, without the request memory."""
+    """The durable state at `seq`, encoded, without the request memory.
+
+    `life` tells it from another conversation of the same id, before a deletion or a loss of everything.
+    """
 
     seq: int
     epoch: int
     snapshot: bytes
+    life: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 def dev(*, as_json: Json = False) -> None:
     """Start what a conversation needs, and stay in the foreground until Ctrl-C.
 
-    That is a Ray head node, and, unless CONVERSATION_REDIS_URL is set (or in .env), a Valkey server of our own,
-    whose data stays on disk for the next time. The environment variables that another terminal needs are printed.
+    That is a Ray head node, and, unless CONVERSATION_REDIS_URL or REDIS_URL is set (or in .env), a Valkey server
+    of our own, whose data stays on disk for the next time. The two environment variables that another terminal
+    needs are printed.
 
     Ctrl-C or SIGTERM saves a snapshot of every running conversation and stops what was started; a second
     one stops at once (nothing acknowledged is lost by that either). Exits with 1 if Ray ends by itself.
@@ -48,7 +49,7 @@ def show(
     """Print a conversation: its owner, participants, attributes, leases and history.
 
     Needs the environment variables that [bold]dev[/bold] prints. The owner is asked for its durable state, and
-    started if it is not running. Nothing is changed or created; an unknown id exits with 1.
+    started with this shell's settings if it is not running. No history is changed; an unknown id exits with 1.
 
     Example: [bold]conversation-actors show support-42[/bold]
     """
@@ -79,7 +80,8 @@ def demo(
     """Hold a phone call, kill everything that holds it, and count what was lost. Takes less than a minute.
 
     Uses servers of its own in a temporary directory, and a stand-in for the language model: no account, no
-    network, and no other Ray or Redis of this machine is touched. Everything is stopped and removed at the end.
+    network, and no other Ray or Redis of this machine is touched. Everything is stopped and removed at the end, but
+    for Ray's token in ~/.ray, which is made if it is missing.
 
     Exits with 0 only if nothing was lost, nothing is there twice, and the order was kept.
 

@@ -48,7 +48,7 @@ async def run(*, as_json: bool) -> int:
     try:
         if configured is not None:
             redis_url = configured.get_secret_value()
-            console.print("Redis  yours, from CONVERSATION_REDIS_URL")
+            console.print("Redis  yours, from the environment or .env")
         else:
             assert server is not None
             redis_url = await asyncio.to_thread(_start_server, server, console)

@@ -11,6 +11,7 @@ from conversation_actors.state import (
     AppendItems,
     CloseConversation,
     JoinParticipant,
+    Lease,
     LeaveParticipant,
     Limits,
     ReleaseLease,
@@ -109,10 +110,11 @@ def acquire_lease(name: str, holder: str, duration: timedelta) -> AcquireLease:
     return AcquireLease(check_id(name, "name"), check_id(holder, "holder"), duration.total_seconds())
 
 
-def release_lease(name: str, holder: str, token: int) -> ReleaseLease:
+def release_lease(lease: Lease) -> ReleaseLease:
     """Check what is given back."""
-    check_position(token, "token")
-    return ReleaseLease(check_id(name, "name"), check_id(holder, "holder"), token)
+    if not isinstance(lease, Lease):
+        _refuse("lease", f"expected the Lease that was acquired, got {type(lease).__name__}")
+    return ReleaseLease(lease.name, lease.holder, lease.token)
 
 
 def set_summary(text: str, through_seq: int, limits: Limits) -> SetSummary:

@@ -1,5 +1,6 @@
 """The way in: one client per process, as an async context manager."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from types import TracebackType
@@ -27,6 +28,9 @@ class ConversationClient:
 
     def __init__(self, settings: Settings | None = None) -> None:
         """Without `settings`, read them from the environment. Connects when entered."""
+        if settings is not None and not isinstance(settings, Settings):
+            message = f"settings: expected Settings, got {type(settings).__name__}"  # type: ignore[unreachable]  # untyped callers
+            raise InvalidInputError(message, field="settings")
         self._settings = settings or Settings()
         self._handles: dict[str, ConversationHandle] = {}
         self._store: Store | None = None
@@ -61,19 +65,26 @@ class ConversationClient:
         such conversation and `create` is false.
         """
         check_id(conversation_id, "conversation_id")
-        known = self._handles.get(conversation_id)
+        known = self._open_handle(conversation_id)
         owner = self._owner(conversation_id)
         info = await owner.open(create=create)
         if known is not None:
             await known.catch_up(info.seq)
             return known
         view = await owner.call(
-            lambda actor: actor.read.remote(fresh=False), self._settings.timeouts.open.total_seconds()
+            lambda actor: actor.read.remote(fresh=False), self._settings.timeouts.open.total_seconds(), patient=True
         )
         # Somebody else may have opened it in this process meanwhile: one handle an id, for one order.
-        if conversation_id not in self._handles:
-            self._handles[conversation_id] = ConversationHandle(conversation_id, owner, view, self._settings)
-        return self._handles[conversation_id]
+        known = self._open_handle(conversation_id)
+        if known is None:
+            known = self._handles[conversation_id] = ConversationHandle(conversation_id, owner, view, self._settings)
+        return known
+
+    def _open_handle(self, conversation_id: str) -> ConversationHandle | None:
+        """The handle of this id that is in use; those that were closed are dropped on the way."""
+        for closed in [name for name, handle in self._handles.items() if handle.is_closed]:
+            del self._handles[closed]
+        return self._handles.get(conversation_id)
 
     async def list(self, *, participant: str | None = None) -> AsyncIterator[Found]:
         """Stored conversations, the most recently active first; with `participant`, those it took part in."""
@@ -100,11 +111,12 @@ class ConversationClient:
     async def aclose(self) -> None:
         """Send what is in the handles' outboxes, and let go of everything. Idempotent."""
         handles, self._handles = self._handles, {}
-        for handle in handles.values():
-            await handle.aclose()
         store, self._store = self._store, None
-        if store is not None:
-            await store.aclose()
+        try:
+            await asyncio.gather(*(handle.aclose() for handle in handles.values()), return_exceptions=True)
+        finally:
+            if store is not None:
+                await store.aclose()
 
     async def _check_store(self, store: Store) -> None:
         try:

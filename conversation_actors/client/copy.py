@@ -17,7 +17,7 @@ class LocalCopy:
     def __init__(self, view: View) -> None:
         """Begin with what the owner showed."""
         self.state = decode_snapshot(view.snapshot)
-        self.epoch = view.epoch
+        self.epoch, self.life = view.epoch, view.life
         self._items: tuple[Item, ...] | None = None
         self._decoded: dict[str, tuple[StoredItem, Item]] = {}
         self._changed = asyncio.Event()
@@ -49,10 +49,10 @@ class LocalCopy:
 
         A view that its own activation has gone beyond is passed over: entries came while it was on its way.
         """
-        if view.epoch == self.epoch and view.seq < self.seq:
+        if (view.life, view.epoch) == (self.life, self.epoch) and view.seq < self.seq:
             return
         self.state = decode_snapshot(view.snapshot)
-        self.epoch = view.epoch
+        self.epoch, self.life = view.epoch, view.life
         self._note_change()
 
     def apply(self, entries: Iterable[bytes]) -> None:

@@ -31,12 +31,15 @@ class Feed:
         self._poll = timeouts.poll.total_seconds()
         self._patience = self._poll * 1.2 + timeouts.attempt.total_seconds()
 
-    async def after(self, seq: int) -> tuple[bytes, ...]:
-        """At least one entry, encoded. Raises `PositionLostError`, and what the owner raises."""
+    async def after(self, seq: int, life: str) -> tuple[bytes, ...]:
+        """At least one entry, encoded, behind a position in a life of the conversation.
+
+        Raises `PositionLostError`, and what the owner raises.
+        """
         delay, longest = DORMANT_SECONDS
         while True:
             entries: tuple[bytes, ...] | None = await self._owner.call_if_running(
-                lambda actor: actor.poll.remote(self.watcher, seq, self._poll * random.uniform(0.8, 1.2)),  # noqa: S311  # spreads load, guards nothing
+                lambda actor: actor.poll.remote(self.watcher, seq, life, self._poll * random.uniform(0.8, 1.2)),  # noqa: S311  # spreads load, guards nothing
                 self._patience,
             )
             if entries:
@@ -97,7 +100,13 @@ class Follower:
             poll.result()
 
     async def _follow_once(self) -> None:
+        seq, life = self._copy.seq, self._copy.life
         try:
-            self._copy.apply(await self._feed.after(self._copy.seq))
+            entries = await self._feed.after(seq, life)
         except PositionLostError:
             self._copy.replace(await self._read())
+            if (self._copy.seq, self._copy.life) == (seq, life):
+                await asyncio.sleep(DORMANT_SECONDS[0])  # replaced by nothing better: don't ask in a circle
+        else:
+            if self._copy.life == life:
+                self._copy.apply(entries)

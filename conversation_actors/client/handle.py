@@ -47,6 +47,7 @@ class ConversationHandle:
         """Follow the conversation from `view` on."""
         self._id, self._owner, self._settings = conversation_id, owner, settings
         self._limits = settings.history.limits()
+        self.is_closed = False
         self._copy = LocalCopy(view)
         self._outbox = Outbox(self._send, settings)
         self._follower = Follower(self._copy, Feed(owner, settings.timeouts), lambda: self._read(fresh=False))
@@ -213,7 +214,7 @@ class ConversationHandle:
 
     async def release_lease(self, lease: Lease, *, request_id: str | None = None) -> None:
         """Give a lease back; nothing happens if it is held no longer."""
-        await self._ask(arguments.release_lease(lease.name, lease.holder, lease.token), request_id)
+        await self._ask(arguments.release_lease(lease), request_id)
 
     async def set_summary(self, text: str, *, through_seq: int, request_id: str | None = None) -> Receipt:
         """Keep a summary of the history up to `through_seq`. `ConflictError` if there is a later one."""
@@ -243,10 +244,10 @@ class ConversationHandle:
         from being passivated; watching alone starts none.
         """
         position = self.seq if after_seq is None else arguments.check_position(after_seq, "after_seq")
-        feed = Feed(self._owner, self._settings.timeouts)
+        feed, life = Feed(self._owner, self._settings.timeouts), self._copy.life
         while True:
             try:
-                entries = await feed.after(position)
+                entries = await feed.after(position, life)
             except RetryableError:  # an owner that cannot recover yet, or has too many watchers: a delay, no more
                 await asyncio.sleep(DORMANT_SECONDS[1])
                 continue
@@ -280,16 +281,21 @@ class ConversationHandle:
         """Send what is in the outbox (for at most `timeouts.close`), then let go. Idempotent.
 
         Whoever still waits gets `ClusterUnavailableError`; what was not acknowledged is counted in the log.
+        Let go, the owner may be passivated. The client's next `open` of this id makes a new handle.
         """
-        with suppress(TimeoutError, ConversationError):
+        self.is_closed = True
+        try:
             async with asyncio.timeout(self._settings.timeouts.close.total_seconds()):
                 await self._outbox.flush()
-        if len(self._outbox):
-            log.error("closed with unacknowledged commands", extra={"unacknowledged": len(self._outbox)})
-        for task in self._tasks:
-            task.cancel()
+        except (TimeoutError, ConversationError) as error:
+            log.warning("closing: not all that was sent was taken", extra={"reason": str(error)})
+        finally:
+            if len(self._outbox):
+                log.error("closed with unacknowledged commands", extra={"unacknowledged": len(self._outbox)})
+            for task in self._tasks:
+                task.cancel()
+            self._outbox.close(ClusterUnavailableError("the handle was closed before this was acknowledged"))
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._outbox.close(ClusterUnavailableError("the handle was closed before this was acknowledged"))
 
     @property
     def _command_seconds(self) -> float:
@@ -307,16 +313,20 @@ class ConversationHandle:
         return done
 
     async def _send(self, requests: Sequence[Request], seconds: float) -> Executed:
+        life = self._copy.life
         try:
             executed: Executed = await self._owner.call(
-                lambda actor: actor.execute.remote(requests, self._follower.watcher, self._copy.seq), seconds
+                lambda actor: actor.execute.remote(requests, self._follower.watcher, self._copy.seq, life), seconds
             )
         except RetryableError:
             self._follower.fell_behind()  # entries that came with a lost answer are not announced again
             raise
-        self._copy.apply(executed.entries)
+        if self._copy.life == life:
+            self._copy.apply(executed.entries)
         return executed
 
     async def _read(self, *, fresh: bool) -> View:
-        view: View = await self._owner.call(lambda actor: actor.read.remote(fresh=fresh), self._command_seconds)
+        view: View = await self._owner.call(
+            lambda actor: actor.read.remote(fresh=fresh), self._command_seconds, patient=True
+        )
         return view

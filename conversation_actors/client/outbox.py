@@ -29,7 +29,7 @@ from conversation_actors.state import AppendItems, Command
 
 log = logging.getLogger(__name__)
 
-BATCH_COMMANDS = 500
+BATCH_COMMANDS = 200
 BATCH_BYTES = 512 << 10
 """Bounds of one call to the owner."""
 OUTBOX_BYTES = 64 << 20

@@ -32,8 +32,8 @@ def event_fields(event: Event) -> dict[str, Any]:  # noqa: PLR0911  # one line f
             return {"text": text, "through_seq": through_seq}
         case ParticipantJoined(participant, device_id) | ParticipantLeft(participant, device_id):
             return {"participant": participant_fields(participant), "device_id": device_id}
-        case NothingChanged(participant):
-            return {"participant": None if participant is None else participant_fields(participant)}
+        case NothingChanged(asked, participant):
+            return {"asked": asked, "participant": None if participant is None else participant_fields(participant)}
         case ParticipantUpdated(participant):
             return {"participant": participant_fields(participant)}
         case ParticipantForgotten(identity):
@@ -65,7 +65,9 @@ EVENTS: Mapping[str, Callable[[Fields, Items], Event]] = {
     "lease_released": lambda f, _: LeaseReleased(text(f, "name"), text(f, "holder"), integer(f, "token")),
     "conversation_closed": lambda f, _: ConversationClosed(text(f, "reason")),
     "conversation_reopened": lambda _f, _i: ConversationReopened(),
-    "nothing_changed": lambda f, _: NothingChanged(participant_of(f["participant"]) if f["participant"] else None),
+    "nothing_changed": lambda f, _: NothingChanged(
+        text(f, "asked"), participant_of(f["participant"]) if f["participant"] else None
+    ),
 }
 EVENT_NAMES: Mapping[type[Event], str] = {
     ItemsAppended: "items_appended",

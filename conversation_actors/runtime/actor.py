@@ -20,7 +20,7 @@ from ray.exceptions import AsyncioActorExit
 
 from conversation_actors.activation import PROTOCOL, Activation, ActivationInfo, Executed, Request, View
 from conversation_actors.activation.activation import Place
-from conversation_actors.errors import ConversationError, IncompatibleVersionError
+from conversation_actors.errors import ConversationError, ConversationNotFoundError, IncompatibleVersionError
 from conversation_actors.runtime.termination import listen, on_sigterm
 from conversation_actors.settings import Settings
 from conversation_actors.store import open_store
@@ -31,6 +31,7 @@ Value = TypeVar("Value")
 
 listen()  # see there why at import
 
+_LOOK_SECONDS = 0.5
 _LAST_REPLIES_SECONDS = 1.0
 _EXIT_SECONDS = 3.0
 _RAYLET_SECONDS = 5.0
@@ -53,6 +54,7 @@ class ConversationActor:
         self._has_activated = asyncio.Event()
         self._calls = 0
         self._last_call = time.monotonic()
+        self._is_wanted = True
         on_sigterm(self._on_sigterm)
         self._tasks = [asyncio.create_task(self._exit_when_done())]
         if _was_restarted():
@@ -69,18 +71,28 @@ class ConversationActor:
 
         return await self._answer(work, create=create)
 
-    async def execute(self, requests: Sequence[Request], watcher: str, after_seq: int) -> Executed | ConversationError:
+    async def execute(
+        self, requests: Sequence[Request], watcher: str, after_seq: int, life: str | None
+    ) -> Executed | ConversationError:
         """See `Activation.execute`."""
-        return await self._answer(lambda activation: activation.execute(requests, watcher=watcher, after_seq=after_seq))
+        return await self._answer(
+            lambda activation: activation.execute(requests, watcher=watcher, after_seq=after_seq, life=life)
+        )
 
     async def read(self, *, fresh: bool) -> View | ConversationError:
         """See `Activation.read`."""
         return await self._answer(lambda activation: activation.read(fresh=fresh))
 
-    async def poll(self, watcher: str, after_seq: int, timeout: float) -> tuple[bytes, ...] | ConversationError:  # noqa: ASYNC109  # see Activation.poll
+    async def poll(
+        self,
+        watcher: str,
+        after_seq: int,
+        life: str | None,
+        timeout: float,  # noqa: ASYNC109  # see Activation.poll
+    ) -> tuple[bytes, ...] | ConversationError:
         """See `Activation.poll`."""
         return await self._answer(
-            lambda activation: activation.poll(watcher=watcher, after_seq=after_seq, timeout=timeout)
+            lambda activation: activation.poll(watcher=watcher, after_seq=after_seq, timeout=timeout, life=life)
         )
 
     async def passivate(self) -> bool | ConversationError:
@@ -96,9 +108,13 @@ class ConversationActor:
         self, work: Callable[[Activation], Awaitable[Value]], *, create: bool = False
     ) -> Value | ConversationError:
         self._calls += 1
-        self._last_call = time.monotonic()
         try:
-            return await work(await self._activated(create=create))
+            activation = await self._activated(create=create)
+            self._last_call = time.monotonic()
+            return await work(activation)
+        except ConversationNotFoundError as error:
+            self._is_wanted = False
+            return error
         except ConversationError as error:
             return error
         finally:
@@ -115,6 +131,7 @@ class ConversationActor:
                     settings=self._settings,
                     place=Place(os.getpid(), ray.get_runtime_context().get_node_id()),
                 )
+                self._is_wanted = True
                 self._has_activated.set()
             return self._activation
 
@@ -126,15 +143,19 @@ class ConversationActor:
             log.warning("not recovered yet", extra={"reason": str(error)})
 
     async def _exit_when_done(self) -> None:
-        """Leave when the activation has stopped, or when nobody gets one for as long as an idle one may live."""
-        idle = self._settings.idle_timeout.total_seconds()
-        while self._activation is None and (self._calls or time.monotonic() - self._last_call < idle):
+        """Leave when the activation has stopped, or when there is none to be had."""
+        while self._activation is None and not self._is_superfluous():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._has_activated.wait(), idle / 4)
+                await asyncio.wait_for(self._has_activated.wait(), _LOOK_SECONDS)
         if self._activation is not None:
             await self._activation.stopped
             await self._last_replies()
         await self._exit()
+
+    def _is_superfluous(self) -> bool:
+        """Nobody is being answered, and what was asked for does not exist, or was not to be had for too long."""
+        unused = time.monotonic() - self._last_call
+        return not self._calls and (not self._is_wanted or unused > self._settings.idle_timeout.total_seconds())
 
     async def _exit(self) -> None:
         # Ray's exit waits for the raylet, and for as long as that hangs: a fenced owner would stay for ever.

@@ -9,7 +9,13 @@ from typing import Any
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from conversation_actors.activation import PROTOCOL, ActivationInfo
-from conversation_actors.errors import ActivationLostError, ClusterUnavailableError, ConversationError, OwnerFailedError
+from conversation_actors.errors import (
+    ActivationLostError,
+    ClusterUnavailableError,
+    ConversationError,
+    OwnerFailedError,
+    RetryableError,
+)
 from conversation_actors.runtime.cluster import ActorDirectory
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.settings import Settings
@@ -41,28 +47,38 @@ class RemoteOwner:
     async def open(self, *, create: bool) -> ActivationInfo:
         """Start or find the owner, and prove it alive. Raises `ConversationNotFoundError` unless `create`."""
         info: ActivationInfo = await self.call(
-            lambda actor: actor.open.remote(create=create, protocol=PROTOCOL), self._timeouts.open.total_seconds()
+            lambda actor: actor.open.remote(create=create, protocol=PROTOCOL),
+            self._timeouts.open.total_seconds(),
+            patient=True,
         )
         return info
 
-    async def call(self, send: Send, timeout: float) -> Any:  # noqa: ASYNC109  # spans many attempts
+    async def call(self, send: Send, timeout: float, *, patient: bool = False) -> Any:  # noqa: ASYNC109  # spans many attempts
         """Ask until answered, for `timeout` seconds in all.
 
         Raises the owner's `ConversationError`, or `ClusterUnavailableError` when nobody answered; the call
-        may have been executed all the same.
+        may have been executed all the same. If `patient`, an owner's `RetryableError` is no answer, until
+        the time is up.
         """
         trouble: Exception | None = None
         delay, longest = _BACKOFF
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    answer = await self._attempt(send)
+                    try:
+                        answer = await self._attempt(send)
+                    except RetryableError as error:
+                        if not patient:
+                            raise
+                        answer = _NoAnswer(error)
                     if not isinstance(answer, _NoAnswer):
                         return answer
                     trouble = answer.reason
                     await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
                     delay = min(delay * 2, longest)
         except TimeoutError:
+            if isinstance(trouble, RetryableError):
+                raise trouble from None
             message = f"the conversation's owner has not answered in {timeout} s ({trouble or 'no reply'})"
             raise ClusterUnavailableError(message) from trouble
 

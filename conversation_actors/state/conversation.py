@@ -1,7 +1,7 @@
 """The state of one conversation, and the only function that changes it."""
 
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections import OrderedDict, deque
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from conversation_actors.state.events import (
@@ -24,7 +24,9 @@ from conversation_actors.state.events import (
 )
 from conversation_actors.state.facts import Closing, Lease, Limits, Participant, Summary
 from conversation_actors.state.window import Window
-from conversation_actors.values import encode_checked
+
+MOST_RESULTS = 64
+"""Participants remembered as results of requests; of older requests it is known that and when they happened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +47,15 @@ def remembered(entry: Entry) -> Remembered:
             ParticipantJoined(participant)
             | ParticipantLeft(participant)
             | ParticipantUpdated(participant)
-            | NothingChanged(participant)
+            | NothingChanged(_, participant)
         ):
             result: Participant | Lease | None = participant
         case LeaseAcquired(lease):
             result = lease
         case _:
             result = None
-    return Remembered(entry.seq, entry.epoch, entry.at, type(entry.event).__name__, result)
+    kind = entry.event.asked if isinstance(entry.event, NothingChanged) else type(entry.event).__name__
+    return Remembered(entry.seq, entry.epoch, entry.at, kind, result)
 
 
 class ConversationState:
@@ -71,7 +74,7 @@ class ConversationState:
         self.summary: Summary | None = None
         self.closing: Closing | None = None
         self.requests: OrderedDict[str, Remembered] = OrderedDict()
-        self._results_size = 0
+        self._with_result: deque[str] = deque()
         self.unknown: dict[str, Any] = {}
         """Fields that a newer version stored, kept for it."""
 
@@ -136,24 +139,19 @@ class ConversationState:
                 pass
 
     def remember(self, request_id: str, kept: Remembered) -> None:
-        """Add to the request memory."""
+        """Add to the request memory; of participants, which may be large, the latest `MOST_RESULTS` are kept."""
         self.requests[request_id] = kept
-        self._results_size += _size_of(kept.result)
+        if isinstance(kept.result, Participant):
+            self._with_result.append(request_id)
+        if len(self._with_result) > MOST_RESULTS:
+            oldest = self._with_result.popleft()
+            if oldest in self.requests:
+                self.requests[oldest] = replace(self.requests[oldest], result=None)
 
     def _forget_requests(self, now: float) -> None:
-        """Keep the request memory within its bounds of number, age and bytes."""
+        """Keep the request memory within its bounds of number and age."""
         oldest_kept = now - self.limits.request_age
-        while self.requests and (
-            len(self.requests) > self.limits.requests
-            or self._results_size > self.limits.bytes
-            or next(iter(self.requests.values())).at < oldest_kept
-        ):
-            _, forgotten = self.requests.popitem(last=False)
-            self._results_size -= _size_of(forgotten.result)
-
-
-def _size_of(result: Participant | Lease | None) -> int:
-    """Bytes of what is large in a remembered result: the metadata and context that participants bring."""
-    if not isinstance(result, Participant):
-        return 0
-    return len(encode_checked([dict(result.metadata), dict(result.context)]))
+        while len(self.requests) > self.limits.requests:
+            self.requests.popitem(last=False)
+        while self.requests and next(iter(self.requests.values())).at < oldest_kept:
+            self.requests.popitem(last=False)

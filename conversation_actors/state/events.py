@@ -103,8 +103,12 @@ class ConversationReopened:
 
 @dataclass(frozen=True, slots=True)
 class NothingChanged:
-    """A request asked for what was the case already; kept so that a repeat, later, changes nothing either."""
+    """A request asked for what was the case already; kept so that a repeat, later, changes nothing either.
 
+    `asked` is the name of the event that the request would have led to.
+    """
+
+    asked: str
     participant: Participant | None = None
 
 

@@ -33,6 +33,7 @@ _SCHEMES = {
     "redis+cluster": (Topology.CLUSTER, False),
     "rediss+cluster": (Topology.CLUSTER, True),
 }
+_TEXTS = ("ssl_password", "ssl_ciphers")
 _FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 _TLS_VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -157,15 +158,21 @@ def _service_and_database(topology: Topology, path: str, options: dict[str, str]
 
 def _tls(options: dict[str, str], *, uses_tls: bool) -> dict[str, Any]:
     if options and not uses_tls:
-        _refuse(f"{min(options)[:40]!r} is not an option of a URL without TLS; TLS needs rediss://")
+        _refuse(f"{_named(min(options))} is not for a URL without TLS; TLS needs rediss://")
     read: dict[str, Any] = {name: _tls_option(name, value) for name, value in options.items()}
     if read.get("ssl_cert_reqs") == "none":
         read["ssl_check_hostname"] = False
     return read
 
 
+def _named(option: str) -> str:
+    """How an option may be called: a password with a `?` in it looks like one, and is not to be shown."""
+    known = option in _FILES or option in _CHOICES or option in _TEXTS
+    return f"option {option!r}" if known else "an option behind the ? (in a password, write ? as %3F)"
+
+
 def _tls_option(name: str, value: str) -> object:
-    if name in ("ssl_password", "ssl_ciphers"):
+    if name in _TEXTS:
         return value
     if name in _FILES:
         if not Path(value).exists():
@@ -173,7 +180,7 @@ def _tls_option(name: str, value: str) -> object:
         return value
     choices = _CHOICES.get(name, {})
     if not choices:
-        _refuse(f"{name[:40]!r} is not an option")
+        _refuse(f"{_named(name)} is not known")
     if value not in choices:
         _refuse(f"{name} must be one of {', '.join(choices)}")
     return choices[value]

@@ -4,7 +4,7 @@ The store knows bytes, positions and owners. It does not know what an entry mean
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol
@@ -34,6 +34,8 @@ class Claim:
     conversation_id: str
     epoch: int
     owner: str
+    life: str = field(default="", compare=False)
+    """Tells a conversation from a later one of the same id, made after a deletion or a loss of everything."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
     conv:{<id>}:meta                    hash    epoch, owner, seq, base, …   TTL
     conv:{<id>}:snapshot                string  state at `base`              TTL
-    conv:{<id>}:journal                 list    entries base+1 … seq         TTL
+    conv:{<id>}:journal                 list    entries first+1 … seq        TTL
     conv:index:active                   zset    every conversation           permanent, trimmed by age
     conv:index:participant:<identity>   zset    conversations of one person  TTL
 

@@ -18,6 +18,7 @@ class _Stored:
     seq: int
     born: int
     """The epoch that created this life of it."""
+    life: str = ""
     base: int = 0
     first: int = 0
     """The journal holds the entries behind this position, which is `base` or before."""
@@ -63,7 +64,7 @@ class MemoryStore:
             if not create:
                 message = f"conversation {conversation_id!r} does not exist"
                 raise ConversationNotFoundError(message)
-            stored = self._create(conversation_id, stored)
+            stored = self._create(conversation_id, stored, life=owner)
         if stored.owner != owner:
             stored.epoch, stored.owner, stored.active_at = stored.epoch + 1, owner, self._clock()
         self._refresh(stored, ttl)
@@ -113,7 +114,7 @@ class MemoryStore:
             del stored.journal[: first - stored.first]
             stored.first = first
         else:
-            stored = _Stored(claim.epoch, claim.owner, seq, born=0, first=seq, active_at=self._clock())
+            stored = _Stored(claim.epoch, claim.owner, seq, born=0, life=claim.life, first=seq, active_at=self._clock())
             self._conversations[claim.conversation_id] = stored
         stored.base, stored.snapshot, stored.participants = seq, snapshot, tuple(participants)
         self._refresh(stored, ttl)
@@ -174,10 +175,10 @@ class MemoryStore:
             return None
         return stored
 
-    def _create(self, conversation_id: str, tombstone: _Stored | None) -> _Stored:
+    def _create(self, conversation_id: str, tombstone: _Stored | None, *, life: str) -> _Stored:
         """Begin a life; after a tombstone, epoch and seq go on where they were."""
         epoch, seq = (tombstone.epoch, tombstone.seq) if tombstone else (0, 0)
-        stored = _Stored(epoch, "", seq, born=epoch + 1, base=seq, first=seq)
+        stored = _Stored(epoch, "", seq, born=epoch + 1, life=life, base=seq, first=seq)
         self._conversations[conversation_id] = stored
         return stored
 
@@ -219,7 +220,7 @@ def _check_repeat(claim: Claim, stored: _Stored, expected_seq: int, count: int) 
 
 def _recovered(conversation_id: str, stored: _Stored) -> Recovered:
     return Recovered(
-        claim=Claim(conversation_id, stored.epoch, stored.owner),
+        claim=Claim(conversation_id, stored.epoch, stored.owner, stored.life),
         seq=stored.seq,
         snapshot_seq=stored.base,
         snapshot=stored.snapshot,

@@ -49,7 +49,8 @@ class RedisStore:
         run = self._calls.on_conversation
         await run(conversation_script("activate"), probe, "check", 1, _PROBE_TTL_MS, SCHEMA)
         await run(conversation_script("append"), probe, 1, "check", 0, _PROBE_TTL_MS, "[]", b"check")
-        await run(conversation_script("save_snapshot"), probe, 1, "check", 1, _PROBE_TTL_MS, "[]", b"check", SCHEMA, 0)
+        place = (1, "check", 1, _PROBE_TTL_MS)
+        await run(conversation_script("save_snapshot"), probe, *place, "[]", b"check", SCHEMA, 0, "check")
         await run(conversation_script("delete"), probe, _PROBE_TTL_MS, SCHEMA)
         await self._calls.on_index(single_key_script("page"), ACTIVE_INDEX, "+inf", 1)
 
@@ -61,9 +62,9 @@ class RedisStore:
         if reply[0] == b"NOTFOUND":
             message = f"conversation {conversation_id!r} does not exist"
             raise ConversationNotFoundError(message)
-        _, epoch, seq, base, created, snapshot, journal = reply
+        _, epoch, seq, base, life, created, snapshot, journal = reply
         return Recovered(
-            claim=Claim(conversation_id, epoch, owner),
+            claim=Claim(conversation_id, epoch, owner, life.decode()),
             seq=seq,
             snapshot_seq=base,
             snapshot=snapshot,
@@ -90,7 +91,9 @@ class RedisStore:
     ) -> Outcome:
         """See `Store.save_snapshot`."""
         place = (claim.epoch, claim.owner, seq, _milliseconds(ttl))
-        return await self._write("save_snapshot", claim, *place, _json(participants), snapshot, SCHEMA, keep)
+        return await self._write(
+            "save_snapshot", claim, *place, _json(participants), snapshot, SCHEMA, keep, claim.life
+        )
 
     async def head(self, conversation_id: str) -> Head | None:
         """See `Store.head`."""

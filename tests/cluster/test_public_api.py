@@ -13,6 +13,7 @@ from conversation_actors import (
     ConflictError,
     ConversationClient,
     ConversationClosedError,
+    ConversationError,
     ConversationHandle,
     ConversationNotFoundError,
     FunctionCall,
@@ -156,8 +157,11 @@ async def test_list(client: ConversationClient, conversation_id: str) -> None:
         return [name for name in found if name.startswith(conversation_id)]
 
     expected = [f"{conversation_id}-b", f"{conversation_id}-a"]
-    assert await listed(f"{conversation_id}-alice") == expected
-    assert await listed(None) == expected
+
+    async def is_listed() -> bool:
+        return await listed(f"{conversation_id}-alice") == expected == await listed(None)
+
+    await wait_until(is_listed, "the listings, which are written beside the conversations")
     assert await listed("nobody") == []
 
 
@@ -183,3 +187,28 @@ async def test_second_process(
     finally:
         program.kill()
         program.communicate()
+
+
+async def test_closed_handle_is_opened_anew(client: ConversationClient, conversation_id: str) -> None:
+    """After `aclose` the id has a new handle; the closed one takes nothing more."""
+    first = await client.open(conversation_id)
+    await first.append(user("one"))
+    await first.aclose()
+    second = await client.open(conversation_id)
+    assert second is not first
+    assert (await second.append(user("two"))).seq == 2
+    with pytest.raises(ConversationError):
+        await first.append(user("three"))
+
+
+async def test_unknown_conversation_leaves_no_process(client: ConversationClient, conversation_id: str) -> None:
+    """Asking for what does not exist ends the actor that was started to find out."""
+    with pytest.raises(ConversationNotFoundError):
+        await client.open(conversation_id, create=False)
+    name = f"conversation:{conversation_id}"
+
+    async def is_gone() -> bool:
+        listed = ray.util.list_named_actors(all_namespaces=True)
+        return name not in {actor["name"] for actor in listed}
+
+    await wait_until(is_gone, "the actor to exit")

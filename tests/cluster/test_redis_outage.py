@@ -1,5 +1,6 @@
 """Redis hangs, restarts, forgets or lies; the conversation degrades and never corrupts."""
 
+import asyncio
 import time
 from contextlib import suppress
 from typing import Any
@@ -143,6 +144,17 @@ async def test_away_when_opening(connect: Connect, own_redis: Server, conversati
     own_redis.start()
     conversation = await client.open(conversation_id)
     assert (await conversation.append(user("one"))).seq == 1
+
+
+async def test_opening_waits_for_redis(connect: Connect, own_redis: Server, conversation_id: str) -> None:
+    """A Redis that is away for a moment delays an open, and fails none."""
+    client = await connect(own_redis.url, timeouts={**IMPATIENT, "open": 60.0})
+    own_redis.kill()
+    opening = asyncio.create_task(client.open(conversation_id))
+    done, _ = await asyncio.wait({opening}, timeout=3.0)
+    assert not done
+    own_redis.start()
+    assert (await (await opening).append(user("one"))).seq == 1
 
 
 async def test_client_enters_while_redis_is_away(connect: Connect, own_redis: Server, conversation_id: str) -> None:

@@ -88,3 +88,11 @@ def test_address_hides_passwords() -> None:
     """``repr`` shows neither password."""
     address = parse("redis+sentinel://u:hunter2@h/s?sentinel_password=hunter3")
     assert "hunter" not in repr(address)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_a_question_mark_in_a_password_shows_nothing_of_it(scheme: str) -> None:
+    """What looks like an option then is a piece of the password, and is not named."""
+    with pytest.raises(InvalidInputError, match="%3F") as refusal:
+        parse(f"{scheme}://default:12345?c2VjcmV0=@host/0")
+    assert "c2VjcmV0" not in str(refusal.value)

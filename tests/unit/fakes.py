@@ -30,6 +30,7 @@ from conversation_actors.errors import (
     ClusterUnavailableError,
     ConversationError,
     OutcomeUnknownError,
+    RetryableError,
     StoreUnavailableError,
 )
 from conversation_actors.settings import HistoryLimits, Settings, Timeouts
@@ -387,11 +388,11 @@ class FakeActor:
                     assert named == {"protocol": PROTOCOL}
                     return activation.info()
                 case "execute":
-                    requests, watcher, after_seq = arguments
-                    return await activation.execute(requests, watcher=watcher, after_seq=after_seq)
+                    requests, watcher, after_seq, life = arguments
+                    return await activation.execute(requests, watcher=watcher, after_seq=after_seq, life=life)
                 case "poll":
-                    watcher, after_seq, timeout = arguments
-                    return await activation.poll(watcher=watcher, after_seq=after_seq, timeout=timeout)
+                    watcher, after_seq, life, timeout = arguments
+                    return await activation.poll(watcher=watcher, after_seq=after_seq, timeout=timeout, life=life)
                 case "passivate":
                     await activation.passivate()
                     return True
@@ -505,18 +506,26 @@ class FakeOwner:
         )
         return info
 
-    async def call(self, send: Callable[[Any], Awaitable[Any]], timeout: float) -> Any:  # noqa: ASYNC109  # its twin's signature
+    async def call(self, send: Callable[[Any], Awaitable[Any]], timeout: float, *, patient: bool = False) -> Any:  # noqa: ASYNC109  # its twin's signature
         """See `RemoteOwner.call`."""
         attempt = self._cluster.settings.timeouts.attempt.total_seconds()
+        trouble: RetryableError | None = None
         try:
             async with asyncio.timeout(timeout):
                 while True:
                     self._actor = self._actor or self._cluster.get_or_create()
-                    answer = await self._ask(self._actor, send, attempt)
+                    try:
+                        answer = await self._ask(self._actor, send, attempt)
+                    except RetryableError as error:
+                        if not patient:
+                            raise
+                        trouble, answer = error, LostError()
                     if not isinstance(answer, LostError):
                         return answer
                     await asyncio.sleep(0.001)
         except TimeoutError:
+            if trouble is not None:
+                raise trouble from None
             message = "no answer"
             raise ClusterUnavailableError(message) from None
 

@@ -115,8 +115,8 @@ ENTRIES = {
     "lease_released": entry(LeaseReleased("agent", "worker-1", 17)),
     "conversation_closed": entry(ConversationClosed("caller hung up")),
     "conversation_reopened": entry(ConversationReopened()),
-    "nothing_changed": entry(NothingChanged(), "request-5"),
-    "nothing_changed_of_a_participant": entry(NothingChanged(BOB), "request-6"),
+    "nothing_changed": entry(NothingChanged("AttributesChanged"), "request-5"),
+    "nothing_changed_of_a_participant": entry(NothingChanged("ParticipantLeft", BOB), "request-6"),
 }
 SNAPSHOTS: dict[str, Callable[[], ConversationState]] = {"empty": ConversationState, "full": full_state}
 ENTRY_FILES = {f"entry_{name}.bin": expected for name, expected in ENTRIES.items()}

@@ -395,6 +395,27 @@ async def test_listings_follow_participants(start: Activations) -> None:
     assert len(store.indexed) == indexed
 
 
+async def test_listings_show_the_latest_activity(start: Activations) -> None:
+    """A conversation that goes on for long is entered anew by the upkeep: it is neither last in the list nor gone."""
+    store = FaultyStore()
+    owner = await start(store, brief(idle=0.04))
+    poll = asyncio.create_task(owner.poll(watcher="w", after_seq=1, timeout=60))
+    await until(lambda: len(store.indexed) == 1)
+    await done(owner, append("u0"))
+    await until(lambda: len(store.indexed) == 2)
+    poll.cancel()
+
+
+async def test_a_damaged_listing_stops_nobody(start: Activations) -> None:
+    """What only a person can mend about a listing is no reason to refuse, or to lose, a conversation."""
+    store = FaultyStore()
+    store.index_fault = StoreMisconfiguredError("WRONGTYPE")
+    owner = await start(store)
+    assert (await done(owner, join("al"))).seq == 1
+    assert (await done(owner, append("u0"))).seq == 2
+    assert not owner.stopped.done()
+
+
 async def test_a_forgotten_participant_leaves_the_listing(start: Activations) -> None:
     """Identities beside the conversation are those of its participants, after one was forgotten for another."""
     store = FaultyStore()

@@ -92,6 +92,48 @@ async def test_reads_its_own_writes(cluster: FakeCluster) -> None:
         assert conversation.seq == receipt.seq
 
 
+async def test_two_lives_do_not_mix(cluster: FakeCluster) -> None:
+    """After a loss of everything, a handle of the old life shows the new one, whatever positions they share."""
+    old, store = await cluster.handle(), store_of(cluster)
+    for number in range(3):
+        await old.append(say(f"old{number}"))
+    await cluster.kill()
+    store.lose_everything()
+    new = await cluster.handle()
+    for number in range(5):
+        await new.append(say(f"new{number}"))
+    await until(lambda: ids(old) == [f"new{number}" for number in range(5)])
+    assert (old.seq, new.seq) == (5, 5)
+
+
+async def test_a_watch_does_not_slip_into_another_life(cluster: FakeCluster) -> None:
+    """Its position means nothing there, and it says so."""
+    old, store = await cluster.handle(), store_of(cluster)
+    await old.append(say("old"))
+    watching = asyncio.create_task(next_entry(old, after_seq=1))
+    await parked(cluster, 2)
+    await cluster.kill()
+    store.lose_everything()
+    new = await cluster.handle()
+    await new.append(say("new0"), say("new1"))
+    with pytest.raises(PositionLostError):
+        await watching
+
+
+async def test_a_closed_handle_is_told_from_an_open_one(cluster: FakeCluster) -> None:
+    """By a flag, which the client reads; closing twice, and closing after a cancelled closing, ends everything."""
+    conversation = await cluster.handle()
+    was_closed = conversation.is_closed
+    store_of(cluster).hold()
+    conversation.record(say("u0"))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await conversation.aclose()
+    await conversation.aclose()
+    assert (was_closed, conversation.is_closed) == (False, True)
+    assert all(task.done() for task in conversation._tasks)
+
+
 async def test_reads_its_own_writes_behind_those_of_others(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,23 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 
 NEVER_SEEN_BY_A_CALLER = {"ActivationLostError", "FencedError", "PassivatedError"}
 PUBLIC_NAMES = {
+    "AttributesChanged",
+    "ConversationClosed",
+    "ConversationReopened",
+    "HistoryCleared",
+    "ItemsAppended",
+    "ItemsEvicted",
+    "LeaseAcquired",
+    "LeaseReleased",
+    "NothingChanged",
+    "ParticipantForgotten",
+    "ParticipantJoined",
+    "ParticipantLeft",
+    "ParticipantUpdated",
+    "SummaryChanged",
+    "Closing",
+    "Summary",
+    "Found",
     "ActivationInfo",
     "AgentHandoff",
     "ConversationClient",

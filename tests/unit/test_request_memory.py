@@ -5,17 +5,21 @@ from datetime import timedelta
 from conversation_actors.activation import Done, Request
 from conversation_actors.activation.activation import Activation, Place
 from conversation_actors.codec import decode_snapshot, encode_snapshot
+from conversation_actors.errors import ConflictError
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
+    ClearHistory,
     Command,
     ConversationState,
     Entry,
     JoinParticipant,
     LeaveParticipant,
     Limits,
+    Participant,
     SetAttributes,
     decide,
 )
+from conversation_actors.state.conversation import MOST_RESULTS
 from conversation_actors.store import MemoryStore
 
 LIMITS = Limits(bytes=64_000, item_bytes=16_000, participant_bytes=10_000)
@@ -28,11 +32,16 @@ def run(state: ConversationState, command: Command, request_id: str) -> None:
 
 
 def filled() -> ConversationState:
-    """A conversation whose remembered results are together larger than its history may be."""
+    """A conversation that remembers more participants than it may keep."""
     state = ConversationState(LIMITS)
-    for number in range(100):
-        run(state, JoinParticipant(identity="al", device_id="d", metadata={"note": "x" * 9000}), f"r{number}")
+    for number in range(MOST_RESULTS + 10):
+        run(state, JoinParticipant(identity="al", device_id="d", metadata={"note": number}), f"r{number}")
     return state
+
+
+def results(state: ConversationState) -> list[str]:
+    """The requests whose result is kept."""
+    return [request_id for request_id, kept in state.requests.items() if kept.result is not None]
 
 
 async def activated(store: MemoryStore, owner: str) -> Activation:
@@ -51,20 +60,43 @@ async def ask(activation: Activation, request_id: str, command: Command) -> Done
     return reply
 
 
-def test_results_are_bounded_by_bytes() -> None:
-    """Remembered participants with large metadata push older requests out before their number does."""
+def test_results_are_bounded() -> None:
+    """Of old requests the result goes, which may be large; that they happened stays known."""
     state = filled()
-    assert 1 <= len(state.requests) < 10
-    assert "r99" in state.requests
+    assert len(state.requests) == MOST_RESULTS + 10
+    assert results(state) == [f"r{number}" for number in range(10, MOST_RESULTS + 10)]
 
 
-def test_bound_by_bytes_survives_copy_and_snapshot() -> None:
-    """A copy, and a state read from a snapshot, forget the same requests from then on."""
+def test_bound_of_results_survives_copy_and_snapshot() -> None:
+    """A copy, and a state read from a snapshot, forget the same results from then on."""
     state = filled()
     copied, read = state.copy(), decode_snapshot(encode_snapshot(state), LIMITS)
     for twin in (state, copied, read):
-        run(twin, JoinParticipant(identity="al", device_id="d", metadata={"note": "y" * 9000}), "last")
-    assert list(state.requests) == list(copied.requests) == list(read.requests)
+        run(twin, JoinParticipant(identity="al", device_id="d", metadata={"note": "last"}), "last")
+    assert results(state) == results(copied) == results(read)
+    assert state.requests == copied.requests == read.requests
+
+
+async def test_forgotten_result_is_answered_with_the_present() -> None:
+    """A repeat of an old join still happens once, and answers with the participant as it is now."""
+    activation = await activated(MemoryStore(), "o1")
+    for number in range(MOST_RESULTS + 1):
+        await ask(activation, f"r{number}", JoinParticipant(identity="al", device_id="d", metadata={"note": number}))
+    before = activation.info().seq
+    again = await ask(activation, "r0", JoinParticipant(identity="al", device_id="d", metadata={"note": 0}))
+    assert activation.info().seq == before
+    assert isinstance(again.result, Participant)
+    assert again.result.metadata == {"note": MOST_RESULTS}
+    await activation.aclose()
+
+
+async def test_request_id_of_nothing_is_no_other_command() -> None:
+    """What was remembered of a command without effect does not answer for another kind of command."""
+    activation = await activated(MemoryStore(), "o1")
+    await ask(activation, "a", SetAttributes({}))
+    executed = await activation.execute([Request("a", ClearHistory())], watcher="w", after_seq=0)
+    assert isinstance(executed.replies[0], ConflictError)
+    await activation.aclose()
 
 
 async def test_request_that_changed_nothing_changes_nothing_later() -> None:

@@ -2,8 +2,9 @@
 -- KEYS[1] meta   KEYS[2] snapshot   KEYS[3] journal
 --
 -- meta is a hash: epoch, owner, seq; base (the position of the snapshot, or where this life began); first
--- (the journal holds exactly entries first+1 … seq, and first <= base); snapshot (1 when the key must exist); born (the epoch that created this life); schema; created_at and
--- active_at (ms, server time); participants (JSON list); deleted (1 on a tombstone).
+-- (the journal holds exactly entries first+1 … seq, and first <= base); snapshot (1 when the key must exist);
+-- born and life (the epoch, and the owner, that created this life); schema; created_at and active_at (ms,
+-- server time); participants (JSON list); deleted (1 on a tombstone).
 --
 -- A script that fails half-way keeps what it wrote: all reads, and all checks, come before the first
 -- write, and the first write is one that a server out of memory refuses.
@@ -20,12 +21,12 @@ local function whole_number(text)
 end
 
 local function read_meta()
-  local raw = redis.call('HMGET', META, 'epoch', 'owner', 'seq', 'base', 'snapshot', 'born', 'schema', 'deleted', 'first')
+  local raw = redis.call('HMGET', META, 'epoch', 'owner', 'seq', 'base', 'snapshot', 'born', 'schema', 'deleted', 'first', 'life')
   if not raw[1] and redis.call('EXISTS', META) == 0 then return nil, nil end
   local meta = {
     epoch = whole_number(raw[1]), owner = raw[2], seq = whole_number(raw[3]), base = whole_number(raw[4]),
     snapshot = raw[5] == '1' and 1 or 0, born = whole_number(raw[6]), schema = whole_number(raw[7]),
-    deleted = raw[8] == '1', first = whole_number(raw[9]),
+    deleted = raw[8] == '1', first = whole_number(raw[9]), life = raw[10] or '',
   }
   if not (meta.epoch and meta.owner and meta.seq and meta.base and meta.born and meta.schema and meta.first)
     or meta.base > meta.seq or meta.first > meta.base then

@@ -1,9 +1,10 @@
 -- Store the state at seq and drop the journal up to `keep` entries before; restore a store that is behind.
--- ARGV: epoch, owner, seq, ttl in ms, participants (JSON list), snapshot, schema, keep
+-- ARGV: epoch, owner, seq, ttl in ms, participants (JSON list), snapshot, schema, keep, life
 -- {OK}   {DUPLICATE}   {FENCED}   {GAP}   {CORRUPT, key, what}
 
 local epoch, owner, seq, ttl_ms = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local participants, snapshot, schema, keep = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
+local life = ARGV[9]
 local meta, trouble = read_meta()
 if trouble then return trouble end
 if meta and is_fenced(meta, epoch, owner) then return {'FENCED'} end
@@ -27,6 +28,7 @@ else
   redis.call('DEL', JOURNAL)
   redis.call('HSETNX', META, 'created_at', now)
   redis.call('HSETNX', META, 'born', 0)
+  redis.call('HSET', META, 'life', life)
   redis.call('HSET', META, 'epoch', epoch, 'owner', owner, 'seq', seq, 'base', seq, 'first', seq, 'snapshot', 1,
     'schema', schema, 'participants', participants, 'active_at', now)
 end
