@@ -368,7 +368,7 @@ class Activation:
                 continue  # it ends with a stop, or with the need to be looked after
             try:
                 await self._alive().upkeep()
-                if self._is_idle(idle):
+                if self._is_idle(idle) and not self._leaving:
                     await self.passivate()
                     return
             except StoreUnavailableError as error:

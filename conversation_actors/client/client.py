@@ -65,6 +65,9 @@ class ConversationClient:
         such conversation and `create` is false.
         """
         check_id(conversation_id, "conversation_id")
+        if not create and not await self._may_exist(conversation_id):
+            message = f"no conversation {conversation_id!r}"
+            raise ConversationNotFoundError(message)
         known = self._open_handle(conversation_id)
         owner = self._owner(conversation_id)
         info = await owner.open(create=create)
@@ -79,6 +82,13 @@ class ConversationClient:
         if known is None:
             known = self._handles[conversation_id] = ConversationHandle(conversation_id, owner, view, self._settings)
         return known
+
+    async def _may_exist(self, conversation_id: str) -> bool:
+        """Whether it is worth a process to ask: looked up in Redis, where that answers."""
+        try:
+            return await self._connected_store().head(conversation_id) is not None
+        except StoreUnavailableError:
+            return True
 
     def _open_handle(self, conversation_id: str) -> ConversationHandle | None:
         """The handle of this id that is in use; those that were closed are dropped on the way."""

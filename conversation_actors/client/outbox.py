@@ -25,7 +25,15 @@ from conversation_actors.errors import (
     RetryableError,
 )
 from conversation_actors.settings import Settings
-from conversation_actors.state import AppendItems, Command
+from conversation_actors.state import (
+    AppendItems,
+    Command,
+    JoinParticipant,
+    SetAttributes,
+    SetSummary,
+    UpdateParticipant,
+)
+from conversation_actors.values import encode_checked
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +41,7 @@ BATCH_COMMANDS = 200
 BATCH_BYTES = 512 << 10
 """Bounds of one call to the owner."""
 OUTBOX_BYTES = 64 << 20
-"""Bytes of items that wait, beside the number that `Settings.outbox_items` bounds."""
+"""Bytes of commands that wait, beside the number that `Settings.outbox_items` bounds."""
 MOST_REFUSALS = 100
 """Refusals of recorded items kept for the next flush; the oldest go first."""
 
@@ -145,7 +153,7 @@ class Outbox:
     ) -> _Queued:
         if self._closed is not None:
             raise self._closed
-        size = sum(item.size for item in command.items) if isinstance(command, AppendItems) else 0
+        size = _size_of(command)
         if len(self) >= self._settings.outbox_items or self._size + size > OUTBOX_BYTES:
             message = f"{len(self)} commands ({self._size} bytes) wait to be sent; nothing was taken"
             raise OverloadedError(message)
@@ -249,3 +257,20 @@ class Outbox:
         self._settled_through = self._queue[0].number - 1 if self._queue else self._last_number
         progress, self._progress = self._progress, asyncio.Event()
         progress.set()
+
+
+def _size_of(command: Command) -> int:
+    """Bytes of what may be large in a command."""
+    match command:
+        case AppendItems(items):
+            return sum(item.size for item in items)
+        case SetAttributes(changes):
+            return len(encode_checked(dict(changes)))
+        case JoinParticipant(metadata=metadata):
+            return len(encode_checked(metadata and dict(metadata)))
+        case UpdateParticipant(metadata=metadata, context=context):
+            return len(encode_checked([metadata and dict(metadata), context and dict(context)]))
+        case SetSummary(text):
+            return len(text.encode())
+        case _:
+            return 0

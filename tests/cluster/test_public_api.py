@@ -201,8 +201,12 @@ async def test_closed_handle_is_opened_anew(client: ConversationClient, conversa
         await first.append(user("three"))
 
 
-async def test_unknown_conversation_leaves_no_process(client: ConversationClient, conversation_id: str) -> None:
-    """Asking for what does not exist ends the actor that was started to find out."""
+async def test_missing_conversation_keeps_no_process(client: ConversationClient, conversation_id: str) -> None:
+    """A call for what exists no more ends the actor that was started to find out, while its handle goes on looking."""
+    conversation = await client.open(conversation_id)
+    await client.delete(conversation_id)
+    with pytest.raises(ConversationNotFoundError):
+        await conversation.append(user("one"))
     with pytest.raises(ConversationNotFoundError):
         await client.open(conversation_id, create=False)
     name = f"conversation:{conversation_id}"

@@ -20,7 +20,15 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.settings import Settings
-from conversation_actors.state import AppendItems, ClearHistory
+from conversation_actors.state import (
+    AppendItems,
+    ClearHistory,
+    Command,
+    JoinParticipant,
+    SetAttributes,
+    SetSummary,
+    UpdateParticipant,
+)
 from tests.unit.fakes import brief, turns, until
 from tests.unit.strategies import message
 
@@ -326,7 +334,7 @@ async def test_bounded_by_number(run: type[Running]) -> None:
 
 
 async def test_bounded_by_bytes(run: type[Running], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes are bounded as well, and freed when they were sent; commands without items weigh nothing."""
+    """Bytes are bounded as well, and freed when they were sent; commands without content weigh nothing."""
     monkeypatch.setattr(outbox, "OUTBOX_BYTES", 1000)
     it = run(brief())
     for _ in range(3):
@@ -336,6 +344,24 @@ async def test_bounded_by_bytes(run: type[Running], monkeypatch: pytest.MonkeyPa
         await it.box.flush()
     it.box.put(item("u2", "x" * 700))
     it.box.put(ClearHistory())
+
+
+@pytest.mark.parametrize(
+    "heavy",
+    [
+        SetAttributes({"a": "x" * 700}),
+        JoinParticipant(identity="al", device_id="d", metadata={"a": "x" * 700}),
+        UpdateParticipant(identity="al", context={"a": "x" * 700}),
+        SetSummary("x" * 700, 0),
+    ],
+)
+async def test_every_heavy_command_weighs(run: type[Running], monkeypatch: pytest.MonkeyPatch, heavy: Command) -> None:
+    """Not only items count as bytes."""
+    monkeypatch.setattr(outbox, "OUTBOX_BYTES", 1000)
+    it = run(brief())
+    it.box.put(heavy)
+    with pytest.raises(OverloadedError):
+        it.box.put(heavy)
 
 
 # Flush
