@@ -106,9 +106,8 @@ class EmbeddedServer:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._directory.chmod(0o700)
         with _locked(self._directory / "start.lock"):
-            data_lock = _try_lock(self._directory / "data.lock")
+            data_lock = self._lock_or_reuse()
             if data_lock is None:
-                self._running = self._reuse()
                 return
             try:
                 self._launch(data_lock)
@@ -147,20 +146,23 @@ class EmbeddedServer:
     def _state_file(self) -> Path:
         return self._directory / "server.json"
 
-    def _reuse(self) -> _Running:
-        """Wait for the running server to answer: it may be loading still."""
+    def _lock_or_reuse(self) -> int | None:
+        """The lock on the data; or None, and the server that holds it is used.
+
+        That server may be loading still, and so not answer yet; or be on its way out, and let go in a moment.
+        """
         deadline = time.monotonic() + _READY_TIMEOUT
-        running = self._read_state()
-        while running is not None and not _answers(running):
+        while (data_lock := _try_lock(self._directory / "data.lock")) is None:
+            running = self._read_state()
+            if running is not None and _answers(running):
+                self._running = running
+                return None
             if time.monotonic() > deadline:
-                break
+                who = f"process {running.pid}" if running else "a process"
+                message = f"{who} holds the data in {self._directory} but does not answer; end it and start again"
+                raise StoreUnavailableError(message)
             time.sleep(_POLL)
-        else:
-            if running is not None:
-                return running
-        who = f"process {running.pid}" if running else "a process"
-        message = f"{who} holds the data in {self._directory} but does not answer; end it and start again"
-        raise StoreUnavailableError(message)
+        return data_lock
 
     def _launch(self, data_lock: int) -> None:
         binary = find_binary()

@@ -79,7 +79,7 @@ def request(text: str) -> Request:
 
 async def execute(actor: Any, *names: str) -> Executed | Exception:
     """Append by asking one actor, as a handle that still holds it would."""
-    answer: Executed | Exception = await actor.execute.remote([request(name) for name in names], "w", 0)
+    answer: Executed | Exception = await actor.execute.remote([request(name) for name in names], "w", 0, None)
     return answer
 
 
