@@ -41,6 +41,7 @@ from conversation_actors.state import (
     JoinParticipant,
     LeaveParticipant,
     NothingChanged,
+    Participant,
     ReleaseLease,
     Remembered,
     ReopenConversation,
@@ -217,16 +218,19 @@ class Activation:
 
     def _done(self, kept: Remembered, command: Command) -> Done:
         """The first result; of a participant, the present state where too many have been remembered since."""
-        present = self._working.participants.get(getattr(command, "identity", ""))
-        return Done(kept.seq, kept.epoch, present if kept.result is None else kept.result)
+        return Done(kept.seq, kept.epoch, self._participant_of(command) if kept.result is None else kept.result)
+
+    def _participant_of(self, command: Command) -> Participant | None:
+        """The participant a command is about, as it is now; None where it is about none."""
+        return self._working.participants.get(getattr(command, "identity", ""))
 
     def _first_time(self, request: Request) -> Done:
         working = self._working
         now = max(self._clock(), working.changed_at)
         events = decide(working, request.command, now=now)
         if not events:
-            participant = working.participants.get(getattr(request.command, "identity", ""))
-            events = (NothingChanged(_EVENT_OF[type(request.command)], participant),)
+            asked = _EVENT_OF[type(request.command)]
+            events = (NothingChanged(asked, self._participant_of(request.command)),)
         entries: list[Entry] = []
         for event in events:
             request_id = None if entries else request.request_id

@@ -31,6 +31,10 @@ class Feed:
         self._poll = timeouts.poll.total_seconds()
         self._patience = self._poll * 1.2 + timeouts.attempt.total_seconds()
 
+    def renew(self) -> None:
+        """Be another watcher from now on: what an abandoned call sends to the old one spares no poll of the new one."""
+        self.watcher = secrets.token_hex(8)
+
     async def after(self, seq: int, life: str) -> tuple[bytes, ...]:
         """At least one entry, encoded, behind a position in a life of the conversation.
 
@@ -65,7 +69,8 @@ class Follower:
         return self._feed.watcher
 
     def fell_behind(self) -> None:
-        """Entries that were sent by another way have not come: ask for them."""
+        """Entries that were sent by another way have not come, or will not: ask for them."""
+        self._feed.renew()
         self._behind.set()
 
     async def run(self) -> None:

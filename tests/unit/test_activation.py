@@ -1,7 +1,6 @@
 """One owner's life: recovery, bounds, request memory, time, polling, passivation."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -53,13 +52,6 @@ from tests.unit.strategies import message
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Repeat without long pauses."""
     monkeypatch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
-
-
-@pytest.fixture
-async def start() -> AsyncIterator[Activations]:
-    """Starts activations."""
-    async with Activations() as starting:
-        yield starting
 
 
 async def failing(owner: Activation) -> None:

@@ -1,7 +1,6 @@
 """Writing: group commit, unknown outcomes, fencing, a store that forgot, compaction, listings."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given
@@ -39,13 +38,6 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Repeat without long pauses; keep nothing for watchers, so that the journal is what is to be replayed."""
     monkeypatch.setattr(committer, "KEPT_ENTRIES", 0)
     monkeypatch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
-
-
-@pytest.fixture
-async def start() -> AsyncIterator[Activations]:
-    """Starts activations."""
-    async with Activations() as starting:
-        yield starting
 
 
 def join(identity: str) -> Request:

@@ -1,7 +1,6 @@
 """The output gate: what waits, what leaves, in which order, and what an activation shows meanwhile."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,13 +12,6 @@ from conversation_actors.state import AcquireLease, SetAttributes
 from tests.unit.fakes import Activations, FaultyStore, append, brief, execute, ids, turns, until
 
 FENCED = FencedError("fenced")
-
-
-@pytest.fixture
-async def start() -> AsyncIterator[Activations]:
-    """Starts activations."""
-    async with Activations() as starting:
-        yield starting
 
 
 async def held(start: Activations) -> tuple[FaultyStore, Activation]:

@@ -1,0 +1,14 @@
+"""Fixtures that more than one module of unit tests takes."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.unit.fakes import Activations
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Activations]:
+    """A starter of activations; they are stopped behind the test."""
+    async with Activations() as starting:
+        yield starting
