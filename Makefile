@@ -1,4 +1,5 @@
-# Everything is installed into .venv. Ray keeps a token of this user in ~/.ray; `dev` keeps data in ~/.local/share.
+# Everything is installed into .venv, build/bin and agent_worker/web/node_modules. Ray keeps a token of this user in
+# ~/.ray; `dev` keeps data in ~/.local/share; pip, Go and npm have their caches where they always have them.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,12 +7,15 @@ STAMP := $(VENV)/.installed
 # `make PYTHON=/path/to/python install` chooses the interpreter.
 PYTHON ?=
 ARGS ?=
+# Not every version can be built with `go install`: 1.13.0 and 1.13.1 cannot (a `replace` in their go.mod).
+LIVEKIT_VERSION := 1.13.5
+LIVEKIT_SERVER := build/bin/livekit-server
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types bench clean
+.PHONY: help install livekit-server web demo test lint format types bench clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 install: $(STAMP) ## Install into .venv (does nothing when pyproject.toml has not changed)
 
@@ -30,6 +34,24 @@ $(STAMP): pyproject.toml
 	fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
+
+livekit-server: ## Build livekit-server into build/bin, for the tests of whole calls (needs Go 1.26 or newer)
+	@if $(LIVEKIT_SERVER) --version 2>/dev/null | grep -qF 'version $(LIVEKIT_VERSION)'; then \
+		echo "$(LIVEKIT_SERVER) is there."; \
+	elif ! command -v go >/dev/null; then \
+		echo "make livekit-server needs Go 1.26 or newer on PATH, and found none; install it, or put a livekit-server on PATH instead." >&2; \
+		exit 1; \
+	else \
+		GOBIN="$(CURDIR)/build/bin" go install github.com/livekit/livekit-server/cmd/server@v$(LIVEKIT_VERSION) \
+		&& mv build/bin/server $(LIVEKIT_SERVER) && $(LIVEKIT_SERVER) --version; \
+	fi
+
+web: ## Fetch what the caller's page loads (needs npm)
+	@if ! command -v npm >/dev/null; then \
+		echo "make web needs npm on PATH, and found none; install Node.js, which has it." >&2; \
+		exit 1; \
+	fi
+	npm install --no-package-lock --no-audit --no-fund --prefix agent_worker/web
 
 demo: install ## Watch a conversation survive everything that can be killed (ARGS=--json for machines)
 	$(BIN)/conversation-actors demo $(ARGS)
@@ -52,5 +74,5 @@ bench: install ## Measure a durable append against a bare actor call
 	$(BIN)/python benchmarks/append.py $(ARGS)
 
 clean: ## Remove .venv, caches and build output
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build agent_worker/web/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

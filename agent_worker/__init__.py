@@ -1,15 +1,58 @@
 """LiveKit agents whose conversations outlive their process.
 
-    attached = await attach(session, agent, conversation)   # before session.start
-    await session.start(agent)
+    conversation = await open_conversation(ctx)
+    await attach(session, agent, conversation, room=ctx.room)   # before session.start
+    await session.start(agent, room=ctx.room)
 
-restores what the conversation holds into the session, and records everything that happens from then on.
-Only this package knows LiveKit; conversations are those of `conversation_actors`.
+restores what the conversation holds into the session, records everything that happens from then on, and has
+another agent take over when this one dies. Only this package knows LiveKit; conversations are those of
+`conversation_actors`.
 """
 
-from agent_worker.conversation import Conversation
-from agent_worker.recorder import Recorder
-from agent_worker.restore import INTERRUPTED_OUTPUT, Restored, restore
-from agent_worker.session import Attached, attach
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["INTERRUPTED_OUTPUT", "Attached", "Conversation", "Recorder", "Restored", "attach", "restore"]
+if TYPE_CHECKING:
+    from agent_worker.call import CallConversation
+    from agent_worker.conversation import Conversation
+    from agent_worker.migrate import migrate
+    from agent_worker.recorder import Recorder
+    from agent_worker.restore import INTERRUPTED_OUTPUT, Restored, active_agent, restore
+    from agent_worker.session import Attached, attach, open_conversation
+
+__all__ = [
+    "INTERRUPTED_OUTPUT",
+    "Attached",
+    "CallConversation",
+    "Conversation",
+    "Recorder",
+    "Restored",
+    "active_agent",
+    "attach",
+    "migrate",
+    "open_conversation",
+    "restore",
+]
+
+_MODULES = {
+    "CallConversation": "call",
+    "Conversation": "conversation",
+    "migrate": "migrate",
+    "Recorder": "recorder",
+    "INTERRUPTED_OUTPUT": "restore",
+    "Restored": "restore",
+    "active_agent": "restore",
+    "restore": "restore",
+    "Attached": "session",
+    "attach": "session",
+    "open_conversation": "session",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is used: the parent of a worker needs none of LiveKit's agents (127 MB)."""
+    module = _MODULES.get(name)
+    if module is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(f"{__name__}.{module}"), name)

@@ -1,16 +1,24 @@
-"""An example agent: telephone support of a lamp shop, with three tools over a small table of orders."""
+"""An example agent: telephone support of a lamp shop, with three tools, and a colleague it hands over to."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from livekit.agents import Agent, function_tool
 from livekit.agents.llm import ToolError
 
+from agent_worker.restore import active_agent
+from conversation_actors.items import Item
+
 INSTRUCTIONS = (
     "You are the friendly telephone support of Fernhill Lighting. You speak, so keep it short and use no lists. "
     "Look orders up before you say anything about them. Repeat numbers and days when you change something. "
-    "If a tool's outcome is unknown, say so and check before you use it again."
+    "If a tool's outcome is unknown, say so and check before you use it again. "
+    "Hand complaints over to a supervisor."
+)
+SUPERVISOR_INSTRUCTIONS = (
+    "You supervise the telephone support of Fernhill Lighting, and have just taken over a call with a complaint. "
+    "You have heard all of it: don't ask again. Apologise once, then decide; you may promise a refund."
 )
 
 DELIVERY_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
@@ -47,6 +55,11 @@ class SupportAgent(Agent):
         super().__init__(instructions=INSTRUCTIONS)
         self._orders = orders
 
+    @staticmethod
+    def of(history: Iterable[Item]) -> Agent:
+        """The agent that has the word in a conversation: this one, unless it handed over."""
+        return active_agent(history, {"supervisor_agent": SupervisorAgent}, SupportAgent)
+
     def _find(self, order_id: str) -> Order:
         order = self._orders.get(order_id)
         if order is None:
@@ -75,3 +88,25 @@ class SupportAgent(Agent):
         """Leave a note for the driver who brings an order."""
         self._find(order_id)
         return f"Note saved for order {order_id}: {note}"
+
+    @function_tool
+    async def call_supervisor(self) -> tuple[Agent, str]:
+        """Hand the call over to a supervisor, who sees all that was said."""
+        supervisor = SupervisorAgent()
+        heard = self.chat_ctx.copy(exclude_instructions=True)
+        # given to the constructor, it would lose the calls of tools that the supervisor does not have
+        await supervisor.update_chat_ctx(heard, exclude_invalid_function_calls=False)
+        return supervisor, "The supervisor is here now."
+
+
+class SupervisorAgent(Agent):
+    """Has the last word about a complaint. Nothing it promises is kept anywhere, there being no real shop."""
+
+    def __init__(self) -> None:
+        """Know nothing of the call yet: see `SupportAgent.call_supervisor`, and `restore`."""
+        super().__init__(instructions=SUPERVISOR_INSTRUCTIONS)
+
+    @function_tool
+    async def promise_refund(self, order_id: str, reason: str) -> str:
+        """Promise the money for an order back."""
+        return f"Refund for order {order_id} noted, because of: {reason}"

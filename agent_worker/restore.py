@@ -6,7 +6,7 @@ session's own history empty.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,16 +63,49 @@ async def restore(
     read is skipped and counted, never the whole history. Raises `RuntimeError` if the session has started.
     """
     _require_not_started(session)
-    left_out, unreadable, read = _read(conversation.items)
-    single, duplicates = _one_output_per_call(_words_before_calls(read))
-    items, interrupted = _with_interrupted(single)
-    items = _in_time_order(items, clock())
+    items, restored = _history(conversation, clock())
     context = ChatContext(items)
     session.history.merge(context)
     # the default would drop calls of tools which this agent does not have
     await agent.update_chat_ctx(context, exclude_invalid_function_calls=False)
+    return restored
+
+
+async def restore_late(
+    session: AgentSession[Any], conversation: Conversation, *, clock: Callable[[], float] = time.time
+) -> Restored:
+    """Give a session that runs already what the conversation held before it: put in front of what it has."""
+    items, restored = _history(conversation, clock())
+    known = {item.id for item in session.history.items}
+    context = ChatContext([item for item in items if item.id not in known])
+    session.history.merge(context)
+    agent = session.current_agent
+    merged = agent.chat_ctx.copy().merge(context)
+    await agent.update_chat_ctx(merged, exclude_invalid_function_calls=False)
+    return restored
+
+
+def active_agent(
+    history: Iterable[Item], others: Mapping[str, Callable[[], Agent]], first: Callable[[], Agent]
+) -> Agent:
+    """Make the agent that had the word last, so that a handover outlives a crash.
+
+    `others` are found by LiveKit's agent id (the class's name in snake case); an unknown id, or none,
+    makes the `first`.
+    """
+    handed = (item.to_dict().get("new_agent_id") for item in history if item.type == "agent_handoff")
+    last = next(reversed(list(handed)), None)
+    return others.get(str(last), first)()
+
+
+def _history(conversation: Conversation, now: float) -> tuple[list[ChatItem], Restored]:
+    """What the conversation holds, as LiveKit's items, and the numbers of it."""
+    left_out, unreadable, read = _read(conversation.items)
+    single, duplicates = _one_output_per_call(_words_before_calls(read))
+    items, interrupted = _with_interrupted(single)
+    items = _in_time_order(items, now)
     count = _counter(items)
-    return Restored(
+    return items, Restored(
         messages=count("message"),
         function_calls=count("function_call"),
         function_call_outputs=count("function_call_output"),

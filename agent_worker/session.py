@@ -1,17 +1,100 @@
 """Putting a session, its agent and a conversation together."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from livekit.agents import Agent, AgentSession
-from livekit.plugins import openai
+from livekit import rtc
+from livekit.agents import (
+    Agent,
+    AgentSession,
+    AgentStateChangedEvent,
+    CloseEvent,
+    CloseReason,
+    JobContext,
+    get_job_context,
+)
+from livekit.agents.llm import ChatItem
 
+from agent_worker.assignment import ID_KEY, Assignment, trusted_attribute
+from agent_worker.bounds import SessionBounds
+from agent_worker.call import CallConversation, Post
 from agent_worker.conversation import Conversation
+from agent_worker.notes import SessionNotes, unanswered_words
+from agent_worker.participants import Participants, is_human
 from agent_worker.recorder import Recorder
-from agent_worker.restore import Restored, restore
-from agent_worker.settings import LanguageModelSettings
+from agent_worker.restore import Restored, restore, restore_late
+from agent_worker.settings import CallSettings, instance_from_environment
+from agent_worker.welcome import Welcome
+from conversation_actors import LeaseHeldError
+from conversation_actors.errors import ConversationError
+from conversation_actors.values import check_id
+
+logger = logging.getLogger(__name__)
+
+JOB_CRASHED = "job crashed"
+"""LiveKit's reason for the end of a job whose entrypoint raised."""
+NOT_FINISHED = "the call goes on without this agent"
+"""Ours for the end of a job in whose room somebody still waits for an agent."""
+_IDENTITY_SECONDS = 5.0
+_POLL_SECONDS = 0.05
+
+
+async def open_conversation(ctx: JobContext) -> CallConversation:
+    """Open the conversation that this job is there for, and become its one agent.
+
+    The id comes from the job's metadata (``{"conversation_id": …}``), the room's metadata, a participant's
+    attribute (`CallSettings.participant_identity`), or is the room's name. Where Ray or Redis are away the
+    job goes on without after `CallSettings.open_timeout`; the conversation joins it when it can be opened.
+    Raises `LeaseHeldError`, and ends the job, where another agent is alive in this conversation.
+    """
+    settings = CallSettings()
+    assignment = Assignment.read(ctx.job.metadata, where="job metadata")
+    conversation = CallConversation(
+        await _conversation_id(ctx, assignment, settings),
+        holder=ctx.job.id,
+        post=Post(
+            room=ctx.job.room.name,
+            agent_name=ctx.job.agent_name,
+            agent_identity=ctx.local_participant_identity,
+            group=instance_from_environment() or "",
+        ),
+        assignment=assignment,
+        call=settings,
+    )
+
+    async def close(reason: str) -> None:
+        # where the call is not over, the lease stays as it is: whoever finds it calls the next agent
+        if reason not in {JOB_CRASHED, NOT_FINISHED}:
+            await conversation.release()
+        await conversation.aclose()
+
+    ctx.add_shutdown_callback(close)
+    try:
+        await conversation.open()
+    except LeaseHeldError as error:
+        ctx.shutdown(f"another agent is in this conversation: {error.holder}")
+        raise
+    return conversation
+
+
+async def _conversation_id(ctx: JobContext, assignment: Assignment, settings: CallSettings) -> str:
+    named = assignment.conversation_id
+    named = named or Assignment.read(ctx.job.room.metadata, where="room metadata").conversation_id
+    if named is None and settings.participant_identity:
+        named = await _named_by_participant(ctx)
+    return named or check_id(ctx.job.room.name, "room")
+
+
+async def _named_by_participant(ctx: JobContext) -> str | None:
+    await ctx.connect()
+    try:
+        participant = await asyncio.wait_for(ctx.wait_for_participant(), _IDENTITY_SECONDS)
+    except TimeoutError:
+        return None
+    return trusted_attribute(participant, ID_KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,29 +105,217 @@ class Attached:
     recorder: Recorder
 
 
-async def attach(session: AgentSession[Any], agent: Agent, conversation: Conversation) -> Attached:
+async def attach(
+    session: AgentSession[Any], agent: Agent, conversation: Conversation, *, room: rtc.Room | None = None
+) -> Attached:
     """Restore what the conversation holds, and record everything from now on. Before ``session.start``.
 
-    That a tool call was interrupted is recorded too: every later agent, and everybody who watches, sees the same.
+    That a tool call was interrupted is recorded too: every later agent, and everybody who watches, sees the
+    same. With a `room`, and a conversation from `open_conversation`, the people in the room are followed,
+    greeted, and spoken to again after a crash, and the session ends when another agent takes over.
     Raises `RuntimeError` if the session has started.
     """
     restored = await restore(session, agent, conversation)
     recorder = Recorder(session, conversation).start()
     recorder.record(restored.interrupted_calls)
+    if isinstance(conversation, CallConversation):
+        _Call(session, conversation, recorder, room).start()
     return Attached(restored, recorder)
 
 
-@asynccontextmanager
-async def text_session(settings: LanguageModelSettings) -> AsyncIterator[AgentSession[None]]:
-    """A session without sound, with the real OpenAI plugin; closed at the end, with the plugin's connections.
+class _Call:
+    """The life of one session in one room: from the first word to whoever comes next."""
 
-    Raises `InvalidInputError` for a missing key.
-    """
-    model = openai.LLM(model=settings.model, base_url=settings.base_url, api_key=settings.require_key())
-    # the defaults would load a voice detector and a turn detector, for sound that never comes
-    session: AgentSession[None] = AgentSession(llm=model, vad=None, turn_handling={"turn_detection": None})
+    def __init__(
+        self,
+        session: AgentSession[Any],
+        conversation: CallConversation,
+        recorder: Recorder,
+        room: rtc.Room | None,
+    ) -> None:
+        self._session, self._conversation, self._recorder = session, conversation, recorder
+        self._room = room
+        self._was_open = conversation.is_open
+        self._notes = SessionNotes(session, conversation)
+        self._bounds = SessionBounds(session, conversation.settings.session_items)
+        self._participants = (
+            None
+            if room is None
+            else Participants(room, conversation, on_welcome=self._on_welcome, on_empty=self._on_empty)
+        )
+        self._listening = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lingering: asyncio.Task[None] | None = None
+        self._has_resumed = False
+        self._language: str | None = None
+        self._is_over = False
+
+    def start(self) -> None:
+        self._notes.start()
+        self._bounds.start()
+        self._session.on("agent_state_changed", self._on_agent_state)
+        self._session.on("close", self._on_close)
+        if self._participants is not None and self._room is not None:
+            self._participants.start()
+            self._room.on("active_speakers_changed", self._on_active_speakers)
+        self._spawn(self._follow_deposition())
+        self._spawn(self._follow_handover())
+        if not self._was_open:
+            self._spawn(self._catch_up())
+
+    # What is said without having been asked.
+
+    def _on_welcome(self, wanted: Welcome, language: str | None) -> None:
+        self._language = language
+        if wanted is Welcome.RESUME and not self._conversation.is_planned_handover and not self._has_resumed:
+            self._has_resumed = True
+            self._spawn(self._resume())
+        elif wanted in {Welcome.FIRST, Welcome.BACK}:
+            self._spawn(self._say(self._conversation.settings.line(wanted, language)))
+
+    async def _say(self, line: str) -> None:
+        await self._listening.wait()
+        if line and not self._is_over:
+            self._session.say(line)
+
+    async def _resume(self) -> None:
+        """After a crash: say so, in a word, and answer what is unanswered."""
+        await self._listening.wait()
+        if self._is_over:
+            return
+        line = self._conversation.settings.line(Welcome.RESUME, self._language)
+        if line:
+            # not part of the talk: the model would take it for its answer
+            self._session.say(line, add_to_chat_ctx=False)
+        history = self._session.history.items
+        words = unanswered_words(self._conversation.attributes, _last_user_text(history))
+        if words is not None:
+            self._session.generate_reply(user_input=words)
+        elif _is_unanswered(history):
+            self._session.generate_reply()
+
+    async def _catch_up(self) -> None:
+        """The conversation opened late: give the running session what happened in it before."""
+        await self._conversation.wait_open()
+        restored = await restore_late(self._session, self._conversation)
+        self._recorder.record(restored.interrupted_calls)
+        logger.info("the conversation joined the call", extra={"items": restored.items})
+
+    # Who is here.
+
+    def _on_empty(self, is_empty: bool) -> None:  # noqa: FBT001  # a callback of one value
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+        if is_empty:
+            self._lingering = self._spawn(self._leave_when_nobody_comes())
+        elif self._is_over:
+            # the session closed when its caller went, and somebody is here: the next agent is called
+            self._end("somebody came back", is_clean=False)
+        else:
+            self._link_somebody()
+
+    async def _leave_when_nobody_comes(self) -> None:
+        await asyncio.sleep(self._conversation.settings.linger.total_seconds())
+        self._end("nobody is in the room", is_clean=True)
+
+    def _link_somebody(self, identity: str | None = None) -> None:
+        """Listen to `identity`, or to anybody where the one who was listened to has left."""
+        if self._participants is None or not self._listening.is_set():
+            return
+        room_io = self._session.room_io
+        linked = room_io.linked_participant
+        if identity is None:
+            here = self._participants.present
+            if (linked is not None and linked.identity in here) or not here:
+                return
+            identity = min(here)
+        if linked is None or linked.identity != identity:
+            room_io.set_participant(identity)
+
+    def _on_active_speakers(self, speakers: list[rtc.Participant]) -> None:
+        """Listen to whoever speaks, while nobody else does: LiveKit hears one participant at a time."""
+        try:
+            people = [one.identity for one in speakers if is_human(one)]
+            linked = self._session.room_io.linked_participant if self._listening.is_set() else None
+            if not people or linked is None or linked.identity in people or self._session.user_state == "speaking":
+                return
+            self._link_somebody(people[0])
+        except Exception as error:  # noqa: BLE001  # an event handler; see agent_worker.participants
+            logger.warning("the speaker was not followed", extra={"reason": type(error).__name__})
+
+    # How it ends.
+
+    async def _follow_deposition(self) -> None:
+        await self._conversation.deposed.wait()
+        self._recorder.stop()
+        self._end("another agent has taken over", is_clean=False)
+
+    async def _follow_handover(self) -> None:
+        """Give the call over when neither side is speaking."""
+        await self._conversation.handover_asked.wait()
+        await self._listening.wait()
+        while self._session.agent_state != "listening" or self._session.user_state == "speaking":  # noqa: ASYNC110  # two states without an event that says "both"
+            await asyncio.sleep(_POLL_SECONDS)
+        self._stop()
+        self._session.input.set_audio_enabled(False)
+        await self._conversation.release()
+        self._end("handed over", is_clean=True)
+
+    def _on_agent_state(self, event: AgentStateChangedEvent) -> None:
+        if event.new_state == "listening":
+            self._listening.set()
+
+    def _on_close(self, event: CloseEvent) -> None:
+        self._stop()
+        if event.reason is CloseReason.ERROR:
+            self._end("the session failed", is_clean=False)
+        elif event.reason is CloseReason.PARTICIPANT_DISCONNECTED and self._participants is not None:
+            # the participants are still followed: somebody may come back
+            self._on_empty(not self._participants.present)
+
+    def _stop(self) -> None:
+        """Record no more."""
+        self._is_over = True
+        self._recorder.stop()
+        self._notes.stop()
+        self._bounds.stop()
+
+    def _end(self, reason: str, *, is_clean: bool) -> None:
+        """End the job; not clean: in a way that has the next agent called."""
+        self._stop()
+        if self._participants is not None:
+            self._participants.stop()
+        context = get_job_context(required=False)
+        if context is not None:
+            logger.info("the job ends", extra={"reason": reason, "conversation_id": self._conversation.id})
+            context.shutdown(reason if is_clean else NOT_FINISHED)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(_logged(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
     try:
-        yield session
-    finally:
-        await session.aclose()
-        await model.aclose()
+        await work
+    except Exception as error:  # noqa: BLE001  # a task nobody awaits; the call goes on without what it was to do
+        what = str(error) if isinstance(error, ConversationError) else type(error).__name__
+        logger.warning("a part of the call failed", extra={"reason": what})
+
+
+def _last_user_text(history: Sequence[ChatItem]) -> str:
+    said = (item for item in reversed(history) if item.type == "message" and item.role == "user")
+    return next((item.text_content or "" for item in said), "")
+
+
+def _is_unanswered(history: Sequence[ChatItem]) -> bool:
+    """Whether the last thing that happened wants the agent to speak."""
+    for item in reversed(history):
+        if item.type == "message":
+            return item.role == "user"
+        if item.type in {"function_call", "function_call_output"}:
+            return True
+    return False

@@ -1,20 +1,66 @@
-"""The worker's settings, read once from the environment under the names LiveKit's plugins use."""
+"""The worker's settings, read once from the environment; the vendors' under the names their plugins use.
+
+The project's own have the prefix ``AGENT_``. Durations are seconds (``1.5``) or ISO 8601 (``PT30M``).
+A ``.env`` file is read too.
+"""
 
 import ipaddress
+import json
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from agent_worker.welcome import Welcome
 from conversation_actors.errors import InvalidInputError
+from conversation_actors.settings import Duration, SettingsGroup
+
+AGENT_NAME = "conversation-agent"
+
+
+def _config(prefix: str = "") -> SettingsConfigDict:
+    return SettingsConfigDict(
+        env_prefix=prefix,
+        env_file=".env",
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+
+def _steps(value: object) -> object:
+    """Read ``"300,600,1800"``: a list in an environment variable is otherwise JSON."""
+    return value.split(",") if isinstance(value, str) and not value.lstrip().startswith("[") else value
+
+
+def _rising(value: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
+    if not value or list(value) != sorted(value):
+        message = "must be one or more durations, none shorter than the one before"
+        raise ValueError(message)
+    return value
+
+
+def _by_language(value: object) -> object:
+    """Read ``"Hello"``, or ``{"en": "Hello", "de": "Hallo"}`` as JSON, as lines by language."""
+    if isinstance(value, str) and not value.lstrip().startswith("{"):
+        return {"": value}
+    return json.loads(value) if isinstance(value, str) else value
+
+
+Lines = Annotated[Mapping[str, str], NoDecode, BeforeValidator(_by_language)]
+"""One sentence in several languages; the first one is for languages that are not there."""
+Steps = Annotated[tuple[Duration, ...], NoDecode, BeforeValidator(_steps), AfterValidator(_rising)]
 
 
 class LanguageModelSettings(BaseSettings):
     """Which language model is spoken to (``OPENAI_BASE_URL``, ``OPENAI_API_KEY``, ``OPENAI_MODEL``, or ``.env``)."""
 
-    model_config = SettingsConfigDict(
-        env_file=".env", frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True
-    )
+    model_config = _config()
 
     base_url: str = Field(
         default="https://api.openai.com/v1", validation_alias=AliasChoices("base_url", "OPENAI_BASE_URL")
@@ -24,18 +70,187 @@ class LanguageModelSettings(BaseSettings):
 
     def require_key(self) -> str:
         """The key to send. A server on this machine needs none; for any other a missing key is an error."""
-        if self.api_key is not None and self.api_key.get_secret_value():
-            return self.api_key.get_secret_value()
-        if _is_loopback(self.base_url):
-            return "offline"
-        message = (
-            f"api_key: no key for {urlsplit(self.base_url).hostname}; set OPENAI_API_KEY, or point OPENAI_BASE_URL "
-            "at a local server such as `python -m agent_worker.offline`"
-        )
-        raise InvalidInputError(message, field="api_key")
+        return _require_key(self.api_key, self.base_url, "OPENAI_API_KEY", "OPENAI_BASE_URL")
 
 
-def _is_loopback(url: str) -> bool:
+class SpeechSettings(BaseSettings):
+    """How the agent hears and speaks: Deepgram (``DEEPGRAM_…``) and OpenAI's voices (``OPENAI_TTS_…``)."""
+
+    model_config = _config()
+
+    stt_url: str = Field(
+        default="https://api.deepgram.com/v1/listen", validation_alias=AliasChoices("stt_url", "DEEPGRAM_BASE_URL")
+    )
+    stt_key: SecretStr | None = Field(default=None, validation_alias=AliasChoices("stt_key", "DEEPGRAM_API_KEY"))
+    stt_model: str = Field(default="nova-3", min_length=1, validation_alias=AliasChoices("stt_model", "DEEPGRAM_MODEL"))
+    stt_language: str = Field(
+        default="en-US", min_length=1, validation_alias=AliasChoices("stt_language", "DEEPGRAM_LANGUAGE")
+    )
+    tts_model: str = Field(
+        default="gpt-4o-mini-tts", min_length=1, validation_alias=AliasChoices("tts_model", "OPENAI_TTS_MODEL")
+    )
+    tts_voice: str = Field(default="ash", min_length=1, validation_alias=AliasChoices("tts_voice", "OPENAI_TTS_VOICE"))
+
+    def require_stt_key(self) -> str:
+        """The key for speech recognition. A server on this machine needs none."""
+        return _require_key(self.stt_key, self.stt_url, "DEEPGRAM_API_KEY", "DEEPGRAM_BASE_URL")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether speech is recognised by a server on this machine, such as the offline one."""
+        return is_loopback(self.stt_url)
+
+
+class LiveKitSettings(SettingsGroup):
+    """Where LiveKit is, and the right to use it (``LIVEKIT_URL``, ``LIVEKIT_API_KEY``, ``LIVEKIT_API_SECRET``)."""
+
+    model_config = _config("LIVEKIT_")
+
+    url: str | None = None
+    api_key: str | None = None
+    api_secret: SecretStr | None = None
+    agent_name: str = Field(default=AGENT_NAME, min_length=1, max_length=128)
+    """Rooms ask for an agent by this name (``LIVEKIT_AGENT_NAME``)."""
+
+    def require(self) -> tuple[str, str, str]:
+        """URL, key and secret. Raises `InvalidInputError`, one sentence, for the first that is missing."""
+        secret = self.api_secret.get_secret_value() if self.api_secret else ""
+        given = {"LIVEKIT_URL": self.url, "LIVEKIT_API_KEY": self.api_key, "LIVEKIT_API_SECRET": secret}
+        for name, value in given.items():
+            if not value:
+                message = f"{name.removeprefix('LIVEKIT_').lower()}: set {name} to use a LiveKit server"
+                raise InvalidInputError(message, field=name.removeprefix("LIVEKIT_").lower())
+        return self.url or "", self.api_key or "", secret
+
+
+class TakeoverSettings(SettingsGroup):
+    """When an agent counts as dead, and what is done about it (``AGENT_TAKEOVER_…``)."""
+
+    model_config = _config("AGENT_TAKEOVER_")
+
+    heartbeat: Duration = timedelta(seconds=0.75)
+    """How often an agent shows that it is alive."""
+    lasting: Duration = timedelta(seconds=3)
+    """How long one heartbeat is believed. A longer pause of the agent's event loop costs it the call."""
+    look: Duration = timedelta(seconds=0.25)
+    """How often a worker looks for agents whose heartbeat stopped."""
+    retry: Duration = timedelta(seconds=3)
+    """How long a dispatched successor may take before another is dispatched; doubled with each attempt."""
+    attempts: int = Field(default=6, ge=1, le=100)
+    """Successors dispatched for one call without progress, before it is given up."""
+    progress: Duration = timedelta(seconds=20)
+    """A successor that lived so long made progress: what comes after counts from one again."""
+    handover: Duration = timedelta(seconds=20)
+    """How long a planned handover waits for the speaker to finish."""
+
+    @model_validator(mode="after")
+    def _several_beats(self) -> Self:
+        if self.lasting < self.heartbeat * 2:
+            message = f"lasting: {self.lasting} is less than two heartbeats ({self.heartbeat})"
+            raise InvalidInputError(message, field="lasting")
+        return self
+
+
+class CallSettings(SettingsGroup):
+    """How an agent behaves in a call (``AGENT_…``)."""
+
+    model_config = _config("AGENT_")
+
+    open_timeout: Duration = timedelta(seconds=5)
+    """How long a job waits for the conversation before it starts without; the conversation joins it later."""
+    grace: Duration = timedelta(seconds=30)
+    """Somebody who comes back within this time has not been away: no second greeting."""
+    linger: Duration = timedelta(seconds=20)
+    """How long an agent stays in a room that the last person has left."""
+    retention: Steps = (timedelta(minutes=5), timedelta(minutes=10), timedelta(minutes=30))
+    """How long a conversation is kept after its last use: for callers who never came back, who came back
+    once, twice, … (the last one for all above)."""
+    session_items: int = Field(default=200, ge=8, le=10_000)
+    """Items kept in the session's own history and in the agent's context."""
+    participant_identity: bool = False
+    """Whether a participant's attribute ``conversation_id`` may name the conversation. Only attributes that
+    the participant cannot change itself are believed."""
+    greeting: Lines = Field(default_factory=lambda: {"": "Hello, you're speaking with the assistant. How can I help?"})
+    """Said once to somebody who is here for the first time; empty: nothing. One sentence, or JSON by language."""
+    welcome_back: Lines = Field(default_factory=lambda: {"": "Welcome back. Shall we go on where we left off?"})
+    """Said once to somebody who comes back after having been away; empty: nothing."""
+    back_line: Lines = Field(default_factory=lambda: {"": "Sorry, I'm back."})
+    """Said by an agent that took a call over from a dead one; empty: nothing."""
+
+    def line(self, wanted: Welcome, language: str | None) -> str:
+        """What to say to an arrival, in its language if there is a line in it (``de`` is good for ``de-AT``)."""
+        lines = {Welcome.FIRST: self.greeting, Welcome.BACK: self.welcome_back, Welcome.RESUME: self.back_line}
+        spoken = lines.get(wanted, {})
+        default = next(iter(spoken.values()), "")
+        return spoken.get(language or "", spoken.get((language or "").split("-")[0], default))
+
+
+class WorkerSettings(SettingsGroup):
+    """The worker process (``AGENT_…``)."""
+
+    model_config = _config("AGENT_")
+
+    idle_processes: int = Field(default=1, ge=0, le=64)
+    """Job processes kept ready, each connected to Ray: a call taken over starts in half a second."""
+    job_threshold: float = Field(default=0.9, gt=0.0, le=1.0)
+    """Load from which no more calls are taken in production. The load is that of the CPU, or see `most_calls`."""
+    most_calls: int | None = Field(default=None, ge=1, le=1000)
+    """Where given, the load is the number of calls by this one, and what else the machine does is no matter."""
+    host: str = "127.0.0.1"
+    """Interface of the health endpoint and of the page."""
+    port: int = Field(default=8081, ge=0, le=65535)
+    """LiveKit's own health endpoint in production; in development a free port."""
+    health_port: int = Field(default=8082, ge=0, le=65535)
+    """``/health``: whether Ray, Redis and LiveKit can be reached. In development a free port."""
+    page_port: int = Field(default=8080, ge=0, le=65535)
+    """The caller's page in development; 0: a free port."""
+    open_tokens: bool = False
+    """Whether the page's token endpoint answers everybody who can reach it."""
+    drain: Duration = timedelta(hours=1)
+    """How long calls that no other worker takes may go on after SIGTERM."""
+
+
+INSTANCE_VARIABLE = "AGENT_WORKER_INSTANCE"
+"""Names one run of a worker; its parent sets it, and finds by it what a dead worker has left."""
+
+
+def instance_from_environment() -> str | None:
+    """The name that the parent gave this worker; None where it has no parent."""
+    return os.environ.get(INSTANCE_VARIABLE) or None
+
+
+def child_environment(instance: str, added: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a worker that is to have this name: this process's, and what is added."""
+    return {**os.environ, **added, INSTANCE_VARIABLE: instance}
+
+
+def offline_environment(base_url: str, deepgram_url: str) -> dict[str, str]:
+    """What points every model of a worker at the offline server; keys of accounts are not sent there."""
+    return {
+        "OPENAI_BASE_URL": base_url,
+        "OPENAI_API_KEY": "offline",
+        "OPENAI_TTS_MODEL": "tts-1",
+        "DEEPGRAM_BASE_URL": deepgram_url,
+        "DEEPGRAM_API_KEY": "offline",
+        # LiveKit's own detectors are for voices, and take seconds to load
+        "LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE": "0",
+    }
+
+
+def _require_key(key: SecretStr | None, url: str, key_variable: str, url_variable: str) -> str:
+    if key is not None and key.get_secret_value():
+        return key.get_secret_value()
+    if is_loopback(url):
+        return "offline"
+    message = (
+        f"api_key: no key for {urlsplit(url).hostname}; set {key_variable}, or point {url_variable} "
+        "at a local server such as `python -m agent_worker.offline`"
+    )
+    raise InvalidInputError(message, field="api_key")
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL names this machine."""
     host = urlsplit(url).hostname or ""
     if host == "localhost":
         return True

@@ -14,6 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from conversation_actors.errors import InvalidInputError
 
+
+def bundled() -> Path:
+    """The call that comes with this package: in its data where it is installed, in tests/data in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "data" / "transcript.json"
+    return installed if installed.exists() else package.parent / "tests" / "data" / "transcript.json"
+
+
 MAX_BYTES = 8 << 20
 """A larger file is not a transcript of a call."""
 

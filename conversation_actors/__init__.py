@@ -4,7 +4,14 @@ See `ConversationClient`, and the README for what is guaranteed.
 """
 
 from conversation_actors.activation import ActivationInfo
-from conversation_actors.client import ConversationClient, ConversationHandle, Receipt, Snapshot
+from conversation_actors.client import (
+    ConversationClient,
+    ConversationHandle,
+    Heartbeats,
+    Receipt,
+    Snapshot,
+    check_cluster,
+)
 from conversation_actors.errors import (
     ClusterUnavailableError,
     ConflictError,
@@ -16,6 +23,7 @@ from conversation_actors.errors import (
     InvalidInputError,
     ItemTooLargeError,
     LeaseHeldError,
+    LeaseLostError,
     OperatorError,
     OutcomeUnknownError,
     OverloadedError,
@@ -54,10 +62,11 @@ from conversation_actors.state import (
     ParticipantJoined,
     ParticipantLeft,
     ParticipantUpdated,
+    RetentionChanged,
     Summary,
     SummaryChanged,
 )
-from conversation_actors.store import Found
+from conversation_actors.store import Found, HeartbeatRecord
 
 __all__ = [
     "ActivationInfo",
@@ -78,6 +87,8 @@ __all__ = [
     "Found",
     "FunctionCall",
     "FunctionCallOutput",
+    "HeartbeatRecord",
+    "Heartbeats",
     "HistoryCleared",
     "HistoryLimits",
     "IncompatibleVersionError",
@@ -89,6 +100,7 @@ __all__ = [
     "Lease",
     "LeaseAcquired",
     "LeaseHeldError",
+    "LeaseLostError",
     "LeaseReleased",
     "Message",
     "NothingChanged",
@@ -105,6 +117,7 @@ __all__ = [
     "PositionLostError",
     "Receipt",
     "RefusedError",
+    "RetentionChanged",
     "RetryableError",
     "Settings",
     "Snapshot",
@@ -113,5 +126,6 @@ __all__ = [
     "Summary",
     "SummaryChanged",
     "Timeouts",
+    "check_cluster",
     "item_from_dict",
 ]

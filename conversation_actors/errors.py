@@ -10,6 +10,7 @@ ConversationError
 │   ├── ConversationNotFoundError
 │   ├── ConversationClosedError
 │   ├── LeaseHeldError          ``.holder`` and ``.expires_at`` tell by whom and until when
+│   ├── LeaseLostError          the call came in the name of a lease that somebody else has by now
 │   ├── ConflictError           the state is not what the call expected
 │   ├── PositionLostError       a watch position is older than what is kept; ``.first_available``
 │   └── InvalidInputError       ``.field`` names what is wrong
@@ -83,6 +84,16 @@ class LeaseHeldError(RefusedError):
         super().__init__(message)
         self.holder = holder
         self.expires_at = expires_at
+
+
+class LeaseLostError(RefusedError):
+    """The call came in the name of a lease that was given back, forgotten, or taken by another holder since."""
+
+    def __init__(self, message: str, *, name: str, token: int) -> None:
+        """``name`` and ``token`` are those of the lease that the call came with."""
+        super().__init__(message)
+        self.name = name
+        self.token = token
 
 
 class ConflictError(RefusedError):

@@ -46,8 +46,8 @@ def _positive(value: timedelta) -> timedelta:
 Duration = Annotated[timedelta, BeforeValidator(_seconds), AfterValidator(_positive)]
 
 
-class _Group(BaseSettings):
-    """A frozen group of settings whose mistakes are `InvalidInputError`."""
+class SettingsGroup(BaseSettings):
+    """A frozen group of settings whose mistakes are `InvalidInputError`; also for packages beside this one."""
 
     if not TYPE_CHECKING:  # type checkers know the fields, and would see only **values
 
@@ -97,7 +97,7 @@ class Durability(StrEnum):
     REPLICAS = "replicas"
 
 
-class HistoryLimits(_Group):
+class HistoryLimits(SettingsGroup):
     """Bounds of what one conversation may hold (``CONVERSATION_HISTORY_…``). Bytes are of the stored form."""
 
     model_config = _config("CONVERSATION_HISTORY_")
@@ -134,7 +134,7 @@ class HistoryLimits(_Group):
         return self
 
 
-class Timeouts(_Group):
+class Timeouts(SettingsGroup):
     """How long anything may take (``CONVERSATION_TIMEOUT_…``)."""
 
     model_config = _config("CONVERSATION_TIMEOUT_")
@@ -157,7 +157,7 @@ class Timeouts(_Group):
     """A long poll that brings nothing; randomised by a fifth, so that handles do not come in step."""
 
 
-class Settings(_Group):
+class Settings(SettingsGroup):
     """Everything a client, and the owners it starts, need to know. ``repr`` shows no secret."""
 
     model_config = _config("CONVERSATION_")
@@ -175,7 +175,7 @@ class Settings(_Group):
     idle_timeout: Duration = timedelta(minutes=5)
     """An owner that nobody asked or watched for this long saves a snapshot and exits."""
     ttl: Duration = timedelta(days=7)
-    """A stored conversation is forgotten this long after its last change or activation."""
+    """A stored conversation is forgotten this long after its last use, unless its own retention says otherwise."""
     outbox_items: int = Field(default=10_000, ge=1, le=1_000_000)
     """Commands a handle holds while they cannot be sent; beyond it, `OverloadedError`."""
     history: HistoryLimits = Field(default_factory=HistoryLimits)

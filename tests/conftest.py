@@ -11,6 +11,9 @@ import pytest
 os.environ["LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE"] = "0"
 """Keeps every agent process from loading turn-detection models that no test uses."""
 
+_SERVERS = {"REDIS_URL", "RAY_ADDRESS", "LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"}
+"""Variables that name a developer's own servers. The fixture `livekit_server` reads LiveKit's before they are gone."""
+
 IN_CI = os.environ.get("CI", "").lower() not in {"", "0", "false"}
 ALLOWED_SKIP = "not on this platform"
 
@@ -51,6 +54,6 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep a developer's settings out: no variables, and a working directory without a `.env` file."""
     for name in list(os.environ):
-        if name.startswith("CONVERSATION_") or name in {"REDIS_URL", "RAY_ADDRESS"}:
+        if name.startswith("CONVERSATION_") or name in _SERVERS:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)

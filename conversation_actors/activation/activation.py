@@ -8,8 +8,10 @@ a state that might still vanish. Reads are answered from the durable state witho
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Self
 
 from conversation_actors.activation.committer import COMPACT_BYTES, COMPACT_ENTRIES, Committer
@@ -19,9 +21,9 @@ from conversation_actors.activation.recovery import rebuild
 from conversation_actors.activation.watchers import Watchers
 from conversation_actors.codec import encode_snapshot
 from conversation_actors.errors import (
+    ActivationLostError,
     ConflictError,
     ConversationError,
-    FencedError,
     OutcomeUnknownError,
     OverloadedError,
     PassivatedError,
@@ -46,6 +48,7 @@ from conversation_actors.state import (
     Remembered,
     ReopenConversation,
     SetAttributes,
+    SetRetention,
     SetSummary,
     UpdateParticipant,
     decide,
@@ -74,6 +77,7 @@ _EVENT_OF: dict[type[Command], str] = {
     SetAttributes: "AttributesChanged",
     AcquireLease: "LeaseAcquired",
     ReleaseLease: "LeaseReleased",
+    SetRetention: "RetentionChanged",
     CloseConversation: "ConversationClosed",
     ReopenConversation: "ConversationReopened",
 }
@@ -112,6 +116,9 @@ class Activation:
         started = time.monotonic()
         recovered = await store.activate(conversation_id, owner=owner, create=create, ttl=settings.ttl)
         durable, replayed = rebuild(recovered, settings.history.limits())
+        if not recovered.created:
+            kept = settings.ttl if durable.retention is None else timedelta(seconds=durable.retention)
+            await store.append(recovered.claim, expected_seq=recovered.seq, entries=(), ttl=kept)
         facts = ActivationInfo(
             conversation_id=conversation_id,
             epoch=recovered.claim.epoch,
@@ -147,6 +154,7 @@ class Activation:
         )
         self._recent.extend(recovered.journal)
         self._last_used = time.monotonic()
+        self._users = 0
         self._leaving = False
         self._view: View | None = None
         self.stopped: asyncio.Future[ConversationError] = asyncio.get_running_loop().create_future()
@@ -159,6 +167,7 @@ class Activation:
             recent=self._recent,
             watchers=self._watchers,
             settings=settings,
+            unused_for=self._unused_for,
             on_lost=self._stop,
         )
         self._tasks = [
@@ -176,19 +185,19 @@ class Activation:
         `OutcomeUnknownError`. Entries behind `after_seq` come along for `watcher`, if its copy is of this
         `life` (None: of any). Raises `OverloadedError` or `StoreUnavailableError` before anything was decided.
         """
-        committer = self._admit()
-        decided = [self._decide(request) for request in requests]
-        try:
-            async with asyncio.timeout(self._settings.timeouts.write.total_seconds()):
-                await committer.gate.passed(self._working_seq_of(decided))
-        except TimeoutError:
-            return Executed(tuple(self._answer(seq, reply) for seq, reply in decided), ())
+        with self._in_use():
+            committer = self._admit()
+            decided = [self._decide(request) for request in requests]
+            try:
+                async with asyncio.timeout(self._settings.timeouts.write.total_seconds()):
+                    await committer.gate.passed(self._working_seq_of(decided))
+            except TimeoutError:
+                return Executed(tuple(self._answer(seq, reply) for seq, reply in decided), ())
         return Executed(tuple(reply for _, reply in decided), self._entries_for(watcher, after_seq, life))
 
     def _admit(self) -> Committer:
         """The committer, if a command may be decided now."""
         committer = self._alive()
-        self._last_used = time.monotonic()
         if committer.pending_bytes > MOST_PENDING_BYTES:
             message = f"{committer.pending_bytes} bytes wait to be stored; the limit is {MOST_PENDING_BYTES}"
             raise OverloadedError(message)
@@ -227,7 +236,7 @@ class Activation:
     def _first_time(self, request: Request) -> Done:
         working = self._working
         now = max(self._clock(), working.changed_at)
-        events = decide(working, request.command, now=now)
+        events = decide(working, request.command, now=now, lease=request.lease)
         if not events:
             asked = _EVENT_OF[type(request.command)]
             events = (NothingChanged(asked, self._participant_of(request.command)),)
@@ -263,10 +272,10 @@ class Activation:
 
     async def read(self, *, fresh: bool) -> View:
         """The durable state. With `fresh`, only after the store has confirmed that this is the owner."""
-        committer = self._alive()
-        self._last_used = time.monotonic()
-        if fresh:
-            await self._in_time(committer.confirm_ownership())
+        with self._in_use():
+            committer = self._alive()
+            if fresh:
+                await self._in_time(committer.confirm_ownership())
         durable = committer.durable
         if self._view is None or self._view.seq != durable.seq:
             snapshot = encode_snapshot(durable, requests=False)
@@ -286,12 +295,12 @@ class Activation:
         Raises `PositionLostError` for a position that is not kept (any more) or is one of another `life`
         of the conversation, and `OverloadedError`.
         """
-        self._alive()
-        self._check_life(life)
-        if after_seq == self._recent.seq:
-            await self._watchers.park(watcher, after_seq, timeout)
+        with self._in_use():
             self._alive()
-        self._last_used = time.monotonic()
+            self._check_life(life)
+            if after_seq == self._recent.seq:
+                await self._watchers.park(watcher, after_seq, timeout)
+                self._alive()
         return self._recent.after(after_seq, size=POLL_BYTES)
 
     def _check_life(self, life: str | None) -> None:
@@ -322,7 +331,7 @@ class Activation:
             await self._in_time(committer.gate.passed(self._working.seq))
             await self._in_time(committer.save_snapshot())
             self._stop(PassivatedError("passivated"))
-        except FencedError as error:
+        except ActivationLostError as error:
             self._stop(error)
             raise
         finally:
@@ -342,6 +351,25 @@ class Activation:
         except TimeoutError:
             message = f"the store has not answered in {seconds} s"
             raise StoreUnavailableError(message) from None
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """What happens inside is use, as long as it lasts. Raises `PassivatedError` where it comes too late.
+
+        Beyond its retention a conversation is gone, although this process still knows it: it is not brought
+        back by being asked for.
+        """
+        if not self.stopped.done() and self._committer.has_expired:
+            self._stop(PassivatedError(f"nobody has used the conversation for {self._unused_for()}"))
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self._last_used = time.monotonic()
+
+    def _unused_for(self) -> timedelta:
+        return timedelta(seconds=0.0 if self._users else time.monotonic() - self._last_used)
 
     def _alive(self) -> Committer:
         if self.stopped.done():
@@ -364,15 +392,20 @@ class Activation:
         log.info("stopped", extra={"reason": str(reason)})
 
     async def _look_after(self) -> None:
-        """Keep TTLs fresh; passivate when nobody has asked or watched for long enough."""
-        idle, ttl = self._settings.idle_timeout.total_seconds(), self._settings.ttl.total_seconds()
+        """Keep TTLs fresh; passivate when nobody has asked or watched for long enough, well before the TTL ends."""
+        committer = self._committer
         while True:
-            await asyncio.sleep(min(idle / 4, ttl / 8, 30.0))
+            kept = committer.retention
+            idle = min(self._settings.idle_timeout, kept / 2)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(idle / 4, kept / 8, timedelta(seconds=30)).total_seconds()):
+                    await committer.retention_changed.wait()
+            committer.retention_changed.clear()
             if self._leaving:
                 continue  # it ends with a stop, or with the need to be looked after
             try:
                 await self._alive().upkeep()
-                if self._is_idle(idle) and not self._leaving:
+                if self._unused_for() >= idle and not self._leaving:
                     await self.passivate()
                     return
             except StoreUnavailableError as error:
@@ -380,6 +413,3 @@ class Activation:
             except ConversationError as error:
                 self._stop(error)
                 return
-
-    def _is_idle(self, idle_seconds: float) -> bool:
-        return not len(self._watchers) and time.monotonic() - self._last_used >= idle_seconds

@@ -12,14 +12,27 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from conversation_actors.activation.gate import OutputGate
 from conversation_actors.activation.journal import RecentEntries
 from conversation_actors.activation.watchers import Watchers
 from conversation_actors.codec import encode_entry, encode_snapshot
-from conversation_actors.errors import ConversationError, CorruptStateError, FencedError, RetryableError
+from conversation_actors.errors import (
+    ConversationError,
+    CorruptStateError,
+    FencedError,
+    PassivatedError,
+    RetryableError,
+)
 from conversation_actors.settings import Settings
-from conversation_actors.state import ConversationState, Entry, ParticipantForgotten, ParticipantJoined
+from conversation_actors.state import (
+    ConversationState,
+    Entry,
+    ParticipantForgotten,
+    ParticipantJoined,
+    RetentionChanged,
+)
 from conversation_actors.store import Claim, Outcome, Store
 
 log = logging.getLogger(__name__)
@@ -35,6 +48,7 @@ COMPACT_BYTES = 256 << 10
 KEPT_ENTRIES = 64
 """Entries kept in the journal behind a snapshot, so that a watcher finds its place across a restart."""
 
+_SHORTEST_TTL = timedelta(seconds=1)
 _BACKOFF = (0.02, 1.0)
 _MOST_HEALS = 3
 
@@ -59,15 +73,22 @@ class Committer:
         recent: RecentEntries,
         watchers: Watchers,
         settings: Settings,
+        unused_for: Callable[[], timedelta],
         on_lost: Callable[[ConversationError], None],
     ) -> None:
-        """Continue behind `durable`. `on_lost` is called once, when nothing more can be written."""
+        """Continue behind `durable`. `on_lost` is called once, when nothing more can be written.
+
+        `unused_for` tells how long ago the last use was, from which on a conversation is kept.
+        """
         self.durable = durable
         self.gate = OutputGate(durable.seq)
         self.failing_since: float | None = None
         """Monotonic time of the first failure of the write that is being repeated now."""
         self.pending_bytes = 0
+        self.retention_changed = asyncio.Event()
+        """Set whenever that has become durable; whoever waits for it clears it."""
         self._store, self._claim, self._settings = store, claim, settings
+        self._unused_for = unused_for
         self._recent, self._watchers, self._on_lost = recent, watchers, on_lost
         self._snapshot_seq = snapshot_seq
         self._journal_bytes = journal_bytes
@@ -79,6 +100,16 @@ class Committer:
         self._listed_seq, self._listed_at = -1, 0.0
         self._listing_seconds = settings.ttl.total_seconds() / 4
         self._touched_at = time.monotonic()
+
+    @property
+    def retention(self) -> timedelta:
+        """How long the conversation is kept after its last use."""
+        return self._retention(self.durable.retention)
+
+    @property
+    def has_expired(self) -> bool:
+        """Nobody has used it for so long that it is kept no more: whatever the store says, it is not to come back."""
+        return self._unused_for() >= self.retention
 
     @property
     def pending(self) -> int:
@@ -109,26 +140,32 @@ class Committer:
             self._on_lost(FencedError(f"this activation failed and stopped: {error!r}"))
 
     async def upkeep(self) -> None:
-        """Keep TTLs fresh, and the listings, which show when a conversation was last active."""
+        """Keep TTLs fresh, and the listings, which show when a conversation was last active.
+
+        Is no use: of what nobody uses, no TTL ends later for it. Raises `PassivatedError` when it has expired.
+        """
         async with self._lock:
             if self._pending:
                 return
-            if time.monotonic() - self._touched_at > self._settings.ttl.total_seconds() / 4:
-                await self._append(self.durable.seq, (), None)
+            self._raise_if_expired()
+            if time.monotonic() - self._touched_at > self.retention.total_seconds() / 4:
+                await self._refresh()
         if self.durable.seq != self._listed_seq or time.monotonic() - self._listed_at > self._listing_seconds:
             self._listing_due.set()
 
     async def save_snapshot(self) -> None:
-        """Store the durable state, unless the journal behind the last snapshot is empty."""
+        """Store the durable state, unless the journal behind the last snapshot is empty; and how long it is kept."""
         async with self._lock:
             if self.durable.seq > self._snapshot_seq:
                 await self._save_snapshot()
+            elif time.monotonic() - self._unused_for().total_seconds() > self._touched_at:
+                await self._refresh()
 
     async def confirm_ownership(self) -> None:
         """Make sure in the store that this claim is the newest. Raises `FencedError` if it is not."""
         async with self._lock:
             try:
-                await self._append(self.durable.seq, (), None)
+                await self._refresh()
             except FencedError as error:
                 self._on_lost(error)
                 raise
@@ -147,8 +184,10 @@ class Committer:
 
     async def _write(self, batch: Sequence[_Pending]) -> None:
         """Store, apply, reply, notify: in this order, here and nowhere else."""
-        identities = self._identities_after(batch)
-        await self._append(batch[0].entry.seq - 1, [pending.data for pending in batch], identities)
+        identities, retention = self._identities_after(batch), self._retention_after(batch)
+        await self._append(batch[0].entry.seq - 1, [pending.data for pending in batch], identities, retention)
+        if retention != self.retention:
+            self.retention_changed.set()
         for pending in batch:
             self.durable.apply(pending.entry)
             self._pending.popleft()
@@ -176,7 +215,25 @@ class Committer:
                 changed = True
         return tuple(identities) if changed else None
 
-    async def _append(self, expected_seq: int, entries: Sequence[bytes], identities: Sequence[str] | None) -> None:
+    def _retention_after(self, batch: Sequence[_Pending]) -> timedelta:
+        """How long the conversation is kept from this batch on: also the write that shortens it is kept no longer."""
+        changes = [pending.entry.event for pending in batch if isinstance(pending.entry.event, RetentionChanged)]
+        return self._retention(changes[-1].seconds) if changes else self.retention
+
+    def _retention(self, seconds: float | None) -> timedelta:
+        return self._settings.ttl if seconds is None else timedelta(seconds=seconds)
+
+    def _left_of(self, retention: timedelta) -> timedelta:
+        """The TTL of what is written now: kept from the last use on, which the write itself is not."""
+        return max(retention - self._unused_for(), _SHORTEST_TTL)
+
+    async def _refresh(self) -> None:
+        """Write nothing but the TTL; a fence, and a loss, are found by it as well."""
+        await self._append(self.durable.seq, (), None, self.retention)
+
+    async def _append(
+        self, expected_seq: int, entries: Sequence[bytes], identities: Sequence[str] | None, retention: timedelta
+    ) -> None:
         """Write until the store has decided. Raises `FencedError`, or what no repeat can mend."""
         heals = 0
         while True:
@@ -185,7 +242,7 @@ class Committer:
                     self._claim,
                     expected_seq=expected_seq,
                     entries=entries,
-                    ttl=self._settings.ttl,
+                    ttl=self._left_of(retention),
                     participants=identities,
                 )
             )
@@ -193,6 +250,7 @@ class Committer:
                 self._touched_at = time.monotonic()
                 return
             self._raise_if_fenced(outcome)
+            self._raise_if_expired()
             heals += 1
             if heals > _MOST_HEALS:
                 message = f"the store stays behind seq {expected_seq}, whatever is written to it"
@@ -201,21 +259,27 @@ class Committer:
                 "the store lost acknowledged writes; restoring it from memory",
                 extra={"epoch": self._claim.epoch, "seq": self.durable.seq},
             )
-            await self._save_snapshot()
+            await self._save_snapshot(restore=True)
 
-    async def _save_snapshot(self) -> None:
+    async def _save_snapshot(self, *, restore: bool = False) -> None:
+        """Store the durable state; where the store has lost it, with `restore` or after having seen that."""
         seq, snapshot = self.durable.seq, encode_snapshot(self.durable)
         outcome = await self._until_decided(
             lambda: self._store.save_snapshot(
                 self._claim,
                 seq=seq,
                 snapshot=snapshot,
-                ttl=self._settings.ttl,
+                ttl=self._left_of(self.retention),
                 participants=tuple(self.durable.participants),
                 keep=KEPT_ENTRIES,
+                restore=restore,
             )
         )
         self._raise_if_fenced(outcome)
+        if outcome is Outcome.GAP and not restore:
+            self._raise_if_expired()
+            await self._save_snapshot(restore=True)
+            return
         if outcome is Outcome.GAP:
             message = f"what is stored is damaged, and ahead of seq {seq}"
             raise CorruptStateError(message, key=self._claim.conversation_id, position=0)
@@ -261,6 +325,12 @@ class Committer:
         finally:
             # Given up by its caller too: commands, refused while this is set, are what finds the store well again.
             self.failing_since = None
+
+    def _raise_if_expired(self) -> None:
+        """Tell a conversation that is gone because nobody used it from one that the store has lost."""
+        if self.has_expired:
+            message = f"nobody has used the conversation for {self._unused_for()}; it was kept for {self.retention}"
+            raise PassivatedError(message)
 
     def _raise_if_fenced(self, outcome: Outcome) -> None:
         if outcome is Outcome.FENCED:

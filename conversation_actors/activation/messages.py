@@ -3,18 +3,22 @@
 from dataclasses import dataclass
 
 from conversation_actors.errors import ConversationError
-from conversation_actors.state import Command, Lease, Participant
+from conversation_actors.state import Command, Guard, Lease, Participant
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when the meaning of these messages changes; an owner refuses to be opened by a peer of another number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A command, and the name under which a repeat of it is recognised."""
+    """A command, and the name under which a repeat of it is recognised.
+
+    With `lease` it comes in the name of that lease: it is refused once that is lost.
+    """
 
     request_id: str
     command: Command
+    lease: Guard | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ def document(snapshot: Snapshot, info: ActivationInfo) -> dict[str, Any]:
         "leases": {name: asdict(lease) for name, lease in snapshot.leases.items()},
         "summary": asdict(snapshot.summary) if snapshot.summary else None,
         "closing": asdict(snapshot.closing) if snapshot.closing else None,
+        "retention": snapshot.retention.total_seconds() if snapshot.retention else None,
         "activation": asdict(info),
     }
 
@@ -98,6 +99,8 @@ def _facts(snapshot: Snapshot, info: ActivationInfo) -> Table:
         ("recovered", f"from {recovered}, in {info.recovery_seconds * 1000:.0f} ms"),
         ("holds", f"{info.history_items} items, {info.history_bytes} bytes"),
     ]
+    if snapshot.retention:
+        rows.append(("kept", f"for {snapshot.retention} after its last use"))
     if snapshot.closing:
         rows.append(("closed", f"{_when(snapshot.closing.at)} {snapshot.closing.reason}"))
     if snapshot.summary:

@@ -1,7 +1,9 @@
-"""What applications use: `ConversationClient`, and the `ConversationHandle` it opens."""
+"""What applications use: `ConversationClient` and the `ConversationHandle` it opens, and `Heartbeats`."""
 
 from conversation_actors.client.client import ConversationClient
 from conversation_actors.client.handle import ConversationHandle
+from conversation_actors.client.heartbeats import Heartbeats
+from conversation_actors.client.opening import check_cluster
 from conversation_actors.client.views import Receipt, Snapshot
 
-__all__ = ["ConversationClient", "ConversationHandle", "Receipt", "Snapshot"]
+__all__ = ["ConversationClient", "ConversationHandle", "Heartbeats", "Receipt", "Snapshot", "check_cluster"]

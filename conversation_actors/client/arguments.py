@@ -10,16 +10,18 @@ from conversation_actors.state import (
     AcquireLease,
     AppendItems,
     CloseConversation,
+    Guard,
     JoinParticipant,
     Lease,
     LeaveParticipant,
     Limits,
     ReleaseLease,
     SetAttributes,
+    SetRetention,
     SetSummary,
     UpdateParticipant,
 )
-from conversation_actors.state.facts import LONGEST_LEASE, MOST_ITEMS
+from conversation_actors.state.facts import LONGEST_LEASE, LONGEST_RETENTION, MOST_ITEMS, SHORTEST_RETENTION
 from conversation_actors.values import check_id, check_text, decode, encode
 
 UNNAMED_DEVICE = "default"
@@ -101,26 +103,50 @@ def set_attributes(changes: Mapping[str, Any], expected_seq: int | None, limits:
     return SetAttributes(stored, expected_seq)
 
 
-def acquire_lease(name: str, holder: str, duration: timedelta) -> AcquireLease:
+def acquire_lease(name: str, holder: str, duration: timedelta, replacing: str | None = None) -> AcquireLease:
     """Check a wish for a lease."""
     if not isinstance(duration, timedelta):
         _refuse("duration", f"expected a timedelta, got {type(duration).__name__}")
     if not 0 < duration.total_seconds() <= LONGEST_LEASE:
         _refuse("duration", f"{duration} is not between 0 and {timedelta(seconds=LONGEST_LEASE)}")
-    return AcquireLease(check_id(name, "name"), check_id(holder, "holder"), duration.total_seconds())
+    return AcquireLease(
+        check_id(name, "name"),
+        check_id(holder, "holder"),
+        duration.total_seconds(),
+        None if replacing is None else check_id(replacing, "replacing"),
+    )
 
 
 def release_lease(lease: Lease) -> ReleaseLease:
     """Check what is given back."""
-    if not isinstance(lease, Lease):
-        _refuse("lease", f"expected the Lease that was acquired, got {type(lease).__name__}")
+    _check_lease(lease)
     return ReleaseLease(lease.name, lease.holder, lease.token)
+
+
+def guard(lease: Lease | None) -> Guard | None:
+    """Check in the name of which lease a command comes; its name and token are sent along."""
+    if lease is None:
+        return None
+    _check_lease(lease)
+    return lease.name, lease.token
 
 
 def set_summary(text: str, through_seq: int, limits: Limits) -> SetSummary:
     """Check a summary."""
     check_position(through_seq, "through_seq")
     return SetSummary(check_text(text, "text", limit=limits.item_bytes), through_seq)
+
+
+def set_retention(duration: timedelta | None) -> SetRetention:
+    """Check how long a conversation is to be kept."""
+    if duration is None:
+        return SetRetention(None)
+    if not isinstance(duration, timedelta):
+        _refuse("duration", f"expected a timedelta or None, got {type(duration).__name__}")
+    shortest, longest = timedelta(seconds=SHORTEST_RETENTION), timedelta(seconds=LONGEST_RETENTION)
+    if not shortest <= duration <= longest:
+        _refuse("duration", f"{duration} is not between {shortest} and {longest}")
+    return SetRetention(duration.total_seconds())
 
 
 def close_conversation(reason: str, limits: Limits) -> CloseConversation:
@@ -133,6 +159,11 @@ def check_position(value: object, field: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         _refuse(field, f"expected a whole number from 0 up, got {value!r}")
     return value
+
+
+def _check_lease(lease: object) -> None:
+    if not isinstance(lease, Lease):
+        _refuse("lease", f"expected the Lease that was acquired, got {type(lease).__name__}")
 
 
 def _optional_text(value: str | None, field: str, limits: Limits) -> str | None:

@@ -1,21 +1,19 @@
 """The way in: one client per process, as an async context manager."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from conversation_actors.client.handle import ConversationHandle
+from conversation_actors.client.opening import open_checked_store
 from conversation_actors.errors import ConversationNotFoundError, InvalidInputError, StoreUnavailableError
 from conversation_actors.settings import Settings, quick_crash_detection
-from conversation_actors.store import Found, Store, open_store
+from conversation_actors.store import Found, Store
 from conversation_actors.values import check_id
 
 if TYPE_CHECKING:
     from conversation_actors.runtime import ActorDirectory, RemoteOwner
-
-log = logging.getLogger(__name__)
 
 
 class ConversationClient:
@@ -41,9 +39,8 @@ class ConversationClient:
         # Ray takes most of a second to import, which `import conversation_actors` should not.
         from conversation_actors.runtime import ActorDirectory, connect  # noqa: PLC0415
 
-        self._store = open_store(self._settings)
+        self._store = await open_checked_store(self._settings)
         try:
-            await self._check_store(self._store)
             with quick_crash_detection():
                 await connect(self._settings)
         except BaseException:
@@ -127,12 +124,6 @@ class ConversationClient:
         finally:
             if store is not None:
                 await store.aclose()
-
-    async def _check_store(self, store: Store) -> None:
-        try:
-            await store.check()
-        except StoreUnavailableError as error:
-            log.warning("Redis does not answer yet", extra={"reason": str(error)})
 
     def _connected_store(self) -> Store:
         if self._store is None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -86,6 +87,11 @@ class LocalCopy:
             decoded[stored.id] = known if known and known[0] is stored else (stored, stored.to_item())
         self._decoded = decoded
         return tuple(item for _, item in decoded.values())
+
+
+def retention_of(state: ConversationState) -> timedelta | None:
+    """How long it is kept after its last use."""
+    return None if state.retention is None else timedelta(seconds=state.retention)
 
 
 def history_of(state: ConversationState) -> tuple[Item, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from conversation_actors.activation import ActivationInfo, Done, Executed, Request, View
 from conversation_actors.client import arguments
-from conversation_actors.client.copy import LocalCopy, history_of
+from conversation_actors.client.copy import LocalCopy, history_of, retention_of
 from conversation_actors.client.following import DORMANT_SECONDS, Feed, Follower
 from conversation_actors.client.outbox import Outbox
 from conversation_actors.client.views import Receipt, Snapshot
@@ -21,7 +21,16 @@ from conversation_actors.errors import (
 )
 from conversation_actors.items import Item
 from conversation_actors.settings import Settings
-from conversation_actors.state import ClearHistory, Closing, Entry, Lease, Participant, ReopenConversation, Summary
+from conversation_actors.state import (
+    ClearHistory,
+    Closing,
+    Command,
+    Entry,
+    Lease,
+    Participant,
+    ReopenConversation,
+    Summary,
+)
 from conversation_actors.values import check_id
 
 if TYPE_CHECKING:
@@ -34,9 +43,12 @@ class ConversationHandle:
     """One conversation, bound to its id and to no process: it survives whatever happens to the owner.
 
     Everything sent through one handle keeps its order. Reading `items`, `participants`, `attributes`,
-    `leases`, `summary`, `closing` and `seq` does no I/O: it shows a copy of the durable state, which an
+    `leases`, `summary`, `closing`, `retention` and `seq` does no I/O: it shows a copy of the durable state, which an
     awaited call of this handle is in and other handles' changes reach in milliseconds (not promised:
     it stands still while no owner can be reached).
+
+    A write with `lease=` comes in that lease's name: the owner refuses it with `LeaseLostError` once the lease
+    has another token, so that who was deposed cannot write. That it has expired alone refuses nothing.
 
     Every awaited call raises its refusal (`RefusedError`), or a `RetryableError` when its time is up.
     Cancelling an await takes back what was not sent yet; what was sent may happen. Made by
@@ -98,27 +110,32 @@ class ConversationHandle:
         return self._copy.state.closing
 
     @property
+    def retention(self) -> timedelta | None:
+        """How long the conversation is kept after its last use; None: as long as the owner's `Settings.ttl`."""
+        return retention_of(self._copy.state)
+
+    @property
     def unacknowledged(self) -> int:
         """Commands put into the outbox and not answered yet."""
         return len(self._outbox)
 
-    async def append(self, *items: Item, request_id: str | None = None) -> Receipt:
+    async def append(self, *items: Item, request_id: str | None = None, lease: Lease | None = None) -> Receipt:
         """Append items as one atomic entry; return when they are durable.
 
         An item whose `id` is in the window already takes the old one's place. A repeat with the same
         `request_id` returns the first receipt (for `HistoryLimits.request_age`, and `requests` of them).
         """
-        done = await self._ask(arguments.append_items(items, self._limits), request_id)
+        done = await self._ask(arguments.append_items(items, self._limits), request_id, lease)
         return Receipt(done.seq, done.epoch)
 
-    def record(self, *items: Item) -> None:
+    def record(self, *items: Item, lease: Lease | None = None) -> None:
         """Put items into the outbox and return at once: they are sent in order, with all else.
 
         Raises `InvalidInputError`, `ItemTooLargeError` or `OverloadedError` (outbox full; nothing taken).
         Acknowledged only by `flush`, which also raises a refusal. What is in the outbox when the process
         dies is lost.
         """
-        self._outbox.put(arguments.append_items(items, self._limits))
+        self._outbox.put(arguments.append_items(items, self._limits), lease=arguments.guard(lease))
 
     async def flush(self) -> None:
         """Return when all that was recorded is durable.
@@ -146,6 +163,7 @@ class ConversationHandle:
             leases=state.leases,
             summary=state.summary,
             closing=state.closing,
+            retention=retention_of(state),
         )
 
     async def join(
@@ -157,21 +175,27 @@ class ConversationHandle:
         device_id: str | None = None,
         language: str | None = None,
         request_id: str | None = None,
+        lease: Lease | None = None,
     ) -> Participant:
         """A participant is here, on `device_id` (None: one unnamed device). What is None stays as it was.
 
         Coming back after having left with every device raises `reconnect_count`.
         """
         command = arguments.join(identity, device_id, self._limits, name=name, metadata=metadata, language=language)
-        done = await self._ask(command, request_id)
+        done = await self._ask(command, request_id, lease)
         assert isinstance(done.result, Participant)
         return done.result
 
     async def leave(
-        self, identity: str, *, device_id: str | None = None, request_id: str | None = None
+        self,
+        identity: str,
+        *,
+        device_id: str | None = None,
+        request_id: str | None = None,
+        lease: Lease | None = None,
     ) -> Participant | None:
         """A participant left with `device_id`, or with every device (None). Unknown ones are passed over."""
-        done = await self._ask(arguments.leave(identity, device_id), request_id)
+        done = await self._ask(arguments.leave(identity, device_id), request_id, lease)
         assert not isinstance(done.result, Lease)
         return done.result
 
@@ -184,31 +208,47 @@ class ConversationHandle:
         language: str | None = None,
         context: Mapping[str, Any] | None = None,
         request_id: str | None = None,
+        lease: Lease | None = None,
     ) -> Participant:
         """Change what is known of a participant; None leaves a value as it is. `ConflictError` if unknown."""
         command = arguments.update_participant(
             identity, self._limits, name=name, metadata=metadata, language=language, context=context
         )
-        done = await self._ask(command, request_id)
+        done = await self._ask(command, request_id, lease)
         assert isinstance(done.result, Participant)
         return done.result
 
     async def set_attributes(
-        self, changes: Mapping[str, Any], *, expected_seq: int | None = None, request_id: str | None = None
+        self,
+        changes: Mapping[str, Any],
+        *,
+        expected_seq: int | None = None,
+        request_id: str | None = None,
+        lease: Lease | None = None,
     ) -> Receipt:
         """Merge shared attributes; a value of None removes its key.
 
         With `expected_seq` (of the copy or snapshot the decision was made on), `ConflictError` when any
         attribute has changed since.
         """
-        done = await self._ask(arguments.set_attributes(changes, expected_seq, self._limits), request_id)
+        done = await self._ask(arguments.set_attributes(changes, expected_seq, self._limits), request_id, lease)
         return Receipt(done.seq, done.epoch)
 
     async def acquire_lease(
-        self, name: str, *, holder: str, duration: timedelta, request_id: str | None = None
+        self,
+        name: str,
+        *,
+        holder: str,
+        duration: timedelta,
+        replacing: str | None = None,
+        request_id: str | None = None,
     ) -> Lease:
-        """Take a lease, or renew one's own. `LeaseHeldError` while somebody else holds it."""
-        done = await self._ask(arguments.acquire_lease(name, holder, duration), request_id)
+        """Take a lease, or renew one's own, which keeps its token as long as nobody else had it in between.
+
+        `LeaseHeldError` while somebody else holds it, unless that is `replacing`: a holder that is known to
+        be gone is deposed before its time, and what it still sends in the lease's name is refused.
+        """
+        done = await self._ask(arguments.acquire_lease(name, holder, duration, replacing), request_id)
         assert isinstance(done.result, Lease)
         return done.result
 
@@ -216,24 +256,40 @@ class ConversationHandle:
         """Give a lease back; nothing happens if it is held no longer."""
         await self._ask(arguments.release_lease(lease), request_id)
 
-    async def set_summary(self, text: str, *, through_seq: int, request_id: str | None = None) -> Receipt:
+    async def set_summary(
+        self, text: str, *, through_seq: int, request_id: str | None = None, lease: Lease | None = None
+    ) -> Receipt:
         """Keep a summary of the history up to `through_seq`. `ConflictError` if there is a later one."""
-        done = await self._ask(arguments.set_summary(text, through_seq, self._limits), request_id)
+        done = await self._ask(arguments.set_summary(text, through_seq, self._limits), request_id, lease)
         return Receipt(done.seq, done.epoch)
 
-    async def clear_history(self, *, request_id: str | None = None) -> Receipt:
+    async def clear_history(self, *, request_id: str | None = None, lease: Lease | None = None) -> Receipt:
         """Drop all items (system messages too) and the summary. Participants and attributes stay."""
-        done = await self._ask(ClearHistory(), request_id)
+        done = await self._ask(ClearHistory(), request_id, lease)
         return Receipt(done.seq, done.epoch)
 
-    async def close_conversation(self, reason: str = "", *, request_id: str | None = None) -> Receipt:
+    async def set_retention(
+        self, duration: timedelta | None, *, request_id: str | None = None, lease: Lease | None = None
+    ) -> Receipt:
+        """Keep the conversation for this long after its last use, 1 second to 366 days; None: for `Settings.ttl`.
+
+        Commands, reads that ask the owner, and being followed or watched are use: while a handle is open,
+        it is kept. Then Redis forgets it, and the handle raises `ConversationNotFoundError`. Listings, which
+        hold its id under its participants' identities, forget it after `Settings.ttl`, or when they are read.
+        """
+        done = await self._ask(arguments.set_retention(duration), request_id, lease)
+        return Receipt(done.seq, done.epoch)
+
+    async def close_conversation(
+        self, reason: str = "", *, request_id: str | None = None, lease: Lease | None = None
+    ) -> Receipt:
         """End the conversation: writes raise `ConversationClosedError` until it is reopened."""
-        done = await self._ask(arguments.close_conversation(reason, self._limits), request_id)
+        done = await self._ask(arguments.close_conversation(reason, self._limits), request_id, lease)
         return Receipt(done.seq, done.epoch)
 
-    async def reopen_conversation(self, *, request_id: str | None = None) -> Receipt:
+    async def reopen_conversation(self, *, request_id: str | None = None, lease: Lease | None = None) -> Receipt:
         """Take writes again."""
-        done = await self._ask(ReopenConversation(), request_id)
+        done = await self._ask(ReopenConversation(), request_id, lease)
         return Receipt(done.seq, done.epoch)
 
     async def watch(self, *, after_seq: int | None = None) -> AsyncIterator[Entry]:
@@ -301,11 +357,11 @@ class ConversationHandle:
     def _command_seconds(self) -> float:
         return self._settings.timeouts.command.total_seconds()
 
-    async def _ask(self, command: Any, request_id: str | None) -> Done:
+    async def _ask(self, command: Command, request_id: str | None, lease: Lease | None = None) -> Done:
         """Send a command in its turn; return when it is durable and the local copy has it."""
         if request_id is not None:
             check_id(request_id, "request_id")
-        done = await self._outbox.ask(command, request_id)
+        done = await self._outbox.ask(command, request_id, lease=arguments.guard(lease))
         with suppress(TimeoutError):
             # The entry usually came with the answer. If not, the poll brings it; the write stands either way.
             async with asyncio.timeout(self._settings.timeouts.attempt.total_seconds()):

@@ -28,6 +28,7 @@ from conversation_actors.settings import Settings
 from conversation_actors.state import (
     AppendItems,
     Command,
+    Guard,
     JoinParticipant,
     SetAttributes,
     SetSummary,
@@ -87,11 +88,11 @@ class Outbox:
         """Commands that are not settled yet."""
         return self._last_number - self._settled_through
 
-    def put(self, command: Command) -> None:
+    def put(self, command: Command, *, lease: Guard | None = None) -> None:
         """Queue a command that nobody waits for; `flush` tells what became of it. Raises `OverloadedError`."""
-        self._put(command, None, None, None)
+        self._put(command, None, lease, None, None)
 
-    async def ask(self, command: Command, request_id: str | None) -> Done:
+    async def ask(self, command: Command, request_id: str | None, *, lease: Guard | None = None) -> Done:
         """Queue a command and wait for its answer.
 
         Raises the owner's refusal; `OverloadedError` when the queue is full; `OutcomeUnknownError` when
@@ -99,7 +100,7 @@ class Outbox:
         """
         answer: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         seconds = self._settings.timeouts.command.total_seconds()
-        queued = self._put(command, request_id, time.monotonic() + seconds, answer)
+        queued = self._put(command, request_id, lease, time.monotonic() + seconds, answer)
         try:
             # The batch it is in looks after the deadline; this is for what waits behind a batch that doesn't end.
             async with asyncio.timeout(seconds + _GRACE_SECONDS):
@@ -149,7 +150,12 @@ class Outbox:
         self._note_progress()
 
     def _put(
-        self, command: Command, request_id: str | None, deadline: float | None, answer: asyncio.Future[Done] | None
+        self,
+        command: Command,
+        request_id: str | None,
+        lease: Guard | None,
+        deadline: float | None,
+        answer: asyncio.Future[Done] | None,
     ) -> _Queued:
         if self._closed is not None:
             raise self._closed
@@ -158,7 +164,7 @@ class Outbox:
             message = f"{len(self)} commands ({self._size} bytes) wait to be sent; nothing was taken"
             raise OverloadedError(message)
         number = next(self._numbers)
-        request = Request(request_id or f"{self._ids}.{number}", command)
+        request = Request(request_id or f"{self._ids}.{number}", command, lease)
         queued = _Queued(number, request, size, deadline, answer)
         self._queue.append(queued)
         self._last_number = number

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from conversation_actors.items import Item
@@ -29,3 +30,4 @@ class Snapshot:
     leases: Mapping[str, Lease]
     summary: Summary | None
     closing: Closing | None
+    retention: timedelta | None

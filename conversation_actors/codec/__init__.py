@@ -22,7 +22,17 @@ from conversation_actors.codec.facts import (
     remembered_row,
     summary_of,
 )
-from conversation_actors.codec.fields import array, integer, mapping, number, optional_text, shaped, text, texts
+from conversation_actors.codec.fields import (
+    array,
+    integer,
+    mapping,
+    number,
+    optional_number,
+    optional_text,
+    shaped,
+    text,
+    texts,
+)
 from conversation_actors.codec.lines import SCHEMA, join_lines, split_lines
 from conversation_actors.errors import IncompatibleVersionError
 from conversation_actors.state import (
@@ -48,6 +58,7 @@ _SNAPSHOT_FIELDS = frozenset(
         "attributes_seq",
         "leases",
         "summary",
+        "retention",
         "closing",
         "requests",
     }
@@ -95,6 +106,7 @@ def encode_snapshot(state: ConversationState, *, requests: bool = True) -> bytes
         "leases": [lease_fields(lease) for lease in state.leases.values()],
         "summary": [state.summary.text, state.summary.through_seq] if state.summary else None,
         "closing": [state.closing.reason, state.closing.at] if state.closing else None,
+        "retention": state.retention,
         "requests": [remembered_row(name, kept) for name, kept in state.requests.items()] if requests else [],
     }
     return join_lines(header, tuple(state.window))
@@ -115,6 +127,7 @@ def decode_snapshot(data: bytes, limits: Limits | None = None) -> ConversationSt
         state.leases = {lease.name: lease for lease in (lease_of(fields) for fields in array(header, "leases"))}
         state.summary = None if header["summary"] is None else summary_of(*array(header, "summary"))
         state.closing = None if header["closing"] is None else closing_of(*array(header, "closing"))
+        state.retention = optional_number(header, "retention")
         for row in array(header, "requests"):
             state.remember(*remembered_of(row))
         state.unknown = {name: value for name, value in header.items() if name not in _SNAPSHOT_FIELDS}

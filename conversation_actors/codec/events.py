@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from conversation_actors.codec.facts import lease_fields, lease_of, participant_fields, participant_of
-from conversation_actors.codec.fields import Fields, integer, mapping, optional_text, text, typed
+from conversation_actors.codec.fields import Fields, integer, mapping, optional_number, optional_text, text, typed
 from conversation_actors.items import StoredItem
 from conversation_actors.state import (
     AttributesChanged,
@@ -21,11 +21,12 @@ from conversation_actors.state import (
     ParticipantJoined,
     ParticipantLeft,
     ParticipantUpdated,
+    RetentionChanged,
     SummaryChanged,
 )
 
 
-def event_fields(event: Event) -> dict[str, Any]:  # noqa: PLR0911  # one line for each kind of event
+def event_fields(event: Event) -> dict[str, Any]:  # noqa: C901, PLR0911  # one line for each kind of event
     """The header fields of an event, besides its name and its items."""
     match event:
         case SummaryChanged(text, through_seq):
@@ -44,6 +45,8 @@ def event_fields(event: Event) -> dict[str, Any]:  # noqa: PLR0911  # one line f
             return {"lease": lease_fields(lease), "renewed": renewed}
         case LeaseReleased(name, holder, token):
             return {"name": name, "holder": holder, "token": token}
+        case RetentionChanged(seconds):
+            return {"seconds": seconds}
         case ConversationClosed(reason):
             return {"reason": reason}
         case _:
@@ -63,6 +66,7 @@ EVENTS: Mapping[str, Callable[[Fields, Items], Event]] = {
     "attributes_changed": lambda f, _: AttributesChanged(mapping(f, "changes")),
     "lease_acquired": lambda f, _: LeaseAcquired(lease_of(f["lease"]), typed(f, "renewed", bool)),
     "lease_released": lambda f, _: LeaseReleased(text(f, "name"), text(f, "holder"), integer(f, "token")),
+    "retention_changed": lambda f, _: RetentionChanged(optional_number(f, "seconds")),
     "conversation_closed": lambda f, _: ConversationClosed(text(f, "reason")),
     "conversation_reopened": lambda _f, _i: ConversationReopened(),
     "nothing_changed": lambda f, _: NothingChanged(
@@ -81,6 +85,7 @@ EVENT_NAMES: Mapping[type[Event], str] = {
     AttributesChanged: "attributes_changed",
     LeaseAcquired: "lease_acquired",
     LeaseReleased: "lease_released",
+    RetentionChanged: "retention_changed",
     ConversationClosed: "conversation_closed",
     ConversationReopened: "conversation_reopened",
     NothingChanged: "nothing_changed",

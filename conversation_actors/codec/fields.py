@@ -47,6 +47,11 @@ def number(fields: Fields, name: str) -> float:
     return float(typed(fields, name, (int, float)))
 
 
+def optional_number(fields: Fields, name: str) -> float | None:
+    """A number or null."""
+    return None if fields[name] is None else number(fields, name)
+
+
 def mapping(fields: Fields, name: str) -> dict[str, Any]:
     """An object."""
     return typed(fields, name, dict)

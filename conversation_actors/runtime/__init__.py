@@ -1,6 +1,6 @@
 """Conversations as Ray actors: the only package that knows Ray."""
 
-from conversation_actors.runtime.cluster import NAMESPACE, ActorDirectory, actor_name, connect, drain
+from conversation_actors.runtime.cluster import NAMESPACE, ActorDirectory, actor_name, check, connect, drain
 from conversation_actors.runtime.owner import RemoteOwner
 
-__all__ = ["NAMESPACE", "ActorDirectory", "RemoteOwner", "actor_name", "connect", "drain"]
+__all__ = ["NAMESPACE", "ActorDirectory", "RemoteOwner", "actor_name", "check", "connect", "drain"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray._private.utils import read_ray_address
 from ray.exceptions import RayError
 
 from conversation_actors.errors import ClusterUnavailableError
@@ -51,6 +52,28 @@ async def connect(settings: Settings) -> None:
             "or start one with `conversation-actors dev` or `ray start --head`"
         )
         raise ClusterUnavailableError(message) from error
+
+
+async def check(settings: Settings) -> None:
+    """Make sure that the cluster's control plane can be reached; joins nothing, leaves nothing behind.
+
+    Raises `ClusterUnavailableError`. That it works is not promised, nor that it has room.
+    """
+    address = settings.ray_address
+    if address in {None, "auto", "local"}:
+        address = await in_thread(read_ray_address)
+    if not address:
+        message = "no Ray cluster: RAY_ADDRESS is not set, and none was started on this machine"
+        raise ClusterUnavailableError(message)
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        _, writer = await asyncio.wait_for(
+            asyncio.open_connection(host.strip("[]"), int(port)), settings.timeouts.connect.total_seconds()
+        )
+    except (OSError, TimeoutError, ValueError) as error:
+        message = f"nobody answers at {address} ({type(error).__name__})"
+        raise ClusterUnavailableError(message) from error
+    writer.close()
 
 
 async def _reach_and_join(address: str | None) -> None:

@@ -70,11 +70,15 @@ class SetAttributes:
 
 @dataclass(frozen=True, slots=True)
 class AcquireLease:
-    """Take a lease that is free, expired, or one's own (which renews it), for `duration` seconds."""
+    """Take a lease that is free, expired, or one's own (which renews it), for `duration` seconds.
+
+    A holder named `replacing` is deposed, although its lease has not expired.
+    """
 
     name: str
     holder: str
     duration: float
+    replacing: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,13 @@ class ReleaseLease:
     name: str
     holder: str
     token: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetRetention:
+    """Keep the conversation for so many seconds after its last use; `None`: as long as the settings say."""
+
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +109,9 @@ class ReopenConversation:
     """Accept writes again."""
 
 
+Guard = tuple[str, int]
+"""Name and token of the lease in whose name a command comes."""
+
 Command = (
     AppendItems
     | ClearHistory
@@ -108,6 +122,7 @@ Command = (
     | SetAttributes
     | AcquireLease
     | ReleaseLease
+    | SetRetention
     | CloseConversation
     | ReopenConversation
 )

@@ -1,6 +1,7 @@
 """The state of one conversation, and the only function that changes it."""
 
 from collections import OrderedDict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from conversation_actors.state.events import (
     ParticipantJoined,
     ParticipantLeft,
     ParticipantUpdated,
+    RetentionChanged,
     SummaryChanged,
 )
 from conversation_actors.state.facts import Closing, Lease, Limits, Participant, Summary
@@ -58,6 +60,13 @@ def remembered(entry: Entry) -> Remembered:
     return Remembered(entry.seq, entry.epoch, entry.at, kind, result)
 
 
+def _kept(leases: Mapping[str, Lease], most: int, *, now: float) -> dict[str, Lease]:
+    """All leases that hold, and of the expired ones the newest, which their holders may still renew: `most` in all."""
+    expired = sorted((lease for lease in leases.values() if lease.expires_at <= now), key=lambda held: held.expires_at)
+    dropped = {lease.name for lease in expired[: max(0, len(leases) - most)]}
+    return {name: lease for name, lease in leases.items() if name not in dropped}
+
+
 class ConversationState:
     """A conversation at `seq`. Changes only by `apply`; two states that applied the same entries are equal."""
 
@@ -73,6 +82,8 @@ class ConversationState:
         self.leases: dict[str, Lease] = {}
         self.summary: Summary | None = None
         self.closing: Closing | None = None
+        self.retention: float | None = None
+        """Seconds that it is kept after its last use; None: as long as the settings say."""
         self.requests: OrderedDict[str, Remembered] = OrderedDict()
         self._with_result: deque[str] = deque()
         self.unknown: dict[str, Any] = {}
@@ -99,7 +110,7 @@ class ConversationState:
         twin.attributes = dict(self.attributes)
         twin.attributes_seq = self.attributes_seq
         twin.leases = dict(self.leases)
-        twin.summary, twin.closing = self.summary, self.closing
+        twin.summary, twin.closing, twin.retention = self.summary, self.closing, self.retention
         for request_id, kept in self.requests.items():
             twin.remember(request_id, kept)
         twin.unknown = dict(self.unknown)
@@ -125,12 +136,13 @@ class ConversationState:
                 self.attributes = {name: value for name, value in merged.items() if value is not None}
                 self.attributes_seq = entry.seq
             case LeaseAcquired(lease):
-                self.leases = {n: held for n, held in self.leases.items() if held.expires_at > entry.at}
-                self.leases[lease.name] = lease
+                self.leases = _kept({**self.leases, lease.name: lease}, self.limits.leases, now=entry.at)
             case LeaseReleased(name, _, token):
                 held = self.leases.get(name)
                 if held is not None and held.token == token:
                     del self.leases[name]
+            case RetentionChanged(seconds):
+                self.retention = seconds
             case ConversationClosed(reason):
                 self.closing = Closing(reason, entry.at)
             case ConversationReopened():

@@ -14,6 +14,7 @@ from conversation_actors.errors import (
     InvalidInputError,
     ItemTooLargeError,
     LeaseHeldError,
+    LeaseLostError,
 )
 from conversation_actors.items import StoredItem
 from conversation_actors.state.commands import (
@@ -22,11 +23,13 @@ from conversation_actors.state.commands import (
     ClearHistory,
     CloseConversation,
     Command,
+    Guard,
     JoinParticipant,
     LeaveParticipant,
     ReleaseLease,
     ReopenConversation,
     SetAttributes,
+    SetRetention,
     SetSummary,
     UpdateParticipant,
 )
@@ -45,17 +48,32 @@ from conversation_actors.state.events import (
     ParticipantJoined,
     ParticipantLeft,
     ParticipantUpdated,
+    RetentionChanged,
     SummaryChanged,
 )
-from conversation_actors.state.facts import LONGEST_LEASE, MAX_DEVICES, MOST_ITEMS, Lease, Participant
+from conversation_actors.state.facts import (
+    LONGEST_LEASE,
+    LONGEST_RETENTION,
+    MAX_DEVICES,
+    MOST_ITEMS,
+    SHORTEST_RETENTION,
+    Lease,
+    Participant,
+)
 from conversation_actors.values import encode
 
 Events = tuple[Event, ...]
-_ALLOWED_WHEN_CLOSED = (LeaveParticipant, ReleaseLease, CloseConversation, ReopenConversation)
+_ALLOWED_WHEN_CLOSED = (LeaveParticipant, ReleaseLease, SetRetention, CloseConversation, ReopenConversation)
 
 
-def decide(state: ConversationState, command: Command, *, now: float) -> Events:  # noqa: C901, PLR0911  # one line for each command
-    """Return the events that `command` leads to at time `now`, or raise a `RefusedError`."""
+def decide(state: ConversationState, command: Command, *, now: float, lease: Guard | None = None) -> Events:  # noqa: C901, PLR0911, PLR0912  # one line for each command
+    """Return the events that `command` leads to at time `now`, or raise a `RefusedError`.
+
+    A command in the name of a `lease` is refused unless that lease has this token now. An expired one that
+    nobody else has taken is good: the token fences, the clock only says when others may take over.
+    """
+    if lease is not None:
+        _check_lease(state, *lease)
     if state.closing is not None and not isinstance(command, _ALLOWED_WHEN_CLOSED):
         message = f"the conversation is closed ({state.closing.reason}); reopen_conversation() to write"
         raise ConversationClosedError(message)
@@ -78,10 +96,20 @@ def decide(state: ConversationState, command: Command, *, now: float) -> Events:
             return _acquire(state, command, now)
         case ReleaseLease():
             return _release(state, command)
+        case SetRetention():
+            return _retain(state, command)
         case CloseConversation():
             return () if state.closing else (ConversationClosed(command.reason),)
         case ReopenConversation():
             return (ConversationReopened(),) if state.closing else ()
+
+
+def _check_lease(state: ConversationState, name: str, token: int) -> None:
+    current = state.leases.get(name)
+    if current is None or current.token != token:
+        whose = f"{current.holder!r} has it with token {current.token}" if current else "nobody has it"
+        message = f"lease {name!r} with token {token} is lost: {whose}"
+        raise LeaseLostError(message, name=name, token=token)
 
 
 def _append(state: ConversationState, command: AppendItems) -> Events:
@@ -237,16 +265,16 @@ def _acquire(state: ConversationState, command: AcquireLease, now: float) -> Eve
     if not 0 < command.duration <= LONGEST_LEASE:
         _refuse("duration", f"{command.duration} s is not between 0 and {LONGEST_LEASE} s")
     held = state.leases.get(command.name)
-    current = held if held and held.expires_at > now else None
-    if current and current.holder != command.holder:
-        message = f"lease {command.name!r} is held by {current.holder!r} for {current.expires_at - now:.1f} s more"
-        raise LeaseHeldError(message, holder=current.holder, expires_at=current.expires_at)
+    if held and held.expires_at > now and held.holder not in {command.holder, command.replacing}:
+        message = f"lease {command.name!r} is held by {held.holder!r} for {held.expires_at - now:.1f} s more"
+        raise LeaseHeldError(message, holder=held.holder, expires_at=held.expires_at)
     others = sum(1 for lease in state.leases.values() if lease.name != command.name and lease.expires_at > now)
     if others >= state.limits.leases:
         _refuse("name", f"{others} leases are held; the limit is {state.limits.leases}")
-    token = current.token if current else state.seq + 1
+    is_renewal = held is not None and held.holder == command.holder
+    token = held.token if held and is_renewal else state.seq + 1
     lease = Lease(command.name, command.holder, token, now + command.duration)
-    return (LeaseAcquired(lease, renewed=current is not None),)
+    return (LeaseAcquired(lease, renewed=is_renewal),)
 
 
 def _release(state: ConversationState, command: ReleaseLease) -> Events:
@@ -254,6 +282,13 @@ def _release(state: ConversationState, command: ReleaseLease) -> Events:
     if held is None or (held.holder, held.token) != (command.holder, command.token):
         return ()
     return (LeaseReleased(command.name, command.holder, command.token),)
+
+
+def _retain(state: ConversationState, command: SetRetention) -> Events:
+    seconds = command.seconds
+    if seconds is not None and not SHORTEST_RETENTION <= seconds <= LONGEST_RETENTION:
+        _refuse("retention", f"{seconds} s is not between {SHORTEST_RETENTION} s and {LONGEST_RETENTION} s")
+    return () if seconds == state.retention else (RetentionChanged(seconds),)
 
 
 def _refuse(field: str, reason: str) -> NoReturn:

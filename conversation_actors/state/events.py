@@ -90,6 +90,13 @@ class LeaseReleased:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionChanged:
+    """The conversation is kept for so many seconds after its last use; `None`: as long as the settings say."""
+
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class ConversationClosed:
     """The conversation ended, on purpose."""
 
@@ -124,6 +131,7 @@ Event = (
     | AttributesChanged
     | LeaseAcquired
     | LeaseReleased
+    | RetentionChanged
     | ConversationClosed
     | ConversationReopened
     | NothingChanged

@@ -34,6 +34,8 @@ MOST_ITEMS = 1000
 """Items of one append: one write of the store."""
 LONGEST_LEASE = 86_400.0
 """Seconds."""
+SHORTEST_RETENTION, LONGEST_RETENTION = 1.0, 366 * 86_400.0
+"""Seconds."""
 MAX_DEVICES = 16
 """Devices that one participant can be connected with at a time."""
 
@@ -66,7 +68,8 @@ class Lease:
     """A right that expires by the clock of the activation's node.
 
     `token` grows with every new holder (it is the `seq` of the acquisition) and stays the same when
-    the holder renews: hand it to whatever must tell an old holder from the present one.
+    the holder renews, also after the lease has expired, as long as nobody else had it in between: hand
+    it to whatever must tell an old holder from the present one. The clock only says when others may take it.
     """
 
     name: str

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered, Store
+from conversation_actors.store.heartbeats import HeartbeatRecord, HeartbeatStore
 from conversation_actors.store.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ __all__ = [
     "EmbeddedServer",
     "Found",
     "Head",
+    "HeartbeatRecord",
+    "HeartbeatStore",
     "MemoryStore",
     "Outcome",
     "Recovered",

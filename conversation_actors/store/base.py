@@ -9,6 +9,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from conversation_actors.store.heartbeats import HeartbeatStore
+
 
 class Outcome(StrEnum):
     """What became of a write. Anything else is an error: the write's fate is unknown, repeat it."""
@@ -87,6 +89,9 @@ class Store(Protocol):
     async def activate(self, conversation_id: str, *, owner: str, create: bool, ttl: timedelta) -> Recovered:
         """Take the next epoch for `owner` and read everything, in one atomic step.
 
+        `ttl` is that of a conversation this creates; one that exists keeps its own, until its owner has read
+        for how long it is kept, and refreshes that by its first append.
+
         Repeated with the same `owner` it takes no second epoch. Raises `ConversationNotFoundError`
         (and takes nothing) where the conversation does not exist and `create` is false.
         """
@@ -108,14 +113,22 @@ class Store(Protocol):
         """
 
     async def save_snapshot(
-        self, claim: Claim, *, seq: int, snapshot: bytes, ttl: timedelta, participants: Sequence[str], keep: int = 0
+        self,
+        claim: Claim,
+        *,
+        seq: int,
+        snapshot: bytes,
+        ttl: timedelta,
+        participants: Sequence[str],
+        keep: int = 0,
+        restore: bool = True,
     ) -> Outcome:
         """Store the state at `seq` and drop the journal up to `keep` entries before it (compaction).
 
         Where the store is behind `seq`, or has lost the conversation, this restores it (with no entries
-        kept): the snapshot is acknowledged state and this claim is still the newest one known. DUPLICATE
-        where a snapshot at or after `seq` is there already; GAP where what is stored is damaged and ahead
-        of `seq`.
+        kept): the snapshot is acknowledged state and this claim is still the newest one known. Unless
+        `restore` is false: then it is GAP. DUPLICATE where a snapshot at or after `seq` is there already;
+        GAP also where what is stored is damaged and ahead of `seq`.
         """
 
     async def head(self, conversation_id: str) -> Head | None:
@@ -135,6 +148,9 @@ class Store(Protocol):
 
     async def reindex(self) -> int:
         """Rebuild the listings from the conversations themselves; returns how many there are."""
+
+    def heartbeats(self, lease: str, *, ttl: timedelta) -> HeartbeatStore:
+        """The signs of life of the holders of one lease; forgotten when nothing is written to them for `ttl`."""
 
     async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
         """Forget everything but a tombstone that keeps `epoch` and `seq` growing; False if not there.

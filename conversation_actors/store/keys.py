@@ -5,8 +5,12 @@
     conv:{<id>}:journal                 list    entries first+1 … seq        TTL
     conv:index:active                   zset    every conversation           permanent, trimmed by age
     conv:index:participant:<identity>   zset    conversations of one person  TTL
+    conv:index:{lease:<name>}:deadlines zset    conversations by deadline    TTL
+    conv:index:{lease:<name>}:holders   hash    who shows signs of life      TTL
+    conv:index:{lease:<name>}:ended:<id> string there for a while, behind one's end
 
-The braces are a hash tag: on Redis Cluster one conversation lives in one slot. ``%``, ``{`` and ``}``
+The braces are a hash tag: on Redis Cluster one conversation lives in one slot, and so do the signs of life of
+one lease's holders. ``%``, ``{`` and ``}``
 inside an id are percent-encoded, so that no id can end the tag early or spell another id's key.
 """
 
@@ -52,6 +56,35 @@ def tagged_keys(tag: str) -> ConversationKeys:
     return ConversationKeys(
         meta=f"{_PREFIX}{tag}{_META_SUFFIX}", snapshot=f"conv:{{{tag}}}:snapshot", journal=f"conv:{{{tag}}}:journal"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatKeys:
+    """The keys on which the holders of one lease show signs of life."""
+
+    deadlines: str
+    holders: str
+    ended_prefix: str
+
+    @property
+    def shared(self) -> tuple[str, str]:
+        """The two keys of all conversations, in the order of the scripts' KEYS."""
+        return self.deadlines, self.holders
+
+    def of(self, conversation_id: str) -> tuple[str, str, str]:
+        """Those two, and the one that tells that a conversation has ended."""
+        return *self.shared, self.ended_prefix + conversation_id.translate(_ENCODED)
+
+
+def heartbeat_keys(lease: str) -> HeartbeatKeys:
+    """Make the keys of one lease's signs of life."""
+    return tagged_heartbeat_keys(lease.translate(_ENCODED))
+
+
+def tagged_heartbeat_keys(tag: str) -> HeartbeatKeys:
+    """Make them around a name that is encoded already, or that no lease can spell (a lone ``%``)."""
+    prefix = f"conv:index:{{lease:{tag}}}"
+    return HeartbeatKeys(f"{prefix}:deadlines", f"{prefix}:holders", f"{prefix}:ended:")
 
 
 def participant_index(identity: str) -> str:

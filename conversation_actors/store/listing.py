@@ -46,7 +46,7 @@ class Listing:
             for (conversation_id, score), fields in zip(page, described, strict=True):
                 found = _found(conversation_id, score, fields)
                 if found is None:
-                    await self._calls.on_index(script("unlist"), key, conversation_id, score)
+                    await self._calls.on_index(script("unlist"), (key,), conversation_id, score)
                 else:
                     yield found
             bound = f"({page[-1][1]}"
@@ -65,12 +65,13 @@ class Listing:
 
     async def _enter(self, conversation_id: str, participants: Sequence[str], ttl_ms: int, *, score: str) -> None:
         # Not gathered: a cancelled or failed gather leaves the others running behind the caller's back.
-        await self._calls.on_index(script("index"), ACTIVE_INDEX, conversation_id, ttl_ms, 1, score)
+        await self._calls.on_index(script("index"), (ACTIVE_INDEX,), conversation_id, ttl_ms, 1, score)
         for identity in participants:
-            await self._calls.on_index(script("index"), participant_index(identity), conversation_id, ttl_ms, 0, score)
+            key = participant_index(identity)
+            await self._calls.on_index(script("index"), (key,), conversation_id, ttl_ms, 0, score)
 
     async def _page(self, key: str, bound: str) -> list[tuple[str, int]]:
-        flat = (await self._calls.on_index(script("page"), key, bound, _PAGE))[1:]
+        flat = (await self._calls.on_index(script("page"), (key,), bound, _PAGE))[1:]
         return [(flat[i].decode(), int(float(flat[i + 1]))) for i in range(0, len(flat), 2)]
 
     async def _read(self, ids: Sequence[str]) -> list[list[Any]]:

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError, InvalidInputError
 from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered
+from conversation_actors.store.heartbeats import MemoryHeartbeats
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class MemoryStore:
         self._conversations: dict[str, _Stored] = {}
         self._active: dict[str, float] = {}
         self._by_participant: dict[str, _Index] = {}
+        self._heartbeats: dict[str, MemoryHeartbeats] = {}
 
     async def check(self) -> None:
         """Do nothing: memory can do all there is to do."""
@@ -65,9 +67,9 @@ class MemoryStore:
                 message = f"conversation {conversation_id!r} does not exist"
                 raise ConversationNotFoundError(message)
             stored = self._create(conversation_id, stored, life=owner)
+            self._refresh(stored, ttl)
         if stored.owner != owner:
             stored.epoch, stored.owner, stored.active_at = stored.epoch + 1, owner, self._clock()
-        self._refresh(stored, ttl)
         return _recovered(conversation_id, stored)
 
     async def append(
@@ -100,7 +102,15 @@ class MemoryStore:
         return Outcome.OK
 
     async def save_snapshot(
-        self, claim: Claim, *, seq: int, snapshot: bytes, ttl: timedelta, participants: Sequence[str], keep: int = 0
+        self,
+        claim: Claim,
+        *,
+        seq: int,
+        snapshot: bytes,
+        ttl: timedelta,
+        participants: Sequence[str],
+        keep: int = 0,
+        restore: bool = True,
     ) -> Outcome:
         """See `Store.save_snapshot`."""
         stored = self._find(claim.conversation_id)
@@ -113,6 +123,8 @@ class MemoryStore:
             first = max(stored.first, seq - keep)
             del stored.journal[: first - stored.first]
             stored.first = first
+        elif not restore:
+            return Outcome.GAP
         else:
             stored = _Stored(claim.epoch, claim.owner, seq, born=0, life=claim.life, first=seq, active_at=self._clock())
             self._conversations[claim.conversation_id] = stored
@@ -150,6 +162,10 @@ class MemoryStore:
         for conversation_id, stored in living:
             self._enter(conversation_id, stored.participants, active_at=stored.active_at, expires_at=stored.expires_at)
         return len(living)
+
+    def heartbeats(self, lease: str, *, ttl: timedelta) -> MemoryHeartbeats:  # noqa: ARG002  # kept as long as the rest
+        """See `Store.heartbeats`."""
+        return self._heartbeats.setdefault(lease, MemoryHeartbeats(self._clock))
 
     async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
         """See `Store.delete`."""

@@ -12,8 +12,15 @@ from conversation_actors.store.address import parse
 from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered
 from conversation_actors.store.connection import connect
 from conversation_actors.store.durability import Acknowledgement
-from conversation_actors.store.keys import ACTIVE_INDEX, conversation_keys, tagged_keys
+from conversation_actors.store.keys import (
+    ACTIVE_INDEX,
+    conversation_keys,
+    heartbeat_keys,
+    tagged_heartbeat_keys,
+    tagged_keys,
+)
 from conversation_actors.store.listing import Listing
+from conversation_actors.store.redis_heartbeats import RedisHeartbeats
 from conversation_actors.store.script_calls import ScriptCalls
 from conversation_actors.store.scripts import SCHEMA, conversation_script
 from conversation_actors.store.scripts import script as single_key_script
@@ -38,7 +45,7 @@ class RedisStore:
         self._listing = Listing(self._servers, self._calls)
 
     async def check(self) -> None:
-        """Ask every master what it is, then run every script once on a conversation that no id can name.
+        """Ask every master what it is, then run every script once on a conversation and a lease that no id can name.
 
         The probe finds a missing right or a full disk here, where it hurts nobody; it is gone within seconds.
         """
@@ -50,9 +57,11 @@ class RedisStore:
         await run(conversation_script("activate"), probe, "check", 1, _PROBE_TTL_MS, SCHEMA)
         await run(conversation_script("append"), probe, 1, "check", 0, _PROBE_TTL_MS, "[]", b"check")
         place = (1, "check", 1, _PROBE_TTL_MS)
-        await run(conversation_script("save_snapshot"), probe, *place, "[]", b"check", SCHEMA, 0, "check")
+        await run(conversation_script("save_snapshot"), probe, *place, "[]", b"check", SCHEMA, 0, "check", 1)
         await run(conversation_script("delete"), probe, _PROBE_TTL_MS, SCHEMA)
-        await self._calls.on_index(single_key_script("page"), ACTIVE_INDEX, "+inf", 1)
+        await self._calls.on_index(single_key_script("page"), (ACTIVE_INDEX,), "+inf", 1)
+        keys = tagged_heartbeat_keys(f"%check-{secrets.token_hex(8)}")
+        await RedisHeartbeats(self._calls, keys, ttl=timedelta(milliseconds=_PROBE_TTL_MS)).check()
 
     async def activate(self, conversation_id: str, *, owner: str, create: bool, ttl: timedelta) -> Recovered:
         """See `Store.activate`."""
@@ -87,13 +96,20 @@ class RedisStore:
         return await self._write("append", claim, *place, identities, *entries)
 
     async def save_snapshot(
-        self, claim: Claim, *, seq: int, snapshot: bytes, ttl: timedelta, participants: Sequence[str], keep: int = 0
+        self,
+        claim: Claim,
+        *,
+        seq: int,
+        snapshot: bytes,
+        ttl: timedelta,
+        participants: Sequence[str],
+        keep: int = 0,
+        restore: bool = True,
     ) -> Outcome:
         """See `Store.save_snapshot`."""
         place = (claim.epoch, claim.owner, seq, _milliseconds(ttl))
-        return await self._write(
-            "save_snapshot", claim, *place, _json(participants), snapshot, SCHEMA, keep, claim.life
-        )
+        described = (_json(participants), snapshot, SCHEMA, keep, claim.life, int(restore))
+        return await self._write("save_snapshot", claim, *place, *described)
 
     async def head(self, conversation_id: str) -> Head | None:
         """See `Store.head`."""
@@ -114,6 +130,10 @@ class RedisStore:
     async def reindex(self) -> int:
         """See `Store.reindex`. Scans every master; harmless beside running conversations."""
         return await self._listing.rebuild()
+
+    def heartbeats(self, lease: str, *, ttl: timedelta) -> RedisHeartbeats:
+        """See `Store.heartbeats`."""
+        return RedisHeartbeats(self._calls, heartbeat_keys(lease), ttl=ttl)
 
     async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
         """See `Store.delete`."""

@@ -44,10 +44,10 @@ class ScriptCalls:
                 raise wrong_type(keys, await self._types(keys)) from error
         return _checked(reply, keys)
 
-    async def on_index(self, script: Script, key: str, *arguments: Argument) -> list[Any]:
-        """Run a script on one key. Indexes can be rebuilt, so nothing waits for their durability."""
+    async def on_index(self, script: Script, keys: Sequence[str], *arguments: Argument) -> list[Any]:
+        """Run a script on keys of one slot. Indexes can be rebuilt, so nothing waits for their durability."""
         async with self.answering(script.name):
-            return await self._call(script, (key,), arguments, is_durable=False)
+            return await self._call(script, keys, arguments, is_durable=False)
 
     @asynccontextmanager
     async def answering(self, doing: str) -> AsyncIterator[None]:

@@ -35,6 +35,12 @@ def conversation_script(name: str) -> Script:
     return _script(name, f"{_text('_conversation')}\n{_text(name)}")
 
 
+@cache
+def heartbeat_script(name: str) -> Script:
+    """Load a script that works on the signs of life of one lease's holders."""
+    return _script(f"heartbeat {name}", f"{_text('_heartbeats')}\n{_text(f'heartbeat_{name}')}")
+
+
 def _script(name: str, source: str) -> Script:
     # SHA-1 is what EVALSHA names scripts by; nothing here is kept secret by it.
     return Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())

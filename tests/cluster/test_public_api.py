@@ -19,8 +19,10 @@ from conversation_actors import (
     FunctionCall,
     FunctionCallOutput,
     LeaseHeldError,
+    LeaseLostError,
     Message,
 )
+from tests.cluster.conftest import Connect
 from tests.cluster.observation import Watcher, assert_contiguous, make_settings, start_program, texts, user
 from tests.ray_cluster import RayCluster
 from tests.servers import Server, wait_until
@@ -91,6 +93,20 @@ async def test_leases(conversation: ConversationHandle) -> None:
     await conversation.release_lease(lease)
     taken = await conversation.acquire_lease("agent", holder="worker-2", duration=timedelta(seconds=30))
     assert taken.token > lease.token
+
+
+async def test_deposed_agent_cannot_write(connect: Connect, conversation_id: str) -> None:
+    """Whoever took over, from another client, fences the agent before it: its next write is refused."""
+    deposed, heir = [await (await connect()).open(conversation_id) for _ in range(2)]
+    old = await deposed.acquire_lease("agent", holder="worker-1", duration=timedelta(seconds=30))
+    await deposed.append(user("mine"), lease=old)
+    new = await heir.acquire_lease("agent", holder="worker-2", duration=timedelta(seconds=30), replacing="worker-1")
+    deposed.record(user("too late"), lease=old)
+    with pytest.raises(LeaseLostError) as lost:
+        await deposed.flush()
+    assert (lost.value.name, lost.value.token) == ("agent", old.token)
+    await heir.append(user("and mine"), lease=new)
+    assert texts((await heir.snapshot()).items) == ["mine", "and mine"]
 
 
 async def test_summary_clear_close_reopen(conversation: ConversationHandle) -> None:

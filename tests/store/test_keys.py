@@ -6,7 +6,7 @@ import sys
 from hypothesis import given, strategies
 from redis.crc import key_slot
 
-from conversation_actors.store.keys import conversation_id_of, conversation_keys, participant_index
+from conversation_actors.store.keys import conversation_id_of, conversation_keys, heartbeat_keys, participant_index
 
 IDS = strategies.text(strategies.sampled_from("a%{}257BD:é"), min_size=1, max_size=12) | strategies.text(min_size=1)
 
@@ -31,6 +31,24 @@ def test_different_ids_have_different_keys(one: str, other: str) -> None:
     if one != other:
         assert not set(conversation_keys(one).as_tuple()) & set(conversation_keys(other).as_tuple())
         assert participant_index(one) != participant_index(other)
+
+
+@given(IDS, IDS)
+def test_signs_of_life_are_in_one_slot(lease: str, conversation_id: str) -> None:
+    """All keys of a lease, of whatever conversation; no two of them are the same."""
+    keys = heartbeat_keys(lease).of(conversation_id)
+    assert len({key_slot(key.encode(errors="replace")) for key in keys}) == 1
+    assert all(key.count("{") == key.count("}") == 1 for key in keys)
+    assert len(set(keys)) == 3
+
+
+@given(IDS, IDS, IDS, IDS)
+def test_signs_of_life_do_not_meet(lease: str, other: str, one_id: str, other_id: str) -> None:
+    """Another lease has other keys, and another conversation another end."""
+    if lease != other:
+        assert not set(heartbeat_keys(lease).of(one_id)) & set(heartbeat_keys(other).of(one_id))
+    if one_id != other_id:
+        assert heartbeat_keys(lease).of(one_id)[2] != heartbeat_keys(lease).of(other_id)[2]
 
 
 def test_importing_the_store_does_not_import_redis() -> None:

@@ -97,6 +97,12 @@ async def test_cluster(cluster: Cluster) -> None:
     assert await store.reindex() == len(ids)
     assert await store.delete(ids[0], ttl=TTL)
     assert await store.head(ids[0]) is None
+    for lease in ("agent", "summary", "archive"):
+        signs = store.heartbeats(lease, ttl=TTL)
+        for conversation_id in ids:
+            await signs.start(conversation_id, "h1", lasting=TTL, group="g", details=b"{}")
+        assert len(await signs.claim_group("g", "w1", hold=TTL)) == len(ids)
+        assert await signs.end(ids[0], "h1")
     await store.aclose()
     for node in cluster.nodes:
         client = node.client()

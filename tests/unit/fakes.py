@@ -35,7 +35,7 @@ from conversation_actors.errors import (
 )
 from conversation_actors.settings import HistoryLimits, Settings, Timeouts
 from conversation_actors.state import AppendItems, ConversationState, Limits
-from conversation_actors.store import Claim, Found, Head, MemoryStore, Outcome, Recovered, Store
+from conversation_actors.store import Claim, Found, Head, HeartbeatStore, MemoryStore, Outcome, Recovered, Store
 from tests.unit.strategies import message
 
 if TYPE_CHECKING:
@@ -213,14 +213,22 @@ class FaultyStore:
         return await self._write(self.append_faults, land)
 
     async def save_snapshot(
-        self, claim: Claim, *, seq: int, snapshot: bytes, ttl: timedelta, participants: Sequence[str], keep: int = 0
+        self,
+        claim: Claim,
+        *,
+        seq: int,
+        snapshot: bytes,
+        ttl: timedelta,
+        participants: Sequence[str],
+        keep: int = 0,
+        restore: bool = True,
     ) -> Outcome:
         """See `Store.save_snapshot`."""
         self.snapshots.append(seq)
 
         async def land() -> Outcome:
             return await self.inner.save_snapshot(
-                claim, seq=seq, snapshot=snapshot, ttl=ttl, participants=participants, keep=keep
+                claim, seq=seq, snapshot=snapshot, ttl=ttl, participants=participants, keep=keep, restore=restore
             )
 
         return await self._write(self.snapshot_faults, land)
@@ -240,6 +248,10 @@ class FaultyStore:
     async def reindex(self) -> int:
         """See `Store.reindex`."""
         return await self.inner.reindex()
+
+    def heartbeats(self, lease: str, *, ttl: timedelta) -> HeartbeatStore:
+        """See `Store.heartbeats`."""
+        return self.inner.heartbeats(lease, ttl=ttl)
 
     async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
         """See `Store.delete`."""

@@ -130,7 +130,7 @@ participant_commands: st.SearchStrategy[Command] = st.one_of(
 )
 lease_commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(AcquireLease, lease_names, holders, st.sampled_from([0.5, 20.0, 1000.0])),
-    st.builds(AcquireLease, lease_names, holders, st.sampled_from([0.5, 20.0, 1000.0])),
+    st.builds(AcquireLease, lease_names, holders, st.sampled_from([0.5, 20.0, 1000.0]), st.none() | holders),
     st.builds(ReleaseLease, lease_names, holders, st.integers(1, 60)),
 )
 other_commands: st.SearchStrategy[Command] = st.one_of(

@@ -14,6 +14,7 @@ from conversation_actors.errors import (
     FencedError,
     IncompatibleVersionError,
     LeaseHeldError,
+    LeaseLostError,
     OutcomeUnknownError,
     OverloadedError,
     PassivatedError,
@@ -578,6 +579,32 @@ async def test_leases_end_by_the_clock(start: Activations) -> None:
     second = await done(owner, Request("r3", AcquireLease("agent", "two", 10.0)))
     assert isinstance(second.result, Lease)
     assert second.result.token > first.result.token
+
+
+async def test_a_deposed_writer_is_refused(start: Activations) -> None:
+    """The next activation knows as well which token is the present one; a refusal writes nothing."""
+    store = FaultyStore()
+    owner = await start(store)
+    first = await done(owner, Request("r1", AcquireLease("agent", "one", 60.0)))
+    assert isinstance(first.result, Lease)
+    guard = ("agent", first.result.token)
+    await done(owner, Request("r2", SetAttributes({"a": 1}), guard))
+    await done(owner, Request("r3", AcquireLease("agent", "two", 60.0, replacing="one")))
+    await owner.aclose()
+    heir = await start(store)
+    (reply,) = (await execute(heir, Request("r4", SetAttributes({"a": 2}), guard))).replies
+    assert isinstance(reply, LeaseLostError)
+    assert (reply.name, reply.token, sorted(store.landed)) == ("agent", 1, [1, 2, 3])
+
+
+async def test_what_a_deposed_writer_did_before_is_still_answered(start: Activations) -> None:
+    """A repeat gets its first result from memory: the command happened while the lease was its own."""
+    owner = await start(FaultyStore())
+    await done(owner, Request("r1", AcquireLease("agent", "one", 60.0)))
+    write = Request("r2", SetAttributes({"a": 1}), ("agent", 1))
+    first = await done(owner, write)
+    await done(owner, Request("r3", AcquireLease("agent", "two", 60.0, replacing="one")))
+    assert await done(owner, write) == first
 
 
 # Polling

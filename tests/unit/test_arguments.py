@@ -92,6 +92,12 @@ BAD: dict[str, tuple[Call, str, str]] = {
     "a long lease": (lambda c: c.acquire_lease("a", holder="h", duration=timedelta(days=2)), "duration", "1 day"),
     "a lease without name": (lambda c: c.acquire_lease("", holder="h", duration=SECOND), "name", "1 to 256"),
     "a lease without holder": (lambda c: c.acquire_lease("a", holder="", duration=SECOND), "holder", "1 to 256"),
+    "a lease that replaces nobody": (
+        lambda c: c.acquire_lease("a", holder="h", duration=SECOND, replacing=""),
+        "replacing",
+        "1 to 256",
+    ),
+    "a write in the name of no lease": (lambda c: c.append(say(), lease="agent"), "lease", "str"),  # type: ignore[arg-type]
     "no lease at all": (lambda c: c.release_lease("agent"), "lease", "str"),  # type: ignore[arg-type]
     "a summary of a wrong type": (lambda c: c.set_summary(None, through_seq=1), "text", "NoneType"),  # type: ignore[arg-type]
     "a long summary": (lambda c: c.set_summary("x" * 1001, through_seq=1), "text", "limit is 1000"),
@@ -125,6 +131,9 @@ async def test_recording_is_checked_as_well(cluster: FakeCluster) -> None:
     assert error.value.limit == 1000
     with pytest.raises(InvalidInputError):
         conversation.record()
+    with pytest.raises(InvalidInputError) as wrong:
+        conversation.record(say(), lease=("agent", 1))  # type: ignore[arg-type]
+    assert wrong.value.field == "lease"
     await conversation.flush()
     assert cluster.calls["execute"] == 0
 
@@ -182,6 +191,8 @@ def test_good_input() -> None:
     assert arguments.leave("al", None).device_id is None
     assert arguments.set_attributes({"a": None}, 3, limits).changes == {"a": None}
     assert arguments.acquire_lease("agent", "me", timedelta(days=1)).duration == 86_400.0
+    assert arguments.acquire_lease("agent", "me", timedelta(days=1), "you").replacing == "you"
     assert arguments.release_lease(Lease("agent", "me", 0, 1.0)).token == 0
+    assert (arguments.guard(Lease("agent", "me", 7, 1.0)), arguments.guard(None)) == (("agent", 7), None)
     assert arguments.set_summary("", 0, limits).through_seq == 0
     assert len(arguments.append_items([say()] * 1000, Limits(bytes=1 << 20)).items) == 1000

@@ -11,6 +11,7 @@ from conversation_actors.errors import (
     InvalidInputError,
     ItemTooLargeError,
     LeaseHeldError,
+    LeaseLostError,
     RefusedError,
 )
 from conversation_actors.state import (
@@ -65,11 +66,18 @@ def do(state: ConversationState, command: Command, *, at: float = 1.0, request_i
     return list(events)
 
 
-def refuse(kind: type[Refusal], state: ConversationState, command: Command, *, at: float = 1.0) -> Refusal:
+def refuse(
+    kind: type[Refusal],
+    state: ConversationState,
+    command: Command,
+    *,
+    at: float = 1.0,
+    lease: tuple[str, int] | None = None,
+) -> Refusal:
     """Expect a refusal of exactly this kind, and that it leaves no trace."""
     before = encode_snapshot(state)
     with pytest.raises(kind) as refusal:
-        decide(state, command, now=at)
+        decide(state, command, now=at, lease=lease)
     assert type(refusal.value) is kind
     assert encode_snapshot(state) == before
     return refusal.value
@@ -472,13 +480,94 @@ def test_expired_lease_is_free() -> None:
 
 
 def test_renewal_keeps_the_token() -> None:
-    """An acquisition after having lost it does not."""
+    """Also after the lease has expired, if nobody else had it: what is written in its name goes on."""
     state = conversation()
     do(state, AcquireLease("agent", "worker-1", 10.0), at=100.0)
     renewed = do(state, AcquireLease("agent", "worker-1", 10.0), at=105.0)
     assert renewed == [LeaseAcquired(Lease("agent", "worker-1", 1, 115.0), renewed=True)]
+    do(state, AcquireLease("another", "worker-1", 10.0), at=150.0)
+    late = do(state, AcquireLease("agent", "worker-1", 10.0), at=200.0)
+    assert late == [LeaseAcquired(Lease("agent", "worker-1", 1, 210.0), renewed=True)]
+
+
+@pytest.mark.parametrize("lost", [AcquireLease("agent", "worker-2", 1.0), ReleaseLease("agent", "worker-1", 1)])
+def test_acquisition_after_having_lost_it_has_another_token(lost: Command) -> None:
+    """To somebody else who has let it expire since, or by giving it back: what comes now is no renewal."""
+    state = conversation()
+    do(state, AcquireLease("agent", "worker-1", 10.0), at=100.0)
+    do(state, lost, at=110.0)
     again = do(state, AcquireLease("agent", "worker-1", 10.0), at=200.0)
     assert again == [LeaseAcquired(Lease("agent", "worker-1", 3, 210.0), renewed=False)]
+
+
+def test_holder_that_is_known_to_be_gone_is_replaced() -> None:
+    """Before its lease expires, and by another token; a holder of another name is not."""
+    state = conversation()
+    do(state, AcquireLease("agent", "worker-1", 10.0), at=100.0)
+    error = refuse(LeaseHeldError, state, AcquireLease("agent", "worker-2", 10.0, replacing="worker-3"), at=101.0)
+    assert error.holder == "worker-1"
+    taken = do(state, AcquireLease("agent", "worker-2", 10.0, replacing="worker-1"), at=101.0)
+    assert taken == [LeaseAcquired(Lease("agent", "worker-2", 2, 111.0), renewed=False)]
+    refuse(LeaseHeldError, state, AcquireLease("agent", "worker-3", 10.0, replacing="worker-1"), at=102.0)
+
+
+def test_replacing_oneself_is_a_renewal() -> None:
+    """And so is replacing somebody who holds nothing, where one holds it oneself."""
+    state = conversation()
+    do(state, AcquireLease("agent", "worker-1", 10.0), at=100.0)
+    for gone in ("worker-1", "worker-2"):
+        again = do(state, AcquireLease("agent", "worker-1", 10.0, replacing=gone), at=101.0)
+        assert again == [LeaseAcquired(Lease("agent", "worker-1", 1, 111.0), renewed=True)]
+
+
+GUARDED: list[Command] = [
+    AppendItems((message("m"),)),
+    JoinParticipant(identity="bob", device_id="web"),
+    LeaveParticipant("alice"),
+    UpdateParticipant(identity="alice", name="A"),
+    SetAttributes({"a": 1}),
+    SetSummary("x", 0),
+    ClearHistory(),
+    CloseConversation("done"),
+    ReopenConversation(),
+]
+
+
+@pytest.mark.parametrize("command", GUARDED, ids=lambda command: type(command).__name__)
+def test_deposed_holder_cannot_write(command: Command) -> None:
+    """Whatever the command: in the name of a lease that somebody else has by now, it changes nothing."""
+    state = conversation()
+    do(state, JoinParticipant(identity="alice", device_id="web"))
+    do(state, AcquireLease("agent", "worker-1", 10.0), at=100.0)
+    decide(state, command, now=101.0, lease=("agent", 2))
+    do(state, AcquireLease("agent", "worker-2", 10.0, replacing="worker-1"), at=102.0)
+    error = refuse(LeaseLostError, state, command, at=103.0, lease=("agent", 2))
+    assert (error.name, error.token) == ("agent", 2)
+    assert str(error) == "lease 'agent' with token 2 is lost: 'worker-2' has it with token 3"
+    decide(state, command, now=103.0, lease=("agent", 3))
+
+
+def test_expired_lease_that_nobody_took_is_good() -> None:
+    """The token fences; the clock only says when others may take over."""
+    state = conversation()
+    do(state, AcquireLease("agent", "worker-1", 10.0), at=100.0)
+    assert decide(state, SetAttributes({"a": 1}), now=5000.0, lease=("agent", 1))
+
+
+@pytest.mark.parametrize("lease", [("agent", 1), ("summary", 2), ("agent", 0)])
+def test_lease_that_is_nobodys_is_lost(lease: tuple[str, int]) -> None:
+    """Given back, of another name, or of a token that never was."""
+    state = conversation()
+    do(state, AcquireLease("agent", "worker-1", 10.0), at=100.0)
+    do(state, ReleaseLease("agent", "worker-1", 1), at=101.0)
+    assert "nobody has it" in str(refuse(LeaseLostError, state, SetAttributes({"a": 1}), at=102.0, lease=lease))
+
+
+def test_deposed_holder_learns_that_first() -> None:
+    """Before anything else that is wrong with its command."""
+    state = conversation()
+    do(state, CloseConversation("done"))
+    refuse(LeaseLostError, state, AppendItems((message("m"),)), lease=("agent", 1))
 
 
 def test_release_takes_holder_and_token() -> None:
@@ -497,7 +586,7 @@ def test_release_takes_holder_and_token() -> None:
 
 
 def test_leases_held_at_one_time_are_bounded() -> None:
-    """Expired ones do not count, and are dropped; one's own can always be renewed."""
+    """Expired ones do not count, and make room; one's own can always be renewed."""
     state = conversation(leases=2)
     do(state, AcquireLease("a", "w", 10.0), at=100.0)
     do(state, AcquireLease("b", "w", 20.0), at=100.0)
@@ -506,6 +595,18 @@ def test_leases_held_at_one_time_are_bounded() -> None:
     assert do(state, AcquireLease("b", "w", 20.0), at=105.0)
     do(state, AcquireLease("c", "w", 10.0), at=110.0)
     assert set(state.leases) == {"b", "c"}
+
+
+def test_expired_leases_are_kept_while_there_is_room() -> None:
+    """The newest of them, for their holders to renew; those that expired first make room."""
+    state = conversation(leases=3)
+    for name, duration in (("a", 3.0), ("b", 1.0), ("c", 2.0)):
+        do(state, AcquireLease(name, "w", duration), at=100.0)
+    do(state, AcquireLease("d", "w", 50.0), at=110.0)
+    assert list(state.leases) == ["a", "c", "d"]
+    do(state, AcquireLease("e", "w", 50.0), at=110.0)
+    assert list(state.leases) == ["a", "d", "e"]
+    assert do(state, AcquireLease("a", "w", 5.0), at=110.0) == [LeaseAcquired(Lease("a", "w", 1, 115.0), renewed=True)]
 
 
 # Closing

@@ -19,6 +19,7 @@ from conversation_actors.errors import (
 
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "LeaseHeldError": {"holder": "worker-1", "expires_at": 12.5},
+    "LeaseLostError": {"name": "agent", "token": 17},
     "PositionLostError": {"first_available": 7},
     "InvalidInputError": {"field": "metadata.address[2]"},
     "ItemTooLargeError": {"field": "items", "size": 9, "limit": 8},

@@ -17,6 +17,7 @@ from conversation_actors.errors import (
     ConversationClosedError,
     ConversationError,
     LeaseHeldError,
+    LeaseLostError,
     OutcomeUnknownError,
     PositionLostError,
     RetryableError,
@@ -191,6 +192,40 @@ async def test_every_command(cluster: FakeCluster) -> None:
     assert list(conversation.participants) == ["al"]
     assert (await conversation.info()).seq == conversation.seq
     assert "seq=" in repr(conversation)
+
+
+async def test_a_deposed_holder_cannot_write(cluster: FakeCluster) -> None:
+    """By no call of its handle; the new holder can, and nothing of the old one's has happened."""
+    conversation = await cluster.handle()
+    await conversation.append(say("u0"))
+    await conversation.join("al")
+    minute = timedelta(seconds=60)
+    old = await conversation.acquire_lease("agent", holder="one", duration=minute)
+    await conversation.append(say("u1"), lease=old)
+    new = await conversation.acquire_lease("agent", holder="two", duration=minute, replacing="one")
+    before = conversation.seq
+    for call in (
+        conversation.append(say("u2"), lease=old),
+        conversation.join("bo", lease=old),
+        conversation.leave("al", lease=old),
+        conversation.update_participant("al", name="Al", lease=old),
+        conversation.set_attributes({"a": 1}, lease=old),
+        conversation.set_summary("short", through_seq=1, lease=old),
+        conversation.clear_history(lease=old),
+        conversation.close_conversation(lease=old),
+        conversation.reopen_conversation(lease=old),
+    ):
+        with pytest.raises(LeaseLostError) as lost:
+            await call
+        assert (lost.value.name, lost.value.token) == ("agent", old.token)
+    conversation.record(say("u3"), lease=old)
+    with pytest.raises(LeaseLostError):
+        await conversation.flush()
+    assert conversation.seq == before
+    conversation.record(say("u4"), lease=new)
+    await conversation.flush()
+    await conversation.append(say("u5"), lease=new)
+    assert ids(conversation) == ["u0", "u1", "u4", "u5"]
 
 
 async def test_others_writes_arrive(cluster: FakeCluster) -> None:

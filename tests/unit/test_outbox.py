@@ -24,6 +24,7 @@ from conversation_actors.state import (
     AppendItems,
     ClearHistory,
     Command,
+    Guard,
     JoinParticipant,
     SetAttributes,
     SetSummary,
@@ -49,6 +50,7 @@ class FakeSend:
         """Healthy."""
         self.batches: list[list[str]] = []
         self.request_ids: list[list[str]] = []
+        self.leases: list[Guard | None] = []
         self.seconds: list[float] = []
         self.plan: deque[Exception | tuple[Reply, ...]] = deque()
         self.refused: dict[str, ConversationError] = {}
@@ -61,6 +63,7 @@ class FakeSend:
         names = [name(request) for request in requests]
         self.batches.append(names)
         self.request_ids.append([request.request_id for request in requests])
+        self.leases.extend(request.lease for request in requests)
         self.seconds.append(seconds)
         await self.may_answer.wait()
         step = self.plan.popleft() if self.plan else self.trouble
@@ -164,6 +167,16 @@ async def test_request_ids(run: type[Running]) -> None:
     made = [identity for it in (one, two) for sent in it.send.request_ids for identity in sent]
     assert made[0] == "mine"
     assert len(set(made)) == 4
+
+
+async def test_a_lease_is_sent_along(run: type[Running]) -> None:
+    """Waited for or not, what comes in the name of a lease says so, in its repeats too."""
+    it = run(brief())
+    it.send.plan.append(AWAY)
+    it.box.put(item("u0"), lease=("agent", 7))
+    await it.box.ask(item("u1"), None, lease=("agent", 8))
+    await it.box.ask(item("u2"), None)
+    assert it.send.leases == [("agent", 7), ("agent", 8)] * 2 + [None]
 
 
 async def test_partial_replies(run: type[Running]) -> None:

@@ -41,6 +41,8 @@ PUBLIC_NAMES = {
     "Closing",
     "Summary",
     "Found",
+    "HeartbeatRecord",
+    "Heartbeats",
     "ActivationInfo",
     "AgentHandoff",
     "ConversationClient",

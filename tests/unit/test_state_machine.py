@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from conversation_actors.codec import decode_entry, decode_snapshot, encode_entry, encode_snapshot
-from conversation_actors.errors import ConversationClosedError, LeaseHeldError, RefusedError
+from conversation_actors.errors import ConversationClosedError, LeaseHeldError, LeaseLostError, RefusedError
 from conversation_actors.items import StoredItem
 from conversation_actors.state import (
     AcquireLease,
@@ -21,6 +21,7 @@ from conversation_actors.state import (
     ConversationState,
     Entry,
     Event,
+    Guard,
     HistoryCleared,
     ItemsAppended,
     ItemsEvicted,
@@ -36,6 +37,7 @@ from tests.unit.strategies import (
     ending_commands,
     late_appends,
     lease_commands,
+    lease_names,
     limits,
     other_commands,
     participant_commands,
@@ -100,13 +102,19 @@ class Conversation(RuleBasedStateMachine):
         """Set attributes or the summary."""
         self.ask(command, step, request)
 
+    @rule(command=other_commands | participant_commands, name=lease_names, step=steps, data=st.data())
+    def write_as_a_holder(self, command: Command, name: str, step: float, data: st.DataObject) -> None:
+        """Write in the name of a lease, with any token it ever had."""
+        token = data.draw(st.sampled_from(self.tokens.get(name, [1])))
+        self.ask(command, step, None, lease=(name, token))
+
     @precondition(lambda self: len(self.state.window) > self.state.limits.items // 2)
     @rule(command=ending_commands, step=steps, request=requests)
     def end(self, command: Command, step: float, request: int | None) -> None:
         """Clear or close; not before there is something to end."""
         self.ask(command, step, request)
 
-    def ask(self, command: Command, step: float, request: int | None) -> None:
+    def ask(self, command: Command, step: float, request: int | None, *, lease: Guard | None = None) -> None:
         """Decide one command, and store and apply what it leads to. A second refusal by closing reopens."""
         self.clock += step
         now = max(self.clock, self.state.changed_at)
@@ -116,13 +124,14 @@ class Conversation(RuleBasedStateMachine):
         before = everything(self.state)
         events: tuple[Event, ...] = ()
         try:
-            events = decide(self.state, command, now=now)
+            events = decide(self.state, command, now=now, lease=lease)
         except RefusedError as refusal:
-            self.check_refused_lease(command, refusal, now)
+            self.check_refused_lease(command, refusal, now, lease)
             if isinstance(refusal, ConversationClosedError):
                 self.turned_away += 1
         else:
             self.check_granted_lease(command, now)
+            assert not self.is_lost(lease)
         assert everything(self.state) == before
         for event in events:
             self.take(Entry(self.state.seq + 1, EPOCH, now, event, request_id))
@@ -148,6 +157,7 @@ class Conversation(RuleBasedStateMachine):
         stored = encode_entry(entry)
         assert decode_entry(stored) == entry
         assert encode_entry(decode_entry(stored)) == stored
+        held = dict(self.state.leases)
         self.state.apply(entry)
         self.journal.append(stored)
         self.snapshots.append(encode_snapshot(self.state))
@@ -163,9 +173,15 @@ class Conversation(RuleBasedStateMachine):
             case HistoryCleared():
                 self.forget(tuple(self.items.values()))
             case LeaseAcquired(lease, renewed):
-                assert renewed or lease.token > max(self.tokens.get(lease.name, [0]))
+                before = held.get(lease.name)
+                assert renewed == (before is not None and before.holder == lease.holder)
+                if before is not None and renewed:
+                    assert lease.token == before.token
+                else:
+                    assert lease.token > max(self.tokens.get(lease.name, [0]))
                 self.leases[lease.name] = lease
                 self.tokens.setdefault(lease.name, []).append(lease.token)
+                self.check_dropped_leases({**held, lease.name: lease}, entry.at)
             case LeaseReleased(name):
                 del self.leases[name]
             case _:
@@ -195,20 +211,39 @@ class Conversation(RuleBasedStateMachine):
             if item.type == "function_call_output" and item.call_id not in calls:
                 assert item.call_id not in self.left_running
 
-    def check_refused_lease(self, command: Command, refusal: RefusedError, now: float) -> None:
-        """Only an unexpired lease of somebody else is a reason to say that it is held."""
+    def check_refused_lease(self, command: Command, refusal: RefusedError, now: float, lease: Guard | None) -> None:
+        """A lost lease, and nothing else, is called lost; what is held is an unexpired lease of somebody else."""
+        assert isinstance(refusal, LeaseLostError) is self.is_lost(lease)
         if isinstance(refusal, LeaseHeldError):
             assert isinstance(command, AcquireLease)
             held = self.leases[command.name]
             assert held.expires_at > now
             assert (held.holder, held.expires_at) == (refusal.holder, refusal.expires_at)
-            assert held.holder != command.holder
+            assert held.holder not in {command.holder, command.replacing}
 
     def check_granted_lease(self, command: Command, now: float) -> None:
         """Nobody gets what another holds."""
         held = self.leases.get(command.name) if isinstance(command, AcquireLease) else None
         if held is not None and isinstance(command, AcquireLease) and held.expires_at > now:
-            assert held.holder == command.holder
+            assert held.holder in {command.holder, command.replacing}
+
+    def check_dropped_leases(self, before: dict[str, Lease], now: float) -> None:
+        """No more leases are dropped than there is no room for: expired ones, the oldest."""
+        kept = self.state.leases
+        dropped = [lease for name, lease in before.items() if name not in kept]
+        assert len(kept) == min(len(before), self.state.limits.leases)
+        assert all(lease.expires_at <= now for lease in dropped)
+        oldest_kept = min((lease.expires_at for lease in kept.values()), default=now)
+        assert all(lease.expires_at <= oldest_kept for lease in dropped)
+        for lease in dropped:
+            del self.leases[lease.name]
+
+    def is_lost(self, lease: Guard | None) -> bool:
+        """Whether a write in the name of this lease has to be refused."""
+        if lease is None:
+            return False
+        name, token = lease
+        return name not in self.leases or self.leases[name].token != token
 
     def check_recovery_from(self, start: int) -> None:
         """Rebuild from the snapshot at `start`, and compare."""
@@ -249,8 +284,7 @@ class Conversation(RuleBasedStateMachine):
     @invariant()
     def tokens_grow(self) -> None:
         """The token of a lease never goes down, and is another one for another holder."""
-        for name, lease in self.state.leases.items():
-            assert self.leases[name] == lease
+        assert self.state.leases == self.leases
         assert all(earlier <= later for seen in self.tokens.values() for earlier, later in pairwise(seen))
 
 

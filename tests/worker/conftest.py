@@ -14,8 +14,9 @@ import pytest_asyncio
 from livekit.agents import Agent, AgentSession
 
 from agent_worker.offline import OfflineServer
-from agent_worker.script import TranscriptScript
-from agent_worker.session import Attached, attach, text_session
+from agent_worker.offline.script import TranscriptScript
+from agent_worker.pipeline import text_session
+from agent_worker.session import Attached, attach
 from agent_worker.settings import LanguageModelSettings
 from agent_worker.transcript import Transcript, load
 from tests.worker.fakes import FakeConversation

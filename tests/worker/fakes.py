@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from agent_worker.script import ChatRequest, Reply
+from agent_worker.offline.script import ChatRequest, Reply
 from conversation_actors.errors import OverloadedError, StoreUnavailableError
 from conversation_actors.items import Item, item_from_dict
 

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from agent_worker.offline import KEPT_REQUESTS, MAX_BODY_BYTES, OfflineServer
-from agent_worker.script import ChatRequest, Reply, RequestedCall
+from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from agent_worker.transcript import Transcript
 from tests.worker.fakes import FunctionScript
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent_worker.script import ChatRequest, Reply, TranscriptScript
+from agent_worker.offline.script import ChatRequest, Reply, TranscriptScript
 from agent_worker.transcript import Transcript
 
 TOOLS = frozenset({"look_up_order", "reschedule_delivery", "add_delivery_note"})

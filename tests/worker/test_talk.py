@@ -9,8 +9,8 @@ import pytest
 from livekit.agents import APIError
 
 from agent_worker.offline import OfflineServer
-from agent_worker.protocol import RequestRefusedError
-from agent_worker.script import ChatRequest, Reply
+from agent_worker.offline.refusals import RequestRefusedError
+from agent_worker.offline.script import ChatRequest, Reply
 from agent_worker.settings import LanguageModelSettings
 from agent_worker.talk import Report, TalkOptions, talk, watch
 from agent_worker.transcript import Transcript

@@ -51,6 +51,15 @@ local function is_fenced(meta, epoch, owner)
   return meta.deleted or meta.epoch > epoch or (meta.epoch == epoch and meta.owner ~= owner)
 end
 
+-- Leave the time to live as it is: how long a conversation is kept is for its owner to say, who has read it.
+-- A write all the same, for a WAIT.
+local function leave_ttl(ttl_ms)
+  for _, key in ipairs(KEYS) do
+    local left = redis.call('PTTL', key)
+    redis.call('PEXPIRE', key, left >= 0 and math.max(1, left) or ttl_ms)
+  end
+end
+
 -- Also the write that a WAIT on this connection needs, where a repeat finds its work done.
 local function refresh(ttl_ms)
   for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ttl_ms) end

@@ -1,5 +1,5 @@
 -- Take the next epoch and read everything.
--- ARGV: owner, create (1 or 0), ttl in ms, schema
+-- ARGV: owner, create (1 or 0), ttl of what is created in ms, schema
 -- {OK, epoch, seq, base, life, created (1 or 0), snapshot or nil, journal}
 -- {NOTFOUND}   {SCHEMA, stored schema}   {CORRUPT, key, what}
 
@@ -30,5 +30,5 @@ if not living then
     'created_at', now, 'participants', '[]')
   redis.call('HDEL', META, 'deleted', 'snapshot')
 end
-refresh(ttl_ms)
+if living then leave_ttl(ttl_ms) else refresh(ttl_ms) end
 return {'OK', meta.epoch, meta.seq, meta.base, meta.life, meta.born == meta.epoch and 1 or 0, snapshot, journal}

@@ -1,10 +1,11 @@
--- Store the state at seq and drop the journal up to `keep` entries before; restore a store that is behind.
--- ARGV: epoch, owner, seq, ttl in ms, participants (JSON list), snapshot, schema, keep, life
+-- Store the state at seq and drop the journal up to `keep` entries before; where asked to, restore a store that is
+-- behind, damaged or empty.
+-- ARGV: epoch, owner, seq, ttl in ms, participants (JSON list), snapshot, schema, keep, life, restore (1 or 0)
 -- {OK}   {DUPLICATE}   {FENCED}   {GAP}   {CORRUPT, key, what}
 
 local epoch, owner, seq, ttl_ms = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local participants, snapshot, schema, keep = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
-local life = ARGV[9]
+local life, may_restore = ARGV[9], ARGV[10] == '1'
 local meta, trouble = read_meta()
 if trouble then return trouble end
 if meta and is_fenced(meta, epoch, owner) then return {'FENCED'} end
@@ -17,8 +18,10 @@ if known and not damaged and (meta.base > seq or (meta.base == seq and meta.snap
   return {'DUPLICATE'}
 end
 
+local is_whole = known and seq <= meta.seq and not damaged
+if not is_whole and not may_restore then return {'GAP'} end
 redis.call('SET', SNAPSHOT, snapshot)
-if known and seq <= meta.seq and not damaged then
+if is_whole then
   local first = math.max(meta.first, seq - keep)
   redis.call('LTRIM', JOURNAL, first - meta.first, -1)
   redis.call('HSET', META, 'base', seq, 'first', first, 'snapshot', 1, 'schema', schema, 'participants', participants)

@@ -3,28 +3,17 @@
 Pure: no I/O, no clock, no randomness.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from agent_worker.script import ChatRequest, Reply, RequestedCall, text_of
+from agent_worker.offline.refusals import RequestRefusedError, read_body
+from agent_worker.offline.script import ChatRequest, Reply, RequestedCall, text_of
 
 ARGUMENT_PIECE = 7
 """Characters of a tool call's arguments in one chunk: short enough that every real call comes in pieces."""
-
-
-class RequestRefusedError(Exception):
-    """A request that OpenAI would answer with an error; `body` is its error body."""
-
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
-        """`status`: HTTP status. `param`: path of the field that is wrong."""
-        super().__init__(message)
-        kind = "server_error" if status >= 500 else "invalid_request_error"  # noqa: PLR2004  # HTTP's own boundary
-        self.status = status
-        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 class _Loose(BaseModel):
@@ -92,18 +81,7 @@ class CompletionRequest(_Loose):
 
 def read_request(body: bytes) -> CompletionRequest:
     """Check a request's body; raises `RequestRefusedError` with status 400."""
-    try:
-        request = CompletionRequest.model_validate(json.loads(body))
-    except (ValueError, RecursionError) as error:
-        if not isinstance(error, ValidationError):
-            message = "We could not parse the JSON body of your request."
-            raise RequestRefusedError(400, message) from None
-        first = error.errors(include_url=False, include_input=False)[0]
-        # OpenAI writes messages[0].role; pydantic adds the branch of a union it tried, which says nothing to a caller
-        path = [part for part in first["loc"] if isinstance(part, int) or re.fullmatch(r"[a-z_]+", part)]
-        param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-        message = f"Invalid '{param}': {first['msg']}."
-        raise RequestRefusedError(400, message, param=param or None) from None
+    request = read_body(CompletionRequest, body)
     _check_tool_order(request.messages)
     return request
 

@@ -1,68 +1,59 @@
-"""A local server that speaks OpenAI's streaming chat-completions protocol, for the real OpenAI plugin.
+"""The server: OpenAI's chat and speech, and Deepgram's live transcription, on one port of the loopback interface."""
 
-It is bundled so that demos and tests run without an account and without a network. It is not a model: it
-answers from a `Script`, by default a transcript file, deterministically and from the request alone.
-
-    python -m agent_worker.offline --transcript tests/data/transcript.json
-
-prints one line of JSON with its base URL and ends on SIGTERM. It listens on the loopback interface only;
-any bearer key is accepted, a missing one is not. ``GET /requests`` shows the requests it got, newest last.
-"""
-
-import argparse
 import asyncio
 import itertools
 import json
 import logging
-import os
-import signal
-import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
-from agent_worker.protocol import (
-    CompletionRequest,
-    RequestRefusedError,
-    chunks,
-    completion,
-    read_request,
-)
-from agent_worker.script import Reply, Script, TranscriptScript
-from agent_worker.transcript import load
-from conversation_actors.errors import InvalidInputError
+from agent_worker.offline.chat import CompletionRequest, chunks, completion, read_request
+from agent_worker.offline.listening import listen
+from agent_worker.offline.refusals import RequestRefusedError, read_body, require_key
+from agent_worker.offline.script import Reply, Script
+from agent_worker.offline.speech import SpeechRequest, speak
 
 logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 MAX_BODY_BYTES = 16 << 20
 KEPT_REQUESTS = 256
-MODELS = ("gpt-4.1", "gpt-4.1-mini", "gpt-4o-mini")
+MODELS = ("gpt-4.1", "gpt-4.1-mini", "gpt-4o-mini", "gpt-4o-mini-tts", "tts-1")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class OfflineServer:
-    """The server, from ``async with`` to its end. `requests` are the accepted request bodies, the last 256."""
+    """The server, from ``async with`` to its end.
+
+    The last 256 of each are kept, newest last: `requests`, the accepted bodies of chat requests; `spoken`, the texts of
+    speech requests; `heard`, the final transcripts that are not empty, also of utterances that broke off.
+    """
 
     def __init__(self, script: Script, *, port: int = 0, chunk_pause: timedelta = timedelta(0)) -> None:
         """`port` 0 takes a free one. `chunk_pause` stretches a streamed answer, so that it can be interrupted."""
         self.requests: deque[dict[str, Any]] = deque(maxlen=KEPT_REQUESTS)
+        self.spoken: deque[str] = deque(maxlen=KEPT_REQUESTS)
+        self.heard: deque[str] = deque(maxlen=KEPT_REQUESTS)
         self._script = script
         self._port = port
         self._chunk_pause = chunk_pause.total_seconds()
         self._numbers = itertools.count(1)
         self._accepted = 0
+        self._connections: set[web.WebSocketResponse] = set()
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors_as_openai])
         app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_post("/v1/audio/speech", self._speak)
+        app.router.add_get("/v1/listen", self._listen)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/requests", self._show_requests)
+        app.on_shutdown.append(self._hang_up)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
 
     @property
@@ -72,6 +63,11 @@ class OfflineServer:
             message = "the server is not running"
             raise RuntimeError(message)
         return f"http://{HOST}:{self._runner.addresses[0][1]}/v1"
+
+    @property
+    def deepgram_url(self) -> str:
+        """What Deepgram's plugin takes as ``base_url``. Raises as `base_url` does."""
+        return f"{self.base_url}/listen"
 
     @property
     def accepted(self) -> int:
@@ -91,7 +87,7 @@ class OfflineServer:
         await self._runner.cleanup()
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
-        _require_key(request)
+        require_key(request.headers)
         body = await request.read()
         wanted = read_request(body)
         self.requests.append(json.loads(body))
@@ -119,20 +115,32 @@ class OfflineServer:
             logger.debug("the client hung up during an answer")
         return response
 
+    async def _speak(self, request: web.Request) -> web.StreamResponse:
+        require_key(request.headers)
+        wanted = read_body(SpeechRequest, await request.read())
+        self.spoken.append(wanted.input)
+        return await speak(request, wanted)
+
+    async def _listen(self, request: web.Request) -> web.StreamResponse:
+        return await listen(request, self._connections, self.heard.append)
+
+    async def _hang_up(self, _app: web.Application) -> None:
+        for connection in list(self._connections):
+            await connection.close(code=WSCloseCode.GOING_AWAY)
+
     async def _models(self, request: web.Request) -> web.Response:
-        _require_key(request)
+        require_key(request.headers)
         models = [{"id": name, "object": "model", "created": 0, "owned_by": "offline"} for name in MODELS]
         return web.json_response({"object": "list", "data": models})
 
     async def _show_requests(self, _request: web.Request) -> web.Response:
-        return web.json_response({"accepted": self._accepted, "requests": list(self.requests)})
-
-
-def _require_key(request: web.Request) -> None:
-    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        message = "You didn't provide an API key. Provide it in an Authorization header using Bearer auth."
-        raise RequestRefusedError(401, message)
+        shown = {
+            "accepted": self._accepted,
+            "requests": list(self.requests),
+            "spoken": list(self.spoken),
+            "heard": list(self.heard),
+        }
+        return web.json_response(shown)
 
 
 @web.middleware
@@ -148,37 +156,3 @@ async def _errors_as_openai(request: web.Request, handler: Handler) -> web.Strea
         logger.exception("the script failed")
         refused = RequestRefusedError(500, "The server had an error while processing your request.")
         return web.json_response(refused.body, status=500)
-
-
-async def _serve(script: Script, port: int, chunk_pause: timedelta) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with OfflineServer(script, port=port, chunk_pause=chunk_pause) as server:
-        print(json.dumps({"base_url": server.base_url, "pid": os.getpid()}), flush=True)  # noqa: T201  # the interface
-        await stop.wait()
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server until SIGTERM or SIGINT. Returns the exit code; 2 for a bad transcript."""
-    parser = argparse.ArgumentParser(
-        prog="python -m agent_worker.offline", description="An offline stand-in for OpenAI."
-    )
-    parser.add_argument("--transcript", type=Path, required=True, help="the call to follow (JSON)")
-    parser.add_argument("--port", type=int, default=0, help="0 (default): a free one")
-    parser.add_argument("--chunk-pause", type=float, default=0.0, metavar="SECONDS", help="between streamed chunks")
-    chosen = parser.parse_args(arguments)
-    if not 0.0 <= chosen.chunk_pause < float("inf"):
-        parser.error("--chunk-pause: must be zero or more seconds")
-    try:
-        script = TranscriptScript(load(chosen.transcript))
-        asyncio.run(_serve(script, chosen.port, timedelta(seconds=chosen.chunk_pause)))
-    except (InvalidInputError, OSError, OverflowError) as error:
-        print(error, file=sys.stderr)  # noqa: T201  # a command line's way to answer
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

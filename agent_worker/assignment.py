@@ -1,0 +1,126 @@
+"""What a job is there for: which conversation, and whom it follows.
+
+A job learns it from the metadata of its dispatch, else from the room. Metadata is written by people and
+programs that are not ours: whatever it holds, the call goes on.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from conversation_actors.errors import InvalidInputError
+from conversation_actors.values import check_id
+
+logger = logging.getLogger(__name__)
+
+ID_KEY = "conversation_id"
+MOST_METADATA_BYTES = 64 << 10
+"""Metadata larger than this is not looked at."""
+
+
+class MetadataRefusedError(InvalidInputError):
+    """Something that metadata asked for was not done. The call goes on without it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """The part of a dispatch's metadata that is ours; everything else in it is the application's."""
+
+    conversation_id: str | None = None
+    replaces: str | None = None
+    """The holder of the agent's lease whose place this job takes."""
+    is_planned: bool = False
+    """The holder is alive: it gives the call over when it has finished its sentence."""
+    attempt: int = 0
+    """Successors dispatched before without progress, this one included."""
+    avoid: str = ""
+    """The worker that shall not take this job."""
+
+    @classmethod
+    def read(cls, metadata: str, *, where: str) -> Self:
+        """Read metadata; what is not as it should be is logged and left out, never raised."""
+        fields = _json_object(metadata, where)
+        attempt = fields.get("attempt")
+        return cls(
+            conversation_id=_identifier(fields, ID_KEY, where),
+            replaces=_identifier(fields, "replaces", where),
+            is_planned=fields.get("is_planned") is True,
+            attempt=attempt if isinstance(attempt, int) and 0 <= attempt <= 1000 else 0,  # noqa: PLR2004  # far above any limit
+            avoid=_identifier(fields, "avoid", where) or "",
+        )
+
+    def write(self) -> str:
+        """The metadata of a dispatch that says this."""
+        fields: dict[str, Any] = {
+            ID_KEY: self.conversation_id,
+            "replaces": self.replaces,
+            "is_planned": self.is_planned or None,
+            "attempt": self.attempt or None,
+            "avoid": self.avoid or None,
+        }
+        return json.dumps({name: value for name, value in fields.items() if value is not None})
+
+
+def _json_object(metadata: str, where: str) -> Mapping[str, Any]:
+    """The metadata as an object. Plain text is common and no mistake; half an object is one."""
+    text = metadata.strip()
+    if not text.startswith("{"):
+        return {}
+    if len(text.encode("utf-8", "replace")) > MOST_METADATA_BYTES:
+        _refuse(where, f"more than {MOST_METADATA_BYTES} bytes")
+        return {}
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        _refuse(where, f"not JSON ({type(error).__name__})")
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _identifier(fields: Mapping[str, Any], name: str, where: str) -> str | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    try:
+        return check_id(value, name)
+    except InvalidInputError as error:
+        _refuse(where, str(error))
+        return None
+
+
+def _refuse(where: str, reason: str) -> None:
+    """A typed refusal, told to the operator: there is nobody to raise it to."""
+    error = MetadataRefusedError(f"{where}: {reason}; it was not used", field=where)
+    logger.warning("metadata refused", extra={"where": where, "reason": str(error)})
+
+
+class Speaker(Protocol):
+    """The part of a LiveKit participant that is looked at here."""
+
+    @property
+    def identity(self) -> str:
+        """Unique in its room."""
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What its token or its program said of it."""
+
+    @property
+    def permissions(self) -> Any:
+        """What it may do; ``can_update_metadata``: change its own metadata and attributes."""
+
+
+def trusted_attribute(participant: Speaker, name: str) -> str | None:
+    """An attribute that the participant's token gave it; None where it could have written it itself.
+
+    Else anybody could name somebody else's conversation, and be told what is in it.
+    """
+    value = participant.attributes.get(name)
+    if not value:
+        return None
+    if participant.permissions.can_update_metadata:
+        _refuse(f"attribute {name}", "the participant may change its own attributes, so this one proves nothing")
+        return None
+    return _identifier({name: value}, name, f"attribute {name}")

@@ -1,0 +1,408 @@
+"""A conversation as one job holds it: opened, leased, and shown to be alive.
+
+Two things outside of this process may be away: Ray and Redis. Neither may cost the caller the call. So a
+job waits for its conversation only for a while; what happens meanwhile is kept, and recorded later.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import socket
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from agent_worker.assignment import Assignment
+from agent_worker.settings import CallSettings, TakeoverSettings
+from conversation_actors import (
+    ConversationClient,
+    ConversationHandle,
+    Heartbeats,
+    Item,
+    Lease,
+    LeaseHeldError,
+    OverloadedError,
+    Participant,
+    Settings,
+)
+from conversation_actors.errors import ConversationError, RefusedError, RetryableError
+
+logger = logging.getLogger(__name__)
+
+LEASE = "agent"
+"""The lease that the one agent of a conversation holds; its holder is the job's id."""
+HANDOVER = "livekit.handover"
+"""The attribute in which a successor asks the agent to give the call over."""
+AGENT = "livekit.agent"
+"""The attribute that tells who the agent is, or that there is none and why."""
+
+LEASE_DURATION = timedelta(seconds=60)
+"""By the owner's clock; whether the holder is alive is told by its heartbeat, far sooner."""
+_RENEW_SECONDS = 20.0
+_GUARD_SECONDS = 0.1
+_WAIT_SECONDS = 0.02
+_BACKOFF = (0.2, 5.0)
+_MOST_WAITING = 10_000
+"""Commands kept while the conversation is not open."""
+_OPERATION_SECONDS = 30.0
+_FLUSH_SECONDS = 5.0
+
+Operation = Callable[[ConversationHandle, Lease], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Where an agent stands: written beside its heartbeat, so that whoever takes over knows where to go."""
+
+    room: str
+    agent_name: str
+    agent_identity: str
+    group: str = ""
+    """The worker process that the job belongs to."""
+
+
+class CallConversation:
+    """A conversation, held by one job. Made by `open_conversation`; belongs to the job's event loop.
+
+    What it writes carries the agent's lease: once another agent has taken over, nothing more of this one's
+    is taken. `record` and `later` never block and never raise for the sake of Ray or Redis.
+    """
+
+    def __init__(
+        self,
+        conversation_id: str,
+        *,
+        holder: str,
+        post: Post,
+        assignment: Assignment,
+        store: Settings | None = None,
+        call: CallSettings | None = None,
+        takeover: TakeoverSettings | None = None,
+    ) -> None:
+        """Nothing is connected before `open`. `store` None: read the environment."""
+        self.id = conversation_id
+        self.holder = holder
+        self.post = post
+        self.settings = call or CallSettings()
+        self.deposed = asyncio.Event()
+        """Set when another agent has the call, or is about to: this one has to leave it."""
+        self.handover_asked = asyncio.Event()
+        """Set when a successor waits for this agent to finish its sentence and to release the lease."""
+        self.is_restart = False
+        """Whether an agent held this call before, and died or gave it over."""
+        self.lost = 0
+        """Commands that could not be kept while the conversation was not open."""
+        self._assignment, self._store = assignment, store or Settings()
+        self._takeover = takeover or TakeoverSettings()
+        self._stack = AsyncExitStack()
+        self._heartbeats: Heartbeats | None = None
+        self._handle: ConversationHandle | None = None
+        self._lease: Lease | None = None
+        self._opened = asyncio.Event()
+        self._waiting: deque[Item | Operation] = deque()
+        self._operations: asyncio.Queue[Operation] = asyncio.Queue()
+        self._refusal: ConversationError | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
+
+    def __repr__(self) -> str:
+        """Show which conversation, and whether it is open."""
+        return f"<CallConversation {self.id!r} {'open' if self._handle else 'not open yet'}>"
+
+    # What the recorder and the restore use: see agent_worker.conversation.Conversation.
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The history; empty while the conversation is not open."""
+        return () if self._handle is None else self._handle.items
+
+    @property
+    def seq(self) -> int:
+        """The position of the local copy; 0 while the conversation is not open."""
+        return 0 if self._handle is None else self._handle.seq
+
+    @property
+    def participants(self) -> Mapping[str, Participant]:
+        """Who is and was here, by identity."""
+        return {} if self._handle is None else self._handle.participants
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """Shared attributes."""
+        return {} if self._handle is None else self._handle.attributes
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the conversation is open, and this job its agent."""
+        return self._handle is not None
+
+    @property
+    def is_planned_handover(self) -> bool:
+        """Whether this job follows an agent that gave the call over in order."""
+        return self._assignment.is_planned
+
+    def record(self, item: Item, /) -> None:
+        """Take an item for sending. Raises what the item's form deserves, and `OverloadedError`."""
+        if self._handle is None or self._lease is None:
+            self._keep(item)
+        else:
+            self._handle.record(item, lease=self._lease)
+
+    def later(self, operation: Operation) -> None:
+        """Do something with the handle, in order with all that was put here before; failures are logged."""
+        if self._handle is not None:
+            self._operations.put_nowait(operation)
+            return
+        try:
+            self._keep(operation)
+        except OverloadedError as error:
+            logger.warning("a change was not kept", extra={"conversation_id": self.id, "reason": str(error)})
+
+    def note(self, name: str, value: Any) -> None:
+        """Set a shared attribute, in its turn; None removes it."""
+        self.later(lambda handle, lease: handle.set_attributes({name: value}, lease=lease))
+
+    async def flush(self) -> None:
+        """Return when all that was recorded is durable. Raises what `ConversationHandle.flush` raises."""
+        if self._handle is not None:
+            await self._operations.join()
+            await self._handle.flush()
+
+    # Opening.
+
+    async def open(self) -> bool:
+        """Wait for the conversation, for at most `CallSettings.open_timeout`; whether it is open by then.
+
+        Raises `LeaseHeldError` where another agent has this call and is alive, and `RefusedError`s that no
+        waiting mends.
+        """
+        self._tasks.append(asyncio.create_task(self._open_at_last()))
+        try:
+            async with asyncio.timeout(self.settings.open_timeout.total_seconds()):
+                await self._opened.wait()
+        except TimeoutError:
+            logger.warning("the call starts without its conversation", extra={"conversation_id": self.id})
+            return False
+        if self._refusal is not None:
+            raise self._refusal
+        return True
+
+    async def wait_open(self) -> None:
+        """Return when the conversation is open, however late. Raises as `open` does."""
+        await self._opened.wait()
+        if self._refusal is not None:
+            raise self._refusal
+
+    async def _open_at_last(self) -> None:
+        """Try until it is open, or refused."""
+        delay, longest = _BACKOFF
+        while self._handle is None and self._refusal is None:
+            try:
+                await self._open_once()
+            except RefusedError as error:
+                self._refusal = error
+                self.deposed.set()
+            except Exception as error:  # noqa: BLE001  # whatever it is, the call goes on, and the next try may do
+                await self._stack.aclose()
+                logger.warning(
+                    "the conversation cannot be opened yet",
+                    extra={"conversation_id": self.id, "reason": f"{type(error).__name__}: {error}"},
+                )
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
+                delay = min(delay * 2, longest)
+        self._opened.set()
+
+    async def _open_once(self) -> None:
+        heartbeats = await self._stack.enter_async_context(Heartbeats(self._store, lease=LEASE))
+        client = await self._stack.enter_async_context(ConversationClient(self._store))
+        handle = await client.open(self.id)
+        self._heartbeats = heartbeats
+        self._lease = await self._acquire(handle)
+        await self._begin_heartbeats(self._assignment.attempt)
+        self._handle = handle
+        self._tasks += [
+            asyncio.create_task(self._operate(handle)),
+            asyncio.create_task(self._keep_alive()),
+            asyncio.create_task(self._guard(handle)),
+        ]
+        for waiting in self._waiting:
+            if isinstance(waiting, Item):
+                handle.record(waiting, lease=self._lease)
+            else:
+                self._operations.put_nowait(waiting)
+        self._waiting.clear()
+        self.note(AGENT, {"holder": self.holder, "room": self.post.room, "since": time.time()})
+
+    async def _acquire(self, handle: ConversationHandle) -> Lease:
+        """Become the agent: the first, the follower of a dead one, or of one that gives the call over."""
+        self.is_restart = LEASE in handle.leases or self._assignment.replaces is not None
+        replacing = None if self._assignment.is_planned else self._assignment.replaces
+        patience = self._takeover.handover if self._assignment.is_planned else self._takeover.lasting
+        deadline = time.monotonic() + patience.total_seconds()
+        asked = False
+        while True:
+            try:
+                return await handle.acquire_lease(
+                    LEASE, holder=self.holder, duration=LEASE_DURATION, replacing=replacing
+                )
+            except LeaseHeldError as held:
+                holder = held.holder
+                is_late = time.monotonic() > deadline
+                if await self._is_dead(holder) or (is_late and self._assignment.is_planned):
+                    replacing = holder
+                    continue
+                if is_late or (not self._assignment.is_planned and replacing is None):
+                    raise
+            if self._assignment.is_planned and not asked:
+                asked = True
+                await handle.set_attributes({HANDOVER: {"to": self.holder, "from": holder}})
+            await self._until_released(handle, holder, deadline)
+
+    async def _until_released(self, handle: ConversationHandle, holder: str, deadline: float) -> None:
+        """Wait until the local copy shows the lease in other hands, or in none; no I/O."""
+        while time.monotonic() < deadline:
+            lease = handle.leases.get(LEASE)
+            if lease is None or lease.holder != holder:
+                return
+            await asyncio.sleep(_WAIT_SECONDS)
+
+    async def _is_dead(self, holder: str) -> bool:
+        """Whether nothing has been heard of a lease's holder for longer than a heartbeat lasts."""
+        assert self._heartbeats is not None
+        record = await self._heartbeats.find(self.id)
+        return record is None or record.holder != holder or not record.is_alive
+
+    async def _begin_heartbeats(self, attempt: int) -> None:
+        assert self._heartbeats is not None
+        await self._heartbeats.start(
+            self.id,
+            self.holder,
+            lasting=self._takeover.lasting,
+            group=self.post.group,
+            details=self._details(attempt),
+        )
+
+    def _details(self, attempt: int) -> dict[str, Any]:
+        post = self.post
+        return {
+            "room": post.room,
+            "agent_name": post.agent_name,
+            "agent_identity": post.agent_identity,
+            "attempt": attempt,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        }
+
+    # While it is open.
+
+    async def _operate(self, handle: ConversationHandle) -> None:
+        while True:
+            operation = await self._operations.get()
+            try:
+                async with asyncio.timeout(_OPERATION_SECONDS):
+                    assert self._lease is not None
+                    await operation(handle, self._lease)
+            except Exception as error:  # noqa: BLE001  # one that fails must not hold up those behind it
+                logger.warning(
+                    "a change of the conversation failed",
+                    extra={"conversation_id": self.id, "reason": f"{type(error).__name__}: {error}"},
+                )
+            finally:
+                self._operations.task_done()
+
+    async def _keep_alive(self) -> None:
+        """Beat while this event loop runs; renew the lease now and then; count as progress after a while."""
+        assert self._heartbeats is not None
+        interval = self._takeover.heartbeat.total_seconds()
+        started = renewed = time.monotonic()
+        has_progressed = not self._assignment.attempt
+        while not self.deposed.is_set():
+            await asyncio.sleep(interval)
+            try:
+                is_mine = await self._heartbeats.beat(
+                    self.id,
+                    self.holder,
+                    lasting=self._takeover.lasting,
+                    group=self.post.group,
+                    details=self._details(0 if has_progressed else self._assignment.attempt),
+                )
+                if not is_mine:
+                    self._depose("its heartbeat was claimed")
+                    return
+                if not has_progressed and time.monotonic() - started > self._takeover.progress.total_seconds():
+                    has_progressed = True
+                    await self._begin_heartbeats(0)
+                if time.monotonic() - renewed > _RENEW_SECONDS:
+                    renewed = time.monotonic()
+                    self.later(self._renew)
+            except RetryableError as error:
+                # nobody can claim the call either while Redis is away
+                logger.warning("no heartbeat", extra={"conversation_id": self.id, "reason": str(error)})
+
+    async def _renew(self, handle: ConversationHandle, lease: Lease) -> None:
+        try:
+            self._lease = await handle.acquire_lease(lease.name, holder=self.holder, duration=LEASE_DURATION)
+        except LeaseHeldError as error:
+            self._depose(f"the lease is held by {error.holder}")
+
+    async def _guard(self, handle: ConversationHandle) -> None:
+        """Look at the local copy, which other processes' changes reach in milliseconds. No I/O."""
+        while not self.deposed.is_set():
+            lease, mine = handle.leases.get(LEASE), self._lease
+            if mine is not None and lease is not None and lease.token > mine.token:
+                self._depose(f"the lease is held by {lease.holder}")
+            wish = handle.attributes.get(HANDOVER)
+            if isinstance(wish, Mapping) and wish.get("from") == self.holder:
+                self.handover_asked.set()
+            await asyncio.sleep(_GUARD_SECONDS)
+
+    def _depose(self, reason: str) -> None:
+        if not self.deposed.is_set() and not self._closing:
+            logger.warning("deposed", extra={"conversation_id": self.id, "holder": self.holder, "reason": reason})
+            self.deposed.set()
+
+    def _keep(self, waiting: Item | Operation) -> None:
+        if len(self._waiting) >= _MOST_WAITING:
+            self.lost += 1
+            message = f"{len(self._waiting)} changes wait for the conversation to open; this one was not kept"
+            raise OverloadedError(message)
+        self._waiting.append(waiting)
+
+    # The end.
+
+    async def release(self) -> None:
+        """End as the agent, in order: all is durable, nobody needs to take over. Idempotent, never raises."""
+        if self._handle is None or self._closing or self.deposed.is_set():
+            return
+        self._closing = True
+        handle, lease = self._handle, self._lease
+        self.note(AGENT, None)
+        try:
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await self.flush()
+        except (ConversationError, TimeoutError) as error:
+            logger.warning("not all was taken", extra={"conversation_id": self.id, "reason": str(error)})
+        try:
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                assert self._heartbeats is not None
+                assert lease is not None
+                # taken over a moment ago: the record is the successor's
+                if await self._heartbeats.beat(self.id, self.holder, lasting=self._takeover.lasting):
+                    await self._heartbeats.stop(self.id, self.holder)
+                    await handle.release_lease(lease)
+        except (ConversationError, TimeoutError) as error:
+            # its heartbeat stops with this process, and a worker finds out
+            logger.warning("the lease was not released", extra={"conversation_id": self.id, "reason": str(error)})
+
+    async def aclose(self) -> None:
+        """Let go of everything, sending what is still to be sent. Releases nothing: see `release`."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stack.aclose()

@@ -1,0 +1,57 @@
+"""``python -m agent_worker console``: type to the example agent in a terminal; no LiveKit server, no sound."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+
+from livekit.agents import APIError, RunResult
+
+from agent_worker.agent import SupportAgent
+from agent_worker.pipeline import text_session
+from agent_worker.session import attach
+from agent_worker.settings import LanguageModelSettings
+from conversation_actors import ConversationClient, Settings
+
+PROMPT = "you> "
+
+
+async def console(conversation_id: str, settings: LanguageModelSettings, write: Callable[[str], object]) -> None:
+    """Talk until the end of the input. The conversation is kept: the same id goes on where it ended.
+
+    Raises `InvalidInputError` for a missing key, and what `ConversationClient` raises.
+    """
+    settings.require_key()
+    async with ConversationClient(Settings()) as client:
+        conversation = await client.open(conversation_id)
+        async with text_session(settings) as session:
+            agent = SupportAgent.of(conversation.items)
+            attached = await attach(session, agent, conversation)
+            await session.start(agent)
+            write(f"conversation {conversation_id}: {attached.restored.items} items of it are known; end with Ctrl-D")
+            while (line := await asyncio.to_thread(_read_line, write)) is not None:
+                if line.strip():
+                    await _say(session.run(user_input=line), write)
+                    await conversation.flush()
+
+
+def _read_line(write: Callable[[str], object]) -> str | None:
+    if sys.stdin.isatty():
+        try:
+            return input(PROMPT)
+        except EOFError:
+            write("")
+            return None
+    return sys.stdin.readline() or None
+
+
+async def _say(run: RunResult[None], write: Callable[[str], object]) -> None:
+    try:
+        await run
+    except APIError as error:
+        write(f"({type(error).__name__}: the model could not be asked; try again)")
+        return
+    for event in run.events:
+        if event.type == "message" and event.item.role == "assistant":
+            write(f"agent> {event.item.text_content}")
+        elif event.type == "function_call":
+            write(f"  ({event.item.name} {event.item.arguments})")

@@ -1,0 +1,97 @@
+"""``python -m agent_worker dev``: a worker, the caller's page, and with ``--offline`` the models, on one machine."""
+
+import asyncio
+import json
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from agent_worker.assignment import Assignment
+from agent_worker.page import PageServer
+from agent_worker.parent import Parent
+from agent_worker.rooms import Rooms
+from agent_worker.settings import LiveKitSettings, WorkerSettings, offline_environment
+from conversation_actors import Heartbeats, InvalidInputError, Settings
+
+_NEW_SECONDS = 10.0
+_STOP_SECONDS = 5.0
+
+
+async def develop(arguments: list[str], instance: str, *, offline: Path | None, write: Callable[[str], object]) -> int:
+    """Run until SIGTERM or SIGINT; returns the worker's exit code. `offline`: the transcript to follow."""
+    livekit, worker = LiveKitSettings(), WorkerSettings()
+    url, key, secret = livekit.require()
+    async with Heartbeats(Settings()) as heartbeats, Rooms(livekit) as rooms, _models(offline) as environment:
+
+        async def bring_agent(room: str) -> None:
+            await ensure_agent(room, livekit.agent_name, heartbeats, rooms)
+
+        page = PageServer(
+            url,
+            key,
+            secret,
+            livekit.agent_name,
+            key=secrets.token_urlsafe(16),
+            open_tokens=worker.open_tokens,
+            host=worker.host,
+            port=worker.page_port,
+            on_join=bring_agent,
+        )
+        try:
+            await page.__aenter__()
+        except OSError as error:
+            message = f"page_port: {worker.page_port} cannot be listened on ({error.strerror}); set AGENT_PAGE_PORT"
+            raise InvalidInputError(message, field="page_port") from error
+        try:
+            write(f"Talk to the agent: {page.url}")
+            return await Parent(arguments, instance, environment).run()
+        finally:
+            await page.__aexit__(None, None, None)
+
+
+async def ensure_agent(room: str, agent_name: str, heartbeats: Heartbeats, rooms: Rooms) -> bool:
+    """Call an agent to a room that exists and has none; whether one was called.
+
+    A room that does not exist gets its agent by the token that creates it.
+    """
+    occupants = await rooms.occupants(room)
+    if not occupants.exists:
+        return False
+    record = await heartbeats.find(room)
+    if record is not None and record.is_alive:
+        return False
+    newest = time.time() - _NEW_SECONDS
+    dead = None if record is None else record.holder
+    if any(agent.joined_at > newest for agent in occupants.agents) and dead is None:
+        return False
+    await rooms.dispatch(room, agent_name, Assignment(conversation_id=room, replaces=dead))
+    return True
+
+
+@asynccontextmanager
+async def _models(transcript: Path | None) -> AsyncIterator[dict[str, str]]:
+    """The environment that points at the offline servers, while they run; nothing where they are not wanted."""
+    if transcript is None:
+        yield {}
+        return
+    command = [sys.executable, "-m", "agent_worker.offline", "--transcript", str(transcript)]
+    server = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, start_new_session=True)
+    try:
+        assert server.stdout is not None
+        line = await server.stdout.readline()
+        if not line:
+            message = f"offline: the server for {transcript} did not start"
+            raise InvalidInputError(message, field="offline")
+        told = json.loads(line)
+        yield offline_environment(told["base_url"], told["deepgram_url"])
+    finally:
+        with suppress(ProcessLookupError):
+            server.terminate()
+        try:
+            await asyncio.wait_for(server.wait(), _STOP_SECONDS)
+        except TimeoutError:
+            server.kill()
+            await server.wait()

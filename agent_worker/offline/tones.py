@@ -1,0 +1,370 @@
+"""An acoustic code: text as chords that survive a telephone line, so that words really travel as sound.
+
+One byte of UTF-8 is one chord of three tones, 440 to 3400 Hz, for 50 ms: one of sixteen tones for its low half,
+one of sixteen for its high half, and a clock tone that changes from chord to chord (0, 1, 2, 3, 0 …). The clock is
+what separates chords, and what tells a chord that is lost from one that is stretched: there are no silences in between
+for a jitter buffer to shorten. An utterance is a start chord, its bytes, an end chord, and a checksum of two bytes.
+
+It is no speech: nobody understands it but a `Decoder`, and a `Decoder` understands nothing else.
+"""
+
+import binascii
+import codecs
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.int16]
+"""Mono, 16 bits signed."""
+
+SYMBOL_SECONDS = 0.05
+START_SECONDS = 0.12
+END_SECONDS = 0.08
+PAUSE_SECONDS = 0.06
+"""Silence behind an utterance: what is last in a stream must not be cut by somebody's filter."""
+RAMP_SECONDS = 0.004
+AMPLITUDE = 0.22
+"""Of full scale, per tone: three of them stay below it, with room for what a codec adds."""
+
+PATIENCE_SECONDS = 1.0
+"""An utterance that is silent for so long will not go on. Shorter silences inside one have been measured on machines
+with no time to spare: up to 0.6 s with seven runnable processes on each core."""
+PAUSE_SHOWN_SECONDS = 0.3
+"""After so much silence inside an utterance, all of it that was understood is told."""
+PARTIAL_CHARACTERS = 10
+"""A partial text comes after so many more characters, too."""
+MAX_TEXT_BYTES = 1 << 16
+"""A longer utterance is given up."""
+MIN_RATE, MAX_RATE = 8_000, 96_000
+
+# The spectrum of 25 ms has a line every 40 Hz, and through a Hann window a tone reaches the next line, not the one
+# after it: tones 80 Hz apart do not see each other.
+_WINDOW_SECONDS = 0.025
+_HOP_SECONDS = 0.005
+_TONES = 38
+_FREQUENCIES = 440.0 + 80.0 * np.arange(_TONES)
+_LINES = slice(11, 11 + 2 * _TONES, 2)
+_CLOCK, _LOW, _HIGH = slice(0, 6), slice(6, 22), slice(22, 38)
+
+_CYCLE = 4
+_START, _END = 4, 5
+_MARKS = {_START: (5, 10), _END: (10, 5)}
+"""The low and high tone of a mark: speech or music that happens to hit its clock tone has others."""
+
+_FLOOR = 1e-6
+"""Sum of the squared amplitudes of a chord; 60 dB below full scale is silence."""
+_PURE = 0.5
+"""The part of the energy around all tones that a chord has; noise of one colour stays below 0.45."""
+_CLEAR = 0.7
+"""The part of its group's energy that the strongest tone has; less is the change between two chords."""
+_CHANGE_HOPS = 2
+_GAP_HOPS = 6
+_MARK_HOPS = 3
+_CHECK_BYTES = 2
+_LOST = 0xFF
+"""Stands for a byte that was not heard; UTF-8 has no such byte."""
+_HOPS_AT_ONCE = 256
+
+
+class EventKind(StrEnum):
+    """What a decoder tells."""
+
+    STARTED = "started"
+    PARTIAL = "partial"
+    FINISHED = "finished"
+    GARBLED = "garbled"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something heard. Each `STARTED` is followed by exactly one `FINISHED` or `GARBLED`, any `PARTIAL` in between.
+
+    `text` is what was understood of the utterance so far; it is what was said only if the kind is `FINISHED`.
+    `began` and `ended` are seconds of the stream, from the utterance's first sample to the last one heard.
+    """
+
+    kind: EventKind
+    text: str
+    began: float
+    ended: float
+
+
+def encode(text: str, *, sample_rate: int) -> Samples:
+    """One utterance. Raises `UnicodeEncodeError` for lone surrogates, `ValueError` for a rate out of range."""
+    return np.concatenate(list(pieces(text, sample_rate=sample_rate)))
+
+
+def pieces(text: str, *, sample_rate: int) -> Iterator[Samples]:
+    """One utterance, chord by chord. Raises as `encode` does, at once."""
+    _check_rate(sample_rate)
+    return _chords(text.encode(), sample_rate)
+
+
+def seconds(text: str) -> float:
+    """How long the text takes."""
+    symbols = len(text.encode()) + _CHECK_BYTES
+    return START_SECONDS + symbols * SYMBOL_SECONDS + END_SECONDS + PAUSE_SECONDS
+
+
+def _check_rate(sample_rate: int) -> None:
+    if not MIN_RATE <= sample_rate <= MAX_RATE:
+        message = f"sample_rate: {sample_rate}; must be {MIN_RATE} to {MAX_RATE}"
+        raise ValueError(message)
+
+
+def _chords(data: bytes, rate: int) -> Iterator[Samples]:
+    yield _chord(_START, *_MARKS[_START], START_SECONDS, rate)
+    yield from _bytes(data, rate)
+    yield _chord(_END, *_MARKS[_END], END_SECONDS, rate)
+    yield from _bytes(_checksum(data), rate)
+    yield np.zeros(round(PAUSE_SECONDS * rate), np.int16)
+
+
+def _bytes(data: bytes, rate: int) -> Iterator[Samples]:
+    for clock, byte in zip(itertools.cycle(range(_CYCLE)), data, strict=False):
+        yield _chord(clock, byte & 15, byte >> 4, SYMBOL_SECONDS, rate)
+
+
+def _chord(clock: int, low: int, high: int, duration: float, rate: int) -> Samples:
+    time = np.arange(round(duration * rate)) / rate
+    tones = _FREQUENCIES[[_CLOCK.start + clock, _LOW.start + low, _HIGH.start + high]]
+    wave = np.sin(2 * np.pi * tones[:, np.newaxis] * time).sum(axis=0) * AMPLITUDE
+    edge = np.minimum(time, duration - time) / RAMP_SECONDS
+    ramp = 0.5 - 0.5 * np.cos(np.pi * np.clip(edge, 0.0, 1.0))
+    samples: Samples = np.round(wave * ramp * 32767).astype(np.int16)
+    return samples
+
+
+def _checksum(data: bytes) -> bytes:
+    return binascii.crc_hqx(data, 0xFFFF).to_bytes(_CHECK_BYTES)
+
+
+class Decoder:
+    """Hears utterances in a stream of samples that comes in pieces of any size.
+
+    It stands changes of volume, noise, resampling, speech codecs, and pieces of some milliseconds left out or repeated.
+    A text is `FINISHED` only if its checksum is right. The last event of an utterance comes up to 60 ms after its last
+    sound, or a second after it broke off; what was understood of that is told after 300 ms.
+    """
+
+    def __init__(self, sample_rate: int, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        """Raises `ValueError` for a rate out of range.
+
+        `patience_seconds`: the silence after which an utterance counts as cut. A speaker whose machine is busy falls
+        silent in the middle of a word and goes on; who would rather wait than miss that takes more.
+        """
+        _check_rate(sample_rate)
+        self._patience = patience_seconds
+        self._rate = sample_rate
+        self._hop = round(_HOP_SECONDS * sample_rate)
+        window = round(_WINDOW_SECONDS * sample_rate)
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+        # of a tone of full scale, the amplitude is 1
+        self._shape = (hann * 2 / hann.sum() / 32768).astype(np.float32)
+        self._waiting = np.zeros(0, np.int16)
+        self._chords = _ChordTracker(round(patience_seconds / _HOP_SECONDS))
+        self._utterances = _UtteranceReader(patience_seconds)
+        self._hops = 0
+
+    def feed(self, samples: Samples) -> list[Event]:
+        """Hear some more."""
+        self._waiting = np.concatenate([self._waiting, samples])
+        events: list[Event] = []
+        window = len(self._shape)
+        while (ready := (len(self._waiting) - window) // self._hop + 1) > 0:
+            ready = min(ready, _HOPS_AT_ONCE)
+            windows = np.lib.stride_tricks.sliding_window_view(self._waiting, window)[:: self._hop][:ready]
+            powers = np.abs(np.fft.rfft(windows * self._shape)[:, _LINES]) ** 2
+            self._waiting = self._waiting[ready * self._hop :]
+            for power, clock in zip(powers, _clocks(powers), strict=True):
+                events += self._hear(power, int(clock))
+        return events
+
+    def finish(self) -> list[Event]:
+        """The stream has ended: hear what is left as if silence followed. The decoder can be fed again."""
+        hops = self._hops + len(self._waiting) // self._hop
+        events = self.feed(np.zeros(round((self._patience + 2 * _WINDOW_SECONDS) * self._rate), np.int16))
+        # the time of the stream does not go on in a silence that nobody sent
+        self._hops, self._waiting = hops, np.zeros(0, np.int16)
+        return events
+
+    def _hear(self, power: NDArray[np.float32], clock: int) -> list[Event]:
+        now = (self._hops * self._hop + len(self._shape) / 2) / self._rate
+        self._hops += 1
+        chord = self._chords.hear(power, clock, now)
+        return self._utterances.read(chord, self._chords.silent_hops * _HOP_SECONDS)
+
+
+def _clocks(powers: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The clock tone of each hop's chord; -1 where there is none, or where it changes."""
+    strongest = [powers[:, group].max(axis=1) for group in (_CLOCK, _LOW, _HIGH)]
+    chord = np.sum(strongest, axis=0)
+    heard = (
+        (chord > _FLOOR)
+        & (chord > _PURE * powers.sum(axis=1))
+        & (strongest[0] > _CLEAR * powers[:, _CLOCK].sum(axis=1))
+    )
+    return np.where(heard, powers[:, _CLOCK].argmax(axis=1), -1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chord:
+    """A chord that has ended. `byte` is the likeliest: whether it is right, the checksum knows."""
+
+    clock: int
+    byte: int
+    hops: int
+    began: float
+    ended: float
+
+
+class _Run:
+    """Hops of the same clock, and so of the same chord: two chords in a row never share it."""
+
+    def __init__(self, clock: int, began: float) -> None:
+        self.clock = clock
+        self.began = began
+        self.ended = began
+        self.hops = 0
+        self._power = np.zeros(_TONES, np.float32)
+
+    def add(self, power: NDArray[np.float32], now: float) -> None:
+        # hops that see a neighbour too, or a repeated piece of one, hardly count
+        low, high = power[_LOW], power[_HIGH]
+        purity = (low.max() / low.sum()) * (high.max() / high.sum())
+        self._power += power * purity**4
+        self.hops += 1
+        self.ended = now
+
+    def chord(self) -> _Chord:
+        byte = int(self._power[_HIGH].argmax()) << 4 | int(self._power[_LOW].argmax())
+        return _Chord(self.clock, byte, self.hops, self.began, self.ended)
+
+
+class _ChordTracker:
+    """Makes chords of hops: a chord ends when another clock tone has lasted two hops, or nothing six.
+
+    A chord may come again: with more of it if the same clock goes on after nothing, or unchanged before the next one.
+    """
+
+    def __init__(self, patience_hops: int) -> None:
+        self._patience_hops = patience_hops
+        self.silent_hops = 0
+        self._run: _Run | None = None
+        self._next: _Run | None = None
+
+    def hear(self, power: NDArray[np.float32], clock: int, now: float) -> _Chord | None:
+        """Take a hop; the chord that it ended, if any."""
+        if clock < 0:
+            return self._hear_nothing()
+        self.silent_hops = 0
+        if self._run is None:
+            self._run = _Run(clock, now)
+        if clock == self._run.clock:
+            self._next = None
+            self._run.add(power, now)
+            return None
+        if self._next is None or self._next.clock != clock:
+            self._next = _Run(clock, now)
+        self._next.add(power, now)
+        if self._next.hops < _CHANGE_HOPS:
+            return None
+        ended, self._run, self._next = self._run, self._next, None
+        return ended.chord()
+
+    def _hear_nothing(self) -> _Chord | None:
+        self.silent_hops += 1
+        if self.silent_hops == self._patience_hops:
+            self._run = None
+        if self.silent_hops != _GAP_HOPS or self._run is None:
+            return None
+        self._next = None
+        return self._run.chord()
+
+
+class _UtteranceReader:
+    """Makes utterances of chords."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._open = False
+        self._began = self._ended = 0.0
+        self._text = bytearray()
+        self._check: bytearray | None = None
+        self._clock = 0
+        self._shown = 0
+
+    def read(self, chord: _Chord | None, silence: float) -> list[Event]:
+        """Take a chord that has ended, if any, and how long nothing was heard."""
+        events = self._take(chord) if chord else []
+        if self._open and silence >= PAUSE_SHOWN_SECONDS:
+            events += self._show(at_least=1)
+        if self._open and silence >= self._patience:
+            events.append(self._close(EventKind.GARBLED))
+        return events
+
+    def _take(self, chord: _Chord) -> list[Event]:
+        if chord.clock == _START:
+            return self._start(chord) if _is_mark(chord) else []
+        if not self._open:
+            return []
+        self._ended = chord.ended
+        if chord.clock != _END:
+            return self._take_byte(chord)
+        if _is_mark(chord) and self._check is None:
+            self._check, self._clock = bytearray(), 0
+        return []
+
+    def _start(self, chord: _Chord) -> list[Event]:
+        if self._open and not self._text and self._check is None:
+            # the same start once more, after a gap in the middle of it
+            return []
+        events = [self._close(EventKind.GARBLED)] if self._open else []
+        self._open = True
+        self._began, self._ended = chord.began, chord.ended
+        self._text, self._check = bytearray(), None
+        self._clock = self._shown = 0
+        return [*events, self._event(EventKind.STARTED)]
+
+    def _take_byte(self, chord: _Chord) -> list[Event]:
+        into = self._text if self._check is None else self._check
+        lost = (chord.clock - self._clock) % _CYCLE
+        if lost == _CYCLE - 1:
+            # the one before again; with more of it after a gap, or because a jitter buffer repeats what it has
+            if into:
+                into[-1] = chord.byte
+        else:
+            self._clock = (chord.clock + 1) % _CYCLE
+            into += bytes([_LOST] * lost + [chord.byte])
+        if self._check is not None:
+            return self._finish(self._check)
+        return self._show() if len(self._text) <= MAX_TEXT_BYTES else [self._close(EventKind.GARBLED)]
+
+    def _show(self, *, at_least: int = PARTIAL_CHARACTERS) -> list[Event]:
+        event = self._event(EventKind.PARTIAL)
+        if len(event.text) < self._shown + at_least:
+            return []
+        self._shown = len(event.text)
+        return [event]
+
+    def _finish(self, check: bytearray) -> list[Event]:
+        # a wrong one stays open until silence: its last chord may come again, and be right
+        return [self._close(EventKind.FINISHED)] if check == _checksum(bytes(self._text)) else []
+
+    def _close(self, kind: EventKind) -> Event:
+        self._open = False
+        return self._event(kind)
+
+    def _event(self, kind: EventKind) -> Event:
+        # a character of which only some bytes are there is not shown
+        text = codecs.getincrementaldecoder("utf-8")("replace").decode(bytes(self._text))
+        return Event(kind, text, self._began, self._ended)
+
+
+def _is_mark(chord: _Chord) -> bool:
+    low, high = _MARKS[chord.clock]
+    return chord.hops >= _MARK_HOPS and chord.byte == high << 4 | low

@@ -1,0 +1,108 @@
+"""The parent of a worker: starts it, sees it end, calls agents into its calls, starts it again.
+
+It is small on purpose: it imports neither LiveKit's agents nor Ray, and has nothing to do that could fail
+while the worker lives.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from uuid import uuid4
+
+from agent_worker.rooms import Rooms
+from agent_worker.settings import CallSettings, LiveKitSettings, TakeoverSettings, child_environment
+from agent_worker.takeover import HOLD, Takeover
+from conversation_actors import Heartbeats, Settings
+from conversation_actors.errors import ConversationError
+
+logger = logging.getLogger(__name__)
+
+EXIT_USAGE = 2
+"""A worker's exit code for a mistake in what it was given."""
+_RESTART_DELAYS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
+_STEADY = timedelta(minutes=1)
+"""A worker that ran for so long is started again at once."""
+
+
+class Parent:
+    """Keeps one worker running until it is told to stop."""
+
+    def __init__(self, arguments: Sequence[str], instance: str, environment: dict[str, str] | None = None) -> None:
+        """`arguments`: the worker's command line, behind ``python -m agent_worker``."""
+        self._command = [sys.executable, "-m", "agent_worker", *arguments]
+        self._instance = instance
+        self._environment = environment or {}
+        self._stop = asyncio.Event()
+        self._worker: asyncio.subprocess.Process | None = None
+
+    async def run(self) -> int:
+        """Run the worker, again and again; returns its exit code when it ended because it was told to.
+
+        A worker that cannot even start (a mistake in its settings: exit code 2) is not started again.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._tell_to_stop)
+        livekit = LiveKitSettings()
+        async with Heartbeats(Settings()) as heartbeats, Rooms(livekit) as rooms:
+            takeover = Takeover(heartbeats, rooms, TakeoverSettings(), linger=CallSettings().linger, give_up=None)
+            failures, run = 0, 0
+            while True:
+                run += 1
+                name = f"{self._instance}-{run}"
+                started = time.monotonic()
+                code = await self._run_once(name)
+                if self._stop.is_set() or code == EXIT_USAGE:
+                    return code
+                logger.error("the worker ended", extra={"code": code, "instance": name})
+                taking_over = asyncio.create_task(self._take_over(heartbeats, takeover, name))
+                is_steady = time.monotonic() - started > _STEADY.total_seconds()
+                failures = 0 if is_steady else failures + 1
+                delay = _RESTART_DELAYS[min(failures, len(_RESTART_DELAYS) - 1)] if failures > 1 else 0.0
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), delay or 0.001)
+                await taking_over
+                if self._stop.is_set():
+                    return code
+
+    async def _run_once(self, name: str) -> int:
+        """One life of the worker, in a process group of its own; nothing of it is left behind."""
+        environment = child_environment(name, self._environment)
+        worker = await asyncio.create_subprocess_exec(*self._command, env=environment, start_new_session=True)
+        self._worker = worker
+        if self._stop.is_set():
+            worker.terminate()
+        try:
+            return await worker.wait()
+        finally:
+            # an agent that outlived its worker for a moment must not speak into its successor's call
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(worker.pid, signal.SIGKILL)
+
+    async def _take_over(self, heartbeats: Heartbeats, takeover: Takeover, name: str) -> None:
+        """Hand over at once what the dead worker had. What fails here, workers find by the clock."""
+        try:
+            records = await heartbeats.claim_group(name, f"parent of {name}", hold=HOLD)
+            results = await asyncio.gather(*(takeover.run(record) for record in records), return_exceptions=True)
+        except ConversationError as error:
+            logger.warning("the worker's calls cannot be looked up", extra={"reason": str(error)})
+            return
+        for result in results:
+            if isinstance(result, BaseException):
+                logger.warning("a call was not taken over yet", extra={"reason": str(result)})
+
+    def _tell_to_stop(self) -> None:
+        self._stop.set()
+        if self._worker is not None and self._worker.returncode is None:
+            self._worker.terminate()
+
+
+def instance_name() -> str:
+    """A name for a parent's workers that people can read, and that no other parent gives."""
+    return f"{socket.gethostname()}-{uuid4().hex[:12]}"

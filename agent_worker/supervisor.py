@@ -1,0 +1,149 @@
+"""Inside the worker: sees its own jobs end, looks for silent agents everywhere, gives calls over at the end.
+
+A job's process that ends is seen within milliseconds, and then one question tells a crash from the end of a
+call: whether the job's heartbeat is still there. Lost nodes and hung event loops show by the clock.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Protocol
+
+from livekit.agents.job import RunningJobInfo
+
+from agent_worker.assignment import Assignment
+from agent_worker.rooms import Rooms, RoomServiceError
+from agent_worker.settings import TakeoverSettings
+from agent_worker.takeover import HOLD, Takeover
+from conversation_actors import HeartbeatRecord, Heartbeats
+from conversation_actors.errors import ConversationError, RetryableError
+
+logger = logging.getLogger(__name__)
+
+_JOBS_SECONDS = 0.02
+_ASK_SECONDS = 5.0
+"""How often a successor is asked for while a worker that ends still has a call."""
+
+
+class JobSource(Protocol):
+    """The part of LiveKit's `AgentServer` that is watched."""
+
+    @property
+    def active_jobs(self) -> Sequence[RunningJobInfo]:
+        """The jobs whose processes run."""
+
+
+class Supervisor:
+    """Takes over what dies. One for each worker; any number of them may run on one Redis."""
+
+    def __init__(
+        self,
+        jobs: JobSource,
+        heartbeats: Heartbeats,
+        takeover: Takeover,
+        rooms: Rooms,
+        *,
+        instance: str,
+        settings: TakeoverSettings,
+    ) -> None:
+        """`instance` names this run of this worker."""
+        self._jobs, self._heartbeats, self._takeover, self._rooms = jobs, heartbeats, takeover, rooms
+        self._instance, self._settings = instance, settings
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watch_jobs())
+                tasks.create_task(self._watch_heartbeats())
+        finally:
+            for task in self._running:
+                task.cancel()
+
+    async def _watch_jobs(self) -> None:
+        known: Mapping[str, RunningJobInfo] = {}
+        while True:
+            current = {info.job.id: info for info in self._jobs.active_jobs}
+            for job_id in known.keys() - current.keys():
+                self._spawn(self._job_ended(known[job_id]))
+            known = current
+            await asyncio.sleep(_JOBS_SECONDS)
+
+    async def _job_ended(self, info: RunningJobInfo) -> None:
+        """Take over the call of a job whose process is gone without having let go of it."""
+        try:
+            record = await self._heartbeats.claim(
+                conversation_id_of(info), self._instance, hold=HOLD, holder=info.job.id
+            )
+        except RetryableError as error:
+            # its heartbeat stops, and will be found by the clock
+            logger.warning("a job ended; its heartbeat cannot be looked at", extra={"reason": str(error)})
+            return
+        if record is not None:
+            await self._takeover.run(record)
+
+    async def _watch_heartbeats(self) -> None:
+        """Claim what has expired. After Redis was away, agents get the time to be heard again."""
+        calm = self._settings.lasting.total_seconds()
+        not_before = time.monotonic() + calm
+        while True:
+            await asyncio.sleep(self._settings.look.total_seconds())
+            started = time.monotonic()
+            try:
+                if started > not_before:
+                    for record in await self._heartbeats.claim_expired(self._instance, hold=HOLD):
+                        self._spawn(self._take_over(record))
+            except RetryableError as error:
+                logger.warning("Redis is away: nobody is taken over", extra={"reason": str(error)})
+                not_before = time.monotonic() + 2 * calm
+            if time.monotonic() - started > calm:
+                # this process slept, or Redis did: who seems dead may have been unable to say otherwise
+                not_before = time.monotonic() + calm
+
+    async def _take_over(self, record: HeartbeatRecord) -> None:
+        await self._takeover.run(record)
+
+    async def give_over(self) -> None:
+        """Ask, again and again, for successors on other workers, until this worker has no call any more."""
+        asked: dict[str, tuple[float, float]] = {}
+        while jobs := self._jobs.active_jobs:
+            for info in jobs:
+                due, wait = asked.get(info.job.id, (0.0, _ASK_SECONDS))
+                if time.monotonic() < due:
+                    continue
+                asked[info.job.id] = (time.monotonic() + wait, wait * 2)
+                await self._ask_for_successor(info)
+            await asyncio.sleep(_JOBS_SECONDS)
+
+    async def _ask_for_successor(self, info: RunningJobInfo) -> None:
+        assignment = Assignment(
+            conversation_id=conversation_id_of(info), replaces=info.job.id, is_planned=True, avoid=self._instance
+        )
+        try:
+            await self._rooms.dispatch(info.job.room.name, info.job.agent_name, assignment)
+        except RoomServiceError as error:
+            logger.warning("no successor can be asked for", extra={"job_id": info.job.id, "reason": str(error)})
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(_logged(work))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+
+def conversation_id_of(info: RunningJobInfo) -> str:
+    """The conversation of a job, as the job itself finds it; not where a participant named it."""
+    named = Assignment.read(info.job.metadata, where="job metadata").conversation_id
+    named = named or Assignment.read(info.job.room.metadata, where="room metadata").conversation_id
+    return named or info.job.room.name
+
+
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except ConversationError as error:
+        # the claim expires, and this worker or another one tries again
+        logger.warning("a call could not be taken over yet", extra={"reason": str(error)})
+    except Exception:
+        logger.exception("a call could not be taken over")

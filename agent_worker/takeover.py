@@ -1,0 +1,161 @@
+"""Calling the next agent into a call whose agent is dead.
+
+Whoever runs this has claimed the dead agent's heartbeat, which exactly one worker can. It is asked again
+until an agent holds the conversation's lease: that one's heartbeat takes the claim's place.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+from agent_worker.assignment import Assignment
+from agent_worker.rooms import Occupants, Rooms, RoomServiceError
+from agent_worker.settings import TakeoverSettings
+from conversation_actors import HeartbeatRecord, Heartbeats
+
+logger = logging.getLogger(__name__)
+
+HOLD = timedelta(seconds=5)
+"""How long a claim lasts unless it is postponed: if this worker dies too, another one goes on."""
+_LONGEST_RETRY = timedelta(seconds=30)
+_EMPTY_ROOM_SECONDS = 1.0
+
+
+class Outcome(StrEnum):
+    """What became of a call whose agent died."""
+
+    DISPATCHED = "dispatched"
+    """A successor was asked for; if none comes, the claim expires and the next worker asks again."""
+    NOBODY_THERE = "nobody there"
+    """No human is in the room, and none came in time: there is no call any more."""
+    SUCCEEDED = "succeeded"
+    """Another agent has the call already, or is about to."""
+    GIVEN_UP = "given up"
+    """Too many successors made no progress."""
+    POSTPONED = "postponed"
+    """LiveKit could not be asked; somebody tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deceased:
+    """The agent that died, as its heartbeat tells."""
+
+    room: str
+    agent_name: str
+    agent_identity: str
+    attempt: int
+
+    @classmethod
+    def of(cls, record: HeartbeatRecord) -> "Deceased | None":
+        """Read a record; None where another program wrote it."""
+        told = record.details
+        texts = [told.get(name) for name in ("room", "agent_name", "agent_identity")]
+        before = told.get("attempt", 0)
+        if not all(isinstance(text, str) for text in texts) or not texts[0] or not isinstance(before, int):
+            return None
+        room, agent_name, identity = (str(text) for text in texts)
+        return cls(room, agent_name, identity, before + record.attempt)
+
+
+GiveUp = Callable[[HeartbeatRecord, int], Awaitable[None]]
+
+
+class Takeover:
+    """Mends one call at a time as often as it is asked to; keeps nothing between calls."""
+
+    def __init__(
+        self,
+        heartbeats: Heartbeats,
+        rooms: Rooms,
+        settings: TakeoverSettings,
+        *,
+        linger: timedelta,
+        give_up: GiveUp | None,
+    ) -> None:
+        """`linger`: how long somebody who has left the room is waited for. `give_up` says it in the conversation.
+
+        Who cannot say it there (None) leaves a call that is to be given up to the next one.
+        """
+        self._heartbeats, self._rooms, self._settings = heartbeats, rooms, settings
+        self._linger, self._give_up = linger, give_up
+
+    async def run(self, record: HeartbeatRecord) -> Outcome:
+        """Have the next agent come, for a record that was claimed."""
+        started = time.monotonic()
+        outcome, attempt = await self._run(record)
+        fields: dict[str, Any] = {
+            "conversation_id": record.conversation_id,
+            "holder": record.holder,
+            "outcome": outcome.value,
+            "attempt": attempt,
+            "seconds": round(time.monotonic() - started, 3),
+        }
+        logger.warning("an agent died", extra=fields)
+        return outcome
+
+    async def _run(self, record: HeartbeatRecord) -> tuple[Outcome, int]:
+        dead = Deceased.of(record)
+        if dead is None:
+            await self._heartbeats.settle(record)
+            return Outcome.GIVEN_UP, record.attempt
+        if dead.attempt > self._settings.attempts:
+            if self._give_up is None:
+                return Outcome.POSTPONED, dead.attempt
+            await self._give_up(record, dead.attempt - 1)
+            await self._heartbeats.settle(record)
+            return Outcome.GIVEN_UP, dead.attempt - 1
+        try:
+            return await self._call_successor(record, dead), dead.attempt
+        except RoomServiceError as error:
+            logger.warning("LiveKit cannot be asked", extra={"reason": str(error)})
+            await self._heartbeats.postpone(record, delay=self._retry_after(dead.attempt))
+            return Outcome.POSTPONED, dead.attempt
+
+    async def _call_successor(self, record: HeartbeatRecord, dead: Deceased) -> Outcome:
+        occupants = await self._with_people(record, dead.room)
+        if occupants is None:
+            return Outcome.SUCCEEDED
+        if not occupants.people:
+            await self._heartbeats.settle(record)
+            return Outcome.NOBODY_THERE
+        retry = self._retry_after(dead.attempt)
+        if self._is_coming(occupants, dead):
+            await self._heartbeats.postpone(record, delay=retry)
+            return Outcome.SUCCEEDED
+        # first put off, then asked for: the successor's own heartbeat may come before the answer does
+        if not await self._heartbeats.postpone(record, delay=retry):
+            return Outcome.SUCCEEDED
+        if any(agent.identity == dead.agent_identity for agent in occupants.agents):
+            await self._rooms.remove(dead.room, dead.agent_identity)
+        assignment = Assignment(conversation_id=record.conversation_id, replaces=record.holder, attempt=dead.attempt)
+        await self._rooms.dispatch(dead.room, dead.agent_name, assignment)
+        return Outcome.DISPATCHED
+
+    async def _with_people(self, record: HeartbeatRecord, room: str) -> Occupants | None:
+        """The room's occupants, when somebody is there or nobody comes; None when the claim is ours no more."""
+        deadline = time.monotonic() + self._linger.total_seconds()
+        while True:
+            occupants = await self._rooms.occupants(room)
+            if occupants.people or not occupants.exists or time.monotonic() > deadline:
+                return occupants
+            if not await self._heartbeats.postpone(record, delay=HOLD):
+                return None
+            await asyncio.sleep(_EMPTY_ROOM_SECONDS)
+
+    def _is_coming(self, occupants: Occupants, dead: Deceased) -> bool:
+        """Whether another agent of this name has just joined: it does not have the lease yet, or will not get it."""
+        if dead.attempt == 1:
+            return False
+        newest = time.time() - self._settings.retry.total_seconds()
+        return any(
+            agent.agent_name == dead.agent_name and agent.identity != dead.agent_identity and agent.joined_at > newest
+            for agent in occupants.agents
+        )
+
+    def _retry_after(self, attempt: int) -> timedelta:
+        return min(self._settings.retry * float(2 ** (attempt - 1)), _LONGEST_RETRY)

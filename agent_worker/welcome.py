@@ -1,0 +1,51 @@
+"""Whether somebody who arrives is greeted, and for how long the conversation is kept for them. Pure."""
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from enum import Enum
+from typing import Any
+
+from conversation_actors import Participant
+
+GREETED = "livekit.greeted"
+"""Key in a participant's context: the `reconnect_count` with which it was greeted last."""
+
+
+class Welcome(Enum):
+    """What an arrival calls for."""
+
+    FIRST = "first"
+    """Somebody is here for the first time."""
+    BACK = "back"
+    """Somebody comes back who had been away."""
+    RESUME = "resume"
+    """Somebody was here all the time, and has lost the agent."""
+    NOTHING = "nothing"
+
+
+def welcome(before: Participant | None, now_here: Participant, *, device: str, grace: timedelta) -> Welcome:
+    """Decide what an arrival calls for, from what was known `before` and what is known with it.
+
+    A greeting is owed once for each time somebody comes: whether it was given is in the participant's
+    context, which the caller of this changes before anything is said.
+    """
+    if before is not None and device in before.devices:
+        return Welcome.RESUME
+    greeted = now_here.context.get(GREETED)
+    if not isinstance(greeted, int):
+        return Welcome.FIRST
+    if before is None or before.connected or greeted == now_here.reconnect_count:
+        return Welcome.NOTHING
+    away = now_here.last_seen - before.last_seen
+    return Welcome.BACK if away >= grace.total_seconds() else Welcome.NOTHING
+
+
+def greeted_context(participant: Participant) -> Mapping[str, Any]:
+    """The participant's context once the greeting is on its way."""
+    return {**participant.context, GREETED: participant.reconnect_count}
+
+
+def retention(people: Iterable[Participant], steps: tuple[timedelta, ...]) -> timedelta:
+    """How long the conversation is kept: the more often somebody came back, the longer."""
+    most = max((person.reconnect_count for person in people), default=0)
+    return steps[min(most, len(steps) - 1)]

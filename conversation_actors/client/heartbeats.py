@@ -1,0 +1,205 @@
+"""Signs of life of those who hold a conversation's lease, and the claims on what they leave behind."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from conversation_actors.client.opening import open_checked_store
+from conversation_actors.errors import InvalidInputError
+from conversation_actors.settings import Settings
+from conversation_actors.state.facts import LONGEST_LEASE
+from conversation_actors.store import HeartbeatRecord, HeartbeatStore, Store
+from conversation_actors.values import check_id, encode
+
+DETAILS_BYTES = 4 << 10
+"""Bytes of one record's details, in their stored form."""
+MOST_CLAIMS = 1000
+"""Records that one call claims at most: one script of the server's."""
+FORGET = timedelta(hours=1)
+"""After so long nobody waits any more for what a death interrupted."""
+
+_LONGEST = timedelta(seconds=LONGEST_LEASE)
+_LONGEST_MEMORY = timedelta(days=366)
+
+
+class Heartbeats:
+    """Signs of life of one lease's holders, in Redis beside the conversations; needs no Ray.
+
+    A holder starts when it has acquired the lease, beats while it is alive and stops when it is done. Of one
+    that falls silent, or is known to be dead, exactly one claimant gets the record, for as long as it says;
+    when that dies too, the next one does. This says *when* to take over and *who* should. That the old holder
+    can write no more is the lease's business (`ConversationHandle.acquire_lease`, `lease=`), which this
+    changes nothing about: records are a hint, kept as durable as Redis keeps them, never more.
+
+    Deadlines follow the server's clock. Every method may be repeated, and raises `StoreUnavailableError`
+    when Redis does not answer in time. An async context manager; belongs to one event loop.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, lease: str = "agent") -> None:
+        """Without `settings`, read them from the environment. Connects when entered."""
+        if settings is not None and not isinstance(settings, Settings):
+            _refuse("settings", f"expected Settings, got {type(settings).__name__}")
+        self._settings = settings or Settings()
+        self._lease = check_id(lease, "lease")
+        self._store: Store | None = None
+
+    async def __aenter__(self) -> Self:
+        """Ask Redis whether it can do what this needs (`StoreMisconfiguredError`); it may be away for now."""
+        self._store = await open_checked_store(self._settings)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections. What was started goes on until its deadline. Idempotent."""
+        store, self._store = self._store, None
+        if store is not None:
+            await store.aclose()
+
+    async def start(
+        self,
+        conversation_id: str,
+        holder: str,
+        *,
+        lasting: timedelta,
+        group: str = "",
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The holder that has just acquired the lease begins: it is alive for `lasting`.
+
+        Takes the place of whatever record there was, claimed or not. `group` is what dies together.
+        """
+        await self._records.start(
+            check_id(conversation_id, "conversation_id"),
+            check_id(holder, "holder"),
+            lasting=_duration(lasting, "lasting"),
+            group=_group(group),
+            details=_details({} if details is None else details),
+        )
+
+    async def beat(
+        self,
+        conversation_id: str,
+        holder: str,
+        *,
+        lasting: timedelta,
+        group: str = "",
+        details: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Stay alive for `lasting` from now. An empty `group`, and no `details`, leave those that were given before.
+
+        False: the caller is deposed. Somebody has claimed this conversation, even if that claim was settled
+        since, or another holder has started. A record that Redis lost is written anew (True).
+        """
+        return await self._records.beat(
+            check_id(conversation_id, "conversation_id"),
+            check_id(holder, "holder"),
+            lasting=_duration(lasting, "lasting"),
+            group=_group(group),
+            details=None if details is None else _details(details),
+        )
+
+    async def stop(self, conversation_id: str, holder: str) -> bool:
+        """The holder is done: nothing is to be taken over, not by a claimant either. False if it has no record."""
+        return await self._records.end(check_id(conversation_id, "conversation_id"), check_id(holder, "holder"))
+
+    async def claim_expired(
+        self, claimant: str, *, hold: timedelta, limit: int = 16, forget: timedelta = FORGET
+    ) -> list[HeartbeatRecord]:
+        """Claim records whose deadline has passed, holders' and claimants', the oldest first.
+
+        Each is given to exactly one caller, `attempt` one higher, and to the next one when `hold` is over and
+        it was neither settled, postponed nor started anew. Those silent for longer than `forget` are dropped.
+        """
+        return await self._records.claim_expired(
+            check_id(claimant, "claimant"),
+            hold=_duration(hold, "hold"),
+            limit=_count(limit, "limit"),
+            forget=_duration(forget, "forget", longest=_LONGEST_MEMORY),
+        )
+
+    async def claim(
+        self, conversation_id: str, claimant: str, *, hold: timedelta, holder: str | None = None
+    ) -> HeartbeatRecord | None:
+        """Claim one record: of a `holder` known to be dead, now; or (None) one that has expired.
+
+        None if it is another holder's, if somebody else's claim holds, or if there is none. A repeat with
+        `holder` holds a claim of one's own longer, and is no further attempt.
+        """
+        return await self._records.claim(
+            check_id(conversation_id, "conversation_id"),
+            check_id(claimant, "claimant"),
+            hold=_duration(hold, "hold"),
+            holder=None if holder is None else check_id(holder, "holder"),
+        )
+
+    async def claim_group(self, group: str, claimant: str, *, hold: timedelta) -> list[HeartbeatRecord]:
+        """Claim, now, all records of one group that nobody has claimed: what it consisted of is known to be dead.
+
+        Looks at every record of the lease: not for every beat. Cut short by an error, what it has claimed
+        until then is claimed, and expires after `hold`.
+        """
+        return await self._records.claim_group(
+            check_id(group, "group"), check_id(claimant, "claimant"), hold=_duration(hold, "hold")
+        )
+
+    async def postpone(self, record: HeartbeatRecord, *, delay: timedelta) -> bool:
+        """Keep a claim for `delay` and let it expire then, for anybody to claim. False if it is lost.
+
+        It is lost when somebody else has claimed the record after it expired, or a new holder has started.
+        """
+        return await self._records.postpone(_record(record), delay=_duration(delay, "delay"))
+
+    async def settle(self, record: HeartbeatRecord) -> bool:
+        """Drop a claimed record: nothing more is to be done. False as of `postpone`."""
+        return await self._records.settle(_record(record))
+
+    async def find(self, conversation_id: str) -> HeartbeatRecord | None:
+        """The record of one conversation, if there is one."""
+        return await self._records.find(check_id(conversation_id, "conversation_id"))
+
+    @property
+    def _records(self) -> HeartbeatStore:
+        if self._store is None:
+            _refuse("heartbeats", "not connected; use `async with Heartbeats() as heartbeats`")
+        return self._store.heartbeats(self._lease, ttl=self._settings.ttl)
+
+
+def _duration(value: object, field: str, *, longest: timedelta = _LONGEST) -> timedelta:
+    if not isinstance(value, timedelta):
+        _refuse(field, f"expected a timedelta, got {type(value).__name__}")
+    if not timedelta(0) < value <= longest:
+        _refuse(field, f"{value} is not between 0 and {longest}")
+    return value
+
+
+def _count(value: object, field: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CLAIMS:
+        _refuse(field, f"expected a whole number from 1 to {MOST_CLAIMS}, got {value!r}")
+    return value
+
+
+def _group(value: object) -> str:
+    return "" if value == "" else check_id(value, "group")
+
+
+def _details(value: object) -> bytes:
+    if not isinstance(value, Mapping):
+        _refuse("details", f"expected a mapping, got {type(value).__name__}")
+    return encode(dict(value), "details", limit=DETAILS_BYTES)
+
+
+def _record(value: object) -> HeartbeatRecord:
+    if not isinstance(value, HeartbeatRecord):
+        _refuse("record", f"expected the HeartbeatRecord that was claimed, got {type(value).__name__}")
+    return value
+
+
+def _refuse(field: str, reason: str) -> NoReturn:
+    message = f"{field}: {reason}"
+    raise InvalidInputError(message, field=field)

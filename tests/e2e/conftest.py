@@ -1,0 +1,79 @@
+"""What a whole call needs: a LiveKit server, Redis and Ray, each once a session; rooms are a test's own."""
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import cluster, conversation_id, own_redis, redis, session_cluster
+from tests.livekit_server import LiveKitServer, livekit_server_missing
+from tests.netns import SecondHost, namespaces_missing
+from tests.ray_cluster import RayCluster, program_environment
+from tests.servers import Server
+
+__all__ = ["cluster", "conversation_id", "own_redis", "redis", "session_cluster"]
+_LOG_TAIL = 6000
+
+
+@pytest.fixture(scope="session")
+def livekit_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveKitServer]:
+    """The session's LiveKit server. Tests that hurt a server take `own_livekit_server`."""
+    if missing := livekit_server_missing():
+        pytest.skip(missing)
+    with LiveKitServer(tmp_path_factory.mktemp("livekit")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_livekit_server(tmp_path: Path) -> Iterator[LiveKitServer]:
+    """A LiveKit server of the test's own, never one from elsewhere."""
+    if missing := livekit_server_missing(local=True):
+        pytest.skip(missing)
+    with LiveKitServer(tmp_path / "livekit") as server:
+        yield server
+
+
+@pytest.fixture
+def second_host() -> Iterator[SecondHost]:
+    """A host whose network can be cut: for a `DistantCaller`."""
+    if missing := namespaces_missing():
+        pytest.skip(missing)
+    with SecondHost() as host:
+        yield host
+
+
+@pytest.fixture
+def reachable_livekit_server(tmp_path: Path, second_host: SecondHost) -> Iterator[LiveKitServer]:
+    """A LiveKit server of the test's own, for this machine and the second host."""
+    if missing := livekit_server_missing(local=True):
+        pytest.skip(missing)
+    with LiveKitServer(tmp_path / "livekit", address=second_host.address, interface=second_host.interface) as server:
+        yield server
+
+
+@pytest.fixture
+def room(conversation_id: str) -> str:
+    """A room that no other test has."""
+    return f"room-{conversation_id}"
+
+
+@pytest.fixture
+def worker_environment(livekit_server: LiveKitServer, redis: Server, cluster: RayCluster) -> dict[str, str]:
+    """The environment of an agent's worker: the session's LiveKit, Redis and Ray."""
+    return program_environment(
+        **livekit_server.env,
+        CONVERSATION_REDIS_URL=redis.url,
+        RAY_ADDRESS=cluster.address,
+        LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE="0",
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure shows what the LiveKit servers it used have logged."""
+    report = yield
+    if report.failed:
+        for name, value in getattr(item, "funcargs", {}).items():
+            if isinstance(value, LiveKitServer):
+                report.sections.append((f"log of {name}", value.log()[-_LOG_TAIL:]))
+    return report

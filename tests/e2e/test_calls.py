@@ -1,0 +1,346 @@
+"""Whole calls: a caller who speaks and listens, real workers, a real LiveKit server, one agent after the other.
+
+Words travel as sound both ways. The model follows a written call, and says so when something of it is missing
+from the request or is there twice: an answer that is heard as written is proof of a complete history.
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from agent_worker.migrate import migrate
+from agent_worker.settings import LiveKitSettings
+from conversation_actors import ConversationClient, Settings
+from tests.caller import Caller
+from tests.cluster.observation import make_settings
+from tests.e2e.calls import (
+    BACK,
+    CALL,
+    GREETING,
+    UTTERANCE,
+    Stored,
+    agent_of,
+    dispatch,
+    hear,
+    identity_of,
+    stored,
+    times_heard,
+    turn,
+)
+from tests.livekit_server import LiveKitServer
+from tests.ray_cluster import RayCluster
+from tests.servers import Server
+from tests.workers import OfflineModels, WorkerProcess, kill
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+
+
+@dataclass(slots=True)
+class Scene:
+    """One test's call: its room, its workers, and everybody who is real in it."""
+
+    server: LiveKitServer
+    settings: Settings
+    client: ConversationClient
+    models: OfflineModels
+    directory: Path
+    room: str
+    environment: Mapping[str, str]
+    record: Callable[[str, object], None]
+    workers: list[WorkerProcess] = field(default_factory=list)
+    agent_name: str = field(default_factory=lambda: f"agent-{secrets.token_hex(4)}")
+
+    async def worker(self, *options: str, **variables: str) -> WorkerProcess:
+        """Start a worker that takes this test's calls, and no others."""
+        environment = {
+            **self.environment,
+            **self.models.environment,
+            "LIVEKIT_AGENT_NAME": self.agent_name,
+            **variables,
+        }
+        worker = WorkerProcess(self.directory / f"worker-{len(self.workers)}", environment, options=options)
+        self.workers.append(worker)
+        return await asyncio.to_thread(worker.start)  # callers go on speaking and listening meanwhile
+
+    def caller(self, identity: str = "caller", *, room: str = "", **told: Any) -> Caller:
+        """Somebody who calls; the first in a room brings the agent."""
+        return Caller(
+            self.server, room=room or self.room, identity=identity, dispatch=dispatch(self.agent_name), **told
+        )
+
+    async def agent(self, room: str = "", *, other_than: str = "") -> tuple[str, int]:
+        """The job that is the agent, and its process."""
+        return await agent_of(self.settings, room or self.room, other_than=other_than)
+
+    async def stored(self, room: str = "") -> Stored:
+        """What the conversation holds now."""
+        return await stored(self.client, room or self.room)
+
+    async def heard_again(self, caller: Caller, killed: float, holder: str, what: str) -> None:
+        """Wait for the first audible frame of the next agent; note how long it took."""
+        successor = await caller.wait_agent(UTTERANCE, other_than={identity_of(holder)})
+        audible = await caller.wait_audible(killed, UTTERANCE, identity=successor.identity)
+        self.record(f"{what}: joined after (s)", round(successor.joined - killed, 3))
+        self.record(f"{what}: audible after (s)", round(audible - killed, 3))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfflineModels]:
+    """The offline models, which follow the written call."""
+    with OfflineModels(tmp_path_factory.mktemp("models")) as models:
+        yield models
+
+
+@pytest.fixture
+def settings(redis: Server, cluster: RayCluster) -> Settings:
+    """What this process reads the conversations with."""
+    return make_settings(redis.url, cluster.address)
+
+
+@pytest.fixture
+async def scene(
+    livekit_server: LiveKitServer,
+    settings: Settings,
+    models: OfflineModels,
+    worker_environment: dict[str, str],
+    request: pytest.FixtureRequest,
+) -> AsyncIterator[Scene]:
+    """The test's call; its workers end behind it."""
+    fixture = request.getfixturevalue
+    async with ConversationClient(settings) as client:
+        scene = Scene(
+            server=livekit_server,
+            settings=settings,
+            client=client,
+            models=models,
+            directory=fixture("tmp_path"),
+            room=fixture("room"),
+            environment=worker_environment,
+            record=fixture("record_property"),
+        )
+        yield scene
+        for worker in scene.workers:
+            worker.stop()
+
+
+async def test_ten_turns_with_tools(scene: Scene) -> None:
+    """Every answer is heard as written; every item is stored once, in order, with a bounded retention."""
+    await scene.worker()
+    async with scene.caller(name="Maria") as caller:
+        await hear(caller, GREETING, after=caller.joined_at)
+        for number in range(10):
+            await turn(caller, number)
+        kept = await scene.stored()
+    kept.assert_nothing_lost(range(10))
+    assert times_heard(caller, GREETING) == 1
+    assert kept.participants["caller"].connected
+    assert kept.participants["caller"].name == "Maria"
+    [*_, last] = await scene.models.requests_about(CALL.turns[9].user[:20])
+    said = [one["content"] for one in last["messages"] if one["role"] == "user"]
+    assert len(said) == 10
+    # the agent's instructions come with each request, and are in no conversation
+    assert last["messages"][0]["role"] in {"system", "developer"}
+    assert not any("Fernhill" in text for role, text in kept.said if role in {"system", "developer"})
+
+
+async def test_job_killed_while_it_speaks(scene: Scene) -> None:
+    """SIGKILL in mid-sentence: the next agent says it is back, answers what was unanswered, and knows everything."""
+    await scene.worker()
+    async with scene.caller() as caller:
+        await hear(caller, GREETING, after=caller.joined_at)
+        for number in range(3):
+            await turn(caller, number)
+        holder, pid = await scene.agent()
+        said = await caller.say(CALL.turns[3].user)
+        await caller.wait_audible(said.ended, UTTERANCE, identity=identity_of(holder))
+        killed = kill(pid)
+        await scene.heard_again(caller, killed, holder, "job killed")
+        await hear(caller, CALL.turns[3].reply, after=killed)
+        await caller.wait_left(identity_of(holder), 10)
+        for number in range(4, 6):
+            await turn(caller, number)
+        kept = await scene.stored()
+    kept.assert_nothing_lost(range(6))
+    assert times_heard(caller, GREETING) == 1
+    assert times_heard(caller, BACK) == 1
+
+
+async def test_worker_killed_with_another_one_up(scene: Scene) -> None:
+    """The parent sees its worker die, calls the other worker's agent, and starts a worker again."""
+    first = await scene.worker()
+    async with scene.caller() as caller:
+        await hear(caller, GREETING, after=caller.joined_at)
+        await turn(caller, 0)
+        await scene.worker()
+        holder, _ = await scene.agent()
+        killed = kill(first.worker.pid)
+        await scene.heard_again(caller, killed, holder, "worker killed")
+        await turn(caller, 1)
+        await turn(caller, 2)
+        kept = await scene.stored()
+    kept.assert_nothing_lost(range(3))
+    assert times_heard(caller, GREETING) == 1
+    await asyncio.to_thread(first.wait_ready, lives=2)
+
+
+async def test_agent_that_hangs(scene: Scene) -> None:
+    """SIGSTOP: nothing ends, nothing is said; the heartbeat tells. Awake again, the old agent says no word more."""
+    await scene.worker()
+    async with scene.caller() as caller:
+        await hear(caller, GREETING, after=caller.joined_at)
+        await turn(caller, 0)
+        holder, pid = await scene.agent()
+        stopped = time.monotonic()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await scene.heard_again(caller, stopped, holder, "agent hangs")
+            await turn(caller, 1)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        awake = time.monotonic()
+        await turn(caller, 2)
+        kept = await scene.stored()
+    kept.assert_nothing_lost(range(3))
+    assert caller.first_audible_after(awake, identity=identity_of(holder)) is None
+
+
+async def test_conversation_actor_killed(scene: Scene) -> None:
+    """The caller notices nothing: same agent, no pause in the talk, nothing lost."""
+    await scene.worker()
+    async with scene.caller() as caller:
+        await hear(caller, GREETING, after=caller.joined_at)
+        await turn(caller, 0)
+        holder, _ = await scene.agent()
+        conversation = await scene.client.open(scene.room, create=False)
+        said = await caller.say(CALL.turns[1].user)
+        kill((await conversation.info()).pid)
+        await hear(caller, CALL.turns[1].reply, after=said.started)
+        await turn(caller, 2)
+        kept = await scene.stored()
+    kept.assert_nothing_lost(range(3))
+    assert (await scene.agent())[0] == holder
+    assert times_heard(caller, BACK) == 0
+
+
+async def test_deploy(scene: Scene) -> None:
+    """SIGTERM with a new worker up: the call goes over between two sentences; nobody says that it did."""
+    old = await scene.worker()
+    async with scene.caller() as caller:
+        await hear(caller, GREETING, after=caller.joined_at)
+        await turn(caller, 0)
+        holder, _ = await scene.agent()
+        await scene.worker()
+        asked = time.monotonic()
+        old.terminate()
+        successor, _ = await scene.agent(other_than=holder)
+        scene.record("deploy: handed over after (s)", round(time.monotonic() - asked, 3))
+        await turn(caller, 1)
+        await turn(caller, 2)
+        kept = await scene.stored()
+    kept.assert_nothing_lost(range(3))
+    assert await old.wait_ended() == 0
+    assert times_heard(caller, GREETING) == 1
+    assert times_heard(caller, BACK) == 0
+    assert caller.first_audible_after(asked, identity=identity_of(successor)) is not None
+
+
+async def test_migrate_to_another_worker(scene: Scene) -> None:
+    """Asked for in mid-sentence, it waits for the end of it; no turn is lost."""
+    await scene.worker()
+    await scene.worker()
+    livekit = LiveKitSettings(
+        url=scene.server.url, api_key=scene.server.api_key, api_secret=SecretStr(scene.server.api_secret)
+    )
+    async with scene.caller() as caller:
+        await hear(caller, GREETING, after=caller.joined_at)
+        holder, pid = await scene.agent()
+        said = await caller.say(CALL.turns[0].user)
+        await caller.wait_audible(said.ended, UTTERANCE, identity=identity_of(holder))
+        successor = await migrate(scene.room, store=scene.settings, livekit=livekit)
+        await hear(caller, CALL.turns[0].reply, after=said.started)
+        assert successor != holder
+        assert (await scene.agent())[1] != pid
+        await turn(caller, 1)
+        kept = await scene.stored()
+    kept.assert_nothing_lost(range(2))
+
+
+async def test_two_people(scene: Scene) -> None:
+    """Both are greeted and kept; when the first has left, the agent listens to the second."""
+    await scene.worker()
+    async with (
+        scene.caller("maria") as maria,
+    ):
+        await hear(maria, GREETING, after=maria.joined_at)
+        await turn(maria, 0)
+        async with scene.caller("tom", attributes={"language": "en"}) as tom:
+            await hear(tom, GREETING, after=tom.joined_at)
+            await maria.leave()
+            await asyncio.sleep(1.0)  # who has left is known at once; the track of the other takes its time
+            await turn(tom, 1)
+            kept = await scene.stored()
+    kept.assert_nothing_lost(range(2))
+    assert {name: one.connected for name, one in kept.participants.items()} == {"maria": False, "tom": True}
+    assert kept.participants["tom"].language == "en"
+
+
+async def test_two_calls_in_one_worker(scene: Scene) -> None:
+    """One call's agent is killed; the other one hears nothing of it."""
+    await scene.worker()
+    other_room = f"{scene.room}-b"
+    one = scene.caller("one")
+    other = scene.caller("other", room=other_room)
+    async with one, other:
+        await asyncio.gather(hear(one, GREETING, after=0), hear(other, GREETING, after=0))
+        _, pid = await scene.agent()
+        untouched, _ = await scene.agent(other_room)
+        kill(pid)
+        await asyncio.gather(hear(one, BACK, after=0), turn(other, 0))
+        await turn(one, 0)
+        mine, others = await scene.stored(), await scene.stored(other_room)
+    mine.assert_nothing_lost([0])
+    others.assert_nothing_lost([0])
+    assert (await scene.agent(other_room))[0] == untouched
+    assert times_heard(other, BACK) == 0
+
+
+async def test_starter_agent_killed_in_a_tool(scene: Scene) -> None:
+    """LiveKit's starter agent with three lines more: a tool that was cut off ran once, and the model is told."""
+    runs = scene.directory / "runs"
+    await scene.worker("--entrypoint", "tests.e2e.starter:entrypoint", STARTER_TOOL_RUNS=str(runs))
+    async with scene.caller() as caller:
+        await hear(caller, GREETING, after=caller.joined_at)
+        await turn(caller, 0)
+        _, pid = await scene.agent()
+        await caller.say(CALL.turns[1].user)
+        await caller.wait(runs.exists, "the tool to run")
+        killed = kill(pid)
+        await hear(caller, "I'll check before I try again.", after=killed)
+        kept = await scene.stored()
+    assert runs.read_text().splitlines() == ["A-1024"]
+    [output] = [item.to_dict() for item in kept.items if item.type == "function_call_output"]
+    assert output["output"] == "interrupted; outcome unknown"
+    [*_, last] = await scene.models.requests_about(CALL.turns[1].user[:12])
+    assert any(one["role"] == "tool" and "outcome unknown" in one["content"] for one in last["messages"])
+
+
+async def test_nobody_there_is_not_taken_over(scene: Scene) -> None:
+    """The caller has hung up and the agent dies: no new one is sent into an empty room."""
+    worker = await scene.worker(AGENT_LINGER="1")
+    async with scene.caller() as caller:
+        await hear(caller, GREETING, after=caller.joined_at)
+        _, pid = await scene.agent()
+        await caller.leave()
+        kill(pid)
+        while "outcome=nobody there" not in worker.log() and "the job ends" not in worker.log():  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    assert "outcome=dispatched" not in worker.log()

@@ -1,0 +1,111 @@
+"""A second host on this machine: a network namespace at the end of a cable that can be cut.
+
+The cable is two pairs of virtual interfaces with a bridge between them, in a namespace of its own. Cutting takes one
+end off the bridge: both hosts go on seeing a live link, and whatever they send is lost, silently and both ways, as in
+a tunnel. (An interface set down is something else: the programs above it are told at once.)
+"""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+from contextlib import suppress
+from typing import Any, Self
+
+_ATTEMPTS = 10
+
+
+def namespaces_missing() -> str | None:
+    """Say in one sentence why there can be no second host here; None where there can."""
+    if shutil.which("ip") is None:
+        return "no network namespaces: install iproute2"
+    if os.geteuid() != 0:
+        return "no network namespaces: only root can make them"
+    probe = f"probe-{os.getpid()}"
+    try:
+        _ip("netns", "add", probe)
+        _ip("netns", "delete", probe)
+    except subprocess.CalledProcessError as error:
+        return f"no network namespaces: {error.stderr.strip()}"
+    return None
+
+
+class SecondHost:
+    """The namespace and the cable. Use it as a context manager; both are gone at the end."""
+
+    def __init__(self) -> None:
+        """Nothing is made before the context is entered."""
+        self.address = ""
+        """Of this machine, at its end of the cable: where servers for the second host listen."""
+        self.interface = ""
+        self._name = ""
+
+    def __enter__(self) -> Self:
+        """Lay the cable, on a network that this machine does not have yet."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._lay(random.randint(0, 0xFFFF))
+            except subprocess.CalledProcessError:
+                self.__exit__()
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                continue
+            break
+        return self
+
+    def _lay(self, number: int) -> None:
+        network = f"10.213.{number >> 8}.{number & 0xFC}"
+        if network in json.dumps(_json("address")):  # pragma: no cover -- one in 16,384
+            raise subprocess.CalledProcessError(1, "ip", stderr=f"{network} is in use")
+        prefix = network.rpartition(".")[0]
+        self._name = f"ca{os.getpid()}-{number:04x}"
+        self.interface = f"ca{number:04x}-host"
+        self.address = f"{prefix}.{(number & 0xFC) + 1}"
+        for namespace in (self._name, self._wire):
+            _ip("netns", "add", namespace)
+        _ip("link", "add", self.interface, "type", "veth", "peer", "name", "near", "netns", self._wire)
+        _ip("-n", self._wire, "link", "add", "far", "type", "veth", "peer", "name", "cable", "netns", self._name)
+        _ip("-n", self._wire, "link", "add", "bridge", "type", "bridge")
+        for end in ("near", "far"):
+            _ip("-n", self._wire, "link", "set", end, "master", "bridge")
+        for interface in ("near", "far", "bridge"):
+            _ip("-n", self._wire, "link", "set", interface, "up")
+        _ip("address", "add", f"{self.address}/30", "dev", self.interface)
+        _ip("link", "set", self.interface, "up")
+        _ip("-n", self._name, "address", "add", f"{prefix}.{(number & 0xFC) + 2}/30", "dev", "cable")
+        _ip("-n", self._name, "link", "set", "cable", "up")
+        _ip("-n", self._name, "link", "set", "lo", "up")
+
+    def __exit__(self, *_: object) -> None:
+        """Take it all away."""
+        for command in (
+            ("link", "delete", self.interface), ("netns", "delete", self._wire), ("netns", "delete", self._name)
+        ):  # fmt: skip
+            with suppress(subprocess.CalledProcessError):
+                _ip(*command)
+
+    @property
+    def _wire(self) -> str:
+        return f"{self._name}-wire"
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """What to put before a command to run it on the second host."""
+        return ("ip", "netns", "exec", self._name)
+
+    def cut(self) -> None:
+        """Lose every packet, both ways, from now on."""
+        _ip("-n", self._wire, "link", "set", "far", "nomaster")
+
+    def mend(self) -> None:
+        """Lose none any more."""
+        _ip("-n", self._wire, "link", "set", "far", "master", "bridge")
+
+
+def _ip(*arguments: str) -> str:
+    return subprocess.run(["ip", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def _json(*arguments: str) -> Any:
+    return json.loads(_ip("-json", *arguments))

@@ -1,0 +1,208 @@
+"""`Heartbeats` as an application holds them: what is checked, what is passed on, when it is connected."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from conversation_actors.client import Heartbeats, opening
+from conversation_actors.errors import (
+    InvalidInputError,
+    ItemTooLargeError,
+    StoreMisconfiguredError,
+    StoreUnavailableError,
+)
+from conversation_actors.settings import Settings
+from conversation_actors.store import HeartbeatRecord, MemoryStore, Store
+
+MINUTE = timedelta(minutes=1)
+SECOND = timedelta(seconds=1)
+RECORD = HeartbeatRecord("c", "h1", "", {}, 1, "w1", SECOND)
+
+
+class CheckedStore(MemoryStore):
+    """A store whose check fails as told, and that knows whether it was closed."""
+
+    def __init__(self) -> None:
+        """In good order."""
+        super().__init__(clock=lambda: self.now)
+        self.now = 0.0
+        self.failure: Exception | None = None
+        self.is_closed = False
+
+    async def check(self) -> None:
+        """Fail as told."""
+        if self.failure is not None:
+            raise self.failure
+
+    async def aclose(self) -> None:
+        """Note it."""
+        self.is_closed = True
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> CheckedStore:
+    """The store that is opened next."""
+    made = CheckedStore()
+
+    def open_made(settings: Settings) -> Store:
+        assert isinstance(settings, Settings)
+        return made
+
+    monkeypatch.setattr(opening, "open_store", open_made)
+    return made
+
+
+@pytest.fixture
+async def heartbeats(store: CheckedStore) -> AsyncIterator[Heartbeats]:
+    """Heartbeats of the lease "agent"."""
+    async with Heartbeats() as entered:
+        yield entered
+
+
+async def test_a_life(heartbeats: Heartbeats, store: CheckedStore) -> None:
+    """Start, beat, fall silent, be claimed, be postponed, be settled."""
+    await heartbeats.start("c", "h1", lasting=MINUTE, group="g", details={"room": "r"})
+    store.now = 50.0
+    assert await heartbeats.beat("c", "h1", lasting=MINUTE)
+    store.now = 109.0
+    assert await heartbeats.claim_expired("w1", hold=MINUTE) == []
+    store.now = 111.0
+    (record,) = await heartbeats.claim_expired("w1", hold=MINUTE)
+    assert record == HeartbeatRecord("c", "h1", "g", {"room": "r"}, 1, "w1", SECOND)
+    assert not await heartbeats.beat("c", "h1", lasting=MINUTE)
+    assert await heartbeats.postpone(record, delay=SECOND)
+    store.now = 112.0
+    (again,) = await heartbeats.claim_expired("w2", hold=MINUTE)
+    assert (again.attempt, again.claimant) == (2, "w2")
+    assert not await heartbeats.settle(record)
+    assert await heartbeats.settle(again)
+    assert await heartbeats.find("c") is None
+
+
+async def test_known_deaths(heartbeats: Heartbeats) -> None:
+    """Of one holder, and of a group; what was stopped is not claimed."""
+    for conversation_id in ("a", "b", "c"):
+        await heartbeats.start(conversation_id, "h1", lasting=MINUTE, group="g")
+    assert await heartbeats.stop("c", "h1")
+    assert await heartbeats.claim("a", "w1", hold=MINUTE) is None
+    claimed = await heartbeats.claim("a", "w1", hold=MINUTE, holder="h1")
+    assert claimed is not None
+    assert [record.conversation_id for record in await heartbeats.claim_group("g", "w2", hold=MINUTE)] == ["b"]
+
+
+async def test_what_a_beat_leaves_out_stays(heartbeats: Heartbeats) -> None:
+    """Details that are given empty are given."""
+    await heartbeats.start("c", "h1", lasting=MINUTE, group="g", details={"room": "r"})
+    await heartbeats.beat("c", "h1", lasting=MINUTE)
+    kept = await heartbeats.find("c")
+    await heartbeats.beat("c", "h1", lasting=MINUTE, details={})
+    emptied = await heartbeats.find("c")
+    assert kept is not None
+    assert emptied is not None
+    assert (kept.group, kept.details, emptied.group, emptied.details) == ("g", {"room": "r"}, "g", {})
+
+
+async def test_nobody_is_waited_for_for_ever(heartbeats: Heartbeats, store: CheckedStore) -> None:
+    """After an hour, or what the caller says, what a death interrupted is of no interest."""
+    await heartbeats.start("old", "h1", lasting=SECOND)
+    store.now = 3601.0
+    await heartbeats.start("young", "h1", lasting=SECOND)
+    store.now = 3603.0
+    assert [record.conversation_id for record in await heartbeats.claim_expired("w1", hold=MINUTE)] == ["young"]
+    store.now += 70.0
+    assert await heartbeats.claim_expired("w1", hold=MINUTE, forget=5 * SECOND) == []
+
+
+async def test_leases_do_not_meet(store: CheckedStore) -> None:
+    """Each has signs of life of its own."""
+    async with Heartbeats() as agents, Heartbeats(lease="summary") as summaries:
+        await agents.start("c", "h1", lasting=MINUTE)
+        assert await summaries.find("c") is None
+        assert await agents.find("c") is not None
+    assert store.is_closed
+
+
+Call = Callable[[Heartbeats], Awaitable[Any]]
+BAD: dict[str, tuple[Call, str]] = {
+    "no conversation": (lambda h: h.start("", "h1", lasting=SECOND), "conversation_id"),
+    "no holder": (lambda h: h.start("c", "", lasting=SECOND), "holder"),
+    "no duration": (lambda h: h.start("c", "h1", lasting=5), "lasting"),  # type: ignore[arg-type]
+    "no time": (lambda h: h.start("c", "h1", lasting=SECOND * 0), "lasting"),
+    "more than a day": (lambda h: h.start("c", "h1", lasting=timedelta(days=2)), "lasting"),
+    "an unprintable group": (lambda h: h.start("c", "h1", lasting=SECOND, group="a\nb"), "group"),
+    "details that are a list": (lambda h: h.start("c", "h1", lasting=SECOND, details=[1]), "details"),  # type: ignore[arg-type]
+    "details with bytes": (lambda h: h.start("c", "h1", lasting=SECOND, details={"a": b"x"}), "details.a"),
+    "a beat of nobody": (lambda h: h.beat("c", "\0", lasting=SECOND), "holder"),
+    "a beat into the past": (lambda h: h.beat("c", "h1", lasting=-SECOND), "lasting"),
+    "large details": (lambda h: h.beat("c", "h1", lasting=SECOND, details={"a": "x" * 4096}), "details"),
+    "a stop of nothing": (lambda h: h.stop("c", 7), "holder"),  # type: ignore[arg-type]
+    "no claimant": (lambda h: h.claim_expired("", hold=SECOND), "claimant"),
+    "a claim without end": (lambda h: h.claim_expired("w", hold=None), "hold"),  # type: ignore[arg-type]
+    "no claims": (lambda h: h.claim_expired("w", hold=SECOND, limit=0), "limit"),
+    "too many claims": (lambda h: h.claim_expired("w", hold=SECOND, limit=1001), "limit"),
+    "claims without number": (lambda h: h.claim_expired("w", hold=SECOND, limit=True), "limit"),
+    "nothing to remember": (lambda h: h.claim_expired("w", hold=SECOND, forget=SECOND * 0), "forget"),
+    "a claim of a bad holder": (lambda h: h.claim("c", "w", hold=SECOND, holder=""), "holder"),
+    "a claim for no time": (lambda h: h.claim("c", "w", hold=SECOND * 0), "hold"),
+    "no group": (lambda h: h.claim_group("", "w", hold=SECOND), "group"),
+    "no delay": (lambda h: h.postpone(RECORD, delay=SECOND * 0), "delay"),
+    "no record": (lambda h: h.settle("c"), "record"),  # type: ignore[arg-type]
+    "a record by its id": (lambda h: h.postpone("c", delay=SECOND), "record"),  # type: ignore[arg-type]
+    "nothing to find": (lambda h: h.find("x" * 257), "conversation_id"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+async def test_bad_input(heartbeats: Heartbeats, case: str) -> None:
+    """A mistake is told with its field, and nothing is written."""
+    call, field = BAD[case]
+    with pytest.raises(InvalidInputError) as error:
+        await call(heartbeats)
+    assert error.value.field == field
+    assert await heartbeats.find("c") is None
+
+
+async def test_too_large_details_tell_their_size(heartbeats: Heartbeats) -> None:
+    """And the limit."""
+    with pytest.raises(ItemTooLargeError) as error:
+        await heartbeats.start("c", "h1", lasting=SECOND, details={"a": "x" * 4096})
+    assert (error.value.size, error.value.limit) == (4104, 4096)
+
+
+def test_made_wrong() -> None:
+    """Told where it is made."""
+    with pytest.raises(InvalidInputError):
+        Heartbeats("redis://localhost")  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError):
+        Heartbeats(lease="")
+
+
+async def test_not_connected(store: CheckedStore) -> None:
+    """Before it is entered, and after it was closed, a call says so."""
+    heartbeats = Heartbeats()
+    with pytest.raises(InvalidInputError, match="async with"):
+        await heartbeats.find("c")
+    async with heartbeats:
+        assert await heartbeats.find("c") is None
+    with pytest.raises(InvalidInputError, match="async with"):
+        await heartbeats.find("c")
+    assert store.is_closed
+    await heartbeats.aclose()
+
+
+async def test_redis_may_be_away_at_first(store: CheckedStore) -> None:
+    """Entering does not fail for it: every call says so for itself."""
+    store.failure = StoreUnavailableError("away")
+    async with Heartbeats() as heartbeats:
+        await heartbeats.start("c", "h1", lasting=MINUTE)
+    assert store.is_closed
+
+
+async def test_a_server_that_cannot_do_it_is_refused(store: CheckedStore) -> None:
+    """At once, and nothing is left open."""
+    store.failure = StoreMisconfiguredError("NOPERM")
+    with pytest.raises(StoreMisconfiguredError):
+        await Heartbeats().__aenter__()
+    assert store.is_closed
