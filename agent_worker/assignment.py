@@ -47,7 +47,7 @@ class Assignment:
             conversation_id=_identifier(fields, ID_KEY, where),
             replaces=_identifier(fields, "replaces", where),
             is_planned=fields.get("is_planned") is True,
-            attempt=attempt if isinstance(attempt, int) and 0 <= attempt <= 1000 else 0,  # noqa: PLR2004  # far above any limit
+            attempt=attempt if type(attempt) is int and 0 <= attempt <= 1000 else 0,  # noqa: PLR2004  # far above any limit
             avoid=_identifier(fields, "avoid", where) or "",
         )
 

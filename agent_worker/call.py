@@ -30,7 +30,7 @@ from conversation_actors import (
     Participant,
     Settings,
 )
-from conversation_actors.errors import ConversationError, RefusedError, RetryableError
+from conversation_actors.errors import ConversationError, RefusedError
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +104,9 @@ class CallConversation:
         self._handle: ConversationHandle | None = None
         self._lease: Lease | None = None
         self._opened = asyncio.Event()
+        self._view: ConversationHandle | None = None
+        self._is_readable = asyncio.Event()
+        self._is_ready = asyncio.Event()
         self._waiting: deque[Item | Operation] = deque()
         self._operations: asyncio.Queue[Operation] = asyncio.Queue()
         self._refusal: ConversationError | None = None
@@ -118,13 +121,13 @@ class CallConversation:
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """The history; empty while the conversation is not open."""
-        return () if self._handle is None else self._handle.items
+        """The history; empty while the conversation cannot be read."""
+        return () if self._view is None else self._view.items
 
     @property
     def seq(self) -> int:
-        """The position of the local copy; 0 while the conversation is not open."""
-        return 0 if self._handle is None else self._handle.seq
+        """The position of the local copy; 0 while the conversation cannot be read."""
+        return 0 if self._view is None else self._view.seq
 
     @property
     def participants(self) -> Mapping[str, Participant]:
@@ -146,9 +149,20 @@ class CallConversation:
         """Whether this job follows an agent that gave the call over in order."""
         return self._assignment.is_planned
 
+    @property
+    def is_waiting_for_handover(self) -> bool:
+        """Whether another agent has the call, and gives it over when this one is `ready`."""
+        return self._assignment.is_planned and self._handle is None
+
+    def ready(self) -> None:
+        """This job's session could listen at once: the agent that has the call may be asked to give it over."""
+        self._is_ready.set()
+
     def record(self, item: Item, /) -> None:
         """Take an item for sending. Raises what the item's form deserves, and `OverloadedError`."""
         if self._handle is None or self._lease is None:
+            # refused now, as the handle would: what is refused later can no longer be shortened
+            item.to_stored(limit=self._store.history.item_bytes)
             self._keep(item)
         else:
             self._handle.record(item, lease=self._lease)
@@ -178,19 +192,19 @@ class CallConversation:
     async def open(self) -> bool:
         """Wait for the conversation, for at most `CallSettings.open_timeout`; whether it is open by then.
 
-        Raises `LeaseHeldError` where another agent has this call and is alive, and `RefusedError`s that no
-        waiting mends.
+        In a planned handover it can only be read by then: it is given over when this job is `ready`. Raises `LeaseHeldError` where
+        another agent has this call and is alive, and `RefusedError`s that no waiting mends.
         """
         self._tasks.append(asyncio.create_task(self._open_at_last()))
         try:
             async with asyncio.timeout(self.settings.open_timeout.total_seconds()):
-                await self._opened.wait()
+                await (self._is_readable if self._assignment.is_planned else self._opened).wait()
         except TimeoutError:
             logger.warning("the call starts without its conversation", extra={"conversation_id": self.id})
             return False
         if self._refusal is not None:
             raise self._refusal
-        return True
+        return self.is_open
 
     async def wait_open(self) -> None:
         """Return when the conversation is open, however late. Raises as `open` does."""
@@ -215,6 +229,7 @@ class CallConversation:
                 )
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
                 delay = min(delay * 2, longest)
+        self._is_readable.set()
         self._opened.set()
 
     async def _open_once(self) -> None:
@@ -222,8 +237,13 @@ class CallConversation:
         client = await self._stack.enter_async_context(ConversationClient(self._store))
         handle = await client.open(self.id)
         self._heartbeats = heartbeats
+        self._view = handle
+        self._is_readable.set()
         self._lease = await self._acquire(handle)
         await self._begin_heartbeats(self._assignment.attempt)
+        if self._assignment.is_planned:
+            # what happened in this job's session so far was not part of the call
+            self._waiting = deque(one for one in self._waiting if not isinstance(one, Item))
         self._handle = handle
         self._tasks += [
             asyncio.create_task(self._operate(handle)),
@@ -232,15 +252,25 @@ class CallConversation:
         ]
         for waiting in self._waiting:
             if isinstance(waiting, Item):
-                handle.record(waiting, lease=self._lease)
+                self._record_late(handle, waiting)
             else:
                 self._operations.put_nowait(waiting)
         self._waiting.clear()
         self.note(AGENT, {"holder": self.holder, "room": self.post.room, "since": time.time()})
 
+    def _record_late(self, handle: ConversationHandle, item: Item) -> None:
+        """One that is refused costs only itself: the call goes on."""
+        try:
+            handle.record(item, lease=self._lease)
+        except ConversationError as error:
+            self.lost += 1
+            logger.warning("an item was not kept", extra={"conversation_id": self.id, "reason": str(error)})
+
     async def _acquire(self, handle: ConversationHandle) -> Lease:
         """Become the agent: the first, the follower of a dead one, or of one that gives the call over."""
         self.is_restart = LEASE in handle.leases or self._assignment.replaces is not None
+        if self._assignment.is_planned:
+            await self._is_ready.wait()
         replacing = None if self._assignment.is_planned else self._assignment.replaces
         patience = self._takeover.handover if self._assignment.is_planned else self._takeover.lasting
         deadline = time.monotonic() + patience.total_seconds()
@@ -340,8 +370,8 @@ class CallConversation:
                 if time.monotonic() - renewed > _RENEW_SECONDS:
                     renewed = time.monotonic()
                     self.later(self._renew)
-            except RetryableError as error:
-                # nobody can claim the call either while Redis is away
+            except ConversationError as error:
+                # nobody can claim the call either while Redis is away, or refuses
                 logger.warning("no heartbeat", extra={"conversation_id": self.id, "reason": str(error)})
 
     async def _renew(self, handle: ConversationHandle, lease: Lease) -> None:

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 PERSON = "person"
 LANGUAGE = "language"
 _RESERVED = "lk."
+_LONGEST_NAME, _LONGEST_LANGUAGE = 256, 64
+"""Characters; what is longer is no name and no language, and must not cost the join."""
 _KINDS = {
     rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD: "standard",
     rtc.ParticipantKind.PARTICIPANT_KIND_SIP: "sip",
@@ -66,7 +68,8 @@ class Participants:
         self._room, self._conversation = room, conversation
         self._on_welcome, self._on_empty = on_welcome, on_empty
         self._present: dict[str, str] = {}
-        self._is_synced = False
+        self._persons: dict[str, str] = {}
+        self._is_synced = self._is_stopped = False
         self._handlers: dict[Any, Callable[..., None]] = {
             "connection_state_changed": self._on_connection_state,
             "participant_connected": self._on_connected,
@@ -90,16 +93,17 @@ class Participants:
 
     def stop(self) -> None:
         """Follow no more: what the room says while this process leaves it is nobody's leaving."""
-        self._is_synced = False
+        self._is_synced, self._is_stopped = False, True
 
     def _on_connection_state(self, _state: rtc.ConnectionState.ValueType) -> None:
-        if self._room.isconnected():
+        if self._room.isconnected() and not self._is_stopped:
             self._sync()
 
     def _sync(self) -> None:
         """Bring the conversation up to date with the room, which was not watched so far (or not all the time)."""
         people = [one for one in self._room.remote_participants.values() if is_human(one)]
-        here = {(_person_of(one), one.sid) for one in people}
+        self._persons = {one.sid: self._persons.get(one.sid) or _person_of(one) for one in people}
+        here = {(person, device) for device, person in self._persons.items()}
         self._is_synced = True
         self._conversation.later(lambda handle, lease: _leave_absent(handle, lease, here))
         for gone in [identity for identity in self._present if identity not in {one.identity for one in people}]:
@@ -111,13 +115,15 @@ class Participants:
 
     def _on_connected(self, participant: rtc.RemoteParticipant) -> None:
         if self._is_synced and is_human(participant):
-            self._arrive(participant)
+            if self._present.get(participant.identity) != participant.sid:
+                self._arrive(participant)
             self._on_empty(False)
 
     def _on_disconnected(self, participant: rtc.RemoteParticipant) -> None:
         if not self._is_synced or not is_human(participant):
             return
-        person, device = _person_of(participant), participant.sid
+        device = participant.sid
+        person = self._persons.pop(device, None) or _person_of(participant)
         if self._present.get(participant.identity) == device:
             del self._present[participant.identity]
         self._conversation.later(lambda handle, lease: handle.leave(person, device_id=device, lease=lease))
@@ -126,7 +132,7 @@ class Participants:
     def _on_changed(self, participant: rtc.Participant) -> None:
         if not self._is_synced or not is_human(participant):
             return
-        arrival = _arrival_of(participant)
+        arrival = _arrival_of(participant, self._persons.get(participant.sid))
         self._conversation.later(
             lambda handle, lease: handle.update_participant(
                 arrival.person,
@@ -138,8 +144,9 @@ class Participants:
         )
 
     def _arrive(self, participant: rtc.Participant) -> None:
-        arrival = _arrival_of(participant)
+        arrival = _arrival_of(participant, self._persons.get(participant.sid))
         self._present[participant.identity] = arrival.device
+        self._persons[arrival.device] = arrival.person
         self._conversation.later(lambda handle, lease: self._join(handle, lease, arrival))
 
     async def _join(self, handle: ConversationHandle, lease: Lease, arrival: _Arrival) -> None:
@@ -184,7 +191,8 @@ def _person_of(participant: rtc.Participant) -> str:
     return trusted_attribute(participant, PERSON) or participant.identity
 
 
-def _arrival_of(participant: rtc.Participant) -> _Arrival:
+def _arrival_of(participant: rtc.Participant, person: str | None) -> _Arrival:
+    """What is told of a participant; it stays the `person` it came as, though its attributes or rights change."""
     attributes = {name: value for name, value in participant.attributes.items() if not name.startswith(_RESERVED)}
     metadata: dict[str, Any] = {"kind": _KINDS[participant.kind], "livekit_identity": participant.identity}
     if attributes:
@@ -192,10 +200,10 @@ def _arrival_of(participant: rtc.Participant) -> _Arrival:
     if participant.metadata:
         metadata["metadata"] = participant.metadata
     return _Arrival(
-        person=_person_of(participant),
+        person=person or _person_of(participant),
         device=participant.sid,
-        name=participant.name,
-        language=attributes.get(LANGUAGE) or _language_in(participant.metadata),
+        name=participant.name[:_LONGEST_NAME],
+        language=(attributes.get(LANGUAGE) or _language_in(participant.metadata) or "")[:_LONGEST_LANGUAGE] or None,
         metadata=metadata,
     )
 

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from livekit.agents import Agent, AgentSession
 from livekit.agents.llm import ChatContext, ChatItem, FunctionCall, FunctionCallOutput
@@ -42,6 +42,11 @@ class Restored:
     duplicate_outputs: int
     """Second outputs of one call, as a deposed agent may have left them."""
     interrupted_calls: tuple[FunctionCallOutput, ...]
+
+    @classmethod
+    def nothing(cls) -> Self:
+        """Nothing was given."""
+        return cls(0, 0, 0, 0, 0, 0, 0, ())
 
     @property
     def items(self) -> int:

@@ -14,6 +14,7 @@ from livekit.agents import (
     CloseEvent,
     CloseReason,
     JobContext,
+    SpeechCreatedEvent,
     get_job_context,
 )
 from livekit.agents.llm import ChatItem
@@ -115,7 +116,11 @@ async def attach(
     greeted, and spoken to again after a crash, and the session ends when another agent takes over.
     Raises `RuntimeError` if the session has started.
     """
-    restored = await restore(session, agent, conversation)
+    if isinstance(conversation, CallConversation) and conversation.is_waiting_for_handover:
+        # the other agent is still at it: what it leaves is restored when it has gone
+        restored = Restored.nothing()
+    else:
+        restored = await restore(session, agent, conversation)
     recorder = Recorder(session, conversation).start()
     recorder.record(restored.interrupted_calls)
     if isinstance(conversation, CallConversation):
@@ -162,6 +167,10 @@ class _Call:
         self._spawn(self._follow_handover())
         if not self._was_open:
             self._spawn(self._catch_up())
+        if self._conversation.is_waiting_for_handover:
+            # it listens already, and hears nothing yet
+            self._session.input.set_audio_enabled(False)
+            self._session.on("speech_created", self._on_speech)
 
     # What is said without having been asked.
 
@@ -195,9 +204,13 @@ class _Call:
             self._session.generate_reply()
 
     async def _catch_up(self) -> None:
-        """The conversation opened late: give the running session what happened in it before."""
+        """The conversation opened late, or was given over: give the session what happened in it before."""
         await self._conversation.wait_open()
+        await self._listening.wait()
         restored = await restore_late(self._session, self._conversation)
+        if self._conversation.is_planned_handover:
+            self._session.input.set_audio_enabled(True)
+            self._session.off("speech_created", self._on_speech)
         self._recorder.record(restored.interrupted_calls)
         logger.info("the conversation joined the call", extra={"items": restored.items})
 
@@ -265,6 +278,15 @@ class _Call:
     def _on_agent_state(self, event: AgentStateChangedEvent) -> None:
         if event.new_state == "listening":
             self._listening.set()
+            self._conversation.ready()
+
+    @staticmethod
+    def _on_speech(event: SpeechCreatedEvent) -> None:
+        """Two agents are in the room: the one that has the call speaks."""
+        try:
+            event.speech_handle.interrupt(force=True)
+        except RuntimeError as error:
+            logger.warning("a speech could not be stopped", extra={"reason": str(error)})
 
     def _on_close(self, event: CloseEvent) -> None:
         self._stop()

@@ -95,7 +95,7 @@ class Supervisor:
                 if started > not_before:
                     for record in await self._heartbeats.claim_expired(self._instance, hold=HOLD):
                         self._spawn(self._take_over(record))
-            except RetryableError as error:
+            except ConversationError as error:
                 logger.warning("Redis is away: nobody is taken over", extra={"reason": str(error)})
                 not_before = time.monotonic() + 2 * calm
             if time.monotonic() - started > calm:

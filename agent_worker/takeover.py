@@ -56,7 +56,9 @@ class Deceased:
         told = record.details
         texts = [told.get(name) for name in ("room", "agent_name", "agent_identity")]
         before = told.get("attempt", 0)
-        if not all(isinstance(text, str) for text in texts) or not texts[0] or not isinstance(before, int):
+        if not all(isinstance(text, str) for text in texts) or not texts[0]:
+            return None
+        if not isinstance(before, int) or before < 0:
             return None
         room, agent_name, identity = (str(text) for text in texts)
         return cls(room, agent_name, identity, before + record.attempt)
@@ -158,4 +160,5 @@ class Takeover:
         )
 
     def _retry_after(self, attempt: int) -> timedelta:
-        return min(self._settings.retry * float(2 ** (attempt - 1)), _LONGEST_RETRY)
+        seconds = self._settings.retry.total_seconds() * 2.0 ** (attempt - 1)
+        return timedelta(seconds=min(seconds, _LONGEST_RETRY.total_seconds()))

@@ -6,6 +6,7 @@ no transcript, and no start of speech either.
 
 import asyncio
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent_worker.offline.refusals import credentials
 from agent_worker.offline.tones import MAX_RATE, MIN_RATE, START_SECONDS, SYMBOL_SECONDS, Decoder, Event, EventKind
+
+logger = logging.getLogger(__name__)
 
 MAX_CHANNELS = 8
 CUT_CONFIDENCE = 0.5
@@ -136,13 +139,14 @@ async def listen(
         return _refuse(400, "INVALID_QUERY_PARAMETER", f"{first['loc'][0]}: {first['msg']}.")
     socket = web.WebSocketResponse(compress=False)
     socket.headers["dg-request-id"] = listener.request_id
-    await socket.prepare(request)
-    connections.add(socket)
     try:
+        await socket.prepare(request)
+        connections.add(socket)
         await _converse(socket, listener, on_heard)
     except ConnectionResetError:
-        # an agent that is killed does not say goodbye
-        pass
+        # an agent that is killed does not say goodbye; what is not even open yet cannot be closed
+        logger.debug("the client hung up")
+        return socket if socket in connections else web.Response()
     finally:
         connections.discard(socket)
     return socket

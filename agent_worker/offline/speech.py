@@ -28,7 +28,7 @@ class SpeechRequest(BaseModel):
 
     model: str = Field(min_length=1)
     input: str = Field(min_length=1, max_length=MAX_INPUT_CHARACTERS)
-    voice: str | dict[str, Any]
+    voice: str = Field(min_length=1)
     response_format: Literal["pcm"]
     """Required: OpenAI's default is mp3, which this server does not make."""
     speed: float = Field(default=1.0, ge=0.25, le=4.0)

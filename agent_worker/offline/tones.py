@@ -1,6 +1,6 @@
 """An acoustic code: text as chords that survive a telephone line, so that words really travel as sound.
 
-One byte of UTF-8 is one chord of three tones, 440 to 3400 Hz, for 50 ms: one of sixteen tones for its low half,
+One byte of UTF-8 is one chord of three tones, 320 to 3560 Hz, for 50 ms: one of sixteen tones for its low half,
 one of sixteen for its high half, and a clock tone that changes from chord to chord (0, 1, 2, 3, 0 …). The clock is
 what separates chords, and what tells a chord that is lost from one that is stretched: there are no silences in between
 for a jitter buffer to shorten. An utterance is a start chord, its bytes, an end chord, and a checksum of two bytes.
@@ -27,12 +27,13 @@ END_SECONDS = 0.08
 PAUSE_SECONDS = 0.06
 """Silence behind an utterance: what is last in a stream must not be cut by somebody's filter."""
 RAMP_SECONDS = 0.004
-AMPLITUDE = 0.22
-"""Of full scale, per tone: three of them stay below it, with room for what a codec adds."""
+AMPLITUDES = (0.28, 0.2, 0.2)
+"""Of full scale, of the clock tone (a chord without it is lost, so a codec must not save on it) and of the two others:
+together they leave room for what a codec adds."""
 
-PATIENCE_SECONDS = 1.0
-"""An utterance that is silent for so long will not go on. Shorter silences inside one have been measured on machines
-with no time to spare: up to 0.6 s with seven runnable processes on each core."""
+PATIENCE_SECONDS = 1.5
+"""An utterance that is silent for so long will not go on. Shorter silences inside one have been measured on a machine
+with five runnable processes on each core: a busy caller or server sends nothing, then goes on where it was."""
 PAUSE_SHOWN_SECONDS = 0.3
 """After so much silence inside an utterance, all of it that was understood is told."""
 PARTIAL_CHARACTERS = 10
@@ -45,9 +46,9 @@ MIN_RATE, MAX_RATE = 8_000, 96_000
 # after it: tones 80 Hz apart do not see each other.
 _WINDOW_SECONDS = 0.025
 _HOP_SECONDS = 0.005
-_TONES = 38
-_FREQUENCIES = 440.0 + 80.0 * np.arange(_TONES)
-_LINES = slice(11, 11 + 2 * _TONES, 2)
+_LINE_HZ = 40
+_LINES = np.concatenate([np.arange(8, 24, 3), np.arange(27, 90, 2)])
+"""Six for the clock, wider apart and away from the others; sixteen for each half of a byte."""
 _CLOCK, _LOW, _HIGH = slice(0, 6), slice(6, 22), slice(22, 38)
 
 _CYCLE = 4
@@ -58,7 +59,7 @@ _MARKS = {_START: (5, 10), _END: (10, 5)}
 _FLOOR = 1e-6
 """Sum of the squared amplitudes of a chord; 60 dB below full scale is silence."""
 _PURE = 0.5
-"""The part of the energy around all tones that a chord has; noise of one colour stays below 0.45."""
+"""The part of the energy at all tones that a chord has. White noise has 0.4 once in a thousand windows."""
 _CLEAR = 0.7
 """The part of its group's energy that the strongest tone has; less is the change between two chords."""
 _CHANGE_HOPS = 2
@@ -131,8 +132,8 @@ def _bytes(data: bytes, rate: int) -> Iterator[Samples]:
 
 def _chord(clock: int, low: int, high: int, duration: float, rate: int) -> Samples:
     time = np.arange(round(duration * rate)) / rate
-    tones = _FREQUENCIES[[_CLOCK.start + clock, _LOW.start + low, _HIGH.start + high]]
-    wave = np.sin(2 * np.pi * tones[:, np.newaxis] * time).sum(axis=0) * AMPLITUDE
+    tones = _LINES[[_CLOCK.start + clock, _LOW.start + low, _HIGH.start + high]] * _LINE_HZ
+    wave = np.sin(2 * np.pi * np.outer(time, tones)) @ AMPLITUDES
     edge = np.minimum(time, duration - time) / RAMP_SECONDS
     ramp = 0.5 - 0.5 * np.cos(np.pi * np.clip(edge, 0.0, 1.0))
     samples: Samples = np.round(wave * ramp * 32767).astype(np.int16)
@@ -148,7 +149,7 @@ class Decoder:
 
     It stands changes of volume, noise, resampling, speech codecs, and pieces of some milliseconds left out or repeated.
     A text is `FINISHED` only if its checksum is right. The last event of an utterance comes up to 60 ms after its last
-    sound, or a second after it broke off; what was understood of that is told after 300 ms.
+    sound, or 1.5 s after it broke off; what was understood of that is told after 300 ms.
     """
 
     def __init__(self, sample_rate: int, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
@@ -230,12 +231,12 @@ class _Run:
         self.began = began
         self.ended = began
         self.hops = 0
-        self._power = np.zeros(_TONES, np.float32)
+        self._power = np.zeros(len(_LINES), np.float32)
 
     def add(self, power: NDArray[np.float32], now: float) -> None:
         # hops that see a neighbour too, or a repeated piece of one, hardly count
         low, high = power[_LOW], power[_HIGH]
-        purity = (low.max() / low.sum()) * (high.max() / high.sum())
+        purity = low.max() * high.max() / max(low.sum() * high.sum(), np.finfo(np.float32).tiny)
         self._power += power * purity**4
         self.hops += 1
         self.ended = now
@@ -337,6 +338,10 @@ class _UtteranceReader:
             # the one before again; with more of it after a gap, or because a jitter buffer repeats what it has
             if into:
                 into[-1] = chord.byte
+        elif into[-2:-1] == bytes([chord.byte]) and lost == _CYCLE - 2:
+            # the last two again, from the first of them
+            self._clock = (chord.clock + 1) % _CYCLE
+            del into[-1]
         else:
             self._clock = (chord.clock + 1) % _CYCLE
             into += bytes([_LOST] * lost + [chord.byte])
@@ -352,8 +357,10 @@ class _UtteranceReader:
         return [event]
 
     def _finish(self, check: bytearray) -> list[Event]:
-        # a wrong one stays open until silence: its last chord may come again, and be right
-        return [self._close(EventKind.FINISHED)] if check == _checksum(bytes(self._text)) else []
+        if check == _checksum(bytes(self._text)):
+            return [self._close(EventKind.FINISHED)]
+        # a wrong one stays open until silence or another chord: its last chord may come again, and be right
+        return [self._close(EventKind.GARBLED)] if len(check) > _CHECK_BYTES else []
 
     def _close(self, kind: EventKind) -> Event:
         self._open = False

@@ -1,7 +1,10 @@
 """An idle owner costs nothing: it exits, and the next call brings it back."""
 
 import asyncio
+import os
+import signal
 import time
+from datetime import timedelta
 
 import pytest
 
@@ -10,6 +13,7 @@ from conversation_actors.store import RedisStore
 from tests.cluster.conftest import Connect
 from tests.cluster.observation import gone, pid_of, texts, user
 from tests.ray_cluster import is_alive
+from tests.servers import wait_until
 
 IDLE_SECONDS = 0.8
 
@@ -86,3 +90,60 @@ async def test_never_opened(client: ConversationClient, conversation_id: str) ->
     for _ in range(2):
         with pytest.raises(ConversationNotFoundError):
             await client.open(conversation_id, create=False)
+
+
+async def test_a_conversation_that_nobody_uses_is_forgotten(
+    connect: Connect, store: RedisStore, conversation_id: str
+) -> None:
+    """By Redis, after the time it was given, and not before: an open handle keeps it, a closed one does not."""
+    client = await connect()
+    conversation = await client.open(conversation_id)
+    await conversation.append(user("secret"))
+    await conversation.set_retention(timedelta(seconds=2))
+    pid = await pid_of(conversation)
+    deadline = time.monotonic() + 5.0
+    while time.monotonic() < deadline:
+        assert await store.head(conversation_id) is not None
+        await asyncio.sleep(0.05)
+    await conversation.aclose()
+    closed = time.monotonic()
+    await gone(pid)
+
+    async def is_forgotten() -> bool:
+        return await store.head(conversation_id) is None
+
+    await wait_until(is_forgotten, "the conversation to be forgotten")
+    assert 1.5 < time.monotonic() - closed < 10.0
+    with pytest.raises(ConversationNotFoundError):
+        await client.open(conversation_id, create=False)
+    again = await client.open(conversation_id)
+    assert (again.items, again.retention) == ((), None)
+
+
+async def test_an_owner_that_slept_through_the_end_does_not_undo_it(
+    connect: Connect, store: RedisStore, conversation_id: str
+) -> None:
+    """Unused, and stopped until its conversation had expired, it wakes up and goes, and nothing begins anew.
+
+    What Redis had not been told yet of the last use, a moment, may still be kept.
+    """
+    client = await connect(timeouts={"poll": 0.2})
+    conversation = await client.open(conversation_id)
+    await conversation.append(user("secret"))
+    await conversation.set_retention(timedelta(seconds=8))
+    pid = await pid_of(conversation)
+    await conversation.aclose()
+    await asyncio.sleep(0.5)  # the last poll is over, and half of the retention, when it would passivate, is not
+    os.kill(pid, signal.SIGSTOP)
+    try:
+
+        async def is_forgotten() -> bool:
+            return await store.head(conversation_id) is None
+
+        await wait_until(is_forgotten, "the conversation to be forgotten")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    woken = time.monotonic()
+    await gone(pid)
+    await wait_until(is_forgotten, "what was restored for a moment to be forgotten")
+    assert time.monotonic() - woken < 6.0

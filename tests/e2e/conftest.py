@@ -57,13 +57,13 @@ def room(conversation_id: str) -> str:
     return f"room-{conversation_id}"
 
 
-@pytest.fixture
-def worker_environment(livekit_server: LiveKitServer, redis: Server, cluster: RayCluster) -> dict[str, str]:
+@pytest.fixture(scope="session")
+def worker_environment(livekit_server: LiveKitServer, redis: Server, session_cluster: RayCluster) -> dict[str, str]:
     """The environment of an agent's worker: the session's LiveKit, Redis and Ray."""
     return program_environment(
         **livekit_server.env,
         CONVERSATION_REDIS_URL=redis.url,
-        RAY_ADDRESS=cluster.address,
+        RAY_ADDRESS=session_cluster.address,
         LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE="0",
     )
 
@@ -77,3 +77,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             if isinstance(value, LiveKitServer):
                 report.sections.append((f"log of {name}", value.log()[-_LOG_TAIL:]))
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests have measured along the way."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    measured = [
+        (report.nodeid, *figure) for report in reports if report.when == "call" for figure in report.user_properties
+    ]
+    if measured:
+        terminalreporter.section("measured")
+    for nodeid, what, figure in measured:
+        terminalreporter.line(f"{figure}  {what}  ({nodeid.rpartition('::')[2]})")

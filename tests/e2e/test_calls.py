@@ -41,6 +41,8 @@ from tests.ray_cluster import RayCluster
 from tests.servers import Server
 from tests.workers import OfflineModels, WorkerProcess, kill
 
+COMMON_AGENT = f"agent-{secrets.token_hex(4)}"
+
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
 
@@ -55,7 +57,7 @@ class Scene:
     directory: Path
     room: str
     environment: Mapping[str, str]
-    record: Callable[[str, object], None]
+    figures: list[tuple[str, object]]
     workers: list[WorkerProcess] = field(default_factory=list)
     agent_name: str = field(default_factory=lambda: f"agent-{secrets.token_hex(4)}")
 
@@ -85,12 +87,16 @@ class Scene:
         """What the conversation holds now."""
         return await stored(self.client, room or self.room)
 
+    def record(self, what: str, seconds: float) -> None:
+        """Keep a figure for the report; nothing depends on it."""
+        self.figures.append((what, f"{seconds:.2f} s"))
+
     async def heard_again(self, caller: Caller, killed: float, holder: str, what: str) -> None:
         """Wait for the first audible frame of the next agent; note how long it took."""
         successor = await caller.wait_agent(UTTERANCE, other_than={identity_of(holder)})
         audible = await caller.wait_audible(killed, UTTERANCE, identity=successor.identity)
-        self.record(f"{what}: joined after (s)", round(successor.joined - killed, 3))
-        self.record(f"{what}: audible after (s)", round(audible - killed, 3))
+        self.record(f"{what}: successor joined after", successor.joined - killed)
+        self.record(f"{what}: successor audible after", audible - killed)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +104,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfflineModels]:
     """The offline models, which follow the written call."""
     with OfflineModels(tmp_path_factory.mktemp("models")) as models:
         yield models
+
+
+@pytest.fixture(scope="module")
+def common_worker(
+    worker_environment: dict[str, str], models: OfflineModels, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WorkerProcess]:
+    """A worker for the tests that do it no harm: starting one takes ten seconds."""
+    environment = {**worker_environment, **models.environment, "LIVEKIT_AGENT_NAME": COMMON_AGENT}
+    with WorkerProcess(tmp_path_factory.mktemp("worker"), environment) as worker:
+        yield worker
 
 
 @pytest.fixture
@@ -125,26 +141,33 @@ async def scene(
             directory=fixture("tmp_path"),
             room=fixture("room"),
             environment=worker_environment,
-            record=fixture("record_property"),
+            figures=request.node.user_properties,
         )
         yield scene
         for worker in scene.workers:
             worker.stop()
 
 
-async def test_ten_turns_with_tools(scene: Scene) -> None:
+@pytest.fixture
+def common_scene(scene: Scene, common_worker: WorkerProcess) -> Scene:
+    """The test's call, taken by the worker that others use too."""
+    assert common_worker.process.poll() is None
+    scene.agent_name = COMMON_AGENT
+    return scene
+
+
+async def test_ten_turns_with_tools(common_scene: Scene) -> None:
     """Every answer is heard as written; every item is stored once, in order, with a bounded retention."""
-    await scene.worker()
-    async with scene.caller(name="Maria") as caller:
+    async with common_scene.caller(name="Maria") as caller:
         await hear(caller, GREETING, after=caller.joined_at)
         for number in range(10):
             await turn(caller, number)
-        kept = await scene.stored()
+        kept = await common_scene.stored()
     kept.assert_nothing_lost(range(10))
     assert times_heard(caller, GREETING) == 1
     assert kept.participants["caller"].connected
     assert kept.participants["caller"].name == "Maria"
-    [*_, last] = await scene.models.requests_about(CALL.turns[9].user[:20])
+    [*_, last] = await common_scene.models.requests_about(CALL.turns[9].user[:20])
     said = [one["content"] for one in last["messages"] if one["role"] == "user"]
     assert len(said) == 10
     # the agent's instructions come with each request, and are in no conversation
@@ -152,23 +175,22 @@ async def test_ten_turns_with_tools(scene: Scene) -> None:
     assert not any("Fernhill" in text for role, text in kept.said if role in {"system", "developer"})
 
 
-async def test_job_killed_while_it_speaks(scene: Scene) -> None:
+async def test_job_killed_while_it_speaks(common_scene: Scene) -> None:
     """SIGKILL in mid-sentence: the next agent says it is back, answers what was unanswered, and knows everything."""
-    await scene.worker()
-    async with scene.caller() as caller:
+    async with common_scene.caller() as caller:
         await hear(caller, GREETING, after=caller.joined_at)
         for number in range(3):
             await turn(caller, number)
-        holder, pid = await scene.agent()
+        holder, pid = await common_scene.agent()
         said = await caller.say(CALL.turns[3].user)
         await caller.wait_audible(said.ended, UTTERANCE, identity=identity_of(holder))
         killed = kill(pid)
-        await scene.heard_again(caller, killed, holder, "job killed")
+        await common_scene.heard_again(caller, killed, holder, "job killed")
         await hear(caller, CALL.turns[3].reply, after=killed)
         await caller.wait_left(identity_of(holder), 10)
         for number in range(4, 6):
             await turn(caller, number)
-        kept = await scene.stored()
+        kept = await common_scene.stored()
     kept.assert_nothing_lost(range(6))
     assert times_heard(caller, GREETING) == 1
     assert times_heard(caller, BACK) == 1
@@ -192,42 +214,40 @@ async def test_worker_killed_with_another_one_up(scene: Scene) -> None:
     await asyncio.to_thread(first.wait_ready, lives=2)
 
 
-async def test_agent_that_hangs(scene: Scene) -> None:
+async def test_agent_that_hangs(common_scene: Scene) -> None:
     """SIGSTOP: nothing ends, nothing is said; the heartbeat tells. Awake again, the old agent says no word more."""
-    await scene.worker()
-    async with scene.caller() as caller:
+    async with common_scene.caller() as caller:
         await hear(caller, GREETING, after=caller.joined_at)
         await turn(caller, 0)
-        holder, pid = await scene.agent()
+        holder, pid = await common_scene.agent()
         stopped = time.monotonic()
         os.kill(pid, signal.SIGSTOP)
         try:
-            await scene.heard_again(caller, stopped, holder, "agent hangs")
+            await common_scene.heard_again(caller, stopped, holder, "agent hangs")
             await turn(caller, 1)
         finally:
             os.kill(pid, signal.SIGCONT)
         awake = time.monotonic()
         await turn(caller, 2)
-        kept = await scene.stored()
+        kept = await common_scene.stored()
     kept.assert_nothing_lost(range(3))
     assert caller.first_audible_after(awake, identity=identity_of(holder)) is None
 
 
-async def test_conversation_actor_killed(scene: Scene) -> None:
+async def test_conversation_actor_killed(common_scene: Scene) -> None:
     """The caller notices nothing: same agent, no pause in the talk, nothing lost."""
-    await scene.worker()
-    async with scene.caller() as caller:
+    async with common_scene.caller() as caller:
         await hear(caller, GREETING, after=caller.joined_at)
         await turn(caller, 0)
-        holder, _ = await scene.agent()
-        conversation = await scene.client.open(scene.room, create=False)
+        holder, _ = await common_scene.agent()
+        conversation = await common_scene.client.open(common_scene.room, create=False)
         said = await caller.say(CALL.turns[1].user)
         kill((await conversation.info()).pid)
         await hear(caller, CALL.turns[1].reply, after=said.started)
         await turn(caller, 2)
-        kept = await scene.stored()
+        kept = await common_scene.stored()
     kept.assert_nothing_lost(range(3))
-    assert (await scene.agent())[0] == holder
+    assert (await common_scene.agent())[0] == holder
     assert times_heard(caller, BACK) == 0
 
 
@@ -242,7 +262,7 @@ async def test_deploy(scene: Scene) -> None:
         asked = time.monotonic()
         old.terminate()
         successor, _ = await scene.agent(other_than=holder)
-        scene.record("deploy: handed over after (s)", round(time.monotonic() - asked, 3))
+        scene.record("deploy: handed over after", time.monotonic() - asked)
         await turn(caller, 1)
         await turn(caller, 2)
         kept = await scene.stored()
@@ -274,42 +294,40 @@ async def test_migrate_to_another_worker(scene: Scene) -> None:
     kept.assert_nothing_lost(range(2))
 
 
-async def test_two_people(scene: Scene) -> None:
+async def test_two_people(common_scene: Scene) -> None:
     """Both are greeted and kept; when the first has left, the agent listens to the second."""
-    await scene.worker()
     async with (
-        scene.caller("maria") as maria,
+        common_scene.caller("maria") as maria,
     ):
         await hear(maria, GREETING, after=maria.joined_at)
         await turn(maria, 0)
-        async with scene.caller("tom", attributes={"language": "en"}) as tom:
+        async with common_scene.caller("tom", attributes={"language": "en"}) as tom:
             await hear(tom, GREETING, after=tom.joined_at)
             await maria.leave()
             await asyncio.sleep(1.0)  # who has left is known at once; the track of the other takes its time
             await turn(tom, 1)
-            kept = await scene.stored()
+            kept = await common_scene.stored()
     kept.assert_nothing_lost(range(2))
     assert {name: one.connected for name, one in kept.participants.items()} == {"maria": False, "tom": True}
     assert kept.participants["tom"].language == "en"
 
 
-async def test_two_calls_in_one_worker(scene: Scene) -> None:
+async def test_two_calls_in_one_worker(common_scene: Scene) -> None:
     """One call's agent is killed; the other one hears nothing of it."""
-    await scene.worker()
-    other_room = f"{scene.room}-b"
-    one = scene.caller("one")
-    other = scene.caller("other", room=other_room)
+    other_room = f"{common_scene.room}-b"
+    one = common_scene.caller("one")
+    other = common_scene.caller("other", room=other_room)
     async with one, other:
         await asyncio.gather(hear(one, GREETING, after=0), hear(other, GREETING, after=0))
-        _, pid = await scene.agent()
-        untouched, _ = await scene.agent(other_room)
+        _, pid = await common_scene.agent()
+        untouched, _ = await common_scene.agent(other_room)
         kill(pid)
         await asyncio.gather(hear(one, BACK, after=0), turn(other, 0))
         await turn(one, 0)
-        mine, others = await scene.stored(), await scene.stored(other_room)
+        mine, others = await common_scene.stored(), await common_scene.stored(other_room)
     mine.assert_nothing_lost([0])
     others.assert_nothing_lost([0])
-    assert (await scene.agent(other_room))[0] == untouched
+    assert (await common_scene.agent(other_room))[0] == untouched
     assert times_heard(other, BACK) == 0
 
 

@@ -257,6 +257,31 @@ async def test_snapshot_heals_a_lost_conversation(store: Store) -> None:
     assert (recovered.seq, recovered.snapshot, recovered.created) == (4, b"s", False)
 
 
+async def test_snapshot_that_may_not_restore_says_gap(store: Store) -> None:
+    """Of a store that is behind, or has nothing any more, it writes nothing; of one in good order it is a snapshot."""
+    claim = (await opened(store)).claim
+    await store.append(claim, expected_seq=0, entries=[b"1", b"2"], ttl=TTL)
+    behind = await store.save_snapshot(claim, seq=3, snapshot=b"s3", ttl=TTL, participants=[], restore=False)
+    whole = await store.save_snapshot(claim, seq=2, snapshot=b"s2", ttl=TTL, participants=[], restore=False)
+    again = await store.save_snapshot(claim, seq=2, snapshot=b"s2", ttl=SHORT, participants=[], restore=False)
+    assert (behind, whole, again) == (Outcome.GAP, Outcome.OK, Outcome.DUPLICATE)
+    assert (await opened(store)).snapshot == b"s2"
+    await expired(store)
+    assert (
+        await store.save_snapshot(claim, seq=2, snapshot=b"s", ttl=TTL, participants=[], restore=False) is Outcome.GAP
+    )
+    assert await store.head("c") is None
+
+
+async def test_snapshot_of_an_old_claim_restores_nothing(store: Store) -> None:
+    """Whether it may or not: it is fenced."""
+    old = (await opened(store)).claim
+    await opened(store, owner="o2")
+    assert (
+        await store.save_snapshot(old, seq=7, snapshot=b"s", ttl=TTL, participants=[], restore=False) is Outcome.FENCED
+    )
+
+
 async def test_head(store: Store) -> None:
     """The head tells epoch, owner and seq, and None of what is not there."""
     claim = (await opened(store)).claim
@@ -322,13 +347,28 @@ async def test_tombstone_expires(store: Store) -> None:
     assert (await opened(store)).claim.epoch == 1
 
 
-async def test_activation_refreshes_the_ttl(store: Store) -> None:
-    """Each activation starts the time to live again, for all that is stored."""
+async def test_activation_leaves_the_ttl(store: Store) -> None:
+    """How long it is kept is for its owner to say, who has to read that first; a shorter one says nothing either."""
     claim = (await opened(store)).claim
-    await store.append(claim, expected_seq=0, entries=[b"1"], ttl=TTL)
-    await opened(store, owner="o2", ttl=SHORT)
+    await store.append(claim, expected_seq=0, entries=[b"1"], ttl=SHORT)
+    await opened(store, owner="o2", ttl=TTL)
     await expired(store)
-    assert (await opened(store)).journal == ()
+    claim = (await opened(store, ttl=TTL)).claim
+    await opened(store, owner="o2", ttl=SHORT)
+    await opened(store, "other", ttl=SHORT)
+    await expired(store, "other")
+    assert await store.head("c") is not None
+
+
+async def test_append_says_how_long_it_is_kept(store: Store) -> None:
+    """Longer or shorter than before, with entries or without."""
+    claim = (await opened(store, ttl=SHORT)).claim
+    await store.append(claim, expected_seq=0, entries=[b"1"], ttl=TTL)
+    await opened(store, "other", ttl=SHORT)
+    await expired(store, "other")
+    assert await store.head("c") is not None
+    await store.append(claim, expected_seq=1, entries=[], ttl=SHORT)
+    await expired(store)
 
 
 async def test_ids_do_not_meet(store: Store) -> None:

@@ -352,6 +352,19 @@ async def test_a_remembered_end_is_forgotten_in_time() -> None:
     assert await signs.end("c", "h1")
 
 
+async def test_a_start_forgets_the_end_before_it_in_memory_too() -> None:
+    """When the new record is then forgotten, because nobody claimed it, its holder may come back."""
+    now = [0.0]
+    signs = MemoryStore(clock=lambda: now[0]).heartbeats("agent", ttl=TTL)
+    await start(signs, holder="h1")
+    assert await signs.end("c", "h1")
+    await start(signs, holder="h2", lasting=SHORT)
+    now[0] = 10.0
+    assert await signs.claim_expired("w1", hold=LONG, limit=1, forget=timedelta(seconds=1)) == []
+    assert await signs.find("c") is None
+    assert await beat(signs, "h2")
+
+
 # Redis
 
 

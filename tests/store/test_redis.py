@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -135,21 +136,33 @@ async def test_scripts_are_loaded_again(server: Server, redis_store: RedisStore)
 
 
 async def test_every_write_refreshes_all_ttls(server: Server, redis_store: RedisStore) -> None:
-    """Append, snapshot, repeat and activation leave the three keys with the full time to live."""
+    """Append, snapshot and repeat leave the three keys with the full time to live."""
     await written(redis_store, snapshot_at=1)
     claim = await written_claim(redis_store)
     client = server.client()
-    for act in (
+    acts: list[Callable[[], Awaitable[Outcome]]] = [
         lambda: redis_store.append(claim, expected_seq=3, entries=[b"4"], ttl=TTL),
         lambda: redis_store.append(claim, expected_seq=3, entries=[b"4"], ttl=TTL),
         lambda: redis_store.append(claim, expected_seq=4, entries=[], ttl=TTL),
         lambda: redis_store.save_snapshot(claim, seq=2, snapshot=b"s", ttl=TTL, participants=[]),
         lambda: redis_store.save_snapshot(claim, seq=2, snapshot=b"s", ttl=TTL, participants=[]),
-        lambda: redis_store.activate("c", owner="o", create=False, ttl=TTL),
-    ):
+    ]
+    for act in acts:
         restore_ttls(client)
         await act()
         assert all(client.pttl(key) > 500_000 for key in KEYS.as_tuple())
+    client.close()
+
+
+async def test_activation_gives_every_key_a_ttl(server: Server, redis_store: RedisStore) -> None:
+    """One that has a time to live keeps it; one that lost it, by somebody's hand, gets that of the settings."""
+    await written(redis_store, snapshot_at=1)
+    client = server.client()
+    restore_ttls(client)
+    client.persist(KEYS.journal)
+    await redis_store.activate("c", owner="o2", create=False, ttl=TTL)
+    assert all(0 < client.pttl(key) <= 60_000 for key in (KEYS.meta, KEYS.snapshot))
+    assert client.pttl(KEYS.journal) > 500_000
     client.close()
 
 

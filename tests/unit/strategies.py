@@ -28,6 +28,7 @@ from conversation_actors.state import (
     Limits,
     ReleaseLease,
     SetAttributes,
+    SetRetention,
     SetSummary,
     UpdateParticipant,
 )
@@ -136,6 +137,7 @@ lease_commands: st.SearchStrategy[Command] = st.one_of(
 other_commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(SetSummary, texts, st.integers(-1, 60)),
     st.builds(SetAttributes, small_objects, st.none() | st.integers(0, 60)),
+    st.builds(SetRetention, st.none() | st.sampled_from([0.5, 1.0, 3600.0])),
 )
 ending_commands: st.SearchStrategy[Command] = st.one_of(st.builds(ClearHistory), st.builds(CloseConversation, texts))
 

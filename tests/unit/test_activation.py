@@ -287,8 +287,9 @@ async def test_passivate_writes_no_second_snapshot(start: Activations) -> None:
     store = FaultyStore()
     await done(owner := await start(store), append("u0"))
     await owner.passivate()
+    heir = await start(store)
     writes = store.writes
-    await (await start(store)).passivate()
+    await heir.passivate()
     assert store.writes == writes
 
 

@@ -102,6 +102,9 @@ BAD: dict[str, tuple[Call, str, str]] = {
     "a summary of a wrong type": (lambda c: c.set_summary(None, through_seq=1), "text", "NoneType"),  # type: ignore[arg-type]
     "a long summary": (lambda c: c.set_summary("x" * 1001, through_seq=1), "text", "limit is 1000"),
     "a summary of the future": (lambda c: c.set_summary("x", through_seq=1.5), "through_seq", "1.5"),  # type: ignore[arg-type]
+    "a retention of no time": (lambda c: c.set_retention(SECOND * 0.9), "duration", "366 days"),
+    "a retention for ever": (lambda c: c.set_retention(timedelta(days=367)), "duration", "366 days"),
+    "a retention without unit": (lambda c: c.set_retention(60), "duration", "int"),  # type: ignore[arg-type]
     "a long reason": (lambda c: c.close_conversation("x" * 600), "reason", "limit is 512"),
     "a reason of a wrong type": (lambda c: c.close_conversation(7), "reason", "int"),  # type: ignore[arg-type]
     "a watch from before the start": (lambda c: anext(c.watch(after_seq=-1)), "after_seq", "-1"),
@@ -194,5 +197,6 @@ def test_good_input() -> None:
     assert arguments.acquire_lease("agent", "me", timedelta(days=1), "you").replacing == "you"
     assert arguments.release_lease(Lease("agent", "me", 0, 1.0)).token == 0
     assert (arguments.guard(Lease("agent", "me", 7, 1.0)), arguments.guard(None)) == (("agent", 7), None)
+    assert (arguments.set_retention(SECOND).seconds, arguments.set_retention(None).seconds) == (1.0, None)
     assert arguments.set_summary("", 0, limits).through_seq == 0
     assert len(arguments.append_items([say()] * 1000, Limits(bytes=1 << 20)).items) == 1000

@@ -41,6 +41,7 @@ from conversation_actors.state import (
     ParticipantLeft,
     ParticipantUpdated,
     Remembered,
+    RetentionChanged,
     SetAttributes,
     Summary,
     SummaryChanged,
@@ -88,6 +89,7 @@ def full_state() -> ConversationState:
     state.leases = {"agent": LEASE}
     state.summary = Summary("Asked for the order.", 12)
     state.closing = Closing("caller hung up", 1003.75)
+    state.retention = 3600.5
     state.remember("r1", Remembered(38, 2, 1001.0, "ItemsAppended"))
     state.remember("r2", Remembered(40, 2, 1002.0, "ParticipantJoined", ALICE))
     state.remember("r3", Remembered(41, 3, 1003.75, "LeaseAcquired", LEASE))
@@ -113,6 +115,8 @@ ENTRIES = {
     "attributes_changed": entry(AttributesChanged({"a": True, "b": 1, "c": None, "d": [1.5, "é"]})),
     "lease_acquired": entry(LeaseAcquired(LEASE, renewed=True), "request-4"),
     "lease_released": entry(LeaseReleased("agent", "worker-1", 17)),
+    "retention_changed": entry(RetentionChanged(600.5), "request-7"),
+    "retention_changed_to_that_of_the_settings": entry(RetentionChanged(None)),
     "conversation_closed": entry(ConversationClosed("caller hung up")),
     "conversation_reopened": entry(ConversationReopened()),
     "nothing_changed": entry(NothingChanged("AttributesChanged"), "request-5"),
@@ -420,6 +424,8 @@ def test_wrong_type_in_an_entry_is_corruption(fields: dict[str, Any]) -> None:
         {"summary": ["text"]},
         {"summary": [1, 2]},
         {"summary": []},
+        {"retention": "1"},
+        {"retention": True},
         {"closing": ["reason", "now"]},
         {"closing": {"reason": "x", "at": 1}},
         {"requests": [["r", 1, 1, 1.0]]},

@@ -173,8 +173,10 @@ async def test_fenced(start: Activations) -> None:
     parked = asyncio.create_task(owner.poll(watcher="w", after_seq=1, timeout=5))
     await until(lambda: len(store.appends) >= 2)
     late = asyncio.create_task(outcome(owner, append("u4")))
-    newer = await start(store)
+    taking_over = asyncio.create_task(start(store))
+    await turns()
     store.release()
+    newer = await taking_over
     assert {type(reply) for reply in await asyncio.gather(*writing, late)} == {FencedError}
     with pytest.raises(FencedError):
         await parked

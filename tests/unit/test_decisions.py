@@ -41,7 +41,9 @@ from conversation_actors.state import (
     ReleaseLease,
     Remembered,
     ReopenConversation,
+    RetentionChanged,
     SetAttributes,
+    SetRetention,
     SetSummary,
     Summary,
     UpdateParticipant,
@@ -528,6 +530,7 @@ GUARDED: list[Command] = [
     SetAttributes({"a": 1}),
     SetSummary("x", 0),
     ClearHistory(),
+    SetRetention(60.0),
     CloseConversation("done"),
     ReopenConversation(),
 ]
@@ -609,6 +612,29 @@ def test_expired_leases_are_kept_while_there_is_room() -> None:
     assert do(state, AcquireLease("a", "w", 5.0), at=110.0) == [LeaseAcquired(Lease("a", "w", 1, 115.0), renewed=True)]
 
 
+# Retention
+
+
+def test_retention_is_set_and_given_up() -> None:
+    """What is the case already makes no entry; at first it is what the settings say."""
+    state = conversation()
+    assert do(state, SetRetention(None)) == []
+    assert do(state, SetRetention(60.0)) == [RetentionChanged(60.0)]
+    assert do(state, SetRetention(60.0)) == []
+    assert (state.retention, state.copy().retention) == (60.0, 60.0)
+    assert do(state, SetRetention(None)) == [RetentionChanged(None)]
+    assert state.retention is None
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.999, 366 * 86_400.0 + 1, -1.0, float("nan")])
+def test_retention_has_bounds(seconds: float) -> None:
+    """A second at least, a year at most."""
+    error = refuse(InvalidInputError, conversation(), SetRetention(seconds))
+    assert error.field == "retention"
+    assert do(conversation(), SetRetention(1.0))
+    assert do(conversation(), SetRetention(366 * 86_400.0))
+
+
 # Closing
 
 
@@ -637,13 +663,14 @@ def test_closed_conversation_takes_no_writes(command: Command) -> None:
 
 
 def test_closed_conversation_can_be_tidied() -> None:
-    """Leaving and giving back are part of the end."""
+    """Leaving, giving back, and saying how long it is kept, are part of the end."""
     state = conversation()
     do(state, JoinParticipant(identity="alice", device_id="web"))
     do(state, AcquireLease("agent", "worker-1", 10.0))
     do(state, CloseConversation("done"))
     assert do(state, LeaveParticipant("alice"))
     assert do(state, ReleaseLease("agent", "worker-1", 2))
+    assert do(state, SetRetention(60.0))
 
 
 def test_closing_twice_keeps_the_first_reason() -> None:
@@ -714,6 +741,7 @@ def test_copy_changes_on_its_own() -> None:
     do(state, JoinParticipant(identity="alice", device_id="web"))
     do(state, AcquireLease("agent", "worker-1", 10.0))
     do(state, SetAttributes({"a": 1}))
+    do(state, SetRetention(60.0))
     before = encode_snapshot(state)
     twin = state.copy()
     assert encode_snapshot(twin) == before
@@ -721,4 +749,5 @@ def test_copy_changes_on_its_own() -> None:
     do(twin, LeaveParticipant("alice"))
     do(twin, ReleaseLease("agent", "worker-1", 3))
     do(twin, SetAttributes({"b": 1}))
+    do(twin, SetRetention(None))
     assert encode_snapshot(state) == before

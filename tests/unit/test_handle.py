@@ -174,6 +174,8 @@ async def test_every_command(cluster: FakeCluster) -> None:
     await conversation.append(say("u0"))
     await conversation.set_summary("short", through_seq=conversation.seq)
     assert conversation.summary
+    assert conversation.retention is None
+    await conversation.set_retention(timedelta(hours=1))
     await conversation.close_conversation("done")
     assert conversation.closing is not None
     with pytest.raises(ConversationClosedError):
@@ -186,6 +188,7 @@ async def test_every_command(cluster: FakeCluster) -> None:
         {"language": "de"},
     )
     assert (snapshot.summary, snapshot.closing, snapshot.leases) == (conversation.summary, None, conversation.leases)
+    assert snapshot.retention == conversation.retention == timedelta(hours=1)
     await conversation.clear_history()
     cleared = await conversation.snapshot()
     assert (len(conversation.items), len(conversation.leases), cleared.summary) == (0, 0, None)
@@ -212,6 +215,7 @@ async def test_a_deposed_holder_cannot_write(cluster: FakeCluster) -> None:
         conversation.set_attributes({"a": 1}, lease=old),
         conversation.set_summary("short", through_seq=1, lease=old),
         conversation.clear_history(lease=old),
+        conversation.set_retention(minute, lease=old),
         conversation.close_conversation(lease=old),
         conversation.reopen_conversation(lease=old),
     ):

@@ -37,6 +37,7 @@ PUBLIC_NAMES = {
     "ParticipantJoined",
     "ParticipantLeft",
     "ParticipantUpdated",
+    "RetentionChanged",
     "SummaryChanged",
     "Closing",
     "Summary",
@@ -60,6 +61,7 @@ PUBLIC_NAMES = {
     "Settings",
     "Snapshot",
     "Timeouts",
+    "check_cluster",
     "item_from_dict",
 }
 SAMPLES = {str: "a text", int: 7, float: 1.5}

@@ -30,6 +30,7 @@ from conversation_actors.state import (
     LeaseReleased,
     Limits,
     ReopenConversation,
+    RetentionChanged,
     decide,
 )
 from tests.unit.strategies import (
@@ -72,6 +73,7 @@ class Conversation(RuleBasedStateMachine):
         self.left_running: list[str] = []
         self.leases: dict[str, Lease] = {}
         self.tokens: dict[str, list[int]] = {}
+        self.retention: float | None = None
         self.asked_at = 0.0
         self.turned_away = 0
         for command in earlier:
@@ -184,6 +186,9 @@ class Conversation(RuleBasedStateMachine):
                 self.check_dropped_leases({**held, lease.name: lease}, entry.at)
             case LeaseReleased(name):
                 del self.leases[name]
+            case RetentionChanged(seconds):
+                assert seconds != self.retention
+                self.retention = seconds
             case _:
                 pass
 
@@ -280,6 +285,12 @@ class Conversation(RuleBasedStateMachine):
         requests, bounds = self.state.requests, self.state.limits
         assert len(requests) <= bounds.requests
         assert all(kept.at >= self.asked_at - bounds.request_age for kept in requests.values())
+
+    @invariant()
+    def retention_is_what_was_set_last(self) -> None:
+        """Within its bounds, whatever was asked for."""
+        assert self.state.retention == self.retention
+        assert self.retention is None or 1.0 <= self.retention <= 366 * 86_400.0
 
     @invariant()
     def tokens_grow(self) -> None:

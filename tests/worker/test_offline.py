@@ -196,7 +196,7 @@ async def test_requests_are_shown_and_bounded(server: OfflineServer) -> None:
 
 
 async def test_it_runs_alone_and_ends_on_sigterm(transcript_path: Path) -> None:
-    """One line of JSON with the base URL, exit code 0, nothing on stderr."""
+    """One line of JSON with the two URLs, exit code 0, nothing on stderr."""
     program = [sys.executable, "-m", "agent_worker.offline", "--transcript", str(transcript_path)]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*program, stdout=pipe, stderr=pipe, cwd=transcript_path.parents[2])
@@ -208,6 +208,7 @@ async def test_it_runs_alone_and_ends_on_sigterm(transcript_path: Path) -> None:
     _, errors = await asyncio.wait_for(process.communicate(), 30)
     assert (process.returncode, errors) == (0, b"")
     assert line["pid"] == process.pid
+    assert line["deepgram_url"] == f"{line['base_url']}/listen"
 
 
 async def test_a_bad_transcript_is_one_line_and_exit_code_2(tmp_path: Path, transcript_path: Path) -> None:

@@ -11,8 +11,8 @@ from livekit.agents.llm import AgentConfigUpdate, ChatContext, ChatItem, ChatMes
 
 from agent_worker.agent import SupportAgent
 from agent_worker.offline import OfflineServer
-from agent_worker.recorder import Recorder
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
+from agent_worker.recorder import Recorder
 from agent_worker.serialise import SHORTENED
 from agent_worker.transcript import Transcript
 from tests.worker.conftest import SessionFactory, Starter

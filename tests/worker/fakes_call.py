@@ -1,0 +1,445 @@
+"""Stand-ins for what surrounds a call: Ray and Redis, LiveKit's server, a room and who is in it."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import count
+from types import TracebackType
+from typing import Any, Self, cast
+
+import pytest
+from livekit import rtc
+from livekit.agents import JobContext
+from livekit.agents.job import JobAcceptArguments, RunningJobInfo
+from livekit.agents.testing import fake_job_context
+from livekit.api.access_token import Claims
+from livekit.protocol import agent as agent_proto
+from livekit.protocol import models
+
+from agent_worker import call
+from agent_worker.assignment import Assignment
+from agent_worker.call import CallConversation, Post
+from agent_worker.rooms import AgentInRoom, Occupants, Rooms, RoomServiceError
+from agent_worker.settings import CallSettings, TakeoverSettings
+from conversation_actors import ConversationHandle
+from conversation_actors.activation import committer
+from conversation_actors.client import following, handle, opening, outbox
+from conversation_actors.errors import ConversationError
+from conversation_actors.settings import Settings
+from conversation_actors.store import HeartbeatRecord
+from conversation_actors.store.heartbeats import MemoryHeartbeats
+from tests.unit.fakes import CONVERSATION, FakeCluster, FaultyStore, brief
+
+ROOM = "room-1"
+POST = Post(room=ROOM, agent_name="support", agent_identity="agent-1", group="worker-1")
+STANDARD = rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD
+
+_sids = count(1)
+
+
+class Clock:
+    """A clock that a test moves: the one of Redis."""
+
+    def __init__(self) -> None:
+        """Somewhere behind the beginning."""
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return self.now
+
+
+class ShakyHeartbeats(MemoryHeartbeats):
+    """Heartbeats in memory, on a server that can be away."""
+
+    def __init__(self, clock: Clock) -> None:
+        """In good order."""
+        super().__init__(clock)
+        self.trouble: Exception | None = None
+        """What every call raises."""
+        self.asked = 0
+        """Calls so far, failed ones too."""
+
+    def _answer(self) -> None:
+        self.asked += 1
+        if self.trouble is not None:
+            raise self.trouble
+
+    async def start(self, conversation_id: str, holder: str, *, lasting: timedelta, group: str, details: bytes) -> None:
+        """See `HeartbeatStore.start`."""
+        self._answer()
+        await super().start(conversation_id, holder, lasting=lasting, group=group, details=details)
+
+    async def beat(
+        self, conversation_id: str, holder: str, *, lasting: timedelta, group: str, details: bytes | None
+    ) -> bool:
+        """See `HeartbeatStore.beat`."""
+        self._answer()
+        return await super().beat(conversation_id, holder, lasting=lasting, group=group, details=details)
+
+    async def end(self, conversation_id: str, holder: str) -> bool:
+        """See `HeartbeatStore.end`."""
+        self._answer()
+        return await super().end(conversation_id, holder)
+
+    async def claim(
+        self, conversation_id: str, claimant: str, *, hold: timedelta, holder: str | None
+    ) -> HeartbeatRecord | None:
+        """See `HeartbeatStore.claim`."""
+        self._answer()
+        return await super().claim(conversation_id, claimant, hold=hold, holder=holder)
+
+    async def claim_expired(
+        self, claimant: str, *, hold: timedelta, limit: int, forget: timedelta
+    ) -> list[HeartbeatRecord]:
+        """See `HeartbeatStore.claim_expired`."""
+        self._answer()
+        return await super().claim_expired(claimant, hold=hold, limit=limit, forget=forget)
+
+    async def find(self, conversation_id: str) -> HeartbeatRecord | None:
+        """See `HeartbeatStore.find`."""
+        self._answer()
+        return await super().find(conversation_id)
+
+    def expired(self, conversation_id: str) -> bool:
+        """Whether the record of a conversation is there, and its deadline over."""
+        kept = self._kept.get(conversation_id)
+        return kept is not None and kept.deadline <= self._clock()
+
+
+class ShakyStore(FaultyStore):
+    """A store in memory whose heartbeats have a clock of their own, and may be away."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Start empty."""
+        super().__init__()
+        self.agents = ShakyHeartbeats(clock)
+
+    def heartbeats(self, lease: str, *, ttl: timedelta) -> ShakyHeartbeats:
+        """See `Store.heartbeats`: there is one lease."""
+        assert lease == call.LEASE
+        assert ttl > timedelta(0)
+        return self.agents
+
+
+class World:
+    """The conversation "c", with a real owner on a store in memory, and signs of life beside it."""
+
+    def __init__(self, store: ShakyStore, cluster: FakeCluster) -> None:
+        """All is well."""
+        self.store, self.cluster = store, cluster
+        self.ray_trouble: ConversationError | None = None
+        """What joining Ray raises."""
+        self.may_open = asyncio.Event()
+        """Cleared, the owner gives no answer to an `open`."""
+        self.may_open.set()
+        self.clients = 0
+        """Clients that are connected now."""
+        self._calls: list[CallConversation] = []
+
+    @property
+    def agents(self) -> ShakyHeartbeats:
+        """The signs of life."""
+        return self.store.agents
+
+    def call(
+        self,
+        holder: str = "job-1",
+        assignment: Assignment | None = None,
+        *,
+        post: Post = POST,
+        settings: CallSettings | None = None,
+        takeover: TakeoverSettings | None = None,
+    ) -> CallConversation:
+        """The conversation as one job has it; closed behind the test."""
+        made = CallConversation(
+            CONVERSATION,
+            holder=holder,
+            post=post,
+            assignment=assignment or Assignment(conversation_id=CONVERSATION),
+            store=self.cluster.settings,
+            call=settings or CallSettings(),
+            takeover=takeover or TakeoverSettings(heartbeat=timedelta(milliseconds=5), lasting=timedelta(seconds=3)),
+        )
+        self._calls.append(made)
+        return made
+
+    async def aclose(self) -> None:
+        """End all jobs."""
+        self.may_open.set()
+        for made in self._calls:
+            await made.aclose()
+
+
+class FakeClient:
+    """The twin of `ConversationClient`, on a `World`."""
+
+    def __init__(self, world: World) -> None:
+        """Not connected yet."""
+        self._world = world
+        self._handles: list[ConversationHandle] = []
+
+    async def __aenter__(self) -> Self:
+        """Connect, where Ray is."""
+        if self._world.ray_trouble is not None:
+            raise self._world.ray_trouble
+        self._world.clients += 1
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close what was opened."""
+        self._world.clients -= 1
+        for opened in self._handles:
+            await opened.aclose()
+
+    async def open(self, conversation_id: str) -> ConversationHandle:
+        """A handle of its own, as another process would have it."""
+        assert conversation_id == CONVERSATION
+        await self._world.may_open.wait()
+        opened = await self._world.cluster.handle()
+        self._handles.append(opened)
+        return opened
+
+
+@contextmanager
+def quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Everything that is repeated is repeated without long pauses."""
+    with monkeypatch.context() as patch:
+        patch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
+        patch.setattr(outbox, "_BACKOFF", (0.0005, 0.002))
+        for module in (handle, following):
+            patch.setattr(module, "DORMANT_SECONDS", (0.001, 0.005))
+        patch.setattr(call, "_BACKOFF", (0.002, 0.01))
+        patch.setattr(call, "_GUARD_SECONDS", 0.002)
+        patch.setattr(call, "_WAIT_SECONDS", 0.002)
+        yield
+
+
+@contextmanager
+def on_store(monkeypatch: pytest.MonkeyPatch, store: ShakyStore) -> Iterator[None]:
+    """Whoever opens a store gets this one."""
+
+    def opened(settings: Settings) -> ShakyStore:
+        assert isinstance(settings, Settings)
+        return store
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "open_store", opened)
+        yield
+
+
+class Worlds:
+    """Makes a `World`, and takes it down."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, clock: Clock, **settings: Any) -> None:
+        """`settings`: as `brief` takes them."""
+        self._patch, self._clock, self._settings = monkeypatch, clock, settings
+
+    async def __aenter__(self) -> World:
+        """Begin."""
+        store = ShakyStore(self._clock)
+        self._cluster = await FakeCluster(store, brief(**self._settings)).__aenter__()
+        self._world = world = World(store, self._cluster)
+        self._quickly, self._on_store = quickly(self._patch), on_store(self._patch, store)
+        self._quickly.__enter__()
+        self._on_store.__enter__()
+        self._patch.setattr(call, "ConversationClient", lambda _settings: FakeClient(world))
+        return world
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End all of it."""
+        await self._world.aclose()
+        await self._cluster.__aexit__(kind, error, traceback)
+        self._on_store.__exit__(None, None, None)
+        self._quickly.__exit__(None, None, None)
+
+
+# LiveKit's server
+
+
+@dataclass
+class FakeRooms:
+    """LiveKit's room service with one room: who is in it, and what was asked for, in order."""
+
+    people: list[str] = field(default_factory=list)
+    agents: list[AgentInRoom] = field(default_factory=list)
+    exists: bool = True
+    is_down: bool = False
+    looks: int = 0
+    asked: list[tuple[Any, ...]] = field(default_factory=list)
+    looked_at: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def as_rooms(self) -> Rooms:
+        """Itself, for those who want the real one."""
+        return cast("Rooms", self)
+
+    @property
+    def dispatched(self) -> list[tuple[Any, ...]]:
+        """Room, agent name and metadata of every dispatch."""
+        return [told for what, *told in self.asked if what == "dispatch"]  # type: ignore[misc]
+
+    async def occupants(self, room: str) -> Occupants:
+        """See `Rooms.occupants`."""
+        self.looks += 1
+        self.looked_at.set()
+        self._answer()
+        assert room == ROOM
+        if not self.exists:
+            return Occupants(exists=False)
+        return Occupants(exists=True, people=tuple(self.people), agents=tuple(self.agents))
+
+    async def remove(self, room: str, identity: str) -> bool:
+        """See `Rooms.remove`."""
+        self._answer()
+        self.asked.append(("remove", room, identity))
+        here = [agent for agent in self.agents if agent.identity == identity]
+        self.agents = [agent for agent in self.agents if agent.identity != identity]
+        return bool(here)
+
+    async def dispatch(self, room: str, agent_name: str, assignment: Assignment) -> None:
+        """See `Rooms.dispatch`."""
+        self._answer()
+        self.asked.append(("dispatch", room, agent_name, assignment))
+
+    async def check(self) -> None:
+        """See `Rooms.check`."""
+        self._answer()
+
+    def _answer(self) -> None:
+        if self.is_down:
+            message = "LiveKit did not answer"
+            raise RoomServiceError(message)
+
+
+def ghost(identity: str = "agent-1", *, name: str = "support", age: float = 60.0) -> AgentInRoom:
+    """An agent's participant that joined `age` seconds ago."""
+    return AgentInRoom(identity, name, time.time() - age)
+
+
+def running_job(
+    job_id: str, *, metadata: str = "", room_metadata: str = "", room: str = ROOM, agent_name: str = "support"
+) -> RunningJobInfo:
+    """A job as LiveKit's server lists it."""
+    return RunningJobInfo(
+        accept_arguments=JobAcceptArguments(identity="agent-1", name="", metadata=""),
+        job=agent_proto.Job(
+            id=job_id,
+            room=models.Room(name=room, metadata=room_metadata),
+            agent_name=agent_name,
+            metadata=metadata,
+        ),
+        url="",
+        token="",
+        worker_id="w",
+        fake_job=False,
+    )
+
+
+class FakeJob:
+    """A job's context, and what became of the job."""
+
+    def __init__(self, context: JobContext) -> None:
+        """It runs."""
+        self.context = context
+        self.ended: list[str] = []
+        """Reasons, in order; LiveKit heeds the first."""
+        context._on_shutdown = self.ended.append  # LiveKit's fake one forgets it
+        claims = Claims()
+        claims.identity = POST.agent_identity
+        context.token_claims = lambda: claims  # type: ignore[method-assign]  # there is no token
+
+    async def shut_down(self, reason: str) -> None:
+        """Run what was to be run at the end, as LiveKit does."""
+        await asyncio.gather(*(callback(reason) for callback in self.context._shutdown_callbacks))
+
+
+@contextmanager
+def fake_job(
+    room: "FakeRoom", *, metadata: str = "", room_metadata: str = "", job_id: str = "job-1"
+) -> Iterator[FakeJob]:
+    """A job as LiveKit gives it to an entrypoint; it is connected to its room."""
+    with fake_job_context(room=room.as_room, job_metadata=metadata, job_id=job_id) as context:
+        context.job.room.name, context.job.room.metadata = ROOM, room_metadata
+        context.job.agent_name = "support"
+        try:
+            yield FakeJob(context)
+        finally:
+            context._tempdir.cleanup()
+
+
+class FakeJobs:
+    """The part of LiveKit's server that knows which jobs run."""
+
+    def __init__(self, *jobs: RunningJobInfo) -> None:
+        """These run."""
+        self.active_jobs: Sequence[RunningJobInfo] = jobs
+
+
+# A room, as the agent sees it
+
+
+@dataclass
+class Permissions:
+    """What a participant may do."""
+
+    can_update_metadata: bool = False
+
+
+@dataclass
+class FakeParticipant:
+    """A participant of a room; `sid` is new with each connection."""
+
+    identity: str
+    name: str = ""
+    kind: rtc.ParticipantKind.ValueType = STANDARD
+    metadata: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
+    permissions: Permissions = field(default_factory=Permissions)
+    sid: str = field(default_factory=lambda: f"PA_{next(_sids)}")
+
+
+class FakeRoom(rtc.EventEmitter[Any]):
+    """A room as LiveKit's client has it: participants by identity, and events about them."""
+
+    def __init__(self, *here: FakeParticipant, is_connected: bool = True) -> None:
+        """`here` were in the room before it was connected to."""
+        super().__init__()
+        self.remote_participants = {one.identity: one for one in here}
+        self.is_connected = is_connected
+        self.name = ROOM
+        self.local_participant = FakeParticipant("agent-1", kind=rtc.ParticipantKind.PARTICIPANT_KIND_AGENT)
+
+    @property
+    def as_room(self) -> rtc.Room:
+        """Itself, for those who want the real one."""
+        return cast("rtc.Room", self)
+
+    def isconnected(self) -> bool:
+        """See `rtc.Room.isconnected`."""
+        return self.is_connected
+
+    def change_connection(self, *, is_connected: bool) -> None:
+        """Lose or regain the connection."""
+        self.is_connected = is_connected
+        state = rtc.ConnectionState.CONN_CONNECTED if is_connected else rtc.ConnectionState.CONN_RECONNECTING
+        self.emit("connection_state_changed", state)
+
+    def enter(self, participant: FakeParticipant) -> FakeParticipant:
+        """Somebody comes."""
+        self.remote_participants[participant.identity] = participant
+        self.emit("participant_connected", participant)
+        return participant
+
+    def exit(self, participant: FakeParticipant) -> None:
+        """Somebody leaves."""
+        if self.remote_participants.get(participant.identity) is participant:
+            del self.remote_participants[participant.identity]
+        self.emit("participant_disconnected", participant)

@@ -1,0 +1,752 @@
+"""A session in a call: greeted, resumed, handed over, deposed, ended; with a real session and a real owner."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from livekit import rtc
+from livekit.agents import Agent, AgentSession, CloseReason, RunContext, UserInputTranscribedEvent, function_tool
+from livekit.agents.llm import ChatContext, ChatMessage, FunctionCall
+from livekit.agents.voice.io import TextOutput
+
+from agent_worker import call as call_module
+from agent_worker import session as module
+from agent_worker.agent import SupportAgent
+from agent_worker.assignment import Assignment
+from agent_worker.call import LEASE, CallConversation
+from agent_worker.notes import TRANSCRIPT
+from agent_worker.offline import OfflineServer
+from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
+from agent_worker.restore import INTERRUPTED_OUTPUT
+from agent_worker.serialise import to_fields
+from agent_worker.session import JOB_CRASHED, NOT_FINISHED, Attached, attach, open_conversation
+from agent_worker.settings import CallSettings, TakeoverSettings
+from agent_worker.transcript import Transcript
+from conversation_actors import LeaseHeldError, item_from_dict
+from conversation_actors.items import Item
+from tests.unit.fakes import until
+from tests.worker.conftest import SessionFactory
+from tests.worker.fakes import FakeConversation, FunctionScript
+from tests.worker.fakes_call import Clock, FakeJob, FakeParticipant, FakeRoom, World, Worlds, fake_job
+
+GREETING, AGAIN, BACK = "Hello there.", "Welcome back.", "Sorry, I'm back."
+LATE = 10.0
+"""Seconds until something that does not happen fails its test."""
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """A conversation that can be opened."""
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.002)
+    async with Worlds(monkeypatch, Clock(), close=0.5) as made:
+        yield made
+
+
+class Heard(TextOutput):
+    """What the caller hears, sentence by sentence."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        super().__init__(label="heard", next_in_chain=None)
+        self.lines: list[str] = []
+        self._line = ""
+
+    async def capture_text(self, text: str) -> None:
+        """Hear a part."""
+        self._line += text
+
+    def flush(self) -> None:
+        """Hear its end."""
+        if self._line:
+            self.lines.append(self._line)
+        self._line = ""
+
+
+@dataclass
+class Running:
+    """An agent in a call."""
+
+    session: AgentSession[None]
+    call: CallConversation
+    attached: Attached
+    room: FakeRoom
+    job: FakeJob
+    heard: Heard
+
+    async def ended(self) -> str:
+        """The first reason to end the job."""
+        await until(lambda: bool(self.job.ended))
+        return self.job.ended[0]
+
+    async def hears(self, *lines: str) -> None:
+        """Wait until the caller has heard these lines, and nothing else for a moment."""
+        try:
+            async with asyncio.timeout(LATE):
+                while len(self.heard.lines) < len(lines):  # noqa: ASYNC110  # the fake has no event for this
+                    await asyncio.sleep(0.002)
+            await self.session_is_calm()
+        finally:
+            assert self.heard.lines == list(lines)
+
+    async def session_is_calm(self) -> None:
+        """Wait until the agent listens, and does so for a moment."""
+        calm = 0
+        async with asyncio.timeout(LATE):
+            while calm < 20:
+                await asyncio.sleep(0.002)
+                calm = calm + 1 if self.session.agent_state == "listening" else 0
+
+    async def is_known(self, text: str) -> None:
+        """Wait until a message of this text is in the conversation."""
+        await until(lambda: text in texts(self.call.items))
+
+
+def texts(items: tuple[Item, ...]) -> list[str]:
+    """What was said, as the conversation has it."""
+    return ["".join(item.to_dict()["content"]) for item in items if item.type == "message"]
+
+
+def settings(**given: Any) -> CallSettings:
+    """Lines that can be told apart; nobody is waited for."""
+    told = {"greeting": GREETING, "welcome_back": AGAIN, "back_line": BACK, "open_timeout": 0.05, **given}
+    return CallSettings(**told)
+
+
+Answer = Callable[..., Any]
+
+
+@pytest.fixture
+def answer(world: World, server: OfflineServer, new_session: SessionFactory) -> Answer:
+    """Have an agent answer a call."""
+
+    @asynccontextmanager
+    async def answering(
+        room: FakeRoom,
+        holder: str = "job-1",
+        *,
+        agent: Agent | None = None,
+        on: OfflineServer = server,
+        assignment: Assignment | None = None,
+        before_start: Callable[[], Awaitable[None]] | None = None,
+        **given: Any,
+    ) -> AsyncIterator[Running]:
+        if assignment is None:
+            assignment = Assignment(conversation_id="c", replaces=None if holder == "job-1" else "job-1")
+        with fake_job(room, job_id=holder) as job:
+            takeover = TakeoverSettings(heartbeat=timedelta(milliseconds=5), lasting=timedelta(seconds=3))
+            call = world.call(holder, assignment, settings=settings(**given), takeover=takeover)
+            await call.open()
+            session = await new_session(on)
+            heard = Heard()
+            session.output.transcription = heard
+            speaker = agent or SupportAgent()
+            attached = await attach(session, speaker, call, room=room.as_room)
+            if before_start is not None:
+                await before_start()
+            await session.start(speaker, record=False)
+            yield Running(session, call, attached, room, job, heard)
+            await session.aclose()
+            await call.aclose()
+
+    return answering
+
+
+async def crash(running: Running) -> None:
+    """The agent's process is gone: nothing is released."""
+    await running.call.flush()
+    running.attached.recorder.stop()
+    await running.call.aclose()
+
+
+# Greetings
+
+
+async def test_a_greeting_is_said_once(answer: Answer) -> None:
+    """To somebody new, when the agent listens; it is a part of the talk."""
+    alice = FakeParticipant("alice")
+    async with answer(FakeRoom(alice)) as first:
+        await first.hears(GREETING)
+        await first.is_known(GREETING)
+        assert GREETING in [item.text_content for item in first.session.history.messages()]
+        await crash(first)
+    async with answer(FakeRoom(FakeParticipant("alice")), "job-2") as second:
+        await second.session_is_calm()
+        assert second.heard.lines == []
+
+
+async def test_who_comes_later_is_greeted_then(answer: Answer) -> None:
+    """And who comes back after the grace is welcomed."""
+    async with answer(FakeRoom(), grace=0.01) as running:
+        await running.session_is_calm()
+        alice = running.room.enter(FakeParticipant("alice"))
+        await running.hears(GREETING)
+        running.room.exit(alice)
+        await running.call.flush()
+        await asyncio.sleep(0.02)
+        running.room.enter(FakeParticipant("alice"))
+        await running.hears(GREETING, AGAIN)
+
+
+async def test_a_greeting_in_the_callers_language(answer: Answer) -> None:
+    """Where there is one."""
+    lines = {"en": GREETING, "de": "Guten Tag."}
+    async with answer(FakeRoom(FakeParticipant("alice", attributes={"language": "de-AT"})), greeting=lines) as running:
+        await running.hears("Guten Tag.")
+
+
+async def test_no_line_nothing_said(answer: Answer) -> None:
+    """An empty greeting is none."""
+    async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
+        await running.session_is_calm()
+        assert running.heard.lines == []
+        assert GREETING not in texts(running.call.items)
+
+
+# After a crash
+
+
+async def test_the_caller_hears_that_the_agent_is_back(answer: Answer) -> None:
+    """In a word, which is not a part of the talk; when all is answered, nothing more is said."""
+    alice = FakeParticipant("alice")
+    async with answer(FakeRoom(alice)) as first:
+        await first.hears(GREETING)
+        await first.is_known(GREETING)
+        await crash(first)
+    async with answer(FakeRoom(alice), "job-2") as second:
+        await second.hears(BACK)
+        assert BACK not in texts(second.call.items)
+        assert BACK not in [item.text_content for item in second.session.history.messages()]
+        await second.session_is_calm()
+        assert [item.type for item in second.call.items].count("message") == 1
+
+
+async def seed(world: World, *items: Any, attributes: dict[str, Any] | None = None) -> FakeParticipant:
+    """What a dead agent left: a caller who was there, what was said, what was heard."""
+    alice = FakeParticipant("alice")
+    handle = await world.cluster.handle()
+    await handle.join("alice", device_id=alice.sid)
+    await handle.update_participant("alice", context={"livekit.greeted": 0})
+    for item in items:
+        await handle.append(item_from_dict(to_fields(item)))
+    if attributes:
+        await handle.set_attributes(attributes)
+    await handle.aclose()
+    return alice
+
+
+def user(text: str) -> ChatMessage:
+    """Said by the caller."""
+    return ChatMessage(role="user", content=[text])
+
+
+def assistant(text: str) -> ChatMessage:
+    """Said by the agent."""
+    return ChatMessage(role="assistant", content=[text])
+
+
+async def test_a_message_without_an_answer_is_answered(answer: Answer, world: World, transcript: Transcript) -> None:
+    """The agent died while it thought."""
+    turn = transcript.turns[0]
+    alice = await seed(world, user(turn.user))
+    async with answer(FakeRoom(alice), "job-2") as running:
+        await running.hears(BACK, turn.reply)
+        await running.is_known(turn.reply)
+        assert texts(running.call.items) == [turn.user, turn.reply]
+
+
+async def test_words_that_are_in_no_message_are_answered(answer: Answer, world: World, transcript: Transcript) -> None:
+    """The agent died before the caller's sentence was a message; now it is one, and is noted no longer."""
+    first, second = transcript.turns[0], transcript.turns[1]
+    noted = {TRANSCRIPT: {"text": second.user, "language": "en", "at": 1.0}}
+    alice = await seed(world, user(first.user), assistant(first.reply), attributes=noted)
+    async with answer(FakeRoom(alice), "job-2") as running:
+        await until(lambda: second.reply in texts(running.call.items))
+        await running.hears(BACK, second.reply)
+        assert texts(running.call.items) == [first.user, first.reply, second.user, second.reply]
+        await until(lambda: TRANSCRIPT not in running.call.attributes)
+
+
+async def test_words_that_are_in_a_message_are_not_said_again(
+    answer: Answer, world: World, transcript: Transcript
+) -> None:
+    """The agent died between the message and the removal of the note."""
+    turn = transcript.turns[0]
+    noted = {TRANSCRIPT: {"text": turn.user, "language": "en", "at": 1.0}}
+    alice = await seed(world, user(turn.user), assistant(turn.reply), attributes=noted)
+    async with answer(FakeRoom(alice), "job-2") as running:
+        await running.hears(BACK)
+        assert texts(running.call.items) == [turn.user, turn.reply]
+
+
+async def test_a_tool_call_that_was_interrupted_is_answered(
+    answer: Answer, world: World, transcript: Transcript
+) -> None:
+    """The model is told that its outcome is unknown, and speaks."""
+    call = FunctionCall(id="item_9/fnc_0", call_id="c9", name="look_up_order", arguments='{"order_id": "A-1042"}')
+    alice = await seed(world, user("Where is A-1042?"), call)
+
+    def decide(request: ChatRequest) -> Reply:
+        assert request.messages[-1]["content"] == INTERRUPTED_OUTPUT
+        return Reply("I'll look again.")
+
+    async with OfflineServer(FunctionScript(decide)) as server, answer(FakeRoom(alice), "job-2", on=server) as running:
+        await running.hears(BACK, "I'll look again.")
+        assert len(transcript.turns) > 1
+        await running.is_known("I'll look again.")
+        outputs = [item.to_dict()["output"] for item in running.call.items if item.type == "function_call_output"]
+        assert outputs == [INTERRUPTED_OUTPUT]
+
+
+async def test_two_devices_hear_it_once(answer: Answer, world: World) -> None:
+    """Both have lost the agent; it speaks to both."""
+    handle = await world.cluster.handle()
+    alice, bob = FakeParticipant("alice"), FakeParticipant("bob")
+    for one in (alice, bob):
+        await handle.join(one.identity, device_id=one.sid)
+    async with answer(FakeRoom(alice, bob), "job-2") as running:
+        await running.hears(BACK)
+
+
+async def test_without_a_line_the_answer_comes_all_the_same(
+    answer: Answer, world: World, transcript: Transcript
+) -> None:
+    """An empty line is none."""
+    turn = transcript.turns[0]
+    alice = await seed(world, user(turn.user))
+    async with answer(FakeRoom(alice), "job-2", back_line="") as running:
+        await running.hears(turn.reply)
+
+
+async def test_a_planned_handover_is_silent(answer: Answer, world: World) -> None:
+    """Nobody has noticed anything."""
+    alice = await seed(world, user("Hello?"))
+    planned = Assignment(conversation_id="c", replaces="job-0", is_planned=True)
+    async with answer(FakeRoom(alice), "job-1", assignment=planned) as running:
+        await running.session_is_calm()
+        assert running.heard.lines == []
+
+
+# How it ends
+
+
+async def test_the_deposed_leaves_at_once(answer: Answer, world: World) -> None:
+    """Not cleanly, should nobody have taken over after all; it records and releases nothing more."""
+    async with answer(FakeRoom(FakeParticipant("alice"))) as running:
+        await running.hears(GREETING)
+        await running.call.flush()
+        handle = await world.cluster.handle()
+        await handle.acquire_lease(LEASE, holder="job-2", duration=timedelta(minutes=1), replacing="job-1")
+        assert await running.ended() == NOT_FINISHED
+        before = running.attached.recorder.recorded
+        await running.session.generate_reply(user_input="Are you there?")
+        assert running.attached.recorder.recorded == before
+        running.room.enter(FakeParticipant("bob"))
+        await asyncio.sleep(0.02)
+        assert "bob" not in handle.participants
+
+
+async def test_a_handover_waits_until_the_agent_has_spoken(answer: Answer, world: World) -> None:
+    """The successor gets the lease behind the last word, with that word in the conversation; nothing is said twice."""
+    answered, asked = asyncio.Event(), asyncio.Event()
+    reply = "one two three four five six seven eight nine ten"
+    script = FunctionScript(lambda _request: Reply(reply))
+    planned = Assignment(conversation_id="c", replaces="job-1", is_planned=True)
+    async with (
+        OfflineServer(script, chunk_pause=timedelta(milliseconds=30)) as slow,
+        answer(FakeRoom(FakeParticipant("alice")), on=slow, greeting="") as running,
+    ):
+        running.session.on("agent_state_changed", lambda event: answered.set() if event.new_state == "speaking" else 0)
+        speech = running.session.generate_reply(user_input="Count")
+        await asyncio.wait_for(answered.wait(), LATE)
+        successor = world.call("job-2", planned)
+        opening = asyncio.create_task(successor.open())
+        await asyncio.wait_for(running.call.handover_asked.wait(), LATE)
+        asked.set()
+        assert not speech.done()
+        assert not opening.done()
+        await speech
+        assert await asyncio.wait_for(opening, LATE)
+        assert texts(successor.items) == ["Count", reply]
+        assert await running.ended() == "handed over"
+        assert not running.call.deposed.is_set()
+        before = running.attached.recorder.recorded
+        await running.session.generate_reply(user_input="Still there?")
+        assert running.attached.recorder.recorded == before
+
+
+async def test_a_handover_waits_for_the_caller_too(answer: Answer, world: World) -> None:
+    """Whoever speaks is let finish."""
+    planned = Assignment(conversation_id="c", replaces="job-1", is_planned=True)
+    async with answer(FakeRoom(), greeting="") as running:
+        await running.session_is_calm()
+        running.session._update_user_state("speaking")
+        opening = asyncio.create_task(world.call("job-2", planned).open())
+        await asyncio.wait_for(running.call.handover_asked.wait(), LATE)
+        await asyncio.sleep(0.05)
+        assert not opening.done()
+        assert running.job.ended == []
+        running.session._update_user_state("listening")
+        assert await asyncio.wait_for(opening, LATE)
+
+
+async def test_a_session_that_failed_calls_the_next_agent(answer: Answer) -> None:
+    """The caller is still there, and a new process may have more luck."""
+    async with answer(FakeRoom(FakeParticipant("alice"))) as running:
+        await running.hears(GREETING)
+        running.session._close_soon(reason=CloseReason.ERROR)
+        assert await running.ended() == NOT_FINISHED
+
+
+@pytest.mark.parametrize("reason", [CloseReason.USER_INITIATED, CloseReason.JOB_SHUTDOWN, CloseReason.TASK_COMPLETED])
+async def test_a_session_that_was_closed_on_purpose_ends_nothing_more(answer: Answer, reason: CloseReason) -> None:
+    """Whoever closed it knows what comes next."""
+    async with answer(FakeRoom(FakeParticipant("alice"))) as running:
+        await running.hears(GREETING)
+        running.session._close_soon(reason=reason)
+        await asyncio.sleep(0.05)
+        assert running.job.ended == []
+
+
+async def test_nobody_for_a_while_ends_the_call(answer: Answer) -> None:
+    """Cleanly: there is nobody to take over for."""
+    alice = FakeParticipant("alice")
+    async with answer(FakeRoom(alice), linger=0.05) as running:
+        await running.hears(GREETING)
+        running.room.exit(alice)
+        assert await running.ended() == "nobody is in the room"
+
+
+async def test_a_room_that_nobody_comes_to_is_left(answer: Answer) -> None:
+    """As one that everybody has left."""
+    async with answer(FakeRoom(), linger=0.05) as running:
+        assert await running.ended() == "nobody is in the room"
+
+
+async def test_who_comes_back_in_time_finds_the_agent_there(answer: Answer) -> None:
+    """The same one, with the same session."""
+    alice = FakeParticipant("alice")
+    async with answer(FakeRoom(alice), linger=0.1) as running:
+        await running.hears(GREETING)
+        running.room.exit(alice)
+        await asyncio.sleep(0.02)
+        running.room.enter(FakeParticipant("alice"))
+        await asyncio.sleep(0.15)
+        assert running.job.ended == []
+
+
+async def test_a_session_that_closed_with_its_caller(answer: Answer) -> None:
+    """LiveKit's default: the job waits for a while; who comes back gets the next agent."""
+    alice = FakeParticipant("alice")
+    async with answer(FakeRoom(alice), linger=60.0) as running:
+        await running.hears(GREETING)
+        running.room.exit(alice)
+        running.session._close_soon(reason=CloseReason.PARTICIPANT_DISCONNECTED)
+        await asyncio.sleep(0.05)
+        assert running.job.ended == []
+        running.room.enter(FakeParticipant("alice"))
+        assert await running.ended() == NOT_FINISHED
+
+
+async def test_a_session_that_closed_with_its_caller_for_good(answer: Answer) -> None:
+    """Nobody comes back: a clean end."""
+    alice = FakeParticipant("alice")
+    async with answer(FakeRoom(alice), linger=0.05) as running:
+        await running.hears(GREETING)
+        running.room.exit(alice)
+        running.session._close_soon(reason=CloseReason.PARTICIPANT_DISCONNECTED)
+        assert await running.ended() == "nobody is in the room"
+
+
+# A conversation that opens late
+
+
+@pytest.mark.parametrize("ahead", [0.0, 7200.0, -7200.0])
+async def test_what_was_before_is_put_in_front(
+    answer: Answer, world: World, transcript: Transcript, ahead: float
+) -> None:
+    """Whatever the clocks say of it; the next request to the model has it in order, behind the instructions."""
+    old = transcript.turns[0]
+    now = time.time() + ahead
+    said = [user(old.user), assistant(old.reply)]
+    for number, message in enumerate(said):
+        message.created_at = now + number
+    await seed(world, *said)
+    world.may_open.clear()
+    async with answer(FakeRoom(), greeting="") as running:
+        assert not running.call.is_open
+        turn = transcript.turns[1]
+        await running.session.run(user_input=turn.user)
+        world.may_open.set()
+        await until(lambda: old.user in [item.text_content for item in running.session.history.messages()])
+        await running.session.generate_reply(user_input="And now?")
+        await running.call.flush()
+        spoken = [item.text_content for item in running.session.history.messages()]
+        assert spoken[:3] == [old.user, old.reply, turn.user]
+        assert texts(running.call.items)[:3] == [old.user, old.reply, turn.user]
+
+
+async def test_the_model_sees_the_instructions_first(answer: Answer, world: World, server: OfflineServer) -> None:
+    """Also when older items came behind them in time."""
+    old = user("Long ago")
+    old.created_at = 1.0
+    await seed(world, old)
+    world.may_open.clear()
+    async with answer(FakeRoom(), greeting="") as running:
+        await running.session_is_calm()
+        world.may_open.set()
+        await until(lambda: "Long ago" in [item.text_content for item in running.session.history.messages()])
+        await running.session.generate_reply(user_input="Now")
+    sent = server.requests[-1]["messages"]
+    assert [message["role"] for message in sent[:1]] == ["system"]
+    assert [message["content"] for message in sent if message["role"] == "user"] == ["Long ago", "Now"]
+
+
+async def test_opened_before_the_session_starts_it_waits_for_it(
+    answer: Answer, world: World, server: OfflineServer
+) -> None:
+    """Between the budget's end and the session's start there is no history to put anything into."""
+    await seed(world, user("Long ago"))
+    world.may_open.clear()
+
+    async def open_now() -> None:
+        world.may_open.set()
+        await asyncio.sleep(0.05)
+
+    async with answer(FakeRoom(), greeting="", before_start=open_now) as running:
+        await until(lambda: "Long ago" in [item.text_content for item in running.session.history.messages()])
+        await running.session.generate_reply(user_input="Now")
+    sent = server.requests[-1]["messages"]
+    assert [message["content"] for message in sent if message["role"] == "user"] == ["Long ago", "Now"]
+
+
+async def test_the_greeting_of_a_late_conversation(answer: Answer, world: World) -> None:
+    """Said when it can be noted."""
+    world.may_open.clear()
+    async with answer(FakeRoom(FakeParticipant("alice"))) as running:
+        await running.session_is_calm()
+        assert running.heard.lines == []
+        world.may_open.set()
+        await running.hears(GREETING)
+
+
+async def test_a_call_that_was_interrupted_before_is_told_late(answer: Answer, world: World) -> None:
+    """Recorded as everywhere."""
+    call = FunctionCall(id="item_9/fnc_0", call_id="c9", name="look_up_order", arguments="{}")
+    await seed(world, user("Hi"), call)
+    world.may_open.clear()
+    async with answer(FakeRoom(), greeting="") as running:
+        await running.session_is_calm()
+        world.may_open.set()
+        await until(lambda: any(item.type == "function_call_output" for item in running.call.items))
+
+
+async def test_a_tool_that_runs_while_it_opens_is_not_interrupted(answer: Answer, world: World) -> None:
+    """Its call is recorded, its output is not there yet: the one who runs it is this session."""
+    world.may_open.clear()
+    release = asyncio.Event()
+
+    class Slow(Agent):
+        def __init__(self) -> None:
+            super().__init__(instructions="x")
+
+        @function_tool
+        async def search(self, context: RunContext[None]) -> str:
+            """Search for long."""
+            assert context is not None
+            await release.wait()
+            return "found"
+
+    def decide(request: ChatRequest) -> Reply:
+        done = any(message["role"] == "tool" for message in request.messages)
+        return Reply("Found it.") if done else Reply("", (RequestedCall("c1", "search", "{}"),))
+
+    async with (
+        OfflineServer(FunctionScript(decide)) as server,
+        answer(FakeRoom(), agent=Slow(), on=server, greeting="") as running,
+    ):
+        speech = running.session.generate_reply(user_input="Search")
+        await until(lambda: running.attached.recorder.recorded >= 3)
+        world.may_open.set()
+        await asyncio.wait_for(running.call.wait_open(), LATE)
+        await running.call.flush()
+        release.set()
+        await speech
+        await running.is_known("Found it.")
+    outputs = [item.to_dict()["output"] for item in running.call.items if item.type == "function_call_output"]
+    assert outputs == ["found"]
+
+
+# The job
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings as a job has them."""
+    monkeypatch.setenv("AGENT_TAKEOVER_HEARTBEAT", "0.01")
+    monkeypatch.setenv("AGENT_OPEN_TIMEOUT", "5")
+    monkeypatch.setattr(call_module, "_FLUSH_SECONDS", 1.0)
+
+
+METADATA = Assignment(conversation_id="c").write()
+
+
+@pytest.mark.usefixtures("environment")
+async def test_a_job_opens_its_conversation(world: World) -> None:
+    """As the agent, with its job's id; what it left is told to whoever finds it dead."""
+    with fake_job(FakeRoom(), metadata=METADATA) as job:
+        conversation = await open_conversation(job.context)
+        assert (conversation.id, conversation.holder, conversation.is_open) == ("c", "job-1", True)
+        record = await world.agents.find("c")
+        assert record is not None
+        assert (record.holder, record.details["agent_name"]) == ("job-1", "support")
+        assert record.details["agent_identity"] == "agent-1"
+        await job.shut_down("")
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(
+    ("reason", "is_over"),
+    [
+        ("nobody is in the room", True),
+        ("handed over", True),
+        ("", True),
+        (NOT_FINISHED, False),
+        (JOB_CRASHED, False),
+    ],
+)
+async def test_the_lease_is_given_back_when_the_call_is_over(world: World, reason: str, *, is_over: bool) -> None:
+    """And only then: a worker that finds lease and heartbeat calls the next agent."""
+    with fake_job(FakeRoom(), metadata=METADATA) as job:
+        await open_conversation(job.context)
+        await job.shut_down(reason)
+    handle = await world.cluster.handle()
+    assert (LEASE not in handle.leases) == is_over
+    assert (await world.agents.find("c") is None) == is_over
+
+
+@pytest.mark.usefixtures("environment")
+async def test_a_second_job_of_a_call_ends_itself(world: World) -> None:
+    """It has nothing to say here, and takes nothing away at its end."""
+    with fake_job(FakeRoom(), metadata=METADATA) as job:
+        await open_conversation(job.context)
+        with fake_job(FakeRoom(), metadata=METADATA, job_id="job-2") as second:
+            with pytest.raises(LeaseHeldError):
+                await open_conversation(second.context)
+            assert len(second.ended) == 1
+            assert "job-1" in second.ended[0]
+            await second.shut_down(second.ended[0])
+        handle = await world.cluster.handle()
+        assert handle.leases[LEASE].holder == "job-1"
+        assert await world.agents.find("c") is not None
+        await job.shut_down("")
+
+
+def test_livekits_word_for_a_crash() -> None:
+    """A new version of LiveKit that calls it otherwise would end calls that are not over."""
+    import inspect
+
+    from livekit.agents.ipc import job_proc_lazy_main
+
+    assert f'reason="{JOB_CRASHED}"' in inspect.getsource(job_proc_lazy_main)
+
+
+async def test_a_plain_conversation_has_no_call_around_it(server: OfflineServer, new_session: SessionFactory) -> None:
+    """As in a terminal: restored and recorded, nobody is followed."""
+    session, room = await new_session(server), FakeRoom(FakeParticipant("alice"))
+    attached = await attach(session, SupportAgent(), FakeConversation(), room=room.as_room)
+    assert attached.restored.items == 0
+    assert room._events == {}
+
+
+# Whom the agent listens to
+
+
+class FakeRoomIO:
+    """The part of LiveKit's `RoomIO` that links the session to one participant."""
+
+    def __init__(self) -> None:
+        """Nobody is listened to."""
+        self.linked_participant: Any = None
+        self.linked: list[str] = []
+
+    def set_participant(self, identity: str) -> None:
+        """Listen to somebody."""
+        self.linked_participant = SimpleNamespace(identity=identity)
+        self.linked.append(identity)
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+async def test_the_agent_listens_to_whoever_speaks(answer: Answer) -> None:
+    """While nobody else does; and to somebody at all, when the one who was listened to has gone."""
+    alice, bob = FakeParticipant("alice"), FakeParticipant("bob")
+    robot = FakeParticipant("robot", kind=rtc.ParticipantKind.PARTICIPANT_KIND_AGENT)
+    async with answer(FakeRoom(alice, bob), greeting="") as running:
+        await running.session_is_calm()
+        room_io = FakeRoomIO()
+        room_io.linked_participant = alice
+        running.session._room_io = cast("Any", room_io)
+        running.room.emit("active_speakers_changed", [robot])
+        running.room.emit("active_speakers_changed", [alice])
+        running.room.emit("active_speakers_changed", [bob, alice])
+        assert room_io.linked == []
+        running.room.emit("active_speakers_changed", [bob])
+        assert room_io.linked == ["bob"]
+        running.session._user_state = "speaking"
+        running.room.emit("active_speakers_changed", [alice])
+        assert room_io.linked == ["bob"]
+        running.session._user_state = "listening"
+        running.room.exit(bob)
+        assert room_io.linked == ["bob", "alice"]
+        running.session._room_io = None
+
+
+async def test_a_speaker_that_cannot_be_followed_raises_nothing(
+    answer: Answer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A handler of LiveKit's room must not."""
+    async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
+        await running.session_is_calm()
+        running.room.emit("active_speakers_changed", [FakeParticipant("alice")])
+        running.room.emit("active_speakers_changed", [object()])
+    assert "the speaker was not followed" in caplog.text
+
+
+async def test_no_words_are_logged(answer: Answer, world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Of the whole life of a call."""
+    caplog.set_level(logging.DEBUG)
+    alice = await seed(world, user("private words"), attributes={TRANSCRIPT: {"text": "private words too"}})
+    script = FunctionScript(lambda _request: Reply("private words as well"))
+    async with OfflineServer(script) as server, answer(FakeRoom(alice), "job-2", on=server) as running:
+        await running.hears(BACK, "private words as well")
+        running.room.exit(alice)
+    ours = [record for record in caplog.records if record.name.startswith(("agent_worker", "conversation_actors"))]
+    assert "private words" not in " ".join(f"{record.getMessage()} {record.__dict__}" for record in ours)
+
+
+async def test_what_was_heard_is_noted_until_it_is_a_message(answer: Answer) -> None:
+    """In the conversation, where a successor finds it."""
+    async with answer(FakeRoom(), greeting="") as running:
+        await running.session_is_calm()
+        heard = UserInputTranscribedEvent(transcript="Where is", is_final=True, language="en")
+        running.session.emit("user_input_transcribed", heard)
+        await until(lambda: TRANSCRIPT in running.call.attributes)
+        assert running.call.attributes[TRANSCRIPT]["text"] == "Where is"
+        running.session._conversation_item_added(user("Where is"))
+        await until(lambda: TRANSCRIPT not in running.call.attributes)
+
+
+def test_the_context_that_livekit_keeps_is_ordered_by_time() -> None:
+    """Why time stamps are mended before anything is merged: LiveKit sorts by them."""
+    context = ChatContext([user("a")])
+    late = user("b")
+    late.created_at = 1.0
+    assert [item.text_content for item in context.merge(ChatContext([late])).messages()] == ["b", "a"]

@@ -1,0 +1,422 @@
+"""Calling the next agent: into a room where somebody waits, once, again and again, and not for ever."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from agent_worker import takeover as module
+from agent_worker.assignment import Assignment
+from agent_worker.rooms import AgentInRoom
+from agent_worker.settings import TakeoverSettings
+from agent_worker.takeover import HOLD, Deceased, Outcome, Takeover
+from conversation_actors import HeartbeatRecord, Heartbeats, Settings
+from conversation_actors.errors import StoreUnavailableError
+from tests.worker.fakes_call import ROOM, Clock, FakeRooms, ShakyStore, ghost, on_store
+
+DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "attempt": 0}
+LASTING = timedelta(seconds=3)
+WORKER = "worker-1"
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look into an empty room often."""
+    monkeypatch.setattr(module, "_EMPTY_ROOM_SECONDS", 0.002)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Redis's clock."""
+    return Clock()
+
+
+@pytest.fixture
+def store(clock: Clock) -> ShakyStore:
+    """Redis."""
+    return ShakyStore(clock)
+
+
+@pytest.fixture
+async def heartbeats(monkeypatch: pytest.MonkeyPatch, store: ShakyStore) -> AsyncIterator[Heartbeats]:
+    """Signs of life."""
+    with on_store(monkeypatch, store):
+        async with Heartbeats(Settings()) as entered:
+            yield entered
+
+
+@pytest.fixture
+def rooms() -> FakeRooms:
+    """A room with a caller, and what the dead agent left there."""
+    return FakeRooms(people=["alice"], agents=[ghost()])
+
+
+class GivenUp:
+    """Notes what was given up; may be unable to."""
+
+    def __init__(self) -> None:
+        """Nothing so far."""
+        self.told: list[tuple[str, int]] = []
+        self.trouble: Exception | None = None
+
+    async def __call__(self, record: HeartbeatRecord, attempts: int) -> None:
+        """Give up."""
+        if self.trouble is not None:
+            raise self.trouble
+        self.told.append((record.conversation_id, attempts))
+
+
+def make(
+    heartbeats: Heartbeats,
+    rooms: FakeRooms,
+    *,
+    linger: float = 0.02,
+    give_up: GivenUp | None = None,
+    **settings: Any,
+) -> Takeover:
+    """A takeover with the product's settings, but for what a test is about."""
+    return Takeover(
+        heartbeats,
+        rooms.as_rooms,
+        TakeoverSettings(**settings),
+        linger=timedelta(seconds=linger),
+        give_up=give_up,
+    )
+
+
+async def die(heartbeats: Heartbeats, details: Any = None, *, holder: str = "job-1") -> HeartbeatRecord:
+    """An agent dies, and this worker claims its call."""
+    await heartbeats.start("c", holder, lasting=LASTING, group="g", details=DETAILS if details is None else details)
+    claimed = await heartbeats.claim("c", WORKER, hold=HOLD, holder=holder)
+    assert claimed is not None
+    return claimed
+
+
+async def again(heartbeats: Heartbeats, clock: Clock, *, after: float) -> HeartbeatRecord | None:
+    """What another worker finds, so many seconds later."""
+    clock.now += after
+    found = await heartbeats.claim_expired("worker-2", hold=HOLD)
+    return found[0] if found else None
+
+
+async def test_a_successor_is_called_to_the_one_who_waits(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """First the ghost goes, then one agent is asked for, which knows what it is there for."""
+    assert await make(heartbeats, rooms).run(await die(heartbeats)) is Outcome.DISPATCHED
+    wanted = Assignment(conversation_id="c", replaces="job-1", attempt=1)
+    assert rooms.asked == [("remove", ROOM, "agent-1"), ("dispatch", ROOM, "support", wanted)]
+
+
+async def test_only_the_dead_agent_is_put_out(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """Another agent in the room is none of ours to remove; nor is somebody who is gone already."""
+    rooms.agents = [ghost("agent-2")]
+    assert await make(heartbeats, rooms).run(await die(heartbeats)) is Outcome.DISPATCHED
+    assert [what for what, *_ in rooms.asked] == ["dispatch"]
+
+
+async def test_the_metadata_of_a_dispatch_reads_back(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """What is written for the successor is what it will read."""
+    await make(heartbeats, rooms).run(await die(heartbeats))
+    written = rooms.dispatched[0][2].write()
+    assert Assignment.read(written, where="job") == Assignment(conversation_id="c", replaces="job-1", attempt=1)
+
+
+async def test_the_claim_is_held_until_the_successor_had_its_time(
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock
+) -> None:
+    """Not asked for again before, but then, by whichever worker looks first."""
+    await make(heartbeats, rooms, retry=4).run(await die(heartbeats))
+    assert await again(heartbeats, clock, after=3.9) is None
+    found = await again(heartbeats, clock, after=0.2)
+    assert found is not None
+    assert (found.attempt, found.claimant) == (2, "worker-2")
+
+
+async def test_a_successor_that_begins_ends_the_claim(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
+    """Its own heartbeat takes the place of the dead one's."""
+    await make(heartbeats, rooms).run(await die(heartbeats))
+    await heartbeats.start("c", "job-2", lasting=LASTING, details=DETAILS)
+    assert await again(heartbeats, clock, after=2.9) is None
+
+
+async def test_who_is_late_finds_the_record_gone_only_after_linger(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """Nobody is in the room: somebody may come back (a page that is reloaded), then there is no call any more."""
+    rooms.people = []
+    started = asyncio.get_running_loop().time()
+    assert await make(heartbeats, rooms, linger=0.1).run(await die(heartbeats)) is Outcome.NOBODY_THERE
+    assert asyncio.get_running_loop().time() - started >= 0.1
+    assert rooms.looks > 3
+    assert rooms.asked == []
+    assert await heartbeats.find("c") is None
+
+
+async def test_somebody_who_comes_back_in_time_gets_an_agent(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """The wait ends with the first person in the room."""
+    rooms.people = []
+    running = asyncio.create_task(make(heartbeats, rooms, linger=60.0).run(await die(heartbeats)))
+    await rooms.looked_at.wait()
+    rooms.people = ["alice"]
+    assert await asyncio.wait_for(running, 5) is Outcome.DISPATCHED
+    assert len(rooms.dispatched) == 1
+
+
+async def test_the_claim_is_kept_while_somebody_is_waited_for(
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock
+) -> None:
+    """However long that is, no second worker begins; should this one die, the next begins soon."""
+    rooms.people = []
+    running = asyncio.create_task(make(heartbeats, rooms, linger=60.0).run(await die(heartbeats)))
+    for _ in range(5):
+        before = rooms.looks
+        clock.now += HOLD.total_seconds() * 0.7
+        while rooms.looks < before + 2:  # noqa: ASYNC110  # the fake has no event for this
+            await asyncio.sleep(0.001)
+        assert await again(heartbeats, clock, after=0.0) is None
+    running.cancel()
+    assert await again(heartbeats, clock, after=HOLD.total_seconds() + 0.1) is not None
+
+
+async def test_a_room_that_is_gone_has_nobody_to_wait_for(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """It is settled at the first look."""
+    rooms.exists = False
+    assert await make(heartbeats, rooms, linger=60.0).run(await die(heartbeats)) is Outcome.NOBODY_THERE
+    assert rooms.looks == 1
+    assert await heartbeats.find("c") is None
+
+
+async def second_attempt(heartbeats: Heartbeats, clock: Clock) -> HeartbeatRecord:
+    """The record, claimed for the second time."""
+    await die(heartbeats)
+    found = await again(heartbeats, clock, after=HOLD.total_seconds() + 0.1)
+    assert found is not None
+    return found
+
+
+async def test_an_agent_that_has_just_joined_is_given_time(
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock
+) -> None:
+    """It is in the room, and does not have the lease yet: nobody else is called, and the claim stays."""
+    record = await second_attempt(heartbeats, clock)
+    rooms.agents = [ghost("agent-2", age=1.0)]
+    assert await make(heartbeats, rooms).run(record) is Outcome.SUCCEEDED
+    assert rooms.asked == []
+    assert await again(heartbeats, clock, after=5.9) is None
+    found = await again(heartbeats, clock, after=0.2)
+    assert found is not None
+    assert found.attempt == 3
+
+
+@pytest.mark.parametrize(
+    "agents",
+    [
+        pytest.param([ghost("agent-1", age=1.0)], id="the dead one itself"),
+        pytest.param([ghost("agent-2", age=30.0)], id="one that had its time"),
+        pytest.param([ghost("agent-2", name="billing", age=1.0)], id="one of another name"),
+    ],
+)
+async def test_other_agents_are_no_reason_to_wait(
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock, agents: list[AgentInRoom]
+) -> None:
+    """At a second attempt the successor must be new, and of this name."""
+    rooms.agents = agents
+    assert await make(heartbeats, rooms).run(await second_attempt(heartbeats, clock)) is Outcome.DISPATCHED
+
+
+async def test_the_first_attempt_waits_for_nobody(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """Nobody was called before it: an agent that has just joined is not its successor."""
+    rooms.agents = [ghost("agent-2", age=0.5)]
+    assert await make(heartbeats, rooms).run(await die(heartbeats)) is Outcome.DISPATCHED
+
+
+async def test_while_livekit_is_down_nothing_is_lost(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
+    """The claim is put off, found again, and mended as soon as LiveKit answers."""
+    takeover = make(heartbeats, rooms)
+    rooms.is_down = True
+    assert await takeover.run(await die(heartbeats)) is Outcome.POSTPONED
+    assert await again(heartbeats, clock, after=2.9) is None
+    second = await again(heartbeats, clock, after=0.2)
+    assert second is not None
+    assert await takeover.run(second) is Outcome.POSTPONED
+    third = await again(heartbeats, clock, after=6.1)
+    assert third is not None
+    rooms.is_down = False
+    assert await takeover.run(third) is Outcome.DISPATCHED
+    assert rooms.dispatched[0][2].attempt == 3
+
+
+async def test_livekit_may_fail_in_the_middle(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
+    """After the look, before the dispatch: as good as down all the time."""
+
+    class Failing(FakeRooms):
+        async def remove(self, room: str, identity: str) -> bool:
+            self.is_down = True
+            return await super().remove(room, identity)
+
+    failing = Failing(people=["alice"], agents=[ghost()])
+    assert await make(heartbeats, failing).run(await die(heartbeats)) is Outcome.POSTPONED
+    found = await again(heartbeats, clock, after=3.1)
+    assert found is not None
+    assert await make(heartbeats, rooms).run(found) is Outcome.DISPATCHED
+
+
+async def test_redis_down_is_raised_and_the_claim_expires(
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock
+) -> None:
+    """The caller of this logs it; nobody is called without a claim that holds; the next worker goes on."""
+
+    class Away(Heartbeats):
+        async def postpone(self, record: HeartbeatRecord, *, delay: timedelta) -> bool:
+            message = f"away; {record.conversation_id} is not put off for {delay}"
+            raise StoreUnavailableError(message)
+
+    record = await die(heartbeats)
+    async with Away(Settings()) as away:
+        with pytest.raises(StoreUnavailableError):
+            await make(away, rooms).run(record)
+    assert rooms.asked == []
+    assert await again(heartbeats, clock, after=HOLD.total_seconds() + 0.1) is not None
+
+
+async def test_a_call_whose_agents_all_die_is_given_up(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """Once: it is told how often it was tried, nobody is called, and the record is gone."""
+    given_up = GivenUp()
+    takeover = make(heartbeats, rooms, give_up=given_up, attempts=3)
+    record = await die(heartbeats, {**DETAILS, "attempt": 3})
+    assert await takeover.run(record) is Outcome.GIVEN_UP
+    assert given_up.told == [("c", 3)]
+    assert rooms.asked == []
+    assert await heartbeats.find("c") is None
+
+
+async def test_the_last_attempt_is_still_made(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """As many successors as the settings say, the ones of the agents before this one included."""
+    takeover = make(heartbeats, rooms, give_up=GivenUp(), attempts=3)
+    assert await takeover.run(await die(heartbeats, {**DETAILS, "attempt": 2})) is Outcome.DISPATCHED
+    assert rooms.dispatched[0][2].attempt == 3
+
+
+async def test_who_cannot_say_it_leaves_it_to_the_next(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
+    """A worker's parent has no connection to Ray: the claim expires, and a worker gives the call up."""
+    record = await die(heartbeats, {**DETAILS, "attempt": 9})
+    assert await make(heartbeats, rooms).run(record) is Outcome.POSTPONED
+    assert await again(heartbeats, clock, after=HOLD.total_seconds() + 0.1) is not None
+
+
+async def test_what_could_not_be_said_is_tried_again(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
+    """Ray is away at that moment: the record stays, for the next worker."""
+    given_up = GivenUp()
+    given_up.trouble = StoreUnavailableError("away")
+    takeover = make(heartbeats, rooms, give_up=given_up)
+    with pytest.raises(StoreUnavailableError):
+        await takeover.run(await die(heartbeats, {**DETAILS, "attempt": 9}))
+    found = await again(heartbeats, clock, after=HOLD.total_seconds() + 0.1)
+    assert found is not None
+    given_up.trouble = None
+    assert await takeover.run(found) is Outcome.GIVEN_UP
+    assert len(given_up.told) == 1
+
+
+FOREIGN: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "no room": {"agent_name": "a", "agent_identity": "b"},
+    "an empty room": {**DETAILS, "room": ""},
+    "a room that is a number": {**DETAILS, "room": 7},
+    "a name that is a list": {**DETAILS, "agent_name": ["support"]},
+    "no identity": {"room": "r", "agent_name": "a", "agent_identity": None},
+    "attempts in words": {**DETAILS, "attempt": "two"},
+    "half an attempt": {**DETAILS, "attempt": 1.5},
+    "attempts below zero": {**DETAILS, "attempt": -3},
+    "attempts far below zero": {**DETAILS, "attempt": -(2**63)},
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+async def test_the_record_of_another_program_is_put_away(heartbeats: Heartbeats, rooms: FakeRooms, case: str) -> None:
+    """It does not say where to go; LiveKit is not asked, nothing is raised, and nobody looks at it again."""
+    assert await make(heartbeats, rooms, give_up=GivenUp()).run(await die(heartbeats, FOREIGN[case])) is (
+        Outcome.GIVEN_UP
+    )
+    assert (rooms.looks, rooms.asked) == (0, [])
+    assert await heartbeats.find("c") is None
+
+
+async def test_a_huge_count_is_no_crash(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """Whatever wrote it, the call is given up as after too many."""
+    given_up = GivenUp()
+    record = await die(heartbeats, {**DETAILS, "attempt": 2**63})
+    assert await make(heartbeats, rooms, give_up=given_up).run(record) is Outcome.GIVEN_UP
+    assert given_up.told == [("c", 2**63)]
+
+
+async def test_a_claim_that_was_lost_calls_nobody(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """A successor began while LiveKit was asked: no ghost is removed, no agent is dispatched."""
+    record = await die(heartbeats)
+    await heartbeats.start("c", "job-2", lasting=LASTING, details=DETAILS)
+    assert await make(heartbeats, rooms).run(record) is Outcome.SUCCEEDED
+    assert rooms.asked == []
+    kept = await heartbeats.find("c")
+    assert kept is not None
+    assert kept.holder == "job-2"
+
+
+async def test_a_claim_that_another_worker_took_calls_nobody(
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock
+) -> None:
+    """This worker was too slow: its claim expired, and the other one's counts."""
+    record = await die(heartbeats)
+    assert await again(heartbeats, clock, after=HOLD.total_seconds() + 0.1) is not None
+    assert await make(heartbeats, rooms).run(record) is Outcome.SUCCEEDED
+    assert rooms.asked == []
+
+
+async def test_a_claim_lost_while_waiting_ends_the_wait(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """Somebody comes back and brings an agent along (a dispatch in its token)."""
+    rooms.people = []
+    running = asyncio.create_task(make(heartbeats, rooms, linger=60.0).run(await die(heartbeats)))
+    await rooms.looked_at.wait()
+    await heartbeats.start("c", "job-2", lasting=LASTING, details=DETAILS)
+    assert await asyncio.wait_for(running, 5) is Outcome.SUCCEEDED
+    assert rooms.asked == []
+
+
+@pytest.mark.parametrize(("attempts", "seconds"), [(6, [3, 6, 12, 24, 30, 30])])
+async def test_the_time_between_attempts_doubles(
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock, attempts: int, seconds: list[float]
+) -> None:
+    """Up to half a minute."""
+    rooms.agents = []
+    takeover = make(heartbeats, rooms, attempts=attempts)
+    record: HeartbeatRecord | None = await die(heartbeats)
+    for wait in seconds:
+        assert record is not None
+        assert await takeover.run(record) is Outcome.DISPATCHED
+        assert await again(heartbeats, clock, after=wait - 0.1) is None
+        record = await again(heartbeats, clock, after=0.2)
+
+
+async def test_the_most_attempts_that_settings_allow(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
+    """The hundredth doubling is no number of days any more, and no failure either."""
+    record = await die(heartbeats, {**DETAILS, "attempt": 99})
+    assert await make(heartbeats, rooms, attempts=100).run(record) is Outcome.DISPATCHED
+    assert await again(heartbeats, clock, after=30.1) is not None
+
+
+async def test_what_became_of_it_is_told_in_one_line(
+    heartbeats: Heartbeats, rooms: FakeRooms, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the conversation, the holder, the outcome and the attempt."""
+    caplog.set_level(logging.WARNING)
+    await make(heartbeats, rooms).run(await die(heartbeats))
+    (line,) = (record for record in caplog.records if record.name == "agent_worker.takeover")
+    told = {name: line.__dict__[name] for name in ("conversation_id", "holder", "outcome", "attempt")}
+    assert told == {"conversation_id": "c", "holder": "job-1", "outcome": "dispatched", "attempt": 1}
+
+
+def test_what_a_heartbeat_tells_of_the_dead() -> None:
+    """Attempts of agents before it, and claims of its own, add up."""
+    record = HeartbeatRecord("c", "job-1", "g", {**DETAILS, "attempt": 2}, 3, WORKER, timedelta(0))
+    assert Deceased.of(record) == Deceased(ROOM, "support", "agent-1", 5)
+    assert Deceased.of(replace(record, details={**DETAILS, "agent_name": ""})) is not None
