@@ -192,8 +192,8 @@ class CallConversation:
     async def open(self) -> bool:
         """Wait for the conversation, for at most `CallSettings.open_timeout`; whether it is open by then.
 
-        In a planned handover it can only be read by then: it is given over when this job is `ready`. Raises `LeaseHeldError` where
-        another agent has this call and is alive, and `RefusedError`s that no waiting mends.
+        In a planned handover it can only be read by then: it is given over when this job is `ready`. Raises
+        `LeaseHeldError` where another agent has this call and is alive, and `RefusedError`s that no waiting mends.
         """
         self._tasks.append(asyncio.create_task(self._open_at_last()))
         try:
@@ -286,12 +286,18 @@ class CallConversation:
                 if await self._is_dead(holder) or (is_late and self._assignment.is_planned):
                     replacing = holder
                     continue
-                if is_late or (not self._assignment.is_planned and replacing is None):
+                if is_late or not self._may_follow(holder, replacing):
                     raise
             if self._assignment.is_planned and not asked:
                 asked = True
                 await handle.set_attributes({HANDOVER: {"to": self.holder, "from": holder}})
             await self._until_released(handle, holder, deadline)
+
+    def _may_follow(self, holder: str, replacing: str | None) -> bool:
+        """Whether to wait for a living holder to go; a second successor must not take the first one's place."""
+        if self._assignment.is_planned:
+            return self._assignment.replaces in {None, holder}
+        return replacing is not None
 
     async def _until_released(self, handle: ConversationHandle, holder: str, deadline: float) -> None:
         """Wait until the local copy shows the lease in other hands, or in none; no I/O."""

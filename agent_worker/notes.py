@@ -48,7 +48,8 @@ class SessionNotes:
     def __init__(self, session: AgentSession[Any], conversation: NoteTaker) -> None:
         """Nothing is noted before `start`."""
         self._session, self._conversation = session, conversation
-        self._unsettled: list[str] = []
+        self._unsettled = ""
+        self._may_be_noted = True
         self._usage: dict[str, Any] | None = None
         self._handlers: dict[Any, Callable[[Any], None]] = {
             "user_input_transcribed": _total(self._on_transcript),
@@ -72,14 +73,15 @@ class SessionNotes:
     def _on_transcript(self, event: UserInputTranscribedEvent) -> None:
         if not event.is_final or not event.transcript.strip():
             return
-        self._unsettled.append(event.transcript.strip())
-        text = _end_of(" ".join(self._unsettled))
+        self._unsettled = _end_of(f"{self._unsettled} {event.transcript.strip()}".strip())
         language = None if event.language is None else str(event.language)
-        self._conversation.note(TRANSCRIPT, {"text": text, "language": language, "at": event.created_at})
+        self._may_be_noted = True
+        self._conversation.note(TRANSCRIPT, {"text": self._unsettled, "language": language, "at": event.created_at})
 
     def _on_item(self, event: ConversationItemAddedEvent) -> None:
-        if event.item.type == "message" and event.item.role == "user" and self._unsettled:
-            self._unsettled.clear()
+        # the first time, too: an agent before this one may have left what this message answers for
+        if event.item.type == "message" and event.item.role == "user" and self._may_be_noted:
+            self._unsettled, self._may_be_noted = "", False
             self._conversation.note(TRANSCRIPT, None)
 
     def _on_speech(self, event: SpeechCreatedEvent) -> None:

@@ -5,6 +5,7 @@ session's own history empty.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -79,15 +80,27 @@ async def restore(
 async def restore_late(
     session: AgentSession[Any], conversation: Conversation, *, clock: Callable[[], float] = time.time
 ) -> Restored:
-    """Give a session that runs already what the conversation held before it: put in front of what it has."""
-    items, restored = _history(conversation, clock())
-    known = {item.id for item in session.history.items}
-    context = ChatContext([item for item in items if item.id not in known])
-    session.history.merge(context)
+    """Give a session that runs already what the conversation held before it: put in front of what it has.
+
+    Whatever the clocks say: LiveKit sorts by time, so what was before gets times before the session's own.
+    """
+    own = session.history.items
+    now = min((math.nextafter(item.created_at, 0.0) for item in own), default=clock())
+    items, restored = _history(conversation, min(clock(), now))
+    known = {item.id for item in own}
+    before = [item for item in items if item.id not in known]
+    session.history.merge(ChatContext(before))
     agent = session.current_agent
-    merged = agent.chat_ctx.copy().merge(context)
-    await agent.update_chat_ctx(merged, exclude_invalid_function_calls=False)
+    await agent.update_chat_ctx(_behind_instructions(agent.chat_ctx, before), exclude_invalid_function_calls=False)
     return restored
+
+
+def _behind_instructions(context: ChatContext, before: list[ChatItem]) -> ChatContext:
+    """The context with older items in front of all but its instructions, which have to stay first."""
+    known = {item.id for item in context.items}
+    place = next((i for i, item in enumerate(context.items) if belongs_in_history(item)), len(context.items))
+    older = [item for item in before if item.id not in known]
+    return ChatContext([*context.items[:place], *older, *context.items[place:]])
 
 
 def active_agent(

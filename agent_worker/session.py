@@ -207,10 +207,12 @@ class _Call:
         """The conversation opened late, or was given over: give the session what happened in it before."""
         await self._conversation.wait_open()
         await self._listening.wait()
-        restored = await restore_late(self._session, self._conversation)
-        if self._conversation.is_planned_handover:
-            self._session.input.set_audio_enabled(True)
-            self._session.off("speech_created", self._on_speech)
+        try:
+            restored = await restore_late(self._session, self._conversation)
+        finally:
+            if self._conversation.is_planned_handover:
+                self._session.input.set_audio_enabled(True)
+                self._session.off("speech_created", self._on_speech)
         self._recorder.record(restored.interrupted_calls)
         logger.info("the conversation joined the call", extra={"items": restored.items})
 

@@ -43,7 +43,17 @@ logger = logging.getLogger(__name__)
 
 Entrypoint = Callable[[JobContext], Awaitable[None]]
 
-PRELOADED = ["ray", "agent_worker.session", "agent_worker.pipeline", "conversation_actors.runtime"]
+PRELOADED = [
+    *("ray", "agent_worker.session", "agent_worker.pipeline", "conversation_actors.runtime"),
+    # imported by the OpenAI client at its first request: half a second in a call that has just been taken over
+    *(
+        "openai.resources.chat",
+        "openai.resources.audio",
+        "openai.pagination",
+        "pydantic.v1",
+        "anyio._backends._asyncio",
+    ),
+]
 """Imported once, in the process that the job processes are forked from: they share the memory."""
 _SETUP_SECONDS = 15.0
 _PARENT_SECONDS = 0.5

@@ -65,6 +65,7 @@ _CLEAR = 0.7
 _CHANGE_HOPS = 2
 _GAP_HOPS = 6
 _MARK_HOPS = 3
+_START_AGAIN_SECONDS = 0.5
 _CHECK_BYTES = 2
 _LOST = 0xFF
 """Stands for a byte that was not heard; UTF-8 has no such byte."""
@@ -297,6 +298,7 @@ class _UtteranceReader:
         self._text = bytearray()
         self._check: bytearray | None = None
         self._clock = 0
+        self._last_hops = 0
         self._shown = 0
 
     def read(self, chord: _Chord | None, silence: float) -> list[Event]:
@@ -321,8 +323,9 @@ class _UtteranceReader:
         return []
 
     def _start(self, chord: _Chord) -> list[Event]:
-        if self._open and not self._text and self._check is None:
-            # the same start once more, after a gap in the middle of it
+        if self._open and len(self._text) <= 1 and chord.began - self._began < _START_AGAIN_SECONDS:
+            # the same start once more, after a gap or a wrong chord in the middle of it
+            self._text, self._clock = bytearray(), 0
             return []
         events = [self._close(EventKind.GARBLED)] if self._open else []
         self._open = True
@@ -332,22 +335,25 @@ class _UtteranceReader:
         return [*events, self._event(EventKind.STARTED)]
 
     def _take_byte(self, chord: _Chord) -> list[Event]:
-        into = self._text if self._check is None else self._check
-        lost = (chord.clock - self._clock) % _CYCLE
-        if lost == _CYCLE - 1:
-            # the one before again; with more of it after a gap, or because a jitter buffer repeats what it has
-            if into:
-                into[-1] = chord.byte
-        elif into[-2:-1] == bytes([chord.byte]) and lost == _CYCLE - 2:
-            # the last two again, from the first of them
-            self._clock = (chord.clock + 1) % _CYCLE
-            del into[-1]
-        else:
-            self._clock = (chord.clock + 1) % _CYCLE
-            into += bytes([_LOST] * lost + [chord.byte])
+        self._place(chord, self._text if self._check is None else self._check)
         if self._check is not None:
             return self._finish(self._check)
         return self._show() if len(self._text) <= MAX_TEXT_BYTES else [self._close(EventKind.GARBLED)]
+
+    def _place(self, chord: _Chord, into: bytearray) -> None:
+        """Put a byte where its clock says: at the end, behind what is lost, or over one that is there already."""
+        lost = (chord.clock - self._clock) % _CYCLE
+        if lost == _CYCLE - 1:
+            # the one before again: with more of it after a gap, or the little that a jitter buffer repeats
+            if into and chord.hops >= self._last_hops:
+                into[-1], self._last_hops = chord.byte, chord.hops
+            return
+        self._clock, self._last_hops = (chord.clock + 1) % _CYCLE, chord.hops
+        if lost == _CYCLE - 2 and into[-2:-1] == bytes([chord.byte]):
+            # the last two again, from the first of them
+            del into[-1]
+        else:
+            into += bytes([_LOST] * lost + [chord.byte])
 
     def _show(self, *, at_least: int = PARTIAL_CHARACTERS) -> list[Event]:
         event = self._event(EventKind.PARTIAL)

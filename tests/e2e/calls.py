@@ -12,10 +12,12 @@ from agent_worker.call import LEASE
 from agent_worker.transcript import Transcript, load
 from conversation_actors import ConversationClient, Heartbeats, Item, Settings
 from tests.caller import Caller
+from tests.distant import DistantCaller
 from tests.livekit_server import LiveKitServer
 from tests.servers import wait_until
 from tests.workers import TRANSCRIPT
 
+Speaker = Caller | DistantCaller
 GREETING = "Hello, you're speaking with the assistant. How can I help?"
 BACK = "Sorry, I'm back."
 CALL = load(TRANSCRIPT)
@@ -29,19 +31,19 @@ def dispatch(agent_name: str, metadata: str = "") -> tuple[api.RoomAgentDispatch
     return (api.RoomAgentDispatch(agent_name=agent_name, metadata=metadata),)
 
 
-async def turn(caller: Caller, number: int, call: Transcript = CALL) -> None:
+async def turn(caller: Speaker, number: int, call: Transcript = CALL) -> None:
     """Say a turn of the written call, and hear the answer that is written there, to its end."""
     line = call.turns[number]
     said = await caller.say(line.user)
     await hear(caller, line.reply, after=said.started)
 
 
-async def hear(caller: Caller, text: str, *, after: float) -> None:
+async def hear(caller: Speaker, text: str, *, after: float) -> None:
     """Hear an answer to its end: it comes one sentence after the other, and its last words are in one of them."""
     await caller.wait_heard(text[-_LAST_WORDS:], UTTERANCE, after=after)
 
 
-def times_heard(caller: Caller, text: str) -> int:
+def times_heard(caller: Speaker, text: str) -> int:
     """How often something was said to the caller, by whichever agent: counted by its first sentence."""
     first = re.split(r"(?<=[.?!]) ", text)[0]
     return sum(one.text.count(first) for one in caller.heard)

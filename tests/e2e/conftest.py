@@ -1,18 +1,24 @@
 """What a whole call needs: a LiveKit server, Redis and Ray, each once a session; rooms are a test's own."""
 
-from collections.abc import Generator, Iterator
+import secrets
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from conversation_actors import ConversationClient, Settings
 from tests.cluster.conftest import cluster, conversation_id, own_redis, redis, session_cluster
+from tests.cluster.observation import make_settings
+from tests.e2e.scene import Scene
 from tests.livekit_server import LiveKitServer, livekit_server_missing
 from tests.netns import SecondHost, namespaces_missing
 from tests.ray_cluster import RayCluster, program_environment
 from tests.servers import Server
+from tests.workers import OfflineModels, WorkerProcess
 
 __all__ = ["cluster", "conversation_id", "own_redis", "redis", "session_cluster"]
 _LOG_TAIL = 6000
+_COMMON_AGENT = f"agent-{secrets.token_hex(4)}"
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +72,63 @@ def worker_environment(livekit_server: LiveKitServer, redis: Server, session_clu
         RAY_ADDRESS=session_cluster.address,
         LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE="0",
     )
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfflineModels]:
+    """The offline models, which follow the written call."""
+    with OfflineModels(tmp_path_factory.mktemp("models")) as models:
+        yield models
+
+
+@pytest.fixture(scope="session")
+def common_worker(
+    worker_environment: dict[str, str], models: OfflineModels, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WorkerProcess]:
+    """A worker for the tests that do it no harm: starting one takes ten seconds."""
+    environment = {**worker_environment, **models.environment, "LIVEKIT_AGENT_NAME": _COMMON_AGENT}
+    with WorkerProcess(tmp_path_factory.mktemp("worker"), environment) as worker:
+        yield worker
+
+
+@pytest.fixture
+def settings(redis: Server, cluster: RayCluster) -> Settings:
+    """What this process reads the conversations with."""
+    return make_settings(redis.url, cluster.address)
+
+
+@pytest.fixture
+async def scene(
+    livekit_server: LiveKitServer,
+    settings: Settings,
+    models: OfflineModels,
+    worker_environment: dict[str, str],
+    request: pytest.FixtureRequest,
+) -> AsyncIterator[Scene]:
+    """The test's call; its workers end behind it."""
+    fixture = request.getfixturevalue
+    async with ConversationClient(settings) as client:
+        scene = Scene(
+            server=livekit_server,
+            settings=settings,
+            client=client,
+            models=models,
+            directory=fixture("tmp_path"),
+            room=fixture("room"),
+            environment=worker_environment,
+            figures=request.node.user_properties,
+        )
+        yield scene
+        for worker in scene.workers:
+            worker.stop()
+
+
+@pytest.fixture
+def common_scene(scene: Scene, common_worker: WorkerProcess) -> Scene:
+    """The test's call, taken by the worker that others use too."""
+    assert common_worker.process.poll() is None
+    scene.agent_name = _COMMON_AGENT
+    return scene
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,154 +6,28 @@ from the request or is there twice: an answer that is heard as written is proof 
 
 import asyncio
 import os
-import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from agent_worker.migrate import migrate
 from agent_worker.settings import LiveKitSettings
-from conversation_actors import ConversationClient, Settings
-from tests.caller import Caller
-from tests.cluster.observation import make_settings
 from tests.e2e.calls import (
     BACK,
     CALL,
     GREETING,
     UTTERANCE,
-    Stored,
-    agent_of,
-    dispatch,
     hear,
     identity_of,
-    stored,
     times_heard,
     turn,
 )
-from tests.livekit_server import LiveKitServer
-from tests.ray_cluster import RayCluster
-from tests.servers import Server
-from tests.workers import OfflineModels, WorkerProcess, kill
-
-COMMON_AGENT = f"agent-{secrets.token_hex(4)}"
+from tests.e2e.scene import Scene
+from tests.workers import kill
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
-
-
-@dataclass(slots=True)
-class Scene:
-    """One test's call: its room, its workers, and everybody who is real in it."""
-
-    server: LiveKitServer
-    settings: Settings
-    client: ConversationClient
-    models: OfflineModels
-    directory: Path
-    room: str
-    environment: Mapping[str, str]
-    figures: list[tuple[str, object]]
-    workers: list[WorkerProcess] = field(default_factory=list)
-    agent_name: str = field(default_factory=lambda: f"agent-{secrets.token_hex(4)}")
-
-    async def worker(self, *options: str, **variables: str) -> WorkerProcess:
-        """Start a worker that takes this test's calls, and no others."""
-        environment = {
-            **self.environment,
-            **self.models.environment,
-            "LIVEKIT_AGENT_NAME": self.agent_name,
-            **variables,
-        }
-        worker = WorkerProcess(self.directory / f"worker-{len(self.workers)}", environment, options=options)
-        self.workers.append(worker)
-        return await asyncio.to_thread(worker.start)  # callers go on speaking and listening meanwhile
-
-    def caller(self, identity: str = "caller", *, room: str = "", **told: Any) -> Caller:
-        """Somebody who calls; the first in a room brings the agent."""
-        return Caller(
-            self.server, room=room or self.room, identity=identity, dispatch=dispatch(self.agent_name), **told
-        )
-
-    async def agent(self, room: str = "", *, other_than: str = "") -> tuple[str, int]:
-        """The job that is the agent, and its process."""
-        return await agent_of(self.settings, room or self.room, other_than=other_than)
-
-    async def stored(self, room: str = "") -> Stored:
-        """What the conversation holds now."""
-        return await stored(self.client, room or self.room)
-
-    def record(self, what: str, seconds: float) -> None:
-        """Keep a figure for the report; nothing depends on it."""
-        self.figures.append((what, f"{seconds:.2f} s"))
-
-    async def heard_again(self, caller: Caller, killed: float, holder: str, what: str) -> None:
-        """Wait for the first audible frame of the next agent; note how long it took."""
-        successor = await caller.wait_agent(UTTERANCE, other_than={identity_of(holder)})
-        audible = await caller.wait_audible(killed, UTTERANCE, identity=successor.identity)
-        self.record(f"{what}: successor joined after", successor.joined - killed)
-        self.record(f"{what}: successor audible after", audible - killed)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfflineModels]:
-    """The offline models, which follow the written call."""
-    with OfflineModels(tmp_path_factory.mktemp("models")) as models:
-        yield models
-
-
-@pytest.fixture(scope="module")
-def common_worker(
-    worker_environment: dict[str, str], models: OfflineModels, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[WorkerProcess]:
-    """A worker for the tests that do it no harm: starting one takes ten seconds."""
-    environment = {**worker_environment, **models.environment, "LIVEKIT_AGENT_NAME": COMMON_AGENT}
-    with WorkerProcess(tmp_path_factory.mktemp("worker"), environment) as worker:
-        yield worker
-
-
-@pytest.fixture
-def settings(redis: Server, cluster: RayCluster) -> Settings:
-    """What this process reads the conversations with."""
-    return make_settings(redis.url, cluster.address)
-
-
-@pytest.fixture
-async def scene(
-    livekit_server: LiveKitServer,
-    settings: Settings,
-    models: OfflineModels,
-    worker_environment: dict[str, str],
-    request: pytest.FixtureRequest,
-) -> AsyncIterator[Scene]:
-    """The test's call; its workers end behind it."""
-    fixture = request.getfixturevalue
-    async with ConversationClient(settings) as client:
-        scene = Scene(
-            server=livekit_server,
-            settings=settings,
-            client=client,
-            models=models,
-            directory=fixture("tmp_path"),
-            room=fixture("room"),
-            environment=worker_environment,
-            figures=request.node.user_properties,
-        )
-        yield scene
-        for worker in scene.workers:
-            worker.stop()
-
-
-@pytest.fixture
-def common_scene(scene: Scene, common_worker: WorkerProcess) -> Scene:
-    """The test's call, taken by the worker that others use too."""
-    assert common_worker.process.poll() is None
-    scene.agent_name = COMMON_AGENT
-    return scene
 
 
 async def test_ten_turns_with_tools(common_scene: Scene) -> None:

@@ -301,7 +301,8 @@ async def test_an_unanswered_write_does_not_bring_it_back(start: Activations, st
     await execute(owner, append("u0"))
     clock.passes(10 * MINUTE, owner)
     store.is_down = False
-    assert isinstance(await owner.stopped, PassivatedError)
+    async with asyncio.timeout(5):
+        assert isinstance(await owner.stopped, PassivatedError)
     assert not is_stored(store, clock)
 
 

@@ -268,8 +268,9 @@ async def test_words_that_are_in_no_message_are_answered(answer: Answer, world: 
     alice = await seed(world, user(first.user), assistant(first.reply), attributes=noted)
     async with answer(FakeRoom(alice), "job-2") as running:
         await until(lambda: second.reply in texts(running.call.items))
-        await running.hears(BACK, second.reply)
-        assert texts(running.call.items) == [first.user, first.reply, second.user, second.reply]
+        said = [step.say for step in second.steps if step.say]
+        await running.hears(BACK, *said, second.reply)
+        assert texts(running.call.items) == [first.user, first.reply, second.user, *said, second.reply]
         await until(lambda: TRANSCRIPT not in running.call.attributes)
 
 
@@ -329,8 +330,53 @@ async def test_a_planned_handover_is_silent(answer: Answer, world: World) -> Non
     alice = await seed(world, user("Hello?"))
     planned = Assignment(conversation_id="c", replaces="job-0", is_planned=True)
     async with answer(FakeRoom(alice), "job-1", assignment=planned) as running:
+        await asyncio.wait_for(running.call.wait_open(), LATE)
         await running.session_is_calm()
         assert running.heard.lines == []
+
+
+async def test_a_successor_is_deaf_and_mute_until_it_has_the_call(answer: Answer, world: World) -> None:
+    """Two agents are in the room; then it knows all, hears, and speaks."""
+    alice = FakeParticipant("alice")
+    first = world.call("job-1")
+    await first.open()
+    first.record(item_from_dict(to_fields(user("Before"))))
+    planned = Assignment(conversation_id="c", replaces="job-1", is_planned=True)
+    script = FunctionScript(lambda _request: Reply("Here I am."))
+    async with (
+        OfflineServer(script) as server,
+        answer(FakeRoom(alice), "job-2", assignment=planned, on=server) as running,
+    ):
+        await asyncio.wait_for(first.handover_asked.wait(), LATE)
+        assert not running.session.input.audio_enabled
+        await running.session.generate_reply(user_input="Too early")
+        first.record(item_from_dict(to_fields(user("Last words"))))
+        await first.release()
+        await asyncio.wait_for(running.call.wait_open(), LATE)
+        await until(lambda: running.session.input.audio_enabled)
+        await running.session.generate_reply(user_input="And now?")
+        assert running.heard.lines[-1] == "Here I am."
+        await running.is_known("Here I am.")
+        assert texts(running.call.items)[:2] == ["Before", "Last words"]
+        assert "Too early" not in texts(running.call.items)
+    sent = [message["content"] for message in server.requests[-1]["messages"] if message["role"] == "user"]
+    assert sent[:2] == ["Before", "Last words"]
+
+
+async def test_a_history_that_cannot_be_given_leaves_nobody_deaf(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call is worth more than what was said in it."""
+
+    async def broken(*_arguments: Any) -> None:
+        message = "broken"
+        raise ValueError(message)
+
+    monkeypatch.setattr(module, "restore_late", broken)
+    planned = Assignment(conversation_id="c", replaces="job-0", is_planned=True)
+    async with answer(FakeRoom(), "job-1", assignment=planned) as running:
+        await asyncio.wait_for(running.call.wait_open(), LATE)
+        await until(lambda: running.session.input.audio_enabled)
 
 
 # How it ends
@@ -352,6 +398,13 @@ async def test_the_deposed_leaves_at_once(answer: Answer, world: World) -> None:
         assert "bob" not in handle.participants
 
 
+async def opened(successor: CallConversation) -> None:
+    """Return when a successor that could listen at once has the call."""
+    successor.ready()
+    await successor.open()
+    await successor.wait_open()
+
+
 async def test_a_handover_waits_until_the_agent_has_spoken(answer: Answer, world: World) -> None:
     """The successor gets the lease behind the last word, with that word in the conversation; nothing is said twice."""
     answered, asked = asyncio.Event(), asyncio.Event()
@@ -366,13 +419,13 @@ async def test_a_handover_waits_until_the_agent_has_spoken(answer: Answer, world
         speech = running.session.generate_reply(user_input="Count")
         await asyncio.wait_for(answered.wait(), LATE)
         successor = world.call("job-2", planned)
-        opening = asyncio.create_task(successor.open())
+        opening = asyncio.create_task(opened(successor))
         await asyncio.wait_for(running.call.handover_asked.wait(), LATE)
         asked.set()
         assert not speech.done()
         assert not opening.done()
         await speech
-        assert await asyncio.wait_for(opening, LATE)
+        await asyncio.wait_for(opening, LATE)
         assert texts(successor.items) == ["Count", reply]
         assert await running.ended() == "handed over"
         assert not running.call.deposed.is_set()
@@ -387,13 +440,13 @@ async def test_a_handover_waits_for_the_caller_too(answer: Answer, world: World)
     async with answer(FakeRoom(), greeting="") as running:
         await running.session_is_calm()
         running.session._update_user_state("speaking")
-        opening = asyncio.create_task(world.call("job-2", planned).open())
+        opening = asyncio.create_task(opened(world.call("job-2", planned)))
         await asyncio.wait_for(running.call.handover_asked.wait(), LATE)
         await asyncio.sleep(0.05)
         assert not opening.done()
         assert running.job.ended == []
         running.session._update_user_state("listening")
-        assert await asyncio.wait_for(opening, LATE)
+        await asyncio.wait_for(opening, LATE)
 
 
 async def test_a_session_that_failed_calls_the_next_agent(answer: Answer) -> None:
@@ -736,7 +789,7 @@ async def test_what_was_heard_is_noted_until_it_is_a_message(answer: Answer) -> 
     """In the conversation, where a successor finds it."""
     async with answer(FakeRoom(), greeting="") as running:
         await running.session_is_calm()
-        heard = UserInputTranscribedEvent(transcript="Where is", is_final=True, language="en")
+        heard = UserInputTranscribedEvent(transcript="Where is", is_final=True)
         running.session.emit("user_input_transcribed", heard)
         await until(lambda: TRANSCRIPT in running.call.attributes)
         assert running.call.attributes[TRANSCRIPT]["text"] == "Where is"

@@ -350,13 +350,20 @@ def planned(**settings: Any) -> tuple[Assignment, TakeoverSettings]:
 
 
 async def test_a_planned_handover_waits_for_the_release(world: World) -> None:
-    """The successor asks by an attribute, and has the lease when the first one gives it."""
+    """Ready, the successor asks by an attribute, and has the lease when the first one gives it; until then it reads."""
     first = world.call("job-1")
     await first.open()
     assignment, takeover = planned()
     second = world.call("job-2", assignment, takeover=takeover)
     assert second.is_planned_handover
-    opening = asyncio.create_task(second.open())
+    assert not await second.open()
+    first.record(say(0, "before"))
+    await until(lambda: ids(second) == ["u0"])
+    assert [second.is_waiting_for_handover, second.is_open] == [True, False]
+    second.record(say(9, "of its own session"))
+    assert HANDOVER not in first.attributes
+    second.ready()
+    opening = asyncio.create_task(second.wait_open())
     async with asyncio.timeout(5):
         await first.handover_asked.wait()
     assert first.attributes[HANDOVER] == {"to": "job-2", "from": "job-1"}
@@ -365,8 +372,10 @@ async def test_a_planned_handover_waits_for_the_release(world: World) -> None:
     first.record(say(1, "last words"))
     await first.release()
     async with asyncio.timeout(5):
-        assert await opening
-    assert ids(second) == ["u1"]
+        await opening
+    await second.flush()
+    assert ids(second) == ["u0", "u1"]
+    assert [second.is_waiting_for_handover, second.is_open] == [False, True]
     assert not first.deposed.is_set()
     assert not second.handover_asked.is_set()
     assert second.is_restart
@@ -378,8 +387,10 @@ async def test_a_handover_that_takes_too_long_is_forced(world: World) -> None:
     await first.open()
     assignment, takeover = planned(handover=timedelta(seconds=0.1))
     second = world.call("job-2", assignment, takeover=takeover)
-    assert await second.open()
+    second.ready()
+    await second.open()
     async with asyncio.timeout(5):
+        await second.wait_open()
         await first.deposed.wait()
     handle = await world.cluster.handle()
     assert handle.leases[LEASE].holder == "job-2"
@@ -391,8 +402,10 @@ async def test_a_handover_from_one_that_dies_meanwhile_is_not_waited_for(world: 
     clock.now += 3.1
     assignment, takeover = planned()
     second = world.call("job-2", assignment, takeover=takeover)
+    second.ready()
+    await second.open()
     async with asyncio.timeout(5):
-        assert await second.open()
+        await second.wait_open()
 
 
 async def test_an_old_wish_asks_nobody(world: World) -> None:

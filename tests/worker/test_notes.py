@@ -1,0 +1,235 @@
+"""What happens in a call besides its items, as shared attributes: the latest of each kind, and no failure of ours."""
+
+import asyncio
+import json
+import logging
+from typing import Any, Literal
+
+import pytest
+from livekit.agents import (
+    AgentSession,
+    APIConnectionError,
+    ConversationItemAddedEvent,
+    ErrorEvent,
+    LanguageCode,
+    UserInputTranscribedEvent,
+)
+from livekit.agents.llm import LLM, AgentHandoff, ChatMessage, LLMError
+
+from agent_worker.notes import (
+    ERROR,
+    MOST_TRANSCRIPT_BYTES,
+    SPEECH,
+    TRANSCRIPT,
+    USAGE,
+    SessionNotes,
+    unanswered_words,
+)
+from agent_worker.offline import OfflineServer
+from agent_worker.transcript import Transcript
+from tests.worker.conftest import SessionFactory
+
+EMITTED: tuple[Literal["error", "speech_created", "session_usage_updated"], ...] = (
+    "error",
+    "speech_created",
+    "session_usage_updated",
+)
+
+
+class Pad:
+    """A taker of notes, as `CallConversation` is one."""
+
+    def __init__(self) -> None:
+        """Empty."""
+        self.written: list[tuple[str, Any]] = []
+        self.trouble: Exception | None = None
+
+    def note(self, name: str, value: Any) -> None:
+        """Write one down."""
+        if self.trouble is not None:
+            raise self.trouble
+        json.dumps(value)
+        self.written.append((name, value))
+
+    @property
+    def now(self) -> dict[str, Any]:
+        """The latest of each kind."""
+        return dict(self.written)
+
+
+@pytest.fixture
+def pad() -> Pad:
+    """Where notes go."""
+    return Pad()
+
+
+@pytest.fixture
+async def session(server: OfflineServer, new_session: SessionFactory, pad: Pad) -> AgentSession[None]:
+    """A session whose notes are taken; not started."""
+    made = await new_session(server)
+    SessionNotes(made, pad).start()
+    return made
+
+
+def hear(session: AgentSession[None], text: str, *, final: bool = True, language: str | None = None) -> None:
+    """The recogniser understands something."""
+    heard = UserInputTranscribedEvent(
+        transcript=text, is_final=final, language=language and LanguageCode(language), created_at=1.0
+    )
+    session.emit("user_input_transcribed", heard)
+
+
+def become_message(session: AgentSession[None], text: str, role: Any = "user") -> None:
+    """A message enters the history."""
+    session._conversation_item_added(ChatMessage(role=role, content=[text]))
+
+
+def noted(text: str, language: str | None = None) -> dict[str, Any]:
+    """The note of a transcript."""
+    return {"text": text, "language": language, "at": 1.0}
+
+
+async def test_words_are_noted_until_they_are_a_message(session: AgentSession[None], pad: Pad) -> None:
+    """They add up; a message has them all."""
+    hear(session, "Where is")
+    hear(session, "my order?", language="en")
+    become_message(session, "Where is my order?")
+    assert pad.written == [
+        (TRANSCRIPT, noted("Where is")),
+        (TRANSCRIPT, noted("Where is my order?", "en")),
+        (TRANSCRIPT, None),
+    ]
+    hear(session, "Hello?")
+    assert pad.now[TRANSCRIPT] == noted("Hello?")
+
+
+async def test_guesses_and_silence_are_not_noted(session: AgentSession[None], pad: Pad) -> None:
+    """Only what the recogniser is done with."""
+    hear(session, "Where", final=False)
+    hear(session, "   ")
+    assert pad.written == []
+
+
+async def test_only_the_callers_own_message_settles_it(session: AgentSession[None], pad: Pad) -> None:
+    """Not what the agent says, nor another item."""
+    hear(session, "Hello?")
+    become_message(session, "Yes?", "assistant")
+    session.emit("conversation_item_added", ConversationItemAddedEvent(item=AgentHandoff(new_agent_id="b")))
+    assert pad.now[TRANSCRIPT] == noted("Hello?")
+
+
+async def test_what_an_agent_before_this_one_left_is_settled_once(session: AgentSession[None], pad: Pad) -> None:
+    """By the first message, which answers for it; later ones have nothing to remove."""
+    become_message(session, "Where is my order?")
+    become_message(session, "Hello?")
+    assert pad.written == [(TRANSCRIPT, None)]
+
+
+async def test_a_megabyte_of_words_is_bounded(session: AgentSession[None], pad: Pad) -> None:
+    """The end of it is kept, whole characters; nothing more is held in memory either."""
+    hear(session, "\u00fc" * (1 << 20))
+    for number in range(50):
+        hear(session, f"word{number} " * 2000)
+    last = pad.now[TRANSCRIPT]["text"]
+    assert len(last.encode()) <= MOST_TRANSCRIPT_BYTES
+    assert last.endswith("word49")
+    first = pad.written[0][1]["text"]
+    assert set(first) == {"\u00fc"}
+    assert len(first.encode()) > MOST_TRANSCRIPT_BYTES - 4
+    held = [value for handler in session._events["user_input_transcribed"] for value in _held(handler)]
+    assert held
+    assert max(held) <= MOST_TRANSCRIPT_BYTES
+
+
+def _held(handler: Any) -> list[int]:
+    """Sizes of what the object behind a handler keeps of the caller's words."""
+    cells = [cell.cell_contents for cell in handler.__closure__ or ()]
+    kept = [vars(one.__self__).get("_unsettled") for one in cells if hasattr(one, "__self__")]
+    return [len("".join(words)) for words in kept if words is not None]
+
+
+async def test_half_a_character_is_noted(session: AgentSession[None], pad: Pad) -> None:
+    """A recogniser's broken text costs a character."""
+    hear(session, "half \ud83d here")
+    assert "here" in pad.now[TRANSCRIPT]["text"]
+    pad.now[TRANSCRIPT]["text"].encode()
+
+
+async def test_a_failure_of_a_model_without_its_text(
+    session: AgentSession[None], pad: Pad, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What and where, and whether it goes on: its text may quote the call."""
+    caplog.set_level(logging.DEBUG)
+    model = session.llm
+    assert isinstance(model, LLM)
+    failure = APIConnectionError("private words")
+    error = LLMError(timestamp=1.0, label="x", error=failure, recoverable=True)
+    session.emit("error", ErrorEvent(error=error, source=model, created_at=2.0))
+    session.emit("error", ErrorEvent(error=ValueError("private words"), source=model, created_at=3.0))
+    told = [value for name, value in pad.written if name == ERROR]
+    assert told[0] == {"type": "APIConnectionError", "source": "LLM", "recoverable": True, "at": 2.0}
+    assert (told[1]["type"], told[1]["recoverable"]) == ("ValueError", False)
+    assert "private words" not in json.dumps(pad.written) + caplog.text
+
+
+async def test_a_whole_turn(session: AgentSession[None], pad: Pad, transcript: Transcript) -> None:
+    """What began to be said, and what the models have used, once, when the agent listens again."""
+    from agent_worker.agent import SupportAgent
+
+    await session.start(SupportAgent(), record=False)
+    pad.written.clear()
+    await session.run(user_input=transcript.turns[0].user)
+    async with asyncio.timeout(5):
+        while USAGE not in pad.now:  # noqa: ASYNC110  # the pad has no event for this
+            await asyncio.sleep(0.002)
+    assert pad.now[SPEECH]["source"] == "generate_reply"
+    (used,) = [value for name, value in pad.written if name == USAGE]
+    assert used["at"] > 0
+    assert used["models"][0]["type"] == "llm_usage"
+    assert transcript.turns[0].reply not in json.dumps(pad.written)
+
+
+@pytest.mark.parametrize("error", [TypeError("private words"), ValueError("private words")])
+async def test_no_handler_raises(
+    session: AgentSession[None], pad: Pad, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """LiveKit lets a TypeError through, and the reply that is being spoken would end."""
+    pad.trouble = error
+    hear(session, "Hello?")
+    become_message(session, "Hello?")
+    nonsense: Any = object()
+    for kind in (*EMITTED, "agent_state_changed"):
+        session.emit(kind, nonsense)
+    ours = [record for record in caplog.records if record.name == "agent_worker.notes"]
+    assert len(ours) == 6
+    assert "private words" not in caplog.text
+
+
+async def test_notes_end(server: OfflineServer, new_session: SessionFactory, pad: Pad) -> None:
+    """After `stop` nothing is noted."""
+    session = await new_session(server)
+    notes = SessionNotes(session, pad)
+    notes.start()
+    notes.stop()
+    hear(session, "Hello?")
+    become_message(session, "Hello?")
+    assert pad.written == []
+
+
+@pytest.mark.parametrize(
+    ("attributes", "last", "words"),
+    [
+        ({}, "", None),
+        ({TRANSCRIPT: None}, "", None),
+        ({TRANSCRIPT: "Hello?"}, "", None),
+        ({TRANSCRIPT: {"text": 7}}, "", None),
+        ({TRANSCRIPT: {"text": "  "}}, "", None),
+        ({TRANSCRIPT: {"text": " Hello? "}}, "", "Hello?"),
+        ({TRANSCRIPT: {"text": "Hello?"}}, "Where is my order?", "Hello?"),
+        ({TRANSCRIPT: {"text": "my order?"}}, "Where is my order?", None),
+        ({TRANSCRIPT: {"text": "Hello?"}}, "Hello?", None),
+    ],
+)
+def test_words_without_a_message(attributes: dict[str, Any], last: str, words: str | None) -> None:
+    """Read from attributes that anybody may have written."""
+    assert unanswered_words(attributes, last) == words
