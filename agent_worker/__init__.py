@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent_worker.call import CallConversation
     from agent_worker.conversation import Conversation
-    from agent_worker.migrate import migrate
+    from agent_worker.migration import migrate
     from agent_worker.recorder import Recorder
-    from agent_worker.restore import INTERRUPTED_OUTPUT, Restored, active_agent, restore
+    from agent_worker.restoration import INTERRUPTED_OUTPUT, Restored, active_agent, restore
     from agent_worker.session import Attached, attach, open_conversation
 
 __all__ = [
@@ -37,12 +37,12 @@ __all__ = [
 _MODULES = {
     "CallConversation": "call",
     "Conversation": "conversation",
-    "migrate": "migrate",
+    "migrate": "migration",
     "Recorder": "recorder",
-    "INTERRUPTED_OUTPUT": "restore",
-    "Restored": "restore",
-    "active_agent": "restore",
-    "restore": "restore",
+    "INTERRUPTED_OUTPUT": "restoration",
+    "Restored": "restoration",
+    "active_agent": "restoration",
+    "restore": "restoration",
     "Attached": "session",
     "attach": "session",
     "open_conversation": "session",

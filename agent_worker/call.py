@@ -51,6 +51,7 @@ _MOST_WAITING = 10_000
 """Commands kept while the conversation is not open."""
 _OPERATION_SECONDS = 30.0
 _FLUSH_SECONDS = 5.0
+_SETTLE_SECONDS = 1.0
 
 Operation = Callable[[ConversationHandle, Lease], Awaitable[object]]
 
@@ -186,6 +187,19 @@ class CallConversation:
         if self._handle is not None:
             await self._operations.join()
             await self._handle.flush()
+
+    async def settled(self) -> None:
+        """Return when what was recorded is durable, or after a second: the call waits for nothing longer.
+
+        While the conversation is not open it returns at once.
+        """
+        if self._handle is None:
+            return
+        try:
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                await self._handle.flush()
+        except (ConversationError, TimeoutError) as error:
+            logger.warning("not durable yet", extra={"conversation_id": self.id, "reason": str(error)})
 
     # Opening.
 

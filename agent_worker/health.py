@@ -50,6 +50,8 @@ async def _answer(check: Callable[[], Awaitable[object]]) -> str:
         return f"no answer in {_SECONDS:g} s"
     except ConversationError as error:
         return str(error)
+    except Exception as error:  # noqa: BLE001  # a check that is broken is no good sign either, and hides no other
+        return type(error).__name__
     return "ok"
 
 

@@ -26,8 +26,9 @@ from agent_worker.conversation import Conversation
 from agent_worker.notes import SessionNotes, unanswered_words
 from agent_worker.participants import Participants, is_human
 from agent_worker.recorder import Recorder
-from agent_worker.restore import Restored, restore, restore_late
+from agent_worker.restoration import Restored, restore, restore_late
 from agent_worker.settings import CallSettings, instance_from_environment
+from agent_worker.tools import hold_tools_back
 from agent_worker.welcome import Welcome
 from conversation_actors import LeaseHeldError
 from conversation_actors.errors import ConversationError
@@ -116,6 +117,9 @@ async def attach(
     greeted, and spoken to again after a crash, and the session ends when another agent takes over.
     Raises `RuntimeError` if the session has started.
     """
+    if isinstance(conversation, CallConversation):
+        # first: it would drop the calls of other agents' tools from what is restored
+        await hold_tools_back(agent, conversation.settled)
     if isinstance(conversation, CallConversation) and conversation.is_waiting_for_handover:
         # the other agent is still at it: what it leaves is restored when it has gone
         restored = Restored.nothing()

@@ -34,8 +34,10 @@ def _config(prefix: str = "") -> SettingsConfigDict:
 
 
 def _steps(value: object) -> object:
-    """Read ``"300,600,1800"``: a list in an environment variable is otherwise JSON."""
-    return value.split(",") if isinstance(value, str) and not value.lstrip().startswith("[") else value
+    """Read ``"300,600,1800"``, or the same as a JSON list."""
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        return value.split(",")
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def _rising(value: tuple[timedelta, ...]) -> tuple[timedelta, ...]:

@@ -227,7 +227,7 @@ def entrypoint_named(name: str) -> Entrypoint:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         message = f"entrypoint: {name!r} is not there ({error}); give it as package.module:function"
         raise InvalidInputError(message, field="entrypoint") from error
     if not callable(found):

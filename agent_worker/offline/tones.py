@@ -8,15 +8,26 @@ for a jitter buffer to shorten. An utterance is a start chord, its bytes, an end
 It is no speech: nobody understands it but a `Decoder`, and a `Decoder` understands nothing else.
 """
 
-import binascii
-import codecs
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
+
+from agent_worker.offline.utterances import (
+    CHECK_BYTES,
+    CYCLE,
+    END,
+    MARKS,
+    START,
+    Chord,
+    Event,
+    EventKind,
+    UtteranceReader,
+    checksum,
+)
+
+__all__ = ["Decoder", "Event", "EventKind", "Samples", "encode", "pieces", "seconds"]
 
 Samples = NDArray[np.int16]
 """Mono, 16 bits signed."""
@@ -34,12 +45,6 @@ together they leave room for what a codec adds."""
 PATIENCE_SECONDS = 1.5
 """An utterance that is silent for so long will not go on. Shorter silences inside one have been measured on a machine
 with five runnable processes on each core: a busy caller or server sends nothing, then goes on where it was."""
-PAUSE_SHOWN_SECONDS = 0.3
-"""After so much silence inside an utterance, all of it that was understood is told."""
-PARTIAL_CHARACTERS = 10
-"""A partial text comes after so many more characters, too."""
-MAX_TEXT_BYTES = 1 << 16
-"""A longer utterance is given up."""
 MIN_RATE, MAX_RATE = 8_000, 96_000
 
 # The spectrum of 25 ms has a line every 40 Hz, and through a Hann window a tone reaches the next line, not the one
@@ -51,11 +56,6 @@ _LINES = np.concatenate([np.arange(8, 24, 3), np.arange(27, 90, 2)])
 """Six for the clock, wider apart and away from the others; sixteen for each half of a byte."""
 _CLOCK, _LOW, _HIGH = slice(0, 6), slice(6, 22), slice(22, 38)
 
-_CYCLE = 4
-_START, _END = 4, 5
-_MARKS = {_START: (5, 10), _END: (10, 5)}
-"""The low and high tone of a mark: speech or music that happens to hit its clock tone has others."""
-
 _FLOOR = 1e-6
 """Sum of the squared amplitudes of a chord; 60 dB below full scale is silence."""
 _PURE = 0.5
@@ -64,35 +64,7 @@ _CLEAR = 0.7
 """The part of its group's energy that the strongest tone has; less is the change between two chords."""
 _CHANGE_HOPS = 2
 _GAP_HOPS = 6
-_MARK_HOPS = 3
-_START_AGAIN_SECONDS = 0.5
-_CHECK_BYTES = 2
-_LOST = 0xFF
-"""Stands for a byte that was not heard; UTF-8 has no such byte."""
 _HOPS_AT_ONCE = 256
-
-
-class EventKind(StrEnum):
-    """What a decoder tells."""
-
-    STARTED = "started"
-    PARTIAL = "partial"
-    FINISHED = "finished"
-    GARBLED = "garbled"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something heard. Each `STARTED` is followed by exactly one `FINISHED` or `GARBLED`, any `PARTIAL` in between.
-
-    `text` is what was understood of the utterance so far; it is what was said only if the kind is `FINISHED`.
-    `began` and `ended` are seconds of the stream, from the utterance's first sample to the last one heard.
-    """
-
-    kind: EventKind
-    text: str
-    began: float
-    ended: float
 
 
 def encode(text: str, *, sample_rate: int) -> Samples:
@@ -108,7 +80,7 @@ def pieces(text: str, *, sample_rate: int) -> Iterator[Samples]:
 
 def seconds(text: str) -> float:
     """How long the text takes."""
-    symbols = len(text.encode()) + _CHECK_BYTES
+    symbols = len(text.encode()) + CHECK_BYTES
     return START_SECONDS + symbols * SYMBOL_SECONDS + END_SECONDS + PAUSE_SECONDS
 
 
@@ -119,30 +91,26 @@ def _check_rate(sample_rate: int) -> None:
 
 
 def _chords(data: bytes, rate: int) -> Iterator[Samples]:
-    yield _chord(_START, *_MARKS[_START], START_SECONDS, rate)
+    yield _chord(START, MARKS[START], START_SECONDS, rate)
     yield from _bytes(data, rate)
-    yield _chord(_END, *_MARKS[_END], END_SECONDS, rate)
-    yield from _bytes(_checksum(data), rate)
+    yield _chord(END, MARKS[END], END_SECONDS, rate)
+    yield from _bytes(checksum(data), rate)
     yield np.zeros(round(PAUSE_SECONDS * rate), np.int16)
 
 
 def _bytes(data: bytes, rate: int) -> Iterator[Samples]:
-    for clock, byte in zip(itertools.cycle(range(_CYCLE)), data, strict=False):
-        yield _chord(clock, byte & 15, byte >> 4, SYMBOL_SECONDS, rate)
+    for clock, byte in zip(itertools.cycle(range(CYCLE)), data, strict=False):
+        yield _chord(clock, byte, SYMBOL_SECONDS, rate)
 
 
-def _chord(clock: int, low: int, high: int, duration: float, rate: int) -> Samples:
+def _chord(clock: int, byte: int, duration: float, rate: int) -> Samples:
     time = np.arange(round(duration * rate)) / rate
-    tones = _LINES[[_CLOCK.start + clock, _LOW.start + low, _HIGH.start + high]] * _LINE_HZ
+    tones = _LINES[[_CLOCK.start + clock, _LOW.start + byte % 16, _HIGH.start + byte // 16]] * _LINE_HZ
     wave = np.sin(2 * np.pi * np.outer(time, tones)) @ AMPLITUDES
     edge = np.minimum(time, duration - time) / RAMP_SECONDS
     ramp = 0.5 - 0.5 * np.cos(np.pi * np.clip(edge, 0.0, 1.0))
     samples: Samples = np.round(wave * ramp * 32767).astype(np.int16)
     return samples
-
-
-def _checksum(data: bytes) -> bytes:
-    return binascii.crc_hqx(data, 0xFFFF).to_bytes(_CHECK_BYTES)
 
 
 class Decoder:
@@ -169,7 +137,7 @@ class Decoder:
         self._shape = (hann * 2 / hann.sum() / 32768).astype(np.float32)
         self._waiting = np.zeros(0, np.int16)
         self._chords = _ChordTracker(round(patience_seconds / _HOP_SECONDS))
-        self._utterances = _UtteranceReader(patience_seconds)
+        self._utterances = UtteranceReader(patience_seconds)
         self._hops = 0
 
     def feed(self, samples: Samples) -> list[Event]:
@@ -213,17 +181,6 @@ def _clocks(powers: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.where(heard, powers[:, _CLOCK].argmax(axis=1), -1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Chord:
-    """A chord that has ended. `byte` is the likeliest: whether it is right, the checksum knows."""
-
-    clock: int
-    byte: int
-    hops: int
-    began: float
-    ended: float
-
-
 class _Run:
     """Hops of the same clock, and so of the same chord: two chords in a row never share it."""
 
@@ -242,9 +199,19 @@ class _Run:
         self.hops += 1
         self.ended = now
 
-    def chord(self) -> _Chord:
-        byte = int(self._power[_HIGH].argmax()) << 4 | int(self._power[_LOW].argmax())
-        return _Chord(self.clock, byte, self.hops, self.began, self.ended)
+    def chord(self) -> Chord:
+        (low, other_low, low_doubt), (high, other_high, high_doubt) = (
+            _two_best(self._power[group]) for group in (_LOW, _HIGH)
+        )
+        second = other_low | high << 4 if low_doubt > high_doubt else low | other_high << 4
+        doubt = max(low_doubt, high_doubt)
+        return Chord(self.clock, low | high << 4, second, doubt, self.hops, self.began, self.ended)
+
+
+def _two_best(power: NDArray[np.float32]) -> tuple[int, int, float]:
+    """The two strongest tones, and how near the second comes to the first."""
+    *_, second, first = (int(tone) for tone in np.argsort(power))
+    return first, second, float(power[second] / max(power[first], np.finfo(np.float32).tiny))
 
 
 class _ChordTracker:
@@ -259,7 +226,7 @@ class _ChordTracker:
         self._run: _Run | None = None
         self._next: _Run | None = None
 
-    def hear(self, power: NDArray[np.float32], clock: int, now: float) -> _Chord | None:
+    def hear(self, power: NDArray[np.float32], clock: int, now: float) -> Chord | None:
         """Take a hop; the chord that it ended, if any."""
         if clock < 0:
             return self._hear_nothing()
@@ -278,7 +245,7 @@ class _ChordTracker:
         ended, self._run, self._next = self._run, self._next, None
         return ended.chord()
 
-    def _hear_nothing(self) -> _Chord | None:
+    def _hear_nothing(self) -> Chord | None:
         self.silent_hops += 1
         if self.silent_hops == self._patience_hops:
             self._run = None
@@ -286,98 +253,3 @@ class _ChordTracker:
             return None
         self._next = None
         return self._run.chord()
-
-
-class _UtteranceReader:
-    """Makes utterances of chords."""
-
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
-        self._open = False
-        self._began = self._ended = 0.0
-        self._text = bytearray()
-        self._check: bytearray | None = None
-        self._clock = 0
-        self._last_hops = 0
-        self._shown = 0
-
-    def read(self, chord: _Chord | None, silence: float) -> list[Event]:
-        """Take a chord that has ended, if any, and how long nothing was heard."""
-        events = self._take(chord) if chord else []
-        if self._open and silence >= PAUSE_SHOWN_SECONDS:
-            events += self._show(at_least=1)
-        if self._open and silence >= self._patience:
-            events.append(self._close(EventKind.GARBLED))
-        return events
-
-    def _take(self, chord: _Chord) -> list[Event]:
-        if chord.clock == _START:
-            return self._start(chord) if _is_mark(chord) else []
-        if not self._open:
-            return []
-        self._ended = chord.ended
-        if chord.clock != _END:
-            return self._take_byte(chord)
-        if _is_mark(chord) and self._check is None:
-            self._check, self._clock = bytearray(), 0
-        return []
-
-    def _start(self, chord: _Chord) -> list[Event]:
-        if self._open and len(self._text) <= 1 and chord.began - self._began < _START_AGAIN_SECONDS:
-            # the same start once more, after a gap or a wrong chord in the middle of it
-            self._text, self._clock = bytearray(), 0
-            return []
-        events = [self._close(EventKind.GARBLED)] if self._open else []
-        self._open = True
-        self._began, self._ended = chord.began, chord.ended
-        self._text, self._check = bytearray(), None
-        self._clock = self._shown = 0
-        return [*events, self._event(EventKind.STARTED)]
-
-    def _take_byte(self, chord: _Chord) -> list[Event]:
-        self._place(chord, self._text if self._check is None else self._check)
-        if self._check is not None:
-            return self._finish(self._check)
-        return self._show() if len(self._text) <= MAX_TEXT_BYTES else [self._close(EventKind.GARBLED)]
-
-    def _place(self, chord: _Chord, into: bytearray) -> None:
-        """Put a byte where its clock says: at the end, behind what is lost, or over one that is there already."""
-        lost = (chord.clock - self._clock) % _CYCLE
-        if lost == _CYCLE - 1:
-            # the one before again: with more of it after a gap, or the little that a jitter buffer repeats
-            if into and chord.hops >= self._last_hops:
-                into[-1], self._last_hops = chord.byte, chord.hops
-            return
-        self._clock, self._last_hops = (chord.clock + 1) % _CYCLE, chord.hops
-        if lost == _CYCLE - 2 and into[-2:-1] == bytes([chord.byte]):
-            # the last two again, from the first of them
-            del into[-1]
-        else:
-            into += bytes([_LOST] * lost + [chord.byte])
-
-    def _show(self, *, at_least: int = PARTIAL_CHARACTERS) -> list[Event]:
-        event = self._event(EventKind.PARTIAL)
-        if len(event.text) < self._shown + at_least:
-            return []
-        self._shown = len(event.text)
-        return [event]
-
-    def _finish(self, check: bytearray) -> list[Event]:
-        if check == _checksum(bytes(self._text)):
-            return [self._close(EventKind.FINISHED)]
-        # a wrong one stays open until silence or another chord: its last chord may come again, and be right
-        return [self._close(EventKind.GARBLED)] if len(check) > _CHECK_BYTES else []
-
-    def _close(self, kind: EventKind) -> Event:
-        self._open = False
-        return self._event(kind)
-
-    def _event(self, kind: EventKind) -> Event:
-        # a character of which only some bytes are there is not shown
-        text = codecs.getincrementaldecoder("utf-8")("replace").decode(bytes(self._text))
-        return Event(kind, text, self._began, self._ended)
-
-
-def _is_mark(chord: _Chord) -> bool:
-    low, high = _MARKS[chord.clock]
-    return chord.hops >= _MARK_HOPS and chord.byte == high << 4 | low

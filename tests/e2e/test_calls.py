@@ -12,7 +12,7 @@ import time
 import pytest
 from pydantic import SecretStr
 
-from agent_worker.migrate import migrate
+from agent_worker.migration import migrate
 from agent_worker.settings import LiveKitSettings
 from tests.e2e.calls import (
     BACK,

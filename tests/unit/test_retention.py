@@ -5,10 +5,27 @@ import asyncio
 import pytest
 
 from conversation_actors.activation import Activation, Request, committer
-from conversation_actors.errors import ConversationNotFoundError, PassivatedError, StoreUnavailableError
+from conversation_actors.errors import (
+    ConversationError,
+    ConversationNotFoundError,
+    PassivatedError,
+    StoreUnavailableError,
+)
 from conversation_actors.state import SetRetention
 from conversation_actors.store import Outcome
-from tests.unit.fakes import CONVERSATION, Activations, Fault, FaultyStore, append, brief, done, execute, turns, until
+from tests.unit.fakes import (
+    CONVERSATION,
+    PATIENCE,
+    Activations,
+    Fault,
+    FaultyStore,
+    append,
+    brief,
+    done,
+    execute,
+    turns,
+    until,
+)
 
 HOUR, MINUTE = 3600.0, 60.0
 
@@ -59,6 +76,12 @@ def is_stored(store: FaultyStore, clock: Clock) -> bool:
     """Whether the conversation is there."""
     kept = store.inner._conversations.get(CONVERSATION)
     return kept is not None and kept.expires_at > clock.now
+
+
+async def reason(owner: Activation) -> ConversationError:
+    """Why it has stopped, soon."""
+    async with asyncio.timeout(PATIENCE):
+        return await asyncio.shield(owner.stopped)
 
 
 async def keep(owner: Activation, seconds: float | None, *, request_id: str = "keep") -> None:
@@ -210,8 +233,7 @@ async def test_a_short_retention_is_in_time(start: Activations, store: FaultySto
     owner = await start(store, brief(idle=600.0, ttl=2 * HOUR))
     await turns()
     await keep(owner, 1.0)
-    async with asyncio.timeout(5):
-        assert isinstance(await owner.stopped, PassivatedError)
+    assert isinstance(await reason(owner), PassivatedError)
     assert store.snapshots == [1]
 
 
@@ -268,8 +290,7 @@ async def test_its_owner_stops_by_itself(start: Activations, store: FaultyStore,
     owner = await start(store, brief(ttl=HOUR, idle=0.1))
     await keep(owner, 10 * MINUTE)
     clock.passes(10 * MINUTE, owner)
-    async with asyncio.timeout(5):
-        assert isinstance(await owner.stopped, PassivatedError)
+    assert isinstance(await reason(owner), PassivatedError)
     assert not is_stored(store, clock)
     assert store.snapshots == []
 
@@ -287,7 +308,7 @@ async def test_asking_does_not_bring_it_back(start: Activations, store: FaultySt
     }
     with pytest.raises(PassivatedError):
         await calls[call]()
-    assert isinstance(await owner.stopped, PassivatedError)
+    assert isinstance(await reason(owner), PassivatedError)
     assert not is_stored(store, clock)
     with pytest.raises(ConversationNotFoundError):
         await start(store, create=False)
@@ -301,8 +322,7 @@ async def test_an_unanswered_write_does_not_bring_it_back(start: Activations, st
     await execute(owner, append("u0"))
     clock.passes(10 * MINUTE, owner)
     store.is_down = False
-    async with asyncio.timeout(5):
-        assert isinstance(await owner.stopped, PassivatedError)
+    assert isinstance(await reason(owner), PassivatedError)
     assert not is_stored(store, clock)
 
 
@@ -320,7 +340,7 @@ async def test_a_passivation_that_came_too_late_does_not_bring_it_back(
     with pytest.raises(PassivatedError):
         await leaving
     assert not is_stored(store, clock)
-    assert isinstance(await owner.stopped, PassivatedError)
+    assert isinstance(await reason(owner), PassivatedError)
 
 
 async def test_what_the_store_lost_before_its_time_is_restored(

@@ -284,7 +284,7 @@ class FakeRooms:
     @property
     def dispatched(self) -> list[tuple[Any, ...]]:
         """Room, agent name and metadata of every dispatch."""
-        return [told for what, *told in self.asked if what == "dispatch"]  # type: ignore[misc]
+        return [told[1:] for told in self.asked if told[0] == "dispatch"]
 
     async def occupants(self, room: str) -> Occupants:
         """See `Rooms.occupants`."""

@@ -24,7 +24,7 @@ from agent_worker.call import LEASE, CallConversation
 from agent_worker.notes import TRANSCRIPT
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
-from agent_worker.restore import INTERRUPTED_OUTPUT
+from agent_worker.restoration import INTERRUPTED_OUTPUT
 from agent_worker.serialise import to_fields
 from agent_worker.session import JOB_CRASHED, NOT_FINISHED, Attached, attach, open_conversation
 from agent_worker.settings import CallSettings, TakeoverSettings

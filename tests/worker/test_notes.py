@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from livekit.agents import (
@@ -28,12 +28,6 @@ from agent_worker.notes import (
 from agent_worker.offline import OfflineServer
 from agent_worker.transcript import Transcript
 from tests.worker.conftest import SessionFactory
-
-EMITTED: tuple[Literal["error", "speech_created", "session_usage_updated"], ...] = (
-    "error",
-    "speech_created",
-    "session_usage_updated",
-)
 
 
 class Pad:
@@ -73,9 +67,8 @@ async def session(server: OfflineServer, new_session: SessionFactory, pad: Pad) 
 
 def hear(session: AgentSession[None], text: str, *, final: bool = True, language: str | None = None) -> None:
     """The recogniser understands something."""
-    heard = UserInputTranscribedEvent(
-        transcript=text, is_final=final, language=language and LanguageCode(language), created_at=1.0
-    )
+    code = None if language is None else LanguageCode(language)
+    heard = UserInputTranscribedEvent(transcript=text, is_final=final, language=code, created_at=1.0)
     session.emit("user_input_transcribed", heard)
 
 
@@ -198,7 +191,8 @@ async def test_no_handler_raises(
     hear(session, "Hello?")
     become_message(session, "Hello?")
     nonsense: Any = object()
-    for kind in (*EMITTED, "agent_state_changed"):
+    kinds: list[Any] = ["error", "speech_created", "session_usage_updated", "agent_state_changed"]
+    for kind in kinds:
         session.emit(kind, nonsense)
     ours = [record for record in caplog.records if record.name == "agent_worker.notes"]
     assert len(ours) == 6

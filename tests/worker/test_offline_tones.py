@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from agent_worker.offline import tones
+from agent_worker.offline import tones, utterances
 from agent_worker.offline.tones import Decoder, Event, EventKind, encode
 
 Sound = NDArray[np.float64]
@@ -278,7 +278,7 @@ def test_chords_behind_a_wrong_checksum_end_it() -> None:
 
 def test_an_utterance_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded, whoever sings."""
-    monkeypatch.setattr(tones, "MAX_TEXT_BYTES", 20)
+    monkeypatch.setattr(utterances, "MAX_TEXT_BYTES", 20)
 
     assert _ends(_hear(_say("a" * 30))) == [(EventKind.GARBLED, "a" * 21)]
 

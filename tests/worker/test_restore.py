@@ -1,5 +1,6 @@
 """Restoring: a new agent goes on where the old one was, with all it knew."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -21,11 +22,12 @@ from livekit.agents.llm import (
 
 from agent_worker.agent import SupportAgent
 from agent_worker.offline import OfflineServer
-from agent_worker.restore import INTERRUPTED_OUTPUT, restore, to_livekit
+from agent_worker.recorder import Recorder
+from agent_worker.restoration import INTERRUPTED_OUTPUT, restore, to_livekit
 from agent_worker.serialise import to_fields
 from agent_worker.session import attach
 from agent_worker.transcript import Transcript
-from conversation_actors.items import Message, item_from_dict
+from conversation_actors.items import Item, Message, item_from_dict
 from tests.worker.conftest import SessionFactory, Starter
 from tests.worker.fakes import FakeConversation
 
@@ -270,3 +272,81 @@ def test_every_kind_of_item_makes_the_round_trip(item: ChatItem) -> None:
     assert back is not None
     assert livekit(back) == livekit(item)
     assert stored.to_dict() == livekit(item)["items"][0]
+
+
+class _StoredConversation(FakeConversation):
+    """A conversation whose items have been bytes."""
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """What is stored, decoded."""
+        return tuple(item.to_stored(limit=1 << 20).to_item() for item in super().items)
+
+
+def _exchange(number: int, call: FunctionCall, output: FunctionCallOutput) -> list[ChatItem]:
+    call_id = f"call{number}"
+    return [
+        call.model_copy(update={"id": f"item_c{number}/fnc_0", "call_id": call_id}),
+        output.model_copy(update={"id": f"item_o{number}", "call_id": call_id}),
+    ]
+
+
+def _history(parts: list[Any]) -> list[ChatItem]:
+    """A history as LiveKit has one: every id once, every call with its output behind it."""
+    items: list[ChatItem] = []
+    for number, part in enumerate(parts):
+        if isinstance(part, tuple):
+            items += _exchange(number, *part)
+        else:
+            items.append(part.model_copy(update={"id": f"item_{number}"}))
+    return items
+
+
+_spoken = _messages.filter(lambda message: message.role in {"user", "assistant"})
+_histories = st.lists(_spoken | _handoffs | st.tuples(_calls, _outputs), max_size=8).map(_history)
+
+
+def _as_dicts(items: list[ChatItem]) -> list[dict[str, Any]]:
+    stored = ChatContext(items).to_dict(exclude_image=False, exclude_audio=False, exclude_timestamp=False)
+    return [item for item in stored["items"] if not item["id"].startswith("lk.")]
+
+
+async def _taken_through(history: list[ChatItem]) -> tuple[list[ChatItem], list[ChatItem]]:
+    """What a new session's history, and its agent's context, are after recording and restoring."""
+    conversation = _StoredConversation()
+    session: AgentSession[None] = AgentSession(vad=None, turn_handling={"turn_detection": None})
+    recorder = Recorder(session, conversation)
+    recorder.record(history)
+    assert recorder.refused == 0
+    agent = Agent(instructions="x")
+    restored = await restore(session, agent, conversation)
+    assert restored.items == len(history)
+    assert (restored.interrupted_calls, restored.unreadable, restored.duplicate_outputs) == ((), 0, 0)
+    return session.history.items, agent.chat_ctx.items
+
+
+@settings(max_examples=60, deadline=None)
+@given(_histories, st.floats(0, 1e9), st.lists(st.floats(0, 1e3), min_size=20, max_size=20))
+def test_a_history_is_what_it_was(history: list[ChatItem], start: float, steps: list[float]) -> None:
+    """Recorded, stored and restored, of every kind: `ChatContext.to_dict` is the same, in the same order."""
+    for number, item in enumerate(history):
+        item.created_at = start + sum(steps[: number + 1])
+    before = _as_dicts(history)
+    for after in asyncio.run(_taken_through(history)):
+        assert _as_dicts(after) == before
+
+
+@settings(max_examples=60, deadline=None)
+@given(_histories, st.lists(st.floats(-7200, 7200), min_size=20, max_size=20))
+def test_clocks_do_not_change_the_order(history: list[ChatItem], off: list[float]) -> None:
+    """Stamped two hours ahead or behind, in any order: the conversation's order stands, and all but the times."""
+    now = time.time()
+    for item, seconds in zip(history, off, strict=False):
+        item.created_at = now + seconds
+    before = _as_dicts(history)
+    for items in asyncio.run(_taken_through(history)):
+        after = _as_dicts(items)
+        times = [item.pop("created_at") for item in after]
+        assert after == [{name: value for name, value in item.items() if name != "created_at"} for item in before]
+        assert times == sorted(times)
+        assert all(at <= time.time() for at in times)

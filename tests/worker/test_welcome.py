@@ -59,8 +59,10 @@ def test_once_for_each_return() -> None:
 
 def test_a_second_device_is_no_return() -> None:
     """Nor is a page that is reloaded, when the new connection comes before the old one goes."""
-    both = person(devices=("d1", "d2"), last_seen=1000.0, context={GREETED: 0})
-    assert decided(person(context={GREETED: 0}), both) is Welcome.NOTHING
+    for comes in (0, 1):
+        noted = {"context": {GREETED: 0}, "reconnect_count": comes}
+        both = person(devices=("d1", "d2"), last_seen=1000.0, **noted)
+        assert decided(person(**noted), both) is Welcome.NOTHING
 
 
 def test_a_clock_that_went_back_welcomes_nobody() -> None:

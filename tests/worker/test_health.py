@@ -1,0 +1,282 @@
+"""``/health``: what a worker needs, each asked for a bounded time; and `ensure_agent`, `migrate`, the log's lines."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+
+from agent_worker import develop, health, logs, migration
+from agent_worker.assignment import Assignment
+from agent_worker.health import Health, HealthServer
+from conversation_actors import (
+    ClusterUnavailableError,
+    ConversationNotFoundError,
+    Heartbeats,
+    InvalidInputError,
+    OutcomeUnknownError,
+    Settings,
+)
+from conversation_actors.errors import StoreUnavailableError
+from tests.unit.fakes import until
+from tests.worker.fakes_call import ROOM, Clock, FakeRooms, ShakyStore, ghost, on_store
+
+DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "attempt": 0}
+LASTING = timedelta(seconds=3)
+
+
+class Ray:
+    """A cluster that answers, refuses, hangs or breaks."""
+
+    def __init__(self) -> None:
+        """It answers."""
+        self.trouble: Exception | None = None
+        self.hangs = False
+
+    async def __call__(self, settings: Settings) -> None:
+        """Be checked."""
+        assert isinstance(settings, Settings)
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.trouble is not None:
+            raise self.trouble
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Redis's clock."""
+    return Clock()
+
+
+@pytest.fixture
+def store(clock: Clock) -> ShakyStore:
+    """Redis."""
+    return ShakyStore(clock)
+
+
+@pytest.fixture
+async def heartbeats(monkeypatch: pytest.MonkeyPatch, store: ShakyStore) -> AsyncIterator[Heartbeats]:
+    """Signs of life."""
+    with on_store(monkeypatch, store):
+        async with Heartbeats(Settings()) as entered:
+            yield entered
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
+    """Ray."""
+    cluster = Ray()
+    monkeypatch.setattr(health, "check_cluster", cluster)
+    return cluster
+
+
+@pytest.fixture
+def rooms() -> FakeRooms:
+    """LiveKit."""
+    return FakeRooms(people=["alice"])
+
+
+@pytest.fixture
+def report(heartbeats: Heartbeats, rooms: FakeRooms, ray: Ray) -> Health:
+    """What is reported of them."""
+    assert ray.trouble is None
+    return Health(heartbeats, rooms.as_rooms, Settings(), jobs=lambda: 3, draining=lambda: False)
+
+
+async def test_all_is_well(report: Health) -> None:
+    """In so many words."""
+    assert await report.report() == {
+        "ok": True,
+        "ray": "ok",
+        "redis": "ok",
+        "livekit": "ok",
+        "jobs": 3,
+        "draining": False,
+    }
+
+
+async def test_each_trouble_is_told_by_name(report: Health, ray: Ray, store: ShakyStore, rooms: FakeRooms) -> None:
+    """And hides none of the others."""
+    ray.trouble = ClusterUnavailableError("no cluster")
+    store.agents.trouble = StoreUnavailableError("Redis is away")
+    rooms.is_down = True
+    told = await report.report()
+    assert told["ok"] is False
+    assert (told["ray"], told["redis"]) == ("no cluster", "Redis is away")
+    assert "LiveKit" in told["livekit"]
+    rooms.is_down = False
+    assert (await report.report())["livekit"] == "ok"
+
+
+async def test_one_that_hangs_is_waited_for_only_so_long(
+    report: Health, ray: Ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the others' answers are told."""
+    monkeypatch.setattr(health, "_SECONDS", 0.05)
+    ray.hangs = True
+    started = time.monotonic()
+    told = await report.report()
+    assert time.monotonic() - started < 2
+    assert (told["ok"], told["ray"], told["redis"]) == (False, "no answer in 0.05 s", "ok")
+
+
+async def _get(url: str) -> tuple[int, Any]:
+    async with aiohttp.ClientSession() as client, client.get(url) as response:
+        return response.status, await response.json() if "json" in response.content_type else None
+
+
+async def test_over_http(report: Health, ray: Ray) -> None:
+    """200 or 503, for whatever looks after processes; and nothing else is there."""
+    async with HealthServer(report, host="127.0.0.1", port=0) as server:
+        status, told = await _get(f"{server.url}/health")
+        assert (status, told["ok"]) == (200, True)
+        ray.trouble = ClusterUnavailableError("no cluster")
+        status, told = await _get(f"{server.url}/health")
+        assert (status, told["ray"]) == (503, "no cluster")
+        assert (await _get(f"{server.url}/"))[0] == 404
+    with pytest.raises(RuntimeError):
+        assert server.url
+
+
+async def test_a_defect_is_not_well(report: Health, ray: Ray) -> None:
+    """A check that breaks is told as trouble, by its kind."""
+    ray.trouble = TypeError("broken")
+    told = await report.report()
+    assert (told["ok"], told["redis"]) == (False, "ok")
+    assert "TypeError" in told["ray"]
+
+
+# Bringing an agent to a room
+
+
+async def begin(heartbeats: Heartbeats, holder: str = "job-1") -> None:
+    """An agent is in the room's conversation."""
+    await heartbeats.start(ROOM, holder, lasting=LASTING, group="worker-1", details=DETAILS)
+
+
+async def test_a_room_with_an_agent_gets_no_other(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """Heard of in time."""
+    await begin(heartbeats)
+    assert not await develop.ensure_agent(ROOM, "support", heartbeats, rooms.as_rooms)
+    assert rooms.asked == []
+
+
+async def test_a_room_that_is_not_there_gets_none(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """The token that creates it brings one along."""
+    rooms.exists = False
+    assert not await develop.ensure_agent(ROOM, "support", heartbeats, rooms.as_rooms)
+
+
+async def test_a_room_without_an_agent_gets_one(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
+    """Once nobody is heard of; one that has just joined is given time, unless there is a dead one's record."""
+    rooms.agents = [ghost("agent-2", age=1.0)]
+    assert not await develop.ensure_agent(ROOM, "support", heartbeats, rooms.as_rooms)
+    rooms.agents = [ghost("agent-2", age=60.0)]
+    assert await develop.ensure_agent(ROOM, "support", heartbeats, rooms.as_rooms)
+    assert rooms.dispatched == [(ROOM, "support", Assignment(conversation_id=ROOM))]
+    await begin(heartbeats)
+    clock.now += 4
+    rooms.agents = [ghost("agent-1", age=1.0)]
+    assert await develop.ensure_agent(ROOM, "support", heartbeats, rooms.as_rooms)
+    assert rooms.dispatched[1][2].replaces == "job-1"
+
+
+# Migrating a call
+
+
+@pytest.fixture
+def migrating(monkeypatch: pytest.MonkeyPatch, rooms: FakeRooms) -> Callable[..., Any]:
+    """Migrate, with these rooms."""
+
+    class Entered:
+        def __init__(self, _settings: Any) -> None:
+            """Any settings."""
+
+        async def __aenter__(self) -> FakeRooms:
+            return rooms
+
+        async def __aexit__(self, *_error: object) -> None:
+            """Nothing to close."""
+
+    monkeypatch.setattr(migration, "Rooms", Entered)
+    monkeypatch.setattr(migration, "_LOOK_SECONDS", 0.002)
+    return migration.migrate
+
+
+async def test_a_call_moves_to_another_worker(
+    heartbeats: Heartbeats, rooms: FakeRooms, migrating: Callable[..., Any]
+) -> None:
+    """Asked for once, in order; over when another agent is heard of."""
+    await begin(heartbeats)
+    moving = asyncio.create_task(migrating(ROOM, timeout=timedelta(seconds=5)))
+    await until(lambda: bool(rooms.dispatched))
+    wanted = Assignment(conversation_id=ROOM, replaces="job-1", is_planned=True, avoid="worker-1")
+    assert rooms.dispatched == [(ROOM, "support", wanted)]
+    assert not moving.done()
+    await begin(heartbeats, "job-2")
+    assert await moving == "job-2"
+
+
+async def test_a_call_moves_to_another_agent(
+    heartbeats: Heartbeats, rooms: FakeRooms, migrating: Callable[..., Any]
+) -> None:
+    """Which may run on the same worker. Nobody comes: it is told, and the call stays."""
+    await begin(heartbeats)
+    with pytest.raises(OutcomeUnknownError, match="billing"):
+        await migrating(ROOM, to="billing", timeout=timedelta(seconds=0.02))
+    wanted = Assignment(conversation_id=ROOM, replaces="job-1", is_planned=True)
+    assert rooms.dispatched == [(ROOM, "billing", wanted)]
+    kept = await heartbeats.find(ROOM)
+    assert kept is not None
+    assert kept.is_alive
+
+
+async def test_where_no_agent_is_nothing_moves(
+    heartbeats: Heartbeats, rooms: FakeRooms, migrating: Callable[..., Any], clock: Clock
+) -> None:
+    """No record, a dead agent's, or another program's; and no id."""
+    with pytest.raises(ConversationNotFoundError):
+        await migrating(ROOM)
+    await begin(heartbeats)
+    clock.now += 4
+    with pytest.raises(ConversationNotFoundError):
+        await migrating(ROOM)
+    await heartbeats.start(ROOM, "job-1", lasting=LASTING, details={"x": 1})
+    with pytest.raises(ConversationNotFoundError):
+        await migrating(ROOM)
+    for arguments in ({"conversation_id": ""}, {"conversation_id": ROOM, "to": "a\nb"}):
+        with pytest.raises(InvalidInputError):
+            await migrating(**arguments)
+    assert rooms.asked == []
+
+
+# Log lines
+
+
+def _line(**fields: Any) -> str:
+    record = logging.getLogger("agent_worker.x").makeRecord(
+        "agent_worker.x", logging.WARNING, "f", 1, "an agent died", (), None, extra=fields
+    )
+    return logs.FieldsFormatter().format(record)
+
+
+def test_a_log_line_has_its_fields() -> None:
+    """In the order of their names, behind the message."""
+    assert _line(outcome="dispatched", attempt=1).endswith(
+        " WARNING agent_worker.x an agent died attempt=1 outcome=dispatched"
+    )
+    assert _line().endswith(" an agent died")
+    assert "_private" not in _line(_private=1)
+
+
+def test_a_traceback_comes_behind_the_fields() -> None:
+    """The first line is whole."""
+    record = logging.makeLogRecord({"msg": "failed", "levelname": "ERROR", "name": "agent_worker.y", "job_id": "j"})
+    record.exc_info = (ValueError, ValueError("broken"), None)
+    first, *rest = logs.FieldsFormatter().format(record).splitlines()
+    assert first.endswith("agent_worker.y failed job_id=j")
+    assert rest == ["ValueError: broken"]

@@ -1,0 +1,314 @@
+"""Inside a worker: sees jobs end and heartbeats stop, and gives calls over at its own end."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from agent_worker import supervisor as module
+from agent_worker.assignment import Assignment
+from agent_worker.settings import TakeoverSettings
+from agent_worker.supervisor import Supervisor
+from agent_worker.takeover import HOLD, Takeover
+from conversation_actors import HeartbeatRecord, Heartbeats, Settings
+from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
+from tests.unit.fakes import until
+from tests.worker.fakes_call import ROOM, Clock, FakeJobs, FakeRooms, ShakyStore, on_store, running_job
+
+DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "attempt": 0}
+LASTING = timedelta(seconds=3)
+CALM = 0.1
+"""Seconds of the real clock that a heartbeat is believed, as far as the supervisor knows."""
+METADATA = Assignment(conversation_id="c").write()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Redis's clock."""
+    return Clock()
+
+
+@pytest.fixture
+def store(clock: Clock) -> ShakyStore:
+    """Redis."""
+    return ShakyStore(clock)
+
+
+@pytest.fixture
+async def heartbeats(monkeypatch: pytest.MonkeyPatch, store: ShakyStore) -> AsyncIterator[Heartbeats]:
+    """Signs of life."""
+    with on_store(monkeypatch, store):
+        async with Heartbeats(Settings()) as entered:
+            yield entered
+
+
+@pytest.fixture
+def rooms() -> FakeRooms:
+    """A room with a caller."""
+    return FakeRooms(people=["alice"])
+
+
+def settings() -> TakeoverSettings:
+    """Quick."""
+    return TakeoverSettings(
+        heartbeat=timedelta(seconds=CALM / 4), lasting=timedelta(seconds=CALM), look=timedelta(seconds=0.005)
+    )
+
+
+def make(heartbeats: Heartbeats, rooms: FakeRooms, jobs: FakeJobs, takeover: Takeover | None = None) -> Supervisor:
+    """A supervisor of these jobs."""
+    mending = takeover or Takeover(heartbeats, rooms.as_rooms, settings(), linger=timedelta(seconds=0.02), give_up=None)
+    return Supervisor(jobs, heartbeats, mending, rooms.as_rooms, instance="worker-1", settings=settings())
+
+
+@asynccontextmanager
+async def running(supervisor: Supervisor) -> AsyncIterator["asyncio.Task[None]"]:
+    """It watches; afterwards it does no more."""
+    task = asyncio.create_task(supervisor.run())
+    await asyncio.sleep(0.05)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def begin(heartbeats: Heartbeats, *names: str, holder: str = "job-1") -> None:
+    """Agents hold these conversations."""
+    for name in names:
+        await heartbeats.start(name, holder, lasting=LASTING, details=DETAILS)
+
+
+# Its own jobs
+
+
+async def test_a_job_that_dies_is_replaced_at_once(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """Its heartbeat is still there: no clock is waited for."""
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA), running_job("job-9", metadata='{"conversation_id": "d"}'))
+    await begin(heartbeats, "c")
+    await begin(heartbeats, "d", holder="job-9")
+    async with running(make(heartbeats, rooms, jobs)):
+        assert rooms.asked == []
+        jobs.active_jobs = jobs.active_jobs[1:]
+        await until(lambda: bool(rooms.dispatched))
+    wanted = Assignment(conversation_id="c", replaces="job-1", attempt=1)
+    assert rooms.dispatched == [(ROOM, "support", wanted)]
+    record = await heartbeats.find("c")
+    assert record is not None
+    assert record.claimant == "worker-1"
+
+
+async def test_a_job_that_ended_in_order_is_let_go(heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore) -> None:
+    """Its heartbeat is gone, or is its successor's."""
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA), running_job("job-2", metadata='{"conversation_id": "d"}'))
+    await begin(heartbeats, "c", "d")
+    await heartbeats.stop("c", "job-1")
+    async with running(make(heartbeats, rooms, jobs)):
+        before = store.agents.asked
+        jobs.active_jobs = []
+        await until(lambda: store.agents.asked >= before + 2)
+        await asyncio.sleep(0.02)
+    assert rooms.asked == []
+
+
+async def test_a_job_that_ends_while_redis_is_away_is_found_by_the_clock(
+    heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore, clock: Clock
+) -> None:
+    """Later, by whichever worker."""
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    await begin(heartbeats, "c")
+    async with running(make(heartbeats, rooms, jobs)):
+        store.agents.trouble = StoreUnavailableError("away")
+        jobs.active_jobs = []
+        await asyncio.sleep(0.08)
+        assert rooms.asked == []
+        store.agents.trouble = None
+        clock.now += 4
+        await until(lambda: bool(rooms.dispatched))
+
+
+# Everybody's heartbeats
+
+
+async def test_a_silent_agent_is_found(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
+    """Wherever it ran; those that are heard of are left alone."""
+    await begin(heartbeats, "c", "d")
+    async with running(make(heartbeats, rooms, FakeJobs())):
+        clock.now += 2
+        await heartbeats.beat("d", "job-1", lasting=LASTING)
+        clock.now += 2
+        await until(lambda: bool(rooms.dispatched))
+        await asyncio.sleep(0.02)
+    assert [assignment.conversation_id for *_, assignment in rooms.dispatched] == ["c"]
+
+
+async def test_agents_get_time_to_be_heard_at_the_start(
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock, store: ShakyStore
+) -> None:
+    """All of Redis may just have come back, and this worker with it."""
+    await begin(heartbeats, "c")
+    clock.now += 4
+    started = time.monotonic()
+    async with running(make(heartbeats, rooms, FakeJobs())):
+        await until(lambda: bool(rooms.dispatched))
+    assert time.monotonic() - started >= CALM
+    assert store.agents.asked > 0
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("away"), StoreMisconfiguredError("NOPERM")])
+async def test_after_redis_was_away_nobody_is_taken_for_dead(
+    heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore, clock: Clock, error: Exception
+) -> None:
+    """Twice the time of a heartbeat: agents could not be heard; and the watch itself goes on, whatever it was."""
+    await begin(heartbeats, "c")
+    async with running(make(heartbeats, rooms, FakeJobs())) as task:
+        await asyncio.sleep(CALM)
+        store.agents.trouble = error
+        before = store.agents.asked
+        await until(lambda: store.agents.asked > before)
+        back = time.monotonic()
+        store.agents.trouble = None
+        clock.now += 4
+        await until(lambda: bool(rooms.dispatched))
+        assert time.monotonic() - back >= CALM
+        assert not task.done()
+
+
+async def test_after_a_long_sleep_nobody_is_taken_for_dead(
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine was suspended, or Redis hung: who seems dead may have been unable to say otherwise."""
+    await begin(heartbeats, "c")
+    original = Heartbeats.claim_expired
+    slow: list[float] = []
+
+    async def sleepy(self: Heartbeats, *arguments: Any, **named: Any) -> list[HeartbeatRecord]:
+        if not slow:
+            await asyncio.sleep(CALM * 1.2)
+            slow.append(time.monotonic())
+            clock.now += 4
+            return []
+        return await original(self, *arguments, **named)
+
+    monkeypatch.setattr(Heartbeats, "claim_expired", sleepy)
+    async with running(make(heartbeats, rooms, FakeJobs())):
+        await until(lambda: bool(rooms.dispatched))
+        assert time.monotonic() - slow[0] >= CALM
+
+
+async def test_one_that_cannot_be_mended_holds_up_nobody(
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither an error of ours nor a defect: each is told, the others are taken over."""
+
+    class Picky(Takeover):
+        async def run(self, record: HeartbeatRecord) -> Any:
+            if record.conversation_id == "defect":
+                message = "broken"
+                raise TypeError(message)
+            if record.conversation_id == "away":
+                message = "away"
+                raise StoreUnavailableError(message)
+            return await super().run(record)
+
+    await begin(heartbeats, "defect", "away", "c")
+    picky = Picky(heartbeats, rooms.as_rooms, settings(), linger=LASTING, give_up=None)
+    async with running(make(heartbeats, rooms, FakeJobs(), picky)) as task:
+        clock.now += 4
+        await until(lambda: bool(rooms.dispatched))
+        assert not task.done()
+    told = [record.getMessage() for record in caplog.records if record.name == module.__name__]
+    assert "a call could not be taken over" in told
+    assert "a call could not be taken over yet" in told
+
+
+async def test_waiting_for_one_caller_holds_up_nobody(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
+    """Takeovers run side by side."""
+    waiting, entered = asyncio.Event(), []
+
+    class Slow(Takeover):
+        async def run(self, record: HeartbeatRecord) -> Any:
+            entered.append(record.conversation_id)
+            await waiting.wait()
+
+    await begin(heartbeats, "c", "d", "e")
+    slow = Slow(heartbeats, rooms.as_rooms, settings(), linger=LASTING, give_up=None)
+    supervisor = make(heartbeats, rooms, FakeJobs(), slow)
+    async with running(supervisor):
+        clock.now += 4
+        await until(lambda: sorted(entered) == ["c", "d", "e"])
+    await until(lambda: not supervisor._running)
+
+
+async def test_two_workers_mend_a_call_once(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
+    """On one Redis, however many look."""
+    await begin(heartbeats, "c")
+    first, second = (make(heartbeats, rooms, FakeJobs()) for _ in range(2))
+    second._instance = "worker-2"
+    async with running(first), running(second):
+        clock.now += 4
+        await until(lambda: bool(rooms.dispatched))
+        await asyncio.sleep(0.05)
+    assert len(rooms.dispatched) == 1
+
+
+# Its own end
+
+
+async def test_calls_are_given_over_until_none_is_left(
+    heartbeats: Heartbeats, rooms: FakeRooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To other workers, in order, from agent to agent; asked for again at growing intervals."""
+    monkeypatch.setattr(module, "_ASK_SECONDS", 0.05)
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA), running_job("job-2", room_metadata=METADATA))
+    giving = asyncio.create_task(make(heartbeats, rooms, jobs).give_over())
+    await until(lambda: len(rooms.dispatched) == 2)
+    wanted = Assignment(conversation_id="c", replaces="job-1", is_planned=True, avoid="worker-1")
+    assert rooms.dispatched[0] == (ROOM, "support", wanted)
+    assert rooms.dispatched[1][2].replaces == "job-2"
+    jobs.active_jobs = jobs.active_jobs[:1]
+    times = []
+    for number in (3, 4, 5):
+        await until(_count(rooms, number))
+        times.append(time.monotonic())
+    assert times[2] - times[1] > (times[1] - times[0]) * 1.5
+    assert {assignment.replaces for *_, assignment in rooms.dispatched[2:]} == {"job-1"}
+    jobs.active_jobs = []
+    await asyncio.wait_for(giving, 5)
+
+
+def _count(rooms: FakeRooms, number: int) -> Callable[[], bool]:
+    return lambda: len(rooms.dispatched) >= number
+
+
+async def test_livekit_down_is_asked_again(
+    heartbeats: Heartbeats, rooms: FakeRooms, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that ends does not give up its calls."""
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setattr(module, "_ASK_SECONDS", 0.01)
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    rooms.is_down = True
+    giving = asyncio.create_task(make(heartbeats, rooms, jobs).give_over())
+    await until(lambda: "no successor can be asked for" in caplog.text)
+    rooms.is_down = False
+    await until(lambda: bool(rooms.dispatched))
+    jobs.active_jobs = []
+    await asyncio.wait_for(giving, 5)
+
+
+async def test_a_worker_without_calls_has_none_to_give(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """And ends at once."""
+    await asyncio.wait_for(make(heartbeats, rooms, FakeJobs()).give_over(), 1)
+    assert rooms.asked == []
+
+
+def test_a_claim_outlives_a_look() -> None:
+    """Else a second worker would begin before the first one has asked LiveKit."""
+    assert TakeoverSettings().look * 4 < HOLD
