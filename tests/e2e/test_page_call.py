@@ -15,6 +15,7 @@ from conversation_actors import Heartbeats
 from tests.browser import chromium_missing, open_page
 from tests.e2e.calls import BACK, CALL, GREETING, UTTERANCE
 from tests.e2e.scene import Scene
+from tests.servers import wait_until
 from tests.workers import kill
 
 if TYPE_CHECKING:
@@ -86,6 +87,12 @@ async def test_reload_and_death_of_the_agent(common_scene: Scene) -> None:
         assert await identity(page) == before
         assert await common_scene.agent() == agent
         assert await times_captioned(page, GREETING) == 0
+
+        async def is_answered() -> bool:
+            # an answer is in the history when it has been spoken to its end
+            return (await common_scene.stored()).said[-1] == ("assistant", CALL.turns[1].reply)
+
+        await wait_until(is_answered, "the answer to be in the history", patience=UTTERANCE)
         kill(agent[1])
         await caption(page, BACK)
         await say(page, CALL.turns[2].user)
