@@ -253,6 +253,9 @@ class CallConversation:
         self._heartbeats = heartbeats
         self._view = handle
         self._is_readable.set()
+        if handle.closing is not None:
+            # whoever ended it did not know that somebody would call again
+            await handle.reopen_conversation()
         self._lease = await self._acquire(handle)
         await self._begin_heartbeats(self._assignment.attempt)
         if self._assignment.is_planned:
@@ -296,12 +299,16 @@ class CallConversation:
                 )
             except LeaseHeldError as held:
                 holder = held.holder
-                is_late = time.monotonic() > deadline
-                if await self._is_dead(holder) or (is_late and self._assignment.is_planned):
+                if await self._is_dead(holder):
                     replacing = holder
                     continue
-                if is_late or not self._may_follow(holder, replacing):
+                if not self._may_follow(holder, replacing):
                     raise
+                if time.monotonic() > deadline:
+                    if not self._assignment.is_planned:
+                        raise
+                    replacing = holder
+                    continue
             if self._assignment.is_planned and not asked:
                 asked = True
                 await handle.set_attributes({HANDOVER: {"to": self.holder, "from": holder}})

@@ -24,7 +24,6 @@ from conversation_actors import (
 )
 from conversation_actors.errors import (
     ClusterUnavailableError,
-    ConversationClosedError,
     InvalidInputError,
     ItemTooLargeError,
     StoreMisconfiguredError,
@@ -230,14 +229,16 @@ async def test_what_cannot_be_recorded_late_costs_only_itself(world: World, monk
     assert not call.deposed.is_set()
 
 
-async def test_a_closed_conversation_refuses_at_once(world: World) -> None:
-    """No waiting mends that."""
+async def test_a_closed_conversation_is_reopened(world: World) -> None:
+    """Somebody calls again: whoever ended the conversation did not know that."""
     handle = await world.cluster.handle()
     await handle.close_conversation("done")
     call = world.call()
-    with pytest.raises(ConversationClosedError):
-        await call.open()
-    assert call.deposed.is_set()
+    assert await call.open()
+    call.record(say(0))
+    await call.flush()
+    await until(lambda: ids(handle) == ["u0"])
+    assert handle.closing is None
 
 
 # The lease
@@ -394,6 +395,21 @@ async def test_a_handover_that_takes_too_long_is_forced(world: World) -> None:
         await first.deposed.wait()
     handle = await world.cluster.handle()
     assert handle.leases[LEASE].holder == "job-2"
+
+
+async def test_a_second_successor_does_not_take_the_first_ones_place(world: World) -> None:
+    """It was sent to follow somebody who has gone: it leaves, also when it has waited for long."""
+    first = world.call("job-2")
+    await first.open()
+    assignment, takeover = planned(handover=timedelta(seconds=0.1))
+    second = world.call("job-3", assignment, takeover=takeover)
+    second.ready()
+    await second.open()
+    async with asyncio.timeout(5):
+        with pytest.raises(LeaseHeldError):
+            await second.wait_open()
+    assert not first.deposed.is_set()
+    assert HANDOVER not in first.attributes
 
 
 async def test_a_handover_from_one_that_dies_meanwhile_is_not_waited_for(world: World, clock: Clock) -> None:
