@@ -257,7 +257,7 @@ class CallConversation:
             # whoever ended it did not know that somebody would call again
             await handle.reopen_conversation()
         self._lease = await self._acquire(handle)
-        await self._begin_heartbeats(self._assignment.attempt)
+        await self._begin_heartbeats()
         if self._assignment.is_planned:
             # what happened in this job's session so far was not part of the call
             self._waiting = deque(one for one in self._waiting if not isinstance(one, Item))
@@ -334,14 +334,14 @@ class CallConversation:
         record = await self._heartbeats.find(self.id)
         return record is None or record.holder != holder or not record.is_alive
 
-    async def _begin_heartbeats(self, attempt: int) -> None:
+    async def _begin_heartbeats(self) -> None:
         assert self._heartbeats is not None
         await self._heartbeats.start(
             self.id,
             self.holder,
             lasting=self._takeover.lasting,
             group=self.post.group,
-            details=self._details(attempt),
+            details=self._details(self._assignment.attempt),
         )
 
     def _details(self, attempt: int) -> dict[str, Any]:
@@ -393,7 +393,6 @@ class CallConversation:
                     return
                 if not has_progressed and time.monotonic() - started > self._takeover.progress.total_seconds():
                     has_progressed = True
-                    await self._begin_heartbeats(0)
                 if time.monotonic() - renewed > _RENEW_SECONDS:
                     renewed = time.monotonic()
                     self.later(self._renew)

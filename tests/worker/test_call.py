@@ -362,14 +362,17 @@ async def test_a_planned_handover_waits_for_the_release(world: World) -> None:
     await until(lambda: ids(second) == ["u0"])
     assert [second.is_waiting_for_handover, second.is_open] == [True, False]
     second.record(say(9, "of its own session"))
+    await asyncio.sleep(0.05)
     assert HANDOVER not in first.attributes
     second.ready()
     opening = asyncio.create_task(second.wait_open())
     async with asyncio.timeout(5):
         await first.handover_asked.wait()
     assert first.attributes[HANDOVER] == {"to": "job-2", "from": "job-1"}
-    await asyncio.sleep(0.05)
+    sent = world.cluster.calls["execute"]
+    await asyncio.sleep(0.1)
     assert not opening.done()
+    assert world.cluster.calls["execute"] <= sent + 1, "the local copy tells; the owner is not asked again and again"
     first.record(say(1, "last words"))
     await first.release()
     async with asyncio.timeout(5):
@@ -617,8 +620,11 @@ async def test_the_deposed_releases_nothing(world: World) -> None:
     await second.flush()
     async with asyncio.timeout(5):
         await first.deposed.wait()
+    world.agents._kept.clear()
     await first.release()
+    assert world.agents._kept == {}, "a record of the deposed one"
     await first.aclose()
+    await until(lambda: bool(world.agents._kept))
     handle = await world.cluster.handle()
     assert handle.leases[LEASE].holder == "job-2"
     assert handle.attributes[AGENT]["holder"] == "job-2"
