@@ -52,6 +52,7 @@ _MOST_WAITING = 10_000
 _OPERATION_SECONDS = 30.0
 _FLUSH_SECONDS = 5.0
 _SETTLE_SECONDS = 1.0
+_SHOW_SECONDS = 0.25
 
 Operation = Callable[[ConversationHandle, Lease], Awaitable[object]]
 
@@ -332,6 +333,10 @@ class CallConversation:
         """Whether nothing has been heard of a lease's holder for longer than a heartbeat lasts."""
         assert self._heartbeats is not None
         record = await self._heartbeats.find(self.id)
+        if record is None or record.holder != holder:
+            # it may have got the lease a moment ago, and be about to show itself
+            await asyncio.sleep(_SHOW_SECONDS)
+            record = await self._heartbeats.find(self.id)
         return record is None or record.holder != holder or not record.is_alive
 
     async def _begin_heartbeats(self) -> None:
@@ -433,6 +438,16 @@ class CallConversation:
 
     async def release(self) -> None:
         """End as the agent, in order: all is durable, nobody needs to take over. Idempotent, never raises."""
+        await self._let_go(is_over=True)
+
+    async def hand_over(self) -> None:
+        """End as the agent for the successor that has asked; never raises.
+
+        The heartbeat's record stays: the successor's takes its place, and if it died meanwhile another one is called.
+        """
+        await self._let_go(is_over=False)
+
+    async def _let_go(self, *, is_over: bool) -> None:
         if self._handle is None or self._closing or self.deposed.is_set():
             return
         self._closing = True
@@ -449,7 +464,8 @@ class CallConversation:
                 assert lease is not None
                 # taken over a moment ago: the record is the successor's
                 if await self._heartbeats.beat(self.id, self.holder, lasting=self._takeover.lasting):
-                    await self._heartbeats.stop(self.id, self.holder)
+                    if is_over:
+                        await self._heartbeats.stop(self.id, self.holder)
                     await handle.release_lease(lease)
         except (ConversationError, TimeoutError) as error:
             # its heartbeat stops with this process, and a worker finds out

@@ -60,6 +60,11 @@ class SessionNotes:
             "agent_state_changed": _total(self._on_agent_state),
         }
 
+    @property
+    def has_unsettled_words(self) -> bool:
+        """Whether something was understood that is part of no message yet."""
+        return bool(self._unsettled)
+
     def start(self) -> None:
         """Note from now on."""
         for name, handler in self._handlers.items():

@@ -53,6 +53,7 @@ class Parent:
         async with Heartbeats(Settings()) as heartbeats, Rooms(livekit) as rooms:
             takeover = Takeover(heartbeats, rooms, TakeoverSettings(), linger=CallSettings().linger, give_up=None)
             failures, run = 0, 0
+            takeovers: set[asyncio.Task[None]] = set()
             while True:
                 run += 1
                 name = f"{self._instance}-{run}"
@@ -61,14 +62,19 @@ class Parent:
                 if self._stop.is_set() or code == EXIT_USAGE:
                     return code
                 logger.error("the worker ended", extra={"code": code, "instance": name})
-                taking_over = asyncio.create_task(self._take_over(heartbeats, takeover, name))
+                # beside the restart: a call whose room is empty for a moment is waited for
+                takeovers.add(task := asyncio.create_task(self._take_over(heartbeats, takeover, name)))
+                task.add_done_callback(takeovers.discard)
                 is_steady = time.monotonic() - started > _STEADY.total_seconds()
                 failures = 0 if is_steady else failures + 1
                 delay = _RESTART_DELAYS[min(failures, len(_RESTART_DELAYS) - 1)] if failures > 1 else 0.0
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), delay or 0.001)
-                await taking_over
+                    async with asyncio.timeout(delay):
+                        await self._stop.wait()
                 if self._stop.is_set():
+                    for task in takeovers:
+                        task.cancel()
+                    await asyncio.gather(*takeovers, return_exceptions=True)
                     return code
 
     async def _run_once(self, name: str) -> int:

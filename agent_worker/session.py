@@ -38,10 +38,16 @@ logger = logging.getLogger(__name__)
 
 JOB_CRASHED = "job crashed"
 """LiveKit's reason for the end of a job whose entrypoint raised."""
+ROOM_LOST = "room disconnected"
+"""LiveKit's reason where the job lost the room: for good, or because the room is over; the one who looks can tell."""
+WORKER_GONE = "parent process shutdown"
+"""LiveKit's reason where the worker ends and takes its jobs with it."""
 NOT_FINISHED = "the call goes on without this agent"
 """Ours for the end of a job in whose room somebody still waits for an agent."""
 _IDENTITY_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+_QUIET_SECONDS = 0.75
+"""Longer than the offline turn detection waits for the end of a turn; others commit within it or show words."""
 
 
 async def open_conversation(ctx: JobContext) -> CallConversation:
@@ -69,7 +75,7 @@ async def open_conversation(ctx: JobContext) -> CallConversation:
 
     async def close(reason: str) -> None:
         # where the call is not over, the lease stays as it is: whoever finds it calls the next agent
-        if reason not in {JOB_CRASHED, NOT_FINISHED}:
+        if reason not in {JOB_CRASHED, NOT_FINISHED, ROOM_LOST, WORKER_GONE}:
             await conversation.release()
         await conversation.aclose()
 
@@ -200,6 +206,9 @@ class _Call:
         if line:
             # not part of the talk: the model would take it for its answer
             self._session.say(line, add_to_chat_ctx=False)
+        self._answer_unanswered()
+
+    def _answer_unanswered(self) -> None:
         history = self._session.history.items
         words = unanswered_words(self._conversation.attributes, _last_user_text(history))
         if words is not None:
@@ -219,6 +228,9 @@ class _Call:
                 self._session.off("speech_created", self._on_speech)
         self._recorder.record(restored.interrupted_calls)
         logger.info("the conversation joined the call", extra={"items": restored.items})
+        if self._conversation.is_planned_handover and not self._is_over:
+            # the other agent may have had to go in the middle of something
+            self._answer_unanswered()
 
     # Who is here.
 
@@ -274,12 +286,22 @@ class _Call:
         """Give the call over when neither side is speaking."""
         await self._conversation.handover_asked.wait()
         await self._listening.wait()
-        while self._session.agent_state != "listening" or self._session.user_state == "speaking":  # noqa: ASYNC110  # two states without an event that says "both"
+        quiet_since = asyncio.get_running_loop().time()
+        while (now := asyncio.get_running_loop().time()) - quiet_since < _QUIET_SECONDS:
+            # who has stopped speaking has not been answered yet: that takes as long as the end of a turn is waited for
+            if self._is_busy:
+                quiet_since = now
             await asyncio.sleep(_POLL_SECONDS)
-        self._stop()
         self._session.input.set_audio_enabled(False)
-        await self._conversation.release()
+        self._stop()
+        await self._conversation.hand_over()
         self._end("handed over", is_clean=True)
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether somebody speaks, or something that was said is not answered yet."""
+        states = (self._session.agent_state, self._session.user_state)
+        return states[0] != "listening" or states[1] == "speaking" or self._notes.has_unsettled_words
 
     def _on_agent_state(self, event: AgentStateChangedEvent) -> None:
         if event.new_state == "listening":

@@ -118,12 +118,17 @@ class Supervisor:
             await asyncio.sleep(_JOBS_SECONDS)
 
     async def _ask_for_successor(self, info: RunningJobInfo) -> None:
+        conversation_id = conversation_id_of(info)
         assignment = Assignment(
-            conversation_id=conversation_id_of(info), replaces=info.job.id, is_planned=True, avoid=self._instance
+            conversation_id=conversation_id, replaces=info.job.id, is_planned=True, avoid=self._instance
         )
         try:
+            record = await self._heartbeats.find(conversation_id)
+            if record is None or record.holder != info.job.id:
+                # not open yet, or a conversation that a participant named: a successor would open another one
+                return
             await self._rooms.dispatch(info.job.room.name, info.job.agent_name, assignment)
-        except RoomServiceError as error:
+        except RetryableError as error:
             logger.warning("no successor can be asked for", extra={"job_id": info.job.id, "reason": str(error)})
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -150,13 +150,14 @@ class Takeover:
             await asyncio.sleep(_EMPTY_ROOM_SECONDS)
 
     def _is_coming(self, occupants: Occupants, dead: Deceased) -> bool:
-        """Whether another agent of this name has just joined: it does not have the lease yet, or will not get it."""
+        """Whether a successor that was asked for before is in the room: it may have to wait for Ray, for long.
+
+        Two of them would both talk. One that died before it got the lease is a ghost for 22 seconds.
+        """
         if dead.attempt == 1:
             return False
-        newest = time.time() - self._settings.retry.total_seconds()
         return any(
-            agent.agent_name == dead.agent_name and agent.identity != dead.agent_identity and agent.joined_at > newest
-            for agent in occupants.agents
+            agent.agent_name == dead.agent_name and agent.identity != dead.agent_identity for agent in occupants.agents
         )
 
     def _retry_after(self, attempt: int) -> timedelta:

@@ -145,14 +145,21 @@ async def _answer_request(instance: str, request: JobRequest) -> None:
 
 
 async def run_worker(options: WorkerOptions) -> None:
-    """Work until SIGTERM or SIGINT; then give the calls over, and end. Raises `InvalidInputError`."""
+    """Work until SIGTERM or SIGINT; then give the calls over, and end; at a second one, at once.
+
+    Raises `InvalidInputError`.
+    """
     server = make_server(options)
     store = Settings()
     store.require_redis_url()
     call = CallSettings()
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
     async with Heartbeats(store) as heartbeats, Rooms(options.livekit) as rooms:
         takeover = Takeover(
             heartbeats,
@@ -170,10 +177,14 @@ async def run_worker(options: WorkerOptions) -> None:
         port = 0 if options.is_development else options.worker.health_port
         async with HealthServer(health, host=options.worker.host, port=port) as listening:
             logger.info("health", extra={"url": f"{listening.url}/health"})
-            await _run_until(stop, server, supervisor, options)
+            await _run_until((stop, hurry), server, supervisor, options)
 
 
-async def _run_until(stop: asyncio.Event, server: AgentServer, supervisor: Supervisor, options: WorkerOptions) -> None:
+async def _run_until(
+    told: tuple[asyncio.Event, asyncio.Event], server: AgentServer, supervisor: Supervisor, options: WorkerOptions
+) -> None:
+    """Work until `told` to stop; drain until told again, to hurry."""
+    stop, hurry = told
     serving = asyncio.create_task(server.run(devmode=options.is_development))
     watching = asyncio.create_task(supervisor.run())
     orphaned = asyncio.create_task(_stop_when_orphaned(stop))
@@ -182,7 +193,7 @@ async def _run_until(stop: asyncio.Event, server: AgentServer, supervisor: Super
         await asyncio.wait({serving, watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done() or watching.done():
             await (serving if serving.done() else watching)
-        await _drain(server, supervisor)
+        await _drain(server, supervisor, hurry)
     finally:
         for task in (watching, orphaned, stopping):
             task.cancel()
@@ -190,15 +201,18 @@ async def _run_until(stop: asyncio.Event, server: AgentServer, supervisor: Super
         await asyncio.gather(serving, watching, orphaned, stopping, return_exceptions=True)
 
 
-async def _drain(server: AgentServer, supervisor: Supervisor) -> None:
+async def _drain(server: AgentServer, supervisor: Supervisor, hurry: asyncio.Event) -> None:
     """Take no more jobs; let those that run go over to other workers, or come to their end."""
     giving_over = asyncio.create_task(supervisor.give_over())
+    draining, hurrying = asyncio.create_task(server.drain()), asyncio.create_task(hurry.wait())
     try:
-        await server.drain()
-    except TimeoutError:
-        logger.warning("calls are still going on; they end with this worker")
+        await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+        if not draining.done() or draining.exception() is not None:
+            logger.warning("calls are still going on; they leave this worker now, and others are asked to follow")
     finally:
-        giving_over.cancel()
+        for task in (giving_over, draining, hurrying):
+            task.cancel()
+        await asyncio.gather(giving_over, draining, hurrying, return_exceptions=True)
 
 
 async def _stop_when_orphaned(stop: asyncio.Event) -> None:

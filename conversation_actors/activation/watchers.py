@@ -40,7 +40,8 @@ class Watchers:
         parked = self._parked[watcher] = _Parked(after_seq, asyncio.get_running_loop().create_future())
         try:
             with suppress(TimeoutError):
-                await asyncio.wait_for(parked.future, timeout)
+                async with asyncio.timeout(timeout):
+                    await parked.future
         finally:
             if self._parked.get(watcher) is parked:
                 del self._parked[watcher]

@@ -146,7 +146,8 @@ class ConversationActor:
         """Leave when the activation has stopped, or when there is none to be had."""
         while self._activation is None and not self._is_superfluous():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._has_activated.wait(), _LOOK_SECONDS)
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._has_activated.wait()
         if self._activation is not None:
             await self._activation.stopped
             await self._last_replies()

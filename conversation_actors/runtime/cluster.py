@@ -43,7 +43,8 @@ async def connect(settings: Settings) -> None:
         return
     seconds = settings.timeouts.connect.total_seconds()
     try:
-        await asyncio.wait_for(_reach_and_join(settings.ray_address), seconds)
+        async with asyncio.timeout(seconds):
+            await _reach_and_join(settings.ray_address)
     except (OSError, RayError, RuntimeError, TimeoutError, ValueError) as error:
         where = settings.ray_address or "this machine"
         message = (
@@ -67,9 +68,8 @@ async def check(settings: Settings) -> None:
         raise ClusterUnavailableError(message)
     host, _, port = address.rpartition("://")[2].rpartition(":")
     try:
-        _, writer = await asyncio.wait_for(
-            asyncio.open_connection(host.strip("[]"), int(port)), settings.timeouts.connect.total_seconds()
-        )
+        async with asyncio.timeout(settings.timeouts.connect.total_seconds()):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
     except (OSError, TimeoutError, ValueError) as error:
         message = f"nobody answers at {address} ({type(error).__name__})"
         raise ClusterUnavailableError(message) from error

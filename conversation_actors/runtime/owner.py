@@ -86,7 +86,8 @@ class RemoteOwner:
         """Ask the owner that runs now; None if none does. Wakes no passivated conversation."""
         if self._actor is None:
             try:
-                self._actor = await asyncio.wait_for(self._find(), timeout)
+                async with asyncio.timeout(timeout):
+                    self._actor = await self._find()
             except (ClusterUnavailableError, TimeoutError) as error:
                 log.warning("the owner cannot be looked for", extra={"reason": repr(error)})
         if self._actor is None:
@@ -132,7 +133,9 @@ class RemoteOwner:
     async def _ask(self, actor: Handle, send: Send, timeout: float) -> Any:  # noqa: ASYNC109  # of this one call
         """The answer, or `_NoAnswer` when another try may find one."""
         try:
-            answer = await asyncio.wait_for(send(actor), timeout)
+            # not wait_for: up to Python 3.11 it loses a cancellation that comes together with the answer
+            async with asyncio.timeout(timeout):
+                answer = await send(actor)
         except RayTaskError as error:
             # The actor answers what it expects to fail as values; no repeat mends this.
             message = f"the conversation's owner failed: {error.cause!r}"

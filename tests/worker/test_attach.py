@@ -291,7 +291,7 @@ async def test_a_tool_call_that_was_interrupted_is_answered(
 ) -> None:
     """The model is told that its outcome is unknown, and speaks."""
     call = FunctionCall(id="item_9/fnc_0", call_id="c9", name="look_up_order", arguments='{"order_id": "A-1042"}')
-    alice = await seed(world, user("Where is A-1042?"), call)
+    alice = await seed(world, user("Where is A-1042?"), assistant("One moment."), call)
 
     def decide(request: ChatRequest) -> Reply:
         assert request.messages[-1]["content"] == INTERRUPTED_OUTPUT
@@ -355,7 +355,7 @@ async def test_a_successor_is_deaf_and_mute_until_it_has_the_call(answer: Answer
         await asyncio.wait_for(running.call.wait_open(), LATE)
         await until(lambda: running.session.input.audio_enabled)
         await running.session.generate_reply(user_input="And now?")
-        assert running.heard.lines[-1] == "Here I am."
+        assert running.heard.lines == ["Here I am."]
         await running.is_known("Here I am.")
         assert texts(running.call.items)[:2] == ["Before", "Last words"]
         assert "Too early" not in texts(running.call.items)
@@ -540,6 +540,7 @@ async def test_what_was_before_is_put_in_front(
         await until(lambda: old.user in [item.text_content for item in running.session.history.messages()])
         await running.session.generate_reply(user_input="And now?")
         await running.call.flush()
+        assert [item.type for item in running.session.history.items[:3]] == ["message", "message", "agent_handoff"]
         spoken = [item.text_content for item in running.session.history.messages()]
         assert spoken[:3] == [old.user, old.reply, turn.user]
         assert texts(running.call.items)[:3] == [old.user, old.reply, turn.user]

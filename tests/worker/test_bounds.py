@@ -60,6 +60,7 @@ async def test_a_thousand_turns(server: OfflineServer, new_session: SessionFacto
             assert len(items) <= MOST + 1
             assert_paired(items)
     for items in (session.history.items, agent.chat_ctx.items):
+        assert len([item for item in items if item.type == "function_call"]) >= 8, "calls of tools it does not have"
         last = items[-1]
         assert isinstance(last, ChatMessage)
         assert last.text_content == "answer 999"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from livekit.agents import (
     AgentSession,
+    AgentStateChangedEvent,
     APIConnectionError,
     ConversationItemAddedEvent,
     ErrorEvent,
@@ -176,6 +177,7 @@ async def test_a_whole_turn(session: AgentSession[None], pad: Pad, transcript: T
         while USAGE not in pad.now:  # noqa: ASYNC110  # the pad has no event for this
             await asyncio.sleep(0.002)
     assert pad.now[SPEECH]["source"] == "generate_reply"
+    session.emit("agent_state_changed", AgentStateChangedEvent(old_state="speaking", new_state="listening"))
     (used,) = [value for name, value in pad.written if name == USAGE]
     assert used["at"] > 0
     assert used["models"][0]["type"] == "llm_usage"
