@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from livekit.agents.job import RunningJobInfo
 
 from agent_worker.assignment import Assignment
-from agent_worker.rooms import Rooms, RoomServiceError
+from agent_worker.rooms import Rooms
 from agent_worker.settings import TakeoverSettings
 from agent_worker.takeover import HOLD, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats

@@ -26,7 +26,7 @@ from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from agent_worker.restoration import INTERRUPTED_OUTPUT
 from agent_worker.serialise import to_fields
-from agent_worker.session import JOB_CRASHED, NOT_FINISHED, Attached, attach, open_conversation
+from agent_worker.session import JOB_CRASHED, NOT_FINISHED, ROOM_LOST, WORKER_GONE, Attached, attach, open_conversation
 from agent_worker.settings import CallSettings, TakeoverSettings
 from agent_worker.transcript import Transcript
 from conversation_actors import LeaseHeldError, item_from_dict
@@ -325,9 +325,19 @@ async def test_without_a_line_the_answer_comes_all_the_same(
         await running.hears(turn.reply)
 
 
+async def test_what_was_unanswered_at_a_handover_is_answered(answer: Answer, world: World) -> None:
+    """The other one may have had to go before it could; nothing is said about that."""
+    alice = await seed(world, user("Hello?"))
+    planned = Assignment(conversation_id="c", replaces="job-0", is_planned=True)
+    async with answer(FakeRoom(alice), "job-1", assignment=planned) as running:
+        await asyncio.wait_for(running.call.wait_open(), LATE)
+        await until(lambda: bool(running.heard.lines))
+        assert BACK not in running.heard.lines
+
+
 async def test_a_planned_handover_is_silent(answer: Answer, world: World) -> None:
     """Nobody has noticed anything."""
-    alice = await seed(world, user("Hello?"))
+    alice = await seed(world, user("Hello?"), assistant("Good morning."))
     planned = Assignment(conversation_id="c", replaces="job-0", is_planned=True)
     async with answer(FakeRoom(alice), "job-1", assignment=planned) as running:
         await asyncio.wait_for(running.call.wait_open(), LATE)
@@ -354,8 +364,7 @@ async def test_a_successor_is_deaf_and_mute_until_it_has_the_call(answer: Answer
         await first.release()
         await asyncio.wait_for(running.call.wait_open(), LATE)
         await until(lambda: running.session.input.audio_enabled)
-        await running.session.generate_reply(user_input="And now?")
-        assert running.heard.lines == ["Here I am."]
+        await until(lambda: running.heard.lines == ["Here I am."])
         await running.is_known("Here I am.")
         assert texts(running.call.items)[:2] == ["Before", "Last words"]
         assert "Too early" not in texts(running.call.items)
@@ -673,6 +682,8 @@ async def test_a_job_opens_its_conversation(world: World) -> None:
         ("", True),
         (NOT_FINISHED, False),
         (JOB_CRASHED, False),
+        (ROOM_LOST, False),
+        (WORKER_GONE, False),
     ],
 )
 async def test_the_lease_is_given_back_when_the_call_is_over(world: World, reason: str, *, is_over: bool) -> None:
@@ -708,7 +719,8 @@ def test_livekits_word_for_a_crash() -> None:
 
     from livekit.agents.ipc import job_proc_lazy_main
 
-    assert f'reason="{JOB_CRASHED}"' in inspect.getsource(job_proc_lazy_main)
+    source = inspect.getsource(job_proc_lazy_main)
+    assert all(f'"{reason}"' in source for reason in (JOB_CRASHED, ROOM_LOST, WORKER_GONE))
 
 
 async def test_a_plain_conversation_has_no_call_around_it(server: OfflineServer, new_session: SessionFactory) -> None:

@@ -266,7 +266,10 @@ async def test_calls_are_given_over_until_none_is_left(
 ) -> None:
     """To other workers, in order, from agent to agent; asked for again at growing intervals."""
     monkeypatch.setattr(module, "_ASK_SECONDS", 0.05)
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA), running_job("job-2", room_metadata=METADATA))
+    other = Assignment(conversation_id="d").write()
+    await begin(heartbeats, "c", holder="job-1")
+    await begin(heartbeats, "d", holder="job-2")
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA), running_job("job-2", room_metadata=other))
     giving = asyncio.create_task(make(heartbeats, rooms, jobs).give_over())
     await until(lambda: len(rooms.dispatched) == 2)
     wanted = Assignment(conversation_id="c", replaces="job-1", is_planned=True, avoid="worker-1")
@@ -293,12 +296,27 @@ async def test_livekit_down_is_asked_again(
     """A worker that ends does not give up its calls."""
     caplog.set_level(logging.WARNING)
     monkeypatch.setattr(module, "_ASK_SECONDS", 0.01)
+    await begin(heartbeats, "c")
     jobs = FakeJobs(running_job("job-1", metadata=METADATA))
     rooms.is_down = True
     giving = asyncio.create_task(make(heartbeats, rooms, jobs).give_over())
     await until(lambda: "no successor can be asked for" in caplog.text)
     rooms.is_down = False
     await until(lambda: bool(rooms.dispatched))
+    jobs.active_jobs = []
+    await asyncio.wait_for(giving, 5)
+
+
+async def test_a_call_that_is_found_under_no_name_stays(
+    heartbeats: Heartbeats, rooms: FakeRooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its participant named the conversation: a successor for the room's name would be a second agent."""
+    monkeypatch.setattr(module, "_ASK_SECONDS", 0.01)
+    await begin(heartbeats, "alice")
+    jobs = FakeJobs(running_job("job-1"))
+    giving = asyncio.create_task(make(heartbeats, rooms, jobs).give_over())
+    await asyncio.sleep(0.1)
+    assert rooms.dispatched == []
     jobs.active_jobs = []
     await asyncio.wait_for(giving, 5)
 
