@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from itertools import count
 from typing import Any
 
 import pytest
@@ -69,11 +70,12 @@ async def test_a_thousand_turns(server: OfflineServer, new_session: SessionFacto
 
 async def test_turns_that_are_really_spoken(new_session: SessionFactory) -> None:
     """Requests to the model stop growing; each begins with the instructions, and is one that OpenAI would take."""
+    numbers = count()
 
     def decide(request: ChatRequest) -> Reply:
         if request.messages[-1]["role"] == "tool":
             return Reply("Done.")
-        call = RequestedCall(f"c{len(request.messages)}_{id(request)}", "look_up_order", '{"order_id": "A-1042"}')
+        call = RequestedCall(f"c{next(numbers)}", "look_up_order", '{"order_id": "A-1042"}')
         return Reply("", (call,))
 
     async with OfflineServer(FunctionScript(decide)) as server:
