@@ -96,6 +96,11 @@ def _refuse(where: str, reason: str) -> None:
     logger.warning("metadata refused", extra={"where": where, "reason": str(error)})
 
 
+def named_by_room(metadata: str) -> str | None:
+    """The conversation that a room's metadata names; the job's own comes first, and the room's name last."""
+    return Assignment.read(metadata, where="room metadata").conversation_id
+
+
 class Speaker(Protocol):
     """The part of a LiveKit participant that is looked at here."""
 

@@ -20,6 +20,8 @@ from livekit.agents import (
 from livekit.agents.voice.events import SessionUsageUpdatedEvent
 from pydantic_core import to_jsonable_python
 
+from agent_worker.handlers import total
+
 logger = logging.getLogger(__name__)
 
 TRANSCRIPT = "livekit.transcript"
@@ -31,6 +33,7 @@ ERROR = "livekit.error"
 USAGE = "livekit.usage"
 """What the models of this job have used so far, as LiveKit counts it; written when the agent stops to listen."""
 
+_FAILURE = "an event was not noted"
 MOST_TRANSCRIPT_BYTES = 8 << 10
 """Of what was said and not made a message; the end of it is kept."""
 
@@ -52,12 +55,12 @@ class SessionNotes:
         self._may_be_noted = True
         self._usage: dict[str, Any] | None = None
         self._handlers: dict[Any, Callable[[Any], None]] = {
-            "user_input_transcribed": _total(self._on_transcript),
-            "conversation_item_added": _total(self._on_item),
-            "speech_created": _total(self._on_speech),
-            "error": _total(self._on_error),
-            "session_usage_updated": _total(self._on_usage),
-            "agent_state_changed": _total(self._on_agent_state),
+            "user_input_transcribed": total(self._on_transcript, logger, _FAILURE),
+            "conversation_item_added": total(self._on_item, logger, _FAILURE),
+            "speech_created": total(self._on_speech, logger, _FAILURE),
+            "error": total(self._on_error, logger, _FAILURE),
+            "session_usage_updated": total(self._on_usage, logger, _FAILURE),
+            "agent_state_changed": total(self._on_agent_state, logger, _FAILURE),
         }
 
     @property
@@ -127,15 +130,3 @@ def unanswered_words(attributes: Mapping[str, Any], last_user_text: str) -> str 
 def _end_of(text: str) -> str:
     encoded = text.encode("utf-8", "replace")
     return encoded[-MOST_TRANSCRIPT_BYTES:].decode("utf-8", "ignore")
-
-
-def _total(handler: Callable[[Any], None]) -> Callable[[Any], None]:
-    """The handler, never raising: LiveKit lets a TypeError through, and it ends the agent's reply."""
-
-    def handle(event: Any) -> None:
-        try:
-            handler(event)
-        except Exception as error:  # noqa: BLE001  # see the docstring; the text of an error may quote the call
-            logger.warning("an event was not noted", extra={"reason": type(error).__name__})
-
-    return handle

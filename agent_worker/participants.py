@@ -5,7 +5,6 @@ LiveKit participants are devices of one person. A device is one connection (Live
 page that was reloaded is a new device of the same person, in whichever order the two events come.
 """
 
-import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from livekit import rtc
 
 from agent_worker.assignment import trusted_attribute
 from agent_worker.call import CallConversation
+from agent_worker.handlers import total
 from agent_worker.welcome import Welcome, greeted_context, retention, welcome
 from conversation_actors import ConversationHandle, Lease, Participant
 from conversation_actors.errors import InvalidInputError
@@ -87,7 +87,7 @@ class Participants:
     def start(self) -> None:
         """Follow from now on; who is there already counts as arriving."""
         for name, handler in self._handlers.items():
-            self._room.on(name, _total(handler))
+            self._room.on(name, total(handler, logger, "a room event was not followed"))
         if self._room.isconnected():
             self._sync()
 
@@ -217,17 +217,3 @@ def _language_in(metadata: str) -> str | None:
         return None
     language = fields.get(LANGUAGE)
     return language if isinstance(language, str) and language else None
-
-
-def _total(handler: Callable[..., None]) -> Callable[..., None]:
-    """The handler, never raising: a TypeError would come out of LiveKit's event loop."""
-
-    def handle(*arguments: Any) -> None:
-        try:
-            handler(*arguments)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # noqa: BLE001  # see the docstring; an error's text may quote metadata
-            logger.warning("a room event was not followed", extra={"reason": type(error).__name__})
-
-    return handle

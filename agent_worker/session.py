@@ -19,10 +19,11 @@ from livekit.agents import (
 )
 from livekit.agents.llm import ChatItem
 
-from agent_worker.assignment import ID_KEY, Assignment, trusted_attribute
+from agent_worker.assignment import ID_KEY, Assignment, named_by_room, trusted_attribute
 from agent_worker.bounds import SessionBounds
 from agent_worker.call import CallConversation, Post
 from agent_worker.conversation import Conversation
+from agent_worker.handlers import total
 from agent_worker.notes import SessionNotes, unanswered_words
 from agent_worker.participants import Participants, is_human
 from agent_worker.recorder import Recorder
@@ -89,8 +90,7 @@ async def open_conversation(ctx: JobContext) -> CallConversation:
 
 
 async def _conversation_id(ctx: JobContext, assignment: Assignment, settings: CallSettings) -> str:
-    named = assignment.conversation_id
-    named = named or Assignment.read(ctx.job.room.metadata, where="room metadata").conversation_id
+    named = assignment.conversation_id or named_by_room(ctx.job.room.metadata)
     if named is None and settings.participant_identity:
         named = await _named_by_participant(ctx)
     return named or check_id(ctx.job.room.name, "room")
@@ -172,7 +172,8 @@ class _Call:
         self._session.on("close", self._on_close)
         if self._participants is not None and self._room is not None:
             self._participants.start()
-            self._room.on("active_speakers_changed", self._on_active_speakers)
+            on_speakers = total(self._on_active_speakers, logger, "the speaker was not followed")
+            self._room.on("active_speakers_changed", on_speakers)
         self._spawn(self._follow_deposition())
         self._spawn(self._follow_handover())
         if not self._was_open:
@@ -266,14 +267,11 @@ class _Call:
 
     def _on_active_speakers(self, speakers: list[rtc.Participant]) -> None:
         """Listen to whoever speaks, while nobody else does: LiveKit hears one participant at a time."""
-        try:
-            people = [one.identity for one in speakers if is_human(one)]
-            linked = self._session.room_io.linked_participant if self._listening.is_set() else None
-            if not people or linked is None or linked.identity in people or self._session.user_state == "speaking":
-                return
-            self._link_somebody(people[0])
-        except Exception as error:  # noqa: BLE001  # an event handler; see agent_worker.participants
-            logger.warning("the speaker was not followed", extra={"reason": type(error).__name__})
+        people = [one.identity for one in speakers if is_human(one)]
+        linked = self._session.room_io.linked_participant if self._listening.is_set() else None
+        if not people or linked is None or linked.identity in people or self._session.user_state == "speaking":
+            return
+        self._link_somebody(people[0])
 
     # How it ends.
 

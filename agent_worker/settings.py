@@ -13,24 +13,13 @@ from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode
 
 from agent_worker.welcome import Welcome
 from conversation_actors.errors import InvalidInputError
-from conversation_actors.settings import Duration, SettingsGroup
+from conversation_actors.settings import Duration, SettingsGroup, settings_config
 
 AGENT_NAME = "conversation-agent"
-
-
-def _config(prefix: str = "") -> SettingsConfigDict:
-    return SettingsConfigDict(
-        env_prefix=prefix,
-        env_file=".env",
-        frozen=True,
-        extra="ignore",
-        populate_by_name=True,
-        hide_input_in_errors=True,
-    )
 
 
 def _steps(value: object) -> object:
@@ -62,7 +51,7 @@ Steps = Annotated[tuple[Duration, ...], NoDecode, BeforeValidator(_steps), After
 class LanguageModelSettings(BaseSettings):
     """Which language model is spoken to (``OPENAI_BASE_URL``, ``OPENAI_API_KEY``, ``OPENAI_MODEL``, or ``.env``)."""
 
-    model_config = _config()
+    model_config = settings_config()
 
     base_url: str = Field(
         default="https://api.openai.com/v1", validation_alias=AliasChoices("base_url", "OPENAI_BASE_URL")
@@ -78,7 +67,7 @@ class LanguageModelSettings(BaseSettings):
 class SpeechSettings(BaseSettings):
     """How the agent hears and speaks: Deepgram (``DEEPGRAM_…``) and OpenAI's voices (``OPENAI_TTS_…``)."""
 
-    model_config = _config()
+    model_config = settings_config()
 
     stt_url: str = Field(
         default="https://api.deepgram.com/v1/listen", validation_alias=AliasChoices("stt_url", "DEEPGRAM_BASE_URL")
@@ -106,7 +95,7 @@ class SpeechSettings(BaseSettings):
 class LiveKitSettings(SettingsGroup):
     """Where LiveKit is, and the right to use it (``LIVEKIT_URL``, ``LIVEKIT_API_KEY``, ``LIVEKIT_API_SECRET``)."""
 
-    model_config = _config("LIVEKIT_")
+    model_config = settings_config("LIVEKIT_")
 
     url: str | None = None
     api_key: str | None = None
@@ -128,7 +117,7 @@ class LiveKitSettings(SettingsGroup):
 class TakeoverSettings(SettingsGroup):
     """When an agent counts as dead, and what is done about it (``AGENT_TAKEOVER_…``)."""
 
-    model_config = _config("AGENT_TAKEOVER_")
+    model_config = settings_config("AGENT_TAKEOVER_")
 
     heartbeat: Duration = timedelta(seconds=0.75)
     """How often an agent shows that it is alive."""
@@ -156,7 +145,7 @@ class TakeoverSettings(SettingsGroup):
 class CallSettings(SettingsGroup):
     """How an agent behaves in a call (``AGENT_…``)."""
 
-    model_config = _config("AGENT_")
+    model_config = settings_config("AGENT_")
 
     open_timeout: Duration = timedelta(seconds=5)
     """How long a job waits for the conversation before it starts without; the conversation joins it later."""
@@ -190,7 +179,7 @@ class CallSettings(SettingsGroup):
 class WorkerSettings(SettingsGroup):
     """The worker process (``AGENT_…``)."""
 
-    model_config = _config("AGENT_")
+    model_config = settings_config("AGENT_")
 
     idle_processes: int = Field(default=1, ge=0, le=64)
     """Job processes kept ready, each connected to Ray: a call taken over starts in half a second."""

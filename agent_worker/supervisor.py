@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from livekit.agents.job import RunningJobInfo
 
-from agent_worker.assignment import Assignment
+from agent_worker.assignment import Assignment, named_by_room
 from agent_worker.rooms import Rooms
 from agent_worker.settings import TakeoverSettings
 from agent_worker.takeover import HOLD, Takeover
@@ -140,8 +140,7 @@ class Supervisor:
 def conversation_id_of(info: RunningJobInfo) -> str:
     """The conversation of a job, as the job itself finds it; not where a participant named it."""
     named = Assignment.read(info.job.metadata, where="job metadata").conversation_id
-    named = named or Assignment.read(info.job.room.metadata, where="room metadata").conversation_id
-    return named or info.job.room.name
+    return named or named_by_room(info.job.room.metadata) or info.job.room.name
 
 
 async def _logged(work: Coroutine[Any, Any, None]) -> None:

@@ -78,7 +78,8 @@ class SettingsGroup(BaseSettings):
             raise InvalidInputError(message, field=field) from None
 
 
-def _config(prefix: str) -> SettingsConfigDict:
+def settings_config(prefix: str = "") -> SettingsConfigDict:
+    """How a group of settings is read: variables with this prefix, a ``.env`` file, no value in an error's text."""
     return SettingsConfigDict(
         env_prefix=prefix,
         env_file=".env",
@@ -100,7 +101,7 @@ class Durability(StrEnum):
 class HistoryLimits(SettingsGroup):
     """Bounds of what one conversation may hold (``CONVERSATION_HISTORY_…``). Bytes are of the stored form."""
 
-    model_config = _config("CONVERSATION_HISTORY_")
+    model_config = settings_config("CONVERSATION_HISTORY_")
 
     items: int = Field(default=200, ge=4, le=100_000)
     """Items in the window."""
@@ -137,7 +138,7 @@ class HistoryLimits(SettingsGroup):
 class Timeouts(SettingsGroup):
     """How long anything may take (``CONVERSATION_TIMEOUT_…``)."""
 
-    model_config = _config("CONVERSATION_TIMEOUT_")
+    model_config = settings_config("CONVERSATION_TIMEOUT_")
 
     command: Duration = timedelta(seconds=30)
     """A handle's call, with all its repeats across crashes, until the caller gets an error."""
@@ -160,7 +161,7 @@ class Timeouts(SettingsGroup):
 class Settings(SettingsGroup):
     """Everything a client, and the owners it starts, need to know. ``repr`` shows no secret."""
 
-    model_config = _config("CONVERSATION_")
+    model_config = settings_config("CONVERSATION_")
 
     redis_url: SecretStr | None = Field(
         default=None, validation_alias=AliasChoices("CONVERSATION_REDIS_URL", "REDIS_URL")
