@@ -18,6 +18,10 @@ import ray
 from conversation_actors.settings import quick_crash_detection
 from tests.servers import free_port, wait_for
 
+IS_PLAIN = os.environ.get("TEST_PLAIN_RAY", "") not in {"", "0"}
+"""Whether the clusters of this run have ordinary workers; else they are forked, as a user's are."""
+PLAIN, FORKING = "ray.scripts.scripts", "conversation_actors.cli"
+"""Modules that take `start` and Ray's options."""
 START_SECONDS = 60.0
 """A node takes 4 to 8 s to start on two idle cores."""
 _ATTEMPTS = 3
@@ -51,7 +55,8 @@ class Node:
     def start(self) -> Self:
         """Start, and wait until the raylet runs."""
         command = [
-            sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=4", "--disable-usage-stats",
+            sys.executable, "-m", PLAIN if IS_PLAIN else FORKING, "start", "--block",
+            "--num-cpus=4", "--disable-usage-stats",
             "--include-log-monitor=false", "--min-worker-port=0", "--max-worker-port=0",
             f"--object-store-memory={_OBJECT_STORE_BYTES}",
             f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}",

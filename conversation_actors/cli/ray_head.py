@@ -30,7 +30,7 @@ _LONGEST_PARENT = 40
 
 
 class RayHead:
-    """`ray start --head`, in a session of its own, so that this terminal's Ctrl-C does not reach it.
+    """`conversation-actors start --head`, in a session of its own, so that this terminal's Ctrl-C does not reach it.
 
     Its files are in a temporary directory, which is removed when it stops.
     """
@@ -119,7 +119,7 @@ class RayHead:
         if self._cpus is not None:
             options["num-cpus"] = self._cpus
         return with_environment(
-            [*_ray(), "start", "--head", "--block", "--disable-usage-stats"]
+            [sys.executable, "-m", "conversation_actors.cli", "start", "--head", "--block", "--disable-usage-stats"]
             + [f"--{name}={value}" for name, value in options.items()],
             changes=ENVIRONMENT,
         )

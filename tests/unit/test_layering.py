@@ -42,7 +42,13 @@ OWNERS = {
 }
 """The one package that imports each outside thing."""
 
-ENVIRONMENT_READERS = {"conversation_actors.settings", "agent_worker.settings"}
+ENVIRONMENT_READERS = {
+    "conversation_actors.settings",
+    "agent_worker.settings",
+    # They read no settings: they hand one process's environment to another.
+    "conversation_actors.runtime.fork_server.node",
+    "conversation_actors.runtime.fork_server.server",
+}
 ENVIRONMENT_NAMES = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 
 IMPURE = {"asyncio", "os", "random", "secrets", "socket", "subprocess", "threading", "time", "uuid"}

@@ -1,0 +1,51 @@
+"""Starting a Ray node whose workers are forked."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from conversation_actors.runtime.fork_server.launcher import FORKED
+
+log = logging.getLogger(__name__)
+
+_LAUNCHER = Path(__file__).with_name("launcher.sh")
+_PYTHON = "CONVERSATION_NODE_PYTHON"
+
+
+def start_node(arguments: Sequence[str]) -> NoReturn:
+    """Be ``ray start`` with these arguments, and with a fork server where there can be one. Never returns.
+
+    Where there cannot, that is said, and the node is an ordinary one.
+    """
+    from ray.scripts.scripts import main  # noqa: PLC0415  # takes most of a second
+
+    obstacle = _obstacle()
+    if obstacle is None:
+        os.environ[_PYTHON] = sys.executable
+        sys.executable = str(_LAUNCHER)
+    else:
+        log.warning("workers start the ordinary way, slowly: %s", obstacle)
+    sys.argv = ["ray", "start", *arguments]
+    main()
+    raise SystemExit(0)
+
+
+def _obstacle() -> str | None:
+    """Why this machine can have no fork server."""
+    if not sys.platform.startswith("linux"):
+        return "forking needs Linux"
+    if not hasattr(os, "pidfd_open"):
+        return "this Python cannot wait for the end of a process (os.pidfd_open)"
+    if not os.access(_LAUNCHER, os.X_OK):
+        return f"{_LAUNCHER} may not be executed"
+    if " " in str(_LAUNCHER) or "'" in str(_LAUNCHER):
+        return f"Ray cannot start a program whose path has a space in it ({_LAUNCHER})"
+    return None
+
+
+def is_forked() -> bool:
+    """Whether this process is a worker that was forked."""
+    return os.environ.get(FORKED) == str(os.getpid())
