@@ -158,6 +158,19 @@ class Timeouts(SettingsGroup):
     """A long poll that brings nothing; randomised by a fifth, so that handles do not come in step."""
 
 
+class PoolSettings(SettingsGroup):
+    """Workers kept ready on each node (``CONVERSATION_POOL_…``); those of whoever comes first hold for the cluster."""
+
+    model_config = settings_config("CONVERSATION_POOL_")
+
+    minimum: int = Field(default=2, ge=0, le=1000)
+    """How many, while nothing is opened."""
+    maximum: int = Field(default=16, ge=0, le=1000)
+    """How many at most, while many are opened: as many more as in the last ten seconds. 0: no pool."""
+    lasting: Duration = timedelta(minutes=10)
+    """A worker that nobody took for this long ends, and another one takes its place while it is among the minimum."""
+
+
 class Settings(SettingsGroup):
     """Everything a client, and the owners it starts, need to know. ``repr`` shows no secret."""
 
@@ -181,6 +194,7 @@ class Settings(SettingsGroup):
     """Commands a handle holds while they cannot be sent; beyond it, `OverloadedError`."""
     history: HistoryLimits = Field(default_factory=HistoryLimits)
     timeouts: Timeouts = Field(default_factory=Timeouts)
+    pool: PoolSettings = Field(default_factory=PoolSettings)
 
     @model_validator(mode="after")
     def _outlives_idleness(self) -> Self:

@@ -33,6 +33,7 @@ class ConversationClient:
         self._handles: dict[str, ConversationHandle] = {}
         self._store: Store | None = None
         self._directory: ActorDirectory | None = None
+        self._background: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Connect."""
@@ -47,6 +48,7 @@ class ConversationClient:
             await self._store.aclose()
             raise
         self._directory = ActorDirectory(self._settings)
+        self._background = asyncio.create_task(self._directory.start_pool())
         return self
 
     async def __aexit__(
@@ -119,6 +121,8 @@ class ConversationClient:
         """Send what is in the handles' outboxes, and let go of everything. Idempotent."""
         handles, self._handles = self._handles, {}
         store, self._store = self._store, None
+        if self._background is not None:
+            self._background.cancel()
         try:
             await asyncio.gather(*(handle.aclose() for handle in handles.values()), return_exceptions=True)
         finally:

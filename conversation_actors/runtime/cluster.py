@@ -15,6 +15,7 @@ from ray.exceptions import RayError
 from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.runtime.actor import ConversationActor
 from conversation_actors.runtime.threads import in_thread
+from conversation_actors.runtime.warm_pool import Pool
 from conversation_actors.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -129,11 +130,12 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 class ActorDirectory:
-    """Finds conversations' actors. Its methods block on the cluster's control plane: run them in a thread."""
+    """Finds conversations' actors. `get_or_create` and `find` block on the control plane: run them in a thread."""
 
     def __init__(self, settings: Settings) -> None:
         """Actors started from here run with `settings`."""
         self._settings = settings
+        self.pool = Pool(settings.pool)
         self._resources: dict[str, float] = {}
         self._resources_until = 0.0
 
@@ -153,6 +155,10 @@ class ActorDirectory:
             "resources": self._needed(),
         }
         return _Actor.options(**options).remote(conversation_id, self._settings)
+
+    async def start_pool(self) -> None:
+        """Have workers started ahead of time from now on, if that is possible here; see `warm_pool`."""
+        await self.pool.start(NAMESPACE)
 
     def find(self, conversation_id: str) -> Any:
         """The actor of this name, or None. It may be dying."""

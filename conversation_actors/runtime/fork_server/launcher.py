@@ -94,7 +94,10 @@ def start_server(name: bytes, raylet: int, log: str) -> None:
     posix.set_inheritable(number, True)
     path = __file__.rpartition("/")[0] + "/server.py"
     environment = {**posix.environ, b"RAY_JOB_ID": NIL_JOB}
-    posix.execve(sys.executable, [sys.executable, path, str(number), str(raylet), log], environment)
+    try:
+        posix.execve(sys.executable, [sys.executable, path, str(number), str(raylet), log], environment)
+    finally:
+        posix._exit(1)  # noqa: SLF001  # the child goes on: this process must not become a second worker
 
 
 def main() -> None:

@@ -40,14 +40,17 @@ PRELOADED = (
     "ray._common.pydantic_compat",
     "ray._private.arrow_serialization",
     "ray._private.async_compat",
+    "ray._common.usage.usage_lib",
+    "ray.core.generated.usage_pb2",
     "pydantic.main",
     "pydantic.v1",
     "concurrent.futures.thread",
-    # what a conversation's owner needs, but for the runtime package: it has to be imported in the worker itself,
-    # for `conversation_actors.runtime.termination` takes SIGTERM over where it is imported
+    # What a conversation's owner needs, but for its own module: that has to be imported in the worker itself,
+    # for it takes SIGTERM over where it is imported (see `conversation_actors.runtime.termination`).
     "conversation_actors.activation",
+    "conversation_actors.runtime.threads",
     "conversation_actors.settings",
-    "conversation_actors.store",
+    "conversation_actors.store.redis",
     "redis.asyncio",
 )
 _REQUEST_SECONDS = 5.0
@@ -124,7 +127,7 @@ def doubts(raylet: int) -> Iterator[str]:
     if ray.is_initialized():
         yield "an import has connected to Ray"
     if "conversation_actors.runtime.termination" in sys.modules:
-        yield "conversation_actors.runtime was imported too early; its workers would not notice SIGTERM"
+        yield "the actor was imported too early; workers would not notice SIGTERM"
     first, second = _sample(), _sample()
     if not first or not second or set(first) & set(second):
         yield "forked processes draw the same random numbers"

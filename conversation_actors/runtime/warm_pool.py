@@ -1,0 +1,220 @@
+"""Workers that are started before anybody asks: an opening then finds one ready, and takes twenty milliseconds.
+
+One detached actor for the whole cluster (`WarmPool`) asks each raylet to start workers ahead of time. It counts
+what it had started, less what was opened there since; it asks nobody how many are left, and while nothing is
+opened it sleeps for half a minute at a time. The count may be wrong (another program took a worker, an owner was
+restarted into one) until the workers' time is up, after `PoolSettings.lasting` at most: then they are counted anew.
+
+Disposable: without it, or where the raylet does not know `PrestartWorkers`, everything works, a little slower.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import RayError
+
+from conversation_actors.runtime.threads import in_thread
+from conversation_actors.settings import PoolSettings
+
+log = logging.getLogger(__name__)
+
+POOL_NAME = "conversation-pool"
+RECENT_SECONDS = 10.0
+"""Openings of so many seconds are prepared for beyond the minimum."""
+_LOOK_SECONDS = 30.0
+"""How often new nodes, and workers whose time is up, are looked for."""
+_START_TIMEOUT = 10.0
+_MARGIN = timedelta(minutes=1)
+"""The raylet keeps an unused worker so much longer than it counts."""
+
+
+@dataclass(slots=True)
+class Stock:
+    """The workers ready on one node, as far as they were counted; a pure decision, of `now` in seconds."""
+
+    minimum: int
+    maximum: int
+    lasting: float
+    ready: deque[float] = field(default_factory=deque)
+    """When each of them stops counting, the earliest first."""
+    opened: deque[float] = field(default_factory=deque)
+
+    def take(self, now: float) -> None:
+        """Somebody has opened a conversation there."""
+        self.opened.append(now)
+        if self.ready:
+            self.ready.popleft()
+
+    def missing(self, now: float) -> int:
+        """How many to start now."""
+        while self.opened and self.opened[0] <= now - RECENT_SECONDS:
+            self.opened.popleft()
+        while self.ready and self.ready[0] <= now:
+            self.ready.popleft()
+        wanted = min(self.minimum + len(self.opened), self.maximum)
+        return max(wanted - len(self.ready), 0)
+
+    def add(self, count: int, now: float) -> None:
+        """They were started."""
+        self.ready.extend([now + self.lasting] * count)
+
+
+class Nodes(Protocol):
+    """The cluster's nodes, as far as the pool is concerned."""
+
+    async def alive(self) -> dict[str, str]:
+        """Addresses of the raylets by node id."""
+
+    async def start(self, address: str, count: int, *, keep: timedelta) -> None:
+        """Have this raylet start `count` workers, which stay for `keep` if nobody takes them.
+
+        Raises `OSError`, and `NotImplementedError` where it does not know how.
+        """
+
+
+class WarmPool:
+    """Keeps workers ready on every node. A plain class; `start_pool` makes it the cluster's one actor."""
+
+    def __init__(self, settings: PoolSettings, nodes: Nodes | None = None) -> None:
+        """Work begins at once; `nodes` are the cluster's unless others are given."""
+        self._settings = settings
+        self._nodes = nodes or _RayNodes()
+        self._stocks: dict[str, Stock] = {}
+        self._addresses: dict[str, str] = {}
+        self._wake = asyncio.Event()
+        self._wake.set()
+        self._is_supported = True
+        self._looked = -_LOOK_SECONDS
+        self._task = asyncio.create_task(self._run())
+
+    async def opened(self, node_id: str) -> None:
+        """A conversation was opened on this node: its worker is gone from the stock."""
+        if node_id not in self._stocks:
+            self._looked = -_LOOK_SECONDS  # a node that is new
+        else:
+            self._stocks[node_id].take(time.monotonic())
+        self._wake.set()
+
+    async def ready(self) -> dict[str, int]:
+        """Workers that should be ready, by node id; empty where the pool can do nothing."""
+        return {node_id: len(stock.ready) for node_id, stock in self._stocks.items()} if self._is_supported else {}
+
+    async def aclose(self) -> None:
+        """Stop."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while self._is_supported:
+            try:
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass  # time to look for new nodes, and for workers whose time is up
+            self._wake.clear()
+            try:
+                await self._refill()
+            except NotImplementedError:
+                self._is_supported = False
+                log.warning("this Ray cannot start workers ahead of time (PrestartWorkers); openings take longer")
+            except (OSError, RayError) as error:
+                log.warning("no workers could be started ahead of time", extra={"reason": repr(error)})
+
+    async def _refill(self) -> None:
+        if time.monotonic() - self._looked >= _LOOK_SECONDS:
+            await self._look()
+        starts = [self._start(node_id, stock) for node_id, stock in self._stocks.items()]
+        for result in await asyncio.gather(*starts, return_exceptions=True):
+            if isinstance(result, NotImplementedError):
+                raise result
+            if isinstance(result, BaseException):
+                log.warning("a node did not start workers", extra={"reason": repr(result)})
+
+    async def _look(self) -> None:
+        """Take in new nodes, forget those that are gone."""
+        self._addresses = await self._nodes.alive()
+        self._looked = time.monotonic()
+        for node_id in self._stocks.keys() - self._addresses.keys():
+            del self._stocks[node_id]
+        for node_id in self._addresses.keys() - self._stocks.keys():
+            chosen = self._settings
+            self._stocks[node_id] = Stock(chosen.minimum, chosen.maximum, chosen.lasting.total_seconds())
+
+    async def _start(self, node_id: str, stock: Stock) -> None:
+        now = time.monotonic()
+        count = stock.missing(now)
+        if count:
+            stock.add(count, now)  # first: openings that come meanwhile count against them
+            await self._nodes.start(self._addresses[node_id], count, keep=self._settings.lasting + _MARGIN)
+
+
+class _RayNodes:
+    """Speaks to raylets, whose interface Ray does not promise to keep; tests/cluster/test_warm_pool.py would tell."""
+
+    async def alive(self) -> dict[str, str]:
+        found = await in_thread(ray.nodes)
+        return {n["NodeID"]: f"{n['NodeManagerAddress']}:{n['NodeManagerPort']}" for n in found if n["Alive"]}
+
+    async def start(self, address: str, count: int, *, keep: timedelta) -> None:
+        try:
+            # only the pool's own process needs these
+            import grpc  # type: ignore[import-untyped]  # noqa: PLC0415  # it has no types
+            from ray._private.grpc_utils import init_grpc_channel  # noqa: PLC0415
+            from ray.core.generated import common_pb2, node_manager_pb2, node_manager_pb2_grpc  # noqa: PLC0415
+
+            new_request = node_manager_pb2.PrestartWorkersRequest
+        except (AttributeError, ImportError) as error:
+            raise NotImplementedError from error
+        request: Any = new_request(
+            language=common_pb2.Language.PYTHON, num_workers=count, keep_alive_duration_secs=int(keep.total_seconds())
+        )
+        request.runtime_env_info.serialized_runtime_env = "{}"
+        channel: Any = init_grpc_channel(address, asynchronous=True)
+        try:
+            stub: Any = node_manager_pb2_grpc.NodeManagerServiceStub(channel)
+            await stub.PrestartWorkers(request, timeout=_START_TIMEOUT)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise NotImplementedError from error
+            message = f"the raylet did not start workers ({error.code()})"
+            raise OSError(message) from error
+        finally:
+            await channel.close()
+
+
+class Pool:
+    """The cluster's pool as a client sees it. Whatever happens to it, the client does not notice."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        """Nothing is started yet."""
+        self._settings = settings
+        self._actor: Any = None
+
+    async def start(self, namespace: str) -> None:
+        """Find the cluster's pool, or start it with these settings; where that fails, there is none."""
+        if not self._settings.maximum:
+            return
+        options = {
+            "name": POOL_NAME,
+            "namespace": namespace,
+            "lifetime": "detached",
+            "get_if_exists": True,
+            "num_cpus": 0,
+            "max_restarts": -1,
+            "enable_task_events": False,
+        }
+        try:
+            self._actor = await in_thread(lambda: ray.remote(WarmPool).options(**options).remote(self._settings))
+        except RayError as error:
+            log.warning("no workers are started ahead of time", extra={"reason": repr(error)})
+
+    def opened(self, node_id: str) -> None:
+        """Tell it that a conversation was opened on a node. Does not wait, and does not fail."""
+        if self._actor is not None:
+            self._actor.opened.remote(node_id)

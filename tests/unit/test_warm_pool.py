@@ -1,0 +1,202 @@
+"""The warm pool's decisions, and what it does when nodes come, go, or cannot do what it wants."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conversation_actors.runtime import warm_pool
+from conversation_actors.runtime.warm_pool import RECENT_SECONDS, Stock, WarmPool
+from conversation_actors.settings import PoolSettings
+
+
+class FakeNodes:
+    """Nodes by name; their raylets do what `failure` says, or start what they are asked for."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = list(names)
+        self.started: Counter[str] = Counter()
+        self.kept: set[timedelta] = set()
+        self.failure: dict[str, Exception] = {}
+        self.looks = 0
+
+    async def alive(self) -> dict[str, str]:
+        """Those of `names`."""
+        self.looks += 1
+        return {name: f"{name}:1" for name in self.names}
+
+    async def start(self, address: str, count: int, *, keep: timedelta) -> None:
+        """Count them, or fail."""
+        if address in self.failure:
+            raise self.failure[address]
+        self.started[address] += count
+        self.kept.add(keep)
+
+
+@asynccontextmanager
+async def pool_of(nodes: FakeNodes, minimum: int = 2, maximum: int = 4) -> AsyncIterator[WarmPool]:
+    """A pool of these nodes, stopped at the end."""
+    pool = WarmPool(PoolSettings(minimum=minimum, maximum=maximum), nodes)
+    try:
+        yield pool
+    finally:
+        await pool.aclose()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Give the pool's task turns until it has done it."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110  # of the pool's state, which has no event for tests
+            await asyncio.sleep(0)
+
+
+def stock(minimum: int = 2, maximum: int = 5, lasting: float = 600.0) -> Stock:
+    """A stock with bounds for these tests."""
+    return Stock(minimum, maximum, lasting)
+
+
+def test_an_empty_stock_misses_the_minimum() -> None:
+    """Nothing was ever opened, nothing was ever started."""
+    assert stock().missing(0.0) == 2
+
+
+def test_what_was_started_is_not_missing() -> None:
+    """Once asked for, it counts."""
+    kept = stock()
+    kept.add(2, 0.0)
+    assert kept.missing(1.0) == 0
+
+
+def test_an_opening_takes_one_and_asks_for_one_more() -> None:
+    """What was taken is replaced, and as long as the opening is recent one more is kept ready."""
+    kept = stock()
+    kept.add(2, 0.0)
+    kept.take(1.0)
+    assert kept.missing(1.0) == 2
+    kept.add(2, 1.0)
+    assert kept.missing(1.0 + RECENT_SECONDS + 0.1) == 0
+
+
+def test_a_burst_is_bounded_by_the_maximum() -> None:
+    """However many are opened, no more than the maximum is kept ready."""
+    kept = stock()
+    for number in range(100):
+        kept.take(number / 100)
+    assert kept.missing(1.0) == 5
+
+
+def test_workers_whose_time_is_up_are_replaced() -> None:
+    """An unused worker ends by itself; the minimum is kept up."""
+    kept = stock(lasting=60.0)
+    kept.add(2, 0.0)
+    assert kept.missing(59.9) == 0
+    assert kept.missing(60.0) == 2
+
+
+def test_openings_of_an_empty_stock_leave_no_debt() -> None:
+    """What was started the slow way is not subtracted later from what was not there."""
+    kept = stock()
+    for _ in range(3):
+        kept.take(0.0)
+    kept.add(2, RECENT_SECONDS + 1)
+    assert kept.missing(RECENT_SECONDS + 2) == 0
+
+
+@given(
+    minimum=st.integers(0, 5),
+    extra=st.integers(0, 5),
+    steps=st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=60),
+)
+def test_the_stock_stays_within_its_bounds(minimum: int, extra: int, steps: list[tuple[float, bool]]) -> None:
+    """Whatever happens when: after a refill there are at least the minimum, at most the maximum."""
+    maximum = minimum + extra
+    kept = Stock(minimum, maximum, lasting=20.0)
+    now = 0.0
+    for later, opens in steps:
+        now += later
+        if opens:
+            kept.take(now)
+        kept.add(kept.missing(now), now)
+        assert minimum <= len(kept.ready) <= maximum
+        assert len(kept.opened) <= len(steps)
+
+
+async def test_every_node_gets_its_minimum() -> None:
+    """Each node is asked once, and told to keep them a little longer than they count."""
+    nodes = FakeNodes("a", "b")
+    async with pool_of(nodes) as pool:
+        await until(lambda: len(nodes.started) == 2)
+        assert nodes.started == {"a:1": 2, "b:1": 2}
+        assert await pool.ready() == {"a": 2, "b": 2}
+        assert min(nodes.kept) > PoolSettings().lasting
+
+
+async def test_a_node_that_opens_gets_more() -> None:
+    """An opening is answered by what it took, and one ahead; the other node stays as it is."""
+    nodes = FakeNodes("a", "b")
+    async with pool_of(nodes) as pool:
+        await until(lambda: len(nodes.started) == 2)
+        await pool.opened("a")
+        await until(lambda: nodes.started["a:1"] == 4)
+        assert nodes.started["b:1"] == 2
+
+
+async def test_a_node_that_is_new_is_found_by_its_first_opening() -> None:
+    """The look that finds nodes need not be waited for."""
+    nodes = FakeNodes("a")
+    async with pool_of(nodes) as pool:
+        await until(lambda: bool(nodes.started))
+        nodes.names.append("b")
+        await pool.opened("b")
+        await until(lambda: nodes.started["b:1"] == 2)
+
+
+async def test_a_node_that_is_gone_is_forgotten() -> None:
+    """Nobody is asked to start workers where there is no node."""
+    nodes = FakeNodes("a", "b")
+    async with pool_of(nodes) as pool:
+        await until(lambda: len(nodes.started) == 2)
+        nodes.names[:] = ["b", "c"]
+        await pool.opened("c")
+        await until(lambda: nodes.started["c:1"] == 2)
+        assert set(await pool.ready()) == {"b", "c"}
+
+
+async def test_a_node_that_fails_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    """It is said, and the rest of the cluster is served."""
+    nodes = FakeNodes("a", "b")
+    nodes.failure["a:1"] = OSError("unreachable")
+    async with pool_of(nodes) as pool:
+        await until(lambda: bool(nodes.started))
+        await pool.opened("b")
+        await until(lambda: nodes.started["b:1"] == 4)
+    assert "a node did not start workers" in caplog.text
+
+
+async def test_without_the_call_it_says_so_once_and_rests(caplog: pytest.LogCaptureFixture) -> None:
+    """A Ray that cannot start workers ahead of time is not asked again."""
+    nodes = FakeNodes("a")
+    nodes.failure["a:1"] = NotImplementedError()
+    async with pool_of(nodes) as pool:
+        await until(lambda: "PrestartWorkers" in caplog.text)
+        del nodes.failure["a:1"]
+        await pool.opened("a")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not nodes.started
+        assert await pool.ready() == {}
+    assert caplog.text.count("PrestartWorkers") == 1
+
+
+async def test_an_idle_pool_only_looks_for_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing is opened nobody is asked for anything but who is there."""
+    monkeypatch.setattr(warm_pool, "_LOOK_SECONDS", 0.01)
+    nodes = FakeNodes("a")
+    async with pool_of(nodes):
+        await until(lambda: nodes.looks >= 5)
+        assert nodes.started == {"a:1": 2}
