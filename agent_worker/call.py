@@ -37,7 +37,9 @@ logger = logging.getLogger(__name__)
 LEASE = "agent"
 """The lease that the one agent of a conversation holds; its holder is the job's id."""
 HANDOVER = "livekit.handover"
-"""The attribute in which a successor asks the agent to give the call over."""
+"""The attribute in which a successor asks the agent to give the call over: ``to``, ``from``, and ``room`` where it
+is in another room than the agent; then the agent goes at once, or adds `REFUSED`."""
+REFUSED = "refused"
 AGENT = "livekit.agent"
 """The attribute that tells who the agent is, or that there is none and why."""
 
@@ -95,6 +97,8 @@ class CallConversation:
         """Set when another agent has the call, or is about to: this one has to leave it."""
         self.handover_asked = asyncio.Event()
         """Set when a successor waits for this agent to finish its sentence and to release the lease."""
+        self.redialled = asyncio.Event()
+        """Set while an agent in another room asks for the conversation, and has no answer: see `refuse_redial`."""
         self.is_restart = False
         """Whether an agent held this call before, and died or gave it over."""
         self.lost = 0
@@ -208,7 +212,8 @@ class CallConversation:
         """Wait for the conversation, for at most `CallSettings.open_timeout`; whether it is open by then.
 
         In a planned handover it can only be read by then: it is given over when this job is `ready`. Raises
-        `LeaseHeldError` where another agent has this call and is alive, and `RefusedError`s that no waiting mends.
+        `LeaseHeldError` where another agent has this call and is alive (and, in another room, has somebody there
+        or does not answer), and `RefusedError`s that no waiting mends.
         """
         self._tasks.append(asyncio.create_task(self._open_at_last()))
         try:
@@ -304,6 +309,8 @@ class CallConversation:
                     replacing = holder
                     continue
                 if not self._may_follow(holder, replacing):
+                    if await self._has_yielded(handle, holder):
+                        continue
                     raise
                 if time.monotonic() > deadline:
                     if not self._assignment.is_planned:
@@ -321,13 +328,46 @@ class CallConversation:
             return self._assignment.replaces in {None, holder}
         return replacing is not None
 
-    async def _until_released(self, handle: ConversationHandle, holder: str, deadline: float) -> None:
-        """Wait until the local copy shows the lease in other hands, or in none; no I/O."""
+    async def _has_yielded(self, handle: ConversationHandle, holder: str) -> bool:
+        """Ask a living agent in another room for the call; it goes at once if nobody is left there.
+
+        False where it is in this room, says no, or is silent for as long as a heartbeat lasts, and alive then.
+        """
+        room = None if self._assignment.is_planned or self._assignment.replaces else await self._room_of(holder)
+        if room in {None, self.post.room}:
+            return False
+        await handle.set_attributes({HANDOVER: {"to": self.holder, "from": holder, "room": self.post.room}})
+        if await self._until_released(handle, holder, time.monotonic() + self._takeover.lasting.total_seconds()):
+            return True
+        wish = _handover_wish(handle)
+        is_refused = wish.get("to") == self.holder and REFUSED in wish
+        if not is_refused and await self._is_dead(holder):
+            return True
+        if wish.get("to") == self.holder and not is_refused:
+            # else it would go, when it gets to answering, for an agent that is here no more
+            await handle.set_attributes({HANDOVER: None})
+        fields = {"conversation_id": self.id, "holder": holder, "room": room, "has_answered": is_refused}
+        logger.warning("an agent in another room keeps the conversation", extra=fields)
+        return False
+
+    async def _room_of(self, holder: str) -> str | None:
+        """Where a lease's holder says that it is."""
+        assert self._heartbeats is not None
+        record = await self._heartbeats.find(self.id)
+        room = record.details.get("room") if record is not None and record.holder == holder else None
+        return room if isinstance(room, str) and room else None
+
+    async def _until_released(self, handle: ConversationHandle, holder: str, deadline: float) -> bool:
+        """Whether the local copy shows the lease in other hands, or in none, before it is refused; no I/O."""
         while time.monotonic() < deadline:
             lease = handle.leases.get(LEASE)
             if lease is None or lease.holder != holder:
-                return
+                return True
+            wish = _handover_wish(handle)
+            if wish.get("to") == self.holder and REFUSED in wish:
+                return False
             await asyncio.sleep(_WAIT_SECONDS)
+        return False
 
     async def _is_dead(self, holder: str) -> bool:
         """Whether nothing has been heard of a lease's holder for longer than a heartbeat lasts."""
@@ -417,9 +457,10 @@ class CallConversation:
             lease, mine = handle.leases.get(LEASE), self._lease
             if mine is not None and lease is not None and lease.token > mine.token:
                 self._depose(f"the lease is held by {lease.holder}")
-            wish = handle.attributes.get(HANDOVER)
-            if isinstance(wish, Mapping) and wish.get("from") == self.holder:
-                self.handover_asked.set()
+            wish = _handover_wish(handle)
+            if wish.get("from") == self.holder and REFUSED not in wish:
+                is_here = wish.get("room", self.post.room) == self.post.room
+                (self.handover_asked if is_here else self.redialled).set()
             await asyncio.sleep(_GUARD_SECONDS)
 
     def _depose(self, reason: str) -> None:
@@ -433,6 +474,18 @@ class CallConversation:
             message = f"{len(self._waiting)} changes wait for the conversation to open; this one was not kept"
             raise OverloadedError(message)
         self._waiting.append(waiting)
+
+    async def refuse_redial(self) -> None:
+        """Tell the agent in another room that the call goes on here; never raises. It may ask again."""
+        wish = {} if self._handle is None else _handover_wish(self._handle)
+        if wish.get("from") == self.holder:
+            self.note(HANDOVER, {**wish, REFUSED: True})
+            try:
+                async with asyncio.timeout(_SETTLE_SECONDS):
+                    await self.flush()
+            except (ConversationError, TimeoutError) as error:
+                logger.warning("no answer to another room", extra={"conversation_id": self.id, "reason": str(error)})
+        self.redialled.clear()
 
     # The end.
 
@@ -478,3 +531,9 @@ class CallConversation:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stack.aclose()
+
+
+def _handover_wish(handle: ConversationHandle) -> Mapping[str, Any]:
+    """What a successor asks for; empty where nothing is asked, or not by one of ours."""
+    wish = handle.attributes.get(HANDOVER)
+    return wish if isinstance(wish, Mapping) else {}

@@ -84,6 +84,11 @@ class Participants:
         """Identities, as LiveKit has them, of the people in the room."""
         return frozenset(self._present)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is in the room for sure: not while it is not followed, or the connection is lost."""
+        return self._is_synced and not self._present and self._room.isconnected()
+
     def start(self) -> None:
         """Follow from now on; who is there already counts as arriving."""
         for name, handler in self._handlers.items():

@@ -10,7 +10,7 @@ import aiohttp
 from livekit import api
 from livekit.protocol.models import ParticipantInfo
 
-from agent_worker.assignment import Assignment
+from agent_worker.assignment import ID_KEY, Assignment, proven_attribute
 from agent_worker.settings import LiveKitSettings
 from conversation_actors.errors import RetryableError
 
@@ -19,12 +19,28 @@ Value = TypeVar("Value")
 AGENT_NAME_ATTRIBUTE = "lk.agent.name"
 """The attribute by which LiveKit's workers say what an agent's participant is."""
 _NOT_FOUND = "not_found"
+_REFUSALS = frozenset(
+    {
+        api.TwirpErrorCode.INVALID_ARGUMENT,
+        api.TwirpErrorCode.MALFORMED,
+        api.TwirpErrorCode.BAD_ROUTE,
+        api.TwirpErrorCode.PERMISSION_DENIED,
+        api.TwirpErrorCode.UNAUTHENTICATED,
+        api.TwirpErrorCode.RESOURCE_EXHAUSTED,
+        api.TwirpErrorCode.UNIMPLEMENTED,
+    }
+)
+"""Codes behind which nothing was done. Of the others none excludes that a server went on without being heard."""
 _SECONDS = 5.0
 _HUMAN = frozenset({ParticipantInfo.Kind.STANDARD, ParticipantInfo.Kind.SIP, ParticipantInfo.Kind.CONNECTOR})
 
 
 class RoomServiceError(RetryableError):
     """LiveKit's server did not answer in time, or refused what was asked of it."""
+
+
+class UnansweredError(RoomServiceError):
+    """What was asked of LiveKit's server may have been done, or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +59,8 @@ class Occupants:
     exists: bool
     people: tuple[str, ...] = ()
     agents: tuple[AgentInRoom, ...] = ()
+    conversations: tuple[str, ...] = ()
+    """Those that people's attributes name which they cannot have written themselves."""
 
 
 class Rooms:
@@ -73,14 +91,16 @@ class Rooms:
             )
         except _NotFoundError:
             return Occupants(exists=False)
+        people = [one for one in found.participants if one.kind in _HUMAN]
         return Occupants(
             exists=True,
-            people=tuple(one.identity for one in found.participants if one.kind in _HUMAN),
+            people=tuple(one.identity for one in people),
             agents=tuple(
                 AgentInRoom(one.identity, one.attributes.get(AGENT_NAME_ATTRIBUTE, ""), float(one.joined_at))
                 for one in found.participants
                 if one.kind == ParticipantInfo.Kind.AGENT
             ),
+            conversations=tuple(named for one in people if (named := _conversation_named_by(one)) is not None),
         )
 
     async def remove(self, room: str, identity: str) -> bool:
@@ -93,9 +113,16 @@ class Rooms:
         return True
 
     async def dispatch(self, room: str, agent_name: str, assignment: Assignment) -> None:
-        """Ask for an agent. That one comes is not promised: where no worker takes the job, nobody does."""
+        """Ask for an agent. That one comes is not promised: where no worker takes the job, nobody does.
+
+        Raises `UnansweredError` where it may have been asked for all the same.
+        """
         wanted = api.CreateAgentDispatchRequest(agent_name=agent_name, room=room, metadata=assignment.write())
-        await self._asked(self._service.agent_dispatch.create_dispatch(wanted), "create_dispatch")
+        try:
+            await self._asked(self._service.agent_dispatch.create_dispatch(wanted), "create_dispatch")
+        except _NotFoundError as error:
+            message = f"LiveKit refused create_dispatch ({_NOT_FOUND})"
+            raise RoomServiceError(message) from error
 
     async def check(self) -> None:
         """Make sure that the server answers, and accepts the key."""
@@ -116,10 +143,17 @@ class Rooms:
             if error.code == _NOT_FOUND:
                 raise _NotFoundError(error.message) from error
             message = f"LiveKit refused {what} ({error.code}: {error.message})"
+            raise (RoomServiceError if error.code in _REFUSALS else UnansweredError)(message) from error
+        except aiohttp.ClientConnectorError as error:
+            message = f"LiveKit cannot be reached for {what} ({type(error).__name__})"
             raise RoomServiceError(message) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             message = f"LiveKit did not answer {what} ({type(error).__name__})"
-            raise RoomServiceError(message) from error
+            raise UnansweredError(message) from error
+
+
+def _conversation_named_by(person: ParticipantInfo) -> str | None:
+    return proven_attribute(person.attributes, ID_KEY, is_own=person.permission.can_update_metadata)
 
 
 class _NotFoundError(Exception):

@@ -57,7 +57,8 @@ async def open_conversation(ctx: JobContext) -> CallConversation:
     The id comes from the job's metadata (``{"conversation_id": …}``), the room's metadata, a participant's
     attribute (`CallSettings.participant_identity`), or is the room's name. Where Ray or Redis are away the
     job goes on without after `CallSettings.open_timeout`; the conversation joins it when it can be opened.
-    Raises `LeaseHeldError`, and ends the job, where another agent is alive in this conversation.
+    Raises `LeaseHeldError`, and ends the job, where another agent is alive in this conversation; one in another
+    room that everybody has left lets this job have it.
     """
     settings = CallSettings()
     assignment = Assignment.read(ctx.job.metadata, where="job metadata")
@@ -161,6 +162,7 @@ class _Call:
         self._listening = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lingering: asyncio.Task[None] | None = None
+        self._redials: asyncio.Task[None] | None = None
         self._has_resumed = False
         self._language: str | None = None
         self._is_over = False
@@ -176,6 +178,7 @@ class _Call:
             self._room.on("active_speakers_changed", on_speakers)
         self._spawn(self._follow_deposition())
         self._spawn(self._follow_handover())
+        self._redials = self._spawn(self._follow_redials())
         if not self._was_open:
             self._spawn(self._catch_up())
         if self._conversation.is_waiting_for_handover:
@@ -291,9 +294,22 @@ class _Call:
                 quiet_since = now
             await asyncio.sleep(_POLL_SECONDS)
         self._session.input.set_audio_enabled(False)
+        await self._go("handed over")
+
+    async def _follow_redials(self) -> None:
+        """Let an agent in another room have the conversation, as soon as it asks while nobody is in this one."""
+        while True:
+            await self._conversation.redialled.wait()
+            if self._participants is not None and self._participants.is_empty:
+                break
+            await self._conversation.refuse_redial()
+        await self._go("the call goes on in another room")
+
+    async def _go(self, reason: str) -> None:
+        """Leave the call to the successor that waits for it."""
         self._stop()
         await self._conversation.hand_over()
-        self._end("handed over", is_clean=True)
+        self._end(reason, is_clean=True)
 
     @property
     def _is_busy(self) -> bool:
@@ -334,6 +350,9 @@ class _Call:
         self._stop()
         if self._participants is not None:
             self._participants.stop()
+        if self._redials is not None:
+            # who asks now gets the call when this job has ended, and must not be refused
+            self._redials.cancel()
         context = get_job_context(required=False)
         if context is not None:
             logger.info("the job ends", extra={"reason": reason, "conversation_id": self._conversation.id})

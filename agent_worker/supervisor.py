@@ -2,6 +2,10 @@
 
 A job's process that ends is seen within milliseconds, and then one question tells a crash from the end of a
 call: whether the job's heartbeat is still there. Lost nodes and hung event loops show by the clock.
+
+A job that died before it had a heartbeat gets one from its worker, so that it is followed like any other. That
+takes its conversation's id, which the worker knows only where no participant may name it; and a call that ended
+in order less than ten minutes ago, in the same conversation, cannot be told from it: then nobody follows.
 """
 
 import asyncio
@@ -15,7 +19,7 @@ from livekit.agents.job import RunningJobInfo
 from agent_worker.assignment import Assignment, named_by_room
 from agent_worker.rooms import Rooms
 from agent_worker.settings import TakeoverSettings
-from agent_worker.takeover import HOLD, Takeover
+from agent_worker.takeover import HOLD, WAS_OPEN, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats
 from conversation_actors.errors import ConversationError, RetryableError
 
@@ -46,10 +50,12 @@ class Supervisor:
         *,
         instance: str,
         settings: TakeoverSettings,
+        named_by_participants: bool = False,
     ) -> None:
-        """`instance` names this run of this worker."""
+        """`instance` names this run of this worker; `named_by_participants`: `CallSettings.participant_identity`."""
         self._jobs, self._heartbeats, self._takeover, self._rooms = jobs, heartbeats, takeover, rooms
         self._instance, self._settings = instance, settings
+        self._named_by_participants = named_by_participants
         self._running: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -74,15 +80,62 @@ class Supervisor:
     async def _job_ended(self, info: RunningJobInfo) -> None:
         """Take over the call of a job whose process is gone without having let go of it."""
         try:
-            record = await self._heartbeats.claim(
-                conversation_id_of(info), self._instance, hold=HOLD, holder=info.job.id
-            )
+            record = await self._left_by(info)
         except RetryableError as error:
             # its heartbeat stops, and will be found by the clock
             logger.warning("a job ended; its heartbeat cannot be looked at", extra={"reason": str(error)})
             return
         if record is not None:
             await self._takeover.run(record)
+
+    async def _left_by(self, info: RunningJobInfo) -> HeartbeatRecord | None:
+        """Claim what a dead job had, or was about to have; None where it had let go of it, or others have it."""
+        conversation_id = await self._conversation_of(info)
+        if conversation_id is None:
+            return None
+        record = await self._claim(conversation_id, info)
+        if record is None and await self._began_dead(conversation_id, info):
+            return await self._claim(conversation_id, info)
+        return record
+
+    async def _claim(self, conversation_id: str, info: RunningJobInfo) -> HeartbeatRecord | None:
+        return await self._heartbeats.claim(conversation_id, self._instance, hold=HOLD, holder=info.job.id)
+
+    async def _began_dead(self, conversation_id: str, info: RunningJobInfo) -> bool:
+        """Write the record of a job that died before it could; False where another agent has one, or it was ended."""
+        return await self._heartbeats.beat(
+            conversation_id,
+            info.job.id,
+            lasting=self._settings.lasting,
+            group=self._instance,
+            details={
+                "room": info.job.room.name,
+                "agent_name": info.job.agent_name,
+                "agent_identity": info.accept_arguments.identity,
+                "attempt": Assignment.read(info.job.metadata, where="job metadata").attempt,
+                WAS_OPEN: False,
+            },
+        )
+
+    def _is_known(self, info: RunningJobInfo) -> bool:
+        """Whether `conversation_id_of` a job is its conversation for certain."""
+        return not self._named_by_participants or _named_by_dispatch(info) is not None
+
+    async def _conversation_of(self, info: RunningJobInfo) -> str | None:
+        """The conversation of a job; where a participant may name it, the one that has this job's heartbeat, if any.
+
+        Raises `RoomServiceError` where LiveKit cannot be asked who is in the room.
+        """
+        if self._is_known(info) or await self._is_agent_of(conversation_id_of(info), info):
+            return conversation_id_of(info)
+        for named in (await self._rooms.occupants(info.job.room.name)).conversations:
+            if await self._is_agent_of(named, info):
+                return named
+        return None
+
+    async def _is_agent_of(self, conversation_id: str, info: RunningJobInfo) -> bool:
+        record = await self._heartbeats.find(conversation_id)
+        return record is not None and record.holder == info.job.id
 
     async def _watch_heartbeats(self) -> None:
         """Claim what has expired. After Redis was away, agents get the time to be heard again."""
@@ -118,15 +171,14 @@ class Supervisor:
             await asyncio.sleep(_JOBS_SECONDS)
 
     async def _ask_for_successor(self, info: RunningJobInfo) -> None:
-        conversation_id = conversation_id_of(info)
-        assignment = Assignment(
-            conversation_id=conversation_id, replaces=info.job.id, is_planned=True, avoid=self._instance
-        )
         try:
-            record = await self._heartbeats.find(conversation_id)
-            if record is None or record.holder != info.job.id:
-                # not open yet, or a conversation that a participant named: a successor would open another one
+            conversation_id = await self._conversation_of(info)
+            if conversation_id is None or not await self._is_agent_of(conversation_id, info):
+                # not open yet, or nobody can tell where: a successor would open another one
                 return
+            assignment = Assignment(
+                conversation_id=conversation_id, replaces=info.job.id, is_planned=True, avoid=self._instance
+            )
             await self._rooms.dispatch(info.job.room.name, info.job.agent_name, assignment)
         except RetryableError as error:
             logger.warning("no successor can be asked for", extra={"job_id": info.job.id, "reason": str(error)})
@@ -139,8 +191,12 @@ class Supervisor:
 
 def conversation_id_of(info: RunningJobInfo) -> str:
     """The conversation of a job, as the job itself finds it; not where a participant named it."""
+    return _named_by_dispatch(info) or info.job.room.name
+
+
+def _named_by_dispatch(info: RunningJobInfo) -> str | None:
     named = Assignment.read(info.job.metadata, where="job metadata").conversation_id
-    return named or named_by_room(info.job.room.metadata) or info.job.room.name
+    return named or named_by_room(info.job.room.metadata)
 
 
 async def _logged(work: Coroutine[Any, Any, None]) -> None:

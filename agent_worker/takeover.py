@@ -14,9 +14,10 @@ from enum import StrEnum
 from typing import Any
 
 from agent_worker.assignment import Assignment
-from agent_worker.rooms import Occupants, Rooms, RoomServiceError
+from agent_worker.rooms import Occupants, Rooms, RoomServiceError, UnansweredError
 from agent_worker.settings import TakeoverSettings
 from conversation_actors import HeartbeatRecord, Heartbeats
+from conversation_actors.client.heartbeats import FORGET
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,8 @@ HOLD = timedelta(seconds=5)
 """How long a claim lasts unless it is postponed: if this worker dies too, another one goes on."""
 _LONGEST_RETRY = timedelta(seconds=30)
 _EMPTY_ROOM_SECONDS = 1.0
+WAS_OPEN = "was_open"
+"""In a record's details: False where a worker wrote it for a job that died before it could begin one."""
 
 
 class Outcome(StrEnum):
@@ -36,9 +39,9 @@ class Outcome(StrEnum):
     SUCCEEDED = "succeeded"
     """Another agent has the call already, or is about to."""
     GIVEN_UP = "given up"
-    """Too many successors made no progress."""
+    """Too many successors made no progress, or LiveKit could not be asked for as long as a death is remembered."""
     POSTPONED = "postponed"
-    """LiveKit could not be asked; somebody tries again."""
+    """LiveKit may have been asked, or nobody can say that the call is given up; somebody tries again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class Deceased:
     agent_name: str
     agent_identity: str
     attempt: int
+    was_open: bool = True
+    """Whether it ever held the conversation's lease."""
 
     @classmethod
     def of(cls, record: HeartbeatRecord) -> "Deceased | None":
@@ -61,7 +66,7 @@ class Deceased:
         if not isinstance(before, int) or before < 0:
             return None
         room, agent_name, identity = (str(text) for text in texts)
-        return cls(room, agent_name, identity, before + record.attempt)
+        return cls(room, agent_name, identity, before + record.attempt, was_open=told.get(WAS_OPEN) is not False)
 
 
 GiveUp = Callable[[HeartbeatRecord, int], Awaitable[None]]
@@ -78,16 +83,22 @@ class Takeover:
         *,
         linger: timedelta,
         give_up: GiveUp | None,
+        forget: timedelta = FORGET,
     ) -> None:
         """`linger`: how long somebody who has left the room is waited for. `give_up` says it in the conversation.
 
-        Who cannot say it there (None) leaves a call that is to be given up to the next one.
+        Who cannot say it there (None) leaves a call that is to be given up to the next one. `forget`: how long
+        one claim is kept at most while LiveKit cannot be asked.
         """
         self._heartbeats, self._rooms, self._settings = heartbeats, rooms, settings
-        self._linger, self._give_up = linger, give_up
+        self._linger, self._give_up, self._forget = linger, give_up, forget
 
     async def run(self, record: HeartbeatRecord) -> Outcome:
-        """Have the next agent come, for a record that was claimed."""
+        """Have the next agent come, for a record that was claimed.
+
+        A claim is one attempt: this one is kept, however long LiveKit cannot be asked, until a successor was
+        asked for or none is wanted. Only where this process dies meanwhile does an attempt count that was none.
+        """
         started = time.monotonic()
         outcome, attempt = await self._run(record)
         fields: dict[str, Any] = {
@@ -106,36 +117,60 @@ class Takeover:
             await self._heartbeats.settle(record)
             return Outcome.GIVEN_UP, record.attempt
         if dead.attempt > self._settings.attempts:
-            if self._give_up is None:
-                return Outcome.POSTPONED, dead.attempt
-            await self._give_up(record, dead.attempt - 1)
-            await self._heartbeats.settle(record)
-            return Outcome.GIVEN_UP, dead.attempt - 1
-        try:
-            return await self._call_successor(record, dead), dead.attempt
-        except RoomServiceError as error:
-            logger.warning("LiveKit cannot be asked", extra={"reason": str(error)})
-            await self._heartbeats.postpone(record, delay=self._retry_after(dead.attempt))
-            return Outcome.POSTPONED, dead.attempt
+            return await self._end(record, dead), dead.attempt - 1
+        return await self._ask(record, dead), dead.attempt
 
-    async def _call_successor(self, record: HeartbeatRecord, dead: Deceased) -> Outcome:
+    async def _end(self, record: HeartbeatRecord, dead: Deceased) -> Outcome:
+        """Give the call up, where that can be said."""
+        if self._give_up is None:
+            return Outcome.POSTPONED
+        await self._give_up(record, dead.attempt - 1)
+        await self._heartbeats.settle(record)
+        return Outcome.GIVEN_UP
+
+    async def _ask(self, record: HeartbeatRecord, dead: Deceased) -> Outcome:
+        """Ask for a successor, with growing pauses while LiveKit cannot be asked or one is on its way."""
+        deadline = time.monotonic() + self._forget.total_seconds()
+        tries = 0
+        while time.monotonic() < deadline:
+            pause = self._retry_after(dead.attempt + tries)
+            tries += 1
+            try:
+                outcome = await self._call_successor(record, dead)
+            except RoomServiceError as error:
+                fields = {"conversation_id": record.conversation_id, "reason": str(error), "tries": tries}
+                logger.warning("LiveKit cannot be asked", extra=fields)
+                outcome = None
+            if outcome is not None:
+                return outcome
+            if not await self._heartbeats.postpone(record, delay=pause + HOLD):
+                return Outcome.SUCCEEDED
+            await asyncio.sleep(pause.total_seconds())
+        return await self._end(record, dead)
+
+    async def _call_successor(self, record: HeartbeatRecord, dead: Deceased) -> Outcome | None:
+        """What became of it; None where nothing was asked for yet."""
         occupants = await self._with_people(record, dead.room)
         if occupants is None:
             return Outcome.SUCCEEDED
         if not occupants.people:
             await self._heartbeats.settle(record)
             return Outcome.NOBODY_THERE
-        retry = self._retry_after(dead.attempt)
         if self._is_coming(occupants, dead):
-            await self._heartbeats.postpone(record, delay=retry)
-            return Outcome.SUCCEEDED
+            return None
         # first put off, then asked for: the successor's own heartbeat may come before the answer does
-        if not await self._heartbeats.postpone(record, delay=retry):
+        if not await self._heartbeats.postpone(record, delay=self._retry_after(dead.attempt)):
             return Outcome.SUCCEEDED
         if any(agent.identity == dead.agent_identity for agent in occupants.agents):
             await self._rooms.remove(dead.room, dead.agent_identity)
         assignment = Assignment(conversation_id=record.conversation_id, replaces=record.holder, attempt=dead.attempt)
-        await self._rooms.dispatch(dead.room, dead.agent_name, assignment)
+        try:
+            await self._rooms.dispatch(dead.room, dead.agent_name, assignment)
+        except UnansweredError as error:
+            # asked for again now, two successors might come
+            fields = {"conversation_id": record.conversation_id, "reason": str(error)}
+            logger.warning("a successor may be on its way, or not", extra=fields)
+            return Outcome.POSTPONED
         return Outcome.DISPATCHED
 
     async def _with_people(self, record: HeartbeatRecord, room: str) -> Occupants | None:
@@ -152,9 +187,10 @@ class Takeover:
     def _is_coming(self, occupants: Occupants, dead: Deceased) -> bool:
         """Whether a successor that was asked for before is in the room: it may have to wait for Ray, for long.
 
-        Two of them would both talk. One that died before it got the lease is a ghost for 22 seconds.
+        Two of them would both talk. One that died before it got the lease is a ghost for 22 seconds. Where the
+        dead one never had the lease, any other agent may be the one that has the call.
         """
-        if dead.attempt == 1:
+        if dead.attempt == 1 and dead.was_open:
             return False
         return any(
             agent.agent_name == dead.agent_name and agent.identity != dead.agent_identity for agent in occupants.agents

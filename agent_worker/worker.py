@@ -169,7 +169,13 @@ async def run_worker(options: WorkerOptions) -> None:
             give_up=functools.partial(_give_up, store),
         )
         supervisor = Supervisor(
-            server, heartbeats, takeover, rooms, instance=options.instance, settings=options.takeover
+            server,
+            heartbeats,
+            takeover,
+            rooms,
+            instance=options.instance,
+            settings=options.takeover,
+            named_by_participants=call.participant_identity,
         )
         health = Health(
             heartbeats, rooms, store, jobs=lambda: len(server.active_jobs), draining=lambda: server.draining

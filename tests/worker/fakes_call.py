@@ -271,7 +271,10 @@ class FakeRooms:
     people: list[str] = field(default_factory=list)
     agents: list[AgentInRoom] = field(default_factory=list)
     exists: bool = True
+    conversations: list[str] = field(default_factory=list)
     is_down: bool = False
+    dispatch_trouble: RoomServiceError | None = None
+    """What a dispatch raises while all else is well."""
     looks: int = 0
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     looked_at: asyncio.Event = field(default_factory=asyncio.Event)
@@ -294,7 +297,8 @@ class FakeRooms:
         assert room == ROOM
         if not self.exists:
             return Occupants(exists=False)
-        return Occupants(exists=True, people=tuple(self.people), agents=tuple(self.agents))
+        named = tuple(self.conversations)
+        return Occupants(exists=True, people=tuple(self.people), agents=tuple(self.agents), conversations=named)
 
     async def remove(self, room: str, identity: str) -> bool:
         """See `Rooms.remove`."""
@@ -307,6 +311,8 @@ class FakeRooms:
     async def dispatch(self, room: str, agent_name: str, assignment: Assignment) -> None:
         """See `Rooms.dispatch`."""
         self._answer()
+        if self.dispatch_trouble is not None:
+            raise self.dispatch_trouble
         self.asked.append(("dispatch", room, agent_name, assignment))
 
     async def check(self) -> None:

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -34,7 +34,7 @@ from conversation_actors.items import Item
 from tests.unit.fakes import until
 from tests.worker.conftest import SessionFactory
 from tests.worker.fakes import FakeConversation, FunctionScript
-from tests.worker.fakes_call import Clock, FakeJob, FakeParticipant, FakeRoom, World, Worlds, fake_job
+from tests.worker.fakes_call import POST, Clock, FakeJob, FakeParticipant, FakeRoom, World, Worlds, fake_job
 
 GREETING, AGAIN, BACK = "Hello there.", "Welcome back.", "Sorry, I'm back."
 LATE = 10.0
@@ -456,6 +456,60 @@ async def test_a_handover_waits_for_the_caller_too(answer: Answer, world: World)
         assert running.job.ended == []
         running.session._update_user_state("listening")
         await asyncio.wait_for(opening, LATE)
+
+
+ELSEWHERE = replace(POST, room="room-2", agent_identity="agent-2")
+
+
+async def test_an_empty_room_is_left_for_another(answer: Answer, world: World) -> None:
+    """The caller calls again, into another room: the agent that waits for them here lets go at once."""
+    alice = FakeParticipant("alice")
+    async with answer(FakeRoom(alice), linger=60.0) as running:
+        await running.hears(GREETING)
+        running.room.exit(alice)
+        second = world.call("job-2", post=ELSEWHERE)
+        assert await asyncio.wait_for(second.open(), LATE)
+        assert await running.ended() == "the call goes on in another room"
+        assert texts(second.items) == [GREETING]
+        assert not running.call.deposed.is_set()
+
+
+async def test_with_somebody_in_the_room_the_call_goes_on_there(answer: Answer, world: World) -> None:
+    """An agent in another room is refused at once, as often as it asks; not any more when everybody has gone."""
+    alice = FakeParticipant("alice")
+    async with answer(FakeRoom(alice), linger=60.0) as running:
+        await running.hears(GREETING)
+        for holder in ("job-2", "job-3"):
+            with pytest.raises(LeaseHeldError):
+                await asyncio.wait_for(world.call(holder, post=ELSEWHERE).open(), LATE)
+        assert running.job.ended == []
+        await running.session.generate_reply(user_input="Are you still there?")
+        await running.is_known("Are you still there?")
+        running.room.exit(alice)
+        assert await asyncio.wait_for(world.call("job-4", post=ELSEWHERE).open(), LATE)
+        assert await running.ended() == "the call goes on in another room"
+
+
+async def test_a_job_that_is_ending_refuses_nobody(answer: Answer, world: World) -> None:
+    """Another room's agent waits for the moment that its end takes, and has the call."""
+    async with answer(FakeRoom(), linger=0.02) as running:
+        assert await running.ended() == "nobody is in the room"
+        opening = asyncio.create_task(world.call("job-2", post=ELSEWHERE).open())
+        await asyncio.wait_for(running.call.redialled.wait(), LATE)
+        await asyncio.sleep(0.05)
+        assert not opening.done()
+        await running.call.release()
+        assert await asyncio.wait_for(opening, LATE)
+
+
+async def test_who_does_not_see_its_room_does_not_leave_it(answer: Answer, world: World) -> None:
+    """The connection is lost for a moment: somebody may be there."""
+    async with answer(FakeRoom(), linger=60.0) as running:
+        await running.session_is_calm()
+        running.room.change_connection(is_connected=False)
+        with pytest.raises(LeaseHeldError):
+            await asyncio.wait_for(world.call("job-2", post=ELSEWHERE).open(), LATE)
+        assert running.job.ended == []
 
 
 async def test_a_session_that_failed_calls_the_next_agent(answer: Answer) -> None:

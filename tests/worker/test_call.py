@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -338,6 +339,96 @@ async def test_a_successor_that_comes_second_gets_the_call_if_the_first_dies(wor
     clock.now += 3.1
     async with asyncio.timeout(5):
         assert await opening
+
+
+# Asked for from another room
+
+
+ELSEWHERE = replace(POST, room="room-2", agent_identity="agent-2")
+
+
+async def test_an_agent_in_another_room_is_asked_for_the_call(world: World) -> None:
+    """It is told at once, and not as in a handover; when it lets go, the new agent has the conversation."""
+    first, second = world.call("job-1"), world.call("job-2", post=ELSEWHERE)
+    await first.open()
+    opening = asyncio.create_task(second.open())
+    async with asyncio.timeout(5):
+        await first.redialled.wait()
+    assert first.attributes[HANDOVER] == {"to": "job-2", "from": "job-1", "room": "room-2"}
+    assert not first.handover_asked.is_set()
+    assert not opening.done()
+    await first.hand_over()
+    async with asyncio.timeout(5):
+        assert await opening
+    record = await world.agents.find("c")
+    assert record is not None
+    assert (record.holder, record.details["room"]) == ("job-2", "room-2")
+    assert not first.deposed.is_set()
+
+
+async def test_an_agent_in_another_room_may_refuse(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """The new one is told, as where both are in one room, and the operator is told why; it may be asked again."""
+    first = world.call("job-1")
+    await first.open()
+    for holder in ("job-2", "job-3"):
+        opening = asyncio.create_task(world.call(holder, post=ELSEWHERE).open())
+        async with asyncio.timeout(2):  # far less than a heartbeat lasts: it does not wait for that
+            await first.redialled.wait()
+            await first.refuse_redial()
+            with pytest.raises(LeaseHeldError) as held:
+                await opening
+        assert held.value.holder == "job-1"
+        await asyncio.sleep(0.02)
+        assert not first.redialled.is_set()
+    assert not first.deposed.is_set()
+    told = [record for record in caplog.records if "another room keeps" in record.getMessage()]
+    assert [(line.__dict__["room"], line.__dict__["has_answered"]) for line in told] == [(ROOM, True)] * 2
+
+
+async def test_an_agent_in_another_room_that_does_not_answer_keeps_the_call(world: World) -> None:
+    """For as long as a heartbeat lasts it is waited for; then the wish is taken back, should it answer after all."""
+    first = world.call("job-1")
+    await first.open()
+    with pytest.raises(LeaseHeldError):
+        await world.call("job-2", post=ELSEWHERE, takeover=brisk()).open()
+    await until(lambda: HANDOVER not in first.attributes)
+    await first.refuse_redial()
+    assert not first.redialled.is_set()
+    first.record(say(1))
+    await first.flush()
+
+
+async def test_an_agent_in_another_room_that_dies_meanwhile_is_replaced(world: World, clock: Clock) -> None:
+    """It has not answered because it was dying: the new agent does not go for that."""
+    first = world.call("job-1")
+    await first.open()
+    opening = asyncio.create_task(world.call("job-2", post=ELSEWHERE, takeover=brisk()).open())
+    async with asyncio.timeout(5):
+        await first.redialled.wait()
+        await first.aclose()
+        clock.now += 3.1
+        assert await opening
+
+
+async def test_an_agent_whose_room_is_not_known_is_not_asked(world: World) -> None:
+    """Its record tells of no room: it keeps the call, as one in this room does."""
+    await succeed(world, "job-1", replacing=None)
+    await world.agents.start("c", "job-1", lasting=HOUR, group="", details=b"{}")
+    second = world.call("job-2", post=ELSEWHERE)
+    with pytest.raises(LeaseHeldError):
+        await second.open()
+    handle = await world.cluster.handle()
+    assert HANDOVER not in handle.attributes
+
+
+async def test_nobody_is_asked_to_refuse_who_was_not_asked(world: World) -> None:
+    """Without a wish, or before it is open, nothing is written."""
+    first = world.call("job-1")
+    await first.refuse_redial()
+    await first.open()
+    await first.refuse_redial()
+    await first.flush()
+    assert HANDOVER not in first.attributes
 
 
 # A planned handover

@@ -18,7 +18,7 @@ from agent_worker.takeover import HOLD, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
 from tests.unit.fakes import until
-from tests.worker.fakes_call import ROOM, Clock, FakeJobs, FakeRooms, ShakyStore, on_store, running_job
+from tests.worker.fakes_call import ROOM, Clock, FakeJobs, FakeRooms, ShakyStore, ghost, on_store, running_job
 
 DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "attempt": 0}
 LASTING = timedelta(seconds=3)
@@ -60,10 +60,25 @@ def settings() -> TakeoverSettings:
     )
 
 
-def make(heartbeats: Heartbeats, rooms: FakeRooms, jobs: FakeJobs, takeover: Takeover | None = None) -> Supervisor:
+def make(
+    heartbeats: Heartbeats,
+    rooms: FakeRooms,
+    jobs: FakeJobs,
+    takeover: Takeover | None = None,
+    *,
+    named_by_participants: bool = False,
+) -> Supervisor:
     """A supervisor of these jobs."""
     mending = takeover or Takeover(heartbeats, rooms.as_rooms, settings(), linger=timedelta(seconds=0.02), give_up=None)
-    return Supervisor(jobs, heartbeats, mending, rooms.as_rooms, instance="worker-1", settings=settings())
+    return Supervisor(
+        jobs,
+        heartbeats,
+        mending,
+        rooms.as_rooms,
+        instance="worker-1",
+        settings=settings(),
+        named_by_participants=named_by_participants,
+    )
 
 
 @asynccontextmanager
@@ -131,6 +146,150 @@ async def test_a_job_that_ends_while_redis_is_away_is_found_by_the_clock(
         store.agents.trouble = None
         clock.now += 4
         await until(lambda: bool(rooms.dispatched))
+
+
+# Jobs that died before they had the call
+
+
+async def test_a_job_that_dies_before_it_began_is_followed(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """Nothing tells of it but its worker; the caller waits all the same."""
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    rooms.agents = [ghost()]
+    async with running(make(heartbeats, rooms, jobs)):
+        jobs.active_jobs = []
+        await until(lambda: bool(rooms.dispatched))
+    wanted = Assignment(conversation_id="c", replaces="job-1", attempt=1)
+    assert rooms.asked == [("remove", ROOM, "agent-1"), ("dispatch", ROOM, "support", wanted)]
+    record = await heartbeats.find("c")
+    assert record is not None
+    assert (record.holder, record.group, record.claimant) == ("job-1", "worker-1", "worker-1")
+
+
+async def test_successors_that_die_before_they_begin_are_counted(
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock
+) -> None:
+    """The first one's claim stays, and is the next attempt when it expires: not at once, and not for ever."""
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    async with running(make(heartbeats, rooms, jobs)):
+        jobs.active_jobs = []
+        await until(lambda: len(rooms.dispatched) == 1)
+        jobs.active_jobs = [running_job("job-2", metadata=rooms.dispatched[0][2].write())]
+        await asyncio.sleep(0.05)
+        jobs.active_jobs = []
+        await asyncio.sleep(0.1)
+        assert len(rooms.dispatched) == 1
+        clock.now += 4
+        await until(lambda: len(rooms.dispatched) == 2)
+    assert rooms.dispatched[1][2] == Assignment(conversation_id="c", replaces="job-1", attempt=2)
+
+
+async def test_one_more_job_of_a_call_is_nobodys_death(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """It ended because another agent is alive there; that one keeps its heartbeat."""
+    jobs = FakeJobs(running_job("job-2", metadata=METADATA))
+    await begin(heartbeats, "c")
+    async with running(make(heartbeats, rooms, jobs)):
+        jobs.active_jobs = []
+        await asyncio.sleep(0.1)
+    assert rooms.looks == 0
+    assert await heartbeats.beat("c", "job-1", lasting=LASTING)
+
+
+async def test_with_another_agent_in_the_room_nobody_is_called(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """It may have the call, and not be heard of yet."""
+    rooms.agents = [ghost("agent-2")]
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    async with running(make(heartbeats, rooms, jobs)):
+        jobs.active_jobs = []
+        await until(lambda: rooms.looks > 0)
+        await asyncio.sleep(0.05)
+    assert rooms.asked == []
+
+
+async def test_a_job_that_dies_before_anybody_came_is_forgotten(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """Nobody waits in its room."""
+    rooms.people = []
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    async with running(make(heartbeats, rooms, jobs)):
+        jobs.active_jobs = []
+        await until(lambda: rooms.looks > 1)
+        await asyncio.sleep(0.1)
+    assert rooms.asked == []
+    assert await heartbeats.find("c") is None
+
+
+# Conversations that participants name
+
+
+@pytest.fixture
+def named(rooms: FakeRooms) -> FakeRooms:
+    """Two people's tokens name conversations, and one of them is this call's."""
+    rooms.conversations = ["other", "alice"]
+    return rooms
+
+
+async def test_a_job_with_a_named_conversation_is_replaced_at_once(heartbeats: Heartbeats, named: FakeRooms) -> None:
+    """Whichever of those that people in the room name has its heartbeat; no clock is waited for."""
+    jobs = FakeJobs(running_job("job-1"))
+    await begin(heartbeats, "alice")
+    await begin(heartbeats, "other", holder="job-9")
+    async with running(make(heartbeats, named, jobs, named_by_participants=True)):
+        jobs.active_jobs = []
+        await until(lambda: bool(named.dispatched))
+    wanted = Assignment(conversation_id="alice", replaces="job-1", attempt=1)
+    assert [assignment for *_, assignment in named.dispatched] == [wanted]
+    assert await heartbeats.beat("other", "job-9", lasting=LASTING)
+
+
+async def test_a_call_that_a_participant_named_is_given_over(heartbeats: Heartbeats, named: FakeRooms) -> None:
+    """The successor is told its name, and does not have to ask the participant."""
+    await begin(heartbeats, "alice")
+    jobs = FakeJobs(running_job("job-1"))
+    giving = asyncio.create_task(make(heartbeats, named, jobs, named_by_participants=True).give_over())
+    await until(lambda: bool(named.dispatched))
+    jobs.active_jobs = []
+    await asyncio.wait_for(giving, 5)
+    wanted = Assignment(conversation_id="alice", replaces="job-1", is_planned=True, avoid="worker-1")
+    assert named.dispatched[0] == (ROOM, "support", wanted)
+
+
+@pytest.mark.parametrize("metadata", ["", METADATA])
+async def test_what_the_dispatch_names_is_looked_up_nowhere(
+    heartbeats: Heartbeats, rooms: FakeRooms, metadata: str
+) -> None:
+    """LiveKit is not asked where metadata names the conversation, or the one of the room's name is this job's."""
+    await begin(heartbeats, "c" if metadata else ROOM)
+    jobs = FakeJobs(running_job("job-1", metadata=metadata))
+    giving = asyncio.create_task(make(heartbeats, rooms, jobs, named_by_participants=True).give_over())
+    await until(lambda: bool(rooms.dispatched))
+    jobs.active_jobs = []
+    await asyncio.wait_for(giving, 5)
+    assert rooms.looks == 0
+
+
+async def test_a_job_whose_conversation_is_not_known_is_not_followed(heartbeats: Heartbeats, named: FakeRooms) -> None:
+    """It died before it began, and a participant may have named it: a successor could open the wrong one."""
+    jobs = FakeJobs(running_job("job-1"))
+    async with running(make(heartbeats, named, jobs, named_by_participants=True)):
+        jobs.active_jobs = []
+        await until(lambda: named.looks > 0)
+        await asyncio.sleep(0.05)
+    assert named.asked == []
+    assert await heartbeats.find(ROOM) is None
+
+
+async def test_a_named_job_that_ends_while_livekit_is_down_is_found_by_the_clock(
+    heartbeats: Heartbeats, named: FakeRooms, clock: Clock
+) -> None:
+    """Its heartbeat tells where it was."""
+    await begin(heartbeats, "alice")
+    jobs = FakeJobs(running_job("job-1"))
+    named.is_down = True
+    async with running(make(heartbeats, named, jobs, named_by_participants=True)):
+        jobs.active_jobs = []
+        await until(lambda: named.looks > 0)
+        named.is_down = False
+        clock.now += 4
+        await until(lambda: bool(named.dispatched))
 
 
 # Everybody's heartbeats

@@ -11,10 +11,11 @@ import pytest
 
 from agent_worker import takeover as module
 from agent_worker.assignment import Assignment
-from agent_worker.rooms import AgentInRoom
+from agent_worker.rooms import AgentInRoom, RoomServiceError, UnansweredError
 from agent_worker.settings import TakeoverSettings
-from agent_worker.takeover import HOLD, Deceased, Outcome, Takeover
+from agent_worker.takeover import HOLD, WAS_OPEN, Deceased, Outcome, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
+from conversation_actors.client.heartbeats import FORGET
 from conversation_actors.errors import StoreUnavailableError
 from tests.worker.fakes_call import ROOM, Clock, FakeRooms, ShakyStore, ghost, on_store
 
@@ -76,6 +77,7 @@ def make(
     *,
     linger: float = 0.02,
     give_up: GivenUp | None = None,
+    forget: timedelta = FORGET,
     **settings: Any,
 ) -> Takeover:
     """A takeover with the product's settings, but for what a test is about."""
@@ -85,7 +87,15 @@ def make(
         TakeoverSettings(**settings),
         linger=timedelta(seconds=linger),
         give_up=give_up,
+        forget=forget,
     )
+
+
+async def looked(rooms: FakeRooms, times: int) -> None:
+    """Return when LiveKit was asked who is in the room so many times."""
+    async with asyncio.timeout(5):
+        while rooms.looks < times:  # noqa: ASYNC110  # the fake has no event for this
+            await asyncio.sleep(0.001)
 
 
 async def die(heartbeats: Heartbeats, details: Any = None, *, holder: str = "job-1") -> HeartbeatRecord:
@@ -198,15 +208,39 @@ async def second_attempt(heartbeats: Heartbeats, clock: Clock) -> HeartbeatRecor
 async def test_an_agent_that_has_just_joined_is_given_time(
     heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock
 ) -> None:
-    """It is in the room, and does not have the lease yet: nobody else is called, and the claim stays."""
+    """It is in the room, and waits for Ray, say: nobody else is called, and no attempt is counted, until it begins."""
     record = await second_attempt(heartbeats, clock)
     rooms.agents = [ghost("agent-2", age=1.0)]
-    assert await make(heartbeats, rooms).run(record) is Outcome.SUCCEEDED
+    running = asyncio.create_task(make(heartbeats, rooms, retry=0.001).run(record))
+    await looked(rooms, 4)
+    assert await again(heartbeats, clock, after=0.0) is None
+    await heartbeats.start("c", "job-2", lasting=LASTING, details=DETAILS)
+    assert await asyncio.wait_for(running, 5) is Outcome.SUCCEEDED
     assert rooms.asked == []
-    assert await again(heartbeats, clock, after=5.9) is None
-    found = await again(heartbeats, clock, after=0.2)
-    assert found is not None
-    assert found.attempt == 3
+
+
+async def test_an_agent_that_joined_and_left_is_followed(
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock
+) -> None:
+    """It never had the lease; the claim that waited for it goes on."""
+    record = await second_attempt(heartbeats, clock)
+    rooms.agents = [ghost("agent-2", age=1.0)]
+    running = asyncio.create_task(make(heartbeats, rooms, retry=0.001).run(record))
+    await looked(rooms, 2)
+    rooms.agents = []
+    assert await asyncio.wait_for(running, 5) is Outcome.DISPATCHED
+    assert rooms.dispatched[0][2].attempt == 2
+
+
+async def test_who_never_had_the_call_may_have_a_colleague(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """A job died before it began: another agent in its room may be the one that has the call."""
+    rooms.agents = [ghost("agent-2", age=1.0)]
+    record = await die(heartbeats, {**DETAILS, WAS_OPEN: False})
+    running = asyncio.create_task(make(heartbeats, rooms, retry=0.001).run(record))
+    await looked(rooms, 3)
+    assert rooms.asked == []
+    rooms.agents = [ghost("agent-1")]
+    assert await asyncio.wait_for(running, 5) is Outcome.DISPATCHED
 
 
 @pytest.mark.parametrize(
@@ -230,23 +264,58 @@ async def test_the_first_attempt_waits_for_nobody(heartbeats: Heartbeats, rooms:
     assert await make(heartbeats, rooms).run(await die(heartbeats)) is Outcome.DISPATCHED
 
 
-async def test_while_livekit_is_down_nothing_is_lost(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
-    """The claim is put off, found again, and mended as soon as LiveKit answers."""
-    takeover = make(heartbeats, rooms)
+async def test_while_livekit_is_down_nothing_is_counted(
+    heartbeats: Heartbeats, rooms: FakeRooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it is asked in vain, the call is mended when it answers, and that is the first attempt."""
+    monkeypatch.setattr(module, "_LONGEST_RETRY", timedelta(milliseconds=4))
+    given_up = GivenUp()
     rooms.is_down = True
-    assert await takeover.run(await die(heartbeats)) is Outcome.POSTPONED
-    assert await again(heartbeats, clock, after=2.9) is None
-    second = await again(heartbeats, clock, after=0.2)
-    assert second is not None
-    assert await takeover.run(second) is Outcome.POSTPONED
-    third = await again(heartbeats, clock, after=6.1)
-    assert third is not None
+    takeover = make(heartbeats, rooms, give_up=given_up, attempts=2, retry=0.001)
+    running = asyncio.create_task(takeover.run(await die(heartbeats)))
+    await looked(rooms, 12)
+    assert not running.done()
     rooms.is_down = False
-    assert await takeover.run(third) is Outcome.DISPATCHED
-    assert rooms.dispatched[0][2].attempt == 3
+    assert await asyncio.wait_for(running, 5) is Outcome.DISPATCHED
+    assert rooms.dispatched[0][2].attempt == 1
+    assert given_up.told == []
 
 
-async def test_livekit_may_fail_in_the_middle(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
+async def test_while_livekit_is_down_the_claim_is_kept(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
+    """No second worker begins; should this one die, the next begins after the pause."""
+    rooms.is_down = True
+    running = asyncio.create_task(make(heartbeats, rooms, retry=0.01).run(await die(heartbeats)))
+    for _ in range(3):
+        await looked(rooms, rooms.looks + 2)
+        assert await again(heartbeats, clock, after=HOLD.total_seconds() * 0.7) is None
+    running.cancel()
+    assert await again(heartbeats, clock, after=HOLD.total_seconds() + 1) is not None
+
+
+async def test_a_claim_lost_while_livekit_is_down_ends_it(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """An agent came by another way."""
+    rooms.is_down = True
+    running = asyncio.create_task(make(heartbeats, rooms, retry=0.001).run(await die(heartbeats)))
+    await looked(rooms, 2)
+    await heartbeats.start("c", "job-2", lasting=LASTING, details=DETAILS)
+    assert await asyncio.wait_for(running, 5) is Outcome.SUCCEEDED
+
+
+async def test_livekit_down_for_an_hour_ends_the_call(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
+    """Nobody waits any more; that is said, by somebody who can say it."""
+    rooms.is_down = True
+    forget, given_up = timedelta(seconds=0.02), GivenUp()
+    record = await die(heartbeats)
+    assert await make(heartbeats, rooms, forget=forget, retry=0.001).run(record) is Outcome.POSTPONED
+    found = await again(heartbeats, clock, after=HOLD.total_seconds() + 1)
+    assert found is not None
+    takeover = make(heartbeats, rooms, forget=forget, retry=0.001, give_up=given_up)
+    assert await takeover.run(found) is Outcome.GIVEN_UP
+    assert given_up.told == [("c", 1)]
+    assert await heartbeats.find("c") is None
+
+
+async def test_livekit_may_fail_in_the_middle(heartbeats: Heartbeats) -> None:
     """After the look, before the dispatch: as good as down all the time."""
 
     class Failing(FakeRooms):
@@ -255,10 +324,34 @@ async def test_livekit_may_fail_in_the_middle(heartbeats: Heartbeats, rooms: Fak
             return await super().remove(room, identity)
 
     failing = Failing(people=["alice"], agents=[ghost()])
-    assert await make(heartbeats, failing).run(await die(heartbeats)) is Outcome.POSTPONED
-    found = await again(heartbeats, clock, after=3.1)
+    running = asyncio.create_task(make(heartbeats, failing, retry=0.001).run(await die(heartbeats)))
+    await looked(failing, 3)
+    failing.agents, failing.is_down = [], False
+    assert await asyncio.wait_for(running, 5) is Outcome.DISPATCHED
+    assert failing.dispatched[0][2].attempt == 1
+
+
+async def test_a_dispatch_that_was_refused_is_no_attempt(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """Nobody can come of it: it is asked for again, as the same attempt."""
+    rooms.dispatch_trouble = RoomServiceError("refused")
+    running = asyncio.create_task(make(heartbeats, rooms, retry=0.001).run(await die(heartbeats)))
+    await looked(rooms, 4)
+    rooms.dispatch_trouble = None
+    assert await asyncio.wait_for(running, 5) is Outcome.DISPATCHED
+    assert rooms.dispatched[0][2].attempt == 1
+
+
+async def test_a_dispatch_without_an_answer_is_an_attempt(
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock
+) -> None:
+    """A successor may be on its way: it gets its time, and then the next one is the second."""
+    rooms.dispatch_trouble = UnansweredError("no answer")
+    assert await make(heartbeats, rooms).run(await die(heartbeats)) is Outcome.POSTPONED
+    assert rooms.looks == 1
+    assert await again(heartbeats, clock, after=2.9) is None
+    found = await again(heartbeats, clock, after=0.2)
     assert found is not None
-    assert await make(heartbeats, rooms).run(found) is Outcome.DISPATCHED
+    assert found.attempt == 2
 
 
 async def test_redis_down_is_raised_and_the_claim_expires(
@@ -419,3 +512,6 @@ def test_what_a_heartbeat_tells_of_the_dead() -> None:
     record = HeartbeatRecord("c", "job-1", "g", {**DETAILS, "attempt": 2}, 3, WORKER, timedelta(0))
     assert Deceased.of(record) == Deceased(ROOM, "support", "agent-1", 5)
     assert Deceased.of(replace(record, details={**DETAILS, "agent_name": ""})) is not None
+    unopened = Deceased.of(replace(record, details={**DETAILS, WAS_OPEN: False}))
+    assert unopened is not None
+    assert not unopened.was_open
