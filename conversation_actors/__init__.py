@@ -43,7 +43,7 @@ from conversation_actors.items import (
     OtherItem,
     item_from_dict,
 )
-from conversation_actors.settings import HistoryLimits, Settings, Timeouts
+from conversation_actors.settings import HistoryLimits, PoolSettings, Settings, Timeouts
 from conversation_actors.state import (
     AttributesChanged,
     Closing,
@@ -114,6 +114,7 @@ __all__ = [
     "ParticipantJoined",
     "ParticipantLeft",
     "ParticipantUpdated",
+    "PoolSettings",
     "PositionLostError",
     "Receipt",
     "RefusedError",

@@ -74,9 +74,9 @@ class StoredItem:
 
 def _facts(kind: str, fields: Mapping[str, Any]) -> tuple[Any, Any]:
     """Role and call id, which mean something in some kinds only; another kind may use these names for anything."""
-    role = fields.get("role") if kind == "message" else ""
-    call_id = fields.get("call_id") if kind in {"function_call", "function_call_output"} else ""
-    return role, call_id
+    if kind == "message":
+        return fields.get("role"), ""
+    return "", fields.get("call_id") if kind in {"function_call", "function_call_output"} else ""
 
 
 def _reason(field: str, fault: str, told: str) -> str:
@@ -121,10 +121,10 @@ class Item(BaseModel):
 
     def to_dict(self) -> dict[str, Any]:
         """The stored form: what was given, and `type`, `id` and `created_at`. Defaults are left out."""
-        extra = self.__pydantic_extra__ or {}
+        fields = {"type": self.type, "id": self.id, "created_at": self.created_at}
         chosen = self.__pydantic_fields_set__
-        given = {name: value for name, value in self.__dict__.items() if name in chosen}
-        return {"type": self.type, "id": self.id, "created_at": self.created_at, **given, **extra}
+        fields |= {name: value for name, value in self.__dict__.items() if name in chosen}
+        return fields | self.__pydantic_extra__ if self.__pydantic_extra__ else fields
 
     def to_stored(self, *, limit: int | None = None) -> StoredItem:
         """Encode once, for everything that follows. Raises as `conversation_actors.values.encode` does."""

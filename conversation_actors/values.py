@@ -7,7 +7,10 @@ bounded, tuples are not silently turned into lists.
 
 import json
 import math
+from json.encoder import encode_basestring as _quoted
 from typing import Any
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from conversation_actors.errors import InvalidInputError, ItemTooLargeError
 
@@ -16,6 +19,8 @@ MAX_DEPTH = 32
 
 MAX_ID_CHARACTERS = 256
 _INTEGERS = range(-(1 << 63), 1 << 64)
+_LEAST_ALIKE, _MOST_ALIKE = 1e-3, 1e15
+"""Numbers between these are written alike by both encoders; smaller and larger ones differ in their exponents."""
 
 JSON = None | bool | int | float | str | list[Any] | dict[str, Any]
 
@@ -51,6 +56,14 @@ def encode(value: object, field: str, *, limit: int | None = None) -> bytes:
     Raises `InvalidInputError` with the path to the first value that cannot be stored, or
     `ItemTooLargeError` when the result is longer than `limit` bytes.
     """
+    encoded = _encode_alike(value) or _encode_exactly(value, field)
+    if limit is not None and len(encoded) > limit:
+        message = f"{field}: {len(encoded)} bytes; the limit is {limit}"
+        raise ItemTooLargeError(message, field=field, size=len(encoded), limit=limit)
+    return encoded
+
+
+def _encode_exactly(value: object, field: str) -> bytes:
     try:
         _check(value, MAX_DEPTH)
     except _UnstorableError as error:
@@ -58,23 +71,69 @@ def encode(value: object, field: str, *, limit: int | None = None) -> bytes:
         message = f"{path}: {error.args[0]}"
         raise InvalidInputError(message, field=path) from None
     try:
-        encoded = _encoder.encode(value).encode()
+        return _encoder.encode(value).encode()
     except UnicodeEncodeError as error:
         message = f"{field}: holds text that is not valid Unicode (a lone surrogate at character {error.start})"
         raise InvalidInputError(message, field=field) from None
-    if limit is not None and len(encoded) > limit:
-        message = f"{field}: {len(encoded)} bytes; the limit is {limit}"
-        raise ItemTooLargeError(message, field=field, size=len(encoded), limit=limit)
-    return encoded
+
+
+def _encode_alike(fields: object) -> bytes | None:
+    """The same bytes at a fifth of the price, for an object of plain values such as most items are; None for others."""
+    if type(fields) is not dict:
+        return None
+    for name, value in fields.items():
+        kind = type(value)
+        if type(name) is not str or not (
+            kind is str
+            or kind is bool
+            or value is None
+            or (kind is float and _LEAST_ALIKE <= value <= _MOST_ALIKE)
+            or (kind is int and value in _INTEGERS)
+        ):
+            return None
+    try:
+        return to_json(fields)
+    except PydanticSerializationError:
+        return None  # a lone surrogate; the other encoder tells where
 
 
 def encode_checked(value: object) -> bytes:
     """Encode what is made of values that `encode` has passed before."""
-    return _encoder.encode(value).encode()
+    return _encode_alike(value) or _encoder.encode(value).encode()
+
+
+def encode_text(text: str) -> str:
+    """The JSON of a text, as `encode` writes it."""
+    return _quoted(text)
 
 
 def decode(data: bytes) -> Any:
     """Decode what `encode` made. Raises `ValueError` for everything that `encode` would not have made."""
+    try:
+        value = from_json(data, allow_inf_nan=False, cache_strings="keys")
+    except ValueError:
+        return _decode_exactly(data)  # which tells the byte
+    return value if _is_within_bounds(value) else _decode_exactly(data)
+
+
+def _is_within_bounds(value: Any) -> bool:
+    """Whether every number is one that may be stored: pydantic's decoder reads integers of any length, and infinity."""
+    for part in value.values() if type(value) is dict else value if type(value) is list else (value,):
+        kind = type(part)
+        if kind is str:
+            continue
+        if kind is float:
+            if not math.isfinite(part):
+                return False
+        elif kind is int:
+            if part not in _INTEGERS:
+                return False
+        elif (kind is dict or kind is list) and not _is_within_bounds(part):
+            return False
+    return True
+
+
+def _decode_exactly(data: bytes) -> Any:
     text = data.decode()  # json.loads(data) would also take UTF-16, and surrogates
     try:
         value = _decoder.decode(text)

@@ -8,7 +8,8 @@ from conversation_actors.activation.messages import (
     Executed,
     Reply,
     Request,
+    Requests,
     View,
 )
 
-__all__ = ["PROTOCOL", "Activation", "ActivationInfo", "Done", "Executed", "Reply", "Request", "View"]
+__all__ = ["PROTOCOL", "Activation", "ActivationInfo", "Done", "Executed", "Reply", "Request", "Requests", "View"]

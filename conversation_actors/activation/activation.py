@@ -62,10 +62,12 @@ MOST_PENDING_BYTES = 16 << 20
 """Decided and not yet durable; beyond it commands are answered with `OverloadedError`."""
 MOST_WATCHERS = 500
 """Parked polls of one conversation. Ray lets an async actor run 1000 calls at a time."""
-REPLY_BYTES = 64 << 10
-"""Entries sent along with a reply to a command; what is more comes by the watcher's own poll."""
+REPLY_BYTES = 512 << 10
+"""Entries sent along with a reply to a command; what is more comes by the watcher's own poll, all of it once more."""
 POLL_BYTES = 1 << 20
 """Entries in one answer to a poll."""
+_CANCEL_AGAIN_SECONDS = 0.1
+"""Up to Python 3.11 asyncio.wait_for, which redis-py uses, loses a cancellation that comes together with the answer."""
 
 _EVENT_OF: dict[type[Command], str] = {
     AppendItems: "ItemsAppended",
@@ -89,6 +91,7 @@ class Place:
 
     pid: int
     node_id: str
+    is_forked: bool = False
 
 
 class Activation:
@@ -125,6 +128,7 @@ class Activation:
             seq=durable.seq,
             pid=place.pid,
             node_id=place.node_id,
+            is_forked=place.is_forked,
             activated_at=clock(),
             recovered_from=recovered.snapshot_seq,
             replayed=replayed,
@@ -240,10 +244,10 @@ class Activation:
         if not events:
             asked = _EVENT_OF[type(request.command)]
             events = (NothingChanged(asked, self._participant_of(request.command)),)
-        entries: list[Entry] = []
-        for event in events:
-            request_id = None if entries else request.request_id
-            entries.append(Entry(working.seq + len(entries) + 1, self._claim.epoch, now, event, request_id))
+        epoch, seq = self._claim.epoch, working.seq + 1
+        entries = [Entry(seq, epoch, now, events[0], request.request_id)]
+        for event in events[1:]:
+            entries.append(Entry(seq + len(entries), epoch, now, event))
         self._alive().submit(entries)  # first: what cannot be encoded must leave no trace in the working state
         for entry in entries:
             working.apply(entry)
@@ -340,7 +344,11 @@ class Activation:
     async def aclose(self) -> None:
         """Stop without a snapshot. What was decided and is not durable yet may be lost, unanswered."""
         self._stop(PassivatedError("stopped"))
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ending = set(self._tasks)
+        while ending:
+            _, ending = await asyncio.wait(ending, timeout=_CANCEL_AGAIN_SECONDS)
+            for task in ending:
+                task.cancel()
 
     async def _in_time(self, stored: Awaitable[None]) -> None:
         """Wait for something of the store's for `timeouts.write`; then raise `StoreUnavailableError`."""

@@ -24,10 +24,11 @@ class RecentEntries:
 
     def extend(self, entries: Iterable[bytes]) -> None:
         """Add the entries that follow `seq`, and drop the oldest beyond the bounds."""
-        for entry in entries:
-            self._entries.append(entry)
-            self._size += len(entry)
-            self.seq += 1
+        before = len(self._entries)
+        self._entries.extend(entries)
+        added = len(self._entries) - before
+        self.seq += added
+        self._size += sum(map(len, islice(reversed(self._entries), added)))
         while len(self._entries) > self._most or (self._size > self._largest and len(self._entries) > 1):
             self._size -= len(self._entries.popleft())
 
@@ -40,9 +41,16 @@ class RecentEntries:
             message = f"entries are kept from {self.first_available} to {self.seq}; {seq} is outside"
             raise PositionLostError(message, first_available=self.first_available)
         taken: list[bytes] = []
-        for entry in islice(self._entries, seq - self.first_available, None):
+        for entry in self._behind(seq):
             size -= len(entry)
             if taken and size < 0:
                 break
             taken.append(entry)
         return tuple(taken)
+
+    def _behind(self, seq: int) -> Iterable[bytes]:
+        """Entries that follow `seq`, found from the nearer end: a follower is at the newest, of very many."""
+        passed, behind = seq - self.first_available, self.seq - seq
+        if passed < behind:
+            return islice(self._entries, passed, None)
+        return reversed(tuple(islice(reversed(self._entries), behind)))

@@ -1,11 +1,14 @@
 """What a client and an activation say to each other. Everything here pickles."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from conversation_actors.errors import ConversationError
-from conversation_actors.state import Command, Guard, Lease, Participant
+from conversation_actors.items import StoredItem
+from conversation_actors.state import AppendItems, Command, Guard, Lease, Participant
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised when the meaning of these messages changes; an owner refuses to be opened by a peer of another number."""
 
 
@@ -19,6 +22,33 @@ class Request:
     request_id: str
     command: Command
     lease: Guard | None = None
+
+
+class Requests(tuple[Request, ...]):
+    """The requests of one call. They pickle as plain values: an object each would cost ten times as much."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Callable[..., "Requests"], tuple[Any, ...]]:
+        """Appends as their items' columns, other commands as they are."""
+        return _requests, ([(request.request_id, _columns(request.command), request.lease) for request in self],)
+
+
+def _columns(command: Command) -> Any:
+    if type(command) is not AppendItems:
+        return command
+    return [(item.id, item.type, item.role, item.call_id, item.data) for item in command.items]
+
+
+def _requests(rows: Iterable[tuple[str, Any, Guard | None]]) -> Requests:
+    return Requests([Request(request_id, _command(given), lease) for request_id, given, lease in rows])
+
+
+def _command(given: Any) -> Command:
+    if type(given) is not list:
+        command: Command = given
+        return command
+    return AppendItems(tuple([StoredItem(*columns) for columns in given]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +74,18 @@ class Executed:
     replies: tuple[Reply, ...]
     entries: tuple[bytes, ...]
 
+    def __reduce__(self) -> tuple[Callable[..., "Executed"], tuple[Any, ...]]:
+        """Positions as plain values, for the same reason as `Requests`; other replies as they are."""
+        rows = [
+            (reply.seq, reply.epoch) if type(reply) is Done and reply.result is None else reply
+            for reply in self.replies
+        ]
+        return _executed, (rows, self.entries)
+
+
+def _executed(rows: Iterable[Any], entries: tuple[bytes, ...]) -> Executed:
+    return Executed(tuple([Done(*row) if type(row) is tuple else row for row in rows]), entries)
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -64,7 +106,8 @@ class ActivationInfo:
 
     `recovered_from` is the `seq` of the snapshot it was rebuilt from (0: none), `replayed` the number of
     journal entries after it. `activated_at` is in seconds since the epoch, `recovery_seconds` the time
-    the rebuilding took. `pending` counts commands not yet durable, `watchers` parked long polls.
+    the rebuilding took. `pending` counts commands not yet durable, `watchers` parked long polls. `is_forked`
+    tells whether its process was forked (see `conversation-actors start`) or is an ordinary Ray worker.
     """
 
     conversation_id: str
@@ -76,6 +119,7 @@ class ActivationInfo:
     recovered_from: int
     replayed: int
     recovery_seconds: float
+    is_forked: bool = False
     history_items: int = 0
     history_bytes: int = 0
     pending: int = 0

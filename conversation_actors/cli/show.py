@@ -95,7 +95,13 @@ def _facts(snapshot: Snapshot, info: ActivationInfo) -> Table:
     recovered = f"{info.replayed} journal entries on a snapshot at seq {info.recovered_from}"
     rows = [
         ("position", f"seq {snapshot.seq}, epoch {snapshot.epoch}"),
-        ("owner", f"process {info.pid} on node {info.node_id[:12]}, since {_when(info.activated_at)}"),
+        (
+            "owner",
+            (
+                f"{'forked ' if info.is_forked else ''}process {info.pid} on node {info.node_id[:12]}, "
+                f"since {_when(info.activated_at)}"
+            ),
+        ),
         ("recovered", f"from {recovered}, in {info.recovery_seconds * 1000:.0f} ms"),
         ("holds", f"{info.history_items} items, {info.history_bytes} bytes"),
     ]

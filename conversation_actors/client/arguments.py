@@ -32,8 +32,8 @@ def append_items(items: Sequence[Item], limits: Limits) -> AppendItems:
     """Check and encode items. Raises `InvalidInputError` or `ItemTooLargeError`."""
     if not 1 <= len(items) <= MOST_ITEMS:
         _refuse("items", f"{len(items)} of them; the limit is 1 to {MOST_ITEMS}")
-    stored = tuple(_stored(item, limits) for item in items)
-    size = sum(item.size for item in stored)
+    stored = tuple([_stored(item, limits) for item in items])
+    size = sum([len(item.data) for item in stored])
     if size > limits.bytes:
         message = f"items: {size} bytes together; the limit is {limits.bytes}"
         raise ItemTooLargeError(message, field="items", size=size, limit=limits.bytes)

@@ -69,13 +69,10 @@ class ConversationClient:
             raise ConversationNotFoundError(message)
         known = self._open_handle(conversation_id)
         owner = self._owner(conversation_id)
-        info = await owner.open(create=create)
+        info, view = await owner.open(create=create)
         if known is not None:
             await known.catch_up(info.seq)
             return known
-        view = await owner.call(
-            lambda actor: actor.read.remote(fresh=False), self._settings.timeouts.open.total_seconds(), patient=True
-        )
         # Somebody else may have opened it in this process meanwhile: one handle an id, for one order.
         known = self._open_handle(conversation_id)
         if known is None:

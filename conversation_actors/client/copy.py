@@ -9,7 +9,10 @@ from typing import Any
 from conversation_actors.activation import View
 from conversation_actors.codec import decode_entry, decode_snapshot
 from conversation_actors.items import Item, StoredItem
-from conversation_actors.state import ConversationState, Participant
+from conversation_actors.state import ConversationState, Event, ItemsAppended, ItemsEvicted, Participant
+
+_MOST_OTHERS_KNOWN = 1000
+"""Items known that are not in the window, beside as many as are: those just sent, refused, or replaced."""
 
 
 class LocalCopy:
@@ -19,6 +22,7 @@ class LocalCopy:
         """Begin with what the owner showed."""
         self.state = decode_snapshot(view.snapshot)
         self.epoch, self.life = view.epoch, view.life
+        self._known = {item.data: item for item in self.state.window}
         self._items: tuple[Item, ...] | None = None
         self._decoded: dict[str, tuple[StoredItem, Item]] = {}
         self._changed = asyncio.Event()
@@ -54,21 +58,45 @@ class LocalCopy:
             return
         self.state = decode_snapshot(view.snapshot)
         self.epoch, self.life = view.epoch, view.life
+        self._known = {item.data: item for item in self.state.window}
         self._note_change()
 
-    def apply(self, entries: Iterable[bytes]) -> None:
-        """Take encoded entries; those known already are passed over, a gap ends it."""
+    def apply(self, entries: Iterable[bytes], sent: Iterable[StoredItem] = ()) -> None:
+        """Take encoded entries, in order; those known already are passed over, a gap ends it.
+
+        Items of these entries that were `sent` from here, or are in the window, need not be read again.
+        """
+        for item in sent:
+            self._known[item.data] = item
         changed = False
+        known = 0
         for data in entries:
-            entry = decode_entry(data)
+            if known:
+                known -= 1  # its place in the order tells which one it is
+                continue
+            entry = decode_entry(data, self._known)
             if entry.seq > self.state.seq + 1:
                 break
-            if entry.seq == self.state.seq + 1:
-                self.state.apply(entry)
-                self.epoch = max(self.epoch, entry.epoch)
-                changed = True
+            if entry.seq <= self.state.seq:
+                known = self.state.seq - entry.seq
+                continue
+            self.state.apply(entry)
+            self._know(entry.event)
+            self.epoch = max(self.epoch, entry.epoch)
+            changed = True
         if changed:
             self._note_change()
+
+    def _know(self, event: Event) -> None:
+        """Know the items of the window. A few that are not in it any more do no harm, and are bounded."""
+        if isinstance(event, ItemsAppended):
+            for item in event.items:
+                self._known[item.data] = item
+        elif isinstance(event, ItemsEvicted):
+            for item in event.items:
+                self._known.pop(item.data, None)
+        if len(self._known) > 2 * len(self.state.window) + _MOST_OTHERS_KNOWN:
+            self._known = {item.data: item for item in self.state.window}
 
     async def reach(self, seq: int) -> None:
         """Return when the copy is at `seq` or behind it."""

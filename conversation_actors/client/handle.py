@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from conversation_actors.activation import ActivationInfo, Done, Executed, Request, View
+from conversation_actors.activation import ActivationInfo, Done, Executed, Requests, View
 from conversation_actors.client import arguments
 from conversation_actors.client.copy import LocalCopy, history_of, retention_of
 from conversation_actors.client.following import DORMANT_SECONDS, Feed, Follower
@@ -22,6 +23,7 @@ from conversation_actors.errors import (
 from conversation_actors.items import Item
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
+    AppendItems,
     ClearHistory,
     Closing,
     Command,
@@ -331,7 +333,7 @@ class ConversationHandle:
 
     async def info(self) -> ActivationInfo:
         """Facts about the owner that runs now; starts one if none does."""
-        return await self._owner.open(create=False)
+        return await self._owner.info()
 
     async def aclose(self) -> None:
         """Send what is in the outbox (for at most `timeouts.close`), then let go. Idempotent.
@@ -368,7 +370,7 @@ class ConversationHandle:
                 await self._copy.reach(done.seq)
         return done
 
-    async def _send(self, requests: Sequence[Request], seconds: float) -> Executed:
+    async def _send(self, requests: Requests, seconds: float) -> Executed:
         life = self._copy.life
         try:
             executed: Executed = await self._owner.call(
@@ -378,7 +380,8 @@ class ConversationHandle:
             self._follower.fell_behind()  # entries that came with a lost answer are not announced again
             raise
         if self._copy.life == life:
-            self._copy.apply(executed.entries)
+            appended = [request.command.items for request in requests if isinstance(request.command, AppendItems)]
+            self._copy.apply(executed.entries, chain.from_iterable(appended))
         return executed
 
     async def _read(self, *, fresh: bool) -> View:

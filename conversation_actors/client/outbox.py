@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from conversation_actors.activation import Done, Executed, Reply, Request
+from conversation_actors.activation import Done, Executed, Reply, Request, Requests
 from conversation_actors.errors import (
     ClusterUnavailableError,
     ConversationError,
@@ -38,7 +38,7 @@ from conversation_actors.values import encode_checked
 
 log = logging.getLogger(__name__)
 
-BATCH_COMMANDS = 200
+BATCH_COMMANDS = 500
 BATCH_BYTES = 512 << 10
 """Bounds of one call to the owner."""
 OUTBOX_BYTES = 64 << 20
@@ -50,7 +50,7 @@ _BACKOFF = (0.05, 1.0)
 _GRACE_SECONDS = 0.1
 """After its time is up, a call waits this long for the batch it is in, which can tell why."""
 
-Send = Callable[[Sequence[Request], float], Awaitable[Executed]]
+Send = Callable[[Requests, float], Awaitable[Executed]]
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +70,7 @@ class Outbox:
     def __init__(self, send: Send, settings: Settings) -> None:
         """`send` takes requests and a number of seconds, and returns the owner's `Executed`."""
         self._send, self._settings = send, settings
+        self._most = settings.outbox_items
         self._queue: deque[_Queued] = deque()
         self._batch: Sequence[_Queued] = ()
         self._closed: ConversationError | None = None
@@ -160,7 +161,7 @@ class Outbox:
         if self._closed is not None:
             raise self._closed
         size = _size_of(command)
-        if len(self) >= self._settings.outbox_items or self._size + size > OUTBOX_BYTES:
+        if self._last_number - self._settled_through >= self._most or self._size + size > OUTBOX_BYTES:
             message = f"{len(self)} commands ({self._size} bytes) wait to be sent; nothing was taken"
             raise OverloadedError(message)
         number = next(self._numbers)
@@ -193,7 +194,7 @@ class Outbox:
         delay, longest = _BACKOFF
         while batch:
             try:
-                executed = await self._send([queued.request for queued in batch], self._seconds_for(batch))
+                executed = await self._send(Requests([queued.request for queued in batch]), self._seconds_for(batch))
             except RetryableError as error:
                 self.trouble = error
             except ConversationError as error:
@@ -267,9 +268,9 @@ class Outbox:
 
 def _size_of(command: Command) -> int:
     """Bytes of what may be large in a command."""
+    if isinstance(command, AppendItems):  # first: nearly all commands are this one
+        return sum([len(item.data) for item in command.items])
     match command:
-        case AppendItems(items):
-            return sum(item.size for item in items)
         case SetAttributes(changes):
             return len(encode_checked(dict(changes)))
         case JoinParticipant(metadata=metadata):

@@ -9,6 +9,7 @@ participants) and passed over in entries, which are never rewritten.
 Changing what is written: add a number, keep the reader of the old one, add a golden file for it.
 """
 
+import math
 from typing import Any
 
 from conversation_actors.codec.events import EVENT_NAMES, EVENTS, event_fields
@@ -33,7 +34,7 @@ from conversation_actors.codec.fields import (
     text,
     texts,
 )
-from conversation_actors.codec.lines import SCHEMA, join_lines, split_lines
+from conversation_actors.codec.lines import NO_KNOWN_ITEMS, SCHEMA, KnownItems, join_lines, split_lines
 from conversation_actors.errors import IncompatibleVersionError
 from conversation_actors.state import (
     ConversationState,
@@ -43,9 +44,11 @@ from conversation_actors.state import (
     Limits,
     Window,
 )
+from conversation_actors.values import encode_text
 
 __all__ = ["SCHEMA", "decode_entry", "decode_snapshot", "encode_entry", "encode_snapshot"]
 
+_ITEMS_MOVED = frozenset({ItemsAppended, ItemsEvicted})
 _SNAPSHOT_FIELDS = frozenset(
     {
         "v",
@@ -67,6 +70,8 @@ _SNAPSHOT_FIELDS = frozenset(
 
 def encode_entry(entry: Entry) -> bytes:
     """The stored form of one journal entry."""
+    if type(entry.event) in _ITEMS_MOVED and math.isfinite(entry.at):
+        return _encode_items_moved(entry, entry.event)
     name = EVENT_NAMES[type(entry.event)]
     header: dict[str, Any] = {"v": SCHEMA, "seq": entry.seq, "epoch": entry.epoch, "at": entry.at, "event": name}
     if entry.request_id is not None:
@@ -76,9 +81,31 @@ def encode_entry(entry: Entry) -> bytes:
     return join_lines({**header, **event_fields(entry.event)}, ())
 
 
-def decode_entry(data: bytes) -> Entry:
-    """Read what `encode_entry` of this or an older version wrote."""
-    header, items = split_lines(data)
+def _encode_items_moved(entry: Entry, event: Any) -> bytes:
+    """The same bytes as for any event; nearly all entries are of these two kinds."""
+    request = "" if entry.request_id is None else f',"request":{encode_text(entry.request_id)}'
+    items = f',"items":{len(event.items)}' if event.items else ""
+    place = f'"seq":{entry.seq},"epoch":{entry.epoch},"at":{entry.at!r}'
+    header = f'{{"v":{SCHEMA},{place},"event":"{EVENT_NAMES[type(event)]}"{request}{items}}}'
+    return b"\n".join([header.encode(), *[item.data for item in event.items]])
+
+
+def decode_entry(data: bytes, known: KnownItems = NO_KNOWN_ITEMS) -> Entry:
+    """Read what `encode_entry` of this or an older version wrote. Items that are `known` are not read again."""
+    header, items = split_lines(data, known)
+    get = header.get
+    seq, epoch, at, request_id, moved = get("seq"), get("epoch"), get("at"), get("request"), get("event")
+    if (
+        type(seq) is int
+        and type(epoch) is int
+        and type(at) is float
+        and (request_id is None or type(request_id) is str)
+    ):
+        # Nearly all entries, and nothing about them that the longer way would object to.
+        if moved == "items_appended":
+            return Entry(seq, epoch, at, ItemsAppended(items), request_id)
+        if moved == "items_evicted":
+            return Entry(seq, epoch, at, ItemsEvicted(items), request_id)
 
     def build() -> Entry:
         name = text(header, "event")

@@ -21,6 +21,8 @@ def shaped(build: Callable[[], Built]) -> Built:
 def typed(fields: Fields, name: str, kind: type[Kind] | tuple[type[Kind], ...]) -> Kind:
     """The field, if it is of this kind; a bool is no number. Raises `TypeError`, or `KeyError`."""
     value = fields[name]
+    if type(value) is kind:
+        return value
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         message = f"{name} is {type(value).__name__}"
         raise TypeError(message)
@@ -44,7 +46,8 @@ def integer(fields: Fields, name: str) -> int:
 
 def number(fields: Fields, name: str) -> float:
     """A number."""
-    return float(typed(fields, name, (int, float)))
+    value = fields[name]
+    return value if type(value) is float else float(typed(fields, name, (int, float)))
 
 
 def optional_number(fields: Fields, name: str) -> float | None:

@@ -10,7 +10,6 @@ import os
 import threading
 import time
 import uuid
-import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
@@ -21,6 +20,7 @@ from ray.exceptions import AsyncioActorExit
 from conversation_actors.activation import PROTOCOL, Activation, ActivationInfo, Executed, Request, View
 from conversation_actors.activation.activation import Place
 from conversation_actors.errors import ConversationError, ConversationNotFoundError, IncompatibleVersionError
+from conversation_actors.runtime.fork_server import is_forked
 from conversation_actors.runtime.termination import listen, on_sigterm
 from conversation_actors.settings import Settings
 from conversation_actors.store import open_store
@@ -41,11 +41,12 @@ _RAYLET_SECONDS = 5.0
 class ConversationActor:
     """Holds at most one activation, recovers it when first asked, and exits when it stops.
 
-    The constructor never fails: an exception there, during a restart, would be the actor's end for ever.
+    The constructor never fails: an exception there, during a restart, would be the actor's end for ever. It
+    recovers at once what is stored, while the first call is on its way; only `open` makes a new conversation.
     """
 
     def __init__(self, conversation_id: str, settings: Settings) -> None:
-        """Remember what to own; a restart by Ray recovers at once, a first start waits to be opened."""
+        """Remember what to own, and begin to recover it."""
         self._conversation_id, self._settings = conversation_id, settings
         self._owner = uuid.uuid4().hex
         self._store = open_store(settings)
@@ -56,20 +57,24 @@ class ConversationActor:
         self._last_call = time.monotonic()
         self._is_wanted = True
         on_sigterm(self._on_sigterm)
-        self._tasks = [asyncio.create_task(self._exit_when_done())]
-        if _was_restarted():
-            self._tasks.append(asyncio.create_task(self._recover_after_crash()))
+        self._tasks = [asyncio.create_task(self._recover()), asyncio.create_task(self._exit_when_done())]
 
-    async def open(self, *, create: bool, protocol: int) -> ActivationInfo | ConversationError:
-        """Activate unless that is done, and tell about the activation."""
+    async def open(self, *, create: bool, protocol: int) -> tuple[ActivationInfo, View] | ConversationError:
+        """Activate unless that is done; tell about the activation, and show its state."""
         if protocol != PROTOCOL:
             message = f"the client speaks protocol {protocol}, the owner {PROTOCOL}; update the older one"
             return IncompatibleVersionError(message)
 
-        async def work(activation: Activation) -> ActivationInfo:
-            return activation.info()
+        async def work(activation: Activation) -> tuple[ActivationInfo, View]:
+            view = await activation.read(fresh=False)
+            return activation.info(), view
 
         return await self._answer(work, create=create)
+
+    async def info(self, *, protocol: int) -> ActivationInfo | ConversationError:
+        """The same without the state, and for what is stored only."""
+        opened = await self.open(create=False, protocol=protocol)
+        return opened if isinstance(opened, ConversationError) else opened[0]
 
     async def execute(
         self, requests: Sequence[Request], watcher: str, after_seq: int, life: str | None
@@ -129,16 +134,18 @@ class ConversationActor:
                     create=create,
                     store=self._store,
                     settings=self._settings,
-                    place=Place(os.getpid(), ray.get_runtime_context().get_node_id()),
+                    place=Place(os.getpid(), ray.get_runtime_context().get_node_id(), is_forked()),
                 )
                 self._is_wanted = True
                 self._has_activated.set()
             return self._activation
 
-    async def _recover_after_crash(self) -> None:
+    async def _recover(self) -> None:
         """Be ready before somebody asks. What fails here is tried again, and told, when somebody does."""
         try:
             await self._activated(create=False)
+        except ConversationNotFoundError:
+            log.debug("not stored yet")  # the connection is there, for the one who creates it
         except ConversationError as error:
             log.warning("not recovered yet", extra={"reason": str(error)})
 
@@ -189,9 +196,3 @@ class ConversationActor:
                 log.warning("no snapshot at SIGTERM", extra={"reason": str(error)})
                 await activation.aclose()
         await self._exit()
-
-
-def _was_restarted() -> bool:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray's own property uses another one, which it deprecates
-        return bool(ray.get_runtime_context().was_current_actor_reconstructed)

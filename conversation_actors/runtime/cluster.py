@@ -12,6 +12,7 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 from ray._private.utils import read_ray_address
 from ray.exceptions import RayError
 
+from conversation_actors.activation import ActivationInfo
 from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.runtime.actor import ConversationActor
 from conversation_actors.runtime.threads import in_thread
@@ -106,6 +107,8 @@ def _join(address: str | None) -> None:
             configure_logging=False,
             ignore_reinit_error=True,
         )
+    # Ray imports what serialises arguments (pydantic, a fifth of a second) with the first one: not in the first call.
+    ray.put(None)
 
 
 @contextmanager
@@ -136,6 +139,7 @@ class ActorDirectory:
         """Actors started from here run with `settings`."""
         self._settings = settings
         self.pool = Pool(settings.pool)
+        self._has_told = False
         self._resources: dict[str, float] = {}
         self._resources_until = 0.0
 
@@ -159,6 +163,17 @@ class ActorDirectory:
     async def start_pool(self) -> None:
         """Have workers started ahead of time from now on, if that is possible here; see `warm_pool`."""
         await self.pool.start(NAMESPACE)
+
+    def opened(self, info: ActivationInfo) -> None:
+        """A conversation's owner was started: prepare for the next one."""
+        self.pool.opened(info.node_id)
+        if not info.is_forked and not self._has_told:
+            self._has_told = True
+            log.warning(
+                "an owner was started the slow way: its node was not started by `conversation-actors start`, "
+                "or conversation_fork_server.log among its Ray logs says why not",
+                extra={"node_id": info.node_id},
+            )
 
     def find(self, conversation_id: str) -> Any:
         """The actor of this name, or None. It may be dying."""

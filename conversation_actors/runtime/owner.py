@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
-from conversation_actors.activation import PROTOCOL, ActivationInfo
+from conversation_actors.activation import PROTOCOL, ActivationInfo, View
 from conversation_actors.errors import (
     ActivationLostError,
     ClusterUnavailableError,
@@ -47,16 +47,24 @@ class RemoteOwner:
         self._actor: Handle | None = None
         self._resolving = asyncio.Lock()
 
-    async def open(self, *, create: bool) -> ActivationInfo:
-        """Start or find the owner, and prove it alive. Raises `ConversationNotFoundError` unless `create`."""
+    async def open(self, *, create: bool) -> tuple[ActivationInfo, View]:
+        """Start or find the owner, and have it show its state. Raises `ConversationNotFoundError` unless `create`."""
         began = time.time()
-        info: ActivationInfo = await self.call(
+        opened: tuple[ActivationInfo, View] = await self.call(
             lambda actor: actor.open.remote(create=create, protocol=PROTOCOL),
             self._timeouts.open.total_seconds(),
             patient=True,
         )
+        info, view = opened
         if info.activated_at > began - _CLOCKS_DIFFER_SECONDS:
-            self._directory.pool.opened(info.node_id)
+            self._directory.opened(info)
+        return info, view
+
+    async def info(self) -> ActivationInfo:
+        """Facts about the activation; starts one if none runs. Raises `ConversationNotFoundError`."""
+        info: ActivationInfo = await self.call(
+            lambda actor: actor.info.remote(protocol=PROTOCOL), self._timeouts.open.total_seconds(), patient=True
+        )
         return info
 
     async def call(self, send: Send, timeout: float, *, patient: bool = False) -> Any:  # noqa: ASYNC109  # spans many attempts

@@ -114,12 +114,30 @@ def _check_lease(state: ConversationState, name: str, token: int) -> None:
 
 def _append(state: ConversationState, command: AppendItems) -> Events:
     limits, window = state.limits, state.window
-    _check_items(state, command.items)
-    # The last of several with one id counts, even where an earlier one is news and the last is not.
-    latest = {item.id: item for item in command.items}
-    changed = tuple(item for item in latest.values() if window.get(item.id) != item)
+    changed = command.items if _is_news(state, command.items) else _changed(state, command.items)
     if not changed:
         return ()
+    evicted = window.evictions(changed, limits)
+    appended = ItemsAppended(changed)
+    return (appended, ItemsEvicted(evicted)) if evicted else (appended,)
+
+
+def _is_news(state: ConversationState, items: Sequence[StoredItem]) -> bool:
+    """Whether this is one new item that no check of `_changed` could object to, as nearly all appends are."""
+    if len(items) != 1:
+        return False
+    (item,) = items
+    limits = state.limits
+    return item.size <= min(limits.item_bytes, limits.bytes) and not item.pinned and state.window.get(item.id) is None
+
+
+def _changed(state: ConversationState, items: Sequence[StoredItem]) -> tuple[StoredItem, ...]:
+    """What of `items` is new to the window, or refuse."""
+    limits, window = state.limits, state.window
+    _check_items(state, items)
+    # The last of several with one id counts, even where an earlier one is news and the last is not.
+    latest = {item.id: item for item in items}
+    changed = tuple(item for item in latest.values() if window.get(item.id) != item)
     pinned_count, pinned_size = window.pinned_after(changed)
     # Not below what is there already: after the limits were lowered, appending has to go on.
     if pinned_count > max(limits.pinned_items, window.pinned_count):
@@ -128,9 +146,7 @@ def _append(state: ConversationState, command: AppendItems) -> Events:
         _refuse(
             "items", f"{pinned_size} bytes of system messages; the limit is {limits.pinned_bytes}, half of the window"
         )
-    evicted = window.evictions(changed, limits)
-    appended = ItemsAppended(changed)
-    return (appended, ItemsEvicted(evicted)) if evicted else (appended,)
+    return changed
 
 
 def _check_items(state: ConversationState, items: Sequence[StoredItem]) -> None:

@@ -57,14 +57,19 @@ class Window:
         for item in items:
             old = self._items.get(item.id)
             self._items[item.id] = item
-            self.size += item.size - (old.size if old else 0)
+            growth = item.size - (old.size if old else 0)
+            self.size += growth
             if item.pinned:
                 self.pinned_count += 0 if old else 1
-                self.pinned_size += item.size - (old.size if old else 0)
+                self.pinned_size += growth
             elif old is None:
                 group = _group(item)
-                self._groups.setdefault(group, []).append(item.id)
-                self._groups.move_to_end(group)
+                members = self._groups.get(group)
+                if members is None:
+                    self._groups[group] = [item.id]
+                else:
+                    members.append(item.id)
+                    self._groups.move_to_end(group)
 
     def remove(self, items: Sequence[StoredItem], *, orphans_kept: int) -> None:
         """Take items out; those that are not here are passed over. Keeps the latest `orphans_kept` orphans."""
@@ -78,16 +83,21 @@ class Window:
                 self.pinned_size -= old.size
             else:
                 self._leave_group(old)
+        calls = [item.call_id for item in items if item.type == CALL]
+        if not calls:
+            return
         answered = {item.call_id for item in items if item.type == OUTPUT}
-        for item in items:
-            if item.type == CALL and item.call_id not in answered:
-                self._orphans[item.call_id] = None
-                self._orphans.move_to_end(item.call_id)
+        for call_id in calls:
+            if call_id not in answered:
+                self._orphans[call_id] = None
+                self._orphans.move_to_end(call_id)
         while len(self._orphans) > orphans_kept:
             self._orphans.popitem(last=False)
 
     def evictions(self, arriving: Sequence[StoredItem], limits: Limits) -> tuple[StoredItem, ...]:
         """What must leave when `arriving` is put: enough, oldest first, whole groups. Changes nothing."""
+        if len(arriving) == 1 and not arriving[0].call_id and arriving[0].id not in self._items:
+            return self._evictions_by(arriving[0], limits)
         latest = {item.id: item for item in arriving}
         count, size = len(self._items), self.size
         for item in latest.values():
@@ -96,6 +106,8 @@ class Window:
             size += item.size - (old.size if old else 0)
         touched = self._groups_after(latest)
         strays = [group for group, members in touched.items() if self._is_stray(group, members)]
+        if not strays and count <= limits.items and size <= limits.bytes:
+            return ()
         older = (group for group in self._groups if group not in touched)
         younger = (group for group in touched if group not in strays)
         leaving: list[StoredItem] = []
@@ -108,10 +120,25 @@ class Window:
             size -= sum(item.size for item in members)
         return tuple(leaving)
 
+    def _evictions_by(self, item: StoredItem, limits: Limits) -> tuple[StoredItem, ...]:
+        """What one new item displaces that is no part of a call: the same, found with less ado."""
+        count, size = len(self._items) + 1, self.size + item.size
+        if count <= limits.items and size <= limits.bytes:
+            return ()
+        leaving: list[StoredItem] = []
+        for identities in self._groups.values():
+            for identity in identities:
+                leaving.append(self._items[identity])
+                size -= leaving[-1].size
+            if count - len(leaving) <= limits.items and size <= limits.bytes:
+                return tuple(leaving)
+        return tuple(leaving) if item.pinned else (*leaving, item)
+
     def pinned_after(self, arriving: Sequence[StoredItem]) -> tuple[int, int]:
         """How many system messages, and how many bytes of them, there would be with `arriving`."""
         count, size = self.pinned_count, self.pinned_size
-        for item in {item.id: item for item in arriving if item.pinned}.values():
+        pinned = {item.id: item for item in arriving if item.pinned}
+        for item in pinned.values():
             old = self._items.get(item.id)
             count += 0 if old else 1
             size += item.size - (old.size if old else 0)

@@ -53,7 +53,7 @@ async def elsewhere(
     conversation = await (await connect(timeouts={"command": 60.0})).open(conversation_id)
     info = await conversation.info()
     assert info.node_id != head_id
-    assert psutil.Process(info.pid).ppid() == node.raylet.pid
+    assert node.raylet in psutil.Process(info.pid).parents()  # between them: the fork server
     ray.kill(filler)
     yield conversation, node
     assert (await conversation.info()).node_id == head_id

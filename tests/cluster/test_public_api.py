@@ -146,7 +146,7 @@ async def test_info_and_plain_ray(conversation: ConversationHandle, conversation
     """The owner is the actor of the promised name, and takes one unit of the custom resource."""
     info = await conversation.info()
     actor = ray.get_actor(f"conversation:{conversation_id}", namespace="conversations")
-    found = await actor.open.remote(create=False, protocol=info.protocol)
+    found = await actor.info.remote(protocol=info.protocol)
     assert (found.pid, found.epoch, found.conversation_id) == (info.pid, 1, conversation_id)
     assert info.node_id in {node["NodeID"] for node in ray.nodes()}
     assert ray.available_resources()["conversation"] <= 99

@@ -362,8 +362,8 @@ class FakeActor:
         self._running: set[asyncio.Task[Any]] = set()
         self._watchman: asyncio.Task[None] | None = None
         self.died = asyncio.get_running_loop().create_future()
-        self.execute, self.read, self.poll, self.passivate, self.open = (
-            _Method(self, name) for name in ("execute", "read", "poll", "passivate", "open")
+        self.execute, self.read, self.poll, self.passivate, self.open, self.info = (
+            _Method(self, name) for name in ("execute", "read", "poll", "passivate", "open", "info")
         )
 
     def send(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> "asyncio.Task[Any]":
@@ -396,9 +396,10 @@ class FakeActor:
         try:
             activation = await self._activated(create=named.pop("create", False))
             match name:
-                case "open":
+                case "open" | "info":
                     assert named == {"protocol": PROTOCOL}
-                    return activation.info()
+                    facts = activation.info()
+                    return facts if name == "info" else (facts, await activation.read(fresh=False))
                 case "execute":
                     requests, watcher, after_seq, life = arguments
                     return await activation.execute(requests, watcher=watcher, after_seq=after_seq, life=life)
@@ -496,8 +497,7 @@ class FakeCluster:
     async def handle(self) -> ConversationHandle:
         """One more handle, as another process would have it."""
         owner = FakeOwner(self)
-        await owner.open(create=True)
-        view: View = await owner.call(lambda actor: actor.read.remote(fresh=False), PATIENCE)
+        _, view = await owner.open(create=True)
         handle = ConversationHandle(CONVERSATION, cast("RemoteOwner", owner), view, self.settings)
         self._handles.append(handle)
         return handle
@@ -511,11 +511,16 @@ class FakeOwner:
         self._cluster = cluster
         self._actor: FakeActor | None = None
 
-    async def open(self, *, create: bool) -> ActivationInfo:
+    async def open(self, *, create: bool) -> tuple[ActivationInfo, View]:
         """See `RemoteOwner.open`."""
-        info: ActivationInfo = await self.call(
+        opened: tuple[ActivationInfo, View] = await self.call(
             lambda actor: actor.open.remote(create=create, protocol=PROTOCOL), PATIENCE
         )
+        return opened
+
+    async def info(self) -> ActivationInfo:
+        """See `RemoteOwner.info`."""
+        info: ActivationInfo = await self.call(lambda actor: actor.info.remote(protocol=PROTOCOL), PATIENCE)
         return info
 
     async def call(self, send: Callable[[Any], Awaitable[Any]], timeout: float, *, patient: bool = False) -> Any:  # noqa: ASYNC109  # its twin's signature

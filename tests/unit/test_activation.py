@@ -1,6 +1,8 @@
 """One owner's life: recovery, bounds, request memory, time, polling, passivation."""
 
 import asyncio
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -32,8 +34,9 @@ from conversation_actors.state import (
     Participant,
     SetAttributes,
 )
-from conversation_actors.store import Claim, Recovered
+from conversation_actors.store import Claim, Outcome, Recovered
 from tests.unit.fakes import (
+    PATIENCE,
     Activations,
     Fault,
     FaultyStore,
@@ -717,3 +720,33 @@ async def test_views_are_shared(start: Activations) -> None:
     assert decode_snapshot(view.snapshot).requests == {}
     await done(owner, append("u1"))
     assert (await owner.read(fresh=False)).seq == 2
+
+
+class Deaf(FaultyStore):
+    """Loses a cancellation that comes while it writes, as redis-py may up to Python 3.11."""
+
+    def __init__(self) -> None:
+        """Deaf once."""
+        super().__init__()
+        self.heard = False
+
+    async def append(self, claim: Claim, **written: Any) -> Outcome:
+        """See `Store.append`."""
+        if written["entries"] and not self.heard:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(PATIENCE)
+            self.heard = True
+        return await super().append(claim, **written)
+
+
+async def test_aclose_ends_what_did_not_hear_of_it(start: Activations) -> None:
+    """A write that loses its cancellation does not keep a stopped owner from ending."""
+    store = Deaf()
+    owner = await start(store)
+    writing = asyncio.create_task(execute(owner, append("u0")))
+    await turns()
+    async with asyncio.timeout(PATIENCE):
+        await owner.aclose()
+    assert store.heard
+    with pytest.raises(PassivatedError):
+        await writing

@@ -32,7 +32,7 @@ def check(config: Config) -> Config:
 
 def ray_start_options(command: str) -> Config:
     """Parse the `ray start` part of a shell command with Ray's own command line, without running it."""
-    arguments = shlex.split(command.split("ray start ", maxsplit=1)[1])
+    arguments = shlex.split(command.split("conversation-actors start ", maxsplit=1)[1])
     options: Config = start.make_context("start", arguments).params
     return options
 
@@ -101,7 +101,7 @@ def test_ray_start_understands_its_options(config: Config) -> None:
 
 def test_the_head_notices_lost_nodes_soon_and_forgets_dead_actors(config: Config) -> None:
     """The control store's settings are exported before it starts."""
-    before_start = config["head_start_ray_commands"][-1].split("ray start")[0]
+    before_start = config["head_start_ray_commands"][-1].split("conversation-actors start")[0]
     exported = dict(word.split("=") for word in shlex.split(before_start) if word.startswith("RAY_"))
 
     assert int(exported["RAY_health_check_period_ms"]) == 500
@@ -113,7 +113,7 @@ def test_the_head_notices_lost_nodes_soon_and_forgets_dead_actors(config: Config
 @pytest.mark.parametrize("commands", ["head_start_ray_commands", "worker_start_ray_commands"])
 def test_every_node_knows_its_redis_and_asks_for_the_token(config: Config, commands: str) -> None:
     """Secrets come from mounted files that `ray up` refuses to miss, and none is written in cluster.yaml."""
-    before_start = config[commands][-1].split("ray start")[0]
+    before_start = config[commands][-1].split("conversation-actors start")[0]
 
     assert ". /home/ray/conversation.env" in before_start
     assert "RAY_AUTH_MODE=token" in before_start

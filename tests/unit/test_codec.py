@@ -467,3 +467,35 @@ def test_hostile_header_is_corruption(data: bytes) -> None:
 
 if __name__ == "__main__":
     write_missing_golden_files()
+
+
+@given(
+    st.integers(1, 1 << 53),
+    st.integers(1, 1 << 53),
+    st.floats(0, 1e300),
+    st.none() | st.text(st.characters(codec="utf-8"), min_size=1, max_size=12),
+    st.builds(
+        lambda kind, count: kind(ITEMS[:count]), st.sampled_from([ItemsAppended, ItemsEvicted]), st.integers(0, 3)
+    ),
+)
+def test_entries_of_items_have_the_header_of_all_others(
+    seq: int, epoch: int, at: float, request_id: str | None, event: ItemsAppended | ItemsEvicted
+) -> None:
+    """Nearly all entries are of these two kinds, and are written a shorter way: the same bytes, and they read back."""
+    header: dict[str, Any] = {"v": SCHEMA, "seq": seq, "epoch": epoch, "at": at, "event": EVENT_NAMES[type(event)]}
+    if request_id is not None:
+        header["request"] = request_id
+    if event.items:
+        header["items"] = len(event.items)
+    written = Entry(seq, epoch, at, event, request_id)
+    first, *lines = encode_entry(written).split(b"\n")
+    assert first == json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    assert lines == [item.data for item in event.items]
+    assert decode_entry(encode_entry(written)) == written
+
+
+@pytest.mark.parametrize("at", [float("inf"), float("nan")])
+def test_time_that_cannot_be_stored_is_not_written(at: float) -> None:
+    """A clock that tells nonsense does not make a journal that nobody can read."""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        encode_entry(Entry(1, 1, at, ItemsAppended(ITEMS)))

@@ -1,8 +1,12 @@
 """Each command: what it leads to, and when it is refused."""
 
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conversation_actors.codec import encode_snapshot
 from conversation_actors.errors import (
@@ -14,6 +18,7 @@ from conversation_actors.errors import (
     LeaseLostError,
     RefusedError,
 )
+from conversation_actors.items import StoredItem
 from conversation_actors.state import (
     AcquireLease,
     AppendItems,
@@ -49,7 +54,7 @@ from conversation_actors.state import (
     UpdateParticipant,
     decide,
 )
-from tests.unit.strategies import call, message, output
+from tests.unit.strategies import call, items, limits, message, output
 
 Refusal = TypeVar("Refusal", bound=RefusedError)
 
@@ -751,3 +756,30 @@ def test_copy_changes_on_its_own() -> None:
     do(twin, SetAttributes({"b": 1}))
     do(twin, SetRetention(None))
     assert encode_snapshot(state) == before
+
+
+@given(st.lists(items, max_size=12), items, limits)
+def test_one_new_item_is_decided_like_several(history: list[StoredItem], item: StoredItem, bounds: Limits) -> None:
+    """The short way that a single item takes leads where the way of several leads: here, of one that is given twice."""
+    state = ConversationState(replace(bounds, bytes=1 << 20, item_bytes=1 << 19))
+    for number, earlier in enumerate(history):
+        with suppress(RefusedError):
+            for event in decide(state, AppendItems((earlier,)), now=1.0):
+                state.apply(Entry(state.seq + 1, 1, 1.0, event, f"r{number}"))
+    state.limits = replace(bounds, bytes=max(bounds.bytes, 2 * item.size), item_bytes=max(bounds.item_bytes, item.size))
+    assert outcome(state, AppendItems((item,))) == outcome(state, AppendItems((item, item)))
+
+
+def outcome(state: ConversationState, command: Command) -> object:
+    """The events, or the refusal's words."""
+    try:
+        return decide(state, command, now=1.0)
+    except RefusedError as refusal:
+        return type(refusal), str(refusal)
+
+
+@pytest.mark.parametrize("bound", [{"item_bytes": 10}, {"bytes": 10}])
+def test_one_item_beyond_a_bound_of_bytes_is_refused(bound: dict[str, int]) -> None:
+    """Also by an owner whose bounds are tighter than those its client has checked."""
+    with pytest.raises(ItemTooLargeError):
+        decide(conversation(**bound), AppendItems((message("u0"),)), now=1.0)

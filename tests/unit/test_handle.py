@@ -336,7 +336,7 @@ async def test_a_lost_answer(cluster: FakeCluster) -> None:
 
 async def test_a_lost_answer_to_what_nobody_repeats(cluster: FakeCluster) -> None:
     """Where the caller's time is up with the answer, the copy gets the entry nevertheless."""
-    cluster.settings = brief(command=0.05, poll=600.0)
+    cluster.settings = brief(command=0.5, poll=600.0)
     conversation = await cluster.handle()
     await parked(cluster, 1)
     cluster.replies_to_lose["execute"] = 10_000

@@ -56,3 +56,13 @@ def test_an_answer_is_bounded() -> None:
     assert recent.after(0, size=10) == (b"1" * 5, b"2" * 5)
     assert recent.after(0, size=9) == (b"1" * 5,)
     assert recent.after(0, size=1) == (b"1" * 5,)
+
+
+@pytest.mark.parametrize("seq", range(21))
+def test_the_same_from_either_end(seq: int) -> None:
+    """Whichever end is nearer, the entries behind a position come in order, and the first that fit."""
+    recent = entries(most=20)
+    recent.extend(b"%02d" % number for number in range(1, 21))
+    expected = tuple(b"%02d" % number for number in range(seq + 1, 21))
+    assert recent.after(seq, size=ALL) == expected
+    assert recent.after(seq, size=10) == expected[:5]

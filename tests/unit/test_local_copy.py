@@ -1,23 +1,34 @@
 """The copy of a conversation that a handle keeps."""
 
 import asyncio
+import gc
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conversation_actors.activation import View
+from conversation_actors.client import copy as copy_module
 from conversation_actors.client.copy import LocalCopy
-from conversation_actors.codec import encode_entry, encode_snapshot
-from conversation_actors.items import Message
+from conversation_actors.codec import decode_entry, encode_entry, encode_snapshot
+from conversation_actors.errors import RefusedError
+from conversation_actors.items import Message, StoredItem
 from conversation_actors.state import (
+    AppendItems,
     AttributesChanged,
     ConversationState,
     Entry,
     Event,
     ItemsAppended,
     ItemsEvicted,
+    Limits,
     Participant,
     ParticipantJoined,
+    decide,
 )
 from tests.unit.fakes import turns
-from tests.unit.strategies import message
+from tests.unit.strategies import appends, message
 
 
 def appended(identity: str, text: str = "hello") -> Event:
@@ -122,3 +133,42 @@ async def test_reach() -> None:
     await far
     copy.replace(view(8, epoch=2))
     await further
+
+
+@pytest.mark.parametrize("known", range(6))
+def test_entries_that_came_twice(known: int) -> None:
+    """Where a reply and a poll bring the same entries, the copy takes from each what it has not got."""
+    copy = LocalCopy(view(2))
+    copy.apply([entry(number) for number in range(3, 3 + known)])
+    copy.apply([entry(number) for number in range(1, 8)])
+    assert (copy.seq, ids(copy)) == (7, [f"u{number}" for number in range(1, 8)])
+
+
+@given(st.lists(appends, max_size=12), st.integers(0, 6))
+def test_what_was_sent_is_what_comes_back(commands: list[AppendItems], shown: int) -> None:
+    """A copy that knows the items it sent is at each position equal to one that reads every byte."""
+    owner = ConversationState(Limits(items=6))
+    copy = LocalCopy(View(0, 1, encode_snapshot(owner, requests=False)))
+    for number, command in enumerate(commands):
+        entries: list[bytes] = []
+        with suppress(RefusedError):
+            for event in decide(owner, command, now=float(number)):
+                written = Entry(owner.seq + 1, 1, float(number), event, f"r{number}")
+                owner.apply(written)
+                entries.append(encode_entry(written))
+        if number == shown:
+            copy.replace(View(owner.seq, 1, encode_snapshot(owner, requests=False)))
+        copy.apply(entries, command.items)
+        read = [decode_entry(data) for data in entries]
+        assert [decode_entry(data, {item.data: item for item in command.items}) for data in entries] == read
+        assert encode_snapshot(copy.state, requests=False) == encode_snapshot(owner, requests=False)
+        assert list(copy.state.window) == [StoredItem.parse(item.data) for item in owner.window]
+
+
+def test_known_items_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items that were sent and never came, or were replaced, are not held for ever."""
+    monkeypatch.setattr(copy_module, "_MOST_OTHERS_KNOWN", 3)
+    copy = LocalCopy(view(1))
+    refused = [message(f"refused{number}") for number in range(20)]
+    copy.apply([entry(2)], refused)
+    assert gc.get_referrers(refused[0]) == [refused]

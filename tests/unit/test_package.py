@@ -61,6 +61,7 @@ PUBLIC_NAMES = {
     "Settings",
     "Snapshot",
     "Timeouts",
+    "PoolSettings",
     "check_cluster",
     "item_from_dict",
 }

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conversation_actors.errors import InvalidInputError, ItemTooLargeError
-from conversation_actors.values import MAX_DEPTH, check_id, check_text, decode, encode
-from tests.unit.strategies import json_values
+from conversation_actors.values import MAX_DEPTH, check_id, check_text, decode, encode, encode_checked
+from tests.unit.strategies import json_texts, json_values
 
 
 class Colour(StrEnum):
@@ -192,3 +192,53 @@ def test_text_of_another_type_is_refused(value: object) -> None:
     """Nothing is turned into text silently."""
     with pytest.raises(InvalidInputError, match="text: expected text, got"):
         check_text(value, "text", limit=100)
+
+
+plain = st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats(allow_nan=False) | json_texts
+
+
+@given(st.dictionaries(json_texts, plain, max_size=5))
+def test_one_value_has_one_stored_form(value: dict[str, Any]) -> None:
+    """Objects of plain values take a faster way to the bytes that the standard library makes of them."""
+    try:
+        expected = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError:
+        with pytest.raises(InvalidInputError):
+            encode(value, "value")
+    else:
+        assert encode(value, "value") == encode_checked(value) == expected
+
+
+def is_storable(value: Any) -> bool:
+    """Whether every number may be stored, and every text."""
+    if isinstance(value, dict):
+        return all(is_storable(name) and is_storable(part) for name, part in value.items())
+    if isinstance(value, list):
+        return all(is_storable(part) for part in value)
+    if isinstance(value, str):
+        return not any("\ud800" <= character <= "\udfff" for character in value)
+    return math.isfinite(value) if isinstance(value, float) else -(1 << 63) <= (value or 0) < 1 << 64
+
+
+def as_the_standard_library_reads(data: bytes) -> str:
+    """What JSON these bytes are, types and signs of zeros included; empty where they are none that may be stored."""
+    try:
+        value = json.loads(data.decode())
+    except ValueError:
+        return ""
+    return repr(value) if is_storable(value) else ""
+
+
+@given(
+    json_values.map(lambda value: json.dumps(value).encode()) | json_values.map(lambda value: encode(value, "value")),
+    st.lists(st.tuples(st.integers(0, 200), st.binary(max_size=1), st.integers(0, 2)), max_size=3),
+)
+def test_damage_is_found_as_by_the_standard_library(data: bytes, damage: list[tuple[int, bytes, int]]) -> None:
+    """Bytes that are damaged anywhere are refused, or read, exactly as the slower decoder would."""
+    for place, written, removed in damage:
+        data = data[:place] + written + data[place + removed :]
+    try:
+        read = repr(decode(data))
+    except ValueError:
+        read = ""
+    assert read == as_the_standard_library_reads(data)

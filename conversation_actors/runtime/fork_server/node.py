@@ -39,6 +39,8 @@ def _obstacle() -> str | None:
         return "forking needs Linux"
     if not hasattr(os, "pidfd_open"):
         return "this Python cannot wait for the end of a process (os.pidfd_open)"
+    if os.environ.get("PYTHONSAFEPATH"):
+        return "PYTHONSAFEPATH keeps the fork server from its own modules"
     if not os.access(_LAUNCHER, os.X_OK):
         return f"{_LAUNCHER} may not be executed"
     if " " in str(_LAUNCHER) or "'" in str(_LAUNCHER):

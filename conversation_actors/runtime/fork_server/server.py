@@ -4,11 +4,13 @@
 path of the log.
 """
 
+import asyncio
 import gc
 import importlib
 import logging
 import marshal
 import os
+import pickle
 import random
 import select
 import signal
@@ -48,6 +50,7 @@ PRELOADED = (
     # What a conversation's owner needs, but for its own module: that has to be imported in the worker itself,
     # for it takes SIGTERM over where it is imported (see `conversation_actors.runtime.termination`).
     "conversation_actors.activation",
+    "conversation_actors.runtime.fork_server",
     "conversation_actors.runtime.threads",
     "conversation_actors.settings",
     "conversation_actors.store.redis",
@@ -57,6 +60,8 @@ _REQUEST_SECONDS = 5.0
 _MAY_DIFFER = {b"RAY_JOB_ID"}
 """Variables whose value at the server's start is never that of a request: the server serves every job."""
 _STANDARD_STREAMS = 3
+_WORKERS_PLACE = "/where the worker's program is"
+"""Stands on the module path while imports put theirs (Ray's third-party modules) before it, as in a fresh worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +136,32 @@ def doubts(raylet: int) -> Iterator[str]:
     first, second = _sample(), _sample()
     if not first or not second or set(first) & set(second):
         yield "forked processes draw the same random numbers"
+
+
+async def rehearse() -> None:
+    """Own a conversation in memory, so that all that is made when first used is there, and shared."""
+    from conversation_actors.activation import Activation, Request  # noqa: PLC0415  # as in `doubts`
+    from conversation_actors.activation.activation import Place  # noqa: PLC0415
+    from conversation_actors.items import Message  # noqa: PLC0415
+    from conversation_actors.settings import HistoryLimits, PoolSettings, Settings, Timeouts  # noqa: PLC0415
+    from conversation_actors.state import AppendItems  # noqa: PLC0415
+    from conversation_actors.store import MemoryStore  # noqa: PLC0415
+
+    # not from the environment: what is wrong there is to be told to whoever opens a conversation
+    settings = Settings.model_construct(
+        history=HistoryLimits.model_construct(),
+        timeouts=Timeouts.model_construct(),
+        pool=PoolSettings.model_construct(),
+    )
+    settings = pickle.loads(pickle.dumps(settings))  # noqa: S301  # as an actor gets them
+    activation = await Activation.recover(
+        "rehearsal", owner="nobody", create=True, store=MemoryStore(), settings=settings, place=Place(0, "")
+    )
+    item = Message(role="user", content="rehearsal")
+    await activation.execute([Request("1", AppendItems((item.to_stored(),)))], watcher="", after_seq=0)
+    await activation.read(fresh=True)
+    await activation.passivate()
+    await activation.aclose()
 
 
 def _sample() -> tuple[str, ...]:
@@ -259,7 +290,7 @@ def become(request: Request, at_start: Mapping[bytes, bytes]) -> None:
     os.environ[FORKED] = str(os.getpid())
     sys.argv = list(request.arguments)
     sys.orig_argv = [sys.executable, *request.arguments]
-    sys.path.insert(0, str(Path(request.arguments[0]).parent))
+    sys.path[sys.path.index(_WORKERS_PLACE)] = str(Path(request.arguments[0]).parent)
     gc.enable()
 
 
@@ -267,7 +298,7 @@ def main() -> types.CodeType:
     """Serve. Returns in forked children only: the program to run."""
     number, raylet, log_path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     at_start = dict(os.environb)
-    sys.path.pop(0)  # where this file is: no worker shall find its modules by that
+    sys.path[0] = _WORKERS_PLACE  # was where this file is: no worker shall find its modules by that
     del sys.modules["launcher"]
     # SIGINT comes from a terminal and is meant for `ray start`; of dead children the kernel takes care.
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGCHLD)}
@@ -283,6 +314,10 @@ def main() -> types.CodeType:
         server.refuse(doubt)
     worker = Path(str(sys.modules["ray._private.workers.default_worker"].__file__))
     program = compile(worker.read_bytes(), worker, "exec")
+    try:
+        asyncio.run(rehearse())
+    except Exception:
+        log.exception("the rehearsal failed; workers begin cold")
     gc.collect()
     gc.freeze()  # no collection in a worker shall write to, and so copy, what it shares
     request = server.serve()
