@@ -22,8 +22,9 @@ The server is started by the first launcher, and again by the next one when it i
 of the raylet's process id and start time, can be bound by one process only. It is a child of the raylet, waits
 for its end on a descriptor, ends with it, and does nothing else while no worker is asked for. The socket's name is an
 abstract one: nothing stays in the file system; both sides ask the kernel for the other's user id.
-When the code it has imported changes on disk it ends too. If its own check of itself (`server.doubts`) finds
-anything, it stays, and refuses: every worker is an ordinary one then, and its log in Ray's log directory says why.
+When this project's files or Ray's worker change on disk it ends too (other libraries are not watched). If its own
+check of itself (`server.doubts`) finds anything, it stays, and refuses: every worker is an ordinary one then, and its
+log in Ray's log directory says why.
 
 Linux only: elsewhere `start_node` says so and starts an ordinary node.
 """

@@ -51,6 +51,7 @@ def hand_over(arguments: list[str]) -> bool:
         return False
     name = server_name(raylet)
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    connection.settimeout(WAIT_SECONDS)
     try:
         connection.connect(name)
     except ConnectionRefusedError:
@@ -58,7 +59,6 @@ def hand_over(arguments: list[str]) -> bool:
         connection.connect(name)
     if peer_user(connection) != posix.getuid():
         return False
-    connection.settimeout(WAIT_SECONDS)
     request = marshal.dumps((arguments, dict(posix.environ), posix.getcwdb(), posix.getpgid(0) == posix.getpid()))
     descriptors = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1, 2))
     rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)]

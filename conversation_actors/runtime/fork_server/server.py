@@ -310,14 +310,16 @@ def main() -> types.CodeType:
     for name in PRELOADED:
         importlib.import_module(name)
     server = ForkServer(socket.socket(fileno=number), raylet, environment=at_start)
-    for doubt in doubts(raylet):
-        server.refuse(doubt)
     worker = Path(str(sys.modules["ray._private.workers.default_worker"].__file__))
     program = compile(worker.read_bytes(), worker, "exec")
     try:
-        asyncio.run(rehearse())
+        # `asyncio.run` would leave the main thread, of every worker too, without a loop for `get_event_loop` to give
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            runner.run(rehearse())
     except Exception:
         log.exception("the rehearsal failed; workers begin cold")
+    for doubt in doubts(raylet):
+        server.refuse(doubt)
     gc.collect()
     gc.freeze()  # no collection in a worker shall write to, and so copy, what it shares
     request = server.serve()
