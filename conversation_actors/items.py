@@ -21,6 +21,8 @@ from conversation_actors.values import check_id, decode, encode
 Role = Literal["system", "developer", "user", "assistant"]
 PINNED_ROLES = frozenset({"system", "developer"})
 """Roles whose messages stay in the window: they say how the conversation is to be led."""
+_TELLING = frozenset({"role", "call_id"})
+"""Fields that are stored even where a subclass gives them a default: without them an item cannot be read back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,12 @@ class StoredItem:
     def pinned(self) -> bool:
         """Whether the item stays when older ones leave the window."""
         return self.role in PINNED_ROLES
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the facts are such as `parse` reads: what has others would be damage once it is stored."""
+        facts = (self.id, self.type, self.role, self.call_id)
+        return all(isinstance(fact, str) for fact in facts) and bool(self.id and self.type)
 
     def to_item(self) -> "Item":
         """Decode it. One that does not read as its kind, as a newer version may write it, is an `OtherItem`."""
@@ -120,17 +128,24 @@ class Item(BaseModel):
         return item
 
     def to_dict(self) -> dict[str, Any]:
-        """The stored form: what was given, and `type`, `id` and `created_at`. Defaults are left out."""
+        """The stored form: what was given, and what tells the kind of item. Other defaults are left out."""
         fields = {"type": self.type, "id": self.id, "created_at": self.created_at}
         chosen = self.__pydantic_fields_set__
-        fields |= {name: value for name, value in self.__dict__.items() if name in chosen}
+        fields |= {name: value for name, value in self.__dict__.items() if name in chosen or name in _TELLING}
         return fields | self.__pydantic_extra__ if self.__pydantic_extra__ else fields
 
     def to_stored(self, *, limit: int | None = None) -> StoredItem:
-        """Encode once, for everything that follows. Raises as `conversation_actors.values.encode` does."""
+        """Encode once, for everything that follows. Raises as `conversation_actors.values.encode` does.
+
+        What could not be read back (an id emptied by `model_copy`, which checks nothing) is an `InvalidInputError`.
+        """
         fields = self.to_dict()
         data = encode(fields, type(self).__name__, limit=limit)
-        return StoredItem(self.id, self.type, *_facts(self.type, fields), data)
+        stored = StoredItem(self.id, self.type, *_facts(self.type, fields), data)
+        if not stored.is_readable:
+            message = f"{type(self).__name__}: id and type must be text, and role and call_id where the type has them"
+            raise InvalidInputError(message, field="items")
+        return stored
 
 
 class Message(Item):

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
 import ray
@@ -20,7 +21,7 @@ from ray.exceptions import AsyncioActorExit
 from conversation_actors.activation import PROTOCOL, Activation, ActivationInfo, Executed, Request, View
 from conversation_actors.activation.activation import Place
 from conversation_actors.errors import ConversationError, ConversationNotFoundError, IncompatibleVersionError
-from conversation_actors.runtime.fork_server import is_forked
+from conversation_actors.runtime.fork_server import is_forked, was_ready
 from conversation_actors.runtime.termination import listen, on_sigterm
 from conversation_actors.settings import Settings
 from conversation_actors.store import open_store
@@ -36,6 +37,15 @@ _LAST_REPLIES_SECONDS = 1.0
 _EXIT_SECONDS = 3.0
 _RAYLET_SECONDS = 5.0
 """How long the raylet may take to let an actor go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The answer to an `open`. `was_ready`, for the first one only: whether the process had been started ahead."""
+
+    info: ActivationInfo
+    view: View
+    was_ready: bool | None
 
 
 class ConversationActor:
@@ -56,25 +66,33 @@ class ConversationActor:
         self._calls = 0
         self._last_call = time.monotonic()
         self._is_wanted = True
+        self._was_opened = False
         on_sigterm(self._on_sigterm)
         self._tasks = [asyncio.create_task(self._recover()), asyncio.create_task(self._exit_when_done())]
 
-    async def open(self, *, create: bool, protocol: int) -> tuple[ActivationInfo, View] | ConversationError:
+    async def open(self, *, create: bool, protocol: int) -> Opened | ConversationError:
         """Activate unless that is done; tell about the activation, and show its state."""
-        if protocol != PROTOCOL:
-            message = f"the client speaks protocol {protocol}, the owner {PROTOCOL}; update the older one"
-            return IncompatibleVersionError(message)
+        refusal = _refusal(protocol)
+        if refusal is not None:
+            return refusal
 
-        async def work(activation: Activation) -> tuple[ActivationInfo, View]:
+        async def work(activation: Activation) -> Opened:
             view = await activation.read(fresh=False)
-            return activation.info(), view
+            is_first, self._was_opened = not self._was_opened, True
+            return Opened(activation.info(), view, was_ready() if is_first else None)
 
         return await self._answer(work, create=create)
 
     async def info(self, *, protocol: int) -> ActivationInfo | ConversationError:
         """The same without the state, and for what is stored only."""
-        opened = await self.open(create=False, protocol=protocol)
-        return opened if isinstance(opened, ConversationError) else opened[0]
+        refusal = _refusal(protocol)
+        if refusal is not None:
+            return refusal
+
+        async def work(activation: Activation) -> ActivationInfo:
+            return activation.info()
+
+        return await self._answer(work)
 
     async def execute(
         self, requests: Sequence[Request], watcher: str, after_seq: int, life: str | None
@@ -196,3 +214,11 @@ class ConversationActor:
                 log.warning("no snapshot at SIGTERM", extra={"reason": str(error)})
                 await activation.aclose()
         await self._exit()
+
+
+def _refusal(protocol: int) -> IncompatibleVersionError | None:
+    if protocol == PROTOCOL:
+        return None
+    return IncompatibleVersionError(
+        f"the client speaks protocol {protocol}, the owner {PROTOCOL}; update the older one"
+    )

@@ -164,9 +164,9 @@ class ActorDirectory:
         """Have workers started ahead of time from now on, if that is possible here; see `warm_pool`."""
         await self.pool.start(NAMESPACE)
 
-    def opened(self, info: ActivationInfo) -> None:
+    def started(self, info: ActivationInfo, *, was_ready: bool) -> None:
         """A conversation's owner was started: prepare for the next one."""
-        self.pool.opened(info.node_id)
+        self.pool.opened(info.node_id, was_ready=was_ready)
         if not info.is_forked and not self._has_told:
             self._has_told = True
             log.warning(

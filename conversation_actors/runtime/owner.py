@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from conversation_actors.errors import (
     OwnerFailedError,
     RetryableError,
 )
+from conversation_actors.runtime.actor import Opened
 from conversation_actors.runtime.cluster import ActorDirectory
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.settings import Settings
@@ -28,8 +28,6 @@ Handle = Any
 Send = Callable[[Handle], Awaitable[Any]]
 
 _BACKOFF = (0.01, 0.5)
-_CLOCKS_DIFFER_SECONDS = 1.0
-"""Between nodes; an owner of a second ago counts as just started."""
 
 
 class RemoteOwner:
@@ -49,16 +47,14 @@ class RemoteOwner:
 
     async def open(self, *, create: bool) -> tuple[ActivationInfo, View]:
         """Start or find the owner, and have it show its state. Raises `ConversationNotFoundError` unless `create`."""
-        began = time.time()
-        opened: tuple[ActivationInfo, View] = await self.call(
+        opened: Opened = await self.call(
             lambda actor: actor.open.remote(create=create, protocol=PROTOCOL),
             self._timeouts.open.total_seconds(),
             patient=True,
         )
-        info, view = opened
-        if info.activated_at > began - _CLOCKS_DIFFER_SECONDS:
-            self._directory.opened(info)
-        return info, view
+        if opened.was_ready is not None:
+            self._directory.started(opened.info, was_ready=opened.was_ready)
+        return opened.info, opened.view
 
     async def info(self) -> ActivationInfo:
         """Facts about the activation; starts one if none runs. Raises `ConversationNotFoundError`."""

@@ -1,8 +1,8 @@
 """Workers that are started before anybody asks: an opening then finds one ready, and takes twenty milliseconds.
 
 One detached actor for the whole cluster (`WarmPool`) asks each raylet to start workers ahead of time. It counts
-what it had started, less what was opened there since; it asks nobody how many are left, and while nothing is
-opened it sleeps for half a minute at a time. The count may be wrong (another program took a worker, an owner was
+what it had started, less what owners say to have taken since; it asks nobody how many are left, and while nothing is
+opened it sleeps for half a minute at a time. The count may be too high (another program took a worker, an owner was
 restarted into one) until the workers' time is up, after `PoolSettings.lasting` at most: then they are counted anew.
 
 Disposable: without it, or where the raylet does not know `PrestartWorkers`, everything works, a little slower.
@@ -45,10 +45,10 @@ class Stock:
     """When each of them stops counting, the earliest first."""
     opened: deque[float] = field(default_factory=deque)
 
-    def take(self, now: float) -> None:
-        """Somebody has opened a conversation there."""
+    def take(self, now: float, *, was_ready: bool) -> None:
+        """A conversation was opened there; `was_ready` tells whether in a worker of the stock."""
         self.opened.append(now)
-        if self.ready:
+        if was_ready and self.ready:
             self.ready.popleft()
 
     def missing(self, now: float) -> int:
@@ -63,6 +63,11 @@ class Stock:
     def add(self, count: int, now: float) -> None:
         """They were started."""
         self.ready.extend([now + self.lasting] * count)
+
+    def withdraw(self, count: int) -> None:
+        """They were not started after all."""
+        for _ in range(min(count, len(self.ready))):
+            self.ready.pop()
 
 
 class Nodes(Protocol):
@@ -93,12 +98,12 @@ class WarmPool:
         self._looked = -_LOOK_SECONDS
         self._task = asyncio.create_task(self._run())
 
-    async def opened(self, node_id: str) -> None:
-        """A conversation was opened on this node: its worker is gone from the stock."""
+    async def opened(self, node_id: str, was_ready: bool) -> None:  # noqa: FBT001  # Ray sends it by position
+        """A conversation's owner was started on this node, in a worker that `was_ready` or in one of its own."""
         if node_id not in self._stocks:
             self._looked = -_LOOK_SECONDS  # a node that is new
         else:
-            self._stocks[node_id].take(time.monotonic())
+            self._stocks[node_id].take(time.monotonic(), was_ready=was_ready)
         self._wake.set()
 
     async def ready(self) -> dict[str, int]:
@@ -151,7 +156,11 @@ class WarmPool:
         count = stock.missing(now)
         if count:
             stock.add(count, now)  # first: openings that come meanwhile count against them
-            await self._nodes.start(self._addresses[node_id], count, keep=self._settings.lasting + _MARGIN)
+            try:
+                await self._nodes.start(self._addresses[node_id], count, keep=self._settings.lasting + _MARGIN)
+            except BaseException:
+                stock.withdraw(count)
+                raise
 
 
 class _RayNodes:
@@ -214,7 +223,7 @@ class Pool:
         except RayError as error:
             log.warning("no workers are started ahead of time", extra={"reason": repr(error)})
 
-    def opened(self, node_id: str) -> None:
-        """Tell it that a conversation was opened on a node. Does not wait, and does not fail."""
+    def opened(self, node_id: str, *, was_ready: bool) -> None:
+        """Tell it that a conversation's owner was started on a node. Does not wait, and does not fail."""
         if self._actor is not None:
-            self._actor.opened.remote(node_id)
+            self._actor.opened.remote(node_id, was_ready)

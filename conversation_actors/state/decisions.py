@@ -128,7 +128,12 @@ def _is_news(state: ConversationState, items: Sequence[StoredItem]) -> bool:
         return False
     (item,) = items
     limits = state.limits
-    return item.size <= min(limits.item_bytes, limits.bytes) and not item.pinned and state.window.get(item.id) is None
+    return (
+        item.is_readable
+        and item.size <= min(limits.item_bytes, limits.bytes)
+        and not item.pinned
+        and state.window.get(item.id) is None
+    )
 
 
 def _changed(state: ConversationState, items: Sequence[StoredItem]) -> tuple[StoredItem, ...]:
@@ -160,6 +165,8 @@ def _check_items(state: ConversationState, items: Sequence[StoredItem]) -> None:
     seen: dict[str, StoredItem] = {}
     limit = state.limits.item_bytes
     for item in items:
+        if not item.is_readable:
+            _refuse("items", "one without the id, type, role or call_id that it would be read back by")
         if item.size > limit:
             message = f"item {item.id}: {item.size} bytes; the limit is {limit}"
             raise ItemTooLargeError(message, field="items", size=item.size, limit=limit)

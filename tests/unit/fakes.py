@@ -566,7 +566,8 @@ class FakeOwner:
 
     async def _ask(self, actor: FakeActor, send: Callable[[Any], Awaitable[Any]], seconds: float) -> Any:
         try:
-            answer = await asyncio.wait_for(send(actor), seconds)
+            async with asyncio.timeout(seconds):  # not wait_for, for the reason that its twin tells
+                answer = await send(actor)
         except (LostError, TimeoutError):
             self._forget(actor)
             return LostError()

@@ -783,3 +783,15 @@ def test_one_item_beyond_a_bound_of_bytes_is_refused(bound: dict[str, int]) -> N
     """Also by an owner whose bounds are tighter than those its client has checked."""
     with pytest.raises(ItemTooLargeError):
         decide(conversation(**bound), AppendItems((message("u0"),)), now=1.0)
+
+
+@pytest.mark.parametrize("change", [{"id": ""}, {"type": ""}, {"role": None}, {"call_id": None}, {"id": None}])
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_item_that_could_not_be_read_back_is_refused(change: dict[str, Any], count: int) -> None:
+    """Whatever a client sends: no acknowledged entry makes the conversation unreadable."""
+    state = conversation()
+    broken = replace(message("a", "hello"), **change)
+    command = AppendItems((broken, message("b", "fine"))[:count])
+    with pytest.raises(InvalidInputError):
+        decide(state, command, now=1.0)
+    assert state.seq == 0

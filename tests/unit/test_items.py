@@ -180,6 +180,27 @@ def test_enum_of_text_is_taken_as_text() -> None:
     assert Message(role=Role.USER, content="x").to_stored().role == "user"  # type: ignore[arg-type]  # the subject
 
 
+class _Instruction(Message):
+    """A subclass whose role goes without saying."""
+
+    role: Any = "system"
+
+
+def test_a_default_that_tells_the_kind_is_stored() -> None:
+    """Left out, the item could not be read back, and with it nothing that was stored before it."""
+    stored = _Instruction(content="be kind").to_stored()
+    assert StoredItem.parse(stored.data) == stored
+    assert stored.pinned
+
+
+@pytest.mark.parametrize("change", [{"id": ""}, {"id": None}, {"role": None}, {"type": ""}, {"type": 7}])
+def test_an_item_that_could_not_be_read_back_is_refused(change: dict[str, Any]) -> None:
+    """`model_copy` checks nothing; storing does."""
+    broken = Message(role="user", content="hello").model_copy(update=change)
+    with pytest.raises(InvalidInputError):
+        broken.to_stored()
+
+
 def test_item_gets_an_id_and_a_time() -> None:
     """Both are stored; no two items share an id by chance."""
     first, second = Message(role="user", content="x"), Message(role="user", content="x")

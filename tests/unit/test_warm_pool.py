@@ -76,7 +76,7 @@ def test_an_opening_takes_one_and_asks_for_one_more() -> None:
     """What was taken is replaced, and as long as the opening is recent one more is kept ready."""
     kept = stock()
     kept.add(2, 0.0)
-    kept.take(1.0)
+    kept.take(1.0, was_ready=True)
     assert kept.missing(1.0) == 2
     kept.add(2, 1.0)
     assert kept.missing(1.0 + RECENT_SECONDS + 0.1) == 0
@@ -86,7 +86,7 @@ def test_a_burst_is_bounded_by_the_maximum() -> None:
     """However many are opened, no more than the maximum is kept ready."""
     kept = stock()
     for number in range(100):
-        kept.take(number / 100)
+        kept.take(number / 100, was_ready=True)
     assert kept.missing(1.0) == 5
 
 
@@ -102,9 +102,29 @@ def test_openings_of_an_empty_stock_leave_no_debt() -> None:
     """What was started the slow way is not subtracted later from what was not there."""
     kept = stock()
     for _ in range(3):
-        kept.take(0.0)
+        kept.take(0.0, was_ready=True)
     kept.add(2, RECENT_SECONDS + 1)
     assert kept.missing(RECENT_SECONDS + 2) == 0
+
+
+def test_openings_elsewhere_take_nothing() -> None:
+    """Owners that cannot use the stock (a runtime environment of their own) do not make it grow beyond its bounds."""
+    kept = stock()
+    started = 0
+    for number in range(1000):
+        kept.take(number / 5, was_ready=False)
+        missing = kept.missing(number / 5)
+        kept.add(missing, number / 5)
+        started += missing
+    assert started == 5
+
+
+def test_what_could_not_be_started_is_missing_again() -> None:
+    """A node that did not answer is asked again at the next look, not when the workers' time would be up."""
+    kept = stock()
+    kept.add(2, 0.0)
+    kept.withdraw(2)
+    assert kept.missing(1.0) == 2
 
 
 @given(
@@ -120,7 +140,7 @@ def test_the_stock_stays_within_its_bounds(minimum: int, extra: int, steps: list
     for later, opens in steps:
         now += later
         if opens:
-            kept.take(now)
+            kept.take(now, was_ready=True)
         kept.add(kept.missing(now), now)
         assert minimum <= len(kept.ready) <= maximum
         assert len(kept.opened) <= len(steps)
@@ -141,7 +161,7 @@ async def test_a_node_that_opens_gets_more() -> None:
     nodes = FakeNodes("a", "b")
     async with pool_of(nodes) as pool:
         await until(lambda: len(nodes.started) == 2)
-        await pool.opened("a")
+        await pool.opened("a", True)
         await until(lambda: nodes.started["a:1"] == 4)
         assert nodes.started["b:1"] == 2
 
@@ -152,7 +172,7 @@ async def test_a_node_that_is_new_is_found_by_its_first_opening() -> None:
     async with pool_of(nodes) as pool:
         await until(lambda: bool(nodes.started))
         nodes.names.append("b")
-        await pool.opened("b")
+        await pool.opened("b", True)
         await until(lambda: nodes.started["b:1"] == 2)
 
 
@@ -162,7 +182,7 @@ async def test_a_node_that_is_gone_is_forgotten() -> None:
     async with pool_of(nodes) as pool:
         await until(lambda: len(nodes.started) == 2)
         nodes.names[:] = ["b", "c"]
-        await pool.opened("c")
+        await pool.opened("c", True)
         await until(lambda: nodes.started["c:1"] == 2)
         assert set(await pool.ready()) == {"b", "c"}
 
@@ -173,7 +193,7 @@ async def test_a_node_that_fails_does_not_stop_the_others(caplog: pytest.LogCapt
     nodes.failure["a:1"] = OSError("unreachable")
     async with pool_of(nodes) as pool:
         await until(lambda: bool(nodes.started))
-        await pool.opened("b")
+        await pool.opened("b", True)
         await until(lambda: nodes.started["b:1"] == 4)
     assert "a node did not start workers" in caplog.text
 
@@ -185,7 +205,7 @@ async def test_without_the_call_it_says_so_once_and_rests(caplog: pytest.LogCapt
     async with pool_of(nodes) as pool:
         await until(lambda: "PrestartWorkers" in caplog.text)
         del nodes.failure["a:1"]
-        await pool.opened("a")
+        await pool.opened("a", True)
         for _ in range(20):
             await asyncio.sleep(0)
         assert not nodes.started

@@ -22,13 +22,13 @@ The server is started by the first launcher, and again by the next one when it i
 of the raylet's process id and start time, can be bound by one process only. It is a child of the raylet, waits
 for its end on a descriptor, ends with it, and does nothing else while no worker is asked for. The socket's name is an
 abstract one: nothing stays in the file system; both sides ask the kernel for the other's user id.
-When this project's files or Ray's worker change on disk it ends too (other libraries are not watched). If its own
+When a library that it has imported, or this project, changes on disk it ends too. If its own
 check of itself (`server.doubts`) finds anything, it stays, and refuses: every worker is an ordinary one then, and its
 log in Ray's log directory says why.
 
 Linux only: elsewhere `start_node` says so and starts an ordinary node.
 """
 
-from conversation_actors.runtime.fork_server.node import is_forked, start_node
+from conversation_actors.runtime.fork_server.node import is_forked, start_node, was_ready
 
-__all__ = ["is_forked", "start_node"]
+__all__ = ["is_forked", "start_node", "was_ready"]

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from conversation_actors.runtime.fork_server.launcher import FORKED
+from conversation_actors.runtime.fork_server.launcher import FORKED, NIL_JOB
 
 log = logging.getLogger(__name__)
 
 _LAUNCHER = Path(__file__).with_name("launcher.sh")
+_NIL_JOB = NIL_JOB.decode()
 _PYTHON = "CONVERSATION_NODE_PYTHON"
 
 
@@ -46,6 +47,11 @@ def _obstacle() -> str | None:
     if " " in str(_LAUNCHER) or "'" in str(_LAUNCHER):
         return f"Ray cannot start a program whose path has a space in it ({_LAUNCHER})"
     return None
+
+
+def was_ready() -> bool:
+    """Whether this process is a worker that was started before anybody needed it: Ray started it for no job."""
+    return os.environ.get("RAY_JOB_ID", _NIL_JOB) == _NIL_JOB
 
 
 def is_forked() -> bool:

@@ -15,6 +15,7 @@ import random
 import select
 import signal
 import socket
+import stat
 import sys
 import types
 from collections.abc import Iterator, Mapping
@@ -57,6 +58,7 @@ PRELOADED = (
     "redis.asyncio",
 )
 _REQUEST_SECONDS = 5.0
+_READY_SECONDS = 60
 _MAY_DIFFER = {b"RAY_JOB_ID"}
 """Variables whose value at the server's start is never that of a request: the server serves every job."""
 _STANDARD_STREAMS = 3
@@ -196,11 +198,14 @@ def versions_of(files: list[Path]) -> list[tuple[int, int]]:
 
 
 def imported_files() -> list[Path]:
-    """The files of this project that this process has in memory, and Ray's worker."""
-    modules = [module for name, module in sys.modules.items() if name.startswith("conversation_actors")]
-    modules.append(sys.modules["ray"])
-    modules.append(sys.modules["ray._private.workers.default_worker"])
-    return [Path(module.__file__) for module in modules if module.__file__] + [Path(__file__)]
+    """Files that change when what this process has in memory does: each library's first, all of this project's."""
+    files = [
+        module.__file__
+        for name, module in sys.modules.items()
+        if "." not in name or name.startswith("conversation_actors.") or name == "ray._private.workers.default_worker"
+        if getattr(module, "__file__", None)
+    ]
+    return [Path(str(file)) for file in files] + [Path(__file__)]
 
 
 class ForkServer:
@@ -297,6 +302,7 @@ def become(request: Request, at_start: Mapping[bytes, bytes]) -> None:
 def main() -> types.CodeType:
     """Serve. Returns in forked children only: the program to run."""
     number, raylet, log_path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    signal.alarm(_READY_SECONDS)  # what hangs before anybody watches the raylet's end is to end by itself
     at_start = dict(os.environb)
     sys.path[0] = _WORKERS_PLACE  # was where this file is: no worker shall find its modules by that
     del sys.modules["launcher"]
@@ -322,6 +328,7 @@ def main() -> types.CodeType:
         server.refuse(doubt)
     gc.collect()
     gc.freeze()  # no collection in a worker shall write to, and so copy, what it shares
+    signal.alarm(0)
     request = server.serve()
     for signal_number, handler in before.items():
         signal.signal(signal_number, handler)
@@ -332,15 +339,20 @@ def main() -> types.CodeType:
 def _take_descriptors(log_path: str, *, keep: int) -> None:
     """Close what the raylet let slip through (its logs, a pipe), and log where Ray does."""
     os.set_inheritable(keep, False)
-    os.closerange(3, keep)
-    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # of descriptors; nothing is a path here
+        if int(name) > 2 and int(name) != keep:  # noqa: PLR2004  # standard streams
+            with suppress(OSError):  # the one that listed them
+                os.close(int(name))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     with suppress(OSError):  # Ray's log directory is not there: what the raylet gave us stays
-        opened = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(opened, 1)
-        os.dup2(opened, 2)
+        # Ray makes the directory writable to all: neither follow a stranger's link nor wait at a stranger's pipe.
+        opened = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        status = os.fstat(opened)
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid():
+            os.dup2(opened, 1)
+            os.dup2(opened, 2)
         os.close(opened)
     _log_to(2)
 
