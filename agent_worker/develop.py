@@ -91,7 +91,8 @@ async def _models(transcript: Path | None) -> AsyncIterator[dict[str, str]]:
         with suppress(ProcessLookupError):
             server.terminate()
         try:
-            await asyncio.wait_for(server.wait(), _STOP_SECONDS)
+            async with asyncio.timeout(_STOP_SECONDS):
+                await server.wait()
         except TimeoutError:
             server.kill()
             await server.wait()

@@ -100,7 +100,8 @@ async def _conversation_id(ctx: JobContext, assignment: Assignment, settings: Ca
 async def _named_by_participant(ctx: JobContext) -> str | None:
     await ctx.connect()
     try:
-        participant = await asyncio.wait_for(ctx.wait_for_participant(), _IDENTITY_SECONDS)
+        async with asyncio.timeout(_IDENTITY_SECONDS):
+            participant = await ctx.wait_for_participant()
     except TimeoutError:
         return None
     return trusted_attribute(participant, ID_KEY)

@@ -1,0 +1,68 @@
+"""What the project set out to reach, each beside the number that was measured for it.
+
+The thresholds were written down before the suite was, and are not moved to meet a result.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Bound(StrEnum):
+    """Which side of the threshold is the good one; the threshold itself is good."""
+
+    AT_LEAST = ">="
+    AT_MOST = "<="
+
+
+class Verdict(StrEnum):
+    """What a run says about an aim."""
+
+    MET = "met"
+    MISSED = "missed"
+    NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """A threshold for one number of a report; `value` is its name, as `benchmark.name`."""
+
+    text: str
+    value: str
+    bound: Bound
+    threshold: float
+    unit: str
+
+    def verdict(self, measured: float | None) -> Verdict:
+        """Exact: nothing is rounded first."""
+        if measured is None or measured != measured:  # noqa: PLR0124  # not a number is no measurement
+            return Verdict.NOT_MEASURED
+        is_met = measured >= self.threshold if self.bound is Bound.AT_LEAST else measured <= self.threshold
+        return Verdict.MET if is_met else Verdict.MISSED
+
+
+AIMS = (
+    Aim("activation from the pool, times quicker than plain Ray", "activation.warm_speedup", Bound.AT_LEAST, 25, "×"),
+    Aim("activation from the pool, p50", "activation.warm_ms", Bound.AT_MOST, 25, "ms"),
+    Aim("activation by a fork, times quicker than plain Ray", "activation.forked_speedup", Bound.AT_LEAST, 8, "×"),
+    Aim("conversations opened at once, rate over plain Ray's", "burst.speedup", Bound.AT_LEAST, 10, "×"),
+    Aim("memory (PSS) of a live conversation, of plain Ray's", "memory.to_plain", Bound.AT_MOST, 0.4, "×"),
+    Aim("SIGKILL of the owner to next acknowledged append, times quicker than plain Ray", "recovery.speedup",
+        Bound.AT_LEAST, 20, "×"),
+    Aim("the same, p50", "recovery.warm_ms", Bound.AT_MOST, 100, "ms"),
+    Aim("a durable append, of a bare Ray actor call", "append.to_bare", Bound.AT_MOST, 1.3, "×"),
+    Aim("durable messages per second on one conversation, batched", "append.batched", Bound.AT_LEAST, 30_000, "/s"),
+    Aim("record(), cost for the event loop", "record.record_us", Bound.AT_MOST, 10, "µs"),
+    Aim("a local read (the slowest of items, participants, attributes)", "record.read_us", Bound.AT_MOST, 1, "µs"),
+    Aim("append at a history of 10,000 items, of one at 10", "flatness.append_to_smallest", Bound.AT_MOST, 1.10, "×"),
+    Aim("live conversations on a 24 GiB machine, by PSS", "memory.fit_24_gib", Bound.AT_LEAST, 500, ""),
+)  # fmt: skip
+
+
+def judged(values: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Every aim with what was measured and its verdict, for the JSON document."""
+    return [
+        {**asdict(aim), "measured": values.get(aim.value), "verdict": aim.verdict(values.get(aim.value))}
+        for aim in AIMS
+    ]

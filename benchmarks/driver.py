@@ -1,0 +1,146 @@
+"""The process that uses one Ray cluster: it reads a command a line from standard input, and writes an answer a line.
+
+A process can join one cluster only, so the suite has one of these for each, and times are taken here, beside the
+calls. A command is ``{"call": "activation:reopen", "given": {…}}``: a coroutine function of a module of
+`benchmarks.measured`, called with the `Session` and what is given.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib import import_module
+from typing import Any
+
+from conversation_actors import ConversationClient, ConversationHandle, HistoryLimits, Message, Settings, Timeouts
+from conversation_actors.runtime import NAMESPACE
+from conversation_actors.runtime.warm_pool import Pool
+from conversation_actors.settings import PoolSettings
+
+TEXT = "x" * 200
+Command = Callable[..., Awaitable[Any]]
+
+
+def a_message() -> Message:
+    """What is appended everywhere: 200 bytes of text."""
+    return Message(role="user", content=TEXT)
+
+
+@dataclass
+class Session:
+    """One process's part in a cluster: a client for each bound of the history, and the handles in use."""
+
+    redis_url: str
+    ray_address: str
+    has_pool: bool
+    stack: AsyncExitStack
+    handles: dict[str, ConversationHandle] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
+    """What commands leave for later ones."""
+    _clients: dict[int, ConversationClient] = field(default_factory=dict)
+    _pool: Pool | None = None
+
+    def settings(self, history: int) -> Settings:
+        """Patient ones: a plain cluster on a busy machine may take minutes to open many conversations."""
+        return Settings(
+            redis_url=self.redis_url,
+            ray_address=self.ray_address,
+            idle_timeout=timedelta(hours=1),
+            history=HistoryLimits(items=history, bytes=64 << 20),
+            timeouts=Timeouts(open=timedelta(minutes=5), command=timedelta(minutes=2)),
+            pool=self._pool_settings(),
+        )
+
+    async def client(self, history: int = 200) -> ConversationClient:
+        """The client whose owners keep so many items."""
+        if history not in self._clients:
+            made = ConversationClient(self.settings(history))
+            self._clients[history] = await self.stack.enter_async_context(made)
+        return self._clients[history]
+
+    async def open(self, conversation_id: str, history: int = 200) -> ConversationHandle:
+        """Open a conversation, and keep its handle."""
+        handle = await (await self.client(history)).open(conversation_id)
+        self.handles[conversation_id] = handle
+        return handle
+
+    async def retire(self, conversation_id: str) -> None:
+        """Passivate a conversation, let go of it, and wait until its process is gone."""
+        handle = self.handles.pop(conversation_id)
+        pid = (await handle.info()).pid
+        await handle.passivate()
+        await handle.aclose()
+        await gone(pid)
+
+    async def tell_pool(self, node_id: str) -> None:
+        """A worker was taken by a restart, which the pool does not see: have it start another one.
+
+        The pool promises a warm worker for the first crashes after it was filled; here a hundred crashes follow
+        each other.
+        """
+        if self._pool is None:
+            self._pool = Pool(self._pool_settings())
+            await self._pool.start(NAMESPACE)
+        self._pool.opened(node_id, was_ready=True)
+
+    def _pool_settings(self) -> PoolSettings:
+        return PoolSettings() if self.has_pool else PoolSettings(maximum=0)
+
+
+async def fill(handle: ConversationHandle, messages: int) -> None:
+    """Record so many, in portions that fit into the outbox."""
+    for begin in range(0, messages, 5000):
+        for _ in range(begin, min(begin + 5000, messages)):
+            handle.record(a_message())
+        await handle.flush()
+
+
+async def gone(pid: int) -> None:
+    """Return when a process has ended; after ten seconds in any case."""
+    for _ in range(500):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        await asyncio.sleep(0.02)
+
+
+async def _answer(session: Session, command: dict[str, Any]) -> dict[str, Any]:
+    module, _, name = command["call"].partition(":")
+    try:
+        call: Command = getattr(import_module(f"benchmarks.measured.{module}"), name)
+        return {"answer": await call(session, **command["given"])}
+    except Exception as error:  # noqa: BLE001  # the suite tells it, and goes on with another benchmark
+        traceback.print_exc()
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+async def _serve(answers: int, redis_url: str, ray_address: str, *, has_pool: bool) -> None:
+    """Answer until standard input ends."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=16 << 20)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    async with AsyncExitStack() as stack:
+        session = Session(redis_url, ray_address, has_pool, stack)
+        while line := await reader.readline():
+            answer = await _answer(session, json.loads(line))
+            os.write(answers, json.dumps(answer).encode() + b"\n")
+    # The cluster is ended behind us: leaving it politely would take seconds.
+
+
+def main() -> None:
+    """``driver.py REDIS_URL RAY_ADDRESS pool|none``."""
+    redis_url, ray_address, pool = os.environ.pop("BENCH_REDIS_URL"), *sys.argv[1:3]
+    answers = os.dup(1)
+    os.dup2(2, 1)  # whatever prints, prints into the log
+    asyncio.run(_serve(answers, redis_url, ray_address, has_pool=pool == "pool"))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""The benchmarks. Each module has both sides: `measure`, run by the suite, and the commands it sends to drivers."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from benchmarks.measured import activation, append, burst, flatness, memory, passivation, record, recovery
+from benchmarks.results import Report
+from benchmarks.stage import Stage
+
+MEASURED: Mapping[str, Callable[[Stage], Report]] = MappingProxyType(
+    {
+        "record": record.measure,
+        "append": append.measure,
+        "flatness": flatness.measure,
+        "activation": activation.measure,
+        "recovery": recovery.measure,
+        "burst": burst.measure,
+        "passivation": passivation.measure,
+        "memory": memory.measure,
+    }
+)
+"""By name, in the order in which they run."""

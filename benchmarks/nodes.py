@@ -1,0 +1,216 @@
+"""Ray nodes of the benchmarks' own: processes in sessions of their own, on 127.0.0.1, ended by their ids."""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from pathlib import Path
+
+import psutil
+
+from conversation_actors.cli.processes import kill_session, last_lines, session_members
+
+ROOT = Path(__file__).parents[1]
+START_SECONDS = 120.0
+OBJECT_STORE_BYTES = 100 << 20
+ROOM = 5000
+"""Conversations a node says it has room for."""
+QUICK_NODE_DEATH = {
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_initial_delay_ms": "1000",
+}
+"""For a head; what `cluster.yaml` sets."""
+_SETTLE_SECONDS = 10.0
+_SETTLE_LOOK = 0.1
+_SETTLED_CPU = 0.02
+_POLL = 0.05
+
+
+class Variant(StrEnum):
+    """The three ways of starting a conversation's process that are compared."""
+
+    WARM = "warm"
+    """Fork server and pool, as `conversation-actors start` and a client have them by default."""
+    FORKED = "forked"
+    """Fork server, no pool: each process is forked when it is asked for."""
+    PLAIN = "plain"
+    """`ray start`: the same actor, in an ordinary worker."""
+
+    @property
+    def program(self) -> str:
+        """The module that takes `start` and Ray's options."""
+        return "ray.scripts.scripts" if self is Variant.PLAIN else "conversation_actors.cli"
+
+
+def clean_environment(**added: str) -> dict[str, str]:
+    """This process's environment without anybody's settings, and with the repository on the path."""
+    foreign = ("CONVERSATION_", "RAY_", "REDIS_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return {**kept, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", **added}
+
+
+class Node:
+    """One `… start --block` and all below it."""
+
+    def __init__(self, directory: Path, options: list[str], variant: Variant, environment: Mapping[str, str]) -> None:
+        """Start it. Returns at once; `wait_started` waits."""
+        self._log = directory / f"node-{secrets.token_hex(3)}.log"
+        command = [
+            sys.executable, "-m", variant.program, "start", "--block", "--disable-usage-stats", "--log-color=false",
+            "--node-ip-address=127.0.0.1", "--include-log-monitor=false", "--min-worker-port=0", "--max-worker-port=0",
+            "--dashboard-agent-listen-port=0", f"--object-store-memory={OBJECT_STORE_BYTES}", *options,
+        ]  # fmt: skip
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=dict(environment), cwd=directory, start_new_session=True,
+            )  # fmt: skip
+
+    def wait_started(self, written: Path | None = None) -> None:
+        """Return when the raylet runs, and the head has `written` its address; `RuntimeError` where that fails."""
+        deadline = time.monotonic() + START_SECONDS
+        while "Ray runtime started" not in self._log.read_text(errors="replace") or not _is_written(written):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                message = f"a Ray node did not start: {' '.join(last_lines(self._log, 8))[-800:]}"
+                raise RuntimeError(message)
+            time.sleep(_POLL)
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that runs on this node."""
+        found = []
+        for pid in session_members(self._process.pid):
+            with suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(pid))
+        return found
+
+    def has(self, pid: int) -> bool:
+        """Whether a process runs on this node."""
+        return pid in session_members(self._process.pid)
+
+    def kill(self) -> None:
+        """SIGKILL of everything on the node, all at one time: also what a node's sudden end looks like."""
+        kill_session(self._process.pid)
+        self._process.wait()
+
+
+class Cluster:
+    """A head with a token of its own, and nodes added to it. A context manager."""
+
+    def __init__(
+        self, variant: Variant, *, head_room: int = ROOM, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`head_room` 0: conversations find place on added nodes only. Nothing runs before the context is entered."""
+        self.variant = variant
+        self._head_room = head_room
+        # Unix sockets live below it, and their paths may have 107 bytes.
+        self._directory = Path(tempfile.mkdtemp(prefix="cab-", dir="/tmp"))  # mkdtemp makes it private
+        self.token = secrets.token_hex(32)
+        self._environment = clean_environment(
+            RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=self.token, **dict(environment or {})
+        )
+        self.nodes: list[Node] = []
+        self.address = ""
+
+    def begin(self) -> None:
+        """Start the head, and do not wait for it."""
+        options = [
+            "--head", "--port=0", "--include-dashboard=false", f"--ray-client-server-port={_free_port()}",
+            f"--temp-dir={self._directory}", *_room(self._head_room),
+        ]  # fmt: skip
+        self.nodes.append(Node(self._directory, options, self.variant, self._environment))
+
+    def wait_started(self) -> None:
+        """Return when the head runs, and its address is known."""
+        written = self._directory / "ray_current_cluster"
+        self.nodes[0].wait_started(written)
+        self.address = written.read_text().strip()
+
+    def add_node(self) -> Node:
+        """Start one more node, with room for conversations."""
+        node = Node(self._directory, [f"--address={self.address}", *_room(ROOM)], self.variant, self._environment)
+        self.nodes.append(node)
+        node.wait_started()
+        return node
+
+    def kill_node(self, node: Node) -> None:
+        """End it without a goodbye."""
+        self.nodes.remove(node)
+        node.kill()
+
+    def close(self) -> None:
+        """End all nodes, and remove their files. Idempotent."""
+        while self.nodes:
+            self.nodes[-1].kill()
+            self.nodes.pop()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that runs on all nodes."""
+        return [process for node in self.nodes for process in node.processes()]
+
+    def settle(self) -> int:
+        """Wait until no worker is being started, and those that wait are ready; returns how many these are.
+
+        Not for ever: a pool may be refilled for as long as conversations are opened.
+        """
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        before = _worker_seconds(self.processes())
+        while True:
+            time.sleep(_SETTLE_LOOK)
+            after = _worker_seconds(self.processes())
+            is_quiet = all(
+                seconds - before[pid][0] <= _SETTLED_CPU for pid, (seconds, _) in after.items() if pid in before
+            )
+            if (is_quiet and after.keys() == before.keys()) or time.monotonic() > deadline:
+                return sum(is_idle for _, is_idle in after.values())
+            before = after
+
+
+@contextmanager
+def clusters(*wanted: Cluster) -> Iterator[None]:
+    """Start several at one time; whatever happens, end them all."""
+    try:
+        for cluster in wanted:
+            cluster.begin()
+        for cluster in wanted:
+            cluster.wait_started()
+        yield
+    finally:
+        for cluster in wanted:
+            cluster.close()
+
+
+def _worker_seconds(processes: list[psutil.Process]) -> dict[int, tuple[float, bool]]:
+    """CPU seconds of every Ray worker by process id, and whether nobody uses it; what is being started counts too."""
+    found = {}
+    for process in processes:
+        with suppress(psutil.NoSuchProcess, IndexError):
+            line = " ".join(process.cmdline())
+            if line.startswith("ray::") or "default_worker.py" in line or "launcher" in line:
+                times = process.cpu_times()
+                found[process.pid] = (times.user + times.system, line.startswith("ray::IDLE"))
+    return found
+
+
+def _is_written(path: Path | None) -> bool:
+    return path is None or (path.exists() and bool(path.read_text().strip()))
+
+
+def _room(conversations: int) -> list[str]:
+    return [f"--resources={json.dumps({'conversation': conversations})}"] if conversations else []
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
