@@ -10,6 +10,7 @@ import os
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -166,6 +167,10 @@ class ConversationActor:
             log.debug("not stored yet")  # the connection is there, for the one who creates it
         except ConversationError as error:
             log.warning("not recovered yet", extra={"reason": str(error)})
+        if _was_restarted() and self._settings.pool.maximum:
+            from conversation_actors.runtime.warm_pool import tell_of_restart  # noqa: PLC0415  # not on the way there
+
+            await tell_of_restart(ray.get_runtime_context().get_node_id(), was_ready=was_ready())
 
     async def _exit_when_done(self) -> None:
         """Leave when the activation has stopped, or when there is none to be had."""
@@ -222,3 +227,9 @@ def _refusal(protocol: int) -> IncompatibleVersionError | None:
     return IncompatibleVersionError(
         f"the client speaks protocol {protocol}, the owner {PROTOCOL}; update the older one"
     )
+
+
+def _was_restarted() -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own property uses another one, which it deprecates
+        return bool(ray.get_runtime_context().was_current_actor_reconstructed)

@@ -2,8 +2,8 @@
 
 One detached actor for the whole cluster (`WarmPool`) asks each raylet to start workers ahead of time. It counts
 what it had started, less what owners say to have taken since; it asks nobody how many are left, and while nothing is
-opened it sleeps for half a minute at a time. The count may be too high (another program took a worker, an owner was
-restarted into one) until the workers' time is up, after `PoolSettings.lasting` at most: then they are counted anew.
+opened it sleeps for half a minute at a time. The count may be too high (another program took a worker, or one died)
+until the workers' time is up, after `PoolSettings.lasting` at most: then they are counted anew.
 
 Disposable: without it, or where the raylet does not know `PrestartWorkers`, everything works, a little slower.
 """
@@ -195,6 +195,19 @@ class _RayNodes:
             raise OSError(message) from error
         finally:
             await channel.close()
+
+
+async def tell_of_restart(node_id: str, *, was_ready: bool) -> None:
+    """Say, in an owner that Ray has restarted, that it has taken a worker: nobody has opened it who would say so."""
+    namespace = ray.get_runtime_context().namespace
+    try:
+        pool = await in_thread(ray.get_actor, POOL_NAME, namespace)
+    except ValueError:
+        return  # there is none
+    except RayError as error:
+        log.warning("the pool was not told of a restart", extra={"reason": repr(error)})
+        return
+    pool.opened.remote(node_id, was_ready)
 
 
 class Pool:

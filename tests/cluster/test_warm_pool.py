@@ -81,6 +81,11 @@ async def test_a_restart_takes_a_worker_that_was_there(
     await conversation.append(Message(role="user", content="still there?"))
     assert (await conversation.info()).pid in before
 
+    async def replaced() -> bool:
+        return bool(idle_workers(cluster) - before)
+
+    await wait_until(replaced, "a worker in the place of the one that the restart took", patience=60)
+
 
 async def test_the_pool_can_be_killed(pooled: ConversationClient, cluster: RayCluster) -> None:
     """Its process is killed: openings go on, and Ray starts it again; it fills up anew."""
