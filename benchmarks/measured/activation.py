@@ -23,7 +23,7 @@ async def prepare(session: Session, prefix: str) -> None:
 
 
 async def reopen(session: Session, conversation_id: str) -> float:
-    """Milliseconds of `client.open`, which asks the owner twice: that it lives, and for the whole state."""
+    """Milliseconds of `client.open`: until the owner has answered with its whole state."""
     began = time.perf_counter()
     handle = await session.open(conversation_id, SIZES[-1])
     elapsed = time.perf_counter() - began

@@ -1,9 +1,8 @@
 """Workers that are started before anybody asks: an opening then finds one ready, and takes twenty milliseconds.
 
 One detached actor for the whole cluster (`WarmPool`) asks each raylet to start workers ahead of time. It counts
-what it had started, less what owners say to have taken since; it asks nobody how many are left, and while nothing is
-opened it sleeps for half a minute at a time. The count may be too high (another program took a worker, or one died)
-until the workers' time is up, after `PoolSettings.lasting` at most: then they are counted anew.
+what it had started, less what owners say to have taken since. Every half a minute it asks the raylets how many there
+are (another program may have taken some), and for nodes that are new; in between it sleeps while nothing is opened.
 
 Disposable: without it, or where the raylet does not know `PrestartWorkers`, everything works, a little slower.
 """
@@ -28,8 +27,12 @@ POOL_NAME = "conversation-pool"
 RECENT_SECONDS = 10.0
 """Openings of so many seconds are prepared for beyond the minimum."""
 _LOOK_SECONDS = 30.0
-"""How often new nodes, and workers whose time is up, are looked for."""
-_START_TIMEOUT = 10.0
+"""How often new nodes are looked for, and the workers counted that are there."""
+_COUNT_SECONDS = 10.0
+"""Workers that were started may not be there yet for so long, and would be missed by a count."""
+_ASK_TIMEOUT = 10.0
+_PYTHON, _ORDINARY_WORKER = 0, 0
+"""Ray's numbers for `Language.PYTHON` and `WorkerType.WORKER`."""
 _MARGIN = timedelta(minutes=1)
 """The raylet keeps an unused worker so much longer than it counts."""
 
@@ -44,6 +47,8 @@ class Stock:
     ready: deque[float] = field(default_factory=deque)
     """When each of them stops counting, the earliest first."""
     opened: deque[float] = field(default_factory=deque)
+    settled: float = 0.0
+    """When all that were started should be there."""
 
     def take(self, now: float, *, was_ready: bool) -> None:
         """A conversation was opened there; `was_ready` tells whether in a worker of the stock."""
@@ -63,6 +68,13 @@ class Stock:
     def add(self, count: int, now: float) -> None:
         """They were started."""
         self.ready.extend([now + self.lasting] * count)
+        self.settled = now + _COUNT_SECONDS
+
+    def recount(self, count: int, now: float) -> None:
+        """So many are there."""
+        while len(self.ready) > count:
+            self.ready.popleft()
+        self.ready.extend([now + self.lasting] * (count - len(self.ready)))
 
     def withdraw(self, count: int) -> None:
         """They were not started after all."""
@@ -75,6 +87,9 @@ class Nodes(Protocol):
 
     async def alive(self) -> dict[str, str]:
         """Addresses of the raylets by node id."""
+
+    async def count(self, address: str) -> int:
+        """How many workers are ready there: started, and taken by nobody. Raises as `start` does."""
 
     async def start(self, address: str, count: int, *, keep: timedelta) -> None:
         """Have this raylet start `count` workers, which stay for `keep` if nobody takes them.
@@ -89,7 +104,7 @@ class WarmPool:
     def __init__(self, settings: PoolSettings, nodes: Nodes | None = None) -> None:
         """Work begins at once; `nodes` are the cluster's unless others are given."""
         self._settings = settings
-        self._nodes = nodes or _RayNodes()
+        self._nodes = nodes or RayNodes()
         self._stocks: dict[str, Stock] = {}
         self._addresses: dict[str, str] = {}
         self._wake = asyncio.Event()
@@ -100,10 +115,11 @@ class WarmPool:
 
     async def opened(self, node_id: str, was_ready: bool) -> None:  # noqa: FBT001  # Ray sends it by position
         """A conversation's owner was started on this node, in a worker that `was_ready` or in one of its own."""
-        if node_id not in self._stocks:
-            self._looked = -_LOOK_SECONDS  # a node that is new
-        else:
-            self._stocks[node_id].take(time.monotonic(), was_ready=was_ready)
+        stock = self._stocks.get(node_id)
+        if stock is None or (stock.ready and not was_ready and time.monotonic() > stock.settled):
+            self._looked = -_LOOK_SECONDS  # a node that is new, or one whose workers are not where they should be
+        if stock is not None:
+            stock.take(time.monotonic(), was_ready=was_ready)
         self._wake.set()
 
     async def ready(self) -> dict[str, int]:
@@ -125,16 +141,17 @@ class WarmPool:
             self._wake.clear()
             try:
                 await self._refill()
-            except NotImplementedError:
+            except NotImplementedError as error:
                 self._is_supported = False
-                log.warning("this Ray cannot start workers ahead of time (PrestartWorkers); openings take longer")
+                log.warning("this Ray cannot start workers ahead of time (no %s); openings take longer", error)
             except (OSError, RayError) as error:
                 log.warning("no workers could be started ahead of time", extra={"reason": repr(error)})
 
     async def _refill(self) -> None:
-        if time.monotonic() - self._looked >= _LOOK_SECONDS:
+        is_look = time.monotonic() - self._looked >= _LOOK_SECONDS
+        if is_look:
             await self._look()
-        starts = [self._start(node_id, stock) for node_id, stock in self._stocks.items()]
+        starts = [self._start(node_id, stock, counts=is_look) for node_id, stock in self._stocks.items()]
         for result in await asyncio.gather(*starts, return_exceptions=True):
             if isinstance(result, NotImplementedError):
                 raise result
@@ -151,47 +168,63 @@ class WarmPool:
             chosen = self._settings
             self._stocks[node_id] = Stock(chosen.minimum, chosen.maximum, chosen.lasting.total_seconds())
 
-    async def _start(self, node_id: str, stock: Stock) -> None:
+    async def _start(self, node_id: str, stock: Stock, *, counts: bool) -> None:
+        address = self._addresses[node_id]
+        if counts and time.monotonic() > stock.settled:
+            found = await self._nodes.count(address)
+            stock.recount(found, time.monotonic())
         now = time.monotonic()
         count = stock.missing(now)
         if count:
             stock.add(count, now)  # first: openings that come meanwhile count against them
             try:
-                await self._nodes.start(self._addresses[node_id], count, keep=self._settings.lasting + _MARGIN)
+                await self._nodes.start(address, count, keep=self._settings.lasting + _MARGIN)
             except BaseException:
                 stock.withdraw(count)
                 raise
 
 
-class _RayNodes:
+class RayNodes:
     """Speaks to raylets, whose interface Ray does not promise to keep; tests/cluster/test_warm_pool.py would tell."""
 
     async def alive(self) -> dict[str, str]:
+        """See `Nodes.alive`."""
         found = await in_thread(ray.nodes)
         return {n["NodeID"]: f"{n['NodeManagerAddress']}:{n['NodeManagerPort']}" for n in found if n["Alive"]}
 
+    async def count(self, address: str) -> int:
+        """See `Nodes.count`."""
+        reply = await self._ask(address, "GetNodeStats", include_memory_info=False)
+        nobody = b"\xff"  # Ray's ids of nothing consist of it
+        return sum(
+            worker.worker_type == _ORDINARY_WORKER and not (worker.job_id + worker.actor_id).strip(nobody)
+            for worker in reply.core_workers_stats
+        )
+
     async def start(self, address: str, count: int, *, keep: timedelta) -> None:
+        """See `Nodes.start`."""
+        seconds = int(keep.total_seconds())
+        wanted = {"language": _PYTHON, "num_workers": count, "keep_alive_duration_secs": seconds}
+        await self._ask(address, "PrestartWorkers", **wanted, runtime_env_info={"serialized_runtime_env": "{}"})
+
+    async def _ask(self, address: str, method: str, **fields: Any) -> Any:
         try:
             # only the pool's own process needs these
             import grpc  # type: ignore[import-untyped]  # noqa: PLC0415  # it has no types
             from ray._private.grpc_utils import init_grpc_channel  # noqa: PLC0415
-            from ray.core.generated import common_pb2, node_manager_pb2, node_manager_pb2_grpc  # noqa: PLC0415
+            from ray.core.generated import node_manager_pb2, node_manager_pb2_grpc  # noqa: PLC0415
 
-            new_request = node_manager_pb2.PrestartWorkersRequest
-        except (AttributeError, ImportError) as error:
-            raise NotImplementedError from error
-        request: Any = new_request(
-            language=common_pb2.Language.PYTHON, num_workers=count, keep_alive_duration_secs=int(keep.total_seconds())
-        )
-        request.runtime_env_info.serialized_runtime_env = "{}"
+            request = getattr(node_manager_pb2, f"{method}Request")(**fields)
+        except (AttributeError, ImportError, ValueError) as error:
+            raise NotImplementedError(method) from error
         channel: Any = init_grpc_channel(address, asynchronous=True)
         try:
-            stub: Any = node_manager_pb2_grpc.NodeManagerServiceStub(channel)
-            await stub.PrestartWorkers(request, timeout=_START_TIMEOUT)
+            stub = node_manager_pb2_grpc.NodeManagerServiceStub(channel)
+            return await getattr(stub, method)(request, timeout=_ASK_TIMEOUT)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                raise NotImplementedError from error
-            message = f"the raylet did not start workers ({error.code()})"
+                raise NotImplementedError(method) from error
+            message = f"the raylet did not answer {method} ({error.code()})"
             raise OSError(message) from error
         finally:
             await channel.close()

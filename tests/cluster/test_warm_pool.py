@@ -9,7 +9,7 @@ import ray
 
 from conversation_actors import ConversationClient, Message
 from conversation_actors.runtime import NAMESPACE
-from conversation_actors.runtime.warm_pool import POOL_NAME
+from conversation_actors.runtime.warm_pool import POOL_NAME, RayNodes
 from conversation_actors.settings import PoolSettings
 from tests.cluster.conftest import Connect
 from tests.ray_cluster import RayCluster, sigkill
@@ -113,6 +113,17 @@ async def pool_pid(cluster: RayCluster) -> int:
                 return process.pid
     message = f"no pool in {os.getpid()}'s cluster"
     raise AssertionError(message)
+
+
+async def test_the_pool_sees_what_is_there(pooled: ConversationClient, cluster: RayCluster) -> None:
+    """What it asks the raylet for is what Ray calls idle: it would notice if a release changed that."""
+    node = next(node for node in ray.nodes() if node["Alive"])
+    address = f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+
+    async def agrees() -> bool:
+        return await RayNodes().count(address) == len(idle_workers(cluster)) >= PoolSettings().minimum
+
+    await wait_until(agrees, "the raylet's count to be that of the processes", patience=60)
 
 
 async def test_without_a_pool_openings_work(connect: Connect, conversation_id: str) -> None:

@@ -45,7 +45,7 @@ def test_it_says_when_ray_is_gone(tmp_path: Path) -> None:
     """The head node dies underneath: one sentence, exit code 1, nothing left."""
     directory = tmp_path / "data"
     with development_stack(directory) as (process, variables):
-        head = _child_of(process.pid, "ray.scripts.scripts start")
+        head = _child_of(process.pid, "conversation_actors.cli start")
         os.kill(head, signal.SIGKILL)
         process.wait(60)
     assert process.returncode == 1

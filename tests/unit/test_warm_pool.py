@@ -21,6 +21,7 @@ class FakeNodes:
     def __init__(self, *names: str) -> None:
         self.names = list(names)
         self.started: Counter[str] = Counter()
+        self.taken: Counter[str] = Counter()
         self.kept: set[timedelta] = set()
         self.failure: dict[str, Exception] = {}
         self.looks = 0
@@ -29,6 +30,10 @@ class FakeNodes:
         """Those of `names`."""
         self.looks += 1
         return {name: f"{name}:1" for name in self.names}
+
+    async def count(self, address: str) -> int:
+        """Those that were started, less those that others have taken."""
+        return self.started[address] - self.taken[address]
 
     async def start(self, address: str, count: int, *, keep: timedelta) -> None:
         """Count them, or fail."""
@@ -127,6 +132,16 @@ def test_what_could_not_be_started_is_missing_again() -> None:
     assert kept.missing(1.0) == 2
 
 
+def test_a_count_corrects_the_belief() -> None:
+    """What others have taken is replaced; what is there beyond the belief is not started once more."""
+    kept = stock(minimum=3)
+    kept.add(3, 0.0)
+    kept.recount(1, 20.0)
+    assert kept.missing(20.0) == 2
+    kept.recount(3, 40.0)
+    assert kept.missing(40.0) == 0
+
+
 @given(
     minimum=st.integers(0, 5),
     extra=st.integers(0, 5),
@@ -201,7 +216,7 @@ async def test_a_node_that_fails_does_not_stop_the_others(caplog: pytest.LogCapt
 async def test_without_the_call_it_says_so_once_and_rests(caplog: pytest.LogCaptureFixture) -> None:
     """A Ray that cannot start workers ahead of time is not asked again."""
     nodes = FakeNodes("a")
-    nodes.failure["a:1"] = NotImplementedError()
+    nodes.failure["a:1"] = NotImplementedError("PrestartWorkers")
     async with pool_of(nodes) as pool:
         await until(lambda: "PrestartWorkers" in caplog.text)
         del nodes.failure["a:1"]
@@ -220,3 +235,25 @@ async def test_an_idle_pool_only_looks_for_nodes(monkeypatch: pytest.MonkeyPatch
     async with pool_of(nodes):
         await until(lambda: nodes.looks >= 5)
         assert nodes.started == {"a:1": 2}
+
+
+async def test_workers_that_others_took_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody tells of them: the count at the next look does."""
+    monkeypatch.setattr(warm_pool, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(warm_pool, "_COUNT_SECONDS", 0.0)
+    nodes = FakeNodes("a")
+    async with pool_of(nodes):
+        await until(lambda: nodes.started["a:1"] == 2)
+        nodes.taken["a:1"] = 2
+        await until(lambda: nodes.started["a:1"] == 4)
+
+
+async def test_an_owner_that_found_none_ready_has_them_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the pool believed in some, it does not wait for the next look."""
+    monkeypatch.setattr(warm_pool, "_COUNT_SECONDS", 0.0)
+    nodes = FakeNodes("a")
+    async with pool_of(nodes) as pool:
+        await until(lambda: nodes.started["a:1"] == 2)
+        nodes.taken["a:1"] = 2
+        await pool.opened("a", False)
+        await until(lambda: nodes.started["a:1"] == 5)
