@@ -76,7 +76,11 @@ class Node:
     @property
     def raylet(self) -> psutil.Process:
         """The node's raylet."""
-        return next(process for process in self.processes() if process.name() == "raylet")
+        return self.named("raylet")
+
+    def named(self, name: str) -> psutil.Process:
+        """Return the node's process of this name."""
+        return next(process for process in self.processes() if _name(process) == name)
 
     def kill_raylet(self) -> None:
         """What a node's sudden end looks like: SIGKILL of the raylet and of every worker."""
@@ -174,6 +178,13 @@ class RayCluster:
             # Ray has read its environment at import; this is how it does so again.
             ray._raylet.Config.initialize("")
             ray.init(address=self.address, namespace="tests", log_to_driver=False, configure_logging=False)
+
+
+def _name(process: psutil.Process) -> str:
+    """Return its name; nothing if it has ended meanwhile."""
+    with suppress(psutil.NoSuchProcess):
+        return process.name()
+    return ""
 
 
 def _joined_address() -> str | None:

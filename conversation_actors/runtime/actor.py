@@ -10,7 +10,6 @@ import os
 import threading
 import time
 import uuid
-import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,7 +66,7 @@ class ConversationActor:
         self._calls = 0
         self._last_call = time.monotonic()
         self._is_wanted = True
-        self._was_opened = False
+        self._is_counted = False
         on_sigterm(self._on_sigterm)
         self._tasks = [asyncio.create_task(self._recover()), asyncio.create_task(self._exit_when_done())]
 
@@ -79,7 +78,7 @@ class ConversationActor:
 
         async def work(activation: Activation) -> Opened:
             view = await activation.read(fresh=False)
-            is_first, self._was_opened = not self._was_opened, True
+            is_first, self._is_counted = not self._is_counted, True
             return Opened(activation.info(), view, was_ready() if is_first else None)
 
         return await self._answer(work, create=create)
@@ -135,14 +134,25 @@ class ConversationActor:
         try:
             activation = await self._activated(create=create)
             self._last_call = time.monotonic()
-            return await work(activation)
+            answer = await work(activation)
         except ConversationNotFoundError as error:
             self._is_wanted = False
             return error
         except ConversationError as error:
             return error
+        else:
+            if not self._is_counted:
+                self._is_counted = True  # asked for anything else first: Ray has restarted it, and nobody opens it
+                self._tasks.append(asyncio.create_task(self._tell_pool()))
+            return answer
         finally:
             self._calls -= 1
+
+    async def _tell_pool(self) -> None:
+        if self._settings.pool.maximum:
+            from conversation_actors.runtime.warm_pool import tell_of_restart  # noqa: PLC0415  # after a crash only
+
+            await tell_of_restart(ray.get_runtime_context().get_node_id(), was_ready=was_ready())
 
     async def _activated(self, *, create: bool) -> Activation:
         async with self._activating:
@@ -167,10 +177,6 @@ class ConversationActor:
             log.debug("not stored yet")  # the connection is there, for the one who creates it
         except ConversationError as error:
             log.warning("not recovered yet", extra={"reason": str(error)})
-        if _was_restarted() and self._settings.pool.maximum:
-            from conversation_actors.runtime.warm_pool import tell_of_restart  # noqa: PLC0415  # not on the way there
-
-            await tell_of_restart(ray.get_runtime_context().get_node_id(), was_ready=was_ready())
 
     async def _exit_when_done(self) -> None:
         """Leave when the activation has stopped, or when there is none to be had."""
@@ -227,9 +233,3 @@ def _refusal(protocol: int) -> IncompatibleVersionError | None:
     return IncompatibleVersionError(
         f"the client speaks protocol {protocol}, the owner {PROTOCOL}; update the older one"
     )
-
-
-def _was_restarted() -> bool:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray's own property uses another one, which it deprecates
-        return bool(ray.get_runtime_context().was_current_actor_reconstructed)

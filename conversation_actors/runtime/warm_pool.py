@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 POOL_NAME = "conversation-pool"
 RECENT_SECONDS = 10.0
 """Openings of so many seconds are prepared for beyond the minimum."""
+EXTRA = timedelta(seconds=60)
+"""How long a worker beyond the minimum stays: even an idle one costs Ray's main loop 1 % of a core."""
 _LOOK_SECONDS = 30.0
 """How often new nodes are looked for, and the workers counted that are there."""
 _COUNT_SECONDS = 10.0
@@ -33,7 +35,7 @@ _COUNT_SECONDS = 10.0
 _ASK_TIMEOUT = 10.0
 _PYTHON, _ORDINARY_WORKER = 0, 0
 """Ray's numbers for `Language.PYTHON` and `WorkerType.WORKER`."""
-_MARGIN = timedelta(minutes=1)
+_MARGIN = timedelta(seconds=15)
 """The raylet keeps an unused worker so much longer than it counts."""
 
 
@@ -65,9 +67,10 @@ class Stock:
         wanted = min(self.minimum + len(self.opened), self.maximum)
         return max(wanted - len(self.ready), 0)
 
-    def add(self, count: int, now: float) -> None:
-        """They were started."""
-        self.ready.extend([now + self.lasting] * count)
+    def add(self, count: int, now: float, lasting: float | None = None) -> None:
+        """They were started, and end after so many seconds (None: `lasting`) if nobody takes them."""
+        self.ready.extend([now + (self.lasting if lasting is None else lasting)] * count)
+        self.ready = deque(sorted(self.ready))
         self.settled = now + _COUNT_SECONDS
 
     def recount(self, count: int, now: float) -> None:
@@ -173,12 +176,14 @@ class WarmPool:
         if counts and time.monotonic() > stock.settled:
             found = await self._nodes.count(address)
             stock.recount(found, time.monotonic())
-        now = time.monotonic()
-        count = stock.missing(now)
-        if count:
-            stock.add(count, now)  # first: openings that come meanwhile count against them
+        missing = stock.missing(time.monotonic())
+        usual = min(missing, max(stock.minimum - len(stock.ready), 0))
+        for count, lasting in ((usual, self._settings.lasting), (missing - usual, min(EXTRA, self._settings.lasting))):
+            if not count:
+                continue
+            stock.add(count, time.monotonic(), lasting.total_seconds())  # first: openings meanwhile count against them
             try:
-                await self._nodes.start(address, count, keep=self._settings.lasting + _MARGIN)
+                await self._nodes.start(address, count, keep=lasting + _MARGIN)
             except BaseException:
                 stock.withdraw(count)
                 raise

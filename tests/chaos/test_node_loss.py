@@ -150,7 +150,7 @@ async def test_hung_head_lets_a_process_end(cluster: RayCluster, monkeypatch: py
     monkeypatch.setenv("CONVERSATION_REDIS_URL", "redis://127.0.0.1:1")
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     monkeypatch.setenv("CONVERSATION_TIMEOUT_CONNECT", "4")
-    control_plane = next(process for process in cluster.nodes[0].processes() if process.name() == "gcs_server")
+    control_plane = cluster.nodes[0].named("gcs_server")
     os.kill(control_plane.pid, signal.SIGSTOP)
     program = start_program("outsider")
     try:

@@ -108,8 +108,11 @@ async def pool_pid(cluster: RayCluster) -> int:
     """The pool's process."""
     for node in cluster.nodes:
         for process in node.processes():
-            with_title = process.cmdline()[:1] if process.is_running() else []
-            if with_title and with_title[0].startswith("ray::WarmPool"):
+            try:
+                title = process.cmdline()[:1]
+            except psutil.Error:
+                continue
+            if title and title[0].startswith("ray::WarmPool"):
                 return process.pid
     message = f"no pool in {os.getpid()}'s cluster"
     raise AssertionError(message)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conversation_actors.runtime import warm_pool
-from conversation_actors.runtime.warm_pool import RECENT_SECONDS, Stock, WarmPool
+from conversation_actors.runtime.warm_pool import EXTRA, RECENT_SECONDS, Stock, WarmPool
 from conversation_actors.settings import PoolSettings
 
 
@@ -257,3 +257,14 @@ async def test_an_owner_that_found_none_ready_has_them_counted(monkeypatch: pyte
         nodes.taken["a:1"] = 2
         await pool.opened("a", False)
         await until(lambda: nodes.started["a:1"] == 5)
+
+
+async def test_workers_beyond_the_minimum_do_not_stay_for_long() -> None:
+    """A burst is prepared for; when it is over, the node is not left with idle processes for ten minutes."""
+    nodes = FakeNodes("a")
+    async with pool_of(nodes) as pool:
+        await until(lambda: nodes.started["a:1"] == 2)
+        assert min(nodes.kept) > PoolSettings().lasting
+        await pool.opened("a", True)
+        await until(lambda: nodes.started["a:1"] == 4)
+        assert min(nodes.kept) < EXTRA * 2
