@@ -18,8 +18,6 @@ from importlib import import_module
 from typing import Any
 
 from conversation_actors import ConversationClient, ConversationHandle, HistoryLimits, Message, Settings, Timeouts
-from conversation_actors.runtime import NAMESPACE
-from conversation_actors.runtime.warm_pool import Pool
 from conversation_actors.settings import PoolSettings
 
 TEXT = "x" * 200
@@ -43,7 +41,6 @@ class Session:
     kept: dict[str, Any] = field(default_factory=dict)
     """What commands leave for later ones."""
     _clients: dict[int, ConversationClient] = field(default_factory=dict)
-    _pool: Pool | None = None
 
     def settings(self, history: int) -> Settings:
         """Patient ones: a plain cluster on a busy machine may take minutes to open many conversations."""
@@ -76,17 +73,6 @@ class Session:
         await handle.passivate()
         await handle.aclose()
         await gone(pid)
-
-    async def tell_pool(self, node_id: str) -> None:
-        """A worker was taken by a restart, which the pool does not see: have it start another one.
-
-        The pool promises a warm worker for the first crashes after it was filled; here a hundred crashes follow
-        each other.
-        """
-        if self._pool is None:
-            self._pool = Pool(self._pool_settings())
-            await self._pool.start(NAMESPACE)
-        self._pool.opened(node_id, was_ready=True)
 
     def _pool_settings(self) -> PoolSettings:
         return PoolSettings() if self.has_pool else PoolSettings(maximum=0)

@@ -40,9 +40,6 @@ async def crash(session: Session, conversation_ids: list[str]) -> list[float]:
     times = await asyncio.gather(*map(append, range(len(handles))))
     after = await asyncio.gather(*(handle.info() for handle in handles))
     assert not {info.pid for info in after}.intersection(pids)
-    if session.has_pool:
-        for info in after:
-            await session.tell_pool(info.node_id)
     return times
 
 
@@ -68,14 +65,7 @@ def measure(stage: Stage) -> Report:
         _owners(stage, drivers, report)
         _many(stage, drivers, report)
     _nodes(stage, report)
-    report.notes += [
-        "plain: Ray's default client settings, without `quick_crash_detection`; and fewer rounds.",
-        (
-            "warm: after each crash the pool is told that a worker was taken, which it cannot see by itself. In real "
-            "life it has a ready worker for the first crashes only (two, while nothing is opened); then a crash costs "
-            "a fork."
-        ),
-    ]
+    report.notes.append("plain: Ray's default client settings, without `quick_crash_detection`; and fewer rounds.")
     return report
 
 
