@@ -6,10 +6,22 @@ from conversation_actors.activation.messages import (
     ActivationInfo,
     Done,
     Executed,
+    Opened,
     Reply,
     Request,
     Requests,
     View,
 )
 
-__all__ = ["PROTOCOL", "Activation", "ActivationInfo", "Done", "Executed", "Reply", "Request", "Requests", "View"]
+__all__ = [
+    "PROTOCOL",
+    "Activation",
+    "ActivationInfo",
+    "Done",
+    "Executed",
+    "Opened",
+    "Reply",
+    "Request",
+    "Requests",
+    "View",
+]

@@ -125,3 +125,12 @@ class ActivationInfo:
     pending: int = 0
     watchers: int = 0
     protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The answer to an `open`. `was_ready`, for the first one only: whether the process had been started ahead."""
+
+    info: ActivationInfo
+    view: View
+    was_ready: bool | None

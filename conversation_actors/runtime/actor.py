@@ -12,13 +12,12 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TypeVar
 
 import ray
 from ray.exceptions import AsyncioActorExit
 
-from conversation_actors.activation import PROTOCOL, Activation, ActivationInfo, Executed, Request, View
+from conversation_actors.activation import PROTOCOL, Activation, ActivationInfo, Executed, Opened, Request, View
 from conversation_actors.activation.activation import Place
 from conversation_actors.errors import ConversationError, ConversationNotFoundError, IncompatibleVersionError
 from conversation_actors.runtime.fork_server import is_forked, was_ready
@@ -37,15 +36,6 @@ _LAST_REPLIES_SECONDS = 1.0
 _EXIT_SECONDS = 3.0
 _RAYLET_SECONDS = 5.0
 """How long the raylet may take to let an actor go."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The answer to an `open`. `was_ready`, for the first one only: whether the process had been started ahead."""
-
-    info: ActivationInfo
-    view: View
-    was_ready: bool | None
 
 
 class ConversationActor:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
-from conversation_actors.activation import PROTOCOL, ActivationInfo, View
+from conversation_actors.activation import PROTOCOL, ActivationInfo, Opened, View
 from conversation_actors.errors import (
     ActivationLostError,
     ClusterUnavailableError,
@@ -16,7 +16,6 @@ from conversation_actors.errors import (
     OwnerFailedError,
     RetryableError,
 )
-from conversation_actors.runtime.actor import Opened
 from conversation_actors.runtime.cluster import ActorDirectory
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.settings import Settings
