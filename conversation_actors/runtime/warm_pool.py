@@ -1,4 +1,4 @@
-"""Workers that are started before anybody asks: an opening then finds one ready, and takes twenty milliseconds.
+"""Workers that are started before anybody asks: an opening then finds one ready, and takes half of what a fork would.
 
 One detached actor for the whole cluster (`WarmPool`) asks each raylet to start workers ahead of time. It counts
 what it had started, less what owners say to have taken since. Every half a minute it asks the raylets how many there
