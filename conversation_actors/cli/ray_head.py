@@ -125,17 +125,15 @@ class RayHead:
         )
 
 
-def _ray() -> list[str]:
-    """Ray's command line, as this interpreter has it."""
-    return [sys.executable, "-m", "ray.scripts.scripts"]
-
-
 def _ensure_token() -> None:
     """Make this user's Ray token, unless there is one; what is printed is the token, and shown to nobody."""
     if (Path.home() / ".ray" / "auth_token").exists():
         return
-    made = subprocess.run(  # noqa: S603  # arguments of our own, and no shell
-        [*_ray(), "get-auth-token", "--generate"], capture_output=True, text=True, check=False
+    made = subprocess.run(
+        [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if made.returncode:
         message = f"Ray could not make its token: {' '.join(made.stderr.split())[-400:]}"

@@ -85,6 +85,10 @@ class Stock:
             self.ready.pop()
 
 
+class UnsupportedError(Exception):
+    """This Ray has no such call; the text names it."""
+
+
 class Nodes(Protocol):
     """The cluster's nodes, as far as the pool is concerned."""
 
@@ -97,12 +101,12 @@ class Nodes(Protocol):
     async def start(self, address: str, count: int, *, keep: timedelta) -> None:
         """Have this raylet start `count` workers, which stay for `keep` if nobody takes them.
 
-        Raises `OSError`, and `NotImplementedError` where it does not know how.
+        Raises `OSError`, and `UnsupportedError` where it does not know how.
         """
 
 
 class WarmPool:
-    """Keeps workers ready on every node. A plain class; `start_pool` makes it the cluster's one actor."""
+    """Keeps workers ready on every node. A plain class; `Pool.start` makes it the cluster's one actor."""
 
     def __init__(self, settings: PoolSettings, nodes: Nodes | None = None) -> None:
         """Work begins at once; `nodes` are the cluster's unless others are given."""
@@ -144,7 +148,7 @@ class WarmPool:
             self._wake.clear()
             try:
                 await self._refill()
-            except NotImplementedError as error:
+            except UnsupportedError as error:
                 self._is_supported = False
                 log.warning("this Ray cannot start workers ahead of time (no %s); openings take longer", error)
             except (OSError, RayError) as error:
@@ -156,7 +160,7 @@ class WarmPool:
             await self._look()
         starts = [self._start(node_id, stock, counts=is_look) for node_id, stock in self._stocks.items()]
         for result in await asyncio.gather(*starts, return_exceptions=True):
-            if isinstance(result, NotImplementedError):
+            if isinstance(result, UnsupportedError):
                 raise result
             if isinstance(result, BaseException):
                 log.warning("a node did not start workers", extra={"reason": repr(result)})
@@ -221,14 +225,14 @@ class RayNodes:
 
             request = getattr(node_manager_pb2, f"{method}Request")(**fields)
         except (AttributeError, ImportError, ValueError) as error:
-            raise NotImplementedError(method) from error
+            raise UnsupportedError(method) from error
         channel: Any = init_grpc_channel(address, asynchronous=True)
         try:
             stub = node_manager_pb2_grpc.NodeManagerServiceStub(channel)
             return await getattr(stub, method)(request, timeout=_ASK_TIMEOUT)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                raise NotImplementedError(method) from error
+                raise UnsupportedError(method) from error
             message = f"the raylet did not answer {method} ({error.code()})"
             raise OSError(message) from error
         finally:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conversation_actors.runtime import warm_pool
-from conversation_actors.runtime.warm_pool import EXTRA, RECENT_SECONDS, Stock, WarmPool
+from conversation_actors.runtime.warm_pool import EXTRA, RECENT_SECONDS, Stock, UnsupportedError, WarmPool
 from conversation_actors.settings import PoolSettings
 
 
@@ -216,7 +216,7 @@ async def test_a_node_that_fails_does_not_stop_the_others(caplog: pytest.LogCapt
 async def test_without_the_call_it_says_so_once_and_rests(caplog: pytest.LogCaptureFixture) -> None:
     """A Ray that cannot start workers ahead of time is not asked again."""
     nodes = FakeNodes("a")
-    nodes.failure["a:1"] = NotImplementedError("PrestartWorkers")
+    nodes.failure["a:1"] = UnsupportedError("PrestartWorkers")
     async with pool_of(nodes) as pool:
         await until(lambda: "PrestartWorkers" in caplog.text)
         del nodes.failure["a:1"]

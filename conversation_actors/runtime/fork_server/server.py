@@ -340,7 +340,7 @@ def _take_descriptors(log_path: str, *, keep: int) -> None:
     """Close what the raylet let slip through (its logs, a pipe), and log where Ray does."""
     os.set_inheritable(keep, False)
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # of descriptors; nothing is a path here
-        if int(name) > 2 and int(name) != keep:  # noqa: PLR2004  # standard streams
+        if int(name) >= _STANDARD_STREAMS and int(name) != keep:
             with suppress(OSError):  # the one that listed them
                 os.close(int(name))
     null = os.open(os.devnull, os.O_RDONLY)
