@@ -5,12 +5,13 @@ from conversation_actors.activation.messages import (
     PROTOCOL,
     ActivationInfo,
     Done,
+    Execute,
     Executed,
     Opened,
     Reply,
     Request,
-    Requests,
     View,
+    incompatible,
 )
 
 __all__ = [
@@ -18,10 +19,11 @@ __all__ = [
     "Activation",
     "ActivationInfo",
     "Done",
+    "Execute",
     "Executed",
     "Opened",
     "Reply",
     "Request",
-    "Requests",
     "View",
+    "incompatible",
 ]

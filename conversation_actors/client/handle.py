@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from conversation_actors.activation import ActivationInfo, Done, Executed, Requests, View
+from conversation_actors.activation import ActivationInfo, Done, Execute, Executed, Request, View
 from conversation_actors.client import arguments
 from conversation_actors.client.copy import LocalCopy, history_of, retention_of
 from conversation_actors.client.following import DORMANT_SECONDS, Feed, Follower
@@ -370,19 +370,22 @@ class ConversationHandle:
                 await self._copy.reach(done.seq)
         return done
 
-    async def _send(self, requests: Requests, seconds: float) -> Executed:
+    async def _send(self, requests: Sequence[Request], seconds: float) -> Executed:
         life = self._copy.life
         try:
-            executed: Executed = await self._owner.call(
-                lambda actor: actor.execute.remote(requests, self._follower.watcher, self._copy.seq, life), seconds
-            )
+            answer = await self._owner.call(lambda actor: actor.execute.remote(self._packed(requests, life)), seconds)
         except RetryableError:
             self._follower.fell_behind()  # entries that came with a lost answer are not announced again
             raise
+        executed = Executed.unpack(answer)
         if self._copy.life == life:
             appended = [request.command.items for request in requests if isinstance(request.command, AppendItems)]
             self._copy.apply(executed.entries, chain.from_iterable(appended))
         return executed
+
+    def _packed(self, requests: Sequence[Request], life: str) -> bytes:
+        """For each attempt anew: the copy may have gone on since the last one."""
+        return Execute(requests, self._follower.watcher, self._copy.seq, life).pack()
 
     async def _read(self, *, fresh: bool) -> View:
         view: View = await self._owner.call(

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from conversation_actors.activation import Done, Executed, Reply, Request, Requests
+from conversation_actors.activation import Done, Executed, Reply, Request
 from conversation_actors.errors import (
     ClusterUnavailableError,
     ConversationError,
@@ -50,7 +50,7 @@ _BACKOFF = (0.05, 1.0)
 _GRACE_SECONDS = 0.1
 """After its time is up, a call waits this long for the batch it is in, which can tell why."""
 
-Send = Callable[[Requests, float], Awaitable[Executed]]
+Send = Callable[[Sequence[Request], float], Awaitable[Executed]]
 
 
 @dataclass(slots=True, eq=False)
@@ -194,7 +194,7 @@ class Outbox:
         delay, longest = _BACKOFF
         while batch:
             try:
-                executed = await self._send(Requests([queued.request for queued in batch]), self._seconds_for(batch))
+                executed = await self._send([queued.request for queued in batch], self._seconds_for(batch))
             except RetryableError as error:
                 self.trouble = error
             except ConversationError as error:

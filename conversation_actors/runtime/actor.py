@@ -10,14 +10,14 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
 import ray
 from ray.exceptions import AsyncioActorExit
 
-from conversation_actors.activation import PROTOCOL, Activation, ActivationInfo, Executed, Opened, Request, View
+from conversation_actors.activation import PROTOCOL, Activation, ActivationInfo, Execute, Opened, View, incompatible
 from conversation_actors.activation.activation import Place
 from conversation_actors.errors import ConversationError, ConversationNotFoundError, IncompatibleVersionError
 from conversation_actors.runtime.fork_server import is_forked, was_ready
@@ -84,13 +84,17 @@ class ConversationActor:
 
         return await self._answer(work)
 
-    async def execute(
-        self, requests: Sequence[Request], watcher: str, after_seq: int, life: str | None
-    ) -> Executed | ConversationError:
-        """See `Activation.execute`."""
-        return await self._answer(
-            lambda activation: activation.execute(requests, watcher=watcher, after_seq=after_seq, life=life)
-        )
+    async def execute(self, packed: bytes) -> bytes | ConversationError:
+        """From a packed `Execute` to a packed `Executed`; see `Activation.execute`."""
+
+        async def work(activation: Activation) -> bytes:
+            call = Execute.unpack(packed)
+            executed = await activation.execute(
+                call.requests, watcher=call.watcher, after_seq=call.after_seq, life=call.life
+            )
+            return executed.pack()
+
+        return await self._answer(work)
 
     async def read(self, *, fresh: bool) -> View | ConversationError:
         """See `Activation.read`."""
@@ -218,8 +222,4 @@ class ConversationActor:
 
 
 def _refusal(protocol: int) -> IncompatibleVersionError | None:
-    if protocol == PROTOCOL:
-        return None
-    return IncompatibleVersionError(
-        f"the client speaks protocol {protocol}, the owner {PROTOCOL}; update the older one"
-    )
+    return None if protocol == PROTOCOL else incompatible(protocol)

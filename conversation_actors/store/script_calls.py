@@ -100,6 +100,9 @@ class ScriptCalls:
     ) -> list[Any]:
         """Send script and WAIT in one packet on one connection: WAIT speaks of that connection's writes."""
         wait = self._acknowledgement.command() if is_durable else None
+        if not (wait or is_asking):
+            alone: list[Any] = await client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py has no types here
+            return alone
         pipeline = client.pipeline(transaction=False)
         if is_asking:
             pipeline.execute_command("ASKING")

@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from conversation_actors import ConversationClient
-from conversation_actors.activation import PROTOCOL, ActivationInfo, Done, Executed, Request
+from conversation_actors.activation import PROTOCOL, ActivationInfo, Done, Execute, Executed, Request
 from conversation_actors.errors import ActivationLostError, FencedError
 from conversation_actors.runtime.actor import ConversationActor
 from conversation_actors.state import AppendItems
@@ -79,8 +79,8 @@ def request(text: str) -> Request:
 
 async def execute(actor: Any, *names: str) -> Executed | Exception:
     """Append by asking one actor, as a handle that still holds it would."""
-    answer: Executed | Exception = await actor.execute.remote([request(name) for name in names], "w", 0, None)
-    return answer
+    answer = await actor.execute.remote(Execute([request(name) for name in names], "w", 0).pack())
+    return answer if isinstance(answer, Exception) else Executed.unpack(answer)
 
 
 async def test_two_live_owners(client: ConversationClient, connect: Connect, copy: Any, conversation_id: str) -> None:

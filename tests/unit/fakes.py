@@ -18,6 +18,7 @@ from conversation_actors.activation import (
     Activation,
     ActivationInfo,
     Done,
+    Execute,
     Executed,
     Request,
     View,
@@ -401,8 +402,11 @@ class FakeActor:
                     facts = activation.info()
                     return facts if name == "info" else (facts, await activation.read(fresh=False))
                 case "execute":
-                    requests, watcher, after_seq, life = arguments
-                    return await activation.execute(requests, watcher=watcher, after_seq=after_seq, life=life)
+                    call = Execute.unpack(*arguments)
+                    executed = await activation.execute(
+                        call.requests, watcher=call.watcher, after_seq=call.after_seq, life=call.life
+                    )
+                    return executed.pack()
                 case "poll":
                     watcher, after_seq, life, timeout = arguments
                     return await activation.poll(watcher=watcher, after_seq=after_seq, timeout=timeout, life=life)
