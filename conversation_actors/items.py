@@ -10,8 +10,7 @@ facts that bounding the history needs.
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
 
@@ -21,12 +20,11 @@ from conversation_actors.values import check_id, decode, encode
 Role = Literal["system", "developer", "user", "assistant"]
 PINNED_ROLES = frozenset({"system", "developer"})
 """Roles whose messages stay in the window: they say how the conversation is to be led."""
-_TELLING = frozenset({"role", "call_id"})
-"""Fields that are stored even where a subclass gives them a default: without them an item cannot be read back."""
+_TELLING = frozenset({"type", "id", "created_at", "role", "call_id"})
+"""Fields that are stored even where they are defaults: without them an item cannot be read back."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredItem:
+class StoredItem(NamedTuple):
     """An item as it is stored: `data` is its JSON, byte for byte as its author encoded it.
 
     `role` is empty for anything but a message, `call_id` for anything but a call or its output.
@@ -51,8 +49,11 @@ class StoredItem:
     @property
     def is_readable(self) -> bool:
         """Whether the facts are such as `parse` reads: what has others would be damage once it is stored."""
-        facts = (self.id, self.type, self.role, self.call_id)
-        return all(isinstance(fact, str) for fact in facts) and bool(self.id and self.type)
+        facts: tuple[object, ...] = self[:4]
+        for fact in facts:  # not all(…): this is asked of every item
+            if not isinstance(fact, str):
+                return False
+        return bool(self.id and self.type)
 
     def to_item(self) -> "Item":
         """Decode it. One that does not read as its kind, as a newer version may write it, is an `OtherItem`."""
@@ -129,9 +130,8 @@ class Item(BaseModel):
 
     def to_dict(self) -> dict[str, Any]:
         """The stored form: what was given, and what tells the kind of item. Other defaults are left out."""
-        fields = {"type": self.type, "id": self.id, "created_at": self.created_at}
         chosen = self.__pydantic_fields_set__
-        fields |= {name: value for name, value in self.__dict__.items() if name in chosen or name in _TELLING}
+        fields = {name: value for name, value in self.__dict__.items() if name in chosen or name in _TELLING}
         return fields | self.__pydantic_extra__ if self.__pydantic_extra__ else fields
 
     def to_stored(self, *, limit: int | None = None) -> StoredItem:

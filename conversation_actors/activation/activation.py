@@ -185,13 +185,18 @@ class Activation:
     ) -> Executed:
         """Decide `requests` in order, and answer when all of that is durable.
 
-        A reply is `Done` or the error. What is not durable after `timeouts.write` is answered with
-        `OutcomeUnknownError`. Entries behind `after_seq` come along for `watcher`, if its copy is of this
-        `life` (None: of any). Raises `OverloadedError` or `StoreUnavailableError` before anything was decided.
+        A reply is `Done` or the error; behind a refused group nothing is decided. What is not durable after
+        `timeouts.write` is answered with `OutcomeUnknownError`. Entries behind `after_seq` come along for
+        `watcher`, if its copy is of this `life` (None: of any). Raises `OverloadedError` or
+        `StoreUnavailableError` before anything was decided.
         """
         with self._in_use():
             committer = self._admit()
-            decided = [self._decide(request) for request in requests]
+            decided: list[tuple[int, Reply]] = []
+            for request in requests:
+                decided.append(self._decide(request))
+                if request.is_group and isinstance(decided[-1][1], RefusedError):
+                    break
             try:
                 async with asyncio.timeout(self._settings.timeouts.write.total_seconds()):
                     await committer.gate.passed(self._working_seq_of(decided))

@@ -19,12 +19,14 @@ _PICKLE = 5
 class Request:
     """A command, and the name under which a repeat of it is recognised.
 
-    With `lease` it comes in the name of that lease: it is refused once that is lost.
+    With `lease` it comes in the name of that lease: it is refused once that is lost. A group is several
+    commands in one: when it is refused, nothing behind it is decided, so that its sender can go through it singly.
     """
 
     request_id: str
     command: Command
     lease: Guard | None = None
+    is_group: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +52,23 @@ class Execute:
 
     def pack(self) -> bytes:
         """As bytes, which Ray hands on as they are; what it pickles itself takes it several times as long."""
-        rows = [(request.request_id, _columns(request.command), request.lease) for request in self.requests]
+        rows = [
+            (request.request_id, _columns(request.command), request.lease, request.is_group)
+            for request in self.requests
+        ]
         return _pack((rows, self.watcher, self.after_seq, self.life))
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """Read what `pack` made. Raises `IncompatibleVersionError` where another protocol did."""
         rows, watcher, after_seq, life = _unpack(data)
-        requests = [Request(request_id, _command(given), lease) for request_id, given, lease in rows]
+        requests = [Request(name, _command(given), lease, is_group) for name, given, lease, is_group in rows]
         return cls(requests, watcher, after_seq, life)
 
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """One reply for each request, in order, and entries that the caller has not seen.
+    """One reply for each request, in order, as far as they were decided; and entries that the caller has not seen.
 
     `entries` (encoded) follow the position the caller gave, without a gap; not all of them where there are
     many, and none where the caller's copy is of another `life` of the conversation.

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_ENTRIES_SECONDS = 0.25
+"""How long a write that is acknowledged waits for the poll to bring it, before it asks for the whole state."""
+
 
 class ConversationHandle:
     """One conversation, bound to its id and to no process: it survives whatever happens to the owner.
@@ -364,11 +367,22 @@ class ConversationHandle:
         if request_id is not None:
             check_id(request_id, "request_id")
         done = await self._outbox.ask(command, request_id, lease=arguments.guard(lease))
-        with suppress(TimeoutError):
-            # The entry usually came with the answer. If not, the poll brings it; the write stands either way.
-            async with asyncio.timeout(self._settings.timeouts.attempt.total_seconds()):
-                await self._copy.reach(done.seq)
+        await self._show(done.seq)
         return done
+
+    async def _show(self, seq: int) -> None:
+        """Return when the local copy has what was acknowledged at `seq`. The write stands where that takes too long."""
+        with suppress(TimeoutError):
+            # The entries usually came with the answer. If not, the poll brings them,
+            async with asyncio.timeout(_ENTRIES_SECONDS):
+                await self._copy.reach(seq)
+        if self._copy.seq < seq:
+            # unless the owner has died since: to be followed only, none is started.
+            try:
+                async with asyncio.timeout(self._settings.timeouts.attempt.total_seconds()):
+                    self._copy.replace(await self._read(fresh=False))
+            except (ConversationError, TimeoutError) as error:
+                log.warning("the local copy does not show a write yet", extra={"reason": str(error)})
 
     async def _send(self, requests: Sequence[Request], seconds: float) -> Executed:
         life = self._copy.life

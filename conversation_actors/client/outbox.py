@@ -3,6 +3,10 @@
 While a batch is on its way the next one gathers. A batch is repeated, with the same request ids, until
 each of its commands is answered or its caller's time is up: so a crash of the owner in between neither
 loses nor doubles nor reorders anything.
+
+Many appends that nobody waits for go as one: for the owner that is one entry to decide, store and tell
+of, instead of hundreds. Such a group is all or nothing, so if it is refused, its appends are sent again one
+by one, to find out which of them is at fault; what is behind it has waited, and follows them.
 """
 
 import asyncio
@@ -22,6 +26,7 @@ from conversation_actors.errors import (
     OutcomeUnknownError,
     OverloadedError,
     OwnerFailedError,
+    RefusedError,
     RetryableError,
 )
 from conversation_actors.settings import Settings
@@ -34,6 +39,7 @@ from conversation_actors.state import (
     SetSummary,
     UpdateParticipant,
 )
+from conversation_actors.state.facts import MOST_ITEMS
 from conversation_actors.values import encode_checked
 
 log = logging.getLogger(__name__)
@@ -41,6 +47,10 @@ log = logging.getLogger(__name__)
 BATCH_COMMANDS = 500
 BATCH_BYTES = 512 << 10
 """Bounds of one call to the owner."""
+GROUP_LEAST = 8
+"""Fewer appends go each by itself: one entry for each is easier to follow, and costs little."""
+GROUP_BYTES = 128 << 10
+"""Bound of one group, beside the window's own: what is appended at once must not be more than is kept."""
 OUTBOX_BYTES = 64 << 20
 """Bytes of commands that wait, beside the number that `Settings.outbox_items` bounds."""
 MOST_REFUSALS = 100
@@ -56,12 +66,51 @@ Send = Callable[[Sequence[Request], float], Awaitable[Executed]]
 @dataclass(slots=True, eq=False)
 class _Queued:
     number: int
-    request: Request
+    command: Command
+    request_id: str | None
+    lease: Guard | None
     size: int
     deadline: float | None
     answer: asyncio.Future[Done] | None
     sent: bool = False
     settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """One request, and the commands it stands for: one, or a group of appends."""
+
+    request: Request
+    queued: Sequence[_Queued]
+
+
+class _Run:
+    """Neighbours that may go as one append: nobody waits for them, and no item is there twice.
+
+    An item that is appended twice in a row is to be seen twice by who watches.
+    """
+
+    def __init__(self, most_items: int, most_bytes: int) -> None:
+        self.members: list[_Queued] = []
+        self._most_items, self._most_bytes = most_items, most_bytes
+        self._size = 0
+        self._ids: set[str] = set()
+
+    def take(self, queued: _Queued) -> bool:
+        """Take it in, if it may be."""
+        command = queued.command
+        if queued.answer is not None or not isinstance(command, AppendItems):
+            return False
+        if self.members and queued.lease != self.members[0].lease:
+            return False
+        ids = {item.id for item in command.items}
+        size = self._size + queued.size
+        if size > self._most_bytes or len(self._ids) + len(ids) > self._most_items or not self._ids.isdisjoint(ids):
+            return False
+        self.members.append(queued)
+        self._size = size
+        self._ids |= ids
+        return True
 
 
 class Outbox:
@@ -71,8 +120,10 @@ class Outbox:
         """`send` takes requests and a number of seconds, and returns the owner's `Executed`."""
         self._send, self._settings = send, settings
         self._most = settings.outbox_items
+        self._group_items = min(settings.history.items, MOST_ITEMS)
+        self._group_bytes = min(settings.history.bytes, GROUP_BYTES)
         self._queue: deque[_Queued] = deque()
-        self._batch: Sequence[_Queued] = ()
+        self._batch: Sequence[_Parcel] = ()
         self._closed: ConversationError | None = None
         self._size = 0
         self._numbers = count(1)
@@ -145,7 +196,8 @@ class Outbox:
     def close(self, error: ConversationError) -> None:
         """Answer `error` to everybody who still waits, and will; `run` must have ended."""
         self._closed = error
-        for queued in (*self._batch, *self._queue):
+        sent = [queued for parcel in self._batch for queued in parcel.queued]
+        for queued in (*sent, *self._queue):
             self._settle(queued, error)
         self._queue.clear()
         self._note_progress()
@@ -165,74 +217,102 @@ class Outbox:
             message = f"{len(self)} commands ({self._size} bytes) wait to be sent; nothing was taken"
             raise OverloadedError(message)
         number = next(self._numbers)
-        request = Request(request_id or f"{self._ids}.{number}", command, lease)
-        queued = _Queued(number, request, size, deadline, answer)
+        queued = _Queued(number, command, request_id, lease, size, deadline, answer)
         self._queue.append(queued)
         self._last_number = number
         self._size += size
         self._wake.set()
         return queued
 
-    def _next_batch(self) -> list[_Queued]:
-        batch: list[_Queued] = []
-        size = 0
-        while self._queue and len(batch) < BATCH_COMMANDS:
+    def _next_batch(self) -> list[_Parcel]:
+        batch: list[_Parcel] = []
+        run = self._run()
+        count = size = 0
+        while self._queue and count < BATCH_COMMANDS:
             first = self._queue[0]
-            if batch and size + first.size > BATCH_BYTES:
+            if count and size + first.size > BATCH_BYTES:
                 break
             self._queue.popleft()
             if first.answer is not None and first.answer.cancelled():
                 self._settle(first, None)  # its caller left before it was sent: it never happened
                 continue
             first.sent = True
-            batch.append(first)
+            count += 1
             size += first.size
-        return batch
+            if not run.take(first):
+                batch += self._parcels(run.members)
+                run = self._run()
+                if not run.take(first):
+                    batch.append(self._single(first))
+        return batch + self._parcels(run.members)
 
-    async def _deliver(self, batch: Sequence[_Queued]) -> None:
+    def _run(self) -> _Run:
+        return _Run(self._group_items, self._group_bytes)
+
+    def _parcels(self, members: Sequence[_Queued]) -> list[_Parcel]:
+        if len(members) < GROUP_LEAST:
+            return [self._single(queued) for queued in members]
+        commands = [queued.command for queued in members]
+        items = [item for command in commands if isinstance(command, AppendItems) for item in command.items]
+        name = f"{self._ids}.{members[0].number}-{members[-1].number}"
+        return [_Parcel(Request(name, AppendItems(tuple(items)), members[0].lease, is_group=True), members)]
+
+    def _single(self, queued: _Queued) -> _Parcel:
+        name = queued.request_id or f"{self._ids}.{queued.number}"
+        return _Parcel(Request(name, queued.command, queued.lease), (queued,))
+
+    async def _deliver(self, batch: Sequence[_Parcel]) -> None:
         """Repeat until every command of the batch is settled."""
         delay, longest = _BACKOFF
         while batch:
+            is_in_trouble = False
             try:
-                executed = await self._send([queued.request for queued in batch], self._seconds_for(batch))
+                executed = await self._send([parcel.request for parcel in batch], self._seconds_for(batch))
             except RetryableError as error:
-                self.trouble = error
+                self.trouble, is_in_trouble = error, True
             except ConversationError as error:
-                for queued in batch:
-                    self._settle(queued, error)
+                batch = self._answered(batch, [error] * len(batch))
             except Exception as error:
                 log.exception("a batch could not be sent")  # and what comes behind it must not wait for ever
-                for queued in batch:
-                    self._settle(queued, OwnerFailedError(f"the call failed: {error!r}"))
+                batch = self._answered(batch, [OwnerFailedError(f"the call failed: {error!r}")] * len(batch))
             else:
-                for queued, reply in zip(batch, executed.replies, strict=True):
-                    self._take(queued, reply)
+                is_in_trouble = any(isinstance(reply, RetryableError) for reply in executed.replies)
+                batch = self._answered(batch, executed.replies)
             self._expire(batch)
-            batch = [queued for queued in batch if not queued.settled]
-            if batch:
+            batch = [parcel for parcel in batch if not all(queued.settled for queued in parcel.queued)]
+            if batch and is_in_trouble:
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
                 delay = min(delay * 2, longest)
         self.trouble = None
 
-    def _seconds_for(self, batch: Sequence[_Queued]) -> float:
+    def _answered(self, batch: Sequence[_Parcel], replies: Sequence[Reply]) -> list[_Parcel]:
+        """Settle what is decided; return, in order, what is to be sent once more."""
+        left: list[_Parcel] = []
+        for parcel, reply in zip(batch, replies, strict=False):
+            if isinstance(reply, RetryableError):
+                self.trouble = reply
+                left.append(parcel)
+            elif parcel.request.is_group and isinstance(reply, RefusedError):
+                left.extend(map(self._single, parcel.queued))
+            else:
+                for queued in parcel.queued:
+                    self._settle(queued, reply)
+        return [*left, *batch[len(replies) :]]
+
+    def _seconds_for(self, batch: Sequence[_Parcel]) -> float:
         """How long the owner may be looked for: until the first of those who wait gives up."""
         most = self._settings.timeouts.command.total_seconds()
-        deadlines = [queued.deadline for queued in batch if queued.deadline is not None]
+        deadlines = [queued.deadline for parcel in batch for queued in parcel.queued if queued.deadline is not None]
         return max(min([most, *(deadline - time.monotonic() for deadline in deadlines)]), 0.05)
 
-    def _take(self, queued: _Queued, reply: Reply) -> None:
-        if isinstance(reply, RetryableError):
-            self.trouble = reply
-        else:
-            self._settle(queued, reply)
-
-    def _expire(self, batch: Sequence[_Queued]) -> None:
+    def _expire(self, batch: Sequence[_Parcel]) -> None:
         now = time.monotonic()
-        for queued in batch:
-            if not queued.settled and queued.deadline is not None and now >= queued.deadline:
-                error = self._late(queued)
-                error.__cause__ = self.trouble
-                self._settle(queued, error)
+        for parcel in batch:
+            for queued in parcel.queued:
+                if not queued.settled and queued.deadline is not None and now >= queued.deadline:
+                    error = self._late(queued)
+                    error.__cause__ = self.trouble
+                    self._settle(queued, error)
 
     def _late(self, queued: _Queued) -> RetryableError:
         """What to tell a caller whose time is up."""

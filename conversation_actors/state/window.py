@@ -96,9 +96,9 @@ class Window:
 
     def evictions(self, arriving: Sequence[StoredItem], limits: Limits) -> tuple[StoredItem, ...]:
         """What must leave when `arriving` is put: enough, oldest first, whole groups. Changes nothing."""
-        if len(arriving) == 1 and not arriving[0].call_id and arriving[0].id not in self._items:
-            return self._evictions_by(arriving[0], limits)
         latest = {item.id: item for item in arriving}
+        if len(latest) == len(arriving) and not any(item.call_id or item.id in self._items for item in arriving):
+            return self._evictions_by(arriving, limits)
         count, size = len(self._items), self.size
         for item in latest.values():
             old = self._items.get(item.id)
@@ -120,19 +120,28 @@ class Window:
             size -= sum(item.size for item in members)
         return tuple(leaving)
 
-    def _evictions_by(self, item: StoredItem, limits: Limits) -> tuple[StoredItem, ...]:
-        """What one new item displaces that is no part of a call: the same, found with less ado."""
-        count, size = len(self._items) + 1, self.size + item.size
+    def _evictions_by(self, arriving: Sequence[StoredItem], limits: Limits) -> tuple[StoredItem, ...]:
+        """What new items displace that are no part of a call: the same, found with less ado."""
+        items, count = self._items, len(self._items) + len(arriving)
+        size = self.size + sum([len(item.data) for item in arriving])
         if count <= limits.items and size <= limits.bytes:
             return ()
         leaving: list[StoredItem] = []
         for identities in self._groups.values():
             for identity in identities:
-                leaving.append(self._items[identity])
-                size -= leaving[-1].size
+                item = items[identity]
+                leaving.append(item)
+                size -= len(item.data)
             if count - len(leaving) <= limits.items and size <= limits.bytes:
                 return tuple(leaving)
-        return tuple(leaving) if item.pinned else (*leaving, item)
+        for item in arriving:
+            if item.pinned:
+                continue
+            leaving.append(item)
+            size -= len(item.data)
+            if count - len(leaving) <= limits.items and size <= limits.bytes:
+                break
+        return tuple(leaving)
 
     def pinned_after(self, arriving: Sequence[StoredItem]) -> tuple[int, int]:
         """How many system messages, and how many bytes of them, there would be with `arriving`."""

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from conversation_actors import ConversationClient, ConversationHandle
+from conversation_actors.state import ItemsAppended
 from tests.cluster.conftest import Connect
 from tests.cluster.observation import (
     Watcher,
@@ -86,6 +87,28 @@ async def test_ten_kills_under_load(client: ConversationClient, connect: Connect
     assert texts(snapshot.items) == watcher.texts
     for name in ("a", "b"):
         assert_ordered(watcher.texts, name)
+
+
+async def test_killed_while_much_is_recorded(client: ConversationClient, conversation_id: str) -> None:
+    """Five SIGKILLs while hundreds of recorded items are on their way as one: each is there once, in order."""
+    conversation = await client.open(conversation_id)
+    recorded = [f"a-{number:05}" for number in range(5000)]
+    async with Watcher(conversation) as watcher:
+        for kill in range(1, 6):
+            pid = await pid_of(conversation)
+            seen = len(watcher.seqs)
+            for text in recorded[(kill - 1) * 1000 : kill * 1000]:
+                conversation.record(user(text))
+            await watcher.saw(seen + 1)
+            sigkill(pid)
+            await conversation.flush()
+        snapshot = await conversation.snapshot(fresh=True)
+        await watcher.saw(snapshot.seq)
+    assert snapshot.epoch == 6
+    assert_contiguous(watcher.seqs)
+    assert watcher.texts == recorded
+    assert max(len(entry.event.items) for entry in watcher.entries if isinstance(entry.event, ItemsAppended)) > 100
+    assert texts(snapshot.items) == recorded[-len(snapshot.items) :]
 
 
 async def test_two_processes_one_killed(

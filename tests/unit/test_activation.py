@@ -25,6 +25,7 @@ from conversation_actors.errors import (
 )
 from conversation_actors.state import (
     AcquireLease,
+    AppendItems,
     ConversationState,
     Entry,
     ItemsAppended,
@@ -86,6 +87,18 @@ async def test_write_takes_no_longer_than_configured(start: Activations) -> None
     assert (await done(owner, append("u0"))).seq == 1
     state, recovered = await stored(store)
     assert (ids(state), recovered.seq) == (["u0"], 1)
+
+
+async def test_nothing_overtakes_a_refused_group(start: Activations) -> None:
+    """What is behind it in its call is not decided, so that its sender can send the group's members before."""
+    owner = await start(FaultyStore())
+    await done(owner, append("u0"))
+    other_role = AppendItems((message("u1"), message("u0", role="assistant")))
+    executed = await execute(owner, append("u2"), Request("g", other_role, is_group=True), append("u3"))
+    assert [type(reply) for reply in executed.replies] == [Done, ConflictError]
+    executed = await execute(owner, Request("s", other_role), append("u3"))
+    assert [type(reply) for reply in executed.replies] == [ConflictError, Done], "a single one holds nobody up"
+    assert ids(decode_snapshot((await owner.read(fresh=False)).snapshot)) == ["u0", "u2", "u3"]
 
 
 async def test_only_what_is_durable_is_told(start: Activations) -> None:

@@ -790,7 +790,7 @@ def test_one_item_beyond_a_bound_of_bytes_is_refused(bound: dict[str, int]) -> N
 def test_an_item_that_could_not_be_read_back_is_refused(change: dict[str, Any], count: int) -> None:
     """Whatever a client sends: no acknowledged entry makes the conversation unreadable."""
     state = conversation()
-    broken = replace(message("a", "hello"), **change)
+    broken = message("a", "hello")._replace(**change)
     command = AppendItems((broken, message("b", "fine"))[:count])
     with pytest.raises(InvalidInputError):
         decide(state, command, now=1.0)

@@ -23,7 +23,7 @@ import pytest
 from ray._private import ray_constants, services
 from ray.autoscaler._private.constants import RAY_PROCESSES
 
-from conversation_actors.runtime.fork_server import launcher, node, server
+from conversation_actors.runtime.fork_server import gaps, launcher, node, server
 from tests.fork_servers import Asked, connected_to, encoded
 from tests.ray_cluster import is_alive
 from tests.servers import wait_for
@@ -228,6 +228,51 @@ def test_files_that_change_have_another_version(tmp_path: Path) -> None:
     seen.append(server.versions_of(files))
 
     assert len({str(versions) for versions in seen}) == len(seen)
+
+
+# --- the gaps that imports leave -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [16, 32, 48, 208, 512])
+def test_pools_without_gaps(size: int) -> None:
+    """Where objects were freed between others that are still there no more are made; but for a few, made meanwhile."""
+    objects = gaps.objects_of(size, 3000)
+    freed = {id(one) for one in objects[::2]}
+    del objects[::2]
+    filling = list(gaps.fill_pools(size))
+    made = gaps.objects_of(size, 100)
+
+    assert len(freed.intersection(map(id, made))) < 10
+    assert sum(map(len, filling)) > 1400
+
+
+def test_allocator_without_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no pool is ever seen to be new, as with another allocator, the filling ends nevertheless."""
+    monkeypatch.setattr(gaps, "objects_of", lambda _size, _count: [object()])
+
+    assert len(list(gaps.fill_pools(512))) <= 100
+
+
+FREED_BETWEEN = """
+import ctypes
+from conversation_actors.runtime.fork_server import gaps
+malloc, free = (getattr(ctypes.CDLL(None), name) for name in ("malloc", "free"))
+malloc.argtypes, malloc.restype, free.argtypes = [ctypes.c_size_t], ctypes.c_size_t, [ctypes.c_size_t]
+blocks = [malloc(size) for size in (100, 2000) * 1000]
+freed = blocks[::4] + blocks[1::4]
+for block in freed:
+    free(block)
+gaps.fill_malloc()
+made = [malloc(size) for size in (100, 2000) * 20]
+print(len(set(made) & set(freed)), min(made) > max(blocks))
+"""
+
+
+def test_malloc_without_gaps() -> None:
+    """The same for malloc, small blocks and large: what is asked for next lies behind all that was freed."""
+    found = subprocess.run([sys.executable, "-c", FREED_BETWEEN], check=True, capture_output=True, text=True)
+
+    assert found.stdout.split() == ["0", "True"]
 
 
 # --- where there can be a fork server --------------------------------------------------------------------------------
@@ -511,6 +556,21 @@ def test_worker_whose_launcher_is_silent(served: Served) -> None:
     assert asked.output() == ""
 
 
+@pytest.mark.parametrize("code", ["", "raise ImportError"])
+def test_what_only_ray_imports_may_be_missing(tmp_path: Path, code: str) -> None:
+    """What Ray imports where it is installed the server has imported for it; where it is not, it forks nevertheless."""
+    package, note = tmp_path / "starlette", tmp_path / "note"
+    package.mkdir()
+    (package / "__init__.py").write_text(code)
+    (package / "datastructures.py").write_text(f"import os; open({str(note)!r}, 'a').write(str(os.getpid()))")
+    with Served(tmp_path, PYTHONPATH=str(tmp_path)) as served:
+        asked = served.ask("--help")
+        assert asked.answer() == launcher.READY, served.log()
+        assert "usage: default_worker.py" in asked.go().output()
+        assert note.exists() is not bool(code)
+        assert code or note.read_text() == str(served.process.pid)
+
+
 @pytest.mark.parametrize("changes", [{"PYTHONPATH": "/other"}, {"NEW": ""}])
 def test_environment_differs(served: Served, changes: dict[str, str]) -> None:
     """A worker with another environment than the server's is refused; the log names the variable."""
@@ -569,6 +629,37 @@ def test_each_doubt_can_arise(tmp_path: Path, code: str, doubt: str) -> None:
         assert served.ask("--help").is_refused()
         assert doubt in served.log()
         assert is_alive(served.process.pid)
+
+
+SEEN_AT_THE_FREEZE = """
+import ctypes, gc, json
+from itertools import repeat
+from pathlib import Path
+freeze = gc.freeze
+def look():
+    malloc = ctypes.CDLL(None).malloc
+    malloc.argtypes, malloc.restype = [ctypes.c_size_t], ctypes.c_size_t
+    pools = [len({{id(block) >> 14 for block in list(map(bytes, repeat(size - 33, 200)))}}) for size in (48, 64)]
+    blocks = [malloc(200) for _ in range(200)]
+    Path({path!r}).write_text(json.dumps([pools, max(blocks) - min(blocks)]))
+    freeze()
+gc.freeze = look
+"""
+"""In how many of CPython's pools 200 objects of a size lie, and how far apart malloc puts 200 blocks."""
+
+
+def test_workers_find_no_gaps(tmp_path: Path) -> None:
+    """Before the first fork all that imports have freed is taken: what a worker allocates lies in one place."""
+    found = tmp_path / "found"
+    (tmp_path / "sitecustomize.py").write_text(SEEN_AT_THE_FREEZE.format(path=str(found)))
+    with Served(tmp_path, PYTHONPATH=str(tmp_path)) as served:
+        asked = served.ask("--help")
+        assert asked.answer() == launcher.READY, served.log()
+        asked.leave().output()
+    pools, apart = json.loads(found.read_text())
+
+    assert max(pools) <= 6  # with gaps: more than 20
+    assert apart < 1 << 20  # with gaps: all of a heap of 16 MiB
 
 
 def test_server_ends_with_its_raylet(tmp_path: Path) -> None:

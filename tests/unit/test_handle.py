@@ -154,6 +154,28 @@ async def test_reads_its_own_writes_behind_those_of_others(
     await asyncio.gather(*others)
 
 
+async def test_reads_its_own_writes_though_the_owner_dies(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does the call wait for a poll that nobody answers any more: to be followed only, no owner is started."""
+    monkeypatch.setattr(activation, "REPLY_BYTES", 1)
+    monkeypatch.setattr(committer, "KEPT_ENTRIES", 0)
+    cluster.settings = brief(attempt=60.0, poll=60.0)
+    one, two, store = await cluster.handle(), await cluster.handle(), store_of(cluster)
+    cluster.replies_to_lose["poll"] = 1000
+    store.hold()
+    others = [asyncio.create_task(two.append(say(f"u{number}"))) for number in range(5)]
+    await until(lambda: len(store.appends) >= 1)
+    mine = asyncio.create_task(one.append(say("mine")))
+    await turns()
+    store.release()
+    await until(lambda: one.seq > 0)
+    await cluster.kill()
+    await until(mine.done)
+    assert ids(one)[-1] == "mine"
+    await asyncio.gather(*others)
+
+
 async def test_every_command(cluster: FakeCluster) -> None:
     """Each call does what its name says, and the copy shows it."""
     conversation = await cluster.handle()
@@ -253,6 +275,27 @@ async def test_recording(cluster: FakeCluster) -> None:
     await until(lambda: conversation.seq == 4)
     assert ids(conversation) == [f"u{number}" for number in range(5)]
     assert conversation.unacknowledged == 0
+
+
+async def test_recording_many(cluster: FakeCluster) -> None:
+    """What waits together is stored as few entries; what is refused is told, and nothing else is lost or moved."""
+    conversation = await cluster.handle()
+    await conversation.append(say("u0"))
+    for number in range(1, 300):
+        conversation.record(say(f"u{number}"))
+        if number == 150:
+            conversation.record(Message(id="u0", role="assistant", content="not what it was"))
+    last = asyncio.create_task(conversation.append(say("u300")))
+    with pytest.raises(ConflictError, match="u0"):
+        await conversation.flush()
+    await last
+    assert ids(conversation) == [f"u{number}" for number in range(101, 301)]
+    for number in range(301, 1000):
+        conversation.record(say(f"u{number}"))
+    before = conversation.seq
+    await conversation.flush()
+    assert conversation.seq - before <= 2 * 5, "by the window's 200 items, one entry that brings and one that evicts"
+    assert ids(conversation) == [f"u{number}" for number in range(800, 1000)]
 
 
 async def test_a_copy_far_behind_starts_afresh(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -504,24 +547,39 @@ class Storm:
         self.cluster, self.handles, self.chance = cluster, handles, chance
         self.sent: list[list[str]] = [[] for _ in handles]
         self.acknowledged: list[list[str]] = [[] for _ in handles]
+        self.refused = [0] * len(handles)
         self.seen: list[Entry] = []
         self.is_over = False
 
     async def talk(self, number: int) -> None:
-        """Append and record, cancelling some of it, and flush at the end."""
+        """Append and record, cancelling some of it, and flush at the end; some of what is recorded is refused."""
         conversation, sent, acknowledged = self.handles[number], self.sent[number], self.acknowledged[number]
         recorded = []
+        await conversation.append(Message(id=f"anchor{number}", role="assistant", content="hello"))
         for step in range(25):
             identity = f"h{number}.{step:02}"
-            sent.append(identity)
-            if self.chance.random() < 0.3:
-                conversation.record(say(identity))
-                recorded.append(identity)
+            if step == 12 or self.chance.random() < 0.3:
+                burst = [f"{identity}.{one:02}" for one in range(40 if step == 12 else self.chance.choice([1, 12]))]
+                refused_at = self.chance.randrange(3 * len(burst))
+                for place, one in enumerate(burst):
+                    if place == refused_at:
+                        conversation.record(say(f"anchor{number}"))  # another role than it has: a conflict
+                    conversation.record(say(one))
+                self.refused[number] += refused_at < len(burst)
+                sent.extend(burst)
+                recorded.extend(burst)
                 continue
+            sent.append(identity)
             with suppress(asyncio.CancelledError):
                 await self._append(conversation, identity)
                 assert identity in ids(conversation)
                 acknowledged.append(identity)
+        if self.refused[number]:
+            with pytest.raises(ConflictError) as error:
+                await conversation.flush()
+            notes = getattr(error.value, "__notes__", [])
+            more = self.refused[number] - 1
+            assert notes == ([f"and {more} more refusals since the last flush"] if more else [])
         await conversation.flush()
         acknowledged.extend(recorded)
 
@@ -565,16 +623,20 @@ class Storm:
         self.is_over = True
         await disturbing
         end = (await self.handles[0].append(say("the end"))).seq
-        await until(lambda: all(one.seq == end for one in self.handles) and len(self.seen) >= end)
+        await until(lambda: watching.done() or len(self.seen) >= end)
+        if watching.done():
+            watching.result()
         watching.cancel()
+        await until(lambda: all(one.seq == end for one in self.handles))
         return end
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_storm(cluster: FakeCluster, seed: int) -> None:
+async def test_storm(cluster: FakeCluster, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each acknowledged item is there exactly once, in its handle's order; copies end up equal; a watch saw it all."""
+    monkeypatch.setattr(committer, "KEPT_ENTRIES", 10_000)  # however far the watch falls behind
     chance = cluster.random = random.Random(seed)
-    cluster.settings = brief(items=400)
+    cluster.settings = brief(items=1500)
     storm = Storm(cluster, [await cluster.handle() for _ in range(3)], chance)
     end = await storm.run()
     entries = [decode_entry(data) for _, data in sorted(store_of(cluster).landed.items())]
@@ -586,3 +648,5 @@ async def test_storm(cluster: FakeCluster, seed: int) -> None:
         assert kept == sorted(kept)
         assert set(acknowledged) <= set(kept) <= set(sent)
     assert [ids(one) for one in storm.handles] == [history] * 3
+    if not any(storm.refused):
+        assert any(isinstance(entry.event, ItemsAppended) and len(entry.event.items) > 1 for entry in entries)

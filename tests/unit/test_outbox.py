@@ -71,13 +71,21 @@ class FakeSend:
             raise step
         if step is not None:
             return Executed(step, ())
-        return Executed(tuple(self.refused.get(one) or Done(seq, 1) for seq, one in enumerate(names, 1)), ())
+        replies: list[Reply] = []
+        for request, called in zip(requests, names, strict=True):
+            refusals = [self.refused[one] for one in called.split() if one in self.refused]
+            replies.append(refusals[0] if refusals else Done(len(replies) + 1, 1))
+            if refusals and request.is_group:
+                break
+        return Executed(tuple(replies), ())
 
 
 def name(request: Request) -> str:
-    """The item's id, or the command's name."""
+    """The items' ids, or the command's name."""
     command = request.command
-    return command.items[0].id if isinstance(command, AppendItems) else type(command).__name__
+    if not isinstance(command, AppendItems):
+        return type(command).__name__
+    return " ".join(item.id for item in command.items)
 
 
 def item(identity: str, text: str = "hello") -> AppendItems:
@@ -158,6 +166,98 @@ async def test_order_is_kept_over_failures(run: type[Running]) -> None:
     assert it.send.batches == [["u0", "u1"]] * 4 + [["u2"]]
     assert len({tuple(sent) for sent in it.send.request_ids[:4]}) == 1
     assert len({one for sent in it.send.request_ids for one in sent}) == 3
+
+
+# Groups
+
+
+def words(text: str) -> list[str]:
+    """Ids, from ``a-d e``."""
+    ids: list[str] = []
+    for word in text.split():
+        first, _, last = word.partition("-")
+        ids += [chr(code) for code in range(ord(first), ord(last or first) + 1)]
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("put", "sent"),
+    [
+        ("a-h", ["a b c d e f g h"]),
+        ("a-g", ["a", "b", "c", "d", "e", "f", "g"]),
+        ("a-k", ["a b c d e f g h i j", "k"]),
+        ("a-s", ["a b c d e f g h i j", "k l m n o p q r s"]),
+        ("a-h a", ["a b c d e f g h", "a"]),
+        ("a-d a-d", ["a", "b", "c", "d", "a", "b", "c", "d"]),
+        ("a-h A b", ["a b c d e f g h", "A", "b"]),
+        ("A a-h B", ["A", "a b c d e f g h", "B"]),
+        ("a-d C e-h", ["a", "b", "c", "d", "ClearHistory", "e", "f", "g", "h"]),
+        ("a-h X i-p", ["a b c d e f g h", "X", "i j k l m n o p"]),
+        ("a-h L-S", ["a b c d e f g h", "L M N O P Q R S"]),
+    ],
+)
+async def test_what_goes_as_one(run: type[Running], put: str, sent: list[str]) -> None:
+    """Eight neighbours or more that nobody waits for, of one lease, within the window, no id twice; all in order."""
+    it = run(brief(items=10))
+    asked = []
+    for one in words(put):
+        if one == "C":
+            it.box.put(ClearHistory())
+        elif one == "X":
+            it.box.put(item("X", "x" * (1 << 20)))  # more than a group may hold
+        elif one in "AB":
+            asked.append(it.ask(one))
+            await asyncio.sleep(0)
+        else:
+            it.box.put(item(one), lease=("agent", 7) if one in "LMNOPQRS" else None)
+    await asyncio.gather(*asked)
+    await it.box.flush()
+    assert [one for batch in it.send.batches for one in batch] == sent
+
+
+async def test_a_refused_group_is_gone_through(run: type[Running]) -> None:
+    """Only what is at fault is refused; all else is taken, in order, and before what came behind the group."""
+    it = run(brief())
+    it.send.refused["u3"] = ConflictError("u3")
+    for number in range(9):
+        it.box.put(item(f"u{number}"))
+    it.box.put(ClearHistory())
+    with pytest.raises(ConflictError, match="u3") as error:
+        await it.box.flush()
+    assert not hasattr(error.value, "__notes__"), "one refusal, not nine"
+    singly = [f"u{number}" for number in range(9)]
+    assert it.send.batches == [[" ".join(singly), "ClearHistory"], [*singly, "ClearHistory"]]
+    assert len(it.box) == 0
+    first, second = it.send.request_ids
+    assert first[0] not in second, "a name stands for one command: the group's is not any of its members'"
+    assert first[1] == second[-1]
+
+
+async def test_a_group_is_repeated_as_it_was(run: type[Running]) -> None:
+    """Whatever came meanwhile: the owner knows it by its name, and may have done it."""
+    it = run(brief())
+    it.send.plan.extend([AWAY, (OutcomeUnknownError("not durable yet"),)])
+    for number in range(9):
+        it.box.put(item(f"u{number}"))
+    await until(lambda: len(it.send.batches) >= 1)
+    it.box.put(item("u9"))
+    await it.box.flush()
+    group = " ".join(f"u{number}" for number in range(9))
+    assert it.send.batches == [[group]] * 3 + [["u9"]]
+    assert it.send.request_ids[0] == it.send.request_ids[1] == it.send.request_ids[2]
+
+
+async def test_closing_tells_of_groups(run: type[Running], caplog: pytest.LogCaptureFixture) -> None:
+    """Each member of one that is on its way is a refusal of its own."""
+    it = run(brief())
+    it.send.may_answer.clear()
+    for number in range(9):
+        it.box.put(item(f"u{number}"))
+    await until(lambda: len(it.send.batches) >= 1)
+    await it.stop()
+    it.box.close(ClusterUnavailableError("closed"))
+    assert len(it.box) == 0
+    assert sum(record.message == "a recorded item was refused" for record in caplog.records) == 9
 
 
 async def test_request_ids(run: type[Running]) -> None:

@@ -1,0 +1,77 @@
+"""What imports have freed is taken, for good, before the first worker is forked.
+
+Imports leave thousands of free blocks, spread over all that they have made. A worker would put what it allocates into
+them, and each time make a page of 4 KiB its own for a few bytes. Where none is left it fills whole new pages instead:
+4 MiB less for each worker, for 2 MiB that all of them share.
+"""
+
+import ctypes
+from collections import Counter
+from collections.abc import Iterator
+from itertools import repeat
+
+_GRANULE = 16
+"""CPython and glibc round sizes up to its multiples."""
+_POOL_BYTES = 16 << 10
+"""CPython hands out blocks of one size from a pool; this is how large, and aligned, its pools are."""
+_POOL_HEAD = 48
+_POOLED_BYTES = 512
+"""What is larger CPython gets from malloc."""
+_MOST_POOLS = 64
+"""For each size, where 10 are usual: an allocator without such pools (PYTHONMALLOC=malloc) would have no end."""
+_MALLOC_BYTES = 64 << 10
+"""The largest gaps; from 128 KiB on glibc maps what is asked for."""
+_PAGE_BYTES = 4096
+_BYTES_HEAD = 33
+
+
+def fill_gaps() -> None:
+    """Call it with nothing left to collect. What fills the gaps belongs to nobody, and stays until the process ends."""
+    blocks = [list(fill_pools(size)) for size in range(_GRANULE, _POOLED_BYTES + 1, _GRANULE)]
+    # A worker that freed them would write to all of them, and have the gaps again.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(blocks))
+    fill_malloc()
+
+
+def fill_pools(size: int) -> Iterator[list[object]]:
+    """Objects of `size` bytes, until CPython has no room for one more in a pool that something lies in; to be kept.
+
+    It begins a new pool only then. What lies in a new one is not among them.
+    """
+    of_a_pool = (_POOL_BYTES - _POOL_HEAD) // size
+    for _ in range(0, _MOST_POOLS, 2):
+        objects = objects_of(size, 2 * of_a_pool)
+        pools = Counter(id(block) // _POOL_BYTES for block in objects)
+        fresh = {pool for pool, count in pools.items() if count == of_a_pool}
+        yield [block for block in objects if id(block) // _POOL_BYTES not in fresh]
+        if fresh:
+            return
+
+
+def objects_of(size: int, count: int) -> list[object]:
+    """So many objects that take `size` bytes, a multiple of 16 up to 512; nothing else of that size is made between."""
+    if size == _GRANULE:
+        return [object() for _ in range(count)]
+    if size == 2 * _GRANULE:
+        return list(map(complex, repeat(1.0, count)))
+    return list(map(bytes, repeat(size - _BYTES_HEAD, count)))
+
+
+def fill_malloc() -> None:
+    """Take what malloc has free in this thread's heap, from the largest gap to the smallest; only where it is glibc's.
+
+    Once trimmed, the heap ends a page or two after what is in use: a block from there on is in no gap.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "malloc_trim"):
+        return
+    libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_size_t
+    libc.free.argtypes, libc.free.restype = [ctypes.c_size_t], None
+    libc.sbrk.argtypes, libc.sbrk.restype = [ctypes.c_ssize_t], ctypes.c_size_t
+    libc.malloc_trim(0)
+    end = libc.sbrk(0) - 2 * _PAGE_BYTES
+    for size in range(_MALLOC_BYTES - 8, 0, -_GRANULE):
+        block = libc.malloc(size)
+        while 0 < block < end:
+            block = libc.malloc(size)
+        libc.free(block)
