@@ -136,6 +136,8 @@ class ConversationHandle:
     def record(self, *items: Item, lease: Lease | None = None) -> None:
         """Put items into the outbox and return at once: they are sent in order, with all else.
 
+        Those of one call are taken or refused together. What many calls have put, while an earlier batch was on
+        its way, is stored as one entry; where that is refused, each call's items are tried by themselves.
         Raises `InvalidInputError`, `ItemTooLargeError` or `OverloadedError` (outbox full; nothing taken).
         Acknowledged only by `flush`, which also raises a refusal. What is in the outbox when the process
         dies is lost.

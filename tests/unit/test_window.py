@@ -8,6 +8,8 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conversation_actors.items import StoredItem
 from conversation_actors.state import AppendItems, ConversationState, Entry, Limits, Window, decide
@@ -183,6 +185,36 @@ def test_arriving_item_may_leave_at_once() -> None:
     """More at once than the window holds: the last ones stay."""
     window = Window()
     assert push(window, *(message(f"m{n}") for n in range(5)), limits=Limits(items=3)) == ["m0", "m1"]
+
+
+plain = st.builds(
+    message, st.integers(0, 9).map(str), st.text("x", max_size=30), role=st.sampled_from(["user", "system"])
+)
+
+
+@given(
+    st.lists(plain, max_size=6, unique_by=lambda item: item.id),
+    st.lists(plain, max_size=6),
+    st.integers(0, 8),
+    st.integers(0, 800),
+)
+def test_many_messages_at_once(
+    here: list[StoredItem], arriving: list[StoredItem], most_items: int, most_bytes: int
+) -> None:
+    """The oldest leave until the rest fits, instructions excepted; the plainest way to say it, for any number."""
+    window = Window(here)
+    arriving = [item for item in arriving if (old := window.get(item.id)) is None or old.role == item.role]
+    arriving = [item for item in arriving if item.role == {one.id: one for one in arriving}[item.id].role]
+    kept = {**{item.id: item for item in here}, **{item.id: item for item in arriving}}
+    expected: list[str] = []
+    for item in list(kept.values()):
+        if len(kept) <= most_items and sum(one.size for one in kept.values()) <= most_bytes:
+            break
+        if not item.pinned:
+            expected.append(item.id)
+            del kept[item.id]
+    assert push(window, *arriving, limits=Limits(items=most_items, bytes=most_bytes)) == expected
+    assert ids(window) == list(kept)
 
 
 def test_asking_what_would_leave_changes_nothing() -> None:
