@@ -51,7 +51,7 @@ class StoredItem(NamedTuple):
         """Whether the facts are such as `parse` reads: what has others would be damage once it is stored."""
         facts: tuple[object, ...] = self[:4]
         for fact in facts:  # not all(…): this is asked of every item
-            if not isinstance(fact, str):
+            if type(fact) is not str:
                 return False
         return bool(self.id and self.type)
 
@@ -143,7 +143,9 @@ class Item(BaseModel):
         data = encode(fields, type(self).__name__, limit=limit)
         stored = StoredItem(self.id, self.type, *_facts(self.type, fields), data)
         if not stored.is_readable:
-            message = f"{type(self).__name__}: id and type must be text, and role and call_id where the type has them"
+            message = (
+                f"{type(self).__name__}: id and type must be plain text, and role and call_id where the type has them"
+            )
             raise InvalidInputError(message, field="items")
         return stored
 

@@ -28,7 +28,7 @@ _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 
 def check_id(value: object, field: str) -> str:
-    """Return `value` if it is 1 to 256 printable characters; raise `InvalidInputError` otherwise."""
+    """Return `value`, as plain text, if it is 1 to 256 printable characters; raise `InvalidInputError` otherwise."""
     if not isinstance(value, str):
         message = f"{field}: expected text, got {type(value).__name__}"
         raise InvalidInputError(message, field=field)
@@ -38,16 +38,21 @@ def check_id(value: object, field: str) -> str:
     if not value.isprintable():
         message = f"{field}: holds a character that is not printable: {value!a}"
         raise InvalidInputError(message, field=field)
-    return value
+    return _plain(value)
 
 
 def check_text(value: object, field: str, *, limit: int) -> str:
-    """Return `value` if it is text of at most `limit` bytes in its stored form; raise `InvalidInputError` otherwise."""
+    """Return `value`, as plain text, if its stored form fits in `limit` bytes; raise `InvalidInputError` otherwise."""
     if not isinstance(value, str):
         message = f"{field}: expected text, got {type(value).__name__}"
         raise InvalidInputError(message, field=field)
     encode(value, field, limit=limit)
-    return value
+    return _plain(value)
+
+
+def _plain(text: str) -> str:
+    """What every process can unpickle: not a member of an enumeration, nor another type of the caller's own."""
+    return text if type(text) is str else str.__str__(text)
 
 
 def encode(value: object, field: str, *, limit: int | None = None) -> bytes:

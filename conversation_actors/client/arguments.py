@@ -99,7 +99,7 @@ def set_attributes(changes: Mapping[str, Any], expected_seq: int | None, limits:
         check_id(name, "attributes")
     stored = decode(encode(dict(changes), "attributes", limit=limits.attributes_bytes))
     if expected_seq is not None:
-        check_position(expected_seq, "expected_seq")
+        expected_seq = check_position(expected_seq, "expected_seq")
     return SetAttributes(stored, expected_seq)
 
 
@@ -133,8 +133,8 @@ def guard(lease: Lease | None) -> Guard | None:
 
 def set_summary(text: str, through_seq: int, limits: Limits) -> SetSummary:
     """Check a summary."""
-    check_position(through_seq, "through_seq")
-    return SetSummary(check_text(text, "text", limit=limits.item_bytes), through_seq)
+    position = check_position(through_seq, "through_seq")
+    return SetSummary(check_text(text, "text", limit=limits.item_bytes), position)
 
 
 def set_retention(duration: timedelta | None) -> SetRetention:
@@ -155,10 +155,10 @@ def close_conversation(reason: str, limits: Limits) -> CloseConversation:
 
 
 def check_position(value: object, field: str) -> int:
-    """Return `value` if it is a whole number from 0 up; raise `InvalidInputError` otherwise."""
+    """Return `value`, as a plain `int`, if it is a whole number from 0 up; raise `InvalidInputError` otherwise."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         _refuse(field, f"expected a whole number from 0 up, got {value!r}")
-    return value
+    return int(value)
 
 
 def _check_lease(lease: object) -> None:

@@ -63,7 +63,7 @@ class ConversationClient:
         A second `open` of an id returns the same handle. Raises `ConversationNotFoundError` if there is no
         such conversation and `create` is false.
         """
-        check_id(conversation_id, "conversation_id")
+        conversation_id = check_id(conversation_id, "conversation_id")
         if not create and not await self._may_exist(conversation_id):
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)
@@ -95,7 +95,7 @@ class ConversationClient:
     async def list(self, *, participant: str | None = None) -> AsyncIterator[Found]:
         """Stored conversations, the most recently active first; with `participant`, those it took part in."""
         if participant is not None:
-            check_id(participant, "participant")
+            participant = check_id(participant, "participant")
         async for found in self._connected_store().list(participant=participant):
             yield found
 
@@ -104,7 +104,7 @@ class ConversationClient:
 
         Handles of it raise `ConversationNotFoundError` from then on, until somebody opens it anew.
         """
-        check_id(conversation_id, "conversation_id")
+        conversation_id = check_id(conversation_id, "conversation_id")
         existed = await self._connected_store().delete(conversation_id, ttl=self._settings.ttl)
         # A fresh read makes a running owner find out that it owns nothing any more.
         await self._owner(conversation_id).call_if_running(

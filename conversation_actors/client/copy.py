@@ -84,17 +84,21 @@ class LocalCopy:
             self._know(entry.event)
             self.epoch = max(self.epoch, entry.epoch)
             changed = True
+        self._forget_others()
         if changed:
             self._note_change()
 
     def _know(self, event: Event) -> None:
-        """Know the items of the window. A few that are not in it any more do no harm, and are bounded."""
+        """Know the items of the window."""
         if isinstance(event, ItemsAppended):
             for item in event.items:
                 self._known[item.data] = item
         elif isinstance(event, ItemsEvicted):
             for item in event.items:
                 self._known.pop(item.data, None)
+
+    def _forget_others(self) -> None:
+        """A few that are not in the window, refused ones among them, do no harm; and they are bounded."""
         if len(self._known) > 2 * len(self.state.window) + _MOST_OTHERS_KNOWN:
             self._known = {item.data: item for item in self.state.window}
 

@@ -66,6 +66,7 @@ class ConversationHandle:
         self._limits = settings.history.limits()
         self.is_closed = False
         self._copy = LocalCopy(view)
+        self._catching_up = asyncio.Lock()
         self._outbox = Outbox(self._send, settings)
         self._follower = Follower(self._copy, Feed(owner, settings.timeouts), lambda: self._read(fresh=False))
         self._tasks = [asyncio.create_task(self._outbox.run()), asyncio.create_task(self._follower.run())]
@@ -136,8 +137,9 @@ class ConversationHandle:
     def record(self, *items: Item, lease: Lease | None = None) -> None:
         """Put items into the outbox and return at once: they are sent in order, with all else.
 
-        Those of one call are taken or refused together. What many calls have put, while an earlier batch was on
-        its way, is stored as one entry; where that is refused, each call's items are tried by themselves.
+        Those of one call are taken or refused together. What many calls have put while an earlier batch was on
+        its way (eight or more in a row, of one lease, no id twice) is stored as few entries, which a watch brings;
+        where one is refused, each call's items are tried by themselves.
         Raises `InvalidInputError`, `ItemTooLargeError` or `OverloadedError` (outbox full; nothing taken).
         Acknowledged only by `flush`, which also raises a refusal. What is in the outbox when the process
         dies is lost.
@@ -367,7 +369,7 @@ class ConversationHandle:
     async def _ask(self, command: Command, request_id: str | None, lease: Lease | None = None) -> Done:
         """Send a command in its turn; return when it is durable and the local copy has it."""
         if request_id is not None:
-            check_id(request_id, "request_id")
+            request_id = check_id(request_id, "request_id")
         done = await self._outbox.ask(command, request_id, lease=arguments.guard(lease))
         await self._show(done.seq)
         return done
@@ -381,8 +383,11 @@ class ConversationHandle:
         if self._copy.seq < seq:
             # unless the owner has died since: to be followed only, none is started.
             try:
-                async with asyncio.timeout(self._settings.timeouts.attempt.total_seconds()):
-                    self._copy.replace(await self._read(fresh=False))
+                async with asyncio.timeout(self._settings.timeouts.attempt.total_seconds()), self._catching_up:
+                    if self._copy.seq < seq:  # no other call has read it meanwhile
+                        view = await self._read(fresh=False)
+                        if view.seq >= seq:
+                            self._copy.replace(view)
             except (ConversationError, TimeoutError) as error:
                 log.warning("the local copy does not show a write yet", extra={"reason": str(error)})
 

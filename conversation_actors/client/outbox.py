@@ -271,10 +271,10 @@ class Outbox:
             except RetryableError as error:
                 self.trouble, is_in_trouble = error, True
             except ConversationError as error:
-                batch = self._answered(batch, [error] * len(batch))
+                self._settle_all(batch, error)
             except Exception as error:
                 log.exception("a batch could not be sent")  # and what comes behind it must not wait for ever
-                batch = self._answered(batch, [OwnerFailedError(f"the call failed: {error!r}")] * len(batch))
+                self._settle_all(batch, OwnerFailedError(f"the call failed: {error!r}"))
             else:
                 is_in_trouble = any(isinstance(reply, RetryableError) for reply in executed.replies)
                 batch = self._answered(batch, executed.replies)
@@ -295,9 +295,13 @@ class Outbox:
             elif parcel.request.is_group and isinstance(reply, RefusedError):
                 left.extend(map(self._single, parcel.queued))
             else:
-                for queued in parcel.queued:
-                    self._settle(queued, reply)
+                self._settle_all([parcel], reply)
         return [*left, *batch[len(replies) :]]
+
+    def _settle_all(self, parcels: Sequence[_Parcel], reply: Reply) -> None:
+        for parcel in parcels:
+            for queued in parcel.queued:
+                self._settle(queued, reply)
 
     def _seconds_for(self, batch: Sequence[_Parcel]) -> float:
         """How long the owner may be looked for: until the first of those who wait gives up."""

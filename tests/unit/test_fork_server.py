@@ -3,11 +3,13 @@
 This process plays the raylet: a launcher asks the server of its parent.
 """
 
+import ctypes
 import inspect
 import json
 import marshal
 import os
 import re
+import resource
 import shlex
 import signal
 import socket
@@ -273,6 +275,35 @@ def test_malloc_without_gaps() -> None:
     found = subprocess.run([sys.executable, "-c", FREED_BETWEEN], check=True, capture_output=True, text=True)
 
     assert found.stdout.split() == ["0", "True"]
+
+
+def test_malloc_that_maps_below_the_heap() -> None:
+    """With no limit of the stack Linux maps below the heap, where no block is in a gap: the filling ends."""
+
+    def unlimited() -> None:
+        hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+        resource.setrlimit(resource.RLIMIT_STACK, (hard, hard))
+
+    program = """
+import resource
+from conversation_actors.runtime.fork_server import gaps
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+gaps.fill_malloc()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "32768"}
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, preexec_fn=unlimited)
+
+    assert int(found.stdout) < 50_000  # KiB; 240,000 where what is mapped counts as a gap
+
+
+def test_malloc_without_a_heap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no heap grows by `brk`, nothing is asked of malloc."""
+    monkeypatch.setattr(gaps, "heap_start", lambda: None)
+    monkeypatch.setattr(ctypes.CDLL, "__getattr__", lambda _, name: pytest.fail(name))
+
+    gaps.fill_malloc()
 
 
 # --- where there can be a fork server --------------------------------------------------------------------------------

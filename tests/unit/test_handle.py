@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
+from enum import IntEnum, StrEnum
 
 import pytest
 
@@ -174,6 +175,38 @@ async def test_reads_its_own_writes_though_the_owner_dies(
     await until(mine.done)
     assert ids(one)[-1] == "mine"
     await asyncio.gather(*others)
+
+
+async def test_many_that_lack_their_entries_read_once(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty calls whose answers had no room for their entries, and a poll that is lost: one read serves them all."""
+    monkeypatch.setattr(activation.Activation, "_entries_for", lambda *_: ())
+    cluster.settings = brief(attempt=60.0, poll=60.0)
+    conversation = await cluster.handle()
+    cluster.replies_to_lose["poll"] = 1000
+    await asyncio.gather(*(conversation.append(say(f"u{number}")) for number in range(20)))
+    assert conversation.seq == 20
+    assert cluster.calls["read"] <= 2
+
+
+async def test_own_types_of_text_arrive_plain(cluster: FakeCluster) -> None:
+    """A member of an enumeration that no other process knows of is sent as the text it is."""
+
+    class Name(StrEnum):
+        AGENT = "agent"
+
+    class Position(IntEnum):
+        START = 0
+
+    conversation = await cluster.handle()
+    lease = await conversation.acquire_lease(Name.AGENT, holder=Name.AGENT, duration=timedelta(seconds=9))
+    await conversation.join(Name.AGENT, name=Name.AGENT, device_id=Name.AGENT, language=Name.AGENT)
+    await conversation.set_summary(Name.AGENT, through_seq=Position.START)
+    await conversation.set_attributes({Name.AGENT: Name.AGENT}, expected_seq=Position.START)
+    await conversation.append(say("u0"), request_id=Name.AGENT)
+    await conversation.release_lease(lease)
+    await conversation.close_conversation(Name.AGENT)
+    for found in (lease.name, lease.holder, conversation.participants["agent"].name, *conversation.attributes):
+        assert type(found) is str
 
 
 async def test_every_command(cluster: FakeCluster) -> None:

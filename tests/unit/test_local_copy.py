@@ -172,3 +172,6 @@ def test_known_items_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = [message(f"refused{number}") for number in range(20)]
     copy.apply([entry(2)], refused)
     assert gc.get_referrers(refused[0]) == [refused]
+    others = [message(f"others{number}") for number in range(20)]
+    copy.apply([], others)
+    assert gc.get_referrers(others[0]) == [others], "nor where nothing comes of any of them"

@@ -234,6 +234,19 @@ async def test_a_refused_group_is_gone_through(run: type[Running], monkeypatch: 
     assert first[1] == second[-1]
 
 
+async def test_a_refused_call_blames_nothing_in_it(run: type[Running]) -> None:
+    """What is raised for all of it is told to all of it; a group is not tried again, past what came with it."""
+    it = run(brief())
+    it.send.plan.append(ConversationNotFoundError("gone"))
+    for number in range(9):
+        it.box.put(item(f"u{number}"))
+    it.box.put(ClearHistory())
+    with pytest.raises(ConversationNotFoundError) as error:
+        await it.box.flush()
+    assert error.value.__notes__ == ["and 9 more refusals since the last flush"]
+    assert len(it.send.batches) == 1
+
+
 async def test_a_group_is_repeated_as_it_was(run: type[Running]) -> None:
     """Whatever came meanwhile: the owner knows it by its name, and may have done it."""
     it = run(brief())

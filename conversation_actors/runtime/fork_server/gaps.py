@@ -9,6 +9,7 @@ import ctypes
 from collections import Counter
 from collections.abc import Iterator
 from itertools import repeat
+from pathlib import Path
 
 _GRANULE = 16
 """CPython and glibc round sizes up to its multiples."""
@@ -58,12 +59,13 @@ def objects_of(size: int, count: int) -> list[object]:
 
 
 def fill_malloc() -> None:
-    """Take what malloc has free in this thread's heap, from the largest gap to the smallest; only where it is glibc's.
+    """Take what glibc's malloc has free in the heap, from the largest gap to the smallest.
 
-    Once trimmed, the heap ends a page or two after what is in use: a block from there on is in no gap.
+    Once trimmed, the heap ends a page or two after what is in use: a block from there on is in no gap. Nor is one
+    outside of the heap, where glibc puts large ones, and another allocator all.
     """
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "malloc_trim"):
+    libc, start = ctypes.CDLL(None), heap_start()
+    if start is None or not hasattr(libc, "malloc_trim"):
         return
     libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_size_t
     libc.free.argtypes, libc.free.restype = [ctypes.c_size_t], None
@@ -72,6 +74,14 @@ def fill_malloc() -> None:
     end = libc.sbrk(0) - 2 * _PAGE_BYTES
     for size in range(_MALLOC_BYTES - 8, 0, -_GRANULE):
         block = libc.malloc(size)
-        while 0 < block < end:
+        while start <= block < end:
             block = libc.malloc(size)
         libc.free(block)
+
+
+def heap_start() -> int | None:
+    """Where the heap begins that grows by `brk`; None where there is none."""
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.endswith("[heap]"):
+            return int(line.partition("-")[0], 16)
+    return None

@@ -334,7 +334,10 @@ def main() -> types.CodeType:
     for doubt in doubts(raylet):
         server.refuse(doubt)
     gc.collect()
-    fill_gaps()
+    try:
+        fill_gaps()
+    except Exception:
+        log.exception("gaps are left; workers copy more of what they share")
     gc.freeze()  # no collection in a worker shall write to, and so copy, what it shares
     signal.alarm(0)
     request = server.serve()
