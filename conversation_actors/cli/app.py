@@ -44,7 +44,7 @@ def dev(*, as_json: Json = False) -> None:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["-h"]})
 def start(context: typer.Context) -> None:
-    """Start a Ray node on which a conversation's process starts ten times quicker and takes a third of the memory.
+    """Start a Ray node on which a conversation's process starts nine times quicker and takes a third of the memory.
 
     Takes every option of [bold]ray start[/bold] and does what that does; [bold]--help[/bold] shows Ray's own list. The
     node's worker processes are forked from one that has imported everything, instead of each importing it again.

@@ -1,4 +1,4 @@
-"""Worker processes forked from one that has imported everything: ten times quicker to start, a third of the memory.
+"""Worker processes forked from one that has imported everything: nine times quicker to start, a third of the memory.
 
 A plain Ray worker spends a second of CPU on importing Ray, and keeps its own copy of all of it. Here one process per
 raylet, the fork server, imports once; each worker is a fork of it and shares those pages until it writes to them
