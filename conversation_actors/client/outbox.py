@@ -29,6 +29,7 @@ from conversation_actors.errors import (
     RefusedError,
     RetryableError,
 )
+from conversation_actors.items import StoredItem
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     AppendItems,
@@ -84,6 +85,10 @@ class _Parcel:
     queued: Sequence[_Queued]
 
 
+def _queued_in(parcels: Sequence[_Parcel]) -> list[_Queued]:
+    return [queued for parcel in parcels for queued in parcel.queued]
+
+
 class _Run:
     """Neighbours that may go as one append: nobody waits for them, and no item is there twice.
 
@@ -92,6 +97,7 @@ class _Run:
 
     def __init__(self, most_items: int, most_bytes: int) -> None:
         self.members: list[_Queued] = []
+        self.items: list[StoredItem] = []
         self._most_items, self._most_bytes = most_items, most_bytes
         self._size = 0
         self._ids: set[str] = set()
@@ -108,6 +114,7 @@ class _Run:
         if size > self._most_bytes or len(self._ids) + len(ids) > self._most_items or not self._ids.isdisjoint(ids):
             return False
         self.members.append(queued)
+        self.items += command.items
         self._size = size
         self._ids |= ids
         return True
@@ -196,8 +203,7 @@ class Outbox:
     def close(self, error: ConversationError) -> None:
         """Answer `error` to everybody who still waits, and will; `run` must have ended."""
         self._closed = error
-        sent = [queued for parcel in self._batch for queued in parcel.queued]
-        for queued in (*sent, *self._queue):
+        for queued in (*_queued_in(self._batch), *self._queue):
             self._settle(queued, error)
         self._queue.clear()
         self._note_progress()
@@ -240,22 +246,21 @@ class Outbox:
             count += 1
             size += first.size
             if not run.take(first):
-                batch += self._parcels(run.members)
+                batch += self._parcels(run)
                 run = self._run()
                 if not run.take(first):
                     batch.append(self._single(first))
-        return batch + self._parcels(run.members)
+        return batch + self._parcels(run)
 
     def _run(self) -> _Run:
         return _Run(self._group_items, self._group_bytes)
 
-    def _parcels(self, members: Sequence[_Queued]) -> list[_Parcel]:
+    def _parcels(self, run: _Run) -> list[_Parcel]:
+        members = run.members
         if len(members) < GROUP_LEAST:
             return [self._single(queued) for queued in members]
-        commands = [queued.command for queued in members]
-        items = [item for command in commands if isinstance(command, AppendItems) for item in command.items]
         name = f"{self._ids}.{members[0].number}-{members[-1].number}"
-        return [_Parcel(Request(name, AppendItems(tuple(items)), members[0].lease, is_group=True), members)]
+        return [_Parcel(Request(name, AppendItems(tuple(run.items)), members[0].lease, is_group=True), members)]
 
     def _single(self, queued: _Queued) -> _Parcel:
         name = queued.request_id or f"{self._ids}.{queued.number}"
@@ -265,28 +270,27 @@ class Outbox:
         """Repeat until every command of the batch is settled."""
         delay, longest = _BACKOFF
         while batch:
-            is_in_trouble = False
             try:
                 executed = await self._send([parcel.request for parcel in batch], self._seconds_for(batch))
             except RetryableError as error:
-                self.trouble, is_in_trouble = error, True
+                self.trouble = error
             except ConversationError as error:
                 self._settle_all(batch, error)
             except Exception as error:
                 log.exception("a batch could not be sent")  # and what comes behind it must not wait for ever
                 self._settle_all(batch, OwnerFailedError(f"the call failed: {error!r}"))
             else:
-                is_in_trouble = any(isinstance(reply, RetryableError) for reply in executed.replies)
                 batch = self._answered(batch, executed.replies)
             self._expire(batch)
             batch = [parcel for parcel in batch if not all(queued.settled for queued in parcel.queued)]
-            if batch and is_in_trouble:
+            if batch and self.trouble:
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
                 delay = min(delay * 2, longest)
         self.trouble = None
 
     def _answered(self, batch: Sequence[_Parcel], replies: Sequence[Reply]) -> list[_Parcel]:
         """Settle what is decided; return, in order, what is to be sent once more."""
+        self.trouble = None
         left: list[_Parcel] = []
         for parcel, reply in zip(batch, replies, strict=False):
             if isinstance(reply, RetryableError):
@@ -299,24 +303,22 @@ class Outbox:
         return [*left, *batch[len(replies) :]]
 
     def _settle_all(self, parcels: Sequence[_Parcel], reply: Reply) -> None:
-        for parcel in parcels:
-            for queued in parcel.queued:
-                self._settle(queued, reply)
+        for queued in _queued_in(parcels):
+            self._settle(queued, reply)
 
     def _seconds_for(self, batch: Sequence[_Parcel]) -> float:
         """How long the owner may be looked for: until the first of those who wait gives up."""
         most = self._settings.timeouts.command.total_seconds()
-        deadlines = [queued.deadline for parcel in batch for queued in parcel.queued if queued.deadline is not None]
+        deadlines = [queued.deadline for queued in _queued_in(batch) if queued.deadline is not None]
         return max(min([most, *(deadline - time.monotonic() for deadline in deadlines)]), 0.05)
 
     def _expire(self, batch: Sequence[_Parcel]) -> None:
         now = time.monotonic()
-        for parcel in batch:
-            for queued in parcel.queued:
-                if not queued.settled and queued.deadline is not None and now >= queued.deadline:
-                    error = self._late(queued)
-                    error.__cause__ = self.trouble
-                    self._settle(queued, error)
+        for queued in _queued_in(batch):
+            if not queued.settled and queued.deadline is not None and now >= queued.deadline:
+                error = self._late(queued)
+                error.__cause__ = self.trouble
+                self._settle(queued, error)
 
     def _late(self, queued: _Queued) -> RetryableError:
         """What to tell a caller whose time is up."""

@@ -329,14 +329,14 @@ def main() -> types.CodeType:
         # `asyncio.run` would leave the main thread, of every worker too, without a loop for `get_event_loop` to give
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
             runner.run(rehearse())
-    except Exception:
+    except Exception:  # whatever it was: this saves time, and an actor that has the same fault tells of it itself
         log.exception("the rehearsal failed; workers begin cold")
     for doubt in doubts(raylet):
         server.refuse(doubt)
     gc.collect()
     try:
         fill_gaps()
-    except Exception:
+    except Exception:  # whatever it was: this saves memory, and nothing depends on it
         log.exception("gaps are left; workers copy more of what they share")
     gc.freeze()  # no collection in a worker shall write to, and so copy, what it shares
     signal.alarm(0)
