@@ -205,7 +205,7 @@ def test_many_messages_at_once(
     window = Window(here)
     arriving = [item for item in arriving if (old := window.get(item.id)) is None or old.role == item.role]
     arriving = [item for item in arriving if item.role == {one.id: one for one in arriving}[item.id].role]
-    kept = {**{item.id: item for item in here}, **{item.id: item for item in arriving}}
+    kept = {item.id: item for item in (*here, *arriving)}
     expected: list[str] = []
     for item in list(kept.values()):
         if len(kept) <= most_items and sum(one.size for one in kept.values()) <= most_bytes:
