@@ -49,10 +49,9 @@ class StoredItem(NamedTuple):
     @property
     def is_readable(self) -> bool:
         """Whether the facts are such as `parse` reads: what has others would be damage once it is stored."""
-        facts: tuple[object, ...] = self[:4]
-        for fact in facts:  # not all(…): this is asked of every item
-            if type(fact) is not str:
-                return False
+        # not all(…): this is asked of every item
+        if not (str is type(self.id) is type(self.type) is type(self.role) is type(self.call_id)):
+            return False
         return bool(self.id and self.type)
 
     def to_item(self) -> "Item":

@@ -123,17 +123,17 @@ def _append(state: ConversationState, command: AppendItems) -> Events:
 
 
 def _is_news(state: ConversationState, items: Sequence[StoredItem]) -> bool:
-    """Whether this is one new item that no check of `_changed` could object to, as nearly all appends are."""
-    if len(items) != 1:
-        return False
-    (item,) = items
-    limits = state.limits
-    return (
-        item.is_readable
-        and item.size <= min(limits.item_bytes, limits.bytes)
-        and not item.pinned
-        and state.window.get(item.id) is None
-    )
+    """Whether these are new items that no check of `_changed` could object to, as in nearly all appends."""
+    limits, window = state.limits, state.window
+    ids: set[str] = set()
+    size = 0
+    for item in items:
+        length = len(item.data)
+        if not item.is_readable or length > limits.item_bytes or item.pinned or item.id in window:
+            return False
+        ids.add(item.id)
+        size += length
+    return len(ids) == len(items) <= MOST_ITEMS and size <= limits.bytes
 
 
 def _changed(state: ConversationState, items: Sequence[StoredItem]) -> tuple[StoredItem, ...]:

@@ -6,19 +6,21 @@ left while it was still running leaves on arrival, because nobody could read it 
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
-from conversation_actors.items import StoredItem
+from conversation_actors.items import PINNED_ROLES, StoredItem
 from conversation_actors.state.facts import Limits
 
 CALL = "function_call"
 OUTPUT = "function_call_output"
 
+Group = str | tuple[str]
+"""What leaves together: an item by itself, named by its id, or all of one call, by the call's id in a tuple."""
 
-def _group(item: StoredItem) -> tuple[str, str]:
-    """Items with the same group leave together."""
-    return ("call", item.call_id) if item.call_id else ("item", item.id)
+
+def _group(item: StoredItem) -> Group:
+    return (item.call_id,) if item.call_id else item.id
 
 
 class Window:
@@ -28,7 +30,8 @@ class Window:
         """Rebuild a window from its `items`, in order, and the `orphans` it reported."""
         # OrderedDict and not dict: taking the first of a dict costs as much as was ever taken before.
         self._items: OrderedDict[str, StoredItem] = OrderedDict()
-        self._groups: OrderedDict[tuple[str, str], list[str]] = OrderedDict()
+        self._groups: OrderedDict[Group, list[str] | None] = OrderedDict()
+        """Ids of each group's items, oldest group first; None for an item by itself."""
         self._orphans: OrderedDict[str, None] = OrderedDict.fromkeys(orphans)
         self.size = 0
         self.pinned_count = 0
@@ -43,6 +46,10 @@ class Window:
         """Items, oldest first."""
         return iter(self._items.values())
 
+    def __contains__(self, identity: object) -> bool:
+        """Whether an item of this id is in the window."""
+        return identity in self._items
+
     def get(self, identity: str) -> StoredItem | None:
         """The item of this id, if it is in the window."""
         return self._items.get(identity)
@@ -54,22 +61,20 @@ class Window:
 
     def put(self, items: Iterable[StoredItem]) -> None:
         """Add items at the end; one whose id is here already takes the old one's place."""
+        here = self._items
         for item in items:
-            old = self._items.get(item.id)
-            self._items[item.id] = item
-            growth = item.size - (old.size if old else 0)
+            identity, _, role, call_id, data = item  # at once: this is done to every item, in three places
+            old = here.get(identity)
+            here[identity] = item
+            growth = len(data) - (len(old.data) if old else 0)
             self.size += growth
-            if item.pinned:
+            if role in PINNED_ROLES:
                 self.pinned_count += 0 if old else 1
                 self.pinned_size += growth
+            elif old is None and call_id:
+                self._join_group((call_id,), identity)
             elif old is None:
-                group = _group(item)
-                members = self._groups.get(group)
-                if members is None:
-                    self._groups[group] = [item.id]
-                else:
-                    members.append(item.id)
-                    self._groups.move_to_end(group)
+                self._groups[identity] = None
 
     def remove(self, items: Sequence[StoredItem], *, orphans_kept: int) -> None:
         """Take items out; those that are not here are passed over. Keeps the latest `orphans_kept` orphans."""
@@ -77,12 +82,15 @@ class Window:
             old = self._items.pop(item.id, None)
             if old is None:
                 continue
-            self.size -= old.size
-            if old.pinned:
+            identity, _, role, call_id, data = old
+            self.size -= len(data)
+            if role in PINNED_ROLES:
                 self.pinned_count -= 1
-                self.pinned_size -= old.size
+                self.pinned_size -= len(data)
+            elif call_id:
+                self._leave_group((call_id,), identity)
             else:
-                self._leave_group(old)
+                del self._groups[identity]
         calls = [item.call_id for item in items if item.type == CALL]
         if not calls:
             return
@@ -114,7 +122,7 @@ class Window:
         for group in chain(strays, older, younger):
             if group not in strays and count <= limits.items and size <= limits.bytes:
                 break
-            members = touched.get(group) or [latest.get(i, self._items[i]) for i in self._groups[group]]
+            members = touched.get(group) or self._members(group, latest)
             leaving.extend(members)
             count -= len(members)
             size -= sum(item.size for item in members)
@@ -127,9 +135,8 @@ class Window:
         if count <= limits.items and size <= limits.bytes:
             return ()
         leaving: list[StoredItem] = []
-        for identities in self._groups.values():
-            for identity in identities:
-                item = items[identity]
+        for group in self._groups:
+            for item in (items[group],) if type(group) is str else self._members(group, {}):
                 leaving.append(item)
                 size -= len(item.data)
             if count - len(leaving) <= limits.items and size <= limits.bytes:
@@ -153,26 +160,43 @@ class Window:
             size += item.size - (old.size if old else 0)
         return count, size
 
-    def _groups_after(self, arriving: dict[str, StoredItem]) -> dict[tuple[str, str], list[StoredItem]]:
+    def _groups_after(self, arriving: dict[str, StoredItem]) -> dict[Group, list[StoredItem]]:
         """The groups that gain a member, with all their members, oldest group first."""
-        touched: dict[tuple[str, str], list[StoredItem]] = {}
+        touched: dict[Group, list[StoredItem]] = {}
         for item in arriving.values():
             if item.pinned or item.id in self._items:
                 continue
             group = _group(item)
             members = touched.pop(group, None)
             if members is None:
-                members = [arriving.get(i, self._items[i]) for i in self._groups.get(group, ())]
+                members = self._members(group, arriving)
             touched[group] = [*members, item]
         return touched
 
-    def _is_stray(self, group: tuple[str, str], members: list[StoredItem]) -> bool:
-        kind, call_id = group
-        return kind == "call" and call_id in self._orphans and all(item.type == OUTPUT for item in members)
+    def _members(self, group: Group, arriving: Mapping[str, StoredItem]) -> list[StoredItem]:
+        """The items of a group, as they are when those `arriving` have taken their places; none of an unknown one."""
+        if group not in self._groups:
+            return []
+        identities = (group,) if isinstance(group, str) else self._groups[group] or ()
+        return [arriving.get(identity, self._items[identity]) for identity in identities]
 
-    def _leave_group(self, item: StoredItem) -> None:
-        group = _group(item)
+    def _is_stray(self, group: Group, members: list[StoredItem]) -> bool:
+        if isinstance(group, str):
+            return False
+        (call_id,) = group
+        return call_id in self._orphans and all(item.type == OUTPUT for item in members)
+
+    def _join_group(self, group: Group, identity: str) -> None:
+        members = self._groups.get(group)
+        if members is None:
+            self._groups[group] = [identity]
+        else:
+            members.append(identity)
+            self._groups.move_to_end(group)
+
+    def _leave_group(self, group: Group, identity: str) -> None:
         members = self._groups[group]
-        members.remove(item.id)
+        assert members is not None
+        members.remove(identity)
         if not members:
             del self._groups[group]
