@@ -8,15 +8,15 @@ a state that might still vanish. Reads are answered from the durable state witho
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Self
 
 from conversation_actors.activation.committer import COMPACT_BYTES, COMPACT_ENTRIES, Committer
-from conversation_actors.activation.journal import RecentEntries
-from conversation_actors.activation.messages import ActivationInfo, Done, Executed, Reply, Request, View
+from conversation_actors.activation.journal import RecentEntries, fitting
+from conversation_actors.activation.messages import ActivationInfo, Done, Echo, Executed, Reply, Request, View
 from conversation_actors.activation.recovery import rebuild
 from conversation_actors.activation.watchers import Watchers
 from conversation_actors.codec import encode_snapshot
@@ -40,6 +40,8 @@ from conversation_actors.state import (
     Command,
     ConversationState,
     Entry,
+    ItemsAppended,
+    ItemsEvicted,
     JoinParticipant,
     LeaveParticipant,
     NothingChanged,
@@ -193,16 +195,19 @@ class Activation:
         with self._in_use():
             committer = self._admit()
             decided: list[tuple[int, Reply]] = []
-            for request in requests:
-                decided.append(self._decide(request))
-                if request.is_group and isinstance(decided[-1][1], RefusedError):
+            echoes: dict[int, Echo] = {}
+            for number, request in enumerate(requests):
+                reply, entries = self._decide(request)
+                decided.append((self._working.seq, reply))  # the position that must be durable before it may leave
+                echoes.update(_echoes(number, entries))
+                if request.is_group and isinstance(reply, RefusedError):
                     break
             try:
                 async with asyncio.timeout(self._settings.timeouts.write.total_seconds()):
                     await committer.gate.passed(self._working_seq_of(decided))
             except TimeoutError:
                 return Executed(tuple(self._answer(seq, reply) for seq, reply in decided), ())
-        return Executed(tuple(reply for _, reply in decided), self._entries_for(watcher, after_seq, life))
+        return Executed(tuple(reply for _, reply in decided), self._entries_for(watcher, after_seq, life, echoes))
 
     def _admit(self) -> Committer:
         """The committer, if a command may be decided now."""
@@ -216,14 +221,13 @@ class Activation:
             raise StoreUnavailableError(message)
         return committer
 
-    def _decide(self, request: Request) -> tuple[int, Reply]:
-        """The reply, and the position that must be durable before it may leave."""
-        reply: Reply
+    def _decide(self, request: Request) -> tuple[Reply, Sequence[Entry]]:
+        """The reply, and what the request leads to now: nothing where it is a repeat, or refused."""
         try:
-            reply = self._repeat(request) or self._first_time(request)
+            repeated = self._repeat(request)
+            return (repeated, ()) if repeated else self._first_time(request)
         except RefusedError as refusal:
-            reply = refusal
-        return self._working.seq, reply
+            return refusal, ()
 
     def _repeat(self, request: Request) -> Done | None:
         kept = self._working.requests.get(request.request_id)
@@ -242,7 +246,7 @@ class Activation:
         """The participant a command is about, as it is now; None where it is about none."""
         return self._working.participants.get(getattr(command, "identity", ""))
 
-    def _first_time(self, request: Request) -> Done:
+    def _first_time(self, request: Request) -> tuple[Done, Sequence[Entry]]:
         working = self._working
         now = max(self._clock(), working.changed_at)
         events = decide(working, request.command, now=now, lease=request.lease)
@@ -256,7 +260,7 @@ class Activation:
         self._alive().submit(entries)  # first: what cannot be encoded must leave no trace in the working state
         for entry in entries:
             working.apply(entry)
-        return self._done(remembered(entries[0]), request.command)
+        return self._done(remembered(entries[0]), request.command), entries
 
     @staticmethod
     def _working_seq_of(decided: Sequence[tuple[int, Reply]]) -> int:
@@ -268,13 +272,17 @@ class Activation:
             return reply
         return OutcomeUnknownError(f"not durable after {self._settings.timeouts.write.total_seconds()} s")
 
-    def _entries_for(self, watcher: str, after_seq: int, life: str | None) -> tuple[bytes, ...]:
+    def _entries_for(
+        self, watcher: str, after_seq: int, life: str | None, echoes: Mapping[int, Echo]
+    ) -> tuple[bytes | Echo, ...]:
         """What the watcher has not seen, if it is little; its parked poll is then spared."""
+        told: Iterable[bytes | Echo]
         try:
             self._check_life(life)
-            entries = self._recent.after(after_seq, size=REPLY_BYTES)
+            told = (echoes.get(seq, data) for seq, data in enumerate(self._recent.behind(after_seq), after_seq + 1))
         except PositionLostError:
             return ()
+        entries = fitting(told, REPLY_BYTES)
         if after_seq + len(entries) == self._recent.seq:
             self._watchers.advance(watcher, self._recent.seq)
         return entries
@@ -426,3 +434,13 @@ class Activation:
             except ConversationError as error:
                 self._stop(error)
                 return
+
+
+def _echoes(number: int, entries: Sequence[Entry]) -> Iterator[tuple[int, Echo]]:
+    """Which of its `entries` the sender of request `number` can be told without their items' bytes, by position."""
+    for entry in entries:
+        match entry.event:
+            case ItemsAppended():  # of all that were sent, those that change the window
+                yield entry.seq, Echo(entry.seq, entry.epoch, entry.at, number)
+            case ItemsEvicted(items):
+                yield entry.seq, Echo(entry.seq, entry.epoch, entry.at, None, tuple([item.id for item in items]))

@@ -3,8 +3,12 @@
 from collections import deque
 from collections.abc import Iterable
 from itertools import islice
+from typing import TypeVar
 
+from conversation_actors.activation.messages import Echo
 from conversation_actors.errors import PositionLostError
+
+Told = TypeVar("Told", bound=bytes | Echo)
 
 
 class RecentEntries:
@@ -35,22 +39,30 @@ class RecentEntries:
     def after(self, seq: int, *, size: int) -> tuple[bytes, ...]:
         """Entries that follow `seq`, as many as fit in `size` bytes (at least one, if there is one).
 
+        Raises as `behind` does.
+        """
+        return fitting(self.behind(seq), size)
+
+    def behind(self, seq: int) -> Iterable[bytes]:
+        """Entries that follow `seq`, found from the nearer end: a follower is at the newest, of very many.
+
         Raises `PositionLostError` for a position that is no longer here, or not yet.
         """
         if not self.first_available <= seq <= self.seq:
             message = f"entries are kept from {self.first_available} to {self.seq}; {seq} is outside"
             raise PositionLostError(message, first_available=self.first_available)
-        taken: list[bytes] = []
-        for entry in self._behind(seq):
-            size -= len(entry)
-            if taken and size < 0:
-                break
-            taken.append(entry)
-        return tuple(taken)
-
-    def _behind(self, seq: int) -> Iterable[bytes]:
-        """Entries that follow `seq`, found from the nearer end: a follower is at the newest, of very many."""
         passed, behind = seq - self.first_available, self.seq - seq
         if passed < behind:
             return islice(self._entries, passed, None)
         return reversed(tuple(islice(reversed(self._entries), behind)))
+
+
+def fitting(entries: Iterable[Told], size: int) -> tuple[Told, ...]:
+    """The first of `entries` that fit in `size` bytes; at least one, if there is one."""
+    taken: list[Told] = []
+    for entry in entries:
+        size -= len(entry) if isinstance(entry, bytes) else sum(map(len, entry.evicted))
+        if taken and size < 0:
+            break
+        taken.append(entry)
+    return tuple(taken)

@@ -3,13 +3,13 @@
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from conversation_actors.errors import ConversationError, IncompatibleVersionError
 from conversation_actors.items import StoredItem
 from conversation_actors.state import AppendItems, Command, Guard, Lease, Participant
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Raised when the meaning of these messages changes; owner and client refuse a peer of another number."""
 _PICKLE = 5
 """Pickle's protocol, which every Python from 3.8 on reads."""
@@ -66,16 +66,31 @@ class Execute:
         return cls(requests, watcher, after_seq, life)
 
 
+class Echo(NamedTuple):
+    """An entry of items that the caller has, told without their bytes.
+
+    The items of request number `appended` came, as far as they were not there already; where that is None,
+    those with the ids `evicted` left.
+    """
+
+    seq: int
+    epoch: int
+    at: float
+    appended: int | None
+    evicted: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Executed:
     """One reply for each request, in order, as far as they were decided; and entries that the caller has not seen.
 
-    `entries` (encoded) follow the position the caller gave, without a gap; not all of them where there are
-    many, and none where the caller's copy is of another `life` of the conversation.
+    `entries` follow the position the caller gave, without a gap; not all of them where there are many, and none
+    where the caller's copy is of another `life` of the conversation. They are encoded, or an `Echo` where these
+    requests led to them.
     """
 
     replies: tuple[Reply, ...]
-    entries: tuple[bytes, ...]
+    entries: tuple[bytes | Echo, ...]
 
     def pack(self) -> bytes:
         """As bytes, for the same reason as `Execute`; most replies are a position and no more."""

@@ -1,18 +1,23 @@
 """The copy of a conversation that a handle keeps: read without I/O, changed only by durable entries."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
-from conversation_actors.activation import View
+from conversation_actors.activation import Echo, View
 from conversation_actors.codec import decode_entry, decode_snapshot
 from conversation_actors.items import Item, StoredItem
-from conversation_actors.state import ConversationState, Event, ItemsAppended, ItemsEvicted, Participant
-
-_MOST_OTHERS_KNOWN = 1000
-"""Items known that are not in the window, beside as many as are: those just sent, refused, or replaced."""
+from conversation_actors.state import (
+    AppendItems,
+    Command,
+    ConversationState,
+    Entry,
+    ItemsAppended,
+    ItemsEvicted,
+    Participant,
+)
 
 
 class LocalCopy:
@@ -22,7 +27,6 @@ class LocalCopy:
         """Begin with what the owner showed."""
         self.state = decode_snapshot(view.snapshot)
         self.epoch, self.life = view.epoch, view.life
-        self._known = {item.data: item for item in self.state.window}
         self._items: tuple[Item, ...] | None = None
         self._decoded: dict[str, tuple[StoredItem, Item]] = {}
         self._changed = asyncio.Event()
@@ -58,49 +62,39 @@ class LocalCopy:
             return
         self.state = decode_snapshot(view.snapshot)
         self.epoch, self.life = view.epoch, view.life
-        self._known = {item.data: item for item in self.state.window}
         self._note_change()
 
-    def apply(self, entries: Iterable[bytes], sent: Iterable[StoredItem] = ()) -> None:
-        """Take encoded entries, in order; those known already are passed over, a gap ends it.
+    def apply(self, entries: Iterable[bytes | Echo], sent: Sequence[Command] = ()) -> None:
+        """Take entries, in order; those known already are passed over, a gap ends it.
 
-        Items of these entries that were `sent` from here, or are in the window, need not be read again.
+        They are encoded, or echoes of the commands that were `sent` from here.
         """
-        for item in sent:
-            self._known[item.data] = item
         changed = False
         known = 0
-        for data in entries:
+        for told in entries:
             if known:
                 known -= 1  # its place in the order tells which one it is
                 continue
-            entry = decode_entry(data, self._known)
+            entry = decode_entry(told) if isinstance(told, bytes) else told
             if entry.seq > self.state.seq + 1:
                 break
             if entry.seq <= self.state.seq:
                 known = self.state.seq - entry.seq
                 continue
-            self.state.apply(entry)
-            self._know(entry.event)
+            self.state.apply(self._completed(entry, sent) if isinstance(entry, Echo) else entry)
             self.epoch = max(self.epoch, entry.epoch)
             changed = True
-        self._forget_others()
         if changed:
             self._note_change()
 
-    def _know(self, event: Event) -> None:
-        """Know the items of the window."""
-        if isinstance(event, ItemsAppended):
-            for item in event.items:
-                self._known[item.data] = item
-        elif isinstance(event, ItemsEvicted):
-            for item in event.items:
-                self._known.pop(item.data, None)
-
-    def _forget_others(self) -> None:
-        """A few that are not in the window, refused ones among them, do no harm; and they are bounded."""
-        if len(self._known) > 2 * len(self.state.window) + _MOST_OTHERS_KNOWN:
-            self._known = {item.data: item for item in self.state.window}
+    def _completed(self, echo: Echo, sent: Sequence[Command]) -> Entry:
+        """The entry, with the items that are here already: sent just now, or in the window."""
+        if echo.appended is None:
+            present = [item for identity in echo.evicted if (item := self.state.window.get(identity))]
+            return Entry(echo.seq, echo.epoch, echo.at, ItemsEvicted(tuple(present)))
+        command = sent[echo.appended]
+        assert isinstance(command, AppendItems)
+        return Entry(echo.seq, echo.epoch, echo.at, ItemsAppended(command.items))
 
     async def reach(self, seq: int) -> None:
         """Return when the copy is at `seq` or behind it."""

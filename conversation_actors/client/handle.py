@@ -5,7 +5,6 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from conversation_actors.activation import ActivationInfo, Done, Execute, Executed, Request, View
@@ -23,7 +22,6 @@ from conversation_actors.errors import (
 from conversation_actors.items import Item
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
-    AppendItems,
     ClearHistory,
     Closing,
     Command,
@@ -400,8 +398,7 @@ class ConversationHandle:
             raise
         executed = Executed.unpack(answer)
         if self._copy.life == life:
-            appended = [request.command.items for request in requests if isinstance(request.command, AppendItems)]
-            self._copy.apply(executed.entries, chain.from_iterable(appended))
+            self._copy.apply(executed.entries, [request.command for request in requests])
         return executed
 
     def _packed(self, requests: Sequence[Request], life: str) -> bytes:

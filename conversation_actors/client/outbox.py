@@ -45,7 +45,7 @@ from conversation_actors.values import encode_checked
 
 log = logging.getLogger(__name__)
 
-BATCH_COMMANDS = 500
+BATCH_COMMANDS = 2000
 BATCH_BYTES = 512 << 10
 """Bounds of one call to the owner."""
 GROUP_LEAST = 8

@@ -34,7 +34,7 @@ from conversation_actors.codec.fields import (
     text,
     texts,
 )
-from conversation_actors.codec.lines import NO_KNOWN_ITEMS, SCHEMA, KnownItems, join_lines, split_lines
+from conversation_actors.codec.lines import SCHEMA, join_lines, split_lines
 from conversation_actors.errors import IncompatibleVersionError
 from conversation_actors.state import (
     ConversationState,
@@ -90,9 +90,9 @@ def _encode_items_moved(entry: Entry, event: Any) -> bytes:
     return b"\n".join([header.encode(), *[item.data for item in event.items]])
 
 
-def decode_entry(data: bytes, known: KnownItems = NO_KNOWN_ITEMS) -> Entry:
-    """Read what `encode_entry` of this or an older version wrote. Items that are `known` are not read again."""
-    header, items = split_lines(data, known)
+def decode_entry(data: bytes) -> Entry:
+    """Read what `encode_entry` of this or an older version wrote."""
+    header, items = split_lines(data)
     get = header.get
     seq, epoch, at, request_id, moved = get("seq"), get("epoch"), get("at"), get("request"), get("event")
     if (

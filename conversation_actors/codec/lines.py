@@ -1,8 +1,7 @@
 """The outer form of stored bytes: a header line of JSON, and a line for each item."""
 
 import json
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 from conversation_actors.errors import CorruptStateError, IncompatibleVersionError
@@ -12,10 +11,6 @@ from conversation_actors.values import decode, encode_checked
 SCHEMA = 1
 """The number that is written."""
 
-KnownItems = Mapping[bytes, StoredItem]
-"""Items that were read before, by their stored form: the same bytes are the same item."""
-NO_KNOWN_ITEMS: KnownItems = MappingProxyType({})
-
 
 def join_lines(header: dict[str, Any], items: Sequence[StoredItem]) -> bytes:
     """One encoded value; the number of items goes into the header."""
@@ -24,7 +19,7 @@ def join_lines(header: dict[str, Any], items: Sequence[StoredItem]) -> bytes:
     return b"\n".join([encode_checked(header), *(item.data for item in items)])
 
 
-def split_lines(data: bytes, known: KnownItems = NO_KNOWN_ITEMS) -> tuple[dict[str, Any], tuple[StoredItem, ...]]:
+def split_lines(data: bytes) -> tuple[dict[str, Any], tuple[StoredItem, ...]]:
     """The header and the items of an encoded value. Raises `CorruptStateError` with the byte position."""
     first, _, rest = data.partition(b"\n")
     header = _parse(first, 0)
@@ -39,14 +34,14 @@ def split_lines(data: bytes, known: KnownItems = NO_KNOWN_ITEMS) -> tuple[dict[s
     lines = rest.split(b"\n") if rest else []
     if len(lines) != header.get("items", 0):
         raise corrupt(f"{len(lines)} items where the header says {header.get('items', 0)}", len(data))
-    return header, _items(lines, len(first) + 1, known)
+    return header, _items(lines, len(first) + 1)
 
 
-def _items(lines: Sequence[bytes], position: int, known: KnownItems) -> tuple[StoredItem, ...]:
+def _items(lines: Sequence[bytes], position: int) -> tuple[StoredItem, ...]:
     items: list[StoredItem] = []
     for line in lines:
         try:
-            items.append(known.get(line) or StoredItem.parse(line))
+            items.append(StoredItem.parse(line))
         except ValueError as error:
             raise corrupt(f"an item cannot be read: {error}", position + _position(line, error)) from error
         position += len(line) + 1

@@ -705,10 +705,12 @@ async def test_a_reply_takes_little_along(start: Activations, monkeypatch: pytes
     owner = await start(FaultyStore())
     poll = asyncio.create_task(owner.poll(watcher="me", after_seq=0, timeout=60))
     await turns()
-    executed = await execute(owner, *(append(f"u{n}", "x" * 150) for n in range(3)), watcher="me", after_seq=0)
+    await execute(owner, *(append(f"u{n}", "x" * 150) for n in range(3)), watcher="other")
+    executed = await execute(owner, append("u3", "x" * 150), watcher="me", after_seq=0)
     assert len(executed.entries) == 1
-    assert len(await poll) == 3
-    assert (await execute(owner, append("u3"), watcher="me", after_seq=99)).entries == ()
+    assert len(await poll) == 4
+    assert len((await execute(owner, append("u4"), watcher="me", after_seq=4)).entries) == 1
+    assert (await execute(owner, append("u5"), watcher="me", after_seq=99)).entries == ()
 
 
 async def test_a_poll_takes_a_bounded_part(start: Activations, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,34 +1,31 @@
 """The copy of a conversation that a handle keeps."""
 
 import asyncio
-import gc
-from contextlib import suppress
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conversation_actors.activation import View
-from conversation_actors.client import copy as copy_module
+from conversation_actors.activation import Echo, Executed, Request, View
 from conversation_actors.client.copy import LocalCopy
-from conversation_actors.codec import decode_entry, encode_entry, encode_snapshot
-from conversation_actors.errors import RefusedError
-from conversation_actors.items import Message, StoredItem
+from conversation_actors.codec import encode_entry, encode_snapshot
+from conversation_actors.items import Message
 from conversation_actors.state import (
     AppendItems,
     AttributesChanged,
+    Command,
     ConversationState,
     Entry,
     Event,
     ItemsAppended,
     ItemsEvicted,
-    Limits,
     Participant,
     ParticipantJoined,
-    decide,
 )
-from tests.unit.fakes import turns
-from tests.unit.strategies import appends, message
+from conversation_actors.store import MemoryStore
+from tests.unit.fakes import Activations, brief, execute, turns
+from tests.unit.strategies import appends, message, other_commands, participant_commands
 
 
 def appended(identity: str, text: str = "hello") -> Event:
@@ -144,34 +141,42 @@ def test_entries_that_came_twice(known: int) -> None:
     assert (copy.seq, ids(copy)) == (7, [f"u{number}" for number in range(1, 8)])
 
 
-@given(st.lists(appends, max_size=12), st.integers(0, 6))
-def test_what_was_sent_is_what_comes_back(commands: list[AppendItems], shown: int) -> None:
-    """A copy that knows the items it sent is at each position equal to one that reads every byte."""
-    owner = ConversationState(Limits(items=6))
-    copy = LocalCopy(View(0, 1, encode_snapshot(owner, requests=False)))
-    for number, command in enumerate(commands):
-        entries: list[bytes] = []
-        with suppress(RefusedError):
-            for event in decide(owner, command, now=float(number)):
-                written = Entry(owner.seq + 1, 1, float(number), event, f"r{number}")
-                owner.apply(written)
-                entries.append(encode_entry(written))
-        if number == shown:
-            copy.replace(View(owner.seq, 1, encode_snapshot(owner, requests=False)))
-        copy.apply(entries, command.items)
-        read = [decode_entry(data) for data in entries]
-        assert [decode_entry(data, {item.data: item for item in command.items}) for data in entries] == read
-        assert encode_snapshot(copy.state, requests=False) == encode_snapshot(owner, requests=False)
-        assert list(copy.state.window) == [StoredItem.parse(item.data) for item in owner.window]
+async def _told(calls: Sequence[tuple[bool, int, Sequence[Command]]], limits: dict[str, int]) -> set[type]:
+    """Have an owner execute calls, mine and those of others; my copy is to stand where the owner stands."""
+    kinds: set[type] = set()
+    async with Activations() as start:
+        owner = await start(MemoryStore(), brief(**limits))
+        copy = LocalCopy(await owner.read(fresh=False))
+        for is_mine, name, commands in calls:
+            # Some names come again: repeats, and names used for another command.
+            requests = [Request(f"{name}.{number}", command) for number, command in enumerate(commands)]
+            executed = await execute(owner, *requests, watcher="me", after_seq=copy.seq)
+            if is_mine:
+                copy.apply(Executed.unpack(executed.pack()).entries, commands)
+                kinds.update(map(type, executed.entries))
+                view = await owner.read(fresh=False)
+                assert (copy.seq, copy.epoch) == (view.seq, view.epoch)
+                assert encode_snapshot(copy.state, requests=False) == view.snapshot
+    return kinds
 
 
-def test_known_items_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Items that were sent and never came, or were replaced, are not held for ever."""
-    monkeypatch.setattr(copy_module, "_MOST_OTHERS_KNOWN", 3)
-    copy = LocalCopy(view(1))
-    refused = [message(f"refused{number}") for number in range(20)]
-    copy.apply([entry(2)], refused)
-    assert gc.get_referrers(refused[0]) == [refused]
-    others = [message(f"others{number}") for number in range(20)]
-    copy.apply([], others)
-    assert gc.get_referrers(others[0]) == [others], "nor where nothing comes of any of them"
+@given(
+    st.lists(
+        st.tuples(
+            st.booleans(),
+            st.integers(0, 9),
+            st.lists(st.one_of(appends, appends, participant_commands, other_commands), max_size=5),
+        ),
+        max_size=8,
+    )
+)
+def test_echoes_lead_where_the_owner_is(calls: Sequence[tuple[bool, int, Sequence[Command]]]) -> None:
+    """Told without the bytes it has, between what others did, a copy is at each answer equal to the owner's state."""
+    asyncio.run(_told(calls, {"items": 6}))
+
+
+def test_echoes_are_what_the_sender_is_told() -> None:
+    """An item that is new, and those that leave for it, don't come back as bytes; what others sent does."""
+    new: list[Command] = [AppendItems((message(f"u{number}"),)) for number in range(9)]
+    assert asyncio.run(_told([(True, 0, new)], {"items": 6})) == {Echo}
+    assert asyncio.run(_told([(False, 0, new), (True, 1, new[:1])], {"items": 6})) == {bytes, Echo}

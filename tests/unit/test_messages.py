@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conversation_actors.activation import PROTOCOL, Done, Execute, Executed, Request
+from conversation_actors.activation import PROTOCOL, Done, Echo, Execute, Executed, Request
 from conversation_actors.errors import ConflictError, IncompatibleVersionError
 from conversation_actors.state import Lease, Participant
 from tests.unit.strategies import (
@@ -37,7 +37,7 @@ def test_requests_arrive_as_they_were_sent(sent: Execute) -> None:
 def test_replies_arrive_as_they_were_sent() -> None:
     """Positions, results and refusals, in order, and the entries."""
     results = (Done(1, 2), Done(2, 2, Participant(identity="alice")), Done(3, 2, Lease("agent", "worker", 3, 9.5)))
-    sent = Executed((*results, ConflictError("no")), (b"entry", b""))
+    sent = Executed((*results, ConflictError("no")), (b"entry", Echo(5, 2, 0.5, 0), Echo(6, 2, 0.5, None, ("a", "b"))))
     arrived = Executed.unpack(sent.pack())
     assert (arrived.replies[:3], arrived.entries) == (results, sent.entries)
     refusal = arrived.replies[3]
