@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from ray._private.utils import get_num_cpus
 from ray.autoscaler._private.constants import RAY_PROCESSES
 
 from conversation_actors.runtime.fork_server import launcher
@@ -104,6 +105,12 @@ def test_actors_and_tasks_are_forked(head: Node) -> None:
     end(*actors)
     task = ray.remote(is_forked)
     assert answer([task.remote() for _ in range(3)]) == [True] * 3
+
+
+def test_more_start_at_once(head: Node) -> None:
+    """A node lets twice as many workers start at the same time as it has CPUs."""
+    variables = Path("/proc", str(head.raylet.pid), "environ").read_bytes().decode().split("\0")
+    assert f"RAY_worker_maximum_startup_concurrency={2 * int(get_num_cpus())}" in variables
 
 
 def test_runtime_environment(head: Node) -> None:

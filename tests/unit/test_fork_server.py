@@ -23,6 +23,7 @@ from typing import Any, Self
 
 import pytest
 from ray._private import ray_constants, services
+from ray._private.utils import get_num_cpus
 from ray.autoscaler._private.constants import RAY_PROCESSES
 
 from conversation_actors.runtime.fork_server import gaps, launcher, node, server
@@ -312,6 +313,24 @@ def test_malloc_without_a_heap(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_stands_in_the_way_here() -> None:
     """On Linux, from this repository, a node gets a fork server."""
     assert node._obstacle() is None
+
+
+@pytest.mark.parametrize("decided", [None, "3"])
+def test_starts_at_once(monkeypatch: pytest.MonkeyPatch, decided: str | None) -> None:
+    """More workers may start at the same time than on an ordinary node, unless its owner has decided on a number."""
+    setting = "RAY_worker_maximum_startup_concurrency"
+    found: list[str] = []
+    for name in ("executable", "argv"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    for name in (setting, "CONVERSATION_NODE_PYTHON"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    if decided:
+        monkeypatch.setenv(setting, decided)
+    monkeypatch.setattr("ray.scripts.scripts.main", lambda: found.append(os.environ[setting]))
+    with pytest.raises(SystemExit):
+        node.start_node(["--head"])
+    assert found == [decided or str(2 * int(get_num_cpus()))]
 
 
 def test_obstacles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

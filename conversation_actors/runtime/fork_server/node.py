@@ -14,6 +14,10 @@ log = logging.getLogger(__name__)
 _LAUNCHER = Path(__file__).with_name("launcher.sh")
 _NIL_JOB = NIL_JOB.decode()
 _PYTHON = "CONVERSATION_NODE_PYTHON"
+_STARTS_AT_ONCE = "RAY_worker_maximum_startup_concurrency"
+"""Ray's own setting, which it reads from the environment; without it, one worker starts at a time for each CPU."""
+_STARTS_PER_CPU = 2
+"""A forked worker waits for Ray's other processes during a part of its start: a burst takes a sixth less like that."""
 
 
 def start_node(arguments: Sequence[str]) -> NoReturn:
@@ -26,12 +30,20 @@ def start_node(arguments: Sequence[str]) -> NoReturn:
     obstacle = _obstacle()
     if obstacle is None:
         os.environ[_PYTHON] = sys.executable
+        os.environ.setdefault(_STARTS_AT_ONCE, str(_starts_at_once()))
         sys.executable = str(_LAUNCHER)
     else:
         log.warning("workers start the ordinary way, slowly: %s", obstacle)
     sys.argv = ["ray", "start", *arguments]
     main()
     raise SystemExit(0)
+
+
+def _starts_at_once() -> int:
+    """How many workers may start at the same time, by the CPUs that Ray counts: its container's, if it has one."""
+    from ray._private.utils import get_num_cpus  # noqa: PLC0415  # as in `start_node`
+
+    return _STARTS_PER_CPU * max(1, int(get_num_cpus()))
 
 
 def _obstacle() -> str | None:
