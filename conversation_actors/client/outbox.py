@@ -40,14 +40,14 @@ from conversation_actors.state import (
     SetSummary,
     UpdateParticipant,
 )
-from conversation_actors.state.facts import MOST_ITEMS
+from conversation_actors.state.facts import LEAST_REQUESTS, MOST_ITEMS
 from conversation_actors.values import encode_checked
 
 log = logging.getLogger(__name__)
 
 BATCH_COMMANDS = 2000
 BATCH_BYTES = 512 << 10
-"""Bounds of one call to the owner."""
+"""Bounds of one call to the owner, beside `LEAST_REQUESTS`."""
 GROUP_LEAST = 8
 """Fewer appends go each by itself: one entry for each is easier to follow, and costs little."""
 GROUP_BYTES = 128 << 10
@@ -234,7 +234,8 @@ class Outbox:
         batch: list[_Parcel] = []
         run = self._run()
         count = size = 0
-        while self._queue and count < BATCH_COMMANDS:
+        # A run that is no group makes up to that many requests.
+        while self._queue and count < BATCH_COMMANDS and len(batch) <= LEAST_REQUESTS - GROUP_LEAST:
             first = self._queue[0]
             if count and size + first.size > BATCH_BYTES:
                 break
@@ -270,8 +271,10 @@ class Outbox:
         """Repeat until every command of the batch is settled."""
         delay, longest = _BACKOFF
         while batch:
+            # No more than the smallest request memory holds, which a refused group that is sent singly may be.
+            requests = [parcel.request for parcel in batch[:LEAST_REQUESTS]]
             try:
-                executed = await self._send([parcel.request for parcel in batch], self._seconds_for(batch))
+                executed = await self._send(requests, self._seconds_for(batch))
             except RetryableError as error:
                 self.trouble = error
             except ConversationError as error:

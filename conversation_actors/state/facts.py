@@ -32,6 +32,8 @@ class Limits:
 
 MOST_ITEMS = 1000
 """Items of one append: one write of the store."""
+LEAST_REQUESTS = 500
+"""Smallest request memory, and most requests of one call: a call that is repeated is recognised as a whole."""
 LONGEST_LEASE = 86_400.0
 """Seconds."""
 SHORTEST_RETENTION, LONGEST_RETENTION = 1.0, 366 * 86_400.0

@@ -410,6 +410,16 @@ async def test_a_lost_answer(cluster: FakeCluster) -> None:
     assert len(store_of(cluster).landed) == 6
 
 
+async def test_a_lost_answer_to_very_many(cluster: FakeCluster) -> None:
+    """Far more calls at once than the owner remembers requests, and answers that are lost: nothing is doubled."""
+    cluster.settings = brief(requests=500, command=60.0)
+    conversation = await cluster.handle()
+    cluster.replies_to_lose["execute"] = 2
+    await asyncio.gather(*(conversation.append(say(f"u{number}")) for number in range(1600)))
+    entries = [decode_entry(data) for _, data in sorted(store_of(cluster).landed.items())]
+    assert appended(entries) == [f"u{number}" for number in range(1600)]
+
+
 async def test_a_lost_answer_to_what_nobody_repeats(cluster: FakeCluster) -> None:
     """Where the caller's time is up with the answer, the copy gets the entry nevertheless."""
     cluster.settings = brief(command=0.5, poll=600.0)

@@ -14,6 +14,7 @@ from conversation_actors.errors import (
     ConflictError,
     ConversationError,
     ConversationNotFoundError,
+    InvalidInputError,
     OutcomeUnknownError,
     OverloadedError,
     OwnerFailedError,
@@ -152,6 +153,28 @@ async def test_a_batch_is_bounded(run: type[Running], monkeypatch: pytest.Monkey
         it.box.put(item(identity, "x" * size))
     await it.box.flush()
     assert it.send.batches == [["a", "b", "c"], ["d"], ["e"], ["f"], ["g"], ["h"]]
+
+
+async def test_a_call_carries_no_more_than_is_remembered(run: type[Running]) -> None:
+    """However much waits, a call that is repeated is recognised by an owner with the smallest request memory."""
+    least = 500
+    with pytest.raises(InvalidInputError, match="requests"):
+        brief(requests=least - 1)
+    it = run(brief(items=1000, bytes=4 << 20))
+    callers = [it.ask(f"a{number}") for number in range(2 * least + 1)]
+    await asyncio.gather(*callers)
+    for _ in range(2 * least + 1):
+        it.box.put(item("partial"))  # one id again and again: they cannot be a group
+    await it.box.flush()
+    it.send.refused["g7"] = ConflictError("no")
+    for number in range(1000):
+        it.box.put(item(f"g{number}"))  # a refused group is taken apart
+    with pytest.raises(ConflictError):
+        await it.box.flush()
+    assert 0.9 * least < max(map(len, it.send.batches)) <= least
+    sent = [one for batch in it.send.batches for one in batch if " " not in one]
+    gathered, grouped = [f"a{n}" for n in range(2 * least + 1)], [f"g{n}" for n in range(1000)]
+    assert sent == [*gathered, *["partial"] * (2 * least + 1), *grouped]
 
 
 async def test_order_is_kept_over_failures(run: type[Running]) -> None:
