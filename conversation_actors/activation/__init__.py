@@ -11,6 +11,7 @@ from conversation_actors.activation.messages import (
     Opened,
     Reply,
     Request,
+    Seen,
     View,
     incompatible,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "Opened",
     "Reply",
     "Request",
+    "Seen",
     "View",
     "incompatible",
 ]

@@ -16,10 +16,10 @@ from typing import Self
 
 from conversation_actors.activation.committer import COMPACT_BYTES, COMPACT_ENTRIES, Committer
 from conversation_actors.activation.journal import RecentEntries, fitting
-from conversation_actors.activation.messages import ActivationInfo, Done, Echo, Executed, Reply, Request, View
+from conversation_actors.activation.messages import ActivationInfo, Done, Echo, Executed, Reply, Request, Seen, View
 from conversation_actors.activation.recovery import rebuild
 from conversation_actors.activation.watchers import Watchers
-from conversation_actors.codec import encode_snapshot
+from conversation_actors.codec import decode_entry, encode_snapshot
 from conversation_actors.errors import (
     ActivationLostError,
     ConflictError,
@@ -183,13 +183,13 @@ class Activation:
         ]
 
     async def execute(
-        self, requests: Sequence[Request], *, watcher: str, after_seq: int, life: str | None = None
+        self, requests: Sequence[Request], *, watcher: str, after_seq: int, seen: Seen | None = None
     ) -> Executed:
         """Decide `requests` in order, and answer when all of that is durable.
 
         A reply is `Done` or the error; behind a refused group nothing is decided. What is not durable after
         `timeouts.write` is answered with `OutcomeUnknownError`. Entries behind `after_seq` come along for
-        `watcher`, if its copy is of this `life` (None: of any). Raises `OverloadedError` or
+        `watcher`, if what it has `seen` leads here (None: whatever it has). Raises `OverloadedError` or
         `StoreUnavailableError` before anything was decided.
         """
         with self._in_use():
@@ -207,7 +207,7 @@ class Activation:
                     await committer.gate.passed(self._working_seq_of(decided))
             except TimeoutError:
                 return Executed(tuple(self._answer(seq, reply) for seq, reply in decided), ())
-        return Executed(tuple(reply for _, reply in decided), self._entries_for(watcher, after_seq, life, echoes))
+        return Executed(tuple(reply for _, reply in decided), self._entries_for(watcher, after_seq, seen, echoes))
 
     def _admit(self) -> Committer:
         """The committer, if a command may be decided now."""
@@ -273,12 +273,12 @@ class Activation:
         return OutcomeUnknownError(f"not durable after {self._settings.timeouts.write.total_seconds()} s")
 
     def _entries_for(
-        self, watcher: str, after_seq: int, life: str | None, echoes: Mapping[int, Echo]
+        self, watcher: str, after_seq: int, seen: Seen | None, echoes: Mapping[int, Echo]
     ) -> tuple[bytes | Echo, ...]:
         """What the watcher has not seen, if it is little; its parked poll is then spared."""
         told: Iterable[bytes | Echo]
         try:
-            self._check_life(life)
+            self._check_position(after_seq, seen)
             told = (echoes.get(seq, data) for seq, data in enumerate(self._recent.behind(after_seq), after_seq + 1))
         except PositionLostError:
             return ()
@@ -305,24 +305,33 @@ class Activation:
         watcher: str,
         after_seq: int,
         timeout: float,  # noqa: ASYNC109  # a parked poll ends by itself; an outer time-out would lose its answer
-        life: str | None = None,
+        seen: Seen | None = None,
     ) -> tuple[bytes, ...]:
         """Entries behind `after_seq`, waiting up to `timeout` seconds for the first; empty if none came.
 
-        Raises `PositionLostError` for a position that is not kept (any more) or is one of another `life`
-        of the conversation, and `OverloadedError`.
+        Raises `PositionLostError` for a position that is not kept (any more) or is one of another history than
+        this one, and `OverloadedError`.
         """
         with self._in_use():
             self._alive()
-            self._check_life(life)
+            self._check_position(after_seq, seen)
             if after_seq == self._recent.seq:
                 await self._watchers.park(watcher, after_seq, timeout)
                 self._alive()
         return self._recent.after(after_seq, size=POLL_BYTES)
 
-    def _check_life(self, life: str | None) -> None:
-        if life is not None and life != self._claim.life:
+    def _check_position(self, after_seq: int, seen: Seen | None) -> None:
+        """Raise `PositionLostError` where what follows the position here does not follow what the reader has seen."""
+        if seen is None:
+            return
+        message = ""
+        if seen.life != self._claim.life:
             message = "the position is one of an earlier life of this conversation"
+        elif after_seq and seen.epoch is not None and seen.epoch < self._claim.epoch:
+            entry = self._recent.at(after_seq)
+            if entry is None or decode_entry(entry).epoch > seen.epoch:
+                message = f"entry {after_seq} may not be the one that was there in epoch {seen.epoch}"
+        if message:
             raise PositionLostError(message, first_available=self._recent.first_available)
 
     def info(self) -> ActivationInfo:

@@ -41,14 +41,25 @@ class Done:
 Reply = Done | ConversationError
 
 
+class Seen(NamedTuple):
+    """The history that a reader's position is one of: a `life` of the conversation, written by owners up to `epoch`.
+
+    Where the store has lost acknowledged entries together with their owner, a later owner has written others in
+    their place. `epoch` is None where the reader has no more than a number.
+    """
+
+    life: str
+    epoch: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Requests to be decided in order; the copy of `watcher` stands at `after_seq` of this `life` (None: of any)."""
+    """Requests to be decided in order; the copy of `watcher` stands at `after_seq` of what it has `seen`."""
 
     requests: Sequence[Request]
     watcher: str
     after_seq: int
-    life: str | None = None
+    seen: Seen | None = None
 
     def pack(self) -> bytes:
         """As bytes, which Ray hands on as they are; what it pickles itself takes it several times as long."""
@@ -56,14 +67,14 @@ class Execute:
             (request.request_id, _columns(request.command), request.lease, request.is_group)
             for request in self.requests
         ]
-        return _pack((rows, self.watcher, self.after_seq, self.life))
+        return _pack((rows, self.watcher, self.after_seq, self.seen))
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """Read what `pack` made. Raises `IncompatibleVersionError` where another protocol did."""
-        rows, watcher, after_seq, life = _unpack(data)
+        rows, watcher, after_seq, seen = _unpack(data)
         requests = [Request(name, _command(given), lease, is_group) for name, given, lease, is_group in rows]
-        return cls(requests, watcher, after_seq, life)
+        return cls(requests, watcher, after_seq, seen)
 
 
 class Echo(NamedTuple):
@@ -85,8 +96,8 @@ class Executed:
     """One reply for each request, in order, as far as they were decided; and entries that the caller has not seen.
 
     `entries` follow the position the caller gave, without a gap; not all of them where there are many, and none
-    where the caller's copy is of another `life` of the conversation. They are encoded, or an `Echo` where these
-    requests led to them.
+    where the caller's copy has seen another history. They are encoded, or an `Echo` where these requests' items came,
+    or items left for them.
     """
 
     replies: tuple[Reply, ...]

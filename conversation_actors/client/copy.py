@@ -6,7 +6,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
-from conversation_actors.activation import Echo, View
+from conversation_actors.activation import Echo, Seen, View
 from conversation_actors.codec import decode_entry, decode_snapshot
 from conversation_actors.items import Item, StoredItem
 from conversation_actors.state import (
@@ -37,6 +37,11 @@ class LocalCopy:
         return self.state.seq
 
     @property
+    def seen(self) -> Seen:
+        """The history that this is a copy of."""
+        return Seen(self.life, self.epoch)
+
+    @property
     def items(self) -> tuple[Item, ...]:
         """The history, oldest first; decoded when first asked for after a change."""
         if self._items is None:
@@ -65,7 +70,7 @@ class LocalCopy:
         self._note_change()
 
     def apply(self, entries: Iterable[bytes | Echo], sent: Sequence[Command] = ()) -> None:
-        """Take entries, in order; those known already are passed over, a gap ends it.
+        """Take entries, in order; those known already are passed over, a gap or another history ends it.
 
         They are encoded, or echoes of the commands that were `sent` from here.
         """
@@ -78,8 +83,10 @@ class LocalCopy:
             entry = decode_entry(told) if isinstance(told, bytes) else told
             if entry.seq > self.state.seq + 1:
                 break
+            if entry.seq == self.state.seq and entry.epoch > self.epoch:
+                break  # not the one that is here: that was lost. A poll from here will be told so
             if entry.seq <= self.state.seq:
-                known = self.state.seq - entry.seq
+                known = max(self.state.seq - entry.seq - 1, 0)
                 continue
             self.state.apply(self._completed(entry, sent) if isinstance(entry, Echo) else entry)
             self.epoch = max(self.epoch, entry.epoch)

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from conversation_actors.activation import View
+from conversation_actors.activation import Seen, View
 from conversation_actors.client.copy import LocalCopy
 from conversation_actors.errors import ConversationError, PositionLostError
 from conversation_actors.settings import Timeouts
@@ -35,15 +35,15 @@ class Feed:
         """Be another watcher from now on: what an abandoned call sends to the old one spares no poll of the new one."""
         self.watcher = secrets.token_hex(8)
 
-    async def after(self, seq: int, life: str) -> tuple[bytes, ...]:
-        """At least one entry, encoded, behind a position in a life of the conversation.
+    async def after(self, seq: int, seen: Seen) -> tuple[bytes, ...]:
+        """At least one entry, encoded, behind a position in a history of the conversation.
 
         Raises `PositionLostError`, and what the owner raises.
         """
         delay, longest = DORMANT_SECONDS
         while True:
             entries: tuple[bytes, ...] | None = await self._owner.call_if_running(
-                lambda actor: actor.poll.remote(self.watcher, seq, life, self._poll * random.uniform(0.8, 1.2)),  # noqa: S311  # spreads load, guards nothing
+                lambda actor: actor.poll.remote(self.watcher, seq, seen, self._poll * random.uniform(0.8, 1.2)),  # noqa: S311  # spreads load, guards nothing
                 self._patience,
             )
             if entries:
@@ -105,13 +105,13 @@ class Follower:
             poll.result()
 
     async def _follow_once(self) -> None:
-        seq, life = self._copy.seq, self._copy.life
+        seq, seen = self._copy.seq, self._copy.seen
         try:
-            entries = await self._feed.after(seq, life)
+            entries = await self._feed.after(seq, seen)
         except PositionLostError:
             self._copy.replace(await self._read())
-            if (self._copy.seq, self._copy.life) == (seq, life):
+            if (self._copy.seq, self._copy.seen) == (seq, seen):
                 await asyncio.sleep(DORMANT_SECONDS[0])  # replaced by nothing better: don't ask in a circle
         else:
-            if self._copy.life == life:
+            if self._copy.life == seen.life:
                 self._copy.apply(entries)

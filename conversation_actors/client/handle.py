@@ -307,16 +307,18 @@ class ConversationHandle:
         from being passivated; watching alone starts none.
         """
         position = self.seq if after_seq is None else arguments.check_position(after_seq, "after_seq")
-        feed, life = Feed(self._owner, self._settings.timeouts), self._copy.life
+        feed, seen = Feed(self._owner, self._settings.timeouts), self._copy.seen
+        if after_seq is not None:
+            seen = seen._replace(epoch=None)
         while True:
             try:
-                entries = await feed.after(position, life)
+                entries = await feed.after(position, seen)
             except RetryableError:  # an owner that cannot recover yet, or has too many watchers: a delay, no more
                 await asyncio.sleep(DORMANT_SECONDS[1])
                 continue
             for data in entries:
                 entry = decode_entry(data)
-                position = entry.seq
+                position, seen = entry.seq, seen._replace(epoch=entry.epoch)
                 yield entry
 
     async def catch_up(self, seq: int) -> None:
@@ -403,7 +405,8 @@ class ConversationHandle:
 
     def _packed(self, requests: Sequence[Request], life: str) -> bytes:
         """For each attempt anew: the copy may have gone on since the last one."""
-        return Execute(requests, self._follower.watcher, self._copy.seq, life).pack()
+        seen = self._copy.seen._replace(life=life)
+        return Execute(requests, self._follower.watcher, self._copy.seq, seen).pack()
 
     async def _read(self, *, fresh: bool) -> View:
         view: View = await self._owner.call(

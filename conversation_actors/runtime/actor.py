@@ -17,7 +17,16 @@ from typing import TypeVar
 import ray
 from ray.exceptions import AsyncioActorExit
 
-from conversation_actors.activation import PROTOCOL, Activation, ActivationInfo, Execute, Opened, View, incompatible
+from conversation_actors.activation import (
+    PROTOCOL,
+    Activation,
+    ActivationInfo,
+    Execute,
+    Opened,
+    Seen,
+    View,
+    incompatible,
+)
 from conversation_actors.activation.activation import Place
 from conversation_actors.errors import ConversationError, ConversationNotFoundError, IncompatibleVersionError
 from conversation_actors.runtime.fork_server import is_forked, was_ready
@@ -90,7 +99,7 @@ class ConversationActor:
         async def work(activation: Activation) -> bytes:
             call = Execute.unpack(packed)
             executed = await activation.execute(
-                call.requests, watcher=call.watcher, after_seq=call.after_seq, life=call.life
+                call.requests, watcher=call.watcher, after_seq=call.after_seq, seen=call.seen
             )
             return executed.pack()
 
@@ -104,12 +113,12 @@ class ConversationActor:
         self,
         watcher: str,
         after_seq: int,
-        life: str | None,
+        seen: Seen,
         timeout: float,  # noqa: ASYNC109  # see Activation.poll
     ) -> tuple[bytes, ...] | ConversationError:
         """See `Activation.poll`."""
         return await self._answer(
-            lambda activation: activation.poll(watcher=watcher, after_seq=after_seq, timeout=timeout, life=life)
+            lambda activation: activation.poll(watcher=watcher, after_seq=after_seq, timeout=timeout, seen=seen)
         )
 
     async def passivate(self) -> bool | ConversationError:

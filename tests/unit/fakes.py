@@ -404,12 +404,12 @@ class FakeActor:
                 case "execute":
                     call = Execute.unpack(*arguments)
                     executed = await activation.execute(
-                        call.requests, watcher=call.watcher, after_seq=call.after_seq, life=call.life
+                        call.requests, watcher=call.watcher, after_seq=call.after_seq, seen=call.seen
                     )
                     return executed.pack()
                 case "poll":
-                    watcher, after_seq, life, timeout = arguments
-                    return await activation.poll(watcher=watcher, after_seq=after_seq, timeout=timeout, life=life)
+                    watcher, after_seq, seen, timeout = arguments
+                    return await activation.poll(watcher=watcher, after_seq=after_seq, timeout=timeout, seen=seen)
                 case "passivate":
                     await activation.passivate()
                     return True

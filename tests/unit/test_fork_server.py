@@ -23,7 +23,6 @@ from typing import Any, Self
 
 import pytest
 from ray._private import ray_constants, services
-from ray._private.utils import get_num_cpus
 from ray.autoscaler._private.constants import RAY_PROCESSES
 
 from conversation_actors.runtime.fork_server import gaps, launcher, node, server
@@ -312,12 +311,23 @@ def test_malloc_without_a_heap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_stands_in_the_way_here() -> None:
     """On Linux, from this repository, a node gets a fork server."""
-    assert node._obstacle() is None
+    assert not list(node._obstacles())
 
 
-@pytest.mark.parametrize("decided", [None, "3"])
-def test_starts_at_once(monkeypatch: pytest.MonkeyPatch, decided: str | None) -> None:
-    """More workers may start at the same time than on an ordinary node, unless its owner has decided on a number."""
+@pytest.mark.parametrize(
+    ("decided", "arguments", "most"),
+    [
+        (None, "--head", 8),
+        (None, "--head --num-cpus=3", 6),
+        (None, "--num-cpus 3 --head", 6),
+        (None, "--num-cpus=1 --num-cpus=64", 8),
+        (None, "--num-cpus=0", 2),
+        (None, "--num-cpus=many", 8),
+        ("3", "--num-cpus=2", 3),
+    ],
+)
+def test_starts_at_once(monkeypatch: pytest.MonkeyPatch, decided: str | None, arguments: str, most: int) -> None:
+    """Twice as many workers as the node's CPUs may start at the same time, unless its owner has decided on a number."""
     setting = "RAY_worker_maximum_startup_concurrency"
     found: list[str] = []
     for name in ("executable", "argv"):
@@ -328,9 +338,10 @@ def test_starts_at_once(monkeypatch: pytest.MonkeyPatch, decided: str | None) ->
     if decided:
         monkeypatch.setenv(setting, decided)
     monkeypatch.setattr("ray.scripts.scripts.main", lambda: found.append(os.environ[setting]))
+    monkeypatch.setattr("ray._private.utils.get_num_cpus", lambda: 4)
     with pytest.raises(SystemExit):
-        node.start_node(["--head"])
-    assert found == [decided or str(2 * int(get_num_cpus()))]
+        node.start_node(arguments.split())
+    assert found == [str(most)]
 
 
 def test_obstacles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -341,15 +352,17 @@ def test_obstacles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     spaced.write_text("")
     spaced.chmod(0o755)
     monkeypatch.setattr(node, "_LAUNCHER", spaced)
-    assert "a space" in str(node._obstacle())
+    assert "a space" in next(node._obstacles())
     monkeypatch.setattr(node, "_LAUNCHER", plain)
-    assert "may not be executed" in str(node._obstacle())
+    assert "may not be executed" in next(node._obstacles())
+    monkeypatch.setattr("ray.__version__", "2.61.0")
+    assert "Ray 2.61.0 was not tested" in next(node._obstacles())
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
-    assert "PYTHONSAFEPATH" in str(node._obstacle())
+    assert "PYTHONSAFEPATH" in next(node._obstacles())
     monkeypatch.delattr(os, "pidfd_open")
-    assert "pidfd_open" in str(node._obstacle())
+    assert "pidfd_open" in next(node._obstacles())
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert "needs Linux" in str(node._obstacle())
+    assert "needs Linux" in next(node._obstacles())
 
 
 def test_forked_means_this_very_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -777,7 +790,7 @@ def test_rays_worker_program() -> None:
 
 def test_tested_ray_is_the_required_one() -> None:
     """What may be installed is what was tested with forked workers, no more and no less."""
-    major, minor, rest = server.TESTED_RAY.split(".")
+    major, minor, rest = launcher.TESTED_RAY.split(".")
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
 
     assert rest == ""

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from datetime import timedelta
 from enum import IntEnum, StrEnum
@@ -106,6 +106,55 @@ async def test_two_lives_do_not_mix(cluster: FakeCluster) -> None:
         await new.append(say(f"new{number}"))
     await until(lambda: ids(old) == [f"new{number}" for number in range(5)])
     assert (old.seq, new.seq) == (5, 5)
+
+
+async def _lose_the_end(
+    cluster: FakeCluster, conversation: ConversationHandle, *, until: Awaitable[object] | None = None
+) -> None:
+    """Three entries are kept; three more, acknowledged, are lost by the store together with their owner."""
+    for number in range(3):
+        await conversation.append(say(f"kept{number}"))
+    fail_over = store_of(cluster).remember()
+    for number in range(3):
+        await conversation.append(say(f"lost{number}"))
+    assert conversation.seq == 6
+    if until is not None:
+        await until
+    await cluster.kill()
+    fail_over()
+
+
+async def test_a_copy_does_not_mix_two_histories(cluster: FakeCluster) -> None:
+    """What is written in the place of what was lost is what copies show: the writer's, and one that only follows."""
+    conversation, follower = await cluster.handle(), await cluster.handle()
+    await _lose_the_end(cluster, conversation)
+    await until(lambda: follower.seq == 6)
+    for number in range(5):
+        conversation.record(say(f"new{number}"))
+    await conversation.flush()
+    expected = [f"kept{number}" for number in range(3)] + [f"new{number}" for number in range(5)]
+    await until(lambda: ids(conversation) == ids(follower) == expected)
+    await conversation.append(say("last"))
+    await until(lambda: ids(conversation) == ids(follower) == [*expected, "last"])
+
+
+async def test_a_watch_does_not_mix_two_histories(cluster: FakeCluster) -> None:
+    """It would leave out what was written in the place of what it has brought, and says so instead."""
+    conversation, other = await cluster.handle(), await cluster.handle()
+    watching = other.watch(after_seq=0)
+
+    async def six() -> list[Entry]:
+        return [await anext(watching) for _ in range(6)]
+
+    brought = asyncio.create_task(six())
+    await _lose_the_end(cluster, conversation, until=brought)
+    entries = await brought
+    assert appended(entries) == ["kept0", "kept1", "kept2", "lost0", "lost1", "lost2"]
+    await conversation.append(*(say(f"new{number}") for number in range(5)))
+    for number in range(5):
+        await conversation.append(say(f"newer{number}"))
+    with pytest.raises(PositionLostError, match="entry 6"):
+        await anext(watching)
 
 
 async def test_a_watch_does_not_slip_into_another_life(cluster: FakeCluster) -> None:

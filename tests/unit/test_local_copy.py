@@ -85,6 +85,14 @@ def test_a_gap_ends_it() -> None:
     assert copy.seq == 2
 
 
+def test_another_history_ends_it() -> None:
+    """Entries of a later epoch in the place of what is here: what follows them does not follow this copy."""
+    copy = LocalCopy(view(3))
+    copy.apply([entry(1), entry(2), entry(3, appended("new"), epoch=2), entry(4, epoch=2)])
+    copy.apply([entry(3, appended("new"), epoch=2), entry(4, epoch=2)])
+    assert (copy.seq, copy.epoch, ids(copy)) == (3, 1, ["u1", "u2", "u3"])
+
+
 def test_items_are_decoded_once() -> None:
     """An item that did not change is the same object after a change elsewhere; a replaced one is not."""
     copy = LocalCopy(view(2))
@@ -133,11 +141,14 @@ async def test_reach() -> None:
 
 
 @pytest.mark.parametrize("known", range(6))
-def test_entries_that_came_twice(known: int) -> None:
+@pytest.mark.parametrize("are_echoes", [False, True])
+def test_entries_that_came_twice(known: int, *, are_echoes: bool) -> None:
     """Where a reply and a poll bring the same entries, the copy takes from each what it has not got."""
     copy = LocalCopy(view(2))
     copy.apply([entry(number) for number in range(3, 3 + known)])
-    copy.apply([entry(number) for number in range(1, 8)])
+    sent = [AppendItems((message(f"u{number}"),)) for number in range(1, 8)]
+    echoes = [Echo(number, 1, float(number), number - 1) for number in range(1, 8)]
+    copy.apply(echoes if are_echoes else [entry(number) for number in range(1, 8)], sent)
     assert (copy.seq, ids(copy)) == (7, [f"u{number}" for number in range(1, 8)])
 
 

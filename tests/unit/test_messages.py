@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conversation_actors.activation import PROTOCOL, Done, Echo, Execute, Executed, Request
+from conversation_actors.activation import PROTOCOL, Done, Echo, Execute, Executed, Request, Seen
 from conversation_actors.errors import ConflictError, IncompatibleVersionError
 from conversation_actors.state import Lease, Participant
 from tests.unit.strategies import (
@@ -24,7 +24,7 @@ calls = st.builds(
     st.lists(st.builds(Request, st.text(max_size=5), commands, guards), max_size=4),
     st.text(max_size=3),
     st.integers(0),
-    st.none() | st.text(max_size=3),
+    st.none() | st.builds(Seen, st.text(max_size=3), st.none() | st.integers(0)),
 )
 
 

@@ -3,11 +3,11 @@
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from conversation_actors.runtime.fork_server.launcher import FORKED, NIL_JOB
+from conversation_actors.runtime.fork_server.launcher import FORKED, NIL_JOB, TESTED_RAY
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +15,8 @@ _LAUNCHER = Path(__file__).with_name("launcher.sh")
 _NIL_JOB = NIL_JOB.decode()
 _PYTHON = "CONVERSATION_NODE_PYTHON"
 _STARTS_AT_ONCE = "RAY_worker_maximum_startup_concurrency"
-"""Ray's own setting, which it reads from the environment; without it, one worker starts at a time for each CPU."""
+"""Ray's own setting, which it reads from the environment; without it, one worker starts at a time for each of the
+node's CPUs."""
 _STARTS_PER_CPU = 2
 """A forked worker waits for Ray's other processes during a part of its start: a burst takes a sixth less like that."""
 
@@ -27,10 +28,10 @@ def start_node(arguments: Sequence[str]) -> NoReturn:
     """
     from ray.scripts.scripts import main  # noqa: PLC0415  # takes most of a second
 
-    obstacle = _obstacle()
+    obstacle = next(_obstacles(), None)
     if obstacle is None:
         os.environ[_PYTHON] = sys.executable
-        os.environ.setdefault(_STARTS_AT_ONCE, str(_starts_at_once()))
+        os.environ.setdefault(_STARTS_AT_ONCE, str(_starts_at_once(arguments)))
         sys.executable = str(_LAUNCHER)
     else:
         log.warning("workers start the ordinary way, slowly: %s", obstacle)
@@ -39,26 +40,40 @@ def start_node(arguments: Sequence[str]) -> NoReturn:
     raise SystemExit(0)
 
 
-def _starts_at_once() -> int:
-    """How many workers may start at the same time, by the CPUs that Ray counts: its container's, if it has one."""
+def _starts_at_once(arguments: Sequence[str]) -> int:
+    """How many workers may start at the same time, by the CPUs of the machine or container, or fewer if so told."""
     from ray._private.utils import get_num_cpus  # noqa: PLC0415  # as in `start_node`
 
-    return _STARTS_PER_CPU * max(1, int(get_num_cpus()))
+    cpus = int(get_num_cpus())
+    told = [*_values_of("--num-cpus", arguments)]
+    if told and told[-1].isdecimal():  # Ray itself says what is wrong with another value
+        cpus = min(cpus, int(told[-1]))
+    return _STARTS_PER_CPU * max(1, cpus)
 
 
-def _obstacle() -> str | None:
-    """Why this machine can have no fork server."""
+def _values_of(option: str, arguments: Sequence[str]) -> Iterator[str]:
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name == option:
+            yield value if equals else following
+
+
+def _obstacles() -> Iterator[str]:
+    """Why this machine can have no fork server; nothing, usually."""
+    import ray  # noqa: PLC0415  # as in `start_node`
+
     if not sys.platform.startswith("linux"):
-        return "forking needs Linux"
+        yield "forking needs Linux"
     if not hasattr(os, "pidfd_open"):
-        return "this Python cannot wait for the end of a process (os.pidfd_open)"
+        yield "this Python cannot wait for the end of a process (os.pidfd_open)"
     if os.environ.get("PYTHONSAFEPATH"):
-        return "PYTHONSAFEPATH keeps the fork server from its own modules"
+        yield "PYTHONSAFEPATH keeps the fork server from its own modules"
+    if not ray.__version__.startswith(TESTED_RAY):
+        yield f"Ray {ray.__version__} was not tested with forked workers (tested: {TESTED_RAY}*)"
     if not os.access(_LAUNCHER, os.X_OK):
-        return f"{_LAUNCHER} may not be executed"
+        yield f"{_LAUNCHER} may not be executed"
     if " " in str(_LAUNCHER) or "'" in str(_LAUNCHER):
-        return f"Ray cannot start a program whose path has a space in it ({_LAUNCHER})"
-    return None
+        yield f"Ray cannot start a program whose path has a space in it ({_LAUNCHER})"
 
 
 def was_ready() -> bool:

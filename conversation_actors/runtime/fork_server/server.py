@@ -25,15 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or __name__ != "__main__":
-    from conversation_actors.runtime.fork_server.launcher import FORKED, GO, READY, VERSION
+    from conversation_actors.runtime.fork_server.launcher import FORKED, GO, READY, TESTED_RAY, VERSION
 else:
     # By its path: the packages above would bring in what has to be imported in the workers themselves.
-    from launcher import FORKED, GO, READY, VERSION
+    from launcher import FORKED, GO, READY, TESTED_RAY, VERSION
 
 log = logging.getLogger("conversation_actors.fork_server")
 
-TESTED_RAY = "2.60."
-"""The releases whose workers were seen to survive a fork. Another one gets ordinary workers until it is tested."""
 PRELOADED = (
     "ray",
     "ray._private.node",
