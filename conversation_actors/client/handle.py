@@ -303,8 +303,8 @@ class ConversationHandle:
         """Durable entries in order, without a gap, from behind `after_seq` (None: from now) for ever.
 
         Resume with the `seq` of the last entry seen. Raises `PositionLostError` when the owner does not
-        keep entries that far back: take a snapshot, and watch from its `seq`. Being watched keeps an owner
-        from being passivated; watching alone starts none.
+        keep entries that far back, or Redis has lost what this watch brought: take a snapshot, and watch from its
+        `seq`. Being watched keeps an owner from being passivated; watching alone starts none.
         """
         position = self.seq if after_seq is None else arguments.check_position(after_seq, "after_seq")
         feed, seen = Feed(self._owner, self._settings.timeouts), self._copy.seen
