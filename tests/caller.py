@@ -274,6 +274,8 @@ class Caller(Witness):
         self._spawn(self._read_chat(reader, identity))
 
     async def _listen(self, track: rtc.Track, identity: str) -> None:
+        if self._room is None:
+            return  # left before this had its first turn: the track went with the room
         ear = _Ear(self, identity)
         stream = rtc.AudioStream(track, sample_rate=_HEAR_RATE, num_channels=1, frame_size_ms=10)
         try:

@@ -233,7 +233,8 @@ async def test_hung_server_is_unavailable(binary: Path, tmp_path: Path) -> None:
 
 async def test_dead_server_is_unavailable(binary: Path, tmp_path: Path) -> None:
     """A server that is gone is a retryable error; the store works again when it is back."""
-    with Server(binary, tmp_path, {"appendonly": "yes"}) as server:
+    # By default, while its disk is slow, the server acknowledges up to two seconds before it writes to its file.
+    with Server(binary, tmp_path, {"appendonly": "yes", "appendfsync": "always"}) as server:
         store = make_store(server.url)
         await written(store)
         server.kill()
