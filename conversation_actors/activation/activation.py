@@ -8,7 +8,7 @@ a state that might still vanish. Reads are answered from the durable state witho
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -276,12 +276,12 @@ class Activation:
         self, watcher: str, after_seq: int, seen: Seen | None, echoes: Mapping[int, Echo]
     ) -> tuple[bytes | Echo, ...]:
         """What the watcher has not seen, if it is little; its parked poll is then spared."""
-        told: Iterable[bytes | Echo]
         try:
             self._check_position(after_seq, seen)
-            told = (echoes.get(seq, data) for seq, data in enumerate(self._recent.behind(after_seq), after_seq + 1))
+            behind = self._recent.behind(after_seq)
         except PositionLostError:
             return ()
+        told = (echoes.get(seq, data) for seq, data in enumerate(behind, after_seq + 1))
         entries = fitting(told, REPLY_BYTES)
         if after_seq + len(entries) == self._recent.seq:
             self._watchers.advance(watcher, self._recent.seq)

@@ -49,7 +49,7 @@ def start(context: typer.Context) -> None:
     Takes every option of [bold]ray start[/bold] and does what that does; [bold]--help[/bold] shows Ray's own list. The
     node's worker processes are forked from one that has imported everything, instead of each importing it again.
     Where that is not possible (not Linux, another Ray than the tested one, a runtime environment of its own), they
-    start the ordinary way, and conversation_fork_server.log in Ray's log directory says why.
+    start the ordinary way; this command, or conversation_fork_server.log in Ray's log directory, says why.
 
     Example: [bold]conversation-actors start --head --port=6379[/bold]
     """

@@ -790,7 +790,7 @@ def test_rays_worker_program() -> None:
 
 def test_tested_ray_is_the_required_one() -> None:
     """What may be installed is what was tested with forked workers, no more and no less."""
-    major, minor, rest = launcher.TESTED_RAY.split(".")
+    major, minor, rest = node.TESTED_RAY.split(".")
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
 
     assert rest == ""

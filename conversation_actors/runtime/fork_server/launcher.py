@@ -11,8 +11,6 @@ import sys
 
 VERSION = b"conversation-actors fork 1\n"
 """Begins each request; a server of another version refuses it."""
-TESTED_RAY = "2.60."
-"""The releases whose workers were seen to survive a fork. Another one gets ordinary workers until it is tested."""
 READY = b"r"
 GO = b"g"
 WAIT_SECONDS = 10.0

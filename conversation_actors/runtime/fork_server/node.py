@@ -1,5 +1,6 @@
 """Starting a Ray node whose workers are forked."""
 
+import argparse
 import logging
 import os
 import sys
@@ -7,9 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from conversation_actors.runtime.fork_server.launcher import FORKED, NIL_JOB, TESTED_RAY
+from conversation_actors.runtime.fork_server.launcher import FORKED, NIL_JOB
 
 log = logging.getLogger(__name__)
+
+TESTED_RAY = "2.60."
+"""The releases whose workers were seen to survive a fork. Another one gets ordinary workers until it is tested."""
 
 _LAUNCHER = Path(__file__).with_name("launcher.sh")
 _NIL_JOB = NIL_JOB.decode()
@@ -44,32 +48,32 @@ def _starts_at_once(arguments: Sequence[str]) -> int:
     """How many workers may start at the same time, by the CPUs of the machine or container, or fewer if so told."""
     from ray._private.utils import get_num_cpus  # noqa: PLC0415  # as in `start_node`
 
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--num-cpus", nargs="?")
+    told = parser.parse_known_args(list(arguments))[0].num_cpus
     cpus = int(get_num_cpus())
-    told = [*_values_of("--num-cpus", arguments)]
-    if told and told[-1].isdecimal():  # Ray itself says what is wrong with another value
-        cpus = min(cpus, int(told[-1]))
+    if told and told.isdecimal():  # Ray itself says what is wrong with another value
+        cpus = min(cpus, int(told))
     return _STARTS_PER_CPU * max(1, cpus)
 
 
-def _values_of(option: str, arguments: Sequence[str]) -> Iterator[str]:
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, equals, value = argument.partition("=")
-        if name == option:
-            yield value if equals else following
+def untested_ray() -> Iterator[str]:
+    """Why this Ray's workers are not forked; nothing for a tested one."""
+    import ray  # noqa: PLC0415  # as in `start_node`
+
+    if not ray.__version__.startswith(TESTED_RAY):
+        yield f"Ray {ray.__version__} was not tested with forked workers (tested: {TESTED_RAY}*)"
 
 
 def _obstacles() -> Iterator[str]:
     """Why this machine can have no fork server; nothing, usually."""
-    import ray  # noqa: PLC0415  # as in `start_node`
-
     if not sys.platform.startswith("linux"):
         yield "forking needs Linux"
     if not hasattr(os, "pidfd_open"):
         yield "this Python cannot wait for the end of a process (os.pidfd_open)"
     if os.environ.get("PYTHONSAFEPATH"):
         yield "PYTHONSAFEPATH keeps the fork server from its own modules"
-    if not ray.__version__.startswith(TESTED_RAY):
-        yield f"Ray {ray.__version__} was not tested with forked workers (tested: {TESTED_RAY}*)"
+    yield from untested_ray()
     if not os.access(_LAUNCHER, os.X_OK):
         yield f"{_LAUNCHER} may not be executed"
     if " " in str(_LAUNCHER) or "'" in str(_LAUNCHER):

@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or __name__ != "__main__":
-    from conversation_actors.runtime.fork_server.launcher import FORKED, GO, READY, TESTED_RAY, VERSION
+    from conversation_actors.runtime.fork_server.launcher import FORKED, GO, READY, VERSION
 else:
     # By its path: the packages above would bring in what has to be imported in the workers themselves.
-    from launcher import FORKED, GO, READY, TESTED_RAY, VERSION
+    from launcher import FORKED, GO, READY, VERSION
 
 log = logging.getLogger("conversation_actors.fork_server")
 
@@ -124,8 +124,9 @@ def doubts(raylet: int) -> Iterator[str]:
     """Everything that speaks against forking workers from this process; none, usually."""
     import ray  # noqa: PLC0415  # after the socket was taken over; see main
 
-    if not ray.__version__.startswith(TESTED_RAY):
-        yield f"Ray {ray.__version__} was not tested with forked workers (tested: {TESTED_RAY}*)"
+    from conversation_actors.runtime.fork_server.node import untested_ray  # noqa: PLC0415  # likewise
+
+    yield from untested_ray()
     if os.environ.get("RAY_RAYLET_PID") != str(raylet):
         yield "RAY_RAYLET_PID is not the raylet"
     threads = len(list(Path("/proc/self/task").iterdir()))
