@@ -9,7 +9,7 @@ facts that bounding the history needs.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
@@ -50,9 +50,8 @@ class StoredItem(NamedTuple):
     def is_readable(self) -> bool:
         """Whether the facts are such as `parse` reads: what has others would be damage once it is stored."""
         # not all(…): this is asked of every item
-        if not (str is type(self.id) is type(self.type) is type(self.role) is type(self.call_id)):
-            return False
-        return bool(self.id and self.type)
+        identity, kind, role, call_id, _ = self
+        return str is type(identity) is type(kind) is type(role) is type(call_id) and bool(identity and kind)
 
     def to_item(self) -> "Item":
         """Decode it. One that does not read as its kind, as a newer version may write it, is an `OtherItem`."""
@@ -78,6 +77,13 @@ class StoredItem(NamedTuple):
             message = f"{kind}: role and call_id are text"
             raise ValueError(message)  # noqa: TRY004  # one error for all bytes that are not an item
         return cls(identity, kind, role, call_id, data)
+
+
+def bytes_of(items: Sequence[StoredItem]) -> int:
+    """Bytes of their stored forms together."""
+    if len(items) == 1:  # nearly always
+        return len(items[0].data)
+    return sum([len(item.data) for item in items])
 
 
 def _facts(kind: str, fields: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -130,8 +136,12 @@ class Item(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """The stored form: what was given, and what tells the kind of item. Other defaults are left out."""
         chosen = self.__pydantic_fields_set__
-        fields = {name: value for name, value in self.__dict__.items() if name in chosen or name in _TELLING}
-        return fields | self.__pydantic_extra__ if self.__pydantic_extra__ else fields
+        fields = {}
+        for name, value in self.__dict__.items():
+            if name in chosen or name in _TELLING:
+                fields[name] = value  # noqa: PERF403  # not a comprehension: that is a call, for every item
+        extra = self.__pydantic_extra__
+        return fields | extra if extra else fields
 
     def to_stored(self, *, limit: int | None = None) -> StoredItem:
         """Encode once, for everything that follows. Raises as `conversation_actors.values.encode` does.
@@ -140,7 +150,9 @@ class Item(BaseModel):
         """
         fields = self.to_dict()
         data = encode(fields, type(self).__name__, limit=limit)
-        stored = StoredItem(self.id, self.type, *_facts(self.type, fields), data)
+        identity, kind = fields["id"], fields["type"]
+        role, call_id = _facts(kind, fields)
+        stored = StoredItem(identity, kind, role, call_id, data)
         if not stored.is_readable:
             message = (
                 f"{type(self).__name__}: id and type must be plain text, and role and call_id where the type has them"

@@ -87,19 +87,23 @@ def _encode_alike(fields: object) -> bytes | None:
     if type(fields) is not dict:
         return None
     for name, value in fields.items():
-        kind = type(value)
-        if type(name) is not str or not (
-            kind is str
-            or kind is bool
-            or value is None
-            or (kind is float and _LEAST_ALIKE <= value <= _MOST_ALIKE)
-            or (kind is int and value in _INTEGERS)
-        ):
+        if type(name) is not str or not (type(value) is str or _is_alike(value)):
             return None
     try:
         return to_json(fields)
     except PydanticSerializationError:
         return None  # a lone surrogate; the other encoder tells where
+
+
+def _is_alike(value: Any) -> bool:
+    """Whether both encoders write it alike; not asked of text, which most values are."""
+    kind = type(value)
+    return (
+        (kind is float and _LEAST_ALIKE <= value <= _MOST_ALIKE)
+        or kind is bool
+        or value is None
+        or (kind is int and value in _INTEGERS)
+    )
 
 
 def encode_checked(value: object) -> bytes:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any, NoReturn
 
 from conversation_actors.errors import InvalidInputError, ItemTooLargeError
-from conversation_actors.items import Item, StoredItem
+from conversation_actors.items import Item, StoredItem, bytes_of
 from conversation_actors.state import (
     AcquireLease,
     AppendItems,
@@ -32,18 +32,16 @@ def append_items(items: Sequence[Item], limits: Limits) -> AppendItems:
     """Check and encode items. Raises `InvalidInputError` or `ItemTooLargeError`."""
     if not 1 <= len(items) <= MOST_ITEMS:
         _refuse("items", f"{len(items)} of them; the limit is 1 to {MOST_ITEMS}")
-    stored = tuple([_stored(item, limits) for item in items])
-    size = sum([len(item.data) for item in stored])
+    stored: list[StoredItem] = []
+    for item in items:
+        if not isinstance(item, Item):
+            _refuse("items", f"expected a Message or another Item, got {type(item).__name__}")
+        stored.append(item.to_stored(limit=limits.item_bytes))
+    size = bytes_of(stored)
     if size > limits.bytes:
         message = f"items: {size} bytes together; the limit is {limits.bytes}"
         raise ItemTooLargeError(message, field="items", size=size, limit=limits.bytes)
-    return AppendItems(stored)
-
-
-def _stored(item: Item, limits: Limits) -> StoredItem:
-    if not isinstance(item, Item):
-        _refuse("items", f"expected a Message or another Item, got {type(item).__name__}")
-    return item.to_stored(limit=limits.item_bytes)
+    return AppendItems(tuple(stored))
 
 
 def join(

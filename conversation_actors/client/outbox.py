@@ -29,7 +29,7 @@ from conversation_actors.errors import (
     RefusedError,
     RetryableError,
 )
-from conversation_actors.items import StoredItem
+from conversation_actors.items import StoredItem, bytes_of
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     AppendItems,
@@ -358,7 +358,7 @@ class Outbox:
 def _size_of(command: Command) -> int:
     """Bytes of what may be large in a command."""
     if isinstance(command, AppendItems):  # first: nearly all commands are this one
-        return sum([len(item.data) for item in command.items])
+        return bytes_of(command.items)
     match command:
         case SetAttributes(changes):
             return len(encode_checked(dict(changes)))

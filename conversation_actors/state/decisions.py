@@ -16,7 +16,7 @@ from conversation_actors.errors import (
     LeaseHeldError,
     LeaseLostError,
 )
-from conversation_actors.items import StoredItem
+from conversation_actors.items import StoredItem, bytes_of
 from conversation_actors.state.commands import (
     AcquireLease,
     AppendItems,
@@ -158,7 +158,7 @@ def _check_items(state: ConversationState, items: Sequence[StoredItem]) -> None:
     """Refuse what is too large, and an id that would turn into another kind of item."""
     if len(items) > MOST_ITEMS:
         _refuse("items", f"{len(items)} of them; the limit is {MOST_ITEMS}")
-    size = sum(item.size for item in items)
+    size = bytes_of(items)
     if size > state.limits.bytes:
         message = f"items: {size} bytes together; the limit is {state.limits.bytes}"
         raise ItemTooLargeError(message, field="items", size=size, limit=state.limits.bytes)

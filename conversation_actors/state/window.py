@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
-from conversation_actors.items import PINNED_ROLES, StoredItem
+from conversation_actors.items import PINNED_ROLES, StoredItem, bytes_of
 from conversation_actors.state.facts import Limits
 
 CALL = "function_call"
@@ -125,13 +125,13 @@ class Window:
             members = touched.get(group) or self._members(group, latest)
             leaving.extend(members)
             count -= len(members)
-            size -= sum(item.size for item in members)
+            size -= bytes_of(members)
         return tuple(leaving)
 
     def _evictions_by(self, arriving: Sequence[StoredItem], limits: Limits) -> tuple[StoredItem, ...]:
         """What new items displace that are no part of a call: the same, found with less ado."""
         items, count = self._items, len(self._items) + len(arriving)
-        size = self.size + sum([len(item.data) for item in arriving])
+        size = self.size + bytes_of(arriving)
         if count <= limits.items and size <= limits.bytes:
             return ()
         leaving: list[StoredItem] = []
