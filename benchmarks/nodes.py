@@ -53,8 +53,11 @@ class Variant(StrEnum):
 
 
 def clean_environment(**added: str) -> dict[str, str]:
-    """This process's environment without anybody's settings, and with the repository on the path."""
-    foreign = ("CONVERSATION_", "RAY_", "REDIS_")
+    """This process's environment without anybody's settings, and with the repository on the path.
+
+    So no process compiles the project anew where PYTHONDONTWRITEBYTECODE is set: none does where it is installed.
+    """
+    foreign = ("CONVERSATION_", "PYTHON", "RAY_", "REDIS_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**kept, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", **added}
 

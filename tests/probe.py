@@ -37,6 +37,12 @@ def has_event_loop() -> bool:
     return True
 
 
+def loaded(_actor: object) -> tuple[set[str], int]:
+    """Return the names of what this process has imported, and how many of the store's scripts it has read."""
+    scripts = sys.modules["conversation_actors.store.scripts"]
+    return set(sys.modules), scripts._text.cache_info().currsize
+
+
 def describe() -> dict[str, Any]:
     """Return everything about this process that its start decides; equal for two workers that started alike."""
     main = sys.modules["__main__"]

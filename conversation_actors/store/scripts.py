@@ -41,6 +41,13 @@ def heartbeat_script(name: str) -> Script:
     return _script(f"heartbeat {name}", f"{_text('_heartbeats')}\n{_text(f'heartbeat_{name}')}")
 
 
+def load_scripts() -> None:
+    """Read now what an owner runs; each is read when it is first used otherwise."""
+    for name in ("activate", "append", "save_snapshot"):
+        conversation_script(name)
+    script("index")
+
+
 def _script(name: str, source: str) -> Script:
     # SHA-1 is what EVALSHA names scripts by; nothing here is kept secret by it.
     return Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())

@@ -13,7 +13,10 @@ import ray
 from ray._private.utils import get_num_cpus
 from ray.autoscaler._private.constants import RAY_PROCESSES
 
+from conversation_actors import ConversationClient
+from conversation_actors.runtime import NAMESPACE, actor_name
 from conversation_actors.runtime.fork_server import launcher
+from tests.cluster.observation import user
 from tests.fork_servers import (
     NEEDS_FORKED_WORKERS,
     Asked,
@@ -27,7 +30,7 @@ from tests.fork_servers import (
     start_probe,
     zombies_of,
 )
-from tests.probe import describe, is_forked
+from tests.probe import describe, is_forked, loaded
 from tests.ray_cluster import Node, RayCluster, is_alive, sigkill
 from tests.servers import wait_for
 
@@ -105,6 +108,24 @@ def test_actors_and_tasks_are_forked(head: Node) -> None:
     end(*actors)
     task = ray.remote(is_forked)
     assert answer([task.remote() for _ in range(3)]) == [True] * 3
+
+
+@pytest.mark.asyncio
+async def test_owner_loads_nothing_but_its_actor(
+    cluster: RayCluster, client: ConversationClient, conversation_id: str
+) -> None:
+    """All that a conversation's owner runs is there before the fork, but for what takes SIGTERM over."""
+    handle = await client.open(conversation_id)
+    await handle.append(user("hello"))
+    owner = ray.get_actor(actor_name(conversation_id), NAMESPACE)
+    probe = start_probe(cluster.nodes[0])
+    assert await probe.is_forked.remote()
+
+    imported, read = await owner.__ray_call__.remote(loaded)
+    before, read_before = await probe.__ray_call__.remote(loaded)
+    assert imported - before == {"conversation_actors.runtime.actor"}
+    assert read == read_before > 0
+    end(probe)
 
 
 def test_more_start_at_once(head: Node) -> None:

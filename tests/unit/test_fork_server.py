@@ -680,7 +680,7 @@ def test_server_keeps_nothing_of_its_workers(served: Served) -> None:
             "2 threads run",  # left behind by the rehearsal
         ),
         ("import ray; ray.is_initialized = lambda: True", "has connected to Ray"),
-        ("import conversation_actors.runtime.termination", "was imported too early"),
+        ("import conversation_actors.runtime.actor", "was imported too early"),
         ("import random; random.random = lambda: 0.5", "the same random numbers"),
         ("import os; os.environ['RAY_RAYLET_PID'] = '1'", "RAY_RAYLET_PID is not the raylet"),
     ],

@@ -48,10 +48,8 @@ PRELOADED = (
     "concurrent.futures.thread",
     # What a conversation's owner needs, but for its own module: that has to be imported in the worker itself,
     # for it takes SIGTERM over where it is imported (see `conversation_actors.runtime.termination`).
-    "conversation_actors.activation",
-    "conversation_actors.runtime.fork_server",
+    "conversation_actors.runtime.host",
     "conversation_actors.runtime.threads",
-    "conversation_actors.settings",
     "conversation_actors.store.redis",
     "redis.asyncio",
 )
@@ -134,7 +132,7 @@ def doubts(raylet: int) -> Iterator[str]:
         yield f"{threads} threads run after the imports; a fork would lose all but one"
     if ray.is_initialized():
         yield "an import has connected to Ray"
-    if "conversation_actors.runtime.termination" in sys.modules:
+    if "conversation_actors.runtime.actor" in sys.modules:
         yield "the actor was imported too early; workers would not notice SIGTERM"
     first, second = _sample(), _sample()
     if not first or not second or set(first) & set(second):
@@ -149,6 +147,7 @@ async def rehearse() -> None:
     from conversation_actors.settings import HistoryLimits, PoolSettings, Settings, Timeouts  # noqa: PLC0415
     from conversation_actors.state import AppendItems  # noqa: PLC0415
     from conversation_actors.store import MemoryStore  # noqa: PLC0415
+    from conversation_actors.store.scripts import load_scripts  # noqa: PLC0415
 
     # not from the environment: what is wrong there is to be told to whoever opens a conversation
     settings = Settings.model_construct(
@@ -165,6 +164,7 @@ async def rehearse() -> None:
     await activation.read(fresh=True)
     await activation.passivate()
     await activation.aclose()
+    load_scripts()
 
 
 def _sample() -> tuple[str, ...]:

@@ -1,0 +1,232 @@
+"""What the Ray actor of a conversation does: all of `conversation_actors.runtime.actor` but its being one.
+
+Every method answers with its value or with a `ConversationError` as a value. Raised, it would come back
+wrapped with a traceback of the worker's, at three times the price.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import ray
+from ray.exceptions import AsyncioActorExit
+
+from conversation_actors.activation import (
+    PROTOCOL,
+    Activation,
+    ActivationInfo,
+    Execute,
+    Opened,
+    Seen,
+    View,
+    incompatible,
+)
+from conversation_actors.activation.activation import Place
+from conversation_actors.errors import ConversationError, ConversationNotFoundError, IncompatibleVersionError
+from conversation_actors.runtime.fork_server import is_forked, was_ready
+from conversation_actors.runtime.termination import on_sigterm
+from conversation_actors.settings import Settings
+from conversation_actors.store import open_store
+
+log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+_LOOK_SECONDS = 0.5
+_LAST_REPLIES_SECONDS = 1.0
+_EXIT_SECONDS = 3.0
+_RAYLET_SECONDS = 5.0
+"""How long the raylet may take to let an actor go."""
+
+
+class ActivationHost:
+    """Holds at most one activation, recovers it when first asked, and exits when it stops.
+
+    The constructor never fails: an exception there, during a restart, would be the actor's end for ever. It
+    recovers at once what is stored, while the first call is on its way; only `open` makes a new conversation.
+    """
+
+    def __init__(self, conversation_id: str, settings: Settings) -> None:
+        """Remember what to own, and begin to recover it."""
+        self._conversation_id, self._settings = conversation_id, settings
+        self._owner = uuid.uuid4().hex
+        self._store = open_store(settings)
+        self._activation: Activation | None = None
+        self._activating = asyncio.Lock()
+        self._has_activated = asyncio.Event()
+        self._calls = 0
+        self._last_call = time.monotonic()
+        self._is_wanted = True
+        self._is_counted = False
+        on_sigterm(self._on_sigterm)
+        self._tasks = [asyncio.create_task(self._recover()), asyncio.create_task(self._exit_when_done())]
+
+    async def open(self, *, create: bool, protocol: int) -> Opened | ConversationError:
+        """Activate unless that is done; tell about the activation, and show its state."""
+        refusal = _refusal(protocol)
+        if refusal is not None:
+            return refusal
+
+        async def work(activation: Activation) -> Opened:
+            view = await activation.read(fresh=False)
+            is_first, self._is_counted = not self._is_counted, True
+            return Opened(activation.info(), view, was_ready() if is_first else None)
+
+        return await self._answer(work, create=create)
+
+    async def info(self, *, protocol: int) -> ActivationInfo | ConversationError:
+        """The same without the state, and for what is stored only."""
+        refusal = _refusal(protocol)
+        if refusal is not None:
+            return refusal
+
+        async def work(activation: Activation) -> ActivationInfo:
+            return activation.info()
+
+        return await self._answer(work)
+
+    async def execute(self, packed: bytes) -> bytes | ConversationError:
+        """From a packed `Execute` to a packed `Executed`; see `Activation.execute`."""
+
+        async def work(activation: Activation) -> bytes:
+            call = Execute.unpack(packed)
+            executed = await activation.execute(
+                call.requests, watcher=call.watcher, after_seq=call.after_seq, seen=call.seen
+            )
+            return executed.pack()
+
+        return await self._answer(work)
+
+    async def read(self, *, fresh: bool) -> View | ConversationError:
+        """See `Activation.read`."""
+        return await self._answer(lambda activation: activation.read(fresh=fresh))
+
+    async def poll(
+        self,
+        watcher: str,
+        after_seq: int,
+        seen: Seen,
+        timeout: float,  # noqa: ASYNC109  # see Activation.poll
+    ) -> tuple[bytes, ...] | ConversationError:
+        """See `Activation.poll`."""
+        return await self._answer(
+            lambda activation: activation.poll(watcher=watcher, after_seq=after_seq, timeout=timeout, seen=seen)
+        )
+
+    async def passivate(self) -> bool | ConversationError:
+        """Save a snapshot and exit; True when the snapshot is saved."""
+
+        async def work(activation: Activation) -> bool:
+            await activation.passivate()
+            return True
+
+        return await self._answer(work)
+
+    async def _answer(
+        self, work: Callable[[Activation], Awaitable[Value]], *, create: bool = False
+    ) -> Value | ConversationError:
+        self._calls += 1
+        try:
+            activation = await self._activated(create=create)
+            self._last_call = time.monotonic()
+            answer = await work(activation)
+        except ConversationNotFoundError as error:
+            self._is_wanted = False
+            return error
+        except ConversationError as error:
+            return error
+        else:
+            if not self._is_counted:
+                self._is_counted = True  # asked for anything else first: Ray has restarted it, and nobody opens it
+                self._tasks.append(asyncio.create_task(self._tell_pool()))
+            return answer
+        finally:
+            self._calls -= 1
+
+    async def _tell_pool(self) -> None:
+        if self._settings.pool.maximum:
+            from conversation_actors.runtime.warm_pool import tell_of_restart  # noqa: PLC0415  # after a crash only
+
+            await tell_of_restart(ray.get_runtime_context().get_node_id(), was_ready=was_ready())
+
+    async def _activated(self, *, create: bool) -> Activation:
+        async with self._activating:
+            if self._activation is None:
+                self._activation = await Activation.recover(
+                    self._conversation_id,
+                    owner=self._owner,
+                    create=create,
+                    store=self._store,
+                    settings=self._settings,
+                    place=Place(os.getpid(), ray.get_runtime_context().get_node_id(), is_forked()),
+                )
+                self._is_wanted = True
+                self._has_activated.set()
+            return self._activation
+
+    async def _recover(self) -> None:
+        """Be ready before somebody asks. What fails here is tried again, and told, when somebody does."""
+        try:
+            await self._activated(create=False)
+        except ConversationNotFoundError:
+            log.debug("not stored yet")  # the connection is there, for the one who creates it
+        except ConversationError as error:
+            log.warning("not recovered yet", extra={"reason": str(error)})
+
+    async def _exit_when_done(self) -> None:
+        """Leave when the activation has stopped, or when there is none to be had."""
+        while self._activation is None and not self._is_superfluous():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._has_activated.wait()
+        if self._activation is not None:
+            await self._activation.stopped
+            await self._last_replies()
+        await self._exit()
+
+    def _is_superfluous(self) -> bool:
+        """Nobody is being answered, and what was asked for does not exist, or was not to be had for too long."""
+        unused = time.monotonic() - self._last_call
+        return not self._calls and (not self._is_wanted or unused > self._settings.idle_timeout.total_seconds())
+
+    async def _exit(self) -> None:
+        # Ray's exit waits for the raylet, and for as long as that hangs: a fenced owner would stay for ever.
+        last_resort = threading.Timer(_RAYLET_SECONDS, os._exit, (1,))
+        last_resort.daemon = True
+        last_resort.start()
+        await self._store.aclose()
+        with suppress(AsyncioActorExit):  # how Ray unwinds a method; this is a task, with nobody to unwind to
+            ray.actor.exit_actor()
+
+    async def _last_replies(self) -> None:
+        """Let those who are being answered have their answer; the loop needs a few turns for that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_REPLIES_SECONDS):
+                while self._calls:  # noqa: ASYNC110  # once in a life, for milliseconds
+                    await asyncio.sleep(0.005)
+        await asyncio.sleep(0.01)
+
+    def _on_sigterm(self) -> None:
+        self._tasks.append(asyncio.create_task(self._leave_orderly()))
+
+    async def _leave_orderly(self) -> None:
+        """Spare the next activation the replay, then go. Nothing acknowledged depends on this."""
+        activation = self._activation
+        if activation is not None and not activation.stopped.done():
+            try:
+                async with asyncio.timeout(_EXIT_SECONDS):
+                    await activation.passivate()
+            except (ConversationError, TimeoutError) as error:
+                log.warning("no snapshot at SIGTERM", extra={"reason": str(error)})
+                await activation.aclose()
+        await self._exit()
+
+
+def _refusal(protocol: int) -> IncompatibleVersionError | None:
+    return None if protocol == PROTOCOL else incompatible(protocol)
