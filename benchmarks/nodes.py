@@ -32,6 +32,8 @@ QUICK_NODE_DEATH = {
 """For a head; what `cluster.yaml` sets."""
 _SETTLE_SECONDS = 10.0
 _SETTLE_LOOK = 0.1
+_QUIET_SECONDS = 0.3
+"""Longer than the pool waits from an opening to the refill."""
 _SETTLED_CPU = 0.02
 _POLL = 0.05
 
@@ -161,20 +163,23 @@ class Cluster:
         """Everything that runs on all nodes."""
         return [process for node in self.nodes for process in node.processes()]
 
-    def settle(self) -> int:
-        """Wait until no worker is being started, and those that wait are ready; returns how many these are.
+    def settle(self, quiet: float = _QUIET_SECONDS) -> int:
+        """Wait until no worker has been started for `quiet` seconds, and those that wait are ready; returns how many.
 
         Not for ever: a pool may be refilled for as long as conversations are opened.
         """
         deadline = time.monotonic() + _SETTLE_SECONDS
-        before = _worker_seconds(self.processes())
+        before, busy = _worker_seconds(self.processes()), time.monotonic()
         while True:
             time.sleep(_SETTLE_LOOK)
             after = _worker_seconds(self.processes())
             is_quiet = all(
                 seconds - before[pid][0] <= _SETTLED_CPU for pid, (seconds, _) in after.items() if pid in before
             )
-            if (is_quiet and after.keys() == before.keys()) or time.monotonic() > deadline:
+            now = time.monotonic()
+            if not is_quiet or after.keys() != before.keys():
+                busy = now
+            if now - busy >= quiet or now > deadline:
                 return sum(is_idle for _, is_idle in after.values())
             before = after
 

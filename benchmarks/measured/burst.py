@@ -13,6 +13,8 @@ from benchmarks.stage import Driver, Stage
 
 IN_FLIGHT = 4
 """Callers of the sustained openings."""
+QUIET = 1.5
+"""Seconds: the pool is refilled when a burst has been over for a second, and the next one is to find it full."""
 
 
 async def open_at_once(session: Session, prefix: str, count: int) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def measure(stage: Stage) -> Report:
 
 
 def _open_at_once(driver: Driver, number: int, size: int) -> dict[str, Any]:
-    driver.cluster.settle()
+    driver.cluster.settle(quiet=QUIET)
     found: dict[str, Any] = driver.call(
         "burst:open_at_once", prefix=f"burst-{driver.variant}-{number}-{size}", count=size
     )

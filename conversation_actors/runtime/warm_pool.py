@@ -4,6 +4,9 @@ One detached actor for the whole cluster (`WarmPool`) asks each raylet to start 
 what it had started, less what owners say to have taken since. Every half a minute it asks the raylets how many there
 are (another program may have taken some), and for nodes that are new; in between it sleeps while nothing is opened.
 
+Where an opening has found none ready, the raylet is busy starting workers for those who wait. What is started for later
+would delay them, so no more than the minimum is, until the burst is over.
+
 Disposable: without it, or where the raylet does not know `PrestartWorkers`, everything works, a little slower.
 """
 
@@ -11,6 +14,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
@@ -28,6 +32,10 @@ RECENT_SECONDS = 10.0
 """Openings of so many seconds are prepared for beyond the minimum."""
 EXTRA = timedelta(seconds=60)
 """How long a worker beyond the minimum stays: even an idle one costs Ray's main loop 1 % of a core."""
+_GATHER_SECONDS = 0.25
+"""From an opening to the refill: by then the first that found none ready, if there are such, has told."""
+_CALM_SECONDS = 1.0
+"""Without an opening that found none ready: then a burst is over."""
 _LOOK_SECONDS = 30.0
 """How often new nodes are looked for, and the workers counted that are there."""
 _COUNT_SECONDS = 10.0
@@ -51,11 +59,15 @@ class Stock:
     opened: deque[float] = field(default_factory=deque)
     settled: float = 0.0
     """When all that were started should be there."""
+    calm: float = 0.0
+    """When a burst will be over."""
 
     def take(self, now: float, *, was_ready: bool) -> None:
         """A conversation was opened there; `was_ready` tells whether in a worker of the stock."""
         self.opened.append(now)
-        if was_ready and self.ready:
+        if not was_ready:
+            self.calm = now + _CALM_SECONDS
+        elif self.ready:
             self.ready.popleft()
 
     def missing(self, now: float) -> int:
@@ -64,8 +76,9 @@ class Stock:
             self.opened.popleft()
         while self.ready and self.ready[0] <= now:
             self.ready.popleft()
-        wanted = min(self.minimum + len(self.opened), self.maximum)
-        return max(wanted - len(self.ready), 0)
+        least = max(self.minimum, 1)
+        wanted = self.minimum + len(self.opened) if now >= self.calm else least
+        return max(min(wanted, self.maximum) - len(self.ready), 0)
 
     def add(self, count: int, now: float, lasting: float | None = None) -> None:
         """They were started, and end after so many seconds (None: `lasting`) if nobody takes them."""
@@ -139,13 +152,16 @@ class WarmPool:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
+        longest = _LOOK_SECONDS
         while self._is_supported:
-            try:
-                async with asyncio.timeout(_LOOK_SECONDS):
+            # When nobody opens, it is time to look for new nodes, for workers whose time is up, and for those put off.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(longest):
                     await self._wake.wait()
-            except TimeoutError:
-                pass  # time to look for new nodes, and for workers whose time is up
+            await asyncio.sleep(_GATHER_SECONDS)
             self._wake.clear()
+            is_burst = any(stock.calm > time.monotonic() for stock in self._stocks.values())
+            longest = _CALM_SECONDS if is_burst else _LOOK_SECONDS
             try:
                 await self._refill()
             except UnsupportedError as error:
