@@ -76,9 +76,12 @@ class Stock:
             self.opened.popleft()
         while self.ready and self.ready[0] <= now:
             self.ready.popleft()
-        least = max(self.minimum, 1)
-        wanted = self.minimum + len(self.opened) if now >= self.calm else least
+        wanted = max(self.minimum, 1) if self.is_burst(now) else self.minimum + len(self.opened)
         return max(min(wanted, self.maximum) - len(self.ready), 0)
+
+    def is_burst(self, now: float) -> bool:
+        """Whether workers are being started for those who wait."""
+        return now < self.calm
 
     def add(self, count: int, now: float, lasting: float | None = None) -> None:
         """They were started, and end after so many seconds (None: `lasting`) if nobody takes them."""
@@ -128,7 +131,6 @@ class WarmPool:
         self._stocks: dict[str, Stock] = {}
         self._addresses: dict[str, str] = {}
         self._wake = asyncio.Event()
-        self._wake.set()
         self._is_supported = True
         self._looked = -_LOOK_SECONDS
         self._task = asyncio.create_task(self._run())
@@ -152,16 +154,16 @@ class WarmPool:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        longest = _LOOK_SECONDS
+        longest = 0.0  # nothing is waited for with the first fill
         while self._is_supported:
             # When nobody opens, it is time to look for new nodes, for workers whose time is up, and for those put off.
             with suppress(TimeoutError):
                 async with asyncio.timeout(longest):
                     await self._wake.wait()
-            await asyncio.sleep(_GATHER_SECONDS)
+                    await asyncio.sleep(_GATHER_SECONDS)
             self._wake.clear()
-            is_burst = any(stock.calm > time.monotonic() for stock in self._stocks.values())
-            longest = _CALM_SECONDS if is_burst else _LOOK_SECONDS
+            now = time.monotonic()
+            longest = _CALM_SECONDS if any(stock.is_burst(now) for stock in self._stocks.values()) else _LOOK_SECONDS
             try:
                 await self._refill()
             except UnsupportedError as error:
