@@ -295,7 +295,7 @@ class CallConversation:
         if self._assignment.is_planned:
             await self._is_ready.wait()
         replacing = None if self._assignment.is_planned else self._assignment.replaces
-        patience = self._takeover.handover if self._assignment.is_planned else self._takeover.lasting
+        patience = self._takeover.handover if self._assignment.is_planned else self._takeover.valid_for
         deadline = time.monotonic() + patience.total_seconds()
         asked = False
         while True:
@@ -337,7 +337,7 @@ class CallConversation:
         if room in {None, self.post.room}:
             return False
         await handle.set_attributes({HANDOVER: {"to": self.holder, "from": holder, "room": self.post.room}})
-        if await self._until_released(handle, holder, time.monotonic() + self._takeover.lasting.total_seconds()):
+        if await self._until_released(handle, holder, time.monotonic() + self._takeover.valid_for.total_seconds()):
             return True
         wish = _handover_wish(handle)
         is_refused = wish.get("to") == self.holder and REFUSED in wish
@@ -384,7 +384,7 @@ class CallConversation:
         await self._heartbeats.start(
             self.id,
             self.holder,
-            lasting=self._takeover.lasting,
+            valid_for=self._takeover.valid_for,
             group=self.post.group,
             details=self._details(self._assignment.attempt),
         )
@@ -429,7 +429,7 @@ class CallConversation:
                 is_mine = await self._heartbeats.beat(
                     self.id,
                     self.holder,
-                    lasting=self._takeover.lasting,
+                    valid_for=self._takeover.valid_for,
                     group=self.post.group,
                     details=self._details(0 if has_progressed else self._assignment.attempt),
                 )
@@ -516,7 +516,7 @@ class CallConversation:
                 assert self._heartbeats is not None
                 assert lease is not None
                 # taken over a moment ago: the record is the successor's
-                if await self._heartbeats.beat(self.id, self.holder, lasting=self._takeover.lasting):
+                if await self._heartbeats.beat(self.id, self.holder, valid_for=self._takeover.valid_for):
                     if is_over:
                         await self._heartbeats.stop(self.id, self.holder)
                     await handle.release_lease(lease)

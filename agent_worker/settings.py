@@ -121,9 +121,9 @@ class TakeoverSettings(SettingsGroup):
 
     heartbeat: Duration = timedelta(seconds=0.75)
     """How often an agent shows that it is alive."""
-    lasting: Duration = timedelta(seconds=3)
+    valid_for: Duration = timedelta(seconds=3)
     """How long one heartbeat is believed. A longer pause of the agent's event loop costs it the call."""
-    look: Duration = timedelta(seconds=0.25)
+    poll_interval: Duration = timedelta(seconds=0.25)
     """How often a worker looks for agents whose heartbeat stopped."""
     retry: Duration = timedelta(seconds=3)
     """How long a dispatched successor may take before another is dispatched; doubled with each attempt."""
@@ -136,9 +136,9 @@ class TakeoverSettings(SettingsGroup):
 
     @model_validator(mode="after")
     def _several_beats(self) -> Self:
-        if self.lasting < self.heartbeat * 2:
-            message = f"lasting: {self.lasting} is less than two heartbeats ({self.heartbeat})"
-            raise InvalidInputError(message, field="lasting")
+        if self.valid_for < self.heartbeat * 2:
+            message = f"valid_for: {self.valid_for} is less than two heartbeats ({self.heartbeat})"
+            raise InvalidInputError(message, field="valid_for")
         return self
 
 

@@ -106,7 +106,7 @@ class Supervisor:
         return await self._heartbeats.beat(
             conversation_id,
             info.job.id,
-            lasting=self._settings.lasting,
+            valid_for=self._settings.valid_for,
             group=self._instance,
             details={
                 "room": info.job.room.name,
@@ -139,10 +139,10 @@ class Supervisor:
 
     async def _watch_heartbeats(self) -> None:
         """Claim what has expired. After Redis was away, agents get the time to be heard again."""
-        calm = self._settings.lasting.total_seconds()
+        calm = self._settings.valid_for.total_seconds()
         not_before = time.monotonic() + calm
         while True:
-            await asyncio.sleep(self._settings.look.total_seconds())
+            await asyncio.sleep(self._settings.poll_interval.total_seconds())
             started = time.monotonic()
             try:
                 if started > not_before:

@@ -168,8 +168,13 @@ class PoolSettings(SettingsGroup):
     """How many, while nothing is opened."""
     maximum: int = Field(default=16, ge=0, le=1000)
     """How many at most, while many are opened: as many more as in the last ten seconds. 0: no pool."""
-    lasting: Duration = timedelta(minutes=10)
+    keep_alive: Duration = timedelta(minutes=10)
     """A worker that nobody took for this long ends, and another one takes its place while it is among the minimum."""
+
+
+DEFAULT_TENANT = "default"
+Tenant = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""Whose conversations: part of every key and of every actor's name, so that two tenants may use the same ids."""
 
 
 class Settings(SettingsGroup):
@@ -185,6 +190,10 @@ class Settings(SettingsGroup):
         default=None, validation_alias=AliasChoices("CONVERSATION_RAY_ADDRESS", "RAY_ADDRESS")
     )
     """The Ray cluster; without it the local one. An existing Ray connection of the process comes first."""
+    tenant: Tenant = DEFAULT_TENANT
+    """Whose conversations these are: 1 to 64 letters, digits, ``.``, ``_`` and ``-``. Nothing enforces it yet."""
+    hashed_names: bool = False
+    """Name actors by a hash, so that Ray's logs and lists show no id. The same for all clients of a conversation."""
     durability: str = Field(default="redis", pattern=r"^(redis|fsync|replicas=[1-9][0-9]?)$")
     """``redis``: the server has it. ``fsync``: it is on the server's disk. ``replicas=n``: n replicas have it too."""
     idle_timeout: Duration = timedelta(minutes=5)

@@ -11,7 +11,7 @@ from benchmarks.measured import recovery
 from benchmarks.nodes import Cluster, Variant
 from benchmarks.results import Plot, Report, curve
 from benchmarks.stage import Stage
-from conversation_actors.store.keys import conversation_keys
+from conversation_actors.store.keys import Keys
 
 BOUNDS = (10, 100, 1000, 10_000)
 
@@ -49,7 +49,7 @@ async def stored_bytes(session: Session) -> dict[str, int]:
     found = {}
     for bound in BOUNDS:
         assert len(session.handles[_name(bound)].items) == bound
-        keys = conversation_keys(_name(bound)).as_tuple()
+        keys = Keys().conversation(_name(bound)).as_tuple()
         found[str(bound)] = sum([await redis.memory_usage(key, samples=0) or 0 for key in keys])
     await redis.aclose()
     return found

@@ -13,7 +13,7 @@ from benchmarks.measured.memory import MIB, proportional
 from benchmarks.nodes import Cluster, Variant
 from benchmarks.results import Plot, Report, distribution_curve
 from benchmarks.stage import Driver, Drivers, Stage
-from conversation_actors.store.keys import conversation_keys
+from conversation_actors.store.keys import Keys
 
 HISTORY = 50
 PORTION = 25
@@ -30,7 +30,9 @@ async def store(session: Session, prefix: str, count: int) -> None:
         async with redis.pipeline(transaction=False) as pipeline:
             for number in range(begin, min(begin + _PIPELINE, count)):
                 copied = zip(
-                    conversation_keys(model).as_tuple(), conversation_keys(f"{prefix}-{number}").as_tuple(), strict=True
+                    Keys().conversation(model).as_tuple(),
+                    Keys().conversation(f"{prefix}-{number}").as_tuple(),
+                    strict=True,
                 )
                 for source, target in copied:
                     pipeline.copy(source, target)

@@ -4,7 +4,7 @@ from conversation_actors.codec import decode_entry, decode_snapshot
 from conversation_actors.errors import CorruptStateError
 from conversation_actors.state import ConversationState, Entry, Limits
 from conversation_actors.store import Recovered
-from conversation_actors.store.keys import conversation_keys
+from conversation_actors.store.keys import Keys
 
 
 def rebuild(recovered: Recovered, limits: Limits) -> tuple[ConversationState, int]:
@@ -12,7 +12,7 @@ def rebuild(recovered: Recovered, limits: Limits) -> tuple[ConversationState, in
 
     Raises `CorruptStateError` naming the key and the byte, or `IncompatibleVersionError`.
     """
-    keys = conversation_keys(recovered.claim.conversation_id)
+    keys = Keys(recovered.claim.tenant).conversation(recovered.claim.conversation_id)
     if recovered.snapshot is None:
         state = ConversationState(limits, seq=recovered.snapshot_seq)
     else:

@@ -66,18 +66,18 @@ class Heartbeats:
         conversation_id: str,
         holder: str,
         *,
-        lasting: timedelta,
+        valid_for: timedelta,
         group: str = "",
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        """The holder that has just acquired the lease begins: it is alive for `lasting`.
+        """The holder that has just acquired the lease begins: it is alive for `valid_for`.
 
         Takes the place of whatever record there was, claimed or not. `group` is what dies together.
         """
         await self._records.start(
             check_id(conversation_id, "conversation_id"),
             check_id(holder, "holder"),
-            lasting=_duration(lasting, "lasting"),
+            valid_for=_duration(valid_for, "valid_for"),
             group=_group(group),
             details=_details({} if details is None else details),
         )
@@ -87,11 +87,11 @@ class Heartbeats:
         conversation_id: str,
         holder: str,
         *,
-        lasting: timedelta,
+        valid_for: timedelta,
         group: str = "",
         details: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Stay alive for `lasting` from now. An empty `group`, and no `details`, leave those that were given before.
+        """Stay alive for `valid_for` from now. An empty `group`, and no `details`, leave those that were given before.
 
         False: the caller is deposed. Somebody has claimed this conversation, even if that claim was settled
         since, or another holder has started. A record that Redis lost is written anew (True).
@@ -99,7 +99,7 @@ class Heartbeats:
         return await self._records.beat(
             check_id(conversation_id, "conversation_id"),
             check_id(holder, "holder"),
-            lasting=_duration(lasting, "lasting"),
+            valid_for=_duration(valid_for, "valid_for"),
             group=_group(group),
             details=None if details is None else _details(details),
         )

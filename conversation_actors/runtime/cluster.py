@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any
 
 import ray
@@ -31,9 +32,14 @@ _RESOURCES_SECONDS = 10.0
 _Actor = ray.remote(ConversationActor)
 
 
-def actor_name(conversation_id: str) -> str:
-    """The name under which `ray.get_actor(name, namespace="conversations")` finds the actor."""
-    return _PREFIX + conversation_id
+def actor_name(conversation_id: str, settings: Settings | None = None) -> str:
+    """Return the name under which `ray.get_actor(name, namespace="conversations")` finds the actor.
+
+    It depends on `Settings.tenant` and `Settings.hashed_names`; without `settings`, on those of the environment.
+    """
+    settings = settings or Settings()
+    name = f"{settings.tenant}:{conversation_id}"
+    return _PREFIX + (sha256(name.encode()).hexdigest() if settings.hashed_names else name)
 
 
 async def connect(settings: Settings) -> None:
@@ -146,7 +152,7 @@ class ActorDirectory:
     def get_or_create(self, conversation_id: str) -> Any:
         """The actor of this name, started if there is none. It may be dying: ask it something first."""
         options: dict[str, Any] = {
-            "name": actor_name(conversation_id),
+            "name": actor_name(conversation_id, self._settings),
             "namespace": NAMESPACE,
             "lifetime": "detached",
             "get_if_exists": True,
@@ -178,7 +184,7 @@ class ActorDirectory:
     def find(self, conversation_id: str) -> Any:
         """The actor of this name, or None. It may be dying."""
         try:
-            return ray.get_actor(actor_name(conversation_id), namespace=NAMESPACE)
+            return ray.get_actor(actor_name(conversation_id, self._settings), namespace=NAMESPACE)
         except ValueError:
             return None
 

@@ -53,7 +53,7 @@ class Stock:
 
     minimum: int
     maximum: int
-    lasting: float
+    keep_alive: float
     ready: deque[float] = field(default_factory=deque)
     """When each of them stops counting, the earliest first."""
     opened: deque[float] = field(default_factory=deque)
@@ -83,9 +83,9 @@ class Stock:
         """Whether workers are being started for those who wait."""
         return now < self.calm
 
-    def add(self, count: int, now: float, lasting: float | None = None) -> None:
-        """They were started, and end after so many seconds (None: `lasting`) if nobody takes them."""
-        self.ready.extend([now + (self.lasting if lasting is None else lasting)] * count)
+    def add(self, count: int, now: float, keep_alive: float | None = None) -> None:
+        """They were started, and end after so many seconds (None: `keep_alive`) if nobody takes them."""
+        self.ready.extend([now + (self.keep_alive if keep_alive is None else keep_alive)] * count)
         self.ready = deque(sorted(self.ready))
         self.settled = now + _COUNT_SECONDS
 
@@ -93,7 +93,7 @@ class Stock:
         """So many are there."""
         while len(self.ready) > count:
             self.ready.popleft()
-        self.ready.extend([now + self.lasting] * (count - len(self.ready)))
+        self.ready.extend([now + self.keep_alive] * (count - len(self.ready)))
 
     def withdraw(self, count: int) -> None:
         """They were not started after all."""
@@ -191,7 +191,7 @@ class WarmPool:
             del self._stocks[node_id]
         for node_id in self._addresses.keys() - self._stocks.keys():
             chosen = self._settings
-            self._stocks[node_id] = Stock(chosen.minimum, chosen.maximum, chosen.lasting.total_seconds())
+            self._stocks[node_id] = Stock(chosen.minimum, chosen.maximum, chosen.keep_alive.total_seconds())
 
     async def _start(self, node_id: str, stock: Stock, *, counts: bool) -> None:
         address = self._addresses[node_id]
@@ -200,12 +200,17 @@ class WarmPool:
             stock.recount(found, time.monotonic())
         missing = stock.missing(time.monotonic())
         usual = min(missing, max(stock.minimum - len(stock.ready), 0))
-        for count, lasting in ((usual, self._settings.lasting), (missing - usual, min(EXTRA, self._settings.lasting))):
+        for count, keep_alive in (
+            (usual, self._settings.keep_alive),
+            (missing - usual, min(EXTRA, self._settings.keep_alive)),
+        ):
             if not count:
                 continue
-            stock.add(count, time.monotonic(), lasting.total_seconds())  # first: openings meanwhile count against them
+            stock.add(
+                count, time.monotonic(), keep_alive.total_seconds()
+            )  # first: openings meanwhile count against them
             try:
-                await self._nodes.start(address, count, keep=lasting + _MARGIN)
+                await self._nodes.start(address, count, keep=keep_alive + _MARGIN)
             except BaseException:
                 stock.withdraw(count)
                 raise

@@ -42,7 +42,10 @@ def open_store(settings: "Settings") -> Store:
     from conversation_actors.store.redis import RedisStore  # noqa: PLC0415 - see the module's docstring
 
     return RedisStore(
-        settings.require_redis_url(), durability=settings.required_durability, timeout=settings.timeouts.redis
+        settings.require_redis_url(),
+        durability=settings.required_durability,
+        timeout=settings.timeouts.redis,
+        tenant=settings.tenant,
     )
 
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from conversation_actors.settings import DEFAULT_TENANT
 from conversation_actors.store.heartbeats import HeartbeatStore
 
 
@@ -38,6 +39,7 @@ class Claim:
     owner: str
     life: str = field(default="", compare=False)
     """Tells a conversation from a later one of the same id, made after a deletion or a loss of everything."""
+    tenant: str = field(default=DEFAULT_TENANT, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Found:
     last_active_at: float
     participants: tuple[str, ...]
     seq: int
+    tenant: str = DEFAULT_TENANT
 
 
 class Store(Protocol):

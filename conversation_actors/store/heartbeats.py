@@ -42,11 +42,13 @@ class HeartbeatStore(Protocol):
     records are written anew by the next beat, so nothing waits for their durability.
     """
 
-    async def start(self, conversation_id: str, holder: str, *, lasting: timedelta, group: str, details: bytes) -> None:
-        """Begin a record for `lasting`, in place of whatever there was. `details` is a JSON object."""
+    async def start(
+        self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes
+    ) -> None:
+        """Begin a record for `valid_for`, in place of whatever there was. `details` is a JSON object."""
 
     async def beat(
-        self, conversation_id: str, holder: str, *, lasting: timedelta, group: str, details: bytes | None
+        self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes | None
     ) -> bool:
         """Move the deadline; an empty group, and no details, leave what there is. A lost record begins anew.
 
@@ -104,13 +106,15 @@ class MemoryHeartbeats:
         self._kept: dict[str, _Kept] = {}
         self._ended: dict[str, float] = {}
 
-    async def start(self, conversation_id: str, holder: str, *, lasting: timedelta, group: str, details: bytes) -> None:
+    async def start(
+        self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes
+    ) -> None:
         """See `HeartbeatStore.start`."""
         self._ended.pop(conversation_id, None)
-        self._kept[conversation_id] = _Kept(holder, group, details, self._in(lasting))
+        self._kept[conversation_id] = _Kept(holder, group, details, self._in(valid_for))
 
     async def beat(
-        self, conversation_id: str, holder: str, *, lasting: timedelta, group: str, details: bytes | None
+        self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes | None
     ) -> bool:
         """See `HeartbeatStore.beat`."""
         kept = self._kept.get(conversation_id)
@@ -120,7 +124,7 @@ class MemoryHeartbeats:
             kept = self._kept[conversation_id] = _Kept(holder, "", b"{}", 0.0)
         if kept.holder != holder or kept.claimant is not None:
             return False
-        kept.deadline = self._in(lasting)
+        kept.deadline = self._in(valid_for)
         kept.group = group or kept.group
         kept.details = kept.details if details is None else details
         return True

@@ -1,31 +1,26 @@
 """Every key this package uses is made here, and nowhere else.
 
-    conv:{<id>}:meta                    hash    epoch, owner, seq, base, …   TTL
-    conv:{<id>}:snapshot                string  state at `base`              TTL
-    conv:{<id>}:journal                 list    entries first+1 … seq        TTL
-    conv:index:active                   zset    every conversation           permanent, trimmed by age
-    conv:index:participant:<identity>   zset    conversations of one person  TTL
-    conv:index:{lease:<name>}:deadlines zset    conversations by deadline    TTL
-    conv:index:{lease:<name>}:holders   hash    who shows signs of life      TTL
-    conv:index:{lease:<name>}:ended:<id> string there for a while, behind one's end
+    conv:<tenant>:{<id>}:meta                     hash    epoch, owner, seq, base, …   TTL
+    conv:<tenant>:{<id>}:snapshot                 string  state at `base`              TTL
+    conv:<tenant>:{<id>}:journal                  list    entries first+1 … seq        TTL
+    conv:<tenant>:index:active                    zset    every conversation           permanent, trimmed by age
+    conv:<tenant>:index:participant:<identity>    zset    conversations of one person  TTL
+    conv:<tenant>:index:{lease:<name>}:deadlines  zset    conversations by deadline    TTL
+    conv:<tenant>:index:{lease:<name>}:holders    hash    who shows signs of life      TTL
+    conv:<tenant>:index:{lease:<name>}:ended:<id> string  there for a while, after one's end
 
 The braces are a hash tag: on Redis Cluster one conversation lives in one slot, and so do the signs of life of
-one lease's holders. ``%``, ``{`` and ``}``
-inside an id are percent-encoded, so that no id can end the tag early or spell another id's key.
+one lease's holders. ``%``, ``{`` and ``}`` inside an id are percent-encoded, so that no id can end the tag early
+or spell another id's key. A tenant's name has none of them (`settings.Tenant`), so that ``~conv:<tenant>:*`` is all
+that an ACL user of one tenant needs.
 """
 
 from dataclasses import dataclass
 from urllib.parse import unquote
 
 from conversation_actors.errors import InvalidInputError
+from conversation_actors.settings import DEFAULT_TENANT
 
-ACTIVE_INDEX = "conv:index:active"
-PERMANENT = frozenset({ACTIVE_INDEX})
-"""Keys without a TTL. Any other key without one is a defect."""
-ALL_META = "conv:{*}:meta"
-"""Matches the meta key of every conversation; a glob, in which braces mean themselves."""
-
-_PREFIX = "conv:{"
 _META_SUFFIX = "}:meta"
 _ENCODED = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
@@ -43,21 +38,6 @@ class ConversationKeys:
         return self.meta, self.snapshot, self.journal
 
 
-def conversation_keys(conversation_id: str) -> ConversationKeys:
-    """Make the keys of one conversation. An empty id has none: an empty hash tag is no hash tag."""
-    if not conversation_id:
-        message = "conversation_id: must not be empty"
-        raise InvalidInputError(message, field="conversation_id")
-    return tagged_keys(conversation_id.translate(_ENCODED))
-
-
-def tagged_keys(tag: str) -> ConversationKeys:
-    """Make keys around a tag that is encoded already, or that no id can spell (a lone ``%``)."""
-    return ConversationKeys(
-        meta=f"{_PREFIX}{tag}{_META_SUFFIX}", snapshot=f"conv:{{{tag}}}:snapshot", journal=f"conv:{{{tag}}}:journal"
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class HeartbeatKeys:
     """The keys on which the holders of one lease show signs of life."""
@@ -72,26 +52,60 @@ class HeartbeatKeys:
         return self.deadlines, self.holders
 
     def of(self, conversation_id: str) -> tuple[str, str, str]:
-        """Those two, and the one that tells that a conversation has ended."""
+        """Return those two, and the one that tells that a conversation has ended."""
         return *self.shared, self.ended_prefix + conversation_id.translate(_ENCODED)
 
 
-def heartbeat_keys(lease: str) -> HeartbeatKeys:
-    """Make the keys of one lease's signs of life."""
-    return tagged_heartbeat_keys(lease.translate(_ENCODED))
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """All keys of one tenant."""
 
+    tenant: str = DEFAULT_TENANT
 
-def tagged_heartbeat_keys(tag: str) -> HeartbeatKeys:
-    """Make them around a name that is encoded already, or that no lease can spell (a lone ``%``)."""
-    prefix = f"conv:index:{{lease:{tag}}}"
-    return HeartbeatKeys(f"{prefix}:deadlines", f"{prefix}:holders", f"{prefix}:ended:")
+    @property
+    def active_index(self) -> str:
+        """The listing of all conversations: the one key without a TTL. Any other without one is a defect."""
+        return f"conv:{self.tenant}:index:active"
 
+    @property
+    def permanent(self) -> frozenset[str]:
+        """Keys that have no TTL on purpose."""
+        return frozenset({self.active_index})
 
-def participant_index(identity: str) -> str:
-    """Make the key under which one participant's conversations are listed."""
-    return f"conv:index:participant:{identity.translate(_ENCODED)}"
+    @property
+    def all_meta(self) -> str:
+        """A glob that matches the meta key of every conversation; in a glob braces mean themselves."""
+        return f"{self._prefix}*{_META_SUFFIX}"
 
+    def conversation(self, conversation_id: str) -> ConversationKeys:
+        """Make the keys of one conversation. An empty id has none: an empty hash tag is no hash tag."""
+        if not conversation_id:
+            message = "conversation_id: must not be empty"
+            raise InvalidInputError(message, field="conversation_id")
+        return self.tagged(conversation_id.translate(_ENCODED))
 
-def conversation_id_of(meta_key: str) -> str:
-    """Read the id back from a key that matches `ALL_META`."""
-    return unquote(meta_key[len(_PREFIX) : -len(_META_SUFFIX)])
+    def tagged(self, tag: str) -> ConversationKeys:
+        """Make keys around a tag that is encoded already, or that no id can spell (a lone ``%``)."""
+        stem = f"{self._prefix}{tag}"
+        return ConversationKeys(meta=stem + _META_SUFFIX, snapshot=f"{stem}}}:snapshot", journal=f"{stem}}}:journal")
+
+    def conversation_id_of(self, meta_key: str) -> str:
+        """Read the id back from a key that matches `all_meta`."""
+        return unquote(meta_key[len(self._prefix) : -len(_META_SUFFIX)])
+
+    def heartbeats(self, lease: str) -> HeartbeatKeys:
+        """Make the keys of one lease's signs of life."""
+        return self.tagged_heartbeats(lease.translate(_ENCODED))
+
+    def tagged_heartbeats(self, tag: str) -> HeartbeatKeys:
+        """Make them around a name that is encoded already, or that no lease can spell (a lone ``%``)."""
+        prefix = f"conv:{self.tenant}:index:{{lease:{tag}}}"
+        return HeartbeatKeys(f"{prefix}:deadlines", f"{prefix}:holders", f"{prefix}:ended:")
+
+    def participant_index(self, identity: str) -> str:
+        """Make the key under which one participant's conversations are listed."""
+        return f"conv:{self.tenant}:index:participant:{identity.translate(_ENCODED)}"
+
+    @property
+    def _prefix(self) -> str:
+        return f"conv:{self.tenant}:{{"

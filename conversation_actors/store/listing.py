@@ -10,13 +10,7 @@ from redis.asyncio import Redis
 from conversation_actors.errors import CorruptStateError
 from conversation_actors.store.base import Found
 from conversation_actors.store.connection import Servers
-from conversation_actors.store.keys import (
-    ACTIVE_INDEX,
-    ALL_META,
-    conversation_id_of,
-    conversation_keys,
-    participant_index,
-)
+from conversation_actors.store.keys import Keys
 from conversation_actors.store.script_calls import ScriptCalls
 from conversation_actors.store.scripts import script
 
@@ -27,10 +21,11 @@ _SCAN = 500
 class Listing:
     """The indexes by last activity: of all conversations, and of each participant's."""
 
-    def __init__(self, servers: Servers, calls: ScriptCalls) -> None:
+    def __init__(self, servers: Servers, calls: ScriptCalls, keys: Keys) -> None:
         """Share the connections of the store."""
         self._servers = servers
         self._calls = calls
+        self._keys = keys
 
     async def enter(self, conversation_id: str, participants: Sequence[str], ttl: timedelta) -> None:
         """Enter one conversation as active now, by the server's clock."""
@@ -38,13 +33,13 @@ class Listing:
 
     async def pages(self, participant: str | None) -> AsyncIterator[Found]:
         """Yield what is listed, page by page. `last_active_at` is when the conversation was last indexed."""
-        key = ACTIVE_INDEX if participant is None else participant_index(participant)
+        key = self._keys.active_index if participant is None else self._keys.participant_index(participant)
         bound = "+inf"
         while page := await self._page(key, bound):
             async with self._calls.answering("list"):
                 described = await self._read([conversation_id for conversation_id, _ in page])
             for (conversation_id, score), fields in zip(page, described, strict=True):
-                found = _found(conversation_id, score, fields)
+                found = self._found(conversation_id, score, fields)
                 if found is None:
                     await self._calls.on_index(script("unlist"), (key,), conversation_id, score)
                 else:
@@ -65,9 +60,9 @@ class Listing:
 
     async def _enter(self, conversation_id: str, participants: Sequence[str], ttl_ms: int, *, score: str) -> None:
         # Not gathered: a cancelled or failed gather leaves the others running behind the caller's back.
-        await self._calls.on_index(script("index"), (ACTIVE_INDEX,), conversation_id, ttl_ms, 1, score)
+        await self._calls.on_index(script("index"), (self._keys.active_index,), conversation_id, ttl_ms, 1, score)
         for identity in participants:
-            key = participant_index(identity)
+            key = self._keys.participant_index(identity)
             await self._calls.on_index(script("index"), (key,), conversation_id, ttl_ms, 0, score)
 
     async def _page(self, key: str, bound: str) -> list[tuple[str, int]]:
@@ -78,13 +73,13 @@ class Listing:
         """Read what is listed of many conversations: one round trip a server."""
         groups: dict[Redis, list[str]] = {}
         for conversation_id in ids:
-            owner = await self._servers.owner_of(conversation_keys(conversation_id).meta)
+            owner = await self._servers.owner_of(self._keys.conversation(conversation_id).meta)
             groups.setdefault(owner, []).append(conversation_id)
         read: dict[str, list[Any]] = {}
         for owner, members in groups.items():
             pipeline = owner.pipeline(transaction=False)
             for conversation_id in members:
-                meta = conversation_keys(conversation_id).meta
+                meta = self._keys.conversation(conversation_id).meta
                 pipeline.execute_command("HMGET", meta, "seq", "participants", "deleted", "active_at")
                 pipeline.execute_command("PTTL", meta)
             replies = await pipeline.execute()
@@ -94,8 +89,9 @@ class Listing:
 
     async def _scan(self, owner: Redis, cursor: int) -> tuple[int, list[str]]:
         async with self._calls.answering("reindex"):
-            following, keys = await owner.scan(cursor, match=ALL_META, count=_SCAN)
-        return int(following), [conversation_id_of(key.decode() if isinstance(key, bytes) else key) for key in keys]
+            following, keys = await owner.scan(cursor, match=self._keys.all_meta, count=_SCAN)
+        names = [key.decode() if isinstance(key, bytes) else key for key in keys]
+        return int(following), [self._keys.conversation_id_of(name) for name in names]
 
     async def _reenter(self, ids: Sequence[str]) -> int:
         async with self._calls.answering("reindex"):
@@ -103,24 +99,22 @@ class Listing:
         total = 0
         for conversation_id, fields in zip(ids, described, strict=True):
             active_at, ttl_ms = fields[3], fields[4]
-            found = _found(conversation_id, int(active_at or 0), fields)
+            found = self._found(conversation_id, int(active_at or 0), fields)
             if found is None or ttl_ms <= 0:
                 continue
             await self._enter(conversation_id, found.participants, ttl_ms, score=active_at.decode())
             total += 1
         return total
 
+    def _found(self, conversation_id: str, score: int, fields: Sequence[Any]) -> Found | None:
+        seq, participants, deleted = fields[:3]
+        if seq is None or deleted == b"1":
+            return None
+        identities = _identities(self._keys.conversation(conversation_id).meta, participants)
+        return Found(conversation_id, score / 1000, identities, int(seq), self._keys.tenant)
 
-def _found(conversation_id: str, score: int, fields: Sequence[Any]) -> Found | None:
-    seq, participants, deleted = fields[:3]
-    if seq is None or deleted == b"1":
-        return None
-    identities = _identities(conversation_id, participants)
-    return Found(conversation_id, last_active_at=score / 1000, participants=identities, seq=int(seq))
 
-
-def _identities(conversation_id: str, text: bytes | None) -> tuple[str, ...]:
-    key = conversation_keys(conversation_id).meta
+def _identities(key: str, text: bytes | None) -> tuple[str, ...]:
     try:
         read = json.loads(text or b"")
     except ValueError as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError, InvalidInputError
+from conversation_actors.settings import DEFAULT_TENANT
 from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered
 from conversation_actors.store.heartbeats import MemoryHeartbeats
 
@@ -45,9 +46,10 @@ class MemoryStore:
     `clock` gives seconds since the epoch; expiry follows it, so a test can move time.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.time, tenant: str = DEFAULT_TENANT) -> None:
         """Start empty."""
         self._clock = clock
+        self._tenant = tenant
         self._conversations: dict[str, _Stored] = {}
         self._active: dict[str, float] = {}
         self._by_participant: dict[str, _Index] = {}
@@ -70,7 +72,7 @@ class MemoryStore:
             self._refresh(stored, ttl)
         if stored.owner != owner:
             stored.epoch, stored.owner, stored.active_at = stored.epoch + 1, owner, self._clock()
-        return _recovered(conversation_id, stored)
+        return self._recovered(conversation_id, stored)
 
     async def append(
         self,
@@ -154,7 +156,7 @@ class MemoryStore:
             if stored is None or stored.deleted:
                 index.pop(conversation_id, None)
                 continue
-            yield Found(conversation_id, active_at, stored.participants, stored.seq)
+            yield Found(conversation_id, active_at, stored.participants, stored.seq, self._tenant)
 
     async def reindex(self) -> int:
         """See `Store.reindex`."""
@@ -183,6 +185,16 @@ class MemoryStore:
 
     async def aclose(self) -> None:
         """Do nothing; what is stored stays until the store itself is dropped."""
+
+    def _recovered(self, conversation_id: str, stored: _Stored) -> Recovered:
+        return Recovered(
+            claim=Claim(conversation_id, stored.epoch, stored.owner, stored.life, self._tenant),
+            seq=stored.seq,
+            snapshot_seq=stored.base,
+            snapshot=stored.snapshot,
+            journal=tuple(stored.journal),
+            created=stored.born == stored.epoch,
+        )
 
     def _find(self, conversation_id: str) -> _Stored | None:
         stored = self._conversations.get(conversation_id)
@@ -232,14 +244,3 @@ def _check_repeat(claim: Claim, stored: _Stored, expected_seq: int, count: int) 
     if count and stored.seq != expected_seq + count:
         message = f"{claim.conversation_id}: seq is {stored.seq} where its owner expects {expected_seq}"
         raise CorruptStateError(message, key=claim.conversation_id, position=0)
-
-
-def _recovered(conversation_id: str, stored: _Stored) -> Recovered:
-    return Recovered(
-        claim=Claim(conversation_id, stored.epoch, stored.owner, stored.life),
-        seq=stored.seq,
-        snapshot_seq=stored.base,
-        snapshot=stored.snapshot,
-        journal=tuple(stored.journal),
-        created=stored.born == stored.epoch,
-    )

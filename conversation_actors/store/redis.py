@@ -7,18 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError
-from conversation_actors.settings import Durability
+from conversation_actors.settings import DEFAULT_TENANT, Durability
 from conversation_actors.store.address import parse
 from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered
 from conversation_actors.store.connection import connect
 from conversation_actors.store.durability import Acknowledgement
-from conversation_actors.store.keys import (
-    ACTIVE_INDEX,
-    conversation_keys,
-    heartbeat_keys,
-    tagged_heartbeat_keys,
-    tagged_keys,
-)
+from conversation_actors.store.keys import Keys
 from conversation_actors.store.listing import Listing
 from conversation_actors.store.redis_heartbeats import RedisHeartbeats
 from conversation_actors.store.script_calls import ScriptCalls
@@ -36,13 +30,16 @@ class RedisStore:
     then lost (a failover to a replica that lagged, under ``durability=redis``) shows as `Outcome.GAP`.
     """
 
-    def __init__(self, url: str, *, durability: tuple[Durability, int], timeout: timedelta) -> None:
+    def __init__(
+        self, url: str, *, durability: tuple[Durability, int], timeout: timedelta, tenant: str = DEFAULT_TENANT
+    ) -> None:
         """Read the URL (`InvalidInputError` where it is wrong); connect when first used."""
+        self._keys = Keys(tenant)
         seconds = timeout.total_seconds()
         self._servers = connect(parse(url), timeout=seconds)
         self._acknowledgement = Acknowledgement(durability, timeout=seconds)
         self._calls = ScriptCalls(self._servers, self._acknowledgement, timeout=seconds)
-        self._listing = Listing(self._servers, self._calls)
+        self._listing = Listing(self._servers, self._calls, self._keys)
 
     async def check(self) -> None:
         """Ask every master what it is, then run every script once on a conversation and a lease that no id can name.
@@ -52,20 +49,20 @@ class RedisStore:
         async with self._calls.answering("check"):
             for owner in await self._servers.owners():
                 self._acknowledgement.check(await owner.info())
-        probe = tagged_keys(f"%check-{secrets.token_hex(8)}")
+        probe = self._keys.tagged(f"%check-{secrets.token_hex(8)}")
         run = self._calls.on_conversation
         await run(conversation_script("activate"), probe, "check", 1, _PROBE_TTL_MS, SCHEMA)
         await run(conversation_script("append"), probe, 1, "check", 0, _PROBE_TTL_MS, "[]", b"check")
         place = (1, "check", 1, _PROBE_TTL_MS)
         await run(conversation_script("save_snapshot"), probe, *place, "[]", b"check", SCHEMA, 0, "check", 1)
         await run(conversation_script("delete"), probe, _PROBE_TTL_MS, SCHEMA)
-        await self._calls.on_index(single_key_script("page"), (ACTIVE_INDEX,), "+inf", 1)
-        keys = tagged_heartbeat_keys(f"%check-{secrets.token_hex(8)}")
+        await self._calls.on_index(single_key_script("page"), (self._keys.active_index,), "+inf", 1)
+        keys = self._keys.tagged_heartbeats(f"%check-{secrets.token_hex(8)}")
         await RedisHeartbeats(self._calls, keys, ttl=timedelta(milliseconds=_PROBE_TTL_MS)).check()
 
     async def activate(self, conversation_id: str, *, owner: str, create: bool, ttl: timedelta) -> Recovered:
         """See `Store.activate`."""
-        keys = conversation_keys(conversation_id)
+        keys = self._keys.conversation(conversation_id)
         script = conversation_script("activate")
         reply = await self._calls.on_conversation(script, keys, owner, int(create), _milliseconds(ttl), SCHEMA)
         if reply[0] == b"NOTFOUND":
@@ -73,7 +70,7 @@ class RedisStore:
             raise ConversationNotFoundError(message)
         _, epoch, seq, base, life, created, snapshot, journal = reply
         return Recovered(
-            claim=Claim(conversation_id, epoch, owner, life.decode()),
+            claim=Claim(conversation_id, epoch, owner, life.decode(), self._keys.tenant),
             seq=seq,
             snapshot_seq=base,
             snapshot=snapshot,
@@ -113,7 +110,7 @@ class RedisStore:
 
     async def head(self, conversation_id: str) -> Head | None:
         """See `Store.head`."""
-        meta = conversation_keys(conversation_id).meta
+        meta = self._keys.conversation(conversation_id).meta
         async with self._calls.answering("head"):
             client = await self._servers.owner_of(meta)
             raw = await client.hmget(meta, ["epoch", "owner", "seq", "deleted"])
@@ -133,11 +130,11 @@ class RedisStore:
 
     def heartbeats(self, lease: str, *, ttl: timedelta) -> RedisHeartbeats:
         """See `Store.heartbeats`."""
-        return RedisHeartbeats(self._calls, heartbeat_keys(lease), ttl=ttl)
+        return RedisHeartbeats(self._calls, self._keys.heartbeats(lease), ttl=ttl)
 
     async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
         """See `Store.delete`."""
-        keys = conversation_keys(conversation_id)
+        keys = self._keys.conversation(conversation_id)
         script = conversation_script("delete")
         reply = await self._calls.on_conversation(script, keys, _milliseconds(ttl), SCHEMA)
         return bool(reply[0] == b"OK")
@@ -147,7 +144,7 @@ class RedisStore:
         await self._servers.aclose()
 
     async def _write(self, name: str, claim: Claim, *arguments: str | bytes | int) -> Outcome:
-        keys = conversation_keys(claim.conversation_id)
+        keys = self._keys.conversation(claim.conversation_id)
         reply = await self._calls.on_conversation(conversation_script(name), keys, *arguments)
         return Outcome(reply[0].decode())
 

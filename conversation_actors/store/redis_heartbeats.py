@@ -27,8 +27,8 @@ class RedisHeartbeats:
     async def check(self) -> None:
         """Run every script once; meant for keys that no lease has. What it leaves is gone after `ttl`."""
         hold = timedelta(milliseconds=self._ttl)
-        await self.start("check", "check", lasting=hold, group="check", details=b"{}")
-        await self.beat("check", "check", lasting=hold, group="", details=None)
+        await self.start("check", "check", valid_for=hold, group="check", details=b"{}")
+        await self.beat("check", "check", valid_for=hold, group="", details=None)
         await self.claim_expired("check", hold=hold, limit=1, forget=hold)
         await self.claim("check", "check", hold=hold, holder=None)
         for record in await self.claim_group("check", "check", hold=hold):
@@ -36,18 +36,22 @@ class RedisHeartbeats:
             await self._end("check", "check", "check", record.attempt, remember_ms=self._ttl)
         await self.find("check")
 
-    async def start(self, conversation_id: str, holder: str, *, lasting: timedelta, group: str, details: bytes) -> None:
+    async def start(
+        self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes
+    ) -> None:
         """See `HeartbeatStore.start`."""
         keys = self._keys.of(conversation_id)
-        await self._run("start", keys, conversation_id, holder, group, details, _milliseconds(lasting), self._ttl)
+        await self._run("start", keys, conversation_id, holder, group, details, _milliseconds(valid_for), self._ttl)
 
     async def beat(
-        self, conversation_id: str, holder: str, *, lasting: timedelta, group: str, details: bytes | None
+        self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes | None
     ) -> bool:
         """See `HeartbeatStore.beat`."""
         keys = self._keys.of(conversation_id)
         known = details or b""
-        reply = await self._run("beat", keys, conversation_id, holder, group, known, _milliseconds(lasting), self._ttl)
+        reply = await self._run(
+            "beat", keys, conversation_id, holder, group, known, _milliseconds(valid_for), self._ttl
+        )
         return _is_ok(reply)
 
     async def end(self, conversation_id: str, holder: str) -> bool:

@@ -88,7 +88,7 @@ async def test_two_live_owners(client: ConversationClient, connect: Connect, cop
     conversation = await client.open(conversation_id)
     await conversation.append(user("first"))
     zombie = await conversation.info()
-    named = ray.get_actor(f"conversation:{conversation_id}", namespace="conversations")
+    named = ray.get_actor(f"conversation:default:{conversation_id}", namespace="conversations")
     newer = await copy.info.remote(protocol=PROTOCOL)
     assert isinstance(newer, ActivationInfo)
     assert (newer.epoch, newer.seq) == (zombie.epoch + 1, 1)

@@ -145,7 +145,7 @@ async def test_watch(conversation: ConversationHandle) -> None:
 async def test_info_and_plain_ray(conversation: ConversationHandle, conversation_id: str) -> None:
     """The owner is the actor of the promised name, and takes one unit of the custom resource."""
     info = await conversation.info()
-    actor = ray.get_actor(f"conversation:{conversation_id}", namespace="conversations")
+    actor = ray.get_actor(f"conversation:default:{conversation_id}", namespace="conversations")
     found = await actor.info.remote(protocol=info.protocol)
     assert (found.pid, found.epoch, found.conversation_id) == (info.pid, 1, conversation_id)
     assert info.node_id in {node["NodeID"] for node in ray.nodes()}
@@ -225,7 +225,7 @@ async def test_missing_conversation_keeps_no_process(client: ConversationClient,
         await conversation.append(user("one"))
     with pytest.raises(ConversationNotFoundError):
         await client.open(conversation_id, create=False)
-    name = f"conversation:{conversation_id}"
+    name = f"conversation:default:{conversation_id}"
 
     async def is_gone() -> bool:
         listed = ray.util.list_named_actors(all_namespaces=True)

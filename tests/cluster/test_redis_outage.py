@@ -13,7 +13,7 @@ from conversation_actors import (
     RetryableError,
     StoreUnavailableError,
 )
-from conversation_actors.store.keys import conversation_keys
+from conversation_actors.store.keys import Keys
 from tests.cluster.conftest import Connect
 from tests.cluster.observation import (
     Watcher,
@@ -186,7 +186,7 @@ async def test_corrupt_bytes(
     await patient.passivate()
     for number in range(2):
         await patient.append(user(f"behind-{number}"))
-    keys = conversation_keys(conversation_id)
+    keys = Keys().conversation(conversation_id)
     with own_redis.client() as redis:
         good = {key: redis.dump(key) for key in (keys.snapshot, keys.journal)}
         key, least = damage(redis, keys)

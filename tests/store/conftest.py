@@ -9,7 +9,7 @@ import pytest
 
 from conversation_actors.settings import Durability
 from conversation_actors.store import MemoryStore, Store
-from conversation_actors.store.keys import PERMANENT
+from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
 from tests.servers import BINARIES, Server, newest
 
@@ -49,7 +49,7 @@ def assert_no_leak(server: Server) -> None:
     """Fail for any key without a TTL that is not on the list of permanent ones."""
     client = server.client()
     keys = [key.decode() for key in client.scan_iter("*", count=1000)]
-    leaked = [key for key in keys if key not in PERMANENT and client.ttl(key) == -1]
+    leaked = [key for key in keys if key not in Keys().permanent and client.ttl(key) == -1]
     client.close()
     assert leaked == []
 

@@ -11,7 +11,7 @@ from conversation_actors.errors import CorruptStateError, StoreMisconfiguredErro
 from conversation_actors.settings import Durability
 from conversation_actors.store import HeartbeatRecord, HeartbeatStore, MemoryStore, Store
 from conversation_actors.store.heartbeats import ENDED_SECONDS
-from conversation_actors.store.keys import heartbeat_keys
+from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
 from tests.servers import Server, newest, wait_until
 from tests.store.conftest import make_store
@@ -22,7 +22,7 @@ TTL = timedelta(minutes=10)
 LONG = timedelta(minutes=1)
 SHORT = timedelta(milliseconds=20)
 HOUR = timedelta(hours=1)
-KEYS = heartbeat_keys("agent")
+KEYS = Keys().heartbeats("agent")
 STRANGE_IDS = ["a b", "a{b}", "{}", "100%", "%7B", '"', "\\", "ünï-çødé 🦜", "*"]
 
 
@@ -37,16 +37,16 @@ async def start(
     conversation_id: str = "c",
     holder: str = "h1",
     *,
-    lasting: timedelta = LONG,
+    valid_for: timedelta = LONG,
     group: str = "g",
 ) -> None:
     """Begin a record."""
-    await signs.start(conversation_id, holder, lasting=lasting, group=group, details=b'{"room":"r"}')
+    await signs.start(conversation_id, holder, valid_for=valid_for, group=group, details=b'{"room":"r"}')
 
 
-async def beat(signs: HeartbeatStore, holder: str = "h1", *, lasting: timedelta = LONG) -> bool:
+async def beat(signs: HeartbeatStore, holder: str = "h1", *, valid_for: timedelta = LONG) -> bool:
     """Beat as a holder of "c" does."""
-    return await signs.beat("c", holder, lasting=lasting, group="", details=None)
+    return await signs.beat("c", holder, valid_for=valid_for, group="", details=None)
 
 
 async def known(signs: HeartbeatStore, conversation_id: str = "c") -> HeartbeatRecord:
@@ -85,7 +85,7 @@ async def test_a_holder_is_known_while_it_lives(signs: HeartbeatStore) -> None:
 
 async def test_a_beat_moves_the_deadline(signs: HeartbeatStore) -> None:
     """Also one that comes late, as long as nobody has claimed the conversation; what it leaves out stays."""
-    await start(signs, lasting=SHORT)
+    await start(signs, valid_for=SHORT)
     await expired(signs)
     assert await beat(signs)
     assert await claimed(signs) == []
@@ -97,14 +97,14 @@ async def test_a_beat_moves_the_deadline(signs: HeartbeatStore) -> None:
 async def test_a_beat_brings_news(signs: HeartbeatStore) -> None:
     """Group and details, where they are given."""
     await start(signs)
-    assert await signs.beat("c", "h1", lasting=LONG, group="g2", details=b'{"room":"r2","list":[],"n":1.0}')
+    assert await signs.beat("c", "h1", valid_for=LONG, group="g2", details=b'{"room":"r2","list":[],"n":1.0}')
     record = await known(signs)
     assert (record.group, record.details) == ("g2", {"room": "r2", "list": [], "n": 1.0})
 
 
 async def test_a_lost_record_is_written_anew(signs: HeartbeatStore) -> None:
     """By the next beat, with what that knows."""
-    assert await signs.beat("c", "h1", lasting=LONG, group="g", details=b'{"room":"r"}')
+    assert await signs.beat("c", "h1", valid_for=LONG, group="g", details=b'{"room":"r"}')
     record = await known(signs)
     assert (record.holder, record.group, record.details, record.attempt) == ("h1", "g", {"room": "r"}, 0)
 
@@ -120,7 +120,7 @@ async def test_another_holder_deposes(signs: HeartbeatStore) -> None:
 
 async def test_a_claim_deposes(signs: HeartbeatStore) -> None:
     """The holder hears False while the claim holds, after it has expired, and after it was settled."""
-    await start(signs, lasting=SHORT)
+    await start(signs, valid_for=SHORT)
     await expired(signs)
     assert await claimed(signs, hold=SHORT) == ["c"]
     assert not await beat(signs)
@@ -134,10 +134,10 @@ async def test_a_claim_deposes(signs: HeartbeatStore) -> None:
 
 async def test_a_clean_end_leaves_nothing_to_claim(signs: HeartbeatStore) -> None:
     """And a beat that was on its way does not bring it back; a new start does."""
-    await start(signs, lasting=SHORT)
+    await start(signs, valid_for=SHORT)
     assert await signs.end("c", "h1")
     assert not await signs.end("c", "h1")
-    assert not await beat(signs, lasting=SHORT)
+    assert not await beat(signs, valid_for=SHORT)
     assert await signs.find("c") is None
     await start(signs, holder="h1")
     assert await beat(signs)
@@ -179,7 +179,7 @@ async def test_a_known_death_is_claimed_at_once(signs: HeartbeatStore) -> None:
 
 async def test_an_expired_record_is_claimed_by_name(signs: HeartbeatStore) -> None:
     """Without knowing its holder, and from a claimant whose claim has expired."""
-    await start(signs, lasting=SHORT)
+    await start(signs, valid_for=SHORT)
     await expired(signs)
     first = await signs.claim("c", "w1", hold=SHORT, holder=None)
     await expired(signs)
@@ -192,7 +192,7 @@ async def test_an_expired_record_is_claimed_by_name(signs: HeartbeatStore) -> No
 
 async def test_a_dead_claimants_claim_is_claimed_in_turn(signs: HeartbeatStore) -> None:
     """When its time is up, with one more attempt; the one before has lost it, and its record says nothing any more."""
-    await start(signs, lasting=SHORT)
+    await start(signs, valid_for=SHORT)
     await expired(signs)
     first = (await signs.claim_expired("w1", hold=LONG, limit=1, forget=HOUR))[0]
     assert await claimed(signs, "w2") == []
@@ -207,7 +207,7 @@ async def test_a_dead_claimants_claim_is_claimed_in_turn(signs: HeartbeatStore) 
 
 async def test_an_older_claim_of_the_same_claimant_is_lost_too(signs: HeartbeatStore) -> None:
     """What was begun later is not settled by what was begun before."""
-    await start(signs, lasting=SHORT)
+    await start(signs, valid_for=SHORT)
     await expired(signs)
     first = (await signs.claim_expired("w1", hold=SHORT, limit=1, forget=HOUR))[0]
     await expired(signs)
@@ -294,7 +294,7 @@ async def test_a_group_is_claimed_at_once(signs: HeartbeatStore) -> None:
 async def test_the_oldest_are_claimed_first(signs: HeartbeatStore) -> None:
     """As many as are asked for; the others stay for the next caller."""
     for number in range(5):
-        await start(signs, f"c{number}", lasting=timedelta(milliseconds=1 + 3 * number))
+        await start(signs, f"c{number}", valid_for=timedelta(milliseconds=1 + 3 * number))
     await expired(signs, "c4")
     first = await signs.claim_expired("w1", hold=LONG, limit=2, forget=HOUR)
     assert [record.conversation_id for record in first] == ["c0", "c1"]
@@ -303,13 +303,13 @@ async def test_the_oldest_are_claimed_first(signs: HeartbeatStore) -> None:
 
 async def test_what_nobody_claimed_for_long_is_forgotten(signs: HeartbeatStore) -> None:
     """It is given to nobody, and is gone; what expired later is claimed by the same call."""
-    await start(signs, "old", lasting=SHORT)
+    await start(signs, "old", valid_for=SHORT)
 
     async def is_old() -> bool:
         return (await known(signs, "old")).expired_for > timedelta(seconds=1)
 
     await wait_until(is_old, "the record to be old")
-    await start(signs, "young", lasting=SHORT)
+    await start(signs, "young", valid_for=SHORT)
     await expired(signs, "young")
     records = await signs.claim_expired("w1", hold=LONG, limit=16, forget=timedelta(seconds=1))
     assert [record.conversation_id for record in records] == ["young"]
@@ -320,7 +320,7 @@ async def test_any_text_is_kept(signs: HeartbeatStore) -> None:
     """In ids, groups and details; and details come back as they were, empty lists and large numbers too."""
     details = '{"a":[],"b":{},"c":9007199254740993,"d":"ü\\u0000\\"","e":null}'.encode()
     for strange in STRANGE_IDS:
-        await signs.start(strange, strange, lasting=LONG, group=strange, details=details)
+        await signs.start(strange, strange, valid_for=LONG, group=strange, details=details)
         record = await signs.claim(strange, strange, hold=LONG, holder=strange)
         assert record is not None
         names = (record.conversation_id, record.holder, record.group, record.claimant)
@@ -358,7 +358,7 @@ async def test_a_start_forgets_the_end_before_it_in_memory_too() -> None:
     signs = MemoryStore(clock=lambda: now[0]).heartbeats("agent", ttl=TTL)
     await start(signs, holder="h1")
     assert await signs.end("c", "h1")
-    await start(signs, holder="h2", lasting=SHORT)
+    await start(signs, holder="h2", valid_for=SHORT)
     now[0] = 10.0
     assert await signs.claim_expired("w1", hold=LONG, limit=1, forget=timedelta(seconds=1)) == []
     assert await signs.find("c") is None
@@ -379,7 +379,7 @@ async def test_exactly_one_of_many_claimants_gets_each(server: Server) -> None:
     stores = [make_store(server.url) for _ in range(8)]
     signs = [store.heartbeats("agent", ttl=TTL) for store in stores]
     for number in range(200):
-        await start(signs[0], f"c{number}", lasting=SHORT)
+        await start(signs[0], f"c{number}", valid_for=SHORT)
     await expired(signs[0], "c199")
 
     async def claim_all(number: int) -> list[str]:
@@ -442,8 +442,8 @@ async def test_every_write_keeps_both_keys(server: Server, redis_signs: Heartbea
 @pytest.mark.parametrize("text", ["", "[]", "{}", "5", "{", '{"attempt":1}', '{"attempt":"1","holder":"h"}'])
 async def test_a_record_that_cannot_be_read_is_none(server: Server, redis_signs: HeartbeatStore, text: str) -> None:
     """It holds up nobody: it is found by no one, dropped when it has expired, and written anew by a beat."""
-    await start(redis_signs, lasting=SHORT)
-    await start(redis_signs, "other", lasting=SHORT)
+    await start(redis_signs, valid_for=SHORT)
+    await start(redis_signs, "other", valid_for=SHORT)
     await expired(redis_signs, "other")
     client = server.client()
     client.hset(KEYS.holders, "c", text)
@@ -483,7 +483,7 @@ async def test_half_a_record_is_none(server: Server, redis_signs: HeartbeatStore
 async def test_many_forgotten_records_go_in_parts(server: Server, redis_signs: HeartbeatStore) -> None:
     """No call takes long over them, and none is given to anybody while it waits to be dropped."""
     client = server.client()
-    await start(redis_signs, "young", lasting=SHORT)
+    await start(redis_signs, "young", valid_for=SHORT)
     old = client.hget(KEYS.holders, "young")
     client.zadd(KEYS.deadlines, {f"c{number}": number for number in range(1500)})
     client.hset(KEYS.holders, mapping={f"c{number}": old for number in range(1500)})

@@ -6,15 +6,16 @@ import sys
 from hypothesis import given, strategies
 from redis.crc import key_slot
 
-from conversation_actors.store.keys import conversation_id_of, conversation_keys, heartbeat_keys, participant_index
+from conversation_actors.store.keys import Keys
 
+KEYS = Keys()
 IDS = strategies.text(strategies.sampled_from("a%{}257BD:é"), min_size=1, max_size=12) | strategies.text(min_size=1)
 
 
 @given(IDS)
 def test_one_slot(conversation_id: str) -> None:
     """All keys of a conversation are in one slot, which the id alone decides."""
-    keys = conversation_keys(conversation_id).as_tuple()
+    keys = KEYS.conversation(conversation_id).as_tuple()
     assert len({key_slot(key.encode(errors="replace")) for key in keys}) == 1
     assert all(key.count("{") == key.count("}") == 1 for key in keys)
 
@@ -22,21 +23,21 @@ def test_one_slot(conversation_id: str) -> None:
 @given(IDS)
 def test_id_can_be_read_back(conversation_id: str) -> None:
     """The meta key gives its id back, so two ids never share one."""
-    assert conversation_id_of(conversation_keys(conversation_id).meta) == conversation_id
+    assert KEYS.conversation_id_of(KEYS.conversation(conversation_id).meta) == conversation_id
 
 
 @given(IDS, IDS)
 def test_different_ids_have_different_keys(one: str, other: str) -> None:
     """No key of one id is a key of another."""
     if one != other:
-        assert not set(conversation_keys(one).as_tuple()) & set(conversation_keys(other).as_tuple())
-        assert participant_index(one) != participant_index(other)
+        assert not set(KEYS.conversation(one).as_tuple()) & set(KEYS.conversation(other).as_tuple())
+        assert KEYS.participant_index(one) != KEYS.participant_index(other)
 
 
 @given(IDS, IDS)
 def test_signs_of_life_are_in_one_slot(lease: str, conversation_id: str) -> None:
     """All keys of a lease, of whatever conversation; no two of them are the same."""
-    keys = heartbeat_keys(lease).of(conversation_id)
+    keys = KEYS.heartbeats(lease).of(conversation_id)
     assert len({key_slot(key.encode(errors="replace")) for key in keys}) == 1
     assert all(key.count("{") == key.count("}") == 1 for key in keys)
     assert len(set(keys)) == 3
@@ -46,9 +47,30 @@ def test_signs_of_life_are_in_one_slot(lease: str, conversation_id: str) -> None
 def test_signs_of_life_do_not_meet(lease: str, other: str, one_id: str, other_id: str) -> None:
     """Another lease has other keys, and another conversation another end."""
     if lease != other:
-        assert not set(heartbeat_keys(lease).of(one_id)) & set(heartbeat_keys(other).of(one_id))
+        assert not set(KEYS.heartbeats(lease).of(one_id)) & set(KEYS.heartbeats(other).of(one_id))
     if one_id != other_id:
-        assert heartbeat_keys(lease).of(one_id)[2] != heartbeat_keys(lease).of(other_id)[2]
+        assert KEYS.heartbeats(lease).of(one_id)[2] != KEYS.heartbeats(lease).of(other_id)[2]
+
+
+TENANTS = strategies.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,8}\Z")
+
+
+@given(TENANTS, TENANTS, IDS, IDS)
+def test_tenants_share_no_key(tenant: str, other: str, one_id: str, other_id: str) -> None:
+    """No key of one tenant is one of another's, whatever the ids are; each is below `conv:<tenant>:`, as ACLs need."""
+    if tenant == other:
+        return
+    mine, theirs = (
+        {
+            *Keys(name).conversation(conversation_id).as_tuple(),
+            *Keys(name).heartbeats(conversation_id).of(conversation_id),
+            Keys(name).participant_index(conversation_id),
+            Keys(name).active_index,
+        }
+        for name, conversation_id in ((tenant, one_id), (other, other_id))
+    )
+    assert not mine & theirs
+    assert all(key.startswith(f"conv:{tenant}:") for key in mine)
 
 
 def test_importing_the_store_does_not_import_redis() -> None:

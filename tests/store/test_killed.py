@@ -62,7 +62,7 @@ async def test_writers_killed_in_a_loop(server: Server, redis_store: RedisStore)
     for number in range(KILLS):
         writer = start_writer(server.url, f"o{number}")
         acknowledged = await asyncio.to_thread(kill_after, writer, random.randint(1, 60))
-        assert [key for key in client.keys("conv:{*") if client.pttl(key) < 0] == []
+        assert [key for key in client.keys("conv:default:{*") if client.pttl(key) < 0] == []
         recovered = await redis_store.activate("c", owner=f"check-{number}", create=False, ttl=TTL)
         assert recovered.seq >= acknowledged
         assert len(recovered.journal) == recovered.seq - recovered.snapshot_seq

@@ -20,7 +20,7 @@ from conversation_actors.errors import (
 from conversation_actors.settings import Durability, Settings
 from conversation_actors.store import Claim, Outcome, open_store
 from conversation_actors.store.durability import Acknowledgement
-from conversation_actors.store.keys import conversation_keys
+from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
 from tests.servers import Server, replica_of, wait_until
 from tests.store.conftest import make_store
@@ -28,7 +28,7 @@ from tests.store.conftest import make_store
 pytestmark = pytest.mark.asyncio
 
 TTL = timedelta(minutes=10)
-KEYS = conversation_keys("c")
+KEYS = Keys().conversation("c")
 SMALLEST_BODY = 200
 
 

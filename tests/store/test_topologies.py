@@ -11,7 +11,7 @@ import trustme
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
 from conversation_actors.settings import Durability
 from conversation_actors.store import Claim, Outcome
-from conversation_actors.store.keys import conversation_keys
+from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
 from tests.servers import BINARIES, HOST, Cluster, Server, replica_of, sentinel_of, wait_until, with_tls
 from tests.store.conftest import NO_SERVER, assert_no_leak, each_server, make_store
@@ -48,7 +48,8 @@ async def test_sentinel_failover(binary: Path, tmp_path: Path) -> None:
         assert await appended(store, claim, 1)
         client = replica.client()
         await wait_until(
-            lambda: asyncio.to_thread(lambda: client.llen(conversation_keys("c").journal) == 2), "the replica to follow"
+            lambda: asyncio.to_thread(lambda: client.llen(Keys().conversation("c").journal) == 2),
+            "the replica to follow",
         )
         master.kill()
         await wait_until(lambda: appended(store, claim, 2), "the failover")
@@ -100,7 +101,7 @@ async def test_cluster(cluster: Cluster) -> None:
     for lease in ("agent", "summary", "archive"):
         signs = store.heartbeats(lease, ttl=TTL)
         for conversation_id in ids:
-            await signs.start(conversation_id, "h1", lasting=TTL, group="g", details=b"{}")
+            await signs.start(conversation_id, "h1", valid_for=TTL, group="g", details=b"{}")
         assert len(await signs.claim_group("g", "w1", hold=TTL)) == len(ids)
         assert await signs.end(ids[0], "h1")
     await store.aclose()
@@ -118,7 +119,7 @@ async def test_cluster_slot_moves(cluster: Cluster) -> None:
     await store.append(claim, expected_seq=0, entries=[b"1", b"2"], ttl=TTL)
     await store.save_snapshot(claim, seq=1, snapshot=b"s", ttl=TTL, participants=[])
     clients = [node.client() for node in cluster.nodes]
-    slot = clients[0].execute_command("CLUSTER KEYSLOT", conversation_keys("c").meta)
+    slot = clients[0].execute_command("CLUSTER KEYSLOT", Keys().conversation("c").meta)
     source = next(number for number in range(3) if number * 16384 // 3 <= slot < (number + 1) * 16384 // 3)
     target = (source + 1) % 3
     names = [client.execute_command("CLUSTER MYID").decode() for client in clients]

@@ -63,15 +63,15 @@ async def heartbeats(store: CheckedStore) -> AsyncIterator[Heartbeats]:
 
 async def test_a_life(heartbeats: Heartbeats, store: CheckedStore) -> None:
     """Start, beat, fall silent, be claimed, be postponed, be settled."""
-    await heartbeats.start("c", "h1", lasting=MINUTE, group="g", details={"room": "r"})
+    await heartbeats.start("c", "h1", valid_for=MINUTE, group="g", details={"room": "r"})
     store.now = 50.0
-    assert await heartbeats.beat("c", "h1", lasting=MINUTE)
+    assert await heartbeats.beat("c", "h1", valid_for=MINUTE)
     store.now = 109.0
     assert await heartbeats.claim_expired("w1", hold=MINUTE) == []
     store.now = 111.0
     (record,) = await heartbeats.claim_expired("w1", hold=MINUTE)
     assert record == HeartbeatRecord("c", "h1", "g", {"room": "r"}, 1, "w1", SECOND)
-    assert not await heartbeats.beat("c", "h1", lasting=MINUTE)
+    assert not await heartbeats.beat("c", "h1", valid_for=MINUTE)
     assert await heartbeats.postpone(record, delay=SECOND)
     store.now = 112.0
     (again,) = await heartbeats.claim_expired("w2", hold=MINUTE)
@@ -84,7 +84,7 @@ async def test_a_life(heartbeats: Heartbeats, store: CheckedStore) -> None:
 async def test_known_deaths(heartbeats: Heartbeats) -> None:
     """Of one holder, and of a group; what was stopped is not claimed."""
     for conversation_id in ("a", "b", "c"):
-        await heartbeats.start(conversation_id, "h1", lasting=MINUTE, group="g")
+        await heartbeats.start(conversation_id, "h1", valid_for=MINUTE, group="g")
     assert await heartbeats.stop("c", "h1")
     assert await heartbeats.claim("a", "w1", hold=MINUTE) is None
     claimed = await heartbeats.claim("a", "w1", hold=MINUTE, holder="h1")
@@ -94,10 +94,10 @@ async def test_known_deaths(heartbeats: Heartbeats) -> None:
 
 async def test_what_a_beat_leaves_out_stays(heartbeats: Heartbeats) -> None:
     """Details that are given empty are given."""
-    await heartbeats.start("c", "h1", lasting=MINUTE, group="g", details={"room": "r"})
-    await heartbeats.beat("c", "h1", lasting=MINUTE)
+    await heartbeats.start("c", "h1", valid_for=MINUTE, group="g", details={"room": "r"})
+    await heartbeats.beat("c", "h1", valid_for=MINUTE)
     kept = await heartbeats.find("c")
-    await heartbeats.beat("c", "h1", lasting=MINUTE, details={})
+    await heartbeats.beat("c", "h1", valid_for=MINUTE, details={})
     emptied = await heartbeats.find("c")
     assert kept is not None
     assert emptied is not None
@@ -106,9 +106,9 @@ async def test_what_a_beat_leaves_out_stays(heartbeats: Heartbeats) -> None:
 
 async def test_nobody_is_waited_for_for_ever(heartbeats: Heartbeats, store: CheckedStore) -> None:
     """After an hour, or what the caller says, what a death interrupted is of no interest."""
-    await heartbeats.start("old", "h1", lasting=SECOND)
+    await heartbeats.start("old", "h1", valid_for=SECOND)
     store.now = 3601.0
-    await heartbeats.start("young", "h1", lasting=SECOND)
+    await heartbeats.start("young", "h1", valid_for=SECOND)
     store.now = 3603.0
     assert [record.conversation_id for record in await heartbeats.claim_expired("w1", hold=MINUTE)] == ["young"]
     store.now += 70.0
@@ -118,7 +118,7 @@ async def test_nobody_is_waited_for_for_ever(heartbeats: Heartbeats, store: Chec
 async def test_leases_do_not_meet(store: CheckedStore) -> None:
     """Each has signs of life of its own."""
     async with Heartbeats() as agents, Heartbeats(lease="summary") as summaries:
-        await agents.start("c", "h1", lasting=MINUTE)
+        await agents.start("c", "h1", valid_for=MINUTE)
         assert await summaries.find("c") is None
         assert await agents.find("c") is not None
     assert store.is_closed
@@ -126,17 +126,17 @@ async def test_leases_do_not_meet(store: CheckedStore) -> None:
 
 Call = Callable[[Heartbeats], Awaitable[Any]]
 BAD: dict[str, tuple[Call, str]] = {
-    "no conversation": (lambda h: h.start("", "h1", lasting=SECOND), "conversation_id"),
-    "no holder": (lambda h: h.start("c", "", lasting=SECOND), "holder"),
-    "no duration": (lambda h: h.start("c", "h1", lasting=5), "lasting"),  # type: ignore[arg-type]
-    "no time": (lambda h: h.start("c", "h1", lasting=SECOND * 0), "lasting"),
-    "more than a day": (lambda h: h.start("c", "h1", lasting=timedelta(days=2)), "lasting"),
-    "an unprintable group": (lambda h: h.start("c", "h1", lasting=SECOND, group="a\nb"), "group"),
-    "details that are a list": (lambda h: h.start("c", "h1", lasting=SECOND, details=[1]), "details"),  # type: ignore[arg-type]
-    "details with bytes": (lambda h: h.start("c", "h1", lasting=SECOND, details={"a": b"x"}), "details.a"),
-    "a beat of nobody": (lambda h: h.beat("c", "\0", lasting=SECOND), "holder"),
-    "a beat into the past": (lambda h: h.beat("c", "h1", lasting=-SECOND), "lasting"),
-    "large details": (lambda h: h.beat("c", "h1", lasting=SECOND, details={"a": "x" * 4096}), "details"),
+    "no conversation": (lambda h: h.start("", "h1", valid_for=SECOND), "conversation_id"),
+    "no holder": (lambda h: h.start("c", "", valid_for=SECOND), "holder"),
+    "no duration": (lambda h: h.start("c", "h1", valid_for=5), "valid_for"),  # type: ignore[arg-type]
+    "no time": (lambda h: h.start("c", "h1", valid_for=SECOND * 0), "valid_for"),
+    "more than a day": (lambda h: h.start("c", "h1", valid_for=timedelta(days=2)), "valid_for"),
+    "an unprintable group": (lambda h: h.start("c", "h1", valid_for=SECOND, group="a\nb"), "group"),
+    "details that are a list": (lambda h: h.start("c", "h1", valid_for=SECOND, details=[1]), "details"),  # type: ignore[arg-type]
+    "details with bytes": (lambda h: h.start("c", "h1", valid_for=SECOND, details={"a": b"x"}), "details.a"),
+    "a beat of nobody": (lambda h: h.beat("c", "\0", valid_for=SECOND), "holder"),
+    "a beat into the past": (lambda h: h.beat("c", "h1", valid_for=-SECOND), "valid_for"),
+    "large details": (lambda h: h.beat("c", "h1", valid_for=SECOND, details={"a": "x" * 4096}), "details"),
     "a stop of nothing": (lambda h: h.stop("c", 7), "holder"),  # type: ignore[arg-type]
     "no claimant": (lambda h: h.claim_expired("", hold=SECOND), "claimant"),
     "a claim without end": (lambda h: h.claim_expired("w", hold=None), "hold"),  # type: ignore[arg-type]
@@ -167,7 +167,7 @@ async def test_bad_input(heartbeats: Heartbeats, case: str) -> None:
 async def test_too_large_details_tell_their_size(heartbeats: Heartbeats) -> None:
     """And the limit."""
     with pytest.raises(ItemTooLargeError) as error:
-        await heartbeats.start("c", "h1", lasting=SECOND, details={"a": "x" * 4096})
+        await heartbeats.start("c", "h1", valid_for=SECOND, details={"a": "x" * 4096})
     assert (error.value.size, error.value.limit) == (4104, 4096)
 
 
@@ -196,7 +196,7 @@ async def test_redis_may_be_away_at_first(store: CheckedStore) -> None:
     """Entering does not fail for it: every call says so for itself."""
     store.failure = StoreUnavailableError("away")
     async with Heartbeats() as heartbeats:
-        await heartbeats.start("c", "h1", lasting=MINUTE)
+        await heartbeats.start("c", "h1", valid_for=MINUTE)
     assert store.is_closed
 
 

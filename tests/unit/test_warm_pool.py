@@ -66,9 +66,9 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-def stock(minimum: int = 2, maximum: int = 5, lasting: float = 600.0) -> Stock:
+def stock(minimum: int = 2, maximum: int = 5, keep_alive: float = 600.0) -> Stock:
     """A stock with bounds for these tests."""
-    return Stock(minimum, maximum, lasting)
+    return Stock(minimum, maximum, keep_alive)
 
 
 def test_an_empty_stock_misses_the_minimum() -> None:
@@ -103,7 +103,7 @@ def test_a_burst_is_bounded_by_the_maximum() -> None:
 
 def test_workers_whose_time_is_up_are_replaced() -> None:
     """An unused worker ends by itself; the minimum is kept up."""
-    kept = stock(lasting=60.0)
+    kept = stock(keep_alive=60.0)
     kept.add(2, 0.0)
     assert kept.missing(59.9) == 0
     assert kept.missing(60.0) == 2
@@ -171,7 +171,7 @@ def test_a_count_corrects_the_belief() -> None:
 def test_the_stock_stays_within_its_bounds(minimum: int, extra: int, steps: list[tuple[float, bool | None]]) -> None:
     """Whatever happens when: after a refill there are at least the minimum, at most the maximum."""
     maximum = minimum + extra
-    kept = Stock(minimum, maximum, lasting=20.0)
+    kept = Stock(minimum, maximum, keep_alive=20.0)
     now = 0.0
     for later, was_ready in steps:
         now += later
@@ -189,7 +189,7 @@ async def test_every_node_gets_its_minimum() -> None:
         await until(lambda: len(nodes.started) == 2)
         assert nodes.started == {"a:1": 2, "b:1": 2}
         assert await pool.ready() == {"a": 2, "b": 2}
-        assert min(nodes.kept) > PoolSettings().lasting
+        assert min(nodes.kept) > PoolSettings().keep_alive
 
 
 async def test_a_node_that_opens_gets_more() -> None:
@@ -286,7 +286,7 @@ async def test_workers_beyond_the_minimum_do_not_stay_for_long() -> None:
     nodes = FakeNodes("a")
     async with pool_of(nodes) as pool:
         await until(lambda: nodes.started["a:1"] == 2)
-        assert min(nodes.kept) > PoolSettings().lasting
+        assert min(nodes.kept) > PoolSettings().keep_alive
         await pool.opened("a", True)
         await until(lambda: nodes.started["a:1"] == 4)
         assert min(nodes.kept) < EXTRA * 2

@@ -68,17 +68,19 @@ class ShakyHeartbeats(MemoryHeartbeats):
         if self.trouble is not None:
             raise self.trouble
 
-    async def start(self, conversation_id: str, holder: str, *, lasting: timedelta, group: str, details: bytes) -> None:
+    async def start(
+        self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes
+    ) -> None:
         """See `HeartbeatStore.start`."""
         self._answer()
-        await super().start(conversation_id, holder, lasting=lasting, group=group, details=details)
+        await super().start(conversation_id, holder, valid_for=valid_for, group=group, details=details)
 
     async def beat(
-        self, conversation_id: str, holder: str, *, lasting: timedelta, group: str, details: bytes | None
+        self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes | None
     ) -> bool:
         """See `HeartbeatStore.beat`."""
         self._answer()
-        return await super().beat(conversation_id, holder, lasting=lasting, group=group, details=details)
+        return await super().beat(conversation_id, holder, valid_for=valid_for, group=group, details=details)
 
     async def end(self, conversation_id: str, holder: str) -> bool:
         """See `HeartbeatStore.end`."""
@@ -162,7 +164,7 @@ class World:
             assignment=assignment or Assignment(conversation_id=CONVERSATION),
             store=self.cluster.settings,
             call=settings or CallSettings(),
-            takeover=takeover or TakeoverSettings(heartbeat=timedelta(milliseconds=5), lasting=timedelta(seconds=3)),
+            takeover=takeover or TakeoverSettings(heartbeat=timedelta(milliseconds=5), valid_for=timedelta(seconds=3)),
         )
         self._calls.append(made)
         return made

@@ -140,7 +140,7 @@ def answer(world: World, server: OfflineServer, new_session: SessionFactory) -> 
         if assignment is None:
             assignment = Assignment(conversation_id="c", replaces=None if holder == "job-1" else "job-1")
         with fake_job(room, job_id=holder) as job:
-            takeover = TakeoverSettings(heartbeat=timedelta(milliseconds=5), lasting=timedelta(seconds=3))
+            takeover = TakeoverSettings(heartbeat=timedelta(milliseconds=5), valid_for=timedelta(seconds=3))
             call = world.call(holder, assignment, settings=settings(**given), takeover=takeover)
             await call.open()
             session = await new_session(on)

@@ -73,7 +73,7 @@ async def succeed(world: World, holder: str = "job-2", *, replacing: str | None 
 def brisk(**settings: Any) -> TakeoverSettings:
     """Quick heartbeats that last."""
     return TakeoverSettings(
-        **{"heartbeat": timedelta(milliseconds=5), "lasting": timedelta(milliseconds=200), **settings}
+        **{"heartbeat": timedelta(milliseconds=5), "valid_for": timedelta(milliseconds=200), **settings}
     )
 
 
@@ -268,7 +268,7 @@ async def test_refused_late_it_says_so_to_whoever_waits(world: World) -> None:
     call = world.call("job-2", settings=short())
     assert not await call.open()
     await succeed(world, "job-1", replacing=None)
-    await world.agents.start("c", "job-1", lasting=HOUR, group="", details=b"{}")
+    await world.agents.start("c", "job-1", valid_for=HOUR, group="", details=b"{}")
     world.may_open.set()
     async with asyncio.timeout(5):
         await call.deposed.wait()
@@ -283,7 +283,7 @@ async def test_a_holder_that_is_dead_is_replaced(world: World, clock: Clock, sta
     agents = world.agents
     if state != "no record":
         holder = "dead" if state != "another's" else "somebody"
-        await agents.start("c", holder, lasting=timedelta(seconds=3), group="", details=b"{}")
+        await agents.start("c", holder, valid_for=timedelta(seconds=3), group="", details=b"{}")
     if state == "expired":
         clock.now += 3.1
     if state == "claimed":
@@ -308,7 +308,7 @@ async def test_the_dead_ones_lease_is_fenced(world: World) -> None:
 async def test_who_was_sent_to_replace_does_not_ask_whether_it_is_dead(world: World) -> None:
     """Whoever sent it has claimed the heartbeat, and knows."""
     await succeed(world, "job-1", replacing=None)
-    await world.agents.start("c", "job-1", lasting=HOUR, group="", details=b"{}")
+    await world.agents.start("c", "job-1", valid_for=HOUR, group="", details=b"{}")
     call = world.call("job-2", Assignment(conversation_id="c", replaces="job-1", attempt=2))
     assert await call.open()
     assert call.is_restart
@@ -332,7 +332,7 @@ async def test_a_successor_that_comes_second_waits_no_longer_than_a_heartbeat(wo
 async def test_a_successor_that_comes_second_gets_the_call_if_the_first_dies(world: World, clock: Clock) -> None:
     """It waits for as long as a heartbeat lasts, and then looks again."""
     await succeed(world, "job-2", replacing=None)
-    await world.agents.start("c", "job-2", lasting=timedelta(seconds=3), group="", details=b"{}")
+    await world.agents.start("c", "job-2", valid_for=timedelta(seconds=3), group="", details=b"{}")
     second = world.call("job-3", Assignment(conversation_id="c", replaces="job-1"), takeover=brisk())
     opening = asyncio.create_task(second.open())
     await until(lambda: world.agents.asked > 1)
@@ -413,7 +413,7 @@ async def test_an_agent_in_another_room_that_dies_meanwhile_is_replaced(world: W
 async def test_an_agent_whose_room_is_not_known_is_not_asked(world: World) -> None:
     """Its record tells of no room: it keeps the call, as one in this room does."""
     await succeed(world, "job-1", replacing=None)
-    await world.agents.start("c", "job-1", lasting=HOUR, group="", details=b"{}")
+    await world.agents.start("c", "job-1", valid_for=HOUR, group="", details=b"{}")
     second = world.call("job-2", post=ELSEWHERE)
     with pytest.raises(LeaseHeldError):
         await second.open()
@@ -726,7 +726,7 @@ async def test_the_deposed_releases_nothing(world: World) -> None:
 
 async def test_claimed_a_moment_ago_it_releases_nothing(world: World) -> None:
     """It does not know yet: the claim stays, so that the caller is not left alone with a release."""
-    call = world.call(takeover=TakeoverSettings(heartbeat=timedelta(seconds=60), lasting=timedelta(seconds=180)))
+    call = world.call(takeover=TakeoverSettings(heartbeat=timedelta(seconds=60), valid_for=timedelta(seconds=180)))
     await call.open()
     assert await world.agents.claim("c", "w", hold=HOUR, holder="job-1") is not None
     await call.release()

@@ -26,7 +26,7 @@ from tests.unit.fakes import until
 from tests.worker.fakes_call import ROOM, Clock, FakeRooms, ShakyStore, ghost, on_store
 
 DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "attempt": 0}
-LASTING = timedelta(seconds=3)
+VALID_FOR = timedelta(seconds=3)
 
 
 class Ray:
@@ -155,7 +155,7 @@ async def test_a_defect_is_not_well(report: Health, ray: Ray) -> None:
 
 async def begin(heartbeats: Heartbeats, holder: str = "job-1") -> None:
     """An agent is in the room's conversation."""
-    await heartbeats.start(ROOM, holder, lasting=LASTING, group="worker-1", details=DETAILS)
+    await heartbeats.start(ROOM, holder, valid_for=VALID_FOR, group="worker-1", details=DETAILS)
 
 
 async def test_a_room_with_an_agent_gets_no_other(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
@@ -245,7 +245,7 @@ async def test_where_no_agent_is_nothing_moves(
     clock.now += 4
     with pytest.raises(ConversationNotFoundError):
         await migrating(ROOM)
-    await heartbeats.start(ROOM, "job-1", lasting=LASTING, details={"x": 1})
+    await heartbeats.start(ROOM, "job-1", valid_for=VALID_FOR, details={"x": 1})
     with pytest.raises(ConversationNotFoundError):
         await migrating(ROOM)
     for arguments in ({"conversation_id": ""}, {"conversation_id": ROOM, "to": "a\nb"}):

@@ -21,7 +21,7 @@ from tests.unit.fakes import until
 from tests.worker.fakes_call import ROOM, Clock, FakeJobs, FakeRooms, ShakyStore, ghost, on_store, running_job
 
 DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "attempt": 0}
-LASTING = timedelta(seconds=3)
+VALID_FOR = timedelta(seconds=3)
 CALM = 0.1
 """Seconds of the real clock that a heartbeat is believed, as far as the supervisor knows."""
 METADATA = Assignment(conversation_id="c").write()
@@ -56,7 +56,7 @@ def rooms() -> FakeRooms:
 def settings() -> TakeoverSettings:
     """Quick."""
     return TakeoverSettings(
-        heartbeat=timedelta(seconds=CALM / 4), lasting=timedelta(seconds=CALM), look=timedelta(seconds=0.005)
+        heartbeat=timedelta(seconds=CALM / 4), valid_for=timedelta(seconds=CALM), poll_interval=timedelta(seconds=0.005)
     )
 
 
@@ -97,7 +97,7 @@ async def running(supervisor: Supervisor) -> AsyncIterator["asyncio.Task[None]"]
 async def begin(heartbeats: Heartbeats, *names: str, holder: str = "job-1") -> None:
     """Agents hold these conversations."""
     for name in names:
-        await heartbeats.start(name, holder, lasting=LASTING, details=DETAILS)
+        await heartbeats.start(name, holder, valid_for=VALID_FOR, details=DETAILS)
 
 
 # Its own jobs
@@ -191,7 +191,7 @@ async def test_one_more_job_of_a_call_is_nobodys_death(heartbeats: Heartbeats, r
         jobs.active_jobs = []
         await asyncio.sleep(0.1)
     assert rooms.looks == 0
-    assert await heartbeats.beat("c", "job-1", lasting=LASTING)
+    assert await heartbeats.beat("c", "job-1", valid_for=VALID_FOR)
 
 
 async def test_with_another_agent_in_the_room_nobody_is_called(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
@@ -237,7 +237,7 @@ async def test_a_job_with_a_named_conversation_is_replaced_at_once(heartbeats: H
         await until(lambda: bool(named.dispatched))
     wanted = Assignment(conversation_id="alice", replaces="job-1", attempt=1)
     assert [assignment for *_, assignment in named.dispatched] == [wanted]
-    assert await heartbeats.beat("other", "job-9", lasting=LASTING)
+    assert await heartbeats.beat("other", "job-9", valid_for=VALID_FOR)
 
 
 async def test_a_call_that_a_participant_named_is_given_over(heartbeats: Heartbeats, named: FakeRooms) -> None:
@@ -300,7 +300,7 @@ async def test_a_silent_agent_is_found(heartbeats: Heartbeats, rooms: FakeRooms,
     await begin(heartbeats, "c", "d")
     async with running(make(heartbeats, rooms, FakeJobs())):
         clock.now += 2
-        await heartbeats.beat("d", "job-1", lasting=LASTING)
+        await heartbeats.beat("d", "job-1", valid_for=VALID_FOR)
         clock.now += 2
         await until(lambda: bool(rooms.dispatched))
         await asyncio.sleep(0.02)
@@ -377,7 +377,7 @@ async def test_one_that_cannot_be_mended_holds_up_nobody(
             return await super().run(record)
 
     await begin(heartbeats, "defect", "away", "c")
-    picky = Picky(heartbeats, rooms.as_rooms, settings(), linger=LASTING, give_up=None)
+    picky = Picky(heartbeats, rooms.as_rooms, settings(), linger=VALID_FOR, give_up=None)
     async with running(make(heartbeats, rooms, FakeJobs(), picky)) as task:
         clock.now += 4
         await until(lambda: bool(rooms.dispatched))
@@ -397,7 +397,7 @@ async def test_waiting_for_one_caller_holds_up_nobody(heartbeats: Heartbeats, ro
             await waiting.wait()
 
     await begin(heartbeats, "c", "d", "e")
-    slow = Slow(heartbeats, rooms.as_rooms, settings(), linger=LASTING, give_up=None)
+    slow = Slow(heartbeats, rooms.as_rooms, settings(), linger=VALID_FOR, give_up=None)
     supervisor = make(heartbeats, rooms, FakeJobs(), slow)
     async with running(supervisor):
         clock.now += 4
@@ -488,4 +488,4 @@ async def test_a_worker_without_calls_has_none_to_give(heartbeats: Heartbeats, r
 
 def test_a_claim_outlives_a_look() -> None:
     """Else a second worker would begin before the first one has asked LiveKit."""
-    assert TakeoverSettings().look * 4 < HOLD
+    assert TakeoverSettings().poll_interval * 4 < HOLD

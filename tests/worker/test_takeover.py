@@ -20,7 +20,7 @@ from conversation_actors.errors import StoreUnavailableError
 from tests.worker.fakes_call import ROOM, Clock, FakeRooms, ShakyStore, ghost, on_store
 
 DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "attempt": 0}
-LASTING = timedelta(seconds=3)
+VALID_FOR = timedelta(seconds=3)
 WORKER = "worker-1"
 
 
@@ -100,7 +100,7 @@ async def looked(rooms: FakeRooms, times: int) -> None:
 
 async def die(heartbeats: Heartbeats, details: Any = None, *, holder: str = "job-1") -> HeartbeatRecord:
     """An agent dies, and this worker claims its call."""
-    await heartbeats.start("c", holder, lasting=LASTING, group="g", details=DETAILS if details is None else details)
+    await heartbeats.start("c", holder, valid_for=VALID_FOR, group="g", details=DETAILS if details is None else details)
     claimed = await heartbeats.claim("c", WORKER, hold=HOLD, holder=holder)
     assert claimed is not None
     return claimed
@@ -148,7 +148,7 @@ async def test_the_claim_is_held_until_the_successor_had_its_time(
 async def test_a_successor_that_begins_ends_the_claim(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
     """Its own heartbeat takes the place of the dead one's."""
     await make(heartbeats, rooms).run(await die(heartbeats))
-    await heartbeats.start("c", "job-2", lasting=LASTING, details=DETAILS)
+    await heartbeats.start("c", "job-2", valid_for=VALID_FOR, details=DETAILS)
     assert await again(heartbeats, clock, after=2.9) is None
 
 
@@ -214,7 +214,7 @@ async def test_an_agent_that_has_just_joined_is_given_time(
     running = asyncio.create_task(make(heartbeats, rooms, retry=0.001).run(record))
     await looked(rooms, 4)
     assert await again(heartbeats, clock, after=0.0) is None
-    await heartbeats.start("c", "job-2", lasting=LASTING, details=DETAILS)
+    await heartbeats.start("c", "job-2", valid_for=VALID_FOR, details=DETAILS)
     assert await asyncio.wait_for(running, 5) is Outcome.SUCCEEDED
     assert rooms.asked == []
 
@@ -297,7 +297,7 @@ async def test_a_claim_lost_while_livekit_is_down_ends_it(heartbeats: Heartbeats
     rooms.is_down = True
     running = asyncio.create_task(make(heartbeats, rooms, retry=0.001).run(await die(heartbeats)))
     await looked(rooms, 2)
-    await heartbeats.start("c", "job-2", lasting=LASTING, details=DETAILS)
+    await heartbeats.start("c", "job-2", valid_for=VALID_FOR, details=DETAILS)
     assert await asyncio.wait_for(running, 5) is Outcome.SUCCEEDED
 
 
@@ -446,7 +446,7 @@ async def test_a_huge_count_is_no_crash(heartbeats: Heartbeats, rooms: FakeRooms
 async def test_a_claim_that_was_lost_calls_nobody(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """A successor began while LiveKit was asked: no ghost is removed, no agent is dispatched."""
     record = await die(heartbeats)
-    await heartbeats.start("c", "job-2", lasting=LASTING, details=DETAILS)
+    await heartbeats.start("c", "job-2", valid_for=VALID_FOR, details=DETAILS)
     assert await make(heartbeats, rooms).run(record) is Outcome.SUCCEEDED
     assert rooms.asked == []
     kept = await heartbeats.find("c")
@@ -469,7 +469,7 @@ async def test_a_claim_lost_while_waiting_ends_the_wait(heartbeats: Heartbeats, 
     rooms.people = []
     running = asyncio.create_task(make(heartbeats, rooms, linger=60.0).run(await die(heartbeats)))
     await rooms.looked_at.wait()
-    await heartbeats.start("c", "job-2", lasting=LASTING, details=DETAILS)
+    await heartbeats.start("c", "job-2", valid_for=VALID_FOR, details=DETAILS)
     assert await asyncio.wait_for(running, 5) is Outcome.SUCCEEDED
     assert rooms.asked == []
 

@@ -27,8 +27,8 @@ MINUTE = timedelta(minutes=1)
 def test_the_defaults_hold_together() -> None:
     """An agent is heard several times before it counts as dead; a worker looks more often than that."""
     takeover = TakeoverSettings()
-    assert takeover.lasting >= takeover.heartbeat * 2
-    assert takeover.look < takeover.heartbeat
+    assert takeover.valid_for >= takeover.heartbeat * 2
+    assert takeover.poll_interval < takeover.heartbeat
     assert CallSettings().session_items >= 100
     assert WorkerSettings().host == "127.0.0.1"
 
@@ -52,7 +52,7 @@ def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("AGENT_TAKEOVER_HEARTBEAT", "soon", "heartbeat"),
         ("AGENT_TAKEOVER_HEARTBEAT", "0", "heartbeat"),
-        ("AGENT_TAKEOVER_HEARTBEAT", "2", "lasting"),
+        ("AGENT_TAKEOVER_HEARTBEAT", "2", "valid_for"),
         ("AGENT_TAKEOVER_ATTEMPTS", "0", "attempts"),
         ("AGENT_TAKEOVER_ATTEMPTS", "101", "attempts"),
     ],

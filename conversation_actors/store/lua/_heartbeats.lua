@@ -27,17 +27,17 @@ local function find(id)
   return parsed(text), tonumber(deadline)
 end
 
--- A key that was just written is kept for `lasting` ms, and never shorter than before: others may have other settings.
-local function keep(key, lasting)
-  if redis.call('PTTL', key) < lasting then redis.call('PEXPIRE', key, whole(lasting)) end
+-- A key that was just written is kept for `valid_for` ms, and never shorter than before: others may have other settings.
+local function keep(key, valid_for)
+  if redis.call('PTTL', key) < valid_for then redis.call('PEXPIRE', key, whole(valid_for)) end
 end
 
--- Keep a record until `lasting` ms from now, and the keys for at least `ttl_ms`.
-local function put(id, record, lasting, ttl_ms)
-  local longest = math.max(lasting, ttl_ms)
+-- Keep a record until `valid_for` ms from now, and the keys for at least `ttl_ms`.
+local function put(id, record, valid_for, ttl_ms)
+  local longest = math.max(valid_for, ttl_ms)
   redis.call('HSET', HOLDERS, id, cjson.encode(record))
   keep(HOLDERS, longest)
-  redis.call('ZADD', DEADLINES, whole(NOW + lasting), id)
+  redis.call('ZADD', DEADLINES, whole(NOW + valid_for), id)
   keep(DEADLINES, longest)
 end
 
