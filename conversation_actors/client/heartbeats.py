@@ -163,11 +163,22 @@ class Heartbeats:
         """The record of one conversation, if there is one."""
         return await self._records.find(check_id(conversation_id, "conversation_id"))
 
+    async def keep(self, conversation_id: str) -> timedelta | None:
+        """Count as use of a conversation: it is kept from now on for as long as its retention says; return that.
+
+        Needs no Ray. None where there is no such conversation.
+        """
+        return await self._connected.keep(check_id(conversation_id, "conversation_id"), ttl=self._settings.ttl)
+
     @property
     def _records(self) -> HeartbeatStore:
+        return self._connected.heartbeats(self._lease, ttl=self._settings.ttl)
+
+    @property
+    def _connected(self) -> Store:
         if self._store is None:
             _refuse("heartbeats", "not connected; use `async with Heartbeats() as heartbeats`")
-        return self._store.heartbeats(self._lease, ttl=self._settings.ttl)
+        return self._store
 
 
 def _duration(value: object, field: str, *, longest: timedelta = _LONGEST) -> timedelta:

@@ -144,7 +144,7 @@ async def test_a_full_outbox_does_not_break_the_call(
     assert attached.recorder.refused == len(_as_livekit_stores(session.history.items)) + 2  # calls: at start and end
     ours = [record for record in caplog.records if record.name.startswith("agent_worker")]
     assert {record.getMessage() for record in ours} == {"an item could not be recorded"}
-    assert {record.__dict__["reason"] for record in ours} == {"the outbox is full"}
+    assert {record.__dict__["reason"] for record in ours} == {"OverloadedError: the outbox is full"}
 
 
 class _BrokenConversation(FakeConversation):
