@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from agent_worker.failures import Failures
 from agent_worker.rooms import Rooms
 from conversation_actors import Heartbeats, Settings, check_cluster
 from conversation_actors.errors import ConversationError
@@ -25,21 +26,26 @@ class Health:
         *,
         jobs: Callable[[], int],
         draining: Callable[[], bool],
+        failures: Failures | None = None,
     ) -> None:
-        """`jobs`: calls of this worker; `draining`: whether it takes no more."""
+        """`jobs`: calls of this worker; `draining`: whether it takes no more; `failures`: of its background tasks."""
         self._checks: dict[str, Callable[[], Awaitable[object]]] = {
             "ray": lambda: check_cluster(store),
             "redis": lambda: heartbeats.find("health"),
             "livekit": rooms.check,
         }
-        self._jobs, self._draining = jobs, draining
+        self._jobs, self._draining, self._failures = jobs, draining, failures or Failures()
 
     async def report(self) -> dict[str, Any]:
-        """``{"ok": bool, "ray" | "redis" | "livekit": "ok" or what is wrong, "jobs": int, "draining": bool}``."""
+        """``{"ok": bool, "ray" | "redis" | "livekit": "ok" or what is wrong, "jobs": int, "draining": bool, …}``.
+
+        ``"failures"`` counts, by task, what went wrong in the background since this worker began; it was tried again.
+        """
         answers = await asyncio.gather(*(_answer(check) for check in self._checks.values()))
         told = dict(zip(self._checks, answers, strict=True))
         is_well = all(answer == "ok" for answer in answers)
-        return {"ok": is_well, **told, "jobs": self._jobs(), "draining": self._draining()}
+        failures = dict(self._failures.counts)
+        return {"ok": is_well, **told, "jobs": self._jobs(), "draining": self._draining(), "failures": failures}
 
 
 async def _answer(check: Callable[[], Awaitable[object]]) -> str:

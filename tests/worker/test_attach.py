@@ -24,7 +24,7 @@ from agent_worker.call import LEASE, CallConversation
 from agent_worker.notes import TRANSCRIPT
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
-from agent_worker.recorder import belongs_in_history
+from agent_worker.recorder import Recorder, belongs_in_history
 from agent_worker.restoration import INTERRUPTED_OUTPUT
 from agent_worker.serialise import to_fields
 from agent_worker.session import JOB_CRASHED, NOT_FINISHED, ROOM_LOST, WORKER_GONE, Attached, attach, open_conversation
@@ -781,16 +781,7 @@ async def test_a_tool_that_runs_while_it_is_lost_is_told_with_its_output(answer:
 async def test_what_ends_a_call_is_tried_again(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error at the end of a call leaves no job behind; it is counted."""
     monkeypatch.setattr(module, "_RETRY_SECONDS", 0.002)
-    original, failed = module._Call._end, []
-
-    def broken(self: Any, *arguments: Any, **named: Any) -> None:
-        if not failed:
-            failed.append(1)
-            message = "private words"
-            raise TypeError(message)
-        original(self, *arguments, **named)
-
-    monkeypatch.setattr(module._Call, "_end", broken)
+    broken_once(monkeypatch, module._Call, "_end")
     alice = FakeParticipant("alice")
     async with answer(FakeRoom(alice), linger=0.02, greeting="") as running:
         await running.session_is_calm()
@@ -805,7 +796,7 @@ async def test_what_follows_the_call_goes_on(
 ) -> None:
     """Whatever it met once: the agent leaves when it is deposed, or asked to."""
     monkeypatch.setattr(module, "_RETRY_SECONDS", 0.002)
-    broken_once(monkeypatch, *{"deposition": (module.Recorder, "stop")}.get(task, (CallConversation, "hand_over")))
+    broken_once(monkeypatch, *{"deposition": (Recorder, "stop")}.get(task, (CallConversation, "hand_over")))
     async with answer(FakeRoom(), linger=60.0, greeting="") as running:
         await running.session_is_calm()
         if task == "deposition":
@@ -821,7 +812,8 @@ async def test_what_follows_the_call_goes_on(
 
 def broken_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
     """Have a method raise what no program of ours raises, at its first call."""
-    original, calls = getattr(owner, name), []
+    original = getattr(owner, name)
+    calls: list[int] = []
 
     def broken(*arguments: Any, **named: Any) -> Any:
         calls.append(1)
@@ -833,14 +825,13 @@ def broken_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
     monkeypatch.setattr(owner, name, broken)
 
 
-@pytest.mark.parametrize(("task", "method"), [("say", "_say"), ("catch_up", "_catch_up"), ("resume", "_resume")])
+@pytest.mark.parametrize("task", ["say", "catch_up", "resume"])
 async def test_what_is_done_once_costs_only_itself(
     answer: Answer,
     world: World,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     task: str,
-    method: str,
 ) -> None:
     """The call goes on without it; that is counted, without the error's text."""
 
@@ -848,7 +839,7 @@ async def test_what_is_done_once_costs_only_itself(
         message = "private words"
         raise TypeError(message)
 
-    monkeypatch.setattr(module._Call, method, broken)
+    monkeypatch.setattr(module._Call, f"_{task}", broken)
     alice = await seed(world, user("Hello?")) if task == "resume" else FakeParticipant("alice")
     if task == "catch_up":
         world.may_open.clear()

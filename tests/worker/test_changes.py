@@ -8,7 +8,7 @@ import pytest
 
 from agent_worker import changes as module
 from agent_worker.call import CallConversation
-from agent_worker.changes import MOST_NOTES, MOST_OPERATIONS, is_trouble
+from agent_worker.changes import MOST_NOTES, MOST_OPERATIONS, Operation, is_trouble
 from conversation_actors import ConversationHandle, Lease
 from conversation_actors.errors import (
     ConflictError,
@@ -56,7 +56,7 @@ async def test_while_redis_is_away_fifty_thousand_changes_are_a_few(world: World
     world.store.is_down = True
     for number in range(MANY):
         call.note(f"n{number % 10}", number)
-        call.later(lambda _handle, _lease, number=number: _note_down(done, number))
+        call.later(_noting(done, number))
         if number % 1000 == 0:
             await asyncio.sleep(0)
         assert len(call._changes) <= MOST_OPERATIONS + 10
@@ -70,13 +70,18 @@ async def test_while_redis_is_away_fifty_thousand_changes_are_a_few(world: World
     await call.flush()
     assert len(call._changes) == 0
     assert len(done) + call._changes.dropped == MANY
-    call.later(lambda _handle, _lease: _note_down(done, MANY))
+    call.later(_noting(done, MANY))
     await call.flush()
     assert done[-1] == MANY
 
 
-async def _note_down(done: list[int], number: int) -> None:
-    done.append(number)
+def _noting(done: list[int], number: int) -> Operation:
+    """Return an operation that changes nothing, and tells that it was done."""
+
+    async def note_down(_handle: ConversationHandle, _lease: Lease) -> None:
+        done.append(number)
+
+    return note_down
 
 
 async def test_an_attribute_waits_for_longer_than_an_operation_may_take(
@@ -140,11 +145,11 @@ async def test_operations_keep_their_order(world: World) -> None:
     opening = asyncio.create_task(call.open())
     done: list[int] = []
     for number in range(5):
-        call.later(lambda _handle, _lease, number=number: _note_down(done, number))
+        call.later(_noting(done, number))
     world.may_open.set()
     await opening
     for number in range(5, 10):
-        call.later(lambda _handle, _lease, number=number: _note_down(done, number))
+        call.later(_noting(done, number))
     await call.flush()
     assert done == list(range(10))
 

@@ -12,6 +12,7 @@ import pytest
 
 from agent_worker import develop, health, logs, migration
 from agent_worker.assignment import Assignment
+from agent_worker.failures import Failures
 from agent_worker.health import Health, HealthServer
 from conversation_actors import (
     ClusterUnavailableError,
@@ -96,7 +97,18 @@ async def test_all_is_well(report: Health) -> None:
         "livekit": "ok",
         "jobs": 3,
         "draining": False,
+        "failures": {},
     }
+
+
+async def test_what_went_wrong_in_the_background_is_counted(heartbeats: Heartbeats, rooms: FakeRooms, ray: Ray) -> None:
+    """By task; that does not make a worker ill, as it was tried again."""
+    assert ray.trouble is None
+    failures = Failures()
+    health = Health(heartbeats, rooms.as_rooms, Settings(), jobs=lambda: 0, draining=lambda: False, failures=failures)
+    failures.count("give_over", TypeError("private words"))
+    told = await health.report()
+    assert (told["ok"], told["failures"]) == (True, {"give_over": 1})
 
 
 async def test_each_trouble_is_told_by_name(report: Health, ray: Ray, store: ShakyStore, rooms: FakeRooms) -> None:
