@@ -200,16 +200,12 @@ async def test_a_new_life_whose_making_was_lost_heals(store: Store) -> None:
 
 async def test_the_lineage_is_bounded(store: Store) -> None:
     """Sixteen claims are remembered, the latest, each with where the next one took over."""
-    for number in range(20):
-        recovered = await opened(store, f"o{number}")
-        await append(store, recovered.claim, number, b"x")
-    lineage = recovered.claim.lineage
-    assert [(one.owner, one.epoch, one.seq) for one in lineage] == [(f"o{n}", n + 1, n + 1) for n in range(3, 19)]
-    assert (recovered.claim.end_of("o18"), recovered.claim.end_of("o2"), recovered.claim.end_of("x")) == (
-        19,
-        None,
-        None,
-    )
+    for number in range(19):
+        await append(store, (await opened(store, f"o{number}")).claim, number, b"x")
+    claim = (await opened(store, "last")).claim
+    told = [(one.owner, one.epoch, one.seq) for one in claim.lineage]
+    assert told == [(f"o{number}", number + 1, number + 1) for number in range(3, 19)]
+    assert [claim.end_of(owner) for owner in ("o18", "o2", "stranger")] == [19, None, None]
 
 
 async def test_keep_counts_as_use(store: Store) -> None:
