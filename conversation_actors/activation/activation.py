@@ -188,7 +188,7 @@ class Activation:
             recent=self._recent,
             watchers=self._watchers,
             settings=settings,
-            unused_for=self._unused_for,
+            last_use=self._last_use,
             on_lost=self._stop,
         )
         self._tasks = [
@@ -428,7 +428,7 @@ class Activation:
         back by being asked for.
         """
         if not self.stopped.done() and self._committer.has_expired:
-            self._stop(PassivatedError(f"nobody has used the conversation for {self._unused_for()}"))
+            self._stop(PassivatedError(f"nobody has used the conversation for {self._committer.unused_for}"))
         self._users += 1
         if self._committer.is_ttl_old:
             self._committer.upkeep_due.set()  # the first use after a long sleep, or by whoever has just started this
@@ -438,8 +438,8 @@ class Activation:
             self._users -= 1
             self._last_used = time.monotonic()
 
-    def _unused_for(self) -> timedelta:
-        return timedelta(seconds=0.0 if self._users else time.monotonic() - self._last_used)
+    def _last_use(self) -> float | None:
+        return None if self._users else self._last_used
 
     def _alive(self) -> Committer:
         if self.stopped.done():
@@ -476,7 +476,7 @@ class Activation:
                 continue  # it ends with a stop, or with the need to be looked after
             try:
                 await self._alive().upkeep()
-                if self._unused_for() >= idle and not self._leaving:
+                if committer.unused_for >= idle and not self._leaving:
                     await self.passivate()
                     return
             except StoreUnavailableError as error:

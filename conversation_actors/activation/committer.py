@@ -79,13 +79,13 @@ class Committer:
         recent: RecentEntries,
         watchers: Watchers,
         settings: Settings,
-        unused_for: Callable[[], timedelta],
+        last_use: Callable[[], float | None],
         on_lost: Callable[[ConversationError], None],
     ) -> None:
         """Continue after `durable`. `on_lost` is called once, when nothing more can be written.
 
-        `unused_for` tells how long ago the last use was, from which on a conversation is kept; now, the use that the
-        stored TTL tells of.
+        `last_use` tells the monotonic time of the last use, from which on a conversation is kept, and None while it is
+        in use; at first that is the use which the stored TTL tells of.
         """
         self.durable = durable
         self.gate = OutputGate(durable.seq)
@@ -95,7 +95,7 @@ class Committer:
         self.upkeep_due = asyncio.Event()
         """Set when the retention has changed, or the stored TTL tells of an old use only; whoever waits clears it."""
         self._store, self._claim, self._settings = store, claim, settings
-        self._unused_for = unused_for
+        self._last_use = last_use
         self._recent, self._watchers, self._on_lost = recent, watchers, on_lost
         self._snapshot_seq = snapshot_seq
         self._journal_bytes = journal_bytes
@@ -107,7 +107,7 @@ class Committer:
         self._listed_seq, self._listed_at = -1, 0.0
         self._listing_seconds = settings.ttl.total_seconds() / 4
         self._touched_at = time.monotonic()
-        self._told_use_at = self._touched_at - unused_for().total_seconds()
+        self._told_use_at = self._last_use_at
         """Monotonic time of the last use that the stored TTL tells of."""
 
     @property
@@ -118,12 +118,23 @@ class Committer:
     @property
     def has_expired(self) -> bool:
         """Nobody has used it for so long that it is kept no more: whatever the store says, it is not to come back."""
-        return self._unused_for() >= self.retention
+        return self.unused_for >= self.retention
 
     @property
     def is_ttl_old(self) -> bool:
         """Whether the stored TTL is to be refreshed, if the conversation is in use."""
         return self._is_due(self._told_use_at)
+
+    @property
+    def unused_for(self) -> timedelta:
+        """How long ago the last use was."""
+        last = self._last_use()
+        return timedelta(0) if last is None else timedelta(seconds=time.monotonic() - last)
+
+    @property
+    def _last_use_at(self) -> float:
+        last = self._last_use()
+        return time.monotonic() if last is None else last
 
     @property
     def pending(self) -> int:
@@ -248,16 +259,15 @@ class Committer:
     @property
     def _has_news_of_use(self) -> bool:
         """Whether somebody has used it since the use that the stored TTL tells of."""
-        return time.monotonic() - self._unused_for().total_seconds() > self._told_use_at
+        return self._last_use_at > self._told_use_at
 
     def _note_touch(self) -> None:
         """Remember that the stored TTL tells of the last use."""
-        self._touched_at = time.monotonic()
-        self._told_use_at = self._touched_at - self._unused_for().total_seconds()
+        self._touched_at, self._told_use_at = time.monotonic(), self._last_use_at
 
     def _left_of(self, retention: timedelta) -> timedelta:
         """The TTL of what is written now: kept from the last use on, which the write itself is not."""
-        return max(retention - self._unused_for(), _SHORTEST_TTL)
+        return max(retention - self.unused_for, _SHORTEST_TTL)
 
     async def _refresh(self) -> None:
         """Write nothing but the TTL; a fence, and a loss, are found by it as well."""
@@ -363,7 +373,7 @@ class Committer:
     def _raise_if_expired(self) -> None:
         """Tell a conversation that is gone because nobody used it from one that the store has lost."""
         if self.has_expired:
-            message = f"nobody has used the conversation for {self._unused_for()}; it was kept for {self.retention}"
+            message = f"nobody has used the conversation for {self.unused_for}; it was kept for {self.retention}"
             raise PassivatedError(message)
 
     def _raise_if_fenced(self, outcome: Outcome) -> None:

@@ -53,7 +53,7 @@ class Claim:
     conversation_id: str
     epoch: int
     owner: str
-    life: str = field(default="", compare=False)
+    life: str = ""
     """Tells a conversation from a later one of the same id, made after a deletion or a loss of everything."""
     tenant: str = field(default=DEFAULT_TENANT, compare=False)
     lineage: tuple[Ancestor, ...] = field(default=(), compare=False)
@@ -83,8 +83,8 @@ class Recovered:
     snapshot: bytes | None
     journal: tuple[bytes, ...]
     created: bool
-    left: timedelta
-    at: float
+    left: timedelta = field(compare=False)
+    at: float = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)

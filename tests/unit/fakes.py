@@ -408,9 +408,12 @@ class FakeActor:
 
     async def _answer(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         if name == "let_go":
-            if self.activation is not None and not self.activation.stopped.done():
+            if self.activation is not None:
                 self.activation.let_go(*arguments)
             return None
+        return await self._asked(name, arguments, named)
+
+    async def _asked(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         try:
             activation = await self._activated(create=named.pop("create", False))
             match name:

@@ -10,7 +10,6 @@ from conversation_actors.errors import (
     ConversationError,
     ConversationNotFoundError,
     PassivatedError,
-    StoreUnavailableError,
 )
 from conversation_actors.state import SetRetention
 from conversation_actors.store import Outcome
@@ -144,7 +143,7 @@ async def test_being_activated_is_no_use(start: Activations, store: FaultyStore,
 
 
 async def test_an_unused_activation_ends_in_time(start: Activations, store: FaultyStore, clock: Clock) -> None:
-    """It knows how long ago the last use was, which another owner saw: what has expired meanwhile is not brought back."""
+    """It knows how long ago the last use was, which another owner saw: what has expired is not brought back."""
     await keep(await start(store, brief(ttl=HOUR)), 10 * MINUTE)
     clock.passes(9 * MINUTE)
     heir = await start(store, brief(ttl=HOUR))
@@ -164,7 +163,7 @@ async def test_the_first_use_tells_the_store_soon(start: Activations, store: Fau
 
 
 async def test_use_that_the_owner_does_not_see_is_use(start: Activations, store: FaultyStore, clock: Clock) -> None:
-    """A job that cannot reach the owner keeps the conversation; what the owner writes meanwhile does not shorten that."""
+    """A job that cannot reach the owner keeps the conversation; what the owner writes does not shorten that."""
     owner = await start(store, brief(ttl=HOUR))
     await keep(owner, 10 * MINUTE)
     clock.passes(4 * MINUTE, owner)
