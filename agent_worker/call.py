@@ -13,7 +13,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -22,6 +22,7 @@ from agent_worker.assignment import Assignment
 from agent_worker.changes import Changes, Operation
 from agent_worker.failures import Failures
 from agent_worker.settings import CallSettings, TakeoverSettings
+from agent_worker.tenure import News, Tenure
 from conversation_actors import (
     ConversationClient,
     ConversationHandle,
@@ -50,17 +51,11 @@ AGENT = "livekit.agent"
 
 LEASE_DURATION = timedelta(seconds=60)
 """By the owner's clock; whether the holder is alive is told by its heartbeat, far sooner."""
-_RENEW_SECONDS = 20.0
 _GUARD_SECONDS = 0.1
 _WAIT_SECONDS = 0.02
 _BACKOFF = (0.2, 5.0)
 _MOST_WAITING = 10_000
 """Items kept while the conversation is not open."""
-_KEEP_SECONDS = 30.0
-"""How often a call says that it is in use; more often where its conversation is kept for less than two minutes."""
-_KEEP_SHARE = 0.25
-"""Of the conversation's retention, from one time to the next."""
-_SHOWN_SECONDS = 5.0
 _FLUSH_SECONDS = 5.0
 _SETTLE_SECONDS = 1.0
 _SHOW_SECONDS = 0.25
@@ -122,21 +117,20 @@ class CallConversation:
         self._takeover = takeover or TakeoverSettings()
         self._stack = AsyncExitStack()
         self._heartbeats: Heartbeats | None = None
-        self._client: ConversationClient | None = None
         self._handle: ConversationHandle | None = None
-        self._lease: Lease | None = None
+        self._tenure: Tenure | None = None
         self._opened = asyncio.Event()
         self._view: ConversationHandle | None = None
         self._is_readable = asyncio.Event()
         self._is_ready = asyncio.Event()
         self._waiting: deque[Item] = deque()
-        self._changes = Changes(self.failures, lease=self._held, on_trouble=self._doubt)
+        self._changes = Changes(self.failures, lease=lambda: self._held.lease, on_trouble=self._doubt)
         self._on_items_missed: list[OnMissed] = []
         self._on_changes_missed: list[OnMissed] = []
         self._refusal: ConversationError | None = None
         self._refused_item: ConversationError | None = None
-        self._recorded, self._doubted, self._told_again = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._has_missed_items = self._is_gone = self._is_shown = False
+        self._recorded, self._told_again = asyncio.Event(), asyncio.Event()
+        self._has_missed_items = False
         self._opened_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._holding: asyncio.Task[None] | None = None
@@ -189,12 +183,12 @@ class CallConversation:
 
     def record(self, item: Item, /) -> None:
         """Take an item for sending. Raises what the item's form deserves, and `OverloadedError`."""
-        if self._handle is None or self._lease is None:
+        if self._handle is None or self._tenure is None:
             # refused now, as the handle would: what is refused later can no longer be shortened
             item.to_stored(limit=self._store.history.item_bytes)
             self._keep(item)
         else:
-            self._record(self._handle, item, self._lease)
+            self._record(self._handle, item, self._tenure.lease)
 
     def later(self, operation: Operation) -> None:
         """Do something with the handle, behind all that was put here before. Failures are counted.
@@ -252,7 +246,7 @@ class CallConversation:
             return
         try:
             async with asyncio.timeout(_SETTLE_SECONDS):
-                await self._handle.flush()
+                await self._ask_for_items(self._handle)
         except (ConversationError, TimeoutError) as error:
             self.failures.count("settled", error, "not durable yet", conversation_id=self.id)
 
@@ -305,37 +299,59 @@ class CallConversation:
         heartbeats = await self._stack.enter_async_context(Heartbeats(self._store, lease=LEASE))
         client = await self._stack.enter_async_context(ConversationClient(self._store))
         handle = await client.open(self.id)
-        self._heartbeats, self._client = heartbeats, client
+        self._heartbeats = heartbeats
         self._view = handle
         self._is_readable.set()
         if handle.closing is not None:
             # whoever ended it did not know that somebody would call again
             await handle.reopen_conversation()
-        self._lease = await self._acquire(handle)
+        lease = await self._acquire(handle)
         await self._begin_heartbeats()
         if self._assignment.is_planned:
             # what happened in this job's session so far was not part of the call
             self._waiting.clear()
             self._has_missed_items = False
         self._handle, self._opened_at = handle, time.monotonic()
-        self._look_after(handle)
+        self._tenure = self._begin_tenure(handle, lease, client, heartbeats)
+        self._look_after(handle, self._tenure)
         for waiting in self._waiting:
             self._record_late(handle, waiting)
         self._waiting.clear()
         self.note(AGENT, {"holder": self.holder, "room": self.post.room, "since": time.time()})
         if self._has_missed_items or self._changes.has_missed:
-            self._doubted.set()
+            self._tenure.doubt()
 
-    def _look_after(self, handle: ConversationHandle) -> None:
+    def _begin_tenure(
+        self, handle: ConversationHandle, lease: Lease, client: ConversationClient, heartbeats: Heartbeats
+    ) -> Tenure:
+        return Tenure(
+            handle,
+            lease,
+            duration=LEASE_DURATION,
+            beat=self._beat,
+            keep=lambda: heartbeats.keep(self.id),
+            open_anew=lambda: client.open(self.id),
+            on_renewed=self._on_renewed,
+            on_deposed=self._depose,
+            failures=self.failures,
+            interval=self._takeover.heartbeat,
+        )
+
+    @property
+    def _held(self) -> Tenure:
+        assert self._tenure is not None
+        return self._tenure
+
+    def _look_after(self, handle: ConversationHandle, tenure: Tenure) -> None:
         """Begin what goes on as long as this job has the conversation. A step that fails is counted and repeated."""
         forever, pause = self.failures.forever, _BACKOFF[0]
         self._start(forever("notes", lambda: self._changes.write_notes(handle), pause=pause))
         self._start(forever("changes", lambda: self._changes.operate(handle), pause=pause))
         self._start(forever("guard", lambda: self._guard(handle), pause=pause))
         self._start(forever("items", lambda: self._acknowledge(handle), pause=pause))
-        self._holding = self._start(forever("lease", lambda: self._hold(handle), pause=pause))
-        self._start(self._keep_alive())
-        self._start(self._keep_conversation(handle))
+        self._holding = self._start(forever("lease", tenure.hold, pause=pause))
+        self._start(tenure.keep_alive())
+        self._start(tenure.keep_conversation())
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -345,7 +361,7 @@ class CallConversation:
     def _record_late(self, handle: ConversationHandle, item: Item) -> None:
         """One that is refused costs only itself: the call goes on."""
         try:
-            self._record(handle, item, self._held())
+            self._record(handle, item, self._held.lease)
         except ConversationError as error:
             logger.warning("an item was not kept", extra={"conversation_id": self.id, "reason": str(error)})
 
@@ -474,24 +490,6 @@ class CallConversation:
 
     # While it is open.
 
-    def _held(self) -> Lease:
-        assert self._lease is not None
-        return self._lease
-
-    async def _keep_alive(self) -> None:
-        """Beat while this event loop runs, until somebody else has the call.
-
-        Whatever goes wrong is counted, and followed by the next beat: nobody can claim the call either while Redis is
-        away, or refuses.
-        """
-        is_mine = True
-        while is_mine and not self.deposed.is_set():
-            await asyncio.sleep(self._takeover.heartbeat.total_seconds())
-            try:
-                is_mine = await self._beat()
-            except Exception as error:  # noqa: BLE001  # see the docstring
-                self.failures.count("heartbeat", error, "no heartbeat", conversation_id=self.id)
-
     async def _beat(self) -> bool:
         """Show that this job lives, and what went wrong in it; False, and deposed, where somebody else has the call."""
         assert self._heartbeats is not None
@@ -508,100 +506,19 @@ class CallConversation:
             self._depose("its heartbeat was claimed")
         return is_mine
 
-    async def _keep_conversation(self, handle: ConversationHandle) -> None:
-        """Have the conversation kept while this job lives, whatever becomes of Ray: it needs only Redis.
-
-        What goes wrong is counted, and tried again at the next beat. Where the conversation is gone, the lease is
-        renewed, which brings it back.
-        """
-        assert self._heartbeats is not None
-        told, kept = float("-inf"), timedelta(0)
-        while not (self.deposed.is_set() or self._closing):
-            now = time.monotonic()
-            if now - told >= min(_KEEP_SECONDS, _KEEP_SHARE * min(kept, handle.retention or kept).total_seconds()):
-                try:
-                    found = await self._heartbeats.keep(self.id)
-                except Exception as error:  # noqa: BLE001  # see the docstring
-                    self.failures.count("keep", error, "the conversation was not kept", conversation_id=self.id)
-                else:
-                    if found is None:
-                        self._doubt(ConversationNotFoundError("the conversation is gone"))
-                    else:
-                        told, kept = now, found
-            await asyncio.sleep(self._takeover.heartbeat.total_seconds())
-
     def _doubt(self, error: Exception) -> None:
         """Ask soon whose the conversation is, and whether it answers. At the end of a call nothing is begun anew."""
         if self._closing and isinstance(error, LeaseLostError | ConversationNotFoundError):
             self._changes.give_up()
-        else:
-            self._doubted.set()
+        elif self._tenure is not None:
+            self._tenure.doubt()
 
-    async def _hold(self, handle: ConversationHandle) -> None:
-        """Renew the lease when it is time, or in doubt, until that is done.
-
-        That is also how this job learns that the conversation answers again. What goes wrong is counted.
-        """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_RENEW_SECONDS):
-                await self._doubted.wait()
-        self._doubted.clear()
-        delay, longest = _BACKOFF
-        while not self.deposed.is_set():
-            try:
-                if await self._renew(handle):
-                    return
-            except Exception as error:  # noqa: BLE001  # see the docstring
-                self.failures.count("lease", error, "the lease was not renewed", conversation_id=self.id)
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
-            delay = min(delay * 2, longest)
-        await asyncio.Event().wait()
-
-    async def _renew(self, handle: ConversationHandle) -> bool:
-        """Hold the lease, and have told what the conversation missed; False where somebody else is the agent."""
-        if not await self._beat():
-            return False
-        try:
-            lease = await self._take_again(handle)
-        except LeaseHeldError as error:
-            self._depose(f"the lease is held by {error.holder}")
-            return False
-        before = self._held()
-        is_afresh = self._is_gone or lease.life != before.life
-        if is_afresh or lease.token != before.token:
-            # what was recorded in the old one's name meanwhile was refused
-            self._has_missed_items = True
-            await self._until_shown(handle, lease)
-        self._lease, self._is_gone, self._is_shown = lease, False, False
-        self._tell_again(is_afresh=is_afresh)
-        return True
-
-    async def _take_again(self, handle: ConversationHandle) -> Lease:
-        """The lease, also of a conversation that is gone: that is opened anew, unless the call is over."""
-        try:
-            return await handle.acquire_lease(LEASE, holder=self.holder, duration=LEASE_DURATION)
-        except ConversationNotFoundError:
-            if self._closing:
-                raise
-        assert self._client is not None
-        self._is_gone = True
-        logger.warning("the conversation is gone: it is opened anew", extra={"conversation_id": self.id})
-        await self._client.open(self.id)
-        return await handle.acquire_lease(LEASE, holder=self.holder, duration=LEASE_DURATION)
-
-    async def _until_shown(self, handle: ConversationHandle, lease: Lease) -> None:
-        """Return when the local copy shows a lease that was just acquired: before, it may be of another life."""
-        try:
-            async with asyncio.timeout(_SHOWN_SECONDS):
-                while handle.leases.get(LEASE) != lease:  # noqa: ASYNC110  # there is no event for this
-                    await asyncio.sleep(_WAIT_SECONDS)
-        except TimeoutError as error:
-            self.failures.count("lease", error, "the local copy does not show the lease", conversation_id=self.id)
-
-    def _tell_again(self, *, is_afresh: bool) -> None:
+    def _on_renewed(self, news: News) -> None:
         """The conversation answers: let everybody tell what it missed."""
+        is_afresh = news is News.AFRESH
         callbacks: list[OnMissed] = []
-        if is_afresh or self._has_missed_items:
+        # what was recorded in another lease's name meanwhile was refused
+        if news is not News.NONE or self._has_missed_items:
             callbacks += self._on_items_missed
         if is_afresh or self._changes.has_missed:
             callbacks += self._on_changes_missed
@@ -646,27 +563,19 @@ class CallConversation:
 
     async def _guard(self, handle: ConversationHandle) -> None:
         """Look at the local copy, which other processes' changes reach in milliseconds. No I/O."""
-        self._compare(handle.leases.get(LEASE), self._held())
+        self._held.compare(handle.leases.get(LEASE))
         wish = _handover_wish(handle)
         if wish.get("from") == self.holder and REFUSED not in wish:
             is_here = wish.get("room", self.post.room) == self.post.room
             (self.handover_asked if is_here else self.redialled).set()
         await asyncio.sleep(_GUARD_SECONDS)
 
-    def _compare(self, lease: Lease | None, mine: Lease) -> None:
-        """Depose this job where another one holds the lease; where the copy may be older than ours, ask the owner."""
-        if lease is not None and (lease.holder, lease.token, lease.life) == (mine.holder, mine.token, mine.life):
-            self._is_shown = True
-        elif lease is not None and lease.holder != self.holder and (self._is_shown or lease.token > mine.token):
-            self._depose(f"the lease is held by {lease.holder}")
-        elif self._is_shown:
-            self._is_shown = False
-            self._doubted.set()
-
     def _depose(self, reason: str) -> None:
         if not self.deposed.is_set() and not self._closing:
             logger.warning("deposed", extra={"conversation_id": self.id, "holder": self.holder, "reason": reason})
             self.deposed.set()
+            if self._tenure is not None:
+                self._tenure.end()
             self._changes.give_up()
             self._wake_flushes()
 
@@ -685,7 +594,7 @@ class CallConversation:
             try:
                 # now or never: an answer that waited could take the place of another one's wish
                 async with asyncio.timeout(_SETTLE_SECONDS):
-                    await self._handle.set_attributes({HANDOVER: {**wish, REFUSED: True}}, lease=self._held())
+                    await self._handle.set_attributes({HANDOVER: {**wish, REFUSED: True}}, lease=self._held.lease)
             except Exception as error:  # noqa: BLE001  # see the docstring
                 self.failures.count("redial", error, "no answer to another room", conversation_id=self.id)
         self.redialled.clear()
@@ -708,6 +617,7 @@ class CallConversation:
             return
         self._closing = True
         handle = self._handle
+        self._held.is_ending = True
         self.note(AGENT, None)
         try:
             async with asyncio.timeout(_FLUSH_SECONDS):
@@ -723,7 +633,7 @@ class CallConversation:
                 if await self._heartbeats.beat(self.id, self.holder, valid_for=self._takeover.valid_for):
                     if is_over:
                         await self._heartbeats.stop(self.id, self.holder)
-                    await handle.release_lease(self._held())
+                    await handle.release_lease(self._held.lease)
         except Exception as error:  # noqa: BLE001  # its heartbeat stops with this process, and a worker finds out
             self.failures.count("release", error, "the lease was not released", conversation_id=self.id)
 

@@ -186,7 +186,7 @@ async def run_worker(options: WorkerOptions) -> None:
             store,
             jobs=lambda: len(server.active_jobs),
             draining=lambda: server.draining,
-            failures=failures,
+            failures=lambda: failures.counts,
         )
         port = 0 if options.is_development else options.worker.health_port
         async with HealthServer(health, host=options.worker.host, port=port) as listening:

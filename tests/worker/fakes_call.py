@@ -19,7 +19,7 @@ from livekit.api.access_token import Claims
 from livekit.protocol import agent as agent_proto
 from livekit.protocol import models
 
-from agent_worker import call, changes
+from agent_worker import call, changes, tenure
 from agent_worker.assignment import Assignment
 from agent_worker.call import CallConversation, Post
 from agent_worker.rooms import AgentInRoom, Occupants, Rooms, RoomServiceError
@@ -228,7 +228,9 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patch.setattr(outbox, "_BACKOFF", (0.0005, 0.002))
         for module in (handle, following):
             patch.setattr(module, "DORMANT_SECONDS", (0.001, 0.005))
-        patch.setattr(call, "_BACKOFF", (0.002, 0.01))
+        for module in (call, tenure):
+            patch.setattr(module, "_BACKOFF", (0.002, 0.01))
+        patch.setattr(tenure, "_LOOK_SECONDS", 0.002)
         patch.setattr(call, "_GUARD_SECONDS", 0.002)
         patch.setattr(changes, "_PAUSE_SECONDS", 0.002)
         patch.setattr(call, "_WAIT_SECONDS", 0.002)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent_worker import call as module
-from agent_worker import changes
+from agent_worker import changes, tenure
 from agent_worker.assignment import Assignment
 from agent_worker.call import AGENT, HANDOVER, LEASE, CallConversation
 from agent_worker.settings import CallSettings, TakeoverSettings
@@ -606,7 +606,7 @@ async def test_after_a_while_the_attempts_count_from_one_again(world: World) -> 
 
 async def test_the_lease_is_renewed_and_keeps_its_token(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Long before it expires."""
-    monkeypatch.setattr(module, "_RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(tenure, "_RENEW_SECONDS", 0.02)
     call = world.call()
     await call.open()
     handle = await world.cluster.handle()
@@ -619,7 +619,7 @@ async def test_the_lease_is_renewed_and_keeps_its_token(world: World, monkeypatc
 
 async def test_a_lease_that_cannot_be_renewed_deposes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told by the owner itself, should the local copy stand still."""
-    monkeypatch.setattr(module, "_RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(tenure, "_RENEW_SECONDS", 0.02)
     monkeypatch.setattr(module, "_GUARD_SECONDS", 60.0)
     call = world.call()
     await call.open()

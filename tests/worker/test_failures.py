@@ -12,7 +12,7 @@ import pytest
 from livekit.agents import AgentServer
 
 from agent_worker import call as module
-from agent_worker import parent, worker
+from agent_worker import parent, tenure, worker
 from agent_worker.call import HANDOVER, LEASE, CallConversation
 from agent_worker.changes import Operation
 from agent_worker.failures import Failures
@@ -29,7 +29,7 @@ PRIVATE = "private words"
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A conversation that can be opened."""
-    monkeypatch.setattr(module, "_RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(tenure, "_RENEW_SECONDS", 0.02)
     async with Worlds(monkeypatch, Clock(), close=0.5) as made:
         yield made
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent_worker import call as module
+from agent_worker import tenure
 from agent_worker.call import AGENT, LEASE, CallConversation
 from agent_worker.settings import TakeoverSettings
 from conversation_actors import ConversationHandle, Item, Lease, Message
@@ -136,7 +136,7 @@ async def test_a_call_that_is_over_is_kept_no_longer(world: World) -> None:
 
 async def test_a_conversation_that_is_gone_is_opened_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """With this job as its agent, what its session has, and what it noted; what follows is taken as before."""
-    monkeypatch.setattr(module, "_KEEP_SECONDS", 60.0)
+    monkeypatch.setattr(tenure, "_KEEP_SECONDS", 60.0)
     call = world.call()
     await call.open()
     session = Session(call)
@@ -287,11 +287,12 @@ async def test_an_older_copy_deposes_nobody(world: World) -> None:
     await call.open()
     await call.flush()
     mine = (await world.cluster.handle()).leases[LEASE]
-    call._is_shown = False
-    call._compare(Lease(LEASE, "job-0", mine.token - 1, mine.expires_at), mine)
+    held = call._held
+    held._is_shown = False
+    held.compare(Lease(LEASE, "job-0", mine.token - 1, mine.expires_at))
     assert not call.deposed.is_set()
-    call._is_shown = True
-    call._compare(Lease(LEASE, "job-2", mine.token - 1, mine.expires_at, "another life"), mine)
+    held._is_shown = True
+    held.compare(Lease(LEASE, "job-2", mine.token - 1, mine.expires_at, "another life"))
     assert call.deposed.is_set()
 
 

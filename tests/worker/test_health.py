@@ -105,7 +105,9 @@ async def test_what_went_wrong_in_the_background_is_counted(heartbeats: Heartbea
     """By task; that does not make a worker ill, as it was tried again."""
     assert ray.trouble is None
     failures = Failures()
-    health = Health(heartbeats, rooms.as_rooms, Settings(), jobs=lambda: 0, draining=lambda: False, failures=failures)
+    health = Health(
+        heartbeats, rooms.as_rooms, Settings(), jobs=lambda: 0, draining=lambda: False, failures=lambda: failures.counts
+    )
     failures.count("give_over", TypeError("private words"))
     told = await health.report()
     assert (told["ok"], told["failures"]) == (True, {"give_over": 1})
