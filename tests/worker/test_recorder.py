@@ -233,7 +233,7 @@ async def test_what_was_refused_is_recorded_again(server: OfflineServer, new_ses
     conversation = FakeConversation()
     session = await new_session(server)
     recorder = Recorder(session, conversation)
-    said = [ChatMessage(role="user", content=[text]) for text in ("a", "b", "c")]
+    said: list[ChatItem] = [ChatMessage(role="user", content=[text]) for text in ("a", "b", "c")]
     session.history.merge(ChatContext(said))
     recorder.record(said[:1])
     conversation.full = True
@@ -255,7 +255,7 @@ async def test_what_the_conversation_has_left_behind_is_not_recorded_again(
     session = await new_session(server)
     recorder = Recorder(session, conversation)
     restored = ChatMessage(id="item_1_b", role="assistant", content=["restored"])
-    said = [ChatMessage(role="user", content=[text]) for text in ("a", "b", "c")]
+    said: list[ChatItem] = [ChatMessage(role="user", content=[text]) for text in ("a", "b", "c")]
     session.history.merge(ChatContext([restored, *said]))
     recorder.record(said[:2])
     del conversation._items[said[0].id]
@@ -271,7 +271,7 @@ async def test_a_conversation_that_lost_everything_gets_everything(
     session = await new_session(server)
     recorder = Recorder(session, conversation)
     secret = ChatMessage(role="system", content=["secret prompt"])
-    said = [ChatMessage(role="user", content=[text]) for text in ("a", "b" * 10_000, "c")]
+    said: list[ChatItem] = [ChatMessage(role="user", content=[text]) for text in ("a", "b" * 10_000, "c")]
     session.history.merge(ChatContext([secret, *said]))
     recorder.record_again(is_afresh=True)
     assert [text[0] for text in words(conversation)] == ["a", "b", "c"]
