@@ -9,7 +9,7 @@ from conversation_actors.errors import ConversationError, IncompatibleVersionErr
 from conversation_actors.items import StoredItem
 from conversation_actors.state import AppendItems, Command, Guard, Lease, Participant
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Raised when the meaning of these messages changes; owner and client refuse a peer of another number."""
 _PICKLE = 5
 """Pickle's protocol, which every Python from 3.8 on reads."""
@@ -21,12 +21,14 @@ class Request:
 
     With `lease` it comes in the name of that lease: it is refused once that is lost. A group is several
     commands in one: when it is refused, nothing behind it is decided, so that its sender can go through it singly.
+    `digest` tells its content from another's, where a caller chose the `request_id`: a repeat must have the same.
     """
 
     request_id: str
     command: Command
     lease: Guard | None = None
     is_group: bool = False
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,13 @@ class Execute:
     def pack(self) -> bytes:
         """As bytes, which Ray hands on as they are; what it pickles itself takes it several times as long."""
         rows = [
-            (request.request_id, _columns(request.command), request.lease, request.is_group)
+            (
+                request.request_id,
+                _columns(request.command),
+                request.lease and tuple(request.lease),
+                request.is_group,
+                request.digest,
+            )
             for request in self.requests
         ]
         return _pack((rows, self.watcher, self.after_seq, self.seen))
@@ -73,7 +81,10 @@ class Execute:
     def unpack(cls, data: bytes) -> Self:
         """Read what `pack` made. Raises `IncompatibleVersionError` where another protocol did."""
         rows, watcher, after_seq, seen = _unpack(data)
-        requests = [Request(name, _command(given), lease, is_group) for name, given, lease, is_group in rows]
+        requests = [
+            Request(name, _command(given), lease and Guard(*lease), is_group, digest)
+            for name, given, lease, is_group, digest in rows
+        ]
         return cls(requests, watcher, after_seq, seen)
 
 

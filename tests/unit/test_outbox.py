@@ -232,7 +232,7 @@ async def test_what_goes_as_one(run: type[Running], put: str, sent: list[str]) -
             asked.append(it.ask(one))
             await asyncio.sleep(0)
         else:
-            it.box.put(item(one), lease=("agent", 7) if one in "LMNOPQRS" else None)
+            it.box.put(item(one), lease=Guard("agent", 7, "me", "") if one in "LMNOPQRS" else None)
     await asyncio.gather(*asked)
     await it.box.flush()
     assert [one for batch in it.send.batches for one in batch] == sent
@@ -310,10 +310,11 @@ async def test_a_lease_is_sent_along(run: type[Running]) -> None:
     """Waited for or not, what comes in the name of a lease says so, in its repeats too."""
     it = run(brief())
     it.send.plan.append(AWAY)
-    it.box.put(item("u0"), lease=("agent", 7))
-    await it.box.ask(item("u1"), None, lease=("agent", 8))
+    one, two = Guard("agent", 7, "me", ""), Guard("agent", 8, "me", "")
+    it.box.put(item("u0"), lease=one)
+    await it.box.ask(item("u1"), None, lease=two)
     await it.box.ask(item("u2"), None)
-    assert it.send.leases == [("agent", 7), ("agent", 8)] * 2 + [None]
+    assert it.send.leases == [one, two] * 2 + [None]
 
 
 async def test_partial_replies(run: type[Running]) -> None:
