@@ -1,7 +1,6 @@
 """What a conversation knows besides its items, as fields of a header."""
 
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
 from typing import Any
 
 from conversation_actors.codec.fields import Fields, integer, mapping, number, optional_text, text, texts, typed
@@ -75,13 +74,14 @@ def remembered_row(request_id: str, kept: Remembered) -> list[Any]:
 
 def remembered_of(row: Sequence[Any], named: Callable[[str], str]) -> tuple[str, Remembered]:
     """Read a remembered request, and its id, from their row; `named` gives the stored name of an event."""
-    fields = dict(zip_longest(("id", "seq", "epoch", "at", "kind", "result", "digest"), row))
-    given = mapping(fields, "result") if fields["result"] is not None else {}
-    result: Participant | Lease | None = None
-    if "participant" in given:
-        result = participant_of(given["participant"])
-    elif "lease" in given:
-        result = lease_of(given["lease"])
+    fields = dict(zip(("id", "seq", "epoch", "at", "kind", "result", "digest"), row, strict=False))
+    result = None if fields.get("result") is None else _result_of(mapping(fields, "result"))
+    digest = optional_text(fields, "digest") if "digest" in fields else None
     numbers = integer(fields, "seq"), integer(fields, "epoch"), number(fields, "at")
-    kind, digest = named(text(fields, "kind")), optional_text(fields, "digest")
-    return text(fields, "id"), Remembered(*numbers, kind, result, digest)
+    return text(fields, "id"), Remembered(*numbers, named(text(fields, "kind")), result, digest)
+
+
+def _result_of(given: Fields) -> Participant | Lease | None:
+    if "participant" in given:
+        return participant_of(given["participant"])
+    return lease_of(given["lease"]) if "lease" in given else None

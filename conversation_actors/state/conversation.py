@@ -167,7 +167,8 @@ class ConversationState:
     def remember(self, request_id: str, kept: Remembered) -> None:
         """Add to the request memory; of participants, which may be large, the latest `MOST_RESULTS` are kept."""
         self.requests[request_id] = kept
-        self._with_result.pop(request_id, None)  # of an earlier request with this id, which was forgotten
+        if request_id in self._with_result:  # of an earlier request with this id, which was forgotten
+            del self._with_result[request_id]
         if not isinstance(kept.result, Participant):
             return
         self._with_result[request_id] = None

@@ -8,6 +8,7 @@ import pytest
 
 from conversation_actors.activation import Done, Executed, Reply, Request
 from conversation_actors.client import outbox
+from conversation_actors.client.digest import digest_of
 from conversation_actors.client.outbox import Outbox
 from conversation_actors.errors import (
     ClusterUnavailableError,
@@ -52,6 +53,7 @@ class FakeSend:
         self.batches: list[list[str]] = []
         self.request_ids: list[list[str]] = []
         self.leases: list[Guard | None] = []
+        self.digests: list[str | None] = []
         self.seconds: list[float] = []
         self.plan: deque[Exception | tuple[Reply, ...]] = deque()
         self.refused: dict[str, ConversationError] = {}
@@ -65,6 +67,7 @@ class FakeSend:
         self.batches.append(names)
         self.request_ids.append([request.request_id for request in requests])
         self.leases.extend(request.lease for request in requests)
+        self.digests.extend(request.digest for request in requests)
         self.seconds.append(seconds)
         await self.may_answer.wait()
         step = self.plan.popleft() if self.plan else self.trouble
@@ -304,6 +307,19 @@ async def test_request_ids(run: type[Running]) -> None:
     made = [identity for it in (one, two) for sent in it.send.request_ids for identity in sent]
     assert made[0] == "mine"
     assert len(set(made)) == 4
+
+
+async def test_content_is_sent_along_under_a_chosen_id(run: type[Running]) -> None:
+    """As a digest, the same in each repeat; what has an automatic id costs none, recorded groups neither."""
+    it = run(brief())
+    it.send.plan.append(AWAY)
+    await it.ask("u0", request_id="mine")
+    await it.ask("u1")
+    for number in range(10):
+        it.box.put(item(f"r{number}"))
+    await it.box.flush()
+    digest = digest_of(item("u0"))
+    assert it.send.digests == [digest, digest, None, None]
 
 
 async def test_a_lease_is_sent_along(run: type[Running]) -> None:
