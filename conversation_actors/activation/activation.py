@@ -217,7 +217,7 @@ class Activation:
             raise OverloadedError(message)
         failing = committer.failing_since
         if failing is not None and time.monotonic() - failing > self._settings.timeouts.write.total_seconds():
-            message = f"the store has not taken a write for {time.monotonic() - failing:.1f} s"
+            message = f"the store has not taken a write for {time.monotonic() - failing:.1f} s{self._store_says()}"
             raise StoreUnavailableError(message)
         return committer
 
@@ -270,7 +270,13 @@ class Activation:
         """The reply, if it may leave by now."""
         if seq <= self._committer.gate.durable_seq:
             return reply
-        return OutcomeUnknownError(f"not durable after {self._settings.timeouts.write.total_seconds()} s")
+        seconds = self._settings.timeouts.write.total_seconds()
+        return OutcomeUnknownError(f"not durable after {seconds} s{self._store_says()}")
+
+    def _store_says(self) -> str:
+        """The end of a message: why the store takes nothing now, as far as it has told."""
+        reason = self._committer.failing_reason
+        return "" if reason is None else f": {reason}"
 
     def _entries_for(
         self, watcher: str, after_seq: int, seen: Seen | None, echoes: Mapping[int, Echo]
@@ -379,7 +385,7 @@ class Activation:
             async with asyncio.timeout(seconds):
                 await stored
         except TimeoutError:
-            message = f"the store has not answered in {seconds} s"
+            message = f"the store has not answered in {seconds} s{self._store_says()}"
             raise StoreUnavailableError(message) from None
 
     @contextmanager

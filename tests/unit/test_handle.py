@@ -23,6 +23,8 @@ from conversation_actors.errors import (
     OutcomeUnknownError,
     PositionLostError,
     RetryableError,
+    StoreMisconfiguredError,
+    StoreUnavailableError,
 )
 from conversation_actors.items import Message
 from conversation_actors.state import Entry, ItemsAppended, Lease
@@ -756,6 +758,46 @@ async def test_catching_up_ends_with_the_handle(cluster: FakeCluster) -> None:
     await conversation.aclose()
     with pytest.raises(InvalidInputError, match="open it again"):
         await waiting
+
+
+# A store that refuses, and says why
+
+
+async def test_a_caller_is_told_why_redis_refuses(cluster: FakeCluster) -> None:
+    """While Redis takes no writes for now, every error names its reason; then all that was recorded is there."""
+    cluster.settings = brief(write=0.05, command=0.5)
+    conversation, store = await cluster.handle(), store_of(cluster)
+    await conversation.append(say("u0"))
+    store.append_faults.extend([StoreUnavailableError("Redis cannot do append now: MISCONF no disk")] * 100_000)
+    conversation.record(say("u1"))
+    for call in (conversation.append(say("u2"), request_id="r"), conversation.flush(), conversation.passivate()):
+        with pytest.raises(RetryableError, match="MISCONF no disk"):
+            await call
+    with pytest.raises(StoreUnavailableError, match="MISCONF no disk"):
+        await conversation.snapshot(fresh=True)
+    store.append_faults.clear()
+    await until(lambda: conversation.unacknowledged == 0)
+    await conversation.flush()
+    await conversation.append(say("u2"), request_id="r")
+    assert ids(conversation) == ["u0", "u1", "u2"]
+
+
+async def test_a_caller_is_told_what_redis_does_not_allow(cluster: FakeCluster) -> None:
+    """A right that is taken away in mid-life is told to callers and flushes, by its name; given back, all goes on."""
+    conversation, store = await cluster.handle(), store_of(cluster)
+    await conversation.append(say("u0"))
+    store.append_faults.append(StoreMisconfiguredError("Redis does not allow append: NOPERM"))
+    with pytest.raises(StoreMisconfiguredError, match="NOPERM"):
+        await conversation.append(say("u1"), request_id="r")
+    assert (await conversation.append(say("u1"), request_id="r")).epoch == 2
+    store.append_faults.append(StoreMisconfiguredError("Redis does not allow append: NOPERM"))
+    conversation.record(say("u2"))
+    with pytest.raises(StoreMisconfiguredError, match="NOPERM"):
+        await conversation.flush()
+    conversation.record(say("u2"))
+    await conversation.flush()
+    await until(lambda: ids(conversation) == ["u0", "u1", "u2"])
+    assert appended([decode_entry(data) for _, data in sorted(store.landed.items())]) == ["u0", "u1", "u2"]
 
 
 # What is handed out
