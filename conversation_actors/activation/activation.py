@@ -99,7 +99,8 @@ class Place:
 class Activation:
     """One conversation's owner. All methods belong to one event loop.
 
-    Once stopped (`stopped` tells why) every method raises that reason.
+    Once stopped (`stopped` tells why) every method raises an `ActivationLostError` that names the reason: what is the
+    case by then, the next activation finds out.
     """
 
     @classmethod
@@ -409,7 +410,8 @@ class Activation:
 
     def _alive(self) -> Committer:
         if self.stopped.done():
-            raise self.stopped.result()
+            reason = self.stopped.result()
+            raise reason if isinstance(reason, ActivationLostError) else PassivatedError(f"stopped: {reason}")
         if self._leaving:
             message = "passivating"
             raise PassivatedError(message)

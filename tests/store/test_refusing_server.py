@@ -14,6 +14,7 @@ from conversation_actors.codec import decode_snapshot
 from conversation_actors.errors import (
     ConversationError,
     OutcomeUnknownError,
+    PassivatedError,
     StoreMisconfiguredError,
     StoreUnavailableError,
 )
@@ -146,11 +147,12 @@ async def test_takes_a_right_away(parts: tuple[Refusing, Start]) -> None:
     owner = await start()
     assert isinstance(await outcome(owner, say("u0")), Done)
     await refusing.noperm(is_well=False)
-    for _ in range(2):
-        refused = await outcome(owner, say("u1"))
-        assert isinstance(refused, StoreMisconfiguredError)
-        assert "does not allow append" in str(refused)
-        assert "permission" in str(refused).lower() or "can't run this command" in str(refused)
+    refused, later = [await outcome(owner, say("u1")) for _ in range(2)]
+    assert isinstance(refused, StoreMisconfiguredError)
+    assert isinstance(later, PassivatedError), "the next activation finds out what is the case then"
+    for told in (refused, later):
+        assert "does not allow append" in str(told)
+        assert "permission" in str(told).lower() or "can't run this command" in str(told)
     assert isinstance(await owner.stopped, StoreMisconfiguredError)
     with pytest.raises(StoreMisconfiguredError, match="does not allow activate"):
         await start("heir")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from conversation_actors.activation import Activation, Done, Request, committer
 from conversation_actors.codec import decode_entry, decode_snapshot, encode_entry
 from conversation_actors.errors import (
+    ActivationLostError,
     ConversationError,
     CorruptStateError,
     FencedError,
@@ -310,6 +311,9 @@ async def test_what_no_repeat_mends(start: Activations, failure: Exception, told
     assert type(await outcome(owner, append("u0"))) is told
     assert type(await owner.stopped) is told
     assert len(store.appends) == 1
+    later = await outcome(owner, append("u1"))
+    assert isinstance(later, ActivationLostError), "what is the case now, the next activation finds out"
+    assert str(failure) in str(later)
 
 
 # A store that forgot
