@@ -272,6 +272,18 @@ async def test_a_refused_call_blames_nothing_in_it(run: type[Running]) -> None:
     assert len(it.send.batches) == 1
 
 
+async def test_a_group_that_met_a_defect_is_not_gone_through(run: type[Running]) -> None:
+    """Only a refusal is somebody's fault; an answer of another kind is told to all of the group, which is sent once."""
+    it = run(brief())
+    it.send.plan.append((OwnerFailedError("a defect"),))
+    for number in range(9):
+        it.box.put(item(f"u{number}"))
+    with pytest.raises(OwnerFailedError) as error:
+        await it.box.flush()
+    assert error.value.__notes__ == ["and 8 more refusals since the last flush"]
+    assert len(it.send.batches) == 1
+
+
 async def test_a_group_is_repeated_as_it_was(run: type[Running]) -> None:
     """Whatever came meanwhile: the owner knows it by its name, and may have done it."""
     it = run(brief())
