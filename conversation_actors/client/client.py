@@ -69,14 +69,14 @@ class ConversationClient:
             raise ConversationNotFoundError(message)
         was_open = self._open_handle(conversation_id) is not None
         owner = self._owner(conversation_id)
-        info, view = await owner.open(create=create)
+        _, view = await owner.open(create=create)
         self._connected_store()  # closed meanwhile, nobody would close the handle
         # Somebody else may have opened or closed it in this process meanwhile: one handle an id, for one order.
         known = self._open_handle(conversation_id)
         if known is None:
             known = self._handles[conversation_id] = ConversationHandle(conversation_id, owner, view, self._settings)
         elif was_open:
-            await known.catch_up(info.seq)
+            await known.catch_up(view)
         return known
 
     async def _may_exist(self, conversation_id: str) -> bool:

@@ -4,12 +4,13 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from enum import IntEnum, StrEnum
 
 import pytest
 
-from conversation_actors.activation import activation, committer
+from conversation_actors.activation import View, activation, committer
 from conversation_actors.client import ConversationHandle, following, handle, outbox
 from conversation_actors.codec import decode_entry
 from conversation_actors.errors import (
@@ -402,8 +403,8 @@ async def test_a_copy_far_behind_starts_afresh(cluster: FakeCluster, monkeypatch
 async def test_catch_up(cluster: FakeCluster) -> None:
     """Opening a conversation that is open already waits for its copy to be as new as the owner."""
     one, two = await cluster.handle(), await cluster.handle()
-    receipt = await one.append(say("u0"))
-    await two.catch_up(receipt.seq)
+    await one.append(say("u0"))
+    await two.catch_up(await one._read(fresh=False))
     assert ids(two) == ["u0"]
 
 
@@ -658,6 +659,7 @@ async def aio(call: Callable[[], object]) -> None:
     call()
 
 
+AHEAD = View(seq=99, epoch=1, snapshot=b"", life="another")
 CALLS: dict[str, Callable[[ConversationHandle], Awaitable[object]]] = {
     "append": lambda c: c.append(say("u1")),
     "record": lambda c: aio(lambda: c.record(say("u1"))),
@@ -676,7 +678,7 @@ CALLS: dict[str, Callable[[ConversationHandle], Awaitable[object]]] = {
     "close_conversation": lambda c: c.close_conversation(),
     "reopen_conversation": lambda c: c.reopen_conversation(),
     "watch": lambda c: anext(c.watch()),
-    "catch_up": lambda c: c.catch_up(99),
+    "catch_up": lambda c: c.catch_up(AHEAD),
     "passivate": lambda c: c.passivate(),
     "info": lambda c: c.info(),
 }
@@ -753,7 +755,7 @@ async def test_a_watch_of_a_passivated_conversation_ends_with_its_handle(cluster
 async def test_catching_up_ends_with_the_handle(cluster: FakeCluster) -> None:
     """Who waits for a copy that nobody keeps current any more is told so, not left to the time-out."""
     conversation = await cluster.handle()
-    waiting = asyncio.create_task(conversation.catch_up(99))
+    waiting = asyncio.create_task(conversation.catch_up(replace(await conversation._read(fresh=False), seq=99)))
     await turns()
     await conversation.aclose()
     with pytest.raises(InvalidInputError, match="open it again"):
