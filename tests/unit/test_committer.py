@@ -559,6 +559,23 @@ async def test_what_cannot_be_stored_poisons_nothing(start: Activations, monkeyp
     assert not store.snapshots
 
 
+async def test_what_cannot_be_applied_is_acknowledged_to_nobody(
+    start: Activations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The durable state comes before the answer: where it cannot follow (a defect: none is known), the owner ends."""
+    owner = await start(FaultyStore())
+    await done(owner, append("u0"))
+
+    def apply(entry: Entry) -> None:
+        message = f"entry {entry.seq} cannot be applied"
+        raise ValueError(message)
+
+    monkeypatch.setattr(owner._committer.durable, "apply", apply)
+    told = await outcome(owner, append("u1"))
+    assert isinstance(told, FencedError)
+    assert "cannot be applied" in str(told)
+
+
 async def test_store_twins_agree() -> None:
     """The faulty store, left alone, is a MemoryStore."""
     plain, faulty = MemoryStore(), FaultyStore()

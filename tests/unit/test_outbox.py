@@ -390,6 +390,23 @@ async def test_cancelled_before_it_was_sent(run: type[Running]) -> None:
     assert len(it.box) == 0
 
 
+async def test_what_was_taken_back_weighs_nothing(run: type[Running], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of a command that was cancelled before it was sent are free again."""
+    monkeypatch.setattr(outbox, "OUTBOX_BYTES", 1000)
+    it = run(brief())
+    for _ in range(3):
+        it.send.may_answer.clear()
+        first = it.ask("u0")
+        await turns()
+        second = it.ask("u1", "x" * 700)
+        await turns()
+        second.cancel()
+        it.send.may_answer.set()
+        await first
+        await it.box.flush()
+    it.box.put(item("u2", "x" * 700))
+
+
 async def test_only_cancelled_ones(run: type[Running]) -> None:
     """A queue of nothing but cancelled commands is passed over, and a flush of it ends."""
     it = run(brief())
