@@ -664,14 +664,22 @@ async def test_flush_does_not_tell_what_was_put_later(run: type[Running]) -> Non
     it.box.put(item("u0"))
     await until(lambda: len(it.send.batches) >= 1)
     it.box.put(item("u1"))
-    flush = asyncio.create_task(told(it.box))
+    may_flush = asyncio.Event()
+
+    async def twice() -> list[str | None]:
+        first = await told(it.box)
+        await may_flush.wait()
+        return [first, await told(it.box)]
+
+    flushes = asyncio.create_task(twice())
     await turns()
     it.box.put(item("u2"))
     it.send.may_answer.set()
-    assert await flush is None
     await until(lambda: len(it.box) == 0)
     assert it.send.batches[-1] == ["u1", "u2"]
     assert await told(it.box) == "u2"
+    may_flush.set()
+    assert await flushes == [None, None], "it was neither put nor waited for there"
 
 
 async def test_a_flush_that_gave_up_is_told_by_the_next(run: type[Running]) -> None:
@@ -697,6 +705,7 @@ async def test_a_flush_that_gave_up_is_told_by_the_next(run: type[Running]) -> N
     with pytest.raises(OutcomeUnknownError):
         await it.box.flush()
     it.send.trouble = None
+    await until(lambda: len(it.box) == 0)
     assert await told(it.box) == "u0"
     may_flush.set()
     first, second = await waiting
@@ -738,16 +747,19 @@ async def test_refusals_kept_are_bounded(run: type[Running]) -> None:
     it = run(brief())
     may_flush = asyncio.Event()
     it.send.refused = {f"u{number}": ConflictError(f"u{number}") for number in range(150)}
-    first = asyncio.create_task(recorded(it.box, "u0", may_flush))
+    it.send.may_answer.clear()
+    it.box.put(item("u0"))
+    other = asyncio.create_task(recorded(it.box, "u1", may_flush))
     await turns()
-    for number in range(1, 150):
+    for number in range(2, 150):
         it.box.put(item(f"u{number}"))
+    it.send.may_answer.set()
     with pytest.raises(ConflictError) as error:
         await it.box.flush()
     assert error.value.__notes__ == ["and 149 more refusals since the last flush"]
     assert len(it.box._refused) <= refusals.MOST_REFUSALS
     may_flush.set()
-    assert await first is not None
+    assert await other is not None
 
 
 # Close
