@@ -132,6 +132,7 @@ class Outbox:
         self._most = settings.outbox_items
         self._group_items = min(settings.history.items, MOST_ITEMS)
         self._group_bytes = min(settings.history.bytes, GROUP_BYTES)
+        self._write_seconds = settings.timeouts.write.total_seconds()
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Queued] = deque()
         self._batch: Sequence[_Parcel] = ()
@@ -284,10 +285,13 @@ class Outbox:
         while batch:
             # No more than the smallest request memory holds, which a refused group that is sent singly may be.
             requests = [parcel.request for parcel in batch[:LEAST_REQUESTS]]
+            seconds = self._seconds_for(batch)
             try:
-                executed = await self._send(requests, self._seconds_for(batch))
+                executed = await self._send(requests, seconds)
             except RetryableError as error:
-                self.trouble = error
+                # Cut short by a deadline, an attempt has nothing to say: what the owner said before stands.
+                is_short = isinstance(error, ClusterUnavailableError) and seconds < self._write_seconds
+                self.trouble = (self.trouble if is_short else None) or error
             except ConversationError as error:
                 self._settle_all(batch, error)
             except Exception as error:

@@ -471,6 +471,15 @@ async def test_a_deadline(run: type[Running]) -> None:
     assert it.send.batches[sent:] == [["u1"]]
 
 
+async def test_an_attempt_cut_short_hides_no_reason(run: type[Running]) -> None:
+    """The last attempt before a deadline has too little time to say anything: what the owner said before is told."""
+    it = run(brief(command=0.2))
+    it.send.plan.append((OutcomeUnknownError("not durable: OOM"),))
+    it.send.trouble = ClusterUnavailableError("no reply in 0.05 s")
+    with pytest.raises(OutcomeUnknownError, match="OOM"):
+        await it.ask("u0")
+
+
 async def test_a_deadline_while_nobody_answers(run: type[Running]) -> None:
     """The time is bounded too where the owner does not answer at all."""
     it = run(brief(command=0.03))
