@@ -89,7 +89,8 @@ class Place:
 class Activation:
     """One conversation's owner. All methods belong to one event loop.
 
-    Once stopped (`stopped` tells why) every method raises that reason.
+    Once stopped (`stopped` tells why) every method raises an `ActivationLostError` that names the reason: what is the
+    case by then, the next activation finds out.
     """
 
     @classmethod
@@ -212,7 +213,7 @@ class Activation:
             raise OverloadedError(message)
         failing = committer.failing_since
         if failing is not None and time.monotonic() - failing > self._settings.timeouts.write.total_seconds():
-            message = f"the store has not taken a write for {time.monotonic() - failing:.1f} s"
+            message = f"the store has not taken a write for {time.monotonic() - failing:.1f} s{self._store_says()}"
             raise StoreUnavailableError(message)
         return committer
 
@@ -275,7 +276,13 @@ class Activation:
         """The reply, if it may leave by now."""
         if seq <= self._committer.gate.durable_seq:
             return reply
-        return OutcomeUnknownError(f"not durable after {self._settings.timeouts.write.total_seconds()} s")
+        seconds = self._settings.timeouts.write.total_seconds()
+        return OutcomeUnknownError(f"not durable after {seconds} s{self._store_says()}")
+
+    def _store_says(self) -> str:
+        """The end of a message: why the store takes nothing now, as far as it has told."""
+        reason = self._committer.failing_reason
+        return "" if reason is None else f": {reason}"
 
     def _entries_for(
         self, watcher: str, after_seq: int, seen: Seen | None, echoes: Mapping[int, Echo]
@@ -405,7 +412,7 @@ class Activation:
             async with asyncio.timeout(seconds):
                 await stored
         except TimeoutError:
-            message = f"the store has not answered in {seconds} s"
+            message = f"the store has not answered in {seconds} s{self._store_says()}"
             raise StoreUnavailableError(message) from None
 
     @contextmanager
@@ -431,7 +438,8 @@ class Activation:
 
     def _alive(self) -> Committer:
         if self.stopped.done():
-            raise self.stopped.result()
+            reason = self.stopped.result()
+            raise reason if isinstance(reason, ActivationLostError) else PassivatedError(f"stopped: {reason}")
         if self._leaving:
             message = "passivating"
             raise PassivatedError(message)

@@ -91,6 +91,8 @@ class Committer:
         self.gate = OutputGate(durable.seq)
         self.failing_since: float | None = None
         """Monotonic time of the first failure of the write that is being repeated now."""
+        self.failing_reason: RetryableError | None = None
+        """The latest failure since the store has last decided a write."""
         self.pending_bytes = 0
         self.upkeep_due = asyncio.Event()
         """Set when the retention has changed, or the stored TTL tells of an old use only; whoever waits clears it."""
@@ -359,13 +361,17 @@ class Committer:
         try:
             while True:
                 try:
-                    return await write()
+                    outcome = await write()
                 except RetryableError as error:
+                    self.failing_reason = error
                     if self.failing_since is None:
                         self.failing_since = time.monotonic()
                         log.warning("a write is being repeated", extra={"reason": str(error)})
                     await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
                     delay = min(delay * 2, longest)
+                else:
+                    self.failing_reason = None
+                    return outcome
         finally:
             # Given up by its caller too: commands, refused while this is set, are what finds the store well again.
             self.failing_since = None

@@ -67,16 +67,16 @@ class ConversationClient:
         if not create and not await self._may_exist(conversation_id):
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)
-        known = self._open_handle(conversation_id)
+        was_open = self._open_handle(conversation_id) is not None
         owner = self._owner(conversation_id)
         _, view = await owner.open(create=create)
-        if known is not None:
-            await known.catch_up(view)
-            return known
-        # Somebody else may have opened it in this process meanwhile: one handle an id, for one order.
+        self._connected_store()  # closed meanwhile, nobody would close the handle
+        # Somebody else may have opened or closed it in this process meanwhile: one handle an id, for one order.
         known = self._open_handle(conversation_id)
         if known is None:
             known = self._handles[conversation_id] = ConversationHandle(conversation_id, owner, view, self._settings)
+        elif was_open:
+            await known.catch_up(view)
         return known
 
     async def _may_exist(self, conversation_id: str) -> bool:

@@ -21,6 +21,7 @@ from itertools import count
 
 from conversation_actors.activation import Done, Executed, Reply, Request, Seen
 from conversation_actors.client.digest import digest_of
+from conversation_actors.client.refusals import Refusals, Task
 from conversation_actors.errors import (
     ClusterUnavailableError,
     ConversationError,
@@ -55,8 +56,6 @@ GROUP_BYTES = 128 << 10
 """Bound of one group, beside the window's own: what is appended at once must not be more than is kept."""
 OUTBOX_BYTES = 64 << 20
 """Bytes of commands that wait, beside the number that `Settings.outbox_items` bounds."""
-MOST_REFUSALS = 100
-"""Refusals of recorded items kept for the next flush; the oldest go first."""
 
 _BACKOFF = (0.05, 1.0)
 _GRACE_SECONDS = 0.1
@@ -75,6 +74,7 @@ class _Queued:
     deadline: float | None
     answer: asyncio.Future[Done] | None
     seen: Seen | None = None
+    owner: Task | None = None
     digest: str | None = None
     sent: bool = False
     settled: bool = False
@@ -132,6 +132,8 @@ class Outbox:
         self._most = settings.outbox_items
         self._group_items = min(settings.history.items, MOST_ITEMS)
         self._group_bytes = min(settings.history.bytes, GROUP_BYTES)
+        self._write_seconds = settings.timeouts.write.total_seconds()
+        self._loop = asyncio.get_running_loop()
         self._queue: deque[_Queued] = deque()
         self._batch: Sequence[_Parcel] = ()
         self._closed: ConversationError | None = None
@@ -142,7 +144,7 @@ class Outbox:
         self._progress = asyncio.Event()
         self._wake = asyncio.Event()
         self._ids = secrets.token_hex(6)
-        self._refused: deque[ConversationError] = deque(maxlen=MOST_REFUSALS)
+        self._refused = Refusals()
         self.trouble: RetryableError | None = None
         """Why the batch on its way is being repeated; None while all is well."""
 
@@ -152,7 +154,7 @@ class Outbox:
 
     def put(self, command: Command, *, lease: Guard | None = None) -> None:
         """Queue a command that nobody waits for; `flush` tells what became of it. Raises `OverloadedError`."""
-        self._put(command, None, lease, None, None)
+        self._put(command, None, lease, None, None).owner = asyncio.current_task(self._loop)
 
     async def ask(
         self, command: Command, request_id: str | None, *, lease: Guard | None = None, seen: Seen | None = None
@@ -176,24 +178,22 @@ class Outbox:
     async def flush(self) -> None:
         """Return when everything put so far is settled.
 
-        Raises the first refusal since the last flush (of a command nobody waited for), or
-        `OutcomeUnknownError` after `timeouts.command`; what is queued stays queued.
+        Raises the first refusal (of a command that was put before this, and that nobody waited for) which this
+        task has not been told of yet, if this task has put the command, if a flush of this task was waiting for it, or
+        if nobody at all was told; or `OutcomeUnknownError` after `timeouts.command`: what is queued stays queued.
         """
-        target = self._last_number
+        target, task = self._last_number, asyncio.current_task()
+        assert task is not None  # asyncio.timeout needs one as well
         seconds = self._settings.timeouts.command.total_seconds()
         try:
-            async with asyncio.timeout(seconds):
-                while self._settled_through < target:
-                    await self._progress.wait()
+            with self._refused.flushing(task, target):
+                async with asyncio.timeout(seconds):
+                    while self._settled_through < target:
+                        await self._progress.wait()
         except TimeoutError:
             message = f"{len(self)} commands are not acknowledged after {seconds} s ({self.trouble or 'no answer'})"
             raise OutcomeUnknownError(message) from self.trouble
-        if self._refused:
-            first, more = self._refused[0], len(self._refused) - 1
-            self._refused.clear()
-            if more:
-                first.add_note(f"and {more} more refusals since the last flush")
-            raise first
+        self._refused.raise_for(task, target)
 
     async def run(self) -> None:
         """Send what comes, until cancelled."""
@@ -207,10 +207,15 @@ class Outbox:
                 self._note_progress()
 
     def close(self, error: ConversationError) -> None:
-        """Answer `error` to everybody who still waits, and will; `run` must have ended."""
+        """Answer `error` to everybody who comes, and to who still waits what became of it; `run` must have ended."""
         self._closed = error
+        reason = self.trouble or "no answer"
         for queued in (*_queued_in(self._batch), *self._queue):
-            self._settle(queued, error)
+            if queued.sent:
+                left: RetryableError = OutcomeUnknownError(f"closed before it was acknowledged ({reason})")
+            else:
+                left = ClusterUnavailableError(f"closed before it was sent ({reason})")
+            self._settle(queued, left)
         self._queue.clear()
         self._note_progress()
 
@@ -280,10 +285,13 @@ class Outbox:
         while batch:
             # No more than the smallest request memory holds, which a refused group that is sent singly may be.
             requests = [parcel.request for parcel in batch[:LEAST_REQUESTS]]
+            seconds = self._seconds_for(batch)
             try:
-                executed = await self._send(requests, self._seconds_for(batch))
+                executed = await self._send(requests, seconds)
             except RetryableError as error:
-                self.trouble = error
+                # Cut short by a deadline, an attempt has nothing to say: what the owner said before stands.
+                is_short = isinstance(error, ClusterUnavailableError) and seconds < self._write_seconds
+                self.trouble = (self.trouble if is_short else None) or error
             except ConversationError as error:
                 self._settle_all(batch, error)
             except Exception as error:
@@ -343,10 +351,11 @@ class Outbox:
         if queued.settled:
             return
         queued.settled = True
+        owner, queued.owner = queued.owner, None  # batches are looked at for longer than a task may live
         self._size -= queued.size
         if queued.answer is None:
             if isinstance(reply, ConversationError):
-                self._refused.append(reply)
+                self._refused.add(queued.number, reply, owner=owner)
                 log.warning("a recorded item was refused", extra={"reason": type(reply).__name__})
             return
         if queued.answer.done():
