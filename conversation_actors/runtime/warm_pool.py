@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import RayError
 
+from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.settings import PoolSettings
 
@@ -278,9 +279,9 @@ async def tell_of_restart(node_id: str, *, was_ready: bool) -> None:
 class Pool:
     """The cluster's pool as a client sees it. Whatever happens to it, the client does not notice."""
 
-    def __init__(self, settings: PoolSettings) -> None:
+    def __init__(self, settings: PoolSettings, starts: CleanStarts) -> None:
         """Nothing is started yet."""
-        self._settings = settings
+        self._settings, self._starts = settings, starts
         self._actor: Any = None
 
     async def start(self, namespace: str) -> None:
@@ -297,7 +298,7 @@ class Pool:
             "enable_task_events": False,
         }
         try:
-            self._actor = await in_thread(lambda: ray.remote(WarmPool).options(**options).remote(self._settings))
+            self._actor = await in_thread(self._starts.start, WarmPool, options, self._settings)
         except RayError as error:
             log.warning("no workers are started ahead of time", extra={"reason": repr(error)})
 
