@@ -31,6 +31,7 @@ from conversation_actors.errors import (
     RefusedError,
     StoreUnavailableError,
 )
+from conversation_actors.failures import Failures
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     AcquireLease,
@@ -163,6 +164,7 @@ class Activation:
         self._users = 0
         self._leaving = False
         self._view: View | None = None
+        self._failures = Failures()
         self.stopped: asyncio.Future[ConversationError] = asyncio.get_running_loop().create_future()
         self._committer = Committer(
             store=store,
@@ -175,11 +177,12 @@ class Activation:
             settings=settings,
             unused_for=self._unused_for,
             on_lost=self._stop,
+            failures=self._failures,
         )
         self._tasks = [
             asyncio.create_task(self._committer.run()),
-            asyncio.create_task(self._committer.keep_listed()),
-            asyncio.create_task(self._look_after()),
+            asyncio.create_task(self._failures.keep("listing", self._committer.keep_listed)),
+            asyncio.create_task(self._failures.keep("upkeep", self._look_after)),
         ]
 
     async def execute(
@@ -344,6 +347,7 @@ class Activation:
             history_bytes=committer.durable.window.size,
             pending=committer.pending,
             watchers=len(self._watchers),
+            failures=self._failures.counts,
         )
 
     async def passivate(self) -> None:
@@ -422,7 +426,11 @@ class Activation:
         log.info("stopped", extra={"reason": str(reason)})
 
     async def _look_after(self) -> None:
-        """Keep TTLs fresh; passivate when nobody has asked or watched for long enough, well before the TTL ends."""
+        """Keep TTLs fresh; passivate when nobody has asked or watched for long enough, well before the TTL ends.
+
+        A store that does not answer postpones it, any other `ConversationError` stops the activation with that
+        reason. What nobody foresaw leaves here, and `Failures.keep` begins anew.
+        """
         committer = self._committer
         while True:
             kept = committer.retention
@@ -439,7 +447,7 @@ class Activation:
                     await self.passivate()
                     return
             except StoreUnavailableError as error:
-                log.warning("upkeep postponed", extra={"reason": str(error)})
+                self._failures.note("upkeep", error)
             except ConversationError as error:
                 self._stop(error)
                 return

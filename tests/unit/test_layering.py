@@ -15,6 +15,7 @@ PACKAGES = ("conversation_actors", "agent_worker")
 
 LAYERS = (
     "errors",
+    "failures",
     "values",
     "items",
     "state",
