@@ -1,14 +1,22 @@
 """What runs in the background goes on, whatever is thrown into it, or ends with a reason; and counts it."""
 
 import asyncio
+import io
 import logging
+import os
+import socket
+import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 import pytest
+from rich.console import Console
 
 from conversation_actors import failures
 from conversation_actors.activation import committer
+from conversation_actors.cli import show
 from conversation_actors.client import ConversationClient, following
 from conversation_actors.errors import (
     FencedError,
@@ -18,6 +26,7 @@ from conversation_actors.errors import (
 )
 from conversation_actors.failures import Failures
 from conversation_actors.runtime import warm_pool
+from conversation_actors.runtime.fork_server import server
 from conversation_actors.runtime.host import ActivationHost
 from conversation_actors.settings import PoolSettings
 from tests.unit.fakes import (
@@ -320,6 +329,44 @@ async def test_pool_goes_on(monkeypatch: pytest.MonkeyPatch, told: Told) -> None
     assert await pool.failures() == {"pool": 2}
     assert told("pool") == [UnforeseenError] * 2
     await pool.aclose()
+
+
+def test_fork_server_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A launcher whose request fails in whatever way gets no answer, which is logged; the next one does."""
+    worker = ModuleType("ray._private.workers.default_worker")
+    worker.__file__ = "/where/default_worker.py"
+    monkeypatch.setitem(sys.modules, "ray._private.workers.default_worker", worker)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "listener"))
+        listener.listen()
+        forking = server.ForkServer(listener, os.getpid(), environment={})
+        throwing = Throwing(lambda connection: connection.send(b"answer"), times=1)
+        monkeypatch.setattr(forking, "_answer", throwing)
+        assert [asked(forking, tmp_path / "listener") for _ in range(2)] == [b"", b"answer"]
+    assert [record.exc_info and record.exc_info[0] for record in caplog.records] == [UnforeseenError]
+
+
+def asked(forking: server.ForkServer, path: Path) -> bytes:
+    """Connect, have one connection served, and return what came back."""
+    with socket.socket(socket.AF_UNIX) as launcher:
+        launcher.connect(str(path))
+        forking._serve_one()
+        return launcher.recv(16)
+
+
+# What an operator sees
+
+
+async def test_operator_sees_failures(start: Activations) -> None:
+    """`conversation-actors show` prints the counts, and so does its JSON."""
+    owner = await start(FaultyStore())
+    owner._failures.note("upkeep", StoreUnavailableError("away"))
+    async with FakeCluster(FaultyStore(), brief()) as cluster:
+        snapshot = await (await cluster.handle()).snapshot()
+    assert show.document(snapshot, owner.info())["activation"]["failures"] == {"upkeep": 1}
+    console = Console(file=io.StringIO(), width=200)
+    show.tell(console, snapshot, owner.info())
+    assert "upkeep 1" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 # The client's tasks
