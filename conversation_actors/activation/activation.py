@@ -42,6 +42,7 @@ from conversation_actors.errors import (
     RefusedError,
     StoreUnavailableError,
 )
+from conversation_actors.failures import Failures
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     EVENT_OF,
@@ -158,6 +159,7 @@ class Activation:
         self._forgotten = ForgottenRequests(durable.limits.request_age)
         self._leaving = False
         self._view: View | None = None
+        self._failures = Failures()
         self.stopped: asyncio.Future[ConversationError] = asyncio.get_running_loop().create_future()
         self._committer = Committer(
             store=store,
@@ -170,11 +172,12 @@ class Activation:
             settings=settings,
             last_use=self._last_use,
             on_lost=self._stop,
+            failures=self._failures,
         )
         self._tasks = [
             asyncio.create_task(self._committer.run()),
-            asyncio.create_task(self._committer.keep_listed()),
-            asyncio.create_task(self._look_after()),
+            asyncio.create_task(self._failures.keep("listing", self._committer.keep_listed)),
+            asyncio.create_task(self._failures.keep("upkeep", self._look_after)),
         ]
 
     async def execute(
@@ -377,6 +380,7 @@ class Activation:
             history_bytes=committer.durable.window.size,
             pending=committer.pending,
             watchers=len(self._watchers),
+            failures=self._failures.counts,
         )
 
     async def passivate(self) -> None:
@@ -458,7 +462,11 @@ class Activation:
         log.info("stopped", extra={"reason": str(reason)})
 
     async def _look_after(self) -> None:
-        """Keep TTLs fresh; passivate when nobody has asked or watched for long enough, well before the TTL ends."""
+        """Keep TTLs fresh; passivate when nobody has asked or watched for long enough, well before the TTL ends.
+
+        A store that does not answer postpones it, any other `ConversationError` stops the activation with that
+        reason. What nobody foresaw leaves here, and `Failures.keep` begins anew.
+        """
         committer = self._committer
         while True:
             kept = committer.retention
@@ -476,7 +484,7 @@ class Activation:
                     await self.passivate()
                     return
             except StoreUnavailableError as error:
-                log.warning("upkeep postponed", extra={"reason": str(error)})
+                self._failures.note("upkeep", error)
             except ConversationError as error:
                 self._stop(error)
                 return

@@ -20,6 +20,7 @@ from conversation_actors.errors import (
     InvalidInputError,
     RetryableError,
 )
+from conversation_actors.failures import Failures
 from conversation_actors.items import Item
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
@@ -71,8 +72,10 @@ class ConversationHandle:
         self._closing = asyncio.Event()
         self._copy = LocalCopy(view)
         self._catching_up = asyncio.Lock()
-        self._outbox = Outbox(self._send, settings)
-        self._follower = Follower(self._copy, Feed(owner, settings.timeouts), lambda: self._read(fresh=False))
+        self._failures = Failures()
+        self._outbox = Outbox(self._send, settings, self._failures)
+        feed = Feed(owner, settings.timeouts)
+        self._follower = Follower(self._copy, feed, lambda: self._read(fresh=False), self._failures)
         self._tasks = [asyncio.create_task(self._outbox.run()), asyncio.create_task(self._follower.run())]
 
     def __repr__(self) -> str:
@@ -123,6 +126,11 @@ class ConversationHandle:
     def retention(self) -> timedelta | None:
         """How long the conversation is kept after its last use; None: as long as the owner's `Settings.ttl`."""
         return retention_of(self._copy.state)
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """What went wrong in the background and was survived, by task: `following` (the local copy), `sending`."""
+        return self._failures.counts
 
     @property
     def unacknowledged(self) -> int:

@@ -31,6 +31,7 @@ from conversation_actors.errors import (
     RefusedError,
     RetryableError,
 )
+from conversation_actors.failures import Failures
 from conversation_actors.items import StoredItem, bytes_of
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
@@ -126,9 +127,11 @@ class _Run:
 class Outbox:
     """A bounded queue of commands and the task that sends it."""
 
-    def __init__(self, send: Send, settings: Settings) -> None:
+    def __init__(self, send: Send, settings: Settings, failures: Failures | None = None) -> None:
         """`send` takes requests and a number of seconds, and returns the owner's `Executed`."""
         self._send, self._settings = send, settings
+        self._failures = failures or Failures()
+        self._taken: list[_Queued] = []
         self._most = settings.outbox_items
         self._group_items = min(settings.history.items, MOST_ITEMS)
         self._group_bytes = min(settings.history.bytes, GROUP_BYTES)
@@ -196,15 +199,31 @@ class Outbox:
         self._refused.raise_for(task, target)
 
     async def run(self) -> None:
-        """Send what comes, until cancelled."""
+        """Send what comes, until cancelled.
+
+        A failure that nobody foresaw is counted as `sending`, and told to whoever's commands were on their way; what
+        is behind them goes on.
+        """
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                self._batch = self._next_batch()
-                if self._batch:
-                    await self._deliver(self._batch)
+                try:
+                    self._batch = self._next_batch()
+                    if self._batch:
+                        await self._deliver(self._batch)
+                except Exception as error:  # noqa: BLE001  # what comes behind it must not wait for ever
+                    self._give_up(error)
                 self._note_progress()
+
+    def _give_up(self, error: Exception) -> None:
+        """Tell those whose commands have left the queue that they may have happened."""
+        self._failures.note("sending", error)
+        self.trouble = None
+        if not self._taken:
+            self._taken.append(self._queue.popleft())  # or it would fail for ever
+        for queued in self._taken:
+            self._settle(queued, OwnerFailedError(f"sending failed: {error!r}"))
 
     def close(self, error: ConversationError) -> None:
         """Answer `error` to everybody who comes, and to who still waits what became of it; `run` must have ended."""
@@ -243,6 +262,7 @@ class Outbox:
         return queued
 
     def _next_batch(self) -> list[_Parcel]:
+        self._taken = []
         batch: list[_Parcel] = []
         run = self._run()
         count = size = 0
@@ -251,7 +271,7 @@ class Outbox:
             first = self._queue[0]
             if count and size + first.size > BATCH_BYTES:
                 break
-            self._queue.popleft()
+            self._taken.append(self._queue.popleft())
             if first.answer is not None and first.answer.cancelled():
                 self._settle(first, None)  # its caller left before it was sent: it never happened
                 continue
@@ -294,8 +314,8 @@ class Outbox:
                 self.trouble = (self.trouble if is_short else None) or error
             except ConversationError as error:
                 self._settle_all(batch, error)
-            except Exception as error:
-                log.exception("a batch could not be sent")  # and what comes behind it must not wait for ever
+            except Exception as error:  # noqa: BLE001  # what comes behind it must not wait for ever
+                self._failures.note("sending", error)
                 self._settle_all(batch, OwnerFailedError(f"the call failed: {error!r}"))
             else:
                 batch = self._answered(batch, executed.replies)
