@@ -162,7 +162,7 @@ class Server:
     def _answers(self) -> bool:
         """Tell whether it says anything but that it is loading; a TLS server need only accept the connection.
 
-        Whoever took the port first would answer too, until this one has noticed and ended: it is asked whose port it is.
+        Whoever took the port first would answer too, until this one has noticed and ended: so: whose port is it?
         """
         if not self._listens():
             return False

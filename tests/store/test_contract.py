@@ -15,7 +15,7 @@ TTL = timedelta(minutes=10)
 SHORT = timedelta(milliseconds=30)
 """Of what is to be gone, whenever that is."""
 BRIEF = {f"brief-{number}": SHORT * 4**number for number in range(5)}
-"""Of what is to be gone, but not before the next call: names to try with more and more time, on a machine that is busy."""
+"""Of what is to be gone, but not before the next call: names to try with more and more time."""
 STRANGE_IDS = ["a", "ab", "a b", "a{b}", "{}", "}{", "100%", "%7B", "{", "a:meta", "}:meta", "ünï-çødé 🦜", "*", "[a]"]
 
 

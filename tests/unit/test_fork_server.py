@@ -256,9 +256,9 @@ print(max(found))
 @pytest.mark.parametrize("every", [2, 20], ids=["few pools", "many pools"])
 @pytest.mark.parametrize("size", [16, 32, 48, 208, 512])
 def test_pools_without_gaps(size: int, every: int) -> None:
-    """Where objects were freed between others that are still there no more are made, however many, in however many pools.
+    """Where objects were freed between others that are still there no more are made, in however many pools they lay.
 
-    But for a few: those in which the filling's last round had its own iterators.
+    But for a few: where the filling's last round had its own iterators.
     """
     command = [sys.executable, "-c", FREED_OF_ONE_SIZE, str(size), str(every)]
     found = subprocess.run(command, check=True, capture_output=True, text=True, cwd=PACKAGE)
