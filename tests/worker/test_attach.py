@@ -115,7 +115,7 @@ def texts(items: tuple[Item, ...]) -> list[str]:
 
 def settings(**given: Any) -> CallSettings:
     """Lines that can be told apart; nobody is waited for."""
-    told = {"greeting": GREETING, "welcome_back": AGAIN, "back_line": BACK, "open_timeout": 0.05, **given}
+    told = {"greeting": GREETING, "welcome_back": AGAIN, "back_line": BACK, **given}
     return CallSettings(**told)
 
 
@@ -141,6 +141,7 @@ def answer(world: World, server: OfflineServer, new_session: SessionFactory) -> 
             assignment = Assignment(conversation_id="c", replaces=None if holder == "job-1" else "job-1")
         with fake_job(room, job_id=holder) as job:
             takeover = TakeoverSettings(heartbeat=timedelta(milliseconds=5), valid_for=timedelta(seconds=3))
+            given = {"open_timeout": LATE if world.may_open.is_set() else 0.05, **given}
             call = world.call(holder, assignment, settings=settings(**given), takeover=takeover)
             await call.open()
             session = await new_session(on)
