@@ -505,7 +505,7 @@ async def test_nobody_home(cluster: FakeCluster) -> None:
         await conversation.append(say("u1"))
     assert ids(conversation) == ["u0"]
     store_of(cluster).is_down = False
-    assert (await conversation.append(say("u2"))).seq == 2
+    assert (await conversation.append(say("u2"))).seq in {2, 3}  # what is unknown may happen still
 
 
 async def test_watching_wakes_nobody(cluster: FakeCluster) -> None:
