@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 from redis import Redis
 
 HOST = "127.0.0.1"
@@ -159,7 +160,12 @@ class Server:
         return False
 
     def _answers(self) -> bool:
-        """Tell whether it says anything but that it is loading; a TLS server need only accept the connection."""
+        """Tell whether it says anything but that it is loading; a TLS server need only accept the connection.
+
+        Whoever took the port first would answer too, until this one has noticed and ended: so: whose port is it?
+        """
+        if not self._listens():
+            return False
         try:
             with socket.create_connection((HOST, self.port), timeout=1) as connection:
                 if "tls-cert-file" in self.directives:
@@ -168,6 +174,13 @@ class Server:
                 return connection.recv(64)[:8] not in (b"", b"-LOADING")
         except OSError:
             return False
+
+    def _listens(self) -> bool:
+        try:
+            connections = psutil.Process(self.pid).net_connections(kind="tcp4")
+        except psutil.Error:
+            return False
+        return any(one.status == psutil.CONN_LISTEN and one.laddr.port == self.port for one in connections)
 
     def log(self) -> str:
         """Return what it logged."""

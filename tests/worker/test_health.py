@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
@@ -116,12 +115,10 @@ async def test_one_that_hangs_is_waited_for_only_so_long(
     report: Health, ray: Ray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the others' answers are told."""
-    monkeypatch.setattr(health, "_SECONDS", 0.05)
-    ray.hangs = True
-    started = time.monotonic()
+    monkeypatch.setattr(health, "_SECONDS", 0.5)
+    ray.hangs = True  # for ever: it is the report that ends
     told = await report.report()
-    assert time.monotonic() - started < 2
-    assert (told["ok"], told["ray"], told["redis"]) == (False, "no answer in 0.05 s", "ok")
+    assert (told["ok"], told["ray"], told["redis"]) == (False, "no answer in 0.5 s", "ok")
 
 
 async def _get(url: str) -> tuple[int, Any]:
