@@ -24,6 +24,7 @@ from agent_worker.call import LEASE, CallConversation
 from agent_worker.notes import TRANSCRIPT
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
+from agent_worker.recorder import Recorder, belongs_in_history
 from agent_worker.restoration import INTERRUPTED_OUTPUT
 from agent_worker.serialise import to_fields
 from agent_worker.session import JOB_CRASHED, NOT_FINISHED, ROOM_LOST, WORKER_GONE, Attached, attach, open_conversation
@@ -732,6 +733,155 @@ async def test_a_tool_that_runs_while_it_opens_is_not_interrupted(answer: Answer
         await running.is_known("Found it.")
     outputs = [item.to_dict()["output"] for item in running.call.items if item.type == "function_call_output"]
     assert outputs == ["found"]
+
+
+# A conversation that is lost
+
+
+async def vanish(world: World) -> None:
+    """The keys of the conversation are gone, and so is its owner."""
+    await world.cluster.kill()
+    world.store.lose_everything()
+
+
+async def test_a_conversation_that_is_gone_is_told_the_talk(
+    answer: Answer, world: World, transcript: Transcript
+) -> None:
+    """All that the session has, in order, as it was; the caller hears nothing of it."""
+    first, second = transcript.turns[0], transcript.turns[1]
+    alice = FakeParticipant("alice")
+    async with answer(FakeRoom(alice)) as running:
+        await running.hears(GREETING)
+        await running.session.run(user_input=first.user)
+        await running.is_known(first.reply)
+        await running.call.flush()
+        before = [item.to_dict() for item in running.call.items]
+        await vanish(world)
+        running.call.note("x", 1)
+        await until(lambda: "x" in running.call.attributes)
+        assert [item.to_dict() for item in (await world.cluster.handle()).items] == before
+        await running.session.run(user_input=second.user)
+        await running.is_known(second.reply)
+        told = [item.id for item in running.session.history.items if belongs_in_history(item)]
+        assert sorted(item.id for item in running.call.items) == sorted(told)
+        assert running.call.participants["alice"].devices == (alice.sid,)
+        said = [step.say for step in second.steps if step.say]
+        assert running.heard.lines == [GREETING, first.reply, *said, second.reply]
+        await crash(running)
+    async with answer(FakeRoom(alice), "job-2") as after:
+        await after.hears(BACK)
+        assert texts(after.call.items)[-1] == second.reply
+
+
+async def test_a_tool_that_runs_while_it_is_lost_is_told_with_its_output(answer: Answer, world: World) -> None:
+    """Its call was known before it ran, and is again; and both are, when it is done, once."""
+    release = asyncio.Event()
+
+    class Slow(Agent):
+        def __init__(self) -> None:
+            super().__init__(instructions="x")
+
+        @function_tool
+        async def search(self, context: RunContext[None]) -> str:
+            """Search for long."""
+            assert context is not None
+            await release.wait()
+            return "found"
+
+    def decide(request: ChatRequest) -> Reply:
+        done = any(message["role"] == "tool" for message in request.messages)
+        return Reply("Found it.") if done else Reply("", (RequestedCall("c1", "search", "{}"),))
+
+    async with (
+        OfflineServer(FunctionScript(decide)) as server,
+        answer(FakeRoom(), agent=Slow(), on=server, greeting="") as running,
+    ):
+        speech = running.session.generate_reply(user_input="Search")
+        await until(lambda: "function_call" in [item.type for item in running.call.items])
+        await vanish(world)
+        running.call.note("x", 1)
+        await until(lambda: "x" in running.call.attributes)
+        assert "function_call" in [item.type for item in running.call.items]
+        release.set()
+        await speech
+        await running.is_known("Found it.")
+    kinds = [item.type for item in running.call.items]
+    assert [kind for kind in kinds if kind.startswith("function")] == ["function_call", "function_call_output"]
+
+
+# What goes wrong in the background
+
+
+async def test_what_ends_a_call_is_tried_again(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error at the end of a call leaves no job behind; it is counted."""
+    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.002)
+    broken_once(monkeypatch, module._Call, "_end")
+    alice = FakeParticipant("alice")
+    async with answer(FakeRoom(alice), linger=0.02, greeting="") as running:
+        await running.session_is_calm()
+        running.room.exit(alice)
+        assert await running.ended() == "nobody is in the room"
+        assert running.call.failures.counts["linger"] == 1
+
+
+@pytest.mark.parametrize("task", ["deposition", "handover", "redials"])
+async def test_what_follows_the_call_goes_on(
+    answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    """Whatever it met once: the agent leaves when it is deposed, or asked to."""
+    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.002)
+    broken_once(monkeypatch, *{"deposition": (Recorder, "stop")}.get(task, (CallConversation, "hand_over")))
+    async with answer(FakeRoom(), linger=60.0, greeting="") as running:
+        await running.session_is_calm()
+        if task == "deposition":
+            handle = await world.cluster.handle()
+            await handle.acquire_lease(LEASE, holder="job-2", duration=timedelta(minutes=1), replacing="job-1")
+        elif task == "handover":
+            running.call.handover_asked.set()
+        else:
+            running.call.redialled.set()
+        await running.ended()
+        assert running.call.failures.counts[task] == 1
+
+
+def broken_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    """Have a method raise what no program of ours raises, at its first call."""
+    original = getattr(owner, name)
+    calls: list[int] = []
+
+    def broken(*arguments: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            message = "private words"
+            raise TypeError(message)
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, broken)
+
+
+@pytest.mark.parametrize("task", ["say", "catch_up", "resume"])
+async def test_what_is_done_once_costs_only_itself(
+    answer: Answer,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    task: str,
+) -> None:
+    """The call goes on without it; that is counted, without the error's text."""
+
+    async def broken(*_arguments: Any) -> None:
+        message = "private words"
+        raise TypeError(message)
+
+    monkeypatch.setattr(module._Call, f"_{task}", broken)
+    alice = await seed(world, user("Hello?")) if task == "resume" else FakeParticipant("alice")
+    if task == "catch_up":
+        world.may_open.clear()
+    async with answer(FakeRoom(alice), "job-2" if task == "resume" else "job-1") as running:
+        world.may_open.set()
+        await until(lambda: running.call.failures.counts.get(task) == 1)
+        assert running.job.ended == []
+    assert "private words" not in caplog.text
 
 
 # The job

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agent_worker import call as module
+from agent_worker import changes, tenure
 from agent_worker.assignment import Assignment
 from agent_worker.call import AGENT, HANDOVER, LEASE, CallConversation
 from agent_worker.settings import CallSettings, TakeoverSettings
@@ -173,10 +174,8 @@ async def test_a_failed_try_leaves_no_connection(world: World) -> None:
     assert world.clients == 0
 
 
-async def test_what_waits_is_bounded_and_counted(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """An item too many is refused as by a full outbox; a change too many is told in the log."""
+async def test_what_waits_is_bounded_and_counted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An item too many is refused as by a full outbox; who has the items is asked for them when it is open."""
     monkeypatch.setattr(module, "_MOST_WAITING", 3)
     world.may_open.clear()
     call = world.call(settings=short())
@@ -186,13 +185,14 @@ async def test_what_waits_is_bounded_and_counted(
     with pytest.raises(OverloadedError):
         call.record(say(3))
     call.note("x", 1)
-    assert call.lost == 2
-    assert [record.getMessage() for record in caplog.records].count("a change was not kept") == 1
+    assert call.lost == 1
+    call.on_items_missed(lambda is_afresh: call.record(say(3, f"again {is_afresh}")))
     world.may_open.set()
     await call.wait_open()
+    await until(lambda: ids(call) == ["u0", "u1", "u2", "u3"])
+    assert call.items[-1].to_dict()["content"] == "again False"
     await call.flush()
-    assert ids(call) == ["u0", "u1", "u2"]
-    assert "x" not in call.attributes
+    assert call.attributes["x"] == 1
 
 
 async def test_an_item_too_large_is_refused_before_it_is_open_too(world: World) -> None:
@@ -641,7 +641,7 @@ async def test_after_a_while_the_attempts_count_from_one_again(world: World) -> 
 
 async def test_the_lease_is_renewed_and_keeps_its_token(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Long before it expires."""
-    monkeypatch.setattr(module, "_RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(tenure, "_RENEW_SECONDS", 0.02)
     call = world.call()
     await call.open()
     handle = await world.cluster.handle()
@@ -654,7 +654,7 @@ async def test_the_lease_is_renewed_and_keeps_its_token(world: World, monkeypatc
 
 async def test_a_lease_that_cannot_be_renewed_deposes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told by the owner itself, should the local copy stand still."""
-    monkeypatch.setattr(module, "_RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(tenure, "_RENEW_SECONDS", 0.02)
     monkeypatch.setattr(module, "_GUARD_SECONDS", 60.0)
     call = world.call()
     await call.open()
@@ -685,7 +685,7 @@ async def test_a_change_that_fails_holds_up_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is logged, and the ones behind it are made; one that hangs is left after a while."""
-    monkeypatch.setattr(module, "_OPERATION_SECONDS", 0.05)
+    monkeypatch.setattr(changes, "_OPERATION_SECONDS", 0.05)
     call = world.call()
     await call.open()
 
