@@ -298,8 +298,8 @@ class _Call:
         await self._conversation.handover_asked.wait()
         await self._listening.wait()
         quiet_since = asyncio.get_running_loop().time()
-        while (now := asyncio.get_running_loop().time()) - quiet_since < _QUIET_SECONDS:
-            # who has stopped speaking has not been answered yet: that takes as long as the end of a turn is waited for
+        # Who has stopped speaking has not been answered yet: that takes as long as the end of a turn is waited for.
+        while (now := asyncio.get_running_loop().time()) - quiet_since < _QUIET_SECONDS or self._is_busy:
             if self._is_busy:
                 quiet_since = now
             await asyncio.sleep(_POLL_SECONDS)

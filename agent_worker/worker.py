@@ -170,6 +170,7 @@ async def run_worker(options: WorkerOptions) -> None:
             linger=call.linger,
             give_up=functools.partial(_give_up, store),
         )
+        failures = Failures()
         supervisor = Supervisor(
             server,
             heartbeats,
@@ -178,6 +179,7 @@ async def run_worker(options: WorkerOptions) -> None:
             instance=options.instance,
             settings=options.takeover,
             named_by_participants=call.participant_identity,
+            failures=failures,
         )
         failures = Failures()
         health = Health(

@@ -42,30 +42,25 @@ from conversation_actors.errors import (
     RefusedError,
     StoreUnavailableError,
 )
+from conversation_actors.failures import Failures
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
-    AcquireLease,
-    AppendItems,
-    ClearHistory,
-    CloseConversation,
+    EVENT_OF,
     Command,
     ConversationState,
     Entry,
     ItemsAppended,
     ItemsEvicted,
     JoinParticipant,
-    LeaveParticipant,
     NothingChanged,
     Participant,
-    ReleaseLease,
     Remembered,
-    ReopenConversation,
     SetAttributes,
-    SetRetention,
     SetSummary,
     UpdateParticipant,
     decide,
 )
+from conversation_actors.state.commands import described
 from conversation_actors.state.conversation import remembered
 from conversation_actors.store import Recovered, Store
 
@@ -82,21 +77,6 @@ POLL_BYTES = 1 << 20
 _CANCEL_AGAIN_SECONDS = 0.1
 """Up to Python 3.11 asyncio.wait_for, which redis-py uses, loses a cancellation that comes together with the answer."""
 
-_EVENT_OF: dict[type[Command], str] = {
-    AppendItems: "ItemsAppended",
-    ClearHistory: "HistoryCleared",
-    SetSummary: "SummaryChanged",
-    JoinParticipant: "ParticipantJoined",
-    LeaveParticipant: "ParticipantLeft",
-    UpdateParticipant: "ParticipantUpdated",
-    SetAttributes: "AttributesChanged",
-    AcquireLease: "LeaseAcquired",
-    ReleaseLease: "LeaseReleased",
-    SetRetention: "RetentionChanged",
-    CloseConversation: "ConversationClosed",
-    ReopenConversation: "ConversationReopened",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -110,7 +90,8 @@ class Place:
 class Activation:
     """One conversation's owner. All methods belong to one event loop.
 
-    Once stopped (`stopped` tells why) every method raises that reason.
+    Once stopped (`stopped` tells why) every method raises an `ActivationLostError` that names the reason: what is the
+    case by then, the next activation finds out.
     """
 
     @classmethod
@@ -178,6 +159,7 @@ class Activation:
         self._forgotten = ForgottenRequests(durable.limits.request_age)
         self._leaving = False
         self._view: View | None = None
+        self._failures = Failures()
         self.stopped: asyncio.Future[ConversationError] = asyncio.get_running_loop().create_future()
         self._committer = Committer(
             store=store,
@@ -190,11 +172,12 @@ class Activation:
             settings=settings,
             last_use=self._last_use,
             on_lost=self._stop,
+            failures=self._failures,
         )
         self._tasks = [
             asyncio.create_task(self._committer.run()),
-            asyncio.create_task(self._committer.keep_listed()),
-            asyncio.create_task(self._look_after()),
+            asyncio.create_task(self._failures.keep("listing", self._committer.keep_listed)),
+            asyncio.create_task(self._failures.keep("upkeep", self._look_after)),
         ]
 
     async def execute(
@@ -233,7 +216,7 @@ class Activation:
             raise OverloadedError(message)
         failing = committer.failing_since
         if failing is not None and time.monotonic() - failing > self._settings.timeouts.write.total_seconds():
-            message = f"the store has not taken a write for {time.monotonic() - failing:.1f} s"
+            message = f"the store has not taken a write for {time.monotonic() - failing:.1f} s{self._store_says()}"
             raise StoreUnavailableError(message)
         return committer
 
@@ -249,14 +232,23 @@ class Activation:
         kept = self._working.requests.get(request.request_id)
         if kept is None:
             return None
-        if kept.kind != _EVENT_OF[type(request.command)]:
+        if kept.kind != EVENT_OF[type(request.command)]:
             message = f"request_id {request.request_id!r} was used for another command ({kept.kind})"
+            raise ConflictError(message)
+        if None not in (kept.digest, request.digest) and kept.digest != request.digest:
+            message = f"request_id {request.request_id!r} was used at {kept.seq} for other content ({kept.kind})"
             raise ConflictError(message)
         return self._done(kept, request.command)
 
     def _done(self, kept: Remembered, command: Command) -> Done:
-        """The first result; of a participant, the present state where too many have been remembered since."""
-        return Done(kept.seq, kept.epoch, self._participant_of(command) if kept.result is None else kept.result)
+        """The first result; of a participant, the present state where too many have been remembered since.
+
+        Who has been forgotten altogether is answered with as it was described, and gone.
+        """
+        result = self._participant_of(command) if kept.result is None else kept.result
+        if result is None and isinstance(command, (JoinParticipant, UpdateParticipant)):
+            result = described(command, at=kept.at)
+        return Done(kept.seq, kept.epoch, result)
 
     def _participant_of(self, command: Command) -> Participant | None:
         """The participant a command is about, as it is now; None where it is about none."""
@@ -268,10 +260,10 @@ class Activation:
         now = max(self._clock(), working.changed_at)
         events = decide(working, request.command, now=now, lease=request.lease)
         if not events:
-            asked = _EVENT_OF[type(request.command)]
+            asked = EVENT_OF[type(request.command)]
             events = (NothingChanged(asked, self._participant_of(request.command)),)
         epoch, seq = self._claim.epoch, working.seq + 1
-        entries = [Entry(seq, epoch, now, events[0], request.request_id)]
+        entries = [Entry(seq, epoch, now, events[0], request.request_id, request.digest)]
         for event in events[1:]:
             entries.append(Entry(seq + len(entries), epoch, now, event))
         self._alive().submit(entries)  # first: what cannot be encoded must leave no trace in the working state
@@ -287,7 +279,13 @@ class Activation:
         """The reply, if it may leave by now."""
         if seq <= self._committer.gate.durable_seq:
             return reply
-        return OutcomeUnknownError(f"not durable after {self._settings.timeouts.write.total_seconds()} s")
+        seconds = self._settings.timeouts.write.total_seconds()
+        return OutcomeUnknownError(f"not durable after {seconds} s{self._store_says()}")
+
+    def _store_says(self) -> str:
+        """The end of a message: why the store takes nothing now, as far as it has told."""
+        reason = self._committer.failing_reason
+        return "" if reason is None else f": {reason}"
 
     def _entries_for(
         self, watcher: str, after_seq: int, seen: Seen | None, echoes: Mapping[int, Echo]
@@ -382,6 +380,7 @@ class Activation:
             history_bytes=committer.durable.window.size,
             pending=committer.pending,
             watchers=len(self._watchers),
+            failures=self._failures.counts,
         )
 
     async def passivate(self) -> None:
@@ -417,7 +416,7 @@ class Activation:
             async with asyncio.timeout(seconds):
                 await stored
         except TimeoutError:
-            message = f"the store has not answered in {seconds} s"
+            message = f"the store has not answered in {seconds} s{self._store_says()}"
             raise StoreUnavailableError(message) from None
 
     @contextmanager
@@ -443,7 +442,8 @@ class Activation:
 
     def _alive(self) -> Committer:
         if self.stopped.done():
-            raise self.stopped.result()
+            reason = self.stopped.result()
+            raise reason if isinstance(reason, ActivationLostError) else PassivatedError(f"stopped: {reason}")
         if self._leaving:
             message = "passivating"
             raise PassivatedError(message)
@@ -462,7 +462,11 @@ class Activation:
         log.info("stopped", extra={"reason": str(reason)})
 
     async def _look_after(self) -> None:
-        """Keep TTLs fresh; passivate when nobody has asked or watched for long enough, well before the TTL ends."""
+        """Keep TTLs fresh; passivate when nobody has asked or watched for long enough, well before the TTL ends.
+
+        A store that does not answer postpones it, any other `ConversationError` stops the activation with that
+        reason. What nobody foresaw leaves here, and `Failures.keep` begins anew.
+        """
         committer = self._committer
         while True:
             kept = committer.retention
@@ -480,7 +484,7 @@ class Activation:
                     await self.passivate()
                     return
             except StoreUnavailableError as error:
-                log.warning("upkeep postponed", extra={"reason": str(error)})
+                self._failures.note("upkeep", error)
             except ConversationError as error:
                 self._stop(error)
                 return

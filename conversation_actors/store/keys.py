@@ -3,16 +3,19 @@
     conv:<tenant>:{<id>}:meta                     hash    epoch, owner, seq, base, …   TTL
     conv:<tenant>:{<id>}:snapshot                 string  state at `base`              TTL
     conv:<tenant>:{<id>}:journal                  list    entries first+1 … seq        TTL
-    conv:<tenant>:index:active                    zset    every conversation           permanent, trimmed by age
-    conv:<tenant>:index:participant:<identity>    zset    conversations of one person  TTL
-    conv:<tenant>:index:{lease:<name>}:deadlines  zset    conversations by deadline    TTL
+    conv:<tenant>:index:{active}                  zset    every conversation           permanent
+    conv:<tenant>:index:{active}:expiries         zset    when each leaves that        permanent
+    conv:<tenant>:index:{participant:<identity>}  zset    conversations of one person  TTL
+                         …{…}:expiries            zset    when each leaves that        TTL
+    conv:<tenant>:index:{lease:<name>}:beats      zset    conversations by last beat   TTL
     conv:<tenant>:index:{lease:<name>}:holders    hash    who shows signs of life      TTL
+    conv:<tenant>:index:{lease:<name>}:clock      hash    which beats, how many        TTL
     conv:<tenant>:index:{lease:<name>}:ended:<id> string  there for a while, after one's end
 
-The braces are a hash tag: on Redis Cluster one conversation lives in one slot, and so do the signs of life of
-one lease's holders. ``%``, ``{`` and ``}`` inside an id are percent-encoded, so that no id can end the tag early
-or spell another id's key. A tenant's name has none of them (`settings.Tenant`), so that ``~conv:<tenant>:*`` is all
-that an ACL user of one tenant needs.
+The braces are a hash tag: on Redis Cluster one conversation lives in one slot, and so do the keys of one listing, and
+the signs of life of one lease's holders. ``%``, ``{`` and ``}`` inside an id are percent-encoded, so that no id can
+end the tag early or spell another id's key. A tenant's name has none of them (`settings.Tenant`), so that
+``~conv:<tenant>:*`` is all that an ACL user of one tenant needs.
 """
 
 from dataclasses import dataclass
@@ -39,20 +42,33 @@ class ConversationKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class ListingKeys:
+    """The two keys of one listing, in the order in which every script takes them."""
+
+    activity: str
+    expiries: str
+
+    def as_tuple(self) -> tuple[str, str]:
+        """Return the keys in the order of the scripts' KEYS."""
+        return self.activity, self.expiries
+
+
+@dataclass(frozen=True, slots=True)
 class HeartbeatKeys:
     """The keys on which the holders of one lease show signs of life."""
 
-    deadlines: str
+    beats: str
     holders: str
+    clock: str
     ended_prefix: str
 
     @property
-    def shared(self) -> tuple[str, str]:
-        """The two keys of all conversations, in the order of the scripts' KEYS."""
-        return self.deadlines, self.holders
+    def shared(self) -> tuple[str, str, str]:
+        """The three keys of all conversations, in the order of the scripts' KEYS."""
+        return self.beats, self.holders, self.clock
 
-    def of(self, conversation_id: str) -> tuple[str, str, str]:
-        """Return those two, and the one that tells that a conversation has ended."""
+    def of(self, conversation_id: str) -> tuple[str, str, str, str]:
+        """Return those three, and the one that tells that a conversation has ended."""
         return *self.shared, self.ended_prefix + conversation_id.translate(_ENCODED)
 
 
@@ -63,14 +79,14 @@ class Keys:
     tenant: str = DEFAULT_TENANT
 
     @property
-    def active_index(self) -> str:
-        """The listing of all conversations: the one key without a TTL. Any other without one is a defect."""
-        return f"conv:{self.tenant}:index:active"
+    def active_index(self) -> ListingKeys:
+        """The listing of all conversations: the only keys without a TTL."""
+        return self._listing("active")
 
     @property
     def permanent(self) -> frozenset[str]:
-        """Keys that have no TTL on purpose."""
-        return frozenset({self.active_index})
+        """Keys that have no TTL on purpose. Any other without one is a defect."""
+        return frozenset(self.active_index.as_tuple())
 
     @property
     def all_meta(self) -> str:
@@ -100,11 +116,15 @@ class Keys:
     def tagged_heartbeats(self, tag: str) -> HeartbeatKeys:
         """Make them around a name that is encoded already, or that no lease can spell (a lone ``%``)."""
         prefix = f"conv:{self.tenant}:index:{{lease:{tag}}}"
-        return HeartbeatKeys(f"{prefix}:deadlines", f"{prefix}:holders", f"{prefix}:ended:")
+        return HeartbeatKeys(f"{prefix}:beats", f"{prefix}:holders", f"{prefix}:clock", f"{prefix}:ended:")
 
-    def participant_index(self, identity: str) -> str:
-        """Make the key under which one participant's conversations are listed."""
-        return f"conv:{self.tenant}:index:participant:{identity.translate(_ENCODED)}"
+    def participant_index(self, identity: str) -> ListingKeys:
+        """Make the keys under which one participant's conversations are listed."""
+        return self._listing(f"participant:{identity.translate(_ENCODED)}")
+
+    def _listing(self, tag: str) -> ListingKeys:
+        stem = f"conv:{self.tenant}:index:{{{tag}}}"
+        return ListingKeys(stem, f"{stem}:expiries")
 
     @property
     def _prefix(self) -> str:

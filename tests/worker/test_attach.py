@@ -32,7 +32,7 @@ from agent_worker.settings import CallSettings, TakeoverSettings
 from agent_worker.transcript import Transcript
 from conversation_actors import LeaseHeldError, item_from_dict
 from conversation_actors.items import Item
-from tests.unit.fakes import until
+from tests.unit.fakes import turns, until
 from tests.worker.conftest import SessionFactory
 from tests.worker.fakes import FakeConversation, FunctionScript
 from tests.worker.fakes_call import POST, Clock, FakeJob, FakeParticipant, FakeRoom, World, Worlds, fake_job
@@ -116,7 +116,7 @@ def texts(items: tuple[Item, ...]) -> list[str]:
 
 def settings(**given: Any) -> CallSettings:
     """Lines that can be told apart; nobody is waited for."""
-    told = {"greeting": GREETING, "welcome_back": AGAIN, "back_line": BACK, "open_timeout": 0.05, **given}
+    told = {"greeting": GREETING, "welcome_back": AGAIN, "back_line": BACK, **given}
     return CallSettings(**told)
 
 
@@ -142,6 +142,7 @@ def answer(world: World, server: OfflineServer, new_session: SessionFactory) -> 
             assignment = Assignment(conversation_id="c", replaces=None if holder == "job-1" else "job-1")
         with fake_job(room, job_id=holder) as job:
             takeover = TakeoverSettings(heartbeat=timedelta(milliseconds=5), valid_for=timedelta(seconds=3))
+            given = {"open_timeout": LATE if world.may_open.is_set() else 0.05, **given}
             call = world.call(holder, assignment, settings=settings(**given), takeover=takeover)
             await call.open()
             session = await new_session(on)
@@ -404,8 +405,8 @@ async def test_the_deposed_leaves_at_once(answer: Answer, world: World) -> None:
         await running.session.generate_reply(user_input="Are you there?")
         assert running.attached.recorder.recorded == before
         running.room.enter(FakeParticipant("bob"))
-        await asyncio.sleep(0.02)
-        assert "bob" not in handle.participants
+        await turns()
+        assert "bob" not in (await handle.snapshot(fresh=True)).participants
 
 
 async def opened(successor: CallConversation) -> None:
@@ -444,15 +445,27 @@ async def test_a_handover_waits_until_the_agent_has_spoken(answer: Answer, world
         assert running.attached.recorder.recorded == before
 
 
-async def test_a_handover_waits_for_the_caller_too(answer: Answer, world: World) -> None:
-    """Whoever speaks is let finish."""
+async def test_a_handover_waits_for_the_caller_too(
+    answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever speaks is let finish, however often it was looked."""
+    monkeypatch.setattr(module, "_QUIET_SECONDS", 0.0)
+    looks: list[bool] = []
+    is_busy = module._Call._is_busy
+
+    def looked_at(self: Any) -> bool:
+        looks.append(is_busy.__get__(self))
+        return looks[-1]
+
+    monkeypatch.setattr(module._Call, "_is_busy", property(looked_at))
     planned = Assignment(conversation_id="c", replaces="job-1", is_planned=True)
     async with answer(FakeRoom(), greeting="") as running:
         await running.session_is_calm()
         running.session._update_user_state("speaking")
         opening = asyncio.create_task(opened(world.call("job-2", planned)))
         await asyncio.wait_for(running.call.handover_asked.wait(), LATE)
-        await asyncio.sleep(0.05)
+        await until(lambda: len(looks) >= 5)
+        assert all(looks)
         assert not opening.done()
         assert running.job.ended == []
         running.session._update_user_state("listening")
@@ -513,6 +526,15 @@ async def test_who_does_not_see_its_room_does_not_leave_it(answer: Answer, world
         assert running.job.ended == []
 
 
+async def closed(running: Running, reason: CloseReason) -> None:
+    """Close the session, and return when all who were told of it have done what they do."""
+    told = asyncio.Event()
+    running.session.on("close", lambda _event: told.set())
+    running.session._close_soon(reason=reason)
+    await asyncio.wait_for(told.wait(), LATE)
+    await turns()
+
+
 async def test_a_session_that_failed_calls_the_next_agent(answer: Answer) -> None:
     """The caller is still there, and a new process may have more luck."""
     async with answer(FakeRoom(FakeParticipant("alice"))) as running:
@@ -526,8 +548,7 @@ async def test_a_session_that_was_closed_on_purpose_ends_nothing_more(answer: An
     """Whoever closed it knows what comes next."""
     async with answer(FakeRoom(FakeParticipant("alice"))) as running:
         await running.hears(GREETING)
-        running.session._close_soon(reason=reason)
-        await asyncio.sleep(0.05)
+        await closed(running, reason)
         assert running.job.ended == []
 
 
@@ -546,15 +567,27 @@ async def test_a_room_that_nobody_comes_to_is_left(answer: Answer) -> None:
         assert await running.ended() == "nobody is in the room"
 
 
-async def test_who_comes_back_in_time_finds_the_agent_there(answer: Answer) -> None:
-    """The same one, with the same session."""
+async def test_who_comes_back_in_time_finds_the_agent_there(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same one, with the same session: nobody waits any more for the time to be up."""
     alice = FakeParticipant("alice")
-    async with answer(FakeRoom(alice), linger=0.1) as running:
+    calls: list[Any] = []
+    start = module._Call.start
+
+    def noted(self: Any) -> None:
+        calls.append(self)
+        start(self)
+
+    monkeypatch.setattr(module._Call, "start", noted)
+    async with answer(FakeRoom(alice), linger=60.0) as running:
         await running.hears(GREETING)
         running.room.exit(alice)
-        await asyncio.sleep(0.02)
+        waiting = calls[0]._lingering
+        assert waiting is not None
+        await turns()
         running.room.enter(FakeParticipant("alice"))
-        await asyncio.sleep(0.15)
+        await asyncio.wait({waiting})
+        assert waiting.cancelled()
+        assert calls[0]._lingering is None
         assert running.job.ended == []
 
 
@@ -564,8 +597,7 @@ async def test_a_session_that_closed_with_its_caller(answer: Answer) -> None:
     async with answer(FakeRoom(alice), linger=60.0) as running:
         await running.hears(GREETING)
         running.room.exit(alice)
-        running.session._close_soon(reason=CloseReason.PARTICIPANT_DISCONNECTED)
-        await asyncio.sleep(0.05)
+        await closed(running, CloseReason.PARTICIPANT_DISCONNECTED)
         assert running.job.ended == []
         running.room.enter(FakeParticipant("alice"))
         assert await running.ended() == NOT_FINISHED
@@ -634,8 +666,10 @@ async def test_opened_before_the_session_starts_it_waits_for_it(
     world.may_open.clear()
 
     async def open_now() -> None:
+        known = len(world.cluster._handles)
         world.may_open.set()
-        await asyncio.sleep(0.05)
+        await until(lambda: len(world.cluster._handles) > known)
+        await turns()
 
     async with answer(FakeRoom(), greeting="", before_start=open_now) as running:
         await until(lambda: "Long ago" in [item.text_content for item in running.session.history.messages()])

@@ -17,7 +17,7 @@ from agent_worker.participants import Participants
 from agent_worker.settings import CallSettings
 from agent_worker.welcome import GREETED, Welcome
 from conversation_actors import ConversationHandle, OutcomeUnknownError, Participant
-from tests.unit.fakes import until
+from tests.unit.fakes import turns, until
 from tests.worker.fakes_call import Clock, FakeParticipant, FakeRoom, Permissions, World, Worlds
 
 KIND = rtc.ParticipantKind
@@ -328,8 +328,10 @@ async def test_without_a_store_nobody_is_greeted(follow: Follow, world: World) -
     followed = await follow(FakeRoom())
     await followed.settled()
     world.store.hold()
+    written = len(world.store.appends)
     followed.room.enter(FakeParticipant("alice"))
-    await asyncio.sleep(0.05)
+    await until(lambda: len(world.store.appends) > written)
+    await turns()
     assert followed.welcomes == []
     world.store.release()
     assert await followed.told() == [Welcome.FIRST]
