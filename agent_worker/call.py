@@ -129,6 +129,7 @@ class CallConversation:
         self._on_changes_missed: list[OnMissed] = []
         self._refusal: ConversationError | None = None
         self._refused_item: ConversationError | None = None
+        self._mended: ConversationError | None = None
         self._recorded, self._told_again = asyncio.Event(), asyncio.Event()
         self._has_missed_items = False
         self._opened_at = 0.0
@@ -527,7 +528,7 @@ class CallConversation:
             callbacks += self._on_changes_missed
         self._has_missed_items = False
         if isinstance(self._refused_item, LeaseLostError | ConversationNotFoundError):
-            self._refused_item = None
+            self._mended, self._refused_item = self._refused_item, None
         self._changes.resume(is_afresh=is_afresh)
         for callback in callbacks:
             try:
@@ -558,6 +559,8 @@ class CallConversation:
         except RetryableError:
             raise
         except ConversationError as error:
+            if error is self._mended:
+                return  # each task that flushes is told
             self._refused_item = error
             self.failures.count("items", error, "an item was refused", conversation_id=self.id)
             if isinstance(error, LeaseLostError | ConversationNotFoundError):

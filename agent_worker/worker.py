@@ -181,7 +181,6 @@ async def run_worker(options: WorkerOptions) -> None:
             named_by_participants=call.participant_identity,
             failures=failures,
         )
-        failures = Failures()
         health = Health(
             heartbeats,
             rooms,

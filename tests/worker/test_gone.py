@@ -153,7 +153,8 @@ async def test_a_conversation_that_is_gone_is_opened_again(world: World, monkeyp
     assert call.attributes["livekit.transcript"] == {"text": "and then"}
     assert call.attributes[AGENT]["holder"] == "job-1"
     assert await held_by(world) == "job-1"
-    assert session.asked == [True]
+    # whoever flushes may be told later of what was refused before: then it is asked once more, in vain
+    assert [session.asked[0], *set(session.asked[1:])] in [[True], [True, False]]
     assert not call.deposed.is_set()
 
 
@@ -219,7 +220,7 @@ async def test_it_is_opened_however_long_that_takes(world: World) -> None:
     world.may_open.clear()
     await vanish(world)
     session.say(2)
-    await until(lambda: call.failures.counts.get("items", 0) > 0)
+    await until(lambda: call._held._is_gone)
     session.say(3)
     world.store.is_down = True
     world.may_open.set()
