@@ -19,6 +19,7 @@ from typing import Any
 
 from agent_worker.assignment import Assignment
 from agent_worker.settings import CallSettings, TakeoverSettings
+from agent_worker.vigil import Vigil
 from conversation_actors import (
     ConversationClient,
     ConversationHandle,
@@ -54,7 +55,6 @@ _MOST_WAITING = 10_000
 _OPERATION_SECONDS = 30.0
 _FLUSH_SECONDS = 5.0
 _SETTLE_SECONDS = 1.0
-_SHOW_SECONDS = 0.25
 
 Operation = Callable[[ConversationHandle, Lease], Awaitable[object]]
 
@@ -305,7 +305,10 @@ class CallConversation:
                 )
             except LeaseHeldError as held:
                 holder = held.holder
-                if await self._is_dead(holder):
+                if self._assignment.is_planned and not asked and self._may_follow(holder, replacing):
+                    asked = True
+                    await handle.set_attributes({HANDOVER: {"to": self.holder, "from": holder}})
+                if await self._is_dead(handle, holder):
                     replacing = holder
                     continue
                 if not self._may_follow(holder, replacing):
@@ -317,9 +320,6 @@ class CallConversation:
                         raise
                     replacing = holder
                     continue
-            if self._assignment.is_planned and not asked:
-                asked = True
-                await handle.set_attributes({HANDOVER: {"to": self.holder, "from": holder}})
             await self._until_released(handle, holder, deadline)
 
     def _may_follow(self, holder: str, replacing: str | None) -> bool:
@@ -341,7 +341,7 @@ class CallConversation:
             return True
         wish = _handover_wish(handle)
         is_refused = wish.get("to") == self.holder and REFUSED in wish
-        if not is_refused and await self._is_dead(holder):
+        if not is_refused and await self._is_dead(handle, holder):
             return True
         if wish.get("to") == self.holder and not is_refused:
             # else it would go, when it gets to answering, for an agent that is here no more
@@ -369,15 +369,18 @@ class CallConversation:
             await asyncio.sleep(_WAIT_SECONDS)
         return False
 
-    async def _is_dead(self, holder: str) -> bool:
-        """Whether nothing has been heard of a lease's holder for longer than a heartbeat lasts."""
+    async def _is_dead(self, handle: ConversationHandle, holder: str) -> bool:
+        """Whether nothing is heard of a lease's holder for as long as a heartbeat lasts; False once it lets go."""
         assert self._heartbeats is not None
-        record = await self._heartbeats.find(self.id)
-        if record is None or record.holder != holder:
-            # it may have got the lease a moment ago, and be about to show itself
-            await asyncio.sleep(_SHOW_SECONDS)
-            record = await self._heartbeats.find(self.id)
-        return record is None or record.holder != holder or not record.is_alive
+        vigil = Vigil(self._heartbeats, self.id, holder, valid_for=self._takeover.valid_for)
+
+        async def pause() -> bool:
+            until = time.monotonic() + self._takeover.poll_interval.total_seconds()
+            is_released = await self._until_released(handle, holder, until)
+            await asyncio.sleep(0 if is_released else until - time.monotonic())
+            return is_released
+
+        return await vigil.is_dead(pause)
 
     async def _begin_heartbeats(self) -> None:
         assert self._heartbeats is not None

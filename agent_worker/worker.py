@@ -178,7 +178,12 @@ async def run_worker(options: WorkerOptions) -> None:
             named_by_participants=call.participant_identity,
         )
         health = Health(
-            heartbeats, rooms, store, jobs=lambda: len(server.active_jobs), draining=lambda: server.draining
+            heartbeats,
+            rooms,
+            store,
+            jobs=lambda: len(server.active_jobs),
+            draining=lambda: server.draining,
+            failures=lambda: supervisor.failures,
         )
         port = 0 if options.is_development else options.worker.health_port
         async with HealthServer(health, host=options.worker.host, port=port) as listening:

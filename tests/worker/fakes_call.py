@@ -29,8 +29,8 @@ from conversation_actors.activation import committer
 from conversation_actors.client import following, handle, opening, outbox
 from conversation_actors.errors import ConversationError
 from conversation_actors.settings import Settings
-from conversation_actors.store import HeartbeatRecord
-from conversation_actors.store.heartbeats import MemoryHeartbeats
+from conversation_actors.store import Beat, HeartbeatRecord
+from conversation_actors.store.heartbeats import MemoryHeartbeats, Page
 from tests.unit.fakes import CONVERSATION, FakeCluster, FaultyStore, brief
 
 ROOM = "room-1"
@@ -41,11 +41,13 @@ _sids = count(1)
 
 
 class Clock:
-    """A clock that a test moves: the one of Redis."""
+    """A clock that a test moves: that of whoever looks at heartbeats."""
 
     def __init__(self) -> None:
         """Somewhere behind the beginning."""
         self.now = 1000.0
+        self.pace = 0.0
+        """Seconds that go by with every look for silent agents."""
 
     def __call__(self) -> float:
         """Seconds."""
@@ -58,6 +60,7 @@ class ShakyHeartbeats(MemoryHeartbeats):
     def __init__(self, clock: Clock) -> None:
         """In good order."""
         super().__init__(clock)
+        self._pace = clock
         self.trouble: Exception | None = None
         """What every call raises."""
         self.asked = 0
@@ -87,29 +90,29 @@ class ShakyHeartbeats(MemoryHeartbeats):
         self._answer()
         return await super().end(conversation_id, holder)
 
+    async def silent(self, *, after: int, until: int, limit: int) -> Page:
+        """See `HeartbeatStore.silent`."""
+        self._pace.now += self._pace.pace
+        self._answer()
+        return await super().silent(after=after, until=until, limit=limit)
+
     async def claim(
-        self, conversation_id: str, claimant: str, *, hold: timedelta, holder: str | None
+        self,
+        conversation_id: str,
+        claimant: str,
+        *,
+        hold: timedelta,
+        holder: str | None,
+        seen: Beat | None = None,
     ) -> HeartbeatRecord | None:
         """See `HeartbeatStore.claim`."""
         self._answer()
-        return await super().claim(conversation_id, claimant, hold=hold, holder=holder)
-
-    async def claim_expired(
-        self, claimant: str, *, hold: timedelta, limit: int, forget: timedelta
-    ) -> list[HeartbeatRecord]:
-        """See `HeartbeatStore.claim_expired`."""
-        self._answer()
-        return await super().claim_expired(claimant, hold=hold, limit=limit, forget=forget)
+        return await super().claim(conversation_id, claimant, hold=hold, holder=holder, seen=seen)
 
     async def find(self, conversation_id: str) -> HeartbeatRecord | None:
         """See `HeartbeatStore.find`."""
         self._answer()
         return await super().find(conversation_id)
-
-    def expired(self, conversation_id: str) -> bool:
-        """Whether the record of a conversation is there, and its deadline over."""
-        kept = self._kept.get(conversation_id)
-        return kept is not None and kept.deadline <= self._clock()
 
 
 class ShakyStore(FaultyStore):

@@ -48,7 +48,7 @@ class Ray:
 
 @pytest.fixture
 def clock() -> Clock:
-    """Redis's clock."""
+    """The workers' clock."""
     return Clock()
 
 
@@ -59,10 +59,10 @@ def store(clock: Clock) -> ShakyStore:
 
 
 @pytest.fixture
-async def heartbeats(monkeypatch: pytest.MonkeyPatch, store: ShakyStore) -> AsyncIterator[Heartbeats]:
+async def heartbeats(monkeypatch: pytest.MonkeyPatch, store: ShakyStore, clock: Clock) -> AsyncIterator[Heartbeats]:
     """Signs of life."""
     with on_store(monkeypatch, store):
-        async with Heartbeats(Settings()) as entered:
+        async with Heartbeats(Settings(), clock=clock) as entered:
             yield entered
 
 
@@ -96,7 +96,26 @@ async def test_all_is_well(report: Health) -> None:
         "livekit": "ok",
         "jobs": 3,
         "draining": False,
+        "failures": {},
+        "damaged_heartbeats": 0,
     }
+
+
+async def test_what_was_swallowed_is_told(
+    heartbeats: Heartbeats, rooms: FakeRooms, ray: Ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what was being done, with the records that cannot be read; neither is a reason to be unwell."""
+    assert ray.trouble is None
+    monkeypatch.setattr(Heartbeats, "damaged", 3)
+    told = await Health(
+        heartbeats,
+        rooms.as_rooms,
+        Settings(),
+        jobs=lambda: 3,
+        draining=lambda: False,
+        failures=lambda: {"jobs": 2},
+    ).report()
+    assert (told["ok"], told["failures"], told["damaged_heartbeats"]) == (True, {"jobs": 2}, 3)
 
 
 async def test_each_trouble_is_told_by_name(report: Health, ray: Ray, store: ShakyStore, rooms: FakeRooms) -> None:
@@ -171,7 +190,7 @@ async def test_a_room_that_is_not_there_gets_none(heartbeats: Heartbeats, rooms:
     assert not await develop.ensure_agent(ROOM, "support", heartbeats, rooms.as_rooms)
 
 
-async def test_a_room_without_an_agent_gets_one(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
+async def test_a_room_without_an_agent_gets_one(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """Once nobody is heard of; one that has just joined is given time, unless there is a dead one's record."""
     rooms.agents = [ghost("agent-2", age=1.0)]
     assert not await develop.ensure_agent(ROOM, "support", heartbeats, rooms.as_rooms)
@@ -179,7 +198,8 @@ async def test_a_room_without_an_agent_gets_one(heartbeats: Heartbeats, rooms: F
     assert await develop.ensure_agent(ROOM, "support", heartbeats, rooms.as_rooms)
     assert rooms.dispatched == [(ROOM, "support", Assignment(conversation_id=ROOM))]
     await begin(heartbeats)
-    clock.now += 4
+    assert not await develop.ensure_agent(ROOM, "support", heartbeats, rooms.as_rooms)
+    await heartbeats.claim(ROOM, "w", hold=VALID_FOR, holder="job-1")
     rooms.agents = [ghost("agent-1", age=1.0)]
     assert await develop.ensure_agent(ROOM, "support", heartbeats, rooms.as_rooms)
     assert rooms.dispatched[1][2].replaces == "job-1"
@@ -236,13 +256,13 @@ async def test_a_call_moves_to_another_agent(
 
 
 async def test_where_no_agent_is_nothing_moves(
-    heartbeats: Heartbeats, rooms: FakeRooms, migrating: Callable[..., Any], clock: Clock
+    heartbeats: Heartbeats, rooms: FakeRooms, migrating: Callable[..., Any]
 ) -> None:
     """No record, a dead agent's, or another program's; and no id."""
     with pytest.raises(ConversationNotFoundError):
         await migrating(ROOM)
     await begin(heartbeats)
-    clock.now += 4
+    await heartbeats.claim(ROOM, "w", hold=VALID_FOR, holder="job-1")
     with pytest.raises(ConversationNotFoundError):
         await migrating(ROOM)
     await heartbeats.start(ROOM, "job-1", valid_for=VALID_FOR, details={"x": 1})
