@@ -108,13 +108,20 @@ class Server:
     """One server process. Use it as a context manager; it is killed at the end whatever state it is in."""
 
     def __init__(
-        self, binary: Path, directory: Path, directives: Mapping[str, str] | None = None, *, is_sentinel: bool = False
+        self,
+        binary: Path,
+        directory: Path,
+        directives: Mapping[str, str] | None = None,
+        *,
+        is_sentinel: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`directives` are lines of its configuration."""
+        """`directives` are lines of its configuration; `environment` is this process's, where none is given."""
         self.binary = binary
         self.directory = directory
         self.directives = dict(directives or {})
         self.is_sentinel = is_sentinel
+        self.environment = environment
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -147,7 +154,7 @@ class Server:
         (self.directory / "log").unlink(missing_ok=True)
         self.process = subprocess.Popen(
             [self.binary, config, *(["--sentinel"] if self.is_sentinel else [])],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.directory,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.directory, env=self.environment,
         )  # fmt: skip
 
     def _comes_up(self) -> bool:
