@@ -452,15 +452,33 @@ async def test_waiting_for_one_caller_holds_up_nobody(heartbeats: Heartbeats, ro
     await until(lambda: not supervisor._running)
 
 
-async def test_two_workers_mend_a_call_once(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
-    """On one Redis, however many look."""
+async def test_two_workers_mend_a_call_once(
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock, store: ShakyStore
+) -> None:
+    """On one Redis, however many look, each with a reader of its own."""
+
+    class Stopping(Takeover):
+        async def run(self, record: HeartbeatRecord) -> Any:
+            # else the time of its claim would be over at once
+            clock.pace = 0
+            return await super().run(record)
+
     await begin(heartbeats, "c")
-    first, second = (make(heartbeats, rooms, FakeJobs()) for _ in range(2))
-    second._instance = "worker-2"
-    async with running(first), running(second):
-        clock.pace = PACE
-        await until(lambda: bool(rooms.dispatched))
-        await asyncio.sleep(0.05)
+    async with Heartbeats(Settings(), clock=clock) as other:
+        mending = [
+            Stopping(reader, rooms.as_rooms, settings(), linger=VALID_FOR, give_up=None)
+            for reader in (heartbeats, other)
+        ]
+        first, second = (
+            make(reader, rooms, FakeJobs(), takeover)
+            for reader, takeover in zip((heartbeats, other), mending, strict=True)
+        )
+        second._instance = "worker-2"
+        async with running(first), running(second):
+            clock.pace = PACE
+            await until(lambda: bool(rooms.dispatched))
+            looked = store.agents.asked
+            await until(lambda: store.agents.asked > looked + 20)
     assert len(rooms.dispatched) == 1
 
 
