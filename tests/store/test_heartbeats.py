@@ -3,9 +3,11 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,12 +15,14 @@ from conversation_actors.client.heartbeat_reader import HeartbeatReader
 from conversation_actors.client.silence import LOOK_BACK
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
 from conversation_actors.settings import Durability
-from conversation_actors.store import HeartbeatRecord, HeartbeatStore, MemoryStore, Store
+from conversation_actors.store import HeartbeatRecord, HeartbeatStore, MemoryStore, Store, scripts
 from conversation_actors.store.heartbeats import ENDED_SECONDS
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
+from conversation_actors.store.script_calls import Argument, ScriptCalls
+from conversation_actors.store.scripts import Script
 from tests.servers import Server, newest
-from tests.store.conftest import make_store
+from tests.store.conftest import NO_SERVER, assert_no_leak, make_store
 
 pytestmark = pytest.mark.asyncio
 
@@ -573,68 +577,87 @@ DAMAGED = {
 }
 
 
+@pytest.fixture
+async def own_server(tmp_path: Path) -> AsyncIterator[Server]:
+    """One server, for what is the same on all of them."""
+    binary = newest()
+    if binary is None:
+        pytest.skip(NO_SERVER)
+    with Server(binary, tmp_path / "server") as running:
+        yield running
+        assert_no_leak(running)
+
+
+@pytest.fixture
+async def own_signs(own_server: Server) -> AsyncIterator[Signs]:
+    """The signs of life of the lease "agent", on that one."""
+    store = make_store(own_server.url)
+    yield Signs(store.heartbeats("agent", ttl=TTL))
+    await store.aclose()
+
+
 @pytest.fixture(params=DAMAGED)
-async def damaged(request: pytest.FixtureRequest, server: Server, redis_signs: Signs) -> Callable[[], bool]:
+async def damaged(request: pytest.FixtureRequest, own_server: Server, own_signs: Signs) -> Callable[[], bool]:
     """A record "c" that cannot be read, between two good ones, "b" and "d"; tells whether it is still there."""
     for name in ("b", "c", "d"):
-        await start(redis_signs, name, valid_for=SHORT)
+        await start(own_signs, name, valid_for=SHORT)
     text = DAMAGED[request.param].encode("latin-1")
 
     def is_there() -> bool:
-        with server.client() as client:
+        with own_server.client() as client:
             return bool(client.hget(KEYS.holders, "c") == text)
 
-    with server.client() as client:
+    with own_server.client() as client:
         client.hset(KEYS.holders, "c", text)
     return is_there
 
 
-async def test_a_damaged_record_holds_up_nobody(redis_signs: Signs, damaged: Callable[[], bool]) -> None:
+async def test_a_damaged_record_holds_up_nobody(own_signs: Signs, damaged: Callable[[], bool]) -> None:
     """Whatever is done with it finds nothing; the records before and behind it are claimed in time, and in order."""
-    assert await redis_signs.find("c") is None
-    assert await redis_signs.claim("c", "w1", hold=LONG, holder=None) is None
-    assert await redis_signs.claim("c", "w1", hold=LONG, holder="h1") is None
-    assert not await redis_signs.end("c", "h1")
+    assert await own_signs.find("c") is None
+    assert await own_signs.claim("c", "w1", hold=LONG, holder=None) is None
+    assert await own_signs.claim("c", "w1", hold=LONG, holder="h1") is None
+    assert not await own_signs.end("c", "h1")
     claim = HeartbeatRecord("c", "h1", "g", {}, 0, "w1", LONG)
-    assert not await redis_signs.postpone(claim, delay=LONG)
-    assert not await redis_signs.settle(claim)
-    await redis_signs.look(2)
-    assert await claimed(redis_signs) == ["b", "d"]
+    assert not await own_signs.postpone(claim, delay=LONG)
+    assert not await own_signs.settle(claim)
+    await own_signs.look(2)
+    assert await claimed(own_signs) == ["b", "d"]
     assert damaged()
 
 
-async def test_a_damaged_record_of_a_group_holds_up_nobody(redis_signs: Signs, damaged: Callable[[], bool]) -> None:
+async def test_a_damaged_record_of_a_group_holds_up_nobody(own_signs: Signs, damaged: Callable[[], bool]) -> None:
     """The others of a worker that died are claimed."""
-    records = await redis_signs.claim_group("g", "w1", hold=LONG)
+    records = await own_signs.claim_group("g", "w1", hold=LONG)
     assert sorted(record.conversation_id for record in records) == ["b", "d"]
     assert damaged()
 
 
 async def test_a_damaged_record_is_told_once(
-    redis_signs: Signs, damaged: Callable[[], bool], caplog: pytest.LogCaptureFixture
+    own_signs: Signs, damaged: Callable[[], bool], caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is counted and logged when it is first seen, however often it is looked at."""
-    await redis_signs.look(3)
-    await redis_signs.find("c")
+    await own_signs.look(3)
+    await own_signs.find("c")
     assert damaged()
-    assert redis_signs.reader.damaged == 1
+    assert own_signs.reader.damaged == 1
     assert len([line for line in caplog.records if "cannot be read" in line.getMessage()]) == 1
 
 
-async def test_a_damaged_record_is_dropped_in_time(redis_signs: Signs, damaged: Callable[[], bool]) -> None:
+async def test_a_damaged_record_is_dropped_in_time(own_signs: Signs, damaged: Callable[[], bool]) -> None:
     """When it was seen as it is for a minute: a living holder would have written it anew."""
-    await redis_signs.look(59, every=2)
+    await own_signs.look(59, every=2)
     assert damaged()
-    await redis_signs.look(4, every=2)
+    await own_signs.look(4, every=2)
     assert not damaged()
-    assert await redis_signs.records.find("c") is None
+    assert await own_signs.records.find("c") is None
 
 
-async def test_a_damaged_record_is_written_anew_by_its_holder(redis_signs: Signs, damaged: Callable[[], bool]) -> None:
+async def test_a_damaged_record_is_written_anew_by_its_holder(own_signs: Signs, damaged: Callable[[], bool]) -> None:
     """With the next beat, which is an agent's own."""
     assert damaged()
-    assert await redis_signs.beat("c", "h1", valid_for=LONG, group="g", details=b'{"room":"r"}')
-    assert await known(redis_signs) == HeartbeatRecord("c", "h1", "g", {"room": "r"}, 0, None, LONG)
+    assert await own_signs.beat("c", "h1", valid_for=LONG, group="g", details=b'{"room":"r"}')
+    assert await known(own_signs) == HeartbeatRecord("c", "h1", "g", {"room": "r"}, 0, None, LONG)
 
 
 async def test_an_id_that_is_no_text_holds_up_nobody(server: Server, redis_signs: Signs) -> None:
@@ -772,6 +795,21 @@ async def test_a_start_forgets_the_end_before_it(server: Server, redis_signs: Si
     client.delete(*KEYS.shared)
     client.close()
     assert await beat(redis_signs, "h2")
+
+
+async def test_the_check_runs_every_script(redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that there are; a new one is not forgotten."""
+    run: set[str] = set()
+    original = ScriptCalls.on_index
+
+    async def noting(self: ScriptCalls, script: Script, keys: Sequence[str], *arguments: Argument) -> list[Any]:
+        run.add(script.name)
+        return await original(self, script, keys, *arguments)
+
+    monkeypatch.setattr(ScriptCalls, "on_index", noting)
+    await redis_store.check()
+    stems = (path.name.removesuffix(".lua") for path in (Path(scripts.__file__).parent / "lua").glob("heartbeat_*"))
+    assert {f"heartbeat {stem.removeprefix('heartbeat_')}" for stem in stems} <= run
 
 
 @pytest.mark.parametrize(
