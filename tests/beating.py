@@ -15,7 +15,7 @@ from agent_worker.supervisor import JobSource, Supervisor
 from agent_worker.takeover import Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.errors import ConversationError
-from tests.servers import Server, wait_until
+from tests.servers import PATIENCE, Server, wait_until
 
 AGENTS, WORKERS = 30, 2
 DETAILS = {"room": "r", "agent_name": "a", "agent_identity": "i", "attempt": 0}
@@ -80,8 +80,7 @@ class Beating:
         task = self.agents[conversation_id].task
         self.dead.add(conversation_id)
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await _ended(task)
 
     async def found(self, conversation_id: str, *, patience: float = 20.0) -> float:
         """Wait until a dead agent is claimed; when that was."""
@@ -141,7 +140,8 @@ class _Noting:
 
 async def _ended(task: "asyncio.Task[Any]") -> None:
     task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.wait({task}, timeout=PATIENCE)
+    assert task.done(), task.get_stack()
 
 
 @asynccontextmanager
