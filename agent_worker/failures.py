@@ -20,10 +20,14 @@ class Failures:
 
     def count(self, task: str, error: BaseException, told: str = "a background task failed", **fields: Any) -> None:
         """Count a failure, and log it: an error of ours with its text, any other by its type, as it may quote."""
-        self.counts[task] = self.counts.get(task, 0) + 1
         what = type(error).__name__
         reason = f"{what}: {error}" if isinstance(error, ConversationError) else what
-        logger.warning(told, extra={"task": task, "count": self.counts[task], "reason": reason, **fields})
+        logger.warning(told, extra={"task": task, "count": self.add(task), "reason": reason, **fields})
+
+    def add(self, task: str) -> int:
+        """Count a failure that is logged elsewhere; return which one of its task it is."""
+        self.counts[task] = self.counts.get(task, 0) + 1
+        return self.counts[task]
 
     async def forever(self, task: str, step: Callable[[], Awaitable[object]], *, pause: float) -> None:
         """Do a step again and again, until cancelled. One that raises is counted, and followed by a pause (seconds)."""

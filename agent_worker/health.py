@@ -34,19 +34,18 @@ class Health:
             "livekit": rooms.check,
         }
         self._jobs, self._draining, self._failures = jobs, draining, failures
-        self._heartbeats = heartbeats
 
     async def report(self) -> dict[str, Any]:
         """``{"ok": bool, "ray" | "redis" | "livekit": "ok" or what is wrong, "jobs": int, "draining": bool, …}``.
 
-        ``"failures"`` counts, by background task, what went wrong in it since the worker began, and
-        ``"damaged_heartbeats"`` the records that cannot be read. They are no reason to be unwell.
+        ``"failures"`` counts, by background task, what went wrong in it since the worker began. They are no reason to
+        be unwell.
         """
         answers = await asyncio.gather(*(_answer(check) for check in self._checks.values()))
         told = dict(zip(self._checks, answers, strict=True))
         is_well = all(answer == "ok" for answer in answers)
-        counted = {"failures": dict(self._failures()), "damaged_heartbeats": self._heartbeats.damaged}
-        return {"ok": is_well, **told, "jobs": self._jobs(), "draining": self._draining(), **counted}
+        failures = dict(self._failures())
+        return {"ok": is_well, **told, "jobs": self._jobs(), "draining": self._draining(), "failures": failures}
 
 
 async def _answer(check: Callable[[], Awaitable[object]]) -> str:

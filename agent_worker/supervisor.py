@@ -53,17 +53,25 @@ class Supervisor:
         instance: str,
         settings: TakeoverSettings,
         named_by_participants: bool = False,
+        failures: Failures | None = None,
     ) -> None:
-        """`instance` names this run of this worker; `named_by_participants`: `CallSettings.participant_identity`."""
+        """`instance` names this run of this worker; `named_by_participants`: `CallSettings.participant_identity`.
+
+        `failures` counts what goes wrong in the background; None: it is counted here only.
+        """
         self._jobs, self._heartbeats, self._takeover, self._rooms = jobs, heartbeats, takeover, rooms
         self._instance, self._settings = instance, settings
         self._named_by_participants = named_by_participants
         self._running: set[asyncio.Task[None]] = set()
-        self._failures = Failures()
+        self._failures = failures or Failures()
+        self._damaged = 0
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """What went wrong in the background so far, by what was being done. None of it ends the watch."""
+        """What went wrong in the background so far, by what was being done. None of it ends the watch.
+
+        ``damaged heartbeats`` are records that could not be read.
+        """
         return self._failures.counts
 
     async def run(self) -> None:
@@ -155,10 +163,18 @@ class Supervisor:
 
         async def look() -> None:
             await asyncio.sleep(interval)
-            for record in await self._heartbeats.claim_expired(self._instance, hold=HOLD):
-                self._spawn("takeovers", self._take_over(record))
+            try:
+                for record in await self._heartbeats.claim_expired(self._instance, hold=HOLD):
+                    self._spawn("takeovers", self._take_over(record))
+            finally:
+                self._count_damaged()
 
         await self._failures.forever("heartbeats", look, pause=0)
+
+    def _count_damaged(self) -> None:
+        for _ in range(self._heartbeats.damaged - self._damaged):
+            self._failures.add("damaged heartbeats")
+        self._damaged = self._heartbeats.damaged
 
     async def _take_over(self, record: HeartbeatRecord) -> None:
         await self._takeover.run(record)
@@ -209,8 +225,8 @@ class Supervisor:
             # the claim expires, and this worker or another one tries again
             self._failures.count(what, error, "a call could not be taken over yet")
         except Exception as error:
-            self._failures.count(what, error, "a call could not be taken over")
-            logger.exception("a call could not be taken over")
+            self._failures.add(what)
+            logger.exception("a call could not be taken over", extra={"reason": type(error).__name__})
 
 
 def conversation_id_of(info: RunningJobInfo) -> str:

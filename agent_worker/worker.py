@@ -22,6 +22,7 @@ from livekit.agents.voice.room_io import RoomOptions
 from agent_worker.agent import SupportAgent
 from agent_worker.assignment import Assignment
 from agent_worker.call import AGENT
+from agent_worker.failures import Failures
 from agent_worker.health import Health, HealthServer
 from agent_worker.pipeline import voice_session
 from agent_worker.rooms import Rooms
@@ -168,6 +169,7 @@ async def run_worker(options: WorkerOptions) -> None:
             linger=call.linger,
             give_up=functools.partial(_give_up, store),
         )
+        failures = Failures()
         supervisor = Supervisor(
             server,
             heartbeats,
@@ -176,6 +178,7 @@ async def run_worker(options: WorkerOptions) -> None:
             instance=options.instance,
             settings=options.takeover,
             named_by_participants=call.participant_identity,
+            failures=failures,
         )
         health = Health(
             heartbeats,
@@ -183,7 +186,7 @@ async def run_worker(options: WorkerOptions) -> None:
             store,
             jobs=lambda: len(server.active_jobs),
             draining=lambda: server.draining,
-            failures=lambda: supervisor.failures,
+            failures=lambda: failures.counts,
         )
         port = 0 if options.is_development else options.worker.health_port
         async with HealthServer(health, host=options.worker.host, port=port) as listening:

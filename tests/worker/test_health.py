@@ -12,6 +12,7 @@ import pytest
 
 from agent_worker import develop, health, logs, migration
 from agent_worker.assignment import Assignment
+from agent_worker.failures import Failures
 from agent_worker.health import Health, HealthServer
 from conversation_actors import (
     ClusterUnavailableError,
@@ -97,25 +98,19 @@ async def test_all_is_well(report: Health) -> None:
         "jobs": 3,
         "draining": False,
         "failures": {},
-        "damaged_heartbeats": 0,
     }
 
 
-async def test_what_was_swallowed_is_told(
-    heartbeats: Heartbeats, rooms: FakeRooms, ray: Ray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By what was being done, with the records that cannot be read; neither is a reason to be unwell."""
+async def test_what_went_wrong_in_the_background_is_counted(heartbeats: Heartbeats, rooms: FakeRooms, ray: Ray) -> None:
+    """By task; that does not make a worker ill, as it was tried again."""
     assert ray.trouble is None
-    monkeypatch.setattr(Heartbeats, "damaged", 3)
-    told = await Health(
-        heartbeats,
-        rooms.as_rooms,
-        Settings(),
-        jobs=lambda: 3,
-        draining=lambda: False,
-        failures=lambda: {"jobs": 2},
-    ).report()
-    assert (told["ok"], told["failures"], told["damaged_heartbeats"]) == (True, {"jobs": 2}, 3)
+    failures = Failures()
+    health = Health(
+        heartbeats, rooms.as_rooms, Settings(), jobs=lambda: 0, draining=lambda: False, failures=lambda: failures.counts
+    )
+    failures.count("give_over", TypeError("private words"))
+    told = await health.report()
+    assert (told["ok"], told["failures"]) == (True, {"give_over": 1})
 
 
 async def test_each_trouble_is_told_by_name(report: Health, ray: Ray, store: ShakyStore, rooms: FakeRooms) -> None:

@@ -406,6 +406,18 @@ async def test_a_job_that_cannot_be_looked_at_holds_up_no_other(heartbeats: Hear
     assert supervisor.failures == {"ended jobs": 1}
 
 
+async def test_damaged_heartbeats_are_counted(
+    heartbeats: Heartbeats, rooms: FakeRooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an operator looks, each once."""
+    supervisor = make(heartbeats, rooms, FakeJobs())
+    async with running(supervisor):
+        monkeypatch.setattr(Heartbeats, "damaged", 2)
+        await until(lambda: bool(supervisor.failures))
+        await asyncio.sleep(0.02)
+    assert supervisor.failures == {"damaged heartbeats": 2}
+
+
 async def test_one_that_cannot_be_mended_holds_up_nobody(
     heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
