@@ -1,0 +1,99 @@
+"""The lives of one conversation, and what each of them brought: from everybody's watches, one log for each life."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from tests.chaos.history.record import Line
+
+_COMPARED = ("epoch", "request", "kind", "texts", "counter", "lease")
+
+
+@dataclass(slots=True)
+class Life:
+    """One life: its log by position, and what it lost with permission."""
+
+    name: str
+    index: int
+    begun: float
+    """When, at the earliest."""
+    entries: dict[int, Line] = field(default_factory=dict)
+    lost: list[Line] = field(default_factory=list)
+    losses: list[tuple[float, int]] = field(default_factory=list)
+    """When, and behind which position."""
+
+    def take(self, entry: Line) -> str:
+        """Add an entry that somebody was shown; return what is wrong with it."""
+        seq = entry["seq"]
+        known = self.entries.setdefault(seq, entry)
+        if known is entry:
+            entry["branch"] = max(
+                (number for number, (_, after) in enumerate(self.losses, 1) if after < seq), default=0
+            )
+        if _content(known) == _content(entry):
+            return ""
+        return f"two entries at seq {seq} of life {self.name}: {_content(known)} and {_content(entry)}"
+
+    def lose(self, at: float, after: int) -> None:
+        """What is behind a position is gone."""
+        self.losses.append((at, after))
+        self.lost += [self.entries.pop(seq) for seq in sorted(self.entries) if seq > after]
+
+    def branch_at(self, at: float) -> int:
+        """How often this life had lost something by then."""
+        return sum(lost_at <= at for lost_at, _ in self.losses)
+
+    def holds(self, view: Line) -> bool:
+        """Whether what a view showed has not been lost since."""
+        return not any(at > view["at"] and after < view["seq"] for at, after in self.losses)
+
+
+def _content(entry: Line) -> list[object]:
+    return [entry.get(name) for name in _COMPARED]
+
+
+def lives_of(conversation: str, lines: Iterable[Line]) -> tuple[list[Life], list[str]]:
+    """The lives in their order, and what is wrong with that order.
+
+    A life ends only where a fault said so; one that has ended does not come back.
+    """
+    lives: list[Life] = []
+    wrong: list[str] = []
+    may_end: float | None = None
+    for line in lines:
+        if line["what"] == "fault" and conversation in line["ends"]:
+            may_end = line["at"]
+        if line["what"] != "settled" or line["conversation"] != conversation:
+            continue
+        name = line["life"]
+        if not lives or name != lives[-1].name:
+            if name in {life.name for life in lives}:
+                wrong.append(f"life {name} came back after it had ended")
+            elif lives and may_end is None:
+                wrong.append(f"life {lives[-1].name} ended though nothing had happened that could end it")
+            lives.append(Life(name, len(lives), may_end or 0.0))
+        may_end = None
+    return lives, wrong
+
+
+def fill(conversation: str, lives: Iterable[Life], lines: Iterable[Line]) -> Iterator[str]:
+    """Give each life its entries, in the order of time; tell what contradicts itself."""
+    by_name = {life.name: life for life in lives}
+    runs: dict[tuple[str, int], int] = {}
+    for line in lines:
+        if line["what"] == "fault":
+            for name, life, after in line["losses"]:
+                if name == conversation and life in by_name:
+                    by_name[life].lose(line["at"], after)
+        if line.get("conversation") != conversation:
+            continue
+        if line["what"] == "run":
+            runs[line["process"], line["run"]] = line["after"]
+        elif line["what"] == "entry":
+            run = line["process"], line["run"]
+            if line["seq"] != runs[run] + 1:
+                yield f"a watch of {line['process']} went from seq {runs[run]} to {line['seq']}"
+            runs[run] = line["seq"]
+            if line["life"] not in by_name:
+                yield f"a watch of {line['process']} was in life {line['life']}, which the conversation never was in"
+            elif trouble := by_name[line["life"]].take(line):
+                yield trouble
