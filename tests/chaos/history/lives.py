@@ -15,7 +15,8 @@ class Life:
     name: str
     index: int
     begun: float
-    """When, at the earliest."""
+    settled: float
+    """When, at the earliest and at the latest."""
     entries: dict[int, Line] = field(default_factory=dict)
     lost: list[Line] = field(default_factory=list)
     losses: list[tuple[float, int]] = field(default_factory=list)
@@ -37,6 +38,11 @@ class Life:
         """What is behind a position is gone."""
         self.losses.append((at, after))
         self.lost += [self.entries.pop(seq) for seq in sorted(self.entries) if seq > after]
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether nobody was shown some of its entries."""
+        return bool(self.entries) and len(self.entries) < max(self.entries)
 
     def branch_at(self, at: float) -> int:
         """How often this life had lost something by then."""
@@ -70,7 +76,7 @@ def lives_of(conversation: str, lines: Iterable[Line]) -> tuple[list[Life], list
                 wrong.append(f"life {name} came back after it had ended")
             elif lives and may_end is None:
                 wrong.append(f"life {lives[-1].name} ended though nothing had happened that could end it")
-            lives.append(Life(name, len(lives), may_end or 0.0))
+            lives.append(Life(name, len(lives), may_end or 0.0, line["at"]))
         may_end = None
     return lives, wrong
 

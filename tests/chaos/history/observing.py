@@ -35,7 +35,7 @@ async def look(handle: ConversationHandle, recorder: Recorder, *, fresh: bool, i
 
 
 async def follow(client: ConversationClient, conversation: str, recorder: Recorder) -> None:
-    """Watch for ever; after a lost position from a state on, in a new life from its first entry on."""
+    """Watch for ever; after a lost position from the oldest one that is kept, in a new life from its beginning."""
     handle = await opened(client, conversation)
     life, position = "", 0
     while True:
@@ -46,18 +46,17 @@ async def follow(client: ConversationClient, conversation: str, recorder: Record
             async for entry in handle.watch(after_seq=position):
                 recorder.entry(run, conversation, life, entry)
                 position = entry.seq
-        except PositionLostError:
-            handle, position = await _behind_a_state(client, conversation, recorder)
+        except PositionLostError as error:
+            handle = await _in_the_present_life(client, conversation, recorder)
+            position = error.first_available
         except ConversationNotFoundError:
             handle = await opened(client, conversation)
         except RetryableError:
             await asyncio.sleep(_PAUSE)
 
 
-async def _behind_a_state(
-    client: ConversationClient, conversation: str, recorder: Recorder
-) -> tuple[ConversationHandle, int]:
-    """A handle whose copy is in the life that was just read, and the position of that state."""
+async def _in_the_present_life(client: ConversationClient, conversation: str, recorder: Recorder) -> ConversationHandle:
+    """A handle whose copy is in the life that was just read in full."""
     while True:
         handle = await opened(client, conversation)
         try:
@@ -65,5 +64,5 @@ async def _behind_a_state(
         except (ConversationNotFoundError, RetryableError):
             view = None
         if view is not None and handle._copy.life == view.life:
-            return handle, view.seq
+            return handle
         await asyncio.sleep(_PAUSE)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from tests.chaos.history.record import Recorder, read
 from tests.chaos.history.server import HistoryServer
 from tests.chaos.history.witness import Witness
 from tests.cluster.observation import make_settings
-from tests.ray_cluster import RayCluster, is_alive, program_environment, sigkill
+from tests.ray_cluster import RayCluster, program_environment, sigkill
 from tests.servers import newest
 
 TIMEOUTS = {"command": 6.0, "write": 1.0, "redis": 0.5, "attempt": 2.0, "poll": 2.0, "open": 10.0, "close": 2.0}

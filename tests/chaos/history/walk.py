@@ -30,8 +30,10 @@ class Walk:
             if seq != self._seq + 1:
                 self._jump(bases.get(seq - 1))
             yield from self._step(life.entries[seq])
+            if self._digest is None and seq in bases:
+                self._jump(bases[seq])
             self._seq = seq
-            digest = self._digest.hexdigest() if self._digest else None
+            digest = self._digest.hexdigest() if self._digest is not None else None
             self.states[seq] = (self._epoch, digest, self._counter)
 
     def _jump(self, base: Line | None) -> None:
@@ -55,7 +57,7 @@ class Walk:
             if text in self._said:
                 yield f"{where} {text} came again"
             self._said.add(text)
-            if self._digest:
+            if self._digest is not None:
                 self._digest.update(f"{text}\n".encode())
         if entry.get("counter") is not None:
             if self._counter not in {None, entry["counter"] - 1}:
