@@ -16,10 +16,21 @@ from typing import Self
 
 from conversation_actors.activation.committer import COMPACT_BYTES, COMPACT_ENTRIES, Committer
 from conversation_actors.activation.journal import RecentEntries, fitting
-from conversation_actors.activation.messages import ActivationInfo, Done, Echo, Executed, Reply, Request, Seen, View
+from conversation_actors.activation.messages import (
+    ActivationInfo,
+    Done,
+    Echo,
+    Executed,
+    Polled,
+    Reply,
+    Request,
+    Seen,
+    View,
+)
+from conversation_actors.activation.passing_time import ForgottenRequests, store_clock
 from conversation_actors.activation.recovery import rebuild
 from conversation_actors.activation.watchers import Watchers
-from conversation_actors.codec import decode_entry, encode_snapshot
+from conversation_actors.codec import encode_snapshot
 from conversation_actors.errors import (
     ActivationLostError,
     ConflictError,
@@ -112,18 +123,18 @@ class Activation:
         store: Store,
         settings: Settings,
         place: Place,
-        clock: Callable[[], float] = time.time,
+        elapsed: Callable[[], float] = time.monotonic,
     ) -> Self:
         """Take the next epoch for `owner` and rebuild the state; the same `owner` may try again.
 
-        Raises `ConversationNotFoundError` (unless `create`), `CorruptStateError`, and what the store raises.
+        Changes no TTL: being recovered is no use. The activation's time is the store's, carried on by `elapsed`, in
+        seconds: no node's clock is asked for it. Raises `ConversationNotFoundError` (unless `create`),
+        `CorruptStateError`, and what the store raises.
         """
         started = time.monotonic()
         recovered = await store.activate(conversation_id, owner=owner, create=create, ttl=settings.ttl)
         durable, replayed = rebuild(recovered, settings.history.limits())
-        if not recovered.created:
-            kept = settings.ttl if durable.retention is None else timedelta(seconds=durable.retention)
-            await store.append(recovered.claim, expected_seq=recovered.seq, entries=(), ttl=kept)
+        clock = store_clock(recovered, durable, elapsed)
         facts = ActivationInfo(
             conversation_id=conversation_id,
             epoch=recovered.claim.epoch,
@@ -135,6 +146,8 @@ class Activation:
             recovered_from=recovered.snapshot_seq,
             replayed=replayed,
             recovery_seconds=time.monotonic() - started,
+            tenant=recovered.claim.tenant,
+            life=recovered.claim.life,
         )
         log.info("activated", extra={"epoch": facts.epoch, "seq": facts.seq, "replayed": replayed})
         return cls(recovered, durable, facts, store=store, settings=settings, clock=clock)
@@ -159,8 +172,10 @@ class Activation:
             size=4 * max(COMPACT_BYTES, 2 * durable.limits.bytes),
         )
         self._recent.extend(recovered.journal)
-        self._last_used = time.monotonic()
+        kept = settings.ttl if durable.retention is None else timedelta(seconds=durable.retention)
+        self._last_used = time.monotonic() - max(kept - recovered.left, timedelta(0)).total_seconds()
         self._users = 0
+        self._forgotten = ForgottenRequests(durable.limits.request_age)
         self._leaving = False
         self._view: View | None = None
         self.stopped: asyncio.Future[ConversationError] = asyncio.get_running_loop().create_future()
@@ -173,7 +188,7 @@ class Activation:
             recent=self._recent,
             watchers=self._watchers,
             settings=settings,
-            unused_for=self._unused_for,
+            last_use=self._last_use,
             on_lost=self._stop,
         )
         self._tasks = [
@@ -206,8 +221,9 @@ class Activation:
                 async with asyncio.timeout(self._settings.timeouts.write.total_seconds()):
                     await committer.gate.passed(self._working_seq_of(decided))
             except TimeoutError:
-                return Executed(tuple(self._answer(seq, reply) for seq, reply in decided), ())
-        return Executed(tuple(reply for _, reply in decided), self._entries_for(watcher, after_seq, seen, echoes))
+                return Executed(tuple(self._answer(seq, reply) for seq, reply in decided), (), self._claim.owner)
+        unseen = self._entries_for(watcher, after_seq, seen, echoes)
+        return Executed(tuple(reply for _, reply in decided), unseen, self._claim.owner)
 
     def _admit(self) -> Committer:
         """The committer, if a command may be decided now."""
@@ -248,6 +264,7 @@ class Activation:
 
     def _first_time(self, request: Request) -> tuple[Done, Sequence[Entry]]:
         working = self._working
+        self._check_named_position(request)
         now = max(self._clock(), working.changed_at)
         events = decide(working, request.command, now=now, lease=request.lease)
         if not events:
@@ -296,7 +313,7 @@ class Activation:
         durable = committer.durable
         if self._view is None or self._view.seq != durable.seq:
             snapshot = encode_snapshot(durable, requests=False)
-            self._view = View(durable.seq, self._claim.epoch, snapshot, self._claim.life)
+            self._view = View(durable.seq, self._claim.epoch, snapshot, self._claim.life, self._claim.owner)
         return self._view
 
     async def poll(
@@ -306,8 +323,8 @@ class Activation:
         after_seq: int,
         timeout: float,  # noqa: ASYNC109  # a parked poll ends by itself; an outer time-out would lose its answer
         seen: Seen | None = None,
-    ) -> tuple[bytes, ...]:
-        """Entries behind `after_seq`, waiting up to `timeout` seconds for the first; empty if none came.
+    ) -> Polled:
+        """Entries after `after_seq`, waiting up to `timeout` seconds for the first; empty if none came.
 
         Raises `PositionLostError` for a position that is not kept (any more) or is one of another history than
         this one, and `OverloadedError`.
@@ -318,21 +335,42 @@ class Activation:
             if after_seq == self._recent.seq:
                 await self._watchers.park(watcher, after_seq, timeout)
                 self._alive()
-        return self._recent.after(after_seq, size=POLL_BYTES)
+        return Polled(self._recent.after(after_seq, size=POLL_BYTES), self._claim.owner)
+
+    def let_go(self, watchers: Sequence[str]) -> None:
+        """End the parked polls of these watchers: nobody reads their answers, and they are no use any more."""
+        for watcher in watchers:
+            self._watchers.release(watcher)
 
     def _check_position(self, after_seq: int, seen: Seen | None) -> None:
         """Raise `PositionLostError` where what follows the position here does not follow what the reader has seen."""
-        if seen is None:
-            return
-        message = ""
-        if seen.life != self._claim.life:
-            message = "the position is one of an earlier life of this conversation"
-        elif after_seq and seen.epoch is not None and seen.epoch < self._claim.epoch:
-            entry = self._recent.at(after_seq)
-            if entry is None or decode_entry(entry).epoch > seen.epoch:
-                message = f"entry {after_seq} may not be the one that was there in epoch {seen.epoch}"
+        message = "" if seen is None else self._objection_to(after_seq, seen)
         if message:
             raise PositionLostError(message, first_available=self._recent.first_available)
+
+    def _check_named_position(self, request: Request) -> None:
+        """Raise `ConflictError` where the position that a command names is none of this history."""
+        match request:
+            case Request(command=SetAttributes(expected_seq=int(seq)), seen=Seen() as seen):
+                message = self._objection_to(seq, seen)
+            case Request(command=SetSummary(through_seq=seq), seen=Seen() as seen):
+                message = self._objection_to(seq, seen)
+            case _:
+                return
+        if message:
+            raise ConflictError(message)
+
+    def _objection_to(self, seq: int, seen: Seen) -> str:
+        """Why a position of what a reader has seen is none of this history; empty where it is one."""
+        claim = self._claim
+        if seen.life != claim.life:
+            return "the position is one of another life of this conversation"
+        if not seq or seen.owner in {None, claim.owner}:
+            return ""
+        end = claim.end_of(seen.owner or "")
+        if end is None:
+            return f"position {seq} was told by an activation that this one does not know to have been before it"
+        return f"entry {seq} was lost: this history went on from {end}" if seq > end else ""
 
     def info(self) -> ActivationInfo:
         """Facts about this activation, for people and dashboards."""
@@ -384,22 +422,24 @@ class Activation:
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
-        """What happens inside is use, as long as it lasts. Raises `PassivatedError` where it comes too late.
+        """Count the enclosed block as use of the conversation while it runs. Raises `PassivatedError` where it is late.
 
         Beyond its retention a conversation is gone, although this process still knows it: it is not brought
         back by being asked for.
         """
         if not self.stopped.done() and self._committer.has_expired:
-            self._stop(PassivatedError(f"nobody has used the conversation for {self._unused_for()}"))
+            self._stop(PassivatedError(f"nobody has used the conversation for {self._committer.unused_for}"))
         self._users += 1
+        if self._committer.is_ttl_old:
+            self._committer.upkeep_due.set()  # the first use after a long sleep, or by whoever has just started this
         try:
             yield
         finally:
             self._users -= 1
             self._last_used = time.monotonic()
 
-    def _unused_for(self) -> timedelta:
-        return timedelta(seconds=0.0 if self._users else time.monotonic() - self._last_used)
+    def _last_use(self) -> float | None:
+        return None if self._users else self._last_used
 
     def _alive(self) -> Committer:
         if self.stopped.done():
@@ -429,13 +469,14 @@ class Activation:
             idle = min(self._settings.idle_timeout, kept / 2)
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(idle / 4, kept / 8, timedelta(seconds=30)).total_seconds()):
-                    await committer.retention_changed.wait()
-            committer.retention_changed.clear()
+                    await committer.upkeep_due.wait()
+            committer.upkeep_due.clear()
+            self._forgotten.forget((self._working, committer.durable))
             if self._leaving:
                 continue  # it ends with a stop, or with the need to be looked after
             try:
                 await self._alive().upkeep()
-                if self._unused_for() >= idle and not self._leaving:
+                if committer.unused_for >= idle and not self._leaving:
                     await self.passivate()
                     return
             except StoreUnavailableError as error:

@@ -79,22 +79,23 @@ class Committer:
         recent: RecentEntries,
         watchers: Watchers,
         settings: Settings,
-        unused_for: Callable[[], timedelta],
+        last_use: Callable[[], float | None],
         on_lost: Callable[[ConversationError], None],
     ) -> None:
-        """Continue behind `durable`. `on_lost` is called once, when nothing more can be written.
+        """Continue after `durable`. `on_lost` is called once, when nothing more can be written.
 
-        `unused_for` tells how long ago the last use was, from which on a conversation is kept.
+        `last_use` tells the monotonic time of the last use, from which on a conversation is kept, and None while it is
+        in use; at first that is the use which the stored TTL tells of.
         """
         self.durable = durable
         self.gate = OutputGate(durable.seq)
         self.failing_since: float | None = None
         """Monotonic time of the first failure of the write that is being repeated now."""
         self.pending_bytes = 0
-        self.retention_changed = asyncio.Event()
-        """Set whenever that has become durable; whoever waits for it clears it."""
+        self.upkeep_due = asyncio.Event()
+        """Set when the retention has changed, or the stored TTL tells of an old use only; whoever waits clears it."""
         self._store, self._claim, self._settings = store, claim, settings
-        self._unused_for = unused_for
+        self._last_use = last_use
         self._recent, self._watchers, self._on_lost = recent, watchers, on_lost
         self._snapshot_seq = snapshot_seq
         self._journal_bytes = journal_bytes
@@ -106,6 +107,8 @@ class Committer:
         self._listed_seq, self._listed_at = -1, 0.0
         self._listing_seconds = settings.ttl.total_seconds() / 4
         self._touched_at = time.monotonic()
+        self._told_use_at = self._last_use_at
+        """Monotonic time of the last use that the stored TTL tells of."""
 
     @property
     def retention(self) -> timedelta:
@@ -115,7 +118,23 @@ class Committer:
     @property
     def has_expired(self) -> bool:
         """Nobody has used it for so long that it is kept no more: whatever the store says, it is not to come back."""
-        return self._unused_for() >= self.retention
+        return self.unused_for >= self.retention
+
+    @property
+    def is_ttl_old(self) -> bool:
+        """Whether the stored TTL is to be refreshed, if the conversation is in use."""
+        return self._is_due(self._told_use_at)
+
+    @property
+    def unused_for(self) -> timedelta:
+        """How long ago the last use was."""
+        last = self._last_use()
+        return timedelta(0) if last is None else timedelta(seconds=time.monotonic() - last)
+
+    @property
+    def _last_use_at(self) -> float:
+        last = self._last_use()
+        return time.monotonic() if last is None else last
 
     @property
     def pending(self) -> int:
@@ -155,7 +174,8 @@ class Committer:
             if self._pending:
                 return
             self._raise_if_expired()
-            if time.monotonic() - self._touched_at > self.retention.total_seconds() / 4:
+            # Also where there is no news: a loss, or a fence, is found by it.
+            if self._is_due(self._touched_at) or (self._is_due(self._told_use_at) and self._has_news_of_use):
                 await self._refresh()
         if self.durable.seq != self._listed_seq or time.monotonic() - self._listed_at > self._listing_seconds:
             self._listing_due.set()
@@ -165,7 +185,7 @@ class Committer:
         async with self._lock:
             if self.durable.seq > self._snapshot_seq:
                 await self._save_snapshot()
-            elif time.monotonic() - self._unused_for().total_seconds() > self._touched_at:
+            elif self._has_news_of_use:
                 await self._refresh()
 
     async def confirm_ownership(self) -> None:
@@ -196,7 +216,7 @@ class Committer:
         encoded = [pending.data for pending in batch]
         await self._append(batch[0].entry.seq - 1, encoded, identities, retention)
         if retention != self.retention:
-            self.retention_changed.set()
+            self.upkeep_due.set()
         for pending in batch:
             self.durable.apply(pending.entry)
             self._pending.popleft()
@@ -232,9 +252,22 @@ class Committer:
     def _retention(self, seconds: float | None) -> timedelta:
         return self._settings.ttl if seconds is None else timedelta(seconds=seconds)
 
+    def _is_due(self, last: float) -> bool:
+        """Whether what happened last at this monotonic time is to happen again: four times in a retention."""
+        return time.monotonic() - last > self.retention.total_seconds() / 4
+
+    @property
+    def _has_news_of_use(self) -> bool:
+        """Whether somebody has used it since the use that the stored TTL tells of."""
+        return self._last_use_at > self._told_use_at
+
+    def _note_touch(self) -> None:
+        """Remember that the stored TTL tells of the last use."""
+        self._touched_at, self._told_use_at = time.monotonic(), self._last_use_at
+
     def _left_of(self, retention: timedelta) -> timedelta:
         """The TTL of what is written now: kept from the last use on, which the write itself is not."""
-        return max(retention - self._unused_for(), _SHORTEST_TTL)
+        return max(retention - self.unused_for, _SHORTEST_TTL)
 
     async def _refresh(self) -> None:
         """Write nothing but the TTL; a fence, and a loss, are found by it as well."""
@@ -252,11 +285,12 @@ class Committer:
                     expected_seq=expected_seq,
                     entries=entries,
                     ttl=self._left_of(retention),
+                    kept=retention,
                     participants=identities,
                 )
             )
             if outcome in {Outcome.OK, Outcome.DUPLICATE}:
-                self._touched_at = time.monotonic()
+                self._note_touch()
                 return
             self._raise_if_fenced(outcome)
             self._raise_if_expired()
@@ -279,6 +313,7 @@ class Committer:
                 seq=seq,
                 snapshot=snapshot,
                 ttl=self._left_of(self.retention),
+                kept=self.retention,
                 participants=tuple(self.durable.participants),
                 keep=KEPT_ENTRIES,
                 restore=restore,
@@ -294,7 +329,7 @@ class Committer:
             raise CorruptStateError(message, key=self._claim.conversation_id, position=0)
         self._snapshot_seq = seq
         self._journal_bytes = 0
-        self._touched_at = time.monotonic()
+        self._note_touch()
 
     async def _compact_if_due(self) -> None:
         entries = self.durable.seq - self._snapshot_seq
@@ -338,10 +373,10 @@ class Committer:
     def _raise_if_expired(self) -> None:
         """Tell a conversation that is gone because nobody used it from one that the store has lost."""
         if self.has_expired:
-            message = f"nobody has used the conversation for {self._unused_for()}; it was kept for {self.retention}"
+            message = f"nobody has used the conversation for {self.unused_for}; it was kept for {self.retention}"
             raise PassivatedError(message)
 
     def _raise_if_fenced(self, outcome: Outcome) -> None:
         if outcome is Outcome.FENCED:
-            message = f"epoch {self._claim.epoch} was fenced by a newer activation"
+            message = f"epoch {self._claim.epoch} was fenced by another activation, or another life of the conversation"
             raise FencedError(message)

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, Self
 
 from conversation_actors.errors import ConversationError, IncompatibleVersionError
 from conversation_actors.items import StoredItem
+from conversation_actors.settings import DEFAULT_TENANT
 from conversation_actors.state import AppendItems, Command, Guard, Lease, Participant
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Raised when the meaning of these messages changes; owner and client refuse a peer of another number."""
 _PICKLE = 5
 """Pickle's protocol, which every Python from 3.8 on reads."""
@@ -21,12 +22,14 @@ class Request:
 
     With `lease` it comes in the name of that lease: it is refused once that is lost. A group is several
     commands in one: when it is refused, nothing behind it is decided, so that its sender can go through it singly.
+    A command that names a position carries the history which that is one of (`seen`).
     """
 
     request_id: str
     command: Command
     lease: Guard | None = None
     is_group: bool = False
+    seen: "Seen | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +45,14 @@ Reply = Done | ConversationError
 
 
 class Seen(NamedTuple):
-    """The history that a reader's position is one of: a `life` of the conversation, written by owners up to `epoch`.
+    """The history that a reader's position is one of: a `life` of the conversation, as the activation `owner` told it.
 
     Where the store has lost acknowledged entries together with their owner, a later owner has written others in
-    their place. `epoch` is None where the reader has no more than a number.
+    their place; it knows those before it (`Claim.lineage`). `owner` is None where the reader has no more than a number.
     """
 
     life: str
-    epoch: int | None
+    owner: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Execute:
     def pack(self) -> bytes:
         """As bytes, which Ray hands on as they are; what it pickles itself takes it several times as long."""
         rows = [
-            (request.request_id, _columns(request.command), request.lease, request.is_group)
+            (request.request_id, _columns(request.command), request.lease, request.is_group, request.seen)
             for request in self.requests
         ]
         return _pack((rows, self.watcher, self.after_seq, self.seen))
@@ -73,7 +76,7 @@ class Execute:
     def unpack(cls, data: bytes) -> Self:
         """Read what `pack` made. Raises `IncompatibleVersionError` where another protocol did."""
         rows, watcher, after_seq, seen = _unpack(data)
-        requests = [Request(name, _command(given), lease, is_group) for name, given, lease, is_group in rows]
+        requests = [Request(name, _command(given), *rest) for name, given, *rest in rows]
         return cls(requests, watcher, after_seq, seen)
 
 
@@ -102,6 +105,8 @@ class Executed:
 
     replies: tuple[Reply, ...]
     entries: tuple[bytes | Echo, ...]
+    owner: str = ""
+    """Who tells this; see `Seen`."""
 
     def pack(self) -> bytes:
         """As bytes, for the same reason as `Execute`; most replies are a position and no more."""
@@ -109,13 +114,20 @@ class Executed:
             (reply.seq, reply.epoch) if type(reply) is Done and reply.result is None else reply
             for reply in self.replies
         ]
-        return _pack((rows, self.entries))
+        return _pack((rows, self.entries, self.owner))
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """Read what `pack` made. Raises `IncompatibleVersionError` where another protocol did."""
-        rows, entries = _unpack(data)
-        return cls(tuple([Done(*row) if type(row) is tuple else row for row in rows]), entries)
+        rows, entries, owner = _unpack(data)
+        return cls(tuple([Done(*row) if type(row) is tuple else row for row in rows]), entries, owner)
+
+
+class Polled(NamedTuple):
+    """Entries after the position of a poll, encoded, in order, none if none came; `owner` as in `Seen`."""
+
+    entries: tuple[bytes, ...]
+    owner: str
 
 
 def _columns(command: Command) -> Any:
@@ -159,6 +171,12 @@ class View:
     epoch: int
     snapshot: bytes
     life: str = ""
+    owner: str = ""
+
+    @property
+    def seen(self) -> Seen:
+        """The history that this is a state of."""
+        return Seen(self.life, self.owner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +186,8 @@ class ActivationInfo:
     `recovered_from` is the `seq` of the snapshot it was rebuilt from (0: none), `replayed` the number of
     journal entries after it. `activated_at` is in seconds since the epoch, `recovery_seconds` the time
     the rebuilding took. `pending` counts commands not yet durable, `watchers` parked long polls. `is_forked`
-    tells whether its process was forked (see `conversation-actors start`) or is an ordinary Ray worker.
+    tells whether its process was forked (see `conversation-actors start`) or is an ordinary Ray worker. `life` tells
+    the conversation from an earlier or later one of the same id; epochs are those of one life.
     """
 
     conversation_id: str
@@ -186,6 +205,8 @@ class ActivationInfo:
     pending: int = 0
     watchers: int = 0
     protocol: int = PROTOCOL
+    tenant: str = DEFAULT_TENANT
+    life: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,10 @@ class Watchers:
         if parked is not None and parked.after_seq < seq:
             parked.after_seq = seq
 
+    def release(self, watcher: str) -> None:
+        """End a watcher's parked poll: nobody waits for its answer any more."""
+        self._wake(self._parked.pop(watcher, None))
+
     def close(self, error: ConversationError) -> None:
         """Answer `error` to all who wait, and will."""
         self._closed = error

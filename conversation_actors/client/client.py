@@ -69,9 +69,9 @@ class ConversationClient:
             raise ConversationNotFoundError(message)
         known = self._open_handle(conversation_id)
         owner = self._owner(conversation_id)
-        info, view = await owner.open(create=create)
+        _, view = await owner.open(create=create)
         if known is not None:
-            await known.catch_up(info.seq)
+            await known.catch_up(view)
             return known
         # Somebody else may have opened it in this process meanwhile: one handle an id, for one order.
         known = self._open_handle(conversation_id)

@@ -19,6 +19,9 @@ from conversation_actors.state import (
     Participant,
 )
 
+Position = tuple[int, Seen]
+"""A `seq`, and the history that it is one of."""
+
 
 class LocalCopy:
     """A conversation's durable state as far as it is known here. Never ahead of Redis, a moment behind."""
@@ -26,7 +29,8 @@ class LocalCopy:
     def __init__(self, view: View) -> None:
         """Begin with what the owner showed."""
         self.state = decode_snapshot(view.snapshot)
-        self.epoch, self.life = view.epoch, view.life
+        self.seen = view.seen
+        """The history that this is a copy of."""
         self._items: tuple[Item, ...] | None = None
         self._decoded: dict[str, tuple[StoredItem, Item]] = {}
         self._changed = asyncio.Event()
@@ -37,9 +41,9 @@ class LocalCopy:
         return self.state.seq
 
     @property
-    def seen(self) -> Seen:
-        """The history that this is a copy of."""
-        return Seen(self.life, self.epoch)
+    def position(self) -> Position:
+        """The position, and the history that it is one of."""
+        return self.state.seq, self.seen
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -63,17 +67,23 @@ class LocalCopy:
 
         A view that its own activation has gone beyond is passed over: entries came while it was on its way.
         """
-        if (view.life, view.epoch) == (self.life, self.epoch) and view.seq < self.seq:
+        if view.seen == self.seen and view.seq < self.seq:
             return
         self.state = decode_snapshot(view.snapshot)
-        self.epoch, self.life = view.epoch, view.life
+        self.seen = view.seen
         self._note_change()
 
-    def apply(self, entries: Iterable[bytes | Echo], sent: Sequence[Command] = ()) -> None:
-        """Take entries, in order; those known already are passed over, a gap or another history ends it.
+    def apply(
+        self, entries: Iterable[bytes | Echo], *, owner: str, asked: Position, sent: Sequence[Command] = ()
+    ) -> None:
+        """Take entries, in order; those known already are passed over, a gap ends it.
 
-        They are encoded, or echoes of the commands that were `sent` from here.
+        They are what `owner` told of the history `asked` for, encoded, or echoes of the commands that were `sent` from
+        here. Where the copy has gone on since with what another owner told, they may not follow: none is taken, and
+        the next poll will tell.
         """
+        if owner != self.seen.owner and asked != self.position:
+            return
         changed = False
         known = 0
         for told in entries:
@@ -83,15 +93,13 @@ class LocalCopy:
             entry = decode_entry(told) if isinstance(told, bytes) else told
             if entry.seq > self.state.seq + 1:
                 break
-            if entry.seq == self.state.seq and entry.epoch > self.epoch:
-                break  # not the one that is here: that was lost. A poll from here will be told so
             if entry.seq <= self.state.seq:
                 known = max(self.state.seq - entry.seq - 1, 0)
                 continue
             self.state.apply(self._completed(entry, sent) if isinstance(entry, Echo) else entry)
-            self.epoch = max(self.epoch, entry.epoch)
             changed = True
         if changed:
+            self.seen = Seen(self.seen.life, owner)
             self._note_change()
 
     def _completed(self, echo: Echo, sent: Sequence[Command]) -> Entry:
@@ -104,7 +112,7 @@ class LocalCopy:
         return Entry(echo.seq, echo.epoch, echo.at, ItemsAppended(command.items))
 
     async def reach(self, seq: int) -> None:
-        """Return when the copy is at `seq` or behind it."""
+        """Return when the copy is at `seq` or beyond."""
         while self.state.seq < seq:
             await self._changed.wait()
 

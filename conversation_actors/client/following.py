@@ -4,19 +4,24 @@ import asyncio
 import logging
 import random
 import secrets
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from conversation_actors.activation import Seen, View
+from conversation_actors.activation import Polled, Seen, View
 from conversation_actors.client.copy import LocalCopy
 from conversation_actors.errors import ConversationError, PositionLostError
 from conversation_actors.settings import Timeouts
 
 if TYPE_CHECKING:
     from conversation_actors.runtime import RemoteOwner
+    from conversation_actors.runtime.owner import Send
 
 log = logging.getLogger(__name__)
 
+_MOST_NAMES = 16
+"""Names of a feed that its owner is told of at the end: polls under older ones have long come to their own end."""
+_LET_GO_SECONDS = 1.0
 DORMANT_SECONDS = (0.1, 1.0)
 """How often an owner is looked for while none runs; none is started only to watch."""
 
@@ -26,33 +31,48 @@ class Feed:
 
     def __init__(self, owner: "RemoteOwner", timeouts: Timeouts) -> None:
         """A watcher of its own, as far as the owner can tell."""
-        self.watcher = secrets.token_hex(8)
+        self._names: deque[str] = deque([secrets.token_hex(8)], maxlen=_MOST_NAMES)
         self._owner = owner
         self._poll = timeouts.poll.total_seconds()
         self._patience = self._poll * 1.2 + timeouts.attempt.total_seconds()
 
     def renew(self) -> None:
         """Be another watcher from now on: what an abandoned call sends to the old one spares no poll of the new one."""
-        self.watcher = secrets.token_hex(8)
+        self._names.append(secrets.token_hex(8))
 
-    async def after(self, seq: int, seen: Seen) -> tuple[bytes, ...]:
-        """At least one entry, encoded, behind a position in a history of the conversation.
+    @property
+    def watcher(self) -> str:
+        """The name under which the owner knows this feed now."""
+        return self._names[-1]
+
+    async def let_go(self) -> None:
+        """Tell the owner that runs now, if one does, that nobody reads what it would send here; never raises."""
+        names = list(self._names)
+        try:
+            await self._owner.call_if_running(lambda actor: actor.let_go.remote(names), _LET_GO_SECONDS)
+        except ConversationError as error:
+            log.warning("the owner was not told that nobody follows", extra={"reason": str(error)})
+
+    async def after(self, seq: int, seen: Seen) -> Polled:
+        """Return at least one entry after a position in a history of the conversation, and who tells it.
 
         Raises `PositionLostError`, and what the owner raises.
         """
         delay, longest = DORMANT_SECONDS
         while True:
-            entries: tuple[bytes, ...] | None = await self._owner.call_if_running(
-                lambda actor: actor.poll.remote(self.watcher, seq, seen, self._poll * random.uniform(0.8, 1.2)),  # noqa: S311  # spreads load, guards nothing
-                self._patience,
-            )
-            if entries:
-                return entries
-            if entries is None:
+            polled: Polled | None = await self._owner.call_if_running(self._poll_after(seq, seen), self._patience)
+            if polled is not None and polled.entries:
+                return polled
+            if polled is None:
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
                 delay = min(delay * 2, longest)
             else:
+                seen = Seen(seen.life, polled.owner)
                 delay = DORMANT_SECONDS[0]
+
+    def _poll_after(self, seq: int, seen: Seen) -> "Send":
+        seconds = self._poll * random.uniform(0.8, 1.2)  # noqa: S311  # spreads load, guards nothing
+        return lambda actor: actor.poll.remote(self.watcher, seq, seen, seconds)
 
 
 class Follower:
@@ -67,6 +87,10 @@ class Follower:
     def watcher(self) -> str:
         """The name under which the owner may send this copy's entries by another way."""
         return self._feed.watcher
+
+    async def let_go(self) -> None:
+        """See `Feed.let_go`; `run` must have ended."""
+        await self._feed.let_go()
 
     def fell_behind(self) -> None:
         """Entries that were sent by another way have not come, or will not: ask for them."""
@@ -105,13 +129,12 @@ class Follower:
             poll.result()
 
     async def _follow_once(self) -> None:
-        seq, seen = self._copy.seq, self._copy.seen
+        asked = self._copy.position
         try:
-            entries = await self._feed.after(seq, seen)
+            polled = await self._feed.after(*asked)
         except PositionLostError:
             self._copy.replace(await self._read())
-            if (self._copy.seq, self._copy.seen) == (seq, seen):
+            if self._copy.position == asked:
                 await asyncio.sleep(DORMANT_SECONDS[0])  # replaced by nothing better: don't ask in a circle
         else:
-            if self._copy.life == seen.life:
-                self._copy.apply(entries)
+            self._copy.apply(polled.entries, owner=polled.owner, asked=asked)

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from conversation_actors.activation import ActivationInfo, Done, Execute, Executed, Request, View
+from conversation_actors.activation import ActivationInfo, Done, Execute, Executed, Request, Seen, View
 from conversation_actors.client import arguments
 from conversation_actors.client.copy import LocalCopy, history_of, retention_of
 from conversation_actors.client.following import DORMANT_SECONDS, Feed, Follower
@@ -159,6 +159,8 @@ class ConversationHandle:
         that is cut off and does not know it may show an old state.
         """
         view = await self._read(fresh=fresh)
+        if view.life != self._copy.seen.life:
+            self._copy.replace(view)  # else a watch from this snapshot's position would be one of the old life
         state = decode_snapshot(view.snapshot)
         return Snapshot(
             conversation_id=self._id,
@@ -238,7 +240,8 @@ class ConversationHandle:
         With `expected_seq` (of the copy or snapshot the decision was made on), `ConflictError` when any
         attribute has changed since.
         """
-        done = await self._ask(arguments.set_attributes(changes, expected_seq, self._limits), request_id, lease)
+        command = arguments.set_attributes(changes, expected_seq, self._limits)
+        done = await self._ask(command, request_id, lease, seen=self._seen_at(command.expected_seq))
         return Receipt(done.seq, done.epoch)
 
     async def acquire_lease(
@@ -267,7 +270,8 @@ class ConversationHandle:
         self, text: str, *, through_seq: int, request_id: str | None = None, lease: Lease | None = None
     ) -> Receipt:
         """Keep a summary of the history up to `through_seq`. `ConflictError` if there is a later one."""
-        done = await self._ask(arguments.set_summary(text, through_seq, self._limits), request_id, lease)
+        command = arguments.set_summary(text, through_seq, self._limits)
+        done = await self._ask(command, request_id, lease, seen=self._seen_at(command.through_seq))
         return Receipt(done.seq, done.epoch)
 
     async def clear_history(self, *, request_id: str | None = None, lease: Lease | None = None) -> Receipt:
@@ -309,23 +313,30 @@ class ConversationHandle:
         position = self.seq if after_seq is None else arguments.check_position(after_seq, "after_seq")
         feed, seen = Feed(self._owner, self._settings.timeouts), self._copy.seen
         if after_seq is not None:
-            seen = seen._replace(epoch=None)
-        while True:
-            try:
-                entries = await feed.after(position, seen)
-            except RetryableError:  # an owner that cannot recover yet, or has too many watchers: a delay, no more
-                await asyncio.sleep(DORMANT_SECONDS[1])
-                continue
-            for data in entries:
-                entry = decode_entry(data)
-                position, seen = entry.seq, seen._replace(epoch=entry.epoch)
-                yield entry
+            seen = seen._replace(owner=None)
+        try:
+            while True:
+                try:
+                    entries, owner = await feed.after(position, seen)
+                except RetryableError:  # an owner that cannot recover yet, or has too many watchers: a delay, no more
+                    await asyncio.sleep(DORMANT_SECONDS[1])
+                    continue
+                seen = seen._replace(owner=owner)
+                for data in entries:
+                    entry = decode_entry(data)
+                    position = entry.seq
+                    yield entry
+        finally:
+            await feed.let_go()
 
-    async def catch_up(self, seq: int) -> None:
-        """Return when the local copy is at `seq`, of the life of the conversation that goes on now.
+    async def catch_up(self, view: View) -> None:
+        """Return when the local copy is where a view of the owner is, which was read a moment ago.
 
         Raises `ClusterUnavailableError` when it does not get there within `timeouts.command`.
         """
+        if view.life != self._copy.seen.life:
+            self._copy.replace(view)
+        seq = view.seq
         self._follower.fell_behind()
         try:
             async with asyncio.timeout(self._command_seconds):
@@ -361,16 +372,24 @@ class ConversationHandle:
                 task.cancel()
             self._outbox.close(ClusterUnavailableError("the handle was closed before this was acknowledged"))
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._follower.let_go()
 
     @property
     def _command_seconds(self) -> float:
         return self._settings.timeouts.command.total_seconds()
 
-    async def _ask(self, command: Command, request_id: str | None, lease: Lease | None = None) -> Done:
+    def _seen_at(self, seq: int | None) -> Seen | None:
+        """The history that a position named by the caller is one of; of one beyond the copy only the life is known."""
+        seen = self._copy.seen
+        return None if seq is None else seen if seq <= self._copy.seq else seen._replace(owner=None)
+
+    async def _ask(
+        self, command: Command, request_id: str | None, lease: Lease | None = None, *, seen: Seen | None = None
+    ) -> Done:
         """Send a command in its turn; return when it is durable and the local copy has it."""
         if request_id is not None:
             request_id = check_id(request_id, "request_id")
-        done = await self._outbox.ask(command, request_id, lease=arguments.guard(lease))
+        done = await self._outbox.ask(command, request_id, lease=arguments.guard(lease), seen=seen)
         await self._show(done.seq)
         return done
 
@@ -392,21 +411,22 @@ class ConversationHandle:
                 log.warning("the local copy does not show a write yet", extra={"reason": str(error)})
 
     async def _send(self, requests: Sequence[Request], seconds: float) -> Executed:
-        life = self._copy.life
+        asked = self._copy.position
+
+        def execute(actor: Any) -> Awaitable[Any]:
+            nonlocal asked
+            asked = self._copy.position  # for each attempt anew: the copy may have gone on since the last one
+            return actor.execute.remote(Execute(requests, self._follower.watcher, *asked).pack())  # type: ignore[no-any-return]  # Ray's proxy has no types
+
         try:
-            answer = await self._owner.call(lambda actor: actor.execute.remote(self._packed(requests, life)), seconds)
+            answer = await self._owner.call(execute, seconds)
         except RetryableError:
             self._follower.fell_behind()  # entries that came with a lost answer are not announced again
             raise
         executed = Executed.unpack(answer)
-        if self._copy.life == life:
-            self._copy.apply(executed.entries, [request.command for request in requests])
+        commands = [request.command for request in requests]
+        self._copy.apply(executed.entries, owner=executed.owner, asked=asked, sent=commands)
         return executed
-
-    def _packed(self, requests: Sequence[Request], life: str) -> bytes:
-        """For each attempt anew: the copy may have gone on since the last one."""
-        seen = self._copy.seen._replace(life=life)
-        return Execute(requests, self._follower.watcher, self._copy.seq, seen).pack()
 
     async def _read(self, *, fresh: bool) -> View:
         view: View = await self._owner.call(

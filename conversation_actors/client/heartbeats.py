@@ -159,15 +159,27 @@ class Heartbeats:
         """Drop a claimed record: nothing more is to be done. False as of `postpone`."""
         return await self._records.settle(_record(record))
 
+    async def keep(self, conversation_id: str) -> timedelta | None:
+        """Count as use of the conversation itself: it is kept from now on for as long as its retention says.
+
+        Returns that time, so that the next call can come well before it is over; None where there is no such
+        conversation any more. Needs no owner: while a job lives its conversation does, whatever happens to Ray.
+        """
+        store = self._connected()
+        return await store.keep(check_id(conversation_id, "conversation_id"), ttl=self._settings.ttl)
+
     async def find(self, conversation_id: str) -> HeartbeatRecord | None:
         """The record of one conversation, if there is one."""
         return await self._records.find(check_id(conversation_id, "conversation_id"))
 
     @property
     def _records(self) -> HeartbeatStore:
+        return self._connected().heartbeats(self._lease, ttl=self._settings.ttl)
+
+    def _connected(self) -> Store:
         if self._store is None:
             _refuse("heartbeats", "not connected; use `async with Heartbeats() as heartbeats`")
-        return self._store.heartbeats(self._lease, ttl=self._settings.ttl)
+        return self._store
 
 
 def _duration(value: object, field: str, *, longest: timedelta = _LONGEST) -> timedelta:

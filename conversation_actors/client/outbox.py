@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from conversation_actors.activation import Done, Executed, Reply, Request
+from conversation_actors.activation import Done, Executed, Reply, Request, Seen
 from conversation_actors.errors import (
     ClusterUnavailableError,
     ConversationError,
@@ -73,6 +73,7 @@ class _Queued:
     size: int
     deadline: float | None
     answer: asyncio.Future[Done] | None
+    seen: Seen | None = None
     sent: bool = False
     settled: bool = False
 
@@ -151,8 +152,10 @@ class Outbox:
         """Queue a command that nobody waits for; `flush` tells what became of it. Raises `OverloadedError`."""
         self._put(command, None, lease, None, None)
 
-    async def ask(self, command: Command, request_id: str | None, *, lease: Guard | None = None) -> Done:
-        """Queue a command and wait for its answer.
+    async def ask(
+        self, command: Command, request_id: str | None, *, lease: Guard | None = None, seen: Seen | None = None
+    ) -> Done:
+        """Queue a command and wait for its answer. `seen`: see `Request`.
 
         Raises the owner's refusal; `OverloadedError` when the queue is full; `OutcomeUnknownError` when
         `timeouts.command` is over and it had been sent, or the reason why it could not be.
@@ -160,6 +163,7 @@ class Outbox:
         answer: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         seconds = self._settings.timeouts.command.total_seconds()
         queued = self._put(command, request_id, lease, time.monotonic() + seconds, answer)
+        queued.seen = seen
         try:
             # The batch it is in looks after the deadline; this is for what waits behind a batch that doesn't end.
             async with asyncio.timeout(seconds + _GRACE_SECONDS):
@@ -265,7 +269,7 @@ class Outbox:
 
     def _single(self, queued: _Queued) -> _Parcel:
         name = queued.request_id or f"{self._ids}.{queued.number}"
-        return _Parcel(Request(name, queued.command, queued.lease), (queued,))
+        return _Parcel(Request(name, queued.command, queued.lease, seen=queued.seen), (queued,))
 
     async def _deliver(self, batch: Sequence[_Parcel]) -> None:
         """Repeat until every command of the batch is settled."""

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from conversation_actors.activation import (
     ActivationInfo,
     Execute,
     Opened,
+    Polled,
     Seen,
     View,
     incompatible,
@@ -113,11 +114,16 @@ class ActivationHost:
         after_seq: int,
         seen: Seen,
         timeout: float,  # noqa: ASYNC109  # see Activation.poll
-    ) -> tuple[bytes, ...] | ConversationError:
+    ) -> Polled | ConversationError:
         """See `Activation.poll`."""
         return await self._answer(
             lambda activation: activation.poll(watcher=watcher, after_seq=after_seq, timeout=timeout, seen=seen)
         )
+
+    async def let_go(self, watchers: Sequence[str]) -> None:
+        """See `Activation.let_go`. Recovers nothing, and is no use."""
+        if self._activation is not None and not self._activation.stopped.done():
+            self._activation.let_go(watchers)
 
     async def passivate(self) -> bool | ConversationError:
         """Save a snapshot and exit; True when the snapshot is saved."""

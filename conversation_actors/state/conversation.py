@@ -100,7 +100,8 @@ class ConversationState:
         self.changed_at = entry.at
         if entry.request_id is not None:
             self.remember(entry.request_id, remembered(entry))
-            self._forget_requests(entry.at)
+            while len(self.requests) > self.limits.requests:
+                self.requests.popitem(last=False)
 
     def copy(self) -> Self:
         """An equal state that changes on its own. Facts and items are immutable and shared."""
@@ -165,10 +166,8 @@ class ConversationState:
             if oldest in self.requests:
                 self.requests[oldest] = self.requests[oldest]._replace(result=None)
 
-    def _forget_requests(self, now: float) -> None:
-        """Keep the request memory within its bounds of number and age."""
-        requests, oldest_kept = self.requests, now - self.limits.request_age
-        while len(requests) > self.limits.requests:
-            requests.popitem(last=False)
-        while requests and requests[next(iter(requests))].at < oldest_kept:
+    def forget_requests(self, *, through_seq: int) -> None:
+        """Forget requests up to a position. How old they are is known to whoever holds the state, not to it."""
+        requests = self.requests
+        while requests and requests[next(iter(requests))].seq <= through_seq:
             requests.popitem(last=False)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from conversation_actors.settings import DEFAULT_TENANT
 from conversation_actors.store.heartbeats import HeartbeatStore
@@ -20,26 +20,52 @@ class Outcome(StrEnum):
     DUPLICATE = "DUPLICATE"
     """The very same write had landed before (a repeat after an unknown outcome). As good as OK."""
     FENCED = "FENCED"
-    """A newer activation owns the conversation, or it was deleted. Nothing was written."""
+    """Another life of the conversation is stored, another claim owns it, or it was deleted. Nothing was written."""
     GAP = "GAP"
     """The store is behind this owner: it forgot acknowledged writes (a failover to a replica that
-    lagged, a restart without persistence). Nothing was written; `Store.save_snapshot` heals it."""
+    lagged, a restart without persistence). Nothing was written; `Store.save_snapshot` heals it. What is stored, if
+    anything, was left by this claim or by one that it followed."""
+
+
+MOST_ANCESTORS = 16
+"""Claims that a lineage remembers. A reader who slept through more of them starts anew from a snapshot."""
+
+
+class Ancestor(NamedTuple):
+    """A claim before the present one, and the position at which the next one took over."""
+
+    life: str
+    epoch: int
+    owner: str
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The right to write a conversation, as `Store.activate` gave it.
 
-    `epoch` orders claims; `owner` is unique to one activation, so that two claims of the same epoch
-    (possible only after a failover that lost the taking of the first) still exclude each other.
+    `life` comes first: epochs are those of one life, and begin again with the next. `epoch` orders the claims of a
+    life; `owner` is unique to one activation, so that two claims of the same epoch (possible only after a failover
+    that lost the taking of the first) still exclude each other. `lineage` has the claims before this one, the oldest
+    first; before the first of a life, what its deletion has left.
     """
 
     conversation_id: str
     epoch: int
     owner: str
-    life: str = field(default="", compare=False)
+    life: str = ""
     """Tells a conversation from a later one of the same id, made after a deletion or a loss of everything."""
     tenant: str = field(default=DEFAULT_TENANT, compare=False)
+    lineage: tuple[Ancestor, ...] = field(default=(), compare=False)
+
+    def follows(self, left: Ancestor) -> bool:
+        """Tell whether something stored is what a claim before this one has left, with nothing added since."""
+        return any(known[:3] == left[:3] and left.seq <= known.seq for known in self.lineage)
+
+    def end_of(self, owner: str) -> int | None:
+        """Return the last position of a claim before this one, of this life; None where it is not known."""
+        ends = [known.seq for known in self.lineage if (known.life, known.owner) == (self.life, owner)]
+        return ends[-1] if ends else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +73,8 @@ class Recovered:
     """All that is stored of a conversation, read in the same step that took the epoch.
 
     `seq` is the last stored position. `snapshot` (if any) is the state at `snapshot_seq`. `journal` ends
-    at `seq` and has no gap; it begins at `snapshot_seq + 1` or earlier, with entries kept for watchers.
+    at `seq` and has no gap; it begins at `snapshot_seq + 1` or earlier, with entries kept for watchers. `left` is
+    how long it would be kept without further use; `at` the store's time, in seconds since the epoch.
     """
 
     claim: Claim
@@ -56,6 +83,8 @@ class Recovered:
     snapshot: bytes | None
     journal: tuple[bytes, ...]
     created: bool
+    left: timedelta = field(compare=False)
+    at: float = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +121,7 @@ class Store(Protocol):
     async def activate(self, conversation_id: str, *, owner: str, create: bool, ttl: timedelta) -> Recovered:
         """Take the next epoch for `owner` and read everything, in one atomic step.
 
-        `ttl` is that of a conversation this creates; one that exists keeps its own, until its owner has read
-        for how long it is kept, and refreshes that by its first append.
+        `ttl` is that of a conversation this creates; one that exists keeps its own: being activated is no use.
 
         Repeated with the same `owner` it takes no second epoch. Raises `ConversationNotFoundError`
         (and takes nothing) where the conversation does not exist and `create` is false.
@@ -106,10 +134,13 @@ class Store(Protocol):
         expected_seq: int,
         entries: Sequence[bytes],
         ttl: timedelta,
+        kept: timedelta | None = None,
         participants: Sequence[str] | None = None,
     ) -> Outcome:
         """Write `entries` at `expected_seq + 1 …`, all or none, and refresh every TTL.
 
+        `ttl` is what is left of `kept` (None: the same), the time it is kept after its last use. A TTL that is longer,
+        because somebody has used it since (`keep`), stays, unless `kept` has changed.
         With no entries it only refreshes, and still tells FENCED. `participants`, where given, replaces
         the identities kept beside the conversation for listings. After OK or DUPLICATE the entries are as
         durable as the settings ask. GAP also where the stored journal or snapshot is damaged.
@@ -123,15 +154,22 @@ class Store(Protocol):
         snapshot: bytes,
         ttl: timedelta,
         participants: Sequence[str],
+        kept: timedelta | None = None,
         keep: int = 0,
         restore: bool = True,
     ) -> Outcome:
         """Store the state at `seq` and drop the journal up to `keep` entries before it (compaction).
 
-        Where the store is behind `seq`, or has lost the conversation, this restores it (with no entries
-        kept): the snapshot is acknowledged state and this claim is still the newest one known. Unless
-        `restore` is false: then it is GAP. DUPLICATE where a snapshot at or after `seq` is there already;
-        GAP also where what is stored is damaged and ahead of `seq`.
+        Where the store is behind `seq`, has lost the conversation, or holds what a claim before this one has left,
+        this restores it (with no entries kept): the snapshot is acknowledged state, and this claim the newest one
+        known. Unless `restore` is false: then it is GAP. `ttl` and `kept` as of `append`. DUPLICATE where a snapshot at
+        or after `seq` is there already; GAP also where what is stored is damaged and ahead of `seq`.
+        """
+
+    async def keep(self, conversation_id: str, *, ttl: timedelta) -> timedelta | None:
+        """Count as use: keep the conversation from now on for as long as its retention says; return that.
+
+        Needs no owner. None where there is no such conversation. `ttl` is for one that says nothing.
         """
 
     async def head(self, conversation_id: str) -> Head | None:

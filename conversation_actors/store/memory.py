@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError, InvalidInputError
 from conversation_actors.settings import DEFAULT_TENANT
-from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered
+from conversation_actors.store.base import MOST_ANCESTORS, Ancestor, Claim, Found, Head, Outcome, Recovered
 from conversation_actors.store.heartbeats import MemoryHeartbeats
 
 
@@ -30,6 +30,13 @@ class _Stored:
     active_at: float = 0.0
     expires_at: float = 0.0
     deleted: bool = False
+    lineage: tuple[Ancestor, ...] = ()
+    kept: timedelta = timedelta(0)
+
+    @property
+    def left(self) -> Ancestor:
+        """What the claim that wrote it last has left."""
+        return Ancestor(self.life, self.epoch, self.owner, self.seq)
 
 
 @dataclass(slots=True)
@@ -69,7 +76,9 @@ class MemoryStore:
                 message = f"conversation {conversation_id!r} does not exist"
                 raise ConversationNotFoundError(message)
             stored = self._create(conversation_id, stored, life=owner)
-            self._refresh(stored, ttl)
+            self._keep(stored, ttl, ttl)
+        elif stored.owner != owner:
+            stored.lineage = (*stored.lineage, stored.left)[-MOST_ANCESTORS:]
         if stored.owner != owner:
             stored.epoch, stored.owner, stored.active_at = stored.epoch + 1, owner, self._clock()
         return self._recovered(conversation_id, stored)
@@ -81,26 +90,27 @@ class MemoryStore:
         expected_seq: int,
         entries: Sequence[bytes],
         ttl: timedelta,
+        kept: timedelta | None = None,
         participants: Sequence[str] | None = None,
     ) -> Outcome:
         """See `Store.append`."""
         stored = self._find(claim.conversation_id)
         if stored is None:
             return Outcome.GAP
-        if _is_fenced(stored, claim):
-            return Outcome.FENCED
-        if stored.epoch < claim.epoch or stored.seq < expected_seq:
+        if not _is_own(stored, claim):
+            return Outcome.GAP if claim.follows(stored.left) else Outcome.FENCED
+        if stored.seq < expected_seq:
             return Outcome.GAP
         if stored.seq != expected_seq:
             _check_repeat(claim, stored, expected_seq, len(entries))
-            self._refresh(stored, ttl)
+            self._keep(stored, ttl, kept or ttl)
             return Outcome.DUPLICATE if entries else Outcome.OK
         if entries:
             stored.journal.extend(entries)
             stored.seq, stored.active_at = stored.seq + len(entries), self._clock()
         if participants is not None:
             stored.participants = tuple(participants)
-        self._refresh(stored, ttl)
+        self._keep(stored, ttl, kept or ttl)
         return Outcome.OK
 
     async def save_snapshot(
@@ -111,16 +121,18 @@ class MemoryStore:
         snapshot: bytes,
         ttl: timedelta,
         participants: Sequence[str],
+        kept: timedelta | None = None,
         keep: int = 0,
         restore: bool = True,
     ) -> Outcome:
         """See `Store.save_snapshot`."""
         stored = self._find(claim.conversation_id)
-        if stored is not None and _is_fenced(stored, claim):
+        is_own = stored is not None and _is_own(stored, claim)
+        if stored is not None and not is_own and not claim.follows(stored.left):
             return Outcome.FENCED
-        if stored is not None and stored.epoch == claim.epoch and seq <= stored.seq:
+        if stored is not None and is_own and seq <= stored.seq:
             if stored.base > seq or (stored.base == seq and stored.snapshot is not None):
-                self._refresh(stored, ttl)
+                self._keep(stored, ttl, kept or ttl)
                 return Outcome.DUPLICATE
             first = max(stored.first, seq - keep)
             del stored.journal[: first - stored.first]
@@ -129,10 +141,19 @@ class MemoryStore:
             return Outcome.GAP
         else:
             stored = _Stored(claim.epoch, claim.owner, seq, born=0, life=claim.life, first=seq, active_at=self._clock())
+            stored.lineage = claim.lineage
             self._conversations[claim.conversation_id] = stored
         stored.base, stored.snapshot, stored.participants = seq, snapshot, tuple(participants)
-        self._refresh(stored, ttl)
+        self._keep(stored, ttl, kept or ttl)
         return Outcome.OK
+
+    async def keep(self, conversation_id: str, *, ttl: timedelta) -> timedelta | None:  # noqa: ARG002  # all say how long
+        """See `Store.keep`."""
+        stored = self._find(conversation_id)
+        if stored is None or stored.deleted:
+            return None
+        self._refresh(stored, stored.kept)
+        return stored.kept
 
     async def head(self, conversation_id: str) -> Head | None:
         """See `Store.head`."""
@@ -178,7 +199,9 @@ class MemoryStore:
         if stored.deleted:
             return False
         seq = stored.seq + 1
-        tombstone = _Stored(stored.epoch + 1, "", seq, born=stored.born, base=seq, first=seq, deleted=True)
+        tombstone = _Stored(
+            stored.epoch + 1, "", seq, born=stored.born, life=stored.life, base=seq, first=seq, deleted=True
+        )
         self._conversations[conversation_id] = tombstone
         self._refresh(tombstone, ttl)
         return True
@@ -188,12 +211,14 @@ class MemoryStore:
 
     def _recovered(self, conversation_id: str, stored: _Stored) -> Recovered:
         return Recovered(
-            claim=Claim(conversation_id, stored.epoch, stored.owner, stored.life, self._tenant),
+            claim=Claim(conversation_id, stored.epoch, stored.owner, stored.life, self._tenant, lineage=stored.lineage),
             seq=stored.seq,
             snapshot_seq=stored.base,
             snapshot=stored.snapshot,
             journal=tuple(stored.journal),
             created=stored.born == stored.epoch,
+            left=timedelta(seconds=stored.expires_at - self._clock()),
+            at=self._clock(),
         )
 
     def _find(self, conversation_id: str) -> _Stored | None:
@@ -207,8 +232,16 @@ class MemoryStore:
         """Begin a life; after a tombstone, epoch and seq go on where they were."""
         epoch, seq = (tombstone.epoch, tombstone.seq) if tombstone else (0, 0)
         stored = _Stored(epoch, "", seq, born=epoch + 1, life=life, base=seq, first=seq)
+        stored.lineage = () if tombstone is None else (tombstone.left,)
         self._conversations[conversation_id] = stored
         return stored
+
+    def _keep(self, stored: _Stored, ttl: timedelta, kept: timedelta) -> None:
+        """Refresh the TTL; a longer one stays, unless the conversation is to be kept for another time."""
+        longest = stored.expires_at if stored.kept == kept else 0.0
+        stored.kept = kept
+        self._refresh(stored, ttl)
+        stored.expires_at = max(stored.expires_at, longest)
 
     def _refresh(self, stored: _Stored, ttl: timedelta) -> None:
         stored.expires_at = self._clock() + ttl.total_seconds()
@@ -235,9 +268,9 @@ class MemoryStore:
         return index.active_at
 
 
-def _is_fenced(stored: _Stored, claim: Claim) -> bool:
-    same_epoch_other_owner = stored.epoch == claim.epoch and stored.owner != claim.owner
-    return stored.deleted or stored.epoch > claim.epoch or same_epoch_other_owner
+def _is_own(stored: _Stored, claim: Claim) -> bool:
+    """Tell whether it was left by this very claim."""
+    return not stored.deleted and stored.left[:3] == (claim.life, claim.epoch, claim.owner)
 
 
 def _check_repeat(claim: Claim, stored: _Stored, expected_seq: int, count: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError
 from conversation_actors.settings import DEFAULT_TENANT, Durability
 from conversation_actors.store.address import parse
-from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered
+from conversation_actors.store.base import Ancestor, Claim, Found, Head, Outcome, Recovered
 from conversation_actors.store.connection import connect
 from conversation_actors.store.durability import Acknowledgement
 from conversation_actors.store.keys import Keys
@@ -20,6 +20,8 @@ from conversation_actors.store.scripts import SCHEMA, conversation_script
 from conversation_actors.store.scripts import script as single_key_script
 
 _PROBE_TTL_MS = 10_000
+_NOTHING = ("", "", "", "")
+"""What a snapshot may replace of others."""
 
 
 class RedisStore:
@@ -52,9 +54,12 @@ class RedisStore:
         probe = self._keys.tagged(f"%check-{secrets.token_hex(8)}")
         run = self._calls.on_conversation
         await run(conversation_script("activate"), probe, "check", 1, _PROBE_TTL_MS, SCHEMA)
-        await run(conversation_script("append"), probe, 1, "check", 0, _PROBE_TTL_MS, "[]", b"check")
-        place = (1, "check", 1, _PROBE_TTL_MS)
-        await run(conversation_script("save_snapshot"), probe, *place, "[]", b"check", SCHEMA, 0, "check", 1)
+        place = ("check", 1, "check")
+        ttls = (_PROBE_TTL_MS, _PROBE_TTL_MS)
+        await run(conversation_script("append"), probe, *place, 0, *ttls, "[]", b"check")
+        described = ("[]", b"check", SCHEMA, 0, 1, "[]", *_NOTHING)
+        await run(conversation_script("save_snapshot"), probe, *place, 1, *ttls, *described)
+        await run(conversation_script("keep"), probe, _PROBE_TTL_MS)
         await run(conversation_script("delete"), probe, _PROBE_TTL_MS, SCHEMA)
         await self._calls.on_index(single_key_script("page"), (self._keys.active_index,), "+inf", 1)
         keys = self._keys.tagged_heartbeats(f"%check-{secrets.token_hex(8)}")
@@ -68,14 +73,16 @@ class RedisStore:
         if reply[0] == b"NOTFOUND":
             message = f"conversation {conversation_id!r} does not exist"
             raise ConversationNotFoundError(message)
-        _, epoch, seq, base, life, created, snapshot, journal = reply
+        _, epoch, seq, base, life, created, lineage, left_ms, now_ms, snapshot, journal = reply
         return Recovered(
-            claim=Claim(conversation_id, epoch, owner, life.decode(), self._keys.tenant),
+            claim=Claim(conversation_id, epoch, owner, life.decode(), self._keys.tenant, _lineage(keys.meta, lineage)),
             seq=seq,
             snapshot_seq=base,
             snapshot=snapshot,
             journal=tuple(journal),
             created=bool(created),
+            left=timedelta(milliseconds=left_ms),
+            at=int(now_ms) / 1000,
         )
 
     async def append(
@@ -85,12 +92,14 @@ class RedisStore:
         expected_seq: int,
         entries: Sequence[bytes],
         ttl: timedelta,
+        kept: timedelta | None = None,
         participants: Sequence[str] | None = None,
     ) -> Outcome:
         """See `Store.append`. One round trip, whose cost does not depend on what is stored already."""
         identities = "" if participants is None else _json(participants)
-        place = (claim.epoch, claim.owner, expected_seq, _milliseconds(ttl))
-        return await self._write("append", claim, *place, identities, *entries)
+        ttls = (_milliseconds(ttl), _milliseconds(kept or ttl))
+        outcome, left = await self._write("append", claim, expected_seq, *ttls, identities, *entries)
+        return _judged(claim, outcome, left)
 
     async def save_snapshot(
         self,
@@ -100,13 +109,23 @@ class RedisStore:
         snapshot: bytes,
         ttl: timedelta,
         participants: Sequence[str],
+        kept: timedelta | None = None,
         keep: int = 0,
         restore: bool = True,
     ) -> Outcome:
-        """See `Store.save_snapshot`."""
-        place = (claim.epoch, claim.owner, seq, _milliseconds(ttl))
-        described = (_json(participants), snapshot, SCHEMA, keep, claim.life, int(restore))
-        return await self._write("save_snapshot", claim, *place, *described)
+        """See `Store.save_snapshot`. Two round trips where it replaces what another claim has left."""
+        ttls = (_milliseconds(ttl), _milliseconds(kept or ttl))
+        described = (_json(participants), snapshot, SCHEMA, keep, int(restore), _json(claim.lineage))
+        outcome, left = await self._write("save_snapshot", claim, seq, *ttls, *described, *_NOTHING)
+        if restore and left is not None and claim.follows(left):
+            outcome, left = await self._write("save_snapshot", claim, seq, *ttls, *described, *left)
+        return _judged(claim, outcome, left)
+
+    async def keep(self, conversation_id: str, *, ttl: timedelta) -> timedelta | None:
+        """See `Store.keep`. Nothing waits for its durability: it is repeated long before it is needed."""
+        keys = self._keys.conversation(conversation_id)
+        reply = await self._calls.on_conversation(conversation_script("keep"), keys, _milliseconds(ttl))
+        return timedelta(milliseconds=reply[1]) if reply[0] == b"OK" else None
 
     async def head(self, conversation_id: str) -> Head | None:
         """See `Store.head`."""
@@ -143,10 +162,30 @@ class RedisStore:
         """See `Store.aclose`."""
         await self._servers.aclose()
 
-    async def _write(self, name: str, claim: Claim, *arguments: str | bytes | int) -> Outcome:
+    async def _write(self, name: str, claim: Claim, *arguments: str | bytes | int) -> tuple[str, Ancestor | None]:
+        """Run a script in the name of a claim; its outcome, and what another claim has left, if that is there."""
         keys = self._keys.conversation(claim.conversation_id)
-        reply = await self._calls.on_conversation(conversation_script(name), keys, *arguments)
-        return Outcome(reply[0].decode())
+        place = (claim.life, claim.epoch, claim.owner)
+        reply = await self._calls.on_conversation(conversation_script(name), keys, *place, *arguments)
+        if reply[0] != b"FOREIGN":
+            return reply[0].decode(), None
+        _, life, epoch, owner, seq = reply
+        return "FOREIGN", Ancestor(life.decode(), epoch, owner.decode(), seq)
+
+
+def _judged(claim: Claim, outcome: str, left: Ancestor | None) -> Outcome:
+    """What another claim has left is a gap only where this claim followed that one."""
+    if left is None:
+        return Outcome(outcome)
+    return Outcome.GAP if claim.follows(left) else Outcome.FENCED
+
+
+def _lineage(meta: str, text: bytes) -> tuple[Ancestor, ...]:
+    try:
+        return tuple(Ancestor(life, epoch, owner, seq) for life, epoch, owner, seq in json.loads(text))
+    except (TypeError, ValueError) as error:
+        message = f"{meta}: lineage cannot be read"
+        raise CorruptStateError(message, key=meta, position=0) from error
 
 
 def _head(meta: str, raw: Sequence[Any]) -> Head | None:
@@ -160,8 +199,8 @@ def _head(meta: str, raw: Sequence[Any]) -> Head | None:
         raise CorruptStateError(message, key=meta, position=0) from error
 
 
-def _json(identities: Sequence[str]) -> str:
-    return json.dumps(list(identities), ensure_ascii=False, separators=(",", ":"))
+def _json(values: Sequence[object]) -> str:
+    return json.dumps(list(values), ensure_ascii=False, separators=(",", ":"))
 
 
 def _milliseconds(duration: timedelta) -> int:

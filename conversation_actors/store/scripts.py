@@ -5,7 +5,7 @@ from functools import cache
 from hashlib import sha1
 from importlib import resources
 
-SCHEMA = 1
+SCHEMA = 2
 """Number of the layout of keys and fields. A script refuses what a newer layout has written."""
 
 

@@ -112,7 +112,7 @@ async def written_claim(store: RedisStore) -> Claim:
     """Return the claim of `written`."""
     head = await store.head("c")
     assert head is not None
-    return Claim("c", head.epoch, head.owner)
+    return Claim("c", head.epoch, head.owner, "o")
 
 
 async def test_newer_layout_is_refused(server: Server, redis_store: RedisStore) -> None:

@@ -198,6 +198,7 @@ class FaultyStore:
         expected_seq: int,
         entries: Sequence[bytes],
         ttl: timedelta,
+        kept: timedelta | None = None,
         participants: Sequence[str] | None = None,
     ) -> Outcome:
         """See `Store.append`."""
@@ -205,7 +206,7 @@ class FaultyStore:
 
         async def land() -> Outcome:
             outcome = await self.inner.append(
-                claim, expected_seq=expected_seq, entries=entries, ttl=ttl, participants=participants
+                claim, expected_seq=expected_seq, entries=entries, ttl=ttl, kept=kept, participants=participants
             )
             if outcome is Outcome.OK:
                 self.landed.update(enumerate(entries, expected_seq + 1))
@@ -221,6 +222,7 @@ class FaultyStore:
         snapshot: bytes,
         ttl: timedelta,
         participants: Sequence[str],
+        kept: timedelta | None = None,
         keep: int = 0,
         restore: bool = True,
     ) -> Outcome:
@@ -229,10 +231,21 @@ class FaultyStore:
 
         async def land() -> Outcome:
             return await self.inner.save_snapshot(
-                claim, seq=seq, snapshot=snapshot, ttl=ttl, participants=participants, keep=keep, restore=restore
+                claim,
+                seq=seq,
+                snapshot=snapshot,
+                ttl=ttl,
+                kept=kept,
+                participants=participants,
+                keep=keep,
+                restore=restore,
             )
 
         return await self._write(self.snapshot_faults, land)
+
+    async def keep(self, conversation_id: str, *, ttl: timedelta) -> timedelta | None:
+        """See `Store.keep`."""
+        return await self.inner.keep(conversation_id, ttl=ttl)
 
     async def head(self, conversation_id: str) -> Head | None:
         """See `Store.head`."""
@@ -318,7 +331,7 @@ class Activations:
         settings: Settings | None = None,
         *,
         create: bool = True,
-        clock: Callable[[], float] = time.time,
+        elapsed: Callable[[], float] = time.monotonic,
     ) -> Activation:
         """One more activation of the one conversation; it fences those before it."""
         activation = await Activation.recover(
@@ -328,7 +341,7 @@ class Activations:
             store=store,
             settings=settings or brief(),
             place=Place(pid=1, node_id="node"),
-            clock=clock,
+            elapsed=elapsed,
         )
         self._started.append(activation)
         return activation
@@ -363,8 +376,8 @@ class FakeActor:
         self._running: set[asyncio.Task[Any]] = set()
         self._watchman: asyncio.Task[None] | None = None
         self.died = asyncio.get_running_loop().create_future()
-        self.execute, self.read, self.poll, self.passivate, self.open, self.info = (
-            _Method(self, name) for name in ("execute", "read", "poll", "passivate", "open", "info")
+        self.execute, self.read, self.poll, self.passivate, self.open, self.info, self.let_go = (
+            _Method(self, name) for name in ("execute", "read", "poll", "passivate", "open", "info", "let_go")
         )
 
     def send(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> "asyncio.Task[Any]":
@@ -394,6 +407,13 @@ class FakeActor:
         return pickle.loads(pickle.dumps(work.result()))
 
     async def _answer(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if name == "let_go":
+            if self.activation is not None:
+                self.activation.let_go(*arguments)
+            return None
+        return await self._asked(name, arguments, named)
+
+    async def _asked(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         try:
             activation = await self._activated(create=named.pop("create", False))
             match name:

@@ -1,12 +1,15 @@
 """One owner's life: recovery, bounds, request memory, time, polling, passivation."""
 
 import asyncio
+import time
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from conversation_actors.activation import Activation, Done, Request, activation, committer
+from conversation_actors.activation.passing_time import ForgottenRequests
 from conversation_actors.activation.recovery import rebuild
 from conversation_actors.codec import decode_entry, decode_snapshot, encode_entry, encode_snapshot
 from conversation_actors.errors import (
@@ -123,7 +126,7 @@ async def test_fails_fast_while_the_store_is_away(start: Activations) -> None:
     await turns()
     assert isinstance(refused.exception(), StoreUnavailableError)
     assert ids(decode_snapshot((await owner.read(fresh=False)).snapshot)) == ["u0"]
-    assert len(await owner.poll(watcher="w", after_seq=0, timeout=0.0)) == 1
+    assert len((await owner.poll(watcher="w", after_seq=0, timeout=0.0)).entries) == 1
     store.is_down = False
     await until(lambda: owner.info().pending == 0)
     assert (await done(owner, append("u2"))).seq == 3
@@ -198,7 +201,7 @@ async def test_watchers_are_bounded(start: Activations, monkeypatch: pytest.Monk
         await owner.poll(watcher="c", after_seq=0, timeout=5)
     assert owner.info().watchers == 2
     await done(owner, append("u0"))
-    assert [len(entries) for entries in await asyncio.gather(*parked)] == [1, 1]
+    assert [len(polled.entries) for polled in await asyncio.gather(*parked)] == [1, 1]
 
 
 # Request memory
@@ -462,7 +465,8 @@ def entry(seq: int, identity: str = "u") -> bytes:
 
 def recovered(*journal: bytes, seq: int, snapshot: bytes | None = None, snapshot_seq: int = 0) -> Recovered:
     """What a store might hold."""
-    return Recovered(Claim("c", 2, "o"), seq, snapshot_seq, snapshot, journal, created=False)
+    claim, left = Claim("c", 2, "o"), timedelta(days=1)
+    return Recovered(claim, seq, snapshot_seq, snapshot, journal, created=False, left=left, at=1000.0)
 
 
 def snapshot_at(seq: int) -> bytes:
@@ -568,27 +572,89 @@ async def test_corruption_does_not_start(start: Activations) -> None:
 async def test_time_never_goes_back(start: Activations) -> None:
     """A clock that goes back is not believed: `at` stays where it was, in this activation and in the next."""
     now = [100.0]
-    store = FaultyStore()
-    owner = await start(store, clock=lambda: now[0])
-    for number, time in enumerate((100.0, 50.0, 120.0)):
-        now[0] = time
+    store = FaultyStore(clock=lambda: now[0])
+    owner = await start(store, elapsed=lambda: now[0])
+    for number, moment in enumerate((100.0, 50.0, 120.0)):
+        now[0] = moment
         await done(owner, append(f"u{number}"))
     await owner.aclose()
     now[0] = 10.0
-    heir = await start(store, clock=lambda: now[0])
+    heir = await start(store, elapsed=lambda: now[0])
     await done(heir, append("u3"))
     assert [decode_entry(data).at for _, data in sorted(store.landed.items())] == [100.0, 100.0, 120.0, 120.0]
+
+
+async def test_no_node_is_asked_for_the_time(start: Activations, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three owners on nodes an hour ahead, right, and an hour behind date what they write by the store's clock."""
+    now = [5000.0]
+    store = FaultyStore(clock=lambda: now[0])
+    for number, ahead in enumerate((3600.0, 0.0, -3600.0)):
+        monkeypatch.setattr(time, "time", lambda ahead=ahead: now[0] + ahead)
+        owner = await start(store, elapsed=lambda: now[0])
+        now[0] += 1
+        await done(owner, append(f"u{number}"))
+        await owner.aclose()
+    assert [decode_entry(data).at for _, data in sorted(store.landed.items())] == [5001.0, 5002.0, 5003.0]
+
+
+async def test_a_lease_lasts_as_long_as_it_was_taken_for(start: Activations) -> None:
+    """Also where the store's clock was an hour ahead when it was taken, and is right again: not an hour more."""
+    now, elapsed = [9000.0], [0.0]
+    store = FaultyStore(clock=lambda: now[0])
+    owner = await start(store, elapsed=lambda: elapsed[0])
+    await done(owner, Request("r1", AcquireLease("agent", "one", 10.0)))
+    await owner.aclose()
+    now[0] = 5400.0
+    heir = await start(store, elapsed=lambda: elapsed[0])
+    elapsed[0] = 9.9
+    (reply,) = (await execute(heir, Request("r2", AcquireLease("agent", "two", 10.0)))).replies
+    assert isinstance(reply, LeaseHeldError)
+    elapsed[0] = 10.0
+    assert (await done(heir, Request("r3", AcquireLease("agent", "two", 10.0)))).result is not None
+
+
+async def test_a_store_whose_clock_jumps_makes_nobody_forget(start: Activations) -> None:
+    """Requests are forgotten by an age that was measured: an hour that nobody lived through repeats no request."""
+    now = [9000.0]
+    store = FaultyStore(clock=lambda: now[0])
+    owner = await start(store)
+    first = await done(owner, append("u0"))
+    await owner.aclose()
+    for step in (3600.0, -3600.0, 48 * 3600.0):
+        now[0] += step
+        heir = await start(store)
+        await done(heir, append(f"later {step}"))
+        assert await done(heir, append("u0")) == first
+        await heir.aclose()
+
+
+async def test_requests_are_forgotten_when_they_are_old(start: Activations) -> None:
+    """By what the owner has measured, and not before; what is forgotten would happen again."""
+    now = [0.0]
+    owner = await start(FaultyStore(), brief())
+    owner._forgotten = ForgottenRequests(60.0, elapsed=lambda: now[0])
+    states = (owner._working, owner._committer.durable)
+    await done(owner, append("u0"))
+    for moment in (0.0, 30.0, 59.9):
+        now[0] = moment
+        owner._forgotten.forget(states)
+    await done(owner, append("u1"))
+    assert all(set(state.requests) == {"request-u0", "request-u1"} for state in states)
+    now[0] = 60.0
+    owner._forgotten.forget(states)
+    assert all(set(state.requests) == {"request-u1"} for state in states)
 
 
 async def test_leases_end_by_the_clock(start: Activations) -> None:
     """A lease holds until the clock has passed it; a clock that goes back does not end it sooner or later."""
     now = [100.0]
-    owner = await start(FaultyStore(), clock=lambda: now[0])
+    store = FaultyStore(clock=lambda: now[0])
+    owner = await start(store, elapsed=lambda: now[0])
     first = await done(owner, Request("r1", AcquireLease("agent", "one", 10.0)))
     assert isinstance(first.result, Lease)
     assert first.result.expires_at == 110.0
-    for number, time in enumerate((109.9, 20.0)):
-        now[0] = time
+    for number, moment in enumerate((109.9, 20.0)):
+        now[0] = moment
         (reply,) = (await execute(owner, Request(f"r2{number}", AcquireLease("agent", "two", 10.0)))).replies
         assert isinstance(reply, LeaseHeldError)
         assert (reply.holder, reply.expires_at) == ("one", 110.0)
@@ -634,15 +700,16 @@ async def test_poll_wakes_up(start: Activations) -> None:
     await turns()
     assert owner.info().watchers == 1
     await done(owner, append("u0"))
-    assert [decode_entry(data).seq for data in await parked] == [1]
+    assert [decode_entry(data).seq for data in (await parked).entries] == [1]
     await done(owner, append("u1"))
-    assert [decode_entry(data).seq for data in await owner.poll(watcher="w", after_seq=0, timeout=60)] == [1, 2]
+    again = await owner.poll(watcher="w", after_seq=0, timeout=60)
+    assert [decode_entry(data).seq for data in again.entries] == [1, 2]
 
 
 async def test_poll_returns_empty(start: Activations) -> None:
     """A poll that nothing happens to returns with nothing."""
     owner = await start(FaultyStore())
-    assert await owner.poll(watcher="w", after_seq=0, timeout=0.001) == ()
+    assert (await owner.poll(watcher="w", after_seq=0, timeout=0.001)).entries == ()
 
 
 async def test_second_poll_of_a_watcher(start: Activations) -> None:
@@ -651,9 +718,9 @@ async def test_second_poll_of_a_watcher(start: Activations) -> None:
     first = asyncio.create_task(owner.poll(watcher="w", after_seq=0, timeout=60))
     await turns()
     second = asyncio.create_task(owner.poll(watcher="w", after_seq=0, timeout=60))
-    assert await first == ()
+    assert (await first).entries == ()
     await done(owner, append("u0"))
-    assert len(await second) == 1
+    assert len((await second).entries) == 1
 
 
 async def test_positions_that_are_lost(start: Activations) -> None:
@@ -681,7 +748,8 @@ async def test_entries_survive_the_activation(start: Activations) -> None:
     await owner.passivate()
     heir = await start(store)
     assert heir.info().replayed == 0
-    assert [decode_entry(data).seq for data in await heir.poll(watcher="w", after_seq=1, timeout=60)] == [2, 3]
+    polled = await heir.poll(watcher="w", after_seq=1, timeout=60)
+    assert [decode_entry(data).seq for data in polled.entries] == [2, 3]
 
 
 async def test_a_reply_spares_the_poll(start: Activations) -> None:
@@ -692,11 +760,11 @@ async def test_a_reply_spares_the_poll(start: Activations) -> None:
     await turns()
     executed = await execute(owner, append("u0"), watcher="me", after_seq=0)
     assert len(executed.entries) == 1
-    assert len(await other) == 1
+    assert len((await other).entries) == 1
     await turns()
     assert not mine.done()
     await execute(owner, append("u1"), watcher="other", after_seq=1)
-    assert [decode_entry(data).seq for data in await mine] == [1, 2]
+    assert [decode_entry(data).seq for data in (await mine).entries] == [1, 2]
 
 
 async def test_a_reply_takes_little_along(start: Activations, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -708,7 +776,7 @@ async def test_a_reply_takes_little_along(start: Activations, monkeypatch: pytes
     await execute(owner, *(append(f"u{n}", "x" * 150) for n in range(3)), watcher="other")
     executed = await execute(owner, append("u3", "x" * 150), watcher="me", after_seq=0)
     assert len(executed.entries) == 1
-    assert len(await poll) == 4
+    assert len((await poll).entries) == 4
     assert len((await execute(owner, append("u4"), watcher="me", after_seq=4)).entries) == 1
     assert (await execute(owner, append("u5"), watcher="me", after_seq=99)).entries == ()
 
@@ -720,7 +788,7 @@ async def test_a_poll_takes_a_bounded_part(start: Activations, monkeypatch: pyte
     await execute(owner, *(append(f"u{number}", "x" * 300) for number in range(10)))
     seen: list[int] = []
     while len(seen) < 10:
-        part = await owner.poll(watcher="w", after_seq=len(seen), timeout=60)
+        part, _ = await owner.poll(watcher="w", after_seq=len(seen), timeout=60)
         assert 1 <= len(part) < 5
         seen += [decode_entry(data).seq for data in part]
     assert seen == list(range(1, 11))

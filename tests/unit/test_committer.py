@@ -444,8 +444,9 @@ async def test_a_position_that_was_shown_can_be_watched(start: Activations) -> N
     joining = asyncio.create_task(execute(owner, join("al")))
     await until(lambda: bool(store.indexed))
     view = await owner.read(fresh=False)
-    assert await owner.poll(watcher="w", after_seq=view.seq, timeout=0.001) == ()
-    assert [decode_entry(data).seq for data in await owner.poll(watcher="w", after_seq=0, timeout=5)] == [1]
+    assert (await owner.poll(watcher="w", after_seq=view.seq, timeout=0.001)).entries == ()
+    polled = await owner.poll(watcher="w", after_seq=0, timeout=5)
+    assert [decode_entry(data).seq for data in polled.entries] == [1]
     store.release()
     await joining
 

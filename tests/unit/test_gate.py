@@ -113,9 +113,9 @@ async def test_watchers_see_nothing_undecided(start: Activations) -> None:
     await turns()
     assert not parked.done()
     behind = await activation.poll(watcher="behind", after_seq=0, timeout=5)
-    assert [decode_entry(data).seq for data in behind] == [1]
+    assert [decode_entry(data).seq for data in behind.entries] == [1]
     store.release()
-    assert [decode_entry(data).seq for data in await parked] == [2]
+    assert [decode_entry(data).seq for data in (await parked).entries] == [2]
     await answer
 
 

@@ -115,6 +115,17 @@ async def test_nobody_is_waited_for_for_ever(heartbeats: Heartbeats, store: Chec
     assert await heartbeats.claim_expired("w1", hold=MINUTE, forget=5 * SECOND) == []
 
 
+async def test_keep(heartbeats: Heartbeats, store: CheckedStore) -> None:
+    """The conversation itself is kept for its retention, which is told; None where there is none."""
+    assert await heartbeats.keep("c") is None
+    claim = (await store.activate("c", owner="o", create=True, ttl=MINUTE)).claim
+    await store.append(claim, expected_seq=0, entries=[], ttl=SECOND, kept=MINUTE)
+    store.now += 0.9
+    assert await heartbeats.keep("c") == MINUTE
+    store.now += 59.0
+    assert await store.head("c") is not None
+
+
 async def test_leases_do_not_meet(store: CheckedStore) -> None:
     """Each has signs of life of its own."""
     async with Heartbeats() as agents, Heartbeats(lease="summary") as summaries:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conversation_actors.activation import Echo, Executed, Request, View
+from conversation_actors.activation import Echo, Executed, Request, Seen, View
 from conversation_actors.client.copy import LocalCopy
 from conversation_actors.codec import encode_entry, encode_snapshot
 from conversation_actors.items import Message
@@ -38,12 +38,17 @@ def entry(seq: int, event: Event | None = None, *, epoch: int = 1) -> bytes:
     return encode_entry(Entry(seq, epoch, float(seq), event or appended(f"u{seq}")))
 
 
-def view(seq: int = 0, *, epoch: int = 1) -> View:
-    """What the owner shows at `seq`: one item for each position."""
+def view(seq: int = 0, *, owner: str = "o1", life: str = "o1") -> View:
+    """What an owner shows at `seq`: one item for each position."""
     state = ConversationState()
     for number in range(1, seq + 1):
-        state.apply(Entry(number, epoch, float(number), appended(f"u{number}")))
-    return View(seq, epoch, encode_snapshot(state, requests=False))
+        state.apply(Entry(number, 1, float(number), appended(f"u{number}")))
+    return View(seq, 1, encode_snapshot(state, requests=False), life, owner)
+
+
+def take(copy: LocalCopy, *entries: bytes | Echo, owner: str = "o1", sent: Sequence[Command] = ()) -> None:
+    """Have a copy take what an owner tells from where the copy is now."""
+    copy.apply(entries, owner=owner, asked=copy.position, sent=sent)
 
 
 def ids(copy: LocalCopy) -> list[str]:
@@ -53,44 +58,68 @@ def ids(copy: LocalCopy) -> list[str]:
 
 def test_begins_with_the_view() -> None:
     """A copy shows what the owner showed."""
-    copy = LocalCopy(view(2, epoch=3))
-    assert (copy.seq, copy.epoch, ids(copy)) == (2, 3, ["u1", "u2"])
+    copy = LocalCopy(view(2, owner="o3"))
+    assert (copy.seq, copy.seen, ids(copy)) == (2, Seen("o1", "o3"), ["u1", "u2"])
 
 
 def test_takes_entries() -> None:
     """Entries change everything that the copy shows."""
     copy = LocalCopy(view())
     alice = Participant(identity="al", connected=True)
-    copy.apply([entry(1), entry(2, ParticipantJoined(alice, "web")), entry(3, AttributesChanged({"a": 1}), epoch=2)])
-    assert (copy.seq, copy.epoch, ids(copy)) == (3, 2, ["u1"])
+    take(copy, entry(1), entry(2, ParticipantJoined(alice, "web")), entry(3, AttributesChanged({"a": 1}), epoch=2))
+    assert (copy.seq, ids(copy)) == (3, ["u1"])
     assert (dict(copy.participants), dict(copy.attributes)) == ({"al": alice}, {"a": 1})
-    copy.apply([entry(4, appended("u1", "changed")), entry(5), entry(6, ItemsEvicted((message("u1", "changed"),)))])
+    take(copy, entry(4, appended("u1", "changed")), entry(5), entry(6, ItemsEvicted((message("u1", "changed"),))))
     assert ids(copy) == ["u5"]
 
 
 def test_known_entries_are_passed_over() -> None:
     """Entries that come twice, by a reply and by a poll, count once."""
     copy = LocalCopy(view(1))
-    copy.apply([entry(1), entry(2)])
-    copy.apply([entry(1), entry(2), entry(3)])
+    take(copy, entry(1), entry(2))
+    take(copy, entry(1), entry(2), entry(3))
     assert (copy.seq, ids(copy)) == (3, ["u1", "u2", "u3"])
 
 
 def test_a_gap_ends_it() -> None:
     """Entries behind a gap are not taken: the copy never shows a state that there was not."""
     copy = LocalCopy(view(1))
-    copy.apply([entry(3), entry(2)])
+    take(copy, entry(3), entry(2))
     assert copy.seq == 1
-    copy.apply([entry(2), entry(4)])
+    take(copy, entry(2), entry(4))
     assert copy.seq == 2
 
 
-def test_another_history_ends_it() -> None:
-    """Entries of a later epoch in the place of what is here: what follows them does not follow this copy."""
-    copy = LocalCopy(view(3))
-    copy.apply([entry(1), entry(2), entry(3, appended("new"), epoch=2), entry(4, epoch=2)])
-    copy.apply([entry(3, appended("new"), epoch=2), entry(4, epoch=2)])
-    assert (copy.seq, copy.epoch, ids(copy)) == (3, 1, ["u1", "u2", "u3"])
+def test_another_owner_that_was_asked_from_elsewhere_is_not_believed() -> None:
+    """What another owner told of an older position may not follow what the copy has taken since."""
+    copy = LocalCopy(view(2))
+    asked = copy.position
+    take(copy, entry(3))
+    copy.apply([entry(3, appended("new")), entry(4)], owner="o2", asked=asked)
+    assert (copy.position, ids(copy)) == ((3, Seen("o1", "o1")), ["u1", "u2", "u3"])
+
+
+def test_the_next_owner_goes_on_from_here() -> None:
+    """An owner that was asked from where the copy is leads on, and is the one that the copy follows then."""
+    copy = LocalCopy(view(2))
+    take(copy, entry(3), owner="o2")
+    assert copy.position == (3, Seen("o1", "o2"))
+
+
+def test_no_entries_prove_nothing() -> None:
+    """An owner that brings none may have refused the position: the copy goes on naming the one it had."""
+    copy = LocalCopy(view(2))
+    take(copy, owner="o2")
+    assert copy.position == (2, Seen("o1", "o1"))
+
+
+def test_a_late_answer_of_the_old_owner_is_not_believed() -> None:
+    """Once the copy follows another owner, what the old one told is taken no more."""
+    copy = LocalCopy(view(2))
+    asked = copy.position
+    take(copy, entry(3), owner="o2")
+    copy.apply([entry(3), entry(4, appended("lost"))], owner="o1", asked=asked)
+    assert (copy.seq, ids(copy)) == (3, ["u1", "u2", "u3"])
 
 
 def test_items_are_decoded_once() -> None:
@@ -98,7 +127,7 @@ def test_items_are_decoded_once() -> None:
     copy = LocalCopy(view(2))
     first, second = copy.items
     assert copy.items[0] is first
-    copy.apply([entry(3, appended("u2", "changed"))])
+    take(copy, entry(3, appended("u2", "changed")))
     assert copy.items[0] is first
     changed = copy.items[1]
     assert changed is not second
@@ -109,16 +138,16 @@ def test_items_are_decoded_once() -> None:
 def test_replace() -> None:
     """Where entries no longer lead there, the owner's view takes the copy's place, forward and, later, back."""
     copy = LocalCopy(view(2))
-    copy.replace(view(9, epoch=2))
-    assert (copy.seq, copy.epoch, len(copy.items)) == (9, 2, 9)
-    copy.replace(view(4, epoch=3))
-    assert (copy.seq, copy.epoch, len(copy.items)) == (4, 3, 4)
+    copy.replace(view(9, owner="o2"))
+    assert (copy.seq, len(copy.items)) == (9, 9)
+    copy.replace(view(4, owner="o3"))
+    assert (copy.seq, len(copy.items)) == (4, 4)
 
 
 def test_a_view_that_was_overtaken() -> None:
     """A view that entries of the same activation have gone beyond takes nothing back."""
     copy = LocalCopy(view(2))
-    copy.apply([entry(3), entry(4)])
+    take(copy, entry(3), entry(4))
     copy.replace(view(3))
     assert (copy.seq, ids(copy)) == (4, ["u1", "u2", "u3", "u4"])
 
@@ -130,13 +159,13 @@ async def test_reach() -> None:
     near, far, further = (asyncio.create_task(copy.reach(seq)) for seq in (1, 3, 8))
     await turns()
     assert not near.done()
-    copy.apply([entry(1), entry(2)])
+    take(copy, entry(1), entry(2))
     await near
     await turns()
     assert not far.done()
-    copy.apply([entry(3)])
+    take(copy, entry(3))
     await far
-    copy.replace(view(8, epoch=2))
+    copy.replace(view(8, owner="o2"))
     await further
 
 
@@ -145,10 +174,10 @@ async def test_reach() -> None:
 def test_entries_that_came_twice(known: int, *, are_echoes: bool) -> None:
     """Where a reply and a poll bring the same entries, the copy takes from each what it has not got."""
     copy = LocalCopy(view(2))
-    copy.apply([entry(number) for number in range(3, 3 + known)])
+    take(copy, *[entry(number) for number in range(3, 3 + known)])
     sent = [AppendItems((message(f"u{number}"),)) for number in range(1, 8)]
     echoes = [Echo(number, 1, float(number), number - 1) for number in range(1, 8)]
-    copy.apply(echoes if are_echoes else [entry(number) for number in range(1, 8)], sent)
+    take(copy, *(echoes if are_echoes else [entry(number) for number in range(1, 8)]), sent=sent)
     assert (copy.seq, ids(copy)) == (7, [f"u{number}" for number in range(1, 8)])
 
 
@@ -163,10 +192,11 @@ async def _told(calls: Sequence[tuple[bool, int, Sequence[Command]]], limits: di
             requests = [Request(f"{name}.{number}", command) for number, command in enumerate(commands)]
             executed = await execute(owner, *requests, watcher="me", after_seq=copy.seq)
             if is_mine:
-                copy.apply(Executed.unpack(executed.pack()).entries, commands)
+                told = Executed.unpack(executed.pack())
+                take(copy, *told.entries, owner=told.owner, sent=commands)
                 kinds.update(map(type, executed.entries))
                 view = await owner.read(fresh=False)
-                assert (copy.seq, copy.epoch) == (view.seq, view.epoch)
+                assert (copy.seq, copy.seen) == (view.seq, view.seen)
                 assert encode_snapshot(copy.state, requests=False) == view.snapshot
     return kinds
 

@@ -1,6 +1,7 @@
 """How long a conversation is kept after its last use; and that what has expired stays gone."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -9,7 +10,6 @@ from conversation_actors.errors import (
     ConversationError,
     ConversationNotFoundError,
     PassivatedError,
-    StoreUnavailableError,
 )
 from conversation_actors.state import SetRetention
 from conversation_actors.store import Outcome
@@ -53,6 +53,7 @@ class Clock:
         for owner in owners:
             owner._last_used -= seconds
             owner._committer._touched_at -= seconds
+            owner._committer._told_use_at -= seconds
 
 
 @pytest.fixture
@@ -128,26 +129,69 @@ async def test_snapshots_are_kept_as_long(
 
 
 @pytest.mark.parametrize("end", ["passivated", "killed"])
-async def test_the_next_activation_knows(start: Activations, store: FaultyStore, clock: Clock, end: str) -> None:
-    """To be activated is to be used: the time begins anew, and is the conversation's own, not the settings'."""
+async def test_being_activated_is_no_use(start: Activations, store: FaultyStore, clock: Clock, end: str) -> None:
+    """An owner that Ray has restarted, and that nobody asks, changes no TTL: crashes keep nothing longer."""
     owner = await start(store, brief(ttl=HOUR))
     await keep(owner, 10 * MINUTE)
     await (owner.passivate() if end == "passivated" else owner.aclose())
+    for remaining in (9, 6, 3):
+        clock.passes(MINUTE if remaining == 9 else 3 * MINUTE)
+        heir = await start(store, brief(ttl=HOUR))
+        await heir._committer.upkeep()
+        assert left(store, clock) == remaining * MINUTE
+        await heir.aclose()
+
+
+async def test_an_unused_activation_ends_in_time(start: Activations, store: FaultyStore, clock: Clock) -> None:
+    """It knows how long ago the last use was, which another owner saw: what has expired is not brought back."""
+    await keep(await start(store, brief(ttl=HOUR)), 10 * MINUTE)
     clock.passes(9 * MINUTE)
-    assert left(store, clock) == MINUTE
-    await start(store, brief(ttl=HOUR))
+    heir = await start(store, brief(ttl=HOUR))
+    clock.passes(MINUTE, heir)
+    with pytest.raises(PassivatedError):
+        await heir.read(fresh=False)
+    assert not is_stored(store, clock)
+
+
+async def test_the_first_use_tells_the_store_soon(start: Activations, store: FaultyStore, clock: Clock) -> None:
+    """Of a conversation that is nearly forgotten no upkeep is waited for: a crash then must not cost it."""
+    await keep(await start(store, brief(ttl=HOUR)), 10 * MINUTE)
+    clock.passes(9 * MINUTE)
+    heir = await start(store, brief(ttl=HOUR, idle=600.0))
+    await heir.read(fresh=False)
+    await until(lambda: left(store, clock) == 10 * MINUTE)
+
+
+async def test_use_that_the_owner_does_not_see_is_use(start: Activations, store: FaultyStore, clock: Clock) -> None:
+    """A job that cannot reach the owner keeps the conversation; what the owner writes does not shorten that."""
+    owner = await start(store, brief(ttl=HOUR))
+    await keep(owner, 10 * MINUTE)
+    clock.passes(4 * MINUTE, owner)
+    assert await store.keep(CONVERSATION, ttl=timedelta(hours=1)) == timedelta(minutes=10)
+    await owner.passivate()
     assert left(store, clock) == 10 * MINUTE
 
 
-async def test_an_activation_that_dies_at_once_keeps_nothing_longer(store: FaultyStore, clock: Clock) -> None:
-    """Before it has read for how long, it touches nothing: no crash leaves the settings' TTL behind."""
-    async with Activations() as start:
-        await keep(await start(store, brief(ttl=HOUR)), 10 * MINUTE)
-        clock.passes(9 * MINUTE)
-        store.append_faults.append(Fault.BEFORE)
-        with pytest.raises(StoreUnavailableError):
-            await start(store, brief(ttl=HOUR))
-        assert left(store, clock) == MINUTE
+async def test_another_retention_shortens_what_was_kept(start: Activations, store: FaultyStore, clock: Clock) -> None:
+    """Only use is never taken back; how long a use counts may change."""
+    owner = await start(store, brief(ttl=HOUR))
+    await store.keep(CONVERSATION, ttl=timedelta(hours=1))
+    await keep(owner, MINUTE)
+    assert left(store, clock) == MINUTE
+    assert await store.keep(CONVERSATION, ttl=timedelta(hours=1)) == timedelta(minutes=1)
+
+
+async def test_a_poll_that_was_let_go_is_no_use(start: Activations, store: FaultyStore, clock: Clock) -> None:
+    """Whoever closes a handle says so: the poll that is parked for it ends, and the time runs from then on."""
+    owner = await start(store, brief(ttl=HOUR))
+    await keep(owner, 10 * MINUTE)
+    parked = asyncio.create_task(owner.poll(watcher="w", after_seq=1, timeout=600))
+    await turns()
+    owner.let_go(["another", "w"])
+    assert (await parked).entries == ()
+    clock.passes(4 * MINUTE, owner)
+    await owner._committer.upkeep()
+    assert left(store, clock) == 6 * MINUTE
 
 
 async def test_passivation_is_no_use(start: Activations, store: FaultyStore, clock: Clock) -> None:

@@ -3,8 +3,10 @@
 --
 -- meta is a hash: epoch, owner, seq; base (the position of the snapshot, or where this life began); first
 -- (the journal holds exactly entries first+1 … seq, and first <= base); snapshot (1 when the key must exist);
--- born and life (the epoch, and the owner, that created this life); schema; created_at and active_at (ms,
--- server time); participants (JSON list); deleted (1 on a tombstone).
+-- born and life (the epoch, and the owner, that created this life); lineage (JSON list of the claims before the
+-- present one, the oldest first, each as [life, epoch, owner, seq where the next one took over]); kept (ms that the
+-- conversation is kept after its last use); schema; created_at and active_at (ms, server time); participants
+-- (JSON list); deleted (1 on a tombstone).
 --
 -- A script that fails half-way keeps what it wrote: all reads, and all checks, come before the first
 -- write, and the first write is one that a server out of memory refuses.
@@ -21,12 +23,13 @@ local function whole_number(text)
 end
 
 local function read_meta()
-  local raw = redis.call('HMGET', META, 'epoch', 'owner', 'seq', 'base', 'snapshot', 'born', 'schema', 'deleted', 'first', 'life')
+  local raw = redis.call('HMGET', META, 'epoch', 'owner', 'seq', 'base', 'snapshot', 'born', 'schema', 'deleted', 'first', 'life',
+    'kept')
   if not raw[1] and redis.call('EXISTS', META) == 0 then return nil, nil end
   local meta = {
     epoch = whole_number(raw[1]), owner = raw[2], seq = whole_number(raw[3]), base = whole_number(raw[4]),
     snapshot = raw[5] == '1' and 1 or 0, born = whole_number(raw[6]), schema = whole_number(raw[7]),
-    deleted = raw[8] == '1', first = whole_number(raw[9]), life = raw[10] or '',
+    deleted = raw[8] == '1', first = whole_number(raw[9]), life = raw[10] or '', kept = raw[11],
   }
   if not (meta.epoch and meta.owner and meta.seq and meta.base and meta.born and meta.schema and meta.first)
     or meta.base > meta.seq or meta.first > meta.base then
@@ -47,8 +50,14 @@ local function contradiction(meta)
   return nil
 end
 
-local function is_fenced(meta, epoch, owner)
-  return meta.deleted or meta.epoch > epoch or (meta.epoch == epoch and meta.owner ~= owner)
+-- Whether what is stored was left by this very claim. Its life comes first: epochs are those of one life.
+local function is_own(meta, life, epoch, owner)
+  return not meta.deleted and meta.life == life and meta.epoch == epoch and meta.owner == owner
+end
+
+-- What another claim has left; the client knows whether its own claim followed that one.
+local function foreign(meta)
+  return {'FOREIGN', meta.life, meta.epoch, meta.owner, meta.seq}
 end
 
 -- Leave the time to live as it is: how long a conversation is kept is for its owner to say, who has read it.
@@ -63,4 +72,16 @@ end
 -- Also the write that a WAIT on this connection needs, where a repeat finds its work done.
 local function refresh(ttl_ms)
   for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ttl_ms) end
+end
+
+-- Keep the conversation for `left_ms` from now, of the `kept_ms` after its last use. Others may know of a later use
+-- (keep.lua): what they have made longer is shortened only by another retention.
+local function keep(meta, left_ms, kept_ms)
+  if meta.kept == kept_ms then
+    local left = redis.call('PTTL', META)
+    if left > tonumber(left_ms) then left_ms = left end
+  else
+    redis.call('HSET', META, 'kept', kept_ms)
+  end
+  refresh(left_ms)
 end

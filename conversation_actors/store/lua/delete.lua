@@ -14,7 +14,7 @@ if meta.deleted then
 end
 
 redis.call('DEL', SNAPSHOT, JOURNAL)
-redis.call('HDEL', META, 'snapshot', 'participants', 'created_at', 'active_at')
+redis.call('HDEL', META, 'snapshot', 'participants', 'created_at', 'active_at', 'lineage', 'kept')
 local seq = meta.seq + 1
 redis.call('HSET', META, 'epoch', meta.epoch + 1, 'owner', '', 'seq', seq, 'base', seq, 'first', seq, 'deleted', 1)
 refresh(ttl_ms)

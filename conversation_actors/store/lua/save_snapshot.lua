@@ -1,20 +1,27 @@
 -- Store the state at seq and drop the journal up to `keep` entries before; where asked to, restore a store that is
--- behind, damaged or empty.
--- ARGV: epoch, owner, seq, ttl in ms, participants (JSON list), snapshot, schema, keep, life, restore (1 or 0)
--- {OK}   {DUPLICATE}   {FENCED}   {GAP}   {CORRUPT, key, what}
+-- behind, damaged or empty, or that holds exactly what a claim before this one has left.
+-- ARGV: life, epoch, owner, seq, ttl in ms, ms that it is kept after its last use, participants (JSON list), snapshot,
+-- schema, entries to keep, restore (1 or 0), lineage (JSON), and life, epoch, owner and seq of what may be replaced
+-- ('' each: nothing of others)
+-- {OK}   {DUPLICATE}   {GAP}   {FOREIGN, life, epoch, owner, seq}   {CORRUPT, key, what}
 
-local epoch, owner, seq, ttl_ms = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local participants, snapshot, schema, keep = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
-local life, may_restore = ARGV[9], ARGV[10] == '1'
+local life, epoch, owner, seq = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local left_ms, kept_ms, participants, snapshot, schema = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local entries_kept, may_restore, lineage = tonumber(ARGV[10]), ARGV[11] == '1', ARGV[12]
 local meta, trouble = read_meta()
 if trouble then return trouble end
-if meta and is_fenced(meta, epoch, owner) then return {'FENCED'} end
 
-local known = meta and meta.epoch == epoch
+local function may_be_replaced()
+  return may_restore and meta.life == ARGV[13] and meta.epoch == tonumber(ARGV[14]) and meta.owner == ARGV[15]
+    and meta.seq == tonumber(ARGV[16])
+end
+
+local known = meta and is_own(meta, life, epoch, owner)
+if meta and not known and not may_be_replaced() then return foreign(meta) end
 local damaged = known and contradiction(meta)
 if known and seq < meta.seq and damaged then return {'GAP'} end
 if known and not damaged and (meta.base > seq or (meta.base == seq and meta.snapshot == 1)) then
-  refresh(ttl_ms)
+  keep(meta, left_ms, kept_ms)
   return {'DUPLICATE'}
 end
 
@@ -22,18 +29,19 @@ local is_whole = known and seq <= meta.seq and not damaged
 if not is_whole and not may_restore then return {'GAP'} end
 redis.call('SET', SNAPSHOT, snapshot)
 if is_whole then
-  local first = math.max(meta.first, seq - keep)
+  local first = math.max(meta.first, seq - entries_kept)
   redis.call('LTRIM', JOURNAL, first - meta.first, -1)
   redis.call('HSET', META, 'base', seq, 'first', first, 'snapshot', 1, 'schema', schema, 'participants', participants)
 else
   -- The snapshot is acknowledged state, and this claim the newest one known: it replaces what is there.
   local now = now_ms()
   redis.call('DEL', JOURNAL)
+  redis.call('HDEL', META, 'deleted')
   redis.call('HSETNX', META, 'created_at', now)
   redis.call('HSETNX', META, 'born', 0)
-  redis.call('HSET', META, 'life', life)
+  redis.call('HSET', META, 'life', life, 'lineage', lineage)
   redis.call('HSET', META, 'epoch', epoch, 'owner', owner, 'seq', seq, 'base', seq, 'first', seq, 'snapshot', 1,
     'schema', schema, 'participants', participants, 'active_at', now)
 end
-refresh(ttl_ms)
+keep(meta or {}, left_ms, kept_ms)
 return {'OK'}
