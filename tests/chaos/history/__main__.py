@@ -1,4 +1,4 @@
-"""Plays histories by themselves: `python -m tests.chaos.history --seed 7 --seconds 60`. The status is 1 where one is wrong."""
+"""Plays histories by themselves: `python -m tests.chaos.history --seed 7 --seconds 60`; status 1 where one is wrong."""
 
 import argparse
 import asyncio

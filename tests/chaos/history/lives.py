@@ -87,19 +87,27 @@ def fill(conversation: str, lives: Iterable[Life], lines: Iterable[Line]) -> Ite
     runs: dict[tuple[str, int], int] = {}
     for line in lines:
         if line["what"] == "fault":
-            for name, life, after in line["losses"]:
-                if name == conversation and life in by_name:
-                    by_name[life].lose(line["at"], after)
-        if line.get("conversation") != conversation:
+            _lose(conversation, by_name, line)
+        elif line.get("conversation") != conversation:
             continue
-        if line["what"] == "run":
+        elif line["what"] == "run":
             runs[line["process"], line["run"]] = line["after"]
         elif line["what"] == "entry":
             run = line["process"], line["run"]
             if line["seq"] != runs[run] + 1:
                 yield f"a watch of {line['process']} went from seq {runs[run]} to {line['seq']}"
             runs[run] = line["seq"]
-            if line["life"] not in by_name:
-                yield f"a watch of {line['process']} was in life {line['life']}, which the conversation never was in"
-            elif trouble := by_name[line["life"]].take(line):
-                yield trouble
+            yield from _take(by_name, line)
+
+
+def _lose(conversation: str, lives: dict[str, Life], fault: Line) -> None:
+    for name, life, after in fault["losses"]:
+        if name == conversation and life in lives:
+            lives[life].lose(fault["at"], after)
+
+
+def _take(lives: dict[str, Life], entry: Line) -> Iterator[str]:
+    if entry["life"] not in lives:
+        yield f"a watch of {entry['process']} was in life {entry['life']}, which the conversation never was in"
+    elif trouble := lives[entry["life"]].take(entry):
+        yield trouble

@@ -12,14 +12,15 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
 from conversation_actors import ConversationNotFoundError, RetryableError
 from conversation_actors.store.keys import Keys
-from tests.chaos.history.client import LEASE_SECONDS, TICK_SECONDS
+from tests.chaos.history.client import LEASE_SECONDS
+from tests.chaos.history.clients import Clients
 from tests.chaos.history.observing import opened
 from tests.chaos.history.record import Recorder
 from tests.chaos.history.server import Backup, HistoryServer
@@ -28,27 +29,29 @@ from tests.chaos.history.witness import Witness
 from tests.ray_cluster import sigkill
 
 FAULTS = {
-    "owner_killed": 4, "owner_frozen": 2, "owner_frozen_beyond_lease": 2, "owner_frozen_beyond_retention": 1,
-    "server_frozen": 3, "passivated": 2, "server_killed": 2, "connections_killed": 3, "flushed_owners_alive": 2,
-    "flushed_owners_dead": 1, "set_back_owners_alive": 2, "set_back_owners_dead": 1, "keys_gone_owner_frozen": 2,
-    "clock_stepped": 2, "client_killed": 1,
+    "owner_killed": 4, "owner_killed_server_frozen": 2, "owner_doubled": 1, "owner_frozen": 2,
+    "owner_frozen_beyond_lease": 2, "owner_frozen_beyond_retention": 1, "passivated": 2,
+    "server_frozen": 3, "server_killed": 2, "connections_killed": 3, "clock_stepped": 2, "client_killed": 1,
+    "flushed_owners_alive": 2, "flushed_owners_dead": 1, "set_back_owners_alive": 2, "set_back_owners_dead": 1,
+    "keys_gone_owner_frozen": 2,
 }  # fmt: skip
 """Kinds of faults, and how often each is drawn."""
 STEPS = (4, -4, 3600, -3600)
 _RETENTION = timedelta(seconds=1.5)
 _LONGEST_PAUSE = 0.8
+_HALF = 0.5
 
 
 class Nemesis:
-    """Hurts one system. `clients` is told to kill one client and start another."""
+    """Hurts one system."""
 
     def __init__(
-        self, server: HistoryServer, witness: Witness, recorder: Recorder, *, dice: random.Random,
-        kill_client: Callable[[], None], awake_since: Callable[[], float], weights: dict[str, int] | None = None,
+        self, server: HistoryServer, witness: Witness, recorder: Recorder, clients: Clients, *,
+        dice: random.Random, weights: dict[str, int] | None = None,
     ) -> None:  # fmt: skip
-        """`awake_since` tells since when all clients have been seen awake; `weights` are of `FAULTS`, of all or some."""
-        self._server, self._witness, self._recorder, self._dice = server, witness, recorder, dice
-        self._kill_client, self._awake_since = kill_client, awake_since
+        """`weights` are of `FAULTS`, of all or some."""
+        self._server, self._witness, self._recorder, self._clients = server, witness, recorder, clients
+        self._dice = dice
         self.weights = weights or FAULTS
         if not server.has_clock:
             self.weights = {kind: weight for kind, weight in self.weights.items() if kind != "clock_stepped"}
@@ -78,6 +81,27 @@ class Nemesis:
     async def _owner_frozen_beyond_lease(self) -> None:
         await self._freeze_some("owner_frozen_beyond_lease", LEASE_SECONDS + self._dice.uniform(0.1, 2))
 
+    async def _owner_doubled(self) -> None:
+        """An owner sleeps, another one goes on; then it wakes up."""
+        conversation = self._dice.choice(self._witness.conversations)
+        owner = await self._witness.owner(conversation)
+        self._declare("owner_doubled")
+        async with Successor(conversation, self._witness.client, self._recorder) as successor:
+            with _frozen([owner.pid]):
+                await successor.begin()
+            await self._witness.owner(conversation)
+
+    async def _owner_killed_server_frozen(self) -> None:
+        """What was on its way to the server when its owner died happens, or not; what comes after must know."""
+        owners = await self._some_owners()
+        self._declare("owner_killed_server_frozen")
+        self._server.pause()
+        await asyncio.sleep(self._dice.uniform(0.1, 1))
+        for owner in owners:
+            sigkill(owner)
+        await asyncio.sleep(self._dice.uniform(0, 1))
+        self._server.resume()
+
     async def _passivated(self) -> None:
         handle = await opened(self._witness.client, self._dice.choice(self._witness.conversations))
         self._declare("passivated")
@@ -103,7 +127,7 @@ class Nemesis:
 
     async def _client_killed(self) -> None:
         self._declare("client_killed")
-        self._kill_client()
+        self._clients.replace_one()
 
     # What loses nothing because the owners live: each has told so before, and writes again what it knows.
 
@@ -157,12 +181,15 @@ class Nemesis:
         self._server.kill()
         for owner in owners:
             sigkill(owner.pid)
-        await self._all_awake()  # so that what anybody has seen of the end is written down before the new beginning
+        await self._clients.all_awake()  # what anybody has seen of the end is written down before the new beginning
         losses = [[conversation, at.life, at.seq] for conversation, at in backup.positions.items()]
         self._declare("set_back_owners_dead", losses=losses)
         self._server.set_back(backup)
-        await self._start_server()
-        await self._witness.settle()
+        late = [self._clients.some_pid()] if self._dice.random() < _HALF else []
+        with _frozen(late):  # it comes back when the new history is longer than the one it has seen
+            await self._start_server()
+            await self._witness.settle()
+            await asyncio.sleep(self._dice.uniform(1, 3) if late else 0)
 
     async def _keys_gone_owner_frozen(self) -> None:
         """An owner sleeps while its conversation is forgotten and begun anew by another; then it wakes up."""
@@ -212,12 +239,6 @@ class Nemesis:
 
     async def _start_server(self) -> None:
         await asyncio.to_thread(self._server.start)
-
-    async def _all_awake(self) -> None:
-        """Wait until every client has been awake since now, and has seen what was on its way to it."""
-        now = time.monotonic() + 2 * TICK_SECONDS
-        while self._awake_since() < now:
-            await asyncio.sleep(TICK_SECONDS / 2)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ async def follow(client: ConversationClient, conversation: str, recorder: Record
     handle = await opened(client, conversation)
     life, position = "", 0
     while True:
-        copied = handle._copy.life  # which `watch` compares with the owner's
+        copied = handle._copy.seen.life  # which `watch` compares with the owner's
         position = position if copied == life else 0
         run, life = recorder.run(conversation, copied, position), copied
         try:
@@ -63,6 +63,6 @@ async def _in_the_present_life(client: ConversationClient, conversation: str, re
             view = await look(handle, recorder, fresh=False, is_full=True)
         except (ConversationNotFoundError, RetryableError):
             view = None
-        if view is not None and handle._copy.life == view.life:
+        if view is not None and handle._copy.seen.life == view.life:
             return handle
         await asyncio.sleep(_PAUSE)

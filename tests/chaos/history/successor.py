@@ -1,18 +1,21 @@
 """A second owner of a conversation, as a hung node leaves one behind: it begins while the first one sleeps."""
 
+import asyncio
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 import ray
 
-from conversation_actors import ConversationClient, ConversationError, Message
+from conversation_actors import ConversationClient, ConversationError, Message, RetryableError
 from conversation_actors.activation import PROTOCOL, Done, Execute, Executed, Opened, Request
 from conversation_actors.runtime.actor import ConversationActor
 from conversation_actors.state import AppendItems
 from tests.chaos.history.record import Recorder
 
 ITEMS = 2
+PATIENCE = 30.0
 
 
 class Successor:
@@ -33,16 +36,14 @@ class Successor:
             ray.kill(self._actor)
 
     async def begin(self) -> None:
-        """Open the conversation, which nobody knows any more, and append what must not be lost from then on."""
+        """Open the conversation, or make it, and append what must not be lost from then on."""
         self._actor = (
             ray.remote(ConversationActor)
             .options(name=f"successor-{secrets.token_hex(4)}", namespace="tests", num_cpus=0, max_concurrency=100)
             .remote(self._conversation, self._settings)
         )
         started = time.monotonic()
-        begun = await self._actor.open.remote(create=True, protocol=PROTOCOL)
-        if not isinstance(begun, Opened):
-            raise begun
+        begun: Opened = await self._until_answered(lambda actor: actor.open.remote(create=True, protocol=PROTOCOL))
         self._recorder.view(self._conversation, begun.view, started=started, fresh=False, is_full=True)
         self._recorder.write("settled", conversation=self._conversation, life=begun.view.life)
         for _ in range(ITEMS):
@@ -51,12 +52,22 @@ class Successor:
     async def _append(self, text: str) -> None:
         name = f"r{text}"
         number = self._recorder.invoke("append", self._conversation, request=name, texts=[text])
-        message = Message(role="user", content=text)
-        packed = Execute([Request(name, AppendItems((message.to_stored(),)))], "successor", 0).pack()
-        answer = await self._actor.execute.remote(packed)
-        if isinstance(answer, ConversationError):
-            raise answer
-        reply = Executed.unpack(answer).replies[0]
-        if not isinstance(reply, Done):
-            raise reply
-        self._recorder.complete(number, "ok", receipt=[reply.seq, reply.epoch])
+        stored = Message(role="user", content=text).to_stored()
+        packed = Execute([Request(name, AppendItems((stored,)))], "successor", 0).pack()
+
+        async def execute(actor: Any) -> Any:
+            answer = await actor.execute.remote(packed)
+            return Executed.unpack(answer).replies[0] if isinstance(answer, bytes) else answer
+
+        done: Done = await self._until_answered(execute)
+        self._recorder.complete(number, "ok", receipt=[done.seq, done.epoch])
+
+    async def _until_answered(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                answer = await ask(self._actor)
+                if not isinstance(answer, ConversationError):
+                    return answer
+                if not isinstance(answer, RetryableError):
+                    raise answer
+                await asyncio.sleep(0.05)

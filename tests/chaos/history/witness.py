@@ -71,7 +71,14 @@ class Witness:
         for conversation, owner in (await self.settle()).items():
             at = (conversation, owner.life)
             await wait_until(lambda at=at, seq=owner.seq: self._reached(at, seq), f"the watch of {conversation}")  # type: ignore[misc]
-            await look(await opened(self.client, conversation), self.recorder, fresh=True, is_full=True)
+            await self._look_in_full(conversation)
+
+    async def _look_in_full(self, conversation: str) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                with suppress(RetryableError):
+                    await look(await opened(self.client, conversation), self.recorder, fresh=True, is_full=True)
+                    return
 
     async def _reached(self, at: tuple[str, str], seq: int) -> bool:
         return self.recorder.reached.get(at, 0) >= seq
