@@ -170,6 +170,27 @@ def test_gap_in_a_watch() -> None:
     assert_found(story.append("a3"), "went from seq 1 to 3")
 
 
+def test_watch_goes_on_after_a_loss() -> None:
+    """What a watch had brought is lost, and it goes on in the history that has taken its place."""
+    story = Story().append("a1").append("a2").fault(lost_after=1)
+    story.add("run", run=99, life=LIFE, after=1)
+    run, story.run, story.seq, story.said = story.run, 99, 1, ["a1"]
+    story.append("b2").append("b3")
+    assert story.judged().violations == []
+    story.run, story.seq = run, 2
+    assert_found(story.entry("rb3", texts=["b3"], time=story.lines[-3]["time"]), "went on to seq 3 in a history")
+
+
+def test_watch_goes_on_in_another_life() -> None:
+    """A watch that is in one life brings an entry of the next."""
+    story = Story().append("a1")
+    run = story.run
+    story.fault(ends=True).begin(NEXT_LIFE).append("b1").append("b2")
+    story.run, story.life, story.seq = run, LIFE, 1
+    shown = next(line for line in story.lines if line.get("request") == "rb2" and line["what"] == "entry")
+    assert_found(story.entry("rb2", texts=["b2"], time=shown["time"]), "was shown in life first-life and in life next")
+
+
 def test_epoch_falls() -> None:
     """An entry of an epoch before the one in front of it."""
     story = Story()

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tests.chaos.history.lives import Life, fill, lives_of
+from tests.chaos.history.lives import Life, Logs, lives_of
 from tests.chaos.history.operations import Answers, Operation, operations_of
 from tests.chaos.history.record import Line
 from tests.chaos.history.walk import Walk, compare
@@ -36,7 +36,7 @@ def check(lines: Sequence[Line]) -> Findings:
 def _check_conversation(conversation: str, lines: Sequence[Line], figures: Counter[str]) -> Iterator[str]:
     lives, wrong = lives_of(conversation, lines)
     yield from wrong
-    yield from fill(conversation, lives, lines)
+    yield from Logs(conversation, lives).fill(lines)
     operations = operations_of(conversation, lines)
     views = [line for line in lines if line["what"] == "view" and line["conversation"] == conversation]
     by_request = {operation.request: operation for operation in operations if operation.request}

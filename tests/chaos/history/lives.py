@@ -81,33 +81,62 @@ def lives_of(conversation: str, lines: Iterable[Line]) -> tuple[list[Life], list
     return lives, wrong
 
 
-def fill(conversation: str, lives: Iterable[Life], lines: Iterable[Line]) -> Iterator[str]:
-    """Give each life its entries, in the order of time; tell what contradicts itself."""
-    by_name = {life.name: life for life in lives}
-    runs: dict[tuple[str, int], int] = {}
-    for line in lines:
-        if line["what"] == "fault":
-            _lose(conversation, by_name, line)
-        elif line.get("conversation") != conversation:
-            continue
-        elif line["what"] == "run":
-            runs[line["process"], line["run"]] = line["after"]
-        elif line["what"] == "entry":
-            run = line["process"], line["run"]
-            if line["seq"] != runs[run] + 1:
-                yield f"a watch of {line['process']} went from seq {runs[run]} to {line['seq']}"
-            runs[run] = line["seq"]
-            yield from _take(by_name, line)
+@dataclass(slots=True)
+class _Run:
+    """One watch: where it is, and whether what it brought has been lost since."""
+
+    life: str
+    seq: int
+    has_brought: bool = False
+    is_lost: bool = False
 
 
-def _lose(conversation: str, lives: dict[str, Life], fault: Line) -> None:
-    for name, life, after in fault["losses"]:
-        if name == conversation and life in lives:
-            lives[life].lose(fault["at"], after)
+class Logs:
+    """Gives each life its entries, in the order of time."""
 
+    def __init__(self, conversation: str, lives: Iterable[Life]) -> None:
+        """`lives` are the conversation's, and get their logs."""
+        self._conversation = conversation
+        self._lives = {life.name: life for life in lives}
+        self._runs: dict[tuple[str, int], _Run] = {}
 
-def _take(lives: dict[str, Life], entry: Line) -> Iterator[str]:
-    if entry["life"] not in lives:
-        yield f"a watch of {entry['process']} was in life {entry['life']}, which the conversation never was in"
-    elif trouble := lives[entry["life"]].take(entry):
-        yield trouble
+    def fill(self, lines: Iterable[Line]) -> Iterator[str]:
+        """Take all lines; tell what contradicts itself."""
+        for line in lines:
+            if line["what"] == "fault":
+                self._lose(line)
+            elif line.get("conversation") == self._conversation and line["what"] == "run":
+                self._runs[line["process"], line["run"]] = _Run(line["life"], line["after"])
+            elif line.get("conversation") == self._conversation and line["what"] == "entry":
+                yield from self._take(line, self._runs[line["process"], line["run"]])
+        yield from self._shared()
+
+    def _lose(self, fault: Line) -> None:
+        for conversation, life, after in fault["losses"]:
+            if conversation != self._conversation or life not in self._lives:
+                continue
+            self._lives[life].lose(fault["at"], after)
+            for run in self._runs.values():
+                run.is_lost |= run.life == life and run.has_brought and run.seq > after
+
+    def _take(self, entry: Line, run: _Run) -> Iterator[str]:
+        who = f"a watch of {entry['process']}"
+        if entry["seq"] != run.seq + 1:
+            yield f"{who} went from seq {run.seq} to {entry['seq']}"
+        if run.is_lost:
+            yield f"{who} went on to seq {entry['seq']} in a history that has replaced what it had brought"
+        run.seq, run.has_brought = entry["seq"], True
+        if entry["life"] not in self._lives:
+            yield f"{who} was in life {entry['life']}, which the conversation never was in"
+        elif trouble := self._lives[entry["life"]].take(entry):
+            yield trouble
+
+    def _shared(self) -> Iterator[str]:
+        """An entry of one life was shown as one of another."""
+        known: dict[tuple[object, ...], Life] = {}
+        for life in self._lives.values():
+            for entry in [*life.entries.values(), *life.lost]:
+                name = (entry["seq"], entry["epoch"], entry["time"], entry["kind"])
+                other = known.setdefault(name, life)
+                if other is not life:
+                    yield f"the entry at seq {entry['seq']} was shown in life {other.name} and in life {life.name}"
