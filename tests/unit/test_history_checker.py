@@ -261,6 +261,22 @@ def test_loss_excuses_what_came_before_it() -> None:
     assert_found(story, "ra3 of client was acknowledged at [2, 1], where it is not")
 
 
+def test_lost_before_anybody_was_shown_it() -> None:
+    """An append whose owner died with the data behind it, before a watch had brought it; its repeat happens anew."""
+    story = Story().append("a1")
+    story.complete(story.invoke("ra2", texts=["a2"]), receipt=[2, 1]).fault(lost_after=1)
+    number = story.invoke("ra2", "repeat", texts=["a2"])
+    story.entry("rb", texts=["b"]).entry("ra2", texts=["a2"]).complete(number, receipt=[3, 1])
+    assert story.judged().violations == []
+
+
+def test_end_of_a_life_excuses_no_replaced_entry() -> None:
+    """An append whose position another entry has in the life that acknowledged it; that this life ends is no excuse."""
+    story = Story()
+    story.complete(story.invoke("ra1", texts=["a1"]), receipt=[1, 1]).entry("rb", texts=["b"])
+    assert_found(story.fault(ends=True).begin(NEXT_LIFE), "ra1 of client was acknowledged at [1, 1], where it is not")
+
+
 def test_unexpected_error() -> None:
     """A client that ended with an error nobody expects."""
     assert_found(Story().add("error", process="client", error="CorruptStateError()"), "client: CorruptStateError()")

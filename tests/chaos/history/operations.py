@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from tests.chaos.history.lives import Life
@@ -73,11 +74,18 @@ class Places:
         """The entries of a request id, or with a text."""
         return self._entries.get(name, [])
 
-    def has_excuse(self, operation: Operation) -> bool:
-        """Whether something ended or was lost after the operation had begun."""
-        return any(life.settled >= operation.start for life in self._lives[1:]) or any(
-            at >= operation.start for life in self._lives for at, _ in life.losses
-        )
+    def may_be_lost(self, operation: Operation) -> bool:
+        """Whether what happened by it, when nobody watched, may have been lost or may have ended with its life."""
+        seq = operation.receipt[0] if operation.receipt else None
+        for life, following in pairwise([*self._lives, None]):
+            assert life is not None
+            if life.begun > operation.end or (following and following.settled < operation.start):
+                continue
+            if any(at >= operation.start and (seq is None or after < seq) for at, after in life.losses):
+                return True
+            if following and (seq is None or seq not in life.entries):
+                return True
+        return False
 
 
 def place_of(life: Life, entry: Line) -> Place:
@@ -105,7 +113,7 @@ class Answers:
                 yield from self._acknowledged(operation, name)
 
     def _refused(self, operation: Operation) -> Iterator[str]:
-        if self._places.entries(operation.request or "") and not self._places.has_excuse(operation):
+        if self._places.entries(operation.request or "") and not self._places.may_be_lost(operation):
             yield f"{operation} was refused ({operation.error}), and is there"
 
     def _acknowledged(self, operation: Operation, name: str) -> Iterator[str]:
@@ -118,14 +126,14 @@ class Answers:
                 yield f"{operation} was acknowledged, and was lost before"
         elif self._may_be_in_a_gap(operation):
             self.unplaced += 1
-        elif not self._places.has_excuse(operation) or (told is not None and self._places.entries(name)):
+        elif not self._places.may_be_lost(operation):
             yield f"{operation} was acknowledged at {told}, where it is not"
 
     def _may_be_in_a_gap(self, operation: Operation) -> bool:
         """Whether it is where nobody's watch was; texts show in the last view, unless their life has ended since."""
         if not any(life.has_gap for life in self._lives):
             return False
-        return self._last_texts.issuperset(operation.texts) or self._places.has_excuse(operation)
+        return self._last_texts.issuperset(operation.texts) or self._places.may_be_lost(operation)
 
     def _still_there(self, operation: Operation, life: Life, entry: Line) -> bool:
         """Whether it was there when that was said."""
