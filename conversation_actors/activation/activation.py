@@ -44,28 +44,22 @@ from conversation_actors.errors import (
 )
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
-    AcquireLease,
-    AppendItems,
-    ClearHistory,
-    CloseConversation,
+    EVENT_OF,
     Command,
     ConversationState,
     Entry,
     ItemsAppended,
     ItemsEvicted,
     JoinParticipant,
-    LeaveParticipant,
     NothingChanged,
     Participant,
-    ReleaseLease,
     Remembered,
-    ReopenConversation,
     SetAttributes,
-    SetRetention,
     SetSummary,
     UpdateParticipant,
     decide,
 )
+from conversation_actors.state.commands import described
 from conversation_actors.state.conversation import remembered
 from conversation_actors.store import Recovered, Store
 
@@ -81,21 +75,6 @@ POLL_BYTES = 1 << 20
 """Entries in one answer to a poll."""
 _CANCEL_AGAIN_SECONDS = 0.1
 """Up to Python 3.11 asyncio.wait_for, which redis-py uses, loses a cancellation that comes together with the answer."""
-
-_EVENT_OF: dict[type[Command], str] = {
-    AppendItems: "ItemsAppended",
-    ClearHistory: "HistoryCleared",
-    SetSummary: "SummaryChanged",
-    JoinParticipant: "ParticipantJoined",
-    LeaveParticipant: "ParticipantLeft",
-    UpdateParticipant: "ParticipantUpdated",
-    SetAttributes: "AttributesChanged",
-    AcquireLease: "LeaseAcquired",
-    ReleaseLease: "LeaseReleased",
-    SetRetention: "RetentionChanged",
-    CloseConversation: "ConversationClosed",
-    ReopenConversation: "ConversationReopened",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,14 +228,23 @@ class Activation:
         kept = self._working.requests.get(request.request_id)
         if kept is None:
             return None
-        if kept.kind != _EVENT_OF[type(request.command)]:
+        if kept.kind != EVENT_OF[type(request.command)]:
             message = f"request_id {request.request_id!r} was used for another command ({kept.kind})"
+            raise ConflictError(message)
+        if None not in (kept.digest, request.digest) and kept.digest != request.digest:
+            message = f"request_id {request.request_id!r} was used at {kept.seq} for other content ({kept.kind})"
             raise ConflictError(message)
         return self._done(kept, request.command)
 
     def _done(self, kept: Remembered, command: Command) -> Done:
-        """The first result; of a participant, the present state where too many have been remembered since."""
-        return Done(kept.seq, kept.epoch, self._participant_of(command) if kept.result is None else kept.result)
+        """The first result; of a participant, the present state where too many have been remembered since.
+
+        Who has been forgotten altogether is answered with as it was described, and gone.
+        """
+        result = self._participant_of(command) if kept.result is None else kept.result
+        if result is None and isinstance(command, (JoinParticipant, UpdateParticipant)):
+            result = described(command, at=kept.at)
+        return Done(kept.seq, kept.epoch, result)
 
     def _participant_of(self, command: Command) -> Participant | None:
         """The participant a command is about, as it is now; None where it is about none."""
@@ -268,10 +256,10 @@ class Activation:
         now = max(self._clock(), working.changed_at)
         events = decide(working, request.command, now=now, lease=request.lease)
         if not events:
-            asked = _EVENT_OF[type(request.command)]
+            asked = EVENT_OF[type(request.command)]
             events = (NothingChanged(asked, self._participant_of(request.command)),)
         epoch, seq = self._claim.epoch, working.seq + 1
-        entries = [Entry(seq, epoch, now, events[0], request.request_id)]
+        entries = [Entry(seq, epoch, now, events[0], request.request_id, request.digest)]
         for event in events[1:]:
             entries.append(Entry(seq + len(entries), epoch, now, event))
         self._alive().submit(entries)  # first: what cannot be encoded must leave no trace in the working state

@@ -23,6 +23,7 @@ class Request:
     With `lease` it comes in the name of that lease: it is refused once that is lost. A group is several
     commands in one: when it is refused, nothing behind it is decided, so that its sender can go through it singly.
     A command that names a position carries the history which that is one of (`seen`).
+    `digest` tells its content from another's, where a caller chose the `request_id`: a repeat must have the same.
     """
 
     request_id: str
@@ -30,6 +31,7 @@ class Request:
     lease: Guard | None = None
     is_group: bool = False
     seen: "Seen | None" = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,14 @@ class Execute:
     def pack(self) -> bytes:
         """As bytes, which Ray hands on as they are; what it pickles itself takes it several times as long."""
         rows = [
-            (request.request_id, _columns(request.command), request.lease, request.is_group, request.seen)
+            (
+                request.request_id,
+                _columns(request.command),
+                request.lease and tuple(request.lease),
+                request.is_group,
+                request.seen,
+                request.digest,
+            )
             for request in self.requests
         ]
         return _pack((rows, self.watcher, self.after_seq, self.seen))
@@ -76,7 +85,9 @@ class Execute:
     def unpack(cls, data: bytes) -> Self:
         """Read what `pack` made. Raises `IncompatibleVersionError` where another protocol did."""
         rows, watcher, after_seq, seen = _unpack(data)
-        requests = [Request(name, _command(given), *rest) for name, given, *rest in rows]
+        requests = [
+            Request(name, _command(given), lease and Guard(*lease), *rest) for name, given, lease, *rest in rows
+        ]
         return cls(requests, watcher, after_seq, seen)
 
 

@@ -20,6 +20,7 @@ def rebuild(recovered: Recovered, limits: Limits) -> tuple[ConversationState, in
             state = decode_snapshot(recovered.snapshot, limits)
         except CorruptStateError as error:
             raise error.at(keys.snapshot) from error
+    state.life = recovered.claim.life
     start = state.seq
     first = recovered.seq - len(recovered.journal) + 1
     for index, data in enumerate(recovered.journal):

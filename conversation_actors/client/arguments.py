@@ -118,15 +118,15 @@ def acquire_lease(name: str, holder: str, duration: timedelta, replacing: str | 
 def release_lease(lease: Lease) -> ReleaseLease:
     """Check what is given back."""
     _check_lease(lease)
-    return ReleaseLease(lease.name, lease.holder, lease.token)
+    return ReleaseLease(lease.name, lease.holder, lease.token, lease.life)
 
 
 def guard(lease: Lease | None) -> Guard | None:
-    """Check in the name of which lease a command comes; its name and token are sent along."""
+    """Check in the name of which lease a command comes; what tells it from every other one is sent along."""
     if lease is None:
         return None
     _check_lease(lease)
-    return lease.name, lease.token
+    return Guard(lease.name, lease.token, lease.holder, lease.life)
 
 
 def set_summary(text: str, through_seq: int, limits: Limits) -> SetSummary:

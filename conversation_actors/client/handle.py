@@ -51,7 +51,8 @@ class ConversationHandle:
     it stands still while no owner can be reached).
 
     A write with `lease=` comes in that lease's name: the owner refuses it with `LeaseLostError` once the lease
-    has another token, so that who was deposed cannot write. That it has expired alone refuses nothing.
+    has another holder or token, or is one of a conversation that is gone and was made again, so that who was
+    deposed cannot write. That it has expired alone refuses nothing.
 
     Every awaited call raises its refusal (`RefusedError`), or a `RetryableError` when its time is up.
     Cancelling an await takes back what was not sent yet; what was sent may happen. Made by
@@ -128,6 +129,11 @@ class ConversationHandle:
 
         An item whose `id` is in the window already takes the old one's place. A repeat with the same
         `request_id` returns the first receipt (for `HistoryLimits.request_age`, and `requests` of them).
+
+        A `request_id` stands for its content: the same with other content, or of another call, is a `ConflictError`.
+        Content is all that was given, in its order, but for an item's `created_at` and an `id` that it was not
+        given: a process that was started again makes the same message anew. `lease` and `expected_seq`, of this
+        and other calls, say when a call is good, and are no content.
         """
         done = await self._ask(arguments.append_items(items, self._limits), request_id, lease)
         return Receipt(done.seq, done.epoch)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from conversation_actors.activation import Done, Executed, Reply, Request, Seen
+from conversation_actors.client.digest import digest_of
 from conversation_actors.errors import (
     ClusterUnavailableError,
     ConversationError,
@@ -74,6 +75,7 @@ class _Queued:
     deadline: float | None
     answer: asyncio.Future[Done] | None
     seen: Seen | None = None
+    digest: str | None = None
     sent: bool = False
     settled: bool = False
 
@@ -226,8 +228,9 @@ class Outbox:
         if self._last_number - self._settled_through >= self._most or self._size + size > OUTBOX_BYTES:
             message = f"{len(self)} commands ({self._size} bytes) wait to be sent; nothing was taken"
             raise OverloadedError(message)
+        digest = None if request_id is None else digest_of(command)
         number = next(self._numbers)
-        queued = _Queued(number, command, request_id, lease, size, deadline, answer)
+        queued = _Queued(number, command, request_id, lease, size, deadline, answer, digest=digest)
         self._queue.append(queued)
         self._last_number = number
         self._size += size
@@ -269,7 +272,7 @@ class Outbox:
 
     def _single(self, queued: _Queued) -> _Parcel:
         name = queued.request_id or f"{self._ids}.{queued.number}"
-        return _Parcel(Request(name, queued.command, queued.lease, seen=queued.seen), (queued,))
+        return _Parcel(Request(name, queued.command, queued.lease, seen=queued.seen, digest=queued.digest), (queued,))
 
     async def _deliver(self, batch: Sequence[_Parcel]) -> None:
         """Repeat until every command of the batch is settled."""

@@ -1,7 +1,7 @@
 """Bytes of entries and snapshots: line-delimited JSON, a header line and then one line for each item.
 
 Item lines are the author's own bytes and pass through untouched, whatever fields they have. Every header
-carries the schema number ``v``. This version writes 1 and reads 1; a higher number is an
+carries the schema number ``v``. This version writes 2 and reads 1 and 2; a higher number is an
 `IncompatibleVersionError`, bytes that cannot be read a `CorruptStateError` with the byte position.
 Fields a newer writer added under the same number are kept where state is written again (snapshots,
 participants) and passed over in entries, which are never rewritten.
@@ -12,7 +12,7 @@ Changing what is written: add a number, keep the reader of the old one, add a go
 import math
 from typing import Any
 
-from conversation_actors.codec.events import EVENT_NAMES, EVENTS, event_fields
+from conversation_actors.codec.events import EVENTS, event_fields, named_by
 from conversation_actors.codec.facts import (
     closing_of,
     lease_fields,
@@ -37,6 +37,7 @@ from conversation_actors.codec.fields import (
 from conversation_actors.codec.lines import SCHEMA, join_lines, split_lines
 from conversation_actors.errors import IncompatibleVersionError
 from conversation_actors.state import (
+    EVENT_NAMES,
     ConversationState,
     Entry,
     ItemsAppended,
@@ -49,6 +50,7 @@ from conversation_actors.values import encode_text
 __all__ = ["SCHEMA", "decode_entry", "decode_snapshot", "encode_entry", "encode_snapshot"]
 
 _ITEMS_MOVED = frozenset({ItemsAppended, ItemsEvicted})
+_APPENDED, _EVICTED = EVENT_NAMES[ItemsAppended], EVENT_NAMES[ItemsEvicted]
 _SNAPSHOT_FIELDS = frozenset(
     {
         "v",
@@ -76,6 +78,8 @@ def encode_entry(entry: Entry) -> bytes:
     header: dict[str, Any] = {"v": SCHEMA, "seq": entry.seq, "epoch": entry.epoch, "at": entry.at, "event": name}
     if entry.request_id is not None:
         header["request"] = entry.request_id
+    if entry.digest is not None:
+        header["digest"] = entry.digest
     if isinstance(entry.event, (ItemsAppended, ItemsEvicted)):
         return join_lines(header, entry.event.items)
     return join_lines({**header, **event_fields(entry.event)}, ())
@@ -84,6 +88,8 @@ def encode_entry(entry: Entry) -> bytes:
 def _encode_items_moved(entry: Entry, event: Any) -> bytes:
     """The same bytes as for any event; nearly all entries are of these two kinds."""
     request = "" if entry.request_id is None else f',"request":{encode_text(entry.request_id)}'
+    if entry.digest is not None:
+        request += f',"digest":{encode_text(entry.digest)}'
     items = f',"items":{len(event.items)}' if event.items else ""
     place = f'"seq":{entry.seq},"epoch":{entry.epoch},"at":{entry.at!r}'
     header = f'{{"v":{SCHEMA},{place},"event":"{EVENT_NAMES[type(event)]}"{request}{items}}}'
@@ -95,17 +101,19 @@ def decode_entry(data: bytes) -> Entry:
     header, items = split_lines(data)
     get = header.get
     seq, epoch, at, request_id, moved = get("seq"), get("epoch"), get("at"), get("request"), get("event")
+    digest = get("digest")
     if (
         type(seq) is int
         and type(epoch) is int
         and type(at) is float
         and (request_id is None or type(request_id) is str)
+        and (digest is None or type(digest) is str)
     ):
         # Nearly all entries, and nothing about them that the longer way would object to.
-        if moved == "items_appended":
-            return Entry(seq, epoch, at, ItemsAppended(items), request_id)
-        if moved == "items_evicted":
-            return Entry(seq, epoch, at, ItemsEvicted(items), request_id)
+        if moved == _APPENDED:
+            return Entry(seq, epoch, at, ItemsAppended(items), request_id, digest)
+        if moved == _EVICTED:
+            return Entry(seq, epoch, at, ItemsEvicted(items), request_id, digest)
 
     def build() -> Entry:
         name = text(header, "event")
@@ -113,8 +121,9 @@ def decode_entry(data: bytes) -> Entry:
             message = f"an event {name!r}, which this version does not know"
             raise IncompatibleVersionError(message)
         event = EVENTS[name](header, items)
-        request_id = optional_text(header, "request") if "request" in header else None
-        return Entry(integer(header, "seq"), integer(header, "epoch"), number(header, "at"), event, request_id)
+        request_id, digest = (optional_text(header, name) if name in header else None for name in ("request", "digest"))
+        place = integer(header, "seq"), integer(header, "epoch"), number(header, "at")
+        return Entry(*place, event, request_id, digest)
 
     return shaped(build)
 
@@ -155,8 +164,9 @@ def decode_snapshot(data: bytes, limits: Limits | None = None) -> ConversationSt
         state.summary = None if header["summary"] is None else summary_of(*array(header, "summary"))
         state.closing = None if header["closing"] is None else closing_of(*array(header, "closing"))
         state.retention = optional_number(header, "retention")
+        named = named_by(header)
         for row in array(header, "requests"):
-            state.remember(*remembered_of(row))
+            state.remember(*remembered_of(row, named))
         state.unknown = {name: value for name, value in header.items() if name not in _SNAPSHOT_FIELDS}
         return state
 

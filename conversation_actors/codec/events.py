@@ -1,4 +1,4 @@
-"""Events by their stored names."""
+"""Events as fields of a header, and read by their stored names."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,6 +7,7 @@ from conversation_actors.codec.facts import lease_fields, lease_of, participant_
 from conversation_actors.codec.fields import Fields, integer, mapping, optional_number, optional_text, text, typed
 from conversation_actors.items import StoredItem
 from conversation_actors.state import (
+    EVENT_NAMES,
     AttributesChanged,
     ConversationClosed,
     ConversationReopened,
@@ -54,39 +55,32 @@ def event_fields(event: Event) -> dict[str, Any]:  # noqa: C901, PLR0911  # one 
 
 
 Items = tuple[StoredItem, ...]
-EVENTS: Mapping[str, Callable[[Fields, Items], Event]] = {
-    "items_appended": lambda _, items: ItemsAppended(items),
-    "items_evicted": lambda _, items: ItemsEvicted(items),
-    "history_cleared": lambda _f, _i: HistoryCleared(),
-    "summary_changed": lambda f, _: SummaryChanged(text(f, "text"), integer(f, "through_seq")),
-    "participant_joined": lambda f, _: ParticipantJoined(participant_of(f["participant"]), text(f, "device_id")),
-    "participant_left": lambda f, _: ParticipantLeft(participant_of(f["participant"]), optional_text(f, "device_id")),
-    "participant_updated": lambda f, _: ParticipantUpdated(participant_of(f["participant"])),
-    "participant_forgotten": lambda f, _: ParticipantForgotten(text(f, "identity")),
-    "attributes_changed": lambda f, _: AttributesChanged(mapping(f, "changes")),
-    "lease_acquired": lambda f, _: LeaseAcquired(lease_of(f["lease"]), typed(f, "renewed", bool)),
-    "lease_released": lambda f, _: LeaseReleased(text(f, "name"), text(f, "holder"), integer(f, "token")),
-    "retention_changed": lambda f, _: RetentionChanged(optional_number(f, "seconds")),
-    "conversation_closed": lambda f, _: ConversationClosed(text(f, "reason")),
-    "conversation_reopened": lambda _f, _i: ConversationReopened(),
-    "nothing_changed": lambda f, _: NothingChanged(
-        text(f, "asked"), participant_of(f["participant"]) if f["participant"] else None
+_CLASSES = {kind.__name__: name for kind, name in EVENT_NAMES.items()}
+
+
+def named_by(header: Fields) -> Callable[[str], str]:
+    """What gives the stored name of an event that this header names: schema 1 named some by their Python classes."""
+    return (lambda name: _CLASSES.get(name, name)) if header["v"] == 1 else str
+
+
+_READERS: Mapping[type[Event], Callable[[Fields, Items], Event]] = {
+    ItemsAppended: lambda _, items: ItemsAppended(items),
+    ItemsEvicted: lambda _, items: ItemsEvicted(items),
+    HistoryCleared: lambda _f, _i: HistoryCleared(),
+    SummaryChanged: lambda f, _: SummaryChanged(text(f, "text"), integer(f, "through_seq")),
+    ParticipantJoined: lambda f, _: ParticipantJoined(participant_of(f["participant"]), text(f, "device_id")),
+    ParticipantLeft: lambda f, _: ParticipantLeft(participant_of(f["participant"]), optional_text(f, "device_id")),
+    ParticipantUpdated: lambda f, _: ParticipantUpdated(participant_of(f["participant"])),
+    ParticipantForgotten: lambda f, _: ParticipantForgotten(text(f, "identity")),
+    AttributesChanged: lambda f, _: AttributesChanged(mapping(f, "changes")),
+    LeaseAcquired: lambda f, _: LeaseAcquired(lease_of(f["lease"]), typed(f, "renewed", bool)),
+    LeaseReleased: lambda f, _: LeaseReleased(text(f, "name"), text(f, "holder"), integer(f, "token")),
+    RetentionChanged: lambda f, _: RetentionChanged(optional_number(f, "seconds")),
+    ConversationClosed: lambda f, _: ConversationClosed(text(f, "reason")),
+    ConversationReopened: lambda _f, _i: ConversationReopened(),
+    NothingChanged: lambda f, _: NothingChanged(
+        named_by(f)(text(f, "asked")), participant_of(f["participant"]) if f["participant"] else None
     ),
 }
-EVENT_NAMES: Mapping[type[Event], str] = {
-    ItemsAppended: "items_appended",
-    ItemsEvicted: "items_evicted",
-    HistoryCleared: "history_cleared",
-    SummaryChanged: "summary_changed",
-    ParticipantJoined: "participant_joined",
-    ParticipantLeft: "participant_left",
-    ParticipantUpdated: "participant_updated",
-    ParticipantForgotten: "participant_forgotten",
-    AttributesChanged: "attributes_changed",
-    LeaseAcquired: "lease_acquired",
-    LeaseReleased: "lease_released",
-    RetentionChanged: "retention_changed",
-    ConversationClosed: "conversation_closed",
-    ConversationReopened: "conversation_reopened",
-    NothingChanged: "nothing_changed",
-}
+EVENTS = {EVENT_NAMES[kind]: read for kind, read in _READERS.items()}
+"""What reads an event, by its stored name."""

@@ -1,6 +1,6 @@
 """What a conversation knows besides its items, as fields of a header."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from conversation_actors.codec.fields import Fields, integer, mapping, number, optional_text, text, texts, typed
@@ -34,12 +34,18 @@ def participant_of(fields: Fields) -> Participant:
 
 def lease_fields(lease: Lease) -> dict[str, Any]:
     """A lease as stored."""
-    return {"name": lease.name, "holder": lease.holder, "token": lease.token, "expires_at": lease.expires_at}
+    return {name: getattr(lease, name) for name in Lease.__slots__}
 
 
 def lease_of(fields: Fields) -> Lease:
-    """Read a lease."""
-    return Lease(text(fields, "name"), text(fields, "holder"), integer(fields, "token"), number(fields, "expires_at"))
+    """Read a lease; schema 1 knew no lives."""
+    return Lease(
+        name=text(fields, "name"),
+        holder=text(fields, "holder"),
+        token=integer(fields, "token"),
+        expires_at=number(fields, "expires_at"),
+        life=text(fields, "life") if "life" in fields else "",
+    )
 
 
 def summary_of(words: Any, through_seq: Any) -> Summary:
@@ -55,23 +61,27 @@ def closing_of(reason: Any, at: Any) -> Closing:
 
 
 def remembered_row(request_id: str, kept: Remembered) -> list[Any]:
-    """A row and not an object: there are a thousand of these in a snapshot."""
+    """A row and not an object: there are a thousand of these in a snapshot. Nulls at its end are left out."""
     row: list[Any] = [request_id, kept.seq, kept.epoch, kept.at, kept.kind]
     if isinstance(kept.result, Participant):
         row.append({"participant": participant_fields(kept.result)})
     elif isinstance(kept.result, Lease):
         row.append({"lease": lease_fields(kept.result)})
-    return row
+    elif kept.digest is not None:
+        row.append(None)
+    return row if kept.digest is None else [*row, kept.digest]
 
 
-def remembered_of(row: Sequence[Any]) -> tuple[str, Remembered]:
-    """Read a remembered request, and its id, from their row."""
-    fields = dict(zip(("id", "seq", "epoch", "at", "kind"), row, strict=False))
-    given = row[5] if len(row) > 5 else {}  # noqa: PLR2004  # the sixth column, where there is one
-    result: Participant | Lease | None = None
-    if "participant" in given:
-        result = participant_of(given["participant"])
-    elif "lease" in given:
-        result = lease_of(given["lease"])
+def remembered_of(row: Sequence[Any], named: Callable[[str], str]) -> tuple[str, Remembered]:
+    """Read a remembered request, and its id, from their row; `named` gives the stored name of an event."""
+    fields = dict(zip(("id", "seq", "epoch", "at", "kind", "result", "digest"), row, strict=False))
+    result = None if fields.get("result") is None else _result_of(mapping(fields, "result"))
+    digest = optional_text(fields, "digest") if "digest" in fields else None
     numbers = integer(fields, "seq"), integer(fields, "epoch"), number(fields, "at")
-    return text(fields, "id"), Remembered(*numbers, text(fields, "kind"), result)
+    return text(fields, "id"), Remembered(*numbers, named(text(fields, "kind")), result, digest)
+
+
+def _result_of(given: Fields) -> Participant | Lease | None:
+    if "participant" in given:
+        return participant_of(given["participant"])
+    return lease_of(given["lease"]) if "lease" in given else None

@@ -8,7 +8,7 @@ from conversation_actors.errors import CorruptStateError, IncompatibleVersionErr
 from conversation_actors.items import StoredItem
 from conversation_actors.values import decode, encode_checked
 
-SCHEMA = 1
+SCHEMA = 2
 """The number that is written."""
 
 

@@ -5,6 +5,7 @@ A *command* may be refused; `decide` turns it into *events*, which happened and 
 """
 
 from conversation_actors.state.commands import (
+    EVENT_OF,
     AcquireLease,
     AppendItems,
     ClearHistory,
@@ -23,6 +24,7 @@ from conversation_actors.state.commands import (
 from conversation_actors.state.conversation import ConversationState, Remembered
 from conversation_actors.state.decisions import decide
 from conversation_actors.state.events import (
+    EVENT_NAMES,
     AttributesChanged,
     ConversationClosed,
     ConversationReopened,
@@ -45,6 +47,8 @@ from conversation_actors.state.facts import Closing, Lease, Limits, Participant,
 from conversation_actors.state.window import Window
 
 __all__ = [
+    "EVENT_NAMES",
+    "EVENT_OF",
     "AcquireLease",
     "AppendItems",
     "AttributesChanged",

@@ -2,9 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from conversation_actors.items import StoredItem
+from conversation_actors.state.events import (
+    EVENT_NAMES,
+    AttributesChanged,
+    ConversationClosed,
+    ConversationReopened,
+    HistoryCleared,
+    ItemsAppended,
+    LeaseAcquired,
+    LeaseReleased,
+    ParticipantJoined,
+    ParticipantLeft,
+    ParticipantUpdated,
+    RetentionChanged,
+    SummaryChanged,
+)
+from conversation_actors.state.facts import Participant
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +99,12 @@ class AcquireLease:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseLease:
-    """Give a lease back. Nothing happens when `token` is not that of the present one."""
+    """Give a lease back. Nothing happens when `holder`, `token` or `life` is not that of the present one."""
 
     name: str
     holder: str
     token: int
+    life: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +126,14 @@ class ReopenConversation:
     """Accept writes again."""
 
 
-Guard = tuple[str, int]
-"""Name and token of the lease in whose name a command comes."""
+class Guard(NamedTuple):
+    """The lease in whose name a command comes. Tokens begin anew in every life of a conversation."""
+
+    name: str
+    token: int
+    holder: str
+    life: str
+
 
 Command = (
     AppendItems
@@ -126,3 +149,32 @@ Command = (
     | CloseConversation
     | ReopenConversation
 )
+
+EVENT_OF: Mapping[type[Command], str] = {
+    AppendItems: EVENT_NAMES[ItemsAppended],
+    ClearHistory: EVENT_NAMES[HistoryCleared],
+    SetSummary: EVENT_NAMES[SummaryChanged],
+    JoinParticipant: EVENT_NAMES[ParticipantJoined],
+    LeaveParticipant: EVENT_NAMES[ParticipantLeft],
+    UpdateParticipant: EVENT_NAMES[ParticipantUpdated],
+    SetAttributes: EVENT_NAMES[AttributesChanged],
+    AcquireLease: EVENT_NAMES[LeaseAcquired],
+    ReleaseLease: EVENT_NAMES[LeaseReleased],
+    SetRetention: EVENT_NAMES[RetentionChanged],
+    CloseConversation: EVENT_NAMES[ConversationClosed],
+    ReopenConversation: EVENT_NAMES[ConversationReopened],
+}
+"""The stored name of what a command leads to first."""
+
+
+def described(command: JoinParticipant | UpdateParticipant, *, at: float) -> Participant:
+    """The participant of a command of that time, as far as the command tells: not connected, with no device."""
+    return Participant(
+        identity=command.identity,
+        name=command.name or "",
+        metadata=command.metadata or {},
+        joined_at=at,
+        last_seen=at,
+        language=command.language,
+        context=(isinstance(command, UpdateParticipant) and command.context) or {},
+    )

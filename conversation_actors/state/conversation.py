@@ -1,10 +1,11 @@
 """The state of one conversation, and the only function that changes it."""
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 from conversation_actors.state.events import (
+    EVENT_NAMES,
     AttributesChanged,
     ConversationClosed,
     ConversationReopened,
@@ -31,20 +32,27 @@ MOST_RESULTS = 64
 
 
 class Remembered(NamedTuple):
-    """What a request led to, for the day it is repeated: `result` is the participant or lease it gave."""
+    """What a request led to, for the day it is repeated: `result` is the participant or lease it gave.
+
+    `kind` is the stored name of the event; `digest` tells this request from one of other content.
+    """
 
     seq: int
     epoch: int
     at: float
     kind: str
     result: Participant | Lease | None = None
+    digest: str | None = None
+
+
+_APPENDED = EVENT_NAMES[ItemsAppended]
 
 
 def remembered(entry: Entry) -> Remembered:
     """What is kept of the first entry that a request caused."""
     event = entry.event
     if type(event) is ItemsAppended:  # first: nearly all of them are
-        return Remembered(entry.seq, entry.epoch, entry.at, "ItemsAppended")
+        return Remembered(entry.seq, entry.epoch, entry.at, _APPENDED, None, entry.digest)
     match event:
         case (
             ParticipantJoined(participant)
@@ -57,8 +65,8 @@ def remembered(entry: Entry) -> Remembered:
             result = lease
         case _:
             result = None
-    kind = event.asked if isinstance(event, NothingChanged) else type(event).__name__
-    return Remembered(entry.seq, entry.epoch, entry.at, kind, result)
+    kind = event.asked if isinstance(event, NothingChanged) else EVENT_NAMES[type(event)]
+    return Remembered(entry.seq, entry.epoch, entry.at, kind, result, entry.digest)
 
 
 def _kept(leases: Mapping[str, Lease], most: int, *, now: float) -> dict[str, Lease]:
@@ -74,6 +82,8 @@ class ConversationState:
     def __init__(self, limits: Limits | None = None, *, seq: int = 0) -> None:
         """Start empty at `seq` (0, except for an id that was deleted and is used again)."""
         self.limits = limits or Limits()
+        self.life = ""
+        """Which of the conversations of this id it is; the store knows, and no part of what is stored says so."""
         self.seq = seq
         self.changed_at = 0.0
         self.window = Window()
@@ -86,7 +96,7 @@ class ConversationState:
         self.retention: float | None = None
         """Seconds that it is kept after its last use; None: as long as the settings say."""
         self.requests: OrderedDict[str, Remembered] = OrderedDict()
-        self._with_result: deque[str] = deque()
+        self._with_result: OrderedDict[str, None] = OrderedDict()
         self.unknown: dict[str, Any] = {}
         """Fields that a newer version stored, kept for it."""
 
@@ -106,6 +116,7 @@ class ConversationState:
     def copy(self) -> Self:
         """An equal state that changes on its own. Facts and items are immutable and shared."""
         twin = type(self)(self.limits, seq=self.seq)
+        twin.life = self.life
         twin.changed_at = self.changed_at
         twin.window = Window(self.window, self.window.orphans)
         twin.participants = dict(self.participants)
@@ -157,12 +168,13 @@ class ConversationState:
     def remember(self, request_id: str, kept: Remembered) -> None:
         """Add to the request memory; of participants, which may be large, the latest `MOST_RESULTS` are kept."""
         self.requests[request_id] = kept
-        if kept.result is None:
+        if request_id in self._with_result:  # of an earlier request with this id, which was forgotten
+            del self._with_result[request_id]
+        if not isinstance(kept.result, Participant):
             return
-        if isinstance(kept.result, Participant):
-            self._with_result.append(request_id)
+        self._with_result[request_id] = None
         if len(self._with_result) > MOST_RESULTS:
-            oldest = self._with_result.popleft()
+            oldest, _ = self._with_result.popitem(last=False)
             if oldest in self.requests:
                 self.requests[oldest] = self.requests[oldest]._replace(result=None)
 

@@ -69,11 +69,11 @@ _ALLOWED_WHEN_CLOSED = (LeaveParticipant, ReleaseLease, SetRetention, CloseConve
 def decide(state: ConversationState, command: Command, *, now: float, lease: Guard | None = None) -> Events:  # noqa: C901, PLR0911, PLR0912  # one line for each command
     """Return the events that `command` leads to at time `now`, or raise a `RefusedError`.
 
-    A command in the name of a `lease` is refused unless that lease has this token now. An expired one that
-    nobody else has taken is good: the token fences, the clock only says when others may take over.
+    A command in the name of a `lease` is refused unless that lease is the present one: of this holder, token
+    and life. An expired one that nobody else has taken is good: the clock only says when others may take over.
     """
     if lease is not None:
-        _check_lease(state, *lease)
+        _check_lease(state, lease)
     if state.closing is not None and not isinstance(command, _ALLOWED_WHEN_CLOSED):
         message = f"the conversation is closed ({state.closing.reason}); reopen_conversation() to write"
         raise ConversationClosedError(message)
@@ -104,12 +104,15 @@ def decide(state: ConversationState, command: Command, *, now: float, lease: Gua
             return (ConversationReopened(),) if state.closing else ()
 
 
-def _check_lease(state: ConversationState, name: str, token: int) -> None:
-    current = state.leases.get(name)
-    if current is None or current.token != token:
-        whose = f"{current.holder!r} has it with token {current.token}" if current else "nobody has it"
-        message = f"lease {name!r} with token {token} is lost: {whose}"
-        raise LeaseLostError(message, name=name, token=token)
+def _check_lease(state: ConversationState, guard: Guard) -> None:
+    current = state.leases.get(guard.name)
+    if current is not None and (current.token, current.holder, current.life) == guard[1:]:
+        return
+    whose = f"{current.holder!r} has it with token {current.token}" if current else "nobody has it"
+    present = current.life if current else state.life
+    earlier = "" if guard.life == present else ", of an earlier life of the conversation,"
+    message = f"lease {guard.name!r} of {guard.holder!r} with token {guard.token}{earlier} is lost: {whose}"
+    raise LeaseLostError(message, name=guard.name, token=guard.token)
 
 
 def _append(state: ConversationState, command: AppendItems) -> Events:
@@ -295,14 +298,14 @@ def _acquire(state: ConversationState, command: AcquireLease, now: float) -> Eve
     if others >= state.limits.leases:
         _refuse("name", f"{others} leases are held; the limit is {state.limits.leases}")
     is_renewal = held is not None and held.holder == command.holder
-    token = held.token if held and is_renewal else state.seq + 1
-    lease = Lease(command.name, command.holder, token, now + command.duration)
+    token, life = (held.token, held.life) if held and is_renewal else (state.seq + 1, state.life)
+    lease = Lease(command.name, command.holder, token, now + command.duration, life)
     return (LeaseAcquired(lease, renewed=is_renewal),)
 
 
 def _release(state: ConversationState, command: ReleaseLease) -> Events:
     held = state.leases.get(command.name)
-    if held is None or (held.holder, held.token) != (command.holder, command.token):
+    if held is None or (held.holder, held.token, held.life) != (command.holder, command.token, command.life):
         return ()
     return (LeaseReleased(command.name, command.holder, command.token),)
 

@@ -112,7 +112,7 @@ class ConversationReopened:
 class NothingChanged:
     """A request asked for what was the case already; kept so that a repeat, later, changes nothing either.
 
-    `asked` is the name of the event that the request would have led to.
+    `asked` is the stored name of the event that the request would have led to.
     """
 
     asked: str
@@ -137,13 +137,33 @@ Event = (
     | NothingChanged
 )
 
+EVENT_NAMES: Mapping[type[Event], str] = {
+    ItemsAppended: "items_appended",
+    ItemsEvicted: "items_evicted",
+    HistoryCleared: "history_cleared",
+    SummaryChanged: "summary_changed",
+    ParticipantJoined: "participant_joined",
+    ParticipantLeft: "participant_left",
+    ParticipantUpdated: "participant_updated",
+    ParticipantForgotten: "participant_forgotten",
+    AttributesChanged: "attributes_changed",
+    LeaseAcquired: "lease_acquired",
+    LeaseReleased: "lease_released",
+    RetentionChanged: "retention_changed",
+    ConversationClosed: "conversation_closed",
+    ConversationReopened: "conversation_reopened",
+    NothingChanged: "nothing_changed",
+}
+"""The stored names, wherever an event is named: in the journal, in snapshots, in the request memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One line of the journal: what happened at `seq`.
 
     `epoch` is the activation that wrote it; `at` its clock, in seconds since the epoch, never going
-    back within a conversation. `request_id` is on the first entry of what one request caused.
+    back within a conversation. `request_id` is on the first entry of what one request caused, and with it
+    the `digest` of what was asked for, where the request's sender chose the id.
     """
 
     seq: int
@@ -151,3 +171,4 @@ class Entry:
     at: float
     event: Event
     request_id: str | None = None
+    digest: str | None = None

@@ -72,12 +72,14 @@ class Lease:
     `token` grows with every new holder (it is the `seq` of the acquisition) and stays the same when
     the holder renews, also after the lease has expired, as long as nobody else had it in between: hand
     it to whatever must tell an old holder from the present one. The clock only says when others may take it.
+    Tokens begin anew where the conversation was gone and is made again; `life` tells which one this lease is of.
     """
 
     name: str
     holder: str
     token: int
     expires_at: float
+    life: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,11 @@ import subprocess
 import time
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
-from conversation_actors import ConversationClient, ConversationHandle
+import pytest
+
+from conversation_actors import ConflictError, ConversationClient, ConversationHandle
 from conversation_actors.state import ItemsAppended
 from tests.cluster.conftest import Connect
 from tests.cluster.observation import (
@@ -168,6 +171,24 @@ async def test_repeat_after_a_snapshot(client: ConversationClient, conversation_
     first = await conversation.append(user("once"), request_id="r-1")
     await conversation.passivate()
     assert await conversation.append(user("once"), request_id="r-1") == first
+
+
+@pytest.mark.parametrize("way", ["journal", "snapshot"])
+async def test_repeat_with_other_content_after_a_kill(
+    connect: Connect, conversation_id: str, way: Literal["journal", "snapshot"]
+) -> None:
+    """Another process repeats after a SIGKILL: a conflict with other content, the first receipt with the same."""
+    first, second = [await (await connect()).open(conversation_id) for _ in range(2)]
+    receipt = await first.append(user("once"), request_id="r-1")
+    if way == "snapshot":
+        await first.passivate()
+        await first.append(user("more"))
+    sigkill(await pid_of(first))
+    with pytest.raises(ConflictError, match="'r-1' was used at 1 for other content"):
+        await second.append(user("something else"), request_id="r-1")
+    assert await second.append(user("once"), request_id="r-1") == receipt
+    assert (await second.info()).epoch == (3 if way == "snapshot" else 2)
+    assert texts((await second.snapshot(fresh=True)).items) == ["once", "more"][: 1 + (way == "snapshot")]
 
 
 async def test_sigterm(client: ConversationClient, conversation_id: str) -> None:

@@ -11,7 +11,7 @@ import ray
 
 from conversation_actors import ConversationClient
 from conversation_actors.activation import PROTOCOL, ActivationInfo, Done, Execute, Executed, Request
-from conversation_actors.errors import ActivationLostError, FencedError
+from conversation_actors.errors import ActivationLostError, FencedError, LeaseLostError
 from conversation_actors.runtime.actor import ConversationActor
 from conversation_actors.state import AppendItems
 from conversation_actors.store import RedisStore
@@ -132,3 +132,22 @@ async def test_owners_taking_turns(
     assert_contiguous(watcher.seqs)
     assert_exactly_once(watcher.texts, acknowledged)
     assert texts(snapshot.items) == watcher.texts
+
+
+async def test_lease_of_a_conversation_that_is_gone(connect: Connect, own_redis: Server, conversation_id: str) -> None:
+    """Redis comes back empty, the id is opened again: who held the lease before cannot write, token for token."""
+    agent = await (await connect(own_redis.url)).open(conversation_id)
+    minute = timedelta(minutes=1)
+    old = await agent.acquire_lease("agent", holder="worker-1", duration=minute)
+    await agent.passivate()
+    with own_redis.client() as redis:
+        redis.flushall()
+    heir = await (await connect(own_redis.url)).open(conversation_id)
+    new = await heir.acquire_lease("agent", holder="worker-2", duration=minute)
+    assert new.token == old.token
+    with pytest.raises(LeaseLostError, match="earlier life"):
+        await agent.append(user("too late"), lease=old)
+    await agent.release_lease(old)
+    await heir.append(user("mine"), lease=new)
+    snapshot = await heir.snapshot(fresh=True)
+    assert (texts(snapshot.items), list(snapshot.leases.values())) == (["mine"], [new])

@@ -33,6 +33,9 @@ from conversation_actors.state import (
     UpdateParticipant,
 )
 
+LIFE = "life"
+"""The life that the conversation of a property test is in."""
+
 
 def message(identity: str, text: str = "hello", *, role: Any = "user") -> StoredItem:
     """A message, as stored."""
@@ -132,7 +135,7 @@ participant_commands: st.SearchStrategy[Command] = st.one_of(
 lease_commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(AcquireLease, lease_names, holders, st.sampled_from([0.5, 20.0, 1000.0])),
     st.builds(AcquireLease, lease_names, holders, st.sampled_from([0.5, 20.0, 1000.0]), st.none() | holders),
-    st.builds(ReleaseLease, lease_names, holders, st.integers(1, 60)),
+    st.builds(ReleaseLease, lease_names, holders, st.integers(1, 60), st.sampled_from([LIFE, LIFE, "another"])),
 )
 other_commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(SetSummary, texts, st.integers(-1, 60)),

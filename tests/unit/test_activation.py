@@ -31,6 +31,7 @@ from conversation_actors.state import (
     AppendItems,
     ConversationState,
     Entry,
+    Guard,
     ItemsAppended,
     JoinParticipant,
     Lease,
@@ -670,7 +671,7 @@ async def test_a_deposed_writer_is_refused(start: Activations) -> None:
     owner = await start(store)
     first = await done(owner, Request("r1", AcquireLease("agent", "one", 60.0)))
     assert isinstance(first.result, Lease)
-    guard = ("agent", first.result.token)
+    guard = Guard("agent", first.result.token, "one", first.result.life)
     await done(owner, Request("r2", SetAttributes({"a": 1}), guard))
     await done(owner, Request("r3", AcquireLease("agent", "two", 60.0, replacing="one")))
     await owner.aclose()
@@ -683,8 +684,9 @@ async def test_a_deposed_writer_is_refused(start: Activations) -> None:
 async def test_what_a_deposed_writer_did_before_is_still_answered(start: Activations) -> None:
     """A repeat gets its first result from memory: the command happened while the lease was its own."""
     owner = await start(FaultyStore())
-    await done(owner, Request("r1", AcquireLease("agent", "one", 60.0)))
-    write = Request("r2", SetAttributes({"a": 1}), ("agent", 1))
+    lease = (await done(owner, Request("r1", AcquireLease("agent", "one", 60.0)))).result
+    assert isinstance(lease, Lease)
+    write = Request("r2", SetAttributes({"a": 1}), Guard("agent", 1, "one", lease.life))
     first = await done(owner, write)
     await done(owner, Request("r3", AcquireLease("agent", "two", 60.0, replacing="one")))
     assert await done(owner, write) == first

@@ -13,7 +13,7 @@ import pytest
 from conversation_actors.client import ConversationHandle, arguments
 from conversation_actors.errors import InvalidInputError, ItemTooLargeError
 from conversation_actors.items import FunctionCall, FunctionCallOutput, Message, item_from_dict
-from conversation_actors.state import Lease, Limits
+from conversation_actors.state import Guard, Lease, Limits, ReleaseLease
 from tests.unit.fakes import FakeCluster, FaultyStore, brief
 
 DEEP: Any = [[]]
@@ -195,8 +195,9 @@ def test_good_input() -> None:
     assert arguments.set_attributes({"a": None}, 3, limits).changes == {"a": None}
     assert arguments.acquire_lease("agent", "me", timedelta(days=1)).duration == 86_400.0
     assert arguments.acquire_lease("agent", "me", timedelta(days=1), "you").replacing == "you"
-    assert arguments.release_lease(Lease("agent", "me", 0, 1.0)).token == 0
-    assert (arguments.guard(Lease("agent", "me", 7, 1.0)), arguments.guard(None)) == (("agent", 7), None)
+    assert arguments.release_lease(Lease("agent", "me", 0, 1.0, "b")) == ReleaseLease("agent", "me", 0, "b")
+    assert arguments.guard(Lease("agent", "me", 7, 1.0, "b")) == Guard("agent", 7, "me", "b")
+    assert arguments.guard(None) is None
     assert (arguments.set_retention(SECOND).seconds, arguments.set_retention(None).seconds) == (1.0, None)
     assert arguments.set_summary("", 0, limits).through_seq == 0
     assert len(arguments.append_items([say()] * 1000, Limits(bytes=1 << 20)).items) == 1000

@@ -31,6 +31,7 @@ from conversation_actors.state import (
     ConversationState,
     Entry,
     Event,
+    Guard,
     HistoryCleared,
     ItemsAppended,
     ItemsEvicted,
@@ -79,7 +80,7 @@ def refuse(
     command: Command,
     *,
     at: float = 1.0,
-    lease: tuple[str, int] | None = None,
+    lease: Guard | None = None,
 ) -> Refusal:
     """Expect a refusal of exactly this kind, and that it leaves no trace."""
     before = encode_snapshot(state)
@@ -547,35 +548,68 @@ def test_deposed_holder_cannot_write(command: Command) -> None:
     state = conversation()
     do(state, JoinParticipant(identity="alice", device_id="web"))
     do(state, AcquireLease("agent", "worker-1", 10.0), at=100.0)
-    decide(state, command, now=101.0, lease=("agent", 2))
+    mine = Guard("agent", 2, "worker-1", "")
+    decide(state, command, now=101.0, lease=mine)
     do(state, AcquireLease("agent", "worker-2", 10.0, replacing="worker-1"), at=102.0)
-    error = refuse(LeaseLostError, state, command, at=103.0, lease=("agent", 2))
+    error = refuse(LeaseLostError, state, command, at=103.0, lease=mine)
     assert (error.name, error.token) == ("agent", 2)
-    assert str(error) == "lease 'agent' with token 2 is lost: 'worker-2' has it with token 3"
-    decide(state, command, now=103.0, lease=("agent", 3))
+    assert str(error) == "lease 'agent' of 'worker-1' with token 2 is lost: 'worker-2' has it with token 3"
+    decide(state, command, now=103.0, lease=Guard("agent", 3, "worker-2", ""))
 
 
 def test_expired_lease_that_nobody_took_is_good() -> None:
     """The token fences; the clock only says when others may take over."""
     state = conversation()
     do(state, AcquireLease("agent", "worker-1", 10.0), at=100.0)
-    assert decide(state, SetAttributes({"a": 1}), now=5000.0, lease=("agent", 1))
+    assert decide(state, SetAttributes({"a": 1}), now=5000.0, lease=Guard("agent", 1, "worker-1", ""))
 
 
-@pytest.mark.parametrize("lease", [("agent", 1), ("summary", 2), ("agent", 0)])
-def test_lease_that_is_nobodys_is_lost(lease: tuple[str, int]) -> None:
+@pytest.mark.parametrize(("name", "token"), [("agent", 1), ("summary", 2), ("agent", 0)])
+def test_lease_that_is_nobodys_is_lost(name: str, token: int) -> None:
     """Given back, of another name, or of a token that never was."""
     state = conversation()
     do(state, AcquireLease("agent", "worker-1", 10.0), at=100.0)
     do(state, ReleaseLease("agent", "worker-1", 1), at=101.0)
+    lease = Guard(name, token, "worker-1", "")
     assert "nobody has it" in str(refuse(LeaseLostError, state, SetAttributes({"a": 1}), at=102.0, lease=lease))
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (Guard("agent", 1, "worker-2", "b"), "lease 'agent' of 'worker-2' with token 1 is lost: 'worker-1' has it"),
+        (Guard("agent", 2, "worker-1", "b"), "lease 'agent' of 'worker-1' with token 2 is lost: 'worker-1' has it"),
+        (Guard("agent", 1, "worker-1", "a"), "of an earlier life of the conversation, is lost: 'worker-1' has it"),
+        (Guard("summary", 1, "worker-1", "a"), "of an earlier life of the conversation, is lost: nobody has it"),
+        (Guard("summary", 1, "worker-1", "b"), "lease 'summary' of 'worker-1' with token 1 is lost: nobody has it"),
+    ],
+)
+def test_lease_is_lost_if_anything_differs(other: Guard, told: str) -> None:
+    """Holder, token, or the life of the conversation: the error tells whose it was, and whose it is."""
+    state = conversation()
+    state.life = "b"
+    do(state, AcquireLease("agent", "worker-1", 10.0), at=100.0)
+    assert told in str(refuse(LeaseLostError, state, SetAttributes({"a": 1}), at=101.0, lease=other))
+    assert decide(state, SetAttributes({"a": 1}), now=101.0, lease=Guard("agent", 1, "worker-1", "b"))
+
+
+def test_lease_names_the_life_it_was_acquired_in() -> None:
+    """A renewal keeps it, also where a version that knew no lives acquired the lease."""
+    state = conversation()
+    do(state, AcquireLease("agent", "worker-1", 10.0), at=100.0)
+    state.life = "b"
+    twin = state.copy()
+    (renewed,) = do(twin, AcquireLease("agent", "worker-1", 10.0), at=105.0)
+    assert renewed == LeaseAcquired(Lease("agent", "worker-1", 1, 115.0, ""), renewed=True)
+    (taken,) = do(twin, AcquireLease("agent", "worker-2", 10.0), at=200.0)
+    assert taken == LeaseAcquired(Lease("agent", "worker-2", 3, 210.0, "b"), renewed=False)
 
 
 def test_deposed_holder_learns_that_first() -> None:
     """Before anything else that is wrong with its command."""
     state = conversation()
     do(state, CloseConversation("done"))
-    refuse(LeaseLostError, state, AppendItems((message("m"),)), lease=("agent", 1))
+    refuse(LeaseLostError, state, AppendItems((message("m"),)), lease=Guard("agent", 1, "worker-1", ""))
 
 
 def test_release_takes_holder_and_token() -> None:
@@ -587,6 +621,7 @@ def test_release_takes_holder_and_token() -> None:
         ReleaseLease("agent", "worker-1", 1),
         ReleaseLease("agent", "worker-2", 1),
         ReleaseLease("x", "y", 2),
+        ReleaseLease("agent", "worker-2", 2, "another life"),
     ):
         assert do(state, stale) == []
     assert do(state, ReleaseLease("agent", "worker-2", 2))
@@ -717,9 +752,9 @@ def test_request_is_remembered_with_its_result() -> None:
     do(state, JoinParticipant(identity="alice", device_id="web"), at=3.0, request_id="r2")
     do(state, AcquireLease("agent", "worker-1", 9.0), at=4.0, request_id="r3")
     assert list(state.requests.values()) == [
-        Remembered(1, 1, 2.0, "ItemsAppended"),
-        Remembered(3, 1, 3.0, "ParticipantJoined", state.participants["alice"]),
-        Remembered(4, 1, 4.0, "LeaseAcquired", state.leases["agent"]),
+        Remembered(1, 1, 2.0, "items_appended"),
+        Remembered(3, 1, 3.0, "participant_joined", state.participants["alice"]),
+        Remembered(4, 1, 4.0, "lease_acquired", state.leases["agent"]),
     ]
 
 

@@ -246,6 +246,13 @@ def test_refused_and_there() -> None:
     assert_found(story, "was refused (ConflictError), and is there")
 
 
+def test_request_id_for_something_else() -> None:
+    """Another text under a request id that is remembered was acknowledged: with the first receipt, and dropped."""
+    story = Story().append("a1")
+    story.complete(story.invoke("ra1", "reuse", texts=["x1"]), receipt=[1, 1])
+    assert_found(story, "reuse ra1 of client was acknowledged, and something else is there")
+
+
 def test_handle_loses_its_order() -> None:
     """What one handle recorded comes in another order."""
     story = Story().entry("r1", texts=["n:one/c:00002"]).entry("r2", texts=["n:one/c:00001"])

@@ -8,6 +8,7 @@ import pytest
 
 from conversation_actors.activation import Done, Executed, Reply, Request
 from conversation_actors.client import outbox
+from conversation_actors.client.digest import digest_of
 from conversation_actors.client.outbox import Outbox
 from conversation_actors.errors import (
     ClusterUnavailableError,
@@ -52,6 +53,7 @@ class FakeSend:
         self.batches: list[list[str]] = []
         self.request_ids: list[list[str]] = []
         self.leases: list[Guard | None] = []
+        self.digests: list[str | None] = []
         self.seconds: list[float] = []
         self.plan: deque[Exception | tuple[Reply, ...]] = deque()
         self.refused: dict[str, ConversationError] = {}
@@ -65,6 +67,7 @@ class FakeSend:
         self.batches.append(names)
         self.request_ids.append([request.request_id for request in requests])
         self.leases.extend(request.lease for request in requests)
+        self.digests.extend(request.digest for request in requests)
         self.seconds.append(seconds)
         await self.may_answer.wait()
         step = self.plan.popleft() if self.plan else self.trouble
@@ -232,7 +235,7 @@ async def test_what_goes_as_one(run: type[Running], put: str, sent: list[str]) -
             asked.append(it.ask(one))
             await asyncio.sleep(0)
         else:
-            it.box.put(item(one), lease=("agent", 7) if one in "LMNOPQRS" else None)
+            it.box.put(item(one), lease=Guard("agent", 7, "me", "") if one in "LMNOPQRS" else None)
     await asyncio.gather(*asked)
     await it.box.flush()
     assert [one for batch in it.send.batches for one in batch] == sent
@@ -306,14 +309,28 @@ async def test_request_ids(run: type[Running]) -> None:
     assert len(set(made)) == 4
 
 
+async def test_content_is_sent_along_under_a_chosen_id(run: type[Running]) -> None:
+    """As a digest, the same in each repeat; what has an automatic id costs none, recorded groups neither."""
+    it = run(brief())
+    it.send.plan.append(AWAY)
+    await it.ask("u0", request_id="mine")
+    await it.ask("u1")
+    for number in range(10):
+        it.box.put(item(f"r{number}"))
+    await it.box.flush()
+    digest = digest_of(item("u0"))
+    assert it.send.digests == [digest, digest, None, None]
+
+
 async def test_a_lease_is_sent_along(run: type[Running]) -> None:
     """Waited for or not, what comes in the name of a lease says so, in its repeats too."""
     it = run(brief())
     it.send.plan.append(AWAY)
-    it.box.put(item("u0"), lease=("agent", 7))
-    await it.box.ask(item("u1"), None, lease=("agent", 8))
+    one, two = Guard("agent", 7, "me", ""), Guard("agent", 8, "me", "")
+    it.box.put(item("u0"), lease=one)
+    await it.box.ask(item("u1"), None, lease=two)
     await it.box.ask(item("u2"), None)
-    assert it.send.leases == [("agent", 7), ("agent", 8)] * 2 + [None]
+    assert it.send.leases == [one, two] * 2 + [None]
 
 
 async def test_partial_replies(run: type[Running]) -> None:

@@ -34,6 +34,7 @@ from conversation_actors.state import (
     decide,
 )
 from tests.unit.strategies import (
+    LIFE,
     appends,
     ending_commands,
     late_appends,
@@ -66,6 +67,7 @@ class Conversation(RuleBasedStateMachine):
     def open(self, chosen: Limits, earlier: list[Command]) -> None:
         """Start a conversation with small limits and something in its window."""
         self.state = ConversationState(chosen)
+        self.state.life = LIFE
         self.clock = 1000.0
         self.journal: list[bytes] = []
         self.snapshots = [encode_snapshot(self.state)]
@@ -73,6 +75,7 @@ class Conversation(RuleBasedStateMachine):
         self.left_running: list[str] = []
         self.leases: dict[str, Lease] = {}
         self.tokens: dict[str, list[int]] = {}
+        self.holders: dict[tuple[str, int], str] = {}
         self.retention: float | None = None
         self.turned_away = 0
         for command in earlier:
@@ -105,9 +108,12 @@ class Conversation(RuleBasedStateMachine):
 
     @rule(command=other_commands | participant_commands, name=lease_names, step=steps, data=st.data())
     def write_as_a_holder(self, command: Command, name: str, step: float, data: st.DataObject) -> None:
-        """Write in the name of a lease, with any token it ever had."""
+        """Write in the name of a lease, with any token it ever had; now and then of another holder, or life."""
         token = data.draw(st.sampled_from(self.tokens.get(name, [1])))
-        self.ask(command, step, None, lease=(name, token))
+        acquired = self.holders.get((name, token), "worker-1")
+        holder = data.draw(st.sampled_from([acquired, acquired, acquired, "worker-2"]))
+        life = data.draw(st.sampled_from([LIFE, LIFE, LIFE, "another"]))
+        self.ask(command, step, None, lease=Guard(name, token, holder, life))
 
     @precondition(lambda self: len(self.state.window) > self.state.limits.items // 2)
     @rule(command=ending_commands, step=steps, request=requests)
@@ -181,6 +187,8 @@ class Conversation(RuleBasedStateMachine):
                     assert lease.token > max(self.tokens.get(lease.name, [0]))
                 self.leases[lease.name] = lease
                 self.tokens.setdefault(lease.name, []).append(lease.token)
+                self.holders[lease.name, lease.token] = lease.holder
+                assert lease.life == LIFE
                 self.check_dropped_leases({**held, lease.name: lease}, entry.at)
             case LeaseReleased(name):
                 del self.leases[name]
@@ -245,8 +253,9 @@ class Conversation(RuleBasedStateMachine):
         """Whether a write in the name of this lease has to be refused."""
         if lease is None:
             return False
-        name, token = lease
-        return name not in self.leases or self.leases[name].token != token
+        name, token, holder, life = lease
+        held = self.leases.get(name)
+        return held is None or (held.token, held.holder, held.life) != (token, holder, life)
 
     def check_recovery_from(self, start: int) -> None:
         """Rebuild from the snapshot at `start`, and compare."""

@@ -38,7 +38,7 @@ _LONGEST_THOUGHT = 0.06
 """Seconds between two operations, at most: some hundred in a second from all clients, on two cores."""
 _WEIGHTS = {
     "append": 25, "record": 12, "compare_and_set": 15, "acquire": 8, "guarded": 14, "release": 2,
-    "repeat": 6, "fresh": 8, "cached": 3, "reopen": 1,
+    "repeat": 6, "reuse": 2, "fresh": 8, "cached": 3, "reopen": 1,
 }  # fmt: skip
 
 Call = Callable[[], Awaitable[Any]]
@@ -77,8 +77,9 @@ class Player:
         if await self._until_settled("append", facts, lambda: self._write(text, lease), stop) and lease is None:
             self._sent.append((f"r{text}", text))
 
-    def _write(self, text: str, lease: Lease | None = None) -> Awaitable[Receipt]:
-        return self._handle.append(Message(role="user", content=text), request_id=f"r{text}", lease=lease)
+    def _write(self, text: str, lease: Lease | None = None, *, request_id: str = "") -> Awaitable[Receipt]:
+        message = Message(role="user", content=text)
+        return self._handle.append(message, request_id=request_id or f"r{text}", lease=lease)
 
     async def _guarded(self, stop: Callable[[], float]) -> None:
         await (self._append(stop, self._lease) if self._lease else self._acquire(stop))
@@ -89,6 +90,14 @@ class Player:
             request, text = self._dice.choice(self._sent)
             facts = {"request": request, "texts": [text]}
             await self._until_settled("repeat", facts, lambda: self._write(text), stop)
+
+    async def _reuse(self, stop: Callable[[], float]) -> None:
+        """Append something else under the request id of an acknowledged append: refused, while that is remembered."""
+        if self._sent:
+            request, _ = self._dice.choice(self._sent)
+            text = self._next("x")
+            facts = {"request": request, "texts": [text]}
+            await self._until_settled("reuse", facts, lambda: self._write(text, request_id=request), stop)
 
     async def _record(self, stop: Callable[[], float]) -> None:
         said = [self._next("n") for _ in range(self._dice.randint(1, 12))]

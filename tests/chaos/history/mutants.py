@@ -58,7 +58,7 @@ MUTANTS = {
     ),
     "a deposed holder may write": Mutant(
         "state/decisions.py",
-        "    if lease is not None:\n        _check_lease(state, *lease)\n",
+        "    if lease is not None:\n        _check_lease(state, lease)\n",
         "",
         ("connections_killed",),
         seconds=6.0,

@@ -93,6 +93,11 @@ def place_of(life: Life, entry: Line) -> Place:
     return Place(life.index, entry["branch"], entry["seq"])
 
 
+def _is_content(operation: Operation, entry: Line) -> bool:
+    """Whether an entry that was found by an operation's request id has what it asked for."""
+    return operation.request is None or list(operation.texts) == (entry.get("texts") or [])
+
+
 class Answers:
     """Compares what was acknowledged with where it is."""
 
@@ -113,7 +118,8 @@ class Answers:
                 yield from self._acknowledged(operation, name)
 
     def _refused(self, operation: Operation) -> Iterator[str]:
-        if self._places.entries(operation.request or "") and not self._places.may_be_lost(operation):
+        names = operation.texts or [operation.request or ""]
+        if any(self._places.entries(name) for name in names) and not self._places.may_be_lost(operation):
             yield f"{operation} was refused ({operation.error}), and is there"
 
     def _acknowledged(self, operation: Operation, name: str) -> Iterator[str]:
@@ -121,7 +127,13 @@ class Answers:
         told = operation.receipt
         if told is not None:
             found = [(life, entry) for life, entry in found if [entry["seq"], entry["epoch"]] == told]
-        if found:
+        if (
+            found
+            and operation.texts
+            and not any(operation.texts[0] in (entry.get("texts") or ()) for _, entry in found)
+        ):
+            yield f"{operation} was acknowledged, and something else is there"
+        elif found:
             if not any(self._still_there(operation, life, entry) for life, entry in found):
                 yield f"{operation} was acknowledged, and was lost before"
         elif self._may_be_in_a_gap(operation):
