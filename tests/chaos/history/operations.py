@@ -127,11 +127,7 @@ class Answers:
         told = operation.receipt
         if told is not None:
             found = [(life, entry) for life, entry in found if [entry["seq"], entry["epoch"]] == told]
-        if (
-            found
-            and operation.texts
-            and not any(operation.texts[0] in (entry.get("texts") or ()) for _, entry in found)
-        ):
+        if found and not any(_is_content(operation, entry) for _, entry in found):
             yield f"{operation} was acknowledged, and something else is there"
         elif found:
             if not any(self._still_there(operation, life, entry) for life, entry in found):
