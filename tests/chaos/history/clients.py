@@ -51,6 +51,10 @@ class Clients:
         """One of them."""
         return self._running[self._dice.choice(sorted(self._running))].pid
 
+    def are_running(self) -> bool:
+        """Whether none has ended."""
+        return all(process.poll() is None for process in self._running.values())
+
     async def all_awake(self) -> None:
         """Wait until every client has been awake since now, and has written down what was on its way to it."""
         now = time.monotonic() + 2 * TICK_SECONDS

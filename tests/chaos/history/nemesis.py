@@ -36,6 +36,7 @@ FAULTS = {
     "keys_gone_owner_frozen": 2,
 }  # fmt: skip
 """Kinds of faults, and how often each is drawn."""
+NEEDS_CLOCK = "clock_stepped"
 STEPS = (4, -4, 3600, -3600)
 _RETENTION = timedelta(seconds=1.5)
 _LONGEST_PAUSE = 0.8
@@ -47,25 +48,26 @@ class Nemesis:
 
     def __init__(
         self, server: HistoryServer, witness: Witness, recorder: Recorder, clients: Clients, *,
-        dice: random.Random, weights: dict[str, int] | None = None,
+        dice: random.Random, weights: dict[str, int], counts: Counter[str],
     ) -> None:  # fmt: skip
-        """`weights` are of `FAULTS`, of all or some."""
+        """`weights` are of `FAULTS`, of all or some; `counts` is told what was done."""
         self._server, self._witness, self._recorder, self._clients = server, witness, recorder, clients
-        self._dice = dice
-        self.weights = weights or FAULTS
-        if not server.has_clock:
-            self.weights = {kind: weight for kind, weight in self.weights.items() if kind != "clock_stepped"}
-        self.counts: Counter[str] = Counter()
+        self._dice, self._counts = dice, counts
+        self._weights = {kind: weight for kind, weight in weights.items() if kind != NEEDS_CLOCK or server.has_clock}
 
     async def rage(self, seconds: float) -> None:
-        """Do one thing after the other; each kind once, in some order, before any is drawn by its weight."""
+        """Do one thing after the other; each kind once, in some order, before any is drawn by its weight.
+
+        Ends early when a client has ended, which none should.
+        """
         until = time.monotonic() + seconds
-        kinds = self._dice.sample(list(self.weights), len(self.weights))
-        while time.monotonic() < until:
+        kinds, weights = list(self._weights), list(self._weights.values())
+        first = self._dice.sample(kinds, len(kinds))
+        while time.monotonic() < until and self._clients.are_running():
             await asyncio.sleep(self._dice.uniform(0.1, _LONGEST_PAUSE))
-            kind = kinds.pop() if kinds else self._dice.choices(list(self.weights), list(self.weights.values()))[0]
+            kind = first.pop() if first else self._dice.choices(kinds, weights)[0]
             await getattr(self, f"_{kind}")()
-            self.counts[kind] += 1
+            self._counts[kind] += 1
 
     # What loses nothing.
 
@@ -233,7 +235,7 @@ class Nemesis:
     async def _backup(self) -> Backup:
         """A copy of the data, some tenths of a second old at least."""
         await self._witness.settle()
-        backup = self._server.back_up(self._witness.conversations, sum(self.counts.values()))
+        backup = self._server.back_up(self._witness.conversations, sum(self._counts.values()))
         await asyncio.sleep(self._dice.uniform(0.2, 1.5))
         return backup
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import ray
 
-from conversation_actors import ConversationClient, Settings
+from conversation_actors import ConversationClient, ConversationError, Settings
 from conversation_actors.runtime import actor_name
 from conversation_actors.runtime.cluster import NAMESPACE
 from tests.chaos.history.checker import check
 from tests.chaos.history.clients import Clients
-from tests.chaos.history.nemesis import Nemesis
+from tests.chaos.history.nemesis import FAULTS, Nemesis
 from tests.chaos.history.record import Recorder, read
 from tests.chaos.history.server import HistoryServer
 from tests.chaos.history.witness import Witness
@@ -60,6 +60,8 @@ async def play(
     lines = _directory_of_lines(directory)
     conversations = [f"history-{seed}-{number}" for number in range(CONVERSATIONS)]
     recorder = Recorder(lines, "witness")
+    counts: Counter[str] = Counter()
+    wrong: list[str] = []
     started = time.monotonic()
     with HistoryServer(binary, directory) as server:
         settings = make_settings(server.url, cluster.address, timeouts=TIMEOUTS)
@@ -68,17 +70,20 @@ async def play(
             async with ConversationClient(settings) as client, Witness(client, recorder, conversations) as witness:
                 for _ in range(CLIENTS):
                     clients.start()
-                nemesis = Nemesis(server, witness, recorder, clients, dice=dice, weights=weights)
+                nemesis = Nemesis(
+                    server, witness, recorder, clients, dice=dice, weights=weights or FAULTS, counts=counts
+                )
                 await nemesis.rage(seconds)
-                wrong = await clients.finish()
+                wrong += await clients.finish()
                 await witness.finish()
+        except (ConversationError, TimeoutError) as error:
+            wrong.append(f"the test's own client met {error!r}")
         finally:
             clients.kill()
             _end_owners(conversations, settings)
             recorder.close()
     findings = check(read(lines))
-    seconds = time.monotonic() - started
-    return Report(seed, seconds, nemesis.counts, findings.figures, [*wrong, *findings.violations])
+    return Report(seed, time.monotonic() - started, counts, findings.figures, [*wrong, *findings.violations])
 
 
 def _directory_of_lines(directory: Path) -> Path:
