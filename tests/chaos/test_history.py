@@ -20,8 +20,8 @@ from tests.ray_cluster import RayCluster
 pytestmark = [pytest.mark.chaos]
 log = logging.getLogger(__name__)
 
-SECONDS = 22.0
-"""Of the short one; starting and ending take about as long again on two cores."""
+SECONDS = 18.0
+"""Of the short one; starting and ending take as long again on two cores."""
 LONG_SEEDS = int(os.environ.get("LONG_SEEDS") or 22)
 LONG_SECONDS = float(os.environ.get("LONG_SECONDS") or 1980)
 """Of faults, in all histories together."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from conversation_actors import Settings
 from tests.chaos.history.client import LAST_SECONDS, TICK_SECONDS
-from tests.ray_cluster import program_environment, sigkill
+from tests.ray_cluster import program_environment
 from tests.servers import wait_until
 
 PATIENCE = 30.0
@@ -43,8 +43,9 @@ class Clients:
 
     def replace_one(self) -> None:
         """SIGKILL one, and start another."""
-        name = self._dice.choice(sorted(self._running))
-        sigkill(self._running.pop(name).pid)
+        process = self._running.pop(self._dice.choice(sorted(self._running)))
+        process.kill()
+        process.wait()
         self.start()
 
     def some_pid(self) -> int:
@@ -79,7 +80,7 @@ class Clients:
     def kill(self) -> None:
         """End all that run."""
         for process in self._running.values():
-            sigkill(process.pid)
+            process.kill()
             process.wait()
 
 

@@ -125,7 +125,7 @@ class Logs:
             yield f"{who} went from seq {run.seq} to {entry['seq']}"
         if run.is_lost:
             yield f"{who} went on to seq {entry['seq']} in a history that has replaced what it had brought"
-        run.seq, run.has_brought = entry["seq"], True
+        run.seq, run.has_brought, run.is_lost = entry["seq"], True, False
         if entry["life"] not in self._lives:
             yield f"{who} was in life {entry['life']}, which the conversation never was in"
         elif trouble := self._lives[entry["life"]].take(entry):
