@@ -42,6 +42,7 @@ from conversation_actors.errors import (
     RefusedError,
     StoreUnavailableError,
 )
+from conversation_actors.failures import Failures
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     EVENT_OF,
@@ -89,7 +90,8 @@ class Place:
 class Activation:
     """One conversation's owner. All methods belong to one event loop.
 
-    Once stopped (`stopped` tells why) every method raises that reason.
+    Once stopped (`stopped` tells why) every method raises an `ActivationLostError` that names the reason: what is the
+    case by then, the next activation finds out.
     """
 
     @classmethod
@@ -157,6 +159,7 @@ class Activation:
         self._forgotten = ForgottenRequests(durable.limits.request_age)
         self._leaving = False
         self._view: View | None = None
+        self._failures = Failures()
         self.stopped: asyncio.Future[ConversationError] = asyncio.get_running_loop().create_future()
         self._committer = Committer(
             store=store,
@@ -169,11 +172,12 @@ class Activation:
             settings=settings,
             last_use=self._last_use,
             on_lost=self._stop,
+            failures=self._failures,
         )
         self._tasks = [
             asyncio.create_task(self._committer.run()),
-            asyncio.create_task(self._committer.keep_listed()),
-            asyncio.create_task(self._look_after()),
+            asyncio.create_task(self._failures.keep("listing", self._committer.keep_listed)),
+            asyncio.create_task(self._failures.keep("upkeep", self._look_after)),
         ]
 
     async def execute(
@@ -212,7 +216,7 @@ class Activation:
             raise OverloadedError(message)
         failing = committer.failing_since
         if failing is not None and time.monotonic() - failing > self._settings.timeouts.write.total_seconds():
-            message = f"the store has not taken a write for {time.monotonic() - failing:.1f} s"
+            message = f"the store has not taken a write for {time.monotonic() - failing:.1f} s{self._store_says()}"
             raise StoreUnavailableError(message)
         return committer
 
@@ -275,7 +279,13 @@ class Activation:
         """The reply, if it may leave by now."""
         if seq <= self._committer.gate.durable_seq:
             return reply
-        return OutcomeUnknownError(f"not durable after {self._settings.timeouts.write.total_seconds()} s")
+        seconds = self._settings.timeouts.write.total_seconds()
+        return OutcomeUnknownError(f"not durable after {seconds} s{self._store_says()}")
+
+    def _store_says(self) -> str:
+        """The end of a message: why the store takes nothing now, as far as it has told."""
+        reason = self._committer.failing_reason
+        return "" if reason is None else f": {reason}"
 
     def _entries_for(
         self, watcher: str, after_seq: int, seen: Seen | None, echoes: Mapping[int, Echo]
@@ -370,6 +380,7 @@ class Activation:
             history_bytes=committer.durable.window.size,
             pending=committer.pending,
             watchers=len(self._watchers),
+            failures=self._failures.counts,
         )
 
     async def passivate(self) -> None:
@@ -405,7 +416,7 @@ class Activation:
             async with asyncio.timeout(seconds):
                 await stored
         except TimeoutError:
-            message = f"the store has not answered in {seconds} s"
+            message = f"the store has not answered in {seconds} s{self._store_says()}"
             raise StoreUnavailableError(message) from None
 
     @contextmanager
@@ -431,7 +442,8 @@ class Activation:
 
     def _alive(self) -> Committer:
         if self.stopped.done():
-            raise self.stopped.result()
+            reason = self.stopped.result()
+            raise reason if isinstance(reason, ActivationLostError) else PassivatedError(f"stopped: {reason}")
         if self._leaving:
             message = "passivating"
             raise PassivatedError(message)
@@ -450,7 +462,11 @@ class Activation:
         log.info("stopped", extra={"reason": str(reason)})
 
     async def _look_after(self) -> None:
-        """Keep TTLs fresh; passivate when nobody has asked or watched for long enough, well before the TTL ends."""
+        """Keep TTLs fresh; passivate when nobody has asked or watched for long enough, well before the TTL ends.
+
+        A store that does not answer postpones it, any other `ConversationError` stops the activation with that
+        reason. What nobody foresaw leaves here, and `Failures.keep` begins anew.
+        """
         committer = self._committer
         while True:
             kept = committer.retention
@@ -468,7 +484,7 @@ class Activation:
                     await self.passivate()
                     return
             except StoreUnavailableError as error:
-                log.warning("upkeep postponed", extra={"reason": str(error)})
+                self._failures.note("upkeep", error)
             except ConversationError as error:
                 self._stop(error)
                 return

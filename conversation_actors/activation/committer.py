@@ -25,6 +25,7 @@ from conversation_actors.errors import (
     PassivatedError,
     RetryableError,
 )
+from conversation_actors.failures import Failures
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     ConversationState,
@@ -51,6 +52,10 @@ else is written. Replaying it costs a recovery 10 microseconds an entry."""
 
 KEPT_ENTRIES = 64
 """Entries kept in the journal behind a snapshot, so that a watcher finds its place across a restart."""
+
+LISTED_RETENTIONS = 1.5
+"""An entry in the listings outlives the last use that it may not show yet (`_listing_seconds`); reading passes over it
+where the conversation is gone."""
 
 _ITEMS_MOVED = frozenset({ItemsAppended, ItemsEvicted})
 """Nearly all events; they change neither who takes part nor how long the conversation is kept."""
@@ -81,6 +86,7 @@ class Committer:
         settings: Settings,
         last_use: Callable[[], float | None],
         on_lost: Callable[[ConversationError], None],
+        failures: Failures,
     ) -> None:
         """Continue after `durable`. `on_lost` is called once, when nothing more can be written.
 
@@ -91,11 +97,13 @@ class Committer:
         self.gate = OutputGate(durable.seq)
         self.failing_since: float | None = None
         """Monotonic time of the first failure of the write that is being repeated now."""
+        self.failing_reason: RetryableError | None = None
+        """The latest failure since the store has last decided a write."""
         self.pending_bytes = 0
         self.upkeep_due = asyncio.Event()
         """Set when the retention has changed, or the stored TTL tells of an old use only; whoever waits clears it."""
         self._store, self._claim, self._settings = store, claim, settings
-        self._last_use = last_use
+        self._last_use, self._failures = last_use, failures
         self._recent, self._watchers, self._on_lost = recent, watchers, on_lost
         self._snapshot_seq = snapshot_seq
         self._journal_bytes = journal_bytes
@@ -105,7 +113,6 @@ class Committer:
         self._listing_due = asyncio.Event()
         self._listing_due.set()
         self._listed_seq, self._listed_at = -1, 0.0
-        self._listing_seconds = settings.ttl.total_seconds() / 4
         self._touched_at = time.monotonic()
         self._told_use_at = self._last_use_at
         """Monotonic time of the last use that the stored TTL tells of."""
@@ -114,6 +121,11 @@ class Committer:
     def retention(self) -> timedelta:
         """How long the conversation is kept after its last use."""
         return self._retention(self.durable.retention)
+
+    @property
+    def _listing_seconds(self) -> float:
+        """How old an entry in the listings may get while the conversation is looked after."""
+        return self.retention.total_seconds() / 4
 
     @property
     def has_expired(self) -> bool:
@@ -150,7 +162,7 @@ class Committer:
         self._wake.set()
 
     async def run(self) -> None:
-        """Write until nothing more can be written; then tell `on_lost` why."""
+        """Write until nothing more can be written; then tell `on_lost` why, whatever it was."""
         try:
             while True:
                 await self._wake.wait()
@@ -339,16 +351,21 @@ class Committer:
             await self._save_snapshot()
 
     async def keep_listed(self) -> None:
-        """Enter the conversation in the listings when that is due, beside the writes: nobody waits for it."""
+        """Enter the conversation in the listings when that is due, beside the writes: nobody waits for it.
+
+        A failure, whatever it is, is noted; the next upkeep tries again. Listings can be repaired, and the
+        conversation is none the worse.
+        """
         while True:
             await self._listing_due.wait()
             self._listing_due.clear()
             seq, identities = self.durable.seq, tuple(self.durable.participants)
             try:
-                await self._store.index(self._claim.conversation_id, participants=identities, ttl=self._settings.ttl)
-            except ConversationError as error:
-                # Tried again by the next upkeep; listings can be repaired, and the conversation is none the worse.
-                log.warning("listings not updated", extra={"reason": str(error)})
+                await self._store.index(
+                    self._claim.conversation_id, participants=identities, ttl=LISTED_RETENTIONS * self.retention
+                )
+            except Exception as error:  # noqa: BLE001  # it goes on, whatever it was
+                self._failures.note("listing", error)
                 self._listed_seq = -1
             else:
                 self._listed_seq, self._listed_at = seq, time.monotonic()
@@ -359,13 +376,18 @@ class Committer:
         try:
             while True:
                 try:
-                    return await write()
+                    outcome = await write()
                 except RetryableError as error:
+                    self.failing_reason = error
+                    self._failures.count("write")
                     if self.failing_since is None:
                         self.failing_since = time.monotonic()
                         log.warning("a write is being repeated", extra={"reason": str(error)})
                     await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
                     delay = min(delay * 2, longest)
+                else:
+                    self.failing_reason = None
+                    return outcome
         finally:
             # Given up by its caller too: commands, refused while this is set, are what finds the store well again.
             self.failing_since = None

@@ -1,8 +1,8 @@
 """What a client and an activation say to each other. Everything here pickles; what goes to and fro most often packs."""
 
 import pickle
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from conversation_actors.errors import ConversationError, IncompatibleVersionError
@@ -198,7 +198,8 @@ class ActivationInfo:
     journal entries after it. `activated_at` is in seconds since the epoch, `recovery_seconds` the time
     the rebuilding took. `pending` counts commands not yet durable, `watchers` parked long polls. `is_forked`
     tells whether its process was forked (see `conversation-actors start`) or is an ordinary Ray worker. `life` tells
-    the conversation from an earlier or later one of the same id; epochs are those of one life.
+    the conversation from an earlier or later one of the same id; epochs are those of one life. `failures` counts, by
+    task, what went wrong in the background and was survived; the owner's log tells of it.
     """
 
     conversation_id: str
@@ -218,6 +219,7 @@ class ActivationInfo:
     protocol: int = PROTOCOL
     tenant: str = DEFAULT_TENANT
     life: str = ""
+    failures: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,9 @@ def _facts(snapshot: Snapshot, info: ActivationInfo) -> Table:
         ("recovered", f"from {recovered}, in {info.recovery_seconds * 1000:.0f} ms"),
         ("holds", f"{info.history_items} items, {info.history_bytes} bytes"),
     ]
+    if info.failures:
+        survived = ", ".join(f"{task} {count}" for task, count in sorted(info.failures.items()))
+        rows.append(("failures", f"{survived}, in the background; the owner's log tells of them"))
     if snapshot.retention:
         rows.append(("kept", f"for {snapshot.retention} after its last use"))
     if snapshot.closing:

@@ -1,13 +1,14 @@
 """The way in: one client per process, as an async context manager."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from conversation_actors.client.handle import ConversationHandle
 from conversation_actors.client.opening import open_checked_store
 from conversation_actors.errors import ConversationNotFoundError, InvalidInputError, StoreUnavailableError
+from conversation_actors.failures import Failures
 from conversation_actors.settings import Settings, quick_crash_detection
 from conversation_actors.store import Found, Store
 from conversation_actors.values import check_id
@@ -34,6 +35,12 @@ class ConversationClient:
         self._store: Store | None = None
         self._directory: ActorDirectory | None = None
         self._background: asyncio.Task[None] | None = None
+        self._failures = Failures()
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """What went wrong in the background and was survived, by task. `pool`: no workers are started ahead of time."""
+        return self._failures.counts
 
     async def __aenter__(self) -> Self:
         """Connect."""
@@ -48,7 +55,7 @@ class ConversationClient:
             await self._store.aclose()
             raise
         self._directory = ActorDirectory(self._settings)
-        self._background = asyncio.create_task(self._directory.start_pool())
+        self._background = asyncio.create_task(self._failures.once("pool", self._directory.start_pool()))
         return self
 
     async def __aexit__(
@@ -67,16 +74,16 @@ class ConversationClient:
         if not create and not await self._may_exist(conversation_id):
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)
-        known = self._open_handle(conversation_id)
+        was_open = self._open_handle(conversation_id) is not None
         owner = self._owner(conversation_id)
         _, view = await owner.open(create=create)
-        if known is not None:
-            await known.catch_up(view)
-            return known
-        # Somebody else may have opened it in this process meanwhile: one handle an id, for one order.
+        self._connected_store()  # closed meanwhile, nobody would close the handle
+        # Somebody else may have opened or closed it in this process meanwhile: one handle an id, for one order.
         known = self._open_handle(conversation_id)
         if known is None:
             known = self._handles[conversation_id] = ConversationHandle(conversation_id, owner, view, self._settings)
+        elif was_open:
+            await known.catch_up(view)
         return known
 
     async def _may_exist(self, conversation_id: str) -> bool:

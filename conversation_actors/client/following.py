@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from conversation_actors.activation import Polled, Seen, View
 from conversation_actors.client.copy import LocalCopy
 from conversation_actors.errors import ConversationError, PositionLostError
+from conversation_actors.failures import Failures
 from conversation_actors.settings import Timeouts
 
 if TYPE_CHECKING:
@@ -78,9 +79,12 @@ class Feed:
 class Follower:
     """Keeps a `LocalCopy` current, across everything that happens to the owner."""
 
-    def __init__(self, copy: LocalCopy, feed: Feed, read: Callable[[], Awaitable[View]]) -> None:
+    def __init__(
+        self, copy: LocalCopy, feed: Feed, read: Callable[[], Awaitable[View]], failures: Failures | None = None
+    ) -> None:
         """`read` asks the owner for its whole state, where entries alone no longer lead there."""
         self._copy, self._feed, self._read = copy, feed, read
+        self._failures = failures or Failures()
         self._behind = asyncio.Event()
 
     @property
@@ -98,19 +102,20 @@ class Follower:
         self._behind.set()
 
     async def run(self) -> None:
-        """Follow until cancelled."""
+        """Follow until cancelled. Whatever fails is counted as `following`, and tried again after a pause."""
         complaint = ""
         while True:
             try:
                 await self._poll_until_behind()
                 complaint = ""
             except ConversationError as error:
+                self._failures.count("following")
                 if str(error) != complaint:
                     complaint = str(error)
                     log.warning("the local copy is not being updated", extra={"reason": complaint})
                 await asyncio.sleep(DORMANT_SECONDS[1])
-            except Exception:
-                log.exception("following failed")  # and is tried again: a copy must not stand still unnoticed
+            except Exception as error:  # noqa: BLE001  # a copy must not stand still unnoticed
+                self._failures.note("following", error)
                 await asyncio.sleep(DORMANT_SECONDS[1])
 
     async def _poll_until_behind(self) -> None:

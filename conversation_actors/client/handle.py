@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from conversation_actors.activation import ActivationInfo, Done, Execute, Executed, Request, Seen, View
 from conversation_actors.client import arguments
@@ -17,8 +17,10 @@ from conversation_actors.codec import decode_entry, decode_snapshot
 from conversation_actors.errors import (
     ClusterUnavailableError,
     ConversationError,
+    InvalidInputError,
     RetryableError,
 )
+from conversation_actors.failures import Failures
 from conversation_actors.items import Item
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Answer = TypeVar("Answer")
+
 _ENTRIES_SECONDS = 0.25
 """How long a write that is acknowledged waits for the poll to bring it, before it asks for the whole state."""
 
@@ -55,8 +59,9 @@ class ConversationHandle:
     deposed cannot write. That it has expired alone refuses nothing.
 
     Every awaited call raises its refusal (`RefusedError`), or a `RetryableError` when its time is up.
-    Cancelling an await takes back what was not sent yet; what was sent may happen. Made by
-    `ConversationClient.open`; belongs to one event loop.
+    Cancelling an await takes back what was not sent yet; what was sent may happen. A closed handle refuses
+    every call (`InvalidInputError`) and shows its last copy. Made by `ConversationClient.open`; belongs to one
+    event loop.
     """
 
     def __init__(self, conversation_id: str, owner: "RemoteOwner", view: View, settings: Settings) -> None:
@@ -64,10 +69,13 @@ class ConversationHandle:
         self._id, self._owner, self._settings = conversation_id, owner, settings
         self._limits = settings.history.limits()
         self.is_closed = False
+        self._closing = asyncio.Event()
         self._copy = LocalCopy(view)
         self._catching_up = asyncio.Lock()
-        self._outbox = Outbox(self._send, settings)
-        self._follower = Follower(self._copy, Feed(owner, settings.timeouts), lambda: self._read(fresh=False))
+        self._failures = Failures()
+        self._outbox = Outbox(self._send, settings, self._failures)
+        feed = Feed(owner, settings.timeouts)
+        self._follower = Follower(self._copy, feed, lambda: self._read(fresh=False), self._failures)
         self._tasks = [asyncio.create_task(self._outbox.run()), asyncio.create_task(self._follower.run())]
 
     def __repr__(self) -> str:
@@ -91,12 +99,12 @@ class ConversationHandle:
 
     @property
     def participants(self) -> Mapping[str, Participant]:
-        """Participants by identity, those who have left too."""
+        """Participants by identity, those who have left too; ask again to see what has changed since."""
         return self._copy.participants
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """Shared attributes. Don't change nested values: this is the copy itself."""
+        """Shared attributes, as they are now. Don't change nested values: they are the copy's own."""
         return self._copy.attributes
 
     @property
@@ -118,6 +126,11 @@ class ConversationHandle:
     def retention(self) -> timedelta | None:
         """How long the conversation is kept after its last use; None: as long as the owner's `Settings.ttl`."""
         return retention_of(self._copy.state)
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """What went wrong in the background and was survived, by task: `following` (the local copy), `sending`."""
+        return self._failures.counts
 
     @property
     def unacknowledged(self) -> int:
@@ -148,14 +161,19 @@ class ConversationHandle:
         Acknowledged only by `flush`, which also raises a refusal. What is in the outbox when the process
         dies is lost.
         """
+        if self.is_closed:
+            raise self._closed()
         self._outbox.put(arguments.append_items(items, self._limits), lease=arguments.guard(lease))
 
     async def flush(self) -> None:
-        """Return when all that was recorded is durable.
+        """Return when all that was recorded before is durable.
 
-        Raises the first refusal since the last flush, or `OutcomeUnknownError` after `timeouts.command`;
-        what is queued then stays queued.
+        Raises the first refusal of it that is still to be told here: of what this task has recorded, of what a
+        flush of this task was waiting for, and of what nobody was told of yet. So a refusal reaches everybody whom it
+        concerns, each once. Or `OutcomeUnknownError` after `timeouts.command`; what is queued then stays queued.
         """
+        if self.is_closed:
+            raise self._closed()
         await self._outbox.flush()
 
     async def snapshot(self, *, fresh: bool = False) -> Snapshot:
@@ -164,6 +182,8 @@ class ConversationHandle:
         With `fresh`, the owner first makes sure in Redis that it is the owner still; without, an owner
         that is cut off and does not know it may show an old state.
         """
+        if self.is_closed:
+            raise self._closed()
         view = await self._read(fresh=fresh)
         if view.life != self._copy.seen.life:
             self._copy.replace(view)  # else a watch from this snapshot's position would be one of the old life
@@ -309,23 +329,30 @@ class ConversationHandle:
         done = await self._ask(ReopenConversation(), request_id, lease)
         return Receipt(done.seq, done.epoch)
 
-    async def watch(self, *, after_seq: int | None = None) -> AsyncIterator[Entry]:
-        """Durable entries in order, without a gap, from behind `after_seq` (None: from now) for ever.
+    def watch(self, *, after_seq: int | None = None) -> AsyncGenerator[Entry, None]:
+        """Durable entries in order, without a gap, from behind `after_seq` (None: from this call on) for ever.
 
         Resume with the `seq` of the last entry seen. Raises `PositionLostError` when the owner does not
         keep entries that far back, or Redis has lost what this watch brought: take a snapshot, and watch from its
-        `seq`. Being watched keeps an owner from being passivated; watching alone starts none.
+        `seq`. Being watched keeps an owner from being passivated; watching alone starts none. Ends with
+        `InvalidInputError` when the handle is closed.
         """
+        if self.is_closed:
+            raise self._closed()
         position = self.seq if after_seq is None else arguments.check_position(after_seq, "after_seq")
-        feed, seen = Feed(self._owner, self._settings.timeouts), self._copy.seen
+        seen = self._copy.seen
         if after_seq is not None:
             seen = seen._replace(owner=None)
+        return self._watch(position, seen)
+
+    async def _watch(self, position: int, seen: Seen) -> AsyncGenerator[Entry, None]:
+        feed = Feed(self._owner, self._settings.timeouts)
         try:
             while True:
                 try:
-                    entries, owner = await feed.after(position, seen)
+                    entries, owner = await self._unless_closed(feed.after(position, seen))
                 except RetryableError:  # an owner that cannot recover yet, or has too many watchers: a delay, no more
-                    await asyncio.sleep(DORMANT_SECONDS[1])
+                    await self._unless_closed(asyncio.sleep(DORMANT_SECONDS[1]))
                     continue
                 seen = seen._replace(owner=owner)
                 for data in entries:
@@ -340,32 +367,40 @@ class ConversationHandle:
 
         Raises `ClusterUnavailableError` when it does not get there within `timeouts.command`.
         """
+        if self.is_closed:
+            raise self._closed()
         if view.life != self._copy.seen.life:
             self._copy.replace(view)
         seq = view.seq
         self._follower.fell_behind()
         try:
             async with asyncio.timeout(self._command_seconds):
-                await self._copy.reach(seq)
+                await self._unless_closed(self._copy.reach(seq))
         except TimeoutError:
             message = f"the local copy stands at {self.seq}, and did not reach {seq} in {self._command_seconds} s"
             raise ClusterUnavailableError(message) from None
 
     async def passivate(self) -> None:
         """Have the owner save a snapshot and exit; the next call brings the conversation back."""
+        if self.is_closed:
+            raise self._closed()
         await self._owner.passivate(self._command_seconds)
 
     async def info(self) -> ActivationInfo:
         """Facts about the owner that runs now; starts one if none does."""
+        if self.is_closed:
+            raise self._closed()
         return await self._owner.info()
 
     async def aclose(self) -> None:
         """Send what is in the outbox (for at most `timeouts.close`), then let go. Idempotent.
 
-        Whoever still waits gets `ClusterUnavailableError`; what was not acknowledged is counted in the log.
-        Let go, the owner may be passivated. The client's next `open` of this id makes a new handle.
+        Whoever still waits then gets `OutcomeUnknownError`, or `ClusterUnavailableError` where nothing was sent; what
+        was not acknowledged is counted in the log. Watches end. Let go, the owner may be passivated. The client's
+        next `open` of this id makes a new handle.
         """
         self.is_closed = True
+        self._closing.set()
         try:
             async with asyncio.timeout(self._settings.timeouts.close.total_seconds()):
                 await self._outbox.flush()
@@ -376,13 +411,31 @@ class ConversationHandle:
                 log.error("closed with unacknowledged commands", extra={"unacknowledged": len(self._outbox)})
             for task in self._tasks:
                 task.cancel()
-            self._outbox.close(ClusterUnavailableError("the handle was closed before this was acknowledged"))
+            self._outbox.close(self._closed())
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._follower.let_go()
 
     @property
     def _command_seconds(self) -> float:
         return self._settings.timeouts.command.total_seconds()
+
+    def _closed(self) -> InvalidInputError:
+        message = f"conversation: this handle of {self._id!r} was closed; open it again with `ConversationClient.open`"
+        return InvalidInputError(message, field="conversation")
+
+    async def _unless_closed(self, waited: Coroutine[Any, Any, Answer]) -> Answer:
+        """What `waited` returns or raises; or, when the handle is closed first, the error that says so."""
+        work, closing = asyncio.create_task(waited), asyncio.create_task(self._closing.wait())
+        try:
+            await asyncio.wait({work, closing}, return_when=asyncio.FIRST_COMPLETED)
+            answered = work.done() and not self.is_closed
+        finally:
+            work.cancel()
+            closing.cancel()
+            await asyncio.gather(work, closing, return_exceptions=True)
+        if not answered:
+            raise self._closed()
+        return work.result()
 
     def _seen_at(self, seq: int | None) -> Seen | None:
         """The history that a position named by the caller is one of; of one beyond the copy only the life is known."""
@@ -393,6 +446,8 @@ class ConversationHandle:
         self, command: Command, request_id: str | None, lease: Lease | None = None, *, seen: Seen | None = None
     ) -> Done:
         """Send a command in its turn; return when it is durable and the local copy has it."""
+        if self.is_closed:
+            raise self._closed()
         if request_id is not None:
             request_id = check_id(request_id, "request_id")
         done = await self._outbox.ask(command, request_id, lease=arguments.guard(lease), seen=seen)

@@ -21,6 +21,7 @@ from itertools import count
 
 from conversation_actors.activation import Done, Executed, Reply, Request, Seen
 from conversation_actors.client.digest import digest_of
+from conversation_actors.client.refusals import Refusals, Task
 from conversation_actors.errors import (
     ClusterUnavailableError,
     ConversationError,
@@ -30,6 +31,7 @@ from conversation_actors.errors import (
     RefusedError,
     RetryableError,
 )
+from conversation_actors.failures import Failures
 from conversation_actors.items import StoredItem, bytes_of
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
@@ -55,8 +57,6 @@ GROUP_BYTES = 128 << 10
 """Bound of one group, beside the window's own: what is appended at once must not be more than is kept."""
 OUTBOX_BYTES = 64 << 20
 """Bytes of commands that wait, beside the number that `Settings.outbox_items` bounds."""
-MOST_REFUSALS = 100
-"""Refusals of recorded items kept for the next flush; the oldest go first."""
 
 _BACKOFF = (0.05, 1.0)
 _GRACE_SECONDS = 0.1
@@ -75,6 +75,7 @@ class _Queued:
     deadline: float | None
     answer: asyncio.Future[Done] | None
     seen: Seen | None = None
+    owner: Task | None = None
     digest: str | None = None
     sent: bool = False
     settled: bool = False
@@ -126,12 +127,16 @@ class _Run:
 class Outbox:
     """A bounded queue of commands and the task that sends it."""
 
-    def __init__(self, send: Send, settings: Settings) -> None:
+    def __init__(self, send: Send, settings: Settings, failures: Failures | None = None) -> None:
         """`send` takes requests and a number of seconds, and returns the owner's `Executed`."""
         self._send, self._settings = send, settings
+        self._failures = failures or Failures()
+        self._taken: list[_Queued] = []
         self._most = settings.outbox_items
         self._group_items = min(settings.history.items, MOST_ITEMS)
         self._group_bytes = min(settings.history.bytes, GROUP_BYTES)
+        self._write_seconds = settings.timeouts.write.total_seconds()
+        self._loop = asyncio.get_running_loop()
         self._queue: deque[_Queued] = deque()
         self._batch: Sequence[_Parcel] = ()
         self._closed: ConversationError | None = None
@@ -142,7 +147,7 @@ class Outbox:
         self._progress = asyncio.Event()
         self._wake = asyncio.Event()
         self._ids = secrets.token_hex(6)
-        self._refused: deque[ConversationError] = deque(maxlen=MOST_REFUSALS)
+        self._refused = Refusals()
         self.trouble: RetryableError | None = None
         """Why the batch on its way is being repeated; None while all is well."""
 
@@ -152,7 +157,7 @@ class Outbox:
 
     def put(self, command: Command, *, lease: Guard | None = None) -> None:
         """Queue a command that nobody waits for; `flush` tells what became of it. Raises `OverloadedError`."""
-        self._put(command, None, lease, None, None)
+        self._put(command, None, lease, None, None).owner = asyncio.current_task(self._loop)
 
     async def ask(
         self, command: Command, request_id: str | None, *, lease: Guard | None = None, seen: Seen | None = None
@@ -176,41 +181,60 @@ class Outbox:
     async def flush(self) -> None:
         """Return when everything put so far is settled.
 
-        Raises the first refusal since the last flush (of a command nobody waited for), or
-        `OutcomeUnknownError` after `timeouts.command`; what is queued stays queued.
+        Raises the first refusal (of a command that was put before this, and that nobody waited for) which this
+        task has not been told of yet, if this task has put the command, if a flush of this task was waiting for it, or
+        if nobody at all was told; or `OutcomeUnknownError` after `timeouts.command`: what is queued stays queued.
         """
-        target = self._last_number
+        target, task = self._last_number, asyncio.current_task()
+        assert task is not None  # asyncio.timeout needs one as well
         seconds = self._settings.timeouts.command.total_seconds()
         try:
-            async with asyncio.timeout(seconds):
-                while self._settled_through < target:
-                    await self._progress.wait()
+            with self._refused.flushing(task, target):
+                async with asyncio.timeout(seconds):
+                    while self._settled_through < target:
+                        await self._progress.wait()
         except TimeoutError:
             message = f"{len(self)} commands are not acknowledged after {seconds} s ({self.trouble or 'no answer'})"
             raise OutcomeUnknownError(message) from self.trouble
-        if self._refused:
-            first, more = self._refused[0], len(self._refused) - 1
-            self._refused.clear()
-            if more:
-                first.add_note(f"and {more} more refusals since the last flush")
-            raise first
+        self._refused.raise_for(task, target)
 
     async def run(self) -> None:
-        """Send what comes, until cancelled."""
+        """Send what comes, until cancelled.
+
+        A failure that nobody foresaw is counted as `sending`, and told to whoever's commands were on their way; what
+        is behind them goes on.
+        """
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                self._batch = self._next_batch()
-                if self._batch:
-                    await self._deliver(self._batch)
+                try:
+                    self._batch = self._next_batch()
+                    if self._batch:
+                        await self._deliver(self._batch)
+                except Exception as error:  # noqa: BLE001  # what comes behind it must not wait for ever
+                    self._give_up(error)
                 self._note_progress()
 
+    def _give_up(self, error: Exception) -> None:
+        """Tell those whose commands have left the queue that they may have happened."""
+        self._failures.note("sending", error)
+        self.trouble = None
+        if not self._taken:
+            self._taken.append(self._queue.popleft())  # or it would fail for ever
+        for queued in self._taken:
+            self._settle(queued, OwnerFailedError(f"sending failed: {error!r}"))
+
     def close(self, error: ConversationError) -> None:
-        """Answer `error` to everybody who still waits, and will; `run` must have ended."""
+        """Answer `error` to everybody who comes, and to who still waits what became of it; `run` must have ended."""
         self._closed = error
+        reason = self.trouble or "no answer"
         for queued in (*_queued_in(self._batch), *self._queue):
-            self._settle(queued, error)
+            if queued.sent:
+                left: RetryableError = OutcomeUnknownError(f"closed before it was acknowledged ({reason})")
+            else:
+                left = ClusterUnavailableError(f"closed before it was sent ({reason})")
+            self._settle(queued, left)
         self._queue.clear()
         self._note_progress()
 
@@ -238,6 +262,7 @@ class Outbox:
         return queued
 
     def _next_batch(self) -> list[_Parcel]:
+        self._taken = []
         batch: list[_Parcel] = []
         run = self._run()
         count = size = 0
@@ -246,7 +271,7 @@ class Outbox:
             first = self._queue[0]
             if count and size + first.size > BATCH_BYTES:
                 break
-            self._queue.popleft()
+            self._taken.append(self._queue.popleft())
             if first.answer is not None and first.answer.cancelled():
                 self._settle(first, None)  # its caller left before it was sent: it never happened
                 continue
@@ -280,14 +305,17 @@ class Outbox:
         while batch:
             # No more than the smallest request memory holds, which a refused group that is sent singly may be.
             requests = [parcel.request for parcel in batch[:LEAST_REQUESTS]]
+            seconds = self._seconds_for(batch)
             try:
-                executed = await self._send(requests, self._seconds_for(batch))
+                executed = await self._send(requests, seconds)
             except RetryableError as error:
-                self.trouble = error
+                # Cut short by a deadline, an attempt has nothing to say: what the owner said before stands.
+                is_short = isinstance(error, ClusterUnavailableError) and seconds < self._write_seconds
+                self.trouble = (self.trouble if is_short else None) or error
             except ConversationError as error:
                 self._settle_all(batch, error)
-            except Exception as error:
-                log.exception("a batch could not be sent")  # and what comes behind it must not wait for ever
+            except Exception as error:  # noqa: BLE001  # what comes behind it must not wait for ever
+                self._failures.note("sending", error)
                 self._settle_all(batch, OwnerFailedError(f"the call failed: {error!r}"))
             else:
                 batch = self._answered(batch, executed.replies)
@@ -343,10 +371,11 @@ class Outbox:
         if queued.settled:
             return
         queued.settled = True
+        owner, queued.owner = queued.owner, None  # batches are looked at for longer than a task may live
         self._size -= queued.size
         if queued.answer is None:
             if isinstance(reply, ConversationError):
-                self._refused.append(reply)
+                self._refused.add(queued.number, reply, owner=owner)
                 log.warning("a recorded item was refused", extra={"reason": type(reply).__name__})
             return
         if queued.answer.done():

@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 from conversation_actors.activation import ActivationInfo
 from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.runtime.actor import ConversationActor
+from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.runtime.warm_pool import Pool
 from conversation_actors.settings import Settings
@@ -28,8 +29,6 @@ RESOURCE = "conversation"
 
 _PREFIX = "conversation:"
 _RESOURCES_SECONDS = 10.0
-
-_Actor = ray.remote(ConversationActor)
 
 
 def actor_name(conversation_id: str, settings: Settings | None = None) -> str:
@@ -144,7 +143,8 @@ class ActorDirectory:
     def __init__(self, settings: Settings) -> None:
         """Actors started from here run with `settings`."""
         self._settings = settings
-        self.pool = Pool(settings.pool)
+        self._starts = CleanStarts()
+        self.pool = Pool(settings.pool, self._starts)
         self._has_told = False
         self._resources: dict[str, float] = {}
         self._resources_until = 0.0
@@ -164,7 +164,7 @@ class ActorDirectory:
             "enable_task_events": False,
             "resources": self._needed(),
         }
-        return _Actor.options(**options).remote(conversation_id, self._settings)
+        return self._starts.start(ConversationActor, options, conversation_id, self._settings)
 
     async def start_pool(self) -> None:
         """Have workers started ahead of time from now on, if that is possible here; see `warm_pool`."""

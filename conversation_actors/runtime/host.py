@@ -10,8 +10,10 @@ import os
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVar
 
 import ray
@@ -30,6 +32,7 @@ from conversation_actors.activation import (
 )
 from conversation_actors.activation.activation import Place
 from conversation_actors.errors import ConversationError, ConversationNotFoundError, IncompatibleVersionError
+from conversation_actors.failures import Failures
 from conversation_actors.runtime.fork_server import is_forked, was_ready
 from conversation_actors.runtime.termination import on_sigterm
 from conversation_actors.settings import Settings
@@ -65,8 +68,12 @@ class ActivationHost:
         self._last_call = time.monotonic()
         self._is_wanted = True
         self._is_counted = False
+        self._failures = Failures()
         on_sigterm(self._on_sigterm)
-        self._tasks = [asyncio.create_task(self._recover()), asyncio.create_task(self._exit_when_done())]
+        self._tasks = [
+            asyncio.create_task(self._failures.once("recovery", self._recover())),
+            asyncio.create_task(self._failures.keep("exit", self._exit_when_done)),
+        ]
 
     async def open(self, *, create: bool, protocol: int) -> Opened | ConversationError:
         """Activate unless that is done; tell about the activation, and show its state."""
@@ -77,7 +84,7 @@ class ActivationHost:
         async def work(activation: Activation) -> Opened:
             view = await activation.read(fresh=False)
             is_first, self._is_counted = not self._is_counted, True
-            return Opened(activation.info(), view, was_ready() if is_first else None)
+            return Opened(self._facts(activation), view, was_ready() if is_first else None)
 
         return await self._answer(work, create=create)
 
@@ -88,9 +95,14 @@ class ActivationHost:
             return refusal
 
         async def work(activation: Activation) -> ActivationInfo:
-            return activation.info()
+            return self._facts(activation)
 
         return await self._answer(work)
+
+    def _facts(self, activation: Activation) -> ActivationInfo:
+        """What the activation says of itself, and what went wrong around it."""
+        info = activation.info()
+        return replace(info, failures=dict(Counter(info.failures) + Counter(self._failures.counts)))
 
     async def execute(self, packed: bytes) -> bytes | ConversationError:
         """From a packed `Execute` to a packed `Executed`; see `Activation.execute`."""
@@ -150,12 +162,13 @@ class ActivationHost:
         else:
             if not self._is_counted:
                 self._is_counted = True  # asked for anything else first: Ray has restarted it, and nobody opens it
-                self._tasks.append(asyncio.create_task(self._tell_pool()))
+                self._tasks.append(asyncio.create_task(self._failures.once("pool", self._tell_pool())))
             return answer
         finally:
             self._calls -= 1
 
     async def _tell_pool(self) -> None:
+        """Have the pool count the worker that was taken. What fails here is noted; a pool that is not told recounts."""
         if self._settings.pool.maximum:
             from conversation_actors.runtime.warm_pool import tell_of_restart  # noqa: PLC0415  # after a crash only
 
@@ -177,16 +190,17 @@ class ActivationHost:
             return self._activation
 
     async def _recover(self) -> None:
-        """Be ready before somebody asks. What fails here is tried again, and told, when somebody does."""
+        """Be ready before somebody asks. What fails here is noted, tried again when somebody does, and told then."""
         try:
             await self._activated(create=False)
         except ConversationNotFoundError:
             log.debug("not stored yet")  # the connection is there, for the one who creates it
-        except ConversationError as error:
-            log.warning("not recovered yet", extra={"reason": str(error)})
 
     async def _exit_when_done(self) -> None:
-        """Leave when the activation has stopped, or when there is none to be had."""
+        """Leave when the activation has stopped, or when there is none to be had.
+
+        What fails here is noted, and tried again: a process that owns nothing must not stay.
+        """
         while self._activation is None and not self._is_superfluous():
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
@@ -206,7 +220,7 @@ class ActivationHost:
         last_resort = threading.Timer(_RAYLET_SECONDS, os._exit, (1,))
         last_resort.daemon = True
         last_resort.start()
-        await self._store.aclose()
+        await self._failures.once("exit", self._store.aclose())
         with suppress(AsyncioActorExit):  # how Ray unwinds a method; this is a task, with nobody to unwind to
             ray.actor.exit_actor()
 
@@ -222,15 +236,15 @@ class ActivationHost:
         self._tasks.append(asyncio.create_task(self._leave_orderly()))
 
     async def _leave_orderly(self) -> None:
-        """Spare the next activation the replay, then go. Nothing acknowledged depends on this."""
+        """Spare the next activation the replay, then go, whatever comes between. Nothing acknowledged depends on it."""
         activation = self._activation
         if activation is not None and not activation.stopped.done():
             try:
                 async with asyncio.timeout(_EXIT_SECONDS):
                     await activation.passivate()
-            except (ConversationError, TimeoutError) as error:
-                log.warning("no snapshot at SIGTERM", extra={"reason": str(error)})
-                await activation.aclose()
+            except Exception as error:  # noqa: BLE001  # whatever it was, the process is to go
+                self._failures.note("snapshot at SIGTERM", error)
+                await self._failures.once("exit", activation.aclose())
         await self._exit()
 
 

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,6 +23,8 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import RayError
 
+from conversation_actors.failures import Failures
+from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.settings import PoolSettings
 
@@ -133,7 +136,8 @@ class WarmPool:
         self._wake = asyncio.Event()
         self._is_supported = True
         self._looked = -_LOOK_SECONDS
-        self._task = asyncio.create_task(self._run())
+        self._failures = Failures()
+        self._task = asyncio.create_task(self._failures.keep("pool", self._run))
 
     async def opened(self, node_id: str, was_ready: bool) -> None:  # noqa: FBT001  # Ray sends it by position
         """A conversation's owner was started on this node, in a worker that `was_ready` or in one of its own."""
@@ -148,12 +152,17 @@ class WarmPool:
         """Workers that should be ready, by node id; empty where the pool can do nothing."""
         return {node_id: len(stock.ready) for node_id, stock in self._stocks.items()} if self._is_supported else {}
 
+    async def failures(self) -> Mapping[str, int]:
+        """What went wrong and was survived: `pool` counts rounds, `node` nodes that started no workers in one."""
+        return self._failures.counts
+
     async def aclose(self) -> None:
         """Stop."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
+        """Refill until cancelled, or until the cluster cannot. A round that fails is noted, and the next one comes."""
         longest = 0.0  # nothing is waited for with the first fill
         while self._is_supported:
             # When nobody opens, it is time to look for new nodes, for workers whose time is up, and for those put off.
@@ -170,6 +179,7 @@ class WarmPool:
                 self._is_supported = False
                 log.warning("this Ray cannot start workers ahead of time (no %s); openings take longer", error)
             except (OSError, RayError) as error:
+                self._failures.count("pool")
                 log.warning("no workers could be started ahead of time", extra={"reason": repr(error)})
 
     async def _refill(self) -> None:
@@ -180,8 +190,11 @@ class WarmPool:
         for result in await asyncio.gather(*starts, return_exceptions=True):
             if isinstance(result, UnsupportedError):
                 raise result
-            if isinstance(result, BaseException):
+            if isinstance(result, OSError):
+                self._failures.count("node")
                 log.warning("a node did not start workers", extra={"reason": repr(result)})
+            elif isinstance(result, BaseException):
+                self._failures.note("node", result)
 
     async def _look(self) -> None:
         """Take in new nodes, forget those that are gone."""
@@ -278,13 +291,13 @@ async def tell_of_restart(node_id: str, *, was_ready: bool) -> None:
 class Pool:
     """The cluster's pool as a client sees it. Whatever happens to it, the client does not notice."""
 
-    def __init__(self, settings: PoolSettings) -> None:
+    def __init__(self, settings: PoolSettings, starts: CleanStarts) -> None:
         """Nothing is started yet."""
-        self._settings = settings
+        self._settings, self._starts = settings, starts
         self._actor: Any = None
 
     async def start(self, namespace: str) -> None:
-        """Find the cluster's pool, or start it with these settings; where that fails, there is none."""
+        """Find the cluster's pool, or start it with these settings. Raises what Ray raises; there is none then."""
         if not self._settings.maximum:
             return
         options = {
@@ -296,12 +309,12 @@ class Pool:
             "max_restarts": -1,
             "enable_task_events": False,
         }
-        try:
-            self._actor = await in_thread(lambda: ray.remote(WarmPool).options(**options).remote(self._settings))
-        except RayError as error:
-            log.warning("no workers are started ahead of time", extra={"reason": repr(error)})
+        self._actor = await in_thread(self._starts.start, WarmPool, options, self._settings)
 
     def opened(self, node_id: str, *, was_ready: bool) -> None:
         """Tell it that a conversation's owner was started on a node. Does not wait, and does not fail."""
         if self._actor is not None:
-            self._actor.opened.remote(node_id, was_ready)
+            try:
+                self._actor.opened.remote(node_id, was_ready)
+            except RayError as error:
+                log.warning("the pool was not told of an opening", extra={"reason": repr(error)})

@@ -77,7 +77,11 @@ def _kept(leases: Mapping[str, Lease], most: int, *, now: float) -> dict[str, Le
 
 
 class ConversationState:
-    """A conversation at `seq`. Changes only by `apply`; two states that applied the same entries are equal."""
+    """A conversation at `seq`. Changes only by `apply`; two states that applied the same entries are equal.
+
+    What is handed out, `participants`, `attributes` and `leases`, is replaced and never changed: who iterates over
+    one sees the moment at which it was asked for.
+    """
 
     def __init__(self, limits: Limits | None = None, *, seq: int = 0) -> None:
         """Start empty at `seq` (0, except for an id that was deleted and is used again)."""
@@ -143,9 +147,9 @@ class ConversationState:
             case SummaryChanged(text, through_seq):
                 self.summary = Summary(text, through_seq)
             case ParticipantJoined(participant) | ParticipantLeft(participant) | ParticipantUpdated(participant):
-                self.participants[participant.identity] = participant
+                self.participants = {**self.participants, participant.identity: participant}
             case ParticipantForgotten(identity):
-                self.participants.pop(identity, None)
+                self.participants = {name: kept for name, kept in self.participants.items() if name != identity}
             case AttributesChanged(changes):
                 merged = {**self.attributes, **changes}
                 self.attributes = {name: value for name, value in merged.items() if value is not None}
@@ -155,7 +159,7 @@ class ConversationState:
             case LeaseReleased(name, _, token):
                 held = self.leases.get(name)
                 if held is not None and held.token == token:
-                    del self.leases[name]
+                    self.leases = {other: lease for other, lease in self.leases.items() if other != name}
             case RetentionChanged(seconds):
                 self.retention = seconds
             case ConversationClosed(reason):

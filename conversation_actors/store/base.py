@@ -178,6 +178,7 @@ class Store(Protocol):
     async def index(self, conversation_id: str, *, participants: Sequence[str], ttl: timedelta) -> None:
         """Enter the conversation in the listings that span conversations, as active now.
 
+        The entry leaves them by itself `ttl` from now, whatever others are entered for, unless it is entered again.
         Not atomic with the conversation (it may live on another shard), and repairable from it.
         """
 

@@ -3,16 +3,18 @@
     conv:<tenant>:{<id>}:meta                     hash    epoch, owner, seq, base, …   TTL
     conv:<tenant>:{<id>}:snapshot                 string  state at `base`              TTL
     conv:<tenant>:{<id>}:journal                  list    entries first+1 … seq        TTL
-    conv:<tenant>:index:active                    zset    every conversation           permanent, trimmed by age
-    conv:<tenant>:index:participant:<identity>    zset    conversations of one person  TTL
+    conv:<tenant>:index:{active}                  zset    every conversation           permanent
+    conv:<tenant>:index:{active}:expiries         zset    when each leaves that        permanent
+    conv:<tenant>:index:{participant:<identity>}  zset    conversations of one person  TTL
+                         …{…}:expiries            zset    when each leaves that        TTL
     conv:<tenant>:index:{lease:<name>}:deadlines  zset    conversations by deadline    TTL
     conv:<tenant>:index:{lease:<name>}:holders    hash    who shows signs of life      TTL
     conv:<tenant>:index:{lease:<name>}:ended:<id> string  there for a while, after one's end
 
-The braces are a hash tag: on Redis Cluster one conversation lives in one slot, and so do the signs of life of
-one lease's holders. ``%``, ``{`` and ``}`` inside an id are percent-encoded, so that no id can end the tag early
-or spell another id's key. A tenant's name has none of them (`settings.Tenant`), so that ``~conv:<tenant>:*`` is all
-that an ACL user of one tenant needs.
+The braces are a hash tag: on Redis Cluster one conversation lives in one slot, and so do the keys of one listing, and
+the signs of life of one lease's holders. ``%``, ``{`` and ``}`` inside an id are percent-encoded, so that no id can
+end the tag early or spell another id's key. A tenant's name has none of them (`settings.Tenant`), so that
+``~conv:<tenant>:*`` is all that an ACL user of one tenant needs.
 """
 
 from dataclasses import dataclass
@@ -36,6 +38,18 @@ class ConversationKeys:
     def as_tuple(self) -> tuple[str, str, str]:
         """Return the keys in the order of the scripts' KEYS."""
         return self.meta, self.snapshot, self.journal
+
+
+@dataclass(frozen=True, slots=True)
+class ListingKeys:
+    """The two keys of one listing, in the order in which every script takes them."""
+
+    activity: str
+    expiries: str
+
+    def as_tuple(self) -> tuple[str, str]:
+        """Return the keys in the order of the scripts' KEYS."""
+        return self.activity, self.expiries
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +77,14 @@ class Keys:
     tenant: str = DEFAULT_TENANT
 
     @property
-    def active_index(self) -> str:
-        """The listing of all conversations: the one key without a TTL. Any other without one is a defect."""
-        return f"conv:{self.tenant}:index:active"
+    def active_index(self) -> ListingKeys:
+        """The listing of all conversations: the only keys without a TTL."""
+        return self._listing("active")
 
     @property
     def permanent(self) -> frozenset[str]:
-        """Keys that have no TTL on purpose."""
-        return frozenset({self.active_index})
+        """Keys that have no TTL on purpose. Any other without one is a defect."""
+        return frozenset(self.active_index.as_tuple())
 
     @property
     def all_meta(self) -> str:
@@ -102,9 +116,13 @@ class Keys:
         prefix = f"conv:{self.tenant}:index:{{lease:{tag}}}"
         return HeartbeatKeys(f"{prefix}:deadlines", f"{prefix}:holders", f"{prefix}:ended:")
 
-    def participant_index(self, identity: str) -> str:
-        """Make the key under which one participant's conversations are listed."""
-        return f"conv:{self.tenant}:index:participant:{identity.translate(_ENCODED)}"
+    def participant_index(self, identity: str) -> ListingKeys:
+        """Make the keys under which one participant's conversations are listed."""
+        return self._listing(f"participant:{identity.translate(_ENCODED)}")
+
+    def _listing(self, tag: str) -> ListingKeys:
+        stem = f"conv:{self.tenant}:index:{{{tag}}}"
+        return ListingKeys(stem, f"{stem}:expiries")
 
     @property
     def _prefix(self) -> str:

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from conversation_actors.errors import CorruptStateError
 from conversation_actors.store.base import Found
 from conversation_actors.store.connection import Servers
-from conversation_actors.store.keys import Keys
+from conversation_actors.store.keys import Keys, ListingKeys
 from conversation_actors.store.script_calls import ScriptCalls
 from conversation_actors.store.scripts import script
 
@@ -28,20 +28,20 @@ class Listing:
         self._keys = keys
 
     async def enter(self, conversation_id: str, participants: Sequence[str], ttl: timedelta) -> None:
-        """Enter one conversation as active now, by the server's clock."""
+        """Enter one conversation as active now, for `ttl` from now, both by the server's clock."""
         await self._enter(conversation_id, participants, _milliseconds(ttl), score="")
 
     async def pages(self, participant: str | None) -> AsyncIterator[Found]:
         """Yield what is listed, page by page. `last_active_at` is when the conversation was last indexed."""
-        key = self._keys.active_index if participant is None else self._keys.participant_index(participant)
+        listing = self._keys.active_index if participant is None else self._keys.participant_index(participant)
         bound = "+inf"
-        while page := await self._page(key, bound):
+        while page := await self._page(listing, bound):
             async with self._calls.answering("list"):
                 described = await self._read([conversation_id for conversation_id, _ in page])
             for (conversation_id, score), fields in zip(page, described, strict=True):
                 found = self._found(conversation_id, score, fields)
                 if found is None:
-                    await self._calls.on_index(script("unlist"), (key,), conversation_id, score)
+                    await self._calls.on_index(script("unlist"), listing.as_tuple(), conversation_id, score)
                 else:
                     yield found
             bound = f"({page[-1][1]}"
@@ -60,13 +60,14 @@ class Listing:
 
     async def _enter(self, conversation_id: str, participants: Sequence[str], ttl_ms: int, *, score: str) -> None:
         # Not gathered: a cancelled or failed gather leaves the others running behind the caller's back.
-        await self._calls.on_index(script("index"), (self._keys.active_index,), conversation_id, ttl_ms, 1, score)
+        active = self._keys.active_index.as_tuple()
+        await self._calls.on_index(script("index"), active, conversation_id, ttl_ms, 1, score)
         for identity in participants:
-            key = self._keys.participant_index(identity)
-            await self._calls.on_index(script("index"), (key,), conversation_id, ttl_ms, 0, score)
+            keys = self._keys.participant_index(identity).as_tuple()
+            await self._calls.on_index(script("index"), keys, conversation_id, ttl_ms, 0, score)
 
-    async def _page(self, key: str, bound: str) -> list[tuple[str, int]]:
-        flat = (await self._calls.on_index(script("page"), (key,), bound, _PAGE))[1:]
+    async def _page(self, listing: ListingKeys, bound: str) -> list[tuple[str, int]]:
+        flat = (await self._calls.on_index(script("page"), listing.as_tuple(), bound, _PAGE))[1:]
         return [(flat[i].decode(), int(float(flat[i + 1]))) for i in range(0, len(flat), 2)]
 
     async def _read(self, ids: Sequence[str]) -> list[list[Any]]:

@@ -10,6 +10,9 @@ from conversation_actors.settings import DEFAULT_TENANT
 from conversation_actors.store.base import MOST_ANCESTORS, Ancestor, Claim, Found, Head, Outcome, Recovered
 from conversation_actors.store.heartbeats import MemoryHeartbeats
 
+_AT_ONCE = 100
+"""Entries of a listing that are dropped at a time, as in `index.lua`."""
+
 
 @dataclass(slots=True)
 class _Stored:
@@ -41,10 +44,22 @@ class _Stored:
 
 @dataclass(slots=True)
 class _Index:
-    """Times of last activity by conversation; it expires as a whole, as its Redis twin does."""
+    """One listing: times of last activity, and when each entry leaves, by conversation."""
 
     active_at: dict[str, float] = field(default_factory=dict)
-    expires_at: float = float("inf")
+    expiries: dict[str, float] = field(default_factory=dict)
+
+    def enter(self, conversation_id: str, *, active_at: float, expires_at: float, now: float) -> None:
+        """Enter one, and drop a few of those whose own time is up."""
+        self.active_at[conversation_id] = max(active_at, self.active_at.get(conversation_id, active_at))
+        self.expiries[conversation_id] = expires_at
+        for old in [member for member, until in self.expiries.items() if until <= now][:_AT_ONCE]:
+            self.drop(old)
+
+    def drop(self, conversation_id: str) -> None:
+        """Take one out."""
+        self.active_at.pop(conversation_id, None)
+        self.expiries.pop(conversation_id, None)
 
 
 class MemoryStore:
@@ -58,7 +73,7 @@ class MemoryStore:
         self._clock = clock
         self._tenant = tenant
         self._conversations: dict[str, _Stored] = {}
-        self._active: dict[str, float] = {}
+        self._active = _Index()
         self._by_participant: dict[str, _Index] = {}
         self._heartbeats: dict[str, MemoryHeartbeats] = {}
 
@@ -165,17 +180,15 @@ class MemoryStore:
     async def index(self, conversation_id: str, *, participants: Sequence[str], ttl: timedelta) -> None:
         """See `Store.index`."""
         now = self._clock()
-        for old in [member for member, at in self._active.items() if at < now - ttl.total_seconds()]:
-            del self._active[old]
         self._enter(conversation_id, participants, active_at=now, expires_at=now + ttl.total_seconds())
 
     async def list(self, *, participant: str | None = None) -> AsyncIterator[Found]:
         """See `Store.list`."""
         index = self._active if participant is None else self._of_participant(participant)
-        for conversation_id, active_at in sorted(index.items(), key=lambda entry: (-entry[1], entry[0])):
+        for conversation_id, active_at in sorted(index.active_at.items(), key=lambda entry: (-entry[1], entry[0])):
             stored = self._find(conversation_id)
             if stored is None or stored.deleted:
-                index.pop(conversation_id, None)
+                index.drop(conversation_id)
                 continue
             yield Found(conversation_id, active_at, stored.participants, stored.seq, self._tenant)
 
@@ -253,19 +266,16 @@ class MemoryStore:
                 yield conversation_id, stored
 
     def _enter(self, conversation_id: str, participants: Sequence[str], *, active_at: float, expires_at: float) -> None:
-        self._active[conversation_id] = max(active_at, self._active.get(conversation_id, active_at))
-        for identity in participants:
-            times = self._of_participant(identity)
-            index = self._by_participant.setdefault(identity, _Index(times, expires_at))
-            index.expires_at = max(index.expires_at, expires_at)
-            times[conversation_id] = max(active_at, times.get(conversation_id, active_at))
+        now = self._clock()
+        for index in [self._active, *map(self._of_participant, participants)]:
+            index.enter(conversation_id, active_at=active_at, expires_at=expires_at, now=now)
 
-    def _of_participant(self, identity: str) -> dict[str, float]:
-        index = self._by_participant.get(identity)
-        if index is None or index.expires_at <= self._clock():
-            self._by_participant.pop(identity, None)
-            return {}
-        return index.active_at
+    def _of_participant(self, identity: str) -> _Index:
+        """That one's listing; it goes as a whole when all of its entries are over, as its Redis twin does."""
+        index = self._by_participant.setdefault(identity, _Index())
+        if all(until <= self._clock() for until in index.expiries.values()):
+            index = self._by_participant[identity] = _Index()
+        return index
 
 
 def _is_own(stored: _Stored, claim: Claim) -> bool:

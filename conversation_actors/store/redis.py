@@ -61,7 +61,7 @@ class RedisStore:
         await run(conversation_script("save_snapshot"), probe, *place, 1, *ttls, *described)
         await run(conversation_script("keep"), probe, _PROBE_TTL_MS)
         await run(conversation_script("delete"), probe, _PROBE_TTL_MS, SCHEMA)
-        await self._calls.on_index(single_key_script("page"), (self._keys.active_index,), "+inf", 1)
+        await self._calls.on_index(single_key_script("page"), self._keys.active_index.as_tuple(), "+inf", 1)
         keys = self._keys.tagged_heartbeats(f"%check-{secrets.token_hex(8)}")
         await RedisHeartbeats(self._calls, keys, ttl=timedelta(milliseconds=_PROBE_TTL_MS)).check()
 
@@ -136,7 +136,7 @@ class RedisStore:
         return _head(meta, raw)
 
     async def index(self, conversation_id: str, *, participants: Sequence[str], ttl: timedelta) -> None:
-        """See `Store.index`. Entries of the common listing older than `ttl` are dropped on the way."""
+        """See `Store.index`."""
         await self._listing.enter(conversation_id, participants, ttl)
 
     def list(self, *, participant: str | None = None) -> AsyncIterator[Found]:

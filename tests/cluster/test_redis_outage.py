@@ -11,6 +11,7 @@ from conversation_actors import (
     ConversationHandle,
     CorruptStateError,
     RetryableError,
+    StoreMisconfiguredError,
     StoreUnavailableError,
 )
 from conversation_actors.store.keys import Keys
@@ -101,6 +102,50 @@ async def test_restarted_with_its_data(conversation: ConversationHandle, own_red
     assert (snapshot.epoch, snapshot.seq) == (1, 8)
     assert_contiguous(watcher.seqs)
     assert_exactly_once(watcher.texts, ["one", "two", "perhaps", *(f"recorded-{number}" for number in range(5))])
+
+
+TROUBLES = {
+    "OOM": (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
+    "NOREPLICAS": (("CONFIG", "SET", "min-replicas-to-write", "1"), ("CONFIG", "SET", "min-replicas-to-write", "0")),
+}
+
+
+@pytest.mark.parametrize("reason", TROUBLES)
+async def test_refuses_writes(conversation: ConversationHandle, own_redis: Server, reason: str) -> None:
+    """A Redis that takes no writes for now: each caller is told its reason; then all that was recorded is there."""
+    ill, well = TROUBLES[reason]
+    with own_redis.client() as redis:
+        redis.execute_command(*ill)
+        for number in range(5):
+            conversation.record(user(f"recorded-{number}"))
+        with pytest.raises(RetryableError, match=reason):
+            await conversation.append(user("perhaps"), request_id="perhaps")
+        with pytest.raises(RetryableError, match=reason):
+            await conversation.flush()
+        with pytest.raises(StoreUnavailableError, match=reason):
+            await conversation.snapshot(fresh=True)
+        redis.execute_command(*well)
+    await flushed(conversation)
+    receipt = await conversation.append(user("perhaps"), request_id="perhaps")
+    found = texts((await conversation.snapshot(fresh=True)).items)
+    assert_exactly_once(found, ["one", "two", "perhaps", *(f"recorded-{number}" for number in range(5))])
+    assert receipt.epoch == 1
+
+
+async def test_takes_a_right_away(patient: ConversationHandle, own_redis: Server) -> None:
+    """A user that may write no more: caller and flush are told so by name; given back, nothing acknowledged is gone."""
+    with own_redis.client() as redis:
+        redis.execute_command("ACL", "SETUSER", "default", "-@write")
+        with pytest.raises(StoreMisconfiguredError, match="does not allow"):
+            await patient.append(user("three"), request_id="three")
+        patient.record(user("refused"))
+        with pytest.raises(StoreMisconfiguredError, match="does not allow"):
+            await patient.flush()
+        redis.execute_command("ACL", "SETUSER", "default", "+@all")
+    assert (await patient.append(user("three"), request_id="three")).seq == 3
+    patient.record(user("four"))
+    await patient.flush()
+    assert texts((await patient.snapshot(fresh=True)).items) == ["one", "two", "three", "four"]
 
 
 async def test_emptied(patient: ConversationHandle, own_redis: Server) -> None:

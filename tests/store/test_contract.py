@@ -433,17 +433,32 @@ async def test_list_drops_what_is_gone(store: Store) -> None:
     assert await listed(store, "al") == []
 
 
-async def test_index_trims_by_age(store: Store) -> None:
-    """Entering one conversation drops those that were not active for the time to live."""
-    await opened(store, "old")
-    await store.index("old", participants=[], ttl=TTL)
-    await opened(store, "new")
+@pytest.mark.parametrize("participant", [None, "al"])
+async def test_entries_leave_by_their_own_expiry(store: Store, participant: str | None) -> None:
+    """Entering one conversation drops those whose own time is up, and no other, however short its own time is."""
+    for conversation_id, ttl in (("long", TTL), ("short", SHORT), ("next", TTL)):
+        await opened(store, conversation_id)
+        await store.index(conversation_id, participants=["al"], ttl=ttl)
 
-    async def is_trimmed() -> bool:
-        await store.index("new", participants=[], ttl=SHORT)
-        return await listed(store) == ["new"]
+    async def has_left() -> bool:
+        await store.index("next", participants=["al"], ttl=TTL)
+        return "short" not in await listed(store, participant)
 
-    await wait_until(is_trimmed, "the old entry to be trimmed")
+    await wait_until(has_left, "the short entry to leave")
+    await store.index("short", participants=["al"], ttl=SHORT)
+    assert set(await listed(store, participant)) == {"long", "short", "next"}
+
+
+async def test_entry_again_moves_its_expiry(store: Store) -> None:
+    """What is entered again is kept for the time given last."""
+    for conversation_id in ("kept", "next"):
+        await opened(store, conversation_id)
+    for ttl in (SHORT, TTL):
+        await store.index("kept", participants=[], ttl=ttl)
+    await opened(store, "gone", ttl=SHORT)
+    await expired(store, "gone")  # so the first time given is over, too
+    await store.index("next", participants=[], ttl=TTL)
+    assert set(await listed(store)) == {"kept", "next"}
 
 
 async def test_reindex(store: Store) -> None:

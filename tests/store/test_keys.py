@@ -31,7 +31,19 @@ def test_different_ids_have_different_keys(one: str, other: str) -> None:
     """No key of one id is a key of another."""
     if one != other:
         assert not set(KEYS.conversation(one).as_tuple()) & set(KEYS.conversation(other).as_tuple())
-        assert KEYS.participant_index(one) != KEYS.participant_index(other)
+        assert not set(KEYS.participant_index(one).as_tuple()) & set(KEYS.participant_index(other).as_tuple())
+
+
+@given(IDS, IDS)
+def test_listings_are_in_one_slot_and_no_conversation(identity: str, conversation_id: str) -> None:
+    """The keys of a listing share a slot, have one tag, and neither are a conversation's nor look like its meta key."""
+    prefix, suffix = KEYS.all_meta.split("*")
+    for listing in (KEYS.participant_index(identity), KEYS.active_index):
+        keys = listing.as_tuple()
+        assert len({key_slot(key.encode(errors="replace")) for key in keys}) == 1
+        assert all(key.count("{") == key.count("}") == 1 for key in keys)
+        assert not set(keys) & set(KEYS.conversation(conversation_id).as_tuple())
+        assert not any(key.startswith(prefix) or key.endswith(suffix) for key in keys)
 
 
 @given(IDS, IDS)
@@ -64,8 +76,8 @@ def test_tenants_share_no_key(tenant: str, other: str, one_id: str, other_id: st
         {
             *Keys(name).conversation(conversation_id).as_tuple(),
             *Keys(name).heartbeats(conversation_id).of(conversation_id),
-            Keys(name).participant_index(conversation_id),
-            Keys(name).active_index,
+            *Keys(name).participant_index(conversation_id).as_tuple(),
+            *Keys(name).active_index.as_tuple(),
         }
         for name, conversation_id in ((tenant, one_id), (other, other_id))
     )

@@ -345,6 +345,50 @@ async def test_user_without_rights_fails_the_check(server: Server, rights: str) 
     client.close()
 
 
+async def server_time(client: Redis) -> float:
+    """The server's clock, in ms."""
+    seconds, microseconds = await asyncio.to_thread(client.time)
+    return float(seconds) * 1000 + float(microseconds) / 1000
+
+
+@pytest.mark.parametrize("participant", [None, "al"])
+async def test_entry_drops_few_of_those_that_are_over(
+    server: Server, redis_store: RedisStore, participant: str | None
+) -> None:
+    """However many entries are over, one that comes pays for 100 of them, in both keys of each listing; unread."""
+    listing = Keys().active_index if participant is None else Keys().participant_index(participant)
+    client = server.client()
+    for number in range(150):
+        await redis_store.index(f"over-{number}", participants=["al"], ttl=TTL)
+    for keys in (Keys().active_index, Keys().participant_index("al")):  # as when their time had come
+        client.zadd(keys.expiries, dict.fromkeys(client.zrange(keys.expiries, 0, -1), 1))
+    await redis_store.index("fresh", participants=["al"], ttl=TTL)
+    assert [client.zcard(key) for key in listing.as_tuple()] == [51, 51]
+    await redis_store.index("fresh", participants=["al"], ttl=TTL)
+    assert [client.zrange(key, 0, -1) for key in listing.as_tuple()] == [[b"fresh"], [b"fresh"]]
+    client.close()
+
+
+async def test_listings_keys_live_as_long_as_their_longest_entry(server: Server, redis_store: RedisStore) -> None:
+    """A short entry shortens the TTL of neither key of a participant's listing."""
+    client = server.client()
+    for ttl in (TTL, timedelta(seconds=5)):
+        await redis_store.index("c", participants=["al"], ttl=ttl)
+    for key in Keys().participant_index("al").as_tuple():
+        assert client.pttl(key) > 500_000
+    client.close()
+
+
+async def test_reindexed_entry_leaves_with_its_conversation(server: Server, redis_store: RedisStore) -> None:
+    """Entered again from the conversation, an entry has what is left of that one's time."""
+    await written(redis_store)
+    client = server.client()
+    assert await redis_store.reindex() == 1
+    expiry, left = client.zscore(Keys().active_index.expiries, "c"), client.pttl(KEYS.meta)
+    assert abs(expiry - left - await server_time(client)) < 5_000
+    client.close()
+
+
 async def test_check_leaves_nothing_listed(server: Server, redis_store: RedisStore) -> None:
     """The check's own conversation is never found, and goes by itself."""
     await redis_store.check()

@@ -1,6 +1,8 @@
 """Writing: group commit, unknown outcomes, fencing, a store that forgot, compaction, listings."""
 
 import asyncio
+import time
+from collections.abc import Awaitable
 
 import pytest
 from hypothesis import given
@@ -10,9 +12,11 @@ from hypothesis import strategies as st
 from conversation_actors.activation import Activation, Done, Request, committer
 from conversation_actors.codec import decode_entry, decode_snapshot, encode_entry
 from conversation_actors.errors import (
+    ActivationLostError,
     ConversationError,
     CorruptStateError,
     FencedError,
+    OutcomeUnknownError,
     StoreMisconfiguredError,
     StoreUnavailableError,
 )
@@ -51,6 +55,15 @@ async def outcome(owner: Activation, request: Request) -> ConversationError | Do
         return (await execute(owner, request)).replies[0]
     except ConversationError as error:
         return error
+
+
+async def failure(call: Awaitable[object]) -> ConversationError | None:
+    """What a call raises."""
+    try:
+        await call
+    except ConversationError as error:
+        return error
+    return None
 
 
 # Group commit
@@ -106,6 +119,36 @@ async def test_one_write_is_bounded_by_bytes(start: Activations, monkeypatch: py
     assert [len(entries) for _, entries in store.appends] == [1, 2, 1, 1]
 
 
+@pytest.mark.parametrize(("bound", "most"), [("BATCH_ENTRIES", 1), ("BATCH_ENTRIES", 3), ("BATCH_BYTES", 700)])
+async def test_a_crash_shows_no_half_of_a_request(
+    start: Activations, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+) -> None:
+    """Wherever a write ends, what one request caused is in it as a whole: a crash behind any write shows no half."""
+    monkeypatch.setattr(committer, bound, most)
+    monkeypatch.setattr(committer, "_BACKOFF", (60.0, 60.0))  # nothing more is written before the crash
+    store = FaultyStore()
+    owner = await start(store, brief(items=4))
+    for number in range(4):
+        await done(owner, append(f"u{number}", "x" * 50))
+    store.hold()
+    requests = [append(f"u{number}", "x" * 50) for number in range(4, 12)]
+    waiting = [asyncio.create_task(outcome(owner, request)) for request in requests]
+    await turns()
+    store.append_faults.append(Fault.AFTER)
+    store.release()
+    await until(lambda: len(store.landed) > 4)
+    await turns()
+    await owner.aclose()
+    await asyncio.gather(*waiting)
+    state, recovered = await stored(store)
+    causes = [decode_entry(data).request_id for _, data in sorted(store.landed.items())]
+    whole = (len(causes) - 4) // 2
+    assert 0 < whole < len(requests), "the crash came in the middle"
+    assert causes[4:] == [cause for request in requests[:whole] for cause in (request.request_id, None)]
+    assert recovered.seq == len(causes)
+    assert ids(state) == [f"u{number}" for number in range(whole, whole + 4)], "for each that came, one went"
+
+
 # Unknown outcomes
 
 
@@ -158,6 +201,46 @@ async def test_no_gap_no_double(faults: list[Fault | Outcome | None]) -> None:
         assert sorted(store.landed) == list(range(1, len(faults) + 1))
         state, _ = await stored(store)
         assert ids(state) == [f"u{number}" for number in range(len(faults))]
+
+
+@pytest.mark.parametrize("reason", ["MISCONF cannot persist", "OOM command not allowed", "NOREPLICAS not enough"])
+async def test_the_servers_reason_is_told(start: Activations, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    """Whoever waits for a write that the server refuses for now is told why; when it takes it, that is forgotten."""
+    monkeypatch.setattr(committer, "_BACKOFF", (0.001, 0.002))
+    store = FaultyStore()
+    owner = await start(store, brief(write=0.05))
+    await done(owner, append("u0"))
+    store.append_faults.extend([StoreUnavailableError(f"Redis cannot do append now: {reason}")] * 10_000)
+    answered = await outcome(owner, append("u1"))
+    assert isinstance(answered, OutcomeUnknownError)
+    assert str(answered).startswith("not durable after 0.05 s: Redis cannot do append now")
+    since = owner._committer.failing_since
+    assert since is not None
+    await until(lambda: time.monotonic() - since > 0.05)
+    refused = [outcome(owner, append("u2")), failure(owner.read(fresh=True)), failure(owner.passivate())]
+    for error in await asyncio.gather(*refused):
+        assert isinstance(error, StoreUnavailableError)
+        assert reason in str(error)
+    store.append_faults.clear()
+    await until(lambda: owner.info().seq == 2)
+    assert (await done(owner, append("u1"))).seq == 2
+    store.hold()
+    hung = await outcome(owner, append("u3"))
+    assert str(hung) == "not durable after 0.05 s", "a reason of yesterday is none"
+    store.release()
+    assert (await done(owner, append("u3"))).seq == 3
+
+
+async def test_the_reason_of_a_confirmation_is_told(start: Activations) -> None:
+    """The same for a fresh read where nothing waits to be written: it tries by itself."""
+    store = FaultyStore()
+    owner = await start(store, brief(write=0.05))
+    store.append_faults.extend([StoreUnavailableError("OOM command not allowed")] * 10_000)
+    error = await failure(owner.read(fresh=True))
+    assert isinstance(error, StoreUnavailableError)
+    assert "OOM command not allowed" in str(error)
+    store.append_faults.clear()
+    assert (await owner.read(fresh=True)).seq == 0
 
 
 # Fenced
@@ -228,6 +311,9 @@ async def test_what_no_repeat_mends(start: Activations, failure: Exception, told
     assert type(await outcome(owner, append("u0"))) is told
     assert type(await owner.stopped) is told
     assert len(store.appends) == 1
+    later = await outcome(owner, append("u1"))
+    assert isinstance(later, ActivationLostError), "what is the case now, the next activation finds out"
+    assert str(failure) in str(later)
 
 
 # A store that forgot
@@ -471,6 +557,23 @@ async def test_what_cannot_be_stored_poisons_nothing(start: Activations, monkeyp
     assert (await done(owner, append("u2"))).seq == 2
     assert (await done(owner, append("u0"))).seq == 1
     assert not store.snapshots
+
+
+async def test_what_cannot_be_applied_is_acknowledged_to_nobody(
+    start: Activations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The durable state comes before the answer: where it cannot follow (a defect: none is known), the owner ends."""
+    owner = await start(FaultyStore())
+    await done(owner, append("u0"))
+
+    def apply(entry: Entry) -> None:
+        message = f"entry {entry.seq} cannot be applied"
+        raise ValueError(message)
+
+    monkeypatch.setattr(owner._committer.durable, "apply", apply)
+    told = await outcome(owner, append("u1"))
+    assert isinstance(told, FencedError)
+    assert "cannot be applied" in str(told)
 
 
 async def test_store_twins_agree() -> None:

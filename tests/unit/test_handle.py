@@ -2,14 +2,15 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from enum import IntEnum, StrEnum
 
 import pytest
 
-from conversation_actors.activation import activation, committer
+from conversation_actors.activation import View, activation, committer
 from conversation_actors.client import ConversationHandle, following, handle, outbox
 from conversation_actors.codec import decode_entry
 from conversation_actors.errors import (
@@ -17,14 +18,17 @@ from conversation_actors.errors import (
     ConflictError,
     ConversationClosedError,
     ConversationError,
+    InvalidInputError,
     LeaseHeldError,
     LeaseLostError,
     OutcomeUnknownError,
     PositionLostError,
     RetryableError,
+    StoreMisconfiguredError,
+    StoreUnavailableError,
 )
 from conversation_actors.items import Message
-from conversation_actors.state import Entry, ItemsAppended
+from conversation_actors.state import Entry, ItemsAppended, Lease
 from tests.unit.fakes import FakeCluster, Fault, FaultyStore, brief, stored, turns, until
 
 
@@ -553,13 +557,37 @@ async def test_watch_resumes_across_activations(cluster: FakeCluster) -> None:
 
 
 async def test_watch_from_now(cluster: FakeCluster) -> None:
-    """Without a position, a watch begins where the copy stands when it is first asked."""
+    """Without a position, a watch begins where the copy stands when it is called, whenever it is first asked."""
     conversation = await cluster.handle()
     await conversation.append(say("u0"))
-    watching = asyncio.create_task(next_entry(conversation))
-    await parked(cluster, 2)
+    watching = conversation.watch()
     await conversation.append(say("u1"))
-    assert (await watching).seq == 2
+    await conversation.append(say("u2"))
+    assert [(await anext(watching)).seq for _ in range(2)] == [2, 3]
+    await watching.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await anext(watching)
+
+
+async def test_watch_from_now_of_this_life(cluster: FakeCluster) -> None:
+    """A watch belongs to the life in which it was called: that everything was lost before it was asked is told."""
+    old, store = await cluster.handle(), store_of(cluster)
+    await old.append(say("old"))
+    watching = old.watch()
+    await cluster.kill()
+    store.lose_everything()
+    new = await cluster.handle()
+    await new.append(say("new0"))
+    await until(lambda: ids(old) == ["new0"])
+    with pytest.raises(PositionLostError):
+        await anext(watching)
+
+
+async def test_a_watch_of_nonsense_is_refused_at_once(cluster: FakeCluster) -> None:
+    """A position that cannot be is told where the watch is called, not where it is first asked."""
+    conversation = await cluster.handle()
+    with pytest.raises(InvalidInputError):
+        conversation.watch(after_seq=-1)
 
 
 async def test_watch_from_a_lost_position(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -608,7 +636,7 @@ async def test_close_sends_what_is_left(cluster: FakeCluster) -> None:
 
 
 async def test_close_leaves_nobody_waiting(cluster: FakeCluster, caplog: pytest.LogCaptureFixture) -> None:
-    """What could not be sent in time is answered, on its way or not, and told in the log; later calls raise at once."""
+    """What could not be sent in time is answered, by whether it was on its way, and told in the log."""
     cluster.settings = brief(close=0.03)
     conversation, store = await cluster.handle(), store_of(cluster)
     store.hold()
@@ -619,13 +647,185 @@ async def test_close_leaves_nobody_waiting(cluster: FakeCluster, caplog: pytest.
     await turns()
     await conversation.aclose()
     results = await asyncio.gather(sent, queued, return_exceptions=True)
-    assert [type(result) for result in results] == [ClusterUnavailableError] * 2
+    assert [type(result) for result in results] == [OutcomeUnknownError, ClusterUnavailableError]
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
         "closed with unacknowledged commands"
     ]
-    with pytest.raises(ClusterUnavailableError):
-        await conversation.append(say("u3"))
     store.release()
+
+
+async def aio(call: Callable[[], object]) -> None:
+    """A call that answers at once, as one to await."""
+    call()
+
+
+AHEAD = View(seq=99, epoch=1, snapshot=b"", life="another")
+CALLS: dict[str, Callable[[ConversationHandle], Awaitable[object]]] = {
+    "append": lambda c: c.append(say("u1")),
+    "record": lambda c: aio(lambda: c.record(say("u1"))),
+    "flush": lambda c: c.flush(),
+    "snapshot": lambda c: c.snapshot(),
+    "a fresh snapshot": lambda c: c.snapshot(fresh=True),
+    "join": lambda c: c.join("al"),
+    "leave": lambda c: c.leave("al"),
+    "update_participant": lambda c: c.update_participant("al", name="Al"),
+    "set_attributes": lambda c: c.set_attributes({"a": 1}),
+    "acquire_lease": lambda c: c.acquire_lease("agent", holder="me", duration=timedelta(seconds=9)),
+    "release_lease": lambda c: c.release_lease(Lease("agent", "me", 1, 0.0)),
+    "set_summary": lambda c: c.set_summary("short", through_seq=0),
+    "clear_history": lambda c: c.clear_history(),
+    "set_retention": lambda c: c.set_retention(None),
+    "close_conversation": lambda c: c.close_conversation(),
+    "reopen_conversation": lambda c: c.reopen_conversation(),
+    "watch": lambda c: anext(c.watch()),
+    "catch_up": lambda c: c.catch_up(AHEAD),
+    "passivate": lambda c: c.passivate(),
+    "info": lambda c: c.info(),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_closed_handle_refuses_every_call(cluster: FakeCluster, name: str) -> None:
+    """No repeat helps, and the error says what does: opening it again. Nothing is sent; the copy can be read still."""
+    conversation = await cluster.handle()
+    await conversation.append(say("u0"))
+    await conversation.aclose()
+    sent = cluster.calls.total() - cluster.calls["poll"]
+    with pytest.raises(InvalidInputError, match="open it again") as error:
+        await CALLS[name](conversation)
+    assert error.value.field == "conversation"
+    assert not isinstance(error.value, RetryableError)
+    assert cluster.calls.total() - cluster.calls["poll"] == sent
+    assert ids(conversation) == ["u0"]
+
+
+def test_every_call_of_a_handle_is_in_the_table() -> None:
+    """A call that is added to the handle is added to the test of closed ones too."""
+    named = {name.rpartition(" ")[2] for name in CALLS} | {"aclose"}
+    public = {name for name, what in vars(ConversationHandle).items() if not name.startswith("_") and callable(what)}
+    assert named == public
+
+
+async def test_a_handle_that_is_being_closed_takes_nothing_more(cluster: FakeCluster) -> None:
+    """While closing still sends what was put before, a new call is refused as later ones are."""
+    conversation, store = await cluster.handle(), store_of(cluster)
+    store.hold()
+    before = asyncio.create_task(conversation.append(say("u0")))
+    await until(lambda: len(store.appends) >= 1)
+    closing = asyncio.create_task(conversation.aclose())
+    await turns()
+    with pytest.raises(InvalidInputError, match="open it again"):
+        await conversation.append(say("u1"))
+    with pytest.raises(InvalidInputError, match="open it again"):
+        conversation.record(say("u1"))
+    store.release()
+    await closing
+    assert (await before).seq == 1
+
+
+async def test_a_watch_ends_with_its_handle(cluster: FakeCluster) -> None:
+    """A watch that waits when the handle is closed ends with the error of a closed handle; it brings nothing more."""
+    conversation, other = await cluster.handle(), await cluster.handle()
+    await conversation.append(say("u0"))
+    watch = conversation.watch()
+    watching = asyncio.create_task(anext(watch))
+    await parked(cluster, 3)
+    await conversation.aclose()
+    with pytest.raises(InvalidInputError, match="open it again"):
+        await watching
+    await other.append(say("u1"))
+    with pytest.raises(StopAsyncIteration):
+        await anext(watch)
+
+
+async def test_a_watch_of_a_passivated_conversation_ends_with_its_handle(cluster: FakeCluster) -> None:
+    """The same where nobody answers polls, and the watch only looks for an owner from time to time."""
+    conversation = await cluster.handle()
+    await conversation.append(say("u0"))
+    watching = asyncio.create_task(next_entry(conversation))
+    await parked(cluster, 2)
+    await conversation.passivate()
+    looks = cluster.looks
+    await until(lambda: cluster.looks > looks + 5)
+    await conversation.aclose()
+    with pytest.raises(InvalidInputError, match="open it again"):
+        await watching
+
+
+async def test_catching_up_ends_with_the_handle(cluster: FakeCluster) -> None:
+    """Who waits for a copy that nobody keeps current any more is told so, not left to the time-out."""
+    conversation = await cluster.handle()
+    waiting = asyncio.create_task(conversation.catch_up(replace(await conversation._read(fresh=False), seq=99)))
+    await turns()
+    await conversation.aclose()
+    with pytest.raises(InvalidInputError, match="open it again"):
+        await waiting
+
+
+# A store that refuses, and says why
+
+
+async def test_a_caller_is_told_why_redis_refuses(cluster: FakeCluster) -> None:
+    """While Redis takes no writes for now, every error names its reason; then all that was recorded is there."""
+    cluster.settings = brief(write=0.05, command=1.0)
+    conversation, store = await cluster.handle(), store_of(cluster)
+    await conversation.append(say("u0"))
+    store.append_faults.extend([StoreUnavailableError("Redis cannot do append now: MISCONF no disk")] * 100_000)
+    conversation.record(say("u1"))
+    for call in (conversation.append(say("u2"), request_id="r"), conversation.flush(), conversation.passivate()):
+        with pytest.raises(RetryableError, match="MISCONF no disk"):
+            await call
+    with pytest.raises(StoreUnavailableError, match="MISCONF no disk"):
+        await conversation.snapshot(fresh=True)
+    store.append_faults.clear()
+    await until(lambda: conversation.unacknowledged == 0)
+    await conversation.flush()
+    await conversation.append(say("u2"), request_id="r")
+    assert ids(conversation) == ["u0", "u1", "u2"]
+
+
+async def test_a_caller_is_told_what_redis_does_not_allow(cluster: FakeCluster) -> None:
+    """A right that is taken away in mid-life is told to callers and flushes, by its name; given back, all goes on."""
+    conversation, store = await cluster.handle(), store_of(cluster)
+    await conversation.append(say("u0"))
+    store.append_faults.append(StoreMisconfiguredError("Redis does not allow append: NOPERM"))
+    with pytest.raises(StoreMisconfiguredError, match="NOPERM"):
+        await conversation.append(say("u1"), request_id="r")
+    assert (await conversation.append(say("u1"), request_id="r")).epoch == 2
+    store.append_faults.append(StoreMisconfiguredError("Redis does not allow append: NOPERM"))
+    conversation.record(say("u2"))
+    with pytest.raises(StoreMisconfiguredError, match="NOPERM"):
+        await conversation.flush()
+    conversation.record(say("u2"))
+    await conversation.flush()
+    await until(lambda: ids(conversation) == ["u0", "u1", "u2"])
+    assert appended([decode_entry(data) for _, data in sorted(store.landed.items())]) == ["u0", "u1", "u2"]
+
+
+# What is handed out
+
+
+async def test_what_was_handed_out_does_not_change(cluster: FakeCluster) -> None:
+    """Participants, attributes and leases are those of the moment they were asked for, however long one looks."""
+    conversation = await cluster.handle()
+    for number in range(3):
+        await conversation.join(f"p{number}")
+        await conversation.set_attributes({f"a{number}": number})
+    lease = await conversation.acquire_lease("agent", holder="me", duration=timedelta(seconds=9))
+    handed = (conversation.participants, conversation.attributes, conversation.leases)
+    snapshot = await conversation.snapshot()
+    before = [dict(one) for one in handed]
+    seen = []
+    for identity in conversation.participants:
+        await conversation.join(f"{identity}-friend")
+        await conversation.leave(identity)
+        await conversation.set_attributes({identity: True, "a0": None})
+        seen.append(identity)
+    await conversation.release_lease(lease)
+    assert seen == ["p0", "p1", "p2"]
+    assert [dict(one) for one in handed] == before
+    assert [dict(one) for one in (snapshot.participants, snapshot.attributes, snapshot.leases)] == before
+    assert (len(conversation.participants), conversation.leases) == (6, {})
 
 
 # Everything at once

@@ -15,6 +15,7 @@ PACKAGES = ("conversation_actors", "agent_worker")
 
 LAYERS = (
     "errors",
+    "failures",
     "values",
     "items",
     "state",
@@ -48,6 +49,7 @@ ENVIRONMENT_READERS = {
     # They read no settings: they hand one process's environment to another.
     "conversation_actors.runtime.fork_server.node",
     "conversation_actors.runtime.fork_server.server",
+    "conversation_actors.runtime.starter",
 }
 ENVIRONMENT_NAMES = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 

@@ -84,7 +84,7 @@ async def test_a_copy_tells_two_owners_of_one_epoch_apart(cluster: FakeCluster, 
 async def test_a_watch_tells_two_owners_of_one_epoch_apart(cluster: FakeCluster, store: FaultyStore) -> None:
     """It has brought what was lost, and says so instead of leaving out what came in its place."""
     writer, other = await cluster.handle(), await cluster.handle()
-    async with aclosing(other.watch(after_seq=0)) as watching:  # type: ignore[type-var]  # an async generator
+    async with aclosing(other.watch(after_seq=0)) as watching:
 
         async def two() -> list[Entry]:
             return [await anext(watching) for _ in range(2)]
@@ -102,7 +102,7 @@ async def test_a_watch_tells_two_owners_of_one_epoch_apart(cluster: FakeCluster,
 async def test_a_watch_goes_on_over_many_owners(cluster: FakeCluster) -> None:
     """As long as nothing was lost, every entry comes once, however many owners there were."""
     writer, other = await cluster.handle(), await cluster.handle()
-    async with aclosing(other.watch(after_seq=0)) as watching:  # type: ignore[type-var]  # an async generator
+    async with aclosing(other.watch(after_seq=0)) as watching:
         entries = []
         for number in range(25):
             await writer.append(say(f"u{number}"))
@@ -177,7 +177,7 @@ async def test_a_snapshot_of_a_new_life_can_be_watched_from(cluster: FakeCluster
     third = await cluster.handle()
     await third.append(say("new0"))
     snapshot = await handle.snapshot()
-    async with aclosing(handle.watch(after_seq=snapshot.seq)) as watching:  # type: ignore[type-var]  # an async generator
+    async with aclosing(handle.watch(after_seq=snapshot.seq)) as watching:
         await third.append(say("new1"))
         assert told([await anext(watching)]) == ["new1"]
 

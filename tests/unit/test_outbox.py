@@ -1,13 +1,15 @@
 """The outbox: order, repeats, cancellation, deadlines, bounds, flush and close, with an owner that is a function."""
 
 import asyncio
+import gc
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from conversation_actors.activation import Done, Executed, Reply, Request
-from conversation_actors.client import outbox
+from conversation_actors.client import outbox, refusals
 from conversation_actors.client.digest import digest_of
 from conversation_actors.client.outbox import Outbox
 from conversation_actors.errors import (
@@ -273,6 +275,18 @@ async def test_a_refused_call_blames_nothing_in_it(run: type[Running]) -> None:
     assert len(it.send.batches) == 1
 
 
+async def test_a_group_that_met_a_defect_is_not_gone_through(run: type[Running]) -> None:
+    """Only a refusal is somebody's fault; an answer of another kind is told to all of the group, which is sent once."""
+    it = run(brief())
+    it.send.plan.append((OwnerFailedError("a defect"),))
+    for number in range(9):
+        it.box.put(item(f"u{number}"))
+    with pytest.raises(OwnerFailedError) as error:
+        await it.box.flush()
+    assert error.value.__notes__ == ["and 8 more refusals since the last flush"]
+    assert len(it.send.batches) == 1
+
+
 async def test_a_group_is_repeated_as_it_was(run: type[Running]) -> None:
     """Whatever came meanwhile: the owner knows it by its name, and may have done it."""
     it = run(brief())
@@ -295,7 +309,7 @@ async def test_closing_tells_of_groups(run: type[Running], caplog: pytest.LogCap
         it.box.put(item(f"u{number}"))
     await until(lambda: len(it.send.batches) >= 1)
     await it.stop()
-    it.box.close(ClusterUnavailableError("closed"))
+    it.box.close(InvalidInputError("closed", field="conversation"))
     assert len(it.box) == 0
     assert sum(record.message == "a recorded item was refused" for record in caplog.records) == 9
 
@@ -393,6 +407,23 @@ async def test_cancelled_before_it_was_sent(run: type[Running]) -> None:
     assert len(it.box) == 0
 
 
+async def test_what_was_taken_back_weighs_nothing(run: type[Running], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of a command that was cancelled before it was sent are free again."""
+    monkeypatch.setattr(outbox, "OUTBOX_BYTES", 1000)
+    it = run(brief())
+    for _ in range(3):
+        it.send.may_answer.clear()
+        first = it.ask("u0")
+        await turns()
+        second = it.ask("u1", "x" * 700)
+        await turns()
+        second.cancel()
+        it.send.may_answer.set()
+        await first
+        await it.box.flush()
+    it.box.put(item("u2", "x" * 700))
+
+
 async def test_only_cancelled_ones(run: type[Running]) -> None:
     """A queue of nothing but cancelled commands is passed over, and a flush of it ends."""
     it = run(brief())
@@ -433,9 +464,20 @@ async def test_a_deadline(run: type[Running]) -> None:
     with pytest.raises(OutcomeUnknownError, match="Redis does not answer") as error:
         await it.ask("u0")
     assert error.value.__cause__ is AWAY
+    await until(lambda: len(it.box) == 0)  # what nobody waits for any more is not repeated any more
+    sent = len(it.send.batches)
     it.send.trouble = None
     assert (await it.ask("u1")).seq == 1
-    assert it.send.batches[-1] == ["u1"]
+    assert it.send.batches[sent:] == [["u1"]]
+
+
+async def test_an_attempt_cut_short_hides_no_reason(run: type[Running]) -> None:
+    """The last attempt before a deadline has too little time to say anything: what the owner said before is told."""
+    it = run(brief(command=0.2))
+    it.send.plan.append((OutcomeUnknownError("not durable: OOM"),))
+    it.send.trouble = ClusterUnavailableError("no reply in 0.05 s")
+    with pytest.raises(OutcomeUnknownError, match="OOM"):
+        await it.ask("u0")
 
 
 async def test_a_deadline_while_nobody_answers(run: type[Running]) -> None:
@@ -571,6 +613,147 @@ async def test_flush_does_not_tell_what_was_told(run: type[Running]) -> None:
     await it.box.flush()
 
 
+async def told(box: Outbox) -> str | None:
+    """The refusal that a flush of this very task raises, if it raises one."""
+    try:
+        await box.flush()
+    except ConversationError as error:
+        return str(error)
+    return None
+
+
+async def recorded(box: Outbox, identity: str, may_flush: asyncio.Event) -> str | None:
+    """A task that records one item, and flushes when it may."""
+    box.put(item(identity))
+    await may_flush.wait()
+    return await told(box)
+
+
+async def test_every_flush_that_waits_is_told(run: type[Running]) -> None:
+    """Whoever waits for what is refused is told, whichever flush ends first; one that covers none of it is not."""
+    it = run(brief())
+    it.send.refused["u1"] = ConflictError("u1")
+    it.send.may_answer.clear()
+    it.box.put(item("u0"))
+    await until(lambda: len(it.send.batches) >= 1)
+    before = asyncio.create_task(told(it.box))
+    await turns()
+    it.box.put(item("u1"))
+    waiting = [asyncio.create_task(told(it.box)) for _ in range(3)]
+    await turns()
+    it.send.may_answer.set()
+    assert await before is None
+    assert await asyncio.gather(*waiting) == ["u1"] * 3
+    assert await told(it.box) == "u1", "it was put here, and nobody has told this task"
+    assert await told(it.box) is None
+
+
+async def test_who_put_it_is_told_though_another_was(run: type[Running]) -> None:
+    """A flush of one task does not take away the refusal of what another task has put; nobody is told twice."""
+    it = run(brief())
+    may_flush = asyncio.Event()
+    it.send.refused["u0"] = ConflictError("u0")
+    owner = asyncio.create_task(recorded(it.box, "u0", may_flush))
+    bystander = asyncio.create_task(recorded(it.box, "u1", may_flush))
+    await until(lambda: len(it.box) == 0 and len(it.send.batches) == 1)
+    assert await told(it.box) == "u0", "nobody was told yet"
+    assert await told(it.box) is None
+    may_flush.set()
+    assert await owner == "u0"
+    assert await bystander is None
+    assert not it.box._refused
+
+
+async def test_what_nobody_can_be_told_of_is_told_to_anybody(run: type[Running]) -> None:
+    """What was put by a task that has ended, or by none, is raised by the next flush of whomever, once."""
+    it = run(brief())
+    it.send.refused = {identity: ConflictError(identity) for identity in ("u0", "u1")}
+
+    async def put() -> None:
+        it.box.put(item("u0"))
+
+    await asyncio.create_task(put())
+    asyncio.get_running_loop().call_soon(it.box.put, item("u1"))
+    await until(lambda: [one for batch in it.send.batches for one in batch] == ["u0", "u1"] and len(it.box) == 0)
+    with pytest.raises(ConflictError, match="u0") as error:
+        await it.box.flush()
+    assert error.value.__notes__ == ["and 1 more refusals since the last flush"]
+    assert await told(it.box) is None
+    assert not it.box._refused
+
+
+async def test_flush_does_not_tell_what_was_put_later(run: type[Running]) -> None:
+    """A refusal of what was put behind a flush is left for the next one, also where both went in one batch."""
+    it = run(brief())
+    it.send.refused["u2"] = ConflictError("u2")
+    it.send.may_answer.clear()
+    it.box.put(item("u0"))
+    await until(lambda: len(it.send.batches) >= 1)
+    it.box.put(item("u1"))
+    may_flush = asyncio.Event()
+
+    async def twice() -> list[str | None]:
+        first = await told(it.box)
+        await may_flush.wait()
+        return [first, await told(it.box)]
+
+    flushes = asyncio.create_task(twice())
+    await turns()
+    it.box.put(item("u2"))
+    it.send.may_answer.set()
+    await until(lambda: len(it.box) == 0)
+    assert it.send.batches[-1] == ["u1", "u2"]
+    assert await told(it.box) == "u2"
+    may_flush.set()
+    assert await flushes == [None, None], "it was neither put nor waited for there"
+
+
+async def test_a_flush_that_gave_up_is_told_by_the_next(run: type[Running]) -> None:
+    """One that was waiting when an item was refused, and timed out before it could tell, tells at the next try."""
+    it = run(brief(command=0.05))
+    it.send.refused["u0"] = ConflictError("u0")
+    it.send.plan.append((ConflictError("u0"), OutcomeUnknownError("not durable yet")))
+    it.send.may_answer.clear()
+    it.box.put(item("u0"))
+    it.box.put(item("u1"))
+    it.send.trouble = AWAY
+    may_flush = asyncio.Event()
+
+    async def twice() -> list[str | None]:
+        first = await told(it.box)
+        await may_flush.wait()
+        return [first, await told(it.box)]
+
+    waiting = asyncio.create_task(twice())
+    await turns()
+    it.send.may_answer.set()
+    await until(lambda: len(it.send.batches) >= 2)
+    with pytest.raises(OutcomeUnknownError):
+        await it.box.flush()
+    it.send.trouble = None
+    await until(lambda: len(it.box) == 0)
+    assert await told(it.box) == "u0"
+    may_flush.set()
+    first, second = await waiting
+    assert "not acknowledged" in str(first)
+    assert second == "u0"
+
+
+async def test_a_task_that_is_gone_is_not_kept(run: type[Running]) -> None:
+    """What is to be told to a task does not keep it, nor what it holds, in memory."""
+    it = run(brief())
+    it.send.refused["u0"] = ConflictError("u0")
+    task = asyncio.create_task(recorded(it.box, "u0", asyncio.Event()))
+    await until(lambda: len(it.box) == 0 and len(it.send.batches) == 1)
+    gone = weakref.ref(task)
+    task.cancel()
+    await asyncio.wait({task})
+    del task
+    gc.collect()
+    assert gone() is None
+    assert await told(it.box) == "u0"
+
+
 async def test_flush_in_time(run: type[Running]) -> None:
     """A flush that takes too long says why, and leaves everything queued: the next one brings it through."""
     it = run(brief(command=0.03))
@@ -586,21 +769,30 @@ async def test_flush_in_time(run: type[Running]) -> None:
 
 
 async def test_refusals_kept_are_bounded(run: type[Running]) -> None:
-    """Whoever never flushes gathers no refusals without end."""
+    """Whoever never flushes gathers no refusals without end, and still none of those concerned is passed over."""
     it = run(brief())
-    for number in range(150):
-        it.send.refused[f"u{number}"] = ConflictError("no")
+    may_flush = asyncio.Event()
+    it.send.refused = {f"u{number}": ConflictError(f"u{number}") for number in range(150)}
+    it.send.may_answer.clear()
+    it.box.put(item("u0"))
+    other = asyncio.create_task(recorded(it.box, "u1", may_flush))
+    await turns()
+    for number in range(2, 150):
         it.box.put(item(f"u{number}"))
+    it.send.may_answer.set()
     with pytest.raises(ConflictError) as error:
         await it.box.flush()
-    assert error.value.__notes__ == ["and 99 more refusals since the last flush"]
+    assert error.value.__notes__ == ["and 149 more refusals since the last flush"]
+    assert len(it.box._refused) <= refusals.MOST_REFUSALS
+    may_flush.set()
+    assert await other is not None
 
 
 # Close
 
 
 async def test_close_answers_everybody(run: type[Running]) -> None:
-    """Closing answers what is queued and what is on its way; later calls raise at once, and a flush ends."""
+    """Closing answers what is queued and what is on its way, each by its kind; later calls raise at once."""
     it = run(brief())
     it.send.may_answer.clear()
     sent = it.ask("u0")
@@ -610,13 +802,39 @@ async def test_close_answers_everybody(run: type[Running]) -> None:
     flush = asyncio.create_task(it.box.flush())
     await turns()
     await it.stop()
-    closed = ClusterUnavailableError("closed")
-    it.box.close(closed)
+    it.box.close(InvalidInputError("closed", field="conversation"))
     results = await asyncio.gather(sent, queued, flush, return_exceptions=True)
-    assert all(result is closed for result in results)
-    with pytest.raises(ClusterUnavailableError):
+    assert [type(result) for result in results] == [
+        OutcomeUnknownError,
+        ClusterUnavailableError,
+        ClusterUnavailableError,
+    ]
+    with pytest.raises(InvalidInputError, match="closed"):
         await it.box.ask(item("u3"), None)
-    with pytest.raises(ClusterUnavailableError):
+    with pytest.raises(InvalidInputError, match="closed"):
         it.box.put(item("u4"))
-    it.box.close(closed)
-    await it.box.flush()
+    it.box.close(InvalidInputError("closed", field="conversation"))
+    assert len(it.box) == 0
+
+
+async def test_a_repeat_that_was_closed_may_have_happened(run: type[Running]) -> None:
+    """What is being repeated when the outbox is closed had been sent: its outcome is unknown, the item's too."""
+    it = run(brief())
+    it.send.may_answer.clear()
+    first = it.ask("first")
+    await until(lambda: len(it.send.batches) >= 1)
+    asked = it.ask("u0")
+    await turns()
+    it.box.put(item("u1"))
+    it.send.trouble = AWAY
+    it.send.plan.append((Done(1, 1),))
+    it.send.may_answer.set()
+    await first
+    await until(lambda: len(it.send.batches) >= 3)
+    flush = asyncio.create_task(it.box.flush())
+    await turns()
+    await it.stop()
+    it.box.close(InvalidInputError("closed", field="conversation"))
+    results = await asyncio.gather(asked, flush, return_exceptions=True)
+    assert [type(result) for result in results] == [OutcomeUnknownError] * 2
+    assert all("Redis does not answer" in str(result) for result in results)

@@ -68,6 +68,8 @@ class Performer:
                         if wanted(line):
                             return line
                     if self._reader is None or self._reader.done():
+                        if self._reader is not None:
+                            self._reader.result()  # raises what has ended the reading, if it was no end of file
                         break
                     changed = self._changed
                     await changed.wait()

@@ -38,9 +38,10 @@ class Witness:
                         seen += 1
                         if wanted(entry):
                             return entry
+                    changed = self._changed
                     if self._task is not None and self._task.done():
                         await self._task
-                    await self._changed.wait()
+                    await changed.wait()
         except TimeoutError:
             message = f"the journal has not come to this in {patience:.0f} s: {what}"
             raise DemoFailedError(message) from None
@@ -55,10 +56,18 @@ class Witness:
         ]
 
     async def _watch(self) -> None:
-        async for entry in self._handle.watch(after_seq=0):
-            self.entries.append(entry)
-            changed, self._changed = self._changed, asyncio.Event()
-            changed.set()
+        """Watch until stopped. Whoever waits is told what has ended it otherwise."""
+        try:
+            async for entry in self._handle.watch(after_seq=0):
+                self.entries.append(entry)
+                self._tell()
+        finally:
+            # one turn of the loop later the task is done, which they look at
+            asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
 
 def says(text: str) -> Callable[[Entry], bool]:

@@ -226,7 +226,11 @@ class ForkServer:
         self._refusal = reason
 
     def serve(self) -> Request:
-        """Fork a child for each connection; returns, in the child, what it is to run."""
+        """Fork a child for each connection; returns, in the child, what it is to run.
+
+        A request that fails gets no answer, which is logged: its launcher starts an ordinary worker. Whatever else
+        fails ends this process with a traceback in the log; the next worker starts another fork server.
+        """
         files = imported_files()
         versions = versions_of(files)
         watched = select.poll()
@@ -239,12 +243,21 @@ class ForkServer:
             if versions_of(files) != versions:
                 log.warning("what was imported has changed on disk; the next worker starts another fork server")
                 os._exit(0)
-            with suppress(OSError):  # the launcher has gone already
-                connection, _ = self._listener.accept()
-                with connection:
-                    request = self._answer(connection)
-                if request is not None:
-                    return request
+            request = self._serve_one()
+            if request is not None:
+                return request
+
+    def _serve_one(self) -> Request | None:
+        """See `_answer`; None too where that failed."""
+        try:
+            connection, _ = self._listener.accept()
+            with connection:
+                return self._answer(connection)
+        except OSError:
+            log.debug("the launcher has gone already")
+        except Exception:
+            log.exception("a launcher got no answer")
+        return None
 
     def _answer(self, connection: socket.socket) -> Request | None:
         """None in the server; in the child, what it is to run."""

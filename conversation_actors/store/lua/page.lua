@@ -1,6 +1,6 @@
 -- Read one page of a listing, the highest scores first. Entries of one score are never parted, so that
 -- the lowest score of a page is all that is needed to ask for the next one.
--- KEYS[1] zset
+-- KEYS[1] zset: conversation id by time of last activity in ms
 -- ARGV: upper bound of the score ('+inf', or '(score' to leave that score out), entries wanted
 -- {OK, member, score, member, score, …}
 

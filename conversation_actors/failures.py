@@ -1,0 +1,59 @@
+"""What went wrong in the background and was survived: counted where an operator looks, and logged."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+
+from conversation_actors.errors import ConversationError
+
+log = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 1.0
+"""From a failure that nobody foresaw to the next try: long enough to burden nobody, whatever it was."""
+
+
+class Failures:
+    """Failures by the name of the task that has survived them. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        """None so far."""
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many there were, by task; as of now."""
+        return dict(self._counts)
+
+    def count(self, task: str) -> None:
+        """Count one that is logged elsewhere."""
+        self._counts[task] += 1
+
+    def note(self, task: str, error: BaseException) -> None:
+        """Count one and log it: one of our own errors by its text, any other with its traceback."""
+        self.count(task)
+        is_foreseen = isinstance(error, ConversationError)
+        log.log(
+            logging.WARNING if is_foreseen else logging.ERROR,
+            "a task in the background failed, and goes on",
+            extra={"task": task, "reason": str(error) if is_foreseen else repr(error)},
+            exc_info=None if is_foreseen else error,
+        )
+
+    async def keep(self, task: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` until it returns; where it raises, note that and run it again, after a pause."""
+        while True:
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001  # whatever it was: what looks after things must go on
+                self.note(task, error)
+                await asyncio.sleep(AGAIN_SECONDS)
+            else:
+                return
+
+    async def once(self, task: str, work: Awaitable[None]) -> None:
+        """Run what is not worth a second try; where it raises, note that."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001  # as in `keep`
+            self.note(task, error)
