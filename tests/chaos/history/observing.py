@@ -7,7 +7,9 @@ from conversation_actors import (
     ConversationClient,
     ConversationHandle,
     ConversationNotFoundError,
+    InvalidInputError,
     PositionLostError,
+    RefusedError,
     RetryableError,
 )
 from conversation_actors.activation import View
@@ -22,6 +24,8 @@ async def opened(client: ConversationClient, conversation: str) -> ConversationH
     while True:
         try:
             return await client.open(conversation)
+        except InvalidInputError:  # the handle that the client had was closed meanwhile
+            await asyncio.sleep(_PAUSE)
         except RetryableError:
             await asyncio.sleep(_PAUSE)
 
@@ -39,6 +43,8 @@ async def follow(client: ConversationClient, conversation: str, recorder: Record
     handle = await opened(client, conversation)
     life, position = "", 0
     while True:
+        if handle.is_closed:  # which ends its watches; the client has another one by now, or soon
+            handle = await opened(client, conversation)
         copied = handle._copy.seen.life  # which `watch` compares with the owner's
         position = position if copied == life else 0
         run, life = recorder.run(conversation, copied, position), copied
@@ -51,6 +57,9 @@ async def follow(client: ConversationClient, conversation: str, recorder: Record
             position = error.first_available
         except ConversationNotFoundError:
             handle = await opened(client, conversation)
+        except InvalidInputError:
+            if not handle.is_closed:
+                raise
         except RetryableError:
             await asyncio.sleep(_PAUSE)
 
@@ -61,7 +70,7 @@ async def _in_the_present_life(client: ConversationClient, conversation: str, re
         handle = await opened(client, conversation)
         try:
             view = await look(handle, recorder, fresh=False, is_full=True)
-        except (ConversationNotFoundError, RetryableError):
+        except (RefusedError, RetryableError):  # gone once more, or closed
             view = None
         if view is not None and handle._copy.seen.life == view.life:
             return handle
