@@ -10,6 +10,7 @@ from tests.servers import Server
 
 DIRECTIVES = {"appendonly": "yes", "appendfsync": "always"}
 _DATA = "appendonlydir"
+_SHARED = Path("/dev/shm")  # noqa: S108  # not ours to choose
 
 
 def faketime() -> Path | None:
@@ -55,6 +56,13 @@ class HistoryServer(Server):
         )
         wrapper.chmod(0o755)
         return wrapper
+
+    def kill(self) -> None:
+        """See `Server.kill`; what the library leaves in shared memory goes too."""
+        super().kill()
+        if self.process is not None:
+            for name in (f"faketime_shm_{self.process.pid}", f"sem.faketime_sem_{self.process.pid}"):
+                (_SHARED / name).unlink(missing_ok=True)
 
     def step(self, seconds: int) -> None:
         """Move the clock."""
