@@ -6,6 +6,8 @@ from typing import Any
 
 from livekit.agents import AgentSession, AgentStateChangedEvent
 
+from agent_worker.failures import Failures
+
 logger = logging.getLogger(__name__)
 
 _SLACK = 1.25
@@ -15,8 +17,9 @@ _SLACK = 1.25
 class SessionBounds:
     """Cuts the session's history, and its agent's context, to `items` when the agent falls silent."""
 
-    def __init__(self, session: AgentSession[Any], items: int) -> None:
-        """Nothing is cut before `start`."""
+    def __init__(self, session: AgentSession[Any], items: int, failures: Failures | None = None) -> None:
+        """Nothing is cut before `start`. What could not be is counted in `failures`, and tried after the next turn."""
+        self._failures = failures or Failures()
         self._session, self._items = session, items
         self._cutting: asyncio.Task[None] | None = None
 
@@ -49,4 +52,4 @@ class SessionBounds:
                 # the default would drop calls of tools which this agent does not have
                 await agent.update_chat_ctx(shorter, exclude_invalid_function_calls=False)
         except Exception as error:  # noqa: BLE001  # a longer memory than wished for costs nobody the call
-            logger.warning("the session's history was not cut", extra={"reason": type(error).__name__})
+            self._failures.count("bounds", error, "the session's history was not cut")

@@ -1,7 +1,8 @@
 """A conversation as one job holds it: opened, leased, and shown to be alive.
 
 Two things outside of this process may be away: Ray and Redis. Neither may cost the caller the call. So a
-job waits for its conversation only for a while; what happens meanwhile is kept, and recorded later.
+job waits for its conversation only for a while; what happens meanwhile is kept, and recorded later. A conversation
+that is gone in the middle of a call is opened again, and told what the job still knows.
 """
 
 import asyncio
@@ -11,14 +12,18 @@ import random
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from agent_worker.assignment import Assignment
+from agent_worker.changes import Changes, Operation
+from agent_worker.failures import Failures
 from agent_worker.settings import CallSettings, TakeoverSettings
+from agent_worker.tenure import News, Tenure
+from agent_worker.vigil import Vigil
 from conversation_actors import (
     ConversationClient,
     ConversationHandle,
@@ -26,11 +31,13 @@ from conversation_actors import (
     Item,
     Lease,
     LeaseHeldError,
+    LeaseLostError,
+    OutcomeUnknownError,
     OverloadedError,
     Participant,
     Settings,
 )
-from conversation_actors.errors import ConversationError, RefusedError
+from conversation_actors.errors import ConversationError, ConversationNotFoundError, RefusedError, RetryableError
 
 logger = logging.getLogger(__name__)
 
@@ -45,18 +52,16 @@ AGENT = "livekit.agent"
 
 LEASE_DURATION = timedelta(seconds=60)
 """By the owner's clock; whether the holder is alive is told by its heartbeat, far sooner."""
-_RENEW_SECONDS = 20.0
 _GUARD_SECONDS = 0.1
 _WAIT_SECONDS = 0.02
 _BACKOFF = (0.2, 5.0)
 _MOST_WAITING = 10_000
-"""Commands kept while the conversation is not open."""
-_OPERATION_SECONDS = 30.0
+"""Items kept while the conversation is not open."""
 _FLUSH_SECONDS = 5.0
 _SETTLE_SECONDS = 1.0
-_SHOW_SECONDS = 0.25
 
-Operation = Callable[[ConversationHandle, Lease], Awaitable[object]]
+OnMissed = Callable[[bool], None]
+"""Told whether the conversation knows nothing at all any more (True), or may lack something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,9 @@ class CallConversation:
 
     What it writes carries the agent's lease: once another agent has taken over, nothing more of this one's
     is taken. `record` and `later` never block and never raise for the sake of Ray or Redis.
+
+    What looks after the conversation in the background is ended by nothing but `aclose`, or a successor: what goes
+    wrong there is counted in `failures`, which the heartbeat's record shows, and tried again.
     """
 
     def __init__(
@@ -102,21 +110,30 @@ class CallConversation:
         self.is_restart = False
         """Whether an agent held this call before, and died or gave it over."""
         self.lost = 0
-        """Commands that could not be kept while the conversation was not open."""
+        """Items that could not be kept: too many waited."""
+        self.failures = Failures()
+        """What went wrong in the background of this call."""
         self._assignment, self._store = assignment, store or Settings()
         self._takeover = takeover or TakeoverSettings()
         self._stack = AsyncExitStack()
         self._heartbeats: Heartbeats | None = None
         self._handle: ConversationHandle | None = None
-        self._lease: Lease | None = None
+        self._tenure: Tenure | None = None
         self._opened = asyncio.Event()
         self._view: ConversationHandle | None = None
         self._is_readable = asyncio.Event()
         self._is_ready = asyncio.Event()
-        self._waiting: deque[Item | Operation] = deque()
-        self._operations: asyncio.Queue[Operation] = asyncio.Queue()
+        self._waiting: deque[Item] = deque()
+        self._changes = Changes(self.failures, lease=lambda: self._held.lease, on_trouble=self._doubt)
+        self._on_items_missed: list[OnMissed] = []
+        self._on_changes_missed: list[OnMissed] = []
         self._refusal: ConversationError | None = None
+        self._refused_item: ConversationError | None = None
+        self._recorded, self._told_again = asyncio.Event(), asyncio.Event()
+        self._has_missed_items = False
+        self._opened_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
+        self._holding: asyncio.Task[None] | None = None
         self._closing = False
 
     def __repr__(self) -> str:
@@ -166,32 +183,59 @@ class CallConversation:
 
     def record(self, item: Item, /) -> None:
         """Take an item for sending. Raises what the item's form deserves, and `OverloadedError`."""
-        if self._handle is None or self._lease is None:
+        if self._handle is None or self._tenure is None:
             # refused now, as the handle would: what is refused later can no longer be shortened
             item.to_stored(limit=self._store.history.item_bytes)
             self._keep(item)
         else:
-            self._handle.record(item, lease=self._lease)
+            self._record(self._handle, item, self._tenure.lease)
 
     def later(self, operation: Operation) -> None:
-        """Do something with the handle, in order with all that was put here before; failures are logged."""
-        if self._handle is not None:
-            self._operations.put_nowait(operation)
-            return
-        try:
-            self._keep(operation)
-        except OverloadedError as error:
-            logger.warning("a change was not kept", extra={"conversation_id": self.id, "reason": str(error)})
+        """Do something with the handle, behind all that was put here before. Failures are counted.
+
+        Where the conversation does not answer, or too much waits, what waits is dropped: see `on_changes_missed`.
+        """
+        self._changes.put(operation)
 
     def note(self, name: str, value: Any) -> None:
-        """Set a shared attribute, in its turn; None removes it."""
-        self.later(lambda handle, lease: handle.set_attributes({name: value}, lease=lease))
+        """Set a shared attribute; None removes it. Kept, as its latest value, until it is taken or refused."""
+        self._changes.note(name, value)
+
+    def on_items_missed(self, callback: OnMissed) -> None:
+        """Have `callback` record again what the conversation lacks, when it answers after having missed items."""
+        self._on_items_missed.append(callback)
+
+    def on_changes_missed(self, callback: OnMissed) -> None:
+        """Have `callback` look again at what `later` tells of, when the conversation answers after a drop."""
+        self._on_changes_missed.append(callback)
 
     async def flush(self) -> None:
-        """Return when all that was recorded is durable. Raises what `ConversationHandle.flush` raises."""
-        if self._handle is not None:
-            await self._operations.join()
-            await self._handle.flush()
+        """Return when all that was put before is durable, or refused for its own sake.
+
+        Raises what `ConversationHandle.flush` raises.
+        """
+        if self._handle is None:
+            return
+        seconds = self._store.timeouts.command.total_seconds()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changes.settled()
+                await self._flush_items(self._handle)
+        except TimeoutError:
+            message = f"{len(self._changes)} changes are not acknowledged after {seconds} s"
+            raise OutcomeUnknownError(message) from None
+        refused, self._refused_item = self._refused_item, None
+        if refused is not None:
+            raise refused
+
+    async def _flush_items(self, handle: ConversationHandle) -> None:
+        """Return when what was recorded is durable or refused; what has to be recorded again, when it was."""
+        while True:
+            told_again = self._told_again
+            await self._ask_for_items(handle)
+            if not self._has_missed_items or self.deposed.is_set() or self._closing:
+                return
+            await told_again.wait()
 
     async def settled(self) -> None:
         """Return when what was recorded is durable, or after a second: the call waits for nothing longer.
@@ -202,9 +246,9 @@ class CallConversation:
             return
         try:
             async with asyncio.timeout(_SETTLE_SECONDS):
-                await self._handle.flush()
+                await self._ask_for_items(self._handle)
         except (ConversationError, TimeoutError) as error:
-            logger.warning("not durable yet", extra={"conversation_id": self.id, "reason": str(error)})
+            self.failures.count("settled", error, "not durable yet", conversation_id=self.id)
 
     # Opening.
 
@@ -215,7 +259,7 @@ class CallConversation:
         `LeaseHeldError` where another agent has this call and is alive (and, in another room, has somebody there
         or does not answer), and `RefusedError`s that no waiting mends.
         """
-        self._tasks.append(asyncio.create_task(self._open_at_last()))
+        self._start(self._open_at_last())
         try:
             async with asyncio.timeout(self.settings.open_timeout.total_seconds()):
                 await (self._is_readable if self._assignment.is_planned else self._opened).wait()
@@ -233,20 +277,19 @@ class CallConversation:
             raise self._refusal
 
     async def _open_at_last(self) -> None:
-        """Try until it is open, or refused."""
+        """Try until it is open, or refused; whatever else goes wrong is counted, and tried again after a pause."""
         delay, longest = _BACKOFF
         while self._handle is None and self._refusal is None:
             try:
                 await self._open_once()
-            except RefusedError as error:
-                self._refusal = error
-                self.deposed.set()
             except Exception as error:  # noqa: BLE001  # whatever it is, the call goes on, and the next try may do
-                await self._stack.aclose()
-                logger.warning(
-                    "the conversation cannot be opened yet",
-                    extra={"conversation_id": self.id, "reason": f"{type(error).__name__}: {error}"},
-                )
+                if isinstance(error, RefusedError) and not isinstance(error, ConversationNotFoundError):
+                    self._refusal = error
+                    self.deposed.set()
+                    break
+                told = "the conversation cannot be opened yet"
+                self.failures.count("open", error, told, conversation_id=self.id)
+                await self.failures.at_most_once("open", self._stack.aclose())
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
                 delay = min(delay * 2, longest)
         self._is_readable.set()
@@ -262,32 +305,76 @@ class CallConversation:
         if handle.closing is not None:
             # whoever ended it did not know that somebody would call again
             await handle.reopen_conversation()
-        self._lease = await self._acquire(handle)
+        lease = await self._acquire(handle)
         await self._begin_heartbeats()
         if self._assignment.is_planned:
             # what happened in this job's session so far was not part of the call
-            self._waiting = deque(one for one in self._waiting if not isinstance(one, Item))
-        self._handle = handle
-        self._tasks += [
-            asyncio.create_task(self._operate(handle)),
-            asyncio.create_task(self._keep_alive()),
-            asyncio.create_task(self._guard(handle)),
-        ]
+            self._waiting.clear()
+            self._has_missed_items = False
+        self._handle, self._opened_at = handle, time.monotonic()
+        self._tenure = self._begin_tenure(handle, lease, client, heartbeats)
+        self._look_after(handle, self._tenure)
         for waiting in self._waiting:
-            if isinstance(waiting, Item):
-                self._record_late(handle, waiting)
-            else:
-                self._operations.put_nowait(waiting)
+            self._record_late(handle, waiting)
         self._waiting.clear()
         self.note(AGENT, {"holder": self.holder, "room": self.post.room, "since": time.time()})
+        if self._has_missed_items or self._changes.has_missed:
+            self._tenure.doubt()
+
+    def _begin_tenure(
+        self, handle: ConversationHandle, lease: Lease, client: ConversationClient, heartbeats: Heartbeats
+    ) -> Tenure:
+        return Tenure(
+            handle,
+            lease,
+            duration=LEASE_DURATION,
+            beat=self._beat,
+            keep=lambda: heartbeats.keep(self.id),
+            open_anew=lambda: client.open(self.id),
+            on_renewed=self._on_renewed,
+            on_deposed=self._depose,
+            failures=self.failures,
+            interval=self._takeover.heartbeat,
+        )
+
+    @property
+    def _held(self) -> Tenure:
+        assert self._tenure is not None
+        return self._tenure
+
+    def _look_after(self, handle: ConversationHandle, tenure: Tenure) -> None:
+        """Begin what goes on as long as this job has the conversation. A step that fails is counted and repeated."""
+        forever, pause = self.failures.forever, _BACKOFF[0]
+        self._start(forever("notes", lambda: self._changes.write_notes(handle), pause=pause))
+        self._start(forever("changes", lambda: self._changes.operate(handle), pause=pause))
+        self._start(forever("guard", lambda: self._guard(handle), pause=pause))
+        self._start(forever("items", lambda: self._acknowledge(handle), pause=pause))
+        self._holding = self._start(forever("lease", tenure.hold, pause=pause))
+        self._start(tenure.keep_alive())
+        self._start(tenure.keep_conversation())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.append(task)
+        return task
 
     def _record_late(self, handle: ConversationHandle, item: Item) -> None:
         """One that is refused costs only itself: the call goes on."""
         try:
-            handle.record(item, lease=self._lease)
+            self._record(handle, item, self._held.lease)
         except ConversationError as error:
-            self.lost += 1
             logger.warning("an item was not kept", extra={"conversation_id": self.id, "reason": str(error)})
+
+    def _record(self, handle: ConversationHandle, item: Item, lease: Lease) -> None:
+        try:
+            handle.record(item, lease=lease)
+        except OverloadedError as error:
+            self.lost += 1
+            self.failures.count("items", error, "an item does not fit into the outbox", conversation_id=self.id)
+            self._has_missed_items = True
+            self._doubt(error)
+            raise
+        self._recorded.set()
 
     async def _acquire(self, handle: ConversationHandle) -> Lease:
         """Become the agent: the first, the follower of a dead one, or of one that gives the call over."""
@@ -305,7 +392,10 @@ class CallConversation:
                 )
             except LeaseHeldError as held:
                 holder = held.holder
-                if await self._is_dead(holder):
+                if self._assignment.is_planned and not asked and self._may_follow(holder, replacing):
+                    asked = True
+                    await handle.set_attributes({HANDOVER: {"to": self.holder, "from": holder}})
+                if await self._is_dead(handle, holder):
                     replacing = holder
                     continue
                 if not self._may_follow(holder, replacing):
@@ -317,9 +407,6 @@ class CallConversation:
                         raise
                     replacing = holder
                     continue
-            if self._assignment.is_planned and not asked:
-                asked = True
-                await handle.set_attributes({HANDOVER: {"to": self.holder, "from": holder}})
             await self._until_released(handle, holder, deadline)
 
     def _may_follow(self, holder: str, replacing: str | None) -> bool:
@@ -341,7 +428,7 @@ class CallConversation:
             return True
         wish = _handover_wish(handle)
         is_refused = wish.get("to") == self.holder and REFUSED in wish
-        if not is_refused and await self._is_dead(holder):
+        if not is_refused and await self._is_dead(handle, holder):
             return True
         if wish.get("to") == self.holder and not is_refused:
             # else it would go, when it gets to answering, for an agent that is here no more
@@ -369,15 +456,18 @@ class CallConversation:
             await asyncio.sleep(_WAIT_SECONDS)
         return False
 
-    async def _is_dead(self, holder: str) -> bool:
-        """Whether nothing has been heard of a lease's holder for longer than a heartbeat lasts."""
+    async def _is_dead(self, handle: ConversationHandle, holder: str) -> bool:
+        """Whether nothing is heard of a lease's holder for as long as a heartbeat lasts; False once it lets go."""
         assert self._heartbeats is not None
-        record = await self._heartbeats.find(self.id)
-        if record is None or record.holder != holder:
-            # it may have got the lease a moment ago, and be about to show itself
-            await asyncio.sleep(_SHOW_SECONDS)
-            record = await self._heartbeats.find(self.id)
-        return record is None or record.holder != holder or not record.is_alive
+        vigil = Vigil(self._heartbeats, self.id, holder, valid_for=self._takeover.valid_for)
+
+        async def pause() -> bool:
+            until = time.monotonic() + self._takeover.poll_interval.total_seconds()
+            is_released = await self._until_released(handle, holder, until)
+            await asyncio.sleep(0 if is_released else until - time.monotonic())
+            return is_released
+
+        return await vigil.is_dead(pause)
 
     async def _begin_heartbeats(self) -> None:
         assert self._heartbeats is not None
@@ -398,93 +488,118 @@ class CallConversation:
             "attempt": attempt,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "failures": dict(self.failures.counts),
         }
 
     # While it is open.
 
-    async def _operate(self, handle: ConversationHandle) -> None:
-        while True:
-            operation = await self._operations.get()
-            try:
-                async with asyncio.timeout(_OPERATION_SECONDS):
-                    assert self._lease is not None
-                    await operation(handle, self._lease)
-            except Exception as error:  # noqa: BLE001  # one that fails must not hold up those behind it
-                logger.warning(
-                    "a change of the conversation failed",
-                    extra={"conversation_id": self.id, "reason": f"{type(error).__name__}: {error}"},
-                )
-            finally:
-                self._operations.task_done()
-
-    async def _keep_alive(self) -> None:
-        """Beat while this event loop runs; renew the lease now and then; count as progress after a while."""
+    async def _beat(self) -> bool:
+        """Show that this job lives, and what went wrong in it; False, and deposed, where somebody else has the call."""
         assert self._heartbeats is not None
-        interval = self._takeover.heartbeat.total_seconds()
-        started = renewed = time.monotonic()
-        has_progressed = not self._assignment.attempt
-        while not self.deposed.is_set():
-            await asyncio.sleep(interval)
-            try:
-                is_mine = await self._heartbeats.beat(
-                    self.id,
-                    self.holder,
-                    valid_for=self._takeover.valid_for,
-                    group=self.post.group,
-                    details=self._details(0 if has_progressed else self._assignment.attempt),
-                )
-                if not is_mine:
-                    self._depose("its heartbeat was claimed")
-                    return
-                if not has_progressed and time.monotonic() - started > self._takeover.progress.total_seconds():
-                    has_progressed = True
-                if time.monotonic() - renewed > _RENEW_SECONDS:
-                    renewed = time.monotonic()
-                    self.later(self._renew)
-            except ConversationError as error:
-                # nobody can claim the call either while Redis is away, or refuses
-                logger.warning("no heartbeat", extra={"conversation_id": self.id, "reason": str(error)})
+        # a successor that lived for so long is no sign that the call kills its agents
+        has_progressed = time.monotonic() - self._opened_at > self._takeover.progress.total_seconds()
+        is_mine = await self._heartbeats.beat(
+            self.id,
+            self.holder,
+            valid_for=self._takeover.valid_for,
+            group=self.post.group,
+            details=self._details(0 if has_progressed else self._assignment.attempt),
+        )
+        if not is_mine:
+            self._depose("its heartbeat was claimed")
+        return is_mine
 
-    async def _renew(self, handle: ConversationHandle, lease: Lease) -> None:
+    def _doubt(self, error: Exception) -> None:
+        """Ask soon whose the conversation is, and whether it answers. At the end of a call nothing is begun anew."""
+        if self._closing and isinstance(error, LeaseLostError | ConversationNotFoundError):
+            self._changes.give_up()
+        elif self._tenure is not None:
+            self._tenure.doubt()
+
+    def _on_renewed(self, news: News) -> None:
+        """The conversation answers: let everybody tell what it missed."""
+        is_afresh = news is News.AFRESH
+        callbacks: list[OnMissed] = []
+        # what was recorded in another lease's name meanwhile was refused
+        if news is not News.NONE or self._has_missed_items:
+            callbacks += self._on_items_missed
+        if is_afresh or self._changes.has_missed:
+            callbacks += self._on_changes_missed
+        self._has_missed_items = False
+        if isinstance(self._refused_item, LeaseLostError | ConversationNotFoundError):
+            self._refused_item = None
+        self._changes.resume(is_afresh=is_afresh)
+        for callback in callbacks:
+            try:
+                callback(is_afresh)
+            except Exception as error:  # noqa: BLE001  # one that fails must not hold up the others
+                self.failures.count("missed", error, conversation_id=self.id)
+        self._wake_flushes()
+
+    def _wake_flushes(self) -> None:
+        told_again, self._told_again = self._told_again, asyncio.Event()
+        told_again.set()
+
+    async def _acknowledge(self, handle: ConversationHandle) -> None:
+        """Learn what became of recorded items: whoever recorded them does not wait for it."""
+        await self._recorded.wait()
+        self._recorded.clear()
         try:
-            self._lease = await handle.acquire_lease(lease.name, holder=self.holder, duration=LEASE_DURATION)
-        except LeaseHeldError as error:
-            self._depose(f"the lease is held by {error.holder}")
+            await self._ask_for_items(handle)
+        except RetryableError as error:
+            self._recorded.set()
+            self.failures.count("items", error, "items are not durable yet", conversation_id=self.id)
+            await asyncio.sleep(_BACKOFF[0])
+
+    async def _ask_for_items(self, handle: ConversationHandle) -> None:
+        """Return when what was recorded is durable, or refused. Raises `RetryableError`s."""
+        try:
+            await handle.flush()
+        except RetryableError:
+            raise
+        except ConversationError as error:
+            self._refused_item = error
+            self.failures.count("items", error, "an item was refused", conversation_id=self.id)
+            if isinstance(error, LeaseLostError | ConversationNotFoundError):
+                self._has_missed_items = True
+                self._doubt(error)
 
     async def _guard(self, handle: ConversationHandle) -> None:
         """Look at the local copy, which other processes' changes reach in milliseconds. No I/O."""
-        while not self.deposed.is_set():
-            lease, mine = handle.leases.get(LEASE), self._lease
-            if mine is not None and lease is not None and lease.token > mine.token:
-                self._depose(f"the lease is held by {lease.holder}")
-            wish = _handover_wish(handle)
-            if wish.get("from") == self.holder and REFUSED not in wish:
-                is_here = wish.get("room", self.post.room) == self.post.room
-                (self.handover_asked if is_here else self.redialled).set()
-            await asyncio.sleep(_GUARD_SECONDS)
+        self._held.compare(handle.leases.get(LEASE))
+        wish = _handover_wish(handle)
+        if wish.get("from") == self.holder and REFUSED not in wish:
+            is_here = wish.get("room", self.post.room) == self.post.room
+            (self.handover_asked if is_here else self.redialled).set()
+        await asyncio.sleep(_GUARD_SECONDS)
 
     def _depose(self, reason: str) -> None:
         if not self.deposed.is_set() and not self._closing:
             logger.warning("deposed", extra={"conversation_id": self.id, "holder": self.holder, "reason": reason})
             self.deposed.set()
+            if self._tenure is not None:
+                self._tenure.end()
+            self._changes.give_up()
+            self._wake_flushes()
 
-    def _keep(self, waiting: Item | Operation) -> None:
+    def _keep(self, item: Item) -> None:
         if len(self._waiting) >= _MOST_WAITING:
             self.lost += 1
-            message = f"{len(self._waiting)} changes wait for the conversation to open; this one was not kept"
+            self._has_missed_items = True
+            message = f"{len(self._waiting)} items wait for the conversation to open; this one was not kept"
             raise OverloadedError(message)
-        self._waiting.append(waiting)
+        self._waiting.append(item)
 
     async def refuse_redial(self) -> None:
         """Tell the agent in another room that the call goes on here; never raises. It may ask again."""
         wish = {} if self._handle is None else _handover_wish(self._handle)
-        if wish.get("from") == self.holder:
-            self.note(HANDOVER, {**wish, REFUSED: True})
+        if self._handle is not None and wish.get("from") == self.holder:
             try:
+                # now or never: an answer that waited could take the place of another one's wish
                 async with asyncio.timeout(_SETTLE_SECONDS):
-                    await self.flush()
-            except (ConversationError, TimeoutError) as error:
-                logger.warning("no answer to another room", extra={"conversation_id": self.id, "reason": str(error)})
+                    await self._handle.set_attributes({HANDOVER: {**wish, REFUSED: True}}, lease=self._held.lease)
+            except Exception as error:  # noqa: BLE001  # see the docstring
+                self.failures.count("redial", error, "no answer to another room", conversation_id=self.id)
         self.redialled.clear()
 
     # The end.
@@ -504,25 +619,26 @@ class CallConversation:
         if self._handle is None or self._closing or self.deposed.is_set():
             return
         self._closing = True
-        handle, lease = self._handle, self._lease
+        handle = self._handle
+        self._held.is_ending = True
         self.note(AGENT, None)
         try:
             async with asyncio.timeout(_FLUSH_SECONDS):
                 await self.flush()
-        except (ConversationError, TimeoutError) as error:
-            logger.warning("not all was taken", extra={"conversation_id": self.id, "reason": str(error)})
+        except Exception as error:  # noqa: BLE001  # whatever was not taken, the lease can still be given back
+            self.failures.count("release", error, "not all was taken", conversation_id=self.id)
+        if self._holding is not None:
+            self._holding.cancel()  # what is given back now must not be renewed
         try:
             async with asyncio.timeout(_FLUSH_SECONDS):
                 assert self._heartbeats is not None
-                assert lease is not None
                 # taken over a moment ago: the record is the successor's
                 if await self._heartbeats.beat(self.id, self.holder, valid_for=self._takeover.valid_for):
                     if is_over:
                         await self._heartbeats.stop(self.id, self.holder)
-                    await handle.release_lease(lease)
-        except (ConversationError, TimeoutError) as error:
-            # its heartbeat stops with this process, and a worker finds out
-            logger.warning("the lease was not released", extra={"conversation_id": self.id, "reason": str(error)})
+                    await handle.release_lease(self._held.lease)
+        except Exception as error:  # noqa: BLE001  # its heartbeat stops with this process, and a worker finds out
+            self.failures.count("release", error, "the lease was not released", conversation_id=self.id)
 
     async def aclose(self) -> None:
         """Let go of everything, sending what is still to be sent. Releases nothing: see `release`."""

@@ -1,7 +1,7 @@
 """``GET /health``: whether what a worker needs can be reached."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,21 +25,27 @@ class Health:
         *,
         jobs: Callable[[], int],
         draining: Callable[[], bool],
+        failures: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
-        """`jobs`: calls of this worker; `draining`: whether it takes no more."""
+        """`jobs`: calls of this worker; `draining`: whether it takes no more; `failures`: what was swallowed so far."""
         self._checks: dict[str, Callable[[], Awaitable[object]]] = {
             "ray": lambda: check_cluster(store),
             "redis": lambda: heartbeats.find("health"),
             "livekit": rooms.check,
         }
-        self._jobs, self._draining = jobs, draining
+        self._jobs, self._draining, self._failures = jobs, draining, failures
 
     async def report(self) -> dict[str, Any]:
-        """``{"ok": bool, "ray" | "redis" | "livekit": "ok" or what is wrong, "jobs": int, "draining": bool}``."""
+        """``{"ok": bool, "ray" | "redis" | "livekit": "ok" or what is wrong, "jobs": int, "draining": bool, …}``.
+
+        ``"failures"`` counts, by background task, what went wrong in it since the worker began. They are no reason to
+        be unwell.
+        """
         answers = await asyncio.gather(*(_answer(check) for check in self._checks.values()))
         told = dict(zip(self._checks, answers, strict=True))
         is_well = all(answer == "ok" for answer in answers)
-        return {"ok": is_well, **told, "jobs": self._jobs(), "draining": self._draining()}
+        failures = dict(self._failures())
+        return {"ok": is_well, **told, "jobs": self._jobs(), "draining": self._draining(), "failures": failures}
 
 
 async def _answer(check: Callable[[], Awaitable[object]]) -> str:

@@ -4,7 +4,6 @@ Each attribute holds the latest of its kind; whoever watches the conversation se
 was understood, and is not part of any message yet, is the one that matters after a crash.
 """
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -20,9 +19,8 @@ from livekit.agents import (
 from livekit.agents.voice.events import SessionUsageUpdatedEvent
 from pydantic_core import to_jsonable_python
 
+from agent_worker.failures import Failures
 from agent_worker.handlers import total
-
-logger = logging.getLogger(__name__)
 
 TRANSCRIPT = "livekit.transcript"
 """``{text, language, at}``: what the caller said and no message has yet; None when a message has it."""
@@ -48,19 +46,24 @@ class NoteTaker(Protocol):
 class SessionNotes:
     """Keeps the attributes of this module up to date. Handlers never raise and never wait."""
 
-    def __init__(self, session: AgentSession[Any], conversation: NoteTaker) -> None:
-        """Nothing is noted before `start`."""
+    def __init__(self, session: AgentSession[Any], conversation: NoteTaker, failures: Failures | None = None) -> None:
+        """Nothing is noted before `start`. What goes wrong in a handler is counted in `failures`."""
+        counted = failures or Failures()
+
+        def safely(handler: Callable[[Any], None]) -> Callable[[Any], None]:
+            return total(handler, counted, "notes", _FAILURE)
+
         self._session, self._conversation = session, conversation
         self._unsettled = ""
         self._may_be_noted = True
         self._usage: dict[str, Any] | None = None
         self._handlers: dict[Any, Callable[[Any], None]] = {
-            "user_input_transcribed": total(self._on_transcript, logger, _FAILURE),
-            "conversation_item_added": total(self._on_item, logger, _FAILURE),
-            "speech_created": total(self._on_speech, logger, _FAILURE),
-            "error": total(self._on_error, logger, _FAILURE),
-            "session_usage_updated": total(self._on_usage, logger, _FAILURE),
-            "agent_state_changed": total(self._on_agent_state, logger, _FAILURE),
+            "user_input_transcribed": safely(self._on_transcript),
+            "conversation_item_added": safely(self._on_item),
+            "speech_created": safely(self._on_speech),
+            "error": safely(self._on_error),
+            "session_usage_updated": safely(self._on_usage),
+            "agent_state_changed": safely(self._on_agent_state),
         }
 
     @property

@@ -25,6 +25,7 @@ from urllib.parse import quote, urlsplit
 from aiohttp import web
 from livekit import api
 
+from agent_worker.failures import Failures
 from conversation_actors.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
@@ -175,6 +176,8 @@ class PageServer:
         self._host = host
         self._port = port
         self._on_join = on_join
+        self.failures = Failures()
+        """What this server went on without, as its log tells."""
         self._web_root = web_root
         self._headers = _headers(origins)
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._guard])
@@ -244,7 +247,8 @@ class PageServer:
             async with asyncio.timeout(ON_JOIN_PATIENCE.total_seconds()):
                 await self._on_join(room)
         except Exception:
-            logger.exception("an agent could not be called to the room", extra={"room": room})
+            fields = {"room": room, "count": self.failures.add("on_join")}
+            logger.exception("an agent could not be called to the room", extra=fields)
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -257,7 +261,7 @@ class PageServer:
         except web.HTTPException as error:
             return web.json_response({"error": f"{error.reason}.", "code": "http"}, status=error.status)
         except Exception:
-            logger.exception("the page's server failed")
+            logger.exception("the page's server failed", extra={"count": self.failures.add("requests")})
             return web.json_response({"error": "The page's server failed.", "code": "server"}, status=500)
 
     async def _add_headers(self, _request: web.Request, response: web.StreamResponse) -> None:

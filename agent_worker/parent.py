@@ -16,16 +16,18 @@ from contextlib import suppress
 from datetime import timedelta
 from uuid import uuid4
 
+from agent_worker.failures import Failures
 from agent_worker.rooms import Rooms
 from agent_worker.settings import CallSettings, LiveKitSettings, TakeoverSettings, child_environment
 from agent_worker.takeover import HOLD, Takeover
 from conversation_actors import Heartbeats, Settings
-from conversation_actors.errors import ConversationError
 
 logger = logging.getLogger(__name__)
 
 EXIT_USAGE = 2
 """A worker's exit code for a mistake in what it was given."""
+EXIT_NOT_STARTED = 1
+"""In place of a worker's exit code where there was no worker."""
 _RESTART_DELAYS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 _STEADY = timedelta(minutes=1)
 """A worker that ran for so long is started again at once."""
@@ -39,13 +41,15 @@ class Parent:
         self._command = [sys.executable, "-m", "agent_worker", *arguments]
         self._instance = instance
         self._environment = environment or {}
+        self._failures = Failures()
         self._stop = asyncio.Event()
         self._worker: asyncio.subprocess.Process | None = None
 
     async def run(self) -> int:
         """Run the worker, again and again; returns its exit code when it ended because it was told to.
 
-        A worker that cannot even start (a mistake in its settings: exit code 2) is not started again.
+        A worker that finds a mistake in its settings (exit code 2) is not started again. One that the system could
+        not start is, with the same pauses as one that ended.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._tell_to_stop)
@@ -58,7 +62,11 @@ class Parent:
                 run += 1
                 name = f"{self._instance}-{run}"
                 started = time.monotonic()
-                code = await self._run_once(name)
+                try:
+                    code = await self._run_once(name)
+                except OSError as error:
+                    self._failures.count("worker", error, "the worker could not be started", instance=name)
+                    code = EXIT_NOT_STARTED
                 if self._stop.is_set() or code == EXIT_USAGE:
                     return code
                 logger.error("the worker ended", extra={"code": code, "instance": name})
@@ -92,16 +100,16 @@ class Parent:
                 os.killpg(worker.pid, signal.SIGKILL)
 
     async def _take_over(self, heartbeats: Heartbeats, takeover: Takeover, name: str) -> None:
-        """Hand over at once what the dead worker had. What fails here, workers find by the clock."""
+        """Hand over at once what the dead worker had. What fails here is counted, and workers find it by the clock."""
         try:
             records = await heartbeats.claim_group(name, f"parent of {name}", hold=HOLD)
             results = await asyncio.gather(*(takeover.run(record) for record in records), return_exceptions=True)
-        except ConversationError as error:
-            logger.warning("the worker's calls cannot be looked up", extra={"reason": str(error)})
+        except Exception as error:  # noqa: BLE001  # see the docstring
+            self._failures.count("take_over", error, "the worker's calls cannot be looked up")
             return
         for result in results:
             if isinstance(result, BaseException):
-                logger.warning("a call was not taken over yet", extra={"reason": str(result)})
+                self._failures.count("take_over", result, "a call was not taken over yet")
 
     def _tell_to_stop(self) -> None:
         self._stop.set()

@@ -3,6 +3,9 @@
 A person is a LiveKit identity, or what the attribute ``person`` says where the token gave it: then several
 LiveKit participants are devices of one person. A device is one connection (LiveKit's ``sid``), so that a
 page that was reloaded is a new device of the same person, in whichever order the two events come.
+
+What the conversation does not take, because it does not answer, is not repeated event by event: when it answers
+again, the room is looked at.
 """
 
 import json
@@ -16,7 +19,7 @@ from livekit import rtc
 from agent_worker.assignment import trusted_attribute
 from agent_worker.call import CallConversation
 from agent_worker.handlers import total
-from agent_worker.welcome import Welcome, greeted_context, retention, welcome
+from agent_worker.welcome import GREETED, Welcome, greeted_context, retention, welcome
 from conversation_actors import ConversationHandle, Lease, Participant
 from conversation_actors.errors import InvalidInputError
 
@@ -34,6 +37,9 @@ _KINDS = {
 }
 """Kinds of participants that are people; agents, recorders and sources of media are not."""
 
+_MOST_GREETED = 1000
+"""People remembered as greeted in this call, should the conversation forget them."""
+
 OnWelcome = Callable[[Welcome, str | None], None]
 
 
@@ -48,13 +54,26 @@ class _Arrival:
     metadata: dict[str, Any]
 
 
+@dataclass(slots=True)
+class _Owed:
+    """What the arrival of one device calls for, until it is told; the join that asks for it may be repeated."""
+
+    before: Participant | None
+    """As the conversation knew the person when it was told of this device for the first time."""
+    wanted: Welcome | None = None
+    is_told: bool = False
+
+
 def is_human(participant: rtc.Participant) -> bool:
     """Whether a participant of a room is a person."""
     return participant.kind in _KINDS
 
 
 class Participants:
-    """Follows a room's participants into the conversation. Handlers never raise and never wait."""
+    """Follows a room's participants into the conversation. Handlers never raise and never wait.
+
+    Each device is welcomed once, however often the conversation has to be told of it.
+    """
 
     def __init__(
         self,
@@ -69,6 +88,8 @@ class Participants:
         self._on_welcome, self._on_empty = on_welcome, on_empty
         self._present: dict[str, str] = {}
         self._persons: dict[str, str] = {}
+        self._owed: dict[str, _Owed] = {}
+        self._greeted: dict[str, None] = {}
         self._is_synced = self._is_stopped = False
         self._handlers: dict[Any, Callable[..., None]] = {
             "connection_state_changed": self._on_connection_state,
@@ -92,7 +113,9 @@ class Participants:
     def start(self) -> None:
         """Follow from now on; who is there already counts as arriving."""
         for name, handler in self._handlers.items():
-            self._room.on(name, total(handler, logger, "a room event was not followed"))
+            told = "a room event was not followed"
+            self._room.on(name, total(handler, self._conversation.failures, "participants", told))
+        self._conversation.on_changes_missed(lambda _is_afresh: self._look_again())
         if self._room.isconnected():
             self._sync()
 
@@ -106,17 +129,28 @@ class Participants:
 
     def _sync(self) -> None:
         """Bring the conversation up to date with the room, which was not watched so far (or not all the time)."""
-        people = [one for one in self._room.remote_participants.values() if is_human(one)]
-        self._persons = {one.sid: self._persons.get(one.sid) or _person_of(one) for one in people}
-        here = {(person, device) for device, person in self._persons.items()}
         self._is_synced = True
-        self._conversation.later(lambda handle, lease: _leave_absent(handle, lease, here))
-        for gone in [identity for identity in self._present if identity not in {one.identity for one in people}]:
-            del self._present[gone]
-        for one in people:
+        for one in self._look():
             if self._present.get(one.identity) != one.sid:
                 self._arrive(one)
         self._on_empty(not self._present)
+
+    def _look(self) -> list[rtc.RemoteParticipant]:
+        """The people in the room now; those who are not are let go."""
+        people = [one for one in self._room.remote_participants.values() if is_human(one)]
+        self._persons = {one.sid: self._persons.get(one.sid) or _person_of(one) for one in people}
+        self._owed = {device: owed for device, owed in self._owed.items() if device in self._persons}
+        here = {(person, device) for device, person in self._persons.items()}
+        self._conversation.later(lambda handle, lease: _leave_absent(handle, lease, here))
+        for gone in [identity for identity in self._present if identity not in {one.identity for one in people}]:
+            del self._present[gone]
+        return people
+
+    def _look_again(self) -> None:
+        """Tell the conversation of everybody who is here: it may have missed any part of it."""
+        if self._is_synced:
+            for one in self._look():
+                self._arrive(one)
 
     def _on_connected(self, participant: rtc.RemoteParticipant) -> None:
         if self._is_synced and is_human(participant):
@@ -129,6 +163,7 @@ class Participants:
             return
         device = participant.sid
         person = self._persons.pop(device, None) or _person_of(participant)
+        self._owed.pop(device, None)
         if self._present.get(participant.identity) == device:
             del self._present[participant.identity]
         self._conversation.later(lambda handle, lease: handle.leave(person, device_id=device, lease=lease))
@@ -155,21 +190,37 @@ class Participants:
         self._conversation.later(lambda handle, lease: self._join(handle, lease, arrival))
 
     async def _join(self, handle: ConversationHandle, lease: Lease, arrival: _Arrival) -> None:
-        before = handle.participants.get(arrival.person)
+        owed = self._owed.get(arrival.device)
+        if owed is None:
+            owed = self._owed[arrival.device] = _Owed(handle.participants.get(arrival.person))
         try:
             joined = await self._joined(handle, lease, arrival, arrival.metadata)
         except InvalidInputError as error:
-            logger.warning("a participant's metadata is not kept", extra={"reason": str(error)})
+            self._conversation.failures.count("participants", error, "a participant's metadata is not kept")
             joined = await self._joined(handle, lease, arrival, {})
         settings = self._conversation.settings
-        wanted = welcome(before, joined, device=arrival.device, grace=settings.grace)
-        if wanted in {Welcome.FIRST, Welcome.BACK}:
+        if owed.wanted is None:
+            owed.wanted = self._wanted(owed, joined, arrival)
+        if owed.wanted in {Welcome.FIRST, Welcome.BACK} or (owed.is_told and GREETED not in joined.context):
             # first noted, then said: an agent that dies in between leaves a greeting out, and none is said twice
             await handle.update_participant(arrival.person, context=greeted_context(joined), lease=lease)
-        self._on_welcome(wanted, joined.language)
+        if not owed.is_told:
+            owed.is_told = True
+            self._on_welcome(owed.wanted, joined.language)
         kept = retention(handle.participants.values(), settings.retention)
         if handle.retention != kept:
             await handle.set_retention(kept, lease=lease)
+
+    def _wanted(self, owed: _Owed, joined: Participant, arrival: _Arrival) -> Welcome:
+        """What an arrival calls for; who was greeted in this call is not new, though the conversation forgot."""
+        wanted = welcome(owed.before, joined, device=arrival.device, grace=self._conversation.settings.grace)
+        if wanted is Welcome.FIRST and arrival.person in self._greeted:
+            return Welcome.NOTHING
+        if wanted is Welcome.FIRST:
+            self._greeted[arrival.person] = None
+            if len(self._greeted) > _MOST_GREETED:
+                del self._greeted[next(iter(self._greeted))]
+        return wanted
 
     async def _joined(
         self, handle: ConversationHandle, lease: Lease, arrival: _Arrival, metadata: dict[str, Any]

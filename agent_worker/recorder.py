@@ -12,14 +12,17 @@ from livekit.agents.llm import ChatItem, FunctionCall
 from livekit.agents.voice.events import ToolCallEnded, ToolCallStarted, ToolExecutionUpdatedEvent, ToolReplyUpdated
 
 from agent_worker.conversation import Conversation
+from agent_worker.failures import Failures
 from agent_worker.serialise import essentials, shortened, to_fields
-from conversation_actors.errors import ConversationError, InvalidInputError, ItemTooLargeError
+from conversation_actors.errors import InvalidInputError, ItemTooLargeError
 from conversation_actors.items import item_from_dict
 
 logger = logging.getLogger(__name__)
 
 _ANNOUNCED_CALLS = 64
 """Calls remembered between their start and their end; more than ever run at one time."""
+_MOST_OWN = 2000
+"""Ids remembered of what this recorder was given; more than a session's history has."""
 RESERVED_PREFIX = "lk."
 """LiveKit's own messages, such as the agent's instructions, have ids that start so."""
 
@@ -35,16 +38,21 @@ class Recorder:
     """Records a session's messages, handoffs, tool calls and outputs into a conversation.
 
     A tool call is recorded before the tool runs, and again only if it changed. Handlers never raise and never
-    wait; an item that is refused is logged, without its text, and counted in `refused`.
+    wait; an item that is refused is logged, without its text, and counted in `refused`. Where the conversation
+    could not take it for now, `record_again` brings it.
     """
 
-    def __init__(self, session: AgentSession[Any], conversation: Conversation) -> None:
-        """Nothing is recorded before `start`."""
+    def __init__(
+        self, session: AgentSession[Any], conversation: Conversation, failures: Failures | None = None
+    ) -> None:
+        """Nothing is recorded before `start`. What is refused is counted in `failures` too."""
         self.recorded = 0
         self.refused = 0
         self._session = session
         self._conversation = conversation
-        self._announced: dict[str, dict[str, Any]] = {}
+        self._failures = failures or Failures()
+        self._announced: dict[str, tuple[FunctionCall, dict[str, Any]]] = {}
+        self._own: dict[str, None] = {}
         self._handlers: dict[Any, Callable[[Any], None]] = {
             "conversation_item_added": self._on_item_added,
             "function_tools_executed": self._on_tools_executed,
@@ -70,6 +78,33 @@ class Recorder:
             except Exception as error:  # noqa: BLE001  # a TypeError out of a handler kills the agent's reply
                 self._refuse(item, error)
 
+    def record_again(self, *, is_afresh: bool) -> None:
+        """Record what the session has and the conversation lacks. Never raises.
+
+        `is_afresh`: the conversation has lost everything, so all that the session still has is recorded, with the
+        calls whose tools are running. Else only what was recorded here before, and is not there as it was recorded;
+        what came before the oldest of it that is there was left behind by the conversation's own bounds.
+        """
+        items = [item for item in self._session.history.items if belongs_in_history(item)]
+        if is_afresh:
+            there = {item.id for item in items}
+            items += [call for call, _ in self._announced.values() if call.id not in there]
+        else:
+            items = self._lacking(items)
+        for item in items:
+            try:
+                self._send_whole(to_fields(item))
+            except Exception as error:  # noqa: BLE001  # one that is refused costs only itself
+                self._refuse(item, error)
+        logger.info("recorded again", extra={"items": len(items), "is_afresh": is_afresh})
+
+    def _lacking(self, items: list[ChatItem]) -> list[ChatItem]:
+        """Those that were recorded here, and are not in the conversation as they were recorded."""
+        known = {item.id: item.to_dict() for item in self._conversation.items}
+        own = [item for item in items if item.id in self._own]
+        first = next((index for index, item in enumerate(own) if item.id in known), 0)
+        return [item for item in own[first:] if known.get(item.id) != to_fields(item)]
+
     def _on_item_added(self, event: ConversationItemAddedEvent) -> None:
         if event.item.type != "unknown":
             self.record([event.item])
@@ -93,7 +128,7 @@ class Recorder:
         self.record([call])
         if self.recorded == before:
             return
-        self._announced[call.id] = to_fields(call)
+        self._announced[call.id] = call, to_fields(call)
         if len(self._announced) > _ANNOUNCED_CALLS:
             del self._announced[next(iter(self._announced))]
 
@@ -108,16 +143,23 @@ class Recorder:
         if not belongs_in_history(item):
             return
         fields = to_fields(item)
-        if item.type == "function_call" and self._announced.pop(item.id, None) == fields:
+        if item.type == "function_call" and self._announced.pop(item.id, (item, None))[1] == fields:
             return
+        self._own[item.id] = None
+        if len(self._own) > _MOST_OWN:
+            del self._own[next(iter(self._own))]
+        self._send_whole(fields)
+        self.recorded += 1
+
+    def _send_whole(self, fields: dict[str, Any]) -> None:
+        """Record the item, without what nobody could read back."""
         try:
             self._send(fields)
         except ItemTooLargeError:
             raise
         except InvalidInputError as error:
             self._send(essentials(fields))
-            logger.warning("an item lost its extras", extra={"item_id": item.id, "field": error.field})
-        self.recorded += 1
+            logger.warning("an item lost its extras", extra={"item_id": fields["id"], "field": error.field})
 
     def _send(self, fields: dict[str, Any]) -> None:
         """Record the item, cut to size if it is too large."""
@@ -130,6 +172,5 @@ class Recorder:
     def _refuse(self, item: ChatItem, error: Exception) -> None:
         """Tell the operator. The text of an error may quote the transcript, so only our own errors' is shown."""
         self.refused += 1
-        what = str(error) if isinstance(error, ConversationError) else type(error).__name__
-        fields = {"item_id": getattr(item, "id", None), "item_type": getattr(item, "type", None), "reason": what}
-        logger.error("an item could not be recorded", extra=fields)
+        item_id, item_type = getattr(item, "id", None), getattr(item, "type", None)
+        self._failures.count("recorder", error, "an item could not be recorded", item_id=item_id, item_type=item_type)

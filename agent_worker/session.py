@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,6 @@ from agent_worker.settings import CallSettings, instance_from_environment
 from agent_worker.tools import hold_tools_back
 from agent_worker.welcome import Welcome
 from conversation_actors import LeaseHeldError
-from conversation_actors.errors import ConversationError
 from conversation_actors.values import check_id
 
 logger = logging.getLogger(__name__)
@@ -47,6 +46,7 @@ NOT_FINISHED = "the call goes on without this agent"
 """Ours for the end of a job in whose room somebody still waits for an agent."""
 _IDENTITY_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+_RETRY_SECONDS = 0.5
 _QUIET_SECONDS = 0.75
 """Longer than the offline turn detection waits for the end of a turn; others commit within it or show words."""
 
@@ -133,7 +133,8 @@ async def attach(
         restored = Restored.nothing()
     else:
         restored = await restore(session, agent, conversation)
-    recorder = Recorder(session, conversation).start()
+    failures = conversation.failures if isinstance(conversation, CallConversation) else None
+    recorder = Recorder(session, conversation, failures).start()
     recorder.record(restored.interrupted_calls)
     if isinstance(conversation, CallConversation):
         _Call(session, conversation, recorder, room).start()
@@ -153,8 +154,9 @@ class _Call:
         self._session, self._conversation, self._recorder = session, conversation, recorder
         self._room = room
         self._was_open = conversation.is_open
-        self._notes = SessionNotes(session, conversation)
-        self._bounds = SessionBounds(session, conversation.settings.session_items)
+        self._failures = conversation.failures
+        self._notes = SessionNotes(session, conversation, self._failures)
+        self._bounds = SessionBounds(session, conversation.settings.session_items, self._failures)
         self._participants = (
             None
             if room is None
@@ -173,15 +175,17 @@ class _Call:
         self._bounds.start()
         self._session.on("agent_state_changed", self._on_agent_state)
         self._session.on("close", self._on_close)
+        self._conversation.on_items_missed(self._record_again)
         if self._participants is not None and self._room is not None:
             self._participants.start()
-            on_speakers = total(self._on_active_speakers, logger, "the speaker was not followed")
+            told = "the speaker was not followed"
+            on_speakers = total(self._on_active_speakers, self._failures, "speakers", told)
             self._room.on("active_speakers_changed", on_speakers)
-        self._spawn(self._follow_deposition())
-        self._spawn(self._follow_handover())
-        self._redials = self._spawn(self._follow_redials())
+        self._follow("deposition", self._follow_deposition)
+        self._follow("handover", self._follow_handover)
+        self._redials = self._follow("redials", self._follow_redials)
         if not self._was_open:
-            self._spawn(self._catch_up())
+            self._spawn("catch_up", self._catch_up())
         if self._conversation.is_waiting_for_handover:
             # it listens already, and hears nothing yet
             self._session.input.set_audio_enabled(False)
@@ -193,9 +197,9 @@ class _Call:
         self._language = language
         if wanted is Welcome.RESUME and not self._conversation.is_planned_handover and not self._has_resumed:
             self._has_resumed = True
-            self._spawn(self._resume())
+            self._spawn("resume", self._resume())
         elif wanted in {Welcome.FIRST, Welcome.BACK}:
-            self._spawn(self._say(self._conversation.settings.line(wanted, language)))
+            self._spawn("say", self._say(self._conversation.settings.line(wanted, language)))
 
     async def _say(self, line: str) -> None:
         await self._listening.wait()
@@ -237,6 +241,11 @@ class _Call:
             # the other agent may have had to go in the middle of something
             self._answer_unanswered()
 
+    def _record_again(self, is_afresh: bool) -> None:  # noqa: FBT001  # a callback of one value
+        """Give the conversation what it lacks of this session; nobody hears anything of that."""
+        if not self._is_over:
+            self._recorder.record_again(is_afresh=is_afresh)
+
     # Who is here.
 
     def _on_empty(self, is_empty: bool) -> None:  # noqa: FBT001  # a callback of one value
@@ -244,7 +253,7 @@ class _Call:
             self._lingering.cancel()
             self._lingering = None
         if is_empty:
-            self._lingering = self._spawn(self._leave_when_nobody_comes())
+            self._lingering = self._follow("linger", self._leave_when_nobody_comes)
         elif self._is_over:
             # the session closed when its caller went, and somebody is here: the next agent is called
             self._end("somebody came back", is_clean=False)
@@ -289,8 +298,8 @@ class _Call:
         await self._conversation.handover_asked.wait()
         await self._listening.wait()
         quiet_since = asyncio.get_running_loop().time()
-        while (now := asyncio.get_running_loop().time()) - quiet_since < _QUIET_SECONDS:
-            # who has stopped speaking has not been answered yet: that takes as long as the end of a turn is waited for
+        # Who has stopped speaking has not been answered yet: that takes as long as the end of a turn is waited for.
+        while (now := asyncio.get_running_loop().time()) - quiet_since < _QUIET_SECONDS or self._is_busy:
             if self._is_busy:
                 quiet_since = now
             await asyncio.sleep(_POLL_SECONDS)
@@ -359,19 +368,19 @@ class _Call:
             logger.info("the job ends", extra={"reason": reason, "conversation_id": self._conversation.id})
             context.shutdown(reason if is_clean else NOT_FINISHED)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(_logged(work))
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do something once. What it raises is counted, and the call goes on without what it was to do."""
+        return self._keep_task(self._failures.at_most_once(name, work))
+
+    def _follow(self, name: str, step: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Do something that the end of the call hangs on. What it raises is counted, and it is begun anew."""
+        return self._keep_task(self._failures.until_done(name, step, pause=_RETRY_SECONDS))
+
+    def _keep_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-async def _logged(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        await work
-    except Exception as error:  # noqa: BLE001  # a task nobody awaits; the call goes on without what it was to do
-        what = str(error) if isinstance(error, ConversationError) else type(error).__name__
-        logger.warning("a part of the call failed", extra={"reason": what})
 
 
 def _last_user_text(history: Sequence[ChatItem]) -> str:

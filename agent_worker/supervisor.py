@@ -1,7 +1,8 @@
 """Inside the worker: sees its own jobs end, looks for silent agents everywhere, gives calls over at the end.
 
 A job's process that ends is seen within milliseconds, and then one question tells a crash from the end of a
-call: whether the job's heartbeat is still there. Lost nodes and hung event loops show by the clock.
+call: whether the job's heartbeat is still there. Lost nodes and hung event loops show by silence, which counts
+only while Redis answers this worker (`Heartbeats.claim_expired`).
 
 A job that died before it had a heartbeat gets one from its worker, so that it is followed like any other. That
 takes its conversation's id, which the worker knows only where no participant may name it; and a call that ended
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 from livekit.agents.job import RunningJobInfo
 
 from agent_worker.assignment import Assignment, named_by_room
+from agent_worker.failures import Failures
 from agent_worker.rooms import Rooms
 from agent_worker.settings import TakeoverSettings
 from agent_worker.takeover import HOLD, WAS_OPEN, Takeover
@@ -51,12 +53,26 @@ class Supervisor:
         instance: str,
         settings: TakeoverSettings,
         named_by_participants: bool = False,
+        failures: Failures | None = None,
     ) -> None:
-        """`instance` names this run of this worker; `named_by_participants`: `CallSettings.participant_identity`."""
+        """`instance` names this run of this worker; `named_by_participants`: `CallSettings.participant_identity`.
+
+        `failures` counts what goes wrong in the background; None: it is counted here only.
+        """
         self._jobs, self._heartbeats, self._takeover, self._rooms = jobs, heartbeats, takeover, rooms
         self._instance, self._settings = instance, settings
         self._named_by_participants = named_by_participants
         self._running: set[asyncio.Task[None]] = set()
+        self._failures = failures or Failures()
+        self._damaged = 0
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """What went wrong in the background so far, by what was being done. None of it ends the watch.
+
+        ``damaged heartbeats`` are records that could not be read.
+        """
+        return self._failures.counts
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -70,20 +86,24 @@ class Supervisor:
 
     async def _watch_jobs(self) -> None:
         known: Mapping[str, RunningJobInfo] = {}
-        while True:
+
+        async def look() -> None:
+            nonlocal known
             current = {info.job.id: info for info in self._jobs.active_jobs}
             for job_id in known.keys() - current.keys():
-                self._spawn(self._job_ended(known[job_id]))
+                self._spawn("ended jobs", self._job_ended(known[job_id]))
             known = current
             await asyncio.sleep(_JOBS_SECONDS)
+
+        await self._failures.forever("jobs", look, pause=_JOBS_SECONDS)
 
     async def _job_ended(self, info: RunningJobInfo) -> None:
         """Take over the call of a job whose process is gone without having let go of it."""
         try:
             record = await self._left_by(info)
         except RetryableError as error:
-            # its heartbeat stops, and will be found by the clock
-            logger.warning("a job ended; its heartbeat cannot be looked at", extra={"reason": str(error)})
+            # its heartbeat stops, and will be found by its silence
+            self._failures.count("ended jobs", error, "a job ended; its heartbeat cannot be looked at")
             return
         if record is not None:
             await self._takeover.run(record)
@@ -138,22 +158,23 @@ class Supervisor:
         return record is not None and record.holder == info.job.id
 
     async def _watch_heartbeats(self) -> None:
-        """Claim what has expired. After Redis was away, agents get the time to be heard again."""
-        calm = self._settings.valid_for.total_seconds()
-        not_before = time.monotonic() + calm
-        while True:
-            await asyncio.sleep(self._settings.poll_interval.total_seconds())
-            started = time.monotonic()
+        """Claim what falls silent. While Redis is away nobody does: see `Heartbeats.claim_expired`."""
+        interval = self._settings.poll_interval.total_seconds()
+
+        async def look() -> None:
+            await asyncio.sleep(interval)
             try:
-                if started > not_before:
-                    for record in await self._heartbeats.claim_expired(self._instance, hold=HOLD):
-                        self._spawn(self._take_over(record))
-            except ConversationError as error:
-                logger.warning("Redis is away: nobody is taken over", extra={"reason": str(error)})
-                not_before = time.monotonic() + 2 * calm
-            if time.monotonic() - started > calm:
-                # this process slept, or Redis did: who seems dead may have been unable to say otherwise
-                not_before = time.monotonic() + calm
+                for record in await self._heartbeats.claim_expired(self._instance, hold=HOLD):
+                    self._spawn("takeovers", self._take_over(record))
+            finally:
+                self._count_damaged()
+
+        await self._failures.forever("heartbeats", look, pause=0)
+
+    def _count_damaged(self) -> None:
+        for _ in range(self._heartbeats.damaged - self._damaged):
+            self._failures.add("damaged heartbeats")
+        self._damaged = self._heartbeats.damaged
 
     async def _take_over(self, record: HeartbeatRecord) -> None:
         await self._takeover.run(record)
@@ -161,16 +182,25 @@ class Supervisor:
     async def give_over(self) -> None:
         """Ask, again and again, for successors on other workers, until this worker has no call any more."""
         asked: dict[str, tuple[float, float]] = {}
-        while jobs := self._jobs.active_jobs:
-            for info in jobs:
-                due, wait = asked.get(info.job.id, (0.0, _ASK_SECONDS))
-                if time.monotonic() < due:
-                    continue
-                asked[info.job.id] = (time.monotonic() + wait, wait * 2)
-                await self._ask_for_successor(info)
+        while await self._ask_for_successors(asked):  # noqa: ASYNC110  # there is no event for a call's end
             await asyncio.sleep(_JOBS_SECONDS)
 
+    async def _ask_for_successors(self, asked: dict[str, tuple[float, float]]) -> bool:
+        """Ask for those whose time it is: whether there is any call left, as far as is known."""
+        try:
+            jobs = self._jobs.active_jobs
+        except Exception as error:  # noqa: BLE001  # calls that cannot be seen may be there all the same
+            self._failures.count("jobs", error)
+            return True
+        for info in jobs:
+            due, wait = asked.get(info.job.id, (0.0, _ASK_SECONDS))
+            if time.monotonic() >= due:
+                asked[info.job.id] = (time.monotonic() + wait, wait * 2)
+                await self._ask_for_successor(info)
+        return bool(jobs)
+
     async def _ask_for_successor(self, info: RunningJobInfo) -> None:
+        """Ask once, for one call. Whatever goes wrong with it is counted, and is no reason to leave the others."""
         try:
             conversation_id = await self._conversation_of(info)
             if conversation_id is None or not await self._is_agent_of(conversation_id, info):
@@ -180,13 +210,23 @@ class Supervisor:
                 conversation_id=conversation_id, replaces=info.job.id, is_planned=True, avoid=self._instance
             )
             await self._rooms.dispatch(info.job.room.name, info.job.agent_name, assignment)
-        except RetryableError as error:
-            logger.warning("no successor can be asked for", extra={"job_id": info.job.id, "reason": str(error)})
+        except Exception as error:  # noqa: BLE001  # see the docstring
+            self._failures.count("giving over", error, "no successor can be asked for", job_id=info.job.id)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(_logged(work))
+    def _spawn(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(self._counted(what, work))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+
+    async def _counted(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except ConversationError as error:
+            # the claim expires, and this worker or another one tries again
+            self._failures.count(what, error, "a call could not be taken over yet")
+        except Exception as error:
+            self._failures.add(what)
+            logger.exception("a call could not be taken over", extra={"reason": type(error).__name__})
 
 
 def conversation_id_of(info: RunningJobInfo) -> str:
@@ -197,13 +237,3 @@ def conversation_id_of(info: RunningJobInfo) -> str:
 def _named_by_dispatch(info: RunningJobInfo) -> str | None:
     named = Assignment.read(info.job.metadata, where="job metadata").conversation_id
     return named or named_by_room(info.job.room.metadata)
-
-
-async def _logged(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        await work
-    except ConversationError as error:
-        # the claim expires, and this worker or another one tries again
-        logger.warning("a call could not be taken over yet", extra={"reason": str(error)})
-    except Exception:
-        logger.exception("a call could not be taken over")

@@ -22,6 +22,7 @@ from livekit.agents.voice.room_io import RoomOptions
 from agent_worker.agent import SupportAgent
 from agent_worker.assignment import Assignment
 from agent_worker.call import AGENT
+from agent_worker.failures import Failures
 from agent_worker.health import Health, HealthServer
 from agent_worker.pipeline import voice_session
 from agent_worker.rooms import Rooms
@@ -57,6 +58,7 @@ PRELOADED = [
 """Imported once, in the process that the job processes are forked from: they share the memory."""
 _SETUP_SECONDS = 15.0
 _PARENT_SECONDS = 0.5
+_RETRY_SECONDS = 1.0
 _DEVELOPMENT_CALLS = 20
 
 
@@ -168,6 +170,7 @@ async def run_worker(options: WorkerOptions) -> None:
             linger=call.linger,
             give_up=functools.partial(_give_up, store),
         )
+        failures = Failures()
         supervisor = Supervisor(
             server,
             heartbeats,
@@ -176,30 +179,46 @@ async def run_worker(options: WorkerOptions) -> None:
             instance=options.instance,
             settings=options.takeover,
             named_by_participants=call.participant_identity,
+            failures=failures,
         )
+        failures = Failures()
         health = Health(
-            heartbeats, rooms, store, jobs=lambda: len(server.active_jobs), draining=lambda: server.draining
+            heartbeats,
+            rooms,
+            store,
+            jobs=lambda: len(server.active_jobs),
+            draining=lambda: server.draining,
+            failures=lambda: failures.counts,
         )
         port = 0 if options.is_development else options.worker.health_port
         async with HealthServer(health, host=options.worker.host, port=port) as listening:
             logger.info("health", extra={"url": f"{listening.url}/health"})
-            await _run_until((stop, hurry), server, supervisor, options)
+            await _run_until((stop, hurry), server, supervisor, options, failures)
 
 
 async def _run_until(
-    told: tuple[asyncio.Event, asyncio.Event], server: AgentServer, supervisor: Supervisor, options: WorkerOptions
+    told: tuple[asyncio.Event, asyncio.Event],
+    server: AgentServer,
+    supervisor: Supervisor,
+    options: WorkerOptions,
+    failures: Failures,
 ) -> None:
-    """Work until `told` to stop; drain until told again, to hurry."""
+    """Work until `told` to stop; drain until told again, to hurry.
+
+    A worker that can serve, or watch, no longer ends with what ended that, and its parent starts it again. What else
+    goes wrong in the background is counted in `failures`, and tried again.
+    """
     stop, hurry = told
     serving = asyncio.create_task(server.run(devmode=options.is_development))
     watching = asyncio.create_task(supervisor.run())
-    orphaned = asyncio.create_task(_stop_when_orphaned(stop))
+    looking = failures.until_done("orphaned", lambda: _stop_when_orphaned(stop), pause=_PARENT_SECONDS)
+    orphaned = asyncio.create_task(looking)
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({serving, watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done() or watching.done():
             await (serving if serving.done() else watching)
-        await _drain(server, supervisor, hurry)
+        await _drain(server, supervisor, hurry, failures)
     finally:
         for task in (watching, orphaned, stopping):
             task.cancel()
@@ -207,14 +226,19 @@ async def _run_until(
         await asyncio.gather(serving, watching, orphaned, stopping, return_exceptions=True)
 
 
-async def _drain(server: AgentServer, supervisor: Supervisor, hurry: asyncio.Event) -> None:
-    """Take no more jobs; let those that run go over to other workers, or come to their end."""
-    giving_over = asyncio.create_task(supervisor.give_over())
+async def _drain(server: AgentServer, supervisor: Supervisor, hurry: asyncio.Event, failures: Failures) -> None:
+    """Take no more jobs; let those that run go over to other workers, or come to their end.
+
+    Successors are asked for until the end, whatever goes wrong with that meanwhile.
+    """
+    giving_over = asyncio.create_task(failures.until_done("give_over", supervisor.give_over, pause=_RETRY_SECONDS))
     draining, hurrying = asyncio.create_task(server.drain()), asyncio.create_task(hurry.wait())
     try:
         await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
         if not draining.done() or draining.exception() is not None:
             logger.warning("calls are still going on; they leave this worker now, and others are asked to follow")
+        if draining.done() and (error := draining.exception()) is not None:
+            failures.count("drain", error)
     finally:
         for task in (giving_over, draining, hurrying):
             task.cancel()

@@ -164,9 +164,18 @@ class RayCluster:
 
     def add_node(self, *, resources: str = '{"conversation": 100}') -> Node:
         """Start one more node."""
-        node = Node(self._directory, f"--address={self.address}", resources=resources, environment=self._environment)
-        self.nodes.append(node.start())
-        return node
+        for attempt in range(_ATTEMPTS):
+            node = Node(
+                self._directory, f"--address={self.address}", resources=resources, environment=self._environment
+            )
+            try:
+                self.nodes.append(node.start())
+            except RuntimeError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                continue
+            break
+        return self.nodes[-1]
 
     def join(self) -> None:
         """Make this process a member of this cluster, and of no other."""

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 from redis import Redis
 
 HOST = "127.0.0.1"
@@ -108,13 +109,20 @@ class Server:
     """One server process. Use it as a context manager; it is killed at the end whatever state it is in."""
 
     def __init__(
-        self, binary: Path, directory: Path, directives: Mapping[str, str] | None = None, *, is_sentinel: bool = False
+        self,
+        binary: Path,
+        directory: Path,
+        directives: Mapping[str, str] | None = None,
+        *,
+        is_sentinel: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`directives` are lines of its configuration."""
+        """`directives` are lines of its configuration; `environment` is this process's, where none is given."""
         self.binary = binary
         self.directory = directory
         self.directives = dict(directives or {})
         self.is_sentinel = is_sentinel
+        self.environment = environment
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -147,7 +155,7 @@ class Server:
         (self.directory / "log").unlink(missing_ok=True)
         self.process = subprocess.Popen(
             [self.binary, config, *(["--sentinel"] if self.is_sentinel else [])],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.directory,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.directory, env=self.environment,
         )  # fmt: skip
 
     def _comes_up(self) -> bool:
@@ -159,7 +167,12 @@ class Server:
         return False
 
     def _answers(self) -> bool:
-        """Tell whether it says anything but that it is loading; a TLS server need only accept the connection."""
+        """Tell whether it says anything but that it is loading; a TLS server need only accept the connection.
+
+        Whoever took the port first would answer too, until this one has noticed and ended: so: whose port is it?
+        """
+        if not self._listens():
+            return False
         try:
             with socket.create_connection((HOST, self.port), timeout=1) as connection:
                 if "tls-cert-file" in self.directives:
@@ -168,6 +181,13 @@ class Server:
                 return connection.recv(64)[:8] not in (b"", b"-LOADING")
         except OSError:
             return False
+
+    def _listens(self) -> bool:
+        try:
+            connections = psutil.Process(self.pid).net_connections(kind="tcp4")
+        except psutil.Error:
+            return False
+        return any(one.status == psutil.CONN_LISTEN and one.laddr.port == self.port for one in connections)
 
     def log(self) -> str:
         """Return what it logged."""

@@ -1,10 +1,12 @@
 """Signs of life of those who hold a conversation's lease, and the claims on what they leave behind."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from conversation_actors.client.heartbeat_reader import HeartbeatReader
 from conversation_actors.client.opening import open_checked_store
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.settings import Settings
@@ -32,21 +34,35 @@ class Heartbeats:
     can write no more is the lease's business (`ConversationHandle.acquire_lease`, `lease=`), which this
     changes nothing about: records are a hint, kept as durable as Redis keeps them, never more.
 
-    Deadlines follow the server's clock. Every method may be repeated, and raises `StoreUnavailableError`
-    when Redis does not answer in time. An async context manager; belongs to one event loop.
+    No two machines' clocks are compared. Every beat has a number; silent is a record that this object sees stand
+    at the same one, by its own clock and counting only time in which Redis has answered it. So while Redis is away,
+    hangs, steps its clock or has lost the records nobody falls silent; who looks must look often: at least four
+    times while a beat is valid. A record that cannot be read is passed over, logged, counted, and dropped in time.
+
+    Every method may be repeated, and raises `StoreUnavailableError` when Redis does not answer in time. An async
+    context manager; belongs to one event loop.
     """
 
-    def __init__(self, settings: Settings | None = None, *, lease: str = "agent") -> None:
-        """Without `settings`, read them from the environment. Connects when entered."""
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        lease: str = "agent",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Without `settings`, read them from the environment. Connects when entered. `clock` gives seconds."""
         if settings is not None and not isinstance(settings, Settings):
             _refuse("settings", f"expected Settings, got {type(settings).__name__}")
         self._settings = settings or Settings()
         self._lease = check_id(lease, "lease")
+        self._clock = clock
         self._store: Store | None = None
+        self._reader: HeartbeatReader | None = None
 
     async def __aenter__(self) -> Self:
         """Ask Redis whether it can do what this needs (`StoreMisconfiguredError`); it may be away for now."""
         self._store = await open_checked_store(self._settings)
+        self._reader = HeartbeatReader(self._records, self._clock)
         return self
 
     async def __aexit__(
@@ -56,10 +72,15 @@ class Heartbeats:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections. What was started goes on until its deadline. Idempotent."""
+        """Close the connections. What was started is believed for as long as it said. Idempotent."""
         store, self._store = self._store, None
         if store is not None:
             await store.aclose()
+
+    @property
+    def damaged(self) -> int:
+        """How many records this object could not read so far, each counted once as it stood."""
+        return 0 if self._reader is None else self._reader.damaged
 
     async def start(
         self,
@@ -70,7 +91,7 @@ class Heartbeats:
         group: str = "",
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        """The holder that has just acquired the lease begins: it is alive for `valid_for`.
+        """The holder that has just acquired the lease begins: it is believed to live for `valid_for`.
 
         Takes the place of whatever record there was, claimed or not. `group` is what dies together.
         """
@@ -111,12 +132,15 @@ class Heartbeats:
     async def claim_expired(
         self, claimant: str, *, hold: timedelta, limit: int = 16, forget: timedelta = FORGET
     ) -> list[HeartbeatRecord]:
-        """Claim records whose deadline has passed, holders' and claimants', the oldest first.
+        """Claim the records, holders' and claimants', that this object has seen silent for as long as they are valid.
 
-        Each is given to exactly one caller, `attempt` one higher, and to the next one when `hold` is over and
-        it was neither settled, postponed nor started anew. Those silent for longer than `forget` are dropped.
+        To be called regularly, at least four times while a beat or a claim is valid: a longer pause, or a call that
+        failed, begins the count anew, and silence of less than a second is not looked at. The oldest come first.
+        Each is given to exactly one caller, `attempt` one higher, and to the next one who has seen it silent for
+        `hold`, where it was neither settled, postponed nor started anew. Those that this object has seen silent for
+        longer than `forget` are dropped.
         """
-        return await self._records.claim_expired(
+        return await self._reading.claim_expired(
             check_id(claimant, "claimant"),
             hold=_duration(hold, "hold"),
             limit=_count(limit, "limit"),
@@ -126,12 +150,13 @@ class Heartbeats:
     async def claim(
         self, conversation_id: str, claimant: str, *, hold: timedelta, holder: str | None = None
     ) -> HeartbeatRecord | None:
-        """Claim one record: of a `holder` known to be dead, now; or (None) one that has expired.
+        """Claim one record: of a `holder` known to be dead, now; or (None) one that this object has seen silent.
 
-        None if it is another holder's, if somebody else's claim holds, or if there is none. A repeat with
-        `holder` holds a claim of one's own longer, and is no further attempt.
+        None if it is another holder's, if somebody else's claim holds (as long as this object has not seen it
+        silent for its time), or if there is none. A repeat with `holder` holds a claim of one's own longer, and is
+        no further attempt.
         """
-        return await self._records.claim(
+        return await self._reading.claim(
             check_id(conversation_id, "conversation_id"),
             check_id(claimant, "claimant"),
             hold=_duration(hold, "hold"),
@@ -142,16 +167,16 @@ class Heartbeats:
         """Claim, now, all records of one group that nobody has claimed: what it consisted of is known to be dead.
 
         Looks at every record of the lease: not for every beat. Cut short by an error, what it has claimed
-        until then is claimed, and expires after `hold`.
+        until then is claimed, for `hold`.
         """
-        return await self._records.claim_group(
+        return await self._reading.claim_group(
             check_id(group, "group"), check_id(claimant, "claimant"), hold=_duration(hold, "hold")
         )
 
     async def postpone(self, record: HeartbeatRecord, *, delay: timedelta) -> bool:
-        """Keep a claim for `delay` and let it expire then, for anybody to claim. False if it is lost.
+        """Keep a claim for `delay` from now; then it is anybody's who sees it silent for as long. False if it is lost.
 
-        It is lost when somebody else has claimed the record after it expired, or a new holder has started.
+        It is lost when somebody else has claimed the record after its time, or a new holder has started.
         """
         return await self._records.postpone(_record(record), delay=_duration(delay, "delay"))
 
@@ -169,8 +194,11 @@ class Heartbeats:
         return await store.keep(check_id(conversation_id, "conversation_id"), ttl=self._settings.ttl)
 
     async def find(self, conversation_id: str) -> HeartbeatRecord | None:
-        """The record of one conversation, if there is one."""
-        return await self._records.find(check_id(conversation_id, "conversation_id"))
+        """The record of one conversation, if there is one that can be read.
+
+        `silent_for` is zero at the first look; who asks at least four times while a beat is valid sees it rise.
+        """
+        return await self._reading.find(check_id(conversation_id, "conversation_id"))
 
     @property
     def _records(self) -> HeartbeatStore:
@@ -180,6 +208,12 @@ class Heartbeats:
         if self._store is None:
             _refuse("heartbeats", "not connected; use `async with Heartbeats() as heartbeats`")
         return self._store
+
+    @property
+    def _reading(self) -> HeartbeatReader:
+        if self._store is None or self._reader is None:
+            _refuse("heartbeats", "not connected; use `async with Heartbeats() as heartbeats`")
+        return self._reader
 
 
 def _duration(value: object, field: str, *, longest: timedelta = _LONGEST) -> timedelta:

@@ -70,7 +70,7 @@ class CleanStarts:
         `options` are Ray's, with a name and a namespace. Where the starter cannot be had, the actor is started all
         the same: it then keeps this process's runtime environment, which is logged. Raises what Ray raises.
         """
-        if not has_environment() or time.monotonic() - self._failed_at < _AGAIN_SECONDS:
+        if not has_environment() or self._has_failed:
             return _remote(plain).options(**options).remote(*arguments)
         try:
             return ray.get_actor(options["name"], namespace=options["namespace"])
@@ -79,19 +79,27 @@ class CleanStarts:
         try:
             asked = self._found(options["namespace"]).start.remote(plain, dict(options), arguments)
             return ray.get(asked, timeout=_START_SECONDS)
-        except (OSError, RayError, subprocess.SubprocessError) as error:
+        except (OSError, RayError, ValueError, subprocess.SubprocessError) as error:
             self._starter, self._failed_at = None, time.monotonic()
             log.warning("actors keep the runtime environment of this program", extra={"reason": _reason(error)})
         return _remote(plain).options(**options).remote(*arguments)
 
+    @property
+    def _has_failed(self) -> bool:
+        return time.monotonic() - self._failed_at < _AGAIN_SECONDS
+
     def _found(self, namespace: str) -> Any:
+        """The starter, made if there is none. Raises `OSError` where others have just waited for one in vain."""
         with self._making:
+            if self._has_failed:
+                message = "no starter could be made a moment ago"
+                raise OSError(message)
             if self._starter is None:
                 try:
-                    self._starter = ray.get_actor(STARTER_NAME, namespace=namespace)
-                except ValueError:
-                    _run_make(namespace)
-                    self._starter = ray.get_actor(STARTER_NAME, namespace=namespace)
+                    self._starter = _find_or_make(namespace)
+                except BaseException:
+                    self._failed_at = time.monotonic()
+                    raise
             return self._starter
 
 
@@ -104,6 +112,14 @@ def _remote(plain: type) -> Any:
 def has_environment() -> bool:
     """Whether actors that this process creates would get a runtime environment from it."""
     return ray.get_runtime_context().get_runtime_env_string() not in {"", "{}"}
+
+
+def _find_or_make(namespace: str) -> Any:
+    try:
+        return ray.get_actor(STARTER_NAME, namespace=namespace)
+    except ValueError:
+        _run_make(namespace)
+    return ray.get_actor(STARTER_NAME, namespace=namespace)
 
 
 def _run_make(namespace: str) -> None:

@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered, Store
-from conversation_actors.store.heartbeats import HeartbeatRecord, HeartbeatStore
+from conversation_actors.store.heartbeats import Beat, Damaged, HeartbeatRecord, HeartbeatStore
+from conversation_actors.store.heartbeats import Found as FoundHeartbeat
 from conversation_actors.store.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
     from conversation_actors.store.redis import RedisStore
 
 __all__ = [
+    "Beat",
     "Claim",
+    "Damaged",
     "EmbeddedServer",
     "Found",
+    "FoundHeartbeat",
     "Head",
     "HeartbeatRecord",
     "HeartbeatStore",

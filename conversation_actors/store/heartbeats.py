@@ -1,7 +1,7 @@
 """Signs of life of the holders of one lease, across conversations; and their twin in memory."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -12,13 +12,29 @@ ENDED_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
+class Beat:
+    """One of all beats of a lease's holders, by its number.
+
+    Numbers only rise within an `incarnation`. Where the store lost them it begins another one, so that a
+    number that comes again is not taken for the one before.
+    """
+
+    incarnation: str
+    number: int
+
+
+NO_BEAT = Beat("", 0)
+
+
+@dataclass(frozen=True, slots=True)
 class HeartbeatRecord:
     """Who holds a conversation's lease, as far as signs of life tell.
 
     `group` is what dies together, as a worker process; `details` are the holder's own. `claimant` has taken
-    it upon itself to do what a death asks for; `attempt` counts how often that was begun. `expired_for` is
-    how long ago the deadline passed, negative where it is to come; in a record that was claimed, the
-    deadline before the claim.
+    it upon itself to do what a death asks for; `attempt` counts how often that was begun. `valid_for` is how
+    long the last beat, or the claim, is to be believed. `silent_for` is how long the reader that tells this has
+    seen the record unchanged, counting only time in which the store has answered that reader: zero at the
+    first look. In a record that was claimed, it is zero.
     """
 
     conversation_id: str
@@ -27,30 +43,58 @@ class HeartbeatRecord:
     details: Mapping[str, Any]
     attempt: int
     claimant: str | None
-    expired_for: timedelta
+    valid_for: timedelta
+    silent_for: timedelta = timedelta(0)
+    beat: Beat = field(default=NO_BEAT, repr=False, compare=False)
+    """Where the record stands; it changes with everything that happens to the record."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether this reader has heard nothing for as long as the last beat, or the claim, was to be believed."""
+        return self.silent_for >= self.valid_for
 
     @property
     def is_alive(self) -> bool:
-        """Whether the holder was heard of in time, and nobody has taken it for dead."""
-        return self.claimant is None and self.expired_for < timedelta(0)
+        """Whether nobody has taken the holder for dead, nor has this reader reason to."""
+        return self.claimant is None and not self.is_silent
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A record that cannot be read, by an id that need not be one of ours."""
+
+    conversation_id: str
+    beat: Beat
+
+
+Found = HeartbeatRecord | Damaged
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of the records, in the order of their beats, and the last beat that there was when it was read."""
+
+    last: Beat
+    found: tuple[Found, ...]
 
 
 class HeartbeatStore(Protocol):
-    """Records of one lease, by conversation, with deadlines by the store's own clock.
+    """Records of one lease, by conversation, each at the beat of its last change.
 
-    Errors are those of `Store`; every method may be repeated, and may be cancelled at any await. Lost
-    records are written anew by the next beat, so nothing waits for their durability.
+    A store says what there is and never how old it is: `client.HeartbeatReader` sees who is silent. Errors are
+    those of `Store`; every method may be repeated, and may be cancelled at any await. Lost records are written
+    anew by the next beat, so nothing waits for their durability.
     """
 
     async def start(
         self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes
     ) -> None:
-        """Begin a record for `valid_for`, in place of whatever there was. `details` is a JSON object."""
+        """Begin a record, in place of whatever there was. `details` is a JSON object."""
 
     async def beat(
         self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes | None
     ) -> bool:
-        """Move the deadline; an empty group, and no details, leave what there is. A lost record begins anew.
+        """Raise the beat; an empty group, and no details, leave what there is. A lost or damaged record begins anew.
 
         False where it is claimed, another holder's, or was ended.
         """
@@ -58,60 +102,56 @@ class HeartbeatStore(Protocol):
     async def end(self, conversation_id: str, holder: str) -> bool:
         """Drop this holder's record, claimed or not. False where there is none."""
 
+    async def silent(self, *, after: int, until: int, limit: int) -> Page:
+        """The records whose beats are behind `after`, and not behind `until`: the lowest first, `limit` at most."""
+
     async def claim(
-        self, conversation_id: str, claimant: str, *, hold: timedelta, holder: str | None
-    ) -> HeartbeatRecord | None:
-        """Claim one record for `hold`: of this holder unless another's claim holds, or (None) one that has expired.
+        self, conversation_id: str, claimant: str, *, hold: timedelta, holder: str | None, seen: Beat | None
+    ) -> Found | None:
+        """Claim one record for `hold`: of this holder unless another's claim holds, or (None) of anybody.
 
-        A claimant that claims what it holds already holds it longer, and counts no further attempt.
+        `seen` is the beat at which the claimant has seen it silent for long enough: then a claim holds no more,
+        and the record may be anybody's, if it still stands there. A claimant that claims what it holds already
+        holds it longer, and counts no further attempt.
         """
 
-    async def claim_expired(
-        self, claimant: str, *, hold: timedelta, limit: int, forget: timedelta
-    ) -> list[HeartbeatRecord]:
-        """Claim records whose deadline has passed, the oldest first; each is given to one caller.
+    async def claim_silent(
+        self, records: Sequence[HeartbeatRecord], claimant: str, *, hold: timedelta
+    ) -> Sequence[Found]:
+        """Claim those that still stand at their beats; each is given to one caller. All are of one incarnation."""
 
-        Those that passed it more than `forget` ago are dropped.
-        """
-
-    async def claim_group(self, group: str, claimant: str, *, hold: timedelta) -> list[HeartbeatRecord]:
+    async def claim_group(self, group: str, claimant: str, *, hold: timedelta) -> Sequence[Found]:
         """Claim all records of a group that nobody has claimed. Not atomic over all of them."""
 
+    async def drop(self, found: Sequence[Found]) -> None:
+        """Forget those that still stand at their beats. All are of one incarnation."""
+
     async def postpone(self, record: HeartbeatRecord, *, delay: timedelta) -> bool:
-        """Let a claim expire after `delay`. False where it is this claimant's no more."""
+        """Let a claim hold for `delay` from now. False where it is this claimant's no more."""
 
     async def settle(self, record: HeartbeatRecord) -> bool:
         """Drop a claimed record. False where it is this claimant's no more."""
 
-    async def find(self, conversation_id: str) -> HeartbeatRecord | None:
+    async def find(self, conversation_id: str) -> Found | None:
         """The record of one conversation."""
 
 
-@dataclass(slots=True)
-class _Kept:
-    holder: str
-    group: str
-    details: bytes
-    deadline: float
-    attempt: int = 0
-    claimant: str | None = None
-
-
 class MemoryHeartbeats:
-    """A `HeartbeatStore` that ends with its process; `clock` gives seconds."""
+    """A `HeartbeatStore` that ends with its process; `clock` gives seconds, for how long an end is remembered."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """Know of nobody yet."""
         self._clock = clock
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, HeartbeatRecord] = {}
         self._ended: dict[str, float] = {}
+        self._last = Beat("memory", 0)
 
     async def start(
         self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes
     ) -> None:
         """See `HeartbeatStore.start`."""
         self._ended.pop(conversation_id, None)
-        self._kept[conversation_id] = _Kept(holder, group, details, self._in(valid_for))
+        self._put(HeartbeatRecord(conversation_id, holder, group, decode(details), 0, None, valid_for))
 
     async def beat(
         self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes | None
@@ -121,12 +161,11 @@ class MemoryHeartbeats:
         if kept is None:
             if self._ended.get(conversation_id, 0.0) > self._clock():
                 return False
-            kept = self._kept[conversation_id] = _Kept(holder, "", b"{}", 0.0)
+            kept = HeartbeatRecord(conversation_id, holder, "", {}, 0, None, valid_for)
         if kept.holder != holder or kept.claimant is not None:
             return False
-        kept.deadline = self._in(valid_for)
-        kept.group = group or kept.group
-        kept.details = kept.details if details is None else details
+        known = kept.details if details is None else decode(details)
+        self._put(replace(kept, group=group or kept.group, details=known, valid_for=valid_for))
         return True
 
     async def end(self, conversation_id: str, holder: str) -> bool:
@@ -134,86 +173,84 @@ class MemoryHeartbeats:
         kept = self._kept.get(conversation_id)
         if kept is None or kept.holder != holder:
             return False
-        self._drop(conversation_id)
+        self._end(conversation_id)
         return True
 
+    async def silent(self, *, after: int, until: int, limit: int) -> Page:
+        """See `HeartbeatStore.silent`."""
+        found = [kept for kept in self._kept.values() if after < kept.beat.number <= until]
+        found.sort(key=lambda kept: kept.beat.number)
+        return Page(self._last, tuple(found[:limit]))
+
     async def claim(
-        self, conversation_id: str, claimant: str, *, hold: timedelta, holder: str | None
+        self, conversation_id: str, claimant: str, *, hold: timedelta, holder: str | None, seen: Beat | None
     ) -> HeartbeatRecord | None:
         """See `HeartbeatStore.claim`."""
         kept = self._kept.get(conversation_id)
         if kept is None or (holder is not None and kept.holder != holder):
             return None
-        if kept.deadline > self._clock():
+        if seen != kept.beat:
             if holder is None or kept.claimant not in {None, claimant}:
                 return None
-            kept.attempt -= kept.claimant is not None
-        return self._claim(conversation_id, kept, claimant, hold)
+            kept = replace(kept, attempt=kept.attempt - (kept.claimant is not None))
+        return self._claim(kept, claimant, hold)
 
-    async def claim_expired(
-        self, claimant: str, *, hold: timedelta, limit: int, forget: timedelta
+    async def claim_silent(
+        self, records: Sequence[HeartbeatRecord], claimant: str, *, hold: timedelta
     ) -> list[HeartbeatRecord]:
-        """See `HeartbeatStore.claim_expired`."""
-        now = self._clock()
-        for conversation_id in [name for name, kept in self._kept.items() if kept.deadline <= now - _seconds(forget)]:
-            del self._kept[conversation_id]
-        expired = sorted((kept.deadline, name) for name, kept in self._kept.items() if kept.deadline <= now)
-        return [self._claim(name, self._kept[name], claimant, hold) for _, name in expired[:limit]]
+        """See `HeartbeatStore.claim_silent`."""
+        return [self._claim(kept, claimant, hold) for kept in self._standing(records)]
 
     async def claim_group(self, group: str, claimant: str, *, hold: timedelta) -> list[HeartbeatRecord]:
         """See `HeartbeatStore.claim_group`."""
-        left = [name for name, kept in self._kept.items() if kept.group == group and kept.claimant is None]
-        return [self._claim(name, self._kept[name], claimant, hold) for name in left]
+        left = [kept for kept in self._kept.values() if kept.group == group and kept.claimant is None]
+        return [self._claim(kept, claimant, hold) for kept in left]
+
+    async def drop(self, found: Sequence[Found]) -> None:
+        """See `HeartbeatStore.drop`."""
+        for kept in self._standing(found):
+            del self._kept[kept.conversation_id]
 
     async def postpone(self, record: HeartbeatRecord, *, delay: timedelta) -> bool:
         """See `HeartbeatStore.postpone`."""
         kept = self._claimed(record)
         if kept is None:
             return False
-        kept.deadline = self._in(delay)
+        self._put(replace(kept, valid_for=delay))
         return True
 
     async def settle(self, record: HeartbeatRecord) -> bool:
         """See `HeartbeatStore.settle`."""
         if self._claimed(record) is None:
             return False
-        self._drop(record.conversation_id)
+        self._end(record.conversation_id)
         return True
 
     async def find(self, conversation_id: str) -> HeartbeatRecord | None:
         """See `HeartbeatStore.find`."""
-        kept = self._kept.get(conversation_id)
-        return None if kept is None else self._told(conversation_id, kept)
+        return self._kept.get(conversation_id)
 
-    def _claimed(self, record: HeartbeatRecord) -> _Kept | None:
+    def _standing(self, found: Sequence[Found]) -> list[HeartbeatRecord]:
+        kept = [(self._kept.get(one.conversation_id), one.beat) for one in found]
+        return [now for now, beat in kept if now is not None and now.beat == beat]
+
+    def _claimed(self, record: HeartbeatRecord) -> HeartbeatRecord | None:
         kept = self._kept.get(record.conversation_id)
         if kept is None or record.claimant is None:
             return None
         claim = record.holder, record.claimant, record.attempt
         return kept if (kept.holder, kept.claimant, kept.attempt) == claim else None
 
-    def _claim(self, conversation_id: str, kept: _Kept, claimant: str, hold: timedelta) -> HeartbeatRecord:
-        kept.claimant, kept.attempt = claimant, kept.attempt + 1
-        told = self._told(conversation_id, kept)
-        kept.deadline = self._in(hold)
-        return told
+    def _claim(self, kept: HeartbeatRecord, claimant: str, hold: timedelta) -> HeartbeatRecord:
+        return self._put(replace(kept, claimant=claimant, attempt=kept.attempt + 1, valid_for=hold))
 
-    def _told(self, conversation_id: str, kept: _Kept) -> HeartbeatRecord:
-        expired_for = timedelta(seconds=self._clock() - kept.deadline)
-        details = decode(kept.details)
-        return HeartbeatRecord(
-            conversation_id, kept.holder, kept.group, details, kept.attempt, kept.claimant, expired_for
-        )
+    def _put(self, record: HeartbeatRecord) -> HeartbeatRecord:
+        self._last = Beat(self._last.incarnation, self._last.number + 1)
+        put = self._kept[record.conversation_id] = replace(record, beat=self._last)
+        return put
 
-    def _drop(self, conversation_id: str) -> None:
+    def _end(self, conversation_id: str) -> None:
         now = self._clock()
         del self._kept[conversation_id]
         self._ended = {name: until for name, until in self._ended.items() if until > now}
         self._ended[conversation_id] = now + ENDED_SECONDS
-
-    def _in(self, duration: timedelta) -> float:
-        return self._clock() + _seconds(duration)
-
-
-def _seconds(duration: timedelta) -> float:
-    return duration.total_seconds()

@@ -7,8 +7,9 @@
     conv:<tenant>:index:{active}:expiries         zset    when each leaves that        permanent
     conv:<tenant>:index:{participant:<identity>}  zset    conversations of one person  TTL
                          …{…}:expiries            zset    when each leaves that        TTL
-    conv:<tenant>:index:{lease:<name>}:deadlines  zset    conversations by deadline    TTL
+    conv:<tenant>:index:{lease:<name>}:beats      zset    conversations by last beat   TTL
     conv:<tenant>:index:{lease:<name>}:holders    hash    who shows signs of life      TTL
+    conv:<tenant>:index:{lease:<name>}:clock      hash    which beats, how many        TTL
     conv:<tenant>:index:{lease:<name>}:ended:<id> string  there for a while, after one's end
 
 The braces are a hash tag: on Redis Cluster one conversation lives in one slot, and so do the keys of one listing, and
@@ -56,17 +57,18 @@ class ListingKeys:
 class HeartbeatKeys:
     """The keys on which the holders of one lease show signs of life."""
 
-    deadlines: str
+    beats: str
     holders: str
+    clock: str
     ended_prefix: str
 
     @property
-    def shared(self) -> tuple[str, str]:
-        """The two keys of all conversations, in the order of the scripts' KEYS."""
-        return self.deadlines, self.holders
+    def shared(self) -> tuple[str, str, str]:
+        """The three keys of all conversations, in the order of the scripts' KEYS."""
+        return self.beats, self.holders, self.clock
 
-    def of(self, conversation_id: str) -> tuple[str, str, str]:
-        """Return those two, and the one that tells that a conversation has ended."""
+    def of(self, conversation_id: str) -> tuple[str, str, str, str]:
+        """Return those three, and the one that tells that a conversation has ended."""
         return *self.shared, self.ended_prefix + conversation_id.translate(_ENCODED)
 
 
@@ -114,7 +116,7 @@ class Keys:
     def tagged_heartbeats(self, tag: str) -> HeartbeatKeys:
         """Make them around a name that is encoded already, or that no lease can spell (a lone ``%``)."""
         prefix = f"conv:{self.tenant}:index:{{lease:{tag}}}"
-        return HeartbeatKeys(f"{prefix}:deadlines", f"{prefix}:holders", f"{prefix}:ended:")
+        return HeartbeatKeys(f"{prefix}:beats", f"{prefix}:holders", f"{prefix}:clock", f"{prefix}:ended:")
 
     def participant_index(self, identity: str) -> ListingKeys:
         """Make the keys under which one participant's conversations are listed."""

@@ -1,11 +1,11 @@
 """Signs of life on Redis: one slot and a few short scripts for each lease."""
 
+import secrets
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from conversation_actors.errors import CorruptStateError
-from conversation_actors.store.heartbeats import ENDED_SECONDS, HeartbeatRecord
+from conversation_actors.store.heartbeats import ENDED_SECONDS, NO_BEAT, Beat, Damaged, Found, HeartbeatRecord, Page
 from conversation_actors.store.keys import HeartbeatKeys
 from conversation_actors.store.script_calls import Argument, ScriptCalls
 from conversation_actors.store.scripts import heartbeat_script
@@ -18,7 +18,7 @@ _FIELDS = 3
 
 
 class RedisHeartbeats:
-    """A `HeartbeatStore` on Redis. Both of its keys are gone when nothing was written for `ttl`."""
+    """A `HeartbeatStore` on Redis. All of its keys are gone when nothing was written for `ttl`."""
 
     def __init__(self, calls: ScriptCalls, keys: HeartbeatKeys, *, ttl: timedelta) -> None:
         """Share the connections of the store."""
@@ -29,63 +29,77 @@ class RedisHeartbeats:
         hold = timedelta(milliseconds=self._ttl)
         await self.start("check", "check", valid_for=hold, group="check", details=b"{}")
         await self.beat("check", "check", valid_for=hold, group="", details=None)
-        await self.claim_expired("check", hold=hold, limit=1, forget=hold)
-        await self.claim("check", "check", hold=hold, holder=None)
+        seen = await self.find("check")
+        page = await self.silent(after=0, until=2, limit=1)
+        await self.claim("check", "check", hold=hold, holder=None, seen=seen.beat if seen else NO_BEAT)
+        await self.claim_silent([one for one in page.found if isinstance(one, HeartbeatRecord)], "check", hold=hold)
+        await self.start("check", "check", valid_for=hold, group="check", details=b"{}")
         for record in await self.claim_group("check", "check", hold=hold):
-            await self.postpone(record, delay=hold)
-            await self._end("check", "check", "check", record.attempt, remember_ms=self._ttl)
-        await self.find("check")
+            if isinstance(record, HeartbeatRecord):
+                await self.postpone(record, delay=hold)
+                await self._end("check", "check", "check", record.attempt, remember_ms=self._ttl)
+        await self.start("dropped", "check", valid_for=hold, group="check", details=b"{}")
+        dropped = await self.find("dropped")
+        await self.drop([dropped] if dropped else [])
 
     async def start(
         self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes
     ) -> None:
         """See `HeartbeatStore.start`."""
-        keys = self._keys.of(conversation_id)
-        await self._run("start", keys, conversation_id, holder, group, details, _milliseconds(valid_for), self._ttl)
+        told = (conversation_id, holder, group, details, _milliseconds(valid_for))
+        await self._run("start", self._keys.of(conversation_id), *told, self._ttl, _fresh())
 
     async def beat(
         self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes | None
     ) -> bool:
         """See `HeartbeatStore.beat`."""
-        keys = self._keys.of(conversation_id)
-        known = details or b""
-        reply = await self._run(
-            "beat", keys, conversation_id, holder, group, known, _milliseconds(valid_for), self._ttl
-        )
-        return _is_ok(reply)
+        told = (conversation_id, holder, group, details or b"", _milliseconds(valid_for))
+        return _is_ok(await self._run("beat", self._keys.of(conversation_id), *told, self._ttl, _fresh()))
 
     async def end(self, conversation_id: str, holder: str) -> bool:
         """See `HeartbeatStore.end`."""
         return await self._end(conversation_id, holder, "", 0)
 
+    async def silent(self, *, after: int, until: int, limit: int) -> Page:
+        """See `HeartbeatStore.silent`."""
+        _, incarnation, count, *flat = await self._run("silent", self._keys.shared, after, until, limit)
+        return Page(Beat(_name(incarnation), int(count)), tuple(_found(incarnation, flat)))
+
     async def claim(
-        self, conversation_id: str, claimant: str, *, hold: timedelta, holder: str | None
-    ) -> HeartbeatRecord | None:
+        self, conversation_id: str, claimant: str, *, hold: timedelta, holder: str | None, seen: Beat | None
+    ) -> Found | None:
         """See `HeartbeatStore.claim`."""
-        place = (conversation_id, claimant, holder or "", _milliseconds(hold), self._ttl)
-        return self._one(await self._run("claim", self._keys.shared, *place))
+        beat = (_raw(seen.incarnation), seen.number) if seen else ("", "")
+        place = (conversation_id, claimant, holder or "", *beat, _milliseconds(hold), self._ttl, _fresh())
+        return _one(await self._run("claim", self._keys.shared, *place))
 
-    async def claim_expired(
-        self, claimant: str, *, hold: timedelta, limit: int, forget: timedelta
-    ) -> list[HeartbeatRecord]:
-        """See `HeartbeatStore.claim_expired`."""
-        bounds = (_milliseconds(hold), limit, _milliseconds(forget), self._ttl)
-        return self._records((await self._run("claim_expired", self._keys.shared, claimant, *bounds))[1:])
+    async def claim_silent(self, records: Sequence[HeartbeatRecord], claimant: str, *, hold: timedelta) -> list[Found]:
+        """See `HeartbeatStore.claim_silent`."""
+        if not records:
+            return []
+        place = (claimant, _milliseconds(hold), self._ttl, _raw(records[0].beat.incarnation), _fresh())
+        _, incarnation, _, *flat = await self._run("claim_silent", self._keys.shared, *place, *_flat(records))
+        return _found(incarnation, flat)
 
-    async def claim_group(self, group: str, claimant: str, *, hold: timedelta) -> list[HeartbeatRecord]:
+    async def claim_group(self, group: str, claimant: str, *, hold: timedelta) -> list[Found]:
         """See `HeartbeatStore.claim_group`. Pages through all records, so that no script takes long."""
-        claimed: list[HeartbeatRecord] = []
+        claimed: list[Found] = []
         cursor = b""
         while cursor != b"0":
-            place = (cursor or b"0", _PAGE, group, claimant, _milliseconds(hold), self._ttl)
-            _, cursor, *found = await self._run("claim_group", self._keys.shared, *place)
-            claimed += self._records(found)
+            place = (cursor or b"0", _PAGE, group, claimant, _milliseconds(hold), self._ttl, _fresh())
+            _, incarnation, _, cursor, *flat = await self._run("claim_group", self._keys.shared, *place)
+            claimed += _found(incarnation, flat)
         return claimed
+
+    async def drop(self, found: Sequence[Found]) -> None:
+        """See `HeartbeatStore.drop`."""
+        if found:
+            await self._run("drop", self._keys.shared, _raw(found[0].beat.incarnation), *_flat(found))
 
     async def postpone(self, record: HeartbeatRecord, *, delay: timedelta) -> bool:
         """See `HeartbeatStore.postpone`."""
         claim = (record.conversation_id, record.holder, record.claimant or "", record.attempt)
-        return _is_ok(await self._run("postpone", self._keys.shared, *claim, _milliseconds(delay), self._ttl))
+        return _is_ok(await self._run("postpone", self._keys.shared, *claim, _milliseconds(delay), self._ttl, _fresh()))
 
     async def settle(self, record: HeartbeatRecord) -> bool:
         """See `HeartbeatStore.settle`."""
@@ -93,9 +107,9 @@ class RedisHeartbeats:
             return False
         return await self._end(record.conversation_id, record.holder, record.claimant, record.attempt)
 
-    async def find(self, conversation_id: str) -> HeartbeatRecord | None:
+    async def find(self, conversation_id: str) -> Found | None:
         """See `HeartbeatStore.find`."""
-        return self._one(await self._run("find", self._keys.shared, conversation_id))
+        return _one(await self._run("find", self._keys.shared, conversation_id))
 
     async def _end(
         self,
@@ -112,29 +126,72 @@ class RedisHeartbeats:
     async def _run(self, name: str, keys: Sequence[str], *arguments: Argument) -> list[Any]:
         return await self._calls.on_index(heartbeat_script(name), keys, *arguments)
 
-    def _one(self, reply: list[Any]) -> HeartbeatRecord | None:
-        return self._records(reply[1:])[0] if _is_ok(reply) else None
 
-    def _records(self, flat: Sequence[Any]) -> list[HeartbeatRecord]:
-        return [self._record(*flat[at : at + _FIELDS]) for at in range(0, len(flat), _FIELDS)]
+def _one(reply: list[Any]) -> Found | None:
+    return _found(reply[1], reply[3:])[0] if _is_ok(reply) else None
 
-    def _record(self, conversation_id: bytes, text: bytes, expired_ms: bytes) -> HeartbeatRecord:
-        try:
-            fields = decode(text)
-            details = decode(fields["details"].encode())
-            return HeartbeatRecord(
-                conversation_id=conversation_id.decode(),
-                holder=fields["holder"],
-                group=fields["group"],
-                details=details,
-                attempt=int(fields["attempt"]),
-                claimant=fields.get("claimant"),
-                expired_for=timedelta(milliseconds=int(expired_ms)),
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            key = self._keys.holders
-            message = f"{key}: the record of {conversation_id!r} cannot be read"
-            raise CorruptStateError(message, key=key, position=0) from error
+
+def _found(incarnation: bytes, flat: Sequence[Any]) -> list[Found]:
+    return [_record(incarnation, *flat[at : at + _FIELDS]) for at in range(0, len(flat), _FIELDS)]
+
+
+def _record(incarnation: bytes, conversation_id: bytes, text: bytes, number: bytes) -> Found:
+    beat = Beat(_name(incarnation), _number(number))
+    try:
+        fields = decode(text)
+        return HeartbeatRecord(
+            conversation_id=conversation_id.decode(),
+            holder=_text(fields["holder"]),
+            group=_text(fields["group"]),
+            details=_object(decode(fields["details"].encode())),
+            attempt=_count(fields["attempt"]),
+            claimant=_text(fields["claimant"]) if "claimant" in fields else None,
+            valid_for=timedelta(milliseconds=_count(fields["valid_for"], least=1)),
+            beat=beat,
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
+        return Damaged(_name(conversation_id), beat)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return value
+
+
+def _count(value: object, *, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise TypeError
+    return value
+
+
+def _number(score: bytes) -> int:
+    """The number of a beat; -1, which is none, for what no beat has written."""
+    return int(score) if score.isdigit() else -1
+
+
+def _flat(found: Sequence[Found]) -> list[Argument]:
+    return [part for one in found for part in (_raw(one.conversation_id), one.beat.number)]
+
+
+def _name(raw: bytes) -> str:
+    """What is stored as a name; what is damaged may be no text, and reads back all the same."""
+    return raw.decode(errors="surrogateescape")
+
+
+def _raw(name: str) -> bytes:
+    return name.encode(errors="surrogateescape")
+
+
+def _fresh() -> str:
+    """A name for the beats from now on, should those before be lost. No two calls give the same one."""
+    return secrets.token_hex(8)
 
 
 def _is_ok(reply: list[Any]) -> bool:

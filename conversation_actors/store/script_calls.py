@@ -1,8 +1,8 @@
 """Runs one script where its keys are, and waits until the write is as durable as asked."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from redis.asyncio import Redis
@@ -52,6 +52,12 @@ class ScriptCalls:
     @asynccontextmanager
     async def answering(self, doing: str) -> AsyncIterator[None]:
         """Bound what happens inside by the timeout, and turn every failure into one of our errors."""
+        with _cancelled_for_good():
+            async with self._bounded(doing):
+                yield
+
+    @asynccontextmanager
+    async def _bounded(self, doing: str) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._timeout):
                 yield
@@ -121,6 +127,22 @@ class ScriptCalls:
         for key in keys.as_tuple():
             pipeline.execute_command("TYPE", key)
         return [name.decode() for name in await pipeline.execute()]
+
+
+@contextmanager
+def _cancelled_for_good() -> Iterator[None]:
+    """End a task that was cancelled inside, also where that was swallowed inside.
+
+    redis-py sends with `asyncio.wait_for`, which in Python 3.11 forgets a cancellation that comes just when it is
+    done: a loop around our calls would go on for ever, and whoever ends it would wait as long.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        yield
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def _raised(reply: Any) -> Any:

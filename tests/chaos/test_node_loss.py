@@ -154,7 +154,7 @@ async def test_hung_head_lets_a_process_end(cluster: RayCluster, monkeypatch: py
     os.kill(control_plane.pid, signal.SIGSTOP)
     program = start_program("outsider")
     try:
-        output, _ = await asyncio.to_thread(program.communicate, timeout=25)
+        output, _ = await asyncio.to_thread(program.communicate, timeout=60)
     finally:
         os.kill(control_plane.pid, signal.SIGCONT)
         program.kill()

@@ -1,6 +1,7 @@
 """What is missing is said in one sentence; what was deleted is not there."""
 
 import asyncio
+import socket
 import subprocess
 
 import pytest
@@ -9,13 +10,13 @@ from conversation_actors import ConversationClient, ConversationNotFoundError
 from tests.cluster.conftest import Connect
 from tests.cluster.observation import gone, pid_of, start_program, texts, user
 from tests.ray_cluster import RayCluster
-from tests.servers import HOST, Server, free_port
+from tests.servers import HOST, Server
 
 
 async def outcome(program: "subprocess.Popen[str]") -> list[str]:
     """What a program printed."""
     try:
-        output, _ = await asyncio.to_thread(program.communicate, timeout=30)
+        output, _ = await asyncio.to_thread(program.communicate, timeout=60)
     finally:
         program.kill()
         program.communicate()
@@ -25,9 +26,11 @@ async def outcome(program: "subprocess.Popen[str]") -> list[str]:
 async def test_no_cluster(redis: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the address leads nowhere, the client says so in one sentence, in its time-out."""
     monkeypatch.setenv("CONVERSATION_REDIS_URL", redis.url)
-    monkeypatch.setenv("RAY_ADDRESS", f"{HOST}:{free_port()}")
     monkeypatch.setenv("CONVERSATION_TIMEOUT_CONNECT", "8")
-    kind, *sentences = await outcome(start_program("outsider"))
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))  # and never listens: nobody else can
+        monkeypatch.setenv("RAY_ADDRESS", f"{HOST}:{taken.getsockname()[1]}")
+        kind, *sentences = await outcome(start_program("outsider"))
     assert kind == "ClusterUnavailableError"
     assert len(sentences) == 1
     assert "RAY_ADDRESS" in sentences[0]

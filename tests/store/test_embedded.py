@@ -152,14 +152,15 @@ def test_ctrl_c_does_not_reach_it(tmp_path: Path) -> None:
 
 def test_hung_server_is_not_doubled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that hangs keeps its files: the next start names the process and starts none beside it."""
-    monkeypatch.setattr(embedded, "_READY_TIMEOUT", 0.2)
-    monkeypatch.setattr(embedded, "_ANSWER_TIMEOUT", 0.2)
     with EmbeddedServer(tmp_path):
         pid = state_of(tmp_path)["pid"]
         os.kill(pid, signal.SIGSTOP)
         try:
-            with pytest.raises(StoreUnavailableError, match=str(pid)):
-                EmbeddedServer(tmp_path).start()
+            with monkeypatch.context() as patch:
+                patch.setattr(embedded, "_READY_TIMEOUT", 0.2)
+                patch.setattr(embedded, "_ANSWER_TIMEOUT", 0.2)
+                with pytest.raises(StoreUnavailableError, match=str(pid)):
+                    EmbeddedServer(tmp_path).start()
         finally:
             os.kill(pid, signal.SIGCONT)
 

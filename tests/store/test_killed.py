@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from datetime import timedelta
+from itertools import count
 
 import pytest
 
@@ -59,9 +60,10 @@ def kill_after(writer: "subprocess.Popen[str]", writes: int) -> int:
 async def test_writers_killed_in_a_loop(server: Server, redis_store: RedisStore) -> None:
     """After each kill all acknowledged entries are there, contiguous, and every key expires (see `server`)."""
     client = server.client()
+    dice = random.Random(KILLS)
     for number in range(KILLS):
         writer = start_writer(server.url, f"o{number}")
-        acknowledged = await asyncio.to_thread(kill_after, writer, random.randint(1, 60))
+        acknowledged = await asyncio.to_thread(kill_after, writer, dice.randint(1, 60))
         assert [key for key in client.keys("conv:default:{*") if client.pttl(key) < 0] == []
         recovered = await redis_store.activate("c", owner=f"check-{number}", create=False, ttl=TTL)
         assert recovered.seq >= acknowledged
@@ -76,13 +78,14 @@ async def test_two_owners_never_both_write(server: Server) -> None:
     """Two owners race for one conversation: each entry is one owner's, acknowledged once, and none is missing."""
     stores = [make_store(server.url), make_store(server.url)]
     acknowledged: list[bytes] = []
+    attempts = count()
 
     async def contend(store: RedisStore, name: str) -> None:
         for number in range(30):
             entry = f"{name}-{number}".encode()
             claim, seq = await take(store, f"{name}-{number}")
             while await store.append(claim, expected_seq=seq, entries=[entry], ttl=TTL) is Outcome.FENCED:
-                claim, seq = await take(store, f"{name}-{number}-{random.random()}")
+                claim, seq = await take(store, f"{name}-{number}-{next(attempts)}")
             acknowledged.append(entry)
 
     await asyncio.gather(*(contend(store, f"w{number}") for number, store in enumerate(stores)))

@@ -22,8 +22,8 @@ from conversation_actors.store import Claim, Outcome, open_store
 from conversation_actors.store.durability import Acknowledgement
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
-from tests.servers import Server, replica_of, wait_until
-from tests.store.conftest import make_store
+from tests.servers import PATIENCE, Server, replica_of, wait_until
+from tests.store.conftest import confirmed, make_store
 
 pytestmark = pytest.mark.asyncio
 
@@ -217,17 +217,18 @@ async def test_hung_server_is_unavailable(binary: Path, tmp_path: Path) -> None:
     """A stopped server costs the timeout, not more, and afterwards the repeat is recognised."""
     with Server(binary, tmp_path) as server:
         store = RedisStore(server.url, durability=(Durability.REDIS, 0), timeout=timedelta(seconds=0.3))
-        claim = (await store.activate("c", owner="o", create=True, ttl=TTL)).claim
+        claim = (await confirmed(lambda: store.activate("c", owner="o", create=True, ttl=TTL))).claim
         server.pause()
         for _ in range(2):  # on the open connection, and on a new one
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(PATIENCE):
                 with pytest.raises(StoreUnavailableError) as caught:
                     await store.append(claim, expected_seq=0, entries=[b"1"], ttl=TTL)
             assert caught.value.__cause__ is not None
         server.resume()
-        again = await store.append(claim, expected_seq=0, entries=[b"1"], ttl=TTL)
+        again = await confirmed(lambda: store.append(claim, expected_seq=0, entries=[b"1"], ttl=TTL))
         assert again in (Outcome.OK, Outcome.DUPLICATE)
-        assert (await store.activate("c", owner="o", create=False, ttl=TTL)).journal == (b"1",)
+        recovered = await confirmed(lambda: store.activate("c", owner="o", create=False, ttl=TTL))
+        assert recovered.journal == (b"1",)
         await store.aclose()
 
 

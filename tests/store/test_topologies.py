@@ -14,7 +14,7 @@ from conversation_actors.store import Claim, Outcome
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
 from tests.servers import BINARIES, HOST, Cluster, Server, replica_of, sentinel_of, wait_until, with_tls
-from tests.store.conftest import NO_SERVER, assert_no_leak, each_server, make_store
+from tests.store.conftest import NO_SERVER, assert_no_leak, confirmed, each_server, make_store
 
 pytestmark = pytest.mark.asyncio
 
@@ -167,7 +167,8 @@ async def test_cluster_fsync(tmp_path: Path) -> None:
             client = node.client()
             client.config_set("appendfsync", "always")
             client.close()
-        assert (await store.activate("c", owner="o", create=True, ttl=TTL)).claim.epoch == 1
+        activated = await confirmed(lambda: store.activate("c", owner="o", create=True, ttl=TTL))
+        assert activated.claim.epoch == 1
         await store.aclose()
 
 

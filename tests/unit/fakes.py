@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from conversation_actors.runtime import RemoteOwner
 
 CONVERSATION = "c"
-PATIENCE = 5.0
+PATIENCE = 20.0
 """Seconds until a condition that does not come about fails its test; nothing waits that long otherwise."""
 
 

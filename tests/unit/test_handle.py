@@ -500,7 +500,7 @@ async def test_lost_answers_to_polls(cluster: FakeCluster) -> None:
 
 async def test_nobody_home(cluster: FakeCluster) -> None:
     """When no owner can recover, a call raises a retryable error in its time; reading the copy goes on."""
-    cluster.settings = brief(command=0.05, close=0.05)
+    cluster.settings = brief(command=1.0, close=1.0)
     conversation = await cluster.handle()
     await conversation.append(say("u0"))
     store_of(cluster).is_down = True
@@ -509,7 +509,7 @@ async def test_nobody_home(cluster: FakeCluster) -> None:
         await conversation.append(say("u1"))
     assert ids(conversation) == ["u0"]
     store_of(cluster).is_down = False
-    assert (await conversation.append(say("u2"))).seq == 2
+    assert (await conversation.append(say("u2"))).seq in {2, 3}  # what is unknown may happen still
 
 
 async def test_watching_wakes_nobody(cluster: FakeCluster) -> None:

@@ -15,10 +15,11 @@ from conversation_actors.errors import (
 )
 from conversation_actors.settings import Settings
 from conversation_actors.store import HeartbeatRecord, MemoryStore, Store
+from conversation_actors.store.heartbeats import MemoryHeartbeats
 
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
-RECORD = HeartbeatRecord("c", "h1", "", {}, 1, "w1", SECOND)
+RECORD = HeartbeatRecord("c", "h1", "", {}, 1, "w1", MINUTE)
 
 
 class CheckedStore(MemoryStore):
@@ -57,24 +58,30 @@ def store(monkeypatch: pytest.MonkeyPatch) -> CheckedStore:
 @pytest.fixture
 async def heartbeats(store: CheckedStore) -> AsyncIterator[Heartbeats]:
     """Heartbeats of the lease "agent"."""
-    async with Heartbeats() as entered:
+    async with Heartbeats(clock=lambda: store.now) as entered:
         yield entered
+
+
+async def claimed(heartbeats: Heartbeats, store: CheckedStore, claimant: str, *, until: float) -> list[HeartbeatRecord]:
+    """What is claimed by somebody who looks twice a second until then."""
+    records: list[HeartbeatRecord] = []
+    while store.now < until:
+        store.now += 0.5
+        records += await heartbeats.claim_expired(claimant, hold=MINUTE)
+    return records
 
 
 async def test_a_life(heartbeats: Heartbeats, store: CheckedStore) -> None:
     """Start, beat, fall silent, be claimed, be postponed, be settled."""
     await heartbeats.start("c", "h1", valid_for=MINUTE, group="g", details={"room": "r"})
-    store.now = 50.0
+    assert await claimed(heartbeats, store, "w1", until=50.0) == []
     assert await heartbeats.beat("c", "h1", valid_for=MINUTE)
-    store.now = 109.0
-    assert await heartbeats.claim_expired("w1", hold=MINUTE) == []
-    store.now = 111.0
-    (record,) = await heartbeats.claim_expired("w1", hold=MINUTE)
-    assert record == HeartbeatRecord("c", "h1", "g", {"room": "r"}, 1, "w1", SECOND)
+    assert await claimed(heartbeats, store, "w1", until=110.0) == []
+    (record,) = await claimed(heartbeats, store, "w1", until=111.0)
+    assert record == HeartbeatRecord("c", "h1", "g", {"room": "r"}, 1, "w1", MINUTE)
     assert not await heartbeats.beat("c", "h1", valid_for=MINUTE)
-    assert await heartbeats.postpone(record, delay=SECOND)
-    store.now = 112.0
-    (again,) = await heartbeats.claim_expired("w2", hold=MINUTE)
+    assert await heartbeats.postpone(record, delay=2 * SECOND)
+    (again,) = await claimed(heartbeats, store, "w2", until=114.0)
     assert (again.attempt, again.claimant) == (2, "w2")
     assert not await heartbeats.settle(record)
     assert await heartbeats.settle(again)
@@ -105,14 +112,52 @@ async def test_what_a_beat_leaves_out_stays(heartbeats: Heartbeats) -> None:
 
 
 async def test_nobody_is_waited_for_for_ever(heartbeats: Heartbeats, store: CheckedStore) -> None:
-    """After an hour, or what the caller says, what a death interrupted is of no interest."""
-    await heartbeats.start("old", "h1", valid_for=SECOND)
-    store.now = 3601.0
+    """After an hour that this reader has seen, or what the caller says, a death is of no interest."""
+    await heartbeats.start("old", "h1", valid_for=timedelta(minutes=50))
+    await heartbeats.start("older", "h1", valid_for=timedelta(minutes=70))
+    for _ in range(423):
+        store.now += 10.0
+        assert "older" not in [one.conversation_id for one in await heartbeats.claim_expired("w1", hold=MINUTE * 90)]
+    assert await heartbeats.find("older") is None
+    found = await heartbeats.find("old")
+    assert found is not None
+    assert found.claimant == "w1"
     await heartbeats.start("young", "h1", valid_for=SECOND)
-    store.now = 3603.0
-    assert [record.conversation_id for record in await heartbeats.claim_expired("w1", hold=MINUTE)] == ["young"]
-    store.now += 70.0
-    assert await heartbeats.claim_expired("w1", hold=MINUTE, forget=5 * SECOND) == []
+    for _ in range(6):
+        await heartbeats.find("young")
+        store.now += 0.3
+        await heartbeats.claim_expired("w1", hold=MINUTE, forget=SECOND / 2, limit=1)
+    assert await heartbeats.find("young") is None
+
+
+async def test_what_cannot_be_reached_begins_the_count_anew(
+    heartbeats: Heartbeats, store: CheckedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A question without an answer: nobody could have been heard."""
+    await heartbeats.start("c", "h1", valid_for=MINUTE)
+    assert await claimed(heartbeats, store, "w1", until=59.0) == []
+
+    async def away(self: MemoryHeartbeats, conversation_id: str) -> None:
+        raise StoreUnavailableError(conversation_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryHeartbeats, "find", away)
+        with pytest.raises(StoreUnavailableError):
+            await heartbeats.find("c")
+    assert await claimed(heartbeats, store, "w1", until=119.0) == []
+    assert len(await claimed(heartbeats, store, "w1", until=121.0)) == 1
+
+
+async def test_a_record_tells_how_long_it_is_silent(heartbeats: Heartbeats, store: CheckedStore) -> None:
+    """As far as this object has seen; alive until that is as long as the beat was valid."""
+    await heartbeats.start("c", "h1", valid_for=SECOND)
+    told = []
+    for _ in range(5):
+        record = await heartbeats.find("c")
+        assert record is not None
+        told.append((record.silent_for.total_seconds(), record.valid_for, record.is_alive, record.is_silent))
+        store.now += 0.25
+    assert told == [(0.25 * look, SECOND, look < 4, look == 4) for look in range(5)]
 
 
 async def test_keep(heartbeats: Heartbeats, store: CheckedStore) -> None:

@@ -459,7 +459,7 @@ async def test_cancelled_after_it_was_sent(run: type[Running]) -> None:
 
 async def test_a_deadline(run: type[Running]) -> None:
     """A caller waits no longer than `timeouts.command`: then the outcome is unknown, and the error says why."""
-    it = run(brief(command=0.03))
+    it = run(brief(command=0.5))
     it.send.trouble = AWAY
     with pytest.raises(OutcomeUnknownError, match="Redis does not answer") as error:
         await it.ask("u0")
@@ -482,7 +482,7 @@ async def test_an_attempt_cut_short_hides_no_reason(run: type[Running]) -> None:
 
 async def test_a_deadline_while_nobody_answers(run: type[Running]) -> None:
     """The time is bounded too where the owner does not answer at all."""
-    it = run(brief(command=0.03))
+    it = run(brief(command=0.5))
     it.send.may_answer.clear()
     with pytest.raises(OutcomeUnknownError):
         await it.ask("u0")
@@ -490,7 +490,7 @@ async def test_a_deadline_while_nobody_answers(run: type[Running]) -> None:
 
 async def test_a_deadline_in_the_queue(run: type[Running]) -> None:
     """A call that waits behind recorded items which cannot be sent ends in time; it was not sent, and never is."""
-    it = run(brief(command=0.03))
+    it = run(brief(command=0.5))
     it.send.trouble = AWAY
     it.box.put(item("recorded"))
     await until(lambda: len(it.send.batches) >= 1)

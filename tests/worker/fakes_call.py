@@ -19,7 +19,7 @@ from livekit.api.access_token import Claims
 from livekit.protocol import agent as agent_proto
 from livekit.protocol import models
 
-from agent_worker import call
+from agent_worker import call, changes, tenure
 from agent_worker.assignment import Assignment
 from agent_worker.call import CallConversation, Post
 from agent_worker.rooms import AgentInRoom, Occupants, Rooms, RoomServiceError
@@ -29,9 +29,9 @@ from conversation_actors.activation import committer
 from conversation_actors.client import following, handle, opening, outbox
 from conversation_actors.errors import ConversationError
 from conversation_actors.settings import Settings
-from conversation_actors.store import HeartbeatRecord
-from conversation_actors.store.heartbeats import MemoryHeartbeats
-from tests.unit.fakes import CONVERSATION, FakeCluster, FaultyStore, brief
+from conversation_actors.store import Beat, HeartbeatRecord
+from conversation_actors.store.heartbeats import MemoryHeartbeats, Page
+from tests.unit.fakes import CONVERSATION, FakeCluster, FakeOwner, FaultyStore, brief
 
 ROOM = "room-1"
 POST = Post(room=ROOM, agent_name="support", agent_identity="agent-1", group="worker-1")
@@ -41,11 +41,13 @@ _sids = count(1)
 
 
 class Clock:
-    """A clock that a test moves: the one of Redis."""
+    """A clock that a test moves: that of whoever looks at heartbeats."""
 
     def __init__(self) -> None:
         """Somewhere behind the beginning."""
         self.now = 1000.0
+        self.pace = 0.0
+        """Seconds that go by with every look for silent agents."""
 
     def __call__(self) -> float:
         """Seconds."""
@@ -58,6 +60,7 @@ class ShakyHeartbeats(MemoryHeartbeats):
     def __init__(self, clock: Clock) -> None:
         """In good order."""
         super().__init__(clock)
+        self._pace = clock
         self.trouble: Exception | None = None
         """What every call raises."""
         self.asked = 0
@@ -87,29 +90,29 @@ class ShakyHeartbeats(MemoryHeartbeats):
         self._answer()
         return await super().end(conversation_id, holder)
 
+    async def silent(self, *, after: int, until: int, limit: int) -> Page:
+        """See `HeartbeatStore.silent`."""
+        self._pace.now += self._pace.pace
+        self._answer()
+        return await super().silent(after=after, until=until, limit=limit)
+
     async def claim(
-        self, conversation_id: str, claimant: str, *, hold: timedelta, holder: str | None
+        self,
+        conversation_id: str,
+        claimant: str,
+        *,
+        hold: timedelta,
+        holder: str | None,
+        seen: Beat | None = None,
     ) -> HeartbeatRecord | None:
         """See `HeartbeatStore.claim`."""
         self._answer()
-        return await super().claim(conversation_id, claimant, hold=hold, holder=holder)
-
-    async def claim_expired(
-        self, claimant: str, *, hold: timedelta, limit: int, forget: timedelta
-    ) -> list[HeartbeatRecord]:
-        """See `HeartbeatStore.claim_expired`."""
-        self._answer()
-        return await super().claim_expired(claimant, hold=hold, limit=limit, forget=forget)
+        return await super().claim(conversation_id, claimant, hold=hold, holder=holder, seen=seen)
 
     async def find(self, conversation_id: str) -> HeartbeatRecord | None:
         """See `HeartbeatStore.find`."""
         self._answer()
         return await super().find(conversation_id)
-
-    def expired(self, conversation_id: str) -> bool:
-        """Whether the record of a conversation is there, and its deadline over."""
-        kept = self._kept.get(conversation_id)
-        return kept is not None and kept.deadline <= self._clock()
 
 
 class ShakyStore(FaultyStore):
@@ -119,6 +122,15 @@ class ShakyStore(FaultyStore):
         """Start empty."""
         super().__init__()
         self.agents = ShakyHeartbeats(clock)
+        self.kept: list[timedelta | None] = []
+        """What was answered to those who had the conversation kept."""
+
+    async def keep(self, conversation_id: str, *, ttl: timedelta) -> timedelta | None:
+        """See `Store.keep`."""
+        if self.agents.trouble is not None:
+            raise self.agents.trouble
+        self.kept.append(await super().keep(conversation_id, ttl=ttl))
+        return self.kept[-1]
 
     def heartbeats(self, lease: str, *, ttl: timedelta) -> ShakyHeartbeats:
         """See `Store.heartbeats`: there is one lease."""
@@ -182,7 +194,7 @@ class FakeClient:
     def __init__(self, world: World) -> None:
         """Not connected yet."""
         self._world = world
-        self._handles: list[ConversationHandle] = []
+        self._handle: ConversationHandle | None = None
 
     async def __aenter__(self) -> Self:
         """Connect, where Ray is."""
@@ -196,16 +208,19 @@ class FakeClient:
     ) -> None:
         """Close what was opened."""
         self._world.clients -= 1
-        for opened in self._handles:
-            await opened.aclose()
+        if self._handle is not None:
+            await self._handle.aclose()
 
     async def open(self, conversation_id: str) -> ConversationHandle:
-        """A handle of its own, as another process would have it."""
+        """A handle of its own, as another process would have it; the same one at the second time."""
         assert conversation_id == CONVERSATION
         await self._world.may_open.wait()
-        opened = await self._world.cluster.handle()
-        self._handles.append(opened)
-        return opened
+        if self._handle is None:
+            self._handle = await self._world.cluster.handle()
+        else:
+            _, view = await FakeOwner(self._world.cluster).open(create=True)
+            await self._handle.catch_up(view)
+        return self._handle
 
 
 @contextmanager
@@ -216,8 +231,11 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patch.setattr(outbox, "_BACKOFF", (0.0005, 0.002))
         for module in (handle, following):
             patch.setattr(module, "DORMANT_SECONDS", (0.001, 0.005))
-        patch.setattr(call, "_BACKOFF", (0.002, 0.01))
+        for module in (call, tenure):
+            patch.setattr(module, "_BACKOFF", (0.002, 0.01))
+        patch.setattr(tenure, "_LOOK_SECONDS", 0.002)
         patch.setattr(call, "_GUARD_SECONDS", 0.002)
+        patch.setattr(changes, "_PAUSE_SECONDS", 0.002)
         patch.setattr(call, "_WAIT_SECONDS", 0.002)
         yield
 

@@ -24,6 +24,7 @@ from agent_worker.call import LEASE, CallConversation
 from agent_worker.notes import TRANSCRIPT
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
+from agent_worker.recorder import Recorder, belongs_in_history
 from agent_worker.restoration import INTERRUPTED_OUTPUT
 from agent_worker.serialise import to_fields
 from agent_worker.session import JOB_CRASHED, NOT_FINISHED, ROOM_LOST, WORKER_GONE, Attached, attach, open_conversation
@@ -31,7 +32,7 @@ from agent_worker.settings import CallSettings, TakeoverSettings
 from agent_worker.transcript import Transcript
 from conversation_actors import LeaseHeldError, item_from_dict
 from conversation_actors.items import Item
-from tests.unit.fakes import until
+from tests.unit.fakes import turns, until
 from tests.worker.conftest import SessionFactory
 from tests.worker.fakes import FakeConversation, FunctionScript
 from tests.worker.fakes_call import POST, Clock, FakeJob, FakeParticipant, FakeRoom, World, Worlds, fake_job
@@ -115,7 +116,7 @@ def texts(items: tuple[Item, ...]) -> list[str]:
 
 def settings(**given: Any) -> CallSettings:
     """Lines that can be told apart; nobody is waited for."""
-    told = {"greeting": GREETING, "welcome_back": AGAIN, "back_line": BACK, "open_timeout": 0.05, **given}
+    told = {"greeting": GREETING, "welcome_back": AGAIN, "back_line": BACK, **given}
     return CallSettings(**told)
 
 
@@ -141,6 +142,7 @@ def answer(world: World, server: OfflineServer, new_session: SessionFactory) -> 
             assignment = Assignment(conversation_id="c", replaces=None if holder == "job-1" else "job-1")
         with fake_job(room, job_id=holder) as job:
             takeover = TakeoverSettings(heartbeat=timedelta(milliseconds=5), valid_for=timedelta(seconds=3))
+            given = {"open_timeout": LATE if world.may_open.is_set() else 0.05, **given}
             call = world.call(holder, assignment, settings=settings(**given), takeover=takeover)
             await call.open()
             session = await new_session(on)
@@ -403,8 +405,8 @@ async def test_the_deposed_leaves_at_once(answer: Answer, world: World) -> None:
         await running.session.generate_reply(user_input="Are you there?")
         assert running.attached.recorder.recorded == before
         running.room.enter(FakeParticipant("bob"))
-        await asyncio.sleep(0.02)
-        assert "bob" not in handle.participants
+        await turns()
+        assert "bob" not in (await handle.snapshot(fresh=True)).participants
 
 
 async def opened(successor: CallConversation) -> None:
@@ -443,15 +445,27 @@ async def test_a_handover_waits_until_the_agent_has_spoken(answer: Answer, world
         assert running.attached.recorder.recorded == before
 
 
-async def test_a_handover_waits_for_the_caller_too(answer: Answer, world: World) -> None:
-    """Whoever speaks is let finish."""
+async def test_a_handover_waits_for_the_caller_too(
+    answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever speaks is let finish, however often it was looked."""
+    monkeypatch.setattr(module, "_QUIET_SECONDS", 0.0)
+    looks: list[bool] = []
+    is_busy = module._Call._is_busy
+
+    def looked_at(self: Any) -> bool:
+        looks.append(is_busy.__get__(self))
+        return looks[-1]
+
+    monkeypatch.setattr(module._Call, "_is_busy", property(looked_at))
     planned = Assignment(conversation_id="c", replaces="job-1", is_planned=True)
     async with answer(FakeRoom(), greeting="") as running:
         await running.session_is_calm()
         running.session._update_user_state("speaking")
         opening = asyncio.create_task(opened(world.call("job-2", planned)))
         await asyncio.wait_for(running.call.handover_asked.wait(), LATE)
-        await asyncio.sleep(0.05)
+        await until(lambda: len(looks) >= 5)
+        assert all(looks)
         assert not opening.done()
         assert running.job.ended == []
         running.session._update_user_state("listening")
@@ -512,6 +526,15 @@ async def test_who_does_not_see_its_room_does_not_leave_it(answer: Answer, world
         assert running.job.ended == []
 
 
+async def closed(running: Running, reason: CloseReason) -> None:
+    """Close the session, and return when all who were told of it have done what they do."""
+    told = asyncio.Event()
+    running.session.on("close", lambda _event: told.set())
+    running.session._close_soon(reason=reason)
+    await asyncio.wait_for(told.wait(), LATE)
+    await turns()
+
+
 async def test_a_session_that_failed_calls_the_next_agent(answer: Answer) -> None:
     """The caller is still there, and a new process may have more luck."""
     async with answer(FakeRoom(FakeParticipant("alice"))) as running:
@@ -525,8 +548,7 @@ async def test_a_session_that_was_closed_on_purpose_ends_nothing_more(answer: An
     """Whoever closed it knows what comes next."""
     async with answer(FakeRoom(FakeParticipant("alice"))) as running:
         await running.hears(GREETING)
-        running.session._close_soon(reason=reason)
-        await asyncio.sleep(0.05)
+        await closed(running, reason)
         assert running.job.ended == []
 
 
@@ -545,15 +567,27 @@ async def test_a_room_that_nobody_comes_to_is_left(answer: Answer) -> None:
         assert await running.ended() == "nobody is in the room"
 
 
-async def test_who_comes_back_in_time_finds_the_agent_there(answer: Answer) -> None:
-    """The same one, with the same session."""
+async def test_who_comes_back_in_time_finds_the_agent_there(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same one, with the same session: nobody waits any more for the time to be up."""
     alice = FakeParticipant("alice")
-    async with answer(FakeRoom(alice), linger=0.1) as running:
+    calls: list[Any] = []
+    start = module._Call.start
+
+    def noted(self: Any) -> None:
+        calls.append(self)
+        start(self)
+
+    monkeypatch.setattr(module._Call, "start", noted)
+    async with answer(FakeRoom(alice), linger=60.0) as running:
         await running.hears(GREETING)
         running.room.exit(alice)
-        await asyncio.sleep(0.02)
+        waiting = calls[0]._lingering
+        assert waiting is not None
+        await turns()
         running.room.enter(FakeParticipant("alice"))
-        await asyncio.sleep(0.15)
+        await asyncio.wait({waiting})
+        assert waiting.cancelled()
+        assert calls[0]._lingering is None
         assert running.job.ended == []
 
 
@@ -563,8 +597,7 @@ async def test_a_session_that_closed_with_its_caller(answer: Answer) -> None:
     async with answer(FakeRoom(alice), linger=60.0) as running:
         await running.hears(GREETING)
         running.room.exit(alice)
-        running.session._close_soon(reason=CloseReason.PARTICIPANT_DISCONNECTED)
-        await asyncio.sleep(0.05)
+        await closed(running, CloseReason.PARTICIPANT_DISCONNECTED)
         assert running.job.ended == []
         running.room.enter(FakeParticipant("alice"))
         assert await running.ended() == NOT_FINISHED
@@ -633,8 +666,10 @@ async def test_opened_before_the_session_starts_it_waits_for_it(
     world.may_open.clear()
 
     async def open_now() -> None:
+        known = len(world.cluster._handles)
         world.may_open.set()
-        await asyncio.sleep(0.05)
+        await until(lambda: len(world.cluster._handles) > known)
+        await turns()
 
     async with answer(FakeRoom(), greeting="", before_start=open_now) as running:
         await until(lambda: "Long ago" in [item.text_content for item in running.session.history.messages()])
@@ -698,6 +733,155 @@ async def test_a_tool_that_runs_while_it_opens_is_not_interrupted(answer: Answer
         await running.is_known("Found it.")
     outputs = [item.to_dict()["output"] for item in running.call.items if item.type == "function_call_output"]
     assert outputs == ["found"]
+
+
+# A conversation that is lost
+
+
+async def vanish(world: World) -> None:
+    """The keys of the conversation are gone, and so is its owner."""
+    await world.cluster.kill()
+    world.store.lose_everything()
+
+
+async def test_a_conversation_that_is_gone_is_told_the_talk(
+    answer: Answer, world: World, transcript: Transcript
+) -> None:
+    """All that the session has, in order, as it was; the caller hears nothing of it."""
+    first, second = transcript.turns[0], transcript.turns[1]
+    alice = FakeParticipant("alice")
+    async with answer(FakeRoom(alice)) as running:
+        await running.hears(GREETING)
+        await running.session.run(user_input=first.user)
+        await running.is_known(first.reply)
+        await running.call.flush()
+        before = [item.to_dict() for item in running.call.items]
+        await vanish(world)
+        running.call.note("x", 1)
+        await until(lambda: "x" in running.call.attributes)
+        assert [item.to_dict() for item in (await world.cluster.handle()).items] == before
+        await running.session.run(user_input=second.user)
+        await running.is_known(second.reply)
+        told = [item.id for item in running.session.history.items if belongs_in_history(item)]
+        assert sorted(item.id for item in running.call.items) == sorted(told)
+        assert running.call.participants["alice"].devices == (alice.sid,)
+        said = [step.say for step in second.steps if step.say]
+        assert running.heard.lines == [GREETING, first.reply, *said, second.reply]
+        await crash(running)
+    async with answer(FakeRoom(alice), "job-2") as after:
+        await after.hears(BACK)
+        assert texts(after.call.items)[-1] == second.reply
+
+
+async def test_a_tool_that_runs_while_it_is_lost_is_told_with_its_output(answer: Answer, world: World) -> None:
+    """Its call was known before it ran, and is again; and both are, when it is done, once."""
+    release = asyncio.Event()
+
+    class Slow(Agent):
+        def __init__(self) -> None:
+            super().__init__(instructions="x")
+
+        @function_tool
+        async def search(self, context: RunContext[None]) -> str:
+            """Search for long."""
+            assert context is not None
+            await release.wait()
+            return "found"
+
+    def decide(request: ChatRequest) -> Reply:
+        done = any(message["role"] == "tool" for message in request.messages)
+        return Reply("Found it.") if done else Reply("", (RequestedCall("c1", "search", "{}"),))
+
+    async with (
+        OfflineServer(FunctionScript(decide)) as server,
+        answer(FakeRoom(), agent=Slow(), on=server, greeting="") as running,
+    ):
+        speech = running.session.generate_reply(user_input="Search")
+        await until(lambda: "function_call" in [item.type for item in running.call.items])
+        await vanish(world)
+        running.call.note("x", 1)
+        await until(lambda: "x" in running.call.attributes)
+        assert "function_call" in [item.type for item in running.call.items]
+        release.set()
+        await speech
+        await running.is_known("Found it.")
+    kinds = [item.type for item in running.call.items]
+    assert [kind for kind in kinds if kind.startswith("function")] == ["function_call", "function_call_output"]
+
+
+# What goes wrong in the background
+
+
+async def test_what_ends_a_call_is_tried_again(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error at the end of a call leaves no job behind; it is counted."""
+    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.002)
+    broken_once(monkeypatch, module._Call, "_end")
+    alice = FakeParticipant("alice")
+    async with answer(FakeRoom(alice), linger=0.02, greeting="") as running:
+        await running.session_is_calm()
+        running.room.exit(alice)
+        assert await running.ended() == "nobody is in the room"
+        assert running.call.failures.counts["linger"] == 1
+
+
+@pytest.mark.parametrize("task", ["deposition", "handover", "redials"])
+async def test_what_follows_the_call_goes_on(
+    answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    """Whatever it met once: the agent leaves when it is deposed, or asked to."""
+    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.002)
+    broken_once(monkeypatch, *{"deposition": (Recorder, "stop")}.get(task, (CallConversation, "hand_over")))
+    async with answer(FakeRoom(), linger=60.0, greeting="") as running:
+        await running.session_is_calm()
+        if task == "deposition":
+            handle = await world.cluster.handle()
+            await handle.acquire_lease(LEASE, holder="job-2", duration=timedelta(minutes=1), replacing="job-1")
+        elif task == "handover":
+            running.call.handover_asked.set()
+        else:
+            running.call.redialled.set()
+        await running.ended()
+        assert running.call.failures.counts[task] == 1
+
+
+def broken_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    """Have a method raise what no program of ours raises, at its first call."""
+    original = getattr(owner, name)
+    calls: list[int] = []
+
+    def broken(*arguments: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            message = "private words"
+            raise TypeError(message)
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, broken)
+
+
+@pytest.mark.parametrize("task", ["say", "catch_up", "resume"])
+async def test_what_is_done_once_costs_only_itself(
+    answer: Answer,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    task: str,
+) -> None:
+    """The call goes on without it; that is counted, without the error's text."""
+
+    async def broken(*_arguments: Any) -> None:
+        message = "private words"
+        raise TypeError(message)
+
+    monkeypatch.setattr(module._Call, f"_{task}", broken)
+    alice = await seed(world, user("Hello?")) if task == "resume" else FakeParticipant("alice")
+    if task == "catch_up":
+        world.may_open.clear()
+    async with answer(FakeRoom(alice), "job-2" if task == "resume" else "job-1") as running:
+        world.may_open.set()
+        await until(lambda: running.call.failures.counts.get(task) == 1)
+        assert running.job.ended == []
+    assert "private words" not in caplog.text
 
 
 # The job

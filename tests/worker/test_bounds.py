@@ -11,6 +11,7 @@ from livekit.agents.llm import ChatItem, ChatMessage, FunctionCall, FunctionCall
 
 from agent_worker.agent import SupportAgent
 from agent_worker.bounds import SessionBounds
+from agent_worker.failures import Failures
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from tests.worker.conftest import SessionFactory
@@ -129,9 +130,10 @@ async def test_a_cut_that_fails_costs_nobody_the_call(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is told, without words of the call, and tried again."""
+    """It is counted, told without words of the call, and tried again."""
     session, agent = await new_session(server), Agent(instructions="x")
-    SessionBounds(session, 8).start()
+    failures = Failures()
+    SessionBounds(session, 8, failures).start()
     await session.start(agent, record=False)
 
     async def broken(*_arguments: Any, **_named: Any) -> None:
@@ -144,6 +146,7 @@ async def test_a_cut_that_fails_costs_nobody_the_call(
     await falls_silent(session)
     assert "was not cut" in caplog.text
     assert "private words" not in caplog.text
+    assert failures.counts == {"bounds": 1}
     monkeypatch.undo()
     await falls_silent(session)
     assert len(agent.chat_ctx.items) <= 10

@@ -196,7 +196,7 @@ async def test_no_handler_raises(
     kinds: list[Any] = ["error", "speech_created", "session_usage_updated", "agent_state_changed"]
     for kind in kinds:
         session.emit(kind, nonsense)
-    ours = [record for record in caplog.records if record.name == "agent_worker.notes"]
+    ours = [record for record in caplog.records if record.name == "agent_worker.failures"]
     assert len(ours) == 6
     assert "private words" not in caplog.text
 

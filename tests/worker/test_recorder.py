@@ -144,7 +144,7 @@ async def test_a_full_outbox_does_not_break_the_call(
     assert attached.recorder.refused == len(_as_livekit_stores(session.history.items)) + 2  # calls: at start and end
     ours = [record for record in caplog.records if record.name.startswith("agent_worker")]
     assert {record.getMessage() for record in ours} == {"an item could not be recorded"}
-    assert {record.__dict__["reason"] for record in ours} == {"the outbox is full"}
+    assert {record.__dict__["reason"] for record in ours} == {"OverloadedError: the outbox is full"}
 
 
 class _BrokenConversation(FakeConversation):
@@ -218,3 +218,61 @@ async def test_a_stopped_recorder_records_no_more(
         attached.recorder.stop()
         await say(session, transcript.turns[0].user)
     assert conversation.items == before
+
+
+# Again
+
+
+def words(conversation: FakeConversation) -> list[str]:
+    """What is in the conversation, in its order."""
+    return [str(item.to_dict()["content"][0]) for item in conversation.items]
+
+
+async def test_what_was_refused_is_recorded_again(server: OfflineServer, new_session: SessionFactory) -> None:
+    """Once, when the conversation takes items again; what it has is not sent once more."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation)
+    said: list[ChatItem] = [ChatMessage(role="user", content=[text]) for text in ("a", "b", "c")]
+    session.history.merge(ChatContext(said))
+    recorder.record(said[:1])
+    conversation.full = True
+    recorder.record(said[1:])
+    recorder.record_again(is_afresh=False)
+    assert recorder.refused == 4
+    conversation.full = False
+    recorder.record_again(is_afresh=False)
+    assert words(conversation) == ["a", "b", "c"]
+    recorder.record_again(is_afresh=False)
+    assert len(conversation.history) == 3
+
+
+async def test_what_the_conversation_has_left_behind_is_not_recorded_again(
+    server: OfflineServer, new_session: SessionFactory
+) -> None:
+    """It keeps less than the session; nor is what was restored into the session, and renamed there."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation)
+    restored = ChatMessage(id="item_1_b", role="assistant", content=["restored"])
+    said: list[ChatItem] = [ChatMessage(role="user", content=[text]) for text in ("a", "b", "c")]
+    session.history.merge(ChatContext([restored, *said]))
+    recorder.record(said[:2])
+    del conversation._items[said[0].id]
+    recorder.record_again(is_afresh=False)
+    assert words(conversation) == ["b"]
+
+
+async def test_a_conversation_that_lost_everything_gets_everything(
+    server: OfflineServer, new_session: SessionFactory
+) -> None:
+    """Also what this session was given by another one; not the agent's instructions. One bad item costs only itself."""
+    conversation = FakeConversation(item_bytes=4096)
+    session = await new_session(server)
+    recorder = Recorder(session, conversation)
+    secret = ChatMessage(role="system", content=["secret prompt"])
+    said: list[ChatItem] = [ChatMessage(role="user", content=[text]) for text in ("a", "b" * 10_000, "c")]
+    session.history.merge(ChatContext([secret, *said]))
+    recorder.record_again(is_afresh=True)
+    assert [text[0] for text in words(conversation)] == ["a", "b", "c"]
+    assert recorder.refused == 0

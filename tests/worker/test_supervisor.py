@@ -6,12 +6,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from livekit.agents.job import RunningJobInfo
 
 from agent_worker import supervisor as module
 from agent_worker.assignment import Assignment
+from agent_worker.rooms import RoomServiceError
 from agent_worker.settings import TakeoverSettings
 from agent_worker.supervisor import Supervisor
 from agent_worker.takeover import HOLD, Takeover
@@ -22,14 +24,14 @@ from tests.worker.fakes_call import ROOM, Clock, FakeJobs, FakeRooms, ShakyStore
 
 DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "attempt": 0}
 VALID_FOR = timedelta(seconds=3)
-CALM = 0.1
-"""Seconds of the real clock that a heartbeat is believed, as far as the supervisor knows."""
+PACE = 0.25
+"""Seconds of the workers' clock from one look to the next, while it goes."""
 METADATA = Assignment(conversation_id="c").write()
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """Redis's clock."""
+    """The workers' clock."""
     return Clock()
 
 
@@ -40,10 +42,10 @@ def store(clock: Clock) -> ShakyStore:
 
 
 @pytest.fixture
-async def heartbeats(monkeypatch: pytest.MonkeyPatch, store: ShakyStore) -> AsyncIterator[Heartbeats]:
+async def heartbeats(monkeypatch: pytest.MonkeyPatch, store: ShakyStore, clock: Clock) -> AsyncIterator[Heartbeats]:
     """Signs of life."""
     with on_store(monkeypatch, store):
-        async with Heartbeats(Settings()) as entered:
+        async with Heartbeats(Settings(), clock=clock) as entered:
             yield entered
 
 
@@ -55,9 +57,7 @@ def rooms() -> FakeRooms:
 
 def settings() -> TakeoverSettings:
     """Quick."""
-    return TakeoverSettings(
-        heartbeat=timedelta(seconds=CALM / 4), valid_for=timedelta(seconds=CALM), poll_interval=timedelta(seconds=0.005)
-    )
+    return TakeoverSettings(poll_interval=timedelta(seconds=0.002))
 
 
 def make(
@@ -144,7 +144,7 @@ async def test_a_job_that_ends_while_redis_is_away_is_found_by_the_clock(
         await asyncio.sleep(0.08)
         assert rooms.asked == []
         store.agents.trouble = None
-        clock.now += 4
+        clock.pace = PACE
         await until(lambda: bool(rooms.dispatched))
 
 
@@ -178,7 +178,7 @@ async def test_successors_that_die_before_they_begin_are_counted(
         jobs.active_jobs = []
         await asyncio.sleep(0.1)
         assert len(rooms.dispatched) == 1
-        clock.now += 4
+        clock.pace = PACE
         await until(lambda: len(rooms.dispatched) == 2)
     assert rooms.dispatched[1][2] == Assignment(conversation_id="c", replaces="job-1", attempt=2)
 
@@ -288,7 +288,7 @@ async def test_a_named_job_that_ends_while_livekit_is_down_is_found_by_the_clock
         jobs.active_jobs = []
         await until(lambda: named.looks > 0)
         named.is_down = False
-        clock.now += 4
+        clock.pace = PACE
         await until(lambda: bool(named.dispatched))
 
 
@@ -296,69 +296,126 @@ async def test_a_named_job_that_ends_while_livekit_is_down_is_found_by_the_clock
 
 
 async def test_a_silent_agent_is_found(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
-    """Wherever it ran; those that are heard of are left alone."""
+    """Wherever it ran; those that are heard of are left alone, also after it."""
     await begin(heartbeats, "c", "d")
+
+    async def live() -> None:
+        while True:
+            assert await heartbeats.beat("d", "job-1", valid_for=VALID_FOR)
+            await asyncio.sleep(0.002)
+
+    living = asyncio.create_task(live())
     async with running(make(heartbeats, rooms, FakeJobs())):
-        clock.now += 2
-        await heartbeats.beat("d", "job-1", valid_for=VALID_FOR)
-        clock.now += 2
+        clock.pace = PACE
         await until(lambda: bool(rooms.dispatched))
-        await asyncio.sleep(0.02)
-    assert [assignment.conversation_id for *_, assignment in rooms.dispatched] == ["c"]
+        long_after = clock.now + 10 * VALID_FOR.total_seconds()
+        await until(lambda: clock.now > long_after)
+    living.cancel()
+    assert {assignment.conversation_id for *_, assignment in rooms.dispatched} == {"c"}
 
 
-async def test_agents_get_time_to_be_heard_at_the_start(
-    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock, store: ShakyStore
-) -> None:
+async def test_agents_get_time_to_be_heard_at_the_start(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
     """All of Redis may just have come back, and this worker with it."""
     await begin(heartbeats, "c")
-    clock.now += 4
-    started = time.monotonic()
+    clock.now += 60
+    clock.pace, started = PACE, clock.now
     async with running(make(heartbeats, rooms, FakeJobs())):
         await until(lambda: bool(rooms.dispatched))
-    assert time.monotonic() - started >= CALM
-    assert store.agents.asked > 0
+    assert clock.now - started >= VALID_FOR.total_seconds()
 
 
-@pytest.mark.parametrize("error", [StoreUnavailableError("away"), StoreMisconfiguredError("NOPERM")])
+@pytest.mark.parametrize("error", [StoreUnavailableError("away"), StoreMisconfiguredError("NOPERM"), TypeError("x")])
 async def test_after_redis_was_away_nobody_is_taken_for_dead(
     heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore, clock: Clock, error: Exception
 ) -> None:
-    """Twice the time of a heartbeat: agents could not be heard; and the watch itself goes on, whatever it was."""
+    """Agents could not be heard: their silence counts anew; and the watch itself goes on, whatever it was."""
     await begin(heartbeats, "c")
-    async with running(make(heartbeats, rooms, FakeJobs())) as task:
-        await asyncio.sleep(CALM)
+    supervisor = make(heartbeats, rooms, FakeJobs())
+    async with running(supervisor) as task:
+        clock.pace = PACE
+        almost = clock.now + VALID_FOR.total_seconds() - 2 * PACE
+        await until(lambda: clock.now >= almost)
         store.agents.trouble = error
         before = store.agents.asked
-        await until(lambda: store.agents.asked > before)
-        back = time.monotonic()
+        await until(lambda: store.agents.asked > before + 2)
+        back = clock.now
         store.agents.trouble = None
-        clock.now += 4
         await until(lambda: bool(rooms.dispatched))
-        assert time.monotonic() - back >= CALM
+        assert clock.now - back >= VALID_FOR.total_seconds()
         assert not task.done()
+    assert supervisor.failures["heartbeats"] > 2
 
 
 async def test_after_a_long_sleep_nobody_is_taken_for_dead(
-    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock
 ) -> None:
     """The machine was suspended, or Redis hung: who seems dead may have been unable to say otherwise."""
     await begin(heartbeats, "c")
-    original = Heartbeats.claim_expired
-    slow: list[float] = []
-
-    async def sleepy(self: Heartbeats, *arguments: Any, **named: Any) -> list[HeartbeatRecord]:
-        if not slow:
-            await asyncio.sleep(CALM * 1.2)
-            slow.append(time.monotonic())
-            clock.now += 4
-            return []
-        return await original(self, *arguments, **named)
-
-    monkeypatch.setattr(Heartbeats, "claim_expired", sleepy)
     async with running(make(heartbeats, rooms, FakeJobs())):
+        clock.pace = PACE
+        almost = clock.now + VALID_FOR.total_seconds() - 2 * PACE
+        await until(lambda: clock.now >= almost)
+        assert rooms.asked == []
+        clock.now += 60
+        awake = clock.now
         await until(lambda: bool(rooms.dispatched))
-        assert time.monotonic() - slow[0] >= CALM
+        assert clock.now - awake >= VALID_FOR.total_seconds()
+
+
+async def test_jobs_that_cannot_be_listed_end_no_watch(
+    heartbeats: Heartbeats, rooms: FakeRooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted, and looked again: a job that ended meanwhile is seen to have ended."""
+
+    class Broken:
+        @property
+        def active_jobs(self) -> list[Any]:
+            message = "broken"
+            raise TypeError(message)
+
+    await begin(heartbeats, "c")
+    supervisor = make(heartbeats, rooms, FakeJobs(running_job("job-1", metadata=METADATA)))
+    async with running(supervisor) as task:
+        monkeypatch.setattr(supervisor, "_jobs", Broken())
+        await until(lambda: supervisor.failures.get("jobs", 0) > 2)
+        monkeypatch.setattr(supervisor, "_jobs", FakeJobs())
+        await until(lambda: bool(rooms.dispatched))
+        assert not task.done()
+
+
+async def test_a_job_that_cannot_be_looked_at_holds_up_no_other(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """Whatever a defect it is: it is counted, the other one's call is taken over."""
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA), running_job("job-9", metadata='{"conversation_id": "d"}'))
+    await begin(heartbeats, "c")
+    await begin(heartbeats, "d", holder="job-9")
+    supervisor = make(heartbeats, rooms, jobs)
+    original = supervisor._left_by
+
+    async def picky(info: RunningJobInfo) -> HeartbeatRecord | None:
+        if info.job.id == "job-1":
+            message = "broken"
+            raise TypeError(message)
+        return await original(info)
+
+    supervisor._left_by = picky  # type: ignore[method-assign]
+    async with running(supervisor) as task:
+        jobs.active_jobs = []
+        await until(lambda: bool(rooms.dispatched) and bool(supervisor.failures))
+        assert not task.done()
+    assert [assignment.conversation_id for *_, assignment in rooms.dispatched] == ["d"]
+    assert supervisor.failures == {"ended jobs": 1}
+
+
+async def test_damaged_heartbeats_are_counted(
+    heartbeats: Heartbeats, rooms: FakeRooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an operator looks, each once."""
+    supervisor = make(heartbeats, rooms, FakeJobs())
+    async with running(supervisor):
+        monkeypatch.setattr(Heartbeats, "damaged", 2)
+        await until(lambda: bool(supervisor.failures))
+        await asyncio.sleep(0.02)
+    assert supervisor.failures == {"damaged heartbeats": 2}
 
 
 async def test_one_that_cannot_be_mended_holds_up_nobody(
@@ -378,12 +435,14 @@ async def test_one_that_cannot_be_mended_holds_up_nobody(
 
     await begin(heartbeats, "defect", "away", "c")
     picky = Picky(heartbeats, rooms.as_rooms, settings(), linger=VALID_FOR, give_up=None)
-    async with running(make(heartbeats, rooms, FakeJobs(), picky)) as task:
-        clock.now += 4
+    supervisor = make(heartbeats, rooms, FakeJobs(), picky)
+    async with running(supervisor) as task:
+        clock.pace = PACE
         await until(lambda: bool(rooms.dispatched))
         assert not task.done()
-    told = [record.getMessage() for record in caplog.records if record.name == module.__name__]
+    told = [record.getMessage() for record in caplog.records]
     assert "a call could not be taken over" in told
+    assert supervisor.failures["takeovers"] >= 2
     assert "a call could not be taken over yet" in told
 
 
@@ -400,20 +459,38 @@ async def test_waiting_for_one_caller_holds_up_nobody(heartbeats: Heartbeats, ro
     slow = Slow(heartbeats, rooms.as_rooms, settings(), linger=VALID_FOR, give_up=None)
     supervisor = make(heartbeats, rooms, FakeJobs(), slow)
     async with running(supervisor):
-        clock.now += 4
+        clock.pace = PACE
         await until(lambda: sorted(entered) == ["c", "d", "e"])
     await until(lambda: not supervisor._running)
 
 
-async def test_two_workers_mend_a_call_once(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
-    """On one Redis, however many look."""
+async def test_two_workers_mend_a_call_once(
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock, store: ShakyStore
+) -> None:
+    """On one Redis, however many look, each with a reader of its own."""
+
+    class Stopping(Takeover):
+        async def run(self, record: HeartbeatRecord) -> Any:
+            # else the time of its claim would be over at once
+            clock.pace = 0
+            return await super().run(record)
+
     await begin(heartbeats, "c")
-    first, second = (make(heartbeats, rooms, FakeJobs()) for _ in range(2))
-    second._instance = "worker-2"
-    async with running(first), running(second):
-        clock.now += 4
-        await until(lambda: bool(rooms.dispatched))
-        await asyncio.sleep(0.05)
+    async with Heartbeats(Settings(), clock=clock) as other:
+        mending = [
+            Stopping(reader, rooms.as_rooms, settings(), linger=VALID_FOR, give_up=None)
+            for reader in (heartbeats, other)
+        ]
+        first, second = (
+            make(reader, rooms, FakeJobs(), takeover)
+            for reader, takeover in zip((heartbeats, other), mending, strict=True)
+        )
+        second._instance = "worker-2"
+        async with running(first), running(second):
+            clock.pace = PACE
+            await until(lambda: bool(rooms.dispatched))
+            looked = store.agents.asked
+            await until(lambda: store.agents.asked > looked + 20)
     assert len(rooms.dispatched) == 1
 
 
@@ -447,6 +524,33 @@ async def test_calls_are_given_over_until_none_is_left(
 
 def _count(rooms: FakeRooms, number: int) -> Callable[[], bool]:
     return lambda: len(rooms.dispatched) >= number
+
+
+async def test_what_goes_wrong_ends_no_giving_over(
+    heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect at one call, a refusal of Redis at another, jobs that cannot be listed: counted, and asked again."""
+    monkeypatch.setattr(module, "_ASK_SECONDS", 0.01)
+    await begin(heartbeats, "c")
+    await begin(heartbeats, "d", holder="job-2")
+    jobs = FakeJobs(
+        running_job("job-1", metadata=METADATA), running_job("job-2", metadata=Assignment(conversation_id="d").write())
+    )
+    supervisor = make(heartbeats, rooms, jobs)
+    store.agents.trouble = StoreMisconfiguredError("NOPERM")
+    rooms.dispatch_trouble = cast("RoomServiceError", TypeError("broken"))
+    giving = asyncio.create_task(supervisor.give_over())
+    await until(lambda: supervisor.failures.get("giving over", 0) > 3)
+    store.agents.trouble = None
+    told = supervisor.failures["giving over"]
+    await until(lambda: supervisor.failures["giving over"] > told + 3)
+    rooms.dispatch_trouble = None
+    monkeypatch.setattr(supervisor, "_jobs", None)
+    await until(lambda: supervisor.failures.get("jobs", 0) > 2)
+    monkeypatch.setattr(supervisor, "_jobs", jobs)
+    await until(lambda: {assignment.replaces for *_, assignment in rooms.dispatched} == {"job-1", "job-2"})
+    jobs.active_jobs = []
+    await asyncio.wait_for(giving, 5)
 
 
 async def test_livekit_down_is_asked_again(

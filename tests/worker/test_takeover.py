@@ -32,7 +32,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def clock() -> Clock:
-    """Redis's clock."""
+    """The workers' clock."""
     return Clock()
 
 
@@ -43,10 +43,10 @@ def store(clock: Clock) -> ShakyStore:
 
 
 @pytest.fixture
-async def heartbeats(monkeypatch: pytest.MonkeyPatch, store: ShakyStore) -> AsyncIterator[Heartbeats]:
+async def heartbeats(monkeypatch: pytest.MonkeyPatch, store: ShakyStore, clock: Clock) -> AsyncIterator[Heartbeats]:
     """Signs of life."""
     with on_store(monkeypatch, store):
-        async with Heartbeats(Settings()) as entered:
+        async with Heartbeats(Settings(), clock=clock) as entered:
             yield entered
 
 
@@ -107,9 +107,10 @@ async def die(heartbeats: Heartbeats, details: Any = None, *, holder: str = "job
 
 
 async def again(heartbeats: Heartbeats, clock: Clock, *, after: float) -> HeartbeatRecord | None:
-    """What another worker finds, so many seconds later."""
-    clock.now += after
-    found = await heartbeats.claim_expired("worker-2", hold=HOLD)
+    """What another worker finds that looks for so many seconds."""
+    until = clock.now + after
+    while not (found := await heartbeats.claim_expired("worker-2", hold=HOLD)) and clock.now < until:
+        clock.now = min(until, clock.now + 0.2)
     return found[0] if found else None
 
 
@@ -180,11 +181,8 @@ async def test_the_claim_is_kept_while_somebody_is_waited_for(
     rooms.people = []
     running = asyncio.create_task(make(heartbeats, rooms, linger=60.0).run(await die(heartbeats)))
     for _ in range(5):
-        before = rooms.looks
-        clock.now += HOLD.total_seconds() * 0.7
-        while rooms.looks < before + 2:  # noqa: ASYNC110  # the fake has no event for this
-            await asyncio.sleep(0.001)
-        assert await again(heartbeats, clock, after=0.0) is None
+        await looked(rooms, rooms.looks + 2)
+        assert await again(heartbeats, clock, after=HOLD.total_seconds() * 0.7) is None
     running.cancel()
     assert await again(heartbeats, clock, after=HOLD.total_seconds() + 0.1) is not None
 
@@ -509,7 +507,7 @@ async def test_what_became_of_it_is_told_in_one_line(
 
 def test_what_a_heartbeat_tells_of_the_dead() -> None:
     """Attempts of agents before it, and claims of its own, add up."""
-    record = HeartbeatRecord("c", "job-1", "g", {**DETAILS, "attempt": 2}, 3, WORKER, timedelta(0))
+    record = HeartbeatRecord("c", "job-1", "g", {**DETAILS, "attempt": 2}, 3, WORKER, HOLD)
     assert Deceased.of(record) == Deceased(ROOM, "support", "agent-1", 5)
     assert Deceased.of(replace(record, details={**DETAILS, "agent_name": ""})) is not None
     unopened = Deceased.of(replace(record, details={**DETAILS, WAS_OPEN: False}))

@@ -29,6 +29,7 @@ def test_the_defaults_hold_together() -> None:
     takeover = TakeoverSettings()
     assert takeover.valid_for >= takeover.heartbeat * 2
     assert takeover.poll_interval < takeover.heartbeat
+    assert takeover.poll_interval * 4 <= takeover.valid_for
     assert CallSettings().session_items >= 100
     assert WorkerSettings().host == "127.0.0.1"
 
@@ -53,6 +54,7 @@ def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("AGENT_TAKEOVER_HEARTBEAT", "soon", "heartbeat"),
         ("AGENT_TAKEOVER_HEARTBEAT", "0", "heartbeat"),
         ("AGENT_TAKEOVER_HEARTBEAT", "2", "valid_for"),
+        ("AGENT_TAKEOVER_POLL_INTERVAL", "0.76", "poll_interval"),
         ("AGENT_TAKEOVER_ATTEMPTS", "0", "attempts"),
         ("AGENT_TAKEOVER_ATTEMPTS", "101", "attempts"),
     ],

@@ -1,9 +1,9 @@
--- Read one record.
+-- Read one record, as it is.
 -- ARGV: conversation id
--- {OK, id, record, ms since its deadline}   {LOST} (there is none)
+-- {OK, incarnation, count, id, record, beat}   {LOST} (there is none)
 
-local record, deadline = find(ARGV[1])
-if not record then return {'LOST'} end
-local reply = {'OK'}
-tell(reply, ARGV[1], record, deadline)
+local text, beat = redis.call('HGET', HOLDERS, ARGV[1]), redis.call('ZSCORE', BEATS, ARGV[1])
+if not (text and beat) then return {'LOST'} end
+local reply = told()
+tell(reply, ARGV[1], text, beat)
 return reply

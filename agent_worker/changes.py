@@ -1,0 +1,211 @@
+"""What a job has to tell its conversation besides items, until it is taken; bounded, whoever is away."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import count
+from typing import Any
+
+from agent_worker.failures import Failures
+from conversation_actors import ConversationHandle, Lease, LeaseLostError, OverloadedError
+from conversation_actors.errors import (
+    ConversationError,
+    ConversationNotFoundError,
+    CorruptStateError,
+    IncompatibleVersionError,
+    RetryableError,
+    StoreMisconfiguredError,
+)
+
+MOST_NOTES = 1000
+"""Names of attributes; one too many is not kept."""
+MOST_OPERATIONS = 1000
+"""Operations that wait; with one too many all are dropped, and whoever put them has to look again."""
+_OPERATION_SECONDS = 30.0
+_PAUSE_SECONDS = 0.05
+_FAILED = "a change of the conversation failed"
+
+Operation = Callable[[ConversationHandle, Lease], Awaitable[object]]
+Batch = Mapping[str, tuple[int, Any]]
+"""Values by name, each with the number under which it was noted."""
+
+
+class Changes:
+    """The latest value of each attribute, and operations in order.
+
+    A change that is refused for its own sake is counted and dropped. Where the conversation does not answer, or
+    does not know this job as its agent, attributes wait as their latest values, and operations are dropped
+    (`has_missed`): then nothing is tried before `resume`.
+    """
+
+    def __init__(
+        self, failures: Failures, *, lease: Callable[[], Lease], on_trouble: Callable[[Exception], None]
+    ) -> None:
+        """`lease`: in whose name is written. `on_trouble` is told why nothing is tried any more."""
+        self.has_missed = False
+        """Operations were dropped, and more are until `resume`: who put them has to look at what they were about."""
+        self.dropped = 0
+        """Operations that were."""
+        self._failures, self._lease, self._on_trouble = failures, lease, on_trouble
+        self._latest: dict[str, Any] = {}
+        self._pending: dict[str, tuple[int, Any]] = {}
+        self._operations: deque[tuple[int, Operation]] = deque()
+        self._numbers = count(1)
+        self._is_over = False
+        self._may_write = asyncio.Event()
+        self._may_write.set()
+        self._wake_notes, self._wake_operations, self._progress = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def __len__(self) -> int:
+        """Changes that wait."""
+        return len(self._pending) + len(self._operations)
+
+    def note(self, name: str, value: Any) -> None:
+        """Set an attribute; None removes it. What it was to be before is forgotten. Never raises."""
+        if self._is_over:
+            return
+        if name not in self._latest and len(self._latest) >= MOST_NOTES:
+            self._failures.count("notes", OverloadedError(f"{MOST_NOTES} attributes are noted; no other one is"))
+            return
+        self._latest[name] = value
+        self._pending.pop(name, None)  # the latest is the last
+        self._pending[name] = (next(self._numbers), value)
+        self._wake_notes.set()
+
+    def put(self, operation: Operation) -> None:
+        """Have something done, behind the operations that were put before. Never raises."""
+        if self._is_over:
+            return
+        if self.has_missed:
+            self.dropped += 1
+        elif len(self._operations) >= MOST_OPERATIONS:
+            self.dropped += 1
+            error = OverloadedError(
+                f"{MOST_OPERATIONS} changes wait; they are dropped, and what they tell is looked up"
+            )
+            self._failures.count("changes", error)
+            self._miss(error)
+        else:
+            self._operations.append((next(self._numbers), operation))
+            self._wake_operations.set()
+
+    def resume(self, *, is_afresh: bool) -> None:
+        """The conversation answers again; `is_afresh`: it knows nothing of what was noted."""
+        self.has_missed = False
+        if is_afresh:
+            for name, value in list(self._latest.items()):
+                self.note(name, value)
+        self._may_write.set()
+        self._note_progress()
+
+    def give_up(self) -> None:
+        """Nothing more is to be told: this job is the agent no longer."""
+        self._is_over, self.has_missed = True, False
+        self._latest.clear()
+        self._pending.clear()
+        self._operations.clear()
+        self._note_progress()
+
+    async def settled(self) -> None:
+        """Return when all that was put so far is taken or refused; what was dropped, when it was looked up."""
+        is_due, target = True, 0
+        while is_due:
+            is_due, target = False, next(self._numbers)
+            while self.has_missed or self._oldest < target:
+                is_due = is_due or self.has_missed  # and then what takes the place of the dropped ones
+                await self._progress.wait()
+
+    async def write_notes(self, handle: ConversationHandle) -> None:
+        """Write what is noted, once there is something: as one change, or each by itself if that is refused."""
+        await self._wake_notes.wait()
+        await self._may_write.wait()
+        self._wake_notes.clear()
+        batch = dict(self._pending)
+        try:
+            if batch:
+                await self._write(handle, batch)
+        except Exception as error:  # noqa: BLE001  # `_write` raises nothing but what waiting may mend
+            self._failures.count("notes", error, "attributes wait for the conversation")
+            self._wake_notes.set()
+            await self._stop_trying(error)
+
+    async def operate(self, handle: ConversationHandle) -> None:
+        """Do one operation, once there is one. One that fails must not hold up those behind it."""
+        await self._wake_operations.wait()
+        await self._may_write.wait()
+        if not self._operations:
+            self._wake_operations.clear()
+            return
+        first = self._operations[0]
+        try:
+            async with asyncio.timeout(_OPERATION_SECONDS):
+                await first[1](handle, self._lease())
+        except Exception as error:  # noqa: BLE001  # see the docstring
+            self._failures.count("changes", error, _FAILED)
+            if is_trouble(error):
+                self._miss(error)
+                await self._stop_trying(error)
+        if self._operations and self._operations[0] is first:
+            self._operations.popleft()
+        self._note_progress()
+
+    async def _write(self, handle: ConversationHandle, batch: Batch) -> None:
+        """Raises nothing but trouble."""
+        changes = {name: value for name, (_, value) in batch.items()}
+        try:
+            async with asyncio.timeout(_OPERATION_SECONDS):
+                await handle.set_attributes(changes, lease=self._lease())
+        except Exception as error:
+            if is_trouble(error):
+                raise
+            if len(batch) > 1:
+                for name, noted in batch.items():
+                    await self._write(handle, {name: noted})
+                return
+            self._failures.count("notes", error, _FAILED)
+        for name, noted in batch.items():
+            self._settle(name, noted)
+        self._note_progress()
+
+    def _settle(self, name: str, noted: tuple[int, Any]) -> None:
+        if self._pending.get(name, noted)[0] == noted[0]:
+            self._pending.pop(name, None)
+            if noted[1] is None:
+                self._latest.pop(name, None)
+
+    def _miss(self, error: Exception) -> None:
+        self.dropped += len(self._operations)
+        self._operations.clear()
+        self.has_missed = True
+        self._on_trouble(error)
+
+    async def _stop_trying(self, error: Exception) -> None:
+        self._may_write.clear()
+        self._on_trouble(error)
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+    @property
+    def _oldest(self) -> float:
+        numbers = [number for number, _ in self._pending.values()]
+        if self._operations:
+            numbers.append(self._operations[0][0])
+        return min(numbers, default=float("inf"))
+
+    def _note_progress(self) -> None:
+        progress, self._progress = self._progress, asyncio.Event()
+        progress.set()
+
+
+def is_trouble(error: Exception) -> bool:
+    """Whether a failure says nothing about what was asked: the same may succeed later, or from another agent."""
+    if isinstance(error, ConversationError):
+        return isinstance(
+            error,
+            RetryableError
+            | LeaseLostError
+            | ConversationNotFoundError
+            | StoreMisconfiguredError
+            | CorruptStateError
+            | IncompatibleVersionError,
+        )
+    return isinstance(error, TimeoutError)

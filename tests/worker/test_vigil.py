@@ -1,0 +1,161 @@
+"""Watching a holder: dead is who was claimed, or not heard of for long enough while Redis answered."""
+
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+
+import pytest
+
+from agent_worker.vigil import Vigil
+from conversation_actors import Heartbeats, Settings
+from conversation_actors.errors import StoreUnavailableError
+from tests.worker.fakes_call import Clock, ShakyStore, on_store
+
+VALID_FOR = timedelta(seconds=3)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The watcher's clock."""
+    return Clock()
+
+
+@pytest.fixture
+def store(clock: Clock) -> ShakyStore:
+    """Redis."""
+    return ShakyStore(clock)
+
+
+@pytest.fixture
+async def heartbeats(monkeypatch: pytest.MonkeyPatch, store: ShakyStore, clock: Clock) -> AsyncIterator[Heartbeats]:
+    """Signs of life."""
+    with on_store(monkeypatch, store):
+        async with Heartbeats(Settings(), clock=clock) as entered:
+            yield entered
+
+
+class Watcher:
+    """Keeps a vigil over "job-1", by its clock; what happens at which pause is told beforehand."""
+
+    def __init__(self, heartbeats: Heartbeats, clock: Clock) -> None:
+        """Nothing happens."""
+        self.heartbeats, self.clock = heartbeats, clock
+        self.began = clock.now
+        self.looks = 0
+        self.at: dict[int, Callable[[], object]] = {}
+        self.step = 0.25
+        self.vigil = Vigil(heartbeats, "c", "job-1", valid_for=VALID_FOR, clock=clock)
+
+    async def is_dead(self) -> bool:
+        """The verdict."""
+        return await self.vigil.is_dead(self.pause)
+
+    async def pause(self) -> bool:
+        """Let time go by."""
+        self.looks += 1
+        self.clock.now += self.step
+        happening = self.at.get(self.looks)
+        if happening is not None:
+            return happening() is True
+        return False
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.clock.now - self.began
+
+
+@pytest.fixture
+def watcher(heartbeats: Heartbeats, clock: Clock) -> Watcher:
+    """A watcher."""
+    return Watcher(heartbeats, clock)
+
+
+async def live(heartbeats: Heartbeats, holder: str = "job-1", *, valid_for: timedelta = VALID_FOR) -> None:
+    """Be the agent."""
+    await heartbeats.start("c", holder, valid_for=valid_for)
+
+
+async def test_who_is_silent_is_dead(watcher: Watcher, heartbeats: Heartbeats) -> None:
+    """After as long as its heartbeat is believed, and not before."""
+    await live(heartbeats)
+    assert await watcher.is_dead()
+    assert watcher.seconds == VALID_FOR.total_seconds()
+
+
+@pytest.mark.parametrize("other", [None, "job-0"])
+async def test_who_does_not_show_itself_is_dead(watcher: Watcher, heartbeats: Heartbeats, other: str | None) -> None:
+    """Without a record, or with one of another holder: after as long as a heartbeat is believed."""
+    if other is not None:
+        await live(heartbeats, other)
+    assert await watcher.is_dead()
+    assert watcher.seconds == VALID_FOR.total_seconds()
+
+
+async def test_who_was_claimed_is_dead(watcher: Watcher, heartbeats: Heartbeats) -> None:
+    """At the first look: somebody knows."""
+    await live(heartbeats)
+    assert await heartbeats.claim("c", "w", hold=HOUR, holder="job-1") is not None
+    assert await watcher.is_dead()
+    assert watcher.looks == 0
+
+
+async def test_who_beats_lives(watcher: Watcher, store: ShakyStore, heartbeats: Heartbeats) -> None:
+    """With the first beat that is heard."""
+    await live(heartbeats)
+    record = await heartbeats.find("c")
+    assert record is not None
+    watcher.at[7] = lambda: store.agents._put(record)
+    assert not await watcher.is_dead()
+    assert watcher.looks == 7
+
+
+async def test_who_shows_itself_after_a_loss_lives(watcher: Watcher, store: ShakyStore, heartbeats: Heartbeats) -> None:
+    """Its record was lost; it is there anew before a heartbeat's time is over, and beats again."""
+    await live(heartbeats)
+    record = await heartbeats.find("c")
+    assert record is not None
+    store.agents._kept.clear()
+    watcher.at[11] = lambda: store.agents._put(record)
+    watcher.at[13] = lambda: store.agents._put(record)
+    assert not await watcher.is_dead()
+    assert watcher.looks == 13
+
+
+async def test_a_record_that_is_lost_begins_the_watch_anew(
+    watcher: Watcher, store: ShakyStore, heartbeats: Heartbeats
+) -> None:
+    """Silent for long, then lost: not until it was missing for as long."""
+    await live(heartbeats)
+    watcher.at[10] = store.agents._kept.clear
+    assert await watcher.is_dead()
+    assert watcher.seconds == 10 * watcher.step + VALID_FOR.total_seconds()
+
+
+async def test_a_gap_begins_the_watch_anew(watcher: Watcher) -> None:
+    """Nobody could have been heard in it."""
+    watcher.at[10] = lambda: setattr(watcher.clock, "now", watcher.clock.now + 2)
+    assert await watcher.is_dead()
+    assert watcher.seconds == 10 * watcher.step + 2 + VALID_FOR.total_seconds()
+
+
+async def test_redis_away_is_raised(watcher: Watcher, store: ShakyStore) -> None:
+    """It says nothing about the agent."""
+    watcher.at[2] = lambda: setattr(store.agents, "trouble", StoreUnavailableError("away"))
+    with pytest.raises(StoreUnavailableError):
+        await watcher.is_dead()
+
+
+async def test_who_asks_to_be_believed_for_long_is(watcher: Watcher, heartbeats: Heartbeats) -> None:
+    """Nobody waits for an hour to learn it: twice the time of a heartbeat is enough."""
+    await live(heartbeats, valid_for=HOUR)
+    assert not await watcher.is_dead()
+    assert watcher.seconds == 2 * VALID_FOR.total_seconds()
+
+
+async def test_a_watch_that_nobody_needs_ends(watcher: Watcher, heartbeats: Heartbeats) -> None:
+    """The lease is free: that is no death."""
+    await live(heartbeats)
+    watcher.at[3] = lambda: True
+    assert not await watcher.is_dead()
+    assert watcher.looks == 3
