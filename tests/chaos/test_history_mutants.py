@@ -10,9 +10,10 @@ import pytest
 
 from tests.chaos.history.mutants import MUTANTS, Mutant
 from tests.chaos.history.play import play
+from tests.faketime import REMEDY, libfaketime
 from tests.ray_cluster import RayCluster
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.skipif(libfaketime() is None, reason=REMEDY), pytest.mark.chaos, pytest.mark.timeout(300)]
 log = logging.getLogger(__name__)
 
 QUICK = "a deposed holder may write"

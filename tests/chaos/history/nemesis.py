@@ -36,7 +36,6 @@ FAULTS = {
     "keys_gone_owner_frozen": 2,
 }  # fmt: skip
 """Kinds of faults, and how often each is drawn."""
-NEEDS_CLOCK = "clock_stepped"
 STEPS = (4, -4, 3600, -3600)
 _RETENTION = timedelta(seconds=1.5)
 _LONGEST_PAUSE = 0.8
@@ -52,8 +51,7 @@ class Nemesis:
     ) -> None:  # fmt: skip
         """`weights` are of `FAULTS`, of all or some; `counts` is told what was done."""
         self._server, self._witness, self._recorder, self._clients = server, witness, recorder, clients
-        self._dice, self._counts = dice, counts
-        self._weights = {kind: weight for kind, weight in weights.items() if kind != NEEDS_CLOCK or server.has_clock}
+        self._dice, self._weights, self._counts = dice, weights, counts
 
     async def rage(self, seconds: float) -> None:
         """Do one thing after the other; each kind once, in some order, before any is drawn by its weight.
@@ -143,7 +141,7 @@ class Nemesis:
     async def _clock_stepped(self) -> None:
         await self._witness.settle()
         self._declare("clock_stepped")
-        self._server.step(-self._server.offset or self._dice.choice(STEPS))
+        self._server.step(-self._server.ahead or self._dice.choice(STEPS))
         await self._witness.settle()
 
     async def _set_back_owners_alive(self) -> None:

@@ -19,8 +19,9 @@ from tests.chaos.history.record import Recorder, read
 from tests.chaos.history.server import HistoryServer
 from tests.chaos.history.witness import Witness
 from tests.cluster.observation import make_settings
+from tests.faketime import REMEDY, can_fake, libfaketime
 from tests.ray_cluster import RayCluster
-from tests.servers import newest
+from tests.servers import BINARIES, newest
 
 TIMEOUTS = {"command": 6.0, "write": 1.0, "redis": 0.5, "attempt": 2.0, "poll": 2.0, "open": 10.0, "close": 2.0}
 """Seconds; short, so that much happens in a minute."""
@@ -54,8 +55,9 @@ async def play(
     weights: dict[str, int] | None = None, python_path: str = "",
 ) -> Report:  # fmt: skip
     """Play one history, and judge it. The cluster is joined by this process."""
-    binary = newest()
-    assert binary is not None
+    library = libfaketime()
+    assert library is not None, REMEDY
+    binary = next(path for path in (newest(), *BINARIES.values()) if path is not None and can_fake(path, library))
     dice = random.Random(seed)
     lines = _directory_of_lines(directory)
     conversations = [f"history-{seed}-{number}" for number in range(CONVERSATIONS)]
@@ -63,7 +65,7 @@ async def play(
     counts: Counter[str] = Counter()
     wrong: list[str] = []
     started = time.monotonic()
-    with HistoryServer(binary, directory) as server:
+    with HistoryServer(binary, directory, library) as server:
         settings = make_settings(server.url, cluster.address, timeouts=TIMEOUTS)
         clients = Clients(lines, settings, conversations, dice=random.Random(dice.random()), python_path=python_path)
         try:

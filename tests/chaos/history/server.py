@@ -6,16 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from conversation_actors.store.keys import Keys
+from tests.faketime import ClockedServer
 from tests.servers import Server
 
 DIRECTIVES = {"appendonly": "yes", "appendfsync": "always"}
 _DATA = "appendonlydir"
-_SHARED = Path("/dev/shm")  # noqa: S108  # not ours to choose
-
-
-def faketime() -> Path | None:
-    """The library that moves a process's clock (package `libfaketime`), where it is installed."""
-    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,41 +30,19 @@ class Backup:
     positions: dict[str, Position]
 
 
-class HistoryServer(Server):
-    """The server of one history. Its clock stands still nowhere; its moves are in `offset` seconds."""
+class HistoryServer(ClockedServer):
+    """The server of one history."""
 
-    def __init__(self, binary: Path, directory: Path) -> None:
-        """Nothing runs before `start`."""
-        self.root, self.offset, self._real = directory, 0, binary
-        self._clock = directory / "clock"
-        library = faketime()
-        self.has_clock = library is not None
-        super().__init__(self._wrapped(library) if library else binary, directory / "redis", DIRECTIVES)
-
-    def _wrapped(self, library: Path) -> Path:
-        """A program that becomes the server, with a clock that a file sets."""
-        self._clock.write_text("+0\n")
-        wrapper = self.root / "server"
-        wrapper.write_text(
-            f"#!/bin/sh\nLD_PRELOAD={library} FAKETIME_TIMESTAMP_FILE={self._clock} FAKETIME_DONT_FAKE_MONOTONIC=1 "
-            f'FAKETIME_NO_CACHE=1 exec {self._real} "$@"\n'
-        )
-        wrapper.chmod(0o755)
-        return wrapper
-
-    def kill(self) -> None:
-        """See `Server.kill`; what the library leaves in shared memory goes too."""
-        super().kill()
-        if self.process is not None:
-            for name in (f"faketime_shm_{self.process.pid}", f"sem.faketime_sem_{self.process.pid}"):
-                (_SHARED / name).unlink(missing_ok=True)
+    def __init__(self, binary: Path, directory: Path, library: Path) -> None:
+        """Nothing runs before `start`. `library` is libfaketime."""
+        super().__init__(binary, directory / "redis", library)
+        self.directives = DIRECTIVES
+        self.root, self.ahead = directory, 0
 
     def step(self, seconds: int) -> None:
         """Move the clock."""
-        self.offset += seconds
-        moved = self._clock.with_suffix(".new")
-        moved.write_text(f"{self.offset:+d}\n")
-        moved.rename(self._clock)
+        self.ahead += seconds
+        self.set_clock(self.ahead)
 
     def positions(self, conversations: list[str]) -> dict[str, Position]:
         """Where each conversation stands that is there."""
@@ -83,7 +56,7 @@ class HistoryServer(Server):
             shutil.copytree(self.directory / _DATA, copy / _DATA)
         finally:
             self.resume()
-        with Server(self._real, copy, DIRECTIVES) as second:
+        with Server(self.binary, copy, DIRECTIVES) as second:
             return Backup(copy, positions_of(second.client(), conversations))
 
     def set_back(self, backup: Backup) -> None:
