@@ -13,7 +13,7 @@ LIVEKIT_VERSION := 1.13.5
 LIVEKIT_SERVER := build/bin/livekit-server
 
 .DEFAULT_GOAL := help
-.PHONY: help install livekit-server web demo test lint format types bench clean
+.PHONY: help install livekit-server web demo test long lint format types bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -59,6 +59,13 @@ demo: install ## Watch a conversation survive everything that can be killed (ARG
 
 test: install ## Run the tests (ARGS="-k fenced" for some)
 	$(BIN)/pytest $(ARGS)
+
+# LONG_SEEDS random histories, LONG_SECONDS of faults in all of them together; then the tests marked `long` elsewhere.
+LONG_SEEDS ?= 22
+LONG_SECONDS ?= 1980
+
+long: install ## Run the long tests, about 50 minutes (LONG_SEEDS=22, LONG_SECONDS=1980: of random histories)
+	LONG_SEEDS=$(LONG_SEEDS) LONG_SECONDS=$(LONG_SECONDS) $(BIN)/pytest -m long -o log_cli=true --log-cli-level=WARNING $(ARGS)
 
 lint: install ## Check format and style
 	$(BIN)/ruff format --check .

@@ -1,0 +1,73 @@
+"""Faults planted in copies of the product, each of which the checker has to find."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import conversation_actors
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One text of one file in another's place, and the faults that show it."""
+
+    file: str
+    old: str
+    new: str
+    kinds: tuple[str, ...]
+    seconds: float = 20.0
+
+    def plant(self, directory: Path) -> Path:
+        """Make a copy of the package with this fault; return the directory to import it from."""
+        package = Path(conversation_actors.__file__).parent
+        copy = directory / package.name
+        shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        file = copy / self.file
+        text = file.read_text()
+        if text.count(self.old) != 1:
+            message = f"{self.file} has not exactly one place to plant this fault: {self.old!r}"
+            raise LookupError(message)
+        file.write_text(text.replace(self.old, self.new))
+        return directory
+
+
+MUTANTS = {
+    "a write is taken from any owner": Mutant(
+        "store/lua/append.lua",
+        "if not is_own(meta, life, epoch, owner) then return foreign(meta) end\n",
+        "",
+        ("owner_doubled",),
+    ),
+    "an answer does not wait for the write": Mutant(
+        "activation/activation.py",
+        "await committer.gate.passed(self._working_seq_of(decided))",
+        "await asyncio.sleep(0)",
+        ("owner_killed_server_frozen",),
+    ),
+    "requests are forgotten with their owner": Mutant(
+        "activation/recovery.py",
+        "    return state, state.seq - start\n",
+        "    state.requests.clear()\n    return state, state.seq - start\n",
+        ("owner_killed", "passivated"),
+    ),
+    "an owner restores its state over any other's": Mutant(
+        "store/base.py",
+        "return any(known[:3] == left[:3] and left.seq <= known.seq for known in self.lineage)",
+        "return True",
+        ("keys_gone_owner_frozen", "owner_doubled"),
+    ),
+    "a deposed holder may write": Mutant(
+        "state/decisions.py",
+        "    if lease is not None:\n        _check_lease(state, lease)\n",
+        "",
+        ("connections_killed",),
+        seconds=6.0,
+    ),
+    "a watch goes on in any history": Mutant(
+        "activation/activation.py",
+        'message = "" if seen is None else self._objection_to(after_seq, seen)',
+        'message = ""',
+        ("set_back_owners_dead",),
+        seconds=30.0,
+    ),
+}
