@@ -44,7 +44,7 @@ AWAY = StoreUnavailableError("Redis does not answer")
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Repeat without long pauses."""
     monkeypatch.setattr(outbox, "_BACKOFF", (0.0005, 0.002))
-    monkeypatch.setattr(outbox, "_GRACE_SECONDS", 0.02)
+    monkeypatch.setattr(outbox, "_GRACE_SECONDS", 0.5)
 
 
 class FakeSend:
