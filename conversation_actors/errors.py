@@ -80,7 +80,7 @@ class LeaseHeldError(RefusedError):
     """Somebody else holds the lease."""
 
     def __init__(self, message: str, *, holder: str, expires_at: float) -> None:
-        """``expires_at``: seconds since the epoch, by the clock of the activation's node."""
+        """``expires_at``: seconds since the epoch, by the store's clock."""
         super().__init__(message)
         self.holder = holder
         self.expires_at = expires_at

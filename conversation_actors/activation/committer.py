@@ -114,7 +114,7 @@ class Committer:
         self._listing_due.set()
         self._listed_seq, self._listed_at = -1, 0.0
         self._touched_at = time.monotonic()
-        self._told_use_at = self._last_use_at
+        self._told_use_at = self._telling_use_at = self._last_use_at
         """Monotonic time of the last use that the stored TTL tells of."""
 
     @property
@@ -274,11 +274,12 @@ class Committer:
         return self._last_use_at > self._told_use_at
 
     def _note_touch(self) -> None:
-        """Remember that the stored TTL tells of the last use."""
-        self._touched_at, self._told_use_at = time.monotonic(), self._last_use_at
+        """Remember of which use the stored TTL tells: while it was being written there may have been another one."""
+        self._touched_at, self._told_use_at = time.monotonic(), self._telling_use_at
 
     def _left_of(self, retention: timedelta) -> timedelta:
         """The TTL of what is written now: kept from the last use on, which the write itself is not."""
+        self._telling_use_at = self._last_use_at
         return max(retention - self.unused_for, _SHORTEST_TTL)
 
     async def _refresh(self) -> None:

@@ -111,9 +111,13 @@ class LocalCopy:
         assert isinstance(command, AppendItems)
         return Entry(echo.seq, echo.epoch, echo.at, ItemsAppended(command.items))
 
-    async def reach(self, seq: int) -> None:
-        """Return when the copy is at `seq` or beyond."""
-        while self.state.seq < seq:
+    def shows(self, seq: int, owner: str | None = None) -> bool:
+        """Whether the copy is at `seq` or beyond; with `owner`, of what that one has told."""
+        return self.state.seq >= seq and owner in {None, self.seen.owner}
+
+    async def reach(self, seq: int, *, owner: str | None = None) -> None:
+        """Return when the copy shows `seq`."""
+        while not self.shows(seq, owner):
             await self._changed.wait()
 
     def _note_change(self) -> None:

@@ -72,6 +72,8 @@ class ConversationHandle:
         self._closing = asyncio.Event()
         self._copy = LocalCopy(view)
         self._catching_up = asyncio.Lock()
+        self._told_by = view.owner
+        """The owner that has answered last."""
         self._failures = Failures()
         self._outbox = Outbox(self._send, settings, self._failures)
         feed = Feed(owner, settings.timeouts)
@@ -109,7 +111,10 @@ class ConversationHandle:
 
     @property
     def leases(self) -> Mapping[str, Lease]:
-        """Leases by name; compare `expires_at` with the clock, an expired one stays listed for a while."""
+        """Leases by name; an expired one stays listed for a while.
+
+        `expires_at` is by the store's clock, which may differ from this process's: whether it is over the owner knows.
+        """
         return dict(self._copy.state.leases)
 
     @property
@@ -267,7 +272,9 @@ class ConversationHandle:
         attribute has changed since.
         """
         command = arguments.set_attributes(changes, expected_seq, self._limits)
-        done = await self._ask(command, request_id, lease, seen=self._seen_at(command.expected_seq))
+        done = await self._ask(
+            command, request_id, lease, seen=None if expected_seq is None else self._seen_at(expected_seq)
+        )
         return Receipt(done.seq, done.epoch)
 
     async def acquire_lease(
@@ -312,7 +319,7 @@ class ConversationHandle:
 
         Commands, reads that ask the owner, and being followed or watched are use: while a handle is open,
         it is kept. Then Redis forgets it, and the handle raises `ConversationNotFoundError`. Listings, which
-        hold its id under its participants' identities, forget it after `Settings.ttl`, or when they are read.
+        hold its id under its participants' identities, forget it when they are read, or after half as long again.
         """
         done = await self._ask(arguments.set_retention(duration), request_id, lease)
         return Receipt(done.seq, done.epoch)
@@ -340,10 +347,7 @@ class ConversationHandle:
         if self.is_closed:
             raise self._closed()
         position = self.seq if after_seq is None else arguments.check_position(after_seq, "after_seq")
-        seen = self._copy.seen
-        if after_seq is not None:
-            seen = seen._replace(owner=None)
-        return self._watch(position, seen)
+        return self._watch(position, self._seen_at(position))
 
     async def _watch(self, position: int, seen: Seen) -> AsyncGenerator[Entry, None]:
         feed = Feed(self._owner, self._settings.timeouts)
@@ -369,7 +373,7 @@ class ConversationHandle:
         """
         if self.is_closed:
             raise self._closed()
-        if view.life != self._copy.seen.life:
+        if view.seen != self._copy.seen:
             self._copy.replace(view)
         seq = view.seq
         self._follower.fell_behind()
@@ -437,10 +441,10 @@ class ConversationHandle:
             raise self._closed()
         return work.result()
 
-    def _seen_at(self, seq: int | None) -> Seen | None:
+    def _seen_at(self, seq: int) -> Seen:
         """The history that a position named by the caller is one of; of one beyond the copy only the life is known."""
         seen = self._copy.seen
-        return None if seq is None else seen if seq <= self._copy.seq else seen._replace(owner=None)
+        return seen if seq <= self._copy.seq else seen._replace(owner=None)
 
     async def _ask(
         self, command: Command, request_id: str | None, lease: Lease | None = None, *, seen: Seen | None = None
@@ -456,15 +460,17 @@ class ConversationHandle:
 
     async def _show(self, seq: int) -> None:
         """Return when the local copy has what was acknowledged at `seq`. The write stands where that takes too long."""
+        owner = self._told_by
         with suppress(TimeoutError):
             # The entries usually came with the answer. If not, the poll brings them,
             async with asyncio.timeout(_ENTRIES_SECONDS):
-                await self._copy.reach(seq)
-        if self._copy.seq < seq:
-            # unless the owner has died since: to be followed only, none is started.
+                await self._copy.reach(seq, owner=owner)
+        if not self._copy.shows(seq, owner):
+            # unless the owner has died since (to be followed only, none is started), or the copy is one of what was
+            # lost: then it may be further on, and shows nothing of this.
             try:
                 async with asyncio.timeout(self._settings.timeouts.attempt.total_seconds()), self._catching_up:
-                    if self._copy.seq < seq:  # no other call has read it meanwhile
+                    if not self._copy.shows(seq, owner):  # no other call has read it meanwhile
                         view = await self._read(fresh=False)
                         if view.seq >= seq:
                             self._copy.replace(view)
@@ -485,6 +491,7 @@ class ConversationHandle:
             self._follower.fell_behind()  # entries that came with a lost answer are not announced again
             raise
         executed = Executed.unpack(answer)
+        self._told_by = executed.owner
         commands = [request.command for request in requests]
         self._copy.apply(executed.entries, owner=executed.owner, asked=asked, sent=commands)
         return executed

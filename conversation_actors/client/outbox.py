@@ -157,7 +157,9 @@ class Outbox:
 
     def put(self, command: Command, *, lease: Guard | None = None) -> None:
         """Queue a command that nobody waits for; `flush` tells what became of it. Raises `OverloadedError`."""
-        self._put(command, None, lease, None, None).owner = asyncio.current_task(self._loop)
+        task = asyncio.current_task(self._loop)
+        self._put(command, None, lease, None, None).owner = task
+        self._refused.note_putter(task)
 
     async def ask(
         self, command: Command, request_id: str | None, *, lease: Guard | None = None, seen: Seen | None = None

@@ -171,6 +171,7 @@ class ConversationState:
 
     def remember(self, request_id: str, kept: Remembered) -> None:
         """Add to the request memory; of participants, which may be large, the latest `MOST_RESULTS` are kept."""
+        self.requests.pop(request_id, None)  # one that is used again is the newest, wherever it was
         self.requests[request_id] = kept
         if request_id in self._with_result:  # of an earlier request with this id, which was forgotten
             del self._with_result[request_id]

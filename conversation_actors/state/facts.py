@@ -47,7 +47,7 @@ class Participant:
     """One person (or agent, or phone line) in a conversation, connected or not.
 
     `joined_at` is the first join, `last_seen` the latest join, leave or update; seconds since the
-    epoch, by the clock of the activation's node. `reconnect_count` counts joins after having been gone
+    epoch, by the store's clock. `reconnect_count` counts joins after having been gone
     from every device. `devices` are those connected now.
     """
 
@@ -67,7 +67,7 @@ class Participant:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A right that expires by the clock of the activation's node.
+    """A right that expires by the store's clock, as its owner reads it when it starts and carries it on.
 
     `token` grows with every new holder (it is the `seq` of the acquisition) and stays the same when
     the holder renews, also after the lease has expired, as long as nobody else had it in between: hand

@@ -59,8 +59,14 @@ class Claim:
     lineage: tuple[Ancestor, ...] = field(default=(), compare=False)
 
     def follows(self, left: Ancestor) -> bool:
-        """Tell whether something stored is what a claim before this one has left, with nothing added since."""
-        return any(known[:3] == left[:3] and left.seq <= known.seq for known in self.lineage)
+        """Tell whether something stored was left by a claim before this one, which this one may replace.
+
+        Within a life that is so whatever the other one has written since: it was deposed, and the newest claim wins.
+        Of another life only what was read, and nothing added to it.
+        """
+        return any(
+            known[:3] == left[:3] and (left.life == self.life or left.seq <= known.seq) for known in self.lineage
+        )
 
     def end_of(self, owner: str) -> int | None:
         """Return the last position of a claim before this one, of this life; None where it is not known."""

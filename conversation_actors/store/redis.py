@@ -1,6 +1,7 @@
 """RedisStore: conversations on Redis ≥ 6.2 or Valkey; one server, Sentinel, or Cluster."""
 
 import json
+import logging
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
@@ -18,6 +19,8 @@ from conversation_actors.store.redis_heartbeats import RedisHeartbeats
 from conversation_actors.store.script_calls import ScriptCalls
 from conversation_actors.store.scripts import SCHEMA, conversation_script
 from conversation_actors.store.scripts import script as single_key_script
+
+log = logging.getLogger(__name__)
 
 _PROBE_TTL_MS = 10_000
 _NOTHING = ("", "", "", "")
@@ -181,11 +184,14 @@ def _judged(claim: Claim, outcome: str, left: Ancestor | None) -> Outcome:
 
 
 def _lineage(meta: str, text: bytes) -> tuple[Ancestor, ...]:
+    """Read the claims before one. What cannot be read is as good as nothing: readers then start anew."""
     try:
-        return tuple(Ancestor(life, epoch, owner, seq) for life, epoch, owner, seq in json.loads(text))
+        return tuple(
+            Ancestor(str(life), int(epoch), str(owner), int(seq)) for life, epoch, owner, seq in json.loads(text)
+        )
     except (TypeError, ValueError) as error:
-        message = f"{meta}: lineage cannot be read"
-        raise CorruptStateError(message, key=meta, position=0) from error
+        log.warning("the lineage cannot be read, and is not used", extra={"key": meta, "reason": repr(error)})
+        return ()
 
 
 def _head(meta: str, raw: Sequence[Any]) -> Head | None:

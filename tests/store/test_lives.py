@@ -157,16 +157,25 @@ async def test_two_takings_that_were_lost_are_healed(store: Store) -> None:
     assert await restore(store, claim, 2) is Outcome.OK
 
 
-async def test_what_a_lost_claim_has_written_since_is_not_replaced(store: Store) -> None:
-    """Where the owner before goes on after the failover, what was acknowledged to it is not overwritten."""
+@pytest.mark.parametrize("loss", ["failover", "everything"])
+async def test_the_newest_claim_of_a_life_wins(store: Store, loss: str) -> None:
+    """A deposed owner that wakes after a loss writes, as nobody is there to stop it; the one after it replaces that."""
     before = await grown_old(store)
     fail_over = await remember(store)
     claim = (await opened(store, "a4")).claim
-    await fail_over()
-    assert await append(store, before, 2, b"acknowledged") is Outcome.OK
-    assert await append(store, claim, 2, b"3") is Outcome.FENCED
-    assert await restore(store, claim, 2) is Outcome.FENCED
-    assert (await opened(store, "a5")).journal == (b"old 1", b"old 2", b"acknowledged")
+    await append(store, claim, 2, b"3", b"4")
+    if loss == "everything":
+        await wiped(store)
+        assert await restore(store, before, 2) is Outcome.OK
+    else:
+        await fail_over()
+    assert await append(store, before, 2, b"zombie") is Outcome.OK
+    assert await append(store, claim, 4, b"5") is Outcome.GAP
+    assert await restore(store, claim, 4) is Outcome.OK
+    assert await append(store, claim, 4, b"5") is Outcome.OK
+    assert await append(store, before, 3, b"zombie again") is Outcome.FENCED
+    heir = await opened(store, "a5")
+    assert (heir.seq, heir.snapshot, heir.journal) == (5, b"restored", (b"5",))
 
 
 async def test_a_claim_of_another_branch_is_not_replaced(store: Store) -> None:

@@ -115,6 +115,20 @@ async def written_claim(store: RedisStore) -> Claim:
     return Claim("c", head.epoch, head.owner, "o")
 
 
+@pytest.mark.parametrize("damage", ["x", "[1]", '{"a":1}', '[["l",1]]', "null", "[[null,null,null,null]]"])
+async def test_a_damaged_lineage_is_as_good_as_none(server: Server, redis_store: RedisStore, damage: str) -> None:
+    """It keeps nobody from the conversation: what it would tell is only who may go on without starting anew."""
+    await written(redis_store)
+    client = server.client()
+    client.hset(KEYS.meta, "lineage", damage)
+    for number in range(3):
+        recovered = await redis_store.activate("c", owner=f"o{number}", create=False, ttl=TTL)
+        assert (recovered.claim.epoch, recovered.seq) == (number + 2, 3)
+        again = await redis_store.activate("c", owner=f"o{number}", create=False, ttl=TTL)
+        assert again.claim == recovered.claim
+    client.close()
+
+
 async def test_newer_layout_is_refused(server: Server, redis_store: RedisStore) -> None:
     """What a newer version wrote is neither activated nor deleted."""
     await written(redis_store)

@@ -154,6 +154,50 @@ async def test_a_decision_on_a_snapshot_of_the_next_owner_is_taken(cluster: Fake
     await until(lambda: other.attributes == {"a": 2, "b": 2})
 
 
+async def _rolled_back(cluster: FakeCluster, store: FaultyStore, handle: ConversationHandle) -> None:
+    """Twelve entries, of which the store and the owner lose the last four."""
+    for number in range(1, 9):
+        await handle.append(say(f"a{number}"))
+    fail_over = store.remember()
+    for number in range(9, 13):
+        await handle.append(say(f"a{number}"))
+    await cluster.kill()
+    fail_over()
+
+
+async def test_a_write_shows_in_the_copy_after_a_rollback(cluster: FakeCluster, store: FaultyStore) -> None:
+    """Also where the copy is further on, with what was lost: what an awaited call did is there when it returns."""
+    handle = await cluster.handle()
+    await _rolled_back(cluster, store, handle)
+    receipt = await handle.append(say("b9"))
+    assert receipt.seq == 9
+    assert ids(handle)[-2:] == ["a8", "b9"]
+    await handle.set_attributes({"a": 1}, expected_seq=receipt.seq)
+
+
+async def test_opening_again_shows_what_is_left(cluster: FakeCluster, store: FaultyStore) -> None:
+    """After a rollback a handle that is open shows nothing of what was lost, once it was opened again."""
+    handle = await cluster.handle()
+    await _rolled_back(cluster, store, handle)
+    third = await cluster.handle()
+    await handle.catch_up(await third._read(fresh=False))
+    assert ids(handle)[-1] == "a8"
+
+
+async def test_a_watch_that_is_resumed_does_not_slip_into_another_branch(
+    cluster: FakeCluster, store: FaultyStore
+) -> None:
+    """From a position that the copy has had, of which the new history has another entry: it says so."""
+    handle = await cluster.handle()
+    await _rolled_back(cluster, store, handle)
+    handle._tasks[1].cancel()  # its copy follows no more
+    third = await cluster.handle()
+    for number in range(9, 15):
+        await third.append(say(f"b{number}"))
+    with pytest.raises(PositionLostError):
+        await anext(handle.watch(after_seq=12))
+
+
 async def test_opening_again_shows_the_new_life(cluster: FakeCluster, store: FaultyStore) -> None:
     """A handle that is open already, of a conversation that was lost, follows the one that is there now."""
     handle = await cluster.handle()

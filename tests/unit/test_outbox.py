@@ -664,6 +664,57 @@ async def test_who_put_it_is_told_though_another_was(run: type[Running]) -> None
     assert not it.box._refused
 
 
+@pytest.mark.parametrize("way", ["wait_for", "gather", "task"])
+async def test_who_put_it_is_told_by_a_flush_it_starts(run: type[Running], way: str) -> None:
+    """`asyncio.wait_for` makes a task of its own on Python 3.11, `gather` everywhere: it flushes for its starter."""
+    it = run(brief())
+    it.send.refused["u0"] = ConflictError("u0")
+    may_flush = asyncio.Event()
+
+    async def flush() -> str | None:
+        waits = {
+            "wait_for": lambda: asyncio.wait_for(it.box.flush(), 60),
+            "gather": lambda: asyncio.gather(it.box.flush()),
+            "task": lambda: asyncio.create_task(it.box.flush()),
+        }
+        try:
+            await waits[way]()  # type: ignore[no-untyped-call]  # three kinds of awaitables
+        except ConflictError as error:
+            return str(error)
+        return None
+
+    async def record_and_flush() -> list[str | None]:
+        it.box.put(item("u0"))
+        await may_flush.wait()
+        return [await flush(), await flush()]
+
+    owner = asyncio.create_task(record_and_flush())
+    await until(lambda: len(it.box) == 0 and len(it.send.batches) == 1)
+    assert await told(it.box) == "u0", "nobody was told yet"
+    may_flush.set()
+    assert await owner == ["u0", None]
+
+
+async def test_a_flush_that_gave_up_is_owed_what_another_heard_first(run: type[Running]) -> None:
+    """Whose time was up is told by the next flush, though somebody else flushed in between."""
+    it = run(brief(command=0.05))
+    it.send.refused["u0"] = ConflictError("u0")
+    it.send.may_answer.clear()
+    asyncio.get_running_loop().call_soon(it.box.put, item("u0"))
+    await until(lambda: len(it.box) == 1)
+    with pytest.raises(OutcomeUnknownError):
+        await it.box.flush()
+    it.send.may_answer.set()
+    await until(lambda: len(it.box) == 0)
+
+    async def other() -> str | None:
+        return await told(it.box)
+
+    assert await asyncio.create_task(other()) == "u0"
+    assert await told(it.box) == "u0"
+    assert await told(it.box) is None
+
+
 async def test_what_nobody_can_be_told_of_is_told_to_anybody(run: type[Running]) -> None:
     """What was put by a task that has ended, or by none, is raised by the next flush of whomever, once."""
     it = run(brief())

@@ -123,3 +123,20 @@ async def test_request_that_changed_nothing_has_its_result() -> None:
     assert left.result is not None
     assert again.result == left.result
     await activation.aclose()
+
+
+async def test_a_request_used_again_is_the_newest_after_a_crash_too() -> None:
+    """What was forgotten by age, and came again, is not the first to go for those who recovered it from a snapshot."""
+    limits = Limits(requests=3)
+    living = ConversationState(limits)
+    for request_id in ("x", "r2", "r3"):
+        run(living, SetAttributes({request_id: 1}), request_id)
+    snapshot = encode_snapshot(living)
+    living.forget_requests(through_seq=1)
+    recovered = decode_snapshot(snapshot, limits)
+    for state in (living, recovered):
+        run(state, SetAttributes({"x": 2}), "x")
+        run(state, SetAttributes({"r5": 1}), "r5")
+    assert list(living.requests) == list(recovered.requests) == ["r3", "x", "r5"]
+    recovered.forget_requests(through_seq=living.seq)
+    assert not recovered.requests

@@ -258,6 +258,25 @@ async def test_being_watched_is_use(start: Activations, store: FaultyStore, cloc
     assert left(store, clock) == 10 * MINUTE
 
 
+async def test_a_read_during_a_refresh_is_told_by_the_next(
+    start: Activations, store: FaultyStore, clock: Clock
+) -> None:
+    """What was on its way when somebody read tells of the use before it: that of the read is still to be told."""
+    first = await start(store, brief(ttl=HOUR))
+    await keep(first, 10 * MINUTE)
+    await first.passivate()
+    owner = await start(store, brief(ttl=HOUR))
+    clock.passes(4 * MINUTE, owner)
+    store.hold()
+    refreshing = asyncio.create_task(owner._committer.upkeep())
+    await turns()
+    await owner.read(fresh=False)
+    store.release()
+    await refreshing
+    await owner.passivate()
+    assert left(store, clock) == 10 * MINUTE
+
+
 async def test_waiting_for_an_answer_is_use(start: Activations, store: FaultyStore, clock: Clock) -> None:
     """What lands late, while its caller waits, is kept in full."""
     owner = await start(store, brief(ttl=HOUR))
