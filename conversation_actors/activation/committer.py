@@ -197,8 +197,8 @@ class Committer:
         async with self._lock:
             if self.durable.seq > self._snapshot_seq:
                 await self._save_snapshot()
-            elif self._has_news_of_use:
-                await self._refresh()
+            else:
+                await self._refresh()  # the last chance to notice, and to mend, that the store has lost it
 
     async def confirm_ownership(self) -> None:
         """Make sure in the store that this claim is the newest. Raises `FencedError` if it is not."""
