@@ -1,6 +1,7 @@
 """Watching one lease's holder until it is known whether it lives."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
@@ -8,6 +9,8 @@ from typing import Any
 
 from conversation_actors import HeartbeatRecord, Heartbeats
 from conversation_actors.client.silence import GAP_SHARE
+
+logger = logging.getLogger(__name__)
 
 _DOUBTFUL = 2
 """A holder that asks to be believed for longer than this many times what its watcher would is believed."""
@@ -54,6 +57,8 @@ class Vigil:
                 return verdict
             before, looked = looked, self._clock()
             spent += min(looked - before, self._valid_for.total_seconds())
+        fields = {"conversation_id": self._conversation_id, "holder": self._holder}
+        logger.warning("nobody can tell whether an agent lives: Redis is too slow", extra=fields)
         return False
 
     async def _look_beside(self, pause: Coroutine[Any, Any, bool]) -> bool | None:

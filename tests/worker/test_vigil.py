@@ -151,12 +151,16 @@ SLOW = {
 
 @pytest.mark.parametrize("case", SLOW)
 async def test_a_slow_redis(
-    watcher: Watcher, store: ShakyStore, heartbeats: Heartbeats, monkeypatch: pytest.MonkeyPatch, case: str
+    watcher: Watcher,
+    store: ShakyStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    case: str,
 ) -> None:
     """Slow answers hide no death; so slow that each look is a gap, nobody is known to be dead, and the watch ends."""
     seconds, has_record, is_dead = SLOW[case]
     if has_record:
-        await live(heartbeats)
+        await live(watcher.heartbeats)
     find, clock = store.agents.find, watcher.clock
 
     async def find_slowly(conversation_id: str) -> HeartbeatRecord | None:
@@ -170,6 +174,7 @@ async def test_a_slow_redis(
     watcher.at[200] = lambda: pytest.fail("it goes on for ever")
     assert await watcher.is_dead() is is_dead
     assert watcher.seconds <= 5 * VALID_FOR.total_seconds()
+    assert is_dead is not any("too slow" in line.getMessage() for line in caplog.records)
 
 
 async def test_one_long_gap_ends_no_watch(watcher: Watcher, heartbeats: Heartbeats) -> None:
