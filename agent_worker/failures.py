@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,20 +10,39 @@ from conversation_actors.errors import ConversationError
 
 logger = logging.getLogger(__name__)
 
+_QUIET_SECONDS = 60.0
+"""How long a task's failures of one kind are counted only, after one was logged."""
+
 
 class Failures:
     """Counts what was swallowed, by the task that swallowed it: for a heartbeat's details, or for ``/health``."""
 
-    def __init__(self) -> None:
-        """Nothing went wrong yet."""
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Nothing went wrong yet. `clock` gives seconds."""
         self.counts: dict[str, int] = {}
         """By task. Tasks are named in the code, so that there are few."""
+        self._clock = clock
+        self._logged: dict[tuple[str, str, str], float] = {}
 
     def count(self, task: str, error: BaseException, told: str = "a background task failed", **fields: Any) -> None:
-        """Count a failure, and log it: an error of ours with its text, any other by its type, as it may quote."""
-        what = type(error).__name__
+        """Count a failure, and log it: an error of ours with its text, any other by its type, as it may quote.
+
+        Of a task's failures that are told alike, and are of one type, one is logged a minute: its count tells of those
+        before it.
+        """
+        what, number = type(error).__name__, self.add(task)
+        if not self._is_told((task, told, what)):
+            return
         reason = f"{what}: {error}" if isinstance(error, ConversationError) else what
-        logger.warning(told, extra={"task": task, "count": self.add(task), "reason": reason, **fields})
+        logger.warning(told, extra={"task": task, "count": number, "reason": reason, **fields})
+
+    def _is_told(self, kind: tuple[str, str, str]) -> bool:
+        """Whether a failure of this kind is to be logged now."""
+        now = self._clock()
+        if now - self._logged.get(kind, float("-inf")) < _QUIET_SECONDS:
+            return False
+        self._logged[kind] = now
+        return True
 
     def add(self, task: str) -> int:
         """Count a failure that is logged elsewhere; return which one of its task it is."""

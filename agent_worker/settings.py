@@ -122,10 +122,11 @@ class TakeoverSettings(SettingsGroup):
     heartbeat: Duration = timedelta(seconds=0.75)
     """How often an agent shows that it is alive."""
     valid_for: Duration = timedelta(seconds=3)
-    """How long one heartbeat is believed, by those who see no other. A longer pause of the agent's event loop costs it
-    the call; one of Redis does not."""
+    """How long one heartbeat is believed, by those who see no other; at least three of them, so that one may get lost.
+    A longer pause of the agent's event loop costs it the call; one of Redis does not."""
     poll_interval: Duration = timedelta(seconds=0.25)
-    """How often a worker looks for agents whose heartbeat stopped; at least four times while one is believed."""
+    """How often a worker looks for agents whose heartbeat stopped; at least six times while one is believed. Redis may
+    take a sixth of that to answer: where it takes longer, nobody is found."""
     retry: Duration = timedelta(seconds=3)
     """How long a dispatched successor may take before another is dispatched; doubled with each attempt."""
     attempts: int = Field(default=6, ge=1, le=100)
@@ -137,11 +138,11 @@ class TakeoverSettings(SettingsGroup):
 
     @model_validator(mode="after")
     def _several_beats(self) -> Self:
-        if self.valid_for < self.heartbeat * 2:
-            message = f"valid_for: {self.valid_for} is less than two heartbeats ({self.heartbeat})"
+        if self.valid_for < self.heartbeat * 3:
+            message = f"valid_for: {self.valid_for} is less than three heartbeats ({self.heartbeat})"
             raise InvalidInputError(message, field="valid_for")
-        if self.poll_interval * 4 > self.valid_for:
-            message = f"poll_interval: {self.poll_interval} is more than a quarter of valid_for ({self.valid_for})"
+        if self.poll_interval * 6 > self.valid_for:
+            message = f"poll_interval: {self.poll_interval} is more than a sixth of valid_for ({self.valid_for})"
             raise InvalidInputError(message, field="poll_interval")
         return self
 

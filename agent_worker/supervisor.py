@@ -64,13 +64,14 @@ class Supervisor:
         self._named_by_participants = named_by_participants
         self._running: set[asyncio.Task[None]] = set()
         self._failures = failures or Failures()
-        self._damaged = 0
+        self._damaged = self._gaps = 0
 
     @property
     def failures(self) -> Mapping[str, int]:
         """What went wrong in the background so far, by what was being done. None of it ends the watch.
 
-        ``damaged heartbeats`` are records that could not be read.
+        ``damaged heartbeats`` are records that could not be read, ``heartbeat gaps`` are `Heartbeats.gaps`: while they
+        rise this worker finds nobody who died on another one.
         """
         return self._failures.counts
 
@@ -158,23 +159,33 @@ class Supervisor:
         return record is not None and record.holder == info.job.id
 
     async def _watch_heartbeats(self) -> None:
-        """Claim what falls silent. While Redis is away nobody does: see `Heartbeats.claim_expired`."""
+        """Claim what falls silent. While Redis is away nobody does: see `Heartbeats.claim_expired`.
+
+        The looks have a fixed rate, whatever Redis takes to answer. Where it takes longer, one follows the other at
+        once.
+        """
         interval = self._settings.poll_interval.total_seconds()
+        due = time.monotonic()
 
         async def look() -> None:
-            await asyncio.sleep(interval)
+            nonlocal due
+            due = max(due + interval, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
             try:
                 for record in await self._heartbeats.claim_expired(self._instance, hold=HOLD):
                     self._spawn("takeovers", self._take_over(record))
             finally:
-                self._count_damaged()
+                self._count_seen()
 
         await self._failures.forever("heartbeats", look, pause=0)
 
-    def _count_damaged(self) -> None:
+    def _count_seen(self) -> None:
         for _ in range(self._heartbeats.damaged - self._damaged):
             self._failures.add("damaged heartbeats")
-        self._damaged = self._heartbeats.damaged
+        for _ in range(self._heartbeats.gaps - self._gaps):
+            told = "silence is counted anew: it is too long from one answer of Redis to the next"
+            self._failures.count("heartbeat gaps", TimeoutError(), told)
+        self._damaged, self._gaps = self._heartbeats.damaged, self._heartbeats.gaps
 
     async def _take_over(self, record: HeartbeatRecord) -> None:
         await self._takeover.run(record)

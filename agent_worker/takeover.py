@@ -18,6 +18,7 @@ from agent_worker.rooms import Occupants, Rooms, RoomServiceError, UnansweredErr
 from agent_worker.settings import TakeoverSettings
 from conversation_actors import HeartbeatRecord, Heartbeats
 from conversation_actors.client.heartbeats import FORGET
+from conversation_actors.errors import RetryableError
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ HOLD = timedelta(seconds=5)
 """How long a claim lasts unless it is postponed: if this worker dies too, another one goes on."""
 _LONGEST_RETRY = timedelta(seconds=30)
 _EMPTY_ROOM_SECONDS = 1.0
+_STORE_SECONDS = 0.25
+"""From one try to the next while Redis does not answer."""
 WAS_OPEN = "was_open"
 """In a record's details: False where a worker wrote it for a job that died before it could begin one."""
 
@@ -96,7 +99,7 @@ class Takeover:
     async def run(self, record: HeartbeatRecord) -> Outcome:
         """Have the next agent come, for a record that was claimed.
 
-        A claim is one attempt: this one is kept, however long LiveKit cannot be asked, until a successor was
+        A claim is one attempt: this one is kept, however long LiveKit or Redis cannot be asked, until a successor was
         asked for or none is wanted. Only where this process dies meanwhile does an attempt count that was none.
         """
         started = time.monotonic()
@@ -129,7 +132,10 @@ class Takeover:
         return Outcome.GIVEN_UP
 
     async def _ask(self, record: HeartbeatRecord, dead: Deceased) -> Outcome:
-        """Ask for a successor, with growing pauses while LiveKit cannot be asked or one is on its way."""
+        """Ask for a successor, with growing pauses while LiveKit cannot be asked or one is on its way.
+
+        While Redis does not answer, the claim is asked for until it does, and the room is looked at anew then.
+        """
         deadline = time.monotonic() + self._forget.total_seconds()
         tries = 0
         while time.monotonic() < deadline:
@@ -141,12 +147,32 @@ class Takeover:
                 fields = {"conversation_id": record.conversation_id, "reason": str(error), "tries": tries}
                 logger.warning("LiveKit cannot be asked", extra=fields)
                 outcome = None
+            except RetryableError as error:
+                # no reason for a longer pause: LiveKit has answered, and somebody waits in the room
+                tries, pause, outcome = tries - 1, timedelta(seconds=_STORE_SECONDS), None
+                _warn_of_redis(record, error)
             if outcome is not None:
                 return outcome
-            if not await self._heartbeats.postpone(record, delay=pause + HOLD):
+            if not await self._is_kept(record, delay=pause + HOLD, deadline=deadline):
                 return Outcome.SUCCEEDED
             await asyncio.sleep(pause.total_seconds())
         return await self._end(record, dead)
+
+    async def _is_kept(self, record: HeartbeatRecord, *, delay: timedelta, deadline: float) -> bool:
+        """Keep the claim, as soon as Redis answers; False where it is lost. True where it is not known in time.
+
+        While Redis does not answer nobody else can claim the call either.
+        """
+        is_told = False
+        while time.monotonic() < deadline:
+            try:
+                return await self._heartbeats.postpone(record, delay=delay)
+            except RetryableError as error:
+                if not is_told:
+                    is_told = True
+                    _warn_of_redis(record, error)
+            await asyncio.sleep(_STORE_SECONDS)
+        return True
 
     async def _call_successor(self, record: HeartbeatRecord, dead: Deceased) -> Outcome | None:
         """What became of it; None where nothing was asked for yet."""
@@ -199,3 +225,8 @@ class Takeover:
     def _retry_after(self, attempt: int) -> timedelta:
         seconds = self._settings.retry.total_seconds() * 2.0 ** (attempt - 1)
         return timedelta(seconds=min(seconds, _LONGEST_RETRY.total_seconds()))
+
+
+def _warn_of_redis(record: HeartbeatRecord, error: RetryableError) -> None:
+    fields = {"conversation_id": record.conversation_id, "reason": str(error)}
+    logger.warning("Redis cannot be asked about a claim", extra=fields)

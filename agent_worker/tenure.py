@@ -18,6 +18,8 @@ from conversation_actors.errors import ConversationNotFoundError, RefusedError
 
 logger = logging.getLogger(__name__)
 
+_MOST_BEATS = 4
+"""Beats that wait for their answers at a time: with the settings' defaults no more wait than Redis may take."""
 _RENEW_SECONDS = 20.0
 _KEEP_SECONDS = 30.0
 """How often a call says that it is in use; more often where its conversation is kept for less than two minutes."""
@@ -70,7 +72,8 @@ class Tenure:
         self._beat, self._keep, self._open_anew = beat, keep, open_anew
         self._on_renewed, self._on_deposed = on_renewed, on_deposed
         self._doubted, self._is_over = asyncio.Event(), False
-        self._is_gone = self._is_shown = False
+        self._is_gone = self._is_shown = self._is_claimed = False
+        self._unanswered = 0
 
     def doubt(self) -> None:
         """Ask now whether the conversation answers, and whose it is, and not when it is time."""
@@ -92,15 +95,28 @@ class Tenure:
             self.doubt()
 
     async def keep_alive(self) -> None:
-        """Beat while the event loop runs, until somebody else has the call.
+        """Beat at a fixed rate while the event loop runs, until somebody else has the call.
 
-        Whatever goes wrong is counted, and followed by the next beat: nobody can claim the call either while Redis is
-        away, or refuses.
+        No beat waits for the answer to the one before: one that Redis is slow to take would cost the call, though the
+        next one might have got through. Whatever goes wrong is counted, and followed by the next beat: nobody can claim
+        the call either while Redis is away, or refuses.
         """
-        is_mine = True
-        while is_mine and not self._is_over:
-            await asyncio.sleep(self._interval)
-            is_mine = await self._beat_or_count()
+        due = time.monotonic()
+        async with asyncio.TaskGroup() as beats:
+            while not (self._is_claimed or self._is_over):
+                due = max(due + self._interval, time.monotonic())
+                await asyncio.sleep(due - time.monotonic())
+                if self._unanswered < _MOST_BEATS:
+                    self._unanswered += 1
+                    beats.create_task(self._beat_beside())
+
+    async def _beat_beside(self) -> None:
+        """Beat once, beside those that were not answered yet."""
+        try:
+            if not await self._beat_or_count():
+                self._is_claimed = True
+        finally:
+            self._unanswered -= 1
 
     async def _beat_or_count(self) -> bool:
         """Whether this job is the agent, as far as Redis says."""

@@ -1,14 +1,21 @@
 """Watching one lease's holder until it is known whether it lives."""
 
+import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from typing import Any
 
 from conversation_actors import HeartbeatRecord, Heartbeats
 from conversation_actors.client.silence import GAP_SHARE
 
+logger = logging.getLogger(__name__)
+
 _DOUBTFUL = 2
 """A holder that asks to be believed for longer than this many times what its watcher would is believed."""
+_LONGEST = 4
+"""A watch without a verdict ends after so many times what a heartbeat is believed for; a gap counts as one at most."""
 
 
 class Vigil:
@@ -16,7 +23,8 @@ class Vigil:
 
     Dead is who was claimed by somebody, or was seen silent, or without a record, for as long as a heartbeat is
     believed. Only time in which Redis has answered counts: a record that Redis has lost is written anew by the next
-    beat of a living holder, and one that Redis cannot take for a while is on its way.
+    beat of a living holder, and one that Redis cannot take for a while is on its way. Where Redis answers so slowly
+    that every look begins the count anew, nobody is known to be dead, and the watch ends.
     """
 
     def __init__(
@@ -35,16 +43,32 @@ class Vigil:
         self._absent_since: float | None = None
         self._answered = 0.0
 
-    async def is_dead(self, pause: Callable[[], Awaitable[bool]]) -> bool:
-        """Look until it is known; raises as `Heartbeats.find` does.
+    async def is_dead(self, pause: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
+        """Look until it is known; False where it cannot be known in time. Raises as `Heartbeats.find` does.
 
-        `pause` is awaited between two looks, of which there have to be four while a heartbeat is believed. It returns
-        True where nobody needs to know any more: then this is False.
+        `pause` runs beside each look, so that slow answers make no longer gaps; the next look begins when both are
+        done. There have to be six pauses while a heartbeat is believed. It returns True where nobody needs to know any
+        more: then this is False.
         """
-        while (verdict := await self._look()) is None:
-            if await pause():
-                return False
-        return verdict
+        spent, looked = 0.0, self._clock()
+        while spent < self._valid_for.total_seconds() * _LONGEST:
+            verdict = await self._look_beside(pause())
+            if verdict is not None:
+                return verdict
+            before, looked = looked, self._clock()
+            spent += min(looked - before, self._valid_for.total_seconds())
+        fields = {"conversation_id": self._conversation_id, "holder": self._holder}
+        logger.warning("nobody can tell whether an agent lives: Redis is too slow", extra=fields)
+        return False
+
+    async def _look_beside(self, pause: Coroutine[Any, Any, bool]) -> bool | None:
+        """Look once, and pause meanwhile; False also where nobody needs to know any more."""
+        pausing = asyncio.create_task(pause)
+        try:
+            verdict = await self._look()
+            return False if verdict is None and await pausing else verdict
+        finally:
+            pausing.cancel()
 
     async def _look(self) -> bool | None:
         """Whether it is dead; None while that is not known."""

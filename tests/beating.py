@@ -41,7 +41,7 @@ class Agent:
         return f"job of {self.conversation_id}"
 
     async def live(self) -> None:
-        """Beat as `CallConversation` does: by its own clock, whatever becomes of a beat."""
+        """Beat by its own clock, whatever becomes of a beat; each waits for the one before, as no `Tenure` does."""
         await self.heartbeats.start(
             self.conversation_id, self.holder, valid_for=self.takeover.valid_for, group="g", details=DETAILS
         )

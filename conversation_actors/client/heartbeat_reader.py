@@ -1,7 +1,8 @@
 """Who is silent, and may be claimed: one reader of one lease's heartbeats, by its own clock."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
@@ -13,6 +14,10 @@ log = logging.getLogger(__name__)
 
 _PAGE = 500
 """Records that one script reads, or drops."""
+_REMEMBERED = 10_000
+"""Damaged records that are known to have been told."""
+_TOLD_IDS = 10
+"""Ids in one line about damaged records."""
 _DAMAGED_SECONDS = 60.0
 """A record that cannot be read is dropped when it was seen unchanged for so long: no living holder's is."""
 
@@ -27,11 +32,21 @@ class HeartbeatReader:
         self._records, self._clock = records, clock
         self._silence = Silence()
         self._damaged: dict[str, Damaged] = {}
+        self._untold: list[str] = []
         self.damaged = 0
         """Records that could not be read, each counted once as it stood."""
 
+    @property
+    def gaps(self) -> int:
+        """See `Silence.gaps`."""
+        return self._silence.gaps
+
     async def find(self, conversation_id: str) -> HeartbeatRecord | None:
         """The record of one conversation, with how long this reader has seen it unchanged."""
+        with self._telling():
+            return await self._find(conversation_id)
+
+    async def _find(self, conversation_id: str) -> HeartbeatRecord | None:
         found, read = await self._answered(self._records.find(conversation_id))
         return None if found is None else self._seen(found, read)
 
@@ -44,12 +59,19 @@ class HeartbeatReader:
             return None
         seen = record.beat if record.is_silent else None
         claimed = await self._records.claim(conversation_id, claimant, hold=hold, holder=holder, seen=seen)
-        return None if claimed is None else next(iter(self._readable([claimed])), None)
+        with self._telling():
+            return None if claimed is None else next(iter(self._readable([claimed])), None)
 
     async def claim_expired(
         self, claimant: str, *, hold: timedelta, limit: int, forget: timedelta
     ) -> list[HeartbeatRecord]:
         """See `Heartbeats.claim_expired`."""
+        with self._telling():
+            return await self._claim_expired(claimant, hold=hold, limit=limit, forget=forget)
+
+    async def _claim_expired(
+        self, claimant: str, *, hold: timedelta, limit: int, forget: timedelta
+    ) -> list[HeartbeatRecord]:
         silent = await self._silent()
         old = [record for record in silent if record.silent_for > forget]
         left = [record for record in silent if record.silent_for <= forget]
@@ -63,7 +85,9 @@ class HeartbeatReader:
 
     async def claim_group(self, group: str, claimant: str, *, hold: timedelta) -> list[HeartbeatRecord]:
         """See `Heartbeats.claim_group`."""
-        return self._readable(await self._records.claim_group(group, claimant, hold=hold))
+        found = await self._records.claim_group(group, claimant, hold=hold)
+        with self._telling():
+            return self._readable(found)
 
     async def _silent(self) -> list[HeartbeatRecord]:
         """All records that were seen silent for as long as they are valid, the oldest first; drops damaged ones."""
@@ -125,15 +149,27 @@ class HeartbeatReader:
         return readable
 
     def _note(self, damaged: Damaged) -> None:
-        """Tell of a damaged record once, as it stands."""
+        """Count a damaged record once, as it stands; `_telling` logs it."""
         if self._damaged.get(damaged.conversation_id) == damaged:
             return
         self._damaged.pop(damaged.conversation_id, None)
         self._damaged[damaged.conversation_id] = damaged
-        if len(self._damaged) > _PAGE:
+        if len(self._damaged) > _REMEMBERED:
             del self._damaged[next(iter(self._damaged))]
         self.damaged += 1
-        log.error("a heartbeat's record cannot be read", extra={"conversation_id": ascii(damaged.conversation_id)})
+        self._untold.append(damaged.conversation_id)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Log what was noted meanwhile, in one line however many records it is."""
+        try:
+            yield
+        finally:
+            if self._untold:
+                ids = [ascii(conversation_id) for conversation_id in self._untold[:_TOLD_IDS]]
+                fields = {"conversation_id": ids[0], "conversation_ids": ids, "records": len(self._untold)}
+                self._untold = []
+                log.error("records of heartbeats cannot be read", extra=fields)
 
 
 S = TypeVar("S", HeartbeatRecord, Damaged)

@@ -36,7 +36,7 @@ class Heartbeats:
 
     No two machines' clocks are compared. Every beat has a number; silent is a record that this object sees stand
     at the same one, by its own clock and counting only time in which Redis has answered it. So while Redis is away,
-    hangs, steps its clock or has lost the records nobody falls silent; who looks must look often: at least four
+    hangs, steps its clock or has lost the records nobody falls silent; who looks must look often: at least six
     times while a beat is valid. A record that cannot be read is passed over, logged, counted, and dropped in time.
 
     Every method may be repeated, and raises `StoreUnavailableError` when Redis does not answer in time. An async
@@ -81,6 +81,15 @@ class Heartbeats:
     def damaged(self) -> int:
         """How many records this object could not read so far, each counted once as it stood."""
         return 0 if self._reader is None else self._reader.damaged
+
+    @property
+    def gaps(self) -> int:
+        """How many times so far the count of a silence began anew, as there was too long between two answers.
+
+        That is longer than a third of what the record is valid for, from when one question was sent to when the next
+        one's answer was there. While this rises nobody who is silent is found: Redis is slow, or is asked seldom.
+        """
+        return 0 if self._reader is None else self._reader.gaps
 
     async def start(
         self,
@@ -134,8 +143,10 @@ class Heartbeats:
     ) -> list[HeartbeatRecord]:
         """Claim the records, holders' and claimants', that this object has seen silent for as long as they are valid.
 
-        To be called regularly, at least four times while a beat or a claim is valid: a longer pause, or a call that
-        failed, begins the count anew, and silence of less than a second is not looked at. The oldest come first.
+        To be called at a fixed rate, at least six times while a beat or a claim is valid: from the beginning of one
+        call to that of the next is a sixth of that at most; where Redis takes longer, one follows the other at once.
+        More than a third from a question to the next one's answer (`gaps`), or a call that failed, begins the count
+        anew, and silence of less than a second is not looked at. The oldest come first.
         Each is given to exactly one caller, `attempt` one higher, and to the next one who has seen it silent for
         `hold`, where it was neither settled, postponed nor started anew. Those that this object has seen silent for
         longer than `forget` are dropped.
@@ -196,7 +207,7 @@ class Heartbeats:
     async def find(self, conversation_id: str) -> HeartbeatRecord | None:
         """The record of one conversation, if there is one that can be read.
 
-        `silent_for` is zero at the first look; who asks at least four times while a beat is valid sees it rise.
+        `silent_for` is zero at the first look; who asks at least six times while a beat is valid sees it rise.
         """
         return await self._reading.find(check_id(conversation_id, "conversation_id"))
 

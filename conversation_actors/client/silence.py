@@ -17,7 +17,7 @@ LOOK_BACK = 1.0
 """Seconds for which a record has been silent before it is read at all; living ones are not."""
 GAP_SHARE = 1 / 3
 """The part of a record's `valid_for` that may lie between two answers: less than its holder may be silent for, and
-more than the quarter in which readers look."""
+twice the sixth in which readers look, so that an answer may take as long as that."""
 _MARKS = 1024
 
 
@@ -56,6 +56,9 @@ class Silence:
         """Nothing was seen yet."""
         self._marks: deque[_Mark] = deque(maxlen=_MARKS)
         self._sightings: dict[str, _Sighting] = {}
+        self._cut: Read | None = None
+        self.gaps = 0
+        """Reads before which there was a gap that had something counted anew: as long as they go on nobody is found."""
 
     def until(self, now: float) -> int:
         """The last beat that is worth reading: of records that were silent ever since a while ago."""
@@ -77,6 +80,8 @@ class Silence:
         before = self._sightings.pop(name, None)
         if before is not None and before.beat == beat and read.received - before.read.sent <= gap:
             since = min(since, before.since)
+        if since == read.received and (self._is_marked_before(read, beat) or (before and before.beat == beat)):
+            self._count_gap(read)
         # the one seen last is the last one
         seen = self._sightings[name] = _Sighting(beat, since, read, gap)
         self._forget_before(read)
@@ -104,6 +109,15 @@ class Silence:
             if mark.last.incarnation != beat.incarnation or mark.last.number < beat.number:
                 return
             yield mark
+
+    def _is_marked_before(self, read: Read, beat: Beat) -> bool:
+        """Whether another read's mark tells that a record stood where it stands."""
+        return any(mark.read != read for mark in self._marks_before(read, beat))
+
+    def _count_gap(self, read: Read) -> None:
+        """Count the gap before a read once, however many records it tells of."""
+        if read != self._cut:
+            self._cut, self.gaps = read, self.gaps + 1
 
     def _forget_before(self, read: Read) -> None:
         """Drop what has not been looked at for so long that it tells nothing."""

@@ -857,3 +857,20 @@ async def test_a_hung_server_is_unavailable(tmp_path_factory: pytest.TempPathFac
                 await call
         server.resume()
         await store.aclose()
+
+
+async def test_many_damaged_records_are_told_once(
+    own_server: Server, own_signs: Signs, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More than one script reads: each is counted once, however often it is looked at, and all are one line."""
+    many = 1100
+    await start(own_signs, "d", valid_for=SHORT)
+    for number in range(many):
+        await start(own_signs, f"c{number}", valid_for=SHORT)
+    with own_server.client() as client:
+        client.hset(KEYS.holders, mapping={f"c{number}": b"{" for number in range(many)})
+    await own_signs.look(5)
+    assert own_signs.reader.damaged == many
+    lines = [line for line in caplog.records if "cannot be read" in line.getMessage()]
+    assert [line.__dict__["records"] for line in lines] == [many]
+    assert await claimed(own_signs) == ["d"]

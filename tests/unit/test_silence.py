@@ -78,6 +78,33 @@ def test_a_slow_answer_is_a_gap() -> None:
     assert see(silence, at(0.1, taking=GAP)) == 0.0
 
 
+def test_gaps_are_counted() -> None:
+    """Each once, whatever number of records it tells of, and only where something was counted before it."""
+    silence = Silence()
+    look(silence, 0.0)
+    for moment in (1.2, 2.4, 3.6):
+        look(silence, moment)
+        for name in ("a", "b"):
+            assert silence.see(at(moment), name, beat(1), valid_for=VALID_FOR) == 0.0
+    assert silence.gaps == 3
+    look(silence, 4.4)
+    for name in ("a", "b"):
+        assert silence.see(at(4.4), name, beat(1), valid_for=VALID_FOR) > 0.0
+    assert silence.gaps == 3
+
+
+def test_what_was_not_counted_has_no_gap() -> None:
+    """The first look, a beat, and one after a question without an answer; for one record alone as for all."""
+    silence = Silence()
+    see(silence, at(0.0))
+    see(silence, at(5.0), 2)
+    silence.interrupt()
+    see(silence, at(9.0), 2)
+    assert silence.gaps == 0
+    see(silence, at(12.0), 2)
+    assert silence.gaps == 1
+
+
 def test_a_failure_begins_anew() -> None:
     """Of marks and of records."""
     silence = Silence()

@@ -20,6 +20,7 @@ from agent_worker.parent import EXIT_NOT_STARTED, EXIT_USAGE, Parent
 from agent_worker.supervisor import Supervisor
 from agent_worker.takeover import Takeover
 from conversation_actors import ConversationHandle, Heartbeats, Message, OverloadedError, Settings
+from conversation_actors.errors import StoreUnavailableError
 from tests.unit.fakes import until
 from tests.worker.fakes_call import Clock, ShakyStore, World, Worlds, on_store
 
@@ -66,6 +67,22 @@ def test_failures_are_counted_by_their_task(caplog: pytest.LogCaptureFixture) ->
     assert [(one["task"], one["count"]) for one in told] == [("a", 1), ("a", 2), ("b", 1)]
     assert [one["reason"] for one in told] == ["OverloadedError: too many", "TypeError", "TimeoutError"]
     assert told[0]["conversation_id"] == "c"
+
+
+def test_a_series_of_failures_is_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """All are counted; one of another task, type or kind is told beside it."""
+    clock = Clock()
+    failures = Failures(clock)
+    for _ in range(240):
+        failures.count("heartbeat", StoreUnavailableError("refused"), "no heartbeat")
+        failures.count("keep", StoreUnavailableError("refused"), "not kept")
+        clock.now += 0.75
+    assert failures.counts == {"heartbeat": 240, "keep": 240}
+    told = [(line.__dict__["task"], line.__dict__["count"]) for line in caplog.records]
+    assert told == [(task, 1 + minute * 80) for minute in range(3) for task in ("heartbeat", "keep")]
+    failures.count("keep", TimeoutError(), "not kept")
+    failures.count("keep", StoreUnavailableError("refused"), "something else")
+    assert len(caplog.records) == 8
 
 
 async def test_a_step_is_repeated_until_it_is_done() -> None:
@@ -118,6 +135,33 @@ async def test_the_heart_beats_on(world: World, caplog: pytest.LogCaptureFixture
     assert record.details["failures"] == call.failures.counts
     assert not call.deposed.is_set()
     assert PRIVATE not in caplog.text
+
+
+async def test_a_beat_that_hangs_holds_up_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few hang at most; an answer that comes late deposes as well."""
+    call = world.call()
+    await call.open()
+    beat, let_go = world.agents.beat, asyncio.Event()
+    hanging, landed = 0, 0
+
+    async def hang(*arguments: Any, **named: Any) -> bool:
+        nonlocal hanging, landed
+        if hanging < limit:
+            hanging += 1
+            await let_go.wait()
+        landed += 1
+        return await beat(*arguments, **named)
+
+    limit = 2
+    monkeypatch.setattr(world.agents, "beat", hang)
+    await until(lambda: hanging == 2 and landed > 2)
+    limit = 100
+    # one more is the lease's
+    await until(lambda: hanging == tenure._MOST_BEATS + 1)
+    assert await world.agents.claim("c", "w", hold=timedelta(hours=1), holder="job-1")
+    let_go.set()
+    await asyncio.wait_for(call.deposed.wait(), 5)
+    assert hanging == tenure._MOST_BEATS + 1
 
 
 Evidence = Callable[[CallConversation, World], Any]

@@ -19,8 +19,19 @@ from agent_worker.supervisor import Supervisor
 from agent_worker.takeover import HOLD, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
+from conversation_actors.store.heartbeats import Page
 from tests.unit.fakes import until
-from tests.worker.fakes_call import ROOM, Clock, FakeJobs, FakeRooms, ShakyStore, ghost, on_store, running_job
+from tests.worker.fakes_call import (
+    ROOM,
+    Clock,
+    FakeJobs,
+    FakeRooms,
+    ShakyHeartbeats,
+    ShakyStore,
+    ghost,
+    on_store,
+    running_job,
+)
 
 DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "attempt": 0}
 VALID_FOR = timedelta(seconds=3)
@@ -362,6 +373,62 @@ async def test_after_a_long_sleep_nobody_is_taken_for_dead(
         assert clock.now - awake >= VALID_FOR.total_seconds()
 
 
+class SlowHeartbeats(ShakyHeartbeats):
+    """Every look at the records takes so many seconds, half of them on the way there."""
+
+    seconds = 0.0
+
+    async def silent(self, *, after: int, until: int, limit: int) -> Page:
+        """See `HeartbeatStore.silent`."""
+        await asyncio.sleep(self.seconds / 2)
+        page = await super().silent(after=after, until=until, limit=limit)
+        await asyncio.sleep(self.seconds / 2)
+        return page
+
+
+SLOW = TakeoverSettings(
+    heartbeat=timedelta(seconds=0.3), valid_for=timedelta(seconds=1.2), poll_interval=timedelta(seconds=0.2)
+)
+
+
+@asynccontextmanager
+async def slowly(
+    monkeypatch: pytest.MonkeyPatch, store: ShakyStore, rooms: FakeRooms, *, seconds: float
+) -> AsyncIterator[Supervisor]:
+    """A supervisor by a real clock, whose Redis takes so long; an agent died."""
+    store.agents = slow = SlowHeartbeats(Clock())
+    slow.seconds = seconds
+    with on_store(monkeypatch, store):
+        async with Heartbeats(Settings()) as heartbeats:
+            await heartbeats.start("c", "job-1", valid_for=SLOW.valid_for, details=DETAILS)
+            takeover = Takeover(heartbeats, rooms.as_rooms, SLOW, linger=timedelta(seconds=1), give_up=None)
+            supervisor = Supervisor(
+                FakeJobs(), heartbeats, takeover, rooms.as_rooms, instance="worker-1", settings=SLOW
+            )
+            async with running(supervisor):
+                yield supervisor
+
+
+async def test_a_slow_redis_hides_no_death(
+    monkeypatch: pytest.MonkeyPatch, store: ShakyStore, rooms: FakeRooms
+) -> None:
+    """Looks have a fixed rate: the time that an answer takes is no further pause, and no gap."""
+    async with slowly(monkeypatch, store, rooms, seconds=0.15):
+        await until(lambda: bool(rooms.dispatched))
+
+
+async def test_a_redis_that_is_too_slow_is_told(
+    monkeypatch: pytest.MonkeyPatch, store: ShakyStore, rooms: FakeRooms, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What hides a death is counted for `/health`, and is one line in the log, until Redis is quick again."""
+    async with slowly(monkeypatch, store, rooms, seconds=0.3) as supervisor:
+        await until(lambda: supervisor.failures.get("heartbeat gaps", 0) > 2)
+        assert rooms.dispatched == []
+        assert len([line for line in caplog.records if line.__dict__.get("task") == "heartbeat gaps"]) == 1
+        cast("SlowHeartbeats", store.agents).seconds = 0.0
+        await until(lambda: bool(rooms.dispatched))
+
+
 async def test_jobs_that_cannot_be_listed_end_no_watch(
     heartbeats: Heartbeats, rooms: FakeRooms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -592,4 +659,4 @@ async def test_a_worker_without_calls_has_none_to_give(heartbeats: Heartbeats, r
 
 def test_a_claim_outlives_a_look() -> None:
     """Else a second worker would begin before the first one has asked LiveKit."""
-    assert TakeoverSettings().poll_interval * 4 < HOLD
+    assert TakeoverSettings().poll_interval * 6 < HOLD

@@ -17,6 +17,7 @@ from agent_worker.takeover import HOLD, WAS_OPEN, Deceased, Outcome, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.client.heartbeats import FORGET
 from conversation_actors.errors import StoreUnavailableError
+from tests.unit.fakes import until
 from tests.worker.fakes_call import ROOM, Clock, FakeRooms, ShakyStore, ghost, on_store
 
 DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "attempt": 0}
@@ -352,22 +353,79 @@ async def test_a_dispatch_without_an_answer_is_an_attempt(
     assert found.attempt == 2
 
 
-async def test_redis_down_is_raised_and_the_claim_expires(
-    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock
-) -> None:
-    """The caller of this logs it; nobody is called without a claim that holds; the next worker goes on."""
+class Away(Heartbeats):
+    """Redis answers nothing about claims while it is away, however often it is asked."""
 
-    class Away(Heartbeats):
-        async def postpone(self, record: HeartbeatRecord, *, delay: timedelta) -> bool:
-            message = f"away; {record.conversation_id} is not put off for {delay}"
+    is_away, asked = True, 0
+
+    def _answer(self) -> None:
+        self.asked += 1
+        if self.is_away:
+            message = "away"
             raise StoreUnavailableError(message)
 
-    record = await die(heartbeats)
-    async with Away(Settings()) as away:
-        with pytest.raises(StoreUnavailableError):
-            await make(away, rooms).run(record)
+    async def postpone(self, record: HeartbeatRecord, *, delay: timedelta) -> bool:
+        """Not while it is away."""
+        self._answer()
+        return await super().postpone(record, delay=delay)
+
+    async def settle(self, record: HeartbeatRecord) -> bool:
+        """Nor this."""
+        self._answer()
+        return await super().settle(record)
+
+
+@pytest.fixture
+async def away(monkeypatch: pytest.MonkeyPatch, store: ShakyStore) -> AsyncIterator[Away]:
+    """Redis is away for this worker; `heartbeats` are others'."""
+    monkeypatch.setattr(module, "_STORE_SECONDS", 0.002, raising=False)
+    with on_store(monkeypatch, store):
+        async with Away(Settings()) as entered:
+            yield entered
+
+
+async def test_while_redis_is_down_nothing_is_counted(
+    heartbeats: Heartbeats, away: Away, rooms: FakeRooms, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is called without a claim that holds; when Redis answers, the call is mended as the first attempt."""
+    running = asyncio.create_task(make(away, rooms).run(await die(heartbeats)))
+    await until(lambda: away.asked >= 20 or running.done())
+    assert not running.done()
+    assert (rooms.looks, rooms.asked) == (1, [])
+    away.is_away = False
+    assert await asyncio.wait_for(running, 5) is Outcome.DISPATCHED
+    assert rooms.dispatched[0][2].attempt == 1
+    assert rooms.looks == 2
+    assert 1 <= len([line for line in caplog.records if "Redis" in line.getMessage()]) <= 2
+
+
+async def test_a_claim_lost_while_redis_is_down_ends_it(heartbeats: Heartbeats, away: Away, rooms: FakeRooms) -> None:
+    """An agent came by another way; only Redis can say so."""
+    running = asyncio.create_task(make(away, rooms).run(await die(heartbeats)))
+    await looked(rooms, 1)
+    await heartbeats.start("c", "job-2", valid_for=VALID_FOR, details=DETAILS)
+    away.is_away = False
+    assert await asyncio.wait_for(running, 5) is Outcome.SUCCEEDED
     assert rooms.asked == []
-    assert await again(heartbeats, clock, after=HOLD.total_seconds() + 0.1) is not None
+
+
+async def test_an_empty_room_is_put_away_when_redis_answers(
+    heartbeats: Heartbeats, away: Away, rooms: FakeRooms
+) -> None:
+    """The end of a call that nobody is in waits for Redis as well."""
+    rooms.people, rooms.exists = [], False
+    running = asyncio.create_task(make(away, rooms).run(await die(heartbeats)))
+    await until(lambda: away.asked >= 3 or running.done())
+    away.is_away = False
+    assert await asyncio.wait_for(running, 5) is Outcome.NOBODY_THERE
+    assert await heartbeats.find("c") is None
+
+
+async def test_redis_down_for_an_hour_ends_the_wait(heartbeats: Heartbeats, away: Away, rooms: FakeRooms) -> None:
+    """A worker's parent leaves the call to whoever finds it then."""
+    record = await die(heartbeats)
+    assert await make(away, rooms, forget=timedelta(seconds=0.02)).run(record) is Outcome.POSTPONED
+    assert rooms.asked == []
 
 
 async def test_a_call_whose_agents_all_die_is_given_up(heartbeats: Heartbeats, rooms: FakeRooms) -> None:

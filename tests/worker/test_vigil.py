@@ -1,12 +1,13 @@
 """Watching a holder: dead is who was claimed, or not heard of for long enough while Redis answered."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
 import pytest
 
 from agent_worker.vigil import Vigil
-from conversation_actors import Heartbeats, Settings
+from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.errors import StoreUnavailableError
 from tests.worker.fakes_call import Clock, ShakyStore, on_store
 
@@ -137,6 +138,50 @@ async def test_a_gap_begins_the_watch_anew(watcher: Watcher) -> None:
     watcher.at[10] = lambda: setattr(watcher.clock, "now", watcher.clock.now + 2)
     assert await watcher.is_dead()
     assert watcher.seconds == 10 * watcher.step + 2 + VALID_FOR.total_seconds()
+
+
+SLOW = {
+    "slow": (0.4, True, True),
+    "slow, without a record": (0.4, False, True),
+    "too slow": (0.8, True, False),
+    "too slow, without a record": (0.8, False, False),
+}
+"""What a look takes, whether there is a record, and the verdict."""
+
+
+@pytest.mark.parametrize("case", SLOW)
+async def test_a_slow_redis(
+    watcher: Watcher,
+    store: ShakyStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    case: str,
+) -> None:
+    """Slow answers hide no death; so slow that each look is a gap, nobody is known to be dead, and the watch ends."""
+    seconds, has_record, is_dead = SLOW[case]
+    if has_record:
+        await live(watcher.heartbeats)
+    find, clock = store.agents.find, watcher.clock
+
+    async def find_slowly(conversation_id: str) -> HeartbeatRecord | None:
+        answered = clock.now + seconds
+        found = await find(conversation_id)
+        await asyncio.sleep(0)  # whatever runs beside this has its turn
+        clock.now = max(clock.now, answered)
+        return found
+
+    monkeypatch.setattr(store.agents, "find", find_slowly)
+    watcher.at[200] = lambda: pytest.fail("it goes on for ever")
+    assert await watcher.is_dead() is is_dead
+    assert watcher.seconds <= 5 * VALID_FOR.total_seconds()
+    assert is_dead is not any("too slow" in line.getMessage() for line in caplog.records)
+
+
+async def test_one_long_gap_ends_no_watch(watcher: Watcher, heartbeats: Heartbeats) -> None:
+    """The watcher's machine was suspended: the watch begins anew, and finds out."""
+    await live(heartbeats)
+    watcher.at[10] = lambda: setattr(watcher.clock, "now", watcher.clock.now + 3600)
+    assert await watcher.is_dead()
 
 
 async def test_redis_away_is_raised(watcher: Watcher, store: ShakyStore) -> None:
