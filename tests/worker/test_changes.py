@@ -227,11 +227,11 @@ async def test_the_deposed_tells_nothing_more(world: World) -> None:
         (StoreMisconfiguredError("x"), True),
         (InvalidInputError("x", field="y"), False),
         (ConflictError("x"), False),
-        (ConversationClosedError("x"), False),
-        (OwnerFailedError("x"), False),
+        (ConversationClosedError("x"), True),
+        (OwnerFailedError("x"), True),
         (TypeError("x"), False),
     ],
 )
 def test_what_is_worth_another_try(error: Exception, *, is_one: bool) -> None:
-    """What says nothing about the change itself; an owner that fails at a change would fail at it again."""
+    """What says nothing about the change itself, but about the store, the owner, or whose the conversation is."""
     assert is_trouble(error) is is_one

@@ -259,7 +259,7 @@ async def test_what_the_conversation_has_left_behind_is_not_recorded_again(
     session.history.merge(ChatContext([restored, *said]))
     recorder.record(said[:2])
     del conversation._items[said[0].id]
-    recorder.record_again(is_afresh=False)
+    recorder.record_again(is_afresh=False, is_full=True)
     assert words(conversation) == ["b"]
 
 
