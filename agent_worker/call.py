@@ -268,11 +268,14 @@ class CallConversation:
     async def _flush_items(self) -> None:
         """Return when what was recorded is durable or refused; what has to be recorded again, when it was."""
         while True:
-            told_again = self._told_again
+            told_again, tellings = self._told_again, self._tellings
             await self._ask_for_items()
-            if not self._has_missed_items or self.deposed.is_set() or self._has_given_up:
+            if self._has_given_up:
                 return
-            await told_again.wait()
+            if self._has_missed_items:
+                await told_again.wait()
+            elif tellings == self._tellings:
+                return
 
     async def _ask_for_items(self) -> None:
         """Return when what was recorded so far is durable, or refused. Raises `RetryableError`s."""

@@ -114,12 +114,13 @@ class Changes:
 
     async def settled(self) -> None:
         """Return when all that was put so far is taken or refused; what was dropped, when it was looked up."""
-        is_due, target = True, 0
+        is_due = True
         while is_due:
-            is_due, target = False, next(self._numbers)
+            target, is_due, dropped = next(self._numbers), self.has_missed, self.dropped
             while self.has_missed or self._oldest < target:
-                is_due = is_due or self.has_missed  # and then what takes the place of the dropped ones
                 await self._progress.wait()
+            # what takes the place of the dropped ones was put meanwhile, however short that was
+            is_due = is_due or dropped != self.dropped
 
     async def write_notes(self, handle: ConversationHandle) -> None:
         """Write what is noted, once there is something: as one change, or each by itself if that is refused."""
