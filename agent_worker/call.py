@@ -12,7 +12,7 @@ import random
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -155,7 +155,7 @@ class CallConversation:
         self._telling: set[str] | None = None
         self._tellings = self._owner_failures = 0
         self._doubting = Pace(self._doubt_now, pauses=_BACKOFF)
-        self._has_given_up = False
+        self._has_given_up = self._has_looked = False
         self._opened_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._holding: asyncio.Task[None] | None = None
@@ -226,6 +226,8 @@ class CallConversation:
             self._keep(item)
         else:
             self._record(self._handle, item, self._tenure.lease)
+        if self._telling is not None:
+            self._telling.add(item.id)
 
     def later(self, operation: Operation) -> None:
         """Do something with the handle, behind all that was put here before. Failures are counted.
@@ -364,7 +366,7 @@ class CallConversation:
         self._look_after(handle, self._tenure)
         # those that waited come before those that were missed because too many waited
         has_missed, self._has_missed_items = self._has_missed_items, False
-        self._record_waiting()
+        self._record_waiting(self._taken_out())
         self._has_missed_items = self._has_missed_items or has_missed
         self.note(AGENT, {"holder": self.holder, "room": self.post.room, "since": time.time()})
         if self._has_missed_items or self._changes.has_missed:
@@ -407,12 +409,13 @@ class CallConversation:
         self._tasks.append(task)
         return task
 
-    def _record_waiting(self, *, but: frozenset[str] = frozenset()) -> None:
-        """Send what waits, in order; one that is refused costs only itself: the call goes on."""
+    def _taken_out(self) -> Iterable[Item]:
         waiting, self._waiting = self._waiting, deque()
+        return waiting
+
+    def _record_waiting(self, waiting: Iterable[Item]) -> None:
+        """Send what has waited, in order; one that is refused costs only itself: the call goes on."""
         for item in waiting:
-            if item.id in but:
-                continue
             try:
                 self.record(item)
             except ConversationError as error:
@@ -427,8 +430,6 @@ class CallConversation:
             self._has_missed_items = True
             self._doubt(error)
             raise
-        if self._telling is not None:
-            self._telling.add(item.id)
         self._recorded.set()
 
     async def _acquire(self, handle: ConversationHandle) -> Lease:
@@ -587,6 +588,8 @@ class CallConversation:
 
     def _on_renewed(self, news: News) -> None:
         """The conversation answers: let everybody tell what it missed."""
+        if self.deposed.is_set():
+            return  # while the lease was asked for
         is_afresh = news is News.AFRESH
         # what was recorded in another lease's name meanwhile was refused
         are_items_missed = news is not News.NONE or self._has_missed_items
@@ -604,12 +607,13 @@ class CallConversation:
     def _tell_items(self, *, is_afresh: bool) -> None:
         """Have recorded again what was missed, and behind it what has waited for that."""
         self._tellings += 1
-        told = self._telling = set()
+        waiting, told = self._taken_out(), set[str]()
+        self._telling = told
         try:
             self._tell(self._on_items_missed, is_afresh=is_afresh)
         finally:
             self._telling = None
-        self._record_waiting(but=frozenset(told))
+        self._record_waiting(item for item in waiting if item.id not in told)
 
     def _tell(self, callbacks: list[OnMissed], *, is_afresh: bool) -> None:
         for callback in callbacks:
@@ -654,7 +658,7 @@ class CallConversation:
             if not (is_mended and is_trouble(error)):
                 self._take_refusal(error)
         else:
-            self._owner_failures = 0
+            self._owner_failures, self._has_looked = 0, False
         return None
 
     def _take_refusal(self, error: ConversationError) -> None:
@@ -663,9 +667,18 @@ class CallConversation:
         self._owner_failures = self._owner_failures + 1 if isinstance(error, OwnerFailedError) else 0
         if self._owner_failures >= MOST_OWNER_FAILURES:
             self._owner_failures = 0
-        elif is_trouble(error):
+        elif not self._has_given_up and (is_trouble(error) or self._may_hide_trouble(error)):
             self._has_missed_items = True
             self._doubt(error)
+
+    def _may_hide_trouble(self, error: ConversationError) -> bool:
+        """Whether a refusal that is told with a note, of how many others there were, is to be followed by a look.
+
+        Once, until all is taken: a look at what is refused for its own sake ends in the same.
+        """
+        is_news = bool(getattr(error, "__notes__", ())) and not self._has_looked
+        self._has_looked = self._has_looked or is_news
+        return is_news
 
     async def _guard(self, handle: ConversationHandle) -> None:
         """Look at the local copy, which other processes' changes reach in milliseconds. No I/O."""
@@ -686,7 +699,7 @@ class CallConversation:
 
     def _give_up(self) -> None:
         """Nothing more can be told: another agent has the conversation, or the call ends without one."""
-        self._has_given_up = True
+        self._has_given_up, self._has_missed_items = True, False
         self._changes.give_up()
         self._waiting.clear()
         self._wake_flushes()
@@ -756,10 +769,14 @@ class CallConversation:
         if self._handle is not None and self._waiting:
             # nobody will record again what was missed: what waits behind it is better there than lost
             self._has_missed_items = False
-            self._record_waiting()
+            self._record_waiting(self._taken_out())
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # nobody is left who would tell whoever asks now
+        self._changes.give_up()
+        self._round.trouble = OutcomeUnknownError("closed before the items were acknowledged")
+        self._round.is_over.set()
         await self._stack.aclose()
 
 

@@ -14,12 +14,14 @@ from agent_worker.settings import TakeoverSettings
 from conversation_actors import ConversationHandle, Item, Lease, Message
 from conversation_actors.activation import Activation, Executed, Request
 from conversation_actors.errors import (
+    ConflictError,
     ConversationClosedError,
     ConversationError,
     ConversationNotFoundError,
     CorruptStateError,
     IncompatibleVersionError,
     LeaseLostError,
+    OutcomeUnknownError,
     OverloadedError,
     OwnerFailedError,
     StoreMisconfiguredError,
@@ -545,3 +547,62 @@ async def test_what_waits_is_sent_when_the_job_ends_without_order(
     call.record(say(1))
     await call.aclose()
     assert ids(await world.cluster.handle()) == ["u1"]
+
+
+async def test_a_refusal_that_is_told_for_several_is_followed_by_one_look(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one was for its own sake, and the others may not have been; where they were, it ends there."""
+    call = world.call()
+    await call.open()
+    session = Session(call)
+    await call.flush()
+    flush = ConversationHandle.flush
+    refusals = 2
+
+    async def refused(self: ConversationHandle) -> None:
+        nonlocal refusals
+        await flush(self)
+        if refusals:
+            refusals -= 1
+            error = ConflictError("of another type")
+            error.add_note("and 1 more refusals since the last flush")
+            raise error
+
+    monkeypatch.setattr(ConversationHandle, "flush", refused)
+    session.say(1)
+    with pytest.raises(ConflictError):
+        await call.flush()
+    assert session.asked == [False]
+    assert refusals == 0
+
+
+async def test_after_its_end_nobody_waits_for_items(world: World) -> None:
+    """What was not acknowledged by then may be stored or not."""
+    call = world.call()
+    await call.open()
+    session = Session(call)
+    session.say(1)
+    await call.aclose()
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(OutcomeUnknownError):
+        await call.flush()
+    await call.settled()
+    assert asyncio.get_running_loop().time() - started < 0.5
+
+
+async def test_the_deposed_is_told_that_nothing_of_it_is_taken(world: World) -> None:
+    """However often it records: nothing waits for a lease that it does not get again."""
+    call = world.call()
+    await call.open()
+    session = Session(call)
+    await call.flush()
+    handle = await world.cluster.handle()
+    await handle.acquire_lease(LEASE, holder="job-2", duration=HOUR, replacing="job-1")
+    await asyncio.wait_for(call.deposed.wait(), LATE)
+    for number in range(2):
+        session.say(number)
+        with pytest.raises(LeaseLostError):
+            await call.flush()
+    assert session.asked == []
+    assert ids(handle) == []
