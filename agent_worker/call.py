@@ -12,15 +12,16 @@ import random
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from agent_worker.assignment import Assignment
-from agent_worker.changes import Changes, Operation
+from agent_worker.changes import MOST_OWNER_FAILURES, Changes, Operation, is_trouble
 from agent_worker.failures import Failures
+from agent_worker.pace import Pace
 from agent_worker.settings import CallSettings, TakeoverSettings
 from agent_worker.tenure import News, Tenure
 from agent_worker.vigil import Vigil
@@ -37,7 +38,15 @@ from conversation_actors import (
     Participant,
     Settings,
 )
-from conversation_actors.errors import ConversationError, ConversationNotFoundError, RefusedError, RetryableError
+from conversation_actors.errors import (
+    ConversationClosedError,
+    ConversationError,
+    ConversationNotFoundError,
+    OwnerFailedError,
+    RefusedError,
+    RetryableError,
+)
+from conversation_actors.items import bytes_of
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +65,9 @@ _GUARD_SECONDS = 0.1
 _WAIT_SECONDS = 0.02
 _BACKOFF = (0.2, 5.0)
 _MOST_WAITING = 10_000
-"""Items kept while the conversation is not open."""
+"""Items kept while the conversation is not open, or has missed earlier ones."""
+_FULL_SHARE = 0.75
+"""Of a bound of the history: what leaves is a message, or a call with its output, which may be a quarter of it."""
 _FLUSH_SECONDS = 5.0
 _SETTLE_SECONDS = 1.0
 
@@ -73,6 +84,15 @@ class Post:
     agent_identity: str
     group: str = ""
     """The worker process that the job belongs to."""
+
+
+@dataclass(slots=True)
+class _Round:
+    """One look at what became of recorded items, for all who had asked before it began."""
+
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)
+    trouble: RetryableError | None = None
+    """Why they are not durable yet."""
 
 
 class CallConversation:
@@ -129,9 +149,13 @@ class CallConversation:
         self._on_changes_missed: list[OnMissed] = []
         self._refusal: ConversationError | None = None
         self._refused_item: ConversationError | None = None
-        self._mended: ConversationError | None = None
         self._recorded, self._told_again = asyncio.Event(), asyncio.Event()
+        self._round = _Round()
         self._has_missed_items = False
+        self._telling: set[str] | None = None
+        self._tellings = self._owner_failures = 0
+        self._doubting = Pace(self._doubt_now, pauses=_BACKOFF)
+        self._has_given_up = self._has_looked = False
         self._opened_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._holding: asyncio.Task[None] | None = None
@@ -169,6 +193,14 @@ class CallConversation:
         return self._handle is not None
 
     @property
+    def is_full(self) -> bool:
+        """Whether the history is near a bound, so that old items may have left it."""
+        bounds, items = self._store.history, self.items
+        if len(items) >= _FULL_SHARE * bounds.items:
+            return True
+        return bytes_of([item.to_stored() for item in items]) >= _FULL_SHARE * bounds.bytes
+
+    @property
     def is_planned_handover(self) -> bool:
         """Whether this job follows an agent that gave the call over in order."""
         return self._assignment.is_planned
@@ -183,13 +215,19 @@ class CallConversation:
         self._is_ready.set()
 
     def record(self, item: Item, /) -> None:
-        """Take an item for sending. Raises what the item's form deserves, and `OverloadedError`."""
-        if self._handle is None or self._tenure is None:
+        """Take an item for sending. Raises what the item's form deserves, and `OverloadedError`.
+
+        Where the conversation has missed earlier items, this one waits until those were recorded again. One that was
+        taken before anybody knew of that is stored before them: the conversation keeps the order in which it takes.
+        """
+        if self._handle is None or self._tenure is None or self._has_missed_items:
             # refused now, as the handle would: what is refused later can no longer be shortened
             item.to_stored(limit=self._store.history.item_bytes)
             self._keep(item)
         else:
             self._record(self._handle, item, self._tenure.lease)
+        if self._telling is not None:
+            self._telling.add(item.id)
 
     def later(self, operation: Operation) -> None:
         """Do something with the handle, behind all that was put here before. Failures are counted.
@@ -221,22 +259,33 @@ class CallConversation:
         try:
             async with asyncio.timeout(seconds):
                 await self._changes.settled()
-                await self._flush_items(self._handle)
+                await self._flush_items()
         except TimeoutError:
-            message = f"{len(self._changes)} changes are not acknowledged after {seconds} s"
+            message = f"{len(self._changes)} changes, or items, are not acknowledged after {seconds} s"
             raise OutcomeUnknownError(message) from None
         refused, self._refused_item = self._refused_item, None
         if refused is not None:
             raise refused
 
-    async def _flush_items(self, handle: ConversationHandle) -> None:
+    async def _flush_items(self) -> None:
         """Return when what was recorded is durable or refused; what has to be recorded again, when it was."""
         while True:
-            told_again = self._told_again
-            await self._ask_for_items(handle)
-            if not self._has_missed_items or self.deposed.is_set() or self._closing:
+            told_again, tellings = self._told_again, self._tellings
+            await self._ask_for_items()
+            if self._has_given_up:
                 return
-            await told_again.wait()
+            if self._has_missed_items:
+                await told_again.wait()
+            elif tellings == self._tellings:
+                return
+
+    async def _ask_for_items(self) -> None:
+        """Return when what was recorded so far is durable, or refused. Raises `RetryableError`s."""
+        asked = self._round
+        self._recorded.set()
+        await asked.is_over.wait()
+        if asked.trouble is not None:
+            raise asked.trouble
 
     async def settled(self) -> None:
         """Return when what was recorded is durable, or after a second: the call waits for nothing longer.
@@ -247,7 +296,7 @@ class CallConversation:
             return
         try:
             async with asyncio.timeout(_SETTLE_SECONDS):
-                await self._ask_for_items(self._handle)
+                await self._flush_items()
         except (ConversationError, TimeoutError) as error:
             self.failures.count("settled", error, "not durable yet", conversation_id=self.id)
 
@@ -315,9 +364,10 @@ class CallConversation:
         self._handle, self._opened_at = handle, time.monotonic()
         self._tenure = self._begin_tenure(handle, lease, client, heartbeats)
         self._look_after(handle, self._tenure)
-        for waiting in self._waiting:
-            self._record_late(handle, waiting)
-        self._waiting.clear()
+        # those that waited come before those that were missed because too many waited
+        has_missed, self._has_missed_items = self._has_missed_items, False
+        self._record_waiting(self._taken_out())
+        self._has_missed_items = self._has_missed_items or has_missed
         self.note(AGENT, {"holder": self.holder, "room": self.post.room, "since": time.time()})
         if self._has_missed_items or self._changes.has_missed:
             self._tenure.doubt()
@@ -359,12 +409,17 @@ class CallConversation:
         self._tasks.append(task)
         return task
 
-    def _record_late(self, handle: ConversationHandle, item: Item) -> None:
-        """One that is refused costs only itself: the call goes on."""
-        try:
-            self._record(handle, item, self._held.lease)
-        except ConversationError as error:
-            logger.warning("an item was not kept", extra={"conversation_id": self.id, "reason": str(error)})
+    def _taken_out(self) -> Iterable[Item]:
+        waiting, self._waiting = self._waiting, deque()
+        return waiting
+
+    def _record_waiting(self, waiting: Iterable[Item]) -> None:
+        """Send what has waited, in order; one that is refused costs only itself: the call goes on."""
+        for item in waiting:
+            try:
+                self.record(item)
+            except ConversationError as error:
+                logger.warning("an item was not kept", extra={"conversation_id": self.id, "reason": str(error)})
 
     def _record(self, handle: ConversationHandle, item: Item, lease: Lease) -> None:
         try:
@@ -379,7 +434,10 @@ class CallConversation:
 
     async def _acquire(self, handle: ConversationHandle) -> Lease:
         """Become the agent: the first, the follower of a dead one, or of one that gives the call over."""
-        self.is_restart = LEASE in handle.leases or self._assignment.replaces is not None
+        held = handle.leases.get(LEASE)
+        # at a second try the lease may be this job's own, which took it from an agent before
+        is_followed = held is not None and held.holder != self.holder
+        self.is_restart = self.is_restart or is_followed or self._assignment.replaces is not None
         if self._assignment.is_planned:
             await self._is_ready.wait()
         replacing = None if self._assignment.is_planned else self._assignment.replaces
@@ -512,60 +570,115 @@ class CallConversation:
 
     def _doubt(self, error: Exception) -> None:
         """Ask soon whose the conversation is, and whether it answers. At the end of a call nothing is begun anew."""
-        if self._closing and isinstance(error, LeaseLostError | ConversationNotFoundError):
-            self._changes.give_up()
+        is_gone = isinstance(error, LeaseLostError | ConversationNotFoundError | ConversationClosedError)
+        if self._closing and is_gone and not self._is_of_earlier_lease(error):
+            self._give_up()
         elif self._tenure is not None:
-            self._tenure.doubt()
+            self._doubting.ask()
+
+    def _doubt_now(self) -> None:
+        self._held.doubt()
+
+    def _is_of_earlier_lease(self, error: Exception) -> bool:
+        """Whether what was refused came in the name of a lease that this job has taken anew since."""
+        if not isinstance(error, LeaseLostError) or self._tenure is None:
+            return False
+        lease = self._tenure.lease
+        return error.name == lease.name and error.token != lease.token
 
     def _on_renewed(self, news: News) -> None:
         """The conversation answers: let everybody tell what it missed."""
+        if self.deposed.is_set():
+            return  # while the lease was asked for
         is_afresh = news is News.AFRESH
-        callbacks: list[OnMissed] = []
         # what was recorded in another lease's name meanwhile was refused
-        if news is not News.NONE or self._has_missed_items:
-            callbacks += self._on_items_missed
-        if is_afresh or self._changes.has_missed:
-            callbacks += self._on_changes_missed
+        are_items_missed = news is not News.NONE or self._has_missed_items
+        are_changes_missed = is_afresh or self._changes.has_missed
         self._has_missed_items = False
-        if isinstance(self._refused_item, LeaseLostError | ConversationNotFoundError):
-            self._mended, self._refused_item = self._refused_item, None
+        if self._refused_item is not None and is_trouble(self._refused_item):
+            self._refused_item = None
         self._changes.resume(is_afresh=is_afresh)
+        if are_items_missed:
+            self._tell_items(is_afresh=is_afresh)
+        if are_changes_missed:
+            self._tell(self._on_changes_missed, is_afresh=is_afresh)
+        self._wake_flushes()
+
+    def _tell_items(self, *, is_afresh: bool) -> None:
+        """Have recorded again what was missed, and behind it what has waited for that."""
+        self._tellings += 1
+        waiting, told = self._taken_out(), set[str]()
+        self._telling = told
+        try:
+            self._tell(self._on_items_missed, is_afresh=is_afresh)
+        finally:
+            self._telling = None
+        self._record_waiting(item for item in waiting if item.id not in told)
+
+    def _tell(self, callbacks: list[OnMissed], *, is_afresh: bool) -> None:
         for callback in callbacks:
             try:
                 callback(is_afresh)
             except Exception as error:  # noqa: BLE001  # one that fails must not hold up the others
                 self.failures.count("missed", error, conversation_id=self.id)
-        self._wake_flushes()
 
     def _wake_flushes(self) -> None:
         told_again, self._told_again = self._told_again, asyncio.Event()
         told_again.set()
 
     async def _acknowledge(self, handle: ConversationHandle) -> None:
-        """Learn what became of recorded items: whoever recorded them does not wait for it."""
+        """Learn what became of recorded items: whoever recorded them does not wait for it.
+
+        Only this task flushes the handle, which tells each task that does of each refusal: so each is heard once.
+        """
         await self._recorded.wait()
         self._recorded.clear()
+        asked, self._round = self._round, _Round()
+        asked.trouble = OutcomeUnknownError("it was not learnt whether the items are durable")
         try:
-            await self._ask_for_items(handle)
-        except RetryableError as error:
-            self._recorded.set()
-            self.failures.count("items", error, "items are not durable yet", conversation_id=self.id)
+            asked.trouble = await self._learn(handle)
+        finally:
+            if asked.trouble is not None:
+                self._recorded.set()
+            asked.is_over.set()
+        if asked.trouble is not None:
+            self.failures.count("items", asked.trouble, "items are not durable yet", conversation_id=self.id)
             await asyncio.sleep(_BACKOFF[0])
 
-    async def _ask_for_items(self, handle: ConversationHandle) -> None:
-        """Return when what was recorded is durable, or refused. Raises `RetryableError`s."""
+    async def _learn(self, handle: ConversationHandle) -> RetryableError | None:
+        """Wait until what was recorded is durable, or refused; return why that is not known yet."""
+        tellings = self._tellings
         try:
             await handle.flush()
-        except RetryableError:
-            raise
+        except RetryableError as error:
+            return error
         except ConversationError as error:
-            if error is self._mended:
-                return  # each task that flushes is told
-            self._refused_item = error
-            self.failures.count("items", error, "an item was refused", conversation_id=self.id)
-            if isinstance(error, LeaseLostError | ConversationNotFoundError):
-                self._has_missed_items = True
-                self._doubt(error)
+            # a flush hears only of what was put before it: all of that was told again since, if anything was
+            is_mended = tellings != self._tellings or self._is_of_earlier_lease(error)
+            if not (is_mended and is_trouble(error)):
+                self._take_refusal(error)
+        else:
+            self._owner_failures, self._has_looked = 0, False
+        return None
+
+    def _take_refusal(self, error: ConversationError) -> None:
+        self._refused_item = error
+        self.failures.count("items", error, "an item was refused", conversation_id=self.id)
+        self._owner_failures = self._owner_failures + 1 if isinstance(error, OwnerFailedError) else 0
+        if self._owner_failures >= MOST_OWNER_FAILURES:
+            self._owner_failures = 0
+        elif not self._has_given_up and (is_trouble(error) or self._may_hide_trouble(error)):
+            self._has_missed_items = True
+            self._doubt(error)
+
+    def _may_hide_trouble(self, error: ConversationError) -> bool:
+        """Whether a refusal that is told with a note, of how many others there were, is to be followed by a look.
+
+        Once, until all is taken: a look at what is refused for its own sake ends in the same.
+        """
+        is_news = bool(getattr(error, "__notes__", ())) and not self._has_looked
+        self._has_looked = self._has_looked or is_news
+        return is_news
 
     async def _guard(self, handle: ConversationHandle) -> None:
         """Look at the local copy, which other processes' changes reach in milliseconds. No I/O."""
@@ -582,8 +695,14 @@ class CallConversation:
             self.deposed.set()
             if self._tenure is not None:
                 self._tenure.end()
-            self._changes.give_up()
-            self._wake_flushes()
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Nothing more can be told: another agent has the conversation, or the call ends without one."""
+        self._has_given_up, self._has_missed_items = True, False
+        self._changes.give_up()
+        self._waiting.clear()
+        self._wake_flushes()
 
     def _keep(self, item: Item) -> None:
         if len(self._waiting) >= _MOST_WAITING:
@@ -646,9 +765,18 @@ class CallConversation:
     async def aclose(self) -> None:
         """Let go of everything, sending what is still to be sent. Releases nothing: see `release`."""
         self._closing = True
+        self._doubting.stop()
+        if self._handle is not None and self._waiting:
+            # nobody will record again what was missed: what waits behind it is better there than lost
+            self._has_missed_items = False
+            self._record_waiting(self._taken_out())
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # nobody is left who would tell whoever asks now
+        self._changes.give_up()
+        self._round.trouble = OutcomeUnknownError("closed before the items were acknowledged")
+        self._round.is_over.set()
         await self._stack.aclose()
 
 

@@ -9,10 +9,12 @@ from typing import Any
 from agent_worker.failures import Failures
 from conversation_actors import ConversationHandle, Lease, LeaseLostError, OverloadedError
 from conversation_actors.errors import (
+    ConversationClosedError,
     ConversationError,
     ConversationNotFoundError,
     CorruptStateError,
     IncompatibleVersionError,
+    OwnerFailedError,
     RetryableError,
     StoreMisconfiguredError,
 )
@@ -21,6 +23,8 @@ MOST_NOTES = 1000
 """Names of attributes; one too many is not kept."""
 MOST_OPERATIONS = 1000
 """Operations that wait; with one too many all are dropped, and whoever put them has to look again."""
+MOST_OWNER_FAILURES = 3
+"""Times in a row that the owner fails at the same, until that is taken for the fault of what was asked."""
 _OPERATION_SECONDS = 30.0
 _PAUSE_SECONDS = 0.05
 _FAILED = "a change of the conversation failed"
@@ -51,6 +55,8 @@ class Changes:
         self._pending: dict[str, tuple[int, Any]] = {}
         self._operations: deque[tuple[int, Operation]] = deque()
         self._numbers = count(1)
+        self._failed_notes: dict[str, int] = {}
+        self._failed_operations = 0
         self._is_over = False
         self._may_write = asyncio.Event()
         self._may_write.set()
@@ -108,12 +114,13 @@ class Changes:
 
     async def settled(self) -> None:
         """Return when all that was put so far is taken or refused; what was dropped, when it was looked up."""
-        is_due, target = True, 0
+        is_due = True
         while is_due:
-            is_due, target = False, next(self._numbers)
+            target, is_due, dropped = next(self._numbers), self.has_missed, self.dropped
             while self.has_missed or self._oldest < target:
-                is_due = is_due or self.has_missed  # and then what takes the place of the dropped ones
                 await self._progress.wait()
+            # what takes the place of the dropped ones was put meanwhile, however short that was
+            is_due = is_due or dropped != self.dropped
 
     async def write_notes(self, handle: ConversationHandle) -> None:
         """Write what is noted, once there is something: as one change, or each by itself if that is refused."""
@@ -142,9 +149,14 @@ class Changes:
                 await first[1](handle, self._lease())
         except Exception as error:  # noqa: BLE001  # see the docstring
             self._failures.count("changes", error, _FAILED)
-            if is_trouble(error):
+            self._failed_operations = self._failed_operations + 1 if isinstance(error, OwnerFailedError) else 0
+            if self._failed_operations >= MOST_OWNER_FAILURES:
+                self._failed_operations = 0
+            elif is_trouble(error):
                 self._miss(error)
                 await self._stop_trying(error)
+        else:
+            self._failed_operations = 0
         if self._operations and self._operations[0] is first:
             self._operations.popleft()
         self._note_progress()
@@ -156,16 +168,34 @@ class Changes:
             async with asyncio.timeout(_OPERATION_SECONDS):
                 await handle.set_attributes(changes, lease=self._lease())
         except Exception as error:
-            if is_trouble(error):
+            has_owner_failed = isinstance(error, OwnerFailedError)
+            if is_trouble(error) and not has_owner_failed:
                 raise
             if len(batch) > 1:
-                for name, noted in batch.items():
-                    await self._write(handle, {name: noted})
+                await self._write_singly(handle, batch)
                 return
+            if has_owner_failed and not self._has_failed_too_often(*batch):
+                raise
             self._failures.count("notes", error, _FAILED)
         for name, noted in batch.items():
+            self._failed_notes.pop(name, None)
             self._settle(name, noted)
         self._note_progress()
+
+    async def _write_singly(self, handle: ConversationHandle, batch: Batch) -> None:
+        """Raises as `_write` does; one that the owner fails at does not hold up the others."""
+        failed: OwnerFailedError | None = None
+        for name, noted in batch.items():
+            try:
+                await self._write(handle, {name: noted})
+            except OwnerFailedError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+
+    def _has_failed_too_often(self, name: str) -> bool:
+        self._failed_notes[name] = self._failed_notes.get(name, 0) + 1
+        return self._failed_notes[name] >= MOST_OWNER_FAILURES
 
     def _settle(self, name: str, noted: tuple[int, Any]) -> None:
         if self._pending.get(name, noted)[0] == noted[0]:
@@ -197,13 +227,18 @@ class Changes:
 
 
 def is_trouble(error: Exception) -> bool:
-    """Whether a failure says nothing about what was asked: the same may succeed later, or from another agent."""
+    """Whether a failure says nothing about what was asked: the same may succeed later, or from another agent.
+
+    An owner that failed may do better at the next try; who goes by this ends at `MOST_OWNER_FAILURES`.
+    """
     if isinstance(error, ConversationError):
         return isinstance(
             error,
             RetryableError
             | LeaseLostError
             | ConversationNotFoundError
+            | ConversationClosedError
+            | OwnerFailedError
             | StoreMisconfiguredError
             | CorruptStateError
             | IncompatibleVersionError,

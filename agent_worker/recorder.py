@@ -15,7 +15,7 @@ from agent_worker.conversation import Conversation
 from agent_worker.failures import Failures
 from agent_worker.serialise import essentials, shortened, to_fields
 from conversation_actors.errors import InvalidInputError, ItemTooLargeError
-from conversation_actors.items import item_from_dict
+from conversation_actors.items import PINNED_ROLES, item_from_dict
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,11 @@ def belongs_in_history(item: ChatItem) -> bool:
     if item.id.startswith(RESERVED_PREFIX) or item.type == "agent_config_update":
         return False
     return not (item.type == "message" and item.role in {"system", "developer"})
+
+
+def _leaves_in_its_turn(fields: dict[str, Any]) -> bool:
+    """Whether an item's place tells what has left: system messages stay, and a call leaves with its last output."""
+    return fields.get("role") not in PINNED_ROLES and fields["type"] not in {"function_call", "function_call_output"}
 
 
 class Recorder:
@@ -51,7 +56,7 @@ class Recorder:
         self._session = session
         self._conversation = conversation
         self._failures = failures or Failures()
-        self._announced: dict[str, tuple[FunctionCall, dict[str, Any]]] = {}
+        self._announced: dict[str, tuple[FunctionCall, dict[str, Any] | None]] = {}
         self._own: dict[str, None] = {}
         self._handlers: dict[Any, Callable[[Any], None]] = {
             "conversation_item_added": self._on_item_added,
@@ -78,19 +83,18 @@ class Recorder:
             except Exception as error:  # noqa: BLE001  # a TypeError out of a handler kills the agent's reply
                 self._refuse(item, error)
 
-    def record_again(self, *, is_afresh: bool) -> None:
+    def record_again(self, *, is_afresh: bool, is_full: bool = False) -> None:
         """Record what the session has and the conversation lacks. Never raises.
 
-        `is_afresh`: the conversation has lost everything, so all that the session still has is recorded, with the
-        calls whose tools are running. Else only what was recorded here before, and is not there as it was recorded;
-        what came before the oldest of it that is there was left behind by the conversation's own bounds.
+        `is_afresh`: the conversation has lost everything, so all that the session still has is recorded. Else only
+        what was recorded here before, and is not there as it was recorded; where the conversation `is_full`, not what
+        came before the oldest item that it holds: it was left behind. Either with the calls whose tools are running.
+        An item whose successors are stored already comes behind them: the conversation keeps the order in which it
+        takes items. Their time stamps tell the other one.
         """
-        items = [item for item in self._session.history.items if belongs_in_history(item)]
-        if is_afresh:
-            there = {item.id for item in items}
-            items += [call for call, _ in self._announced.values() if call.id not in there]
-        else:
-            items = self._lacking(items)
+        items = self._with_running_calls([item for item in self._session.history.items if belongs_in_history(item)])
+        if not is_afresh:
+            items = self._lacking(items, is_full=is_full)
         for item in items:
             try:
                 self._send_whole(to_fields(item))
@@ -98,11 +102,22 @@ class Recorder:
                 self._refuse(item, error)
         logger.info("recorded again", extra={"items": len(items), "is_afresh": is_afresh})
 
-    def _lacking(self, items: list[ChatItem]) -> list[ChatItem]:
+    def _with_running_calls(self, items: list[ChatItem]) -> list[ChatItem]:
+        """The session's items with the calls that were announced, and that the session gets when their tools end."""
+        there = {item.id for item in items}
+        complete = list(items)
+        for call, _ in self._announced.values():
+            if call.id not in there:
+                outputs = (i for i, item in enumerate(complete) if getattr(item, "call_id", None) == call.call_id)
+                complete.insert(next(outputs, len(complete)), call)
+        return complete
+
+    def _lacking(self, items: list[ChatItem], *, is_full: bool) -> list[ChatItem]:
         """Those that were recorded here, and are not in the conversation as they were recorded."""
         known = {item.id: item.to_dict() for item in self._conversation.items}
         own = [item for item in items if item.id in self._own]
-        first = next((index for index, item in enumerate(own) if item.id in known), 0)
+        oldest = next((item_id for item_id, fields in known.items() if _leaves_in_its_turn(fields)), None)
+        first = next((index for index, item in enumerate(own) if item.id == oldest), 0) if is_full else 0
         return [item for item in own[first:] if known.get(item.id) != to_fields(item)]
 
     def _on_item_added(self, event: ConversationItemAddedEvent) -> None:
@@ -126,9 +141,8 @@ class Recorder:
         """Record a call before its tool runs, and remember how, so that it is not sent twice unchanged."""
         before = self.recorded
         self.record([call])
-        if self.recorded == before:
-            return
-        self._announced[call.id] = call, to_fields(call)
+        # one that was refused is sent once more when its tool ends
+        self._announced[call.id] = call, None if self.recorded == before else to_fields(call)
         if len(self._announced) > _ANNOUNCED_CALLS:
             del self._announced[next(iter(self._announced))]
 
@@ -143,8 +157,11 @@ class Recorder:
         if not belongs_in_history(item):
             return
         fields = to_fields(item)
-        if item.type == "function_call" and self._announced.pop(item.id, (item, None))[1] == fields:
-            return
+        if item.type == "function_call":
+            is_unchanged = self._announced.pop(item.id, (item, None))[1] == fields
+            # one that was refused since is not there, and its output must not come before it
+            if is_unchanged and any(known.id == item.id for known in self._conversation.items):
+                return
         self._own[item.id] = None
         if len(self._own) > _MOST_OWN:
             del self._own[next(iter(self._own))]

@@ -243,8 +243,7 @@ class _Call:
 
     def _record_again(self, is_afresh: bool) -> None:  # noqa: FBT001  # a callback of one value
         """Give the conversation what it lacks of this session; nobody hears anything of that."""
-        if not self._is_over:
-            self._recorder.record_again(is_afresh=is_afresh)
+        self._recorder.record_again(is_afresh=is_afresh, is_full=self._conversation.is_full)
 
     # Who is here.
 

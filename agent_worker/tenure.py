@@ -14,7 +14,7 @@ from enum import Enum
 
 from agent_worker.failures import Failures
 from conversation_actors import ConversationHandle, Lease, LeaseHeldError
-from conversation_actors.errors import ConversationNotFoundError, RefusedError
+from conversation_actors.errors import ConversationClosedError, ConversationNotFoundError, RefusedError
 
 logger = logging.getLogger(__name__)
 
@@ -193,8 +193,14 @@ class Tenure:
         return News.NONE if lease.token == self.lease.token else News.ANOTHER_LEASE
 
     async def _taken(self) -> Lease:
-        """The lease, also of a conversation that is gone: that is made anew, unless the call is over."""
+        """The lease, also of a conversation that is gone or closed: that is made anew or reopened in mid-call."""
         try:
+            return await self._acquired()
+        except ConversationClosedError:
+            if self.is_ending:
+                raise
+            logger.warning("closed in mid-call: it is reopened", extra={"conversation_id": self._handle.id})
+            await self._handle.reopen_conversation()
             return await self._acquired()
         except ConversationNotFoundError:
             if self.is_ending:

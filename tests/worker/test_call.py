@@ -244,6 +244,42 @@ async def test_a_closed_conversation_is_reopened(world: World) -> None:
     assert handle.closing is None
 
 
+@pytest.mark.parametrize("had_agent", [False, True])
+async def test_a_second_try_is_no_restart_by_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, had_agent: bool
+) -> None:
+    """The lease that it finds is this job's own, of the first try; only an agent before this job makes it one."""
+    if had_agent:
+        await succeed(world, "dead", replacing=None)
+    begin = CallConversation._begin_heartbeats
+    tries: list[str] = []
+
+    async def once_broken(self: CallConversation) -> None:
+        tries.append(self.holder)
+        if len(tries) == 1:
+            message = "away"
+            raise StoreUnavailableError(message)
+        await begin(self)
+
+    monkeypatch.setattr(CallConversation, "_begin_heartbeats", once_broken)
+    call = world.call(takeover=brisk())
+    assert await call.open()
+    assert len(tries) == 2
+    assert call.is_restart == had_agent
+
+
+async def test_whether_the_history_is_full(world: World) -> None:
+    """By items or by bytes, near the bound: a call leaves with its output, so that it is never quite at it."""
+    call = world.call()
+    await call.open()
+    assert not call.is_full
+    bounds = world.cluster.settings.history
+    for number in range(bounds.items):
+        call.record(say(number))
+    await call.flush()
+    await until(lambda: call.is_full)
+
+
 # The lease
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from agent_worker import changes as module
 from agent_worker.call import CallConversation
-from agent_worker.changes import MOST_NOTES, MOST_OPERATIONS, Operation, is_trouble
+from agent_worker.changes import MOST_NOTES, MOST_OPERATIONS, MOST_OWNER_FAILURES, Operation, is_trouble
 from conversation_actors import ConversationHandle, Lease
 from conversation_actors.errors import (
     ConflictError,
@@ -227,11 +227,71 @@ async def test_the_deposed_tells_nothing_more(world: World) -> None:
         (StoreMisconfiguredError("x"), True),
         (InvalidInputError("x", field="y"), False),
         (ConflictError("x"), False),
-        (ConversationClosedError("x"), False),
-        (OwnerFailedError("x"), False),
+        (ConversationClosedError("x"), True),
+        (OwnerFailedError("x"), True),
         (TypeError("x"), False),
     ],
 )
 def test_what_is_worth_another_try(error: Exception, *, is_one: bool) -> None:
-    """What says nothing about the change itself; an owner that fails at a change would fail at it again."""
+    """What says nothing about the change itself, but about the store, the owner, or whose the conversation is."""
     assert is_trouble(error) is is_one
+
+
+# An owner that fails
+
+
+async def test_an_attribute_that_the_owner_always_fails_at_costs_only_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried a few times, because the owner may do better; those noted with it are written meanwhile."""
+    call = await opened(world)
+    original, tries = ConversationHandle.set_attributes, []
+
+    async def failing(self: ConversationHandle, changes: Any, **named: Any) -> Any:
+        if "poison" in changes:
+            tries.append(len(changes))
+            message = "a defect"
+            raise OwnerFailedError(message)
+        return await original(self, changes, **named)
+
+    monkeypatch.setattr(ConversationHandle, "set_attributes", failing)
+    call.note("poison", 1)
+    call.note("a", 1)
+    await call.flush()
+    assert call.attributes["a"] == 1
+    assert tries == [2, 1, 1, 1]
+    assert len(call._changes) == 0
+
+
+async def test_an_operation_that_the_owner_fails_at_is_looked_at_again(world: World) -> None:
+    """Where it always fails it costs only itself: those behind it are done."""
+    call = await opened(world)
+    done: list[int] = []
+    tries: list[bool] = []
+
+    async def poison(_handle: ConversationHandle, _lease: Lease) -> None:
+        tries.append(True)
+        message = "a defect"
+        raise OwnerFailedError(message)
+
+    def look(_is_afresh: bool) -> None:  # noqa: FBT001  # a callback of one value
+        call.later(poison)
+        call.later(_noting(done, 1))
+
+    call.on_changes_missed(look)
+    look(False)
+    await call.flush()
+    assert done == [1]
+    assert len(tries) == MOST_OWNER_FAILURES
+
+
+async def test_a_closed_conversation_gets_the_changes_when_it_is_reopened(world: World) -> None:
+    """They say nothing else than before: operations are looked up, attributes are written."""
+    call = await opened(world)
+    call.on_changes_missed(lambda _is_afresh: call.later(lambda handle, lease: handle.join("bob", lease=lease)))
+    await (await world.cluster.handle()).close_conversation("by mistake")
+    call.later(lambda handle, lease: handle.join("alice", lease=lease))
+    call.note("x", 1)
+    await call.flush()
+    assert "bob" in call.participants
+    assert call.attributes["x"] == 1

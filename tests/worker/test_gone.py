@@ -1,7 +1,7 @@
 """A job whose conversation, lease or Redis is gone for a while, or for good: what it does about it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -9,9 +9,25 @@ import pytest
 
 from agent_worker import tenure
 from agent_worker.call import AGENT, LEASE, CallConversation
+from agent_worker.changes import MOST_OWNER_FAILURES
 from agent_worker.settings import TakeoverSettings
 from conversation_actors import ConversationHandle, Item, Lease, Message
-from conversation_actors.errors import ConversationNotFoundError, OverloadedError, StoreUnavailableError
+from conversation_actors.activation import Activation, Executed, Request
+from conversation_actors.errors import (
+    ConflictError,
+    ConversationClosedError,
+    ConversationError,
+    ConversationNotFoundError,
+    CorruptStateError,
+    IncompatibleVersionError,
+    LeaseLostError,
+    OutcomeUnknownError,
+    OverloadedError,
+    OwnerFailedError,
+    StoreMisconfiguredError,
+    StoreUnavailableError,
+)
+from conversation_actors.state import AppendItems
 from tests.unit.fakes import until
 from tests.worker.fakes_call import Clock, World, Worlds
 
@@ -301,7 +317,7 @@ async def test_an_older_copy_deposes_nobody(world: World) -> None:
 
 
 async def test_what_did_not_fit_is_recorded_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted, and asked for when the conversation answers again."""
+    """Counted, and asked for when the conversation answers again; what follows waits for that, in order."""
     call = world.call()
     await call.open()
     session = Session(call)
@@ -315,9 +331,278 @@ async def test_what_did_not_fit_is_recorded_again(world: World, monkeypatch: pyt
         record(self, *items, lease=lease)
 
     monkeypatch.setattr(ConversationHandle, "record", picky)
-    for number in range(3):
-        with pytest.raises(OverloadedError):
-            session.say(number)
-    assert call.lost == call.failures.counts["items"] == 3
+    with pytest.raises(OverloadedError):
+        session.say(0)
+    assert call.lost == call.failures.counts["items"] == 1
     is_full = False
-    await until(lambda: ids(call) == ["u0", "u1", "u2"])
+    for number in range(1, 3):
+        session.say(number)
+    await call.flush()
+    assert ids(call) == ["u0", "u1", "u2"]
+
+
+# Refused for the sake of the store, the owner or a closing
+
+
+def refuse(
+    monkeypatch: pytest.MonkeyPatch, error: ConversationError, *, times: int, item: str = ""
+) -> Callable[[], int]:
+    """Have the owner refuse the first appends (that hold `item`), as it refuses what it cannot store; tell how many."""
+    execute = Activation.execute
+    left = times
+
+    async def picky(self: Activation, requests: Sequence[Request], **named: Any) -> Executed:
+        nonlocal left
+        if left and any(isinstance(r.command, AppendItems) and _has(r.command, item) for r in requests):
+            left -= 1
+            raise error
+        return await execute(self, requests, **named)
+
+    monkeypatch.setattr(Activation, "execute", picky)
+    return lambda: times - left
+
+
+def _has(command: AppendItems, item: str) -> bool:
+    return not item or any(one.id == item for one in command.items)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StoreMisconfiguredError("NOPERM"),
+        OwnerFailedError("a defect"),
+        IncompatibleVersionError("of another version"),
+        CorruptStateError("unreadable", key="k", position=0),
+        ConversationClosedError("closed"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_was_refused_for_another_sake_than_its_own_is_recorded_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: ConversationError
+) -> None:
+    """As soon as the owner takes items, and what follows behind it; a flush tells of nothing that was mended."""
+    call = world.call()
+    await call.open()
+    session = Session(call)
+    session.say(0)
+    await call.flush()
+    refused = refuse(monkeypatch, error, times=2)
+    session.say(1)
+    await until(lambda: refused() > 0)
+    session.say(2)
+    await call.flush()
+    handle = await world.cluster.handle()
+    assert ids(handle) == ["u0", "u1", "u2"]
+    assert not call.deposed.is_set()
+
+
+async def test_an_item_that_the_owner_always_fails_at_costs_only_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a few tries it is taken for the item's fault, as the flush tells; what follows is stored."""
+    call = world.call()
+    await call.open()
+    session = Session(call)
+    refused = refuse(monkeypatch, OwnerFailedError("a defect"), times=1000, item="u1")
+    session.say(1)
+    with pytest.raises(OwnerFailedError):
+        await call.flush()
+    assert refused() <= MOST_OWNER_FAILURES + 1
+    session.items.clear()
+    session.say(2)
+    await call.flush()
+    assert ids(await world.cluster.handle()) == ["u2"]
+
+
+async def test_a_conversation_that_was_closed_in_mid_call_is_reopened(world: World) -> None:
+    """As one that was closed before the call: what is said and done after that is in it, by the same agent."""
+    call = world.call()
+    await call.open()
+    session = Session(call)
+    session.say(0)
+    await call.flush()
+    handle = await world.cluster.handle()
+    await handle.close_conversation("by somebody who did not know of the call")
+    session.say(1)
+    call.note("x", 1)
+    await call.flush()
+    assert call._handle is not None
+    snapshot = await call._handle.snapshot()
+    assert [item.id for item in snapshot.items] == ["u0", "u1"]
+    assert snapshot.closing is None
+    assert snapshot.attributes["x"] == 1
+    assert snapshot.leases[LEASE].holder == "job-1"
+    assert not call.deposed.is_set()
+
+
+async def test_a_conversation_that_was_closed_stays_so_at_the_end_of_its_call(world: World) -> None:
+    """Whoever closed it then meant it; the end waits for nothing, and the lease is given back."""
+    call = world.call(takeover=TakeoverSettings(heartbeat=timedelta(seconds=60), valid_for=timedelta(seconds=180)))
+    await call.open()
+    await call.flush()
+    handle = await world.cluster.handle()
+    await handle.close_conversation("done")
+    started = asyncio.get_running_loop().time()
+    await call.release()
+    assert asyncio.get_running_loop().time() - started < 2
+    snapshot = await handle.snapshot()
+    assert snapshot.closing is not None
+    assert LEASE not in snapshot.leases
+
+
+# Told of a refusal once
+
+
+async def test_a_refusal_that_was_mended_is_heard_by_nobody_again(world: World) -> None:
+    """Whoever recorded and flushes later, in whatever task, is not told of it, and nothing is asked for anew."""
+    call = world.call()
+    await call.open()
+    session = Session(call)
+    handle = await world.cluster.handle()
+    await call.flush()
+    await handle.release_lease(handle.leases[LEASE])
+    session.say(1)
+    session.say(2)
+    await until(lambda: ids(call) == ["u1", "u2"])
+    await call.flush()
+    asked = len(session.asked)
+    session.say(3)
+    await asyncio.gather(*(call.flush() for _ in range(3)))
+    await asyncio.create_task(call.flush())
+    assert ids(call) == ["u1", "u2", "u3"]
+    assert len(session.asked) == asked
+    assert call.failures.counts.get("items", 0) <= 1
+
+
+async def test_at_the_end_of_a_call_a_mended_refusal_loses_nothing(world: World) -> None:
+    """The lease is held again under another number: what was noted meanwhile is still written."""
+    call = world.call()
+    await call.open()
+    await call.flush()
+    earlier = call._held.lease
+    handle = await world.cluster.handle()
+    await handle.release_lease(earlier)
+    await until(lambda: call._held.lease.token > earlier.token)
+    call.note("x", 1)
+    call._closing = True
+    call._doubt(LeaseLostError("late", name=LEASE, token=earlier.token))
+    call._closing = False
+    await call.release()
+    snapshot = await handle.snapshot()
+    assert snapshot.attributes["x"] == 1
+    assert LEASE not in snapshot.leases
+
+
+async def test_what_is_missed_at_the_end_of_a_call_is_recorded_before_the_lease_goes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store refused for a moment; the call ends just then."""
+    call = world.call()
+    await call.open()
+    session = Session(call)
+    await call.flush()
+    refuse(monkeypatch, StoreMisconfiguredError("NOPERM"), times=1)
+    session.say(1)
+    await call.release()
+    assert ids(await world.cluster.handle()) == ["u1"]
+
+
+# In order
+
+
+async def test_while_items_are_missed_nothing_overtakes_them(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an application records itself waits too, and comes behind them."""
+    call = world.call()
+    await call.open()
+    session = Session(call)
+    await call.flush()
+    record = ConversationHandle.record
+    full = ["u0"]
+
+    def picky(self: ConversationHandle, *items: Item, lease: Lease | None = None) -> None:
+        if items[0].id in full:
+            full.clear()
+            message = "full"
+            raise OverloadedError(message)
+        record(self, *items, lease=lease)
+
+    monkeypatch.setattr(ConversationHandle, "record", picky)
+    with pytest.raises(OverloadedError):
+        session.say(0)
+    call.record(Message(id="own", role="user", content="of the application"))
+    session.say(1)
+    await call.flush()
+    assert ids(await world.cluster.handle()) == ["u0", "u1", "own"]
+
+
+async def test_what_waits_is_sent_when_the_job_ends_without_order(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody will record again what was missed: what waits behind it is better stored than lost."""
+    call = world.call(takeover=TakeoverSettings(heartbeat=timedelta(seconds=60), valid_for=timedelta(seconds=180)))
+    await call.open()
+    await call.flush()
+    monkeypatch.setattr(call._held, "doubt", lambda: None)
+    call._has_missed_items = True
+    call.record(say(1))
+    await call.aclose()
+    assert ids(await world.cluster.handle()) == ["u1"]
+
+
+async def test_a_refusal_that_is_told_for_several_is_followed_by_one_look(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one was for its own sake, and the others may not have been; where they were, it ends there."""
+    call = world.call()
+    await call.open()
+    session = Session(call)
+    await call.flush()
+    flush = ConversationHandle.flush
+    refusals = 2
+
+    async def refused(self: ConversationHandle) -> None:
+        nonlocal refusals
+        await flush(self)
+        if refusals:
+            refusals -= 1
+            error = ConflictError("of another type")
+            error.add_note("and 1 more refusals since the last flush")
+            raise error
+
+    monkeypatch.setattr(ConversationHandle, "flush", refused)
+    session.say(1)
+    with pytest.raises(ConflictError):
+        await call.flush()
+    assert session.asked == [False]
+    assert refusals == 0
+
+
+async def test_after_its_end_nobody_waits_for_items(world: World) -> None:
+    """What was not acknowledged by then may be stored or not."""
+    call = world.call()
+    await call.open()
+    session = Session(call)
+    session.say(1)
+    await call.aclose()
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(OutcomeUnknownError):
+        await call.flush()
+    await call.settled()
+    assert asyncio.get_running_loop().time() - started < 0.5
+
+
+async def test_the_deposed_is_told_that_nothing_of_it_is_taken(world: World) -> None:
+    """However often it records: nothing waits for a lease that it does not get again."""
+    call = world.call()
+    await call.open()
+    session = Session(call)
+    await call.flush()
+    handle = await world.cluster.handle()
+    await handle.acquire_lease(LEASE, holder="job-2", duration=HOUR, replacing="job-1")
+    await asyncio.wait_for(call.deposed.wait(), LATE)
+    for number in range(2):
+        session.say(number)
+        with pytest.raises(LeaseLostError):
+            await call.flush()
+    assert session.asked == []
+    assert ids(handle) == []

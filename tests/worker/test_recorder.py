@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 from livekit.agents import Agent, AgentSession, ConversationItemAddedEvent, RunContext, function_tool
-from livekit.agents.llm import AgentConfigUpdate, ChatContext, ChatItem, ChatMessage, FunctionCallOutput, ImageContent
+from livekit.agents.llm import (
+    AgentConfigUpdate,
+    ChatContext,
+    ChatItem,
+    ChatMessage,
+    FunctionCall,
+    FunctionCallOutput,
+    ImageContent,
+)
+from livekit.agents.voice.events import ToolCallStarted, ToolExecutionUpdatedEvent
 
 from agent_worker.agent import SupportAgent
 from agent_worker.offline import OfflineServer
@@ -15,6 +24,7 @@ from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from agent_worker.recorder import Recorder
 from agent_worker.serialise import SHORTENED
 from agent_worker.transcript import Transcript
+from conversation_actors import Message
 from tests.worker.conftest import SessionFactory, Starter
 from tests.worker.fakes import FakeConversation, FunctionScript
 
@@ -259,7 +269,7 @@ async def test_what_the_conversation_has_left_behind_is_not_recorded_again(
     session.history.merge(ChatContext([restored, *said]))
     recorder.record(said[:2])
     del conversation._items[said[0].id]
-    recorder.record_again(is_afresh=False)
+    recorder.record_again(is_afresh=False, is_full=True)
     assert words(conversation) == ["b"]
 
 
@@ -276,3 +286,118 @@ async def test_a_conversation_that_lost_everything_gets_everything(
     recorder.record_again(is_afresh=True)
     assert [text[0] for text in words(conversation)] == ["a", "b", "c"]
     assert recorder.refused == 0
+
+
+def kinds(conversation: FakeConversation) -> list[str]:
+    """Which items are in the conversation, in its order."""
+    return [item.type for item in conversation.items]
+
+
+def lose(conversation: FakeConversation, *items: ChatItem) -> None:
+    """What was taken is refused after all."""
+    for item in items:
+        del conversation._items[item.id]
+
+
+async def test_the_first_items_are_recorded_again_too(server: OfflineServer, new_session: SessionFactory) -> None:
+    """While nothing has left the conversation, whatever is not in it was refused; what is there keeps its place."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation)
+    said: list[ChatItem] = [ChatMessage(role="user", content=[text]) for text in ("a", "b", "c", "d")]
+    session.history.merge(ChatContext(said))
+    recorder.record(said)
+    lose(conversation, said[0], said[2])
+    recorder.record_again(is_afresh=False)
+    assert words(conversation) == ["b", "d", "a", "c"]
+
+
+async def test_the_first_items_of_an_agent_are_recorded_again_into_a_full_conversation(
+    server: OfflineServer, new_session: SessionFactory
+) -> None:
+    """What an earlier agent left is there still, so that nothing of this one's can have been left behind."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation)
+    earlier: list[ChatItem] = [ChatMessage(role="user", content=["earlier"])]
+    recorder.record(earlier)
+    recorder = Recorder(session, conversation)
+    said: list[ChatItem] = [ChatMessage(role="user", content=[text]) for text in ("a", "b")]
+    session.history.merge(ChatContext([*earlier, *said]))
+    recorder.record(said)
+    lose(conversation, said[0])
+    recorder.record_again(is_afresh=False, is_full=True)
+    assert words(conversation) == ["earlier", "b", "a"]
+
+
+async def test_a_call_that_stays_behind_hides_nothing_of_what_left(
+    server: OfflineServer, new_session: SessionFactory
+) -> None:
+    """A running tool's call, and a system message, are older than the oldest message that is left."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation)
+    call = FunctionCall(call_id="c1", name="t", arguments="{}")
+    said: list[ChatItem] = [call, *(ChatMessage(role="user", content=[text]) for text in ("a", "b", "c"))]
+    conversation.record(Message(id="s", role="system", content="of the operator"))
+    session.history.merge(ChatContext(said))
+    recorder.record(said)
+    lose(conversation, said[1], said[3])
+    recorder.record_again(is_afresh=False, is_full=True)
+    assert [item.id for item in conversation.items] == ["s", call.id, said[2].id, said[3].id]
+
+
+def _starts(call: FunctionCall) -> ToolExecutionUpdatedEvent:
+    return ToolExecutionUpdatedEvent(update=ToolCallStarted(function_call=call))
+
+
+@pytest.mark.parametrize("is_afresh", [True, False])
+async def test_an_announced_call_that_was_refused_is_recorded_before_its_output(
+    server: OfflineServer, new_session: SessionFactory, *, is_afresh: bool
+) -> None:
+    """Although the session's history has it only when its tool has ended; an output without its call is unreadable."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation).start()
+    calls = [FunctionCall(call_id=f"c{number}", name="t", arguments="{}") for number in range(2)]
+    output = FunctionCallOutput(call_id="c0", name="t", output="partly", is_error=False)
+    for call in calls:
+        session.emit("tool_execution_updated", _starts(call))
+    lose(conversation, *calls)
+    session.history.merge(ChatContext([output]))
+    recorder.record([output])
+    lose(conversation, output)
+    recorder.record_again(is_afresh=is_afresh)
+    assert [item.id for item in conversation.items] == [calls[0].id, output.id, calls[1].id]
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+async def test_a_call_whose_announcement_was_refused_is_recorded_at_its_end(
+    server: OfflineServer, new_session: SessionFactory, *, is_heard: bool
+) -> None:
+    """Whether it was refused at once or later, and nobody told it again: its output does not come alone."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation).start()
+    call = FunctionCall(call_id="c1", name="t", arguments="{}")
+    conversation.full = is_heard
+    session.emit("tool_execution_updated", _starts(call))
+    if not is_heard:
+        lose(conversation, call)
+    conversation.full = False
+    recorder.record([call, FunctionCallOutput(call_id="c1", name="t", output="done", is_error=False)])
+    assert kinds(conversation) == ["function_call", "function_call_output"]
+
+
+async def test_a_call_whose_announcement_did_not_fit_is_recorded_again(
+    server: OfflineServer, new_session: SessionFactory
+) -> None:
+    """While its tool runs: a crash now can be told to the next agent."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation).start()
+    conversation.full = True
+    session.emit("tool_execution_updated", _starts(FunctionCall(call_id="c1", name="t", arguments="{}")))
+    conversation.full = False
+    recorder.record_again(is_afresh=False)
+    assert kinds(conversation) == ["function_call"]
