@@ -154,7 +154,7 @@ class CallConversation:
         self._round = _Round()
         self._has_missed_items = False
         self._telling: set[str] | None = None
-        self._tellings = self._owner_failures = 0
+        self._tellings = self._owner_failures = self._sent = self._heard = 0
         self._doubting = Pace(self._doubt_now, pauses=_BACKOFF)
         self._has_given_up = self._has_looked = False
         self._opened_at = 0.0
@@ -432,6 +432,7 @@ class CallConversation:
             self._has_missed_items = True
             self._doubt(error)
             raise
+        self._sent += 1
         self._recorded.set()
 
     async def _acquire(self, handle: ConversationHandle) -> Lease:
@@ -648,7 +649,7 @@ class CallConversation:
 
     async def _learn(self, handle: ConversationHandle) -> RetryableError | None:
         """Wait until what was recorded is durable, or refused; return why that is not known yet."""
-        tellings = self._tellings
+        tellings, (heard, self._heard) = self._tellings, (self._heard, self._sent)
         try:
             await handle.flush()
         except RetryableError as error:
@@ -659,7 +660,8 @@ class CallConversation:
             if not (is_mended and is_trouble(error)):
                 self._take_refusal(error)
         else:
-            self._owner_failures, self._has_looked = 0, False
+            if self._heard > heard:  # else nothing was there to be refused
+                self._owner_failures, self._has_looked = 0, False
         return None
 
     def _take_refusal(self, error: ConversationError) -> None:
