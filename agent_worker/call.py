@@ -149,11 +149,12 @@ class CallConversation:
         self._on_changes_missed: list[OnMissed] = []
         self._refusal: ConversationError | None = None
         self._refused_item: ConversationError | None = None
+        self._missed_for: ConversationError | None = None
         self._recorded, self._told_again = asyncio.Event(), asyncio.Event()
         self._round = _Round()
         self._has_missed_items = False
         self._telling: set[str] | None = None
-        self._tellings = self._owner_failures = 0
+        self._tellings = self._owner_failures = self._sent = self._heard = 0
         self._doubting = Pace(self._doubt_now, pauses=_BACKOFF)
         self._has_given_up = self._has_looked = False
         self._opened_at = 0.0
@@ -263,7 +264,8 @@ class CallConversation:
         except TimeoutError:
             message = f"{len(self._changes)} changes, or items, are not acknowledged after {seconds} s"
             raise OutcomeUnknownError(message) from None
-        refused, self._refused_item = self._refused_item, None
+        refused = self._refused_item or self._missed_for
+        self._refused_item = self._missed_for = None
         if refused is not None:
             raise refused
 
@@ -430,6 +432,7 @@ class CallConversation:
             self._has_missed_items = True
             self._doubt(error)
             raise
+        self._sent += 1
         self._recorded.set()
 
     async def _acquire(self, handle: ConversationHandle) -> Lease:
@@ -595,8 +598,7 @@ class CallConversation:
         are_items_missed = news is not News.NONE or self._has_missed_items
         are_changes_missed = is_afresh or self._changes.has_missed
         self._has_missed_items = False
-        if self._refused_item is not None and is_trouble(self._refused_item):
-            self._refused_item = None
+        self._missed_for = None
         self._changes.resume(is_afresh=is_afresh)
         if are_items_missed:
             self._tell_items(is_afresh=is_afresh)
@@ -647,7 +649,7 @@ class CallConversation:
 
     async def _learn(self, handle: ConversationHandle) -> RetryableError | None:
         """Wait until what was recorded is durable, or refused; return why that is not known yet."""
-        tellings = self._tellings
+        tellings, (heard, self._heard) = self._tellings, (self._heard, self._sent)
         try:
             await handle.flush()
         except RetryableError as error:
@@ -658,16 +660,21 @@ class CallConversation:
             if not (is_mended and is_trouble(error)):
                 self._take_refusal(error)
         else:
-            self._owner_failures, self._has_looked = 0, False
+            if self._heard > heard:  # else nothing was there to be refused
+                self._owner_failures, self._has_looked = 0, False
         return None
 
     def _take_refusal(self, error: ConversationError) -> None:
-        self._refused_item = error
         self.failures.count("items", error, "an item was refused", conversation_id=self.id)
         self._owner_failures = self._owner_failures + 1 if isinstance(error, OwnerFailedError) else 0
         if self._owner_failures >= MOST_OWNER_FAILURES:
             self._owner_failures = 0
-        elif not self._has_given_up and (is_trouble(error) or self._may_hide_trouble(error)):
+            self._refused_item = error
+        elif self._has_given_up or not (is_trouble(error) or self._may_hide_trouble(error)):
+            self._refused_item = error
+        else:
+            self._missed_for = error if is_trouble(error) else None
+            self._refused_item = self._refused_item if is_trouble(error) else error
             self._has_missed_items = True
             self._doubt(error)
 
