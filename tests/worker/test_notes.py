@@ -17,6 +17,7 @@ from livekit.agents import (
 )
 from livekit.agents.llm import LLM, AgentHandoff, ChatMessage, LLMError
 
+from agent_worker.failures import Failures
 from agent_worker.notes import (
     ERROR,
     MOST_TRANSCRIPT_BYTES,
@@ -59,10 +60,18 @@ def pad() -> Pad:
 
 
 @pytest.fixture
-async def session(server: OfflineServer, new_session: SessionFactory, pad: Pad) -> AgentSession[None]:
+def failures() -> Failures:
+    """What went wrong while notes were taken."""
+    return Failures()
+
+
+@pytest.fixture
+async def session(
+    server: OfflineServer, new_session: SessionFactory, pad: Pad, failures: Failures
+) -> AgentSession[None]:
     """A session whose notes are taken; not started."""
     made = await new_session(server)
-    SessionNotes(made, pad).start()
+    SessionNotes(made, pad, failures).start()
     return made
 
 
@@ -186,7 +195,7 @@ async def test_a_whole_turn(session: AgentSession[None], pad: Pad, transcript: T
 
 @pytest.mark.parametrize("error", [TypeError("private words"), ValueError("private words")])
 async def test_no_handler_raises(
-    session: AgentSession[None], pad: Pad, caplog: pytest.LogCaptureFixture, error: Exception
+    session: AgentSession[None], pad: Pad, failures: Failures, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     """LiveKit lets a TypeError through, and the reply that is being spoken would end."""
     pad.trouble = error
@@ -196,8 +205,8 @@ async def test_no_handler_raises(
     kinds: list[Any] = ["error", "speech_created", "session_usage_updated", "agent_state_changed"]
     for kind in kinds:
         session.emit(kind, nonsense)
-    ours = [record for record in caplog.records if record.name == "agent_worker.failures"]
-    assert len(ours) == 6
+    assert sum(failures.counts.values()) == 6
+    assert "agent_worker.failures" in {record.name for record in caplog.records}
     assert "private words" not in caplog.text
 
 
