@@ -78,7 +78,7 @@ async def test_node_killed(elsewhere: tuple[ConversationHandle, Node]) -> None:
 async def has_tried(client: Any, *, epoch: int) -> bool:
     """Tell whether the server was asked to write under this epoch, since its slow log logs everything."""
     commands = [entry["command"].split() for entry in client.slowlog_get(-1)]
-    return any(command[:1] == [b"EVALSHA"] and command[6:7] == [b"%d" % epoch] for command in commands)
+    return any(command[:1] == [b"EVALSHA"] and command[7:8] == [b"%d" % epoch] for command in commands)
 
 
 async def test_raylet_hung(elsewhere: tuple[ConversationHandle, Node], redis: Server) -> None:
