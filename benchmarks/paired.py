@@ -25,6 +25,7 @@ from typing import Any
 HERE = Path(__file__).parents[1]
 _STUDENT_95 = {5: 2.571, 10: 2.228, 15: 2.131, 20: 2.086, 30: 2.042, 40: 2.021, 60: 2.0}
 """Two-sided quantiles of Student's t by degrees of freedom; between two of them the larger one counts."""
+WHAT = ("append", "recovery")
 APPENDS = 100
 """In one block; a recovery is a block of its own."""
 
@@ -92,6 +93,8 @@ async def serve() -> None:
     from tests.ray_cluster import RayCluster  # noqa: PLC0415
     from tests.servers import Server, newest  # noqa: PLC0415
 
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # Ray tells of each worker that dies on standard output
     binary = newest()
     if binary is None:
         message = "no Redis or Valkey server found"
@@ -121,13 +124,14 @@ async def serve() -> None:
                 elif what == "recovery":
                     await asyncio.sleep(1.0)  # the pool gets its workers back
                     measured = [await recover()]
-                print(json.dumps(measured), flush=True)
+                print(json.dumps(measured), file=answers, flush=True)
 
 
 def main() -> None:
     """Print a line for each figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", nargs="?", type=Path, help="the other checkout")
+    parser.add_argument("--only", choices=WHAT, help="this one")
     parser.add_argument("--rounds", type=int, default=61, help="pairs of each kind (default: 61)")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     chosen: Any = parser.parse_args()
@@ -141,7 +145,7 @@ def main() -> None:
         stack.callback(before.close)
         stack.callback(after.close)
         print(f"{'':15} {'before':>11} {'after':>11}   ratio  (95 % interval), {chosen.rounds} pairs")
-        for what in ("append", "recovery"):
+        for what in [chosen.only] if chosen.only else WHAT:
             for line in compare(before, after, what, chosen.rounds):
                 print(line, flush=True)
 
