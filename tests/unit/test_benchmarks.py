@@ -11,6 +11,7 @@ from benchmarks.figures import Ratio, distribution, percentile, ratio, spread
 from benchmarks.measured import MEASURED
 from benchmarks.measured.memory import capacity
 from benchmarks.page import PAGE, fill
+from benchmarks.paired import interval
 from benchmarks.results import Plot, Report, Results, curve, distribution_curve
 from benchmarks.wording import multiple, number
 
@@ -208,3 +209,13 @@ def test_a_part_is_told_as_a_quotient() -> None:
     """Quicker than the baseline reads as ÷, slower as ×, the interval in rising order."""
     assert multiple(Ratio(0.04, 0.02, 0.05)) == "÷ 25 (20–50)"
     assert multiple(Ratio(1.5, 1.2, 2.0)) == "× 1.50 (1.20–2)"
+
+
+def test_interval_of_pairs() -> None:
+    """Equal ratios leave no doubt, others do, by Student's t; the mean is that of factors, not of sums."""
+    assert interval([1.1] * 8) == pytest.approx((1.1, 1.1, 1.1))
+    middle, low, high = interval([0.5, 2.0] * 11)
+    assert middle == pytest.approx(1.0)
+    assert low == pytest.approx(1 / high)
+    # 22 pairs: t for 20 degrees of freedom; deviation of the logarithms 0.7094
+    assert high == pytest.approx(math.exp(2.086 * 0.70946 / math.sqrt(22)), rel=1e-3)
