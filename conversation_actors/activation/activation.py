@@ -348,11 +348,11 @@ class Activation:
 
     def _check_named_position(self, request: Request) -> None:
         """Raise `ConflictError` where the position that a command names is none of this history."""
-        match request:
-            case Request(command=SetAttributes(expected_seq=int(seq)), seen=Seen() as seen):
-                message = self._objection_to(seq, seen)
-            case Request(command=SetSummary(through_seq=seq), seen=Seen() as seen):
-                message = self._objection_to(seq, seen)
+        if request.seen is None:  # first: nearly all commands name none
+            return
+        match request.command:
+            case SetAttributes(expected_seq=int(seq)) | SetSummary(through_seq=seq):
+                message = self._objection_to(seq, request.seen)
             case _:
                 return
         if message:

@@ -187,7 +187,7 @@ class Committer:
                 return
             self._raise_if_expired()
             # Also where there is no news: a loss, or a fence, is found by it.
-            if self._is_due(self._touched_at) or (self._is_due(self._told_use_at) and self._has_news_of_use):
+            if self._is_due(self._touched_at) or (self.is_ttl_old and self._has_news_of_use):
                 await self._refresh()
         if self.durable.seq != self._listed_seq or time.monotonic() - self._listed_at > self._listing_seconds:
             self._listing_due.set()

@@ -36,11 +36,6 @@ class RecentEntries:
         while len(self._entries) > self._most or (self._size > self._largest and len(self._entries) > 1):
             self._size -= len(self._entries.popleft())
 
-    def at(self, seq: int) -> bytes | None:
-        """The entry at a position, if it is still here."""
-        index = seq - self.first_available - 1
-        return self._entries[index] if 0 <= index < len(self._entries) else None
-
     def after(self, seq: int, *, size: int) -> tuple[bytes, ...]:
         """Entries that follow `seq`, as many as fit in `size` bytes (at least one, if there is one).
 

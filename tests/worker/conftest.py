@@ -19,7 +19,9 @@ from agent_worker.pipeline import text_session
 from agent_worker.session import Attached, attach
 from agent_worker.settings import LanguageModelSettings
 from agent_worker.transcript import Transcript, load
+from conversation_actors import Heartbeats, Settings
 from tests.worker.fakes import FakeConversation
+from tests.worker.fakes_call import Clock, ShakyStore, on_store
 
 TRANSCRIPT = Path(__file__).parents[1] / "data" / "transcript.json"
 
@@ -84,3 +86,23 @@ def say() -> Callable[[AgentSession[None], str], Awaitable[str]]:
         return spoken[-1].text_content or "" if spoken else ""
 
     return speak
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of the workers, and of whoever watches heartbeats."""
+    return Clock()
+
+
+@pytest.fixture
+def store(clock: Clock) -> ShakyStore:
+    """Redis."""
+    return ShakyStore(clock)
+
+
+@pytest.fixture
+async def heartbeats(monkeypatch: pytest.MonkeyPatch, store: ShakyStore, clock: Clock) -> AsyncIterator[Heartbeats]:
+    """Signs of life."""
+    with on_store(monkeypatch, store):
+        async with Heartbeats(Settings(), clock=clock) as entered:
+            yield entered

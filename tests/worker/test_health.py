@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ from conversation_actors import (
 )
 from conversation_actors.errors import StoreUnavailableError
 from tests.unit.fakes import until
-from tests.worker.fakes_call import ROOM, Clock, FakeRooms, ShakyStore, ghost, on_store
+from tests.worker.fakes_call import ROOM, FakeRooms, ShakyStore, ghost
 
 DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "attempt": 0}
 VALID_FOR = timedelta(seconds=3)
@@ -44,26 +44,6 @@ class Ray:
             await asyncio.Event().wait()
         if self.trouble is not None:
             raise self.trouble
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """The workers' clock."""
-    return Clock()
-
-
-@pytest.fixture
-def store(clock: Clock) -> ShakyStore:
-    """Redis."""
-    return ShakyStore(clock)
-
-
-@pytest.fixture
-async def heartbeats(monkeypatch: pytest.MonkeyPatch, store: ShakyStore, clock: Clock) -> AsyncIterator[Heartbeats]:
-    """Signs of life."""
-    with on_store(monkeypatch, store):
-        async with Heartbeats(Settings(), clock=clock) as entered:
-            yield entered
 
 
 @pytest.fixture

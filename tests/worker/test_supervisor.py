@@ -41,26 +41,6 @@ METADATA = Assignment(conversation_id="c").write()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    """The workers' clock."""
-    return Clock()
-
-
-@pytest.fixture
-def store(clock: Clock) -> ShakyStore:
-    """Redis."""
-    return ShakyStore(clock)
-
-
-@pytest.fixture
-async def heartbeats(monkeypatch: pytest.MonkeyPatch, store: ShakyStore, clock: Clock) -> AsyncIterator[Heartbeats]:
-    """Signs of life."""
-    with on_store(monkeypatch, store):
-        async with Heartbeats(Settings(), clock=clock) as entered:
-            yield entered
-
-
-@pytest.fixture
 def rooms() -> FakeRooms:
     """A room with a caller."""
     return FakeRooms(people=["alice"])

@@ -32,26 +32,6 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    """The workers' clock."""
-    return Clock()
-
-
-@pytest.fixture
-def store(clock: Clock) -> ShakyStore:
-    """Redis."""
-    return ShakyStore(clock)
-
-
-@pytest.fixture
-async def heartbeats(monkeypatch: pytest.MonkeyPatch, store: ShakyStore, clock: Clock) -> AsyncIterator[Heartbeats]:
-    """Signs of life."""
-    with on_store(monkeypatch, store):
-        async with Heartbeats(Settings(), clock=clock) as entered:
-            yield entered
-
-
-@pytest.fixture
 def rooms() -> FakeRooms:
     """A room with a caller, and what the dead agent left there."""
     return FakeRooms(people=["alice"], agents=[ghost()])
@@ -378,7 +358,7 @@ class Away(Heartbeats):
 @pytest.fixture
 async def away(monkeypatch: pytest.MonkeyPatch, store: ShakyStore) -> AsyncIterator[Away]:
     """Redis is away for this worker; `heartbeats` are others'."""
-    monkeypatch.setattr(module, "_STORE_SECONDS", 0.002, raising=False)
+    monkeypatch.setattr(module, "_STORE_SECONDS", 0.002)
     with on_store(monkeypatch, store):
         async with Away(Settings()) as entered:
             yield entered

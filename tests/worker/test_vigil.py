@@ -1,38 +1,18 @@
 """Watching a holder: dead is who was claimed, or not heard of for long enough while Redis answered."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
 from agent_worker.vigil import Vigil
-from conversation_actors import HeartbeatRecord, Heartbeats, Settings
+from conversation_actors import HeartbeatRecord, Heartbeats
 from conversation_actors.errors import StoreUnavailableError
-from tests.worker.fakes_call import Clock, ShakyStore, on_store
+from tests.worker.fakes_call import Clock, ShakyStore
 
 VALID_FOR = timedelta(seconds=3)
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """The watcher's clock."""
-    return Clock()
-
-
-@pytest.fixture
-def store(clock: Clock) -> ShakyStore:
-    """Redis."""
-    return ShakyStore(clock)
-
-
-@pytest.fixture
-async def heartbeats(monkeypatch: pytest.MonkeyPatch, store: ShakyStore, clock: Clock) -> AsyncIterator[Heartbeats]:
-    """Signs of life."""
-    with on_store(monkeypatch, store):
-        async with Heartbeats(Settings(), clock=clock) as entered:
-            yield entered
 
 
 class Watcher:
