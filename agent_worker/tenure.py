@@ -103,12 +103,18 @@ class Tenure:
         """
         due = time.monotonic()
         async with asyncio.TaskGroup() as beats:
-            while not (self._is_claimed or self._is_over):
+            while not self._has_ended():
                 due = max(due + self._interval, time.monotonic())
                 await asyncio.sleep(due - time.monotonic())
+                if self._has_ended():  # meanwhile: a beat now would make a lost record this job's again
+                    return
                 if self._unanswered < _MOST_BEATS:
                     self._unanswered += 1
                     beats.create_task(self._beat_beside())
+
+    def _has_ended(self) -> bool:
+        """Whether somebody else has the call, or is to have it."""
+        return self._is_claimed or self._is_over
 
     async def _beat_beside(self) -> None:
         """Beat once, beside those that were not answered yet."""
