@@ -13,12 +13,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent_worker.call import CallConversation
-    from agent_worker.conversation import Conversation
-    from agent_worker.migration import migrate
-    from agent_worker.recorder import Recorder
-    from agent_worker.restoration import INTERRUPTED_OUTPUT, Restored, active_agent, restore
-    from agent_worker.session import Attached, attach, open_conversation
+    from agent_worker.call.attach import Attached, attach, open_conversation
+    from agent_worker.session.protocol import Conversation
+    from agent_worker.session.recorder import Recorder
+    from agent_worker.session.restoration import INTERRUPTED_OUTPUT, Restored, active_agent, restore
+    from agent_worker.tenure.conversation import CallConversation
+    from agent_worker.worker.migration import migrate
 
 __all__ = [
     "INTERRUPTED_OUTPUT",
@@ -35,17 +35,17 @@ __all__ = [
 ]
 
 _MODULES = {
-    "CallConversation": "call",
-    "Conversation": "conversation",
-    "migrate": "migration",
-    "Recorder": "recorder",
-    "INTERRUPTED_OUTPUT": "restoration",
-    "Restored": "restoration",
-    "active_agent": "restoration",
-    "restore": "restoration",
-    "Attached": "session",
-    "attach": "session",
-    "open_conversation": "session",
+    "CallConversation": "tenure.conversation",
+    "Conversation": "session.protocol",
+    "migrate": "worker.migration",
+    "Recorder": "session.recorder",
+    "INTERRUPTED_OUTPUT": "session.restoration",
+    "Restored": "session.restoration",
+    "active_agent": "session.restoration",
+    "restore": "session.restoration",
+    "Attached": "call.attach",
+    "attach": "call.attach",
+    "open_conversation": "call.attach",
 }
 
 

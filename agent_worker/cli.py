@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Self
 from conversation_actors.errors import ConversationError, InvalidInputError
 
 if TYPE_CHECKING:
+    from agent_worker.development.talk import TalkOptions
+    from agent_worker.offline.transcript import Transcript
     from agent_worker.settings import LanguageModelSettings
-    from agent_worker.talk import TalkOptions
-    from agent_worker.transcript import Transcript
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
@@ -100,8 +100,8 @@ class _Call:
 
     @classmethod
     def of(cls, chosen: argparse.Namespace) -> Self:
-        from agent_worker.talk import TalkOptions  # noqa: PLC0415  # see main
-        from agent_worker.transcript import load  # noqa: PLC0415
+        from agent_worker.development.talk import TalkOptions  # noqa: PLC0415  # see main
+        from agent_worker.offline.transcript import load  # noqa: PLC0415
 
         model = _model(chosen)
         options = TalkOptions(first_turn=chosen.from_turn, turns=chosen.turns, pause=chosen.pause)
@@ -117,8 +117,8 @@ def _model(chosen: argparse.Namespace) -> "LanguageModelSettings":
 
 
 async def _talk(chosen: argparse.Namespace) -> None:
-    from agent_worker.pipeline import text_session  # noqa: PLC0415  # see main
-    from agent_worker.talk import Report, talk, watch  # noqa: PLC0415
+    from agent_worker.development.talk import Report, talk, watch  # noqa: PLC0415
+    from agent_worker.example.pipeline import text_session  # noqa: PLC0415  # see main
     from conversation_actors import ConversationClient, Settings  # noqa: PLC0415
 
     report = Report(sys.stdout)
@@ -137,7 +137,7 @@ async def _talk(chosen: argparse.Namespace) -> None:
 
 async def _talk_until_stopped(chosen: argparse.Namespace) -> None:
     """End in order on SIGTERM as on SIGINT: flush what was recorded, close the client."""
-    from agent_worker.talk import Report  # noqa: PLC0415  # see main
+    from agent_worker.development.talk import Report  # noqa: PLC0415  # see main
 
     work = asyncio.ensure_future(_talk(chosen))
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -149,7 +149,7 @@ async def _talk_until_stopped(chosen: argparse.Namespace) -> None:
 
 
 def _console(chosen: argparse.Namespace) -> int:
-    from agent_worker.console import console  # noqa: PLC0415  # see main
+    from agent_worker.development.console import console  # noqa: PLC0415  # see main
 
     try:
         asyncio.run(console(chosen.conversation, _model(chosen), _print))
@@ -159,7 +159,7 @@ def _console(chosen: argparse.Namespace) -> int:
 
 
 def _work(chosen: argparse.Namespace) -> int:
-    from agent_worker.worker import WorkerOptions, answer_call, entrypoint_named, run_worker  # noqa: PLC0415  # see main
+    from agent_worker.worker.server import WorkerOptions, answer_call, entrypoint_named, run_worker  # noqa: PLC0415  # see main
 
     entrypoint = answer_call if chosen.entrypoint is None else entrypoint_named(chosen.entrypoint)
     asyncio.run(run_worker(WorkerOptions(is_development=chosen.development, entrypoint=entrypoint)))
@@ -167,15 +167,15 @@ def _work(chosen: argparse.Namespace) -> int:
 
 
 def _start(chosen: argparse.Namespace) -> int:
-    from agent_worker.parent import Parent, instance_name  # noqa: PLC0415  # see main
+    from agent_worker.worker.parent import Parent, instance_name  # noqa: PLC0415  # see main
 
     return asyncio.run(Parent(_worker_arguments(chosen), instance_name()).run())
 
 
 def _dev(chosen: argparse.Namespace) -> int:
-    from agent_worker.develop import develop  # noqa: PLC0415  # see main
-    from agent_worker.parent import instance_name  # noqa: PLC0415
-    from agent_worker.transcript import bundled, load  # noqa: PLC0415
+    from agent_worker.development.develop import develop  # noqa: PLC0415  # see main
+    from agent_worker.offline.transcript import bundled, load  # noqa: PLC0415
+    from agent_worker.worker.parent import instance_name  # noqa: PLC0415
 
     offline = (chosen.transcript or bundled()) if chosen.offline else None
     if offline is not None:
@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from agent_worker.logs import set_up  # noqa: PLC0415  # with the rest
+    from agent_worker.worker.logs import set_up  # noqa: PLC0415  # with the rest
 
     if chosen.command == "talk":
         return _run_talk(chosen)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode
 
-from agent_worker.welcome import Welcome
+from agent_worker.call.welcome import Welcome
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.settings import Duration, SettingsGroup, settings_config
 

@@ -9,10 +9,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from agent_worker.rooms import Rooms
 from agent_worker.settings import TakeoverSettings
-from agent_worker.supervisor import JobSource, Supervisor
-from agent_worker.takeover import Takeover
+from agent_worker.worker.rooms import Rooms
+from agent_worker.worker.supervisor import JobSource, Supervisor
+from agent_worker.worker.takeover import Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.errors import ConversationError
 from tests.servers import PATIENCE, Server, wait_until

@@ -146,7 +146,7 @@ class WorkerProcess:
     @property
     def health_url(self) -> str:
         """Where its newest worker tells how it is."""
-        lines = [line for line in self.log().splitlines() if "agent_worker.worker health url=" in line]
+        lines = [line for line in self.log().splitlines() if "agent_worker.worker.server health url=" in line]
         return lines[-1].rpartition("url=")[2].strip()
 
     def remember(self) -> None:

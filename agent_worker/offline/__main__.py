@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent_worker.offline.script import Script, TranscriptScript
 from agent_worker.offline.server import OfflineServer
-from agent_worker.transcript import load
+from agent_worker.offline.transcript import load
 from conversation_actors.errors import InvalidInputError
 
 

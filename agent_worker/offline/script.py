@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from agent_worker.transcript import Step, ToolUse, Transcript, Turn, spoken
+from agent_worker.offline.transcript import Step, ToolUse, Transcript, Turn, spoken
 
 RequestMessage = Mapping[str, Any]
 """A message of a chat-completions request: ``role``, and by role ``content``, ``tool_calls``, ``tool_call_id``."""

@@ -9,9 +9,9 @@ from datetime import timedelta
 
 import pytest
 
-from agent_worker.assignment import Assignment
-from agent_worker.call import AGENT, LEASE, CallConversation, Post
 from agent_worker.settings import CallSettings, TakeoverSettings
+from agent_worker.tenure.assignment import Assignment
+from agent_worker.tenure.conversation import AGENT, LEASE, CallConversation, Post
 from conversation_actors import ConversationClient, ConversationHandle, Message
 from conversation_actors.store import RedisStore
 from tests.cluster.conftest import Connect

@@ -8,8 +8,8 @@ from typing import Any
 
 from livekit import api
 
-from agent_worker.call import LEASE
-from agent_worker.transcript import Transcript, load
+from agent_worker.offline.transcript import Transcript, load
+from agent_worker.tenure.conversation import LEASE
 from conversation_actors import ConversationClient, Heartbeats, Item, Settings
 from tests.caller import Caller
 from tests.distant import DistantCaller

@@ -7,7 +7,7 @@ from pathlib import Path
 from livekit.agents import Agent, JobContext, function_tool
 
 from agent_worker import attach, open_conversation  # one
-from agent_worker.pipeline import voice_session
+from agent_worker.example.pipeline import voice_session
 from agent_worker.settings import LanguageModelSettings, SpeechSettings
 
 RUNS = "STARTER_TOOL_RUNS"

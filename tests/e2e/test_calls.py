@@ -12,8 +12,8 @@ import time
 import pytest
 from pydantic import SecretStr
 
-from agent_worker.migration import migrate
 from agent_worker.settings import LiveKitSettings
+from agent_worker.worker.migration import migrate
 from tests.e2e.calls import (
     BACK,
     CALL,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import SecretStr
 
-from agent_worker.develop import ensure_agent
-from agent_worker.page import PageServer
-from agent_worker.rooms import Rooms
+from agent_worker.development.develop import ensure_agent
+from agent_worker.development.page import PageServer
 from agent_worker.settings import LiveKitSettings
+from agent_worker.worker.rooms import Rooms
 from conversation_actors import Heartbeats
 from tests.browser import chromium_missing, open_page
 from tests.e2e.calls import BACK, CALL, GREETING, UTTERANCE

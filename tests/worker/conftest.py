@@ -13,12 +13,12 @@ import pytest
 import pytest_asyncio
 from livekit.agents import Agent, AgentSession
 
+from agent_worker.call.attach import Attached, attach
+from agent_worker.example.pipeline import text_session
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import TranscriptScript
-from agent_worker.pipeline import text_session
-from agent_worker.session import Attached, attach
+from agent_worker.offline.transcript import Transcript, load
 from agent_worker.settings import LanguageModelSettings
-from agent_worker.transcript import Transcript, load
 from conversation_actors import Heartbeats, Settings
 from tests.worker.fakes import FakeConversation
 from tests.worker.fakes_call import Clock, ShakyStore, on_store

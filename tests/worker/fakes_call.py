@@ -19,11 +19,13 @@ from livekit.api.access_token import Claims
 from livekit.protocol import agent as agent_proto
 from livekit.protocol import models
 
-from agent_worker import call, changes, tenure
-from agent_worker.assignment import Assignment
-from agent_worker.call import CallConversation, Post
-from agent_worker.rooms import AgentInRoom, Occupants, Rooms, RoomServiceError
 from agent_worker.settings import CallSettings, TakeoverSettings
+from agent_worker.tenure import backlog as changes
+from agent_worker.tenure import conversation as call
+from agent_worker.tenure import pulse as tenure
+from agent_worker.tenure.assignment import Assignment
+from agent_worker.tenure.conversation import CallConversation, Post
+from agent_worker.worker.rooms import AgentInRoom, Occupants, Rooms, RoomServiceError
 from conversation_actors import ConversationHandle
 from conversation_actors.activation import committer
 from conversation_actors.client import following, handle, opening, outbox

@@ -16,20 +16,28 @@ from livekit.agents import Agent, AgentSession, CloseReason, RunContext, UserInp
 from livekit.agents.llm import ChatContext, ChatMessage, FunctionCall
 from livekit.agents.voice.io import TextOutput
 
-from agent_worker import call as call_module
-from agent_worker import session as module
-from agent_worker.agent import SupportAgent
-from agent_worker.assignment import Assignment
-from agent_worker.call import LEASE, CallConversation
-from agent_worker.notes import TRANSCRIPT
+from agent_worker.call import attach as module
+from agent_worker.call.attach import (
+    JOB_CRASHED,
+    NOT_FINISHED,
+    ROOM_LOST,
+    WORKER_GONE,
+    Attached,
+    attach,
+    open_conversation,
+)
+from agent_worker.example.agent import SupportAgent
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
-from agent_worker.recorder import Recorder, belongs_in_history
-from agent_worker.restoration import INTERRUPTED_OUTPUT
-from agent_worker.serialise import to_fields
-from agent_worker.session import JOB_CRASHED, NOT_FINISHED, ROOM_LOST, WORKER_GONE, Attached, attach, open_conversation
+from agent_worker.offline.transcript import Transcript
+from agent_worker.session.notes import TRANSCRIPT
+from agent_worker.session.recorder import Recorder, belongs_in_history
+from agent_worker.session.restoration import INTERRUPTED_OUTPUT
+from agent_worker.session.serialise import to_fields
 from agent_worker.settings import CallSettings, TakeoverSettings
-from agent_worker.transcript import Transcript
+from agent_worker.tenure import conversation as call_module
+from agent_worker.tenure.assignment import Assignment
+from agent_worker.tenure.conversation import LEASE, CallConversation
 from conversation_actors import LeaseHeldError, item_from_dict
 from conversation_actors.items import Item
 from tests.unit.fakes import turns, until

@@ -9,11 +9,11 @@ import pytest
 from livekit.agents import Agent, AgentSession, AgentStateChangedEvent
 from livekit.agents.llm import ChatItem, ChatMessage, FunctionCall, FunctionCallOutput
 
-from agent_worker.agent import SupportAgent
-from agent_worker.bounds import SessionBounds
+from agent_worker.example.agent import SupportAgent
 from agent_worker.failures import Failures
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
+from agent_worker.session.bounds import SessionBounds
 from tests.worker.conftest import SessionFactory
 from tests.worker.fakes import FunctionScript
 

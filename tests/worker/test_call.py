@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from agent_worker import call as module
-from agent_worker import changes, tenure
-from agent_worker.assignment import Assignment
-from agent_worker.call import AGENT, HANDOVER, LEASE, CallConversation
 from agent_worker.settings import CallSettings, TakeoverSettings
+from agent_worker.tenure import backlog as changes
+from agent_worker.tenure import conversation as module
+from agent_worker.tenure import pulse as tenure
+from agent_worker.tenure.assignment import Assignment
+from agent_worker.tenure.conversation import AGENT, HANDOVER, LEASE, CallConversation
 from conversation_actors import (
     ConversationHandle,
     Item,

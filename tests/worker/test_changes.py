@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from agent_worker import changes as module
-from agent_worker.call import CallConversation
-from agent_worker.changes import MOST_NOTES, MOST_OPERATIONS, MOST_OWNER_FAILURES, Operation, is_trouble
+from agent_worker.tenure import backlog as module
+from agent_worker.tenure.backlog import MOST_NOTES, MOST_OPERATIONS, MOST_OWNER_FAILURES, Operation, is_trouble
+from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import ConversationHandle, Lease
 from conversation_actors.errors import (
     ConflictError,
@@ -188,7 +188,7 @@ async def test_flush_waits_for_what_takes_the_place_of_the_dropped(world: World)
 
 async def test_the_end_of_a_call_waits_no_longer_for_any_of_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much waits while Redis is away."""
-    from agent_worker import call as call_module
+    from agent_worker.tenure import conversation as call_module
 
     monkeypatch.setattr(call_module, "_FLUSH_SECONDS", 0.1)
     call = await opened(world)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from agent_worker import cli, console
-from agent_worker.agent import SupervisorAgent, SupportAgent
+from agent_worker import cli
+from agent_worker.development import console
+from agent_worker.example.agent import SupervisorAgent, SupportAgent
 from agent_worker.settings import LanguageModelSettings
-from agent_worker.worker import WorkerOptions, _answer_request, _load_by_calls, entrypoint_named, make_server
+from agent_worker.worker.server import WorkerOptions, _answer_request, _load_by_calls, entrypoint_named, make_server
 from conversation_actors import ClusterUnavailableError, InvalidInputError
 from conversation_actors.items import AgentHandoff, Message
 from tests.worker.conftest import TRANSCRIPT
@@ -111,7 +112,7 @@ def test_what_a_parent_passes_on() -> None:
 
 def test_the_parent_is_small() -> None:
     """It imports neither LiveKit's agents nor Ray: nothing in it can fail while the worker lives."""
-    code = "import sys, agent_worker.parent; print([m for m in ('ray', 'livekit.agents') if m in sys.modules])"
+    code = "import sys, agent_worker.worker.parent; print([m for m in ('ray', 'livekit.agents') if m in sys.modules])"
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -120,7 +121,7 @@ def test_the_parent_is_small() -> None:
 def test_names_of_the_package_are_what_they_say() -> None:
     """However often, and whatever was imported before: importing a module puts its own name there."""
     code = (
-        "import agent_worker, agent_worker.session, agent_worker.migration, types\n"
+        "import agent_worker, agent_worker.call.attach, agent_worker.worker.migration, types\n"
         "found = [getattr(agent_worker, name) for name in agent_worker.__all__ * 2]\n"
         "print([one for one in found if isinstance(one, types.ModuleType)])"
     )

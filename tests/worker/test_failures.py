@@ -11,14 +11,16 @@ from typing import Any, cast
 import pytest
 from livekit.agents import AgentServer
 
-from agent_worker import call as module
-from agent_worker import parent, tenure, worker
-from agent_worker.call import HANDOVER, LEASE, CallConversation
-from agent_worker.changes import Operation
 from agent_worker.failures import Failures
-from agent_worker.parent import EXIT_NOT_STARTED, EXIT_USAGE, Parent
-from agent_worker.supervisor import Supervisor
-from agent_worker.takeover import Takeover
+from agent_worker.tenure import conversation as module
+from agent_worker.tenure import pulse as tenure
+from agent_worker.tenure.backlog import Operation
+from agent_worker.tenure.conversation import HANDOVER, LEASE, CallConversation
+from agent_worker.worker import parent
+from agent_worker.worker import server as worker
+from agent_worker.worker.parent import EXIT_NOT_STARTED, EXIT_USAGE, Parent
+from agent_worker.worker.supervisor import Supervisor
+from agent_worker.worker.takeover import Takeover
 from conversation_actors import ConversationHandle, Heartbeats, Message, OverloadedError, Settings
 from conversation_actors.errors import StoreUnavailableError
 from tests.unit.fakes import until

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from agent_worker import tenure
-from agent_worker.call import AGENT, LEASE, CallConversation
-from agent_worker.changes import MOST_OWNER_FAILURES
 from agent_worker.settings import TakeoverSettings
+from agent_worker.tenure import pulse as tenure
+from agent_worker.tenure.backlog import MOST_OWNER_FAILURES
+from agent_worker.tenure.conversation import AGENT, LEASE, CallConversation
 from conversation_actors import ConversationHandle, Item, Lease, Message
 from conversation_actors.activation import Activation, Executed, Request
 from conversation_actors.errors import (

@@ -9,10 +9,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent_worker import develop, health, logs, migration
-from agent_worker.assignment import Assignment
+from agent_worker.development import develop
 from agent_worker.failures import Failures
-from agent_worker.health import Health, HealthServer
+from agent_worker.tenure.assignment import Assignment
+from agent_worker.worker import health, logs, migration
+from agent_worker.worker.health import Health, HealthServer
 from conversation_actors import (
     ClusterUnavailableError,
     ConversationNotFoundError,

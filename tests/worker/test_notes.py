@@ -18,7 +18,9 @@ from livekit.agents import (
 from livekit.agents.llm import LLM, AgentHandoff, ChatMessage, LLMError
 
 from agent_worker.failures import Failures
-from agent_worker.notes import (
+from agent_worker.offline import OfflineServer
+from agent_worker.offline.transcript import Transcript
+from agent_worker.session.notes import (
     ERROR,
     MOST_TRANSCRIPT_BYTES,
     SPEECH,
@@ -27,8 +29,6 @@ from agent_worker.notes import (
     SessionNotes,
     unanswered_words,
 )
-from agent_worker.offline import OfflineServer
-from agent_worker.transcript import Transcript
 from tests.worker.conftest import SessionFactory
 
 
@@ -177,7 +177,7 @@ async def test_a_failure_of_a_model_without_its_text(
 
 async def test_a_whole_turn(session: AgentSession[None], pad: Pad, transcript: Transcript) -> None:
     """What began to be said, and what the models have used, once, when the agent listens again."""
-    from agent_worker.agent import SupportAgent
+    from agent_worker.example.agent import SupportAgent
 
     await session.start(SupportAgent(), record=False)
     pad.written.clear()

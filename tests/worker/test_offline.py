@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from agent_worker.offline import KEPT_REQUESTS, MAX_BODY_BYTES, OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
-from agent_worker.transcript import Transcript
+from agent_worker.offline.transcript import Transcript
 from tests.worker.fakes import FunctionScript
 
 TOOLS: Any = [{"type": "function", "function": {"name": "look_up_order", "parameters": {"type": "object"}}}]

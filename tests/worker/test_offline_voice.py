@@ -21,7 +21,7 @@ from livekit.plugins import openai as openai_plugin
 from agent_worker.offline import KEPT_REQUESTS, OfflineServer, TranscriptScript, encode
 from agent_worker.offline.speech import MAX_INPUT_CHARACTERS, SAMPLE_RATE
 from agent_worker.offline.tones import SYMBOL_SECONDS, seconds
-from agent_worker.transcript import Transcript
+from agent_worker.offline.transcript import Transcript
 
 SENTENCE = "Your order, A-1024, comes on Friday — zwischen 9 und 12!"
 RATE = 16_000

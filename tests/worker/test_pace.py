@@ -3,7 +3,7 @@
 import asyncio
 from itertools import pairwise
 
-from agent_worker.pace import Pace
+from agent_worker.tenure.pace import Pace
 from tests.unit.fakes import until
 
 

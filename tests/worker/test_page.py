@@ -13,8 +13,8 @@ import aiohttp
 import jwt
 import pytest
 
-from agent_worker import page as page_module
-from agent_worker.page import LIBRARY, LIBRARY_MISSING, WEB, PageServer
+from agent_worker.development import page as page_module
+from agent_worker.development.page import LIBRARY, LIBRARY_MISSING, WEB, PageServer
 from conversation_actors.errors import InvalidInputError
 from tests.browser import chromium_missing, open_page
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from livekit import rtc
 
-from agent_worker.assignment import Assignment
-from agent_worker.call import CallConversation
-from agent_worker.participants import Participants
+from agent_worker.call.participants import Participants
+from agent_worker.call.welcome import GREETED, Welcome
 from agent_worker.settings import CallSettings
-from agent_worker.welcome import GREETED, Welcome
+from agent_worker.tenure.assignment import Assignment
+from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import ConversationHandle, OutcomeUnknownError, Participant
 from tests.unit.fakes import turns, until
 from tests.worker.fakes_call import Clock, FakeParticipant, FakeRoom, Permissions, World, Worlds

@@ -18,12 +18,12 @@ from livekit.agents.llm import (
 )
 from livekit.agents.voice.events import ToolCallStarted, ToolExecutionUpdatedEvent
 
-from agent_worker.agent import SupportAgent
+from agent_worker.example.agent import SupportAgent
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
-from agent_worker.recorder import Recorder
-from agent_worker.serialise import SHORTENED
-from agent_worker.transcript import Transcript
+from agent_worker.offline.transcript import Transcript
+from agent_worker.session.recorder import Recorder
+from agent_worker.session.serialise import SHORTENED
 from conversation_actors import Message
 from tests.worker.conftest import SessionFactory, Starter
 from tests.worker.fakes import FakeConversation, FunctionScript

@@ -20,13 +20,13 @@ from livekit.agents.llm import (
     ImageContent,
 )
 
-from agent_worker.agent import SupportAgent
+from agent_worker.call.attach import attach
+from agent_worker.example.agent import SupportAgent
 from agent_worker.offline import OfflineServer
-from agent_worker.recorder import Recorder
-from agent_worker.restoration import INTERRUPTED_OUTPUT, restore, to_livekit
-from agent_worker.serialise import to_fields
-from agent_worker.session import attach
-from agent_worker.transcript import Transcript
+from agent_worker.offline.transcript import Transcript
+from agent_worker.session.recorder import Recorder
+from agent_worker.session.restoration import INTERRUPTED_OUTPUT, restore, to_livekit
+from agent_worker.session.serialise import to_fields
 from conversation_actors.items import Item, Message, item_from_dict
 from tests.worker.conftest import SessionFactory, Starter
 from tests.worker.fakes import FakeConversation

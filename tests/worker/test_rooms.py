@@ -10,10 +10,10 @@ from livekit import api
 from livekit.protocol.models import ParticipantInfo, ParticipantPermission
 from pydantic import SecretStr
 
-from agent_worker import rooms as module
-from agent_worker.assignment import Assignment
-from agent_worker.rooms import Occupants, Rooms, RoomServiceError, UnansweredError
 from agent_worker.settings import LiveKitSettings
+from agent_worker.tenure.assignment import Assignment
+from agent_worker.worker import rooms as module
+from agent_worker.worker.rooms import Occupants, Rooms, RoomServiceError, UnansweredError
 from tests.worker.fakes_call import ROOM
 
 LIST, DISPATCH = "ListParticipants", "CreateDispatch"

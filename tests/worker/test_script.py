@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from agent_worker.offline.script import ChatRequest, Reply, TranscriptScript
-from agent_worker.transcript import Transcript
+from agent_worker.offline.transcript import Transcript
 
 TOOLS = frozenset({"look_up_order", "reschedule_delivery", "add_delivery_note"})
 Messages = list[dict[str, Any]]

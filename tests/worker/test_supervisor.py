@@ -11,12 +11,12 @@ from typing import Any, cast
 import pytest
 from livekit.agents.job import RunningJobInfo
 
-from agent_worker import supervisor as module
-from agent_worker.assignment import Assignment
-from agent_worker.rooms import RoomServiceError
 from agent_worker.settings import TakeoverSettings
-from agent_worker.supervisor import Supervisor
-from agent_worker.takeover import HOLD, Takeover
+from agent_worker.tenure.assignment import Assignment
+from agent_worker.worker import supervisor as module
+from agent_worker.worker.rooms import RoomServiceError
+from agent_worker.worker.supervisor import Supervisor
+from agent_worker.worker.takeover import HOLD, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
 from conversation_actors.store.heartbeats import Page

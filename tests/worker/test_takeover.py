@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from agent_worker import takeover as module
-from agent_worker.assignment import Assignment
-from agent_worker.rooms import AgentInRoom, RoomServiceError, UnansweredError
 from agent_worker.settings import TakeoverSettings
-from agent_worker.takeover import HOLD, WAS_OPEN, Deceased, Outcome, Takeover
+from agent_worker.tenure.assignment import Assignment
+from agent_worker.worker import takeover as module
+from agent_worker.worker.rooms import AgentInRoom, RoomServiceError, UnansweredError
+from agent_worker.worker.takeover import HOLD, WAS_OPEN, Deceased, Outcome, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.client.heartbeats import FORGET
 from conversation_actors.errors import StoreUnavailableError
@@ -538,7 +538,7 @@ async def test_what_became_of_it_is_told_in_one_line(
     """With the conversation, the holder, the outcome and the attempt."""
     caplog.set_level(logging.WARNING)
     await make(heartbeats, rooms).run(await die(heartbeats))
-    (line,) = (record for record in caplog.records if record.name == "agent_worker.takeover")
+    (line,) = (record for record in caplog.records if record.name == "agent_worker.worker.takeover")
     told = {name: line.__dict__[name] for name in ("conversation_id", "holder", "outcome", "attempt")}
     assert told == {"conversation_id": "c", "holder": "job-1", "outcome": "dispatched", "attempt": 1}
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from livekit.agents import APIError
 
+from agent_worker.development.talk import Report, TalkOptions, talk, watch
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.refusals import RequestRefusedError
 from agent_worker.offline.script import ChatRequest, Reply
+from agent_worker.offline.transcript import Transcript
 from agent_worker.settings import LanguageModelSettings
-from agent_worker.talk import Report, TalkOptions, talk, watch
-from agent_worker.transcript import Transcript
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.items import Item
 from tests.worker.conftest import SessionFactory

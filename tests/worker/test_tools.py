@@ -7,8 +7,8 @@ import pytest
 from livekit.agents import Agent, RunContext, function_tool
 from livekit.agents.llm import FunctionTool, RawFunctionTool, ToolContext
 
-from agent_worker.agent import SupportAgent
-from agent_worker.tools import hold_tools_back
+from agent_worker.example.agent import SupportAgent
+from agent_worker.session.tools import hold_tools_back
 
 
 class Raw(Agent):

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent_worker.agent import SupportAgent
-from agent_worker.transcript import MAX_BYTES, Transcript, load, parse
+from agent_worker.example.agent import SupportAgent
+from agent_worker.offline.transcript import MAX_BYTES, Transcript, load, parse
 from conversation_actors.errors import InvalidInputError
 
 

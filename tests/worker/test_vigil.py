@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from agent_worker.vigil import Vigil
+from agent_worker.tenure.vigil import Vigil
 from conversation_actors import HeartbeatRecord, Heartbeats
 from conversation_actors.errors import StoreUnavailableError
 from tests.worker.fakes_call import Clock, ShakyStore

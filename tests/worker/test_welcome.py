@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_worker.welcome import GREETED, Welcome, greeted_context, retention, welcome
+from agent_worker.call.welcome import GREETED, Welcome, greeted_context, retention, welcome
 from conversation_actors import Participant
 
 GRACE = timedelta(seconds=30)

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from pydantic import ValidationError
 
+from agent_worker.call.welcome import Welcome
 from agent_worker.settings import (
     INSTANCE_VARIABLE,
     CallSettings,
@@ -18,7 +19,6 @@ from agent_worker.settings import (
     is_loopback,
     offline_environment,
 )
-from agent_worker.welcome import Welcome
 from conversation_actors.errors import InvalidInputError
 
 MINUTE = timedelta(minutes=1)

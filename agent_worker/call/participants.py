@@ -16,10 +16,10 @@ from typing import Any
 
 from livekit import rtc
 
-from agent_worker.assignment import trusted_attribute
-from agent_worker.call import CallConversation
-from agent_worker.handlers import total
-from agent_worker.welcome import GREETED, Welcome, greeted_context, retention, welcome
+from agent_worker.call.welcome import GREETED, Welcome, greeted_context, retention, welcome
+from agent_worker.session.handlers import total
+from agent_worker.tenure.assignment import trusted_attribute
+from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import ConversationHandle, Lease, Participant
 from conversation_actors.errors import InvalidInputError
 

@@ -19,14 +19,10 @@ from uuid import uuid4
 from livekit.agents import AgentServer, JobContext, JobProcess, JobRequest
 from livekit.agents.voice.room_io import RoomOptions
 
-from agent_worker.agent import SupportAgent
-from agent_worker.assignment import Assignment
-from agent_worker.call import AGENT
+from agent_worker.call.attach import attach, open_conversation
+from agent_worker.example.agent import SupportAgent
+from agent_worker.example.pipeline import voice_session
 from agent_worker.failures import Failures
-from agent_worker.health import Health, HealthServer
-from agent_worker.pipeline import voice_session
-from agent_worker.rooms import Rooms
-from agent_worker.session import attach, open_conversation
 from agent_worker.settings import (
     CallSettings,
     LanguageModelSettings,
@@ -36,8 +32,12 @@ from agent_worker.settings import (
     WorkerSettings,
     instance_from_environment,
 )
-from agent_worker.supervisor import Supervisor
-from agent_worker.takeover import Takeover
+from agent_worker.tenure.assignment import Assignment
+from agent_worker.tenure.conversation import AGENT
+from agent_worker.worker.health import Health, HealthServer
+from agent_worker.worker.rooms import Rooms
+from agent_worker.worker.supervisor import Supervisor
+from agent_worker.worker.takeover import Takeover
 from conversation_actors import ConversationClient, HeartbeatRecord, Heartbeats, InvalidInputError, Settings
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 Entrypoint = Callable[[JobContext], Awaitable[None]]
 
 PRELOADED = [
-    *("ray", "agent_worker.session", "agent_worker.pipeline", "conversation_actors.runtime"),
+    *("ray", "agent_worker.call.attach", "agent_worker.example.pipeline", "conversation_actors.runtime"),
     # imported by the OpenAI client at its first request: half a second in a call that has just been taken over
     *(
         "openai.resources.chat",

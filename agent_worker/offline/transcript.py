@@ -17,7 +17,7 @@ from conversation_actors.errors import InvalidInputError
 
 def bundled() -> Path:
     """The call that comes with this package: in its data where it is installed, in tests/data in a checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / "data" / "transcript.json"
     return installed if installed.exists() else package.parent / "tests" / "data" / "transcript.json"
 

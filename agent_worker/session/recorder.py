@@ -11,9 +11,9 @@ from livekit.agents import AgentSession, ConversationItemAddedEvent, FunctionToo
 from livekit.agents.llm import ChatItem, FunctionCall
 from livekit.agents.voice.events import ToolCallEnded, ToolCallStarted, ToolExecutionUpdatedEvent, ToolReplyUpdated
 
-from agent_worker.conversation import Conversation
 from agent_worker.failures import Failures
-from agent_worker.serialise import essentials, shortened, to_fields
+from agent_worker.session.protocol import Conversation
+from agent_worker.session.serialise import essentials, shortened, to_fields
 from conversation_actors.errors import InvalidInputError, ItemTooLargeError
 from conversation_actors.items import PINNED_ROLES, item_from_dict
 

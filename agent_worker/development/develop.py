@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from agent_worker.assignment import Assignment
-from agent_worker.page import PageServer
-from agent_worker.parent import Parent
-from agent_worker.rooms import Rooms
+from agent_worker.development.page import PageServer
 from agent_worker.settings import LiveKitSettings, WorkerSettings, offline_environment
+from agent_worker.tenure.assignment import Assignment
+from agent_worker.worker.parent import Parent
+from agent_worker.worker.rooms import Rooms
 from conversation_actors import Heartbeats, InvalidInputError, Settings
 
 _NEW_SECONDS = 10.0

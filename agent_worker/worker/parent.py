@@ -17,9 +17,9 @@ from datetime import timedelta
 from uuid import uuid4
 
 from agent_worker.failures import Failures
-from agent_worker.rooms import Rooms
 from agent_worker.settings import CallSettings, LiveKitSettings, TakeoverSettings, child_environment
-from agent_worker.takeover import HOLD, Takeover
+from agent_worker.worker.rooms import Rooms
+from agent_worker.worker.takeover import HOLD, Takeover
 from conversation_actors import Heartbeats, Settings
 
 logger = logging.getLogger(__name__)

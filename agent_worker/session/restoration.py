@@ -15,8 +15,8 @@ from livekit.agents import Agent, AgentSession
 from livekit.agents.llm import ChatContext, ChatItem, FunctionCall, FunctionCallOutput
 from pydantic import TypeAdapter, ValidationError
 
-from agent_worker.conversation import Conversation
-from agent_worker.recorder import RESERVED_PREFIX, belongs_in_history
+from agent_worker.session.protocol import Conversation
+from agent_worker.session.recorder import RESERVED_PREFIX, belongs_in_history
 from conversation_actors.items import Item
 
 logger = logging.getLogger(__name__)

@@ -19,18 +19,18 @@ from livekit.agents import (
 )
 from livekit.agents.llm import ChatItem
 
-from agent_worker.assignment import ID_KEY, Assignment, named_by_room, trusted_attribute
-from agent_worker.bounds import SessionBounds
-from agent_worker.call import CallConversation, Post
-from agent_worker.conversation import Conversation
-from agent_worker.handlers import total
-from agent_worker.notes import SessionNotes, unanswered_words
-from agent_worker.participants import Participants, is_human
-from agent_worker.recorder import Recorder
-from agent_worker.restoration import Restored, restore, restore_late
+from agent_worker.call.participants import Participants, is_human
+from agent_worker.call.welcome import Welcome
+from agent_worker.session.bounds import SessionBounds
+from agent_worker.session.handlers import total
+from agent_worker.session.notes import SessionNotes, unanswered_words
+from agent_worker.session.protocol import Conversation
+from agent_worker.session.recorder import Recorder
+from agent_worker.session.restoration import Restored, restore, restore_late
+from agent_worker.session.tools import hold_tools_back
 from agent_worker.settings import CallSettings, instance_from_environment
-from agent_worker.tools import hold_tools_back
-from agent_worker.welcome import Welcome
+from agent_worker.tenure.assignment import ID_KEY, Assignment, named_by_room, trusted_attribute
+from agent_worker.tenure.conversation import CallConversation, Post
 from conversation_actors import LeaseHeldError
 from conversation_actors.values import check_id
 

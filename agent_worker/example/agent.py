@@ -7,7 +7,7 @@ from types import MappingProxyType
 from livekit.agents import Agent, function_tool
 from livekit.agents.llm import ToolError
 
-from agent_worker.restoration import active_agent
+from agent_worker.session.restoration import active_agent
 from conversation_actors.items import Item
 
 INSTRUCTIONS = (

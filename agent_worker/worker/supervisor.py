@@ -17,11 +17,11 @@ from typing import Any, Protocol
 
 from livekit.agents.job import RunningJobInfo
 
-from agent_worker.assignment import Assignment, named_by_room
 from agent_worker.failures import Failures
-from agent_worker.rooms import Rooms
 from agent_worker.settings import TakeoverSettings
-from agent_worker.takeover import HOLD, WAS_OPEN, Takeover
+from agent_worker.tenure.assignment import Assignment, named_by_room
+from agent_worker.worker.rooms import Rooms
+from agent_worker.worker.takeover import HOLD, WAS_OPEN, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats
 from conversation_actors.errors import ConversationError, RetryableError
 

@@ -17,10 +17,10 @@ from livekit.agents import AgentSession, ConversationItemAddedEvent, FunctionToo
 from livekit.agents.llm import ChatItem, ChatMessage
 from livekit.agents.voice.events import ToolCallStarted, ToolExecutionUpdatedEvent
 
-from agent_worker.agent import SupportAgent
-from agent_worker.conversation import Conversation
-from agent_worker.session import Attached, attach
-from agent_worker.transcript import Transcript
+from agent_worker.call.attach import Attached, attach
+from agent_worker.example.agent import SupportAgent
+from agent_worker.offline.transcript import Transcript
+from agent_worker.session.protocol import Conversation
 from conversation_actors.errors import ConversationError
 from conversation_actors.items import Item
 

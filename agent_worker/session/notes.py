@@ -20,7 +20,7 @@ from livekit.agents.voice.events import SessionUsageUpdatedEvent
 from pydantic_core import to_jsonable_python
 
 from agent_worker.failures import Failures
-from agent_worker.handlers import total
+from agent_worker.session.handlers import total
 
 TRANSCRIPT = "livekit.transcript"
 """``{text, language, at}``: what the caller said and no message has yet; None when a message has it."""

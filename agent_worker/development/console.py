@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from livekit.agents import APIError, RunResult
 
-from agent_worker.agent import SupportAgent
-from agent_worker.pipeline import text_session
-from agent_worker.session import attach
+from agent_worker.call.attach import attach
+from agent_worker.example.agent import SupportAgent
+from agent_worker.example.pipeline import text_session
 from agent_worker.settings import LanguageModelSettings
 from conversation_actors import ConversationClient, Settings
 

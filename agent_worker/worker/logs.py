@@ -7,7 +7,7 @@ _NOISY = ("aiohttp.access", "asyncio", "httpx", "httpcore", "openai", "ray")
 
 
 class FieldsFormatter(logging.Formatter):
-    """``12:00:01.234 WARNING agent_worker.takeover an agent died attempt=1 outcome=dispatched``."""
+    """``12:00:01.234 WARNING agent_worker.worker.takeover an agent died attempt=1 outcome=dispatched``."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s", datefmt="%H:%M:%S")

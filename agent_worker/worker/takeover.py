@@ -13,9 +13,9 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from agent_worker.assignment import Assignment
-from agent_worker.rooms import Occupants, Rooms, RoomServiceError, UnansweredError
 from agent_worker.settings import TakeoverSettings
+from agent_worker.tenure.assignment import Assignment
+from agent_worker.worker.rooms import Occupants, Rooms, RoomServiceError, UnansweredError
 from conversation_actors import HeartbeatRecord, Heartbeats
 from conversation_actors.client.heartbeats import FORGET
 from conversation_actors.errors import RetryableError

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from agent_worker.rooms import Rooms
+from agent_worker.worker.rooms import Rooms
 from conversation_actors import Heartbeats, Settings, check_cluster
 from conversation_actors.errors import ConversationError
 

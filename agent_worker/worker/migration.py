@@ -4,10 +4,10 @@ import asyncio
 import time
 from datetime import timedelta
 
-from agent_worker.assignment import Assignment
-from agent_worker.rooms import Rooms
 from agent_worker.settings import LiveKitSettings
-from agent_worker.takeover import Deceased
+from agent_worker.tenure.assignment import Assignment
+from agent_worker.worker.rooms import Rooms
+from agent_worker.worker.takeover import Deceased
 from conversation_actors import ConversationNotFoundError, Heartbeats, OutcomeUnknownError, Settings
 from conversation_actors.values import check_id
 

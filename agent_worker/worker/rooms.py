@@ -10,8 +10,8 @@ import aiohttp
 from livekit import api
 from livekit.protocol.models import ParticipantInfo
 
-from agent_worker.assignment import ID_KEY, Assignment, proven_attribute
 from agent_worker.settings import LiveKitSettings
+from agent_worker.tenure.assignment import ID_KEY, Assignment, proven_attribute
 from conversation_actors.errors import RetryableError
 
 Value = TypeVar("Value")

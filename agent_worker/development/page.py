@@ -30,7 +30,7 @@ from conversation_actors.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
 
-WEB = Path(__file__).parent / "web"
+WEB = Path(__file__).parents[1] / "web"
 LIBRARY = Path("node_modules/livekit-client/dist/livekit-client.esm.mjs")
 LIBRARY_MISSING = "LiveKit's client library is not installed: run `make web`, then reload this page."
 

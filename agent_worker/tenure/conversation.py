@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from agent_worker.assignment import Assignment
-from agent_worker.changes import MOST_OWNER_FAILURES, Changes, Operation, is_trouble
 from agent_worker.failures import Failures
-from agent_worker.pace import Pace
 from agent_worker.settings import CallSettings, TakeoverSettings
-from agent_worker.tenure import News, Tenure
-from agent_worker.vigil import Vigil
+from agent_worker.tenure.assignment import Assignment
+from agent_worker.tenure.backlog import MOST_OWNER_FAILURES, Changes, Operation, is_trouble
+from agent_worker.tenure.pace import Pace
+from agent_worker.tenure.pulse import News, Tenure
+from agent_worker.tenure.vigil import Vigil
 from conversation_actors import (
     ConversationClient,
     ConversationHandle,
@@ -166,7 +166,7 @@ class CallConversation:
         """Show which conversation, and whether it is open."""
         return f"<CallConversation {self.id!r} {'open' if self._handle else 'not open yet'}>"
 
-    # What the recorder and the restore use: see agent_worker.conversation.Conversation.
+    # What the recorder and the restore use: see agent_worker.session.protocol.Conversation.
 
     @property
     def items(self) -> tuple[Item, ...]:
