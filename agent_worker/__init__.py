@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent_worker.call.attach import Attached, attach, open_conversation
+    from agent_worker.call.attach import Attached, attach
+    from agent_worker.call.opening import open_conversation
     from agent_worker.session.protocol import Conversation
     from agent_worker.session.recorder import Recorder
     from agent_worker.session.restoration import INTERRUPTED_OUTPUT, Restored, active_agent, restore
@@ -45,7 +46,7 @@ _MODULES = {
     "restore": "session.restoration",
     "Attached": "call.attach",
     "attach": "call.attach",
-    "open_conversation": "call.attach",
+    "open_conversation": "call.opening",
 }
 
 

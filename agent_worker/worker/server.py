@@ -19,7 +19,8 @@ from uuid import uuid4
 from livekit.agents import AgentServer, JobContext, JobProcess, JobRequest
 from livekit.agents.voice.room_io import RoomOptions
 
-from agent_worker.call.attach import attach, open_conversation
+from agent_worker.call.attach import attach
+from agent_worker.call.opening import open_conversation
 from agent_worker.example.agent import SupportAgent
 from agent_worker.example.pipeline import voice_session
 from agent_worker.failures import Failures

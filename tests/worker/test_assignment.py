@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from livekit.agents import JobContext
 
-from agent_worker.call.attach import _conversation_id
+from agent_worker.call.opening import _conversation_id
 from agent_worker.settings import CallSettings
 from agent_worker.tenure.assignment import MOST_METADATA_BYTES, Assignment, MetadataRefusedError, trusted_attribute
 from agent_worker.worker.supervisor import conversation_id_of
@@ -204,7 +204,7 @@ async def test_a_caller_who_could_have_written_it_names_nothing(monkeypatch: pyt
 
 async def test_a_caller_who_does_not_come_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """The call must not hang on a question that is opt-in."""
-    monkeypatch.setattr("agent_worker.call.attach._IDENTITY_SECONDS", 0.02)
+    monkeypatch.setattr("agent_worker.call.opening._IDENTITY_SECONDS", 0.02)
     with job("", "") as context:
         settings = CallSettings(participant_identity=True, linger=timedelta(seconds=1))
         assert await _conversation_id(context, NOTHING, settings) == ROOM

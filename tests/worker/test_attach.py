@@ -16,16 +16,9 @@ from livekit.agents import Agent, AgentSession, CloseReason, RunContext, UserInp
 from livekit.agents.llm import ChatContext, ChatMessage, FunctionCall
 from livekit.agents.voice.io import TextOutput
 
-from agent_worker.call import attach as module
-from agent_worker.call.attach import (
-    JOB_CRASHED,
-    NOT_FINISHED,
-    ROOM_LOST,
-    WORKER_GONE,
-    Attached,
-    attach,
-    open_conversation,
-)
+from agent_worker.call import life
+from agent_worker.call.attach import Attached, attach
+from agent_worker.call.opening import JOB_CRASHED, NOT_FINISHED, ROOM_LOST, WORKER_GONE, open_conversation
 from agent_worker.example.agent import SupportAgent
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
@@ -53,7 +46,7 @@ LATE = 10.0
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A conversation that can be opened."""
-    monkeypatch.setattr(module, "_POLL_SECONDS", 0.002)
+    monkeypatch.setattr(life, "_POLL_SECONDS", 0.002)
     async with Worlds(monkeypatch, Clock(), close=0.5) as made:
         yield made
 
@@ -391,7 +384,7 @@ async def test_a_history_that_cannot_be_given_leaves_nobody_deaf(
         message = "broken"
         raise ValueError(message)
 
-    monkeypatch.setattr(module, "restore_late", broken)
+    monkeypatch.setattr(life, "restore_late", broken)
     planned = Assignment(conversation_id="c", replaces="job-0", is_planned=True)
     async with answer(FakeRoom(), "job-1", assignment=planned) as running:
         await asyncio.wait_for(running.call.wait_open(), LATE)
@@ -457,15 +450,15 @@ async def test_a_handover_waits_for_the_caller_too(
     answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever speaks is let finish, however often it was looked."""
-    monkeypatch.setattr(module, "_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(life, "_QUIET_SECONDS", 0.0)
     looks: list[bool] = []
-    is_busy = module._Call._is_busy
+    is_busy = life.Call._is_busy
 
     def looked_at(self: Any) -> bool:
         looks.append(is_busy.__get__(self))
         return looks[-1]
 
-    monkeypatch.setattr(module._Call, "_is_busy", property(looked_at))
+    monkeypatch.setattr(life.Call, "_is_busy", property(looked_at))
     planned = Assignment(conversation_id="c", replaces="job-1", is_planned=True)
     async with answer(FakeRoom(), greeting="") as running:
         await running.session_is_calm()
@@ -579,13 +572,13 @@ async def test_who_comes_back_in_time_finds_the_agent_there(answer: Answer, monk
     """The same one, with the same session: nobody waits any more for the time to be up."""
     alice = FakeParticipant("alice")
     calls: list[Any] = []
-    start = module._Call.start
+    start = life.Call.start
 
     def noted(self: Any) -> None:
         calls.append(self)
         start(self)
 
-    monkeypatch.setattr(module._Call, "start", noted)
+    monkeypatch.setattr(life.Call, "start", noted)
     async with answer(FakeRoom(alice), linger=60.0) as running:
         await running.hears(GREETING)
         running.room.exit(alice)
@@ -822,8 +815,8 @@ async def test_a_tool_that_runs_while_it_is_lost_is_told_with_its_output(answer:
 
 async def test_what_ends_a_call_is_tried_again(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error at the end of a call leaves no job behind; it is counted."""
-    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.002)
-    broken_once(monkeypatch, module._Call, "_end")
+    monkeypatch.setattr(life, "_RETRY_SECONDS", 0.002)
+    broken_once(monkeypatch, life.Call, "_end")
     alice = FakeParticipant("alice")
     async with answer(FakeRoom(alice), linger=0.02, greeting="") as running:
         await running.session_is_calm()
@@ -837,7 +830,7 @@ async def test_what_follows_the_call_goes_on(
     answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
     """Whatever it met once: the agent leaves when it is deposed, or asked to."""
-    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.002)
+    monkeypatch.setattr(life, "_RETRY_SECONDS", 0.002)
     broken_once(monkeypatch, *{"deposition": (Recorder, "stop")}.get(task, (CallConversation, "hand_over")))
     async with answer(FakeRoom(), linger=60.0, greeting="") as running:
         await running.session_is_calm()
@@ -881,7 +874,7 @@ async def test_what_is_done_once_costs_only_itself(
         message = "private words"
         raise TypeError(message)
 
-    monkeypatch.setattr(module._Call, f"_{task}", broken)
+    monkeypatch.setattr(life.Call, f"_{task}", broken)
     alice = await seed(world, user("Hello?")) if task == "resume" else FakeParticipant("alice")
     if task == "catch_up":
         world.may_open.clear()
