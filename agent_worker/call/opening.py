@@ -10,6 +10,7 @@ from livekit.agents import (
 from agent_worker.settings import CallSettings, instance_from_environment
 from agent_worker.tenure.assignment import ID_KEY, Assignment, named_by_room, trusted_attribute
 from agent_worker.tenure.conversation import CallConversation, Post
+from agent_worker.tenure.role import AGENT_ROLE
 from conversation_actors import LeaseHeldError
 from conversation_actors.values import check_id
 
@@ -26,8 +27,10 @@ NOT_FINISHED = "the call goes on without this agent"
 _IDENTITY_SECONDS = 5.0
 
 
-async def open_conversation(ctx: JobContext) -> CallConversation:
-    """Open the conversation that this job is there for, and become its one agent.
+async def open_conversation(
+    ctx: JobContext, *, role: str = AGENT_ROLE, call: CallSettings | None = None
+) -> CallConversation:
+    """Open the conversation that this job is there for, and become its one agent, or the one of this `role`.
 
     The id comes from the job's metadata (``{"conversation_id": …}``), the room's metadata, a participant's
     attribute (`CallSettings.participant_identity`), or is the room's name. Where Ray or Redis are away the
@@ -35,7 +38,7 @@ async def open_conversation(ctx: JobContext) -> CallConversation:
     Raises `LeaseHeldError`, and ends the job, where another agent is alive in this conversation; one in another
     room that everybody has left lets this job have it.
     """
-    settings = CallSettings()
+    settings = call or CallSettings()
     assignment = Assignment.read(ctx.job.metadata, where="job metadata")
     conversation = CallConversation(
         await _conversation_id(ctx, assignment, settings),
@@ -47,12 +50,16 @@ async def open_conversation(ctx: JobContext) -> CallConversation:
             group=instance_from_environment() or "",
         ),
         assignment=assignment,
+        role=role,
         call=settings,
     )
 
     async def close(reason: str) -> None:
         # where the call is not over, the lease stays as it is: whoever finds it calls the next agent
-        if reason not in {JOB_CRASHED, NOT_FINISHED, ROOM_LOST, WORKER_GONE}:
+        if reason in {JOB_CRASHED, NOT_FINISHED, ROOM_LOST, WORKER_GONE}:
+            conversation.left()
+        else:
+            conversation.ended()
             await conversation.release()
         await conversation.aclose()
 

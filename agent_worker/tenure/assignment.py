@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol, Self
 
 from conversation_actors.errors import InvalidInputError
@@ -18,6 +19,24 @@ logger = logging.getLogger(__name__)
 ID_KEY = "conversation_id"
 MOST_METADATA_BYTES = 64 << 10
 """Metadata larger than this is not looked at."""
+
+
+class RestartReason(StrEnum):
+    """Why an agent follows another one."""
+
+    CRASH = "crash"
+    """Its process ended in the middle of the call."""
+    SILENCE = "silence"
+    """Nothing was heard of it any more: it hung, or its node is gone."""
+    WORKER = "worker"
+    """The worker died with all of its jobs."""
+    DEPLOY = "deploy"
+    """Its worker was told to end, and the call was given over."""
+    MIGRATE = "migrate"
+    """Somebody moved the call on purpose."""
+    REDIAL = "redial"
+    """The caller came in another room, and the agent in the old one had nobody there."""
+    UNKNOWN = "unknown"
 
 
 class MetadataRefusedError(InvalidInputError):

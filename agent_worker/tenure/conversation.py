@@ -12,18 +12,20 @@ import random
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from agent_worker.failures import Failures
 from agent_worker.settings import CallSettings, TakeoverSettings
-from agent_worker.tenure.assignment import Assignment
+from agent_worker.tenure.assignment import Assignment, RestartReason
 from agent_worker.tenure.backlog import MOST_OWNER_FAILURES, Changes, Operation, is_trouble
+from agent_worker.tenure.once import Held, Mark, Todo, mark_name
 from agent_worker.tenure.pace import Pace
 from agent_worker.tenure.pulse import News, Tenure
+from agent_worker.tenure.role import AGENT_ROLE, attribute_name, check_role, own_items, tagged
 from agent_worker.tenure.vigil import Vigil
 from conversation_actors import (
     ConversationClient,
@@ -50,8 +52,8 @@ from conversation_actors.items import bytes_of
 
 logger = logging.getLogger(__name__)
 
-LEASE = "agent"
-"""The lease that the one agent of a conversation holds; its holder is the job's id."""
+LEASE = AGENT_ROLE
+"""The lease that the one agent of a conversation holds; its holder is the job's id. Other roles' have their names."""
 HANDOVER = "livekit.handover"
 """The attribute in which a successor asks the agent to give the call over: ``to``, ``from``, and ``room`` where it
 is in another room than the agent; then the agent goes at once, or adds `REFUSED`."""
@@ -112,12 +114,15 @@ class CallConversation:
         holder: str,
         post: Post,
         assignment: Assignment,
+        role: str = AGENT_ROLE,
         store: Settings | None = None,
         call: CallSettings | None = None,
         takeover: TakeoverSettings | None = None,
     ) -> None:
         """Nothing is connected before `open`. `store` None: read the environment."""
         self.id = conversation_id
+        self.role = check_role(role)
+        """Which of several agents of one conversation this one is: each is followed by itself."""
         self.holder = holder
         self.post = post
         self.settings = call or CallSettings()
@@ -128,7 +133,9 @@ class CallConversation:
         self.redialled = asyncio.Event()
         """Set while an agent in another room asks for the conversation, and has no answer: see `refuse_redial`."""
         self.is_restart = False
-        """Whether an agent held this call before, and died or gave it over."""
+        """Whether an agent of this role held this call before, and died or gave it over."""
+        self.restart_reason: RestartReason | None = None
+        """Why this agent follows another one; None where it follows nobody, or before it is open."""
         self.lost = 0
         """Items that could not be kept: too many waited."""
         self.failures = Failures()
@@ -160,7 +167,8 @@ class CallConversation:
         self._opened_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._holding: asyncio.Task[None] | None = None
-        self._closing = False
+        self._closing = self._has_ended = self._has_left = self._is_released = False
+        self._own: tuple[tuple[Item, ...], tuple[Item, ...]] = ((), ())
 
     def __repr__(self) -> str:
         """Show which conversation, and whether it is open."""
@@ -170,8 +178,11 @@ class CallConversation:
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """The history; empty while the conversation cannot be read."""
-        return () if self._view is None else self._view.items
+        """The history, as far as it is this role's; empty while the conversation cannot be read."""
+        items = () if self._view is None else self._view.items
+        if self._own[0] is not items:
+            self._own = items, own_items(items, self.role)
+        return self._own[1]
 
     @property
     def seq(self) -> int:
@@ -196,10 +207,81 @@ class CallConversation:
     @property
     def is_full(self) -> bool:
         """Whether the history is near a bound, so that old items may have left it."""
-        bounds, items = self._store.history, self.items
+        bounds, items = self._store.history, () if self._view is None else self._view.items
         if len(items) >= _FULL_SHARE * bounds.items:
             return True
         return bytes_of([item.to_stored() for item in items]) >= _FULL_SHARE * bounds.bytes
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call has ended in order, and not only this agent's part in it."""
+        return self._has_ended and not self.goes_on_elsewhere
+
+    @property
+    def goes_on_elsewhere(self) -> bool:
+        """Whether this agent leaves, or has left, a call that goes on: handed over, deposed, or interrupted."""
+        return self._has_left or self.deposed.is_set()
+
+    def ended(self) -> None:
+        """The call is over: nobody is there any more, or whoever may end it has. Idempotent."""
+        self._has_ended = True
+
+    def left(self) -> None:
+        """This job ends, and the call does not: another agent is to come, or has come. Idempotent; it is for good."""
+        self._has_left = True
+
+    async def confirm(self) -> bool:
+        """Ask Redis, by a beat, whether this job is still the agent, or was until it let go of a call that is over.
+
+        False where another one has the call, or is to have it; and where that cannot be known: this job never held
+        the conversation, or Redis does not answer.
+        """
+        if self._is_released or self.goes_on_elsewhere or self._handle is None:
+            return self._is_released and not self.goes_on_elsewhere
+        try:
+            async with asyncio.timeout(self._store.timeouts.command.total_seconds()):
+                return await self._beat()
+        except (ConversationError, TimeoutError) as error:
+            self.failures.count("confirm", error, "nobody can tell whose call it is", conversation_id=self.id)
+            return False
+
+    @asynccontextmanager
+    async def once(self, name: str) -> AsyncIterator[Todo]:
+        """Do something at most once in the conversation's life, whichever job or role gets to it, and whatever dies.
+
+            async with conversation.once("dial") as todo:
+                if todo:
+                    await dial()
+
+        Waits until the conversation is open. That it begins is durable before the body runs. An `Exception` of the
+        body takes that back, so that it may be tried again; where the process dies in the body it stays begun, and
+        later jobs get a `Todo` that is false and `is_unknown`. Raises `InvalidInputError` for a name that is none.
+        """
+        mark = Mark(mark_name(name), self.holder)
+        await self.wait_open()
+        todo = await mark.begin(self._held_now)
+        if not todo:
+            yield todo
+            return
+        self._changes.note(mark.name, mark.begun)  # told again to a conversation that Redis has lost
+        try:
+            yield todo
+        except Exception:
+            await self._settle_mark(mark.name, None)
+            raise
+        await self._settle_mark(mark.name, mark.done)
+
+    def _held_now(self) -> Held | None:
+        if self._handle is None or self._tenure is None or self._closing or self.deposed.is_set():
+            return None
+        return self._handle, self._tenure.lease
+
+    async def _settle_mark(self, name: str, value: Mapping[str, Any] | None) -> None:
+        """Note what became of it; returns when that is durable, or after a while: it is told as soon as it can be."""
+        self._changes.note(name, value)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await self._changes.settled()
 
     @property
     def is_planned_handover(self) -> bool:
@@ -221,6 +303,7 @@ class CallConversation:
         Where the conversation has missed earlier items, this one waits until those were recorded again. One that was
         taken before anybody knew of that is stored before them: the conversation keeps the order in which it takes.
         """
+        item = tagged(item, self.role)
         if self._handle is None or self._tenure is None or self._has_missed_items:
             # refused now, as the handle would: what is refused later can no longer be shortened
             item.to_stored(limit=self._store.history.item_bytes)
@@ -238,8 +321,15 @@ class CallConversation:
         self._changes.put(operation)
 
     def note(self, name: str, value: Any) -> None:
-        """Set a shared attribute; None removes it. Kept, as its latest value, until it is taken or refused."""
-        self._changes.note(name, value)
+        """Set a shared attribute; None removes it. Kept, as its latest value, until it is taken or refused.
+
+        A name that begins with ``livekit.`` is this role's own: see `noted`.
+        """
+        self._changes.note(attribute_name(name, self.role), value)
+
+    def noted(self, name: str) -> Any:
+        """A shared attribute, as an agent of this role has set it by `note`; None where there is none."""
+        return self.attributes.get(attribute_name(name, self.role))
 
     def on_items_missed(self, callback: OnMissed) -> None:
         """Have `callback` record again what the conversation lacks, when it answers after having missed items."""
