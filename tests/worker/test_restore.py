@@ -25,8 +25,9 @@ from agent_worker.example.agent import SupportAgent
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.transcript import Transcript
 from agent_worker.session.recorder import Recorder
-from agent_worker.session.restoration import INTERRUPTED_OUTPUT, restore, to_livekit
+from agent_worker.session.restoration import INTERRUPTED_OUTPUT, restore
 from agent_worker.session.serialise import to_fields
+from agent_worker.session.stored_items import to_livekit
 from conversation_actors.items import Item, Message, item_from_dict
 from tests.worker.conftest import SessionFactory, Starter
 from tests.worker.fakes import FakeConversation
@@ -332,8 +333,9 @@ def test_a_history_is_what_it_was(history: list[ChatItem], start: float, steps: 
     for number, item in enumerate(history):
         item.created_at = start + sum(steps[: number + 1])
     before = _as_dicts(history)
-    for after in asyncio.run(_taken_through(history)):
-        assert _as_dicts(after) == before
+    in_history, in_context = asyncio.run(_taken_through(history))
+    assert _as_dicts(in_history) == before
+    assert _as_dicts(in_context) == [item for item in before if item["type"] != "agent_handoff"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -344,9 +346,10 @@ def test_clocks_do_not_change_the_order(history: list[ChatItem], off: list[float
     for item, seconds in zip(history, off, strict=False):
         item.created_at = now + seconds
     before = _as_dicts(history)
-    for items in asyncio.run(_taken_through(history)):
+    spoken = [item for item in before if item["type"] != "agent_handoff"]
+    for items, expected in zip(asyncio.run(_taken_through(history)), (before, spoken), strict=True):
         after = _as_dicts(items)
         times = [item.pop("created_at") for item in after]
-        assert after == [{name: value for name, value in item.items() if name != "created_at"} for item in before]
+        assert after == [{name: value for name, value in item.items() if name != "created_at"} for item in expected]
         assert times == sorted(times)
         assert all(at <= time.time() for at in times)
