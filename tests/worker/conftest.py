@@ -20,8 +20,11 @@ from agent_worker.offline.script import TranscriptScript
 from agent_worker.offline.transcript import Transcript, load
 from agent_worker.settings import LanguageModelSettings
 from conversation_actors import Heartbeats, Settings
+from tests.worker.answering import answer, world
 from tests.worker.fakes import FakeConversation
 from tests.worker.fakes_call import Clock, ShakyStore, on_store
+
+__all__ = ["answer", "world"]
 
 TRANSCRIPT = Path(__file__).parents[1] / "data" / "transcript.json"
 
