@@ -41,6 +41,7 @@ class Ending:
         if self._entrypoint is not None:
             self._entrypoint.add_done_callback(self._on_entrypoint_done)
         self._follow_close(session, self._context.room)
+        self._agents.add(self._context.local_participant_identity)
         room = self._context.room
         room.on("participant_connected", self._note_agent)
         for one in list(room.remote_participants.values()) if room.isconnected() else ():
