@@ -9,7 +9,7 @@ from typing import Any
 from livekit import rtc
 from livekit.agents import AgentSession, JobContext
 
-from agent_worker.call.opening import NOT_FINISHED
+from agent_worker.call.opening import NOT_FINISHED, ON_PURPOSE
 from agent_worker.call.participants import is_human
 from agent_worker.call.rooms_guard import guard
 from agent_worker.tenure.conversation import CallConversation
@@ -23,13 +23,10 @@ JOB_TASK = "job_task"
 class Ending:
     """Keeps a room, and who is in it, where the job ends and the call does not. Handlers never raise."""
 
-    def __init__(
-        self, conversation: CallConversation, context: JobContext | None, entrypoint: asyncio.Task[Any] | None
-    ) -> None:
+    def __init__(self, conversation: CallConversation, context: JobContext | None) -> None:
         """Nothing is followed before `start`."""
         self._conversation, self._context = conversation, context
         self._shut_down: Callable[[str], None] | None = None if context is None else context.shutdown
-        self._entrypoint = entrypoint
         self._agents: set[str] = set()
         self._is_told_to_leave = False
 
@@ -38,9 +35,8 @@ class Ending:
         if self._context is None:
             return
         self._context.shutdown = self._on_shutdown  # type: ignore[method-assign]  # on this instance: there is no event
-        if self._entrypoint is not None:
-            self._entrypoint.add_done_callback(self._on_entrypoint_done)
         self._follow_close(session, self._context.room)
+        self._context.room.once("disconnected", self._on_disconnected)
         self._agents.add(self._context.local_participant_identity)
         room = self._context.room
         room.on("participant_connected", self._note_agent)
@@ -78,10 +74,9 @@ class Ending:
         if self._shut_down is not None:
             self._shut_down(reason)
 
-    def _on_entrypoint_done(self, task: asyncio.Task[Any]) -> None:
-        """An entrypoint that raised is followed by the next agent, unless the call was over before."""
-        if not task.cancelled() and task.exception() is not None and not self._conversation.is_over:
-            self._conversation.left()
+    def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType | None = None) -> None:
+        """A room that was lost is somebody's still."""
+        self._is_told_to_leave = self._is_told_to_leave or reason not in ON_PURPOSE
 
     def _follow_close(self, session: AgentSession[Any], room: rtc.Room) -> None:
         """LiveKit closes the session where the worker, or its server, has told the job to end; it says why later."""
@@ -91,7 +86,7 @@ class Ending:
         def closed() -> Coroutine[Any, Any, None]:
             task = asyncio.current_task()
             if task is not None and task.get_name() == JOB_TASK and not self._conversation.is_over:
-                self._is_told_to_leave = room.isconnected()
+                self._is_told_to_leave = self._is_told_to_leave or room.isconnected()
             return close()
 
         session.aclose = closed  # type: ignore[method-assign]  # on this instance: there is no event

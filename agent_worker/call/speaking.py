@@ -61,8 +61,7 @@ class Speaking:
         line = self._conversation.settings.line(Welcome.RESUME, language)
         if line and self._is_speech_to_speech():
             # one reply: the model would take its own line for the answer
-            form = _SPOKEN_FIRST if self._is_answer_owed() else _SPOKEN_BY_MODEL
-            self._reply(instructions=form.format(line=line))
+            self._reply(instructions=self._told(line, _SPOKEN_FIRST if self._is_answer_owed() else _SPOKEN_BY_MODEL))
             return
         if line:
             # not part of the talk: the model would take it for its answer
@@ -92,9 +91,13 @@ class Speaking:
             self._session.say(line, add_to_chat_ctx=is_talk)
         except RuntimeError as error:
             if self._is_speech_to_speech():
-                self._session.generate_reply(instructions=_SPOKEN_BY_MODEL.format(line=line))
+                self._session.generate_reply(instructions=self._told(line, _SPOKEN_BY_MODEL))
             else:
                 logger.warning("a line was left out: it cannot be spoken", extra={"reason": type(error).__name__})
+
+    def _told(self, line: str, form: str) -> str:
+        """What a model is told, behind its instructions: those of one reply take the place of the agent's."""
+        return f"{self._session.current_agent.instructions}\n\n{form.format(line=line)}"
 
     def _is_speech_to_speech(self) -> bool:
         """Whether the agent speaks with a model that hears, and with no voice beside it."""

@@ -74,7 +74,7 @@ class Starting:
         self._gate = until_durable(conversation.is_durable, ToolSettings())
         self._userdata = Userdata(session, conversation, failures, kind=userdata)
         self.recorder = Recorder(session, conversation, failures, speaker=self._speaker)
-        self._ending = Ending(conversation, context, self._entrypoint)
+        self._ending = Ending(conversation, context)
         self._expected: Agent | None = None
         self._prepared: Prepared | None = None
         self._typed: TypedWords | None = None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from livekit.agents import Agent, AgentSession
 from livekit.agents.llm import ChatMessage
-from livekit.agents.voice.io import TextOutput
+from livekit.agents.voice.io import AudioOutput, TextOutput
 
 from agent_worker.call import life
 from agent_worker.call.attach import Attached, attach
@@ -128,6 +128,7 @@ def answer(world: World, server: OfflineServer, new_session: SessionFactory) -> 
         assignment: Assignment | None = None,
         before_start: Callable[[], Awaitable[None]] | None = None,
         waits: bool = True,
+        output: AudioOutput | None = None,
         **given: Any,
     ) -> AsyncIterator[Running]:
         if assignment is None:
@@ -140,6 +141,7 @@ def answer(world: World, server: OfflineServer, new_session: SessionFactory) -> 
             session = await new_session(on)
             heard = Heard()
             session.output.transcription = heard
+            session.output.audio = output
             speaker = agent or SupportAgent()
             attached = await attach(session, speaker, call, room=room.as_room)
             if before_start is not None:

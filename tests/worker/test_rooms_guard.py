@@ -1,27 +1,21 @@
-"""A job that ends while its call goes on ends neither the room nor anybody's part in it; one whose call is over does."""
+"""A job that ends while its call goes on ends neither the room nor anybody's part in it; the end of a call does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from aiohttp import web
-from livekit import api
+from livekit import api, rtc
 from livekit.api.room_service import RoomService
 from livekit.protocol.room import DeleteRoomRequest, RoomParticipantIdentity
 
 from agent_worker.call.ending import JOB_TASK
-from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import LEASE
-from tests.unit.fakes import until
-from tests.worker.answering import LATE, Answer, Running
-from tests.worker.fakes_call import ROOM, STANDARD, FakeParticipant, FakeRoom, World
-from livekit import rtc
+from tests.worker.answering import LATE, Answer
+from tests.worker.fakes_call import ROOM, FakeParticipant, FakeRoom, World
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What LiveKit's server is asked for: the method, and the room or who is to go."""
     told: list[tuple[str, str]] = []
 
@@ -33,7 +27,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
 
     monkeypatch.setattr(RoomService, "delete_room", delete_room)
     monkeypatch.setattr(RoomService, "remove_participant", remove_participant)
-    yield told
+    return told
 
 
 async def end_room(room: str = ROOM, *, person: str = "alice") -> None:
@@ -100,7 +94,7 @@ async def test_the_deposed_ends_nothing(answer: Answer, world: World, asked: Ask
 async def test_one_that_wakes_up_asks_first(answer: Answer, world: World, asked: Asked) -> None:
     """It was claimed while it hung, and has not seen that yet; where Redis does not answer, nothing is ended either."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
-        running.call._tenure.end()  # type: ignore[union-attr]  # no beat of its own tells it
+        running.call._held.end()  # no beat of its own tells it
         await world.agents.claim("c", "worker-2", hold=timedelta(minutes=1), holder="job-1")
         await end_room()
         assert asked == []
@@ -116,31 +110,27 @@ async def test_without_redis_a_room_stays(answer: Answer, world: World, asked: A
         assert running.job.ended == []
 
 
-async def test_an_entrypoint_that_raised_ends_nothing(answer: Answer, asked: Asked) -> None:
-    """The next agent is called into that room, and its callbacks run as at any end."""
-    running: list[Running] = []
-    ready, fail = asyncio.Event(), asyncio.Event()
-
-    async def entrypoint() -> None:
-        async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as one:
-            running.append(one)
-            ready.set()
-            await fail.wait()
-            message = "broken"
-            raise ValueError(message)
-
-    task = asyncio.create_task(entrypoint())
-    await asyncio.wait_for(ready.wait(), LATE)
-    fail.set()
-    await asyncio.wait({task})
-    assert running[0].call.goes_on_elsewhere
-    await end_room()
-    assert asked == []
-    assert isinstance(task.exception(), ValueError)
+@pytest.mark.parametrize(
+    ("reason", "ends"),
+    [
+        (rtc.DisconnectReason.CONNECTION_TIMEOUT, False),
+        (rtc.DisconnectReason.SIGNAL_CLOSE, False),
+        (rtc.DisconnectReason.CLIENT_INITIATED, True),
+    ],
+)
+async def test_a_room_that_was_lost_is_not_ended(
+    answer: Answer, asked: Asked, reason: rtc.DisconnectReason.ValueType, *, ends: bool
+) -> None:
+    """Somebody may be there, and be heard by the next agent; one that left on purpose does as it likes."""
+    async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
+        running.room.is_connected = False
+        running.room.emit("disconnected", reason)
+        await end_room()
+        assert asked == (ENDED if ends else [])
 
 
 async def test_a_job_that_its_worker_ends_keeps_the_room(answer: Answer, asked: Asked) -> None:
-    """LiveKit closes the session, and tells only afterwards that the worker goes: `delete_room_on_close` comes between."""
+    """LiveKit closes the session, and tells why afterwards: `delete_room_on_close` comes between."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
         closed = asyncio.Event()
         running.session.on("close", lambda _event: closed.set())

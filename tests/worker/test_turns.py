@@ -11,6 +11,7 @@ from livekit.agents.llm import ChatContext, ChatMessage
 
 from agent_worker.failures import Failures
 from agent_worker.offline import OfflineServer
+from agent_worker.offline.script import Reply
 from agent_worker.session import turns as turns_module
 from agent_worker.session.notes import TRANSCRIPT, SessionNotes
 from agent_worker.session.turns import Turns
@@ -20,7 +21,6 @@ from tests.worker.answering import BACK, Answer, Running, seed, texts, user
 from tests.worker.conftest import SessionFactory
 from tests.worker.fakes import FunctionScript
 from tests.worker.fakes_call import FakeParticipant, FakeRoom, World
-from agent_worker.offline.script import Reply
 
 Decide = Callable[[ChatMessage], Awaitable[None]]
 

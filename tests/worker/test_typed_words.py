@@ -9,7 +9,7 @@ from livekit import rtc
 from agent_worker.call.typed_words import TOPIC, TypedWords, typist
 from agent_worker.failures import Failures
 from tests.unit.fakes import turns, until
-from tests.worker.answering import Answer, answer
+from tests.worker.answering import Answer
 from tests.worker.fakes_call import FakeParticipant, FakeRoom, FakeText
 
 ALICE = FakeParticipant("alice")
@@ -112,7 +112,8 @@ async def test_a_text_that_breaks_off_costs_only_itself(room: FakeRoom) -> None:
     class Broken(FakeText):
         async def read_all(self) -> str:
             """Break off."""
-            raise rtc.StreamError(0, "gone")  # type: ignore[call-arg,unused-ignore]
+            message = "gone"
+            raise rtc.StreamError(message)
 
     failures = Failures()
     typed, taker = TypedWords(room.as_room, failures), Taker()
@@ -142,8 +143,10 @@ async def test_the_agent_that_leaves_takes_no_more_text(answer: Answer) -> None:
             await asyncio.sleep(0.05)
             running.session._update_user_state("listening")
 
+        answers: list[asyncio.Task[None]] = []
+
         def take(reader: Any, _identity: str) -> None:
-            running.room.busy = asyncio.create_task(answering(reader._text))  # type: ignore[attr-defined]
+            answers.append(asyncio.create_task(answering(reader._text)))
 
         running.room.register_text_stream_handler(TOPIC, take)
         running.call.handover_asked.set()
