@@ -4,6 +4,7 @@ import dataclasses
 import json
 import typing
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -14,6 +15,17 @@ from conversation_actors.values import encode
 _WITHOUT_FIELDS = (str, bytes, int, float, list, tuple, set, frozenset)
 _UNTELLING = (str, int, float, bool, list, dict, type(None), object)
 """Types of values that tell nothing of what else the field may hold."""
+
+
+class Form(StrEnum):
+    """How the JSON of a field is read."""
+
+    ITSELF = "itself"
+    """It is the value, which is of the field's type."""
+    TYPED = "typed"
+    """The value is made of it, by the field's type."""
+    PLAIN = "plain"
+    """It is the value, whatever the field's type is."""
 
 
 class UnstorableError(Exception):
@@ -56,27 +68,31 @@ class Shape:
             return True
         return self._is_open and name not in self._taken
 
-    def write(self, name: str, value: Any, *, limit: int) -> tuple[Any, bool]:
-        """The JSON of a field, and whether it is plain: what it holds is not of the field's type.
+    def write(self, name: str, value: Any, *, limit: int) -> tuple[Any, Form]:
+        """The JSON of a field, and how it is to be read.
 
         Raises `UnstorableError` for what would not read back equal, and `ItemTooLargeError`.
         """
         adapter = self._adapter(name)
         written = None if adapter is None else _there_and_back(adapter, value, name, limit)
         if written is not None:
-            return written[0], False
+            is_itself = type(written[0]) is type(value) and bool(written[0] == value)
+            return written[0], Form.ITSELF if is_itself else Form.TYPED
         try:
             encode(value, name, limit=limit)
         except ItemTooLargeError:
             raise
         except InvalidInputError:
             raise UnstorableError(type(value).__name__) from None
-        return value, True
+        return value, Form.PLAIN
 
-    def read(self, name: str, stored: Any, *, is_plain: bool) -> Any:
+    def read(self, name: str, stored: Any, form: Form) -> Any:
         """The value of a field. Raises `UnstorableError` where the field is of another type now."""
         adapter = self._adapter(name)
-        if adapter is None or is_plain:
+        if adapter is None and form is Form.TYPED:
+            message = "its type is not known"
+            raise UnstorableError(message)
+        if adapter is None or form is Form.PLAIN:
             return stored
         try:
             return adapter.validate_json(json.dumps(stored))

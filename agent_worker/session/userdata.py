@@ -7,7 +7,7 @@ keep the values they were made with.
 
 import copy
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, is_typeddict
 
 from livekit.agents import AgentSession, AgentStateChangedEvent
@@ -16,14 +16,14 @@ from livekit.agents.voice.events import ToolCallEnded, ToolExecutionUpdatedEvent
 from agent_worker.failures import Failures
 from agent_worker.session.handlers import total
 from agent_worker.session.notes import Noted, NoteTaker, look_up
-from agent_worker.session.record_fields import Shape, UnstorableError, fields_of, put_into
+from agent_worker.session.record_fields import Form, Shape, UnstorableError, fields_of, put_into
 from conversation_actors.errors import InvalidInputError, ItemTooLargeError
 from conversation_actors.values import encode
 
 logger = logging.getLogger(__name__)
 
 USERDATA = "livekit.userdata"
-"""``{fields: {name: value}, plain: [name]}``; `plain` are those whose values are not of the field's type."""
+"""``{fields: {name: value}, forms: {name: form}}``; forms other than `Form.ITSELF`."""
 MOST_BYTES = 64 << 10
 """Of the attribute; a field that is larger by itself is left out, and where all are too much the last ones stay."""
 
@@ -120,18 +120,19 @@ class Userdata:
 
     def _written(self, value: object) -> dict[str, Any]:
         """The fields that can be stored. The attribute is a copy: the session's own goes on changing."""
-        shape, fields, plain = self._shape(value), {}, []
+        shape, fields = self._shape(value), {}
+        forms: dict[str, str] = {}
         left_out: dict[str, str] = {}
         for name, one in _fields(value).items():
             try:
-                fields[name], is_plain = shape.write(name, one, limit=MOST_BYTES)
+                fields[name], form = shape.write(name, one, limit=MOST_BYTES)
             except (UnstorableError, ItemTooLargeError) as error:
                 left_out[name] = str(error)
             else:
-                if is_plain:
-                    plain.append(name)
+                if form is not Form.ITSELF:
+                    forms[name] = form.value
         self._tell_once(left_out, "fields of the session's userdata are not stored")
-        return copy.deepcopy({"fields": fields, "plain": plain})
+        return copy.deepcopy({"fields": fields, "forms": forms})
 
     def _tell_once(self, reasons: Mapping[str, str], told: str) -> None:
         news = {name: reason for name, reason in reasons.items() if name not in self._told}
@@ -148,18 +149,18 @@ class Userdata:
             value = self._kind()
         if value is None:
             return
-        plain = stored.get("plain")
-        read = self._read(value, fields, plain if isinstance(plain, list | tuple) else ())
+        forms = stored.get("forms")
+        read = self._read(value, fields, forms if isinstance(forms, Mapping) else {})
         self._session.userdata = read[_WHOLE] if _WHOLE in read else put_into(value, read)
 
-    def _read(self, value: object, fields: Mapping[str, Any], plain: Collection[object]) -> dict[str, Any]:
+    def _read(self, value: object, fields: Mapping[str, Any], forms: Mapping[str, object]) -> dict[str, Any]:
         shape, read, unread = self._shape(value), {}, []
         for name, stored in fields.items():
             if not shape.may_have(name):
                 continue
             try:
-                read[name] = shape.read(name, copy.deepcopy(stored), is_plain=name in plain)
-            except UnstorableError:
+                read[name] = shape.read(name, copy.deepcopy(stored), Form(str(forms.get(name, Form.ITSELF))))
+            except (UnstorableError, ValueError):  # of a form that a newer version knows
                 unread.append(name)
         if unread:
             logger.warning("fields of the session's userdata keep their new values", extra={"fields": unread})

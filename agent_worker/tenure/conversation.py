@@ -423,8 +423,8 @@ class CallConversation:
         return not (is_refused or self.deposed.is_set() or self._handle is None)
 
     async def _flush_items_at_last(self) -> None:
-        """Do as `_flush_items`, again and again where that may help."""
-        while True:
+        """Do as `_flush_items`, again and again where that may help; not in a conversation that is another agent's."""
+        while not self.deposed.is_set():
             try:
                 return await self._flush_items()
             except RetryableError:

@@ -3,13 +3,14 @@
 import asyncio
 import copy
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from livekit.agents import Agent, AgentSession
+from livekit.agents.llm import Tool, Toolset
 
 from agent_worker.example.pipeline import text_session
 from agent_worker.failures import Failures
@@ -69,7 +70,6 @@ class Job:
     userdata: Userdata
     word: ActiveAgent
     failures: Failures
-    parts: list[Any] = field(default_factory=list)
 
     async def say(self, text: str) -> None:
         """Have the caller say something, and wait for the answer."""
@@ -118,12 +118,14 @@ class Jobs:
         is_restart: bool = False,
         speaker: Speaker | None = None,
         gate: Callable[[], Awaitable[None]] = at_once,
+        tools: Iterable[Tool | Toolset] = (),
     ) -> Job:
         """Start a session on a conversation; `is_restart`: an earlier job had it."""
         settings = LanguageModelSettings(base_url=self._server.base_url, api_key=None)
         session: AgentSession[Any] = await self._stack.enter_async_context(text_session(settings))
         if userdata is not None:
             session.userdata = userdata
+        session.tools.extend(tools)
         failures = Failures()
         noted: Mapping[str, Any] = conversation.attributes if is_restart else {}
         word = await agent_with_the_word(first, noted, agents or {}, userdata=userdata)

@@ -9,7 +9,7 @@ from livekit.agents.llm import ChatContext
 from agent_worker.session.active_agent import ACTIVE_AGENT, MOST_BYTES, agent_with_the_word
 from tests.worker.jobs import Job, Jobs, NotedConversation, calls_when_asked, said, tools_of
 
-MODEL = calls_when_asked("to_billing", "to_same", "to_copy", "charge", "back", "to_clerk", "note_down", "ask", "done")
+MODEL = calls_when_asked("to_billing", "to_same", "to_copy", "charge", "back", "to_clerk", "note_down", "ask", "answer")
 
 
 class Front(Agent):
@@ -109,7 +109,7 @@ class Question(AgentTask[str]):
         super().__init__(instructions="Ask for the name.")
 
     @function_tool
-    async def done(self) -> None:
+    async def answer(self) -> None:
         """End."""
         self.complete("Anna")
 
@@ -195,7 +195,8 @@ async def test_handed_over(way: str) -> None:
         texts = [*(f"number {number}" for number in range(8)), f"use {way}", "What now?", "use charge", "Thank you."]
         job = await talked(jobs, Front(), *texts)
         assert isinstance(job.session.current_agent, Billing)
-        assert ("use charge" in str(jobs.requests[-1])) and "charge" in tools_of(jobs.requests[-1])
+        assert "use charge" in str(jobs.requests[-1])
+        assert "charge" in tools_of(jobs.requests[-1])
         expected = handoffs(job.conversation)
         for _ in range(3):
             job = await crash(jobs, job)
@@ -290,7 +291,8 @@ async def test_an_agent_that_cannot_be_made(kind: str, caplog: pytest.LogCapture
         message = "private words"
         raise KeyError(message)
 
-    agents: dict[str, Any] = {"unknown": {}, "raises": {"clerk": raises}, "no agent": {"clerk": lambda: "me"}}[kind]
+    kinds: dict[str, dict[str, Any]] = {"raises": {"clerk": raises}, "no agent": {"clerk": lambda: "me"}}
+    agents = kinds.get(kind, {})
     async with Jobs(MODEL) as jobs:
         job = await talked(jobs, Front(), "Hello", "use to_clerk", "What now?")
         first = Front()
@@ -336,7 +338,7 @@ async def test_a_task_speaks_for_the_agent_that_waits_for_it() -> None:
         await following.say("And now?")
         assert isinstance(following.agent, Front)
         assert [one.name for one in following.restored.interrupted_calls] == ["ask"]
-        await job.say("use done")
+        await job.say("use answer")
 
 
 async def test_pinned_messages_in_a_long_call() -> None:
