@@ -24,8 +24,16 @@ class Linking:
         self._session, self._room, self._failures = session, room, failures
         self.is_pinned = False
         """Whether the application has said whom the agent listens to."""
+        self._kinds: frozenset[int] | None = None
         self._link: Callable[[str | None], None] | None = None
         self._has_linked = False
+
+    def heed(self, options: object) -> None:
+        """Take what the application says in LiveKit's `RoomOptions`: a participant, or kinds of them."""
+        identity, kinds = (getattr(options, name, None) for name in ("participant_identity", "participant_kinds"))
+        self.is_pinned = self.is_pinned or bool(identity)
+        if kinds:
+            self._kinds = frozenset(kinds)
 
     def start(self) -> None:
         """Follow who speaks; before the session starts."""
@@ -35,7 +43,7 @@ class Linking:
 
     def to_somebody(self, here: Iterable[str]) -> None:
         """Listen to anybody who is here, where the one who was listened to is not."""
-        linked, people = self.linked, sorted(here)
+        linked, people = self.linked, sorted(one for one in here if self._may_be_heard(one))
         if people and (linked is None or linked.identity not in people):
             self._to(people[0])
 
@@ -49,9 +57,14 @@ class Linking:
         if self._link is not None and not self.is_pinned and (linked is None or linked.identity != identity):
             self._link(identity)
 
+    def _may_be_heard(self, identity: str) -> bool:
+        """Whether somebody is of a kind that the application listens to."""
+        participant = self._room.remote_participants.get(identity)
+        return self._kinds is None or (participant is not None and participant.kind in self._kinds)
+
     def _on_active_speakers(self, speakers: list[rtc.Participant]) -> None:
         """Listen to whoever speaks, while nobody else does."""
-        people = [one.identity for one in speakers if is_human(one)]
+        people = [one.identity for one in speakers if is_human(one) and self._may_be_heard(one.identity)]
         linked = self.linked
         if people and linked is not None and linked.identity not in people and self._session.user_state != "speaking":
             self._to(people[0])

@@ -116,6 +116,9 @@ class Starting:
         if prepared.is_whole:
             call.speaking.owe()
             call.keep(*self._keepers(prepared.word, prepared.given))
+        if call.linking is not None:
+            for options in ("room_options", "room_input_options"):
+                call.linking.heed(named.get(options))
         call.start()
         with _being_started():
             result = await self._start(prepared.word.agent, **named)
