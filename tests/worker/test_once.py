@@ -12,11 +12,13 @@ from agent_worker.tenure import once
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation
 from agent_worker.tenure.once import Todo
+from conversation_actors import Lease
 from conversation_actors.errors import ClusterUnavailableError, InvalidInputError
 from tests.unit.fakes import Fault, until
 from tests.worker.fakes_call import POST, Clock, World, Worlds
 
 MARK = "livekit.once.dial"
+LOST = Lease("agent", "", 0, 0.0)
 
 
 @pytest.fixture
@@ -208,8 +210,11 @@ async def test_a_conversation_that_is_lost_is_told_again(world: World) -> None:
     call = world.call()
     await call.open()
     await done(call)
-    handle = await world.cluster.handle()
-    await world.store.delete("c", ttl=timedelta(hours=1))
-    assert handle is not None
+    await call.flush()
+    await world.cluster.kill()
+    world.store.lose_everything()
     call._doubt_now()
+    assert call._handle is not None
+    life = call._handle.leases["agent"].life
+    await until(lambda: call._handle is not None and call._handle.leases.get("agent", LOST).life not in {life, ""})
     await until(lambda: call.attributes.get(MARK, {}).get("state") == "done")

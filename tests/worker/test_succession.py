@@ -402,6 +402,22 @@ async def test_a_call_that_ends_in_order_is_over(world: World) -> None:
     assert await call.confirm()
 
 
+async def test_who_asks_before_our_own_callback_is_told_the_same(world: World) -> None:
+    """LiveKit begins an application's callbacks in the order in which they were added, perhaps before ours."""
+    answers: list[bool] = []
+    with fake_job(FakeRoom(), metadata='{"conversation_id": "c"}') as job:
+        conversations: list[CallConversation] = []
+
+        async def hang_up(_reason: str) -> None:
+            answers.append(await conversations[0].confirm())
+
+        job.context.add_shutdown_callback(hang_up)
+        conversations.append(await open_conversation(job.context))
+        await job.shut_down(WORKER_GONE)
+    assert answers == [False]
+    assert world.agents.trouble is None
+
+
 async def test_a_call_that_somebody_else_has_is_not(world: World, heartbeats: Heartbeats) -> None:
     """A hung agent that wakes up learns it when it asks; that it thinks that the call is over changes nothing."""
     call = world.call(takeover=TakeoverSettings(heartbeat=timedelta(hours=1), valid_for=timedelta(hours=4)))
