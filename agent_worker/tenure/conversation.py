@@ -250,6 +250,7 @@ class CallConversation:
         False where another one has the call, or is to have it; and where that cannot be known: this job never held
         the conversation, or Redis does not answer.
         """
+        await asyncio.sleep(0)  # of callbacks that run at a job's end others' may come before ours
         if self._is_released or self.goes_on_elsewhere or self._handle is None:
             return self._is_released and not self.goes_on_elsewhere
         try:
@@ -983,8 +984,8 @@ class CallConversation:
                     self.left()  # taken over a moment ago: the record is the successor's
                     return
                 if is_over:
+                    self._is_released = True  # first: a beat is refused once it has stopped
                     await self._heartbeats.stop(self.id, self.holder, role=role)
-                    self._is_released = True
                 await handle.release_lease(self._held.lease)
         except Exception as error:  # noqa: BLE001  # its heartbeat stops with this process, and a worker finds out
             self.failures.count("release", error, "the lease was not released", conversation_id=self.id)
