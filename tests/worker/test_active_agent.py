@@ -1,12 +1,14 @@
 """The agent that had the word has it again, with its tools, its state, and what it knew."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from livekit.agents import Agent, AgentTask, RunContext, function_tool
 from livekit.agents.llm import ChatContext
 
-from agent_worker.session.active_agent import ACTIVE_AGENT, MOST_BYTES, agent_with_the_word
+from agent_worker.session.active_agent import MOST_BYTES, agent_with_the_word
+from agent_worker.session.had_the_word import ACTIVE_AGENT
 from tests.worker.jobs import Job, Jobs, NotedConversation, calls_when_asked, said, tools_of
 
 MODEL = calls_when_asked("to_billing", "to_same", "to_copy", "charge", "back", "to_clerk", "note_down", "ask", "answer")
@@ -360,16 +362,87 @@ async def test_too_much_to_be_noted(caplog: pytest.LogCaptureFixture) -> None:
     context.add_message(role="system", content="A manual. " * MOST_BYTES)
     async with Jobs(MODEL) as jobs:
         job = await talked(jobs, Front(chat_ctx=context), "Hello", "use charge")
-        assert "brought" not in job.conversation.attributes[ACTIVE_AGENT]
+        added = job.session.current_agent.chat_ctx.copy()
+        added.add_message(role="system", content="It is Tuesday.")
+        await job.session.current_agent.update_chat_ctx(added)
+        await job.say("Thank you.")
+        noted = job.conversation.attributes[ACTIVE_AGENT]
+        assert [one["item"]["content"] for one in noted["brought"]] == [["It is Tuesday."]]
         await crash(jobs, job, Front(chat_ctx=context.copy()))
     assert caplog.text.count("not all of the agent can come back") == 2
 
 
 async def test_noted_only_when_something_changes() -> None:
-    """A call of one agent writes it once."""
+    """A call of one agent writes it when the agent begins, and when its `on_enter` is over."""
     async with Jobs(MODEL) as jobs:
         job = await talked(jobs, Front(), *(f"number {number}" for number in range(20)))
-    assert job.conversation.noted.count(ACTIVE_AGENT) == 1
+    assert job.conversation.noted.count(ACTIVE_AGENT) == 2
+
+
+class Greeter(Front):
+    """Puts something into its context when it enters, as soon as it may, and again while it talks."""
+
+    def __init__(self, may_enter: asyncio.Event, told: list[str]) -> None:
+        """`told` are the words for its context."""
+        super().__init__()
+        self.may_enter, self.told = may_enter, told
+
+    async def on_enter(self) -> None:
+        """Wait as if for a database."""
+        await self.may_enter.wait()
+        await self.remember(self.told[0])
+        self.later = asyncio.create_task(self.remember_later())
+
+    async def remember(self, words: str) -> None:
+        """Put words into the context."""
+        context = self.chat_ctx.copy()
+        context.add_message(role="system", content=words)
+        await self.update_chat_ctx(context)
+
+    async def remember_later(self) -> None:
+        """Do something that outlives the entrance."""
+        await asyncio.sleep(0)
+        if len(self.told) > 1:
+            await self.remember(self.told[1])
+
+
+async def test_what_on_enter_puts_into_the_context() -> None:
+    """It is there once, though `on_enter` runs again in each job; what comes later is taken."""
+    may_enter = asyncio.Event()
+    may_enter.set()
+    async with Jobs(MODEL) as jobs:
+        job = await talked(jobs, Greeter(may_enter, ["You are the greeter."]), "Hello")
+        for number in range(2):
+            job = await crash(jobs, job, Greeter(may_enter, [f"You are the greeter, {number} times."]))
+        following = await jobs.follow(job, Greeter(may_enter, ["You are the greeter.", "It is Tuesday."]))
+        await following.say("And now?")
+        told = [content for role, content in said(jobs.requests[-1]) if role == "system"]
+    assert told == ["You are at the front desk.", "You are the greeter.", "It is Tuesday."]
+
+
+async def test_a_crash_while_an_agent_enters() -> None:
+    """What it had not put into the context yet is put there by the next one."""
+    may_enter = asyncio.Event()
+    async with Jobs(MODEL) as jobs:
+        job = await talked(jobs, Greeter(may_enter, ["You are the greeter."]))
+        assert job.conversation.attributes[ACTIVE_AGENT]["has_entered"] is False
+        may_enter.set()
+        following = await jobs.follow(job, Greeter(may_enter, ["You are the greeter."]))
+        await following.say("And now?")
+        told = [content for role, content in said(jobs.requests[-1]) if role == "system"]
+    assert told == ["You are at the front desk.", "You are the greeter."]
+
+
+async def test_the_end_of_a_session() -> None:
+    """A last look at a session that has ended costs nothing."""
+    async with Jobs(MODEL) as jobs:
+        job = await talked(jobs, Front(), "Hello", "use to_billing", "What now?")
+        await job.session.aclose()
+        noted = job.conversation.attributes[ACTIVE_AGENT]
+        job.word.stop()
+        job.userdata.stop()
+        assert job.failures.counts == {}
+        assert job.conversation.attributes[ACTIVE_AGENT] == noted
 
 
 async def test_a_state_that_cannot_be_stored(caplog: pytest.LogCaptureFixture) -> None:
