@@ -83,7 +83,8 @@ async def _agent(first: Agent, had: HadTheWord, agents: Mapping[str, Factory], u
         return held[0]
     if first.id == had.agent_id and class_name(first) == had.class_name and type(first) is not Agent:
         return first
-    return made_by_itself(had.class_name, first)
+    made = made_by_itself(had.class_name, first)
+    return made if made is not None and made.id == had.agent_id else None
 
 
 def _agents_in(userdata: object) -> Iterator[Agent]:
@@ -162,7 +163,7 @@ class ActiveAgent:
             self._take(self._session.current_agent)
 
     def _on_agent_state(self, event: AgentStateChangedEvent) -> None:
-        if event.new_state == "listening":
+        if event.new_state in {"listening", "thinking"}:  # the context may have been cut in between
             self._look()
 
     def _on_tools_executed(self, _event: FunctionToolsExecutedEvent) -> None:
