@@ -235,9 +235,9 @@ class ActiveAgent:
         return {"heard": self._heard.to_dict(), "brought": [one.to_dict() for one in brought]}
 
     def _history(self) -> list[ChatItem]:
-        """The history without the handoffs that begin a session, of which a successor's is not recorded."""
+        """What the conversation has of the history: without the handoffs that begin a session, and configuration."""
         items = self._session.history.items
-        history = [item for item in items if item.type != "agent_handoff" or item.old_agent_id is not None]
+        history = [item for item in items if not is_kept_apart(item) or _is_handed_over(item)]
         oldest = next((item.id for item in history if not is_kept_apart(item)), None)
         if self._oldest is not None and oldest != self._oldest:
             self._is_cut, self._heard = True, Heard()
@@ -279,6 +279,10 @@ class ActiveAgent:
         if reason not in self._told:
             self._told.add(reason)
             logger.warning("not all of the agent can come back", extra={"agent_id": agent_id, "reason": reason})
+
+
+def _is_handed_over(item: ChatItem) -> bool:
+    return item.type == "agent_handoff" and item.old_agent_id is not None
 
 
 def _fits(told: Mapping[str, Any]) -> bool:
