@@ -1,9 +1,10 @@
 """Which agent has the word, and what it knows: noted, so that the next job gives the word back to the same one."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 from livekit.agents import (
     Agent,
@@ -17,73 +18,22 @@ from livekit.agents.llm import ChatItem
 
 from agent_worker.failures import Failures
 from agent_worker.session.agent_classes import class_name, made_by_factory, made_by_itself
-from agent_worker.session.context import Brought, Heard, brought_into, is_kept_apart
+from agent_worker.session.context import Heard, brought_into, is_kept_apart
+from agent_worker.session.entering import tell_when_entered
+from agent_worker.session.had_the_word import ACTIVE_AGENT, HadTheWord
 from agent_worker.session.handlers import total
 from agent_worker.session.notes import Noted, NoteTaker, look_up
 from agent_worker.session.saved_state import StateError, restore_state, saved_state
-from agent_worker.session.stored_items import to_livekit
 from conversation_actors.errors import InvalidInputError
-from conversation_actors.items import item_from_dict
 from conversation_actors.values import encode
 
 logger = logging.getLogger(__name__)
 
-ACTIVE_AGENT = "livekit.active_agent"
-"""``{agent_id, class, is_first, heard, brought, instructions, state}``: who has the word, and what is its own."""
 MOST_BYTES = 48 << 10
-"""Of the attribute; beyond that it goes without what the application brought into the context."""
+"""Of the attribute; beyond that it goes without the largest of what the application brought into the context."""
 
 Factory = Callable[..., Agent]
 """Makes an agent from nothing, or from what the agent's `saved_state` gave (None where it has none)."""
-
-
-@dataclass(frozen=True, slots=True)
-class HadTheWord:
-    """What an earlier job noted of the agent that had the word."""
-
-    agent_id: str
-    class_name: str = ""
-    is_first: bool = False
-    """Whether it was the agent that the application started its session with."""
-    heard: Heard = field(default_factory=Heard)
-    brought: tuple[Brought, ...] | None = ()
-    """None where that was too much to be noted."""
-    instructions: str | None = None
-    """None where they are those that the agent is made with."""
-    state: Mapping[str, Any] | None = None
-
-    @classmethod
-    def read(cls, value: object) -> Self | None:
-        """Read the attribute, which anybody may have written; None where it names no agent."""
-        agent_id = value.get("agent_id") if isinstance(value, Mapping) else None
-        if not isinstance(value, Mapping) or not isinstance(agent_id, str) or not agent_id:
-            return None
-        name, instructions, state = value.get("class"), value.get("instructions"), value.get("state")
-        return cls(
-            agent_id=agent_id,
-            class_name=name if isinstance(name, str) else "",
-            is_first=value.get("is_first") is True,
-            heard=Heard.read(value.get("heard")),
-            brought=_read_brought(value.get("brought")),
-            instructions=instructions if isinstance(instructions, str) else None,
-            state=state if isinstance(state, Mapping) else None,
-        )
-
-
-def _read_brought(value: object) -> tuple[Brought, ...] | None:
-    if not isinstance(value, list | tuple):
-        return None
-    brought = []
-    for one in value:
-        fields, after = (one.get("item"), one.get("after")) if isinstance(one, Mapping) else (None, None)
-        try:
-            item = to_livekit(item_from_dict(fields if isinstance(fields, Mapping) else {}))
-        except InvalidInputError as error:
-            logger.warning("an item of the agent's context cannot be restored", extra={"field": error.field})
-            continue
-        if item is not None:
-            brought.append(Brought(after if isinstance(after, str) else None, item))
-    return tuple(brought)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +83,8 @@ async def _agent(first: Agent, had: HadTheWord, agents: Mapping[str, Factory], u
         return held[0]
     if first.id == had.agent_id and class_name(first) == had.class_name and type(first) is not Agent:
         return first
-    return made_by_itself(had.class_name, first)
+    made = made_by_itself(had.class_name, first)
+    return made if made is not None and made.id == had.agent_id else None
 
 
 def _agents_in(userdata: object) -> Iterator[Agent]:
@@ -145,7 +96,7 @@ def _agents_in(userdata: object) -> Iterator[Agent]:
 
 
 class ActiveAgent:
-    """Keeps the attribute up to date: at each handoff, at the end of each turn and behind each tool.
+    """Keeps the attribute up to date: at each handoff, behind `on_enter`, at the end of each turn, behind each tool.
 
     An `AgentTask` speaks in the name of the agent that waits for it, which is the one that is noted.
     """
@@ -166,6 +117,7 @@ class ActiveAgent:
         self._agent: Agent | None = None
         self._is_taken_over = had is not None
         self._instructions: object = None
+        self._has_entered = False
         self._heard = Heard()
         self._seen: frozenset[str] = frozenset()
         self._oldest: str | None = None
@@ -183,6 +135,7 @@ class ActiveAgent:
             name: total(handler, self._failures, "active_agent", told) for name, handler in handlers.items()
         }
         self._look_safely = total(self._look, self._failures, "active_agent", told)
+        self._on_entered_safely = total(self._on_entered, self._failures, "active_agent", told)
         self._take_safely = total(self._take_current, self._failures, "active_agent", told)
 
     def start(self) -> None:
@@ -203,13 +156,14 @@ class ActiveAgent:
         except RuntimeError:  # the session has not started: its first handoff tells
             return
         self._take(agent)
+        self._has_entered = True
 
     def _on_item(self, event: ConversationItemAddedEvent) -> None:
         if event.item.type == "agent_handoff":
             self._take(self._session.current_agent)
 
     def _on_agent_state(self, event: AgentStateChangedEvent) -> None:
-        if event.new_state == "listening":
+        if event.new_state in {"listening", "thinking"}:  # the context may have been cut in between
             self._look()
 
     def _on_tools_executed(self, _event: FunctionToolsExecutedEvent) -> None:
@@ -222,8 +176,15 @@ class ActiveAgent:
             self._is_taken_over = self._agent is None and self._had is not None
             self._agent, self._state = agent, self._state if self._is_taken_over else None
             self._instructions = agent.instructions
+            self._has_entered = self._is_taken_over and self._had is not None and self._had.has_entered
+            tell_when_entered(agent, lambda: self._on_entered_safely(agent))
         self._seen = frozenset(item.id for item in self._session.history.items)
         self._look()
+
+    def _on_entered(self, agent: Agent) -> None:
+        if agent is self._agent:
+            self._has_entered = True
+            self._look()
 
     def _look(self) -> None:
         agent = self._agent
@@ -236,6 +197,7 @@ class ActiveAgent:
             "is_first": agent is self._first,
             "state": self._state,
             "instructions": self._own_instructions(agent),
+            "has_entered": self._has_entered,
             **self._context(agent),
         }
         self._note({name: value for name, value in told.items() if value is not None})
@@ -273,9 +235,9 @@ class ActiveAgent:
         return {"heard": self._heard.to_dict(), "brought": [one.to_dict() for one in brought]}
 
     def _history(self) -> list[ChatItem]:
-        """The history without the handoffs that begin a session, of which a successor's is not recorded."""
+        """What the conversation has of the history: without the handoffs that begin a session, and configuration."""
         items = self._session.history.items
-        history = [item for item in items if item.type != "agent_handoff" or item.old_agent_id is not None]
+        history = [item for item in items if not is_kept_apart(item) or _is_handed_over(item)]
         oldest = next((item.id for item in history if not is_kept_apart(item)), None)
         if self._oldest is not None and oldest != self._oldest:
             self._is_cut, self._heard = True, Heard()
@@ -297,14 +259,18 @@ class ActiveAgent:
         self._conversation.note(ACTIVE_AGENT, self._within_bounds(told))
 
     def _within_bounds(self, told: dict[str, Any]) -> dict[str, Any]:
-        """What can be stored of it: without the largest part first, which the next agent then has as it is made."""
-        for name in ("", "brought", "instructions", "heard"):
-            told = {key: value for key, value in told.items() if key != name}
-            try:
-                encode(told, "active_agent", limit=MOST_BYTES)
-            except InvalidInputError:
-                self._tell_once("what was put into the agent's context, or its instructions, cannot be stored")
-            else:
+        """What can be stored of it: the next agent has the rest as it is made."""
+        if _fits(told):
+            return told
+        self._tell_once("what was put into the agent's context, or its instructions, cannot be stored")
+        brought = list(told.get("brought", ()))
+        while brought:
+            brought.remove(max(brought, key=_size))
+            if _fits(shorter := {**told, "brought": brought, "is_whole": False}):
+                return shorter
+        for name in ("brought", "instructions", "heard"):
+            told = {key: value for key, value in told.items() if key != name} | {"is_whole": False}
+            if _fits(told):
                 break
         return told
 
@@ -313,3 +279,23 @@ class ActiveAgent:
         if reason not in self._told:
             self._told.add(reason)
             logger.warning("not all of the agent can come back", extra={"agent_id": agent_id, "reason": reason})
+
+
+def _is_handed_over(item: ChatItem) -> bool:
+    return item.type == "agent_handoff" and item.old_agent_id is not None
+
+
+def _fits(told: Mapping[str, Any]) -> bool:
+    try:
+        encode(told, "active_agent", limit=MOST_BYTES)
+    except InvalidInputError:
+        return False
+    return True
+
+
+def _size(brought: Mapping[str, Any]) -> float:
+    """How large it is; what cannot be stored at all is the largest."""
+    try:
+        return len(encode(brought, "brought"))
+    except InvalidInputError:
+        return math.inf

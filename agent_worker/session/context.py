@@ -106,9 +106,11 @@ def brought_into(context: Iterable[ChatItem], history: Collection[str]) -> tuple
     last: str | None = None
     brought = []
     for item in context:
+        if is_kept_apart(item):
+            continue
         if item.id in history:
             last = item.id
-        elif not is_kept_apart(item):
+        else:
             brought.append(Brought(last, item))
     return tuple(brought)
 

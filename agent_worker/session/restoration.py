@@ -9,19 +9,18 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from livekit.agents import Agent, AgentSession
 from livekit.agents.llm import ChatContext, ChatItem, FunctionCall, FunctionCallOutput
 
 from agent_worker.session.context import INTERRUPTED_SUFFIX, Brought, brought_into, composed, is_kept_apart
+from agent_worker.session.entering import keep_context_on_enter
+from agent_worker.session.had_the_word import HadTheWord
 from agent_worker.session.protocol import Conversation
 from agent_worker.session.recorder import RESERVED_PREFIX, belongs_in_history
 from agent_worker.session.stored_items import to_livekit
 from conversation_actors.items import Item
-
-if TYPE_CHECKING:
-    from agent_worker.session.active_agent import HadTheWord
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ async def restore(
     agent: Agent,
     conversation: Conversation,
     *,
-    had: "HadTheWord | None" = None,
+    had: HadTheWord | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Restored:
     """Give a session that has not started, and its agent, what the conversation holds.
@@ -71,7 +70,8 @@ async def restore(
     read is skipped and counted, never the whole history. Raises `RuntimeError` if the session has started.
 
     The agent's context is what the agent has been made with, and behind that the history. Where the agent `had` the
-    word before (see `agent_with_the_word`), it is what it was then, and all that has been said since.
+    word before (see `agent_with_the_word`), it is what it was then, and all that has been said since; what `on_enter`
+    would put into it is not put there once more.
     """
     _require_not_started(session)
     now = clock()
@@ -79,6 +79,8 @@ async def restore(
     session.history.merge(ChatContext(items))
     brought = _brought(agent, frozenset(), had)
     await _give(agent, composed(_heard(items, had), brought, now))
+    if had is not None and had.has_entered:
+        keep_context_on_enter(agent)
     return restored
 
 
@@ -86,7 +88,7 @@ async def restore_late(
     session: AgentSession[Any],
     conversation: Conversation,
     *,
-    had: "HadTheWord | None" = None,
+    had: HadTheWord | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Restored:
     """Give a session that runs already what the conversation held before it: put in front of what it has.
@@ -110,15 +112,23 @@ async def restore_late(
     return restored
 
 
-def _heard(history: list[ChatItem], had: "HadTheWord | None") -> list[ChatItem]:
+def _heard(history: list[ChatItem], had: HadTheWord | None) -> list[ChatItem]:
     return history if had is None else had.heard.choose(history)
 
 
-def _brought(agent: Agent, history: Collection[str], had: "HadTheWord | None") -> tuple[Brought, ...]:
+def _brought(agent: Agent, history: Collection[str], had: HadTheWord | None) -> tuple[Brought, ...]:
     """What is in front of, and between, the items of the history: as it was noted, else as the agent was made."""
-    if had is not None and had.brought is not None:
+    if had is not None and had.is_whole:
         return had.brought
-    return tuple(Brought(None, one.item) for one in brought_into(agent.chat_ctx.items, history))
+    there = () if had is None else had.brought
+    known = [_said(one.item) for one in there]
+    made_with = (one.item for one in brought_into(agent.chat_ctx.items, history))
+    return (*(Brought(None, item) for item in made_with if _said(item) not in known), *there)
+
+
+def _said(item: ChatItem) -> object:
+    """What tells two items of one content: an application makes the same message anew in each job."""
+    return (item.role, item.content) if item.type == "message" else item.id
 
 
 async def _give(agent: Agent, context: list[ChatItem]) -> None:

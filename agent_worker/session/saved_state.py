@@ -25,8 +25,11 @@ def saved_state(agent: Agent) -> dict[str, Any] | None:
     hook = getattr(agent, "saved_state", None)
     if not callable(hook):
         return None
+    given = hook()
+    if inspect.iscoroutine(given):
+        given.close()
     try:
-        encoded = json.dumps(dict(hook()), allow_nan=False)
+        encoded = json.dumps(dict(given), allow_nan=False)
     except (TypeError, ValueError) as error:
         message = f"saved_state() gave no JSON object ({type(error).__name__})"
         raise StateError(message) from None

@@ -427,9 +427,11 @@ class CallConversation:
         """Do as `_flush_items`, again and again where that may help; not in a conversation that is another agent's."""
         while not self.deposed.is_set():
             try:
-                return await self._flush_items()
+                await self._flush_items()
             except RetryableError:
                 await asyncio.sleep(_WAIT_SECONDS)
+            else:
+                return
 
     # Opening.
 

@@ -1,12 +1,15 @@
 """The agent that had the word has it again, with its tools, its state, and what it knew."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from livekit.agents import Agent, AgentTask, RunContext, function_tool
 from livekit.agents.llm import ChatContext
 
-from agent_worker.session.active_agent import ACTIVE_AGENT, MOST_BYTES, agent_with_the_word
+from agent_worker.session.active_agent import MOST_BYTES, agent_with_the_word
+from agent_worker.session.had_the_word import ACTIVE_AGENT
+from agent_worker.session.restoration import restore_late
 from tests.worker.jobs import Job, Jobs, NotedConversation, calls_when_asked, said, tools_of
 
 MODEL = calls_when_asked("to_billing", "to_same", "to_copy", "charge", "back", "to_clerk", "note_down", "ask", "answer")
@@ -270,6 +273,16 @@ async def test_two_of_one_class_with_ids() -> None:
         assert following.agent.id == "berta"
 
 
+async def test_one_that_would_be_another(caplog: pytest.LogCaptureFixture) -> None:
+    """A class that makes an agent of another id without arguments does not make the right one."""
+    noted = {ACTIVE_AGENT: {"agent_id": "berta", "class": f"{__name__}:Billing"}}
+    first = Front()
+    assert (await agent_with_the_word(first, noted, {})).agent is first
+    assert "name the other one" in caplog.text
+    noted = {ACTIVE_AGENT: {"agent_id": "billing", "class": f"{__name__}:Billing"}}
+    assert isinstance((await agent_with_the_word(first, noted, {})).agent, Billing)
+
+
 async def test_an_agent_that_the_userdata_holds() -> None:
     """Applications that keep their agents at hand get that one."""
 
@@ -329,6 +342,27 @@ async def test_what_was_added_later_stays_in_its_place() -> None:
             job = await crash(jobs, job)
 
 
+async def test_a_conversation_that_opens_late() -> None:
+    """The agent that runs already gets the same context, and behind it what was said in its session."""
+    context = ChatContext.empty()
+    context.add_message(role="system", content="The caller is called Anna.")
+
+    def agent() -> Agent:
+        return Front(chat_ctx=context.copy())
+
+    async with Jobs(MODEL) as jobs:
+        job = await talked(jobs, agent(), "Hello", "use to_billing", "use back", "What is new?")
+        before, left = jobs.requests[-1], job.conversation.left_by_a_crash()
+        answer = job.session.history.messages()[-1].text_content
+        late = await talked(jobs, agent(), "Hello?")
+        word = await agent_with_the_word(late.session.current_agent, left.attributes, {})
+        assert word.agent is late.session.current_agent
+        await restore_late(late.session, left, had=word.had)
+        await late.say("And now?")
+        own = [("user", "Hello?"), ("assistant", "I was sent 3."), ("user", "And now?")]
+        assert said(jobs.requests[-1]) == [*said(before), ("assistant", answer), *own]
+
+
 async def test_a_task_speaks_for_the_agent_that_waits_for_it() -> None:
     """A crash during a task: the agent goes on, its call of the tool has an unknown outcome; no task begins alone."""
     async with Jobs(MODEL) as jobs:
@@ -360,16 +394,87 @@ async def test_too_much_to_be_noted(caplog: pytest.LogCaptureFixture) -> None:
     context.add_message(role="system", content="A manual. " * MOST_BYTES)
     async with Jobs(MODEL) as jobs:
         job = await talked(jobs, Front(chat_ctx=context), "Hello", "use charge")
-        assert "brought" not in job.conversation.attributes[ACTIVE_AGENT]
+        added = job.session.current_agent.chat_ctx.copy()
+        added.add_message(role="system", content="It is Tuesday.")
+        await job.session.current_agent.update_chat_ctx(added)
+        await job.say("Thank you.")
+        noted = job.conversation.attributes[ACTIVE_AGENT]
+        assert [one["item"]["content"] for one in noted["brought"]] == [["It is Tuesday."]]
         await crash(jobs, job, Front(chat_ctx=context.copy()))
     assert caplog.text.count("not all of the agent can come back") == 2
 
 
 async def test_noted_only_when_something_changes() -> None:
-    """A call of one agent writes it once."""
+    """A call of one agent writes it when the agent begins, and when its `on_enter` is over."""
     async with Jobs(MODEL) as jobs:
         job = await talked(jobs, Front(), *(f"number {number}" for number in range(20)))
-    assert job.conversation.noted.count(ACTIVE_AGENT) == 1
+    assert job.conversation.noted.count(ACTIVE_AGENT) == 2
+
+
+class Greeter(Front):
+    """Puts something into its context when it enters, as soon as it may, and again while it talks."""
+
+    def __init__(self, may_enter: asyncio.Event, told: list[str]) -> None:
+        """`told` are the words for its context."""
+        super().__init__()
+        self.may_enter, self.told = may_enter, told
+
+    async def on_enter(self) -> None:
+        """Wait as if for a database."""
+        await self.may_enter.wait()
+        await self.remember(self.told[0])
+        self.later = asyncio.create_task(self.remember_later())
+
+    async def remember(self, words: str) -> None:
+        """Put words into the context."""
+        context = self.chat_ctx.copy()
+        context.add_message(role="system", content=words)
+        await self.update_chat_ctx(context)
+
+    async def remember_later(self) -> None:
+        """Do something that outlives the entrance."""
+        await asyncio.sleep(0)
+        if len(self.told) > 1:
+            await self.remember(self.told[1])
+
+
+async def test_what_on_enter_puts_into_the_context() -> None:
+    """It is there once, though `on_enter` runs again in each job; what comes later is taken."""
+    may_enter = asyncio.Event()
+    may_enter.set()
+    async with Jobs(MODEL) as jobs:
+        job = await talked(jobs, Greeter(may_enter, ["You are the greeter."]), "Hello")
+        for number in range(2):
+            job = await crash(jobs, job, Greeter(may_enter, [f"You are the greeter, {number} times."]))
+        following = await jobs.follow(job, Greeter(may_enter, ["You are the greeter.", "It is Tuesday."]))
+        await following.say("And now?")
+        told = [content for role, content in said(jobs.requests[-1]) if role == "system"]
+    assert told == ["You are at the front desk.", "You are the greeter.", "It is Tuesday."]
+
+
+async def test_a_crash_while_an_agent_enters() -> None:
+    """What it had not put into the context yet is put there by the next one."""
+    may_enter = asyncio.Event()
+    async with Jobs(MODEL) as jobs:
+        job = await talked(jobs, Greeter(may_enter, ["You are the greeter."]))
+        assert job.conversation.attributes[ACTIVE_AGENT]["has_entered"] is False
+        may_enter.set()
+        following = await jobs.follow(job, Greeter(may_enter, ["You are the greeter."]))
+        await following.say("And now?")
+        told = [content for role, content in said(jobs.requests[-1]) if role == "system"]
+    assert told == ["You are at the front desk.", "You are the greeter."]
+
+
+async def test_the_end_of_a_session() -> None:
+    """A last look at a session that has ended costs nothing."""
+    async with Jobs(MODEL) as jobs:
+        job = await talked(jobs, Front(), "Hello", "use to_billing", "What now?")
+        await job.session.aclose()
+        noted = job.conversation.attributes[ACTIVE_AGENT]
+        job.word.stop()
+        job.userdata.stop()
+        assert job.failures.counts == {}
+        assert job.conversation.attributes[ACTIVE_AGENT] == noted
 
 
 async def test_a_state_that_cannot_be_stored(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from livekit.agents.llm import AgentHandoff, ChatItem, ChatMessage, FunctionCall, FunctionCallOutput
+from livekit.agents.llm import AgentConfigUpdate, AgentHandoff, ChatItem, ChatMessage, FunctionCall, FunctionCallOutput
 
 from agent_worker.session.context import INTERRUPTED_SUFFIX, Brought, Heard, brought_into, composed
 
@@ -76,6 +76,7 @@ def test_what_was_brought_stays_where_it_was() -> None:
     own: list[ChatItem] = [
         ChatMessage(id="lk.agent_task.instructions", role="system", content=["secret"]),
         AgentHandoff(id="h", new_agent_id="x"),
+        AgentConfigUpdate(id="u", instructions="secret"),
     ]
     context: list[ChatItem] = [
         own[0],
