@@ -224,7 +224,7 @@ BAD: dict[str, tuple[Call, str]] = {
     "details with bytes": (lambda h: h.start("c", "h1", valid_for=SECOND, details={"a": b"x"}), "details.a"),
     "a beat of nobody": (lambda h: h.beat("c", "\0", valid_for=SECOND), "holder"),
     "a beat into the past": (lambda h: h.beat("c", "h1", valid_for=-SECOND), "valid_for"),
-    "large details": (lambda h: h.beat("c", "h1", valid_for=SECOND, details={"a": "x" * 4096}), "details"),
+    "large details": (lambda h: h.beat("c", "h1", valid_for=SECOND, details={"a": "x" * 8192}), "details"),
     "a stop of nothing": (lambda h: h.stop("c", 7), "holder"),  # type: ignore[arg-type]
     "no claimant": (lambda h: h.claim_expired("", hold=SECOND), "claimant"),
     "a claim without end": (lambda h: h.claim_expired("w", hold=None), "hold"),  # type: ignore[arg-type]
@@ -265,8 +265,8 @@ async def test_bad_input(heartbeats: Heartbeats, case: str) -> None:
 async def test_too_large_details_tell_their_size(heartbeats: Heartbeats) -> None:
     """And the limit."""
     with pytest.raises(ItemTooLargeError) as error:
-        await heartbeats.start("c", "h1", valid_for=SECOND, details={"a": "x" * 4096})
-    assert (error.value.size, error.value.limit) == (4104, 4096)
+        await heartbeats.start("c", "h1", valid_for=SECOND, details={"a": "x" * 8192})
+    assert (error.value.size, error.value.limit) == (8200, 8192)
 
 
 def test_made_wrong() -> None:

@@ -175,6 +175,28 @@ async def test_it_waits_for_the_conversation(world: World) -> None:
     assert await asyncio.wait_for(dialling, 5)
 
 
+@pytest.mark.parametrize("is_done", [True, False])
+async def test_who_stands_by_does_not_wait_for_the_call(world: World, *, is_done: bool) -> None:
+    """It is given over to a job that is ready, which an entrypoint may be behind this only."""
+    first = world.call()
+    await first.open()
+    if is_done:
+        await done(first)
+    standing_by = world.call("job-2", Assignment(conversation_id="c", replaces="job-1", is_planned=True))
+    await standing_by.open()
+    assert standing_by.is_waiting_for_handover
+    todo = await asyncio.wait_for(done(standing_by), 5)
+    assert bool(todo) is not is_done
+    assert not todo.is_unknown
+    await until(lambda: first.attributes.get(MARK, {}).get("state") == "done")
+    assert not await done(first)
+    standing_by.ready()
+    await asyncio.wait_for(first.handover_asked.wait(), 5)
+    await first.hand_over()
+    await asyncio.wait_for(standing_by.wait_open(), 5)
+    assert not await done(standing_by)
+
+
 async def test_a_mark_whose_answer_was_lost_is_this_jobs_own(world: World) -> None:
     """It is asked for again, and found."""
     call = world.call()
