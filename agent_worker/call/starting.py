@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -74,7 +74,7 @@ class Starting:
         self._entrypoint = _entrypoint()
         failures = self._failures = conversation.failures
         self._start = session.start
-        self._gate = until_durable(conversation.is_durable, ToolSettings())
+        self._gate = until_durable(self._is_durable, ToolSettings())
         self._userdata = Userdata(session, conversation, failures, kind=userdata)
         self.recorder = Recorder(session, conversation, failures, speaker=self._speaker)
         self._ending = Ending(conversation, context)
@@ -177,7 +177,14 @@ class Starting:
         return known
 
     async def _choose(self, first: Agent) -> Word:
-        return await agent_with_the_word(first, self._conversation.noted, self._agents)
+        fresh = None
+        with suppress(ValueError):  # the session has none
+            fresh = self._session.userdata
+        return await agent_with_the_word(first, self._conversation.noted, self._agents, userdata=fresh)
+
+    async def _is_durable(self, seconds: float) -> bool:
+        """Whether what was recorded is durable, and no call of a tool was refused."""
+        return await self._conversation.is_durable(seconds) and not self.recorder.has_unrecorded_calls
 
     async def _tried(self, task: str, work: Awaitable[Value], otherwise: Value) -> Value:
         """Do something that a call can do without; what it raises is counted."""

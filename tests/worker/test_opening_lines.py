@@ -178,11 +178,9 @@ async def test_a_task_that_on_enter_waits_for_speaks(answer: Answer, world: Worl
 
 async def test_a_first_job_is_left_alone(answer: Answer) -> None:
     """Nothing stands between its agent and its session."""
-    agent = Opening(say)
-    async with answer(FakeRoom(), agent=agent, greeting="") as running:
+    async with answer(FakeRoom(), agent=Opening(say), greeting="") as running:
         await running.hears(WELCOME)
         assert "say" not in vars(running.session)
-        assert "on_enter" not in vars(agent)
 
 
 # What counts as having begun
