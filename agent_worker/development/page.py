@@ -27,6 +27,7 @@ from livekit import api
 
 from agent_worker.failures import Failures
 from conversation_actors.errors import InvalidInputError
+from conversation_actors.values import forbidden_character
 
 logger = logging.getLogger(__name__)
 
@@ -87,17 +88,18 @@ class _Wish:
             raise _Refusal(400, "body", "The body is not a JSON object.")
         identity, name = fields.get("identity"), fields.get("name")
         return cls(
-            room=_printable("room", fields.get("room")),
-            identity=None if identity is None else _printable("identity", identity),
+            room=_named("room", fields.get("room")),
+            identity=None if identity is None else _named("identity", identity),
             identity_proof=str(fields.get("identity_proof", "")),
-            name="" if name is None else _printable("name", name),
+            name="" if name is None else _named("name", name),
         )
 
 
-def _printable(field: str, value: object) -> str:
-    if isinstance(value, str) and 1 <= len(value) <= MAX_NAME_CHARACTERS and value.isprintable():
+def _named(field: str, value: object) -> str:
+    if isinstance(value, str) and 1 <= len(value) <= MAX_NAME_CHARACTERS and forbidden_character(value) is None:
         return value
-    raise _Refusal(400, field, f"{field}: must be text of 1 to {MAX_NAME_CHARACTERS} printable characters.")
+    reason = f"must be text of 1 to {MAX_NAME_CHARACTERS} characters, none of them a control character"
+    raise _Refusal(400, field, f"{field}: {reason}.")
 
 
 class _Tickets:

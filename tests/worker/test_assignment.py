@@ -17,6 +17,7 @@ from agent_worker.settings import CallSettings
 from agent_worker.tenure.assignment import MOST_METADATA_BYTES, Assignment, MetadataRefusedError, trusted_attribute
 from agent_worker.worker.supervisor import conversation_id_of
 from conversation_actors.errors import InvalidInputError
+from conversation_actors.values import forbidden_character
 from tests.worker.fakes_call import ROOM, FakeParticipant, FakeRoom, Permissions, fake_job, running_job
 
 NOTHING = Assignment()
@@ -131,7 +132,7 @@ def test_whatever_it_holds_nothing_is_raised(metadata: str) -> None:
     """And what comes out is of the types it says."""
     told = read(metadata)
     for value in (told.conversation_id, told.replaces):
-        assert value is None or (value.isprintable() and 1 <= len(value) <= 256)
+        assert value is None or (forbidden_character(value) is None and 1 <= len(value) <= 256)
     assert isinstance(told.is_planned, bool)
     assert isinstance(told.attempt, int)
     assert isinstance(told.avoid, str)
