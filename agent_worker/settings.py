@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
@@ -179,6 +179,19 @@ class CallSettings(SettingsGroup):
         spoken = lines.get(wanted, {})
         default = next(iter(spoken.values()), "")
         return spoken.get(language or "", spoken.get((language or "").split("-")[0], default))
+
+
+class ToolSettings(SettingsGroup):
+    """What becomes of a tool whose call is not durable yet (``AGENT_UNRECORDED_TOOLS…``)."""
+
+    model_config = settings_config("AGENT_")
+
+    unrecorded_tools: Literal["wait", "refuse", "run"] = "wait"
+    """``wait``: it waits, and is refused when that takes too long; ``refuse``: it is refused unless its call is
+    durable within a second; ``run``: after a second it runs whatever became of its call. Then a successor may find no
+    trace of the call, and run it again."""
+    unrecorded_tools_wait: Duration = timedelta(seconds=5)
+    """How long ``wait`` lasts."""
 
 
 class WorkerSettings(SettingsGroup):

@@ -110,7 +110,7 @@ class HistoryLimits(SettingsGroup):
     """Bytes in the window."""
     item_bytes: int = Field(default=128 << 10, ge=512, le=16 << 20)
     """Bytes of one item. At most a quarter of `bytes`, so that a call and its output always fit."""
-    attributes_bytes: int = Field(default=64 << 10, ge=512, le=4 << 20)
+    attributes_bytes: int = Field(default=256 << 10, ge=512, le=4 << 20)
     """Bytes of all shared attributes together."""
     participant_bytes: int = Field(default=16 << 10, ge=512, le=1 << 20)
     """Bytes of one participant."""

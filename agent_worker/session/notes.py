@@ -35,6 +35,14 @@ _FAILURE = "an event was not noted"
 MOST_TRANSCRIPT_BYTES = 8 << 10
 """Of what was said and not made a message; the end of it is kept."""
 
+Noted = Mapping[str, Any] | Callable[[str], Any]
+"""Where attributes are looked up by their names."""
+
+
+def look_up(noted: Noted, name: str) -> Any:
+    """The value of an attribute; None where there is none."""
+    return noted.get(name) if isinstance(noted, Mapping) else noted(name)
+
 
 class NoteTaker(Protocol):
     """Whoever sets shared attributes, in order, without making anybody wait."""
