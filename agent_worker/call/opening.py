@@ -26,16 +26,17 @@ NOT_FINISHED = "the call goes on without this agent"
 _IDENTITY_SECONDS = 5.0
 
 
-async def open_conversation(ctx: JobContext) -> CallConversation:
+async def open_conversation(ctx: JobContext, *, call: CallSettings | None = None) -> CallConversation:
     """Open the conversation that this job is there for, and become its one agent.
 
     The id comes from the job's metadata (``{"conversation_id": …}``), the room's metadata, a participant's
     attribute (`CallSettings.participant_identity`), or is the room's name. Where Ray or Redis are away the
     job goes on without after `CallSettings.open_timeout`; the conversation joins it when it can be opened.
+    `call`: how the agent behaves in the call, instead of what the environment says.
     Raises `LeaseHeldError`, and ends the job, where another agent is alive in this conversation; one in another
     room that everybody has left lets this job have it.
     """
-    settings = CallSettings()
+    settings = call or CallSettings()
     assignment = Assignment.read(ctx.job.metadata, where="job metadata")
     conversation = CallConversation(
         await _conversation_id(ctx, assignment, settings),
