@@ -38,8 +38,8 @@ def load_server(name: str, *, preload: Sequence[str] = ()) -> AgentServer:
     Raises `InvalidInputError`, one sentence, where there is none, or where the module cannot be imported.
     """
     place, _, attribute = name.partition(":")
-    module_name = _module_name(place)
-    tree = _syntax(module_name, name)
+    module_name, file = _module_name(place)
+    tree = _syntax(module_name, name, file)
     if any(_is_run_app(call) for call in _calls_at_import(tree)):
         message = (
             f'application: {name!r} calls {_RUN_APP} when it is imported; put that under `if __name__ == "{_MAIN}"`'
@@ -81,13 +81,14 @@ def _mistake(message: str) -> InvalidInputError:
     return InvalidInputError(message, field="application")
 
 
-def _module_name(place: str) -> str:
-    """The name to import a module by. A file's directory, or that of its outermost package, is where imports look.
+def _module_name(place: str) -> tuple[str, Path | None]:
+    """The name to import a module by, and its file where that was given.
 
-    The name has to be good in the job's processes too, where the session function is found by it.
+    Imports look into the file's directory, or that of its outermost package. The name has to be good in the job's
+    processes too, where the session function is found by it.
     """
     if not place.endswith(".py"):
-        return place
+        return place, None
     path = Path(place).resolve()
     if not path.is_file():
         message = f"application: there is no file {place!r}; {_FORMS}"
@@ -99,18 +100,23 @@ def _module_name(place: str) -> str:
         directory = directory.parent
     if str(directory) not in sys.path:
         sys.path.insert(0, str(directory))
-    return ".".join(parts)
+    return ".".join(parts), path
 
 
-def _syntax(module_name: str, name: str) -> ast.Module:
+def _syntax(module_name: str, name: str, file: Path | None) -> ast.Module:
     """The module as it is written; an empty one where there is no source to read."""
     try:
         spec = importlib.util.find_spec(module_name)
     except (ImportError, AttributeError, ValueError) as error:
         message = f"application: {name!r} is not there ({error}); {_FORMS}"
         raise _mistake(message) from error
+    except Exception as error:  # of the package that the module is in
+        raise _cannot_import(name, error) from error
     if spec is None:
         message = f"application: {name!r} is not there (no module named {module_name!r}); {_FORMS}"
+        raise _mistake(message)
+    if file is not None and Path(spec.origin or "").resolve() != file:
+        message = f"application: another module is called {module_name!r} as well ({spec.origin}); rename {name!r}"
         raise _mistake(message)
     if spec.origin is None or not spec.origin.endswith(".py"):
         return ast.Module(body=[], type_ignores=[])

@@ -170,6 +170,21 @@ def test_a_server_without_a_session_function(write: Write, capfd: pytest.Capture
     assert "No RTC session entrypoint" in told
 
 
+def test_a_package_that_cannot_be_imported(write: Write) -> None:
+    """It is told as well as what is wrong in the module itself."""
+    write("1 / 0\n", "broken/__init__.py")
+    write(SERVER, "broken/voice.py")
+    with pytest.raises(InvalidInputError, match="ZeroDivisionError"):
+        load_server("broken.voice")
+
+
+def test_a_file_with_a_name_that_is_taken(write: Write) -> None:
+    """A module that is imported already would be taken for it, without a word."""
+    path = write(SERVER, "token.py")
+    with pytest.raises(InvalidInputError, match="another module is called 'token'"):
+        load_server(str(path))
+
+
 async def test_what_goes_wrong_later_is_no_mistake_of_the_application() -> None:
     """A server that was started ends with what ended it, so that its parent starts it again."""
     server, away = AgentServer(), asyncio.Event()
