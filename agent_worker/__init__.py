@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from agent_worker.session.protocol import Conversation
     from agent_worker.session.recorder import Recorder
     from agent_worker.session.restoration import INTERRUPTED_OUTPUT, Restored, active_agent, restore
+    from agent_worker.tenure.assignment import RestartReason
     from agent_worker.tenure.conversation import CallConversation
+    from agent_worker.tenure.once import Todo
     from agent_worker.worker.migration import migrate
 
 __all__ = [
@@ -27,7 +29,9 @@ __all__ = [
     "CallConversation",
     "Conversation",
     "Recorder",
+    "RestartReason",
     "Restored",
+    "Todo",
     "active_agent",
     "attach",
     "migrate",
@@ -47,6 +51,8 @@ _MODULES = {
     "Attached": "call.attach",
     "attach": "call.attach",
     "open_conversation": "call.opening",
+    "RestartReason": "tenure.assignment",
+    "Todo": "tenure.once",
 }
 
 

@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
+from typing import Any
 
+from livekit import rtc
 from livekit.agents import (
     JobContext,
 )
 
 from agent_worker.settings import CallSettings, instance_from_environment
-from agent_worker.tenure.assignment import ID_KEY, Assignment, named_by_room, trusted_attribute
+from agent_worker.tenure.assignment import ID_KEY, Assignment, CallDeclinedError, named_by_room, trusted_attribute
 from agent_worker.tenure.conversation import CallConversation, Post
+from agent_worker.tenure.role import AGENT_ROLE
 from conversation_actors import LeaseHeldError
 from conversation_actors.values import check_id
 
@@ -23,18 +26,31 @@ WORKER_GONE = "parent process shutdown"
 """LiveKit's reason where the worker ends and takes its jobs with it."""
 NOT_FINISHED = "the call goes on without this agent"
 """Ours for the end of a job in whose room somebody still waits for an agent."""
+_UNFINISHED = frozenset({JOB_CRASHED, NOT_FINISHED, WORKER_GONE})
+_ON_PURPOSE = frozenset(
+    {
+        rtc.DisconnectReason.CLIENT_INITIATED,
+        # also what happens to one that a worker has taken for dead: its record tells, and it releases nothing
+        rtc.DisconnectReason.PARTICIPANT_REMOVED,
+        rtc.DisconnectReason.ROOM_DELETED,
+    }
+)
 _IDENTITY_SECONDS = 5.0
 
 
-async def open_conversation(ctx: JobContext, *, call: CallSettings | None = None) -> CallConversation:
-    """Open the conversation that this job is there for, and become its one agent.
+async def open_conversation(
+    ctx: JobContext, *, role: str = AGENT_ROLE, call: CallSettings | None = None
+) -> CallConversation:
+    """Open the conversation that this job is there for, and become its one agent, or the one of this `role`.
 
     The id comes from the job's metadata (``{"conversation_id": …}``), the room's metadata, a participant's
     attribute (`CallSettings.participant_identity`), or is the room's name. Where Ray or Redis are away the
     job goes on without after `CallSettings.open_timeout`; the conversation joins it when it can be opened.
+    Whom this job follows, if anybody, is told in Redis by whoever has called it; the job's metadata is the
+    application's, and the same in every successor. Raises `LeaseHeldError`, and ends the job, where another agent is
+    alive in this conversation; one in another room that everybody has left lets this job have it. Raises
+    `CallDeclinedError`, and ends the job, where it is on the very worker that the call is to leave: another is called.
     `call`: how the agent behaves in the call, instead of what the environment says.
-    Raises `LeaseHeldError`, and ends the job, where another agent is alive in this conversation; one in another
-    room that everybody has left lets this job have it.
     """
     settings = call or CallSettings()
     assignment = Assignment.read(ctx.job.metadata, where="job metadata")
@@ -46,24 +62,59 @@ async def open_conversation(ctx: JobContext, *, call: CallSettings | None = None
             agent_name=ctx.job.agent_name,
             agent_identity=ctx.local_participant_identity,
             group=instance_from_environment() or "",
+            worker_id=ctx.worker_id,
+            dispatch_id=ctx.job.dispatch_id,
+            metadata=ctx.job.metadata,
         ),
         assignment=assignment,
+        role=role,
         call=settings,
     )
 
+    departure = _Departure(ctx.room)
+
     async def close(reason: str) -> None:
         # where the call is not over, the lease stays as it is: whoever finds it calls the next agent
-        if reason not in {JOB_CRASHED, NOT_FINISHED, ROOM_LOST, WORKER_GONE}:
+        if reason in _UNFINISHED or (reason == ROOM_LOST and not departure.is_on_purpose):
+            conversation.left()
+        else:
             await conversation.release()
         await conversation.aclose()
 
     ctx.add_shutdown_callback(close)
+    _leave_if_it_raises(asyncio.current_task(), conversation)
     try:
         await conversation.open()
     except LeaseHeldError as error:
         ctx.shutdown(f"another agent is in this conversation: {error.holder}")
         raise
+    except CallDeclinedError:
+        ctx.shutdown(NOT_FINISHED)
+        raise
     return conversation
+
+
+class _Departure:
+    """How this agent has left its room, if it has: what LiveKit tells first, before it ends the job itself."""
+
+    def __init__(self, room: rtc.Room) -> None:
+        self.is_on_purpose = False
+        """It left, was put out, or the room was deleted: by somebody who meant it."""
+        room.once("disconnected", self._on_disconnected)
+
+    def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType | None = None) -> None:
+        self.is_on_purpose = reason in _ON_PURPOSE
+
+
+def _leave_if_it_raises(task: "asyncio.Task[Any] | None", conversation: CallConversation) -> None:
+    """Know of an entrypoint that crashed before anything of the session's end happens, which LiveKit does first."""
+
+    def look(done: "asyncio.Task[Any]") -> None:
+        if not done.cancelled() and done.exception() is not None:
+            conversation.left()
+
+    if task is not None:
+        task.add_done_callback(look)
 
 
 async def _conversation_id(ctx: JobContext, assignment: Assignment, settings: CallSettings) -> str:

@@ -12,10 +12,12 @@ from tempfile import TemporaryDirectory
 
 from agent_worker.development.page import PageServer
 from agent_worker.settings import LiveKitSettings, WorkerSettings, offline_environment, registration_variables
-from agent_worker.tenure.assignment import Assignment
+from agent_worker.tenure.assignment import Assignment, RestartReason
 from agent_worker.worker.parent import Parent
 from agent_worker.worker.registration import Registration, follow
 from agent_worker.worker.rooms import Rooms
+from agent_worker.worker.summons import Vacancy, summon
+from agent_worker.worker.takeover import Deceased
 from conversation_actors import Heartbeats, InvalidInputError, Settings
 
 _NEW_SECONDS = 10.0
@@ -95,7 +97,10 @@ async def ensure_agent(room: str, agent_name: str, heartbeats: Heartbeats, rooms
     dead = None if record is None else record.holder
     if any(agent.joined_at > newest for agent in occupants.agents) and dead is None:
         return False
-    await rooms.dispatch(room, agent_name, Assignment(conversation_id=room, replaces=dead))
+    before = None if record is None else Deceased.of(record)
+    assignment = Assignment(conversation_id=room, replaces=dead, reason=None if dead is None else RestartReason.UNKNOWN)
+    vacancy = Vacancy(room, agent_name, before.original if before else None)
+    await summon(heartbeats, rooms, vacancy, assignment)
     return True
 
 

@@ -1,6 +1,6 @@
 """What a job is there for: which conversation, and whom it follows.
 
-A job learns it from the metadata of its dispatch, else from the room. Metadata is written by people and
+A job learns the conversation from the metadata of its dispatch, else from the room. Metadata is written by people and
 programs that are not ours: whatever it holds, the call goes on.
 """
 
@@ -8,9 +8,11 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol, Self
 
-from conversation_actors.errors import InvalidInputError
+from agent_worker.tenure.role import AGENT_ROLE
+from conversation_actors.errors import InvalidInputError, RefusedError
 from conversation_actors.values import check_id
 
 logger = logging.getLogger(__name__)
@@ -20,15 +22,42 @@ MOST_METADATA_BYTES = 64 << 10
 """Metadata larger than this is not looked at."""
 
 
+class RestartReason(StrEnum):
+    """Why an agent follows another one."""
+
+    CRASH = "crash"
+    """Its process ended in the middle of the call."""
+    SILENCE = "silence"
+    """Nothing was heard of it any more: it hung, or its node is gone."""
+    WORKER = "worker"
+    """The worker died with all of its jobs."""
+    DEPLOY = "deploy"
+    """Its worker was told to end, and the call was given over."""
+    MIGRATE = "migrate"
+    """Somebody moved the call on purpose."""
+    REDIAL = "redial"
+    """The caller came in another room, and the agent in the old one had nobody there."""
+    UNKNOWN = "unknown"
+
+
 class MetadataRefusedError(InvalidInputError):
     """Something that metadata asked for was not done. The call goes on without it."""
 
 
+class CallDeclinedError(RefusedError):
+    """This job does not take the call that it was called to, and ends; whoever called it calls another one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """The part of a dispatch's metadata that is ours; everything else in it is the application's."""
+    """Which conversation a job is there for, and whom it follows there.
+
+    The metadata of a job is the application's, every successor's too. So it names a conversation at most; the rest is
+    told in Redis by whoever calls a successor: see `agent_worker.tenure.expected`.
+    """
 
     conversation_id: str | None = None
+    role: str = AGENT_ROLE
     replaces: str | None = None
     """The holder of the agent's lease whose place this job takes."""
     is_planned: bool = False
@@ -36,31 +65,49 @@ class Assignment:
     attempt: int = 0
     """Successors dispatched before without progress, this one included."""
     avoid: str = ""
-    """The worker that shall not take this job."""
+    """The worker, by LiveKit's id, that shall not take this job."""
+    reason: RestartReason | None = None
+    """Why there is somebody to be followed."""
 
     @classmethod
     def read(cls, metadata: str, *, where: str) -> Self:
         """Read metadata; what is not as it should be is logged and left out, never raised."""
-        fields = _json_object(metadata, where)
-        attempt = fields.get("attempt")
+        return cls(conversation_id=_identifier(_json_object(metadata, where), ID_KEY, where))
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Self:
+        """Read what was told by `told`, of another version perhaps; never raises."""
+        where = "expectation"
+        attempt, reason = told.get("attempt"), told.get("reason")
         return cls(
-            conversation_id=_identifier(fields, ID_KEY, where),
-            replaces=_identifier(fields, "replaces", where),
-            is_planned=fields.get("is_planned") is True,
+            conversation_id=_identifier(told, ID_KEY, where),
+            role=_identifier(told, "role", where) or AGENT_ROLE,
+            replaces=_identifier(told, "replaces", where),
+            is_planned=told.get("is_planned") is True,
             attempt=attempt if type(attempt) is int and 0 <= attempt <= 1000 else 0,  # noqa: PLR2004  # far above any limit
-            avoid=_identifier(fields, "avoid", where) or "",
+            avoid=_identifier(told, "avoid", where) or "",
+            reason=_reason(reason),
         )
 
-    def write(self) -> str:
-        """The metadata of a dispatch that says this."""
+    def told(self) -> dict[str, Any]:
+        """What is told in Redis, as JSON has it."""
         fields: dict[str, Any] = {
             ID_KEY: self.conversation_id,
+            "role": None if self.role == AGENT_ROLE else self.role,
             "replaces": self.replaces,
             "is_planned": self.is_planned or None,
             "attempt": self.attempt or None,
             "avoid": self.avoid or None,
+            "reason": None if self.reason is None else self.reason.value,
         }
-        return json.dumps({name: value for name, value in fields.items() if value is not None})
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+def _reason(value: Any) -> RestartReason | None:
+    try:
+        return None if value is None else RestartReason(value)
+    except ValueError:
+        return RestartReason.UNKNOWN
 
 
 def _json_object(metadata: str, where: str) -> Mapping[str, Any]:

@@ -6,24 +6,28 @@ that is gone in the middle of a call is opened again, and told what the job stil
 """
 
 import asyncio
+import json
 import logging
 import os
 import random
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 from agent_worker.failures import Failures
 from agent_worker.settings import CallSettings, TakeoverSettings
-from agent_worker.tenure.assignment import Assignment
+from agent_worker.tenure.assignment import Assignment, CallDeclinedError, RestartReason
 from agent_worker.tenure.backlog import MOST_OWNER_FAILURES, Changes, Operation, is_trouble
+from agent_worker.tenure.expected import find_expectation
+from agent_worker.tenure.once import Held, Mark, Todo, mark_name
 from agent_worker.tenure.pace import Pace
 from agent_worker.tenure.pulse import News, Tenure
+from agent_worker.tenure.role import AGENT_ROLE, attribute_name, check_role, own_items, record_role, tagged
 from agent_worker.tenure.vigil import Vigil
 from conversation_actors import (
     ConversationClient,
@@ -38,7 +42,9 @@ from conversation_actors import (
     Participant,
     Settings,
 )
+from conversation_actors.client.heartbeats import Expectation
 from conversation_actors.errors import (
+    ConflictError,
     ConversationClosedError,
     ConversationError,
     ConversationNotFoundError,
@@ -50,8 +56,8 @@ from conversation_actors.items import bytes_of
 
 logger = logging.getLogger(__name__)
 
-LEASE = "agent"
-"""The lease that the one agent of a conversation holds; its holder is the job's id."""
+LEASE = AGENT_ROLE
+"""The lease that the one agent of a conversation holds; its holder is the job's id. Other roles' have their names."""
 HANDOVER = "livekit.handover"
 """The attribute in which a successor asks the agent to give the call over: ``to``, ``from``, and ``room`` where it
 is in another room than the agent; then the agent goes at once, or adds `REFUSED`."""
@@ -69,6 +75,10 @@ _MOST_WAITING = 10_000
 _FULL_SHARE = 0.75
 """Of a bound of the history: what leaves is a message, or a call with its output, which may be a quarter of it."""
 _FLUSH_SECONDS = 5.0
+_DECLINED_KEPT = timedelta(minutes=1)
+_WISH_TRIES = 5
+MOST_COPIED_CHARACTERS = 1 << 10
+"""Of a job's metadata, as JSON: what is longer is not copied into its heartbeat's record."""
 _SETTLE_SECONDS = 1.0
 
 OnMissed = Callable[[bool], None]
@@ -84,6 +94,12 @@ class Post:
     agent_identity: str
     group: str = ""
     """The worker process that the job belongs to."""
+    worker_id: str = ""
+    """The same worker, as LiveKit's server names it."""
+    dispatch_id: str = ""
+    """The dispatch that the job came by: its successors' are to be alike."""
+    metadata: str = ""
+    """What that dispatch has told the job."""
 
 
 @dataclass(slots=True)
@@ -112,12 +128,15 @@ class CallConversation:
         holder: str,
         post: Post,
         assignment: Assignment,
+        role: str = AGENT_ROLE,
         store: Settings | None = None,
         call: CallSettings | None = None,
         takeover: TakeoverSettings | None = None,
     ) -> None:
         """Nothing is connected before `open`. `store` None: read the environment."""
         self.id = conversation_id
+        self.role = check_role(role)
+        """Which of several agents of one conversation this one is: each is followed by itself."""
         self.holder = holder
         self.post = post
         self.settings = call or CallSettings()
@@ -128,7 +147,9 @@ class CallConversation:
         self.redialled = asyncio.Event()
         """Set while an agent in another room asks for the conversation, and has no answer: see `refuse_redial`."""
         self.is_restart = False
-        """Whether an agent held this call before, and died or gave it over."""
+        """Whether an agent of this role held this call before, and died or gave it over."""
+        self.restart_reason: RestartReason | None = None
+        """Why this agent follows another one; None where it follows nobody, or before it is open."""
         self.lost = 0
         """Items that could not be kept: too many waited."""
         self.failures = Failures()
@@ -136,13 +157,13 @@ class CallConversation:
         self._assignment, self._store = assignment, store or Settings()
         self._takeover = takeover or TakeoverSettings()
         self._stack = AsyncExitStack()
+        self._expectation: Expectation | None = None
         self._heartbeats: Heartbeats | None = None
         self._handle: ConversationHandle | None = None
         self._tenure: Tenure | None = None
         self._opened = asyncio.Event()
         self._view: ConversationHandle | None = None
-        self._is_readable = asyncio.Event()
-        self._is_ready = asyncio.Event()
+        self._is_assigned, self._is_readable, self._is_ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._waiting: deque[Item] = deque()
         self._changes = Changes(self.failures, lease=lambda: self._held.lease, on_trouble=self._doubt)
         self._on_items_missed: list[OnMissed] = []
@@ -156,11 +177,12 @@ class CallConversation:
         self._telling: set[str] | None = None
         self._tellings = self._owner_failures = self._sent = self._heard = 0
         self._doubting = Pace(self._doubt_now, pauses=_BACKOFF)
-        self._has_given_up = self._has_looked = False
+        self._has_given_up = self._has_looked = self._has_begun_without = False
         self._opened_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._holding: asyncio.Task[None] | None = None
-        self._closing = False
+        self._closing = self._has_ended = self._has_left = self._is_released = False
+        self._own: tuple[tuple[Item, ...], tuple[Item, ...]] = ((), ())
 
     def __repr__(self) -> str:
         """Show which conversation, and whether it is open."""
@@ -170,8 +192,11 @@ class CallConversation:
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """The history; empty while the conversation cannot be read."""
-        return () if self._view is None else self._view.items
+        """The history, as far as it is this role's; empty while the conversation cannot be read."""
+        items = () if self._view is None else self._view.items
+        if self._own[0] is not items:
+            self._own = items, own_items(items, self.role)
+        return self._own[1]
 
     @property
     def seq(self) -> int:
@@ -196,10 +221,81 @@ class CallConversation:
     @property
     def is_full(self) -> bool:
         """Whether the history is near a bound, so that old items may have left it."""
-        bounds, items = self._store.history, self.items
+        bounds, items = self._store.history, () if self._view is None else self._view.items
         if len(items) >= _FULL_SHARE * bounds.items:
             return True
         return bytes_of([item.to_stored() for item in items]) >= _FULL_SHARE * bounds.bytes
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call has ended in order, and not only this agent's part in it."""
+        return self._has_ended and not self.goes_on_elsewhere
+
+    @property
+    def goes_on_elsewhere(self) -> bool:
+        """Whether this agent leaves, or has left, a call that goes on: handed over, deposed, or interrupted."""
+        return self._has_left or self.deposed.is_set()
+
+    def ended(self) -> None:
+        """The call is over: nobody is there any more, or whoever may end it has. Idempotent."""
+        self._has_ended = True
+
+    def left(self) -> None:
+        """This job ends, and the call does not: another agent is to come, or has come. Idempotent; it is for good."""
+        self._has_left = True
+
+    async def confirm(self) -> bool:
+        """Ask Redis, by a beat, whether this job is still the agent, or was until it let go of a call that is over.
+
+        False where another one has the call, or is to have it; and where that cannot be known: this job never held
+        the conversation, or Redis does not answer.
+        """
+        if self._is_released or self.goes_on_elsewhere or self._handle is None:
+            return self._is_released and not self.goes_on_elsewhere
+        try:
+            async with asyncio.timeout(self._store.timeouts.command.total_seconds()):
+                return await self._beat()
+        except (ConversationError, TimeoutError) as error:
+            self.failures.count("confirm", error, "nobody can tell whose call it is", conversation_id=self.id)
+            return False
+
+    @asynccontextmanager
+    async def once(self, name: str) -> AsyncIterator[Todo]:
+        """Do something at most once in the conversation's life, whichever job or role gets to it, and whatever dies.
+
+            async with conversation.once("dial") as todo:
+                if todo:
+                    await dial()
+
+        Waits until the conversation is open. That it begins is durable before the body runs. An `Exception` of the
+        body takes that back, so that it may be tried again; where the process dies in the body it stays begun, and
+        later jobs get a `Todo` that is false and `is_unknown`. Raises `InvalidInputError` for a name that is none.
+        """
+        mark = Mark(mark_name(name), self.holder)
+        await self.wait_open()
+        todo = await mark.begin(self._held_now)
+        if not todo:
+            yield todo
+            return
+        self._changes.note(mark.name, mark.begun)  # told again to a conversation that Redis has lost
+        try:
+            yield todo
+        except Exception:
+            await self._settle_mark(mark.name, None)
+            raise
+        await self._settle_mark(mark.name, mark.done)
+
+    def _held_now(self) -> Held | None:
+        if self._handle is None or self._tenure is None or self._closing or self.deposed.is_set():
+            return None
+        return self._handle, self._tenure.lease
+
+    async def _settle_mark(self, name: str, value: Mapping[str, Any] | None) -> None:
+        """Note what became of it; returns when that is durable, or after a while: it is told as soon as it can be."""
+        self._changes.note(name, value)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await self._changes.settled()
 
     @property
     def is_planned_handover(self) -> bool:
@@ -221,6 +317,7 @@ class CallConversation:
         Where the conversation has missed earlier items, this one waits until those were recorded again. One that was
         taken before anybody knew of that is stored before them: the conversation keeps the order in which it takes.
         """
+        item = tagged(item, self.role)
         if self._handle is None or self._tenure is None or self._has_missed_items:
             # refused now, as the handle would: what is refused later can no longer be shortened
             item.to_stored(limit=self._store.history.item_bytes)
@@ -238,8 +335,15 @@ class CallConversation:
         self._changes.put(operation)
 
     def note(self, name: str, value: Any) -> None:
-        """Set a shared attribute; None removes it. Kept, as its latest value, until it is taken or refused."""
-        self._changes.note(name, value)
+        """Set a shared attribute; None removes it. Kept, as its latest value, until it is taken or refused.
+
+        A name that begins with ``livekit.`` is this role's own: see `noted`.
+        """
+        self._changes.note(attribute_name(name, self.role), value)
+
+    def noted(self, name: str) -> Any:
+        """A shared attribute, as an agent of this role has set it by `note`; None where there is none."""
+        return self.attributes.get(attribute_name(name, self.role))
 
     def on_items_missed(self, callback: OnMissed) -> None:
         """Have `callback` record again what the conversation lacks, when it answers after having missed items."""
@@ -309,13 +413,16 @@ class CallConversation:
 
         In a planned handover it can only be read by then: it is given over when this job is `ready`. Raises
         `LeaseHeldError` where another agent has this call and is alive (and, in another room, has somebody there
-        or does not answer), and `RefusedError`s that no waiting mends.
+        or does not answer), `CallDeclinedError` where this job shall not take it, and `RefusedError`s that no waiting
+        mends.
         """
         self._start(self._open_at_last())
         try:
             async with asyncio.timeout(self.settings.open_timeout.total_seconds()):
+                await self._is_assigned.wait()
                 await (self._is_readable if self._assignment.is_planned else self._opened).wait()
         except TimeoutError:
+            self._has_begun_without = not self._is_assigned.is_set()
             logger.warning("the call starts without its conversation", extra={"conversation_id": self.id})
             return False
         if self._refusal is not None:
@@ -344,11 +451,13 @@ class CallConversation:
                 await self.failures.at_most_once("open", self._stack.aclose())
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
                 delay = min(delay * 2, longest)
+        self._is_assigned.set()
         self._is_readable.set()
         self._opened.set()
 
     async def _open_once(self) -> None:
         heartbeats = await self._stack.enter_async_context(Heartbeats(self._store, lease=LEASE))
+        await self._learn_assignment(heartbeats)
         client = await self._stack.enter_async_context(ConversationClient(self._store))
         handle = await client.open(self.id)
         self._heartbeats = heartbeats
@@ -359,6 +468,7 @@ class CallConversation:
             await handle.reopen_conversation()
         lease = await self._acquire(handle)
         await self._begin_heartbeats()
+        await self._clear_wish(handle, lease)
         if self._assignment.is_planned:
             # what happened in this job's session so far was not part of the call
             self._waiting.clear()
@@ -366,6 +476,7 @@ class CallConversation:
         self._handle, self._opened_at = handle, time.monotonic()
         self._tenure = self._begin_tenure(handle, lease, client, heartbeats)
         self._look_after(handle, self._tenure)
+        self._start(self.failures.at_most_once("expectation", self._meet(heartbeats)))
         # those that waited come before those that were missed because too many waited
         has_missed, self._has_missed_items = self._has_missed_items, False
         self._record_waiting(self._taken_out())
@@ -373,6 +484,46 @@ class CallConversation:
         self.note(AGENT, {"holder": self.holder, "room": self.post.room, "since": time.time()})
         if self._has_missed_items or self._changes.has_missed:
             self._tenure.doubt()
+
+    async def _learn_assignment(self, heartbeats: Heartbeats) -> None:
+        """Find out, once, what this job was called for. Raises `CallDeclinedError` where it is not to take that."""
+        if self._is_assigned.is_set():
+            return
+        post, given = self.post, self._assignment
+        found = await find_expectation(
+            heartbeats,
+            post.room,
+            post.agent_name,
+            dispatch_id=post.dispatch_id,
+            role=self.role,
+            named=given.conversation_id,
+        )
+        if found is not None:
+            told = Assignment.of(found.told)
+            reason = self._why_declined(told)
+            if reason is not None:
+                await self._decline(heartbeats, found, reason)
+            self._expectation, self._assignment = found, told
+            self.id = told.conversation_id or self.id
+        self._is_assigned.set()
+
+    def _why_declined(self, told: Assignment) -> str | None:
+        if told.avoid and told.avoid == self.post.worker_id:
+            return "the call is to leave this worker"
+        if told.is_planned and self._has_begun_without:
+            # it has answered the caller already, and another agent does
+            return "it was not known in time that another agent is at it"
+        return None
+
+    async def _decline(self, heartbeats: Heartbeats, expectation: Expectation, reason: str) -> None:
+        declined = replace(expectation, call=expectation.call or self.post.dispatch_id, is_declined=True)
+        await self.failures.at_most_once("decline", heartbeats.amend(declined, keep=_DECLINED_KEPT))
+        message = f"declined: {reason}"
+        raise CallDeclinedError(message)
+
+    async def _meet(self, heartbeats: Heartbeats) -> None:
+        if self._expectation is not None:
+            await heartbeats.met(self._expectation)
 
     def _begin_tenure(
         self, handle: ConversationHandle, lease: Lease, client: ConversationClient, heartbeats: Heartbeats
@@ -437,10 +588,7 @@ class CallConversation:
 
     async def _acquire(self, handle: ConversationHandle) -> Lease:
         """Become the agent: the first, the follower of a dead one, or of one that gives the call over."""
-        held = handle.leases.get(LEASE)
-        # at a second try the lease may be this job's own, which took it from an agent before
-        is_followed = held is not None and held.holder != self.holder
-        self.is_restart = self.is_restart or is_followed or self._assignment.replaces is not None
+        self._tell_restart(handle.leases.get(self.role))
         if self._assignment.is_planned:
             await self._is_ready.wait()
         replacing = None if self._assignment.is_planned else self._assignment.replaces
@@ -450,15 +598,16 @@ class CallConversation:
         while True:
             try:
                 return await handle.acquire_lease(
-                    LEASE, holder=self.holder, duration=LEASE_DURATION, replacing=replacing
+                    self.role, holder=self.holder, duration=LEASE_DURATION, replacing=replacing
                 )
             except LeaseHeldError as held:
                 holder = held.holder
                 if self._assignment.is_planned and not asked and self._may_follow(holder, replacing):
                     asked = True
-                    await handle.set_attributes({HANDOVER: {"to": self.holder, "from": holder}})
+                    await self._wish_for(handle, {"to": self.holder, "from": holder})
                 if await self._is_dead(handle, holder):
                     replacing = holder
+                    await self._find_reason(holder)
                     continue
                 if not self._may_follow(holder, replacing):
                     if await self._has_yielded(handle, holder):
@@ -470,6 +619,13 @@ class CallConversation:
                     replacing = holder
                     continue
             await self._until_released(handle, holder, deadline)
+
+    def _tell_restart(self, held: Lease | None) -> None:
+        # at a second try the lease may be this job's own, which took it from an agent before
+        is_followed = held is not None and held.holder != self.holder
+        self.is_restart = self.is_restart or is_followed or self._assignment.replaces is not None
+        if self.is_restart and self.restart_reason is None:
+            self.restart_reason = self._assignment.reason or RestartReason.UNKNOWN
 
     def _may_follow(self, holder: str, replacing: str | None) -> bool:
         """Whether to wait for a living holder to go; a second successor must not take the first one's place."""
@@ -485,34 +641,62 @@ class CallConversation:
         room = None if self._assignment.is_planned or self._assignment.replaces else await self._room_of(holder)
         if room in {None, self.post.room}:
             return False
-        await handle.set_attributes({HANDOVER: {"to": self.holder, "from": holder, "room": self.post.room}})
+        await self._wish_for(handle, {"to": self.holder, "from": holder, "room": self.post.room})
         if await self._until_released(handle, holder, time.monotonic() + self._takeover.valid_for.total_seconds()):
+            self.restart_reason = RestartReason.REDIAL
             return True
-        wish = _handover_wish(handle)
+        wish = self._wish(handle)
         is_refused = wish.get("to") == self.holder and REFUSED in wish
         if not is_refused and await self._is_dead(handle, holder):
             return True
-        if wish.get("to") == self.holder and not is_refused:
+        if wish.get("to") == self.holder:
             # else it would go, when it gets to answering, for an agent that is here no more
-            await handle.set_attributes({HANDOVER: None})
+            await self._wish_for(handle, None)
         fields = {"conversation_id": self.id, "holder": holder, "room": room, "has_answered": is_refused}
         logger.warning("an agent in another room keeps the conversation", extra=fields)
         return False
 
+    async def _find_reason(self, dead: str) -> None:
+        """Tell silence from a death that somebody has seen, where nobody has told why there is one to follow."""
+        if self._assignment.reason is not None:
+            return
+        assert self._heartbeats is not None
+        record = await self._heartbeats.find(self.id, role=record_role(self.role))
+        is_claimed = record is not None and record.holder == dead and record.claimant is not None
+        self.restart_reason = RestartReason.UNKNOWN if is_claimed else RestartReason.SILENCE
+
+    def _wish(self, handle: ConversationHandle) -> Mapping[str, Any]:
+        """What a successor asks for; empty where nothing is asked, or not by one of ours."""
+        wish = handle.attributes.get(attribute_name(HANDOVER, self.role))
+        return wish if isinstance(wish, Mapping) else {}
+
+    async def _wish_for(self, handle: ConversationHandle, wish: Mapping[str, Any] | None) -> None:
+        await handle.set_attributes({attribute_name(HANDOVER, self.role): wish})
+
+    async def _clear_wish(self, handle: ConversationHandle, lease: Lease) -> None:
+        """Remove what was asked of an agent before: the lease is here. What is asked of this one meanwhile stays."""
+        for _ in range(_WISH_TRIES):
+            seen = handle.seq
+            if self._wish(handle).get("from") in {None, self.holder}:
+                return
+            with suppress(ConflictError):
+                name = attribute_name(HANDOVER, self.role)
+                await handle.set_attributes({name: None}, expected_seq=seen, lease=lease)
+
     async def _room_of(self, holder: str) -> str | None:
         """Where a lease's holder says that it is."""
         assert self._heartbeats is not None
-        record = await self._heartbeats.find(self.id)
+        record = await self._heartbeats.find(self.id, role=record_role(self.role))
         room = record.details.get("room") if record is not None and record.holder == holder else None
         return room if isinstance(room, str) and room else None
 
     async def _until_released(self, handle: ConversationHandle, holder: str, deadline: float) -> bool:
         """Whether the local copy shows the lease in other hands, or in none, before it is refused; no I/O."""
         while time.monotonic() < deadline:
-            lease = handle.leases.get(LEASE)
+            lease = handle.leases.get(self.role)
             if lease is None or lease.holder != holder:
                 return True
-            wish = _handover_wish(handle)
+            wish = self._wish(handle)
             if wish.get("to") == self.holder and REFUSED in wish:
                 return False
             await asyncio.sleep(_WAIT_SECONDS)
@@ -521,7 +705,7 @@ class CallConversation:
     async def _is_dead(self, handle: ConversationHandle, holder: str) -> bool:
         """Whether nothing is heard of a lease's holder for as long as a heartbeat lasts; False once it lets go."""
         assert self._heartbeats is not None
-        vigil = Vigil(self._heartbeats, self.id, holder, valid_for=self._takeover.valid_for)
+        vigil = Vigil(self._heartbeats, self.id, holder, valid_for=self._takeover.valid_for, role=self.role)
 
         async def pause() -> bool:
             until = time.monotonic() + self._takeover.poll_interval.total_seconds()
@@ -536,6 +720,7 @@ class CallConversation:
         await self._heartbeats.start(
             self.id,
             self.holder,
+            role=record_role(self.role),
             valid_for=self._takeover.valid_for,
             group=self.post.group,
             details=self._details(self._assignment.attempt),
@@ -548,6 +733,9 @@ class CallConversation:
             "agent_name": post.agent_name,
             "agent_identity": post.agent_identity,
             "attempt": attempt,
+            "worker_id": post.worker_id,
+            "dispatch_id": post.dispatch_id,
+            **copied_metadata(post.metadata),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "failures": dict(self.failures.counts),
@@ -563,6 +751,7 @@ class CallConversation:
         is_mine = await self._heartbeats.beat(
             self.id,
             self.holder,
+            role=record_role(self.role),
             valid_for=self._takeover.valid_for,
             group=self.post.group,
             details=self._details(0 if has_progressed else self._assignment.attempt),
@@ -689,8 +878,8 @@ class CallConversation:
 
     async def _guard(self, handle: ConversationHandle) -> None:
         """Look at the local copy, which other processes' changes reach in milliseconds. No I/O."""
-        self._held.compare(handle.leases.get(LEASE))
-        wish = _handover_wish(handle)
+        self._held.compare(handle.leases.get(self.role))
+        wish = self._wish(handle)
         if wish.get("from") == self.holder and REFUSED not in wish:
             is_here = wish.get("room", self.post.room) == self.post.room
             (self.handover_asked if is_here else self.redialled).set()
@@ -721,12 +910,13 @@ class CallConversation:
 
     async def refuse_redial(self) -> None:
         """Tell the agent in another room that the call goes on here; never raises. It may ask again."""
-        wish = {} if self._handle is None else _handover_wish(self._handle)
+        wish = {} if self._handle is None else self._wish(self._handle)
         if self._handle is not None and wish.get("from") == self.holder:
             try:
                 # now or never: an answer that waited could take the place of another one's wish
                 async with asyncio.timeout(_SETTLE_SECONDS):
-                    await self._handle.set_attributes({HANDOVER: {**wish, REFUSED: True}}, lease=self._held.lease)
+                    refused = {attribute_name(HANDOVER, self.role): {**wish, REFUSED: True}}
+                    await self._handle.set_attributes(refused, lease=self._held.lease)
             except Exception as error:  # noqa: BLE001  # see the docstring
                 self.failures.count("redial", error, "no answer to another room", conversation_id=self.id)
         self.redialled.clear()
@@ -735,6 +925,7 @@ class CallConversation:
 
     async def release(self) -> None:
         """End as the agent, in order: all is durable, nobody needs to take over. Idempotent, never raises."""
+        self.ended()
         await self._let_go(is_over=True)
 
     async def hand_over(self) -> None:
@@ -742,6 +933,7 @@ class CallConversation:
 
         The heartbeat's record stays: the successor's takes its place, and if it died meanwhile another one is called.
         """
+        self.left()
         await self._let_go(is_over=False)
 
     async def _let_go(self, *, is_over: bool) -> None:
@@ -751,6 +943,7 @@ class CallConversation:
         handle = self._handle
         self._held.is_ending = True
         self.note(AGENT, None)
+        self.note(HANDOVER, None)
         try:
             async with asyncio.timeout(_FLUSH_SECONDS):
                 await self.flush()
@@ -761,11 +954,14 @@ class CallConversation:
         try:
             async with asyncio.timeout(_FLUSH_SECONDS):
                 assert self._heartbeats is not None
-                # taken over a moment ago: the record is the successor's
-                if await self._heartbeats.beat(self.id, self.holder, valid_for=self._takeover.valid_for):
-                    if is_over:
-                        await self._heartbeats.stop(self.id, self.holder)
-                    await handle.release_lease(self._held.lease)
+                role = record_role(self.role)
+                if not await self._heartbeats.beat(self.id, self.holder, role=role, valid_for=self._takeover.valid_for):
+                    self.left()  # taken over a moment ago: the record is the successor's
+                    return
+                if is_over:
+                    await self._heartbeats.stop(self.id, self.holder, role=role)
+                    self._is_released = True
+                await handle.release_lease(self._held.lease)
         except Exception as error:  # noqa: BLE001  # its heartbeat stops with this process, and a worker finds out
             self.failures.count("release", error, "the lease was not released", conversation_id=self.id)
 
@@ -787,7 +983,6 @@ class CallConversation:
         await self._stack.aclose()
 
 
-def _handover_wish(handle: ConversationHandle) -> Mapping[str, Any]:
-    """What a successor asks for; empty where nothing is asked, or not by one of ours."""
-    wish = handle.attributes.get(HANDOVER)
-    return wish if isinstance(wish, Mapping) else {}
+def copied_metadata(metadata: str) -> dict[str, str]:
+    """A job's metadata, where it is small: LiveKit's server may not know the job's dispatch any more when it dies."""
+    return {"metadata": metadata} if metadata and len(json.dumps(metadata)) <= MOST_COPIED_CHARACTERS else {}

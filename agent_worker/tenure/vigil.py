@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
 
+from agent_worker.tenure.role import AGENT_ROLE, record_role
 from conversation_actors import HeartbeatRecord, Heartbeats
 from conversation_actors.client.silence import GAP_SHARE
 
@@ -34,11 +35,12 @@ class Vigil:
         holder: str,
         *,
         valid_for: timedelta,
+        role: str = AGENT_ROLE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`valid_for`: how long somebody without a record is believed to live; `clock` gives seconds."""
         self._heartbeats, self._conversation_id, self._holder = heartbeats, conversation_id, holder
-        self._valid_for, self._clock = valid_for, clock
+        self._valid_for, self._clock, self._role = valid_for, clock, record_role(role)
         self._first: HeartbeatRecord | None = None
         self._absent_since: float | None = None
         self._answered = 0.0
@@ -73,7 +75,7 @@ class Vigil:
     async def _look(self) -> bool | None:
         """Whether it is dead; None while that is not known."""
         sent = self._clock()
-        record = await self._heartbeats.find(self._conversation_id)
+        record = await self._heartbeats.find(self._conversation_id, role=self._role)
         before, self._answered = self._answered, sent
         if record is None or record.holder != self._holder:
             return self._is_absent(sent, gap=self._clock() - before)

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from agent_worker.failures import Failures
 from agent_worker.settings import CallSettings, LiveKitSettings, TakeoverSettings, child_environment
+from agent_worker.tenure.assignment import RestartReason
 from agent_worker.worker.rooms import Rooms
 from agent_worker.worker.takeover import HOLD, Takeover
 from conversation_actors import Heartbeats, Settings
@@ -103,7 +104,8 @@ class Parent:
         """Hand over at once what the dead worker had. What fails here is counted, and workers find it by the clock."""
         try:
             records = await heartbeats.claim_group(name, f"parent of {name}", hold=HOLD)
-            results = await asyncio.gather(*(takeover.run(record) for record in records), return_exceptions=True)
+            running = (takeover.run(record, reason=RestartReason.WORKER) for record in records)
+            results = await asyncio.gather(*running, return_exceptions=True)
         except Exception as error:  # noqa: BLE001  # see the docstring
             self._failures.count("take_over", error, "the worker's calls cannot be looked up")
             return

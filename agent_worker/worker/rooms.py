@@ -1,18 +1,21 @@
 """What is asked of LiveKit's server about rooms: who is there, who has to go, who shall come."""
 
 import asyncio
-from collections.abc import Awaitable
+import logging
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
 
 import aiohttp
 from livekit import api
+from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import ParticipantInfo
 
 from agent_worker.settings import LiveKitSettings
-from agent_worker.tenure.assignment import ID_KEY, Assignment, proven_attribute
 from conversation_actors.errors import RetryableError
+
+logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -31,6 +34,7 @@ _REFUSALS = frozenset(
     }
 )
 """Codes behind which nothing was done. Of the others none excludes that a server went on without being heard."""
+_OWN_FIELDS = frozenset({"room", "agent_name"})
 _SECONDS = 5.0
 _HUMAN = frozenset({ParticipantInfo.Kind.STANDARD, ParticipantInfo.Kind.SIP, ParticipantInfo.Kind.CONNECTOR})
 
@@ -59,8 +63,15 @@ class Occupants:
     exists: bool
     people: tuple[str, ...] = ()
     agents: tuple[AgentInRoom, ...] = ()
-    conversations: tuple[str, ...] = ()
-    """Those that people's attributes name which they cannot have written themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """What a successor's dispatch is to be like."""
+
+    dispatch_id: str
+    metadata: str | None = None
+    """A copy of what the dispatch told, for the case that the server does not list it; None: there is none."""
 
 
 class Rooms:
@@ -100,7 +111,6 @@ class Rooms:
                 for one in found.participants
                 if one.kind == ParticipantInfo.Kind.AGENT
             ),
-            conversations=tuple(named for one in people if (named := _conversation_named_by(one)) is not None),
         )
 
     async def remove(self, room: str, identity: str) -> bool:
@@ -112,17 +122,42 @@ class Rooms:
             return False
         return True
 
-    async def dispatch(self, room: str, agent_name: str, assignment: Assignment) -> None:
-        """Ask for an agent. That one comes is not promised: where no worker takes the job, nobody does.
+    async def dispatch(self, room: str, agent_name: str, original: Original | None = None) -> str:
+        """Ask for an agent, told what the `original` one was told; returns the dispatch's id.
 
-        Raises `UnansweredError` where it may have been asked for all the same.
+        An empty name asks for one of those without a name, which come by themselves to new rooms. That one comes is not
+        promised: where no worker takes the job, nobody does. Raises `UnansweredError` where it may have been asked for
+        all the same.
         """
-        wanted = api.CreateAgentDispatchRequest(agent_name=agent_name, room=room, metadata=assignment.write())
+        wanted = api.CreateAgentDispatchRequest(agent_name=agent_name, room=room)
+        if original is not None:
+            await self._copy(original, wanted)
         try:
-            await self._asked(self._service.agent_dispatch.create_dispatch(wanted), "create_dispatch")
+            made = await self._asked(self._service.agent_dispatch.create_dispatch(wanted), "create_dispatch")
         except _NotFoundError as error:
             message = f"LiveKit refused create_dispatch ({_NOT_FOUND})"
             raise RoomServiceError(message) from error
+        return str(made.id)
+
+    async def _copy(self, original: Original, wanted: api.CreateAgentDispatchRequest) -> None:
+        """Have the new dispatch say what the original says, in whatever words both messages have."""
+        listed = await self._listed(original.dispatch_id, wanted.room)
+        if listed is None:
+            if original.metadata is None:
+                fields = {"room": wanted.room, "dispatch_id": original.dispatch_id}
+                logger.warning("nobody knows what the agent was told: its successor is told nothing", extra=fields)
+            wanted.metadata = original.metadata or ""
+            return
+        _copy_fields(listed, wanted)
+
+    async def _listed(self, dispatch_id: str, room: str) -> AgentDispatch | None:
+        if not dispatch_id:
+            return None
+        try:
+            found = await self._asked(self._service.agent_dispatch.list_dispatch(room), "list_dispatch")
+        except _NotFoundError:
+            return None
+        return next((one for one in found if one.id == dispatch_id), None)
 
     async def check(self) -> None:
         """Make sure that the server answers, and accepts the key."""
@@ -152,8 +187,16 @@ class Rooms:
             raise UnansweredError(message) from error
 
 
-def _conversation_named_by(person: ParticipantInfo) -> str | None:
-    return proven_attribute(person.attributes, ID_KEY, is_own=person.permission.can_update_metadata)
+def _copy_fields(listed: AgentDispatch, wanted: api.CreateAgentDispatchRequest) -> None:
+    """Whatever both messages have in this version of LiveKit's protocol, but for whom it asks, and where."""
+    there = wanted.DESCRIPTOR.fields_by_name
+    for field, value in listed.ListFields():
+        if field.name in _OWN_FIELDS or field.name not in there:
+            continue
+        if isinstance(value, Mapping):
+            getattr(wanted, field.name).update(value)
+        else:
+            setattr(wanted, field.name, value)
 
 
 class _NotFoundError(Exception):

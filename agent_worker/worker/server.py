@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from livekit.agents import AgentServer, JobRequest
+from livekit.agents import AgentServer
 from livekit.agents.job import RunningJobInfo
 
 from agent_worker.failures import Failures
@@ -27,8 +27,8 @@ from agent_worker.settings import (
     instance_from_environment,
     registration_from_environment,
 )
-from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import AGENT
+from agent_worker.tenure.role import AGENT_ROLE, attribute_name
 from agent_worker.worker.application import Entrypoint, begin
 from agent_worker.worker.health import Health, HealthServer
 from agent_worker.worker.preparation import Preparation
@@ -107,7 +107,6 @@ def _own_server(options: WorkerOptions) -> AgentServer:
     server.rtc_session(
         options.entrypoint or _example(),
         agent_name=options.livekit.agent_name,
-        on_request=functools.partial(_answer_request, options.instance),
     )
     return server
 
@@ -121,14 +120,6 @@ def _example() -> Entrypoint:
 def _load_by_calls(most_calls: int, server: AgentServer) -> float:
     """A machine that is busy with something else would get no calls: LiveKit's server asks the least loaded."""
     return len(server.active_jobs) / most_calls
-
-
-async def _answer_request(instance: str, request: JobRequest) -> None:
-    """Take every job but those that are to leave this worker."""
-    if Assignment.read(request.job.metadata, where="job metadata").avoid == instance:
-        await request.reject(terminate=False)
-    else:
-        await request.accept()
 
 
 async def run_worker(options: WorkerOptions) -> None:
@@ -284,6 +275,6 @@ async def _give_up(store: Settings, record: HeartbeatRecord, attempts: int) -> N
     async with ConversationClient(store) as client:
         conversation = await client.open(record.conversation_id)
         told = {"holder": None, "state": "given up", "attempts": attempts, "at": time.time()}
-        await conversation.set_attributes({AGENT: told})
+        await conversation.set_attributes({attribute_name(AGENT, record.role or AGENT_ROLE): told})
         await conversation.aclose()
     logger.error("a call is given up", extra={"conversation_id": record.conversation_id, "attempts": attempts})

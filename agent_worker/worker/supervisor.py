@@ -19,8 +19,11 @@ from livekit.agents.job import RunningJobInfo
 
 from agent_worker.failures import Failures
 from agent_worker.settings import TakeoverSettings
-from agent_worker.tenure.assignment import Assignment, named_by_room
-from agent_worker.worker.rooms import Rooms
+from agent_worker.tenure.assignment import Assignment, RestartReason, named_by_room
+from agent_worker.tenure.conversation import copied_metadata
+from agent_worker.tenure.role import AGENT_ROLE
+from agent_worker.worker.rooms import Original, Rooms
+from agent_worker.worker.summons import Vacancy, summon
 from agent_worker.worker.takeover import HOLD, WAS_OPEN, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats
 from conversation_actors.errors import ConversationError, RetryableError
@@ -101,26 +104,24 @@ class Supervisor:
     async def _job_ended(self, info: RunningJobInfo) -> None:
         """Take over the call of a job whose process is gone without having let go of it."""
         try:
-            record = await self._left_by(info)
+            records = await self._left_by(info)
         except RetryableError as error:
             # its heartbeat stops, and will be found by its silence
             self._failures.count("ended jobs", error, "a job ended; its heartbeat cannot be looked at")
             return
-        if record is not None:
-            await self._takeover.run(record)
+        for record in records:
+            self._spawn("ended jobs", self._take_over(record, RestartReason.CRASH))
 
-    async def _left_by(self, info: RunningJobInfo) -> HeartbeatRecord | None:
-        """Claim what a dead job had, or was about to have; None where it had let go of it, or others have it."""
-        conversation_id = await self._conversation_of(info)
-        if conversation_id is None:
-            return None
-        record = await self._claim(conversation_id, info)
-        if record is None and await self._began_dead(conversation_id, info):
-            return await self._claim(conversation_id, info)
-        return record
+    async def _left_by(self, info: RunningJobInfo) -> list[HeartbeatRecord]:
+        """Claim what a dead job had, or was about to have; nothing where it had let go of it, or others have it."""
+        begun = await self._heartbeats.held_by(info.job.id)
+        if not begun and self._is_known(info) and await self._began_dead(conversation_id_of(info), info):
+            begun = [(conversation_id_of(info), "")]
+        claimed = [await self._claim(info, *held) for held in begun]
+        return [record for record in claimed if record is not None]
 
-    async def _claim(self, conversation_id: str, info: RunningJobInfo) -> HeartbeatRecord | None:
-        return await self._heartbeats.claim(conversation_id, self._instance, hold=HOLD, holder=info.job.id)
+    async def _claim(self, info: RunningJobInfo, conversation_id: str, role: str) -> HeartbeatRecord | None:
+        return await self._heartbeats.claim(conversation_id, self._instance, hold=HOLD, holder=info.job.id, role=role)
 
     async def _began_dead(self, conversation_id: str, info: RunningJobInfo) -> bool:
         """Write the record of a job that died before it could; False where another agent has one, or it was ended."""
@@ -133,7 +134,10 @@ class Supervisor:
                 "room": info.job.room.name,
                 "agent_name": info.job.agent_name,
                 "agent_identity": info.accept_arguments.identity,
-                "attempt": Assignment.read(info.job.metadata, where="job metadata").attempt,
+                "attempt": 0,
+                "worker_id": info.worker_id,
+                "dispatch_id": info.job.dispatch_id,
+                **copied_metadata(info.job.metadata),
                 WAS_OPEN: False,
             },
         )
@@ -141,22 +145,6 @@ class Supervisor:
     def _is_known(self, info: RunningJobInfo) -> bool:
         """Whether `conversation_id_of` a job is its conversation for certain."""
         return not self._named_by_participants or _named_by_dispatch(info) is not None
-
-    async def _conversation_of(self, info: RunningJobInfo) -> str | None:
-        """The conversation of a job; where a participant may name it, the one that has this job's heartbeat, if any.
-
-        Raises `RoomServiceError` where LiveKit cannot be asked who is in the room.
-        """
-        if self._is_known(info) or await self._is_agent_of(conversation_id_of(info), info):
-            return conversation_id_of(info)
-        for named in (await self._rooms.occupants(info.job.room.name)).conversations:
-            if await self._is_agent_of(named, info):
-                return named
-        return None
-
-    async def _is_agent_of(self, conversation_id: str, info: RunningJobInfo) -> bool:
-        record = await self._heartbeats.find(conversation_id)
-        return record is not None and record.holder == info.job.id
 
     async def _watch_heartbeats(self) -> None:
         """Claim what falls silent. While Redis is away nobody does: see `Heartbeats.claim_expired`.
@@ -173,7 +161,7 @@ class Supervisor:
             await asyncio.sleep(due - time.monotonic())
             try:
                 for record in await self._heartbeats.claim_expired(self._instance, hold=HOLD):
-                    self._spawn("takeovers", self._take_over(record))
+                    self._spawn("takeovers", self._take_over(record, RestartReason.SILENCE))
             finally:
                 self._count_seen()
 
@@ -187,8 +175,8 @@ class Supervisor:
             self._failures.count("heartbeat gaps", TimeoutError(), told)
         self._damaged, self._gaps = self._heartbeats.damaged, self._heartbeats.gaps
 
-    async def _take_over(self, record: HeartbeatRecord) -> None:
-        await self._takeover.run(record)
+    async def _take_over(self, record: HeartbeatRecord, reason: RestartReason) -> None:
+        await self._takeover.run(record, reason=reason)
 
     async def give_over(self) -> None:
         """Ask, again and again, for successors on other workers, until this worker has no call any more."""
@@ -211,18 +199,29 @@ class Supervisor:
         return bool(jobs)
 
     async def _ask_for_successor(self, info: RunningJobInfo) -> None:
-        """Ask once, for one call. Whatever goes wrong with it is counted, and is no reason to leave the others."""
+        """Ask once, for one job. Whatever goes wrong with it is counted, and is no reason to leave the others."""
         try:
-            conversation_id = await self._conversation_of(info)
-            if conversation_id is None or not await self._is_agent_of(conversation_id, info):
-                # not open yet, or nobody can tell where: a successor would open another one
-                return
-            assignment = Assignment(
-                conversation_id=conversation_id, replaces=info.job.id, is_planned=True, avoid=self._instance
-            )
-            await self._rooms.dispatch(info.job.room.name, info.job.agent_name, assignment)
+            # nothing where it is not open yet: a successor would open another one
+            for conversation_id, role in await self._heartbeats.held_by(info.job.id):
+                await self._call_to(conversation_id, role, info)
         except Exception as error:  # noqa: BLE001  # see the docstring
             self._failures.count("giving over", error, "no successor can be asked for", job_id=info.job.id)
+
+    async def _call_to(self, conversation_id: str, role: str, info: RunningJobInfo) -> None:
+        record = await self._heartbeats.find(conversation_id, role=role)
+        if record is None or record.holder != info.job.id:
+            return
+        assignment = Assignment(
+            conversation_id=conversation_id,
+            role=role or AGENT_ROLE,
+            replaces=info.job.id,
+            is_planned=True,
+            avoid=info.worker_id,
+            reason=RestartReason.DEPLOY,
+        )
+        original = Original(info.job.dispatch_id, info.job.metadata)
+        vacancy = Vacancy(info.job.room.name, info.job.agent_name, original)
+        await summon(self._heartbeats, self._rooms, vacancy, assignment)
 
     def _spawn(self, what: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(self._counted(what, work))

@@ -14,8 +14,10 @@ from enum import StrEnum
 from typing import Any
 
 from agent_worker.settings import TakeoverSettings
-from agent_worker.tenure.assignment import Assignment
-from agent_worker.worker.rooms import Occupants, Rooms, RoomServiceError, UnansweredError
+from agent_worker.tenure.assignment import Assignment, RestartReason
+from agent_worker.tenure.role import AGENT_ROLE
+from agent_worker.worker.rooms import Occupants, Original, Rooms, RoomServiceError, UnansweredError
+from agent_worker.worker.summons import Vacancy, summon
 from conversation_actors import HeartbeatRecord, Heartbeats
 from conversation_actors.client.heartbeats import FORGET
 from conversation_actors.errors import RetryableError
@@ -28,6 +30,7 @@ _LONGEST_RETRY = timedelta(seconds=30)
 _EMPTY_ROOM_SECONDS = 1.0
 _STORE_SECONDS = 0.25
 """From one try to the next while Redis does not answer."""
+NOTHING_KNOWN = Original("")
 WAS_OPEN = "was_open"
 """In a record's details: False where a worker wrote it for a job that died before it could begin one."""
 
@@ -57,6 +60,10 @@ class Deceased:
     attempt: int
     was_open: bool = True
     """Whether it ever held the conversation's lease."""
+    original: Original | None = None
+    """The dispatch that it came by."""
+    worker_id: str = ""
+    """Its worker, as LiveKit names it."""
 
     @classmethod
     def of(cls, record: HeartbeatRecord) -> "Deceased | None":
@@ -69,7 +76,22 @@ class Deceased:
         if not isinstance(before, int) or before < 0:
             return None
         room, agent_name, identity = (str(text) for text in texts)
-        return cls(room, agent_name, identity, before + record.attempt, was_open=told.get(WAS_OPEN) is not False)
+        metadata = told.get("metadata")
+        dispatch = Original(str(told.get("dispatch_id") or ""), metadata if isinstance(metadata, str) else None)
+        return cls(
+            room,
+            agent_name,
+            identity,
+            before + record.attempt,
+            was_open=told.get(WAS_OPEN) is not False,
+            original=None if dispatch == NOTHING_KNOWN else dispatch,
+            worker_id=str(told.get("worker_id") or ""),
+        )
+
+    @property
+    def vacancy(self) -> Vacancy:
+        """What it leaves."""
+        return Vacancy(self.room, self.agent_name, self.original)
 
 
 GiveUp = Callable[[HeartbeatRecord, int], Awaitable[None]]
@@ -96,14 +118,14 @@ class Takeover:
         self._heartbeats, self._rooms, self._settings = heartbeats, rooms, settings
         self._linger, self._give_up, self._forget = linger, give_up, forget
 
-    async def run(self, record: HeartbeatRecord) -> Outcome:
-        """Have the next agent come, for a record that was claimed.
+    async def run(self, record: HeartbeatRecord, *, reason: RestartReason = RestartReason.SILENCE) -> Outcome:
+        """Have the next agent come, for a record that was claimed, as its holder died of this `reason`.
 
         A claim is one attempt: this one is kept, however long LiveKit or Redis cannot be asked, until a successor was
         asked for or none is wanted. Only where this process dies meanwhile does an attempt count that was none.
         """
         started = time.monotonic()
-        outcome, attempt = await self._run(record)
+        outcome, attempt = await self._run(record, reason)
         fields: dict[str, Any] = {
             "conversation_id": record.conversation_id,
             "holder": record.holder,
@@ -114,14 +136,14 @@ class Takeover:
         logger.warning("an agent died", extra=fields)
         return outcome
 
-    async def _run(self, record: HeartbeatRecord) -> tuple[Outcome, int]:
+    async def _run(self, record: HeartbeatRecord, reason: RestartReason) -> tuple[Outcome, int]:
         dead = Deceased.of(record)
         if dead is None:
             await self._heartbeats.settle(record)
             return Outcome.GIVEN_UP, record.attempt
         if dead.attempt > self._settings.attempts:
             return await self._end(record, dead), dead.attempt - 1
-        return await self._ask(record, dead), dead.attempt
+        return await self._ask(record, dead, reason), dead.attempt
 
     async def _end(self, record: HeartbeatRecord, dead: Deceased) -> Outcome:
         """Give the call up, where that can be said."""
@@ -131,7 +153,7 @@ class Takeover:
         await self._heartbeats.settle(record)
         return Outcome.GIVEN_UP
 
-    async def _ask(self, record: HeartbeatRecord, dead: Deceased) -> Outcome:
+    async def _ask(self, record: HeartbeatRecord, dead: Deceased, reason: RestartReason) -> Outcome:
         """Ask for a successor, with growing pauses while LiveKit cannot be asked or one is on its way.
 
         While Redis does not answer, the claim is asked for until it does, and the room is looked at anew then.
@@ -142,7 +164,7 @@ class Takeover:
             pause = self._retry_after(dead.attempt + tries)
             tries += 1
             try:
-                outcome = await self._call_successor(record, dead)
+                outcome = await self._call_successor(record, dead, reason)
             except RoomServiceError as error:
                 fields = {"conversation_id": record.conversation_id, "reason": str(error), "tries": tries}
                 logger.warning("LiveKit cannot be asked", extra=fields)
@@ -174,7 +196,7 @@ class Takeover:
             await asyncio.sleep(_STORE_SECONDS)
         return True
 
-    async def _call_successor(self, record: HeartbeatRecord, dead: Deceased) -> Outcome | None:
+    async def _call_successor(self, record: HeartbeatRecord, dead: Deceased, reason: RestartReason) -> Outcome | None:
         """What became of it; None where nothing was asked for yet."""
         occupants = await self._with_people(record, dead.room)
         if occupants is None:
@@ -189,15 +211,28 @@ class Takeover:
             return Outcome.SUCCEEDED
         if any(agent.identity == dead.agent_identity for agent in occupants.agents):
             await self._rooms.remove(dead.room, dead.agent_identity)
-        assignment = Assignment(conversation_id=record.conversation_id, replaces=record.holder, attempt=dead.attempt)
+        assignment = Assignment(
+            conversation_id=record.conversation_id,
+            role=record.role or AGENT_ROLE,
+            replaces=record.holder,
+            attempt=dead.attempt,
+            reason=await self._reason(record, dead, reason),
+        )
         try:
-            await self._rooms.dispatch(dead.room, dead.agent_name, assignment)
+            await summon(self._heartbeats, self._rooms, dead.vacancy, assignment)
         except UnansweredError as error:
             # asked for again now, two successors might come
             fields = {"conversation_id": record.conversation_id, "reason": str(error)}
             logger.warning("a successor may be on its way, or not", extra=fields)
             return Outcome.POSTPONED
         return Outcome.DISPATCHED
+
+    async def _reason(self, record: HeartbeatRecord, dead: Deceased, reason: RestartReason) -> RestartReason:
+        """What this death was told to be of before, by somebody whose successor did not come."""
+        if record.attempt == 1:
+            return reason
+        told = [Assignment.of(one.told) for one in await self._heartbeats.expected(dead.room, dead.agent_name)]
+        return next((one.reason for one in told if one.replaces == record.holder and one.reason is not None), reason)
 
     async def _with_people(self, record: HeartbeatRecord, room: str) -> Occupants | None:
         """The room's occupants, when somebody is there or nobody comes; None when the claim is ours no more."""

@@ -127,9 +127,7 @@ class HeartbeatReader:
         return self._seen_record(found, read)
 
     def _seen_record(self, record: HeartbeatRecord, read: Read) -> HeartbeatRecord:
-        seconds = self._silence.see(
-            read, record.conversation_id, record.beat, valid_for=record.valid_for.total_seconds()
-        )
+        seconds = self._silence.see(read, record.name, record.beat, valid_for=record.valid_for.total_seconds())
         return replace(record, silent_for=timedelta(seconds=seconds))
 
     def _seen_damaged(self, damaged: Damaged, read: Read) -> list[Damaged]:

@@ -2,17 +2,27 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, NoReturn, Self
+from uuid import uuid4
 
 from conversation_actors.client.heartbeat_reader import HeartbeatReader
 from conversation_actors.client.opening import open_checked_store
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.settings import Settings
 from conversation_actors.state.facts import LONGEST_LEASE
-from conversation_actors.store import HeartbeatRecord, HeartbeatStore, Store
-from conversation_actors.values import check_id, encode
+from conversation_actors.store import (
+    ExpectationStore,
+    HeartbeatRecord,
+    HeartbeatStore,
+    Place,
+    Store,
+    conversation_of,
+    record_name,
+)
+from conversation_actors.values import check_id, decode, encode
 
 DETAILS_BYTES = 4 << 10
 """Bytes of one record's details, in their stored form."""
@@ -21,8 +31,27 @@ MOST_CLAIMS = 1000
 FORGET = timedelta(hours=1)
 """After so long nobody waits any more for what a death interrupted."""
 
+EXPECTATION_BYTES = 8 << 10
+"""Bytes of one expectation, in its stored form."""
+
 _LONGEST = timedelta(seconds=LONGEST_LEASE)
 _LONGEST_MEMORY = timedelta(days=366)
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """Somebody was called to a room, by the name that agents are called by there; `told` is what it is there for.
+
+    `call` is the id of that very call, once it is known: in LiveKit, of the dispatch.
+    """
+
+    room: str
+    agent_name: str
+    told: Mapping[str, Any]
+    call: str = ""
+    is_declined: bool = False
+    """Who came could not take it, and has gone again."""
+    token: str = field(default_factory=lambda: uuid4().hex, repr=False)
 
 
 class Heartbeats:
@@ -33,6 +62,9 @@ class Heartbeats:
     when that dies too, the next one does. This says *when* to take over and *who* should. That the old holder
     can write no more is the lease's business (`ConversationHandle.acquire_lease`, `lease=`), which this
     changes nothing about: records are a hint, kept as durable as Redis keeps them, never more.
+
+    Where several leases of one conversation are watched together, each holder gives its `role`, and has a record of its
+    own. Beside the records stands who was called to a room to take a lease, and why (`expect`): a hint too.
 
     No two machines' clocks are compared. Every beat has a number; silent is a record that this object sees stand
     at the same one, by its own clock and counting only time in which Redis has answered it. So while Redis is away,
@@ -97,6 +129,7 @@ class Heartbeats:
         holder: str,
         *,
         valid_for: timedelta,
+        role: str = "",
         group: str = "",
         details: Mapping[str, Any] | None = None,
     ) -> None:
@@ -105,7 +138,7 @@ class Heartbeats:
         Takes the place of whatever record there was, claimed or not. `group` is what dies together.
         """
         await self._records.start(
-            check_id(conversation_id, "conversation_id"),
+            _name(conversation_id, role),
             check_id(holder, "holder"),
             valid_for=_duration(valid_for, "valid_for"),
             group=_group(group),
@@ -118,6 +151,7 @@ class Heartbeats:
         holder: str,
         *,
         valid_for: timedelta,
+        role: str = "",
         group: str = "",
         details: Mapping[str, Any] | None = None,
     ) -> bool:
@@ -127,16 +161,16 @@ class Heartbeats:
         since, or another holder has started. A record that Redis lost is written anew (True).
         """
         return await self._records.beat(
-            check_id(conversation_id, "conversation_id"),
+            _name(conversation_id, role),
             check_id(holder, "holder"),
             valid_for=_duration(valid_for, "valid_for"),
             group=_group(group),
             details=None if details is None else _details(details),
         )
 
-    async def stop(self, conversation_id: str, holder: str) -> bool:
+    async def stop(self, conversation_id: str, holder: str, *, role: str = "") -> bool:
         """The holder is done: nothing is to be taken over, not by a claimant either. False if it has no record."""
-        return await self._records.end(check_id(conversation_id, "conversation_id"), check_id(holder, "holder"))
+        return await self._records.end(_name(conversation_id, role), check_id(holder, "holder"))
 
     async def claim_expired(
         self, claimant: str, *, hold: timedelta, limit: int = 16, forget: timedelta = FORGET
@@ -159,7 +193,7 @@ class Heartbeats:
         )
 
     async def claim(
-        self, conversation_id: str, claimant: str, *, hold: timedelta, holder: str | None = None
+        self, conversation_id: str, claimant: str, *, hold: timedelta, holder: str | None = None, role: str = ""
     ) -> HeartbeatRecord | None:
         """Claim one record: of a `holder` known to be dead, now; or (None) one that this object has seen silent.
 
@@ -168,7 +202,7 @@ class Heartbeats:
         no further attempt.
         """
         return await self._reading.claim(
-            check_id(conversation_id, "conversation_id"),
+            _name(conversation_id, role),
             check_id(claimant, "claimant"),
             hold=_duration(hold, "hold"),
             holder=None if holder is None else check_id(holder, "holder"),
@@ -204,12 +238,57 @@ class Heartbeats:
         store = self._connected()
         return await store.keep(check_id(conversation_id, "conversation_id"), ttl=self._settings.ttl)
 
-    async def find(self, conversation_id: str) -> HeartbeatRecord | None:
+    async def find(self, conversation_id: str, *, role: str = "") -> HeartbeatRecord | None:
         """The record of one conversation, if there is one that can be read.
 
         `silent_for` is zero at the first look; who asks at least six times while a beat is valid sees it rise.
         """
-        return await self._reading.find(check_id(conversation_id, "conversation_id"))
+        return await self._reading.find(_name(conversation_id, role))
+
+    async def held_by(self, holder: str) -> list[tuple[str, str]]:
+        """Conversations, and roles, that a holder has begun with, whoever has them now.
+
+        Remembered as long as the holder beats, and for ten minutes behind that. Empty: it has begun with none.
+        """
+        return [conversation_of(name) for name in await self._records.held_by(check_id(holder, "holder"))]
+
+    async def expect(self, room: str, agent_name: str, told: Mapping[str, Any], *, keep: timedelta) -> Expectation:
+        """Note, for `keep` from now, that somebody is about to be called to a room, and what for.
+
+        To be written before the call, so that whoever comes finds it. `agent_name` may be empty.
+        """
+        expectation = Expectation(room, agent_name, dict(told))
+        await self._put(expectation, keep=keep, is_new=True)
+        return expectation
+
+    async def amend(self, expectation: Expectation, *, keep: timedelta) -> bool:
+        """Put `expectation` in the place of the one it was made of, for `keep` from now; False if that is gone."""
+        return await self._put(_expectation(expectation), keep=keep, is_new=False)
+
+    async def expected(self, room: str, agent_name: str) -> list[Expectation]:
+        """Those that stand for a room and a name. Of them whoever comes takes the one that has its call."""
+        found = await self._expectations.all(_place(room, agent_name))
+        read = [_read_expectation(room, agent_name, token, told) for token, told in found]
+        return [one for one in read if one is not None]
+
+    async def met(self, expectation: Expectation) -> bool:
+        """Who was expected is there, or is not to come: forget it. False if it is forgotten already."""
+        kept = _expectation(expectation)
+        return await self._expectations.drop(_place(kept.room, kept.agent_name), kept.token)
+
+    async def _put(self, expectation: Expectation, *, keep: timedelta, is_new: bool) -> bool:
+        fields = {"told": expectation.told, "call": expectation.call, "is_declined": expectation.is_declined}
+        return await self._expectations.put(
+            _place(expectation.room, expectation.agent_name),
+            expectation.token,
+            encode(fields, "told", limit=EXPECTATION_BYTES),
+            keep=_duration(keep, "keep"),
+            is_new=is_new,
+        )
+
+    @property
+    def _expectations(self) -> ExpectationStore:
+        return self._connected().expectations(self._lease)
 
     @property
     def _records(self) -> HeartbeatStore:
@@ -225,6 +304,32 @@ class Heartbeats:
         if self._store is None or self._reader is None:
             _refuse("heartbeats", "not connected; use `async with Heartbeats() as heartbeats`")
         return self._reader
+
+
+def _name(conversation_id: object, role: object) -> str:
+    return record_name(check_id(conversation_id, "conversation_id"), "" if role == "" else check_id(role, "role"))
+
+
+def _place(room: object, agent_name: object) -> Place:
+    return Place(check_id(room, "room"), "" if agent_name == "" else check_id(agent_name, "agent_name"))
+
+
+def _expectation(value: object) -> Expectation:
+    if not isinstance(value, Expectation):
+        _refuse("expectation", f"expected the Expectation that was made, got {type(value).__name__}")
+    return value
+
+
+def _read_expectation(room: str, agent_name: str, token: str, data: bytes) -> Expectation | None:
+    """None for what another program, or a newer version, has written in another form."""
+    try:
+        fields = decode(data)
+        told, call = fields["told"], fields["call"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    if not (isinstance(told, dict) and isinstance(call, str)):
+        return None
+    return Expectation(room, agent_name, told, call, fields.get("is_declined") is True, token)
 
 
 def _duration(value: object, field: str, *, longest: timedelta = _LONGEST) -> timedelta:

@@ -8,7 +8,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered, Store
-from conversation_actors.store.heartbeats import Beat, Damaged, HeartbeatRecord, HeartbeatStore
+from conversation_actors.store.expectations import ExpectationStore, Place
+from conversation_actors.store.heartbeats import (
+    Beat,
+    Damaged,
+    HeartbeatRecord,
+    HeartbeatStore,
+    conversation_of,
+    record_name,
+)
 from conversation_actors.store.heartbeats import Found as FoundHeartbeat
 from conversation_actors.store.memory import MemoryStore
 
@@ -22,6 +30,7 @@ __all__ = [
     "Claim",
     "Damaged",
     "EmbeddedServer",
+    "ExpectationStore",
     "Found",
     "FoundHeartbeat",
     "Head",
@@ -29,10 +38,13 @@ __all__ = [
     "HeartbeatStore",
     "MemoryStore",
     "Outcome",
+    "Place",
     "Recovered",
     "RedisStore",
     "Store",
+    "conversation_of",
     "open_store",
+    "record_name",
 ]
 
 _LAZY = {"RedisStore": "redis", "EmbeddedServer": "embedded"}

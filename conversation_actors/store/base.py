@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from conversation_actors.settings import DEFAULT_TENANT
+from conversation_actors.store.expectations import ExpectationStore
 from conversation_actors.store.heartbeats import HeartbeatStore
 
 
@@ -199,6 +200,9 @@ class Store(Protocol):
 
     def heartbeats(self, lease: str, *, ttl: timedelta) -> HeartbeatStore:
         """The signs of life of the holders of one lease; forgotten when nothing is written to them for `ttl`."""
+
+    def expectations(self, lease: str) -> ExpectationStore:
+        """Who was called to take this lease, by the place that they were called to."""
 
     async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
         """Forget everything but a tombstone that keeps `epoch` and `seq` growing; False if not there.

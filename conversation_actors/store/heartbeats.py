@@ -8,7 +8,20 @@ from typing import Any, Protocol
 from conversation_actors.values import decode
 
 ENDED_SECONDS = 600.0
-"""How long an end is remembered, so that a holder who slept through it cannot undo it by a late beat."""
+"""How long an end is remembered, so that a holder who slept through it cannot undo it by a late beat; and how long
+behind its last beat it is remembered what a holder has begun."""
+_ROLE_MARK = "\n"
+
+
+def record_name(conversation_id: str, role: str) -> str:
+    """The name of one record among a lease's: an id has no line feed, so no two pairs share a name."""
+    return f"{conversation_id}{_ROLE_MARK}{role}" if role else conversation_id
+
+
+def conversation_of(name: str) -> tuple[str, str]:
+    """The conversation's id, and the role, of a record's name."""
+    conversation_id, _, role = name.partition(_ROLE_MARK)
+    return conversation_id, role
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +47,8 @@ class HeartbeatRecord:
     it upon itself to do what a death asks for; `attempt` counts how often that was begun. `valid_for` is how
     long the last beat, or the claim, is to be believed. `silent_for` is how long the reader that tells this has
     seen the record unchanged, counting only time in which the store has answered that reader: zero at the
-    first look. In a record that was claimed, it is zero.
+    first look. In a record that was claimed, it is zero. `role` tells the holders of several leases of one conversation
+    apart that are watched together; it is empty where there is only one.
     """
 
     conversation_id: str
@@ -47,6 +61,12 @@ class HeartbeatRecord:
     silent_for: timedelta = timedelta(0)
     beat: Beat = field(default=NO_BEAT, repr=False, compare=False)
     """Where the record stands; it changes with everything that happens to the record."""
+    role: str = ""
+
+    @property
+    def name(self) -> str:
+        """The record's own name among those of its lease: see `record_name`."""
+        return record_name(self.conversation_id, self.role)
 
     @property
     def is_silent(self) -> bool:
@@ -66,6 +86,11 @@ class Damaged:
     conversation_id: str
     beat: Beat
 
+    @property
+    def name(self) -> str:
+        """The same, as of a record that can be read."""
+        return self.conversation_id
+
 
 Found = HeartbeatRecord | Damaged
 
@@ -81,9 +106,9 @@ class Page:
 class HeartbeatStore(Protocol):
     """Records of one lease, by conversation, each at the beat of its last change.
 
-    A store says what there is and never how old it is: `client.HeartbeatReader` sees who is silent. Errors are
-    those of `Store`; every method may be repeated, and may be cancelled at any await. Lost records are written
-    anew by the next beat, so nothing waits for their durability.
+    A `conversation_id` here may be a `record_name`. A store says what there is and never how old it is:
+    `client.HeartbeatReader` sees who is silent. Errors are those of `Store`; every method may be repeated, and may be
+    cancelled at any await. Lost records are written anew by the next beat, so nothing waits for their durability.
     """
 
     async def start(
@@ -135,6 +160,9 @@ class HeartbeatStore(Protocol):
     async def find(self, conversation_id: str) -> Found | None:
         """The record of one conversation."""
 
+    async def held_by(self, holder: str) -> Sequence[str]:
+        """The names of the records that a holder has begun, whoever has them now; for a while after its last beat."""
+
 
 class MemoryHeartbeats:
     """A `HeartbeatStore` that ends with its process; `clock` gives seconds, for how long an end is remembered."""
@@ -144,6 +172,7 @@ class MemoryHeartbeats:
         self._clock = clock
         self._kept: dict[str, HeartbeatRecord] = {}
         self._ended: dict[str, float] = {}
+        self._begun: dict[str, set[str]] = {}
         self._last = Beat("memory", 0)
 
     async def start(
@@ -151,7 +180,9 @@ class MemoryHeartbeats:
     ) -> None:
         """See `HeartbeatStore.start`."""
         self._ended.pop(conversation_id, None)
-        self._put(HeartbeatRecord(conversation_id, holder, group, decode(details), 0, None, valid_for))
+        self._begun.setdefault(holder, set()).add(conversation_id)
+        told_id, role = conversation_of(conversation_id)
+        self._put(HeartbeatRecord(told_id, holder, group, decode(details), 0, None, valid_for, role=role))
 
     async def beat(
         self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes | None
@@ -161,9 +192,11 @@ class MemoryHeartbeats:
         if kept is None:
             if self._ended.get(conversation_id, 0.0) > self._clock():
                 return False
-            kept = HeartbeatRecord(conversation_id, holder, "", {}, 0, None, valid_for)
+            told_id, role = conversation_of(conversation_id)
+            kept = HeartbeatRecord(told_id, holder, "", {}, 0, None, valid_for, role=role)
         if kept.holder != holder or kept.claimant is not None:
             return False
+        self._begun.setdefault(holder, set()).add(conversation_id)
         known = kept.details if details is None else decode(details)
         self._put(replace(kept, group=group or kept.group, details=known, valid_for=valid_for))
         return True
@@ -209,7 +242,7 @@ class MemoryHeartbeats:
     async def drop(self, found: Sequence[Found]) -> None:
         """See `HeartbeatStore.drop`."""
         for kept in self._standing(found):
-            del self._kept[kept.conversation_id]
+            del self._kept[kept.name]
 
     async def postpone(self, record: HeartbeatRecord, *, delay: timedelta) -> bool:
         """See `HeartbeatStore.postpone`."""
@@ -223,19 +256,23 @@ class MemoryHeartbeats:
         """See `HeartbeatStore.settle`."""
         if self._claimed(record) is None:
             return False
-        self._end(record.conversation_id)
+        self._end(record.name)
         return True
 
     async def find(self, conversation_id: str) -> HeartbeatRecord | None:
         """See `HeartbeatStore.find`."""
         return self._kept.get(conversation_id)
 
+    async def held_by(self, holder: str) -> list[str]:
+        """See `HeartbeatStore.held_by`."""
+        return sorted(self._begun.get(holder, ()))
+
     def _standing(self, found: Sequence[Found]) -> list[HeartbeatRecord]:
-        kept = [(self._kept.get(one.conversation_id), one.beat) for one in found]
+        kept = [(self._kept.get(one.name), one.beat) for one in found]
         return [now for now, beat in kept if now is not None and now.beat == beat]
 
     def _claimed(self, record: HeartbeatRecord) -> HeartbeatRecord | None:
-        kept = self._kept.get(record.conversation_id)
+        kept = self._kept.get(record.name)
         if kept is None or record.claimant is None:
             return None
         claim = record.holder, record.claimant, record.attempt
@@ -246,7 +283,7 @@ class MemoryHeartbeats:
 
     def _put(self, record: HeartbeatRecord) -> HeartbeatRecord:
         self._last = Beat(self._last.incarnation, self._last.number + 1)
-        put = self._kept[record.conversation_id] = replace(record, beat=self._last)
+        put = self._kept[record.name] = replace(record, beat=self._last)
         return put
 
     def _end(self, conversation_id: str) -> None:

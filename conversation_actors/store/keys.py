@@ -11,6 +11,8 @@
     conv:<tenant>:index:{lease:<name>}:holders    hash    who shows signs of life      TTL
     conv:<tenant>:index:{lease:<name>}:clock      hash    which beats, how many        TTL
     conv:<tenant>:index:{lease:<name>}:ended:<id> string  there for a while, after one's end
+                         …{…}:held:<holder>       set     what one holder has begun    TTL
+                         …{…}:expected:<r>:<a>    hash    who is called to a room      TTL
 
 The braces are a hash tag: on Redis Cluster one conversation lives in one slot, and so do the keys of one listing, and
 the signs of life of one lease's holders. ``%``, ``{`` and ``}`` inside an id are percent-encoded, so that no id can
@@ -26,6 +28,8 @@ from conversation_actors.settings import DEFAULT_TENANT
 
 _META_SUFFIX = "}:meta"
 _ENCODED = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
+_PART = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D", ":": "%3A"})
+"""Of a name that another one follows behind a colon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,8 @@ class HeartbeatKeys:
     beats: str
     holders: str
     clock: str
-    ended_prefix: str
+    stem: str
+    """What the keys begin with that are of one conversation, holder or place."""
 
     @property
     def shared(self) -> tuple[str, str, str]:
@@ -69,7 +74,15 @@ class HeartbeatKeys:
 
     def of(self, conversation_id: str) -> tuple[str, str, str, str]:
         """Return those three, and the one that tells that a conversation has ended."""
-        return *self.shared, self.ended_prefix + conversation_id.translate(_ENCODED)
+        return *self.shared, f"{self.stem}:ended:{conversation_id.translate(_ENCODED)}"
+
+    def held(self, holder: str) -> str:
+        """Return the key that tells what a holder has begun."""
+        return f"{self.stem}:held:{holder.translate(_ENCODED)}"
+
+    def expected(self, room: str, agent_name: str) -> str:
+        """Return the key that tells who was called to a room by an agent's name."""
+        return f"{self.stem}:expected:{room.translate(_PART)}:{agent_name.translate(_PART)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +129,7 @@ class Keys:
     def tagged_heartbeats(self, tag: str) -> HeartbeatKeys:
         """Make them around a name that is encoded already, or that no lease can spell (a lone ``%``)."""
         prefix = f"conv:{self.tenant}:index:{{lease:{tag}}}"
-        return HeartbeatKeys(f"{prefix}:beats", f"{prefix}:holders", f"{prefix}:clock", f"{prefix}:ended:")
+        return HeartbeatKeys(f"{prefix}:beats", f"{prefix}:holders", f"{prefix}:clock", prefix)
 
     def participant_index(self, identity: str) -> ListingKeys:
         """Make the keys under which one participant's conversations are listed."""

@@ -8,6 +8,7 @@ from datetime import timedelta
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError, InvalidInputError
 from conversation_actors.settings import DEFAULT_TENANT
 from conversation_actors.store.base import MOST_ANCESTORS, Ancestor, Claim, Found, Head, Outcome, Recovered
+from conversation_actors.store.expectations import MemoryExpectations
 from conversation_actors.store.heartbeats import MemoryHeartbeats
 
 _AT_ONCE = 100
@@ -76,6 +77,7 @@ class MemoryStore:
         self._active = _Index()
         self._by_participant: dict[str, _Index] = {}
         self._heartbeats: dict[str, MemoryHeartbeats] = {}
+        self._expectations: dict[str, MemoryExpectations] = {}
 
     async def check(self) -> None:
         """Do nothing: memory can do all there is to do."""
@@ -202,6 +204,10 @@ class MemoryStore:
     def heartbeats(self, lease: str, *, ttl: timedelta) -> MemoryHeartbeats:  # noqa: ARG002  # kept as long as the rest
         """See `Store.heartbeats`."""
         return self._heartbeats.setdefault(lease, MemoryHeartbeats(self._clock))
+
+    def expectations(self, lease: str) -> MemoryExpectations:
+        """See `Store.expectations`."""
+        return self._expectations.setdefault(lease, MemoryExpectations(self._clock))
 
     async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
         """See `Store.delete`."""

@@ -15,6 +15,7 @@ from conversation_actors.store.connection import connect
 from conversation_actors.store.durability import Acknowledgement
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.listing import Listing
+from conversation_actors.store.redis_expectations import RedisExpectations
 from conversation_actors.store.redis_heartbeats import RedisHeartbeats
 from conversation_actors.store.script_calls import ScriptCalls
 from conversation_actors.store.scripts import SCHEMA, conversation_script
@@ -66,7 +67,9 @@ class RedisStore:
         await run(conversation_script("delete"), probe, _PROBE_TTL_MS, SCHEMA)
         await self._calls.on_index(single_key_script("page"), self._keys.active_index.as_tuple(), "+inf", 1)
         keys = self._keys.tagged_heartbeats(f"%check-{secrets.token_hex(8)}")
-        await RedisHeartbeats(self._calls, keys, ttl=timedelta(milliseconds=_PROBE_TTL_MS)).check()
+        ttl = timedelta(milliseconds=_PROBE_TTL_MS)
+        await RedisHeartbeats(self._calls, keys, ttl=ttl, remember_ms=_PROBE_TTL_MS).check()
+        await RedisExpectations(self._calls, keys).check()
 
     async def activate(self, conversation_id: str, *, owner: str, create: bool, ttl: timedelta) -> Recovered:
         """See `Store.activate`."""
@@ -153,6 +156,10 @@ class RedisStore:
     def heartbeats(self, lease: str, *, ttl: timedelta) -> RedisHeartbeats:
         """See `Store.heartbeats`."""
         return RedisHeartbeats(self._calls, self._keys.heartbeats(lease), ttl=ttl)
+
+    def expectations(self, lease: str) -> RedisExpectations:
+        """See `Store.expectations`."""
+        return RedisExpectations(self._calls, self._keys.heartbeats(lease))
 
     async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
         """See `Store.delete`."""

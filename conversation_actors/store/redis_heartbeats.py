@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from conversation_actors.store.heartbeats import ENDED_SECONDS, NO_BEAT, Beat, Damaged, Found, HeartbeatRecord, Page
+from conversation_actors.store.heartbeats import (
+    ENDED_SECONDS,
+    NO_BEAT,
+    Beat,
+    Damaged,
+    Found,
+    HeartbeatRecord,
+    Page,
+    conversation_of,
+)
 from conversation_actors.store.keys import HeartbeatKeys
 from conversation_actors.store.script_calls import Argument, ScriptCalls
 from conversation_actors.store.scripts import heartbeat_script
@@ -13,6 +22,7 @@ from conversation_actors.values import decode
 
 _PAGE = 500
 """Records that one script looks at when it looks for a group."""
+_REMEMBER_MS = int(ENDED_SECONDS * 1000)
 _FIELDS = 3
 """What a reply says of one record."""
 
@@ -20,9 +30,11 @@ _FIELDS = 3
 class RedisHeartbeats:
     """A `HeartbeatStore` on Redis. All of its keys are gone when nothing was written for `ttl`."""
 
-    def __init__(self, calls: ScriptCalls, keys: HeartbeatKeys, *, ttl: timedelta) -> None:
-        """Share the connections of the store."""
-        self._calls, self._keys, self._ttl = calls, keys, _milliseconds(ttl)
+    def __init__(
+        self, calls: ScriptCalls, keys: HeartbeatKeys, *, ttl: timedelta, remember_ms: int = _REMEMBER_MS
+    ) -> None:
+        """Share the connections of the store. `remember_ms`: how long ends, and holders, are remembered."""
+        self._calls, self._keys, self._ttl, self._remember_ms = calls, keys, _milliseconds(ttl), remember_ms
 
     async def check(self) -> None:
         """Run every script once; meant for keys that no lease has. What it leaves is gone after `ttl`."""
@@ -37,24 +49,27 @@ class RedisHeartbeats:
         for record in await self.claim_group("check", "check", hold=hold):
             if isinstance(record, HeartbeatRecord):
                 await self.postpone(record, delay=hold)
-                await self._end("check", "check", "check", record.attempt, remember_ms=self._ttl)
+                await self._end("check", "check", "check", record.attempt)
         await self.start("dropped", "check", valid_for=hold, group="check", details=b"{}")
         dropped = await self.find("dropped")
         await self.drop([dropped] if dropped else [])
+        await self.held_by("check")
 
     async def start(
         self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes
     ) -> None:
         """See `HeartbeatStore.start`."""
         told = (conversation_id, holder, group, details, _milliseconds(valid_for))
-        await self._run("start", self._keys.of(conversation_id), *told, self._ttl, _fresh())
+        keys = *self._keys.of(conversation_id), self._keys.held(holder)
+        await self._run("start", keys, *told, self._ttl, _fresh(), self._remember_ms)
 
     async def beat(
         self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes | None
     ) -> bool:
         """See `HeartbeatStore.beat`."""
         told = (conversation_id, holder, group, details or b"", _milliseconds(valid_for))
-        return _is_ok(await self._run("beat", self._keys.of(conversation_id), *told, self._ttl, _fresh()))
+        keys = *self._keys.of(conversation_id), self._keys.held(holder)
+        return _is_ok(await self._run("beat", keys, *told, self._ttl, _fresh(), self._remember_ms))
 
     async def end(self, conversation_id: str, holder: str) -> bool:
         """See `HeartbeatStore.end`."""
@@ -98,30 +113,27 @@ class RedisHeartbeats:
 
     async def postpone(self, record: HeartbeatRecord, *, delay: timedelta) -> bool:
         """See `HeartbeatStore.postpone`."""
-        claim = (record.conversation_id, record.holder, record.claimant or "", record.attempt)
+        claim = (record.name, record.holder, record.claimant or "", record.attempt)
         return _is_ok(await self._run("postpone", self._keys.shared, *claim, _milliseconds(delay), self._ttl, _fresh()))
 
     async def settle(self, record: HeartbeatRecord) -> bool:
         """See `HeartbeatStore.settle`."""
         if record.claimant is None:
             return False
-        return await self._end(record.conversation_id, record.holder, record.claimant, record.attempt)
+        return await self._end(record.name, record.holder, record.claimant, record.attempt)
 
     async def find(self, conversation_id: str) -> Found | None:
         """See `HeartbeatStore.find`."""
         return _one(await self._run("find", self._keys.shared, conversation_id))
 
-    async def _end(
-        self,
-        conversation_id: str,
-        holder: str,
-        claimant: str,
-        attempt: int,
-        *,
-        remember_ms: int = int(ENDED_SECONDS * 1000),
-    ) -> bool:
+    async def held_by(self, holder: str) -> list[str]:
+        """See `HeartbeatStore.held_by`."""
+        _, *names = await self._run("held", (*self._keys.shared, self._keys.held(holder)))
+        return sorted(_name(name) for name in names)
+
+    async def _end(self, conversation_id: str, holder: str, claimant: str, attempt: int) -> bool:
         claim = (conversation_id, holder, claimant, attempt)
-        return _is_ok(await self._run("end", self._keys.of(conversation_id), *claim, remember_ms))
+        return _is_ok(await self._run("end", self._keys.of(conversation_id), *claim, self._remember_ms))
 
     async def _run(self, name: str, keys: Sequence[str], *arguments: Argument) -> list[Any]:
         return await self._calls.on_index(heartbeat_script(name), keys, *arguments)
@@ -139,8 +151,10 @@ def _record(incarnation: bytes, conversation_id: bytes, text: bytes, number: byt
     beat = Beat(_name(incarnation), _number(number))
     try:
         fields = decode(text)
+        told_id, role = conversation_of(conversation_id.decode())
         return HeartbeatRecord(
-            conversation_id=conversation_id.decode(),
+            conversation_id=told_id,
+            role=role,
             holder=_text(fields["holder"]),
             group=_text(fields["group"]),
             details=_object(decode(fields["details"].encode())),
@@ -177,7 +191,7 @@ def _number(score: bytes) -> int:
 
 
 def _flat(found: Sequence[Found]) -> list[Argument]:
-    return [part for one in found for part in (_raw(one.conversation_id), one.beat.number)]
+    return [part for one in found for part in (_raw(one.name), one.beat.number)]
 
 
 def _name(raw: bytes) -> str:

@@ -16,7 +16,7 @@ from conversation_actors.client.silence import LOOK_BACK
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
 from conversation_actors.settings import Durability
 from conversation_actors.store import HeartbeatRecord, HeartbeatStore, MemoryStore, Store, scripts
-from conversation_actors.store.heartbeats import ENDED_SECONDS
+from conversation_actors.store.heartbeats import ENDED_SECONDS, record_name
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
 from conversation_actors.store.script_calls import Argument, ScriptCalls
@@ -108,6 +108,50 @@ async def test_a_holder_is_known_while_it_lives(signs: Signs) -> None:
     record = await known(signs)
     assert record == HeartbeatRecord("c", "h1", "g", {"room": "r"}, 0, None, LONG, timedelta(0))
     assert record.is_alive
+
+
+async def test_roles_have_records_of_their_own(signs: Signs) -> None:
+    """Two holders of one conversation: each beats, falls silent, is claimed and ends by itself."""
+    name = record_name("c", "translator")
+    await start(signs)
+    await start(signs, name, "h2", valid_for=SHORT)
+    assert ((await known(signs)).role, (await known(signs, name)).role) == ("", "translator")
+    assert (await known(signs, name)).conversation_id == "c"
+    await signs.look(1.5, every=0.1)
+    (found,) = await signs.claim_expired("w1", hold=LONG, limit=16, forget=HOUR)
+    assert (found.conversation_id, found.role, found.holder) == ("c", "translator", "h2")
+    assert await beat(signs)
+    assert await signs.postpone(found, delay=LONG)
+    assert await signs.settle(found)
+    assert await signs.find(name) is None
+    assert (await known(signs)).claimant is None
+
+
+async def test_a_group_dies_with_all_its_roles(signs: Signs) -> None:
+    """Whatever role they have."""
+    await start(signs)
+    await start(signs, record_name("c", "translator"), "h2")
+    found = await signs.claim_group("g", "w1", hold=LONG)
+    assert sorted((record.conversation_id, record.role) for record in found) == [("c", ""), ("c", "translator")]
+
+
+async def test_what_a_holder_has_begun_is_remembered(signs: Signs) -> None:
+    """Behind its end too, and where somebody else has it since; nobody who has begun nothing is known."""
+    name = record_name("d", "translator")
+    assert list(await signs.records.held_by("h1")) == []
+    await start(signs)
+    await start(signs, name)
+    await start(signs, name, "h2")
+    await signs.end("c", "h1")
+    assert list(await signs.records.held_by("h1")) == ["c", name]
+    assert list(await signs.records.held_by("h2")) == [name]
+    assert list(await signs.records.held_by("nobody")) == []
+
+
+async def test_a_beat_tells_again_what_was_lost(signs: Signs) -> None:
+    """A record that begins anew by its beat is known to be its holder's."""
+    assert await beat(signs)
+    assert list(await signs.records.held_by("h1")) == ["c"]
 
 
 async def test_a_beat_ends_a_silence(signs: Signs) -> None:

@@ -49,10 +49,19 @@ def test_listings_are_in_one_slot_and_no_conversation(identity: str, conversatio
 @given(IDS, IDS)
 def test_signs_of_life_are_in_one_slot(lease: str, conversation_id: str) -> None:
     """All keys of a lease, of whatever conversation; no two of them are the same."""
-    keys = KEYS.heartbeats(lease).of(conversation_id)
+    signs = KEYS.heartbeats(lease)
+    keys = (*signs.of(conversation_id), signs.held(conversation_id), signs.expected(conversation_id, lease))
     assert len({key_slot(key.encode(errors="replace")) for key in keys}) == 1
     assert all(key.count("{") == key.count("}") == 1 for key in keys)
-    assert len(set(keys)) == 4
+    assert len(set(keys)) == 6
+
+
+@given(IDS, IDS, IDS, IDS)
+def test_places_do_not_meet(room: str, agent_name: str, other_room: str, other_name: str) -> None:
+    """Who is expected in one room by one name is expected in no other, however the two are written."""
+    signs = KEYS.heartbeats("agent")
+    if (room, agent_name) != (other_room, other_name):
+        assert signs.expected(room, agent_name) != signs.expected(other_room, other_name)
 
 
 @given(IDS, IDS, IDS, IDS)

@@ -37,6 +37,7 @@ from conversation_actors.errors import (
 from conversation_actors.settings import HistoryLimits, Settings, Timeouts
 from conversation_actors.state import AppendItems, ConversationState, Limits
 from conversation_actors.store import Claim, Found, Head, HeartbeatStore, MemoryStore, Outcome, Recovered, Store
+from conversation_actors.store.expectations import MemoryExpectations
 from tests.unit.strategies import message
 
 if TYPE_CHECKING:
@@ -266,6 +267,10 @@ class FaultyStore:
     def heartbeats(self, lease: str, *, ttl: timedelta) -> HeartbeatStore:
         """See `Store.heartbeats`."""
         return self.inner.heartbeats(lease, ttl=ttl)
+
+    def expectations(self, lease: str) -> MemoryExpectations:
+        """See `Store.expectations`."""
+        return self.inner.expectations(lease)
 
     async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
         """See `Store.delete`."""

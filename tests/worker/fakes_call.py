@@ -25,14 +25,16 @@ from agent_worker.tenure import conversation as call
 from agent_worker.tenure import pulse as tenure
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation, Post
-from agent_worker.worker.rooms import AgentInRoom, Occupants, Rooms, RoomServiceError
+from agent_worker.worker.rooms import AgentInRoom, Occupants, Original, Rooms, RoomServiceError
 from conversation_actors import ConversationHandle
 from conversation_actors.activation import committer
 from conversation_actors.client import following, handle, opening, outbox
 from conversation_actors.errors import ConversationError
 from conversation_actors.settings import Settings
-from conversation_actors.store import Beat, HeartbeatRecord
+from conversation_actors.store import Beat, HeartbeatRecord, Place
+from conversation_actors.store.expectations import MemoryExpectations
 from conversation_actors.store.heartbeats import MemoryHeartbeats, Page
+from conversation_actors.values import decode
 from tests.unit.fakes import CONVERSATION, FakeCluster, FakeOwner, FaultyStore, brief
 
 ROOM = "room-1"
@@ -68,7 +70,8 @@ class ShakyHeartbeats(MemoryHeartbeats):
         self.asked = 0
         """Calls so far, failed ones too."""
 
-    def _answer(self) -> None:
+    def answer(self) -> None:
+        """Count a question, and fail where the server is away."""
         self.asked += 1
         if self.trouble is not None:
             raise self.trouble
@@ -77,25 +80,25 @@ class ShakyHeartbeats(MemoryHeartbeats):
         self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes
     ) -> None:
         """See `HeartbeatStore.start`."""
-        self._answer()
+        self.answer()
         await super().start(conversation_id, holder, valid_for=valid_for, group=group, details=details)
 
     async def beat(
         self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes | None
     ) -> bool:
         """See `HeartbeatStore.beat`."""
-        self._answer()
+        self.answer()
         return await super().beat(conversation_id, holder, valid_for=valid_for, group=group, details=details)
 
     async def end(self, conversation_id: str, holder: str) -> bool:
         """See `HeartbeatStore.end`."""
-        self._answer()
+        self.answer()
         return await super().end(conversation_id, holder)
 
     async def silent(self, *, after: int, until: int, limit: int) -> Page:
         """See `HeartbeatStore.silent`."""
         self._pace.now += self._pace.pace
-        self._answer()
+        self.answer()
         return await super().silent(after=after, until=until, limit=limit)
 
     async def claim(
@@ -108,13 +111,45 @@ class ShakyHeartbeats(MemoryHeartbeats):
         seen: Beat | None = None,
     ) -> HeartbeatRecord | None:
         """See `HeartbeatStore.claim`."""
-        self._answer()
+        self.answer()
         return await super().claim(conversation_id, claimant, hold=hold, holder=holder, seen=seen)
 
     async def find(self, conversation_id: str) -> HeartbeatRecord | None:
         """See `HeartbeatStore.find`."""
-        self._answer()
+        self.answer()
         return await super().find(conversation_id)
+
+
+class ShakyExpectations(MemoryExpectations):
+    """Who is expected, on the server of the heartbeats; kept by the time that goes by in tests."""
+
+    def __init__(self, agents: ShakyHeartbeats) -> None:
+        """Nobody yet."""
+        super().__init__(time.monotonic)
+        self._agents = agents
+
+    async def put(self, place: Place, token: str, told: bytes, *, keep: timedelta, is_new: bool) -> bool:
+        """See `ExpectationStore.put`."""
+        self._answer()
+        return await super().put(place, token, told, keep=keep, is_new=is_new)
+
+    async def all(self, place: Place) -> list[tuple[str, bytes]]:
+        """See `ExpectationStore.all`."""
+        self._answer()
+        return await super().all(place)
+
+    async def drop(self, place: Place, token: str) -> bool:
+        """See `ExpectationStore.drop`."""
+        self._answer()
+        return await super().drop(place, token)
+
+    async def last_without_call(self, room: str, agent_name: str) -> Assignment | None:
+        """What the newest one that LiveKit has not answered yet is told."""
+        told = [decode(data) for _, data in await super().all(Place(room, agent_name))]
+        return next((Assignment.of(one["told"]) for one in reversed(told) if not one["call"]), None)
+
+    def _answer(self) -> None:
+        self._agents.answer()
 
 
 class ShakyStore(FaultyStore):
@@ -124,6 +159,7 @@ class ShakyStore(FaultyStore):
         """Start empty."""
         super().__init__()
         self.agents = ShakyHeartbeats(clock)
+        self.called = ShakyExpectations(self.agents)
         self.kept: list[timedelta | None] = []
         """What was answered to those who had the conversation kept."""
 
@@ -133,6 +169,11 @@ class ShakyStore(FaultyStore):
             raise self.agents.trouble
         self.kept.append(await super().keep(conversation_id, ttl=ttl))
         return self.kept[-1]
+
+    def expectations(self, lease: str) -> "ShakyExpectations":
+        """See `Store.expectations`."""
+        assert lease == call.LEASE
+        return self.called
 
     def heartbeats(self, lease: str, *, ttl: timedelta) -> ShakyHeartbeats:
         """See `Store.heartbeats`: there is one lease."""
@@ -293,7 +334,10 @@ class FakeRooms:
     people: list[str] = field(default_factory=list)
     agents: list[AgentInRoom] = field(default_factory=list)
     exists: bool = True
-    conversations: list[str] = field(default_factory=list)
+    store: "ShakyStore | None" = None
+    """Where is told what an agent is called for."""
+    originals: list[Original | None] = field(default_factory=list)
+    """What each dispatch was to be like."""
     is_down: bool = False
     dispatch_trouble: RoomServiceError | None = None
     """What a dispatch raises while all else is well."""
@@ -308,7 +352,7 @@ class FakeRooms:
 
     @property
     def dispatched(self) -> list[tuple[Any, ...]]:
-        """Room, agent name and metadata of every dispatch."""
+        """Room, agent name and assignment of every dispatch."""
         return [told[1:] for told in self.asked if told[0] == "dispatch"]
 
     async def occupants(self, room: str) -> Occupants:
@@ -319,8 +363,7 @@ class FakeRooms:
         assert room == ROOM
         if not self.exists:
             return Occupants(exists=False)
-        named = tuple(self.conversations)
-        return Occupants(exists=True, people=tuple(self.people), agents=tuple(self.agents), conversations=named)
+        return Occupants(exists=True, people=tuple(self.people), agents=tuple(self.agents))
 
     async def remove(self, room: str, identity: str) -> bool:
         """See `Rooms.remove`."""
@@ -330,12 +373,16 @@ class FakeRooms:
         self.agents = [agent for agent in self.agents if agent.identity != identity]
         return bool(here)
 
-    async def dispatch(self, room: str, agent_name: str, assignment: Assignment) -> None:
-        """See `Rooms.dispatch`."""
+    async def dispatch(self, room: str, agent_name: str, original: Original | None = None) -> str:
+        """See `Rooms.dispatch`. What the agent is called for has to be told by now."""
         self._answer()
         if self.dispatch_trouble is not None:
             raise self.dispatch_trouble
+        assert self.store is not None
+        assignment = await self.store.called.last_without_call(room, agent_name)
+        self.originals.append(original)
         self.asked.append(("dispatch", room, agent_name, assignment))
+        return f"AD_{len(self.asked)}"
 
     async def check(self) -> None:
         """See `Rooms.check`."""
@@ -353,7 +400,13 @@ def ghost(identity: str = "agent-1", *, name: str = "support", age: float = 60.0
 
 
 def running_job(
-    job_id: str, *, metadata: str = "", room_metadata: str = "", room: str = ROOM, agent_name: str = "support"
+    job_id: str,
+    *,
+    metadata: str = "",
+    room_metadata: str = "",
+    room: str = ROOM,
+    agent_name: str = "support",
+    worker_id: str = "w",
 ) -> RunningJobInfo:
     """A job as LiveKit's server lists it."""
     return RunningJobInfo(
@@ -363,10 +416,11 @@ def running_job(
             room=models.Room(name=room, metadata=room_metadata),
             agent_name=agent_name,
             metadata=metadata,
+            dispatch_id=f"AD_of_{job_id}",
         ),
         url="",
         token="",
-        worker_id="w",
+        worker_id=worker_id,
         fake_job=False,
     )
 

@@ -14,7 +14,13 @@ from livekit.agents import JobContext
 
 from agent_worker.call.opening import _conversation_id
 from agent_worker.settings import CallSettings
-from agent_worker.tenure.assignment import MOST_METADATA_BYTES, Assignment, MetadataRefusedError, trusted_attribute
+from agent_worker.tenure.assignment import (
+    MOST_METADATA_BYTES,
+    Assignment,
+    MetadataRefusedError,
+    RestartReason,
+    trusted_attribute,
+)
 from agent_worker.worker.supervisor import conversation_id_of
 from conversation_actors.errors import InvalidInputError
 from tests.worker.fakes_call import ROOM, FakeParticipant, FakeRoom, Permissions, fake_job, running_job
@@ -27,13 +33,28 @@ def read(metadata: str) -> Assignment:
     return Assignment.read(metadata, where="job metadata")
 
 
-def test_what_is_written_reads_back() -> None:
-    """All of it, and nothing else is written."""
-    full = Assignment(conversation_id="c", replaces="job-1", is_planned=True, attempt=3, avoid="w")
-    assert read(full.write()) == full
-    assert Assignment(conversation_id="c").write() == '{"conversation_id": "c"}'
-    assert NOTHING.write() == "{}"
-    assert read(NOTHING.write()) == NOTHING
+FULL = Assignment(
+    conversation_id="c",
+    role="translator",
+    replaces="job-1",
+    is_planned=True,
+    attempt=3,
+    avoid="w",
+    reason=RestartReason.CRASH,
+)
+
+
+def test_what_is_told_reads_back() -> None:
+    """All of it, by way of JSON, and nothing else is told."""
+    assert Assignment.of(json.loads(json.dumps(FULL.told()))) == FULL
+    assert Assignment(conversation_id="c").told() == {"conversation_id": "c"}
+    assert NOTHING.told() == {}
+    assert Assignment.of({}) == NOTHING
+
+
+def test_metadata_names_a_conversation_and_no_more() -> None:
+    """It is the application's: what it calls `replaces`, or `attempt`, is none of ours."""
+    assert read(json.dumps(FULL.told())) == Assignment(conversation_id="c")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +85,7 @@ BAD = {
     "single quotes": "{'conversation_id': 'c'}",
     "a bomb of lists": '{"conversation_id": ' + "[" * 20_000,
     "a bomb of objects": '{"a":' * 5000 + "1" + "}" * 5000,
-    "a number of many digits": '{"attempt": ' + "9" * 5000 + "}",
+    "a number of many digits": '{"x": ' + "9" * 5000 + "}",
     "too much": '{"conversation_id": "c", "x": "' + "x" * MOST_METADATA_BYTES + '"}',
     "too much in bytes": '{"conversation_id": "c", "x": "' + "\u00fc" * (MOST_METADATA_BYTES // 2) + '"}',
     "an id that is a number": '{"conversation_id": 7}',
@@ -74,8 +95,6 @@ BAD = {
     "an id that is too long": json.dumps({"conversation_id": "c" * 257}),
     "an id of two lines": json.dumps({"conversation_id": "a\nb"}),
     "half a character": '{"conversation_id": "\\ud83d"}',
-    "a replaced one that is a truth": '{"replaces": true}',
-    "a shunned worker that is a number": '{"avoid": 1.5}',
 }
 
 
@@ -106,15 +125,17 @@ def test_a_refusal_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_wrong_field_costs_only_itself() -> None:
-    """The others are read."""
-    told = read('{"conversation_id": "c", "replaces": 7, "attempt": "two", "is_planned": 1, "avoid": []}')
-    assert told == Assignment(conversation_id="c")
+    """What is told by another version, or by somebody else, is read as far as it can be."""
+    told = Assignment.of(
+        {"conversation_id": "c", "replaces": 7, "attempt": "two", "is_planned": 1, "avoid": [], "reason": {"a": 1}}
+    )
+    assert told == Assignment(conversation_id="c", reason=RestartReason.UNKNOWN)
 
 
 @pytest.mark.parametrize("attempt", [-1, 1001, 10**30, 1.0, "1", None, True, [1]])
 def test_attempts_are_a_small_count(attempt: object) -> None:
     """Anything else counts from the beginning."""
-    attempts = read(json.dumps({"attempt": attempt})).attempt
+    attempts = Assignment.of({"attempt": attempt}).attempt
     assert (attempts, type(attempts)) == (0, int)
 
 
@@ -123,18 +144,26 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
-_names = st.sampled_from(["conversation_id", "replaces", "is_planned", "attempt", "avoid", "x"])
+_names = st.sampled_from(["conversation_id", "replaces", "is_planned", "attempt", "avoid", "role", "reason", "x"])
 
 
 @given(st.text() | st.dictionaries(_names, _json).map(json.dumps) | st.text().map("{".__add__))
 def test_whatever_it_holds_nothing_is_raised(metadata: str) -> None:
+    """And what comes out is of the type it says."""
+    named = read(metadata).conversation_id
+    assert named is None or (named.isprintable() and 1 <= len(named) <= 256)
+
+
+@given(st.dictionaries(_names, _json))
+def test_whatever_was_told_nothing_is_raised(fields: dict[str, Any]) -> None:
     """And what comes out is of the types it says."""
-    told = read(metadata)
-    for value in (told.conversation_id, told.replaces):
+    told = Assignment.of(fields)
+    for value in (told.conversation_id, told.replaces, told.role):
         assert value is None or (value.isprintable() and 1 <= len(value) <= 256)
     assert isinstance(told.is_planned, bool)
     assert isinstance(told.attempt, int)
     assert isinstance(told.avoid, str)
+    assert told.reason is None or isinstance(told.reason, RestartReason)
 
 
 # Attributes

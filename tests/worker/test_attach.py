@@ -896,7 +896,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call_module, "_FLUSH_SECONDS", 1.0)
 
 
-METADATA = Assignment(conversation_id="c").write()
+METADATA = '{"conversation_id": "c"}'
 
 
 @pytest.mark.usefixtures("environment")

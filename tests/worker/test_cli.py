@@ -14,7 +14,7 @@ from agent_worker.development import console
 from agent_worker.example.agent import SupervisorAgent, SupportAgent
 from agent_worker.settings import LanguageModelSettings
 from agent_worker.worker.application import entrypoint_named
-from agent_worker.worker.server import WorkerOptions, _answer_request, _load_by_calls, make_server
+from agent_worker.worker.server import WorkerOptions, _load_by_calls, make_server
 from conversation_actors import ClusterUnavailableError, InvalidInputError
 from conversation_actors.items import AgentHandoff, Message
 from tests.worker.conftest import TRANSCRIPT
@@ -151,39 +151,6 @@ def test_names_of_no_entrypoint(name: str) -> None:
 def test_the_name_of_an_entrypoint() -> None:
     """``package.module:function``."""
     assert entrypoint_named("asyncio:sleep") is asyncio.sleep  # type: ignore[comparison-overlap]  # any function will do
-
-
-class FakeRequest:
-    """A job that is offered."""
-
-    def __init__(self, metadata: str) -> None:
-        """Not answered yet."""
-        self.job = running_job("job-1", metadata=metadata).job
-        self.answer: Any = None
-
-    async def accept(self) -> None:
-        """Take it."""
-        self.answer = "accepted"
-
-    async def reject(self, *, terminate: bool) -> None:
-        """Leave it, for others where it is not terminated."""
-        self.answer = ("rejected", terminate)
-
-
-@pytest.mark.parametrize(
-    ("metadata", "answer"),
-    [
-        ("", "accepted"),
-        ("{", "accepted"),
-        ('{"avoid": "worker-2"}', "accepted"),
-        ('{"avoid": "worker-1"}', ("rejected", False)),
-    ],
-)
-async def test_a_job_that_leaves_a_worker_is_not_taken_by_it(metadata: str, answer: Any) -> None:
-    """Another worker is asked then; whatever else metadata holds, the job is taken."""
-    request: Any = FakeRequest(metadata)
-    await _answer_request("worker-1", request)
-    assert request.answer == answer
 
 
 def test_the_load_may_be_a_number_of_calls() -> None:

@@ -12,8 +12,8 @@ import pytest
 from livekit.agents import AgentServer
 
 from agent_worker.failures import Failures
-from agent_worker.tenure import conversation as module
 from agent_worker.tenure import pulse as tenure
+from agent_worker.tenure.assignment import RestartReason
 from agent_worker.tenure.backlog import Operation
 from agent_worker.tenure.conversation import HANDOVER, LEASE, CallConversation
 from agent_worker.worker import parent
@@ -213,7 +213,7 @@ async def _is_done(call: CallConversation, _world: World) -> None:
 TASKS: dict[str, tuple[Any, str, Evidence]] = {
     "keep": (Heartbeats, "keep", _is_kept),
     "lease": (ConversationHandle, "acquire_lease", _is_renewed),
-    "guard": (module, "_handover_wish", _is_asked),
+    "guard": (CallConversation, "_wish", _is_asked),
     "items": (ConversationHandle, "flush", _is_acknowledged),
     "notes": (ConversationHandle, "set_attributes", _is_noted),
     "changes": (ConversationHandle, "join", _is_done),
@@ -434,7 +434,8 @@ async def test_one_call_that_a_parent_cannot_hand_over_costs_no_other(
     ran: list[str] = []
 
     class Half:
-        async def run(self, record: Any) -> None:
+        async def run(self, record: Any, *, reason: RestartReason) -> None:
+            assert reason is RestartReason.WORKER
             ran.append(record.conversation_id)
             if record.conversation_id == "c0":
                 raise TypeError(PRIVATE)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from agent_worker.development import develop
 from agent_worker.failures import Failures
-from agent_worker.tenure.assignment import Assignment
+from agent_worker.tenure.assignment import Assignment, RestartReason
 from agent_worker.worker import health, logs, migration
 from agent_worker.worker.health import Health, HealthServer
 from conversation_actors import (
@@ -26,7 +27,8 @@ from conversation_actors.errors import StoreUnavailableError
 from tests.unit.fakes import until
 from tests.worker.fakes_call import ROOM, FakeRooms, ShakyStore, ghost
 
-DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "attempt": 0}
+DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "attempt": 0, "worker_id": "AW_1"}
+MIGRATE = RestartReason.MIGRATE
 VALID_FOR = timedelta(seconds=3)
 
 
@@ -56,9 +58,9 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
 
 
 @pytest.fixture
-def rooms() -> FakeRooms:
+def rooms(store: ShakyStore) -> FakeRooms:
     """LiveKit."""
-    return FakeRooms(people=["alice"])
+    return FakeRooms(people=["alice"], store=store)
 
 
 @pytest.fixture
@@ -207,11 +209,50 @@ async def test_a_call_moves_to_another_worker(
     await begin(heartbeats)
     moving = asyncio.create_task(migrating(ROOM, timeout=timedelta(seconds=5)))
     await until(lambda: bool(rooms.dispatched))
-    wanted = Assignment(conversation_id=ROOM, replaces="job-1", is_planned=True, avoid="worker-1")
+    wanted = Assignment(conversation_id=ROOM, replaces="job-1", is_planned=True, avoid="AW_1", reason=MIGRATE)
     assert rooms.dispatched == [(ROOM, "support", wanted)]
     assert not moving.done()
     await begin(heartbeats, "job-2")
     assert await moving == "job-2"
+
+
+async def test_a_call_that_lands_where_it_was_is_sent_again(
+    heartbeats: Heartbeats, rooms: FakeRooms, migrating: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LiveKit's server gives the job to any worker: who declines it makes room for the next one."""
+    monkeypatch.setattr(migration, "_DECLINED_SECONDS", (0.002, 0.01))
+    await begin(heartbeats)
+    moving = asyncio.create_task(migrating(ROOM, timeout=timedelta(seconds=5)))
+    for number in (1, 2):
+        await until(lambda number=number: len(rooms.dispatched) == number)  # type: ignore[misc]
+        await until_called(heartbeats)
+        (called,) = [one for one in await heartbeats.expected(ROOM, "support") if not one.is_declined]
+        await heartbeats.amend(replace(called, is_declined=True), keep=VALID_FOR)
+    await until(lambda: len(rooms.dispatched) == 3)
+    assert not moving.done()
+    await begin(heartbeats, "job-2")
+    assert await moving == "job-2"
+    assert {assignment.avoid for *_, assignment in rooms.dispatched} == {"AW_1"}
+
+
+async def until_called(heartbeats: Heartbeats) -> None:
+    """Return when LiveKit has answered about everybody who is expected."""
+    async with asyncio.timeout(5):
+        while not all(one.call for one in await heartbeats.expected(ROOM, "support")):  # noqa: ASYNC110  # no event
+            await asyncio.sleep(0.001)
+
+
+async def test_a_call_of_another_role_moves_by_its_role(
+    heartbeats: Heartbeats, rooms: FakeRooms, migrating: Callable[..., Any]
+) -> None:
+    """The agent beside it stays."""
+    await begin(heartbeats)
+    await heartbeats.start(ROOM, "job-t", role="translator", valid_for=VALID_FOR, details=DETAILS)
+    moving = asyncio.create_task(migrating(ROOM, role="translator", timeout=timedelta(seconds=5)))
+    await until(lambda: bool(rooms.dispatched))
+    assert (rooms.dispatched[0][2].role, rooms.dispatched[0][2].replaces) == ("translator", "job-t")
+    await heartbeats.start(ROOM, "job-u", role="translator", valid_for=VALID_FOR, details=DETAILS)
+    assert await moving == "job-u"
 
 
 async def test_a_call_moves_to_another_agent(
@@ -221,7 +262,7 @@ async def test_a_call_moves_to_another_agent(
     await begin(heartbeats)
     with pytest.raises(OutcomeUnknownError, match="billing"):
         await migrating(ROOM, to="billing", timeout=timedelta(seconds=0.02))
-    wanted = Assignment(conversation_id=ROOM, replaces="job-1", is_planned=True)
+    wanted = Assignment(conversation_id=ROOM, replaces="job-1", is_planned=True, reason=MIGRATE)
     assert rooms.dispatched == [(ROOM, "billing", wanted)]
     kept = await heartbeats.find(ROOM)
     assert kept is not None

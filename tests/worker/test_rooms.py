@@ -7,16 +7,16 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from google.protobuf.message import Message
 from livekit import api
-from livekit.protocol.models import ParticipantInfo, ParticipantPermission
+from livekit.protocol.agent_dispatch import ListAgentDispatchResponse
+from livekit.protocol.models import ParticipantInfo
 from pydantic import SecretStr
 
 from agent_worker.settings import LiveKitSettings
-from agent_worker.tenure.assignment import Assignment
 from agent_worker.worker import rooms as module
-from agent_worker.worker.rooms import Occupants, Rooms, RoomServiceError, UnansweredError
+from agent_worker.worker.rooms import Occupants, Original, Rooms, RoomServiceError, UnansweredError
 from tests.worker.fakes_call import ROOM
 
-LIST, DISPATCH = "ListParticipants", "CreateDispatch"
+LIST, DISPATCH, LISTED = "ListParticipants", "CreateDispatch", "ListDispatch"
 
 
 class FakeServer:
@@ -25,6 +25,8 @@ class FakeServer:
     def __init__(self) -> None:
         """Nobody is there."""
         self.people: list[ParticipantInfo] = []
+        self.dispatches: list[api.AgentDispatch] = []
+        self.created: list[api.CreateAgentDispatchRequest] = []
         self.refusal: tuple[int, str] | None = None
         """Status and code of every answer."""
         self.asked: list[str] = []
@@ -39,7 +41,10 @@ class FakeServer:
         answers: dict[str, Message] = {
             LIST: api.ListParticipantsResponse(participants=self.people),
             DISPATCH: api.AgentDispatch(id="AD_1"),
+            LISTED: ListAgentDispatchResponse(agent_dispatches=self.dispatches),
         }
+        if method == DISPATCH:
+            self.created.append(api.CreateAgentDispatchRequest.FromString(await request.read()))
         return web.Response(body=answers[method].SerializeToString(), content_type="application/protobuf")
 
 
@@ -69,7 +74,7 @@ async def rooms(server: TestServer) -> AsyncIterator[Rooms]:
 
 async def dispatch(rooms: Rooms) -> None:
     """Ask for an agent."""
-    await rooms.dispatch(ROOM, "support", Assignment(conversation_id="c"))
+    await rooms.dispatch(ROOM, "support")
 
 
 async def test_a_dispatch_is_asked_for_once(rooms: Rooms, fake: FakeServer) -> None:
@@ -118,21 +123,67 @@ async def test_without_an_answer_in_time_nobody_knows(
     assert fake.asked == []
 
 
-async def test_only_tokens_name_conversations(rooms: Rooms, fake: FakeServer) -> None:
-    """Not who may change its own attributes, not an agent, and not what is no id."""
-    own = ParticipantPermission(can_update_metadata=True)
+async def test_who_is_in_a_room_is_told_by_kind(rooms: Rooms, fake: FakeServer) -> None:
+    """Agents are not people."""
     fake.people = [
-        ParticipantInfo(identity="alice", attributes={"conversation_id": "of-alice"}),
-        ParticipantInfo(identity="mallory", attributes={"conversation_id": "of-alice-2"}, permission=own),
-        ParticipantInfo(identity="bob"),
-        ParticipantInfo(identity="carol", attributes={"conversation_id": "not\nan id"}),
-        ParticipantInfo(
-            identity="agent-1", kind=ParticipantInfo.Kind.AGENT, attributes={"conversation_id": "of-the-agent"}
-        ),
+        ParticipantInfo(identity="alice"),
+        ParticipantInfo(identity="phone", kind=ParticipantInfo.Kind.SIP),
+        ParticipantInfo(identity="agent-1", kind=ParticipantInfo.Kind.AGENT),
     ]
     found = await rooms.occupants(ROOM)
-    assert found.people == ("alice", "mallory", "bob", "carol")
-    assert found.conversations == ("of-alice",)
+    assert found.people == ("alice", "phone")
+    assert [agent.identity for agent in found.agents] == ["agent-1"]
+
+
+# What a successor's dispatch says
+
+
+@pytest.mark.parametrize("metadata", ["", "x" * 60_000, '{"phone_number": "+49"', "ünï \u200d\n\0"])
+async def test_a_successors_dispatch_says_what_the_first_one_said(
+    rooms: Rooms, fake: FakeServer, metadata: str
+) -> None:
+    """Byte for byte, with all that both messages have; but by the name, and to the room, that is asked for."""
+    listed = api.AgentDispatch(
+        id="AD_7",
+        agent_name="other",
+        room="elsewhere",
+        metadata=metadata,
+        deployment="blue",
+        attributes={"tier": "gold"},
+        restart_policy="JRP_NEVER",
+    )
+    fake.dispatches = [api.AgentDispatch(id="AD_6", metadata="another's"), listed]
+    assert await rooms.dispatch(ROOM, "", Original("AD_7", "an old copy")) == "AD_1"
+    (made,) = fake.created
+    assert (made.room, made.agent_name, made.metadata) == (ROOM, "", metadata)
+    assert (made.deployment, dict(made.attributes), made.restart_policy) == (
+        "blue",
+        {"tier": "gold"},
+        listed.restart_policy,
+    )
+
+
+async def test_a_dispatch_that_is_not_listed_is_copied_as_far_as_it_is_known(
+    rooms: Rooms, fake: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From a copy of its metadata, else not at all, which is told; one that had no dispatch is nothing to ask for."""
+    fake.dispatches = [api.AgentDispatch(id="AD_6", metadata="another's")]
+    await rooms.dispatch(ROOM, "support", Original("AD_7", "a copy"))
+    assert caplog.records == []
+    await rooms.dispatch(ROOM, "support", Original("AD_7"))
+    assert len(caplog.records) == 1
+    await rooms.dispatch(ROOM, "support", Original("", "simulated"))
+    await rooms.dispatch(ROOM, "support")
+    assert [made.metadata for made in fake.created] == ["a copy", "", "simulated", ""]
+    assert fake.asked.count(LISTED) == 2
+
+
+async def test_a_list_that_cannot_be_had_makes_no_dispatch(rooms: Rooms, fake: FakeServer) -> None:
+    """The successor would die of what it is not told: it is asked for later."""
+    fake.refusal = 503, "unavailable"
+    with pytest.raises(RoomServiceError):
+        await rooms.dispatch(ROOM, "support", Original("AD_7", "a copy"))
+    assert fake.asked == [LISTED]
 
 
 async def test_a_room_that_does_not_exist_is_empty(rooms: Rooms, fake: FakeServer) -> None:

@@ -12,9 +12,9 @@ import pytest
 from livekit.agents.job import RunningJobInfo
 
 from agent_worker.settings import TakeoverSettings
-from agent_worker.tenure.assignment import Assignment
+from agent_worker.tenure.assignment import Assignment, RestartReason
 from agent_worker.worker import supervisor as module
-from agent_worker.worker.rooms import RoomServiceError
+from agent_worker.worker.rooms import Original, RoomServiceError
 from agent_worker.worker.supervisor import Supervisor
 from agent_worker.worker.takeover import HOLD, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
@@ -37,13 +37,14 @@ DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "
 VALID_FOR = timedelta(seconds=3)
 PACE = 0.25
 """Seconds of the workers' clock from one look to the next, while it goes."""
-METADATA = Assignment(conversation_id="c").write()
+METADATA = '{"conversation_id": "c"}'
+CRASH, DEPLOY = RestartReason.CRASH, RestartReason.DEPLOY
 
 
 @pytest.fixture
-def rooms() -> FakeRooms:
+def rooms(store: ShakyStore) -> FakeRooms:
     """A room with a caller."""
-    return FakeRooms(people=["alice"])
+    return FakeRooms(people=["alice"], store=store)
 
 
 def settings() -> TakeoverSettings:
@@ -103,7 +104,7 @@ async def test_a_job_that_dies_is_replaced_at_once(heartbeats: Heartbeats, rooms
         assert rooms.asked == []
         jobs.active_jobs = jobs.active_jobs[1:]
         await until(lambda: bool(rooms.dispatched))
-    wanted = Assignment(conversation_id="c", replaces="job-1", attempt=1)
+    wanted = Assignment(conversation_id="c", replaces="job-1", attempt=1, reason=CRASH)
     assert rooms.dispatched == [(ROOM, "support", wanted)]
     record = await heartbeats.find("c")
     assert record is not None
@@ -113,7 +114,9 @@ async def test_a_job_that_dies_is_replaced_at_once(heartbeats: Heartbeats, rooms
 async def test_a_job_that_ended_in_order_is_let_go(heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore) -> None:
     """Its heartbeat is gone, or is its successor's."""
     jobs = FakeJobs(running_job("job-1", metadata=METADATA), running_job("job-2", metadata='{"conversation_id": "d"}'))
-    await begin(heartbeats, "c", "d")
+    await begin(heartbeats, "c")
+    await begin(heartbeats, "d", holder="job-2")
+    await begin(heartbeats, "d", holder="job-3")
     await heartbeats.stop("c", "job-1")
     async with running(make(heartbeats, rooms, jobs)):
         before = store.agents.asked
@@ -149,7 +152,7 @@ async def test_a_job_that_dies_before_it_began_is_followed(heartbeats: Heartbeat
     async with running(make(heartbeats, rooms, jobs)):
         jobs.active_jobs = []
         await until(lambda: bool(rooms.dispatched))
-    wanted = Assignment(conversation_id="c", replaces="job-1", attempt=1)
+    wanted = Assignment(conversation_id="c", replaces="job-1", attempt=1, reason=CRASH)
     assert rooms.asked == [("remove", ROOM, "agent-1"), ("dispatch", ROOM, "support", wanted)]
     record = await heartbeats.find("c")
     assert record is not None
@@ -164,14 +167,14 @@ async def test_successors_that_die_before_they_begin_are_counted(
     async with running(make(heartbeats, rooms, jobs)):
         jobs.active_jobs = []
         await until(lambda: len(rooms.dispatched) == 1)
-        jobs.active_jobs = [running_job("job-2", metadata=rooms.dispatched[0][2].write())]
+        jobs.active_jobs = [running_job("job-2", metadata=METADATA)]
         await asyncio.sleep(0.05)
         jobs.active_jobs = []
         await asyncio.sleep(0.1)
         assert len(rooms.dispatched) == 1
         clock.pace = PACE
         await until(lambda: len(rooms.dispatched) == 2)
-    assert rooms.dispatched[1][2] == Assignment(conversation_id="c", replaces="job-1", attempt=2)
+    assert rooms.dispatched[1][2] == Assignment(conversation_id="c", replaces="job-1", attempt=2, reason=CRASH)
 
 
 async def test_one_more_job_of_a_call_is_nobodys_death(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
@@ -211,36 +214,29 @@ async def test_a_job_that_dies_before_anybody_came_is_forgotten(heartbeats: Hear
 # Conversations that participants name
 
 
-@pytest.fixture
-def named(rooms: FakeRooms) -> FakeRooms:
-    """Two people's tokens name conversations, and one of them is this call's."""
-    rooms.conversations = ["other", "alice"]
-    return rooms
-
-
-async def test_a_job_with_a_named_conversation_is_replaced_at_once(heartbeats: Heartbeats, named: FakeRooms) -> None:
-    """Whichever of those that people in the room name has its heartbeat; no clock is waited for."""
+async def test_a_job_with_a_named_conversation_is_replaced_at_once(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """Its heartbeat tells which one it is, though nobody is there any more who named it; no clock is waited for."""
     jobs = FakeJobs(running_job("job-1"))
     await begin(heartbeats, "alice")
     await begin(heartbeats, "other", holder="job-9")
-    async with running(make(heartbeats, named, jobs, named_by_participants=True)):
+    async with running(make(heartbeats, rooms, jobs, named_by_participants=True)):
         jobs.active_jobs = []
-        await until(lambda: bool(named.dispatched))
-    wanted = Assignment(conversation_id="alice", replaces="job-1", attempt=1)
-    assert [assignment for *_, assignment in named.dispatched] == [wanted]
+        await until(lambda: bool(rooms.dispatched))
+    wanted = Assignment(conversation_id="alice", replaces="job-1", attempt=1, reason=CRASH)
+    assert [assignment for *_, assignment in rooms.dispatched] == [wanted]
     assert await heartbeats.beat("other", "job-9", valid_for=VALID_FOR)
 
 
-async def test_a_call_that_a_participant_named_is_given_over(heartbeats: Heartbeats, named: FakeRooms) -> None:
+async def test_a_call_that_a_participant_named_is_given_over(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """The successor is told its name, and does not have to ask the participant."""
     await begin(heartbeats, "alice")
     jobs = FakeJobs(running_job("job-1"))
-    giving = asyncio.create_task(make(heartbeats, named, jobs, named_by_participants=True).give_over())
-    await until(lambda: bool(named.dispatched))
+    giving = asyncio.create_task(make(heartbeats, rooms, jobs, named_by_participants=True).give_over())
+    await until(lambda: bool(rooms.dispatched))
     jobs.active_jobs = []
     await asyncio.wait_for(giving, 5)
-    wanted = Assignment(conversation_id="alice", replaces="job-1", is_planned=True, avoid="worker-1")
-    assert named.dispatched[0] == (ROOM, "support", wanted)
+    wanted = Assignment(conversation_id="alice", replaces="job-1", is_planned=True, avoid="w", reason=DEPLOY)
+    assert rooms.dispatched[0] == (ROOM, "support", wanted)
 
 
 @pytest.mark.parametrize("metadata", ["", METADATA])
@@ -257,30 +253,19 @@ async def test_what_the_dispatch_names_is_looked_up_nowhere(
     assert rooms.looks == 0
 
 
-async def test_a_job_whose_conversation_is_not_known_is_not_followed(heartbeats: Heartbeats, named: FakeRooms) -> None:
+async def test_a_job_whose_conversation_is_not_known_is_not_followed(
+    heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore
+) -> None:
     """It died before it began, and a participant may have named it: a successor could open the wrong one."""
     jobs = FakeJobs(running_job("job-1"))
-    async with running(make(heartbeats, named, jobs, named_by_participants=True)):
+    supervisor = make(heartbeats, rooms, jobs, named_by_participants=True)
+    async with running(supervisor):
+        looked = store.agents.asked
         jobs.active_jobs = []
-        await until(lambda: named.looks > 0)
-        await asyncio.sleep(0.05)
-    assert named.asked == []
+        await until(lambda: store.agents.asked > looked + 3)
+        await until(lambda: not supervisor._running)
+    assert rooms.asked == []
     assert await heartbeats.find(ROOM) is None
-
-
-async def test_a_named_job_that_ends_while_livekit_is_down_is_found_by_the_clock(
-    heartbeats: Heartbeats, named: FakeRooms, clock: Clock
-) -> None:
-    """Its heartbeat tells where it was."""
-    await begin(heartbeats, "alice")
-    jobs = FakeJobs(running_job("job-1"))
-    named.is_down = True
-    async with running(make(heartbeats, named, jobs, named_by_participants=True)):
-        jobs.active_jobs = []
-        await until(lambda: named.looks > 0)
-        named.is_down = False
-        clock.pace = PACE
-        await until(lambda: bool(named.dispatched))
 
 
 # Everybody's heartbeats
@@ -438,7 +423,7 @@ async def test_a_job_that_cannot_be_looked_at_holds_up_no_other(heartbeats: Hear
     supervisor = make(heartbeats, rooms, jobs)
     original = supervisor._left_by
 
-    async def picky(info: RunningJobInfo) -> HeartbeatRecord | None:
+    async def picky(info: RunningJobInfo) -> list[HeartbeatRecord]:
         if info.job.id == "job-1":
             message = "broken"
             raise TypeError(message)
@@ -471,14 +456,14 @@ async def test_one_that_cannot_be_mended_holds_up_nobody(
     """Neither an error of ours nor a defect: each is told, the others are taken over."""
 
     class Picky(Takeover):
-        async def run(self, record: HeartbeatRecord) -> Any:
+        async def run(self, record: HeartbeatRecord, *, reason: RestartReason = CRASH) -> Any:
             if record.conversation_id == "defect":
                 message = "broken"
                 raise TypeError(message)
             if record.conversation_id == "away":
                 message = "away"
                 raise StoreUnavailableError(message)
-            return await super().run(record)
+            return await super().run(record, reason=reason)
 
     await begin(heartbeats, "defect", "away", "c")
     picky = Picky(heartbeats, rooms.as_rooms, settings(), linger=VALID_FOR, give_up=None)
@@ -498,8 +483,8 @@ async def test_waiting_for_one_caller_holds_up_nobody(heartbeats: Heartbeats, ro
     waiting, entered = asyncio.Event(), []
 
     class Slow(Takeover):
-        async def run(self, record: HeartbeatRecord) -> Any:
-            entered.append(record.conversation_id)
+        async def run(self, record: HeartbeatRecord, *, reason: RestartReason = CRASH) -> Any:
+            entered.append((record.conversation_id, reason))
             await waiting.wait()
 
     await begin(heartbeats, "c", "d", "e")
@@ -507,7 +492,7 @@ async def test_waiting_for_one_caller_holds_up_nobody(heartbeats: Heartbeats, ro
     supervisor = make(heartbeats, rooms, FakeJobs(), slow)
     async with running(supervisor):
         clock.pace = PACE
-        await until(lambda: sorted(entered) == ["c", "d", "e"])
+        await until(lambda: sorted(entered) == [(name, RestartReason.SILENCE) for name in ("c", "d", "e")])
     await until(lambda: not supervisor._running)
 
 
@@ -517,10 +502,10 @@ async def test_two_workers_mend_a_call_once(
     """On one Redis, however many look, each with a reader of its own."""
 
     class Stopping(Takeover):
-        async def run(self, record: HeartbeatRecord) -> Any:
+        async def run(self, record: HeartbeatRecord, *, reason: RestartReason = CRASH) -> Any:
             # else the time of its claim would be over at once
             clock.pace = 0
-            return await super().run(record)
+            return await super().run(record, reason=reason)
 
     await begin(heartbeats, "c")
     async with Heartbeats(Settings(), clock=clock) as other:
@@ -549,13 +534,13 @@ async def test_calls_are_given_over_until_none_is_left(
 ) -> None:
     """To other workers, in order, from agent to agent; asked for again at growing intervals."""
     monkeypatch.setattr(module, "_ASK_SECONDS", 0.05)
-    other = Assignment(conversation_id="d").write()
+    other = '{"conversation_id": "d"}'
     await begin(heartbeats, "c", holder="job-1")
     await begin(heartbeats, "d", holder="job-2")
     jobs = FakeJobs(running_job("job-1", metadata=METADATA), running_job("job-2", room_metadata=other))
     giving = asyncio.create_task(make(heartbeats, rooms, jobs).give_over())
     await until(lambda: len(rooms.dispatched) == 2)
-    wanted = Assignment(conversation_id="c", replaces="job-1", is_planned=True, avoid="worker-1")
+    wanted = Assignment(conversation_id="c", replaces="job-1", is_planned=True, avoid="w", reason=DEPLOY)
     assert rooms.dispatched[0] == (ROOM, "support", wanted)
     assert rooms.dispatched[1][2].replaces == "job-2"
     jobs.active_jobs = jobs.active_jobs[:1]
@@ -580,9 +565,7 @@ async def test_what_goes_wrong_ends_no_giving_over(
     monkeypatch.setattr(module, "_ASK_SECONDS", 0.01)
     await begin(heartbeats, "c")
     await begin(heartbeats, "d", holder="job-2")
-    jobs = FakeJobs(
-        running_job("job-1", metadata=METADATA), running_job("job-2", metadata=Assignment(conversation_id="d").write())
-    )
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA), running_job("job-2", metadata='{"conversation_id": "d"}'))
     supervisor = make(heartbeats, rooms, jobs)
     store.agents.trouble = StoreMisconfiguredError("NOPERM")
     rooms.dispatch_trouble = cast("RoomServiceError", TypeError("broken"))
@@ -617,18 +600,66 @@ async def test_livekit_down_is_asked_again(
     await asyncio.wait_for(giving, 5)
 
 
-async def test_a_call_that_is_found_under_no_name_stays(
+async def test_a_call_that_is_not_open_yet_stays(
     heartbeats: Heartbeats, rooms: FakeRooms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its participant named the conversation: a successor for the room's name would be a second agent."""
+    """A successor for the room's name could be a second agent."""
     monkeypatch.setattr(module, "_ASK_SECONDS", 0.01)
-    await begin(heartbeats, "alice")
+    await begin(heartbeats, ROOM, holder="job-2")
     jobs = FakeJobs(running_job("job-1"))
     giving = asyncio.create_task(make(heartbeats, rooms, jobs).give_over())
     await asyncio.sleep(0.1)
     assert rooms.dispatched == []
     jobs.active_jobs = []
     await asyncio.wait_for(giving, 5)
+
+
+async def test_each_role_of_a_job_is_followed(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """One that is not the agent is claimed, and called, by itself; what was let go of is not."""
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    await begin(heartbeats, "c")
+    await heartbeats.stop("c", "job-1")
+    await heartbeats.start("c", "job-1", role="translator", valid_for=VALID_FOR, details=DETAILS)
+    async with running(make(heartbeats, rooms, jobs)):
+        jobs.active_jobs = []
+        await until(lambda: bool(rooms.dispatched))
+        await asyncio.sleep(0.05)
+    wanted = Assignment(conversation_id="c", role="translator", replaces="job-1", attempt=1, reason=CRASH)
+    assert rooms.dispatched == [(ROOM, "support", wanted)]
+
+
+async def test_a_role_that_ended_in_order_is_nobodys_death(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """Its job had begun; that there is no record of the agent's makes none."""
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    await heartbeats.start("c", "job-1", role="translator", valid_for=VALID_FOR, details=DETAILS)
+    await heartbeats.stop("c", "job-1", role="translator")
+    async with running(make(heartbeats, rooms, jobs)):
+        jobs.active_jobs = []
+        await asyncio.sleep(0.1)
+    assert rooms.looks == 0
+    assert await heartbeats.find("c") is None
+
+
+async def test_who_follows_is_told_what_the_dead_one_was(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """Its dispatch is the model, else its metadata: of a crash, a death at the start, a deploy."""
+    big = "not JSON " * 7000
+    await heartbeats.start(
+        "c", "job-1", valid_for=VALID_FOR, details={**DETAILS, "dispatch_id": "AD_of_job-1", "metadata": "x"}
+    )
+    jobs = FakeJobs(running_job("job-1", metadata="x"), running_job("job-0", metadata=big))
+    async with running(make(heartbeats, rooms, jobs)):
+        jobs.active_jobs = jobs.active_jobs[1:]
+        await until(_count(rooms, 1))
+        jobs.active_jobs = []
+        await until(_count(rooms, 2))
+    await begin(heartbeats, "d", holder="job-2")
+    jobs = FakeJobs(running_job("job-2", metadata=big))
+    giving = asyncio.create_task(make(heartbeats, rooms, jobs).give_over())
+    await until(_count(rooms, 3))
+    jobs.active_jobs = []
+    await asyncio.wait_for(giving, 5)
+    wanted = [Original("AD_of_job-1", "x"), Original("AD_of_job-0", None), Original("AD_of_job-2", big)]
+    assert rooms.originals == wanted
 
 
 async def test_a_worker_without_calls_has_none_to_give(heartbeats: Heartbeats, rooms: FakeRooms) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent_worker.settings import TakeoverSettings
-from agent_worker.tenure.assignment import Assignment
+from agent_worker.tenure.assignment import Assignment, RestartReason
 from agent_worker.worker import takeover as module
 from agent_worker.worker.rooms import AgentInRoom, RoomServiceError, UnansweredError
 from agent_worker.worker.takeover import HOLD, WAS_OPEN, Deceased, Outcome, Takeover
@@ -32,9 +33,9 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def rooms() -> FakeRooms:
+def rooms(store: ShakyStore) -> FakeRooms:
     """A room with a caller, and what the dead agent left there."""
-    return FakeRooms(people=["alice"], agents=[ghost()])
+    return FakeRooms(people=["alice"], agents=[ghost()], store=store)
 
 
 class GivenUp:
@@ -98,7 +99,7 @@ async def again(heartbeats: Heartbeats, clock: Clock, *, after: float) -> Heartb
 async def test_a_successor_is_called_to_the_one_who_waits(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """First the ghost goes, then one agent is asked for, which knows what it is there for."""
     assert await make(heartbeats, rooms).run(await die(heartbeats)) is Outcome.DISPATCHED
-    wanted = Assignment(conversation_id="c", replaces="job-1", attempt=1)
+    wanted = Assignment(conversation_id="c", replaces="job-1", attempt=1, reason=RestartReason.SILENCE)
     assert rooms.asked == [("remove", ROOM, "agent-1"), ("dispatch", ROOM, "support", wanted)]
 
 
@@ -109,11 +110,47 @@ async def test_only_the_dead_agent_is_put_out(heartbeats: Heartbeats, rooms: Fak
     assert [what for what, *_ in rooms.asked] == ["dispatch"]
 
 
-async def test_the_metadata_of_a_dispatch_reads_back(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
-    """What is written for the successor is what it will read."""
-    await make(heartbeats, rooms).run(await die(heartbeats))
-    written = rooms.dispatched[0][2].write()
-    assert Assignment.read(written, where="job") == Assignment(conversation_id="c", replaces="job-1", attempt=1)
+async def test_what_it_is_for_is_found_by_its_dispatch(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """It was told before LiveKit was asked, and afterwards by which dispatch it comes."""
+    await make(heartbeats, rooms).run(await die(heartbeats), reason=RestartReason.CRASH)
+    (expected,) = await heartbeats.expected(ROOM, "support")
+    assert expected.call == "AD_2"
+    assert Assignment.of(expected.told) == rooms.dispatched[0][2]
+    assert rooms.dispatched[0][2].reason is RestartReason.CRASH
+
+
+async def test_who_is_not_called_is_not_expected(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """LiveKit has refused: nobody else shall find what was meant for its successor. One that may come is expected."""
+    record = await die(heartbeats)
+    rooms.dispatch_trouble = RoomServiceError("refused")
+    running = asyncio.create_task(make(heartbeats, rooms, retry=0.001).run(record))
+    await looked(rooms, 3)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    assert await heartbeats.expected(ROOM, "support") == []
+    rooms.dispatch_trouble = UnansweredError("perhaps")
+    assert await make(heartbeats, rooms).run(record) is Outcome.POSTPONED
+    (expected,) = await heartbeats.expected(ROOM, "support")
+    assert expected.call == ""
+
+
+async def test_a_second_try_is_of_the_same_death(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
+    """Whoever asks again, when nobody has come, knows of silence only; the first one knew more."""
+    await make(heartbeats, rooms, retry=1).run(await die(heartbeats), reason=RestartReason.CRASH)
+    record = await again(heartbeats, clock, after=1.2)
+    assert record is not None
+    await make(heartbeats, rooms).run(record)
+    assert [told.reason for *_, told in rooms.dispatched] == [RestartReason.CRASH] * 2
+
+
+async def test_a_role_is_followed_in_its_role(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """The successor is told which one it is to be."""
+    await heartbeats.start("c", "job-1", role="translator", valid_for=VALID_FOR, details=DETAILS)
+    claimed = await heartbeats.claim("c", WORKER, hold=HOLD, holder="job-1", role="translator")
+    assert claimed is not None
+    assert await make(heartbeats, rooms).run(claimed) is Outcome.DISPATCHED
+    assert rooms.dispatched[0][2].role == "translator"
 
 
 async def test_the_claim_is_held_until_the_successor_had_its_time(
@@ -294,7 +331,7 @@ async def test_livekit_down_for_an_hour_ends_the_call(heartbeats: Heartbeats, ro
     assert await heartbeats.find("c") is None
 
 
-async def test_livekit_may_fail_in_the_middle(heartbeats: Heartbeats) -> None:
+async def test_livekit_may_fail_in_the_middle(heartbeats: Heartbeats, store: ShakyStore) -> None:
     """After the look, before the dispatch: as good as down all the time."""
 
     class Failing(FakeRooms):
@@ -302,7 +339,7 @@ async def test_livekit_may_fail_in_the_middle(heartbeats: Heartbeats) -> None:
             self.is_down = True
             return await super().remove(room, identity)
 
-    failing = Failing(people=["alice"], agents=[ghost()])
+    failing = Failing(people=["alice"], agents=[ghost()], store=store)
     running = asyncio.create_task(make(heartbeats, failing, retry=0.001).run(await die(heartbeats)))
     await looked(failing, 3)
     failing.agents, failing.is_down = [], False

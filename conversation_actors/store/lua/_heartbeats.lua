@@ -51,6 +51,12 @@ local function keep(key, valid_for)
   if redis.call('PTTL', key) < valid_for then redis.call('PEXPIRE', key, whole(valid_for)) end
 end
 
+-- Note that a holder has begun a record, for `remember_ms` from now.
+local function remember(key, id, remember_ms)
+  redis.call('SADD', key, id)
+  keep(key, remember_ms)
+end
+
 -- The number of the beat that happens now. Where the clock was lost a new incarnation begins, above all that is left:
 -- a number that comes again belongs to another incarnation.
 local function tick(fresh, longest)

@@ -1,0 +1,60 @@
+"""Several agents in one conversation: each has its role, and by it a lease, a heartbeat, attributes and items."""
+
+from conversation_actors import Item
+from conversation_actors.errors import InvalidInputError
+from conversation_actors.items import item_from_dict
+from conversation_actors.values import check_id
+
+AGENT_ROLE = "agent"
+"""The role of the one agent of a conversation that has no other; its lease has this name too."""
+ROLE_FIELD = "agent_role"
+"""In the stored form of an item that an agent of another role has recorded."""
+MOST_ROLE_CHARACTERS = 64
+_OWN_PREFIX = "livekit."
+
+
+def check_role(role: object) -> str:
+    """Return a role; raise `InvalidInputError` where it is none."""
+    checked = check_id(role, "role")
+    if len(checked) > MOST_ROLE_CHARACTERS:
+        message = f"role: {len(checked)} characters; the limit is {MOST_ROLE_CHARACTERS}"
+        raise InvalidInputError(message, field="role")
+    return checked
+
+
+def record_role(role: str) -> str:
+    """The role as heartbeats have it: empty for the one agent."""
+    return "" if role == AGENT_ROLE else role
+
+
+def attribute_name(name: str, role: str) -> str:
+    """The shared attribute in which an agent of this role keeps what it calls `name`; the application's stay."""
+    if role == AGENT_ROLE or not name.startswith(_OWN_PREFIX):
+        return name
+    return f"{_OWN_PREFIX}role.{role}.{name.removeprefix(_OWN_PREFIX)}"
+
+
+def tagged(item: Item, role: str) -> Item:
+    """The item as an agent of this role records it."""
+    if role == AGENT_ROLE:
+        return item
+    return item_from_dict({**item.to_dict(), ROLE_FIELD: role})
+
+
+def own_items(items: tuple[Item, ...], role: str) -> tuple[Item, ...]:
+    """Those that agents of this role have recorded, and people's, without the tag."""
+    if role == AGENT_ROLE and not any(_role_of(item) for item in items):
+        return items
+    wanted = record_role(role)
+    return tuple(_untagged(item) for item in items if _role_of(item) == wanted)
+
+
+def _role_of(item: Item) -> str:
+    extra = item.model_extra
+    return str(extra.get(ROLE_FIELD, "")) if extra else ""
+
+
+def _untagged(item: Item) -> Item:
+    if not _role_of(item):
+        return item
+    return item_from_dict({name: value for name, value in item.to_dict().items() if name != ROLE_FIELD})
