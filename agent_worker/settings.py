@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
@@ -221,15 +220,14 @@ REGISTRATION_VARIABLE = "AGENT_WORKER_REGISTRATION"
 """Names the file in which a worker tells that LiveKit's server has it; whoever starts the worker sets it."""
 
 
-def registration_from_environment() -> Path | None:
-    """Where this worker tells that it is registered; None where nobody wants to know."""
-    told = os.environ.get(REGISTRATION_VARIABLE)
-    return Path(told) if told else None
+def registration_from_environment() -> str | None:
+    """The file in which this worker tells that it is registered; None where nobody wants to know."""
+    return os.environ.get(REGISTRATION_VARIABLE) or None
 
 
-def registration_variables(path: Path) -> dict[str, str]:
+def registration_variables(file: str) -> dict[str, str]:
     """What makes a worker tell in this file that it is registered."""
-    return {REGISTRATION_VARIABLE: str(path)}
+    return {REGISTRATION_VARIABLE: file}
 
 
 def instance_from_environment() -> str | None:

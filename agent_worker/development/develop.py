@@ -76,7 +76,7 @@ async def _told_when_registered(page: PageServer, write: Callable[[str], object]
         path = Path(directory) / "registration.json"
         following = asyncio.create_task(follow(path, told))
         try:
-            yield registration_variables(path)
+            yield registration_variables(str(path))
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import uuid4
 
 from livekit.agents import AgentServer
@@ -128,10 +129,10 @@ async def run_worker(options: WorkerOptions) -> None:
     Raises `InvalidInputError`.
     """
     server = make_server(options)
-    if (path := registration_from_environment()) is not None:
+    if (file := registration_from_environment()) is not None:
         is_ours = options.application is None
         name = options.livekit.agent_name if is_ours else None
-        Registrar(server, path, agent_name=name, otherwise=options.livekit.given_agent_name).start()
+        Registrar(server, Path(file), agent_name=name, otherwise=options.livekit.given_agent_name).start()
     failures, told = Failures(), _told_to_stop()
     async with _supervising(server, options, failures, draining=lambda: server.draining) as supervisor:
         await _run_until(told, server, supervisor, options, failures)
