@@ -2,7 +2,8 @@
 
 Everything in it stays what it is: its session function and the name of its agent (also none), its setup, its
 answers to requests, its load, its permissions and ports. Only what LiveKit documents is used: `AgentServer`,
-`ServerOptions` (which is `WorkerOptions`), `setup_fnc`, `load_fnc`, `update_options`, `run`.
+`ServerOptions` (which is `WorkerOptions`), `setup_fnc`, `load_fnc`, `update_options`, `run`, the event
+``worker_registered``, `worker_info`. They are there since livekit-agents 1.3; `preload_modules` since 1.8.
 """
 
 import ast
@@ -53,8 +54,10 @@ def load_server(name: str, *, preload: Sequence[str] = ()) -> AgentServer:
 
 
 def _server_of(options: ServerOptions, preload: Sequence[str]) -> AgentServer:
-    modules = dict.fromkeys([*(options.preload_modules or []), *preload])
-    server = AgentServer.from_server_options(dataclasses.replace(options, preload_modules=list(modules)))
+    if hasattr(options, "preload_modules"):
+        modules = dict.fromkeys([*(options.preload_modules or []), *preload])
+        options = dataclasses.replace(options, preload_modules=list(modules))
+    server = AgentServer.from_server_options(options)
     if options.load_fnc == ServerOptions.load_fnc:
         server.load_fnc = None  # as in a server that was given none: LiveKit's own, unless the operator wants another
     return server
