@@ -109,7 +109,7 @@ class _Tickets:
         self._url = livekit_url
         self._api_key = api_key
         self._api_secret = api_secret
-        self._agent_name = agent_name
+        self.agent_name = agent_name
 
     def grant(self, wish: _Wish) -> dict[str, str]:
         """Let one identity into one room. Raises `_Refusal` with status 403 if the identity is not proved."""
@@ -130,18 +130,16 @@ class _Tickets:
         return hmac.new(self._api_secret.encode(), b"identity:" + identity.encode(), hashlib.sha256).hexdigest()
 
     def _token(self, identity: str, wish: _Wish) -> str:
-        metadata = json.dumps({"conversation_id": wish.room})
-        agent = api.RoomAgentDispatch(agent_name=self._agent_name, metadata=metadata)
         grants = api.VideoGrants(
             room_join=True, room=wish.room, can_publish_sources=["microphone"], can_update_own_metadata=False
         )
         token = api.AccessToken(self._api_key, self._api_secret).with_identity(identity).with_name(wish.name)
-        return (
-            token.with_ttl(TOKEN_LIFE)
-            .with_grants(grants)
-            .with_room_config(api.RoomConfiguration(agents=[agent]))
-            .to_jwt()
-        )
+        token = token.with_ttl(TOKEN_LIFE).with_grants(grants)
+        if self.agent_name:  # an agent without a name comes unasked
+            metadata = json.dumps({"conversation_id": wish.room})
+            agent = api.RoomAgentDispatch(agent_name=self.agent_name, metadata=metadata)
+            token = token.with_room_config(api.RoomConfiguration(agents=[agent]))
+        return token.to_jwt()
 
 
 class PageServer:
@@ -165,12 +163,14 @@ class PageServer:
         on_join: OnJoin | None = None,
         web_root: Path = WEB,
     ) -> None:
-        """`livekit_url`: as the browser reaches it. `port` 0 takes a free one.
+        """`livekit_url`: as the browser reaches it. `agent_name`: empty where LiveKit dispatches the agent by itself.
+
+        `port` 0 takes a free one.
 
         A token brings the agent only to a room that does not exist yet. `on_join` is awaited with the room's name
         before each token, to bring it to one that does; what it raises is logged, and it is cancelled after 5 s.
         """
-        _require(api_key=api_key, api_secret=api_secret, agent_name=agent_name, key=key)
+        _require(api_key=api_key, api_secret=api_secret, key=key)
         signal_url, origins = _reach(livekit_url)
         self._tickets = _Tickets(signal_url, api_key, api_secret, agent_name)
         self._key = key
@@ -189,6 +189,15 @@ class PageServer:
         app.router.add_get("/livekit-client.mjs", self._library)
         app.router.add_post("/token", self._token)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+
+    @property
+    def agent_name(self) -> str:
+        """The agent that tokens ask for; empty: none, LiveKit dispatches it by itself."""
+        return self._tickets.agent_name
+
+    @agent_name.setter
+    def agent_name(self, name: str) -> None:
+        self._tickets.agent_name = name
 
     @property
     def url(self) -> str:
