@@ -14,6 +14,7 @@ _numbers = itertools.count(1)
 class Fault(StrEnum):
     """What happens to the agent in the middle of its call."""
 
+    NOTHING = "nothing"
     CRASH = "crash"
     HANG = "hang"
     DEPLOY = "deploy"
@@ -22,7 +23,7 @@ class Fault(StrEnum):
     @property
     def is_planned(self) -> bool:
         """Whether the agent may finish its sentence, so that nobody needs to say that anything happened."""
-        return self in {Fault.DEPLOY, Fault.MIGRATE}
+        return self in {Fault.NOTHING, Fault.DEPLOY, Fault.MIGRATE}
 
 
 @dataclass(frozen=True, slots=True)
