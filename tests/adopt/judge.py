@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.adopt.model import Asked
-from tests.adopt.shapes import Shape, Turn
+from tests.adopt.shapes import Fault, Shape, Turn
 from tests.adopt.stage import Played
 from tests.e2e.calls import BACK
 
+_PLANNED_SECONDS = 12.0
+"""A handover that takes longer has waited for something that never comes; on an idle machine it takes two or three."""
 _ABOVE = frozenset({"system", "developer"})
 
 
@@ -19,6 +21,7 @@ def judge(played: Played) -> None:
         *_differences("said to the caller", expected_lines(played), played.said),
         *_differences("done", list(played.shape.effects), played.effects),
         *_stored(played),
+        *_handover(played),
         *([] if played.is_there else ["the room is gone"]),
     ]
     assert not wrong, f"{played.shape.name}, {played.fault}:\n" + "\n".join(f"- {one}" for one in wrong)
@@ -32,11 +35,18 @@ def expected_lines(played: Played) -> list[str]:
     return [line for line in lines if line]
 
 
+def _handover(played: Played) -> list[str]:
+    if not played.fault.is_planned or played.blow.seconds <= _PLANNED_SECONDS:
+        return []
+    return [f"the handover took {played.blow.seconds:.1f} s"]
+
+
 def _requests(played: Played) -> list[str]:
     asked = [one for one in played.since if not one.refusal]
+    old = 0 if played.fault is Fault.NOTHING else played.blow.old
     wrong = [f"the model refused a request: {one.refusal}" for one in played.since if one.refusal]
-    wrong += [f"the old agent asked the model about {one.last_words!r}" for one in asked if one.pid == played.old]
-    successors = [one for one in asked if one.pid != played.old]
+    wrong += [f"the old agent asked the model about {one.last_words!r}" for one in asked if one.pid == old]
+    successors = [one for one in asked if one.pid != old]
     if not successors:
         return [*wrong, "no successor asked the model"]
     first = successors[0]

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import product
 
 from agent_worker.offline.script import Reply, RequestedCall
 from tests.adopt.model import Message
@@ -49,6 +50,8 @@ class Shape:
     """The agent's module, in `tests.adopt.agents`."""
     before: tuple[Turn, ...]
     after: tuple[Turn, ...]
+    others: tuple[Turn, ...] = ()
+    """What the model has an answer to, beside what is said in every call."""
     greeting: str = ""
     """What the agent says before anybody has asked, once in the whole call; empty: nothing."""
     greeting_asked: str = ""
@@ -72,6 +75,10 @@ class Shape:
         """By which `python -m agent_worker` finds it."""
         return f"tests.adopt.agents.{self.name}"
 
+    @property
+    def _turns(self) -> tuple[Turn, ...]:
+        return (*self.before, *self.after, *self.others)
+
     def reply(self, messages: Sequence[Message]) -> Reply:
         """What the model answers: to the caller, by what the caller said; behind a tool, the tool's output."""
         if messages[-1]["role"] == "tool":
@@ -85,7 +92,7 @@ class Shape:
         return messages[-1]["role"] in {"system", "developer"} and messages[-1] is not messages[0]
 
     def _answer(self, words: str) -> Reply:
-        turn = next((one for one in (*self.before, *self.after) if one.says == words), None)
+        turn = next((one for one in self._turns if one.says == words), None)
         if turn is None:
             return Reply(f"I have no answer to {words!r}.")
         if turn.call is None:
@@ -95,9 +102,7 @@ class Shape:
 
     def _unasked(self, messages: Sequence[Message]) -> str:
         told = " ".join(str(one["content"]) for one in messages if one["role"] in {"system", "developer"})
-        known = {self.greeting_asked: self.greeting} | {
-            turn.speech: turn.hears for turn in (*self.before, *self.after) if turn.speech
-        }
+        known = {self.greeting_asked: self.greeting} | {turn.speech: turn.hears for turn in self._turns if turn.speech}
         return next((line for asked, line in known.items() if asked and asked in told), "Nobody asked me anything.")
 
 
@@ -211,6 +216,7 @@ HOTLINE = Shape(
     name="hotline",
     before=(Turn("Are you still there?", "I am."),),
     after=(Turn("And now?", "I am still here."),),
+    others=(Turn("Goodbye.", "", ("hang_up", "{}")),),
 )
 LAWYER = Shape(
     name="lawyer",
@@ -243,9 +249,27 @@ TREASURY = Shape(
     after=(Turn("And what now?", "Still two million."),),
 )
 
+INTERPRETER = Shape(
+    name="interpreter",
+    agent_name="interpreter",
+    before=(
+        Turn("Good morning!", "God morgen!"),
+        Turn("Are you open on Sunday?", "Har I åbent om søndagen?"),
+    ),
+    after=(Turn("And on Monday?", "Og om mandagen?"),),
+    diff=('await attach(session, ctx, role="interpreter")',),
+)
+"""A second agent in the museum's room."""
+
 SHAPES = (
     MUSEUM, REMINDER, FRONT_OFFICE, CANTEEN, HOTEL, PHARMACY, LIBRARY, BANK, TOUR, HOTLINE, LAWYER, BAKERY, FERRY,
     TREASURY,
 )  # fmt: skip
 ALWAYS = (MUSEUM, REMINDER, FRONT_OFFICE, CANTEEN)
 """Those that run with every change; the others take their time."""
+EVERYTHING = tuple(
+    (shape, fault)
+    for shape, fault in product(SHAPES, Fault)
+    # LiveKit's own command line waits for its calls to end, and hands none over
+    if not (shape.by_livekit and fault is Fault.DEPLOY)
+)

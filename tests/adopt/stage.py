@@ -234,32 +234,35 @@ class Performance:
 
         await wait_until(is_stored, f"{text!r} to be stored")
 
-    async def suffers(self, fault: Fault) -> tuple[int, float]:
-        """Have it happen, and wait for the next agent; returns the old one's process, and when it happened."""
+    async def suffers(self, fault: Fault) -> "Blow":
+        """Have it happen, and wait until the next agent listens."""
         holder, pid = await self.agent()
-        happened = time.monotonic()
+        blow = Blow(pid, time.monotonic())
         if fault is Fault.NOTHING:
-            return 0, happened
+            return blow
         match fault:
             case Fault.CRASH:
                 kill(pid)
             case Fault.HANG:
                 os.kill(pid, signal.SIGSTOP)
             case Fault.DEPLOY:
-                self.workers.of(pid).terminate()
+                blow.leaving = self.workers.of(pid)
+                blow.leaving.terminate()
             case Fault.MIGRATE:
-                await self._migrate()
+                await self.migrate()
         successor, _ = await self.agent(other_than=holder)
+        blow.taken_over = time.monotonic()
         await self.listens(successor)
         if not fault.is_planned:
             with suppress(TimeoutError):
                 await self.caller.wait(lambda: BACK in self.said, "the agent to say it is back", ELSE)
-        return pid, happened
+        return blow
 
-    async def _migrate(self) -> None:
+    async def migrate(self) -> str:
+        """Have another worker's agent take the call over."""
         server = self.stage.livekit
         livekit = LiveKitSettings(url=server.url, api_key=server.api_key, api_secret=SecretStr(server.api_secret))
-        await migrate(self.room, store=self.stage.settings, livekit=livekit)
+        return await migrate(self.room, store=self.stage.settings, livekit=livekit)
 
     async def is_over_for(self, pid: int) -> None:
         """Wait until the old agent's process has ended; one that slept wakes up first."""
@@ -297,19 +300,38 @@ async def play(on: Performance, fault: Fault) -> "Played":
     for turn in on.shape.before:
         await on.turn(turn)
     before = on.asked[-1]
-    pid, happened = await on.suffers(fault)
+    blow = await on.suffers(fault)
     first, *others = on.shape.after
     await on.turn(first)
-    if pid:
-        await on.is_over_for(pid)
+    if fault is not Fault.NOTHING:
+        await on.is_over_for(blow.old)
+    if blow.leaving is not None:
+        assert await blow.leaving.wait_ended() == 0
     for turn in others:
         await on.turn(turn)
-    since = [one for one in on.asked if one.at > happened]
+    since = [one for one in on.asked if one.at > blow.happened]
     kept = await on.stored()
     return Played(
-        on.shape, fault, before, since, pid, said=on.said, effects=on.effects, stored=kept,
+        on.shape, fault, before, since, blow, said=on.said, effects=on.effects, stored=kept,
         is_there=bool(await on.stage.livekit.participants(on.room)),
     )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Blow:
+    """What happened to an agent, and when."""
+
+    old: int
+    """The process of the agent that it happened to."""
+    happened: float
+    taken_over: float = 0.0
+    leaving: WorkerProcess | None = None
+    """The worker that was told to end."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took until another agent had the call."""
+        return self.taken_over - self.happened
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,8 +344,7 @@ class Played:
     """The last request before the fault."""
     since: list[Asked]
     """All requests from then on."""
-    old: int
-    """The process of the agent that suffered."""
+    blow: Blow
     said: list[str]
     effects: list[str]
     stored: Stored
