@@ -242,6 +242,37 @@ FERRY = Shape(
     ),
     after=(Turn("Then book it.", "It is booked."),),
 )
+CINEMA = Shape(
+    name="cinema",
+    greeting="Which film would you like to see?",
+    greeting_asked="film None, seats 0",
+    before=(
+        Turn(
+            "Casablanca.",
+            "Casablanca. How many tickets?",
+            ("choose_film", '{"film": "Casablanca"}'),
+            speech="film Casablanca, seats 0",
+        ),
+        Turn("Two.", "2 tickets for Casablanca.", ("sell_tickets", '{"count": 2}')),
+    ),
+    after=(
+        Turn("And one for my son.", "3 tickets for Casablanca.", ("sell_tickets", '{"count": 1}')),
+        Turn("That is all.", "Enjoy the film."),
+    ),
+)
+HELPDESK = Shape(
+    name="helpdesk",
+    greeting="Helpdesk, what is the problem?",
+    greeting_asked="ask for the problem",
+    before=(
+        Turn("My printer is out of toner.", "The specialist is on the line.", ("fetch_specialist", "{}")),
+        Turn("It is an LX-3.", "I see."),
+    ),
+    after=(
+        Turn("Order some, please.", "Toner for the LX-3 is on its way.", ("order_toner", '{"model": "LX-3"}')),
+        Turn("Thanks.", "Happy to help."),
+    ),
+)
 TREASURY = Shape(
     name="treasury",
     is_voice=True,
@@ -262,8 +293,8 @@ INTERPRETER = Shape(
 """A second agent in the museum's room."""
 
 SHAPES = (
-    MUSEUM, REMINDER, FRONT_OFFICE, CANTEEN, HOTEL, PHARMACY, LIBRARY, BANK, TOUR, HOTLINE, LAWYER, BAKERY, FERRY,
-    TREASURY,
+    MUSEUM, REMINDER, FRONT_OFFICE, CANTEEN, HOTEL, PHARMACY, LIBRARY, BANK, TOUR, HOTLINE, LAWYER, BAKERY, CINEMA,
+    HELPDESK, FERRY, TREASURY,
 )  # fmt: skip
 ALWAYS = (MUSEUM, REMINDER, FRONT_OFFICE, CANTEEN)
 """Those that run with every change; the others take their time."""
