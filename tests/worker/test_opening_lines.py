@@ -182,7 +182,6 @@ async def test_a_first_job_is_left_alone(answer: Answer) -> None:
     async with answer(FakeRoom(), agent=agent, greeting="") as running:
         await running.hears(WELCOME)
         assert "say" not in vars(running.session)
-        assert "on_enter" not in vars(agent)
 
 
 # What counts as having begun
