@@ -177,6 +177,15 @@ class Message(Item):
             return self.content
         return "\n".join(part for part in self.content if isinstance(part, str))
 
+    @property
+    def participant(self) -> Mapping[str, Any] | None:
+        """Who said it, where its author has noted that: ``identity``, and ``device`` (None where it has no name)."""
+        noted = self.extra.get("participant")
+        if not isinstance(noted, Mapping) or not isinstance(noted.get("identity"), str):
+            return None
+        device = noted.get("device")
+        return {"identity": noted["identity"], "device": device if isinstance(device, str) else None}
+
 
 class FunctionCall(Item):
     """The model's wish to run a tool. `arguments` is JSON text as the model wrote it."""

@@ -2,22 +2,25 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 from livekit import rtc
-from livekit.agents import (
-    Agent,
-    AgentSession,
-)
+from livekit.agents import Agent, AgentSession, JobContext, get_job_context
 
-from agent_worker.call.life import Call
+from agent_worker.call.opening import open_conversation
+from agent_worker.call.starting import AgentFactories, Starting
 from agent_worker.session.protocol import Conversation
 from agent_worker.session.recorder import Recorder
 from agent_worker.session.restoration import Restored, restore
-from agent_worker.session.tools import hold_tools_back
+from agent_worker.settings import CallSettings
 from agent_worker.tenure.conversation import CallConversation
+from agent_worker.tenure.role import AGENT_ROLE
+from conversation_actors import InvalidInputError
 
 logger = logging.getLogger(__name__)
+
+_ATTACHED = "agent_worker.attached"
+"""Key in a job process's userdata: the session that is bound to the job's conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,27 +31,104 @@ class Attached:
     recorder: Recorder
 
 
+@overload
 async def attach(
-    session: AgentSession[Any], agent: Agent, conversation: Conversation, *, room: rtc.Room | None = None
-) -> Attached:
-    """Restore what the conversation holds, and record everything from now on. Before ``session.start``.
+    session: AgentSession[Any],
+    context: JobContext,
+    /,
+    *,
+    agents: AgentFactories | None = None,
+    userdata: type | None = None,
+    role: str = AGENT_ROLE,
+    call: CallSettings | None = None,
+) -> CallConversation: ...
 
-    That a tool call was interrupted is recorded too: every later agent, and everybody who watches, sees the
-    same. With a `room`, and a conversation from `open_conversation`, the people in the room are followed,
-    greeted, and spoken to again after a crash, and the session ends when another agent takes over.
-    Raises `RuntimeError` if the session has started.
+
+@overload
+async def attach(
+    session: AgentSession[Any],
+    agent: Agent,
+    conversation: Conversation,
+    *,
+    room: rtc.Room | None = None,
+    agents: AgentFactories | None = None,
+    userdata: type | None = None,
+) -> Attached: ...
+
+
+async def attach(
+    session: AgentSession[Any],
+    agent: JobContext | Agent,
+    conversation: Conversation | None = None,
+    *,
+    room: rtc.Room | None = None,
+    agents: AgentFactories | None = None,
+    userdata: type | None = None,
+    role: str = AGENT_ROLE,
+    call: CallSettings | None = None,
+) -> CallConversation | Attached:
+    """Give a session what the job's conversation holds, and record everything from now on. Before ``session.start``.
+
+        await attach(session, ctx)
+        await session.start(agent=Assistant(), room=ctx.room)
+
+    opens the conversation, as `open_conversation` does, and returns it. The agent is taken when the session starts:
+    the one that had the word, where an agent before this one died. It is made by ``agents[id]`` where there is one,
+    else by its class, else it is the one that the session is started with. ``session.userdata`` comes back as
+    `userdata`, or as what the session holds. The people in the room are followed, greeted, and spoken to again after a
+    crash; the session ends when another agent takes over. In a planned handover ``session.start`` returns when the
+    call is this job's.
+
+    The long form, ``attach(session, agent, conversation, room=ctx.room)``, restores at once, and tells what.
+    With a conversation that is not from `open_conversation` nobody is followed.
+
+    Raises `RuntimeError` if the session has started, and `InvalidInputError` for a second session in one job.
     """
+    _require_not_started(session)
+    if isinstance(agent, JobContext):
+        _require_first(session, agent)
+        opened = await open_conversation(agent, role=role, call=call)
+        agent.proc.userdata[_ATTACHED] = session
+        starting = Starting(session, opened, context=agent, room=agent.room, agents=agents, userdata=userdata)
+        starting.watch()
+        return opened
     if isinstance(conversation, CallConversation):
-        # first: it would drop the calls of other agents' tools from what is restored
-        await hold_tools_back(agent, conversation.settled)
-    if isinstance(conversation, CallConversation) and conversation.is_waiting_for_handover:
-        # the other agent is still at it: what it leaves is restored when it has gone
-        restored = Restored.nothing()
-    else:
-        restored = await restore(session, agent, conversation)
-    failures = conversation.failures if isinstance(conversation, CallConversation) else None
-    recorder = Recorder(session, conversation, failures).start()
+        context = get_job_context(required=False)
+        _require_first(session, context)
+        if context is not None:
+            context.proc.userdata[_ATTACHED] = session
+        starting = Starting(session, conversation, context=context, room=room, agents=agents, userdata=userdata)
+        starting.watch(agent)
+        # else the other agent is still at it: what it leaves is restored when it has gone
+        is_ready = not conversation.is_waiting_for_handover
+        restored = (await starting.prepare(agent)).restored if is_ready else Restored.nothing()
+        return Attached(restored, starting.recorder)
+    return await _attach_plainly(session, agent, conversation)
+
+
+async def _attach_plainly(session: AgentSession[Any], agent: Agent, conversation: Conversation | None) -> Attached:
+    """Restore and record, with nothing of a call around it."""
+    if conversation is None:
+        message = "conversation: attach(session, ctx), or attach(session, agent, conversation)"
+        raise InvalidInputError(message, field="conversation")
+    restored = await restore(session, agent, conversation)
+    recorder = Recorder(session, conversation).start()
     recorder.record(restored.interrupted_calls)
-    if isinstance(conversation, CallConversation):
-        Call(session, conversation, recorder, room).start()
     return Attached(restored, recorder)
+
+
+def _require_not_started(session: AgentSession[Any]) -> None:
+    try:
+        session.current_agent  # noqa: B018  # the public way to ask: it raises while the session is not running
+    except RuntimeError:
+        return
+    message = "attach a session before session.start(): a running one has a history of its own"
+    raise RuntimeError(message)
+
+
+def _require_first(session: AgentSession[Any], context: JobContext | None) -> None:
+    """Raise where the job, or the session, is bound already: two sessions would be two agents of one conversation."""
+    is_bound = isinstance(getattr(session.start, "__self__", None), Starting)
+    if is_bound or (context is not None and _ATTACHED in context.proc.userdata):
+        message = "session: a job has one attached session, and this is the second attach() in it"
+        raise InvalidInputError(message, field="session")

@@ -27,7 +27,7 @@ WORKER_GONE = "parent process shutdown"
 NOT_FINISHED = "the call goes on without this agent"
 """Ours for the end of a job in whose room somebody still waits for an agent."""
 _UNFINISHED = frozenset({JOB_CRASHED, NOT_FINISHED, WORKER_GONE})
-_ON_PURPOSE = frozenset(
+ON_PURPOSE = frozenset(
     {
         rtc.DisconnectReason.CLIENT_INITIATED,
         # also what happens to one that a worker has taken for dead: its record tells, and it releases nothing
@@ -35,6 +35,7 @@ _ON_PURPOSE = frozenset(
         rtc.DisconnectReason.ROOM_DELETED,
     }
 )
+"""How an agent leaves a room, or is put out of it, because somebody means it."""
 _IDENTITY_SECONDS = 5.0
 
 
@@ -50,6 +51,7 @@ async def open_conversation(
     application's, and the same in every successor. Raises `LeaseHeldError`, and ends the job, where another agent is
     alive in this conversation; one in another room that everybody has left lets this job have it. Raises
     `CallDeclinedError`, and ends the job, where it is on the very worker that the call is to leave: another is called.
+    `call`: how the agent behaves in the call, instead of what the environment says.
     """
     settings = call or CallSettings()
     assignment = Assignment.read(ctx.job.metadata, where="job metadata")
@@ -102,14 +104,14 @@ class _Departure:
         room.once("disconnected", self._on_disconnected)
 
     def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType | None = None) -> None:
-        self.is_on_purpose = reason in _ON_PURPOSE
+        self.is_on_purpose = reason in ON_PURPOSE
 
 
 def _leave_if_it_raises(task: "asyncio.Task[Any] | None", conversation: CallConversation) -> None:
     """Know of an entrypoint that crashed before anything of the session's end happens, which LiveKit does first."""
 
     def look(done: "asyncio.Task[Any]") -> None:
-        if not done.cancelled() and done.exception() is not None:
+        if not done.cancelled() and done.exception() is not None and not conversation.is_over:
             conversation.left()
 
     if task is not None:

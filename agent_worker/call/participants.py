@@ -110,6 +110,11 @@ class Participants:
         """Whether nobody is in the room for sure: not while it is not followed, or the connection is lost."""
         return self._is_synced and not self._present and self._room.isconnected()
 
+    def who(self, participant: rtc.RemoteParticipant) -> dict[str, Any]:
+        """A participant as the conversation knows it: the person, and the device."""
+        device = participant.sid
+        return {"identity": self._persons.get(device) or _person_of(participant), "device": device}
+
     def start(self) -> None:
         """Follow from now on; who is there already counts as arriving."""
         for name, handler in self._handlers.items():

@@ -2,20 +2,49 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from livekit.agents import AgentSession, AgentStateChangedEvent
+from livekit.agents.llm import ChatContext, ChatItem, FunctionCall, FunctionCallOutput
 
 from agent_worker.failures import Failures
+from agent_worker.session.recorder import RESERVED_PREFIX
+from conversation_actors.items import PINNED_ROLES
 
 logger = logging.getLogger(__name__)
 
-_SLACK = 1.25
-"""Cutting off one item at every turn would make each request to a model new to its cache."""
+_MOST, _KEPT = 0.95, 0.75
+"""Shares of the bound: beyond the first it is cut, to the second. Cutting off one item at every turn would make each
+request to a model new to its cache; and the next turn's items have to fit, or a successor would be told less than this
+agent knows."""
+
+
+def cut(items: Sequence[ChatItem], most: int) -> list[ChatItem]:
+    """The newest `most` items, and in their places system messages before them, of which the newest `most` too.
+
+    They do not begin with a tool's call or output, and no output is without a call that has been cut off.
+    """
+    others = [item for item in items if not _is_pinned(item)]
+    pinned = [item for item in items if _is_pinned(item)]
+    kept = others[-most:]
+    while kept and isinstance(kept[0], FunctionCall | FunctionCallOutput):
+        kept.pop(0)
+    calls = {item.call_id for item in others[: len(others) - len(kept)] if isinstance(item, FunctionCall)}
+    left = {id(item) for item in kept if not (isinstance(item, FunctionCallOutput) and item.call_id in calls)}
+    left |= {id(item) for item in pinned if item.id.startswith(RESERVED_PREFIX)} | {id(item) for item in pinned[-most:]}
+    return [item for item in items if id(item) in left]
+
+
+def _is_pinned(item: ChatItem) -> bool:
+    return item.type == "message" and item.role in PINNED_ROLES
 
 
 class SessionBounds:
-    """Cuts the session's history, and its agent's context, to `items` when the agent falls silent."""
+    """Keeps the session's history, and its agent's context, below `items` when the agent falls silent.
+
+    System messages stay, and do not count.
+    """
 
     def __init__(self, session: AgentSession[Any], items: int, failures: Failures | None = None) -> None:
         """Nothing is cut before `start`. What could not be is counted in `failures`, and tried after the next turn."""
@@ -42,14 +71,19 @@ class SessionBounds:
             logger.debug("not cut", extra={"reason": str(error)})
 
     async def _cut(self) -> None:
-        most = int(self._items * _SLACK)
+        most, kept = int(self._items * _MOST), int(self._items * _KEPT)
         try:
-            if len(self._session.history.items) > most:
-                self._session.history.truncate(max_items=self._items)
-            agent = self._session.current_agent
-            if len(agent.chat_ctx.items) > most:
-                shorter = agent.chat_ctx.copy().truncate(max_items=self._items)
-                # the default would drop calls of tools which this agent does not have
-                await agent.update_chat_ctx(shorter, exclude_invalid_function_calls=False)
+            history, agent = self._session.history, self._session.current_agent
+            if max(_size(history.items), _size(agent.chat_ctx.items)) <= most:
+                return
+            # both at once: a successor has the one from the other
+            history.items[:] = cut(history.items, kept)
+            shorter = cut(agent.chat_ctx.items, kept)
+            # the default would drop calls of tools which this agent does not have
+            await agent.update_chat_ctx(ChatContext(shorter), exclude_invalid_function_calls=False)
         except Exception as error:  # noqa: BLE001  # a longer memory than wished for costs nobody the call
             self._failures.count("bounds", error, "the session's history was not cut")
+
+
+def _size(items: Sequence[ChatItem]) -> int:
+    return sum(1 for item in items if not _is_pinned(item))

@@ -21,9 +21,13 @@ from pydantic_core import to_jsonable_python
 
 from agent_worker.failures import Failures
 from agent_worker.session.handlers import total
+from agent_worker.session.unsettled import MOST_TRANSCRIPT_BYTES, UnsettledWords
+
+__all__ = ["ERROR", "MOST_TRANSCRIPT_BYTES", "SPEECH", "TRANSCRIPT", "USAGE", "SessionNotes", "unanswered_words"]
 
 TRANSCRIPT = "livekit.transcript"
-"""``{text, language, at}``: what the caller said and no message has yet; None when a message has it."""
+"""``{text, language, at}``: what the caller said and no message has yet; None when a message has it, or none will.
+``may_be_skipped``: all of it was said while the agent could not be interrupted, and nobody has to answer it."""
 SPEECH = "livekit.speech"
 """``{source, user_initiated, at}``: the utterance that the agent began last."""
 ERROR = "livekit.error"
@@ -32,8 +36,14 @@ USAGE = "livekit.usage"
 """What the models of this job have used so far, as LiveKit counts it; written when the agent stops to listen."""
 
 _FAILURE = "an event was not noted"
-MOST_TRANSCRIPT_BYTES = 8 << 10
-"""Of what was said and not made a message; the end of it is kept."""
+
+Noted = Mapping[str, Any] | Callable[[str], Any]
+"""Where attributes are looked up by their names."""
+
+
+def look_up(noted: Noted, name: str) -> Any:
+    """The value of an attribute; None where there is none."""
+    return noted.get(name) if isinstance(noted, Mapping) else noted(name)
 
 
 class NoteTaker(Protocol):
@@ -54,7 +64,8 @@ class SessionNotes:
             return total(handler, counted, "notes", _FAILURE)
 
         self._session, self._conversation = session, conversation
-        self._unsettled = ""
+        self._unsettled = UnsettledWords()
+        self._heard: dict[str, Any] = {}
         self._may_be_noted = True
         self._usage: dict[str, Any] | None = None
         self._handlers: dict[Any, Callable[[Any], None]] = {
@@ -81,19 +92,50 @@ class SessionNotes:
         for name, handler in self._handlers.items():
             self._session.off(name, handler)
 
+    def complete_turn(self, text: str) -> None:
+        """A turn of this text has ended, and the application decides what becomes of it."""
+        self._unsettled.complete(text)
+
+    def refuse_turn(self) -> None:
+        """The application wants no answer to the turn that has ended."""
+        self._unsettled.refuse()
+        self._note_words()
+
+    def cancel_turn(self) -> None:
+        """The application has taken back what was heard since the last turn."""
+        self._unsettled.cancel()
+        self._note_words()
+
+    def drop_words(self) -> None:
+        """No message will come of what was heard, by this agent or one before it."""
+        self._unsettled.clear()
+        self._may_be_noted = True
+        self._note_words()
+
     def _on_transcript(self, event: UserInputTranscribedEvent) -> None:
         if not event.is_final or not event.transcript.strip():
             return
-        self._unsettled = _end_of(f"{self._unsettled} {event.transcript.strip()}".strip())
-        language = None if event.language is None else str(event.language)
-        self._may_be_noted = True
-        self._conversation.note(TRANSCRIPT, {"text": self._unsettled, "language": language, "at": event.created_at})
+        speech = self._session.current_speech
+        may_be_skipped = speech is not None and not speech.allow_interruptions and not speech.done()
+        self._unsettled.hear(event.transcript, may_be_skipped=may_be_skipped)
+        self._heard = {"language": None if event.language is None else str(event.language), "at": event.created_at}
+        self._note_words()
 
     def _on_item(self, event: ConversationItemAddedEvent) -> None:
-        # the first time, too: an agent before this one may have left what this message answers for
-        if event.item.type == "message" and event.item.role == "user" and self._may_be_noted:
-            self._unsettled, self._may_be_noted = "", False
+        if event.item.type == "message" and event.item.role == "user":
+            self._unsettled.settle()
+            self._note_words()
+
+    def _note_words(self) -> None:
+        if self._unsettled:
+            told = {"text": self._unsettled.text, **self._heard}
+            if self._unsettled.may_be_skipped:
+                told["may_be_skipped"] = True
+            self._conversation.note(TRANSCRIPT, told)
+        elif self._may_be_noted:
+            # the first time, too: an agent before this one may have left what was answered now
             self._conversation.note(TRANSCRIPT, None)
+        self._may_be_noted = bool(self._unsettled)
 
     def _on_speech(self, event: SpeechCreatedEvent) -> None:
         told = {"source": event.source, "user_initiated": event.user_initiated, "at": event.created_at}
@@ -119,17 +161,13 @@ class SessionNotes:
 
 
 def unanswered_words(attributes: Mapping[str, Any], last_user_text: str) -> str | None:
-    """What the caller said that is in no message; None where there is nothing.
+    """What the caller said that is in no message, and wants an answer; None where there is nothing.
 
     A crash may come between the message and the removal of the words from the attribute.
     """
     noted = attributes.get(TRANSCRIPT)
-    text = noted.get("text") if isinstance(noted, Mapping) else None
-    if not isinstance(text, str) or not text.strip():
+    fields: Mapping[str, Any] = noted if isinstance(noted, Mapping) else {}
+    text = fields.get("text")
+    if not isinstance(text, str) or not text.strip() or fields.get("may_be_skipped") is True:
         return None
     return None if text.strip() in last_user_text else text.strip()
-
-
-def _end_of(text: str) -> str:
-    encoded = text.encode("utf-8", "replace")
-    return encoded[-MOST_TRANSCRIPT_BYTES:].decode("utf-8", "ignore")

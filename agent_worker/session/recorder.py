@@ -4,11 +4,11 @@ Nothing is kept back for the end of the call: no hook of LiveKit's runs in a cra
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 from livekit.agents import AgentSession, ConversationItemAddedEvent, FunctionToolsExecutedEvent
-from livekit.agents.llm import ChatItem, FunctionCall
+from livekit.agents.llm import AgentHandoff, ChatItem, ChatMessage, FunctionCall
 from livekit.agents.voice.events import ToolCallEnded, ToolCallStarted, ToolExecutionUpdatedEvent, ToolReplyUpdated
 
 from agent_worker.failures import Failures
@@ -25,6 +25,8 @@ _MOST_OWN = 2000
 """Ids remembered of what this recorder was given; more than a session's history has."""
 RESERVED_PREFIX = "lk."
 """LiveKit's own messages, such as the agent's instructions, have ids that start so."""
+Speaker = Callable[[], Mapping[str, Any] | None]
+"""Gives ``{identity, device}`` of whoever has just spoken, or typed; None where that is not known."""
 
 
 def belongs_in_history(item: ChatItem) -> bool:
@@ -48,9 +50,17 @@ class Recorder:
     """
 
     def __init__(
-        self, session: AgentSession[Any], conversation: Conversation, failures: Failures | None = None
+        self,
+        session: AgentSession[Any],
+        conversation: Conversation,
+        failures: Failures | None = None,
+        *,
+        speaker: Speaker | None = None,
     ) -> None:
-        """Nothing is recorded before `start`. What is refused is counted in `failures` too."""
+        """Nothing is recorded before `start`. What is refused is counted in `failures` too.
+
+        `speaker` is asked who said a user message, when it enters the history.
+        """
         self.recorded = 0
         self.refused = 0
         self._session = session
@@ -58,6 +68,8 @@ class Recorder:
         self._failures = failures or Failures()
         self._announced: dict[str, tuple[FunctionCall, dict[str, Any] | None]] = {}
         self._own: dict[str, None] = {}
+        self._speaker = speaker
+        self._passed_over: set[str] = set()
         self._handlers: dict[Any, Callable[[Any], None]] = {
             "conversation_item_added": self._on_item_added,
             "function_tools_executed": self._on_tools_executed,
@@ -92,7 +104,9 @@ class Recorder:
         An item whose successors are stored already comes behind them: the conversation keeps the order in which it
         takes items. Their time stamps tell the other one.
         """
-        items = self._with_running_calls([item for item in self._session.history.items if belongs_in_history(item)])
+        there = self._session.history.items
+        own = [item for item in there if belongs_in_history(item) and item.id not in self._passed_over]
+        items = self._with_running_calls(own)
         if not is_afresh:
             items = self._lacking(items, is_full=is_full)
         for item in items:
@@ -121,8 +135,32 @@ class Recorder:
         return [item for item in own[first:] if known.get(item.id) != to_fields(item)]
 
     def _on_item_added(self, event: ConversationItemAddedEvent) -> None:
-        if event.item.type != "unknown":
-            self.record([event.item])
+        item = event.item
+        if item.type == "unknown":
+            return
+        if item.type == "agent_handoff" and self._is_no_news(item):
+            self._passed_over.add(item.id)
+            return
+        if item.type == "message" and item.role == "user":
+            self._name_speaker(item)
+        self.record([item])
+
+    def _is_no_news(self, handoff: AgentHandoff) -> bool:
+        """Whether a session begins with the agent that has the word already, as a successor's does."""
+        if handoff.old_agent_id is not None:
+            return False
+        items = reversed(self._conversation.items)
+        last = next((item.to_dict() for item in items if item.type == "agent_handoff"), {})
+        return last.get("new_agent_id") == handoff.new_agent_id
+
+    def _name_speaker(self, message: ChatMessage) -> None:
+        """Note in the message who said it: models are not told, other agents and whoever reads the history are."""
+        try:
+            speaker = self._speaker() if self._speaker is not None else None
+            if speaker is not None and "participant" not in message.extra:
+                message.extra["participant"] = {"identity": speaker["identity"], "device": speaker.get("device")}
+        except Exception as error:  # noqa: BLE001  # the message is recorded, whoever said it
+            self._failures.count("recorder", error, "it is not known who said something")
 
     def _on_tools_executed(self, event: FunctionToolsExecutedEvent) -> None:
         self.record([*event.function_calls, *event.function_call_outputs])

@@ -7,25 +7,25 @@ session's own history empty.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from livekit.agents import Agent, AgentSession
 from livekit.agents.llm import ChatContext, ChatItem, FunctionCall, FunctionCallOutput
-from pydantic import TypeAdapter, ValidationError
 
+from agent_worker.session.context import INTERRUPTED_SUFFIX, Brought, brought_into, composed, is_kept_apart
+from agent_worker.session.entering import keep_context_on_enter
+from agent_worker.session.had_the_word import HadTheWord
 from agent_worker.session.protocol import Conversation
 from agent_worker.session.recorder import RESERVED_PREFIX, belongs_in_history
+from agent_worker.session.stored_items import to_livekit
 from conversation_actors.items import Item
 
 logger = logging.getLogger(__name__)
 
 INTERRUPTED_OUTPUT = "interrupted; outcome unknown"
 """What the model reads as the output of a tool call that had started and whose output was never recorded."""
-_INTERRUPTED_SUFFIX = "/outcome_unknown"
-
-_adapter: TypeAdapter[ChatItem] = TypeAdapter(ChatItem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ async def restore(
     agent: Agent,
     conversation: Conversation,
     *,
+    had: HadTheWord | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Restored:
     """Give a session that has not started, and its agent, what the conversation holds.
@@ -67,40 +68,72 @@ async def restore(
     Everything comes back as LiveKit had it, in the conversation's order. Time stamps are changed only where
     they would break that order or lie in the future (another node's clock). An item that LiveKit cannot
     read is skipped and counted, never the whole history. Raises `RuntimeError` if the session has started.
+
+    The agent's context is what the agent has been made with, and behind that the history. Where the agent `had` the
+    word before (see `agent_with_the_word`), it is what it was then, and all that has been said since; what `on_enter`
+    would put into it is not put there once more.
     """
     _require_not_started(session)
-    items, restored = _history(conversation, clock())
-    context = ChatContext(items)
-    session.history.merge(context)
-    # the default would drop calls of tools which this agent does not have
-    await agent.update_chat_ctx(context, exclude_invalid_function_calls=False)
+    now = clock()
+    items, restored = _history(conversation, now)
+    session.history.merge(ChatContext(items))
+    brought = _brought(agent, frozenset(), had)
+    await _give(agent, composed(_heard(items, had), brought, now))
+    if had is not None and had.has_entered:
+        keep_context_on_enter(agent)
     return restored
 
 
 async def restore_late(
-    session: AgentSession[Any], conversation: Conversation, *, clock: Callable[[], float] = time.time
+    session: AgentSession[Any],
+    conversation: Conversation,
+    *,
+    had: HadTheWord | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> Restored:
     """Give a session that runs already what the conversation held before it: put in front of what it has.
 
-    Whatever the clocks say: LiveKit sorts by time, so what was before gets times before the session's own.
+    Whatever the clocks say: LiveKit sorts by time, so what was before gets times before the session's own. The agent's
+    context is made as by `restore`, and what was said in this session comes behind it.
     """
     own = session.history.items
-    now = min((math.nextafter(item.created_at, 0.0) for item in own), default=clock())
-    items, restored = _history(conversation, min(clock(), now))
+    now = min(clock(), min((math.nextafter(item.created_at, 0.0) for item in own), default=math.inf))
+    items, restored = _history(conversation, now)
     known = {item.id for item in own}
     before = [item for item in items if item.id not in known]
     session.history.merge(ChatContext(before))
     agent = session.current_agent
-    await agent.update_chat_ctx(_behind_instructions(agent.chat_ctx, before), exclude_invalid_function_calls=False)
+    context = agent.chat_ctx.items
+    earlier = composed(_heard(before, had), _brought(agent, known, had), now)
+    instructions = [item for item in context if item.id.startswith(RESERVED_PREFIX)]
+    there = {item.id for item in [*instructions, *earlier]}
+    said = [item for item in context if item.id not in there and (item.id in known or is_kept_apart(item))]
+    await _give(agent, [*instructions, *earlier, *said])
     return restored
 
 
-def _behind_instructions(context: ChatContext, before: list[ChatItem]) -> ChatContext:
-    """The context with older items in front of all but its instructions, which have to stay first."""
-    known = {item.id for item in context.items}
-    place = next((i for i, item in enumerate(context.items) if belongs_in_history(item)), len(context.items))
-    older = [item for item in before if item.id not in known]
-    return ChatContext([*context.items[:place], *older, *context.items[place:]])
+def _heard(history: list[ChatItem], had: HadTheWord | None) -> list[ChatItem]:
+    return history if had is None else had.heard.choose(history)
+
+
+def _brought(agent: Agent, history: Collection[str], had: HadTheWord | None) -> tuple[Brought, ...]:
+    """What is in front of, and between, the items of the history: as it was noted, else as the agent was made."""
+    if had is not None and had.is_whole:
+        return had.brought
+    there = () if had is None else had.brought
+    known = [_said(one.item) for one in there]
+    made_with = (one.item for one in brought_into(agent.chat_ctx.items, history))
+    return (*(Brought(None, item) for item in made_with if _said(item) not in known), *there)
+
+
+def _said(item: ChatItem) -> object:
+    """What tells two items of one content: an application makes the same message anew in each job."""
+    return (item.role, item.content) if item.type == "message" else item.id
+
+
+async def _give(agent: Agent, context: list[ChatItem]) -> None:
+    # the default would drop calls of tools which this agent does not have
+    await agent.update_chat_ctx(ChatContext(context), exclude_invalid_function_calls=False)
 
 
 def active_agent(
@@ -169,26 +202,6 @@ def _is_instruction(item: ChatItem) -> bool:
     return item.type == "message" and not item.id.startswith(RESERVED_PREFIX)
 
 
-def to_livekit(stored: Item) -> ChatItem | None:
-    """The item as LiveKit's own class, or None, with a line in the log, where LiveKit cannot read it."""
-    fields = stored.to_dict()
-    if isinstance(fields.get("content"), str):
-        fields["content"] = [fields["content"]]
-    if stored.type == "function_call_output":
-        fields.setdefault("is_error", False)
-    try:
-        return _adapter.validate_python(fields)
-    except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors(include_url=False, include_input=False)[0]["loc"])
-        reason = f"{where}: {error.error_count()} errors"
-    except Exception as error:  # noqa: BLE001  # media of a foreign writer go through decoders that raise anything
-        reason = type(error).__name__
-    logger.warning(
-        "an item cannot be restored", extra={"item_id": stored.id, "item_type": stored.type, "reason": reason}
-    )
-    return None
-
-
 def _apart(items: list[ChatItem]) -> list[ChatItem]:
     """Rename assistant messages whose ids share what is before a slash.
 
@@ -229,7 +242,7 @@ def _one_output_per_call(items: list[ChatItem]) -> tuple[list[ChatItem], int]:
     for item in items:
         if isinstance(item, FunctionCallOutput):
             known = chosen.setdefault(item.call_id, item)
-            if known.id.endswith(_INTERRUPTED_SUFFIX):
+            if known.id.endswith(INTERRUPTED_SUFFIX):
                 chosen[item.call_id] = item
     kept = [item for item in items if not isinstance(item, FunctionCallOutput) or chosen[item.call_id] is item]
     return kept, len(items) - len(kept)
@@ -251,7 +264,7 @@ def _with_interrupted(items: list[ChatItem]) -> tuple[list[ChatItem], frozenset[
 
 def _interrupted(call: FunctionCall) -> FunctionCallOutput:
     return FunctionCallOutput(
-        id=call.id + _INTERRUPTED_SUFFIX,
+        id=call.id + INTERRUPTED_SUFFIX,
         call_id=call.call_id,
         name=call.name,
         output=INTERRUPTED_OUTPUT,

@@ -1,41 +1,149 @@
 """Tools that wait until it is known that they were called.
 
 A call is recorded before its tool runs; a tool that runs before the record is durable could be run again by
-the next agent. So it waits, for the few milliseconds that this takes.
+the next agent. So it waits, for the few milliseconds that this takes; what becomes of a call that cannot be
+recorded is decided by `ToolSettings`.
 """
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-from livekit.agents import Agent
-from livekit.agents.llm import FunctionTool, RawFunctionTool
+from livekit.agents import Agent, AgentSession, ConversationItemAddedEvent
+from livekit.agents.llm import FunctionTool, RawFunctionTool, Tool, ToolError, Toolset
 
-_Tool = FunctionTool[..., Any] | RawFunctionTool[..., Any]
+from agent_worker.failures import Failures
+from agent_worker.session.handlers import total
+from agent_worker.settings import ToolSettings
+
+NOT_RECORDED = "The tool was not run: it could not be recorded."
+"""What the model reads as the output of a call that was refused."""
+_PROMPT_SECONDS = 1.0
+"""How long a call may take to become durable where nothing is to wait for it."""
+_MARK = "is_held_back"
+
+Gate = Callable[[], Awaitable[None]]
+"""Awaited before each run of a tool; what it raises becomes the output of the call."""
+_Function = FunctionTool[..., Any] | RawFunctionTool[..., Any]
 
 
-async def hold_tools_back(agent: Agent, until: Callable[[], Awaitable[None]]) -> None:
-    """Have each of an agent's function tools await `until` before it runs; what that raises is its own business.
+def until_durable(is_durable: Callable[[float], Awaitable[bool]], settings: ToolSettings) -> Gate:
+    """Make the gate that `settings` ask for; `is_durable` is given the seconds for which it may wait."""
+    patience = settings.unrecorded_tools_wait.total_seconds()
+    seconds = patience if settings.unrecorded_tools == "wait" else min(_PROMPT_SECONDS, patience)
 
-    For an agent that has not started. Toolsets, tools of the session, and agents that are handed over to later are
-    left as they are.
+    async def gate() -> None:
+        if not await is_durable(seconds) and settings.unrecorded_tools != "run":
+            raise ToolError(NOT_RECORDED)
+
+    return gate
+
+
+async def hold_tools_back(agent: Agent, gate: Gate) -> None:
+    """Have each of an agent's tools await `gate` before it runs, those too that it is given later. Idempotent.
+
+    Of a toolset, those tools are held back which it keeps in a list of its own. No call in the agent's context is
+    lost by it, whether or not the agent has its tool.
     """
-    tools = [
-        _held_back(tool, until) if isinstance(tool, FunctionTool | RawFunctionTool) else tool for tool in agent.tools
-    ]
-    await agent.update_tools(tools)
+    if not hasattr(agent.update_tools, _MARK):
+        _follow_updates(agent, gate)
+    held = [_held_back(tool, gate) for tool in agent.tools]
+    if all(new is old for new, old in zip(held, agent.tools, strict=True)):
+        return
+    # what is not asked for drops calls of tools that the agent does not have
+    context = agent.chat_ctx.copy()
+    await agent.update_tools(held)
+    await agent.update_chat_ctx(context, exclude_invalid_function_calls=False)
 
 
-def _held_back(tool: _Tool, until: Callable[[], Awaitable[None]]) -> _Tool:
+class HeldTools:
+    """Holds back the tools of a session, and those of each agent that gets the word in it."""
+
+    def __init__(self, session: AgentSession[Any], gate: Gate, failures: Failures | None = None) -> None:
+        """Nothing is held back before `start`. What goes wrong is counted in `failures`."""
+        self._session, self._gate = session, gate
+        told = "an agent's tools do not wait"
+        self._handler = total(self._on_item, failures or Failures(), "tools", told)
+
+    def start(self) -> None:
+        """Hold back the session's own tools now, and from now on those of whoever the word is handed to."""
+        _hold_in_place(self._session.tools, self._gate)
+        self._session.on("conversation_item_added", self._handler)
+
+    def stop(self) -> None:
+        """Follow handoffs no more; what is held back stays so."""
+        self._session.off("conversation_item_added", self._handler)
+
+    def _on_item(self, event: ConversationItemAddedEvent) -> None:
+        if event.item.type == "agent_handoff":
+            # its activity begins behind this handler, and looks at its tools at once
+            _at_once(hold_tools_back(self._session.current_agent, self._gate))
+
+
+def _at_once(work: Coroutine[Any, Any, None]) -> None:
+    """Do what does not wait for anything. Raises `RuntimeError` where it would have to."""
+    try:
+        work.send(None)
+    except StopIteration:
+        return
+    work.close()
+    message = "an agent that runs already cannot be changed at once"
+    raise RuntimeError(message)
+
+
+def _follow_updates(agent: Agent, gate: Gate) -> None:
+    original = agent.update_tools
+
+    async def update_tools(tools: list[Tool | Toolset]) -> None:
+        await original([_held_back(tool, gate) for tool in tools])
+
+    setattr(update_tools, _MARK, True)
+    agent.update_tools = update_tools  # type: ignore[method-assign]
+
+
+def _held_back(tool: Any, gate: Gate) -> Any:
+    """The tool, holding back; itself where it does so already, or is nothing that runs here."""
+    if isinstance(tool, Toolset):
+        _hold_toolset_back(tool, gate)
+        return tool
+    if not isinstance(tool, FunctionTool | RawFunctionTool) or hasattr(tool, _MARK):
+        return tool
+    return _function_held_back(tool, gate)
+
+
+def _hold_toolset_back(toolset: Toolset, gate: Gate) -> None:
+    """Hold its tools back in its own list, and again when it has been set up: some learn their tools only then."""
+    _hold_in_place(toolset.tools, gate)
+    if hasattr(toolset.setup, _MARK):
+        return
+    original = toolset.setup
+
+    async def setup() -> Toolset:
+        ready = await original()
+        _hold_in_place(toolset.tools, gate)
+        return ready
+
+    setattr(setup, _MARK, True)
+    toolset.setup = setup  # type: ignore[method-assign]
+
+
+def _hold_in_place(tools: Sequence[Tool | Toolset], gate: Gate) -> None:
+    if isinstance(tools, list):  # else it is made anew at each look, and what was put there would be lost
+        tools[:] = [_held_back(tool, gate) for tool in tools]
+
+
+def _function_held_back(tool: _Function, gate: Gate) -> _Function:
     @functools.wraps(tool)
     async def run(*arguments: Any, **named: Any) -> Any:
-        await until()
+        await gate()
         result = tool(*arguments, **named)
         return await result if inspect.isawaitable(result) else result
 
     # LiveKit reads from it what the model may pass, and where the context goes
     run.__signature__ = inspect.signature(tool)  # type: ignore[attr-defined]
+    # the tool made of it takes over its attributes
+    setattr(run, _MARK, True)
     if isinstance(tool, FunctionTool):
         return FunctionTool(run, tool.info)
     return RawFunctionTool(run, tool.info)

@@ -417,6 +417,32 @@ class CallConversation:
         except (ConversationError, TimeoutError) as error:
             self.failures.count("settled", error, "not durable yet", conversation_id=self.id)
 
+    async def is_durable(self, timeout: float) -> bool:  # noqa: ASYNC109  # asked of, not waited with
+        """Whether all that was recorded so far is durable, at the latest after `timeout` seconds.
+
+        False where an item was refused meanwhile, and where this job is not the agent any more. Never raises.
+        """
+        refused = self._refused_item
+        try:
+            async with asyncio.timeout(timeout):
+                await self._opened.wait()
+                await self._flush_items_at_last()
+        except (ConversationError, TimeoutError) as error:
+            self.failures.count("durable", error, "not durable yet", conversation_id=self.id)
+            return False
+        is_refused = self._refused_item is not None and self._refused_item is not refused
+        return not (is_refused or self.deposed.is_set() or self._handle is None)
+
+    async def _flush_items_at_last(self) -> None:
+        """Do as `_flush_items`, again and again where that may help; not in a conversation that is another agent's."""
+        while not self.deposed.is_set():
+            try:
+                await self._flush_items()
+            except RetryableError:
+                await asyncio.sleep(_WAIT_SECONDS)
+            else:
+                return
+
     # Opening.
 
     async def open(self) -> bool:

@@ -16,7 +16,7 @@ from rich.text import Text
 from conversation_actors.activation import ActivationInfo
 from conversation_actors.client import ConversationClient, Snapshot
 from conversation_actors.errors import ClusterUnavailableError
-from conversation_actors.items import Item
+from conversation_actors.items import Item, Message
 from conversation_actors.settings import Settings
 
 _LISTENER_SECONDS = 3.0
@@ -142,7 +142,7 @@ def _line(item: Item) -> tuple[Text, Text]:
     match item.type:
         case "message":
             role = str(fields["role"])
-            text = _spoken(fields["content"]) + (" (interrupted)" if fields.get("interrupted") else "")
+            text = _author(item) + _spoken(fields["content"]) + (" (interrupted)" if fields.get("interrupted") else "")
             return Text(role, style=_ROLE_STYLES.get(role, "")), Text(text)
         case "function_call":
             return Text("tool call", style="magenta"), Text(f"{fields['name']} {fields['arguments']}")
@@ -153,6 +153,15 @@ def _line(item: Item) -> tuple[Text, Text]:
             return Text("agent", style="dim"), Text(f"now {fields['new_agent_id']}", style="dim")
     rest = {name: value for name, value in fields.items() if name not in {"type", "id", "created_at"}}
     return Text(item.type, style="dim"), Text(_json(rest))
+
+
+def _author(item: Item) -> str:
+    """Who said it, where that is known: several people may speak in one conversation."""
+    participant = item.participant if isinstance(item, Message) else None
+    if participant is None:
+        return ""
+    device = f" ({participant['device']})" if participant["device"] else ""
+    return f"{participant['identity']}{device}: "
 
 
 def _spoken(content: str | list[Any]) -> str:

@@ -12,7 +12,7 @@ class Limits:
     items: int = 200
     bytes: int = 1 << 20
     item_bytes: int = 128 << 10
-    attributes_bytes: int = 64 << 10
+    attributes_bytes: int = 256 << 10
     participant_bytes: int = 16 << 10
     participants: int = 100
     leases: int = 32

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -489,6 +489,19 @@ class FakeParticipant:
     sid: str = field(default_factory=lambda: f"PA_{next(_sids)}")
 
 
+class FakeText:
+    """A text stream that is there."""
+
+    def __init__(self, text: str) -> None:
+        """All of it."""
+        self.info = None
+        self._text = text
+
+    async def read_all(self) -> str:
+        """See `rtc.TextStreamReader.read_all`."""
+        return self._text
+
+
 class FakeRoom(rtc.EventEmitter[Any]):
     """A room as LiveKit's client has it: participants by identity, and events about them."""
 
@@ -499,6 +512,7 @@ class FakeRoom(rtc.EventEmitter[Any]):
         self.is_connected = is_connected
         self.name = ROOM
         self.local_participant = FakeParticipant("agent-1", kind=rtc.ParticipantKind.PARTICIPANT_KIND_AGENT)
+        self.text_handlers: dict[str, Callable[[Any, str], None]] = {}
 
     @property
     def as_room(self) -> rtc.Room:
@@ -508,6 +522,24 @@ class FakeRoom(rtc.EventEmitter[Any]):
     def isconnected(self) -> bool:
         """See `rtc.Room.isconnected`."""
         return self.is_connected
+
+    def register_text_stream_handler(self, topic: str, handler: Callable[[Any, str], None]) -> None:
+        """See `rtc.Room.register_text_stream_handler`."""
+        if topic in self.text_handlers:
+            message = f"text stream handler for topic '{topic}' already set"
+            raise ValueError(message)
+        self.text_handlers[topic] = handler
+
+    def unregister_text_stream_handler(self, topic: str) -> None:
+        """See `rtc.Room.unregister_text_stream_handler`."""
+        self.text_handlers.pop(topic, None)
+
+    def type(self, text: str, participant: "FakeParticipant") -> bool:
+        """Somebody types something; whether anybody takes it."""
+        handler = self.text_handlers.get("lk.chat")
+        if handler is not None:
+            handler(FakeText(text), participant.identity)
+        return handler is not None
 
     def change_connection(self, *, is_connected: bool) -> None:
         """Lose or regain the connection."""

@@ -3,22 +3,27 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from livekit import rtc
-from livekit.agents import Agent, AgentSession, CloseReason, RunContext, UserInputTranscribedEvent, function_tool
-from livekit.agents.llm import ChatContext, ChatMessage, FunctionCall
-from livekit.agents.voice.io import TextOutput
+from livekit.agents import (
+    Agent,
+    CloseReason,
+    ConversationItemAddedEvent,
+    RunContext,
+    UserInputTranscribedEvent,
+    function_tool,
+)
+from livekit.agents.llm import AgentHandoff, ChatContext, FunctionCall
 
-from agent_worker.call import life
-from agent_worker.call.attach import Attached, attach
+from agent_worker.call import life, starting
+from agent_worker.call.attach import attach
 from agent_worker.call.opening import JOB_CRASHED, NOT_FINISHED, ROOM_LOST, WORKER_GONE, open_conversation
+from agent_worker.call.speaking import Speaking
 from agent_worker.example.agent import SupportAgent
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
@@ -27,146 +32,27 @@ from agent_worker.session.notes import TRANSCRIPT
 from agent_worker.session.recorder import Recorder, belongs_in_history
 from agent_worker.session.restoration import INTERRUPTED_OUTPUT
 from agent_worker.session.serialise import to_fields
-from agent_worker.settings import CallSettings, TakeoverSettings
 from agent_worker.tenure import conversation as call_module
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import LEASE, CallConversation
 from conversation_actors import LeaseHeldError, item_from_dict
-from conversation_actors.items import Item
 from tests.unit.fakes import turns, until
+from tests.worker.answering import (
+    AGAIN,
+    BACK,
+    GREETING,
+    LATE,
+    Answer,
+    Running,
+    assistant,
+    crash,
+    seed,
+    texts,
+    user,
+)
 from tests.worker.conftest import SessionFactory
 from tests.worker.fakes import FakeConversation, FunctionScript
-from tests.worker.fakes_call import POST, Clock, FakeJob, FakeParticipant, FakeRoom, World, Worlds, fake_job
-
-GREETING, AGAIN, BACK = "Hello there.", "Welcome back.", "Sorry, I'm back."
-LATE = 10.0
-"""Seconds until something that does not happen fails its test."""
-
-
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A conversation that can be opened."""
-    monkeypatch.setattr(life, "_POLL_SECONDS", 0.002)
-    async with Worlds(monkeypatch, Clock(), close=0.5) as made:
-        yield made
-
-
-class Heard(TextOutput):
-    """What the caller hears, sentence by sentence."""
-
-    def __init__(self) -> None:
-        """Nothing yet."""
-        super().__init__(label="heard", next_in_chain=None)
-        self.lines: list[str] = []
-        self._line = ""
-
-    async def capture_text(self, text: str) -> None:
-        """Hear a part."""
-        self._line += text
-
-    def flush(self) -> None:
-        """Hear its end."""
-        if self._line:
-            self.lines.append(self._line)
-        self._line = ""
-
-
-@dataclass
-class Running:
-    """An agent in a call."""
-
-    session: AgentSession[None]
-    call: CallConversation
-    attached: Attached
-    room: FakeRoom
-    job: FakeJob
-    heard: Heard
-
-    async def ended(self) -> str:
-        """The first reason to end the job."""
-        await until(lambda: bool(self.job.ended))
-        return self.job.ended[0]
-
-    async def hears(self, *lines: str) -> None:
-        """Wait until the caller has heard these lines, and nothing else for a moment."""
-        try:
-            async with asyncio.timeout(LATE):
-                while len(self.heard.lines) < len(lines):  # noqa: ASYNC110  # the fake has no event for this
-                    await asyncio.sleep(0.002)
-            await self.session_is_calm()
-        finally:
-            assert self.heard.lines == list(lines)
-
-    async def session_is_calm(self) -> None:
-        """Wait until the agent listens, and does so for a moment."""
-        calm = 0
-        async with asyncio.timeout(LATE):
-            while calm < 20:
-                await asyncio.sleep(0.002)
-                calm = calm + 1 if self.session.agent_state == "listening" else 0
-
-    async def is_known(self, text: str) -> None:
-        """Wait until a message of this text is in the conversation."""
-        await until(lambda: text in texts(self.call.items))
-
-
-def texts(items: tuple[Item, ...]) -> list[str]:
-    """What was said, as the conversation has it."""
-    return ["".join(item.to_dict()["content"]) for item in items if item.type == "message"]
-
-
-def settings(**given: Any) -> CallSettings:
-    """Lines that can be told apart; nobody is waited for."""
-    told = {"greeting": GREETING, "welcome_back": AGAIN, "back_line": BACK, **given}
-    return CallSettings(**told)
-
-
-Answer = Callable[..., Any]
-
-
-@pytest.fixture
-def answer(world: World, server: OfflineServer, new_session: SessionFactory) -> Answer:
-    """Have an agent answer a call."""
-
-    @asynccontextmanager
-    async def answering(
-        room: FakeRoom,
-        holder: str = "job-1",
-        *,
-        agent: Agent | None = None,
-        on: OfflineServer = server,
-        assignment: Assignment | None = None,
-        before_start: Callable[[], Awaitable[None]] | None = None,
-        **given: Any,
-    ) -> AsyncIterator[Running]:
-        if assignment is None:
-            assignment = Assignment(conversation_id="c", replaces=None if holder == "job-1" else "job-1")
-        with fake_job(room, job_id=holder) as job:
-            takeover = TakeoverSettings(heartbeat=timedelta(milliseconds=5), valid_for=timedelta(seconds=3))
-            given = {"open_timeout": LATE if world.may_open.is_set() else 0.05, **given}
-            call = world.call(holder, assignment, settings=settings(**given), takeover=takeover)
-            await call.open()
-            session = await new_session(on)
-            heard = Heard()
-            session.output.transcription = heard
-            speaker = agent or SupportAgent()
-            attached = await attach(session, speaker, call, room=room.as_room)
-            if before_start is not None:
-                await before_start()
-            await session.start(speaker, record=False)
-            yield Running(session, call, attached, room, job, heard)
-            await session.aclose()
-            await call.aclose()
-
-    return answering
-
-
-async def crash(running: Running) -> None:
-    """The agent's process is gone: nothing is released."""
-    await running.call.flush()
-    running.attached.recorder.stop()
-    await running.call.aclose()
-
+from tests.worker.fakes_call import POST, FakeParticipant, FakeRoom, World, fake_job
 
 # Greetings
 
@@ -228,30 +114,6 @@ async def test_the_caller_hears_that_the_agent_is_back(answer: Answer) -> None:
         assert BACK not in [item.text_content for item in second.session.history.messages()]
         await second.session_is_calm()
         assert [item.type for item in second.call.items].count("message") == 1
-
-
-async def seed(world: World, *items: Any, attributes: dict[str, Any] | None = None) -> FakeParticipant:
-    """What a dead agent left: a caller who was there, what was said, what was heard."""
-    alice = FakeParticipant("alice")
-    handle = await world.cluster.handle()
-    await handle.join("alice", device_id=alice.sid)
-    await handle.update_participant("alice", context={"livekit.greeted": 0})
-    for item in items:
-        await handle.append(item_from_dict(to_fields(item)))
-    if attributes:
-        await handle.set_attributes(attributes)
-    await handle.aclose()
-    return alice
-
-
-def user(text: str) -> ChatMessage:
-    """Said by the caller."""
-    return ChatMessage(role="user", content=[text])
-
-
-def assistant(text: str) -> ChatMessage:
-    """Said by the agent."""
-    return ChatMessage(role="assistant", content=[text])
 
 
 async def test_a_message_without_an_answer_is_answered(answer: Answer, world: World, transcript: Transcript) -> None:
@@ -333,7 +195,6 @@ async def test_what_was_unanswered_at_a_handover_is_answered(answer: Answer, wor
     alice = await seed(world, user("Hello?"))
     planned = Assignment(conversation_id="c", replaces="job-0", is_planned=True)
     async with answer(FakeRoom(alice), "job-1", assignment=planned) as running:
-        await asyncio.wait_for(running.call.wait_open(), LATE)
         await until(lambda: bool(running.heard.lines))
         assert BACK not in running.heard.lines
 
@@ -343,13 +204,12 @@ async def test_a_planned_handover_is_silent(answer: Answer, world: World) -> Non
     alice = await seed(world, user("Hello?"), assistant("Good morning."))
     planned = Assignment(conversation_id="c", replaces="job-0", is_planned=True)
     async with answer(FakeRoom(alice), "job-1", assignment=planned) as running:
-        await asyncio.wait_for(running.call.wait_open(), LATE)
         await running.session_is_calm()
         assert running.heard.lines == []
 
 
-async def test_a_successor_is_deaf_and_mute_until_it_has_the_call(answer: Answer, world: World) -> None:
-    """Two agents are in the room; then it knows all, hears, and speaks."""
+async def test_a_successor_does_not_begin_before_it_has_the_call(answer: Answer, world: World) -> None:
+    """Two agents are in the room: the one that stands by asks no model; then it knows all, hears, and speaks."""
     alice = FakeParticipant("alice")
     first = world.call("job-1")
     await first.open()
@@ -358,37 +218,64 @@ async def test_a_successor_is_deaf_and_mute_until_it_has_the_call(answer: Answer
     script = FunctionScript(lambda _request: Reply("Here I am."))
     async with (
         OfflineServer(script) as server,
-        answer(FakeRoom(alice), "job-2", assignment=planned, on=server) as running,
+        answer(
+            FakeRoom(alice), "job-2", assignment=planned, on=server, agent=Eager(), waits=False, greeting=""
+        ) as running,
     ):
         await asyncio.wait_for(first.handover_asked.wait(), LATE)
-        assert not running.session.input.audio_enabled
-        await running.session.generate_reply(user_input="Too early")
+        assert running.session.agent_state == "initializing"
         first.record(item_from_dict(to_fields(user("Last words"))))
-        await first.release()
-        await asyncio.wait_for(running.call.wait_open(), LATE)
-        await until(lambda: running.session.input.audio_enabled)
+        await first.hand_over()
+        await asyncio.wait_for(running.starting, LATE)
         await until(lambda: running.heard.lines == ["Here I am."])
         await running.is_known("Here I am.")
-        assert texts(running.call.items)[:2] == ["Before", "Last words"]
-        assert "Too early" not in texts(running.call.items)
-    sent = [message["content"] for message in server.requests[-1]["messages"] if message["role"] == "user"]
-    assert sent[:2] == ["Before", "Last words"]
+        assert texts(running.call.items) == ["Before", "Last words", "Here I am."]
+    [request] = server.requests
+    assert [message["content"] for message in request["messages"]] == ["x", "Before", "Last words"]
 
 
-async def test_a_history_that_cannot_be_given_leaves_nobody_deaf(
+class Eager(Agent):
+    """Speaks as soon as it can."""
+
+    def __init__(self) -> None:
+        """As an application has it."""
+        super().__init__(instructions="x")
+
+    async def on_enter(self) -> None:
+        """Ask the model for a greeting."""
+        await self.session.generate_reply(instructions="Greet the caller.")
+
+
+async def test_a_successor_that_does_not_get_the_call_does_not_begin(answer: Answer, world: World) -> None:
+    """Another one was faster: its job ends, and its session has never started."""
+    first = world.call("job-1")
+    await first.open()
+    planned = Assignment(conversation_id="c", replaces="job-1", is_planned=True)
+    async with answer(FakeRoom(), "job-2", assignment=planned, waits=False) as running:
+        await asyncio.wait_for(first.handover_asked.wait(), LATE)
+        handle = await world.cluster.handle()
+        await handle.acquire_lease(LEASE, holder="job-3", duration=timedelta(minutes=1), replacing="job-1")
+        await world.agents.start("c", "job-3", valid_for=timedelta(minutes=1), group="", details=b"{}")
+        with pytest.raises(LeaseHeldError):
+            await running.starting
+        assert running.job.ended == [NOT_FINISHED]
+        assert running.session.agent_state == "initializing"
+
+
+async def test_a_history_that_cannot_be_given_leaves_nobody_alone(
     answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The call is worth more than what was said in it."""
 
-    async def broken(*_arguments: Any) -> None:
+    async def broken(*_arguments: Any, **_named: Any) -> None:
         message = "broken"
         raise ValueError(message)
 
-    monkeypatch.setattr(life, "restore_late", broken)
+    monkeypatch.setattr(starting, "restore", broken)
     planned = Assignment(conversation_id="c", replaces="job-0", is_planned=True)
     async with answer(FakeRoom(), "job-1", assignment=planned) as running:
-        await asyncio.wait_for(running.call.wait_open(), LATE)
-        await until(lambda: running.session.input.audio_enabled)
+        await running.session_is_calm()
+        assert running.call.failures.counts["restore"] == 1
 
 
 # How it ends
@@ -874,7 +761,10 @@ async def test_what_is_done_once_costs_only_itself(
         message = "private words"
         raise TypeError(message)
 
-    monkeypatch.setattr(life.Call, f"_{task}", broken)
+    if task == "catch_up":
+        monkeypatch.setattr(starting.Starting, "_catch_up", broken)
+    else:
+        monkeypatch.setattr(Speaking, task, broken)
     alice = await seed(world, user("Hello?")) if task == "resume" else FakeParticipant("alice")
     if task == "catch_up":
         world.may_open.clear()
@@ -999,6 +889,9 @@ async def test_the_agent_listens_to_whoever_speaks(answer: Answer) -> None:
         room_io = FakeRoomIO()
         room_io.linked_participant = alice
         running.session._room_io = cast("Any", room_io)
+        # what a session with a room tells when it starts
+        started = ConversationItemAddedEvent(item=AgentHandoff(new_agent_id="a"))
+        running.session.emit("conversation_item_added", started)
         running.room.emit("active_speakers_changed", [robot])
         running.room.emit("active_speakers_changed", [alice])
         running.room.emit("active_speakers_changed", [bob, alice])

@@ -148,7 +148,7 @@ def _held(handler: Any) -> list[int]:
     """Sizes of what the object behind a handler keeps of the caller's words."""
     cells = [cell.cell_contents for cell in handler.__closure__ or ()]
     kept = [vars(one.__self__).get("_unsettled") for one in cells if hasattr(one, "__self__")]
-    return [len("".join(words)) for words in kept if words is not None]
+    return [sum(len(one.text) for one in words._words) for words in kept if words is not None]
 
 
 async def test_half_a_character_is_noted(session: AgentSession[None], pad: Pad) -> None:

@@ -230,6 +230,90 @@ async def test_a_stopped_recorder_records_no_more(
     assert conversation.items == before
 
 
+# Who said it
+
+
+async def test_who_said_it(server: OfflineServer, transcript: Transcript, new_session: SessionFactory) -> None:
+    """Each user message names its speaker, in the session and in the conversation; nobody else's does."""
+    conversation, said = FakeConversation(), ["phone", None]
+    session = await new_session(server)
+
+    def speaker() -> dict[str, Any]:
+        return {"identity": "anna", "device": said.pop(0), "sid": "not kept"}
+
+    recorder = Recorder(session, conversation, speaker=speaker).start()
+    await session.start(SupportAgent(), record=False)
+    for turn in transcript.turns[:2]:
+        await session.run(user_input=turn.user)
+    messages = [item for item in conversation.items if isinstance(item, Message)]
+    expected = [{"identity": "anna", "device": "phone"}, None, {"identity": "anna", "device": None}, None]
+    assert [one.participant for one in messages if one.role == "user"] == expected[::2]
+    assert {one.participant for one in messages if one.role == "assistant"} == {None}
+    assert {item.id: item.to_dict() for item in conversation.items} == _as_livekit_stores(session.history.items)
+    recorder.record_again(is_afresh=False)
+    assert len(conversation.history) == len(conversation.items)
+    assert said == []
+
+
+@pytest.mark.parametrize("kind", ["raises", "unknown", "none"])
+async def test_a_speaker_that_is_not_known(
+    kind: str, server: OfflineServer, transcript: Transcript, new_session: SessionFactory
+) -> None:
+    """The message is recorded all the same, and the answer comes."""
+    given: dict[str, Any] = {"unknown": {"device": "phone"}, "none": None}
+    conversation = FakeConversation()
+    session = await new_session(server)
+    Recorder(session, conversation, speaker=lambda: given[kind]).start()
+    await session.start(SupportAgent(), record=False)
+    await session.run(user_input=transcript.turns[0].user)
+    messages = [item for item in conversation.items if isinstance(item, Message)]
+    assert [(one.text, one.participant) for one in messages] == [
+        (transcript.turns[0].user, None),
+        (transcript.turns[0].reply, None),
+    ]
+
+
+@pytest.mark.parametrize("provider", ["openai", "openai.responses", "google", "anthropic", "aws", "mistralai"])
+def test_models_are_not_told_who_said_it(provider: Any) -> None:
+    """A request is the same, to every provider that LiveKit has a format for."""
+    said = ChatMessage(role="user", content=["Hello"])
+    named = said.model_copy(update={"extra": {"participant": {"identity": "anna", "device": "phone"}}})
+    answer = ChatMessage(role="assistant", content=["Hi"])
+    requests = [ChatContext([one, answer]).to_provider_format(provider)[0] for one in (said, named)]
+    assert requests[0] == requests[1]
+    assert "Hello" in str(requests[1])
+
+
+# Who has the word
+
+
+async def test_a_successor_records_no_handoff(
+    server: OfflineServer, transcript: Transcript, started: Starter, say: Say
+) -> None:
+    """A session that begins with the agent that has the word is no news, also for a conversation that lost all."""
+    conversation = FakeConversation()
+    for turn in transcript.turns[:2]:
+        async with started(server, SupportAgent(), conversation) as (session, _):
+            await say(session, turn.user)
+    async with started(server, SupportAgent(), conversation) as (session, attached):
+        await say(session, transcript.turns[2].user)
+    assert kinds(conversation).count("agent_handoff") == 1
+    afresh = FakeConversation()
+    attached.recorder._conversation = afresh
+    attached.recorder.record_again(is_afresh=True)
+    assert kinds(afresh).count("agent_handoff") == 1
+
+
+async def test_another_agent_is_news(server: OfflineServer, started: Starter) -> None:
+    """A session that begins with another agent than the last one tells so."""
+    conversation = FakeConversation()
+    for agent in (SupportAgent(), Agent(instructions=""), SupportAgent()):
+        async with started(server, agent, conversation):
+            pass
+    handed = [item.to_dict()["new_agent_id"] for item in conversation.items]
+    assert handed == ["support_agent", "default_agent", "support_agent"]
+
+
 # Again
 
 

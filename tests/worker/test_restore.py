@@ -25,8 +25,9 @@ from agent_worker.example.agent import SupportAgent
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.transcript import Transcript
 from agent_worker.session.recorder import Recorder
-from agent_worker.session.restoration import INTERRUPTED_OUTPUT, restore, to_livekit
+from agent_worker.session.restoration import INTERRUPTED_OUTPUT, restore, restore_late
 from agent_worker.session.serialise import to_fields
+from agent_worker.session.stored_items import to_livekit
 from conversation_actors.items import Item, Message, item_from_dict
 from tests.worker.conftest import SessionFactory, Starter
 from tests.worker.fakes import FakeConversation
@@ -208,6 +209,50 @@ async def test_a_running_session_is_refused(server: OfflineServer, started: Star
             await attach(session, SupportAgent(), FakeConversation())
 
 
+def _briefed() -> Agent:
+    """An agent that the application gives something to go by."""
+    context = ChatContext.empty()
+    context.add_message(role="system", content="The caller is called Anna.")
+    context.add_message(role="assistant", content="An example.")
+    return Agent(instructions="x", chat_ctx=context)
+
+
+async def test_what_the_agent_was_made_with_stays(server: OfflineServer, started: Starter) -> None:
+    """In front of the history, in the first call as in any other."""
+    async with started(server, _briefed(), FakeConversation()) as (session, _):
+        await session.generate_reply()
+    conversation = _conversation(_said("Hi", created_at=1.0), _call(1, created_at=2.0), _output(1, created_at=3.0))
+    async with started(server, _briefed(), conversation) as (session, _):
+        await session.generate_reply()
+    first, second = ([message["role"] for message in body["messages"]] for body in server.requests)
+    assert first == ["system", "system", "assistant"]
+    assert second == [*first, "user", "assistant", "tool"]
+
+
+async def test_what_the_agent_was_made_with_is_there_once(server: OfflineServer, new_session: SessionFactory) -> None:
+    """An item that is in the history too is the history's."""
+    said = _said("Hi")
+    agent = Agent(instructions="x", chat_ctx=ChatContext([said]))
+    session = await new_session(server)
+    await restore(session, agent, _conversation(_said("Before", created_at=1.0), said))
+    assert [item.text_content for item in agent.chat_ctx.messages()] == ["Before", "Hi"]
+
+
+async def test_a_late_conversation_comes_behind_what_the_agent_was_made_with(
+    server: OfflineServer, new_session: SessionFactory
+) -> None:
+    """The order is that of a restore in time; what was said meanwhile comes last."""
+    session, agent = await new_session(server), _briefed()
+    await session.start(agent, record=False)
+    await session.run(user_input="Late")
+    conversation = _conversation(_said("Hi"), ChatMessage(role="assistant", content=["Hello."]))
+    await restore_late(session, conversation)
+    await session.generate_reply()
+    sent = [str(message["content"]) for message in server.requests[-1]["messages"]]
+    assert [*sent[:6]] == ["x", "The caller is called Anna.", "An example.", "Hi", "Hello.", "Late"]
+    assert [item.text_content for item in session.history.messages()][:3] == ["Hi", "Hello.", "Late"]
+
+
 _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 _ids = st.text("abcdefghijklmnop0123456789_/", min_size=1, max_size=12).map(lambda text: "item_" + text)
 _times = st.floats(0, 4e9)
@@ -332,8 +377,9 @@ def test_a_history_is_what_it_was(history: list[ChatItem], start: float, steps: 
     for number, item in enumerate(history):
         item.created_at = start + sum(steps[: number + 1])
     before = _as_dicts(history)
-    for after in asyncio.run(_taken_through(history)):
-        assert _as_dicts(after) == before
+    in_history, in_context = asyncio.run(_taken_through(history))
+    assert _as_dicts(in_history) == before
+    assert _as_dicts(in_context) == [item for item in before if item["type"] != "agent_handoff"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -344,9 +390,10 @@ def test_clocks_do_not_change_the_order(history: list[ChatItem], off: list[float
     for item, seconds in zip(history, off, strict=False):
         item.created_at = now + seconds
     before = _as_dicts(history)
-    for items in asyncio.run(_taken_through(history)):
+    spoken = [item for item in before if item["type"] != "agent_handoff"]
+    for items, expected in zip(asyncio.run(_taken_through(history)), (before, spoken), strict=True):
         after = _as_dicts(items)
         times = [item.pop("created_at") for item in after]
-        assert after == [{name: value for name, value in item.items() if name != "created_at"} for item in before]
+        assert after == [{name: value for name, value in item.items() if name != "created_at"} for item in expected]
         assert times == sorted(times)
         assert all(at <= time.time() for at in times)

@@ -1,0 +1,96 @@
+"""Whether a call is over, or only this job's part in it: what the end of the job says about that, as it comes."""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from livekit import rtc
+from livekit.agents import AgentSession, JobContext
+
+from agent_worker.call.opening import NOT_FINISHED, ON_PURPOSE
+from agent_worker.call.participants import is_human
+from agent_worker.call.rooms_guard import guard
+from agent_worker.tenure.conversation import CallConversation
+
+logger = logging.getLogger(__name__)
+
+JOB_TASK = "job_task"
+"""LiveKit's name for the task in which it closes a job's session when the job is told to end."""
+
+
+class Ending:
+    """Keeps a room, and who is in it, where the job ends and the call does not. Handlers never raise."""
+
+    def __init__(self, conversation: CallConversation, context: JobContext | None) -> None:
+        """Nothing is followed before `start`."""
+        self._conversation, self._context = conversation, context
+        self._shut_down: Callable[[str], None] | None = None if context is None else context.shutdown
+        self._agents: set[str] = set()
+        self._is_told_to_leave = False
+
+    def start(self, session: AgentSession[Any]) -> None:
+        """Learn from now on how the job ends."""
+        if self._context is None:
+            return
+        self._context.shutdown = self._on_shutdown  # type: ignore[method-assign]  # on this instance: there is no event
+        self._follow_close(session, self._context.room)
+        self._context.room.once("disconnected", self._on_disconnected)
+        self._agents.add(self._context.local_participant_identity)
+        room = self._context.room
+        room.on("participant_connected", self._note_agent)
+        for one in list(room.remote_participants.values()) if room.isconnected() else ():
+            self._note_agent(one)
+        guard(room.name, self)
+
+    def end(self, reason: str, *, is_clean: bool) -> None:
+        """End the job; not clean: in a way that has the next agent called. Without a job: nothing."""
+        if is_clean and not self._conversation.goes_on_elsewhere:
+            self._conversation.ended()
+        else:
+            self._conversation.left()
+        if self._shut_down is not None:
+            logger.info("the job ends", extra={"reason": reason, "conversation_id": self._conversation.id})
+            self._shut_down(reason if is_clean else NOT_FINISHED)
+
+    # What the guard of rooms asks.
+
+    async def goes_on(self) -> bool:
+        """Whether the call goes on without this job; where that cannot be known it does."""
+        if self._conversation.goes_on_elsewhere or self._is_told_to_leave:
+            return True
+        return not (self._conversation.is_over or await self._conversation.confirm())
+
+    def is_person(self, identity: str) -> bool:
+        """Whether somebody is none of the room's agents."""
+        return identity not in self._agents
+
+    # How it ends.
+
+    def _on_shutdown(self, reason: str = "user requested") -> None:
+        """The application ends the job: the call is over, unless it goes on elsewhere already."""
+        self._conversation.ended()
+        if self._shut_down is not None:
+            self._shut_down(reason)
+
+    def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType | None = None) -> None:
+        """A room that was lost is somebody's still."""
+        self._is_told_to_leave = self._is_told_to_leave or reason not in ON_PURPOSE
+
+    def _follow_close(self, session: AgentSession[Any], room: rtc.Room) -> None:
+        """LiveKit closes the session where the worker, or its server, has told the job to end; it says why later."""
+        close = session.aclose
+
+        @functools.wraps(close)
+        def closed() -> Coroutine[Any, Any, None]:
+            task = asyncio.current_task()
+            if task is not None and task.get_name() == JOB_TASK and not self._conversation.is_over:
+                self._is_told_to_leave = self._is_told_to_leave or room.isconnected()
+            return close()
+
+        session.aclose = closed  # type: ignore[method-assign]  # on this instance: there is no event
+
+    def _note_agent(self, participant: rtc.RemoteParticipant) -> None:
+        if not is_human(participant):
+            self._agents.add(participant.identity)

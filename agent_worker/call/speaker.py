@@ -1,0 +1,41 @@
+"""Who said it: the participant that a user message is from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from livekit import rtc
+from livekit.agents import AgentSession, UserInputTranscribedEvent
+
+from agent_worker.call.linking import Linking
+from agent_worker.call.participants import Participants
+from agent_worker.call.typed_words import typist
+from agent_worker.failures import Failures
+from agent_worker.session.handlers import total
+
+
+class Speaker:
+    """Tells of each user message whose it is: who was listened to when its words were final, or who typed it."""
+
+    def __init__(self, session: AgentSession[Any], room: rtc.Room, linking: Linking, people: Participants) -> None:
+        """Nobody has spoken; nothing is followed before `start`."""
+        self._session, self._room, self._linking, self._people = session, room, linking, people
+        self._heard: Mapping[str, Any] | None = None
+
+    def start(self, failures: Failures) -> None:
+        """Follow who is listened to."""
+        told = "who spoke was not noted"
+        self._session.on("user_input_transcribed", total(self._on_transcript, failures, "speaker", told))
+
+    def __call__(self) -> Mapping[str, Any] | None:
+        """Who said what becomes a message now; None where nobody did, as with what the application puts in."""
+        identity = typist()
+        if identity is not None:
+            participant = self._room.remote_participants.get(identity)
+            return {"identity": identity, "device": None} if participant is None else self._people.who(participant)
+        heard, self._heard = self._heard, None
+        return heard
+
+    def _on_transcript(self, event: UserInputTranscribedEvent) -> None:
+        linked = self._linking.linked
+        if event.is_final and linked is not None:
+            self._heard = self._people.who(linked)

@@ -1,0 +1,255 @@
+"""A session's start, in a call: what comes before it, whom it starts with, and when.
+
+An agent is known when its session starts, and not earlier: ``session.start(agent=Assistant())`` is what most
+applications say. So ``start`` of that one session does first what a conversation needs.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from livekit import rtc
+from livekit.agents import Agent, AgentSession, JobContext
+from livekit.agents.utils import is_given
+
+from agent_worker.call.ending import Ending
+from agent_worker.call.life import Call, Keeper
+from agent_worker.call.linking import is_starting
+from agent_worker.call.opening_lines import OpeningLines, has_begun
+from agent_worker.call.typed_words import TypedWords
+from agent_worker.session.active_agent import ActiveAgent, Word, agent_with_the_word
+from agent_worker.session.notes import TRANSCRIPT
+from agent_worker.session.recorder import Recorder
+from agent_worker.session.restoration import Restored, restore, restore_late
+from agent_worker.session.tools import HeldTools, hold_tools_back, until_durable
+from agent_worker.session.userdata import Userdata
+from agent_worker.settings import ToolSettings
+from agent_worker.tenure.conversation import CallConversation
+from conversation_actors import InvalidInputError
+from conversation_actors.errors import ConversationError
+from conversation_actors.items import Item
+
+logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+AgentFactories = Mapping[str, Callable[..., Agent]]
+"""Makers of agents by LiveKit's agent id. A maker takes nothing, or the agent's saved state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Whom a session starts with, and what it was given."""
+
+    given: Agent
+    """The agent that the application starts the session with."""
+    word: Word
+    restored: Restored
+    is_whole: bool
+    """Whether the conversation was open; else it joins the call later."""
+
+
+class Starting:
+    """What `attach` puts between an application and its session's start."""
+
+    def __init__(
+        self,
+        session: AgentSession[Any],
+        conversation: CallConversation,
+        *,
+        context: JobContext | None,
+        room: rtc.Room | None,
+        agents: AgentFactories | None,
+        userdata: type | None,
+    ) -> None:
+        """`room`: the one that is followed where the session starts with none. Made in the entrypoint's task."""
+        self._session, self._conversation, self._context = session, conversation, context
+        self._room, self._agents = room, agents or {}
+        self._entrypoint = asyncio.current_task()
+        failures = self._failures = conversation.failures
+        self._start = session.start
+        self._gate = until_durable(conversation.is_durable, ToolSettings())
+        self._userdata = Userdata(session, conversation, failures, kind=userdata)
+        self.recorder = Recorder(session, conversation, failures, speaker=self._speaker)
+        self._ending = Ending(conversation, context)
+        self._expected: Agent | None = None
+        self._prepared: Prepared | None = None
+        self._typed: TypedWords | None = None
+        self._call: Call | None = None
+
+    def watch(self, expected: Agent | None = None) -> None:
+        """Do from now on, when the session starts, what comes before it; only with `expected`, where that is given."""
+        self._expected = expected
+        self._session.start = self._on_start  # type: ignore[method-assign]  # on this instance: there is no event
+
+    async def prepare(self, given: Agent) -> Prepared:
+        """Choose the agent that has the word, and give it and the session what the conversation holds."""
+        is_open = self._conversation.is_open
+        is_known = is_open and self._conversation.is_restart
+        word = Word(given, None)
+        if is_known:
+            word = await self._tried("active_agent", self._choose(given), word)
+        await self._tried("tools", hold_tools_back(word.agent, self._gate), None)
+        if is_known:
+            await self._tried("userdata", self._userdata.restore(self._conversation.noted), None)
+        restoring = restore(self._session, word.agent, self._conversation, had=word.had)
+        restored = await self._tried("restore", restoring, Restored.nothing())
+        self._prepared = Prepared(given, word, restored, is_open)
+        HeldTools(self._session, self._gate, self._failures).start()
+        self.recorder.start()
+        self.recorder.record(restored.interrupted_calls)
+        return self._prepared
+
+    async def _on_start(self, agent: Agent, **named: Any) -> Any:
+        """See `AgentSession.start`."""
+        self._refuse_another(agent)
+        if self._call is not None:
+            return await self._start(agent, **named)
+        self._typed = self._follow_typed_words(named.get("room"))
+        is_planned = self._conversation.is_waiting_for_handover
+        known = await self._stand_by() if is_planned else Counter[str]()
+        prepared = self._prepared or await self.prepare(agent)
+        call = self._call = self._new_call(prepared)
+        if prepared.is_whole:
+            call.speaking.owe()
+            call.keep(*self._keepers(prepared.word, prepared.given))
+        if call.linking is not None:
+            for options in ("room_options", "room_input_options"):
+                call.linking.heed(named.get(options))
+        call.start()
+        with _being_started():
+            result = await self._start(prepared.word.agent, **named)
+        if call.linking is not None:
+            call.linking.follow()
+        if not prepared.is_whole:
+            call.begin("catch_up", self._catch_up(call, prepared))
+        elif is_planned:
+            call.begin("continue", self._go_on(call, known))
+        return result
+
+    def _refuse_another(self, agent: Agent) -> None:
+        """Raise where the session was attached, or started, with another agent."""
+        prepared = self._prepared
+        known = self._expected if prepared is None else prepared.given
+        if known is None or agent is known or (prepared is not None and agent is prepared.word.agent):
+            return
+        message = (
+            "agent: the session starts with another agent than it was attached or started with before; "
+            "`await attach(session, ctx)` takes the one that it is started with"
+        )
+        raise InvalidInputError(message, field="agent")
+
+    # Before the start.
+
+    def _follow_typed_words(self, room: Any) -> TypedWords | None:
+        """Stand between the session and what is typed in its room; None where it has no room."""
+        if not is_given(room) or room is None:
+            return None
+        typed = TypedWords(room, self._failures)
+        typed.start()
+        return typed
+
+    async def _stand_by(self) -> Counter[str]:
+        """Wait until the call is this job's; return what its callers had said by then, where words are kept.
+
+        The session has not begun: nothing is heard, said, asked of a model or done twice until then.
+        """
+        if self._typed is not None:
+            if self._context is not None and not self._context.room.isconnected():
+                await self._context.connect()
+            self._typed.keep()
+        known = Counter(_said_by_callers(self._conversation.items))
+        self._conversation.ready()
+        try:
+            await self._conversation.wait_open()
+        except ConversationError:
+            self._ending.end("another agent has the call", is_clean=False)
+            raise
+        return known
+
+    async def _choose(self, first: Agent) -> Word:
+        return await agent_with_the_word(first, self._conversation.noted, self._agents)
+
+    async def _tried(self, task: str, work: Awaitable[Value], otherwise: Value) -> Value:
+        """Do something that a call can do without; what it raises is counted."""
+        try:
+            return await work
+        except Exception as error:  # noqa: BLE001  # the call is worth more than what was said in it
+            self._failures.count(task, error, "a session starts without a part of what was before")
+            return otherwise
+
+    def _new_call(self, prepared: Prepared) -> Call:
+        opening = self._opening_lines()
+        if opening is not None:
+            opening.start(prepared.word.agent)
+        return Call(self._session, self._conversation, self.recorder, self._room, ending=self._ending, opening=opening)
+
+    def _opening_lines(self) -> OpeningLines | None:
+        """The lines that the agent would say again; None in a job that follows nobody."""
+        conversation = self._conversation
+        if not conversation.is_restart:
+            return None
+        words = {TRANSCRIPT: conversation.noted(TRANSCRIPT)}
+        is_hushed = not conversation.is_open or has_begun(conversation.items, words)
+        said = _said_by_callers(conversation.items)
+        return OpeningLines(self._session, self._entrypoint, is_hushed=is_hushed, said=said)
+
+    def _keepers(self, word: Word, first: Agent) -> tuple[Keeper, ...]:
+        """Those who note what the session is, for the next agent."""
+        active = ActiveAgent(self._session, self._conversation, self._failures, first=first, had=word.had)
+        return active, self._userdata
+
+    def _speaker(self) -> Mapping[str, Any] | None:
+        return None if self._call is None else self._call.speaker()
+
+    # Behind the start.
+
+    async def _go_on(self, call: Call, known: Counter[str]) -> None:
+        """Answer what the agent that has gone left unanswered, and what was typed to neither of the two."""
+        speech = call.speaking.answer()
+        if self._typed is None:
+            return
+        if speech is not None and self._typed.has_kept:
+            await speech
+        await self._typed.release((Counter(_said_by_callers(self._conversation.items)) - known).elements())
+
+    async def _catch_up(self, call: Call, prepared: Prepared) -> None:
+        """The conversation has opened late: give the session what happened in it before."""
+        await self._conversation.wait_open()
+        word = await self._take_word(prepared.word) if self._conversation.is_restart else prepared.word
+        try:
+            restored = await restore_late(self._session, self._conversation, had=word.had)
+            self.recorder.record(restored.interrupted_calls)
+            logger.info("the conversation joined the call", extra={"items": restored.items})
+        finally:
+            call.speaking.owe()
+            call.keep(*self._keepers(word, prepared.given))
+
+    async def _take_word(self, word: Word) -> Word:
+        """Give the word, in a session that runs, to the agent that had it."""
+        word = await self._tried("active_agent", self._choose(self._session.current_agent), word)
+        if word.agent is not self._session.current_agent:
+            if (opening := self._opening_lines()) is not None:
+                opening.start(word.agent)
+            self._session.update_agent(word.agent)
+        await self._tried("userdata", self._userdata.restore(self._conversation.noted), None)
+        return word
+
+
+@contextmanager
+def _being_started() -> Iterator[None]:
+    token = is_starting.set(True)
+    try:
+        yield
+    finally:
+        is_starting.reset(token)
+
+
+def _said_by_callers(items: Iterable[Item]) -> list[str]:
+    """Texts of the user messages in a history."""
+    told = (item.to_dict() for item in items if item.type == "message")
+    parts = (fields.get("content") for fields in told if fields.get("role") == "user")
+    return ["\n".join(one for one in part if isinstance(one, str)) for part in parts if isinstance(part, list)]

@@ -1,0 +1,296 @@
+"""Which agent has the word, and what it knows: noted, so that the next job gives the word back to the same one."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from livekit.agents import (
+    Agent,
+    AgentSession,
+    AgentStateChangedEvent,
+    AgentTask,
+    ConversationItemAddedEvent,
+    FunctionToolsExecutedEvent,
+)
+from livekit.agents.llm import ChatItem
+
+from agent_worker.failures import Failures
+from agent_worker.session.agent_classes import class_name, made_by_factory, made_by_itself
+from agent_worker.session.context import Heard, brought_into, is_kept_apart
+from agent_worker.session.entering import tell_when_entered
+from agent_worker.session.had_the_word import ACTIVE_AGENT, HadTheWord
+from agent_worker.session.handlers import total
+from agent_worker.session.notes import Noted, NoteTaker, look_up
+from agent_worker.session.saved_state import StateError, restore_state, saved_state
+from conversation_actors.errors import InvalidInputError
+from conversation_actors.values import encode
+
+logger = logging.getLogger(__name__)
+
+MOST_BYTES = 48 << 10
+"""Of the attribute; beyond that it goes without the largest of what the application brought into the context."""
+
+Factory = Callable[..., Agent]
+"""Makes an agent from nothing, or from what the agent's `saved_state` gave (None where it has none)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """The agent that a session is to be started with, and what is known of it."""
+
+    agent: Agent
+    had: HadTheWord | None
+    """None where nothing is known: then the whole history is its context."""
+
+
+async def agent_with_the_word(
+    first: Agent, noted: Noted, agents: Mapping[str, Factory], *, userdata: object = None
+) -> Word:
+    """Find, or make, the agent that had the word, and give it back its state and its instructions.
+
+    That is the `first` if it had it; else one that `userdata` holds, one made by the factory under its id in `agents`,
+    or by its own class where that needs no arguments. Where none of that is possible, or a factory raises, it is the
+    first, and the log says so in one sentence. Never raises.
+    """
+    had = HadTheWord.read(look_up(noted, ACTIVE_AGENT))
+    if had is None:
+        return Word(first, None)
+    reason = "no factory for it, and its class cannot be made without arguments"
+    try:
+        agent = await _agent(first, had, agents, userdata)
+    except Exception as error:  # noqa: BLE001  # the application's factory; the call goes on
+        agent, reason = None, f"making it raised {type(error).__name__}"
+    if agent is None:
+        details = {"agent_id": had.agent_id, "class": had.class_name, "reason": reason}
+        logger.warning("the first agent has the word again: name the other one in agents={id: factory}", extra=details)
+        return Word(first, None)
+    await restore_state(agent, had.state)
+    if had.instructions is not None and agent.instructions != had.instructions:
+        await agent.update_instructions(had.instructions)
+    return Word(agent, had)
+
+
+async def _agent(first: Agent, had: HadTheWord, agents: Mapping[str, Factory], userdata: object) -> Agent | None:
+    if had.is_first and first.id == had.agent_id:
+        return first
+    factory = agents.get(had.agent_id)
+    if factory is not None:
+        return await made_by_factory(factory, had.state)
+    held = [one for one in _agents_in(userdata) if one.id == had.agent_id and class_name(one) == had.class_name]
+    if len(held) == 1:
+        return held[0]
+    if first.id == had.agent_id and class_name(first) == had.class_name and type(first) is not Agent:
+        return first
+    return made_by_itself(had.class_name, first)
+
+
+def _agents_in(userdata: object) -> Iterator[Agent]:
+    """Agents that the application keeps at hand, in its userdata or in a collection there."""
+    fields = userdata if isinstance(userdata, Mapping) else getattr(userdata, "__dict__", {})
+    for value in list(fields.values()):
+        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
+        yield from (one for one in inner if isinstance(one, Agent))
+
+
+class ActiveAgent:
+    """Keeps the attribute up to date: at each handoff, behind `on_enter`, at the end of each turn, behind each tool.
+
+    An `AgentTask` speaks in the name of the agent that waits for it, which is the one that is noted.
+    """
+
+    def __init__(
+        self,
+        session: AgentSession[Any],
+        conversation: NoteTaker,
+        failures: Failures | None = None,
+        *,
+        first: Agent | None = None,
+        had: HadTheWord | None = None,
+    ) -> None:
+        """Nothing is noted before `start`. `first` is the agent that the application started; `had` of `Word`."""
+        self._session, self._conversation = session, conversation
+        self._failures = failures or Failures()
+        self._first, self._had = first, had
+        self._agent: Agent | None = None
+        self._is_taken_over = had is not None
+        self._instructions: object = None
+        self._has_entered = False
+        self._heard = Heard()
+        self._seen: frozenset[str] = frozenset()
+        self._oldest: str | None = None
+        self._is_cut = False
+        self._state: Mapping[str, Any] | None = had.state if had is not None else None
+        self._noted: dict[str, Any] | None = None
+        self._told: set[str] = set()
+        handlers: dict[Any, Callable[[Any], None]] = {
+            "conversation_item_added": self._on_item,
+            "agent_state_changed": self._on_agent_state,
+            "function_tools_executed": self._on_tools_executed,
+        }
+        told = "who has the word was not noted"
+        self._handlers = {
+            name: total(handler, self._failures, "active_agent", told) for name, handler in handlers.items()
+        }
+        self._look_safely = total(self._look, self._failures, "active_agent", told)
+        self._on_entered_safely = total(self._on_entered, self._failures, "active_agent", told)
+        self._take_safely = total(self._take_current, self._failures, "active_agent", told)
+
+    def start(self) -> None:
+        """Note from now on, and who has the word already. Call it behind what reads the attribute."""
+        for name, handler in self._handlers.items():
+            self._session.on(name, handler)
+        self._take_safely()
+
+    def stop(self) -> None:
+        """Look a last time."""
+        for name, handler in self._handlers.items():
+            self._session.off(name, handler)
+        self._look_safely()
+
+    def _take_current(self) -> None:
+        try:
+            agent = self._session.current_agent
+        except RuntimeError:  # the session has not started: its first handoff tells
+            return
+        self._take(agent)
+        self._has_entered = True
+
+    def _on_item(self, event: ConversationItemAddedEvent) -> None:
+        if event.item.type == "agent_handoff":
+            self._take(self._session.current_agent)
+
+    def _on_agent_state(self, event: AgentStateChangedEvent) -> None:
+        if event.new_state == "listening":
+            self._look()
+
+    def _on_tools_executed(self, _event: FunctionToolsExecutedEvent) -> None:
+        self._look()
+
+    def _take(self, agent: Agent) -> None:
+        if isinstance(agent, AgentTask) and self._agent is not None:
+            return
+        if agent is not self._agent:
+            self._is_taken_over = self._agent is None and self._had is not None
+            self._agent, self._state = agent, self._state if self._is_taken_over else None
+            self._instructions = agent.instructions
+            self._has_entered = self._is_taken_over and self._had is not None and self._had.has_entered
+            tell_when_entered(agent, lambda: self._on_entered_safely(agent))
+        self._seen = frozenset(item.id for item in self._session.history.items)
+        self._look()
+
+    def _on_entered(self, agent: Agent) -> None:
+        if agent is self._agent:
+            self._has_entered = True
+            self._look()
+
+    def _look(self) -> None:
+        agent = self._agent
+        if agent is None:
+            return
+        self._look_at_state(agent)
+        told = {
+            "agent_id": agent.id,
+            "class": class_name(agent),
+            "is_first": agent is self._first,
+            "state": self._state,
+            "instructions": self._own_instructions(agent),
+            "has_entered": self._has_entered,
+            **self._context(agent),
+        }
+        self._note({name: value for name, value in told.items() if value is not None})
+
+    def _look_at_state(self, agent: Agent) -> None:
+        """The last state that could be stored stays where the present one cannot."""
+        try:
+            self._state = saved_state(agent)
+        except StateError as error:
+            self._tell_once(str(error))
+        except Exception as error:  # noqa: BLE001  # the application's own
+            self._failures.count("active_agent", error, "saved_state() failed")
+
+    def _own_instructions(self, agent: Agent) -> str | None:
+        """Those that the agent would not have by itself; the first one has its own, as long as nobody changes them."""
+        had = self._had if self._is_taken_over else None
+        are_its_own = agent is self._first and agent.instructions == self._instructions
+        if are_its_own and (had is None or had.instructions is None):
+            return None
+        return agent.instructions if isinstance(agent.instructions, str) else None
+
+    def _context(self, agent: Agent) -> dict[str, Any]:
+        """What the agent's context is made of; what it was before while a task speaks in the agent's name."""
+        if agent is not self._session.current_agent:
+            before = self._noted or {}
+            return {name: before[name] for name in ("heard", "brought") if name in before}
+        history, context = self._history(), agent.chat_ctx.items
+        ids = {item.id for item in history}
+        # an item may be in one of them a moment before it is in the other
+        known = {item.id for item in context} | (ids - self._seen)
+        self._seen = frozenset(ids)
+        if not self._describes(history, known):
+            self._heard = Heard.of(history, known, is_cut=self._is_cut)
+        brought = brought_into(context, {item.id for item in self._session.history.items})
+        return {"heard": self._heard.to_dict(), "brought": [one.to_dict() for one in brought]}
+
+    def _history(self) -> list[ChatItem]:
+        """The history without the handoffs that begin a session, of which a successor's is not recorded."""
+        items = self._session.history.items
+        history = [item for item in items if item.type != "agent_handoff" or item.old_agent_id is not None]
+        oldest = next((item.id for item in history if not is_kept_apart(item)), None)
+        if self._oldest is not None and oldest != self._oldest:
+            self._is_cut, self._heard = True, Heard()
+        self._oldest = oldest
+        return history
+
+    def _describes(self, history: list[ChatItem], known: set[str]) -> bool:
+        """Whether what is noted of the history is true still."""
+        if self._noted is None or (self._is_cut and self._heard.after is None):
+            return False
+        return {item.id for item in self._heard.choose(history) if not is_kept_apart(item)} == {
+            item.id for item in history if item.id in known and not is_kept_apart(item)
+        }
+
+    def _note(self, told: dict[str, Any]) -> None:
+        if told == self._noted:
+            return
+        self._noted = told
+        self._conversation.note(ACTIVE_AGENT, self._within_bounds(told))
+
+    def _within_bounds(self, told: dict[str, Any]) -> dict[str, Any]:
+        """What can be stored of it: the next agent has the rest as it is made."""
+        if _fits(told):
+            return told
+        self._tell_once("what was put into the agent's context, or its instructions, cannot be stored")
+        brought = list(told.get("brought", ()))
+        while brought:
+            brought.remove(max(brought, key=_size))
+            if _fits(shorter := {**told, "brought": brought, "is_whole": False}):
+                return shorter
+        for name in ("brought", "instructions", "heard"):
+            told = {key: value for key, value in told.items() if key != name} | {"is_whole": False}
+            if _fits(told):
+                break
+        return told
+
+    def _tell_once(self, reason: str) -> None:
+        agent_id = self._agent.id if self._agent is not None else ""
+        if reason not in self._told:
+            self._told.add(reason)
+            logger.warning("not all of the agent can come back", extra={"agent_id": agent_id, "reason": reason})
+
+
+def _fits(told: Mapping[str, Any]) -> bool:
+    try:
+        encode(told, "active_agent", limit=MOST_BYTES)
+    except InvalidInputError:
+        return False
+    return True
+
+
+def _size(brought: Mapping[str, Any]) -> float:
+    """How large it is; what cannot be stored at all is the largest."""
+    try:
+        return len(encode(brought, "brought"))
+    except InvalidInputError:
+        return math.inf

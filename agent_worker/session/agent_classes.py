@@ -1,0 +1,87 @@
+"""Making an agent anew: by the factory that the application gave for it, or by its own class."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from livekit.agents import Agent
+
+_MAIN = ("__main__", "__mp_main__")
+"""A module that is run has one name in the process that runs it, and the other in its children."""
+
+
+def class_name(agent: Agent) -> str:
+    """The name under which the agent's class is found: ``module:qualified.name``."""
+    return f"{type(agent).__module__}:{type(agent).__qualname__}"
+
+
+async def made_by_factory(factory: Callable[..., Any], state: Mapping[str, Any] | None) -> Agent:
+    """Make an agent; a factory that needs an argument, or has one named ``saved``, is given the state.
+
+    Raises whatever the factory raises, and `TypeError` where it makes something else than an agent.
+    """
+    parameters = inspect.signature(factory).parameters.values()
+    if any(one.name == "saved" and one.kind is one.KEYWORD_ONLY for one in parameters):
+        made = factory(saved=state)
+    elif any(one.name == "saved" or _is_required(one) for one in parameters):
+        made = factory(state)
+    else:
+        made = factory()
+    if inspect.isawaitable(made):
+        made = await made
+    if not isinstance(made, Agent):
+        message = "the factory made no agent"
+        raise TypeError(message)
+    return made
+
+
+def made_by_itself(name: str, first: Agent) -> Agent | None:
+    """Make an agent by the name of its class; None where it is not found, or cannot be made without arguments.
+
+    Only modules are looked at that are imported already, or that belong to the same program as the `first` agent.
+    Raises whatever making it raises.
+    """
+    module_name, _, path = name.partition(":")
+    for module in _modules(module_name, first):
+        found: Any = module
+        for part in path.split("."):
+            found = getattr(found, part, None)
+        if inspect.isclass(found) and issubclass(found, Agent) and _needs_nothing(found):
+            make: Callable[[], Agent] = found
+            return make()
+    return None
+
+
+def _modules(name: str, first: Agent) -> list[ModuleType]:
+    if name in _MAIN:
+        names = dict.fromkeys([*_MAIN, type(first).__module__])
+        return [sys.modules[one] for one in names if one in sys.modules]
+    if name in sys.modules:
+        return [sys.modules[name]]
+    return [importlib.import_module(name)] if name and _is_of_same_program(name, first) else []
+
+
+def _is_of_same_program(name: str, first: Agent) -> bool:
+    """Whether a module that is not imported yet is of the first agent's package, or lies beside it."""
+    top, own = name.partition(".")[0], type(first).__module__
+    if top == own.partition(".")[0]:
+        return True
+    beside = getattr(sys.modules.get(own), "__file__", None)
+    spec = find_spec(top)
+    if beside is None or spec is None or spec.origin is None:
+        return False
+    return Path(beside).resolve().parent in Path(spec.origin).resolve().parents
+
+
+def _needs_nothing(kind: type[Agent]) -> bool:
+    return not any(_is_required(one) for one in inspect.signature(kind).parameters.values())
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    is_variadic = parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
+    return parameter.default is parameter.empty and not is_variadic

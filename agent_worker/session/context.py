@@ -1,0 +1,138 @@
+"""What an agent's context is made of: the part of the history that it has heard, and what was brought into it.
+
+A context is noted so that it can be made again: of the history by reference, of the rest as it is.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from livekit.agents.llm import ChatItem, FunctionCallOutput
+
+from agent_worker.session.recorder import RESERVED_PREFIX
+from agent_worker.session.serialise import to_fields
+
+INTERRUPTED_SUFFIX = "/outcome_unknown"
+"""Ends the ids of outputs that were made up for calls which had none."""
+
+
+def is_kept_apart(item: ChatItem) -> bool:
+    """Whether an item is LiveKit's own: instructions, configuration, and who has the word."""
+    return item.id.startswith(RESERVED_PREFIX) or item.type in {"agent_config_update", "agent_handoff"}
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Which part of a history a context has: of what is before `after` only `heard`, of the rest all but `unheard`."""
+
+    after: str | None = None
+    """The id of an item; None: there is nothing before."""
+    at: float = 0.0
+    """When `after` was made, for a history that has left it behind."""
+    heard: frozenset[str] = frozenset()
+    unheard: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, history: Sequence[ChatItem], known: Collection[str], *, is_cut: bool = False) -> Self:
+        """The shortest description for a context that has the items `known`; `is_cut`: there were older ones."""
+        heard, unheard = 0, sum(1 for item in history if _counts(item) and item.id not in known)
+        best, place = (len(history) + 1 if is_cut and history else unheard), 0
+        for index, item in enumerate(history, start=1):
+            if _counts(item):
+                heard, unheard = (heard + 1, unheard) if item.id in known else (heard, unheard - 1)
+            if heard + unheard <= best:
+                best, place = heard + unheard, index
+        before, behind = history[:place], history[place:]
+        return cls(
+            after=before[-1].id if before else None,
+            at=before[-1].created_at if before else 0.0,
+            heard=frozenset(item.id for item in before if item.id in known and _counts(item)),
+            unheard=frozenset(item.id for item in behind if item.id not in known and _counts(item)),
+        )
+
+    @classmethod
+    def read(cls, noted: object) -> Self:
+        """Read what `to_dict` wrote, or somebody else; everything was heard where that makes no sense."""
+        if not isinstance(noted, Mapping):
+            return cls()
+        after, at = noted.get("after"), noted.get("at")
+        if not (isinstance(after, str) and isinstance(at, int | float)):
+            after, at = None, 0.0
+        return cls(after, float(at), _texts(noted.get("heard")), _texts(noted.get("unheard")))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form in which it is noted."""
+        return {"after": self.after, "at": self.at, "heard": sorted(self.heard), "unheard": sorted(self.unheard)}
+
+    def choose(self, history: Sequence[ChatItem]) -> list[ChatItem]:
+        """Those items of a history that were heard. What was made up for a call goes where the call goes."""
+        place = self._place(history)
+        chosen: list[ChatItem] = []
+        calls: set[str] = set()
+        for index, item in enumerate(history):
+            is_heard = item.id not in self.unheard if index >= place else item.id in self.heard
+            if isinstance(item, FunctionCallOutput) and item.id.endswith(INTERRUPTED_SUFFIX):
+                is_heard = item.call_id in calls
+            if is_heard:
+                chosen.append(item)
+                if item.type == "function_call":
+                    calls.add(item.call_id)
+        return chosen
+
+    def _place(self, history: Sequence[ChatItem]) -> int:
+        """The index of the first item behind `after`."""
+        if self.after is None:
+            return 0
+        found = next((index for index, item in enumerate(history) if item.id == self.after), None)
+        if found is not None:
+            return found + 1
+        return next((index for index, item in enumerate(history) if item.created_at > self.at), len(history))
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """An item of a context that is not in the history: it stands behind the item `after`, or in front of all."""
+
+    after: str | None
+    item: ChatItem
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form in which it is noted."""
+        return {"after": self.after, "item": to_fields(self.item)}
+
+
+def brought_into(context: Iterable[ChatItem], history: Collection[str]) -> tuple[Brought, ...]:
+    """What a context has besides the history, whose ids are given; LiveKit's own items are left out."""
+    last: str | None = None
+    brought = []
+    for item in context:
+        if item.id in history:
+            last = item.id
+        elif not is_kept_apart(item):
+            brought.append(Brought(last, item))
+    return tuple(brought)
+
+
+def composed(history: Iterable[ChatItem], brought: Iterable[Brought], now: float) -> list[ChatItem]:
+    """A context of both, each item once by its id. Nothing brought is later than `now`: LiveKit sorts by time."""
+    items = [item for item in history if not is_kept_apart(item)]
+    known = {item.id for item in items}
+    behind: dict[str | None, list[ChatItem]] = {}
+    for one in brought:
+        if one.item.id in known:
+            continue
+        after = one.after if one.after in known else None
+        item = one.item if one.item.created_at <= now else one.item.model_copy(update={"created_at": now})
+        behind.setdefault(after, []).append(item)
+    context = behind.get(None, [])
+    for item in items:
+        context += [item, *behind.get(item.id, [])]
+    return context
+
+
+def _counts(item: ChatItem) -> bool:
+    return not is_kept_apart(item)
+
+
+def _texts(value: object) -> frozenset[str]:
+    return frozenset(one for one in value if isinstance(one, str)) if isinstance(value, list | tuple) else frozenset()

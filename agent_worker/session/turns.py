@@ -1,0 +1,115 @@
+"""Turns that no message comes of: refused by the application, taken back by it, or skipped by LiveKit.
+
+LiveKit has no event for any of them. Words that a refused turn leaves would be answered by the next agent.
+"""
+
+import asyncio
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from livekit.agents import Agent, AgentSession, ConversationItemAddedEvent
+
+from agent_worker.failures import Failures
+from agent_worker.session.handlers import total
+from agent_worker.session.notes import SessionNotes
+
+_SLACK_SECONDS = 1.0
+"""Beyond the longest time that LiveKit waits for the end of a turn."""
+_WATCHED = "watched_by_turns"
+_FAILURE = "a turn was not followed"
+
+
+class Turns:
+    """Has a session's notes forget the words that no message comes of. Handlers never raise and never wait."""
+
+    def __init__(self, session: AgentSession[Any], notes: SessionNotes, failures: Failures | None = None) -> None:
+        """Nothing is watched before `start`. What goes wrong in a handler is counted in `failures`."""
+        counted = failures or Failures()
+
+        def safely(handler: Callable[[Any], None]) -> Callable[[Any], None]:
+            return total(handler, counted, "turns", _FAILURE)
+
+        self._session, self._notes = session, notes
+        self._completing = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_stopped = False
+        self._handlers: dict[Any, Callable[[Any], None]] = {
+            "conversation_item_added": safely(self._on_item),
+            "user_input_transcribed": safely(self._look_later),
+            "user_state_changed": safely(self._look_later),
+            "agent_state_changed": safely(self._look_later),
+        }
+
+    def start(self) -> None:
+        """Watch from now on, each agent that gets the word; before the session starts."""
+        for name, handler in self._handlers.items():
+            self._session.on(name, handler)
+        clear = self._session.clear_user_turn
+
+        @functools.wraps(clear)
+        def cleared() -> None:
+            clear()
+            if not self._is_stopped:
+                self._notes.cancel_turn()
+
+        self._session.clear_user_turn = cleared  # type: ignore[method-assign]  # on this instance: there is no event
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._is_stopped = True
+        for name, handler in self._handlers.items():
+            self._session.off(name, handler)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _on_item(self, event: ConversationItemAddedEvent) -> None:
+        if event.item.type == "agent_handoff":
+            # it has the word, and has not begun
+            self._watch(self._session.current_agent)
+        self._look_later()
+
+    def _watch(self, agent: Agent) -> None:
+        """Learn what an agent decides about a turn that has ended."""
+        decide = agent.on_user_turn_completed
+        if getattr(decide, _WATCHED, None) is self:
+            return
+
+        @functools.wraps(decide)
+        async def decided(*arguments: Any, **named: Any) -> None:
+            message = named.get("new_message", arguments[-1] if arguments else None)
+            self._notes.complete_turn(getattr(message, "text_content", None) or "")
+            self._completing += 1
+            try:
+                await decide(*arguments, **named)
+            except Exception:
+                self._notes.refuse_turn()
+                raise
+            finally:
+                self._completing -= 1
+                self._look_later()
+
+        setattr(decided, _WATCHED, self)
+        agent.on_user_turn_completed = decided  # type: ignore[method-assign]  # on this instance: there is no event
+
+    def _look_later(self, _event: object = None) -> None:
+        """Look when the turn must have ended, if nothing happens until then."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._notes.has_unsettled_words and not self._is_stopped:
+            self._timer = asyncio.get_running_loop().call_later(self._longest_wait(), self._look)
+
+    def _longest_wait(self) -> float:
+        """Seconds after which words without a message will have none."""
+        own = self._session.current_agent.max_endpointing_delay
+        waited = float(own) if isinstance(own, int | float) else self._session.options.endpointing["max_delay"]
+        return waited + _SLACK_SECONDS
+
+    def _look(self) -> None:
+        is_quiet = self._session.agent_state in {"listening", "idle"} and self._session.user_state != "speaking"
+        if is_quiet and not self._completing and not self._is_manual():
+            self._notes.drop_words()
+
+    def _is_manual(self) -> bool:
+        """Whether the application says when a turn ends: it may take its time."""
+        return "manual" in (self._session.current_agent.turn_detection, self._session.turn_detection)

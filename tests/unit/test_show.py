@@ -1,0 +1,33 @@
+"""What `conversation-actors show` prints about who said something."""
+
+import pytest
+
+from conversation_actors.cli.show import _line
+from conversation_actors.items import Message, OtherItem, item_from_dict
+
+
+@pytest.mark.parametrize(
+    ("participant", "shown"),
+    [
+        ({"identity": "anna", "device": "kitchen"}, "anna (kitchen): Hello"),
+        ({"identity": "anna", "device": None}, "anna: Hello"),
+        ({"identity": "anna"}, "anna: Hello"),
+        ({"device": "kitchen"}, "Hello"),
+        ("anna", "Hello"),
+        (None, "Hello"),
+    ],
+)
+def test_who_said_it(participant: object, shown: str) -> None:
+    """Two microphones at one time can be told apart; what somebody else put there is passed over."""
+    message = Message(role="user", content="Hello", extra={"participant": participant})
+    role, text = _line(message)
+    assert (role.plain, text.plain) == ("user", shown)
+    stored = item_from_dict(message.to_dict())
+    assert isinstance(stored, Message)
+    assert (stored.participant is not None) == (shown != "Hello")
+
+
+def test_a_message_of_a_newer_version() -> None:
+    """One that cannot be read as a message is shown as far as it can be."""
+    item = OtherItem.model_construct(type="message", id="x", role="user", content="Hello", created_at=1.0)
+    assert _line(item)[1].plain == "Hello"

@@ -1,0 +1,211 @@
+"""What an agent says when it begins is said once in a call: by the first agent, and not by those that follow it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from livekit.agents import Agent, AgentSession, AgentTask
+from livekit.agents.llm import AgentHandoff, ChatMessage
+
+from agent_worker.call.opening_lines import has_begun
+from agent_worker.offline import OfflineServer
+from agent_worker.offline.script import ChatRequest, Reply
+from agent_worker.session.notes import TRANSCRIPT
+from agent_worker.session.serialise import to_fields
+from conversation_actors import item_from_dict
+from tests.unit.fakes import until
+from tests.worker.answering import BACK, Answer, Running, assistant, crash, seed, texts, user
+from tests.worker.fakes import FunctionScript
+from tests.worker.fakes_call import FakeParticipant, FakeRoom, World
+
+WELCOME, HELLO = "Welcome to Fernhill.", "Hello from the model."
+Enter = Callable[[AgentSession[Any]], Awaitable[None]]
+
+
+class Opening(Agent):
+    """Does something when it gets the word."""
+
+    def __init__(self, enter: Enter) -> None:
+        """`enter`: what it does."""
+        super().__init__(instructions="x")
+        self._enter = enter
+        self.entered = 0
+
+    async def on_enter(self) -> None:
+        """Do it."""
+        await self._enter(self.session)
+        self.entered += 1
+
+
+async def say(session: AgentSession[Any]) -> None:
+    """A line, awaited to its end."""
+    await session.say(WELCOME)
+
+
+async def ask(session: AgentSession[Any]) -> None:
+    """A greeting by the model, awaited to its end."""
+    handle = session.generate_reply(instructions="Greet the caller.")
+    await handle.wait_for_playout()
+
+
+async def beside(session: AgentSession[Any]) -> None:
+    """A line from a task of its own."""
+    await asyncio.create_task(say(session))
+
+
+def hello(_request: ChatRequest) -> Reply:
+    """The model's only answer."""
+    return Reply(HELLO)
+
+
+@pytest.mark.parametrize("enter", [say, ask, beside])
+async def test_what_on_enter_says_is_said_once(answer: Answer, enter: Enter) -> None:
+    """A successor's `on_enter` runs, and its lines are neither heard nor asked of a model, nor in the history."""
+    alice = FakeParticipant("alice")
+    async with OfflineServer(FunctionScript(hello)) as server:
+        async with answer(FakeRoom(alice), agent=Opening(enter), on=server, greeting="") as first:
+            line = HELLO if enter is ask else WELCOME
+            await first.hears(line)
+            await first.is_known(line)
+            await crash(first)
+        asked = len(server.requests)
+        agent = Opening(enter)
+        async with answer(FakeRoom(alice), "job-2", agent=agent, on=server, greeting="") as second:
+            await second.hears(BACK)
+            assert agent.entered == 1
+            assert texts(second.call.items) == [line]
+        assert len(server.requests) == asked
+
+
+@pytest.mark.parametrize("enter", [say, ask, beside])
+async def test_what_was_not_said_yet_is_said(answer: Answer, world: World, enter: Enter) -> None:
+    """The agent died before its first word: its successor opens the call, and says nothing of having been away."""
+    alice = await seed(world)
+    async with (
+        OfflineServer(FunctionScript(hello)) as server,
+        answer(FakeRoom(alice), "job-2", agent=Opening(enter), on=server, greeting="") as running,
+    ):
+        await running.hears(HELLO if enter is ask else WELCOME)
+
+
+async def test_an_entrypoints_own_greeting_is_said_once(answer: Answer) -> None:
+    """It stands behind the session's start, in the task that attached the session."""
+    alice = FakeParticipant("alice")
+    async with OfflineServer(FunctionScript(hello)) as server:
+        async with answer(FakeRoom(alice), on=server, greeting="") as first:
+            await first.session.generate_reply(instructions="Greet the caller.")
+            await first.is_known(HELLO)
+            await crash(first)
+        async with answer(FakeRoom(alice), "job-2", on=server, greeting="") as second:
+            handle = await second.session.generate_reply(instructions="Greet the caller.")
+            assert handle.done()
+            await second.session.say(WELCOME)
+            await second.hears(BACK)
+        assert len(server.requests) == 1
+
+
+async def test_an_opening_by_words_for_the_model_is_not_repeated(answer: Answer) -> None:
+    """Some greet by putting words into the caller's mouth: the same words are not put there again, others are."""
+    alice = FakeParticipant("alice")
+    async with OfflineServer(FunctionScript(hello)) as server:
+        async with answer(FakeRoom(alice), on=server, greeting="") as first:
+            await first.session.generate_reply(user_input="Greet me")
+            await first.is_known(HELLO)
+            await crash(first)
+        async with answer(FakeRoom(alice), "job-2", on=server, greeting="", back_line="") as second:
+            await second.session.generate_reply(user_input="Greet me")
+            await second.session.generate_reply(user_input="Where is my order?")
+            await until(lambda: texts(second.call.items) == ["Greet me", HELLO, "Where is my order?", HELLO])
+
+
+async def test_after_the_first_turn_everything_is_said(answer: Answer, world: World) -> None:
+    """What the entrypoint says later in the call is no opening."""
+    alice = await seed(world, assistant(WELCOME))
+    async with (
+        OfflineServer(FunctionScript(hello)) as server,
+        answer(FakeRoom(alice), "job-2", on=server, greeting="", back_line="") as running,
+    ):
+        await running.session.say("Too early.")
+        await asyncio.create_task(typed(running, "Hello?"))
+        await running.session.say("Goodbye.")
+        await running.hears(HELLO, "Goodbye.")
+
+
+async def typed(running: Running, text: str) -> None:
+    """A turn of the caller's, from a task that is not the entrypoint's."""
+    await running.session.generate_reply(user_input=text)
+
+
+async def test_another_agent_opens_its_part_of_the_call(answer: Answer, world: World) -> None:
+    """A handover in the successor's own life is one as ever."""
+    alice = await seed(world, assistant("Hello."))
+    agent = Opening(ask)
+    async with (
+        OfflineServer(FunctionScript(hello)) as server,
+        answer(FakeRoom(alice), "job-2", agent=agent, on=server, greeting="", back_line="") as running,
+    ):
+        await running.session_is_calm()
+        assert running.heard.lines == []
+        running.session.update_agent(Opening(say))
+        await running.hears(WELCOME)
+
+
+async def test_a_task_that_on_enter_waits_for_speaks(answer: Answer, world: World) -> None:
+    """It gets the word in this job, and its caller has to be asked what it is there to learn."""
+    done = asyncio.Event()
+
+    class Consent(AgentTask[bool]):
+        def __init__(self) -> None:
+            super().__init__(instructions="x")
+
+        async def on_enter(self) -> None:
+            await self.session.say("May I record this?")
+            done.set()
+            self.complete(True)
+
+    async def consent(_session: AgentSession[Any]) -> None:
+        await Consent()
+
+    alice = await seed(world, assistant("Hello."))
+    async with (
+        OfflineServer(FunctionScript(hello)) as server,
+        answer(FakeRoom(alice), "job-2", agent=Opening(consent), on=server, greeting="", back_line="") as running,
+    ):
+        await asyncio.wait_for(done.wait(), 10)
+        await until(lambda: running.heard.lines == ["May I record this?"])
+
+
+async def test_a_first_job_is_left_alone(answer: Answer) -> None:
+    """Nothing stands between its agent and its session."""
+    agent = Opening(say)
+    async with answer(FakeRoom(), agent=agent, greeting="") as running:
+        await running.hears(WELCOME)
+        assert "say" not in vars(running.session)
+
+
+# What counts as having begun
+
+
+def handoff(to: str) -> AgentHandoff:
+    """The word goes to another agent."""
+    return AgentHandoff(new_agent_id=to)
+
+
+@pytest.mark.parametrize(
+    ("items", "words", "begun"),
+    [
+        ([], None, False),
+        ([handoff("a")], None, False),
+        ([handoff("a"), assistant("Hello.")], None, True),
+        ([handoff("a"), user("Hello?")], None, True),
+        ([handoff("a"), assistant("Hello."), handoff("b")], None, False),
+        ([assistant("Hello."), handoff("b"), assistant("I am B.")], None, True),
+        ([handoff("a"), ChatMessage(role="system", content=["pinned"])], None, False),
+        ([handoff("a")], {"text": "Hello?"}, True),
+        ([handoff("a")], {"text": "Hello?", "may_be_skipped": True}, False),
+    ],
+)
+def test_who_has_begun(items: list[Any], words: Any, *, begun: bool) -> None:
+    """Said or was told something, since it got the word."""
+    assert has_begun([item_from_dict(to_fields(item)) for item in items], {TRANSCRIPT: words}) == begun
