@@ -63,6 +63,7 @@ AGENT = "livekit.agent"
 """The attribute that tells who the agent is, or that there is none and why."""
 
 _GUARD_SECONDS = 0.1
+_WAIT_SECONDS = 0.02
 _BACKOFF = (0.2, 5.0)
 _MOST_WAITING = 10_000
 """Items kept while the conversation is not open, or has missed earlier ones."""
