@@ -49,10 +49,18 @@ def _parser() -> argparse.ArgumentParser:
         "work": "Run a worker without a parent: when it is killed, other workers take its calls over by the clock.",
     }.items():
         one = commands.add_parser(name, help=told.split(":")[0].rstrip("."), description=told)
-        one.add_argument(
+        agent = one.add_mutually_exclusive_group()
+        agent.add_argument(
+            "application",
+            nargs="?",
+            metavar="MODULE[:SERVER]",
+            help="your own AgentServer or WorkerOptions, as it is: package.module, package.module:attribute, or "
+            "path/to/agent.py (default: the example agent)",
+        )
+        agent.add_argument(
             "--entrypoint",
             metavar="MODULE:FUNCTION",
-            help="your own agent: `async def function(ctx: JobContext)` (default: the example)",
+            help="only a function of yours, `async def function(ctx: JobContext)`, in a server of ours",
         )
         one.add_argument("--verbose", action="store_true", help="log more")
         if name == "work":
@@ -60,11 +68,18 @@ def _parser() -> argparse.ArgumentParser:
         if name == "dev":
             one.add_argument("--offline", action="store_true", help="local stand-ins for all models; no account needed")
             one.add_argument("--transcript", type=Path, metavar="FILE", help="the call that the stand-ins know")
+    watcher = commands.add_parser("watch", help="follow agents that die, and take no calls", description=WATCH)
+    watcher.add_argument("--verbose", action="store_true", help="log more")
     _add_console(commands.add_parser("console", help="type to the example agent in a terminal", description=CONSOLE))
     _add_talk(commands.add_parser("talk", help="hold a scripted call in text", description=TALK))
     return parser
 
 
+WATCH = (
+    "Follow agents that die or hang, and take no calls: for agents that are started by LiveKit's own command line "
+    "(`python my_agent.py start`). One of these, or of our workers, has to run anywhere on the same Redis. The next "
+    "agent is called when a heartbeat has stood still for AGENT_TAKEOVER_VALID_FOR (3 s)."
+)
 CONSOLE = "Type to the example agent in a terminal. No LiveKit server and no sound; Ray, Redis and a model are needed."
 TALK = "Run the example agent in text mode, speaking the caller's part of a transcript; prints a JSON line per event."
 
@@ -159,10 +174,21 @@ def _console(chosen: argparse.Namespace) -> int:
 
 
 def _work(chosen: argparse.Namespace) -> int:
-    from agent_worker.worker.server import WorkerOptions, answer_call, entrypoint_named, run_worker  # noqa: PLC0415  # see main
+    from agent_worker.worker.application import entrypoint_named, load_server  # noqa: PLC0415  # see main
+    from agent_worker.worker.server import PRELOADED, WorkerOptions, run_worker  # noqa: PLC0415
 
-    entrypoint = answer_call if chosen.entrypoint is None else entrypoint_named(chosen.entrypoint)
-    asyncio.run(run_worker(WorkerOptions(is_development=chosen.development, entrypoint=entrypoint)))
+    # first of all: the application may read a file of variables when it is imported
+    application = None if chosen.application is None else load_server(chosen.application, preload=PRELOADED)
+    entrypoint = None if chosen.entrypoint is None else entrypoint_named(chosen.entrypoint)
+    options = WorkerOptions(is_development=chosen.development, application=application, entrypoint=entrypoint)
+    asyncio.run(run_worker(options))
+    return 0
+
+
+def _watch(_chosen: argparse.Namespace) -> int:
+    from agent_worker.worker.server import WorkerOptions, run_watcher  # noqa: PLC0415  # see main
+
+    asyncio.run(run_watcher(WorkerOptions()))
     return 0
 
 
@@ -186,6 +212,8 @@ def _dev(chosen: argparse.Namespace) -> int:
 
 def _worker_arguments(chosen: argparse.Namespace) -> list[str]:
     arguments = ["work"]
+    if chosen.application is not None:
+        arguments += [chosen.application]
     if chosen.entrypoint is not None:
         arguments += ["--entrypoint", chosen.entrypoint]
     return [*arguments, "--verbose"] if chosen.verbose else arguments
@@ -224,7 +252,7 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.command == "console":
         return _console(chosen)
     set_up(verbose=chosen.verbose)
-    return {"work": _work, "start": _start, "dev": _dev}[chosen.command](chosen)
+    return {"work": _work, "start": _start, "dev": _dev, "watch": _watch}[chosen.command](chosen)
 
 
 def _run_talk(chosen: argparse.Namespace) -> int:

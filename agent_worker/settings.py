@@ -1,7 +1,7 @@
 """The worker's settings, read once from the environment; the vendors' under the names their plugins use.
 
 The project's own have the prefix ``AGENT_``. Durations are seconds (``1.5``) or ISO 8601 (``PT30M``).
-A ``.env`` file is read too.
+A ``.env`` file is read too, and ``.env.local`` behind it, as LiveKit's starter has it.
 """
 
 import ipaddress
@@ -103,6 +103,11 @@ class LiveKitSettings(SettingsGroup):
     agent_name: str = Field(default=AGENT_NAME, min_length=1, max_length=128)
     """Rooms ask for an agent by this name (``LIVEKIT_AGENT_NAME``)."""
 
+    @property
+    def given_agent_name(self) -> str:
+        """The agent's name where somebody gave one; empty where it is only the default."""
+        return self.agent_name if "agent_name" in self.model_fields_set else ""
+
     def require(self) -> tuple[str, str, str]:
         """URL, key and secret. Raises `InvalidInputError`, one sentence, for the first that is missing."""
         secret = self.api_secret.get_secret_value() if self.api_secret else ""
@@ -166,9 +171,10 @@ class CallSettings(SettingsGroup):
     participant_identity: bool = False
     """Whether a participant's attribute ``conversation_id`` may name the conversation. Only attributes that
     the participant cannot change itself are believed."""
-    greeting: Lines = Field(default_factory=lambda: {"": "Hello, you're speaking with the assistant. How can I help?"})
-    """Said once to somebody who is here for the first time; empty: nothing. One sentence, or JSON by language."""
-    welcome_back: Lines = Field(default_factory=lambda: {"": "Welcome back. Shall we go on where we left off?"})
+    greeting: Lines = Field(default_factory=dict)
+    """Said once to somebody who is here for the first time; empty: nothing, an agent greets by itself. One sentence, or
+    JSON by language."""
+    welcome_back: Lines = Field(default_factory=dict)
     """Said once to somebody who comes back after having been away; empty: nothing."""
     back_line: Lines = Field(default_factory=lambda: {"": "Sorry, I'm back."})
     """Said by an agent that took a call over from a dead one; empty: nothing."""
@@ -221,6 +227,20 @@ class WorkerSettings(SettingsGroup):
 
 INSTANCE_VARIABLE = "AGENT_WORKER_INSTANCE"
 """Names one run of a worker; its parent sets it, and finds by it what a dead worker has left."""
+
+
+REGISTRATION_VARIABLE = "AGENT_WORKER_REGISTRATION"
+"""Names the file in which a worker tells that LiveKit's server has it; whoever starts the worker sets it."""
+
+
+def registration_from_environment() -> str | None:
+    """The file in which this worker tells that it is registered; None where nobody wants to know."""
+    return os.environ.get(REGISTRATION_VARIABLE) or None
+
+
+def registration_variables(file: str) -> dict[str, str]:
+    """What makes a worker tell in this file that it is registered."""
+    return {REGISTRATION_VARIABLE: file}
 
 
 def instance_from_environment() -> str | None:

@@ -4,6 +4,8 @@ Real processes on one machine: LiveKit's server, a worker, Ray, Redis, the offli
 The baseline is the dispatch of an agent into a room that has none, to its first audible frame at the caller.
 
     .venv/bin/python -m benchmarks.takeover --rounds 10      # needs `make livekit-server`
+
+With ``--livekit-cli`` the agent is started by LiveKit's own command line, and ``agent_worker watch`` follows it.
 """
 
 import argparse
@@ -16,16 +18,19 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from conversation_actors import Settings
 from tests.caller import Caller
 from tests.cluster.observation import make_settings
+from tests.e2e import application
 from tests.e2e.calls import UTTERANCE, agent_of, identity_of
 from tests.livekit_server import LiveKitServer, livekit_server_missing
+from tests.programs import Program
 from tests.ray_cluster import RayCluster, program_environment
-from tests.servers import Server, newest
+from tests.servers import Server, newest, wait_for
 from tests.workers import OfflineModels, WorkerProcess
 
 REST_SECONDS = 4.0
@@ -60,7 +65,20 @@ async def one_round(server: LiveKitServer, settings: Settings, figures: Figures,
     await asyncio.sleep(REST_SECONDS)
 
 
-async def measure(rounds: int) -> Figures:
+def start(running: ExitStack, directory: Path, environment: dict[str, str], *, livekit_cli: bool) -> None:
+    """Start whoever takes the calls, and whoever follows them; wait until both do."""
+    if not livekit_cli:
+        running.enter_context(WorkerProcess(directory / "worker", environment))
+        return
+    told = {application.NAME: AGENT, application.NOTES: str(directory / "notes"), **environment}
+    watcher = Program(directory / "watcher", environment, "-m", "agent_worker", "watch")
+    running.callback(watcher.stop)
+    watcher.launch()
+    running.enter_context(Program(directory / "worker", told, application.__file__, "start"))
+    wait_for(lambda: "health url=" in watcher.log(), "the watcher to watch", patience=90)
+
+
+async def measure(rounds: int, *, livekit_cli: bool = False) -> Figures:
     """Interleave the two kinds of death."""
     figures: Figures = defaultdict(list)
     binary = newest()
@@ -83,7 +101,8 @@ async def measure(rounds: int) -> Figures:
                 RAY_ADDRESS=cluster.address,
                 LIVEKIT_AGENT_NAME=AGENT,
             )
-            with WorkerProcess(directory / "worker", environment):
+            with ExitStack() as running:
+                start(running, directory, environment, livekit_cli=livekit_cli)
                 for _ in range(rounds):
                     await one_round(server, settings, figures, how=signal.SIGKILL)
                     await one_round(server, settings, figures, how=signal.SIGSTOP)
@@ -108,8 +127,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10, help="of each kind of death (default: 10)")
     parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument(
+        "--livekit-cli", action="store_true", help="agents of LiveKit's own command line, and a watcher"
+    )
     chosen = parser.parse_args()
-    figures = asyncio.run(measure(chosen.rounds))
+    figures = asyncio.run(measure(chosen.rounds, livekit_cli=chosen.livekit_cli))
     told = {what: summary(values) for what, values in figures.items()}
     if chosen.json:
         print(json.dumps(told))

@@ -1,7 +1,7 @@
 """Settings, read once at the edge of a process and passed on; the only module that reads the environment.
 
 Every field can be given as a keyword, as an environment variable (prefix ``CONVERSATION_``) or in a
-``.env`` file, in this order. Durations are seconds (``1.5``) or ISO 8601 (``PT30M``).
+``.env.local`` or ``.env`` file, in this order. Durations are seconds (``1.5``) or ISO 8601 (``PT30M``).
 """
 
 import os
@@ -80,10 +80,10 @@ class SettingsGroup(BaseSettings):
 
 
 def settings_config(prefix: str = "") -> SettingsConfigDict:
-    """How a group of settings is read: variables with this prefix, a ``.env`` file, no value in an error's text."""
+    """How a group of settings is read: variables with this prefix, ``.env`` files, no value in an error's text."""
     return SettingsConfigDict(
         env_prefix=prefix,
-        env_file=".env",
+        env_file=(".env", ".env.local"),
         frozen=True,
         extra="ignore",
         populate_by_name=True,

@@ -9,6 +9,7 @@ import json
 import math
 from json.encoder import encode_basestring as _quoted
 from typing import Any
+from unicodedata import category
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
@@ -24,21 +25,38 @@ _LEAST_ALIKE, _MOST_ALIKE = 1e-3, 1e15
 
 JSON = None | bool | int | float | str | list[Any] | dict[str, Any]
 
+_FORBIDDEN = {"Cc": "a control character", "Cs": "a surrogate", "Cn": "an unassigned character"}
+"""What LiveKit takes for a name beyond these is ordinary writing, such as U+200C in Persian and U+200D in emoji."""
+
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False)
 
 
 def check_id(value: object, field: str) -> str:
-    """Return `value`, as plain text, if it is 1 to 256 printable characters; raise `InvalidInputError` otherwise."""
+    """Return `value`, as plain text, if it is a name of 1 to 256 characters; raise `InvalidInputError` otherwise.
+
+    Any writing is a name, with joiners, no-break spaces and emoji of several characters: see `forbidden_character`.
+    """
     if not isinstance(value, str):
         message = f"{field}: expected text, got {type(value).__name__}"
         raise InvalidInputError(message, field=field)
     if not 1 <= len(value) <= MAX_ID_CHARACTERS:
         message = f"{field}: {len(value)} characters; the limit is 1 to {MAX_ID_CHARACTERS}"
         raise InvalidInputError(message, field=field)
-    if not value.isprintable():
-        message = f"{field}: holds a character that is not printable: {value!a}"
+    forbidden = forbidden_character(value)
+    if forbidden is not None:
+        message = f"{field}: holds {forbidden}: {value!a}"
         raise InvalidInputError(message, field=field)
     return _plain(value)
+
+
+def forbidden_character(name: str) -> str | None:
+    """Tell what in `name` no name may hold: the first control character, surrogate or unassigned one; None if nothing.
+
+    What is assigned is told by this Python's edition of Unicode (`unicodedata.unidata_version`).
+    """
+    if name.isprintable():
+        return None
+    return next((what for one in name if (what := _FORBIDDEN.get(category(one))) is not None), None)
 
 
 def check_text(value: object, field: str, *, limit: int) -> str:

@@ -51,6 +51,7 @@ async def open_conversation(
     application's, and the same in every successor. Raises `LeaseHeldError`, and ends the job, where another agent is
     alive in this conversation; one in another room that everybody has left lets this job have it. Raises
     `CallDeclinedError`, and ends the job, where it is on the very worker that the call is to leave: another is called.
+    `call`: how the agent behaves in the call, instead of what the environment says.
     """
     settings = call or CallSettings()
     assignment = Assignment.read(ctx.job.metadata, where="job metadata")

@@ -8,11 +8,13 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from agent_worker.development.page import PageServer
-from agent_worker.settings import LiveKitSettings, WorkerSettings, offline_environment
+from agent_worker.settings import LiveKitSettings, WorkerSettings, offline_environment, registration_variables
 from agent_worker.tenure.assignment import Assignment, RestartReason
 from agent_worker.worker.parent import Parent
+from agent_worker.worker.registration import Registration, follow
 from agent_worker.worker.rooms import Rooms
 from agent_worker.worker.summons import Vacancy, summon
 from agent_worker.worker.takeover import Deceased
@@ -23,13 +25,17 @@ _STOP_SECONDS = 5.0
 
 
 async def develop(arguments: list[str], instance: str, *, offline: Path | None, write: Callable[[str], object]) -> int:
-    """Run until SIGTERM or SIGINT; returns the worker's exit code. `offline`: the transcript to follow."""
+    """Run until SIGTERM or SIGINT; returns the worker's exit code. `offline`: the transcript to follow.
+
+    The page's address is written when the worker is registered: a room that is created before gets no agent by
+    automatic dispatch, and only then it is known by which name an application's agent is asked for.
+    """
     livekit, worker = LiveKitSettings(), WorkerSettings()
     url, key, secret = livekit.require()
     async with Heartbeats(Settings()) as heartbeats, Rooms(livekit) as rooms, _models(offline) as environment:
 
         async def bring_agent(room: str) -> None:
-            await ensure_agent(room, livekit.agent_name, heartbeats, rooms)
+            await ensure_agent(room, page.agent_name, heartbeats, rooms)
 
         page = PageServer(
             url,
@@ -48,10 +54,32 @@ async def develop(arguments: list[str], instance: str, *, offline: Path | None, 
             message = f"page_port: {worker.page_port} cannot be listened on ({error.strerror}); set AGENT_PAGE_PORT"
             raise InvalidInputError(message, field="page_port") from error
         try:
-            write(f"Talk to the agent: {page.url}")
-            return await Parent(arguments, instance, environment).run()
+            async with _told_when_registered(page, write) as variables:
+                return await Parent(arguments, instance, {**environment, **variables}).run()
         finally:
             await page.__aexit__(None, None, None)
+
+
+@asynccontextmanager
+async def _told_when_registered(page: PageServer, write: Callable[[str], object]) -> AsyncIterator[dict[str, str]]:
+    """Give the page the agent's name, and the developer the page, when a worker with these variables is registered."""
+    is_written = False
+
+    def told(registration: Registration) -> None:
+        nonlocal is_written
+        page.agent_name = registration.agent_name
+        if not is_written:
+            is_written = True
+            write(f"Talk to the agent: {page.url}")
+
+    with TemporaryDirectory(prefix="agent-worker-") as directory:
+        path = Path(directory) / "registration.json"
+        following = asyncio.create_task(follow(path, told))
+        try:
+            yield registration_variables(str(path))
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
 
 
 async def ensure_agent(room: str, agent_name: str, heartbeats: Heartbeats, rooms: Rooms) -> bool:

@@ -27,6 +27,7 @@ from livekit import api
 
 from agent_worker.failures import Failures
 from conversation_actors.errors import InvalidInputError
+from conversation_actors.values import forbidden_character
 
 logger = logging.getLogger(__name__)
 
@@ -87,17 +88,18 @@ class _Wish:
             raise _Refusal(400, "body", "The body is not a JSON object.")
         identity, name = fields.get("identity"), fields.get("name")
         return cls(
-            room=_printable("room", fields.get("room")),
-            identity=None if identity is None else _printable("identity", identity),
+            room=_named("room", fields.get("room")),
+            identity=None if identity is None else _named("identity", identity),
             identity_proof=str(fields.get("identity_proof", "")),
-            name="" if name is None else _printable("name", name),
+            name="" if name is None else _named("name", name),
         )
 
 
-def _printable(field: str, value: object) -> str:
-    if isinstance(value, str) and 1 <= len(value) <= MAX_NAME_CHARACTERS and value.isprintable():
+def _named(field: str, value: object) -> str:
+    if isinstance(value, str) and 1 <= len(value) <= MAX_NAME_CHARACTERS and forbidden_character(value) is None:
         return value
-    raise _Refusal(400, field, f"{field}: must be text of 1 to {MAX_NAME_CHARACTERS} printable characters.")
+    reason = f"must be text of 1 to {MAX_NAME_CHARACTERS} characters, none of them a control character"
+    raise _Refusal(400, field, f"{field}: {reason}.")
 
 
 class _Tickets:
@@ -107,7 +109,7 @@ class _Tickets:
         self._url = livekit_url
         self._api_key = api_key
         self._api_secret = api_secret
-        self._agent_name = agent_name
+        self.agent_name = agent_name
 
     def grant(self, wish: _Wish) -> dict[str, str]:
         """Let one identity into one room. Raises `_Refusal` with status 403 if the identity is not proved."""
@@ -128,18 +130,16 @@ class _Tickets:
         return hmac.new(self._api_secret.encode(), b"identity:" + identity.encode(), hashlib.sha256).hexdigest()
 
     def _token(self, identity: str, wish: _Wish) -> str:
-        metadata = json.dumps({"conversation_id": wish.room})
-        agent = api.RoomAgentDispatch(agent_name=self._agent_name, metadata=metadata)
         grants = api.VideoGrants(
             room_join=True, room=wish.room, can_publish_sources=["microphone"], can_update_own_metadata=False
         )
         token = api.AccessToken(self._api_key, self._api_secret).with_identity(identity).with_name(wish.name)
-        return (
-            token.with_ttl(TOKEN_LIFE)
-            .with_grants(grants)
-            .with_room_config(api.RoomConfiguration(agents=[agent]))
-            .to_jwt()
-        )
+        token = token.with_ttl(TOKEN_LIFE).with_grants(grants)
+        if self.agent_name:  # an agent without a name comes unasked
+            metadata = json.dumps({"conversation_id": wish.room})
+            agent = api.RoomAgentDispatch(agent_name=self.agent_name, metadata=metadata)
+            token = token.with_room_config(api.RoomConfiguration(agents=[agent]))
+        return token.to_jwt()
 
 
 class PageServer:
@@ -163,12 +163,14 @@ class PageServer:
         on_join: OnJoin | None = None,
         web_root: Path = WEB,
     ) -> None:
-        """`livekit_url`: as the browser reaches it. `port` 0 takes a free one.
+        """`livekit_url`: as the browser reaches it. `agent_name`: empty where LiveKit dispatches the agent by itself.
+
+        `port` 0 takes a free one.
 
         A token brings the agent only to a room that does not exist yet. `on_join` is awaited with the room's name
         before each token, to bring it to one that does; what it raises is logged, and it is cancelled after 5 s.
         """
-        _require(api_key=api_key, api_secret=api_secret, agent_name=agent_name, key=key)
+        _require(api_key=api_key, api_secret=api_secret, key=key)
         signal_url, origins = _reach(livekit_url)
         self._tickets = _Tickets(signal_url, api_key, api_secret, agent_name)
         self._key = key
@@ -187,6 +189,15 @@ class PageServer:
         app.router.add_get("/livekit-client.mjs", self._library)
         app.router.add_post("/token", self._token)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+
+    @property
+    def agent_name(self) -> str:
+        """The agent that tokens ask for; empty: none, LiveKit dispatches it by itself."""
+        return self._tickets.agent_name
+
+    @agent_name.setter
+    def agent_name(self, name: str) -> None:
+        self._tickets.agent_name = name
 
     @property
     def url(self) -> str:

@@ -46,6 +46,7 @@ from conversation_actors.errors import (
     ConversationClosedError,
     ConversationError,
     ConversationNotFoundError,
+    InvalidInputError,
     OwnerFailedError,
     RefusedError,
     RetryableError,
@@ -62,6 +63,7 @@ AGENT = "livekit.agent"
 """The attribute that tells who the agent is, or that there is none and why."""
 
 _GUARD_SECONDS = 0.1
+_WAIT_SECONDS = 0.02
 _BACKOFF = (0.2, 5.0)
 _MOST_WAITING = 10_000
 """Items kept while the conversation is not open, or has missed earlier ones."""
@@ -539,15 +541,11 @@ class CallConversation:
         """Find out, once, what this job was called for. Raises `CallDeclinedError` where it is not to take that."""
         if self._is_assigned.is_set():
             return
-        post, given = self.post, self._assignment
-        found = await find_expectation(
-            heartbeats,
-            post.room,
-            post.agent_name,
-            dispatch_id=post.dispatch_id,
-            role=self.role,
-            named=given.conversation_id,
-        )
+        try:
+            found = await self._find_expectation(heartbeats)
+        except InvalidInputError as error:
+            found = None  # a room, or an agent, by whose name nobody can be called
+            self.failures.count("expectation", error, "nobody is called here", conversation_id=self.id)
         if found is not None:
             told = Assignment.of(found.told)
             reason = self._why_declined(told)
@@ -558,6 +556,16 @@ class CallConversation:
             # known before the conversation is: whoever starts without it is not the first one either
             self.is_restart = self.is_restart or told.replaces is not None
         self._is_assigned.set()
+
+    async def _find_expectation(self, heartbeats: Heartbeats) -> Expectation | None:
+        return await find_expectation(
+            heartbeats,
+            self.post.room,
+            self.post.agent_name,
+            dispatch_id=self.post.dispatch_id,
+            role=self.role,
+            named=self._assignment.conversation_id,
+        )
 
     def _why_declined(self, told: Assignment) -> str | None:
         if told.avoid and told.avoid == self.post.worker_id:

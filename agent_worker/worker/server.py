@@ -5,93 +5,53 @@ imported everything already, and have joined Ray before they get a call.
 """
 
 import asyncio
-import contextlib
 import functools
-import importlib
 import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import uuid4
 
-from livekit.agents import AgentServer, JobContext, JobProcess
-from livekit.agents.voice.room_io import RoomOptions
+from livekit.agents import AgentServer
+from livekit.agents.job import RunningJobInfo
 
-from agent_worker.call.attach import attach
-from agent_worker.call.opening import open_conversation
-from agent_worker.example.agent import SupportAgent
-from agent_worker.example.pipeline import voice_session
 from agent_worker.failures import Failures
 from agent_worker.settings import (
     CallSettings,
-    LanguageModelSettings,
     LiveKitSettings,
-    SpeechSettings,
     TakeoverSettings,
     WorkerSettings,
     instance_from_environment,
+    registration_from_environment,
 )
 from agent_worker.tenure.conversation import AGENT
 from agent_worker.tenure.role import AGENT_ROLE, attribute_name
+from agent_worker.worker.application import Entrypoint, begin
 from agent_worker.worker.health import Health, HealthServer
+from agent_worker.worker.preparation import Preparation
+from agent_worker.worker.registration import Registrar
 from agent_worker.worker.rooms import Rooms
-from agent_worker.worker.supervisor import Supervisor
+from agent_worker.worker.supervisor import JobSource, Supervisor
 from agent_worker.worker.takeover import Takeover
-from conversation_actors import ConversationClient, HeartbeatRecord, Heartbeats, InvalidInputError, Settings
+from conversation_actors import ConversationClient, HeartbeatRecord, Heartbeats, Settings
 
 logger = logging.getLogger(__name__)
 
-Entrypoint = Callable[[JobContext], Awaitable[None]]
-
-PRELOADED = [
-    *("ray", "agent_worker.call.attach", "agent_worker.example.pipeline", "conversation_actors.runtime"),
-    # imported by the OpenAI client at its first request: half a second in a call that has just been taken over
-    *(
-        "openai.resources.chat",
-        "openai.resources.audio",
-        "openai.pagination",
-        "pydantic.v1",
-        "anyio._backends._asyncio",
-    ),
-]
+PRELOADED = ["ray", "agent_worker.call.attach", "conversation_actors.runtime"]
 """Imported once, in the process that the job processes are forked from: they share the memory."""
+_PRELOADED_OF_EXAMPLE = [
+    *("agent_worker.example.answer", "openai.resources.chat", "openai.resources.audio", "openai.pagination"),
+    # imported by the OpenAI client at its first request: half a second in a call that has just been taken over
+    *("pydantic.v1", "anyio._backends._asyncio"),
+]
 _SETUP_SECONDS = 15.0
 _PARENT_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
 _DEVELOPMENT_CALLS = 20
-
-
-async def answer_call(ctx: JobContext) -> None:
-    """The entrypoint of the example agent: what a team's own looks like."""
-    connecting = asyncio.ensure_future(ctx.connect())
-    conversation = await open_conversation(ctx)
-    await connecting
-    session = voice_session(LanguageModelSettings(), SpeechSettings())
-    agent = SupportAgent.of(conversation.items)
-    await attach(session, agent, conversation, room=ctx.room)
-    # a page that is reloaded is the same person on the same call
-    await session.start(agent=agent, room=ctx.room, room_options=RoomOptions(close_on_disconnect=False))
-
-
-def prepare_process(_process: JobProcess) -> None:
-    """Join Ray before there is a call. Never raises: the call itself tries again, and can do without.
-
-    A SIGTERM to all of a worker's processes (systemd's default) must not end the calls: only the worker
-    decides that, and tells its jobs by itself.
-    """
-    with contextlib.suppress(ValueError):  # not the main thread: LiveKit runs jobs in threads on some systems
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        asyncio.run(_join_cluster())
-    except Exception as error:  # noqa: BLE001  # LiveKit would throw the process away, and try for ever
-        logger.warning("not connected to Ray yet", extra={"reason": f"{type(error).__name__}: {error}"})
-
-
-async def _join_cluster() -> None:
-    async with asyncio.timeout(_SETUP_SECONDS), ConversationClient(Settings()):
-        logger.debug("joined the cluster")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +59,10 @@ class WorkerOptions:
     """What a worker is made of."""
 
     is_development: bool = False
-    entrypoint: Entrypoint = answer_call
+    application: AgentServer | None = None
+    """The application's own server; None: one of ours."""
+    entrypoint: Entrypoint | None = None
+    """The session function of a server of ours; None: the example's."""
     instance: str = field(default_factory=lambda: instance_from_environment() or uuid4().hex)
     livekit: LiveKitSettings = field(default_factory=LiveKitSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
@@ -108,16 +71,32 @@ class WorkerOptions:
 
 def make_server(options: WorkerOptions) -> AgentServer:
     """LiveKit's server, with everything set. Raises `InvalidInputError` where settings are missing."""
+    if options.application is None:
+        return _own_server(options)
+    return _fitted(options.application, options)
+
+
+def _fitted(server: AgentServer, options: WorkerOptions) -> AgentServer:
+    """The application's server as it is, with our preparation beside its own, on the LiveKit server of the settings."""
+    url, key, secret = options.livekit.require()
+    server.update_options(ws_url=url, api_key=key, api_secret=secret)
+    server.setup_fnc = Preparation(server.setup_fnc)
+    if options.worker.most_calls is not None and server.load_fnc is None:
+        server.load_fnc = functools.partial(_load_by_calls, options.worker.most_calls)
+    return server
+
+
+def _own_server(options: WorkerOptions) -> AgentServer:
     url, key, secret = options.livekit.require()
     is_development, settings = options.is_development, options.worker
     most_calls = settings.most_calls or (_DEVELOPMENT_CALLS if is_development else None)
     server = AgentServer(
-        setup_fnc=prepare_process,
+        setup_fnc=Preparation(patience=_SETUP_SECONDS),
         num_idle_processes=settings.idle_processes,
         initialize_process_timeout=60.0,
         load_threshold=settings.job_threshold,
         drain_timeout=int(settings.drain.total_seconds()),
-        preload_modules=PRELOADED,
+        preload_modules=[*PRELOADED, *_PRELOADED_OF_EXAMPLE],
         ws_url=url,
         api_key=key,
         api_secret=secret,
@@ -127,10 +106,16 @@ def make_server(options: WorkerOptions) -> AgentServer:
     if most_calls is not None:
         server.load_fnc = functools.partial(_load_by_calls, most_calls)
     server.rtc_session(
-        options.entrypoint,
+        options.entrypoint or _example(),
         agent_name=options.livekit.agent_name,
     )
     return server
+
+
+def _example() -> Entrypoint:
+    from agent_worker.example.answer import answer_call  # noqa: PLC0415  # applications need none of its models
+
+    return answer_call
 
 
 def _load_by_calls(most_calls: int, server: AgentServer) -> float:
@@ -144,9 +129,38 @@ async def run_worker(options: WorkerOptions) -> None:
     Raises `InvalidInputError`.
     """
     server = make_server(options)
-    store = Settings()
-    store.require_redis_url()
-    call = CallSettings()
+    if (file := registration_from_environment()) is not None:
+        is_ours = options.application is None
+        name = options.livekit.agent_name if is_ours else None
+        Registrar(server, Path(file), agent_name=name, otherwise=options.livekit.given_agent_name).start()
+    failures, told = Failures(), _told_to_stop()
+    async with _supervising(server, options, failures, draining=lambda: server.draining) as supervisor:
+        await _run_until(told, server, supervisor, options, failures)
+
+
+async def run_watcher(options: WorkerOptions) -> None:
+    """Follow agents that die anywhere, until SIGTERM or SIGINT; take no calls. Raises `InvalidInputError`."""
+    failures, (stop, _) = Failures(), _told_to_stop()
+    async with _supervising(_NoJobs(), options, failures, draining=lambda: False) as supervisor:
+        watching, stopping = asyncio.create_task(supervisor.run()), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                await watching
+        finally:
+            for task in (watching, stopping):
+                task.cancel()
+            await asyncio.gather(watching, stopping, return_exceptions=True)
+
+
+class _NoJobs:
+    """A `JobSource` that never has any."""
+
+    active_jobs: Sequence[RunningJobInfo] = ()
+
+
+def _told_to_stop() -> tuple[asyncio.Event, asyncio.Event]:
+    """What the first SIGTERM or SIGINT sets, and what the next one does."""
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
@@ -154,6 +168,17 @@ async def run_worker(options: WorkerOptions) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    return stop, hurry
+
+
+@asynccontextmanager
+async def _supervising(
+    jobs: JobSource, options: WorkerOptions, failures: Failures, *, draining: Callable[[], bool]
+) -> AsyncIterator[Supervisor]:
+    """A supervisor that is ready to run, and the health endpoint."""
+    store = Settings()
+    store.require_redis_url()
+    call = CallSettings()
     async with Heartbeats(store) as heartbeats, Rooms(options.livekit) as rooms:
         takeover = Takeover(
             heartbeats,
@@ -162,9 +187,8 @@ async def run_worker(options: WorkerOptions) -> None:
             linger=call.linger,
             give_up=functools.partial(_give_up, store),
         )
-        failures = Failures()
         supervisor = Supervisor(
-            server,
+            jobs,
             heartbeats,
             takeover,
             rooms,
@@ -177,14 +201,14 @@ async def run_worker(options: WorkerOptions) -> None:
             heartbeats,
             rooms,
             store,
-            jobs=lambda: len(server.active_jobs),
-            draining=lambda: server.draining,
+            jobs=lambda: len(jobs.active_jobs),
+            draining=draining,
             failures=lambda: failures.counts,
         )
         port = 0 if options.is_development else options.worker.health_port
         async with HealthServer(health, host=options.worker.host, port=port) as listening:
             logger.info("health", extra={"url": f"{listening.url}/health"})
-            await _run_until((stop, hurry), server, supervisor, options, failures)
+            yield supervisor
 
 
 async def _run_until(
@@ -200,7 +224,7 @@ async def _run_until(
     goes wrong in the background is counted in `failures`, and tried again.
     """
     stop, hurry = told
-    serving = asyncio.create_task(server.run(devmode=options.is_development))
+    serving = await begin(server, is_development=options.is_development)
     watching = asyncio.create_task(supervisor.run())
     looking = failures.until_done("orphaned", lambda: _stop_when_orphaned(stop), pause=_PARENT_SECONDS)
     orphaned = asyncio.create_task(looking)
@@ -255,18 +279,3 @@ async def _give_up(store: Settings, record: HeartbeatRecord, attempts: int) -> N
         await conversation.set_attributes({attribute_name(AGENT, record.role or AGENT_ROLE): told})
         await conversation.aclose()
     logger.error("a call is given up", extra={"conversation_id": record.conversation_id, "attempts": attempts})
-
-
-def entrypoint_named(name: str) -> Entrypoint:
-    """The function that ``package.module:function`` names. Raises `InvalidInputError`."""
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        message = f"entrypoint: {name!r} is not there ({error}); give it as package.module:function"
-        raise InvalidInputError(message, field="entrypoint") from error
-    if not callable(found):
-        message = f"entrypoint: {name!r} is not a function"
-        raise InvalidInputError(message, field="entrypoint")
-    entrypoint: Entrypoint = found
-    return entrypoint

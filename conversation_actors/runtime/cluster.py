@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ RESOURCE = "conversation"
 
 _PREFIX = "conversation:"
 _RESOURCES_SECONDS = 10.0
+_JOINING = threading.Lock()
 
 
 def actor_name(conversation_id: str, settings: Settings | None = None) -> str:
@@ -104,7 +106,10 @@ async def _reach(host: str, port: int) -> None:
 
 
 def _join(address: str | None) -> None:
-    with _without_old_news():
+    # two threads of a process may want to: one that prepares it, and its first call
+    with _JOINING, _without_old_news():
+        if ray.is_initialized():
+            return
         ray.init(
             address=address or "auto",
             namespace=NAMESPACE,

@@ -47,6 +47,15 @@ async def test_append_and_read(conversation: ConversationHandle) -> None:
         assert (snapshot.seq, snapshot.epoch, snapshot.items) == (2, 1, conversation.items)
 
 
+@pytest.mark.parametrize("name", ["\u0645\u06cc\u200c\u062e", "👩\u200d🔧 room\u00a07", "a\u2028b"])
+async def test_any_writing_names_a_conversation(client: ConversationClient, conversation_id: str, name: str) -> None:
+    """What LiveKit takes for the name of a room opens a conversation, for another process too."""
+    conversation = await client.open(conversation_id + name)
+    await conversation.append(user("hello"))
+    found = [one.conversation_id async for one in client.list()]
+    assert conversation_id + name in found
+
+
 async def test_record_and_flush(conversation: ConversationHandle) -> None:
     """Recorded items are durable after `flush`, in their order, in line with appends."""
     for number in range(50):

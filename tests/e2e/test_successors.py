@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from livekit import api as lk
 from livekit import rtc
 from pydantic import SecretStr
 
@@ -29,10 +30,10 @@ SOON = 30.0
 
 
 @asynccontextmanager
-async def somebody(server: LiveKitServer, room: str) -> AsyncIterator[None]:
-    """A person in the room."""
+async def somebody(server: LiveKitServer, room: str, *dispatch: lk.RoomAgentDispatch) -> AsyncIterator[None]:
+    """A person in the room, whose token may bring agents along."""
     person = rtc.Room()
-    await person.connect(server.url, server.token("caller", room))
+    await person.connect(server.url, server.token("caller", room, dispatch=dispatch))
     try:
         yield
     finally:
@@ -66,14 +67,23 @@ def notes(tmp_path: Path) -> Notes:
     return Notes(tmp_path / "notes")
 
 
-@pytest.mark.parametrize("metadata", [BIG, '{"conversation_id": "told by name", "phone_number": "+49"}'])
+@pytest.mark.parametrize(
+    ("metadata", "is_by_token"),
+    [
+        (BIG, False),
+        ('{"conversation_id": "told by name", "phone_number": "+49"}', False),
+        ('{"phone_number": "+49"', True),
+    ],
+)
 async def test_the_third_successor_is_told_what_the_first_job_was_told(
-    scene: Scene, notes: Notes, metadata: str
+    scene: Scene, notes: Notes, metadata: str, *, is_by_token: bool
 ) -> None:
     """Byte for byte, 60 KB that are no JSON too; each knows that it follows, and why, and nothing is done twice."""
     await scene.worker(*ENTRYPOINT, **{NOTES: str(notes.path)})
-    async with somebody(scene.server, scene.room):
-        await scene.server.create_dispatch(scene.agent_name, scene.room, metadata)
+    by_token = [lk.RoomAgentDispatch(agent_name=scene.agent_name, metadata=metadata)] if is_by_token else []
+    async with somebody(scene.server, scene.room, *by_token):
+        if not is_by_token:
+            await scene.server.create_dispatch(scene.agent_name, scene.room, metadata)
         for number in range(1, 5):
             told = await notes.of(number)
             assert told["metadata"] == digest(metadata)

@@ -16,7 +16,25 @@ SHORT = timedelta(milliseconds=30)
 """Of what is to be gone, whenever that is."""
 BRIEF = {f"brief-{number}": SHORT * 4**number for number in range(5)}
 """Of what is to be gone, but not before the next call: names to try with more and more time."""
-STRANGE_IDS = ["a", "ab", "a b", "a{b}", "{}", "}{", "100%", "%7B", "{", "a:meta", "}:meta", "ünï-çødé 🦜", "*", "[a]"]
+STRANGE_IDS = [
+    "a",
+    "ab",
+    "a b",
+    "a{b}",
+    "{}",
+    "}{",
+    "100%",
+    "%7B",
+    "{",
+    "a:meta",
+    "}:meta",
+    "ünï-çødé 🦜",
+    "\u0645\u06cc\u200c\u062e",
+    "👩\u200d🔧",
+    "a\u2028b",
+    "*",
+    "[a]",
+]
 
 
 async def opened(store: Store, conversation_id: str = "c", *, owner: str = "o1", ttl: timedelta = TTL) -> Recovered:

@@ -31,7 +31,20 @@ LONG = timedelta(minutes=1)
 SHORT = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
 KEYS = Keys().heartbeats("agent")
-STRANGE_IDS = ["a b", "a{b}", "{}", "100%", "%7B", '"', "\\", "ünï-çødé 🦜", "*"]
+STRANGE_IDS = [
+    "a b",
+    "a{b}",
+    "{}",
+    "100%",
+    "%7B",
+    '"',
+    "\\",
+    "ünï-çødé 🦜",
+    "\u0645\u06cc\u200c\u062e",
+    "👩\u200d🔧",
+    "a\u2028b",
+    "*",
+]
 
 
 class Signs:

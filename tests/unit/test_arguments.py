@@ -61,9 +61,9 @@ BAD: dict[str, tuple[Call, str, str]] = {
     "a long request id": (lambda c: c.append(say(), request_id="x" * 257), "request_id", "1 to 256"),
     "a request id of bytes": (lambda c: c.append(say(), request_id=b"r"), "request_id", "bytes"),  # type: ignore[arg-type]
     "an empty identity": (lambda c: c.join(""), "identity", "1 to 256"),
-    "an unprintable identity": (lambda c: c.join("a\nb"), "identity", "printable"),
+    "an unprintable identity": (lambda c: c.join("a\nb"), "identity", "control"),
     "a numeric identity": (lambda c: c.join(7), "identity", "int"),  # type: ignore[arg-type]
-    "a surrogate identity": (lambda c: c.join("\udc80"), "identity", "printable"),
+    "a surrogate identity": (lambda c: c.join("\udc80"), "identity", "surrogate"),
     "a name of a wrong type": (lambda c: c.join("al", name=7), "name", "int"),  # type: ignore[arg-type]
     "a long name": (lambda c: c.join("al", name="x" * 600), "name", "limit is 512"),
     "an empty device": (lambda c: c.join("al", device_id=""), "device_id", "1 to 256"),
@@ -76,7 +76,7 @@ BAD: dict[str, tuple[Call, str, str]] = {
     "a huge integer": (lambda c: c.join("al", metadata={"a": 1 << 70}), "metadata.a", "64 bits"),
     "a language of a wrong type": (lambda c: c.join("al", language=b"de"), "language", "bytes"),  # type: ignore[arg-type]
     "nobody leaves": (lambda c: c.leave(""), "identity", "1 to 256"),
-    "leaves with a bad device": (lambda c: c.leave("al", device_id="\0"), "device_id", "printable"),
+    "leaves with a bad device": (lambda c: c.leave("al", device_id="\0"), "device_id", "control"),
     "context of a wrong type": (lambda c: c.update_participant("al", context="x"), "context", "str"),  # type: ignore[arg-type]
     "large context": (lambda c: c.update_participant("al", context={"a": "x" * 600}), "context", "limit is 512"),
     "attributes of a wrong type": (lambda c: c.set_attributes("x"), "attributes", "str"),  # type: ignore[arg-type]

@@ -152,8 +152,28 @@ def test_foreign_escapes_are_read() -> None:
 
 
 @pytest.mark.parametrize("identity", ["a", "x" * 256, "客户-42", "with space", "a/b:c{d}", "😀", Colour.RED])
-def test_id_is_1_to_256_printable_characters(identity: str) -> None:
+def test_id_is_1_to_256_characters(identity: str) -> None:
     """Unicode counts by character."""
+    assert check_id(identity, "id") == identity
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        "👩\u200d🔧",
+        "❤\ufe0f",
+        "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "room\u00a07",
+        "\u200f\u05e9\u05dc",
+        "co\u00adoperation",
+        "\u3000",
+        "a\u2028b",
+        "\ue000",
+    ],
+)
+def test_id_is_any_writing(identity: str) -> None:
+    """Joiners, no-break spaces, marks of direction and emoji sequences: LiveKit takes them as names of rooms."""
     assert check_id(identity, "id") == identity
 
 
@@ -162,10 +182,13 @@ def test_id_is_1_to_256_printable_characters(identity: str) -> None:
     [
         ("", "0 characters; the limit is 1 to 256"),
         ("x" * 257, "257 characters; the limit is 1 to 256"),
-        ("a\nb", r"not printable: 'a\\nb'"),
-        ("a\x00", "not printable"),
-        ("\u202ereversed", "not printable"),
-        ("\ud800", r"not printable: '\\ud800'"),
+        ("a\nb", r"holds a control character: 'a\\nb'"),
+        ("a\x00", "holds a control character"),
+        ("a\x85b", r"holds a control character: 'a\\x85b'"),
+        ("a\x7f", "holds a control character"),
+        ("\u0378", "holds an unassigned character"),
+        ("\ufffe", "holds an unassigned character"),
+        ("\ud800", r"holds a surrogate: '\\ud800'"),
         (b"bytes", "expected text, got bytes"),
         (7, "expected text, got int"),
         (None, "expected text, got NoneType"),

@@ -280,7 +280,8 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patch.setattr(tenure, "_LOOK_SECONDS", 0.002)
         patch.setattr(call, "_GUARD_SECONDS", 0.002)
         patch.setattr(changes, "_PAUSE_SECONDS", 0.002)
-        patch.setattr(succession, "_WAIT_SECONDS", 0.002)
+        for module in (call, succession):
+            patch.setattr(module, "_WAIT_SECONDS", 0.002)
         yield
 
 

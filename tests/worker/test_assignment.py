@@ -23,6 +23,7 @@ from agent_worker.tenure.assignment import (
 )
 from agent_worker.worker.supervisor import conversation_id_of
 from conversation_actors.errors import InvalidInputError
+from conversation_actors.values import forbidden_character
 from tests.worker.fakes_call import ROOM, FakeParticipant, FakeRoom, Permissions, fake_job, running_job
 
 NOTHING = Assignment()
@@ -151,7 +152,7 @@ _names = st.sampled_from(["conversation_id", "replaces", "is_planned", "attempt"
 def test_whatever_it_holds_nothing_is_raised(metadata: str) -> None:
     """And what comes out is of the type it says."""
     named = read(metadata).conversation_id
-    assert named is None or (named.isprintable() and 1 <= len(named) <= 256)
+    assert named is None or (forbidden_character(named) is None and 1 <= len(named) <= 256)
 
 
 @given(st.dictionaries(_names, _json))
@@ -159,7 +160,7 @@ def test_whatever_was_told_nothing_is_raised(fields: dict[str, Any]) -> None:
     """And what comes out is of the types it says."""
     told = Assignment.of(fields)
     for value in (told.conversation_id, told.replaces, told.role):
-        assert value is None or (value.isprintable() and 1 <= len(value) <= 256)
+        assert value is None or (forbidden_character(value) is None and 1 <= len(value) <= 256)
     assert isinstance(told.is_planned, bool)
     assert isinstance(told.attempt, int)
     assert isinstance(told.avoid, str)

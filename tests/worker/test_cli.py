@@ -13,7 +13,8 @@ from agent_worker import cli
 from agent_worker.development import console
 from agent_worker.example.agent import SupervisorAgent, SupportAgent
 from agent_worker.settings import LanguageModelSettings
-from agent_worker.worker.server import WorkerOptions, _load_by_calls, entrypoint_named, make_server
+from agent_worker.worker.application import entrypoint_named
+from agent_worker.worker.server import WorkerOptions, _load_by_calls, make_server
 from conversation_actors import ClusterUnavailableError, InvalidInputError
 from conversation_actors.items import AgentHandoff, Message
 from tests.worker.conftest import TRANSCRIPT
@@ -40,6 +41,8 @@ def _livekit(monkeypatch: pytest.MonkeyPatch) -> None:
         ["dev", "--transcript", "x"],
         ["start", "--offline"],
         ["start", "--development"],
+        ["work", "my_agent", "--entrypoint", "my_agent:entrypoint"],
+        ["watch", "my_agent"],
     ],
 )
 def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,7 +53,7 @@ def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None
     assert "error:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["start", "dev", "work", "console", "talk"])
+@pytest.mark.parametrize("command", ["start", "dev", "work", "watch", "console", "talk"])
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every command tells what it does."""
     with pytest.raises(SystemExit) as ended:
@@ -65,7 +68,9 @@ def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str], monkeypatc
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     for arguments in (
         ["work"],
+        ["watch"],
         ["start"],
+        ["start", "my_agent"],
         ["dev"],
         ["console"],
         ["talk", "--conversation", "c", "--transcript", str(TRANSCRIPT)],
@@ -105,9 +110,11 @@ def test_what_may_come_later_ends_with_one(monkeypatch: pytest.MonkeyPatch, caps
 
 def test_what_a_parent_passes_on() -> None:
     """The worker's command line."""
-    chosen = argparse.Namespace(entrypoint="a.b:c", verbose=True)
+    chosen = argparse.Namespace(application=None, entrypoint="a.b:c", verbose=True)
     assert cli._worker_arguments(chosen) == ["work", "--entrypoint", "a.b:c", "--verbose"]
-    assert cli._worker_arguments(argparse.Namespace(entrypoint=None, verbose=False)) == ["work"]
+    assert cli._worker_arguments(argparse.Namespace(application=None, entrypoint=None, verbose=False)) == ["work"]
+    chosen = argparse.Namespace(application="agent.py:server", entrypoint=None, verbose=False)
+    assert cli._worker_arguments(chosen) == ["work", "agent.py:server"]
 
 
 def test_the_parent_is_small() -> None:

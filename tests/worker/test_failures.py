@@ -366,6 +366,28 @@ async def test_a_worker_that_cannot_watch_ends(monkeypatch: pytest.MonkeyPatch) 
         await worker._run_until(told, cast("Any", Server()), cast("Any", supervisor), cast("Any", options), Failures())
 
 
+@pytest.mark.usefixtures("livekit")
+async def test_a_watcher_that_cannot_watch_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what went wrong: whoever started it starts it again; it takes no calls meanwhile."""
+    jobs: list[int] = []
+
+    async def watch(supervisor: Supervisor) -> None:
+        jobs.append(len(supervisor._jobs.active_jobs))
+        raise TypeError(PRIVATE)
+
+    monkeypatch.setenv("CONVERSATION_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("AGENT_HEALTH_PORT", "0")
+    monkeypatch.setattr(Supervisor, "run", watch)
+    with on_store(monkeypatch, ShakyStore(Clock())):
+        try:
+            with pytest.raises(TypeError):
+                await worker.run_watcher(worker.WorkerOptions())
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().remove_signal_handler(number)
+    assert jobs == [0]
+
+
 @pytest.fixture
 def livekit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings as a parent has them."""

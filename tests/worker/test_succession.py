@@ -188,6 +188,14 @@ async def test_a_slow_cluster_hides_nothing_of_it(world: World, heartbeats: Hear
     assert not call.deposed.is_set()
 
 
+@pytest.mark.parametrize("changes", [{"room": ""}, {"room": "two\nlines"}, {"agent_name": "x" * 300}])
+async def test_a_room_to_which_nobody_can_be_called_has_its_agent(world: World, changes: dict[str, str]) -> None:
+    """Of a job that is simulated, say, whose conversation has a name of its own."""
+    call = world.call(post=posted(**changes))
+    assert await call.open()
+    assert not call.is_restart
+
+
 # Whoever does not take the call
 
 

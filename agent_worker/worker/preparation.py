@@ -1,0 +1,56 @@
+"""What a job process does before its first call: the application's own setup, and joining Ray beside it."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from livekit.agents import JobProcess
+
+from conversation_actors import ConversationClient, Settings
+
+logger = logging.getLogger(__name__)
+
+_JOIN_SECONDS = 15.0
+ADDED_SECONDS = 5.0
+"""What joining Ray may add to an application's own setup: LiveKit gives a process ten seconds unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """LiveKit's `setup_fnc`: runs the application's own, once, and joins Ray meanwhile, so that no call waits for that.
+
+    What the application's raises is raised. That Ray was joined is not promised: the call tries again, and can do
+    without. A SIGTERM to all of a worker's processes (systemd's default) does not end the calls: only the worker
+    decides that, and tells its jobs by itself. It can be pickled if the application's own can.
+    """
+
+    setup: Callable[[JobProcess], Any] | None = None
+    patience: float = ADDED_SECONDS
+    """Seconds that joining may go on when the application's own is done."""
+
+    def __call__(self, process: JobProcess) -> None:
+        """Prepare one process."""
+        with contextlib.suppress(ValueError):  # not the main thread: LiveKit runs jobs in threads on some systems
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        joining = threading.Thread(target=_join, name="join-ray", daemon=True)
+        joining.start()
+        if self.setup is not None:
+            self.setup(process)
+        joining.join(self.patience)
+
+
+def _join() -> None:
+    try:
+        asyncio.run(_join_cluster())
+    except Exception as error:  # noqa: BLE001  # see the class
+        logger.warning("not connected to Ray yet", extra={"reason": f"{type(error).__name__}: {error}"})
+
+
+async def _join_cluster() -> None:
+    async with asyncio.timeout(_JOIN_SECONDS), ConversationClient(Settings()):
+        logger.debug("joined the cluster")

@@ -1,0 +1,51 @@
+"""One Redis, Ray cluster, LiveKit server and model for all calls of a module; the workers of one shape at a time."""
+
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.adopt.model import Model
+from tests.adopt.shapes import Shape
+from tests.adopt.stage import Stage, Workers
+from tests.cluster.conftest import server_binary
+from tests.livekit_server import LiveKitServer, livekit_server_missing
+from tests.ray_cluster import RayCluster
+from tests.servers import Server
+
+_LOG_TAIL = 12_000
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """The servers."""
+    if missing := livekit_server_missing():
+        pytest.skip(missing)
+    directory = tmp_path_factory.mktemp("adopt")
+    with (
+        Server(server_binary(), directory / "redis") as redis,
+        LiveKitServer(directory / "livekit") as livekit,
+        Model() as model,
+        RayCluster() as cluster,
+    ):
+        yield Stage(redis, cluster, livekit, model, directory)
+
+
+@pytest.fixture(scope="module")
+def workers(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Workers]:
+    """The workers of the shape that the test names; they end when the next shape comes."""
+    shape: Shape = request.param
+    workers = Workers(stage, shape)
+    try:
+        yield workers
+    finally:
+        workers.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure shows what the workers have logged."""
+    report = yield
+    workers = getattr(item, "funcargs", {}).get("workers")
+    if report.failed and isinstance(workers, Workers):
+        report.sections.append(("log of the workers", workers.log()[-_LOG_TAIL:]))
+    return report

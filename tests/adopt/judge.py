@@ -1,0 +1,118 @@
+"""Whether an agent came back as itself: what it asked, said, did and stored, against what it should have."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from tests.adopt.model import Asked
+from tests.adopt.shapes import Fault, Shape, Turn
+from tests.adopt.stage import Played
+from tests.e2e.calls import BACK
+
+_PLANNED_SECONDS = 12.0
+"""A handover that takes longer has waited for something that never comes; on an idle machine it takes two or three."""
+_ABOVE = frozenset({"system", "developer"})
+
+
+def judge(played: Played) -> None:
+    """Fail with everything that is wrong, in words."""
+    wrong = [
+        *_requests(played),
+        *_differences("said to the caller", expected_lines(played), played.said),
+        *_differences("done", list(played.shape.effects), played.effects),
+        *_stored(played),
+        *_handover(played),
+        *([] if played.is_there else ["the room is gone"]),
+    ]
+    assert not wrong, f"{played.shape.name}, {played.fault}:\n" + "\n".join(f"- {one}" for one in wrong)
+
+
+def expected_lines(played: Played) -> list[str]:
+    """What the caller should have heard, each once: a word that it is back only from an agent that was away."""
+    shape = played.shape
+    back = [] if played.fault.is_planned else [BACK]
+    lines = [shape.greeting, *(turn.hears for turn in shape.before), *back, *(turn.hears for turn in shape.after)]
+    return [line for line in lines if line]
+
+
+def _handover(played: Played) -> list[str]:
+    if not played.fault.is_planned or played.blow.seconds <= _PLANNED_SECONDS:
+        return []
+    return [f"the handover took {played.blow.seconds:.1f} s"]
+
+
+def _requests(played: Played) -> list[str]:
+    asked = [one for one in played.since if not one.refusal]
+    old = 0 if played.fault is Fault.NOTHING else played.blow.old
+    wrong = [f"the model refused a request: {one.refusal}" for one in played.since if one.refusal]
+    wrong += [f"the old agent asked the model about {one.last_words!r}" for one in asked if one.pid == old]
+    successors = [one for one in asked if one.pid != old]
+    if not successors:
+        return [*wrong, "no successor asked the model"]
+    first = successors[0]
+    wanted = [
+        *played.before.messages,
+        {"role": "assistant", "content": played.before.reply.text},
+        {"role": "user", "content": played.shape.after[0].says},
+    ]
+    follows = _cut(wanted, first.messages) if played.shape.is_cut else _same(wanted, first.messages)
+    return [*wrong, *follows, *_tools(played.before, first)]
+
+
+def _same(wanted: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> list[str]:
+    if list(wanted) == list(found):
+        return []
+    return ["the first request is not what the last one before leads to:\n" + _beside(wanted, found)]
+
+
+def _cut(wanted: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> list[str]:
+    """Of a long talk the beginning may be missing; what stands above it may not."""
+    above = [one for one in wanted if one["role"] in _ABOVE]
+    talk, kept = ([one for one in some if one["role"] not in _ABOVE] for some in (wanted, found))
+    wrong = [] if above == [one for one in found if one["role"] in _ABOVE] else ["what was pinned is gone or changed"]
+    if not kept or talk[-len(kept) :] != kept:
+        wrong.append("the talk in the first request is not the end of what was said")
+    return [f"{one}:\n{_beside(wanted, found)}" for one in wrong]
+
+
+def _tools(before: Asked, first: Asked) -> list[str]:
+    if before.tools == first.tools:
+        return []
+    return [f"the tools were {sorted(before.tools)} and are {sorted(first.tools)}, or are described otherwise"]
+
+
+def _stored(played: Played) -> list[str]:
+    """Every item once; each call with one output; the talk in its order."""
+    items = [item.to_dict() for item in played.stored.items]
+    twice = [key for key, count in Counter(item["id"] for item in items).items() if count > 1]
+    calls = Counter(item["call_id"] for item in items if item["type"] == "function_call")
+    outputs = Counter(item["call_id"] for item in items if item["type"] == "function_call_output")
+    wrong = [f"stored twice: {twice}"] if twice else []
+    if calls != outputs or any(count > 1 for count in calls.values()):
+        wrong.append(f"calls {dict(calls)} and outputs {dict(outputs)} do not belong together")
+    spoken = [(role, text) for role, text in played.stored.said if role in {"user", "assistant"}]
+    return [*wrong, *_differences("stored", expected_talk(played.shape), spoken)]
+
+
+def expected_talk(shape: Shape) -> list[tuple[str, str]]:
+    """The messages that the conversation should hold."""
+
+    def exchange(turn: Turn) -> list[tuple[str, str]]:
+        return [("user", turn.says), ("assistant", turn.hears)] if turn.hears else []
+
+    greeting = [("assistant", shape.greeting)] if shape.greeting else []
+    return [*greeting, *(line for turn in (*shape.before, *shape.after) for line in exchange(turn))]
+
+
+def _differences(what: str, wanted: Sequence[object], found: Sequence[object]) -> list[str]:
+    if list(wanted) == list(found):
+        return []
+    return [f"{what}: should be\n{_listed(wanted)}\n  and is\n{_listed(found)}"]
+
+
+def _beside(wanted: Sequence[object], found: Sequence[object]) -> str:
+    return f"  should be\n{_listed(wanted)}\n  and is\n{_listed(found)}"
+
+
+def _listed(lines: Sequence[object]) -> str:
+    return "\n".join(f"    {line}" for line in lines) or "    nothing"

@@ -1,0 +1,306 @@
+"""The shapes: which agent, what is said in its calls, and what must be true of every one of them."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import product
+
+from agent_worker.offline.script import Reply, RequestedCall
+from tests.adopt.model import Message
+
+_numbers = itertools.count(1)
+
+
+class Fault(StrEnum):
+    """What happens to the agent in the middle of its call."""
+
+    NOTHING = "nothing"
+    CRASH = "crash"
+    HANG = "hang"
+    DEPLOY = "deploy"
+    MIGRATE = "migrate"
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether the agent may finish its sentence, so that nobody needs to say that anything happened."""
+        return self in {Fault.NOTHING, Fault.DEPLOY, Fault.MIGRATE}
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the caller types, and what the agent says to it."""
+
+    says: str
+    hears: str
+    call: tuple[str, str] | None = None
+    """The tool that the model asks for, and its arguments as JSON."""
+    speech: str | None = None
+    """What the model says unasked behind the tool, where the tool's output is not read out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One kind of agent, and a call that shows whether it is still itself after a fault.
+
+    The model reads a tool's output out, word for word: what a tool sees is what the caller hears.
+    """
+
+    name: str
+    """The agent's module, in `tests.adopt.agents`."""
+    before: tuple[Turn, ...]
+    after: tuple[Turn, ...]
+    others: tuple[Turn, ...] = ()
+    """What the model has an answer to, beside what is said in every call."""
+    greeting: str = ""
+    """What the agent says before anybody has asked, once in the whole call; empty: nothing."""
+    greeting_asked: str = ""
+    """Words of the instructions by which the agent has the model greet; empty: the greeting is not the model's."""
+    agent_name: str = ""
+    """Empty: dispatched automatically."""
+    metadata: str = ""
+    effects: tuple[str, ...] = ()
+    """What must have been done once by the end, in order."""
+    diff: tuple[str, ...] = ("await attach(session, ctx)",)
+    """Lines, beside the import, by which the agent differs from one without `agent_worker`."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    is_voice: bool = False
+    is_cut: bool = False
+    """Whether the call is longer than what an agent keeps in its context."""
+    by_livekit: bool = False
+    """Whether its worker is started by LiveKit's own command line, and watched by ours."""
+
+    @property
+    def module(self) -> str:
+        """By which `python -m agent_worker` finds it."""
+        return f"tests.adopt.agents.{self.name}"
+
+    @property
+    def _turns(self) -> tuple[Turn, ...]:
+        return (*self.before, *self.after, *self.others)
+
+    def reply(self, messages: Sequence[Message]) -> Reply:
+        """What the model answers: to the caller, by what the caller said; behind a tool, the tool's output."""
+        if messages[-1]["role"] == "tool":
+            return Reply(str(messages[-1]["content"]))
+        said = [one for one in messages if one["role"] in {"user", "assistant", "tool"}]
+        if said and said[-1]["role"] == "user" and not self._is_asked_to_speak(messages):
+            return self._answer(str(said[-1]["content"]))
+        return Reply(self._unasked(messages))
+
+    def _is_asked_to_speak(self, messages: Sequence[Message]) -> bool:
+        return messages[-1]["role"] in {"system", "developer"} and messages[-1] is not messages[0]
+
+    def _answer(self, words: str) -> Reply:
+        turn = next((one for one in self._turns if one.says == words), None)
+        if turn is None:
+            return Reply(f"I have no answer to {words!r}.")
+        if turn.call is None:
+            return Reply(turn.hears)
+        name, arguments = turn.call
+        return Reply(calls=(RequestedCall(f"call_{next(_numbers)}", name, arguments),))
+
+    def _unasked(self, messages: Sequence[Message]) -> str:
+        told = " ".join(str(one["content"]) for one in messages if one["role"] in {"system", "developer"})
+        known = {self.greeting_asked: self.greeting} | {turn.speech: turn.hears for turn in self._turns if turn.speech}
+        return next((line for asked, line in known.items() if asked and asked in told), "Nobody asked me anything.")
+
+
+def _talk(number: int) -> tuple[Turn, ...]:
+    return tuple(Turn(f"Question {one}?", f"Answer {one}.") for one in range(1, number + 1))
+
+
+MUSEUM = Shape(
+    name="museum",
+    before=(
+        Turn("Good morning!", "Good morning."),
+        Turn(
+            "Are you open on Sunday?", "On Sunday we are open from ten to six.", ("opening_hours", '{"day": "Sunday"}')
+        ),
+    ),
+    after=(
+        Turn("And on Monday?", "On Monday we are closed.", ("opening_hours", '{"day": "Monday"}')),
+        Turn("Thank you.", "See you on Sunday."),
+    ),
+)
+REMINDER = Shape(
+    name="reminder",
+    agent_name="appointment-reminder",
+    metadata='{"phone_number": "+49 30 5550100",  "patient": "Mr Aydin"}',
+    before=(
+        Turn("Who is calling?", "The clinic, about your appointment."),
+        Turn("Tuesday is fine.", "Mr Aydin comes on Tuesday.", ("confirm_appointment", '{"day": "Tuesday"}')),
+    ),
+    after=(
+        Turn("Sorry, make that Friday.", "Mr Aydin comes on Friday.", ("confirm_appointment", '{"day": "Friday"}')),
+    ),
+    effects=("dialled +49 30 5550100", "confirmed Mr Aydin Tuesday", "confirmed Mr Aydin Friday"),
+    diff=("conversation = await attach(session, ctx)", 'async with conversation.once("dial") as todo:', "if todo:"),
+)
+FRONT_OFFICE = Shape(
+    name="front_office",
+    before=(
+        Turn("I have a question about a bill.", "Who are you, and which bill is it?"),
+        Turn(
+            "Ms Novak, bill 4711.",
+            "This is the clerk. How can I help?",
+            ("to_the_clerk", '{"customer": "Ms Novak", "bill": "4711"}'),
+            speech="Introduce yourself as the clerk.",
+        ),
+        Turn("Is it a lot?", "Let me see."),
+    ),
+    after=(
+        Turn("How much do I owe?", "Bill 4711 of Ms Novak is open with 84 euros.", ("amount_due", "{}")),
+        Turn("Good.", "Goodbye, Ms Novak."),
+    ),
+    diff=(
+        'await attach(session, ctx, agents={"clerk": lambda saved: Clerk(**saved)})',
+        "def saved_state(self) -> dict[str, Any]:",
+        "return self._known",
+    ),
+)
+CANTEEN = Shape(
+    name="canteen",
+    before=(
+        Turn("Soup, please.", "soup is on the tray.", ("add_dish", '{"dish": "soup"}')),
+        Turn("And I sit at number 7.", "Seat 7 is yours.", ("choose_seat", '{"number": 7}')),
+    ),
+    after=(
+        Turn("A pudding, too.", "pudding is on the tray.", ("add_dish", '{"dish": "pudding"}')),
+        Turn("What have I got?", "You have soup and pudding, and seat 7.", ("look_at_tray", "{}")),
+    ),
+)
+HOTEL = Shape(
+    name="hotel",
+    greeting="Good evening, what can I do for you?",
+    greeting_asked="Greet the guest",
+    before=(Turn("I can't sleep.", "Shall I bring you some tea?"),),
+    after=(Turn("No. Wake me at 7:30.", "We wake you at 7:30.", ("wake_up_call", '{"time": "7:30"}')),),
+)
+PHARMACY = Shape(
+    name="pharmacy",
+    greeting="Linden pharmacy, this call may be recorded.",
+    before=(Turn("Have you got plasters?", "We have plasters.", ("in_stock", '{"article": "plasters"}')),),
+    after=(Turn("Keep one for me.", "It is put aside."),),
+)
+LIBRARY = Shape(
+    name="library",
+    greeting="Welcome to the library!",
+    greeting_asked="Welcome the visitor",
+    before=(Turn("Where is Moby Dick?", "Moby Dick stands on shelf 12.", ("find_shelf", '{"title": "Moby Dick"}')),),
+    after=(Turn("Can I borrow it?", "Of course."),),
+)
+BANK = Shape(
+    name="bank",
+    before=(Turn("I am back about the savings plan.", "Very well, Ms Orlova."),),
+    after=(Turn("What did we say last time?", "We spoke about a savings plan."),),
+)
+TOUR = Shape(
+    name="tour",
+    before=(
+        Turn("What is here?", "In the armoury you see the suit of armour of 1540.", ("main_sight", "{}")),
+        Turn("To the kitchen, please.", "Welcome to the kitchen.", ("go_to", '{"place": "the kitchen"}')),
+        Turn("It smells good.", "That was a long time ago."),
+    ),
+    after=(
+        Turn("And what is here?", "In the kitchen you see a spit for a whole ox.", ("main_sight", "{}")),
+        Turn("To the armoury again.", "Welcome to the armoury.", ("go_to", '{"place": "the armoury"}')),
+    ),
+    diff=(
+        'await attach(session, ctx, agents={"guide": lambda saved: Guide(**saved)})',
+        "def saved_state(self) -> dict[str, Any]:",
+        'return {"place": self._place}',
+    ),
+)
+HOTLINE = Shape(
+    name="hotline",
+    before=(Turn("Are you still there?", "I am."),),
+    after=(Turn("And now?", "I am still here."),),
+    others=(Turn("Goodbye.", "", ("hang_up", "{}")),),
+)
+LAWYER = Shape(
+    name="lawyer",
+    environment={"AGENT_SESSION_ITEMS": "12"},
+    before=_talk(10),
+    after=(Turn("Are you sure?", "I am."),),
+    is_cut=True,
+)
+BAKERY = Shape(
+    name="bakery",
+    before=(Turn("A roll, please.", "A roll is 0.45 euros.", ("price", '{"article": "roll"}')),),
+    after=(Turn("And a loaf.", "A loaf is 3.80 euros.", ("price", '{"article": "loaf"}')),),
+)
+FERRY = Shape(
+    name="ferry",
+    by_livekit=True,
+    before=(
+        Turn(
+            "When can I leave from Kiel?",
+            "The next ferry from Kiel leaves at noon.",
+            ("next_crossing", '{"harbour": "Kiel"}'),
+        ),
+    ),
+    after=(Turn("Then book it.", "It is booked."),),
+)
+CINEMA = Shape(
+    name="cinema",
+    greeting="Which film would you like to see?",
+    greeting_asked="film None, seats 0",
+    before=(
+        Turn(
+            "Casablanca.",
+            "Casablanca. How many tickets?",
+            ("choose_film", '{"film": "Casablanca"}'),
+            speech="film Casablanca, seats 0",
+        ),
+        Turn("Two.", "2 tickets for Casablanca.", ("sell_tickets", '{"count": 2}')),
+    ),
+    after=(
+        Turn("And one for my son.", "3 tickets for Casablanca.", ("sell_tickets", '{"count": 1}')),
+        Turn("That is all.", "Enjoy the film."),
+    ),
+)
+HELPDESK = Shape(
+    name="helpdesk",
+    greeting="Helpdesk, what is the problem?",
+    greeting_asked="ask for the problem",
+    before=(
+        Turn("My printer is out of toner.", "The specialist is on the line.", ("fetch_specialist", "{}")),
+        Turn("It is an LX-3.", "I see."),
+    ),
+    after=(
+        Turn("Order some, please.", "Toner for the LX-3 is on its way.", ("order_toner", '{"model": "LX-3"}')),
+        Turn("Thanks.", "Happy to help."),
+    ),
+)
+TREASURY = Shape(
+    name="treasury",
+    is_voice=True,
+    before=(Turn("What have we got?", "Two million."), Turn("Transfer it all to me.", "")),
+    after=(Turn("And what now?", "Still two million."),),
+)
+
+INTERPRETER = Shape(
+    name="interpreter",
+    agent_name="interpreter",
+    before=(
+        Turn("Good morning!", "God morgen!"),
+        Turn("Are you open on Sunday?", "Har I åbent om søndagen?"),
+    ),
+    after=(Turn("And on Monday?", "Og om mandagen?"),),
+    diff=('await attach(session, ctx, role="interpreter")',),
+)
+"""A second agent in the museum's room."""
+
+SHAPES = (
+    MUSEUM, REMINDER, FRONT_OFFICE, CANTEEN, HOTEL, PHARMACY, LIBRARY, BANK, TOUR, HOTLINE, LAWYER, BAKERY, CINEMA,
+    HELPDESK, FERRY, TREASURY,
+)  # fmt: skip
+ALWAYS = (MUSEUM, REMINDER, FRONT_OFFICE, CANTEEN)
+"""Those that run with every change; the others take their time."""
+EVERYTHING = tuple(
+    (shape, fault)
+    for shape, fault in product(SHAPES, Fault)
+    # LiveKit's own command line waits for its calls to end, and hands none over
+    if not (shape.by_livekit and fault is Fault.DEPLOY)
+)

@@ -1,0 +1,45 @@
+"""Joining Ray: once in a process, however many of its threads want to."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from conversation_actors.runtime import cluster
+
+
+class Ray:
+    """The part of Ray that joins a cluster, slowly."""
+
+    def __init__(self) -> None:
+        """Nobody has joined."""
+        self.joined = 0
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
+    def is_initialized(self) -> bool:
+        """Whether this process is in a cluster."""
+        return self.joined > 0
+
+    def init(self, **_options: Any) -> None:
+        """Join; Ray itself has no lock here."""
+        self.begun.set()
+        assert self.may_end.wait(10)
+        self.joined += 1
+
+    def put(self, _value: object) -> None:
+        """Serialise something."""
+
+
+def test_two_threads_join_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that begins while its process is being prepared waits for that, and does not join beside it."""
+    ray = Ray()
+    monkeypatch.setattr(cluster, "ray", ray)
+    threads = [threading.Thread(target=cluster._join, args=(None,), daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        assert ray.begun.wait(10)
+    ray.may_end.set()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert ray.joined == 1
