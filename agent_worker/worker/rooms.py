@@ -157,6 +157,8 @@ class Rooms:
             found = await self._asked(self._service.agent_dispatch.list_dispatch(room), "list_dispatch")
         except _NotFoundError:
             return None
+        except UnansweredError as error:
+            raise RoomServiceError(str(error)) from error  # a question: no agent was asked for
         return next((one for one in found if one.id == dispatch_id), None)
 
     async def check(self) -> None:

@@ -181,8 +181,9 @@ async def test_a_dispatch_that_is_not_listed_is_copied_as_far_as_it_is_known(
 async def test_a_list_that_cannot_be_had_makes_no_dispatch(rooms: Rooms, fake: FakeServer) -> None:
     """The successor would die of what it is not told: it is asked for later."""
     fake.refusal = 503, "unavailable"
-    with pytest.raises(RoomServiceError):
+    with pytest.raises(RoomServiceError) as refused:
         await rooms.dispatch(ROOM, "support", Original("AD_7", "a copy"))
+    assert not isinstance(refused.value, UnansweredError)
     assert fake.asked == [LISTED]
 
 
