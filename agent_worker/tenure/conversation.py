@@ -28,14 +28,13 @@ from agent_worker.tenure.once import Held, Mark, Todo, mark_name
 from agent_worker.tenure.pace import Pace
 from agent_worker.tenure.pulse import News, Tenure
 from agent_worker.tenure.role import AGENT_ROLE, attribute_name, check_role, own_items, record_role, tagged
-from agent_worker.tenure.vigil import Vigil
+from agent_worker.tenure.succession import HANDOVER, LEASE_DURATION, REFUSED, Succession, Successor, wish_of
 from conversation_actors import (
     ConversationClient,
     ConversationHandle,
     Heartbeats,
     Item,
     Lease,
-    LeaseHeldError,
     LeaseLostError,
     OutcomeUnknownError,
     OverloadedError,
@@ -44,7 +43,6 @@ from conversation_actors import (
 )
 from conversation_actors.client.heartbeats import Expectation
 from conversation_actors.errors import (
-    ConflictError,
     ConversationClosedError,
     ConversationError,
     ConversationNotFoundError,
@@ -54,21 +52,16 @@ from conversation_actors.errors import (
 )
 from conversation_actors.items import bytes_of
 
+__all__ = ["AGENT", "HANDOVER", "LEASE", "LEASE_DURATION", "REFUSED", "CallConversation", "OnMissed", "Post"]
+
 logger = logging.getLogger(__name__)
 
 LEASE = AGENT_ROLE
 """The lease that the one agent of a conversation holds; its holder is the job's id. Other roles' have their names."""
-HANDOVER = "livekit.handover"
-"""The attribute in which a successor asks the agent to give the call over: ``to``, ``from``, and ``room`` where it
-is in another room than the agent; then the agent goes at once, or adds `REFUSED`."""
-REFUSED = "refused"
 AGENT = "livekit.agent"
 """The attribute that tells who the agent is, or that there is none and why."""
 
-LEASE_DURATION = timedelta(seconds=60)
-"""By the owner's clock; whether the holder is alive is told by its heartbeat, far sooner."""
 _GUARD_SECONDS = 0.1
-_WAIT_SECONDS = 0.02
 _BACKOFF = (0.2, 5.0)
 _MOST_WAITING = 10_000
 """Items kept while the conversation is not open, or has missed earlier ones."""
@@ -76,7 +69,6 @@ _FULL_SHARE = 0.75
 """Of a bound of the history: what leaves is a message, or a call with its output, which may be a quarter of it."""
 _FLUSH_SECONDS = 5.0
 _DECLINED_KEPT = timedelta(minutes=1)
-_WISH_TRIES = 5
 MOST_COPIED_CHARACTERS = 1 << 10
 """Of a job's metadata, as JSON: what is longer is not copied into its heartbeat's record."""
 _SETTLE_SECONDS = 1.0
@@ -250,6 +242,7 @@ class CallConversation:
         False where another one has the call, or is to have it; and where that cannot be known: this job never held
         the conversation, or Redis does not answer.
         """
+        await asyncio.sleep(0)  # of callbacks that run at a job's end others' may come before ours
         if self._is_released or self.goes_on_elsewhere or self._handle is None:
             return self._is_released and not self.goes_on_elsewhere
         try:
@@ -267,12 +260,13 @@ class CallConversation:
                 if todo:
                     await dial()
 
-        Waits until the conversation is open. That it begins is durable before the body runs. An `Exception` of the
-        body takes that back, so that it may be tried again; where the process dies in the body it stays begun, and
-        later jobs get a `Todo` that is false and `is_unknown`. Raises `InvalidInputError` for a name that is none.
+        Waits until the conversation is open, or can be read by a job that stands by for it. That it begins is durable
+        before the body runs. An `Exception` of the body takes that back, so that it may be tried again; where the
+        process dies in the body it stays begun, and later jobs get a `Todo` that is false and `is_unknown`. Raises
+        `InvalidInputError` for a name that is none.
         """
         mark = Mark(mark_name(name), self.holder)
-        await self.wait_open()
+        await self._until_told_whose()
         todo = await mark.begin(self._held_now)
         if not todo:
             yield todo
@@ -285,17 +279,33 @@ class CallConversation:
             raise
         await self._settle_mark(mark.name, mark.done)
 
+    async def _until_told_whose(self) -> None:
+        """Return when it is open; to a job that stands by, when it can be read: it is given over to one that is ready.
+
+        Raises as `open` does.
+        """
+        await self._is_assigned.wait()
+        if self._assignment.is_planned:
+            await self._is_readable.wait()
+        else:
+            await self._opened.wait()
+        if self._refusal is not None:
+            raise self._refusal
+
     def _held_now(self) -> Held | None:
-        if self._handle is None or self._tenure is None or self._closing or self.deposed.is_set():
+        if self._closing or self.deposed.is_set() or self._view is None:
             return None
-        return self._handle, self._tenure.lease
+        return self._view, None if self._tenure is None else self._tenure.lease
 
     async def _settle_mark(self, name: str, value: Mapping[str, Any] | None) -> None:
         """Note what became of it; returns when that is durable, or after a while: it is told as soon as it can be."""
         self._changes.note(name, value)
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, ConversationError):
             async with asyncio.timeout(_FLUSH_SECONDS):
-                await self._changes.settled()
+                if self._handle is None and self._view is not None:
+                    await self._view.set_attributes({name: value})  # it stands by: nothing that is noted is written yet
+                else:
+                    await self._changes.settled()
 
     @property
     def is_planned_handover(self) -> bool:
@@ -466,9 +476,8 @@ class CallConversation:
         if handle.closing is not None:
             # whoever ended it did not know that somebody would call again
             await handle.reopen_conversation()
-        lease = await self._acquire(handle)
+        lease = await self._succession(handle, heartbeats).acquire()
         await self._begin_heartbeats()
-        await self._clear_wish(handle, lease)
         if self._assignment.is_planned:
             # what happened in this job's session so far was not part of the call
             self._waiting.clear()
@@ -484,6 +493,21 @@ class CallConversation:
         self.note(AGENT, {"holder": self.holder, "room": self.post.room, "since": time.time()})
         if self._has_missed_items or self._changes.has_missed:
             self._tenure.doubt()
+
+    def _succession(self, handle: ConversationHandle, heartbeats: Heartbeats) -> Succession:
+        return Succession(
+            Successor(self.id, self.role, self.holder, self.post.room),
+            handle,
+            heartbeats,
+            self._assignment,
+            settings=self._takeover,
+            is_ready=self._is_ready,
+            on_restart=self._on_restart,
+        )
+
+    def _on_restart(self, reason: RestartReason | None) -> None:
+        self.is_restart = True
+        self.restart_reason = reason or self.restart_reason or RestartReason.UNKNOWN
 
     async def _learn_assignment(self, heartbeats: Heartbeats) -> None:
         """Find out, once, what this job was called for. Raises `CallDeclinedError` where it is not to take that."""
@@ -585,135 +609,6 @@ class CallConversation:
             raise
         self._sent += 1
         self._recorded.set()
-
-    async def _acquire(self, handle: ConversationHandle) -> Lease:
-        """Become the agent: the first, the follower of a dead one, or of one that gives the call over."""
-        self._tell_restart(handle.leases.get(self.role))
-        if self._assignment.is_planned:
-            await self._is_ready.wait()
-        replacing = None if self._assignment.is_planned else self._assignment.replaces
-        patience = self._takeover.handover if self._assignment.is_planned else self._takeover.valid_for
-        deadline = time.monotonic() + patience.total_seconds()
-        asked = False
-        while True:
-            try:
-                return await handle.acquire_lease(
-                    self.role, holder=self.holder, duration=LEASE_DURATION, replacing=replacing
-                )
-            except LeaseHeldError as held:
-                holder = held.holder
-                if self._assignment.is_planned and not asked and self._may_follow(holder, replacing):
-                    asked = True
-                    await self._wish_for(handle, {"to": self.holder, "from": holder})
-                if await self._is_dead(handle, holder):
-                    replacing = holder
-                    await self._find_reason(holder)
-                    continue
-                if not self._may_follow(holder, replacing):
-                    if await self._has_yielded(handle, holder):
-                        continue
-                    raise
-                if time.monotonic() > deadline:
-                    if not self._assignment.is_planned:
-                        raise
-                    replacing = holder
-                    continue
-            await self._until_released(handle, holder, deadline)
-
-    def _tell_restart(self, held: Lease | None) -> None:
-        # at a second try the lease may be this job's own, which took it from an agent before
-        is_followed = held is not None and held.holder != self.holder
-        self.is_restart = self.is_restart or is_followed or self._assignment.replaces is not None
-        if self.is_restart and self.restart_reason is None:
-            self.restart_reason = self._assignment.reason or RestartReason.UNKNOWN
-
-    def _may_follow(self, holder: str, replacing: str | None) -> bool:
-        """Whether to wait for a living holder to go; a second successor must not take the first one's place."""
-        if self._assignment.is_planned:
-            return self._assignment.replaces in {None, holder}
-        return replacing is not None
-
-    async def _has_yielded(self, handle: ConversationHandle, holder: str) -> bool:
-        """Ask a living agent in another room for the call; it goes at once if nobody is left there.
-
-        False where it is in this room, says no, or is silent for as long as a heartbeat lasts, and alive then.
-        """
-        room = None if self._assignment.is_planned or self._assignment.replaces else await self._room_of(holder)
-        if room in {None, self.post.room}:
-            return False
-        await self._wish_for(handle, {"to": self.holder, "from": holder, "room": self.post.room})
-        if await self._until_released(handle, holder, time.monotonic() + self._takeover.valid_for.total_seconds()):
-            self.restart_reason = RestartReason.REDIAL
-            return True
-        wish = self._wish(handle)
-        is_refused = wish.get("to") == self.holder and REFUSED in wish
-        if not is_refused and await self._is_dead(handle, holder):
-            return True
-        if wish.get("to") == self.holder:
-            # else it would go, when it gets to answering, for an agent that is here no more
-            await self._wish_for(handle, None)
-        fields = {"conversation_id": self.id, "holder": holder, "room": room, "has_answered": is_refused}
-        logger.warning("an agent in another room keeps the conversation", extra=fields)
-        return False
-
-    async def _find_reason(self, dead: str) -> None:
-        """Tell silence from a death that somebody has seen, where nobody has told why there is one to follow."""
-        if self._assignment.reason is not None:
-            return
-        assert self._heartbeats is not None
-        record = await self._heartbeats.find(self.id, role=record_role(self.role))
-        is_claimed = record is not None and record.holder == dead and record.claimant is not None
-        self.restart_reason = RestartReason.UNKNOWN if is_claimed else RestartReason.SILENCE
-
-    def _wish(self, handle: ConversationHandle) -> Mapping[str, Any]:
-        """What a successor asks for; empty where nothing is asked, or not by one of ours."""
-        wish = handle.attributes.get(attribute_name(HANDOVER, self.role))
-        return wish if isinstance(wish, Mapping) else {}
-
-    async def _wish_for(self, handle: ConversationHandle, wish: Mapping[str, Any] | None) -> None:
-        await handle.set_attributes({attribute_name(HANDOVER, self.role): wish})
-
-    async def _clear_wish(self, handle: ConversationHandle, lease: Lease) -> None:
-        """Remove what was asked of an agent before: the lease is here. What is asked of this one meanwhile stays."""
-        for _ in range(_WISH_TRIES):
-            seen = handle.seq
-            if self._wish(handle).get("from") in {None, self.holder}:
-                return
-            with suppress(ConflictError):
-                name = attribute_name(HANDOVER, self.role)
-                await handle.set_attributes({name: None}, expected_seq=seen, lease=lease)
-
-    async def _room_of(self, holder: str) -> str | None:
-        """Where a lease's holder says that it is."""
-        assert self._heartbeats is not None
-        record = await self._heartbeats.find(self.id, role=record_role(self.role))
-        room = record.details.get("room") if record is not None and record.holder == holder else None
-        return room if isinstance(room, str) and room else None
-
-    async def _until_released(self, handle: ConversationHandle, holder: str, deadline: float) -> bool:
-        """Whether the local copy shows the lease in other hands, or in none, before it is refused; no I/O."""
-        while time.monotonic() < deadline:
-            lease = handle.leases.get(self.role)
-            if lease is None or lease.holder != holder:
-                return True
-            wish = self._wish(handle)
-            if wish.get("to") == self.holder and REFUSED in wish:
-                return False
-            await asyncio.sleep(_WAIT_SECONDS)
-        return False
-
-    async def _is_dead(self, handle: ConversationHandle, holder: str) -> bool:
-        """Whether nothing is heard of a lease's holder for as long as a heartbeat lasts; False once it lets go."""
-        assert self._heartbeats is not None
-        vigil = Vigil(self._heartbeats, self.id, holder, valid_for=self._takeover.valid_for, role=self.role)
-
-        async def pause() -> bool:
-            until = time.monotonic() + self._takeover.poll_interval.total_seconds()
-            is_released = await self._until_released(handle, holder, until)
-            await asyncio.sleep(0 if is_released else until - time.monotonic())
-            return is_released
-
-        return await vigil.is_dead(pause)
 
     async def _begin_heartbeats(self) -> None:
         assert self._heartbeats is not None
@@ -879,7 +774,7 @@ class CallConversation:
     async def _guard(self, handle: ConversationHandle) -> None:
         """Look at the local copy, which other processes' changes reach in milliseconds. No I/O."""
         self._held.compare(handle.leases.get(self.role))
-        wish = self._wish(handle)
+        wish = wish_of(handle, self.role)
         if wish.get("from") == self.holder and REFUSED not in wish:
             is_here = wish.get("room", self.post.room) == self.post.room
             (self.handover_asked if is_here else self.redialled).set()
@@ -910,7 +805,7 @@ class CallConversation:
 
     async def refuse_redial(self) -> None:
         """Tell the agent in another room that the call goes on here; never raises. It may ask again."""
-        wish = {} if self._handle is None else self._wish(self._handle)
+        wish = {} if self._handle is None else wish_of(self._handle, self.role)
         if self._handle is not None and wish.get("from") == self.holder:
             try:
                 # now or never: an answer that waited could take the place of another one's wish
@@ -959,8 +854,8 @@ class CallConversation:
                     self.left()  # taken over a moment ago: the record is the successor's
                     return
                 if is_over:
+                    self._is_released = True  # first: a beat is refused once it has stopped
                     await self._heartbeats.stop(self.id, self.holder, role=role)
-                    self._is_released = True
                 await handle.release_lease(self._held.lease)
         except Exception as error:  # noqa: BLE001  # its heartbeat stops with this process, and a worker finds out
             self.failures.count("release", error, "the lease was not released", conversation_id=self.id)

@@ -24,7 +24,8 @@ _BACKOFF = (0.05, 2.0)
 _MENDED = (RetryableError, ConflictError, LeaseLostError, ConversationClosedError, ConversationNotFoundError)
 """What waiting mends, or ends: who lost the lease for good is told so by its own tenure."""
 
-Held = tuple[ConversationHandle, Lease]
+Held = tuple[ConversationHandle, Lease | None]
+"""The conversation, and the lease in whose name is written; a job that stands by has none yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,8 @@ class Mark:
     async def begin(self, held: Callable[[], Held | None]) -> Todo:
         """Write the mark where there is none; returns when that is durable, or who else was first.
 
-        While the conversation does not answer this waits. `held` gives the conversation and the lease in whose name is
-        written; None where this job is its agent no longer: then it is nobody's who asks here.
+        While the conversation does not answer this waits. `held` gives the conversation; None where this job is its
+        agent no longer: then it is nobody's who asks here.
         """
         delay, longest = _BACKOFF
         while (now := held()) is not None:
@@ -82,7 +83,7 @@ class Mark:
                 delay = min(delay * 2, longest)
         return Todo(is_due=False, is_unknown=True)
 
-    async def _begin(self, handle: ConversationHandle, lease: Lease) -> Todo:
+    async def _begin(self, handle: ConversationHandle, lease: Lease | None) -> Todo:
         seen = await handle.snapshot()
         there = seen.attributes.get(self.name)
         if there is None:

@@ -31,6 +31,8 @@ _EMPTY_ROOM_SECONDS = 1.0
 _STORE_SECONDS = 0.25
 """From one try to the next while Redis does not answer."""
 NOTHING_KNOWN = Original("")
+_AGENT_PREFIX = "agent-"
+"""In LiveKit's own identities for agents: the job's id follows."""
 WAS_OPEN = "was_open"
 """In a record's details: False where a worker wrote it for a job that died before it could begin one."""
 
@@ -204,7 +206,7 @@ class Takeover:
         if not occupants.people:
             await self._heartbeats.settle(record)
             return Outcome.NOBODY_THERE
-        if self._is_coming(occupants, dead):
+        if await self._is_coming(occupants, dead, record):
             return None
         # first put off, then asked for: the successor's own heartbeat may come before the answer does
         if not await self._heartbeats.postpone(record, delay=self._retry_after(dead.attempt)):
@@ -245,17 +247,21 @@ class Takeover:
                 return None
             await asyncio.sleep(_EMPTY_ROOM_SECONDS)
 
-    def _is_coming(self, occupants: Occupants, dead: Deceased) -> bool:
+    async def _is_coming(self, occupants: Occupants, dead: Deceased, record: HeartbeatRecord) -> bool:
         """Whether a successor that was asked for before is in the room: it may have to wait for Ray, for long.
 
         Two of them would both talk. One that died before it got the lease is a ghost for 22 seconds. Where the
-        dead one never had the lease, any other agent may be the one that has the call.
+        dead one never had the lease, any other agent may be the one that has the call. One that is known to be there
+        for another role, or another conversation, is none of them.
         """
         if dead.attempt == 1 and dead.was_open:
             return False
-        return any(
-            agent.agent_name == dead.agent_name and agent.identity != dead.agent_identity for agent in occupants.agents
-        )
+        for agent in occupants.agents:
+            if agent.agent_name == dead.agent_name and agent.identity != dead.agent_identity:
+                begun = await self._heartbeats.held_by(agent.identity.removeprefix(_AGENT_PREFIX))
+                if not begun or (record.conversation_id, record.role) in begun:
+                    return True
+        return False
 
     def _retry_after(self, attempt: int) -> timedelta:
         seconds = self._settings.retry.total_seconds() * 2.0 ** (attempt - 1)

@@ -24,7 +24,7 @@ from conversation_actors.store import (
 )
 from conversation_actors.values import check_id, decode, encode
 
-DETAILS_BYTES = 4 << 10
+DETAILS_BYTES = 8 << 10
 """Bytes of one record's details, in their stored form."""
 MOST_CLAIMS = 1000
 """Records that one call claims at most: one script of the server's."""

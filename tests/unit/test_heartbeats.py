@@ -1,6 +1,7 @@
 """`Heartbeats` as an application holds them: what is checked, what is passed on, when it is connected."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.settings import Settings
-from conversation_actors.store import HeartbeatRecord, MemoryStore, Store
+from conversation_actors.store import HeartbeatRecord, MemoryStore, Place, Store
 from conversation_actors.store.heartbeats import MemoryHeartbeats
 
 MINUTE = timedelta(minutes=1)
@@ -180,6 +181,37 @@ async def test_leases_do_not_meet(store: CheckedStore) -> None:
     assert store.is_closed
 
 
+async def test_roles_are_told_apart(heartbeats: Heartbeats) -> None:
+    """Each has its record; which ones a holder has begun is known behind its end too."""
+    await heartbeats.start("c", "h1", valid_for=MINUTE)
+    await heartbeats.start("c", "h1", role="translator", valid_for=MINUTE)
+    assert await heartbeats.beat("c", "h1", role="translator", valid_for=MINUTE)
+    assert await heartbeats.stop("c", "h1")
+    assert await heartbeats.find("c") is None
+    claimed = await heartbeats.claim("c", "w", hold=MINUTE, holder="h1", role="translator")
+    assert claimed is not None
+    assert (claimed.conversation_id, claimed.role) == ("c", "translator")
+    assert await heartbeats.held_by("h1") == [("c", ""), ("c", "translator")]
+
+
+async def test_who_is_expected(heartbeats: Heartbeats) -> None:
+    """Told before the call, amended by it, met once; what cannot be read is passed over."""
+    told = {"conversation_id": "c", "attempt": 2}
+    expectation = await heartbeats.expect("room", "", told, keep=MINUTE)
+    assert await heartbeats.expected("room", "") == [expectation]
+    assert (expectation.told, expectation.call, expectation.is_declined) == (told, "", False)
+    called = replace(expectation, call="AD_1", is_declined=True)
+    assert await heartbeats.amend(called, keep=MINUTE)
+    assert await heartbeats.expected("room", "") == [called]
+    store = heartbeats._connected().expectations("agent")
+    for number, damage in enumerate([b"", b"[]", b'{"told": 7, "call": ""}', b'{"told": {}}', b"\xff"]):
+        await store.put(Place("room", ""), f"t{number}", damage, keep=MINUTE, is_new=True)
+    assert await heartbeats.expected("room", "") == [called]
+    assert await heartbeats.met(called)
+    assert not await heartbeats.met(called)
+    assert not await heartbeats.amend(called, keep=MINUTE)
+
+
 Call = Callable[[Heartbeats], Awaitable[Any]]
 BAD: dict[str, tuple[Call, str]] = {
     "no conversation": (lambda h: h.start("", "h1", valid_for=SECOND), "conversation_id"),
@@ -192,7 +224,7 @@ BAD: dict[str, tuple[Call, str]] = {
     "details with bytes": (lambda h: h.start("c", "h1", valid_for=SECOND, details={"a": b"x"}), "details.a"),
     "a beat of nobody": (lambda h: h.beat("c", "\0", valid_for=SECOND), "holder"),
     "a beat into the past": (lambda h: h.beat("c", "h1", valid_for=-SECOND), "valid_for"),
-    "large details": (lambda h: h.beat("c", "h1", valid_for=SECOND, details={"a": "x" * 4096}), "details"),
+    "large details": (lambda h: h.beat("c", "h1", valid_for=SECOND, details={"a": "x" * 8192}), "details"),
     "a stop of nothing": (lambda h: h.stop("c", 7), "holder"),  # type: ignore[arg-type]
     "no claimant": (lambda h: h.claim_expired("", hold=SECOND), "claimant"),
     "a claim without end": (lambda h: h.claim_expired("w", hold=None), "hold"),  # type: ignore[arg-type]
@@ -207,6 +239,16 @@ BAD: dict[str, tuple[Call, str]] = {
     "no record": (lambda h: h.settle("c"), "record"),  # type: ignore[arg-type]
     "a record by its id": (lambda h: h.postpone("c", delay=SECOND), "record"),  # type: ignore[arg-type]
     "nothing to find": (lambda h: h.find("x" * 257), "conversation_id"),
+    "a role of two lines": (lambda h: h.start("c", "h1", valid_for=SECOND, role="a\nb"), "role"),
+    "a role that is a number": (lambda h: h.find("c", role=7), "role"),  # type: ignore[arg-type]
+    "what nobody holds": (lambda h: h.held_by(""), "holder"),
+    "no room": (lambda h: h.expect("", "a", {}, keep=SECOND), "room"),
+    "an agent of two lines": (lambda h: h.expected("r", "a\nb"), "agent_name"),
+    "no time to expect": (lambda h: h.expect("r", "a", {}, keep=SECOND * 0), "keep"),
+    "what JSON has not": (lambda h: h.expect("r", "a", {"x": b""}, keep=SECOND), "told.told.x"),
+    "too much to expect": (lambda h: h.expect("r", "a", {"x": "y" * 9000}, keep=SECOND), "told"),
+    "nobody to meet": (lambda h: h.met("t"), "expectation"),  # type: ignore[arg-type]
+    "nobody to amend": (lambda h: h.amend(None, keep=SECOND), "expectation"),  # type: ignore[arg-type]
 }
 
 
@@ -223,8 +265,8 @@ async def test_bad_input(heartbeats: Heartbeats, case: str) -> None:
 async def test_too_large_details_tell_their_size(heartbeats: Heartbeats) -> None:
     """And the limit."""
     with pytest.raises(ItemTooLargeError) as error:
-        await heartbeats.start("c", "h1", valid_for=SECOND, details={"a": "x" * 4096})
-    assert (error.value.size, error.value.limit) == (4104, 4096)
+        await heartbeats.start("c", "h1", valid_for=SECOND, details={"a": "x" * 8192})
+    assert (error.value.size, error.value.limit) == (8200, 8192)
 
 
 def test_made_wrong() -> None:

@@ -23,6 +23,7 @@ from agent_worker.settings import CallSettings, TakeoverSettings
 from agent_worker.tenure import backlog as changes
 from agent_worker.tenure import conversation as call
 from agent_worker.tenure import pulse as tenure
+from agent_worker.tenure import succession
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation, Post
 from agent_worker.worker.rooms import AgentInRoom, Occupants, Original, Rooms, RoomServiceError
@@ -279,7 +280,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patch.setattr(tenure, "_LOOK_SECONDS", 0.002)
         patch.setattr(call, "_GUARD_SECONDS", 0.002)
         patch.setattr(changes, "_PAUSE_SECONDS", 0.002)
-        patch.setattr(call, "_WAIT_SECONDS", 0.002)
+        patch.setattr(succession, "_WAIT_SECONDS", 0.002)
         yield
 
 

@@ -12,6 +12,7 @@ import pytest
 from livekit.agents import AgentServer
 
 from agent_worker.failures import Failures
+from agent_worker.tenure import conversation as module
 from agent_worker.tenure import pulse as tenure
 from agent_worker.tenure.assignment import RestartReason
 from agent_worker.tenure.backlog import Operation
@@ -213,7 +214,7 @@ async def _is_done(call: CallConversation, _world: World) -> None:
 TASKS: dict[str, tuple[Any, str, Evidence]] = {
     "keep": (Heartbeats, "keep", _is_kept),
     "lease": (ConversationHandle, "acquire_lease", _is_renewed),
-    "guard": (CallConversation, "_wish", _is_asked),
+    "guard": (module, "wish_of", _is_asked),
     "items": (ConversationHandle, "flush", _is_acknowledged),
     "notes": (ConversationHandle, "set_attributes", _is_noted),
     "changes": (ConversationHandle, "join", _is_done),

@@ -235,6 +235,16 @@ async def test_an_agent_that_has_just_joined_is_given_time(
     assert rooms.asked == []
 
 
+async def test_an_agent_of_another_role_is_nobody_who_is_coming(
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock
+) -> None:
+    """It is in the room for what it is there for, and stays: it would be waited for, for ever."""
+    record = await second_attempt(heartbeats, clock)
+    await heartbeats.start("c", "job-t", role="translator", valid_for=VALID_FOR, details=DETAILS)
+    rooms.agents = [ghost("agent-job-t", age=1.0)]
+    assert await make(heartbeats, rooms).run(record) is Outcome.DISPATCHED
+
+
 async def test_an_agent_that_joined_and_left_is_followed(
     heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock
 ) -> None:

@@ -1,0 +1,149 @@
+"""Successors on a real LiveKit server: what they are told, where they are called to, and which worker takes them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from livekit import rtc
+from pydantic import SecretStr
+
+from agent_worker.settings import LiveKitSettings
+from agent_worker.worker.migration import migrate
+from tests.e2e.scene import Scene
+from tests.e2e.told import NOTES, digest
+from tests.livekit_server import LiveKitServer
+from tests.servers import wait_until
+from tests.workers import REPOSITORY, STARTED, OfflineModels, WorkerProcess, kill
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+
+ENTRYPOINT = ("--entrypoint", "tests.e2e.told:entrypoint")
+BIG = "+49 30 1234567; not JSON: {\u200d" + "x" * 60_000
+SOON = 30.0
+
+
+@asynccontextmanager
+async def somebody(server: LiveKitServer, room: str) -> AsyncIterator[None]:
+    """A person in the room."""
+    person = rtc.Room()
+    await person.connect(server.url, server.token("caller", room))
+    try:
+        yield
+    finally:
+        await person.disconnect()
+
+
+class Notes:
+    """What the jobs have written down."""
+
+    def __init__(self, path: Path) -> None:
+        """Nothing yet."""
+        self.path = path
+
+    def all(self) -> list[dict[str, Any]]:
+        """One for each job that had its conversation, in order."""
+        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+
+    async def of(self, number: int, *, patience: float = SOON) -> dict[str, Any]:
+        """What the job of this number, from 1, has noted."""
+
+        async def is_there() -> bool:
+            return len(self.all()) >= number
+
+        await wait_until(is_there, f"job {number}", patience=patience)
+        return self.all()[number - 1]
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Notes:
+    """This test's."""
+    return Notes(tmp_path / "notes")
+
+
+@pytest.mark.parametrize("metadata", [BIG, '{"conversation_id": "told by name", "phone_number": "+49"}'])
+async def test_the_third_successor_is_told_what_the_first_job_was_told(
+    scene: Scene, notes: Notes, metadata: str
+) -> None:
+    """Byte for byte, 60 KB that are no JSON too; each knows that it follows, and why, and nothing is done twice."""
+    await scene.worker(*ENTRYPOINT, **{NOTES: str(notes.path)})
+    async with somebody(scene.server, scene.room):
+        await scene.server.create_dispatch(scene.agent_name, scene.room, metadata)
+        for number in range(1, 5):
+            told = await notes.of(number)
+            assert told["metadata"] == digest(metadata)
+            assert (told["is_restart"], told["dials"]) == (number > 1, number == 1)
+            assert told["reason"] == ("crash" if number > 1 else None)
+            kill(told["pid"])
+    assert len({told["conversation"] for told in notes.all()}) == 1
+
+
+async def test_a_migrated_call_lands_on_another_worker(scene: Scene, notes: Notes) -> None:
+    """LiveKit's server offers the job to either; the one that the call is to leave declines it, as often as need be."""
+    for _ in range(2):
+        await scene.worker(*ENTRYPOINT, **{NOTES: str(notes.path)})
+    livekit = LiveKitSettings(
+        url=scene.server.url, api_key=scene.server.api_key, api_secret=SecretStr(scene.server.api_secret)
+    )
+    async with somebody(scene.server, scene.room):
+        await scene.server.create_dispatch(scene.agent_name, scene.room, BIG)
+        first = await notes.of(1)
+        for number in range(2, 5):
+            holder = await migrate(scene.room, store=scene.settings, livekit=livekit)
+            told = await notes.of(number)
+            assert (told["job"], told["reason"]) == (holder, "migrate")
+            assert told["worker"] != first["worker"]
+            assert told["metadata"] == digest(BIG)
+            first = told
+
+
+@contextmanager
+def by_its_own_cli(directory: Path, environment: Mapping[str, str]) -> Iterator[Path]:
+    """The agent, started as LiveKit's documentation says; the path of its log."""
+    log_path = directory / "own.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, REPOSITORY / "tests" / "e2e" / "told.py", "start"],
+            stdout=log, stderr=subprocess.STDOUT, cwd=directory, start_new_session=True,
+            env={**environment, "PYTHONPATH": str(REPOSITORY)},
+        )  # fmt: skip
+    try:
+        yield log_path
+    finally:
+        os.killpg(process.pid, 9)
+        process.wait()
+
+
+@pytest.fixture
+def own_environment(
+    own_livekit_server: LiveKitServer, worker_environment: Mapping[str, str], models: OfflineModels, notes: Notes
+) -> dict[str, str]:
+    """Of programs on a server of the test's own: an agent without a name would come to every room of another one."""
+    return {**worker_environment, **models.environment, **own_livekit_server.env, NOTES: str(notes.path)}
+
+
+async def test_an_agent_without_a_name_is_followed(
+    own_livekit_server: LiveKitServer, own_environment: dict[str, str], notes: Notes, tmp_path: Path, room: str
+) -> None:
+    """Dispatched by LiveKit itself to each new room; killed, it is called again by its empty name, by our watcher."""
+    with (
+        by_its_own_cli(tmp_path, own_environment) as log,
+        WorkerProcess(tmp_path / "watcher", {**own_environment, "LIVEKIT_AGENT_NAME": "somebody-else"}),
+    ):
+
+        async def is_registered() -> bool:
+            return "registered worker" in log.read_text()
+
+        await wait_until(is_registered, "the agent to be registered", patience=STARTED)
+        async with somebody(own_livekit_server, room):
+            for number in (1, 2, 3):
+                told = await notes.of(number)
+                assert told["conversation"] == room
+                assert told["is_restart"] == (number > 1)
+                kill(told["pid"])
+            assert (await notes.of(4))["dials"] is False
