@@ -312,7 +312,7 @@ async def play(on: Performance, fault: Fault) -> "Played":
     since = [one for one in on.asked if one.at > blow.happened]
     kept = await on.stored()
     return Played(
-        on.shape, fault, before, since, blow, said=on.said, effects=on.effects, stored=kept,
+        on.shape, fault, before, since, blow, asked=on.asked, said=on.said, effects=on.effects, stored=kept,
         is_there=bool(await on.stage.livekit.participants(on.room)),
     )  # fmt: skip
 
@@ -345,6 +345,8 @@ class Played:
     since: list[Asked]
     """All requests from then on."""
     blow: Blow
+    asked: list[Asked]
+    """All requests of the call."""
     said: list[str]
     effects: list[str]
     stored: Stored
