@@ -128,7 +128,8 @@ MUSEUM = Shape(
 REMINDER = Shape(
     name="reminder",
     agent_name="appointment-reminder",
-    metadata='{"phone_number": "+49 30 5550100",  "patient": "Mr Aydin"}',
+    # more than half of what a dispatch may carry, written as no program would write it again
+    metadata='{"phone_number": "+49 30 5550100",  "patient": "Mr Aydin", "notes": "' + "ö" * 30_000 + '" }\n',
     before=(
         Turn("Who is calling?", "The clinic, about your appointment."),
         Turn("Tuesday is fine.", "Mr Aydin comes on Tuesday.", ("confirm_appointment", '{"day": "Tuesday"}')),

@@ -21,7 +21,7 @@ from tests.adopt.model import Asked, Model
 from tests.adopt.shapes import Fault, Shape, Turn
 from tests.caller import Caller
 from tests.cluster.observation import make_settings
-from tests.e2e.calls import BACK, Stored, agent_of, dispatch, identity_of, stored
+from tests.e2e.calls import BACK, Stored, agent_of, identity_of, stored
 from tests.livekit_server import LiveKitServer
 from tests.ray_cluster import RayCluster, is_alive, program_environment
 from tests.servers import Server, wait_for, wait_until
@@ -282,12 +282,13 @@ async def performance(workers: Workers) -> AsyncIterator[Performance]:
     stage, shape = workers.stage, workers.shape
     stage.effects(shape).unlink(missing_ok=True)
     room = f"{shape.name}-{secrets.token_hex(4)}"
-    wanted = dispatch(shape.agent_name, shape.metadata) if shape.agent_name else ()
     stage.cluster.join()
     async with (
         ConversationClient(stage.settings) as client,
-        Caller(stage.livekit, room=room, dispatch=wanted) as caller,
+        Caller(stage.livekit, room=room) as caller,
     ):
+        if shape.agent_name:
+            await stage.livekit.create_dispatch(shape.agent_name, room, shape.metadata)
         try:
             yield Performance(workers, client, caller, room)
         finally:
