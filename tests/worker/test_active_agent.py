@@ -9,10 +9,12 @@ from livekit.agents.llm import ChatContext
 
 from agent_worker.session.active_agent import MOST_BYTES, agent_with_the_word
 from agent_worker.session.had_the_word import ACTIVE_AGENT
-from agent_worker.session.restoration import restore_late
+from agent_worker.session.restoration import INTERRUPTED_OUTPUT, restore_late
 from tests.worker.jobs import Job, Jobs, NotedConversation, calls_when_asked, said, tools_of
 
-MODEL = calls_when_asked("to_billing", "to_same", "to_copy", "charge", "back", "to_clerk", "note_down", "ask", "answer")
+MODEL = calls_when_asked(
+    "to_billing", "to_same", "to_copy", "charge", "back", "to_clerk", "to_slow", "note_down", "ask", "answer"
+)
 
 
 class Front(Agent):
@@ -409,6 +411,48 @@ async def test_noted_only_when_something_changes() -> None:
     async with Jobs(MODEL) as jobs:
         job = await talked(jobs, Front(), *(f"number {number}" for number in range(20)))
     assert job.conversation.noted.count(ACTIVE_AGENT) == 2
+
+
+class Slow(Billing):
+    """Has a tool that takes its time."""
+
+    def __init__(self, chat_ctx: ChatContext | None = None) -> None:
+        """Nothing runs."""
+        super().__init__(chat_ctx)
+        self.runs, self.may_end = asyncio.Event(), asyncio.Event()
+
+    @function_tool
+    async def answer(self) -> str:
+        """Take time."""
+        self.runs.set()
+        await self.may_end.wait()
+        return "done"
+
+
+async def test_a_crash_while_a_tool_runs() -> None:
+    """The agent that called it has the word, and is told that the outcome is unknown, behind the last request."""
+
+    class Patient(Front):
+        @function_tool
+        async def to_slow(self) -> Agent:
+            """Hand over."""
+            return Slow()
+
+    async with Jobs(MODEL) as jobs:
+        job = await talked(jobs, Patient(), "Hello", "use to_slow", "What now?")
+        slow = job.session.current_agent
+        assert isinstance(slow, Slow)
+        asked = asyncio.create_task(job.say("use answer"))
+        await slow.runs.wait()
+        before = jobs.requests[-1]
+        following = await jobs.follow(job, Patient())
+        await following.say("And now?")
+        request = jobs.requests[-1]
+        slow.may_end.set()
+        await asked
+    told = [("assistant", [("answer", "{}")]), ("tool", INTERRUPTED_OUTPUT), ("user", "And now?")]
+    assert said(request) == [*said(before), *told]
+    assert tools_of(request) == tools_of(before)
 
 
 class Greeter(Front):

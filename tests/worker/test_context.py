@@ -64,6 +64,16 @@ def test_what_was_made_up_goes_with_its_call() -> None:
     assert ids(chosen) == ["id b", "b" + INTERRUPTED_SUFFIX]
 
 
+def test_a_call_that_was_running_is_everybody_s_business() -> None:
+    """Whoever has the word is told of it, though another agent made it: the tool is not to run again."""
+    call = FunctionCall(id="id a", call_id="a", name="t", arguments="{}")
+    output = FunctionCallOutput(id="a" + INTERRUPTED_SUFFIX, call_id="a", output="?", is_error=True)
+    history = [call, output, *messages("m")]
+    heard = Heard(after="m")
+    assert heard.choose(history) == []
+    assert heard.choose(history, {"a"}) == [call, output]
+
+
 @pytest.mark.parametrize("noted", [None, 3, {}, {"after": 3}, {"after": "a", "heard": 3, "unheard": [4]}, {"at": "x"}])
 def test_foreign_notes(noted: Any) -> None:
     """What makes no sense is read as far as it does."""
