@@ -109,8 +109,8 @@ class Starting:
     async def _on_start(self, agent: Agent, **named: Any) -> Any:
         """See `AgentSession.start`."""
         self._refuse_another(agent)
-        if self._call is not None:
-            return await self._start(agent, **named)
+        if self._call is not None and self._prepared is not None:
+            return await self._start(self._prepared.word.agent, **named)
         self._typed = self._follow_typed_words(named.get("room"))
         is_planned = self._conversation.is_waiting_for_handover
         known = await self._stand_by() if is_planned else Counter[str]()
