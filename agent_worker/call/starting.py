@@ -20,7 +20,7 @@ from livekit.agents.utils import is_given
 from agent_worker.call.ending import Ending
 from agent_worker.call.life import Call, Keeper
 from agent_worker.call.linking import is_starting
-from agent_worker.call.opening_lines import OpeningLines, has_begun
+from agent_worker.call.opening_lines import OpeningLines, has_begun, has_talked
 from agent_worker.call.typed_words import TypedWords
 from agent_worker.session.active_agent import ActiveAgent, Word, agent_with_the_word
 from agent_worker.session.notes import TRANSCRIPT
@@ -207,8 +207,15 @@ class Starting:
             return None
         words = {TRANSCRIPT: conversation.noted(TRANSCRIPT)}
         is_hushed = not conversation.is_open or has_begun(conversation.items, words)
-        said = _said_by_callers(conversation.items)
-        return OpeningLines(self._session, self._entrypoint, is_hushed=is_hushed, said=said)
+        # the entrypoint opens the call, and not the part of an agent that had the word later
+        is_call_hushed = is_hushed or has_talked(conversation.items)
+        return OpeningLines(
+            self._session,
+            self._entrypoint,
+            is_hushed=is_hushed,
+            is_call_hushed=is_call_hushed,
+            said=_said_by_callers(conversation.items),
+        )
 
     def _keepers(self, word: Word, first: Agent) -> tuple[Keeper, ...]:
         """Those who note what the session is, for the next agent."""

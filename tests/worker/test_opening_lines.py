@@ -202,6 +202,14 @@ async def test_the_agent_that_had_the_word_does_not_open_its_part_again(answer: 
         assert isinstance(second.session.current_agent, Desk)
 
 
+async def test_an_agent_that_had_just_got_the_word_opens_its_part(answer: Answer, world: World) -> None:
+    """And the entrypoint, which had opened the call, does not open it again."""
+    alice = await seed(world, handoff("opening"), assistant(WELCOME), handoff("desk"))
+    async with answer(FakeRoom(alice), "job-2", agent=Desk(), greeting="") as running:
+        await running.session.say(WELCOME)
+        await running.hears("The desk is here.")
+
+
 async def test_the_agent_that_had_the_word_has_it_when_the_conversation_opens_late(
     answer: Answer, world: World
 ) -> None:
