@@ -105,7 +105,7 @@ def test_what_was_brought_stays_where_it_was() -> None:
 
 def test_a_message_whose_words_are_not_known_yet() -> None:
     """A realtime model has it in the context before it is transcribed: nobody else is to read an empty message."""
-    empty: list[ChatItem] = [ChatMessage(role="user", content=content) for content in ([], [""])]
+    empty: list[ChatItem] = [ChatMessage(role="user", content=[]), ChatMessage(role="user", content=[""])]
     assert brought_into(empty, ()) == ()
 
 
