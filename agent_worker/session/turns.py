@@ -27,9 +27,10 @@ class Turns:
         """Nothing is watched before `start`. What goes wrong in a handler is counted in `failures`."""
         counted = failures or Failures()
 
-        def safely(handler: Callable[[Any], None]) -> Callable[[Any], None]:
+        def safely(handler: Callable[..., None]) -> Callable[..., None]:
             return total(handler, counted, "turns", _FAILURE)
 
+        self._safely = safely
         self._session, self._notes = session, notes
         self._completing = 0
         self._is_reply_skipped = self._has_failed = False
@@ -118,7 +119,7 @@ class Turns:
             self._timer.cancel()
         is_open = self._notes.has_unsettled_words or unanswered_item(self._session.history.items) is not None
         if is_open and not self._is_stopped:
-            self._timer = asyncio.get_running_loop().call_later(self._longest_wait(), self._look)
+            self._timer = asyncio.get_running_loop().call_later(self._longest_wait(), self._safely(self._look))
 
     def _longest_wait(self) -> float:
         """Seconds after which words without a message will have none."""
