@@ -78,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
 WATCH = (
     "Follow agents that die or hang, and take no calls: for agents that are started by LiveKit's own command line "
     "(`python my_agent.py start`). One of these, or of our workers, has to run anywhere on the same Redis. The next "
-    "agent is called when a heartbeat has stood still for AGENT_TAKEOVER_VALID_FOR (3 s)."
+    "agent is called when a heartbeat has stood still for AGENT_TAKEOVER_VALID_FOR (3 s), and is heard about 4 s after "
+    "the death of the one before it."
 )
 CONSOLE = "Type to the example agent in a terminal. No LiveKit server and no sound; Ray, Redis and a model are needed."
 TALK = "Run the example agent in text mode, speaking the caller's part of a transcript; prints a JSON line per event."

@@ -167,7 +167,7 @@ class CallSettings(SettingsGroup):
     """How long a conversation is kept after its last use: for callers who never came back, who came back
     once, twice, … (the last one for all above)."""
     session_items: int = Field(default=200, ge=8, le=10_000)
-    """Items kept in the session's own history and in the agent's context."""
+    """Items kept in the session's own history and in the agent's context, system messages not counted."""
     participant_identity: bool = False
     """Whether a participant's attribute ``conversation_id`` may name the conversation. Only attributes that
     the participant cannot change itself are believed."""

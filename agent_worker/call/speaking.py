@@ -12,7 +12,7 @@ from livekit.agents.voice import SpeechHandle
 
 from agent_worker.call.opening_lines import OpeningLines
 from agent_worker.call.welcome import Welcome
-from agent_worker.session.notes import TRANSCRIPT, unanswered_words
+from agent_worker.session.notes import SETTLED, TRANSCRIPT, unanswered_item, unanswered_words
 from agent_worker.tenure.conversation import CallConversation
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,8 @@ class Speaking:
         last = _last_user_message(history)
         self._words = unanswered_words({TRANSCRIPT: noted}, "" if last is None else last.text_content or "")
         self._message = None if last is None else last.id
-        self._is_unanswered = _is_unanswered(history)
+        item = unanswered_item(history)
+        self._is_unanswered = item is not None and item.id != self._conversation.noted(SETTLED)
         if noted is not None and self._words is None:
             self._conversation.note(TRANSCRIPT, None)
         self._is_told.set()
@@ -110,13 +111,3 @@ class Speaking:
 def _last_user_message(history: Sequence[ChatItem]) -> ChatMessage | None:
     said = (item for item in reversed(history) if item.type == "message" and item.role == "user")
     return next(said, None)
-
-
-def _is_unanswered(history: Sequence[ChatItem]) -> bool:
-    """Whether the last thing that happened wants the agent to speak."""
-    for item in reversed(history):
-        if item.type == "message":
-            return item.role == "user"
-        if item.type in {"function_call", "function_call_output"}:
-            return True
-    return False

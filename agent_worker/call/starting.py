@@ -6,6 +6,7 @@ applications say. So ``start`` of that one session does first what a conversatio
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ from conversation_actors.items import Item
 logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
+ENTRYPOINT_TASK = "job_user_entrypoint"
+"""LiveKit's name for the task of a job's entrypoint."""
 AgentFactories = Mapping[str, Callable[..., Agent]]
 """Makers of agents by LiveKit's agent id. A maker takes nothing, or the agent's saved state."""
 
@@ -68,7 +71,7 @@ class Starting:
         """`room`: the one that is followed where the session starts with none. Made in the entrypoint's task."""
         self._session, self._conversation, self._context = session, conversation, context
         self._room, self._agents = room, agents or {}
-        self._entrypoint = asyncio.current_task()
+        self._entrypoint = _entrypoint()
         failures = self._failures = conversation.failures
         self._start = session.start
         self._gate = until_durable(conversation.is_durable, ToolSettings())
@@ -120,8 +123,11 @@ class Starting:
             for options in ("room_options", "room_input_options"):
                 call.linking.heed(named.get(options))
         call.start()
+        began = time.monotonic()
         with _being_started():
             result = await self._start(prepared.word.agent, **named)
+        seconds = round(time.monotonic() - began, 3)
+        logger.info("the session has started", extra={"conversation_id": self._conversation.id, "seconds": seconds})
         if call.linking is not None:
             call.linking.follow()
         if not prepared.is_whole:
@@ -237,6 +243,12 @@ class Starting:
             self._session.update_agent(word.agent)
         await self._tried("userdata", self._userdata.restore(self._conversation.noted), None)
         return word
+
+
+def _entrypoint() -> asyncio.Task[Any] | None:
+    """The task of the application's entrypoint; the current one, where LiveKit has begun none."""
+    named = (task for task in asyncio.all_tasks() if task.get_name() == ENTRYPOINT_TASK)
+    return next(named, asyncio.current_task())
 
 
 @contextmanager

@@ -83,7 +83,8 @@ async def _agent(first: Agent, had: HadTheWord, agents: Mapping[str, Factory], u
         return held[0]
     if first.id == had.agent_id and class_name(first) == had.class_name and type(first) is not Agent:
         return first
-    return made_by_itself(had.class_name, first)
+    made = made_by_itself(had.class_name, first)
+    return made if made is not None and made.id == had.agent_id else None
 
 
 def _agents_in(userdata: object) -> Iterator[Agent]:
@@ -162,7 +163,7 @@ class ActiveAgent:
             self._take(self._session.current_agent)
 
     def _on_agent_state(self, event: AgentStateChangedEvent) -> None:
-        if event.new_state == "listening":
+        if event.new_state in {"listening", "thinking"}:  # the context may have been cut in between
             self._look()
 
     def _on_tools_executed(self, _event: FunctionToolsExecutedEvent) -> None:
@@ -234,9 +235,9 @@ class ActiveAgent:
         return {"heard": self._heard.to_dict(), "brought": [one.to_dict() for one in brought]}
 
     def _history(self) -> list[ChatItem]:
-        """The history without the handoffs that begin a session, of which a successor's is not recorded."""
+        """What the conversation has of the history: without the handoffs that begin a session, and configuration."""
         items = self._session.history.items
-        history = [item for item in items if item.type != "agent_handoff" or item.old_agent_id is not None]
+        history = [item for item in items if not is_kept_apart(item) or _is_handed_over(item)]
         oldest = next((item.id for item in history if not is_kept_apart(item)), None)
         if self._oldest is not None and oldest != self._oldest:
             self._is_cut, self._heard = True, Heard()
@@ -278,6 +279,10 @@ class ActiveAgent:
         if reason not in self._told:
             self._told.add(reason)
             logger.warning("not all of the agent can come back", extra={"agent_id": agent_id, "reason": reason})
+
+
+def _is_handed_over(item: ChatItem) -> bool:
+    return item.type == "agent_handoff" and item.old_agent_id is not None
 
 
 def _fits(told: Mapping[str, Any]) -> bool:

@@ -64,8 +64,11 @@ class Heard:
         """The form in which it is noted."""
         return {"after": self.after, "at": self.at, "heard": sorted(self.heard), "unheard": sorted(self.unheard)}
 
-    def choose(self, history: Sequence[ChatItem]) -> list[ChatItem]:
-        """Those items of a history that were heard. What was made up for a call goes where the call goes."""
+    def choose(self, history: Sequence[ChatItem], running: Collection[str] = ()) -> list[ChatItem]:
+        """Those items of a history that were heard, and calls that were `running`, by their call ids.
+
+        Whoever has the word has to know of those. What was made up for a call goes where the call goes.
+        """
         place = self._place(history)
         chosen: list[ChatItem] = []
         calls: set[str] = set()
@@ -73,7 +76,7 @@ class Heard:
             is_heard = item.id not in self.unheard if index >= place else item.id in self.heard
             if isinstance(item, FunctionCallOutput) and item.id.endswith(INTERRUPTED_SUFFIX):
                 is_heard = item.call_id in calls
-            if is_heard:
+            if is_heard or (item.type == "function_call" and item.call_id in running):
                 chosen.append(item)
                 if item.type == "function_call":
                     calls.add(item.call_id)
@@ -106,9 +109,11 @@ def brought_into(context: Iterable[ChatItem], history: Collection[str]) -> tuple
     last: str | None = None
     brought = []
     for item in context:
+        if is_kept_apart(item):
+            continue
         if item.id in history:
             last = item.id
-        elif not is_kept_apart(item):
+        else:
             brought.append(Brought(last, item))
     return tuple(brought)
 

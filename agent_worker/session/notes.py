@@ -5,7 +5,7 @@ was understood, and is not part of any message yet, is the one that matters afte
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from livekit.agents import (
@@ -16,6 +16,7 @@ from livekit.agents import (
     SpeechCreatedEvent,
     UserInputTranscribedEvent,
 )
+from livekit.agents.llm import ChatItem
 from livekit.agents.voice.events import SessionUsageUpdatedEvent
 from pydantic_core import to_jsonable_python
 
@@ -23,11 +24,23 @@ from agent_worker.failures import Failures
 from agent_worker.session.handlers import total
 from agent_worker.session.unsettled import MOST_TRANSCRIPT_BYTES, UnsettledWords
 
-__all__ = ["ERROR", "MOST_TRANSCRIPT_BYTES", "SPEECH", "TRANSCRIPT", "USAGE", "SessionNotes", "unanswered_words"]
+__all__ = [
+    "ERROR",
+    "MOST_TRANSCRIPT_BYTES",
+    "SETTLED",
+    "SPEECH",
+    "TRANSCRIPT",
+    "USAGE",
+    "SessionNotes",
+    "unanswered_item",
+    "unanswered_words",
+]
 
 TRANSCRIPT = "livekit.transcript"
 """``{text, language, at}``: what the caller said and no message has yet; None when a message has it, or none will.
 ``may_be_skipped``: all of it was said while the agent could not be interrupted, and nobody has to answer it."""
+SETTLED = "livekit.settled"
+"""The id of the history's last item, where it looks as if it wanted an answer and the application wants none."""
 SPEECH = "livekit.speech"
 """``{source, user_initiated, at}``: the utterance that the agent began last."""
 ERROR = "livekit.error"
@@ -112,6 +125,10 @@ class SessionNotes:
         self._may_be_noted = True
         self._note_words()
 
+    def settle(self, item_id: str) -> None:
+        """No answer is wanted to what the history ends with."""
+        self._conversation.note(SETTLED, item_id)
+
     def _on_transcript(self, event: UserInputTranscribedEvent) -> None:
         if not event.is_final or not event.transcript.strip():
             return
@@ -158,6 +175,16 @@ class SessionNotes:
         if event.new_state == "listening" and self._usage is not None:
             usage, self._usage = self._usage, None
             self._conversation.note(USAGE, usage)
+
+
+def unanswered_item(history: Iterable[ChatItem]) -> ChatItem | None:
+    """What a history ends with, where that wants the agent to speak."""
+    for item in reversed(list(history)):
+        if item.type == "message":
+            return item if item.role == "user" else None
+        if item.type in {"function_call", "function_call_output"}:
+            return item
+    return None
 
 
 def unanswered_words(attributes: Mapping[str, Any], last_user_text: str) -> str | None:

@@ -87,6 +87,12 @@ class Recorder:
         for name, handler in self._handlers.items():
             self._session.off(name, handler)
 
+    @property
+    def has_unrecorded_calls(self) -> bool:
+        """Whether a tool is called whose call was refused, and is not in the conversation since."""
+        refused = {call_id for call_id, (_, fields) in self._announced.items() if fields is None}
+        return bool(refused) and not refused <= {item.id for item in self._conversation.items}
+
     def record(self, items: Iterable[ChatItem]) -> None:
         """Record items, also from outside of an event. Never raises."""
         for item in items:

@@ -78,7 +78,7 @@ async def restore(
     items, restored = _history(conversation, now)
     session.history.merge(ChatContext(items))
     brought = _brought(agent, frozenset(), had)
-    await _give(agent, composed(_heard(items, had), brought, now))
+    await _give(agent, composed(_heard(items, restored, had), brought, now))
     if had is not None and had.has_entered:
         keep_context_on_enter(agent)
     return restored
@@ -104,7 +104,7 @@ async def restore_late(
     session.history.merge(ChatContext(before))
     agent = session.current_agent
     context = agent.chat_ctx.items
-    earlier = composed(_heard(before, had), _brought(agent, known, had), now)
+    earlier = composed(_heard(before, restored, had), _brought(agent, known, had), now)
     instructions = [item for item in context if item.id.startswith(RESERVED_PREFIX)]
     there = {item.id for item in [*instructions, *earlier]}
     said = [item for item in context if item.id not in there and (item.id in known or is_kept_apart(item))]
@@ -112,8 +112,10 @@ async def restore_late(
     return restored
 
 
-def _heard(history: list[ChatItem], had: HadTheWord | None) -> list[ChatItem]:
-    return history if had is None else had.heard.choose(history)
+def _heard(history: list[ChatItem], restored: Restored, had: HadTheWord | None) -> list[ChatItem]:
+    if had is None:
+        return history
+    return had.heard.choose(history, frozenset(output.call_id for output in restored.interrupted_calls))
 
 
 def _brought(agent: Agent, history: Collection[str], had: HadTheWord | None) -> tuple[Brought, ...]:

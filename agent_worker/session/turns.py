@@ -12,7 +12,7 @@ from livekit.agents import Agent, AgentSession, ConversationItemAddedEvent
 
 from agent_worker.failures import Failures
 from agent_worker.session.handlers import total
-from agent_worker.session.notes import SessionNotes
+from agent_worker.session.notes import SessionNotes, unanswered_item
 
 _SLACK_SECONDS = 1.0
 """Beyond the longest time that LiveKit waits for the end of a turn."""
@@ -32,10 +32,13 @@ class Turns:
 
         self._session, self._notes = session, notes
         self._completing = 0
+        self._is_reply_skipped = self._has_failed = False
         self._timer: asyncio.TimerHandle | None = None
         self._is_stopped = False
         self._handlers: dict[Any, Callable[[Any], None]] = {
             "conversation_item_added": safely(self._on_item),
+            "function_tools_executed": safely(self._look_later),
+            "error": safely(self._on_error),
             "user_input_transcribed": safely(self._look_later),
             "user_state_changed": safely(self._look_later),
             "agent_state_changed": safely(self._look_later),
@@ -53,7 +56,15 @@ class Turns:
             if not self._is_stopped:
                 self._notes.cancel_turn()
 
+        commit = self._session.commit_user_turn
+
+        @functools.wraps(commit)
+        def committed(**named: Any) -> asyncio.Future[str]:
+            self._is_reply_skipped = named.get("skip_reply") is True
+            return commit(**named)
+
         self._session.clear_user_turn = cleared  # type: ignore[method-assign]  # on this instance: there is no event
+        self._session.commit_user_turn = committed  # type: ignore[method-assign]
 
     def stop(self) -> None:
         """Watch no more."""
@@ -67,7 +78,16 @@ class Turns:
         if event.item.type == "agent_handoff":
             # it has the word, and has not begun
             self._watch(self._session.current_agent)
+        elif event.item.type == "message":
+            self._has_failed = False
+            if event.item.role == "user" and self._is_reply_skipped:
+                self._is_reply_skipped = False
+                self._notes.settle(event.item.id)
         self._look_later()
+
+    def _on_error(self, _event: object) -> None:
+        """What a model did not answer because it failed is a question still."""
+        self._has_failed = True
 
     def _watch(self, agent: Agent) -> None:
         """Learn what an agent decides about a turn that has ended."""
@@ -96,7 +116,8 @@ class Turns:
         """Look when the turn must have ended, if nothing happens until then."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._notes.has_unsettled_words and not self._is_stopped:
+        is_open = self._notes.has_unsettled_words or unanswered_item(self._session.history.items) is not None
+        if is_open and not self._is_stopped:
             self._timer = asyncio.get_running_loop().call_later(self._longest_wait(), self._look)
 
     def _longest_wait(self) -> float:
@@ -107,8 +128,13 @@ class Turns:
 
     def _look(self) -> None:
         is_quiet = self._session.agent_state in {"listening", "idle"} and self._session.user_state != "speaking"
-        if is_quiet and not self._completing and not self._is_manual():
+        if not is_quiet or self._completing or self._session.current_speech is not None:
+            return
+        if self._notes.has_unsettled_words and not self._is_manual():
             self._notes.drop_words()
+        item = unanswered_item(self._session.history.items)
+        if item is not None and not self._has_failed:
+            self._notes.settle(item.id)
 
     def _is_manual(self) -> bool:
         """Whether the application says when a turn ends: it may take its time."""

@@ -553,6 +553,8 @@ class CallConversation:
                 await self._decline(heartbeats, found, reason)
             self._expectation, self._assignment = found, told
             self.id = told.conversation_id or self.id
+            # known before the conversation is: whoever starts without it is not the first one either
+            self.is_restart = self.is_restart or told.replaces is not None
         self._is_assigned.set()
 
     async def _find_expectation(self, heartbeats: Heartbeats) -> Expectation | None:

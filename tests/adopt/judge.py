@@ -1,7 +1,7 @@
 """Whether an agent came back as itself: what it asked, said, did and stored, against what it should have."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.adopt.model import Asked
@@ -11,6 +11,7 @@ from tests.e2e.calls import BACK
 
 _PLANNED_SECONDS = 12.0
 """A handover that takes longer has waited for something that never comes; on an idle machine it takes two or three."""
+CALLER = "caller"
 _ABOVE = frozenset({"system", "developer"})
 
 
@@ -18,6 +19,7 @@ def judge(played: Played) -> None:
     """Fail with everything that is wrong, in words."""
     wrong = [
         *_requests(played),
+        *_brought(played),
         *_differences("said to the caller", expected_lines(played), played.said),
         *_differences("done", list(played.shape.effects), played.effects),
         *_stored(played),
@@ -59,6 +61,16 @@ def _requests(played: Played) -> list[str]:
     return [*wrong, *follows, *_tools(played.before, first)]
 
 
+def _brought(played: Played) -> list[str]:
+    """What the application put into the context is there from the first request to the last one."""
+    wanted = list(played.shape.brought)
+    for number, one in enumerate(played.asked):
+        found = [message["content"] for message in one.messages if message.get("content") in wanted]
+        if found != wanted:
+            return [f"request {number} has of what the application brought only {found}"]
+    return []
+
+
 def _same(wanted: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> list[str]:
     if list(wanted) == list(found):
         return []
@@ -90,8 +102,19 @@ def _stored(played: Played) -> list[str]:
     wrong = [f"stored twice: {twice}"] if twice else []
     if calls != outputs or any(count > 1 for count in calls.values()):
         wrong.append(f"calls {dict(calls)} and outputs {dict(outputs)} do not belong together")
+    wrong += [f"who said {item['content']} is not known" for item in items if _is_anonymous(item)]
+    firsts = [item for item in items if item["type"] == "agent_handoff" and not item.get("old_agent_id")]
+    if len(firsts) > 1:
+        wrong.append(f"{len(firsts)} agents were the first")
+    if "livekit.handover" in played.stored.attributes:
+        wrong.append("the handover is not over")
     spoken = [(role, text) for role, text in played.stored.said if role in {"user", "assistant"}]
     return [*wrong, *_differences("stored", expected_talk(played.shape), spoken)]
+
+
+def _is_anonymous(item: Mapping[str, Any]) -> bool:
+    who = (item.get("extra") or {}).get("participant") or {}
+    return item.get("role") == "user" and not (who.get("identity") == CALLER and who.get("device"))
 
 
 def expected_talk(shape: Shape) -> list[tuple[str, str]]:

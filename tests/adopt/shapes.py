@@ -59,6 +59,8 @@ class Shape:
     agent_name: str = ""
     """Empty: dispatched automatically."""
     metadata: str = ""
+    brought: tuple[str, ...] = ()
+    """What the application has put into the context itself: it stands in every request, in this order."""
     effects: tuple[str, ...] = ()
     """What must have been done once by the end, in order."""
     diff: tuple[str, ...] = ("await attach(session, ctx)",)
@@ -126,7 +128,8 @@ MUSEUM = Shape(
 REMINDER = Shape(
     name="reminder",
     agent_name="appointment-reminder",
-    metadata='{"phone_number": "+49 30 5550100",  "patient": "Mr Aydin"}',
+    # more than half of what a dispatch may carry, written as no program would write it again
+    metadata='{"phone_number": "+49 30 5550100",  "patient": "Mr Aydin", "notes": "' + "ö" * 30_000 + '" }\n',
     before=(
         Turn("Who is calling?", "The clinic, about your appointment."),
         Turn("Tuesday is fine.", "Mr Aydin comes on Tuesday.", ("confirm_appointment", '{"day": "Tuesday"}')),
@@ -192,6 +195,10 @@ LIBRARY = Shape(
 )
 BANK = Shape(
     name="bank",
+    brought=(
+        "The customer is Ms Orlova, who has been with us since 2009.",
+        "Last time we spoke about a savings plan.",
+    ),
     before=(Turn("I am back about the savings plan.", "Very well, Ms Orlova."),),
     after=(Turn("What did we say last time?", "We spoke about a savings plan."),),
 )
@@ -220,6 +227,7 @@ HOTLINE = Shape(
 )
 LAWYER = Shape(
     name="lawyer",
+    brought=("Always observe: never name the client's wife.",),
     environment={"AGENT_SESSION_ITEMS": "12"},
     before=_talk(10),
     after=(Turn("Are you sure?", "I am."),),

@@ -21,7 +21,7 @@ from tests.adopt.model import Asked, Model
 from tests.adopt.shapes import Fault, Shape, Turn
 from tests.caller import Caller
 from tests.cluster.observation import make_settings
-from tests.e2e.calls import BACK, Stored, agent_of, dispatch, identity_of, stored
+from tests.e2e.calls import BACK, Stored, agent_of, identity_of, stored
 from tests.livekit_server import LiveKitServer
 from tests.ray_cluster import RayCluster, is_alive, program_environment
 from tests.servers import Server, wait_for, wait_until
@@ -282,12 +282,13 @@ async def performance(workers: Workers) -> AsyncIterator[Performance]:
     stage, shape = workers.stage, workers.shape
     stage.effects(shape).unlink(missing_ok=True)
     room = f"{shape.name}-{secrets.token_hex(4)}"
-    wanted = dispatch(shape.agent_name, shape.metadata) if shape.agent_name else ()
     stage.cluster.join()
     async with (
         ConversationClient(stage.settings) as client,
-        Caller(stage.livekit, room=room, dispatch=wanted) as caller,
+        Caller(stage.livekit, room=room) as caller,
     ):
+        if shape.agent_name:
+            await stage.livekit.create_dispatch(shape.agent_name, room, shape.metadata)
         try:
             yield Performance(workers, client, caller, room)
         finally:
@@ -312,7 +313,7 @@ async def play(on: Performance, fault: Fault) -> "Played":
     since = [one for one in on.asked if one.at > blow.happened]
     kept = await on.stored()
     return Played(
-        on.shape, fault, before, since, blow, said=on.said, effects=on.effects, stored=kept,
+        on.shape, fault, before, since, blow, asked=on.asked, said=on.said, effects=on.effects, stored=kept,
         is_there=bool(await on.stage.livekit.participants(on.room)),
     )  # fmt: skip
 
@@ -345,6 +346,8 @@ class Played:
     since: list[Asked]
     """All requests from then on."""
     blow: Blow
+    asked: list[Asked]
+    """All requests of the call."""
     said: list[str]
     effects: list[str]
     stored: Stored

@@ -106,6 +106,10 @@ async def test_the_third_successor_knows_whom_it_calls(workers: Workers) -> None
             assert call.asked[-1].instructions == instructions
         assert len({one.pid for one in call.asked}) == 4
         assert call.effects == [REMINDER.effects[0]]
+        async with workers.stage.livekit.api() as livekit:
+            dispatches = await livekit.agent_dispatch.list_dispatch(call.room)
+    assert [one.metadata for one in dispatches] == [REMINDER.metadata] * len(dispatches)
+    assert len(dispatches) >= 4
 
 
 @pytest.mark.long

@@ -6,6 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
@@ -170,13 +171,14 @@ def last_text(request: ChatRequest) -> str:
 
 def calls_when_asked(*names: str) -> Callable[[ChatRequest], Reply]:
     """A model that calls the tool that it is asked for by ``use NAME``, and else says how much it was sent."""
+    numbers = count()
 
     def decide(request: ChatRequest) -> Reply:
         if request.messages[-1]["role"] == "tool":
             return Reply("Done.")
         wanted = last_text(request).removeprefix("use ")
         if wanted in names and wanted in request.tools:
-            return Reply("", (RequestedCall(f"call_{len(request.messages)}", wanted, "{}"),))
+            return Reply("", (RequestedCall(f"call_{next(numbers)}", wanted, "{}"),))
         return Reply(f"I was sent {len(request.messages)}.")
 
     return decide

@@ -9,9 +9,12 @@ from livekit.agents.llm import ChatContext
 
 from agent_worker.session.active_agent import MOST_BYTES, agent_with_the_word
 from agent_worker.session.had_the_word import ACTIVE_AGENT
+from agent_worker.session.restoration import INTERRUPTED_OUTPUT, restore_late
 from tests.worker.jobs import Job, Jobs, NotedConversation, calls_when_asked, said, tools_of
 
-MODEL = calls_when_asked("to_billing", "to_same", "to_copy", "charge", "back", "to_clerk", "note_down", "ask", "answer")
+MODEL = calls_when_asked(
+    "to_billing", "to_same", "to_copy", "charge", "back", "to_clerk", "to_slow", "note_down", "ask", "answer"
+)
 
 
 class Front(Agent):
@@ -272,6 +275,16 @@ async def test_two_of_one_class_with_ids() -> None:
         assert following.agent.id == "berta"
 
 
+async def test_one_that_would_be_another(caplog: pytest.LogCaptureFixture) -> None:
+    """A class that makes an agent of another id without arguments does not make the right one."""
+    noted = {ACTIVE_AGENT: {"agent_id": "berta", "class": f"{__name__}:Billing"}}
+    first = Front()
+    assert (await agent_with_the_word(first, noted, {})).agent is first
+    assert "name the other one" in caplog.text
+    noted = {ACTIVE_AGENT: {"agent_id": "billing", "class": f"{__name__}:Billing"}}
+    assert isinstance((await agent_with_the_word(first, noted, {})).agent, Billing)
+
+
 async def test_an_agent_that_the_userdata_holds() -> None:
     """Applications that keep their agents at hand get that one."""
 
@@ -331,6 +344,27 @@ async def test_what_was_added_later_stays_in_its_place() -> None:
             job = await crash(jobs, job)
 
 
+async def test_a_conversation_that_opens_late() -> None:
+    """The agent that runs already gets the same context, and behind it what was said in its session."""
+    context = ChatContext.empty()
+    context.add_message(role="system", content="The caller is called Anna.")
+
+    def agent() -> Agent:
+        return Front(chat_ctx=context.copy())
+
+    async with Jobs(MODEL) as jobs:
+        job = await talked(jobs, agent(), "Hello", "use to_billing", "use back", "What is new?")
+        before, left = jobs.requests[-1], job.conversation.left_by_a_crash()
+        answer = job.session.history.messages()[-1].text_content
+        late = await talked(jobs, agent(), "Hello?")
+        word = await agent_with_the_word(late.session.current_agent, left.attributes, {})
+        assert word.agent is late.session.current_agent
+        await restore_late(late.session, left, had=word.had)
+        await late.say("And now?")
+        own = [("user", "Hello?"), ("assistant", "I was sent 3."), ("user", "And now?")]
+        assert said(jobs.requests[-1]) == [*said(before), ("assistant", answer), *own]
+
+
 async def test_a_task_speaks_for_the_agent_that_waits_for_it() -> None:
     """A crash during a task: the agent goes on, its call of the tool has an unknown outcome; no task begins alone."""
     async with Jobs(MODEL) as jobs:
@@ -377,6 +411,48 @@ async def test_noted_only_when_something_changes() -> None:
     async with Jobs(MODEL) as jobs:
         job = await talked(jobs, Front(), *(f"number {number}" for number in range(20)))
     assert job.conversation.noted.count(ACTIVE_AGENT) == 2
+
+
+class Slow(Billing):
+    """Has a tool that takes its time."""
+
+    def __init__(self, chat_ctx: ChatContext | None = None) -> None:
+        """Nothing runs."""
+        super().__init__(chat_ctx)
+        self.runs, self.may_end = asyncio.Event(), asyncio.Event()
+
+    @function_tool
+    async def answer(self) -> str:
+        """Take time."""
+        self.runs.set()
+        await self.may_end.wait()
+        return "done"
+
+
+async def test_a_crash_while_a_tool_runs() -> None:
+    """The agent that called it has the word, and is told that the outcome is unknown, behind the last request."""
+
+    class Patient(Front):
+        @function_tool
+        async def to_slow(self) -> Agent:
+            """Hand over."""
+            return Slow()
+
+    async with Jobs(MODEL) as jobs:
+        job = await talked(jobs, Patient(), "Hello", "use to_slow", "What now?")
+        slow = job.session.current_agent
+        assert isinstance(slow, Slow)
+        asked = asyncio.create_task(job.say("use answer"))
+        await slow.runs.wait()
+        before = jobs.requests[-1]
+        following = await jobs.follow(job, Patient())
+        await following.say("And now?")
+        request = jobs.requests[-1]
+        slow.may_end.set()
+        await asked
+    told = [("assistant", [("answer", "{}")]), ("tool", INTERRUPTED_OUTPUT), ("user", "And now?")]
+    assert said(request) == [*said(before), *told]
+    assert tools_of(request) == tools_of(before)
 
 
 class Greeter(Front):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from livekit.agents.llm import AgentHandoff, ChatItem, ChatMessage, FunctionCall, FunctionCallOutput
+from livekit.agents.llm import AgentConfigUpdate, AgentHandoff, ChatItem, ChatMessage, FunctionCall, FunctionCallOutput
 
 from agent_worker.session.context import INTERRUPTED_SUFFIX, Brought, Heard, brought_into, composed
 
@@ -64,6 +64,16 @@ def test_what_was_made_up_goes_with_its_call() -> None:
     assert ids(chosen) == ["id b", "b" + INTERRUPTED_SUFFIX]
 
 
+def test_a_call_that_was_running_is_everybody_s_business() -> None:
+    """Whoever has the word is told of it, though another agent made it: the tool is not to run again."""
+    call = FunctionCall(id="id a", call_id="a", name="t", arguments="{}")
+    output = FunctionCallOutput(id="a" + INTERRUPTED_SUFFIX, call_id="a", output="?", is_error=True)
+    history = [call, output, *messages("m")]
+    heard = Heard(after="m")
+    assert heard.choose(history) == []
+    assert heard.choose(history, {"a"}) == [call, output]
+
+
 @pytest.mark.parametrize("noted", [None, 3, {}, {"after": 3}, {"after": "a", "heard": 3, "unheard": [4]}, {"at": "x"}])
 def test_foreign_notes(noted: Any) -> None:
     """What makes no sense is read as far as it does."""
@@ -76,6 +86,7 @@ def test_what_was_brought_stays_where_it_was() -> None:
     own: list[ChatItem] = [
         ChatMessage(id="lk.agent_task.instructions", role="system", content=["secret"]),
         AgentHandoff(id="h", new_agent_id="x"),
+        AgentConfigUpdate(id="u", instructions="secret"),
     ]
     context: list[ChatItem] = [
         own[0],

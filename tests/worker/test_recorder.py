@@ -481,7 +481,10 @@ async def test_a_call_whose_announcement_did_not_fit_is_recorded_again(
     session = await new_session(server)
     recorder = Recorder(session, conversation).start()
     conversation.full = True
+    missing = [recorder.has_unrecorded_calls]
     session.emit("tool_execution_updated", _starts(FunctionCall(call_id="c1", name="t", arguments="{}")))
+    missing.append(recorder.has_unrecorded_calls)
     conversation.full = False
     recorder.record_again(is_afresh=False)
     assert kinds(conversation) == ["function_call"]
+    assert [*missing, recorder.has_unrecorded_calls] == [False, True, False]

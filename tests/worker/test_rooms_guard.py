@@ -9,6 +9,7 @@ from livekit.api.room_service import RoomService
 from livekit.protocol.room import DeleteRoomRequest, RoomParticipantIdentity
 
 from agent_worker.call.ending import JOB_TASK
+from agent_worker.call.starting import ENTRYPOINT_TASK
 from agent_worker.tenure.conversation import LEASE
 from tests.worker.answering import LATE, Answer
 from tests.worker.fakes_call import ROOM, FakeParticipant, FakeRoom, World
@@ -152,10 +153,11 @@ async def test_a_session_that_the_application_closes_does_not(answer: Answer, as
         assert asked == ENDED
 
 
-def test_livekits_name_for_a_jobs_task() -> None:
-    """A new version of LiveKit that calls it otherwise would delete rooms of calls that go on."""
+def test_livekits_names_for_a_jobs_tasks() -> None:
+    """A new version of LiveKit that has others would delete rooms of calls that go on, and greet again."""
     import inspect
 
     from livekit.agents.ipc import job_proc_lazy_main
 
-    assert f'name="{JOB_TASK}"' in inspect.getsource(job_proc_lazy_main)
+    source = inspect.getsource(job_proc_lazy_main)
+    assert all(f'name="{name}"' in source for name in (JOB_TASK, ENTRYPOINT_TASK))

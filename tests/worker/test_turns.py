@@ -3,17 +3,24 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from livekit.agents import Agent, AgentSession, ConversationItemAddedEvent, StopResponse, UserInputTranscribedEvent
-from livekit.agents.llm import ChatContext, ChatMessage
+from livekit.agents import (
+    Agent,
+    AgentSession,
+    ConversationItemAddedEvent,
+    ErrorEvent,
+    StopResponse,
+    UserInputTranscribedEvent,
+)
+from livekit.agents.llm import AgentHandoff, ChatContext, ChatMessage, LLMError
 
 from agent_worker.failures import Failures
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import Reply
 from agent_worker.session import turns as turns_module
-from agent_worker.session.notes import TRANSCRIPT, SessionNotes
+from agent_worker.session.notes import SETTLED, TRANSCRIPT, SessionNotes
 from agent_worker.session.turns import Turns
 from agent_worker.session.unsettled import UnsettledWords
 from tests.unit.fakes import until
@@ -222,6 +229,47 @@ async def test_words_over_a_speech_that_cannot_be_interrupted_are_marked(started
         assert "may_be_skipped" not in pad.now[TRANSCRIPT]
 
 
+async def test_a_message_that_the_application_wants_no_answer_to_is_noted(started: Started, pad: Pad) -> None:
+    """At once, where it says so: ``commit_user_turn(skip_reply=True)``."""
+    async with started(Deciding(accept)) as session:
+        with suppress(AssertionError):  # there is no recogniser here that could be asked for the words
+            session.commit_user_turn(skip_reply=True)
+        message = user("Note this.")
+        session._conversation_item_added(message)
+        assert pad.now[SETTLED] == message.id
+        with suppress(AssertionError):
+            session.commit_user_turn()
+        session._conversation_item_added(user("And this?"))
+        assert pad.now[SETTLED] == message.id
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_nobody_answers_for_long_is_noted(
+    started: Started, pad: Pad, monkeypatch: pytest.MonkeyPatch, *, fails: bool
+) -> None:
+    """A tool that wants no reply, a turn that was skipped; but not what a model has failed at: that is open."""
+    monkeypatch.setattr(turns_module, "_SLACK_SECONDS", 0.0)
+    looked = asyncio.Event()
+    look = Turns._look
+
+    def looking(self: Turns) -> None:
+        look(self)
+        looked.set()
+
+    monkeypatch.setattr(Turns, "_look", looking)
+    async with started(Deciding(accept)) as session:
+        session.update_options(endpointing_opts={"min_delay": 0.0, "max_delay": 0.02})
+        message = user("Hello?")
+        session._conversation_item_added(message)
+        if fails:
+            error = LLMError(timestamp=1.0, label="x", error=ValueError("private"), recoverable=True)
+            session.emit("error", ErrorEvent(error=error, source=cast("Any", session.llm)))
+        looked.clear()
+        session.emit("conversation_item_added", ConversationItemAddedEvent(item=AgentHandoff(new_agent_id="a")))
+        await asyncio.wait_for(looked.wait(), 10)
+        assert (pad.now.get(SETTLED) == message.id) != fails
+
+
 # In a call
 
 
@@ -257,6 +305,18 @@ async def test_words_that_may_have_been_skipped_are_not_answered(answer: Answer,
         await running.hears(BACK)
         await until(lambda: TRANSCRIPT not in running.call.attributes)
         assert not server.requests
+
+
+async def test_a_message_that_wants_no_answer_gets_none(answer: Answer, world: World) -> None:
+    """From the next agent either; the one behind it does."""
+    kept = user("Note this.")
+    alice = await seed(world, kept, attributes={SETTLED: kept.id})
+    script = FunctionScript(lambda _request: Reply("What?"))
+    async with OfflineServer(script) as server, answer(FakeRoom(alice), "job-2", on=server, greeting="") as running:
+        await running.hears(BACK)
+        assert not server.requests
+        await running.session.generate_reply(user_input="And now?")
+        await running.hears(BACK, "What?")
 
 
 async def test_an_open_question_is_answered_once(answer: Answer, world: World) -> None:
