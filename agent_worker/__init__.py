@@ -1,10 +1,9 @@
 """LiveKit agents whose conversations outlive their process.
 
-    conversation = await open_conversation(ctx)
-    await attach(session, agent, conversation, room=ctx.room)   # before session.start
-    await session.start(agent, room=ctx.room)
+    await attach(session, ctx)   # before session.start
+    await session.start(agent=Assistant(), room=ctx.room)
 
-restores what the conversation holds into the session, records everything that happens from then on, and has
+restores what the job's conversation holds into the session, records everything that happens from then on, and has
 another agent take over when this one dies. Only this package knows LiveKit; conversations are those of
 `conversation_actors`.
 """

@@ -8,9 +8,9 @@ from typing import Any
 
 from livekit import rtc
 from livekit.agents import AgentSession, JobContext
+from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
 
 from agent_worker.call.opening import NOT_FINISHED, ON_PURPOSE
-from agent_worker.call.participants import is_human
 from agent_worker.call.rooms_guard import guard
 from agent_worker.tenure.conversation import CallConversation
 
@@ -27,7 +27,7 @@ class Ending:
         """Nothing is followed before `start`."""
         self._conversation, self._context = conversation, context
         self._shut_down: Callable[[str], None] | None = None if context is None else context.shutdown
-        self._agents: set[str] = set()
+        self._own: set[str] = set()
         self._is_told_to_leave = False
 
     def start(self, session: AgentSession[Any]) -> None:
@@ -37,11 +37,11 @@ class Ending:
         self._context.shutdown = self._on_shutdown  # type: ignore[method-assign]  # on this instance: there is no event
         self._follow_close(session, self._context.room)
         self._context.room.once("disconnected", self._on_disconnected)
-        self._agents.add(self._context.local_participant_identity)
+        self._own.add(self._context.local_participant_identity)
         room = self._context.room
-        room.on("participant_connected", self._note_agent)
+        room.on("participant_connected", self._note_own)
         for one in list(room.remote_participants.values()) if room.isconnected() else ():
-            self._note_agent(one)
+            self._note_own(one)
         guard(room.name, self)
 
     def end(self, reason: str, *, is_clean: bool) -> None:
@@ -62,9 +62,9 @@ class Ending:
             return True
         return not (self._conversation.is_over or await self._conversation.confirm())
 
-    def is_person(self, identity: str) -> bool:
-        """Whether somebody is none of the room's agents."""
-        return identity not in self._agents
+    def is_others(self, identity: str) -> bool:
+        """Whether somebody is neither this agent nor one that speaks for it, such as an avatar."""
+        return identity not in self._own
 
     # How it ends.
 
@@ -91,6 +91,6 @@ class Ending:
 
         session.aclose = closed  # type: ignore[method-assign]  # on this instance: there is no event
 
-    def _note_agent(self, participant: rtc.RemoteParticipant) -> None:
-        if not is_human(participant):
-            self._agents.add(participant.identity)
+    def _note_own(self, participant: rtc.RemoteParticipant) -> None:
+        if participant.attributes.get(ATTRIBUTE_PUBLISH_ON_BEHALF) in self._own:
+            self._own.add(participant.identity)

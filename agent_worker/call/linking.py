@@ -71,14 +71,16 @@ class Linking:
 
     def _on_item(self, event: ConversationItemAddedEvent) -> None:
         """The session's first handoff comes when its room is there, and before the agent does anything."""
-        if event.item.type == "agent_handoff" and self._link is None:
+        if event.item.type == "agent_handoff":
             self.follow()
 
     def follow(self) -> None:
-        """Learn what the application says about whom the agent listens to; nothing where there is no room."""
+        """Learn, once, what the application says about whom the agent listens to; nothing where there is no room."""
         try:
             room_io = self._session.room_io
         except RuntimeError:
+            return
+        if self._link is not None:
             return
         link = self._link = room_io.set_participant
 

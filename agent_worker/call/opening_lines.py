@@ -26,9 +26,18 @@ def has_begun(history: Iterable[Item], attributes: Mapping[str, Any]) -> bool:
     for item in reversed(list(history)):
         if item.type == "agent_handoff":
             break
-        if item.type == "message" and item.to_dict().get("role") in {"assistant", "user"}:
+        if _is_talk(item):
             return True
     return unanswered_words(attributes, "") is not None
+
+
+def has_talked(history: Iterable[Item]) -> bool:
+    """Whether anything was said in a call, by whichever agent or to it."""
+    return any(_is_talk(item) for item in history)
+
+
+def _is_talk(item: Item) -> bool:
+    return item.type == "message" and item.to_dict().get("role") in {"assistant", "user"}
 
 
 class OpeningLines:
@@ -44,16 +53,21 @@ class OpeningLines:
         entrypoint: asyncio.Task[Any] | None,
         *,
         is_hushed: bool,
+        is_call_hushed: bool,
         said: Iterable[str] = (),
     ) -> None:
-        """`is_hushed`: nothing of them is to be heard. `said`: what the caller has said in the call so far."""
-        self._session, self.is_hushed, self._said = session, is_hushed, frozenset(said)
+        """`is_hushed`: the agent's own lines are not to be heard; `is_call_hushed`: the entrypoint's.
+
+        `said`: what the caller has said in the call so far.
+        """
+        self._session, self._said = session, frozenset(said)
+        self._is_hushed, self._is_call_hushed = is_hushed, is_call_hushed
         self._entrypoint = entrypoint
         self._is_past = False
         self.own: set[str] = set()
         """Ids of messages that repeat what the caller had said to the agent before this one."""
         self.has_spoken = False
-        """Whether an opening line is spoken, or asked for."""
+        """Whether an opening line is heard, or asked for."""
         self.has_entered = asyncio.Event()
         """Set when `on_enter` has returned."""
 
@@ -88,17 +102,22 @@ class OpeningLines:
 
     async def begin(self, seconds: float) -> bool:
         """Whether opening lines are spoken, as soon as that can be known; it is waited for so long at most."""
-        if self.is_hushed:
+        if self._is_hushed and self._is_call_hushed:
             return False
         try:
             async with asyncio.timeout(seconds):
                 await self.has_entered.wait()
                 # the entrypoint goes on behind the start, and may speak a moment later
-                while not (self.has_spoken or self._entrypoint is None or self._entrypoint.done()):  # noqa: ASYNC110
+                while self._may_still_speak():  # noqa: ASYNC110  # there is no event for what it does next
                     await asyncio.sleep(0.01)
         except TimeoutError:
             pass
         return self.has_spoken
+
+    def _may_still_speak(self) -> bool:
+        """Whether the entrypoint has not said anything yet, and could."""
+        is_done = self._entrypoint is None or self._entrypoint.done()
+        return not (self.has_spoken or self._is_call_hushed or is_done)
 
     def _is_left_out(self, user_input: object = None) -> bool:
         """Whether what is about to be said is an opening line that nobody is to hear."""
@@ -112,8 +131,9 @@ class OpeningLines:
             if text not in self._said:
                 self._is_past = True
                 return False
-        self.has_spoken = True
-        return self.is_hushed
+        is_left_out = self._is_hushed if is_entering else self._is_call_hushed
+        self.has_spoken = self.has_spoken or not is_left_out
+        return is_left_out
 
     @staticmethod
     def _silence(say: Any) -> SpeechHandle:

@@ -26,8 +26,8 @@ class Keeper(Protocol):
     async def goes_on(self) -> bool:
         """Whether the call goes on without this job; never raises."""
 
-    def is_person(self, identity: str) -> bool:
-        """Whether somebody who is or was in the room is a person."""
+    def is_others(self, identity: str) -> bool:
+        """Whether a participant of the room is not the job's own."""
 
 
 _Method = Callable[[RoomService, Any], Awaitable[Any]]
@@ -54,7 +54,7 @@ def _wrap(name: str, keepers: WeakValueDictionary[str, Keeper], answer: Callable
     async def guarded(service: RoomService, request: Any, *arguments: Any, **named: Any) -> Any:
         keeper = keepers.get(request.room)
         identity = getattr(request, "identity", None)
-        is_concerned = keeper is not None and (identity is None or keeper.is_person(identity))
+        is_concerned = keeper is not None and (identity is None or keeper.is_others(identity))
         if keeper is not None and is_concerned and await keeper.goes_on():
             logger.info("the call goes on without this job: not done", extra={"room": request.room, "asked": name})
             return answer()

@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from livekit.agents.utils import is_given
 from agent_worker.call.ending import Ending
 from agent_worker.call.life import Call, Keeper
 from agent_worker.call.linking import is_starting
-from agent_worker.call.opening_lines import OpeningLines, has_begun
+from agent_worker.call.opening_lines import OpeningLines, has_begun, has_talked
 from agent_worker.call.typed_words import TypedWords
 from agent_worker.session.active_agent import ActiveAgent, Word, agent_with_the_word
 from agent_worker.session.notes import TRANSCRIPT
@@ -74,7 +74,7 @@ class Starting:
         self._entrypoint = _entrypoint()
         failures = self._failures = conversation.failures
         self._start = session.start
-        self._gate = until_durable(conversation.is_durable, ToolSettings())
+        self._gate = until_durable(self._is_durable, ToolSettings())
         self._userdata = Userdata(session, conversation, failures, kind=userdata)
         self.recorder = Recorder(session, conversation, failures, speaker=self._speaker)
         self._ending = Ending(conversation, context)
@@ -109,8 +109,8 @@ class Starting:
     async def _on_start(self, agent: Agent, **named: Any) -> Any:
         """See `AgentSession.start`."""
         self._refuse_another(agent)
-        if self._call is not None:
-            return await self._start(agent, **named)
+        if self._call is not None and self._prepared is not None:
+            return await self._start(self._prepared.word.agent, **named)
         self._typed = self._follow_typed_words(named.get("room"))
         is_planned = self._conversation.is_waiting_for_handover
         known = await self._stand_by() if is_planned else Counter[str]()
@@ -177,7 +177,14 @@ class Starting:
         return known
 
     async def _choose(self, first: Agent) -> Word:
-        return await agent_with_the_word(first, self._conversation.noted, self._agents)
+        fresh = None
+        with suppress(ValueError):  # the session has none
+            fresh = self._session.userdata
+        return await agent_with_the_word(first, self._conversation.noted, self._agents, userdata=fresh)
+
+    async def _is_durable(self, seconds: float) -> bool:
+        """Whether what was recorded is durable, and no call of a tool was refused."""
+        return await self._conversation.is_durable(seconds) and not self.recorder.has_unrecorded_calls
 
     async def _tried(self, task: str, work: Awaitable[Value], otherwise: Value) -> Value:
         """Do something that a call can do without; what it raises is counted."""
@@ -200,8 +207,15 @@ class Starting:
             return None
         words = {TRANSCRIPT: conversation.noted(TRANSCRIPT)}
         is_hushed = not conversation.is_open or has_begun(conversation.items, words)
-        said = _said_by_callers(conversation.items)
-        return OpeningLines(self._session, self._entrypoint, is_hushed=is_hushed, said=said)
+        # the entrypoint opens the call, and not the part of an agent that had the word later
+        is_call_hushed = is_hushed or has_talked(conversation.items)
+        return OpeningLines(
+            self._session,
+            self._entrypoint,
+            is_hushed=is_hushed,
+            is_call_hushed=is_call_hushed,
+            said=_said_by_callers(conversation.items),
+        )
 
     def _keepers(self, word: Word, first: Agent) -> tuple[Keeper, ...]:
         """Those who note what the session is, for the next agent."""

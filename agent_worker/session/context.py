@@ -109,8 +109,8 @@ def brought_into(context: Iterable[ChatItem], history: Collection[str]) -> tuple
     last: str | None = None
     brought = []
     for item in context:
-        if is_kept_apart(item):
-            continue
+        if is_kept_apart(item) or (item.type == "message" and not any(item.content)):
+            continue  # a realtime model's message is empty until its transcript comes
         if item.id in history:
             last = item.id
         else:

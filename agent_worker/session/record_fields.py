@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from itertools import chain
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -73,6 +74,9 @@ class Shape:
 
         Raises `UnstorableError` for what would not read back equal, and `ItemTooLargeError`.
         """
+        if is_larger(value, limit):  # seen in a moment; encoding it would hold up the call
+            message = f"more than {limit} bytes"
+            raise UnstorableError(message)
         adapter = self._adapter(name)
         written = None if adapter is None else _there_and_back(adapter, value, name, limit)
         if written is not None:
@@ -114,6 +118,23 @@ class Shape:
         if adapter is None:
             raise UnstorableError(getattr(hint, "__name__", str(hint)))
         return adapter
+
+
+def is_larger(value: object, limit: int) -> bool:
+    """Whether a value, written, has surely more bytes; it is looked at no further than that takes."""
+    waiting: list[Iterator[object]] = [iter([value])]
+    left = limit
+    while waiting and left >= 0:
+        one = next(waiting[-1], waiting)
+        if one is waiting:
+            waiting.pop()
+            continue
+        left -= len(one) if isinstance(one, str | bytes) else 1
+        if isinstance(one, dict):
+            waiting.append(chain.from_iterable(one.items()))
+        elif isinstance(one, list | tuple | set | frozenset):
+            waiting.append(iter(one))
+    return left < 0
 
 
 def _there_and_back(adapter: TypeAdapter[Any], value: Any, name: str, limit: int) -> tuple[Any] | None:

@@ -440,7 +440,7 @@ class CallConversation:
             try:
                 await self._flush_items()
             except RetryableError:
-                await asyncio.sleep(_WAIT_SECONDS)
+                await asyncio.sleep(_GUARD_SECONDS)
             else:
                 return
 

@@ -258,10 +258,17 @@ class Takeover:
             return False
         for agent in occupants.agents:
             if agent.agent_name == dead.agent_name and agent.identity != dead.agent_identity:
-                begun = await self._heartbeats.held_by(agent.identity.removeprefix(_AGENT_PREFIX))
+                begun = await self._begun_by(agent.identity)
                 if not begun or (record.conversation_id, record.role) in begun:
                     return True
         return False
+
+    async def _begun_by(self, identity: str) -> list[tuple[str, str]]:
+        """What an agent in the room is there for; nothing is known of one whose identity the application has chosen."""
+        job_id = identity.removeprefix(_AGENT_PREFIX)
+        if job_id == identity or not job_id.isprintable():
+            return []
+        return await self._heartbeats.held_by(job_id) if job_id else []
 
     def _retry_after(self, attempt: int) -> timedelta:
         seconds = self._settings.retry.total_seconds() * 2.0 ** (attempt - 1)

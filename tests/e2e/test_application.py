@@ -106,6 +106,25 @@ async def test_an_application_without_a_name(apart: Application) -> None:
     await wait_until(has_ended, "the session to end", patience=UTTERANCE)
 
 
+async def test_a_deploy_of_an_application_without_a_name(apart: Application) -> None:
+    """SIGTERM with another worker up: the call goes over to it, though LiveKit cannot be asked for it by a name."""
+    free = {application.PORT: "0", application.PROMETHEUS: "0", "AGENT_HEALTH_PORT": "0"}
+    old, new = (apart.process("-m", "agent_worker", "start", "tests.e2e.application", **free) for _ in range(2))
+    await asyncio.to_thread(old.start)
+    async with apart.caller() as caller:
+        await hear(caller, application.OPENING, after=caller.joined_at)
+        await turn(caller, 0)
+        holder, pid = await apart.scene.agent()
+        await asyncio.to_thread(new.start)
+        old.terminate()
+        _, successor = await apart.scene.agent(other_than=holder)
+        assert successor != pid
+        await turn(caller, 1)
+        kept = await apart.scene.stored()
+    kept.assert_nothing_lost(range(2))
+    assert await old.wait_ended() == 0
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 async def test_livekits_own_command_line(apart: Application, how: signal.Signals) -> None:
     """The same file, run by LiveKit; a watcher follows its agent when it dies, and when it hangs."""

@@ -112,6 +112,29 @@ async def test_a_migrated_call_lands_on_another_worker(scene: Scene, notes: Note
             first = told
 
 
+async def test_two_agents_in_one_room_are_followed_each_by_itself(scene: Scene, notes: Notes) -> None:
+    """The translator dies: a translator comes, and the agent beside it hears nothing of that; then the agent dies."""
+    await scene.worker(*ENTRYPOINT, **{NOTES: str(notes.path)})
+    translator = f"{scene.agent_name}-translator"
+    await scene.worker(
+        *ENTRYPOINT, **{NOTES: str(notes.path), "LIVEKIT_AGENT_NAME": translator, "TOLD_ROLE": "translator"}
+    )
+    async with somebody(scene.server, scene.room):
+        await scene.server.create_dispatch(scene.agent_name, scene.room, "the agent's")
+        agent = await notes.of(1)
+        await scene.server.create_dispatch(translator, scene.room, "the translator's")
+        assert (await notes.of(2))["is_restart"] is False
+        for number, dead, metadata in ((3, notes.all()[1], "the translator's"), (4, agent, "the agent's")):
+            kill(dead["pid"])
+            told = await notes.of(number)
+            assert (told["reason"], told["metadata"], told["dials"]) == ("crash", digest(metadata), False)
+            assert told["worker"] == dead["worker"]
+        assert len(notes.all()) == 4
+        handle = await scene.client.open(scene.room, create=False)
+        holders = {name: lease.holder for name, lease in handle.leases.items()}
+    assert holders == {"translator": notes.all()[2]["job"], "agent": notes.all()[3]["job"]}
+
+
 @contextmanager
 def by_its_own_cli(directory: Path, environment: Mapping[str, str]) -> Iterator[Path]:
     """The agent, started as LiveKit's documentation says; the path of its log."""

@@ -534,6 +534,23 @@ async def test_a_state_that_cannot_be_stored(caplog: pytest.LogCaptureFixture) -
     assert caplog.text.count("not all of the agent can come back") == 1
 
 
+@pytest.mark.parametrize("state", [3, [1], {"a": float("nan")}, {"a": "x" * (5 << 20)}, {"a": object()}])
+async def test_states_that_are_none(state: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """What is no JSON object, or too much, is told once; the agent comes back without it."""
+
+    class Odd(Front):
+        def saved_state(self) -> Any:
+            return state
+
+        def restore_state(self, saved: dict[str, Any]) -> None:
+            raise AssertionError(saved)
+
+    async with Jobs(MODEL) as jobs:
+        job = await talked(jobs, Odd(), "Hello", "How are you?")
+        await crash(jobs, job, Odd())
+    assert caplog.text.count("not all of the agent can come back") == 2
+
+
 async def test_a_state_that_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
     """An agent whose hook raises begins anew, and the call goes on."""
 

@@ -103,6 +103,12 @@ def test_what_was_brought_stays_where_it_was() -> None:
     assert ids(composed(heard, brought, 10.0)) == ["1", "2", "a", "3", "c", "4"]
 
 
+def test_a_message_whose_words_are_not_known_yet() -> None:
+    """A realtime model has it in the context before it is transcribed: nobody else is to read an empty message."""
+    empty: list[ChatItem] = [ChatMessage(role="user", content=[]), ChatMessage(role="user", content=[""])]
+    assert brought_into(empty, ()) == ()
+
+
 def test_once_by_its_id() -> None:
     """What is in the history is not brought into it again; what stood behind a lost item comes first."""
     history = messages("a", "b")

@@ -80,6 +80,7 @@ async def bench(server: OfflineServer, new_session: SessionFactory) -> Any:
 async def test_whom_livekit_finds_is_no_choice_of_the_application(bench: Bench) -> None:
     """The agent turns to whoever speaks then."""
     bench.find("alice")
+    bench.linking.follow()
     bench.speak(BOB)
     assert bench.room_io.linked == ["alice", "bob"]
     bench.speak(ALICE)

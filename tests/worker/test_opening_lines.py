@@ -176,10 +176,68 @@ async def test_a_task_that_on_enter_waits_for_speaks(answer: Answer, world: Worl
         await until(lambda: running.heard.lines == ["May I record this?"])
 
 
+class Desk(Agent):
+    """Takes over, and says so."""
+
+    def __init__(self) -> None:
+        """As an application has it."""
+        super().__init__(instructions="desk")
+
+    async def on_enter(self) -> None:
+        """Say so."""
+        await self.session.say("The desk is here.")
+
+
+async def test_the_agent_that_had_the_word_does_not_open_its_part_again(answer: Answer) -> None:
+    """Nor does the one that the application starts with, which has no word any more."""
+    alice = FakeParticipant("alice")
+    async with answer(FakeRoom(alice), agent=Opening(say), greeting="") as first:
+        await first.hears(WELCOME)
+        first.session.update_agent(Desk())
+        await first.hears(WELCOME, "The desk is here.")
+        await first.is_known("The desk is here.")
+        await crash(first)
+    async with answer(FakeRoom(alice), "job-2", agent=Opening(say), greeting="") as second:
+        await second.hears(BACK)
+        assert isinstance(second.session.current_agent, Desk)
+
+
+async def test_an_agent_that_had_just_got_the_word_opens_its_part(answer: Answer, world: World) -> None:
+    """And the entrypoint, which had opened the call, does not open it again."""
+    alice = await seed(world, handoff("opening"), assistant(WELCOME), handoff("desk"))
+    async with answer(FakeRoom(alice), "job-2", agent=Desk(), greeting="") as running:
+        await running.session.say(WELCOME)
+        await running.hears("The desk is here.")
+
+
+async def test_the_agent_that_had_the_word_has_it_when_the_conversation_opens_late(
+    answer: Answer, world: World
+) -> None:
+    """The session begins with the application's agent, and hands over without a word."""
+    alice = FakeParticipant("alice")
+    async with answer(FakeRoom(alice), agent=Opening(say), greeting="") as first:
+        await first.hears(WELCOME)
+        first.session.update_agent(Desk())
+        await first.is_known("The desk is here.")
+        await crash(first)
+    world.may_open.clear()
+    async with answer(FakeRoom(alice), "job-2", agent=Opening(nothing), greeting="", back_line="") as second:
+        await second.session_is_calm()
+        assert isinstance(second.session.current_agent, Opening)
+        world.may_open.set()
+        await until(lambda: isinstance(second.session.current_agent, Desk))
+        await second.session_is_calm()
+        assert second.heard.lines == []
+        await until(lambda: "The desk is here." in [item.text_content for item in second.session.history.messages()])
+
+
+async def nothing(_session: AgentSession[Any]) -> None:
+    """Say nothing."""
+
+
 async def test_a_first_job_is_left_alone(answer: Answer) -> None:
     """Nothing stands between its agent and its session."""
-    agent = Opening(say)
-    async with answer(FakeRoom(), agent=agent, greeting="") as running:
+    async with answer(FakeRoom(), agent=Opening(say), greeting="") as running:
         await running.hears(WELCOME)
         assert "say" not in vars(running.session)
 

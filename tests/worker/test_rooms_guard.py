@@ -62,11 +62,14 @@ async def test_a_call_that_is_over_ends_its_room(answer: Answer, asked: Asked) -
 async def test_a_call_that_was_handed_over_keeps_its_room(
     answer: Answer, world: World, asked: Asked, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever asks is answered as ever; one line says so. Other rooms, and agents, are none of this."""
+    """Whoever asks is answered as ever; one line says so. Other rooms are none of this, nor is what is its own."""
     caplog.set_level("INFO")
     alice = FakeParticipant("alice")
-    robot = FakeParticipant("robot", kind=rtc.ParticipantKind.PARTICIPANT_KIND_AGENT)
-    async with answer(FakeRoom(alice, robot), greeting="") as running:
+    agent = rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
+    avatar = FakeParticipant("avatar", kind=agent, attributes={"lk.publish_on_behalf": "agent-1"})
+    successor = FakeParticipant("agent-2", kind=agent)
+    async with answer(FakeRoom(alice, avatar), greeting="") as running:
+        running.room.enter(successor)
         await running.session_is_calm()
         running.call.handover_asked.set()
         assert await running.ended() == "handed over"
@@ -75,8 +78,11 @@ async def test_a_call_that_was_handed_over_keeps_its_room(
         assert caplog.text.count("the call goes on without this job") == 2
         await end_room("another", person="bob")
         assert asked == [("delete_room", "another"), ("remove_participant", "bob")]
-        await end_room(person="robot")
-        assert asked[2:] == [("remove_participant", "robot")]
+        await end_room(person="agent-2")
+        assert len(asked) == 2
+        for own in ("avatar", "agent-1"):
+            await end_room(person=own)
+        assert asked[2:] == [("remove_participant", "avatar"), ("remove_participant", "agent-1")]
         assert not running.call.is_over
 
 

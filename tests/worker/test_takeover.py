@@ -245,6 +245,20 @@ async def test_an_agent_of_another_role_is_nobody_who_is_coming(
     assert await make(heartbeats, rooms).run(record) is Outcome.DISPATCHED
 
 
+@pytest.mark.parametrize("identity", ["agent-", "agent-\0", "my agent", "x" * 300])
+async def test_an_agent_that_nobody_knows_may_be_the_one_that_is_coming(
+    heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock, identity: str
+) -> None:
+    """Whatever its identity is, it is given time."""
+    record = await second_attempt(heartbeats, clock)
+    rooms.agents = [ghost(identity, age=1.0)]
+    running = asyncio.create_task(make(heartbeats, rooms, retry=0.001).run(record))
+    await looked(rooms, 3)
+    assert rooms.asked == []
+    rooms.agents = []
+    assert await asyncio.wait_for(running, 5) is Outcome.DISPATCHED
+
+
 async def test_an_agent_that_joined_and_left_is_followed(
     heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock
 ) -> None:

@@ -12,7 +12,10 @@ import pytest
 from livekit.agents import Agent, AgentSession, RunContext, function_tool
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+from agent_worker.session import active_agent
+from agent_worker.session.had_the_word import ACTIVE_AGENT
 from agent_worker.session.userdata import MOST_BYTES, USERDATA, Userdata
+from tests.worker.fakes_call import Clock, Worlds
 from tests.worker.jobs import Jobs, NotedConversation, calls_when_asked
 
 if TYPE_CHECKING:
@@ -228,6 +231,15 @@ async def test_userdata_without_fields(before: Any, fresh: Any) -> None:
     assert await taken_over(before, fresh) == before
 
 
+async def test_a_loop() -> None:
+    """What contains itself cannot be written, and is left out."""
+    endless: list[Any] = []
+    endless.append(endless)
+    conversation = NotedConversation()
+    Userdata(session_with({"endless": endless, "name": "Anna"}), conversation).keep()
+    assert conversation.attributes[USERDATA]["fields"] == {"name": "Anna"}
+
+
 async def test_none() -> None:
     """A session without userdata notes nothing; with a type to make it of it gets what was noted."""
     conversation = NotedConversation()
@@ -297,10 +309,11 @@ async def test_secrets_are_not_stored() -> None:
     assert conversation.attributes[USERDATA]["fields"] == {}
 
 
-async def test_five_megabytes(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("large", ["x" * (5 << 20), list(range(5 << 18)), {"a": [{"b": "x" * (5 << 20)}]}])
+async def test_five_megabytes(large: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A field that is too large is left out and named once; the others come back."""
     before = an_order()
-    before.untold = "x" * (5 << 20)
+    before.untold = large
     conversation = NotedConversation()
     keeper = Userdata(session_with(before), conversation)
     for _ in range(3):
@@ -310,6 +323,22 @@ async def test_five_megabytes(caplog: pytest.LogCaptureFixture) -> None:
     fresh = Order(untold="fresh")
     await Userdata(session_with(fresh), conversation).restore(conversation.attributes)
     assert fresh == replace(an_order(), untold="fresh")
+
+
+async def test_as_much_as_fits_reaches_the_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner takes the largest userdata, and the most that is noted of an agent, of two agents in one room."""
+    async with Worlds(monkeypatch, Clock(), close=0.5) as world:
+        call = world.call()
+        assert await call.open()
+        Userdata(session_with({"page": "x" * (MOST_BYTES - 100)}), call).keep()
+        for name in (ACTIVE_AGENT, f"{ACTIVE_AGENT}.translator"):
+            call.note(name, {"agent_id": "x" * (active_agent.MOST_BYTES - 100)})
+        call.note(f"{USERDATA}.translator", {"page": "x" * (MOST_BYTES - 100)})
+        await call.flush()
+        assert call.failures.counts == {}
+        session = session_with({"page": ""})
+        await Userdata(session, call).restore(call.attributes)
+        assert len(session.userdata["page"]) == MOST_BYTES - 100
 
 
 async def test_too_much_together(caplog: pytest.LogCaptureFixture) -> None:
