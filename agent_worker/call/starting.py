@@ -131,9 +131,9 @@ class Starting:
         if call.linking is not None:
             call.linking.has_started()
         if not prepared.is_whole:
-            call.begin("catch_up", self._catch_up(call, prepared))
+            call.begin("catch_up", lambda: self._catch_up(call, prepared))
         elif is_planned:
-            call.begin("continue", self._go_on(call, known))
+            call.begin("continue", lambda: self._go_on(call, known))
         return result
 
     def _refuse_another(self, agent: Agent) -> None:

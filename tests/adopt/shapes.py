@@ -124,6 +124,7 @@ MUSEUM = Shape(
         Turn("And on Monday?", "On Monday we are closed.", ("opening_hours", '{"day": "Monday"}')),
         Turn("Thank you.", "See you on Sunday."),
     ),
+    others=_talk(20),
 )
 REMINDER = Shape(
     name="reminder",

@@ -292,7 +292,8 @@ async def performance(workers: Workers) -> AsyncIterator[Performance]:
         try:
             yield Performance(workers, client, caller, room)
         finally:
-            await stage.livekit.delete_room(room)
+            if await stage.livekit.participants(room):
+                await stage.livekit.delete_room(room)
 
 
 async def play(on: Performance, fault: Fault) -> "Played":
