@@ -65,9 +65,9 @@ class Failures:
             else:
                 return
 
-    async def at_most_once(self, task: str, work: Awaitable[object]) -> None:
-        """Await something that is not worth a second try; that it raised is counted, and all that becomes of it."""
+    async def at_most_once(self, task: str, work: Callable[[], Awaitable[object]]) -> None:
+        """Do something that is not worth a second try; that it raised is counted, and all that becomes of it."""
         try:
-            await work
+            await work()
         except Exception as error:  # noqa: BLE001  # see above
             self.count(task, error)

@@ -51,9 +51,9 @@ class Failures:
             else:
                 return
 
-    async def once(self, task: str, work: Awaitable[None]) -> None:
+    async def once(self, task: str, work: Callable[[], Awaitable[None]]) -> None:
         """Run what is not worth a second try; where it raises, note that."""
         try:
-            await work
+            await work()
         except Exception as error:  # noqa: BLE001  # as in `keep`
             self.note(task, error)

@@ -111,26 +111,24 @@ class Call:
         """Who said what becomes a message now; see `Speaker`."""
         return None if self._speaker is None else self._speaker()
 
-    def begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    def begin(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do something once, when the session listens. What it raises is counted, and the call goes on without it."""
-        self._keep_task(self._failures.at_most_once(name, self._when_listening(work)))
+        self._keep_task(self._failures.at_most_once(name, lambda: self._when_listening(work)))
 
-    async def _when_listening(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await self._listening.wait()
-            if not self._is_over:
-                await work
-        finally:
-            work.close()
+    async def _when_listening(self, work: Callable[[], Awaitable[None]]) -> None:
+        await self._listening.wait()
+        if not self._is_over:
+            await work()
 
     # What is said without having been asked.
 
     def _on_welcome(self, wanted: Welcome, language: str | None) -> None:
         if wanted is Welcome.RESUME and not self._conversation.is_planned_handover and not self._has_resumed:
             self._has_resumed = True
-            self.begin("resume", self.speaking.resume(language))
+            self.begin("resume", lambda: self.speaking.resume(language))
         elif wanted in {Welcome.FIRST, Welcome.BACK}:
-            self.begin("say", self.speaking.say(self._conversation.settings.line(wanted, language)))
+            line = self._conversation.settings.line(wanted, language)
+            self.begin("say", lambda: self.speaking.say(line))
 
     def _record_again(self, is_afresh: bool) -> None:  # noqa: FBT001  # a callback of one value
         """Give the conversation what it lacks of this session; nobody hears anything of that."""

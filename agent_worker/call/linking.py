@@ -92,6 +92,11 @@ class Linking:
 
         room_io.set_participant = linked  # type: ignore[method-assign]  # on this instance: there is no event
 
+    def has_started(self) -> None:
+        """The session has started: whoever is listened to by now was linked by LiveKit itself."""
+        self.follow()
+        self._has_linked = self._has_linked or self.linked is not None
+
     def _is_livekits_own(self, identity: str | None) -> bool:
         """Whether this is the one time that LiveKit itself links whom it found in the room."""
         linked = self.linked

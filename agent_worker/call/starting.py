@@ -129,11 +129,11 @@ class Starting:
         seconds = round(time.monotonic() - began, 3)
         logger.info("the session has started", extra={"conversation_id": self._conversation.id, "seconds": seconds})
         if call.linking is not None:
-            call.linking.follow()
+            call.linking.has_started()
         if not prepared.is_whole:
-            call.begin("catch_up", self._catch_up(call, prepared))
+            call.begin("catch_up", lambda: self._catch_up(call, prepared))
         elif is_planned:
-            call.begin("continue", self._go_on(call, known))
+            call.begin("continue", lambda: self._go_on(call, known))
         return result
 
     def _refuse_another(self, agent: Agent) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from livekit.agents import Agent, AgentSession, ConversationItemAddedEvent
+from livekit.agents.voice.events import ToolCallEnded, ToolCallStarted, ToolExecutionUpdatedEvent
 
 from agent_worker.failures import Failures
 from agent_worker.session.handlers import total
@@ -27,17 +28,20 @@ class Turns:
         """Nothing is watched before `start`. What goes wrong in a handler is counted in `failures`."""
         counted = failures or Failures()
 
-        def safely(handler: Callable[[Any], None]) -> Callable[[Any], None]:
+        def safely(handler: Callable[..., None]) -> Callable[..., None]:
             return total(handler, counted, "turns", _FAILURE)
 
+        self._safely = safely
         self._session, self._notes = session, notes
         self._completing = 0
+        self._running: set[str] = set()
         self._is_reply_skipped = self._has_failed = False
         self._timer: asyncio.TimerHandle | None = None
         self._is_stopped = False
         self._handlers: dict[Any, Callable[[Any], None]] = {
             "conversation_item_added": safely(self._on_item),
             "function_tools_executed": safely(self._look_later),
+            "tool_execution_updated": safely(self._on_tool),
             "error": safely(self._on_error),
             "user_input_transcribed": safely(self._look_later),
             "user_state_changed": safely(self._look_later),
@@ -85,6 +89,14 @@ class Turns:
                 self._notes.settle(event.item.id)
         self._look_later()
 
+    def _on_tool(self, event: ToolExecutionUpdatedEvent) -> None:
+        """Know which tools run, also in the background: what comes of them is not known yet."""
+        if isinstance(event.update, ToolCallStarted):
+            self._running.add(event.update.function_call.call_id)
+        elif isinstance(event.update, ToolCallEnded):
+            self._running.discard(event.update.call_id)
+        self._look_later()
+
     def _on_error(self, _event: object) -> None:
         """What a model did not answer because it failed is a question still."""
         self._has_failed = True
@@ -97,6 +109,9 @@ class Turns:
 
         @functools.wraps(decide)
         async def decided(*arguments: Any, **named: Any) -> None:
+            if self._is_stopped:
+                await decide(*arguments, **named)
+                return
             message = named.get("new_message", arguments[-1] if arguments else None)
             self._notes.complete_turn(getattr(message, "text_content", None) or "")
             self._completing += 1
@@ -118,7 +133,7 @@ class Turns:
             self._timer.cancel()
         is_open = self._notes.has_unsettled_words or unanswered_item(self._session.history.items) is not None
         if is_open and not self._is_stopped:
-            self._timer = asyncio.get_running_loop().call_later(self._longest_wait(), self._look)
+            self._timer = asyncio.get_running_loop().call_later(self._longest_wait(), self._safely(self._look))
 
     def _longest_wait(self) -> float:
         """Seconds after which words without a message will have none."""
@@ -133,7 +148,7 @@ class Turns:
         if self._notes.has_unsettled_words and not self._is_manual():
             self._notes.drop_words()
         item = unanswered_item(self._session.history.items)
-        if item is not None and not self._has_failed:
+        if item is not None and not (self._has_failed or self._running):
             self._notes.settle(item.id)
 
     def _is_manual(self) -> bool:

@@ -486,7 +486,7 @@ class CallConversation:
                     break
                 told = "the conversation cannot be opened yet"
                 self.failures.count("open", error, told, conversation_id=self.id)
-                await self.failures.at_most_once("open", self._stack.aclose())
+                await self.failures.at_most_once("open", self._stack.aclose)
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
                 delay = min(delay * 2, longest)
         self._is_assigned.set()
@@ -513,7 +513,7 @@ class CallConversation:
         self._handle, self._opened_at = handle, time.monotonic()
         self._tenure = self._begin_tenure(handle, lease, client, heartbeats)
         self._look_after(handle, self._tenure)
-        self._start(self.failures.at_most_once("expectation", self._meet(heartbeats)))
+        self._start(self.failures.at_most_once("expectation", lambda: self._meet(heartbeats)))
         # those that waited come before those that were missed because too many waited
         has_missed, self._has_missed_items = self._has_missed_items, False
         self._record_waiting(self._taken_out())
@@ -577,7 +577,7 @@ class CallConversation:
 
     async def _decline(self, heartbeats: Heartbeats, expectation: Expectation, reason: str) -> None:
         declined = replace(expectation, call=expectation.call or self.post.dispatch_id, is_declined=True)
-        await self.failures.at_most_once("decline", heartbeats.amend(declined, keep=_DECLINED_KEPT))
+        await self.failures.at_most_once("decline", lambda: heartbeats.amend(declined, keep=_DECLINED_KEPT))
         message = f"declined: {reason}"
         raise CallDeclinedError(message)
 

@@ -55,7 +55,7 @@ class ConversationClient:
             await self._store.aclose()
             raise
         self._directory = ActorDirectory(self._settings)
-        self._background = asyncio.create_task(self._failures.once("pool", self._directory.start_pool()))
+        self._background = asyncio.create_task(self._failures.once("pool", self._directory.start_pool))
         return self
 
     async def __aexit__(

@@ -71,7 +71,7 @@ class ActivationHost:
         self._failures = Failures()
         on_sigterm(self._on_sigterm)
         self._tasks = [
-            asyncio.create_task(self._failures.once("recovery", self._recover())),
+            asyncio.create_task(self._failures.once("recovery", self._recover)),
             asyncio.create_task(self._failures.keep("exit", self._exit_when_done)),
         ]
 
@@ -162,7 +162,7 @@ class ActivationHost:
         else:
             if not self._is_counted:
                 self._is_counted = True  # asked for anything else first: Ray has restarted it, and nobody opens it
-                self._tasks.append(asyncio.create_task(self._failures.once("pool", self._tell_pool())))
+                self._tasks.append(asyncio.create_task(self._failures.once("pool", self._tell_pool)))
             return answer
         finally:
             self._calls -= 1
@@ -220,7 +220,7 @@ class ActivationHost:
         last_resort = threading.Timer(_RAYLET_SECONDS, os._exit, (1,))
         last_resort.daemon = True
         last_resort.start()
-        await self._failures.once("exit", self._store.aclose())
+        await self._failures.once("exit", self._store.aclose)
         with suppress(AsyncioActorExit):  # how Ray unwinds a method; this is a task, with nobody to unwind to
             ray.actor.exit_actor()
 
@@ -244,7 +244,7 @@ class ActivationHost:
                     await activation.passivate()
             except Exception as error:  # noqa: BLE001  # whatever it was, the process is to go
                 self._failures.note("snapshot at SIGTERM", error)
-                await self._failures.once("exit", activation.aclose())
+                await self._failures.once("exit", activation.aclose)
         await self._exit()
 
 

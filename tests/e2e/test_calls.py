@@ -208,7 +208,8 @@ async def test_two_calls_in_one_worker(common_scene: Scene) -> None:
 async def test_starter_agent_killed_in_a_tool(scene: Scene) -> None:
     """LiveKit's starter agent with three lines more: a tool that was cut off ran once, and the model is told."""
     runs = scene.directory / "runs"
-    await scene.worker("--entrypoint", "tests.e2e.starter:entrypoint", STARTER_TOOL_RUNS=str(runs))
+    lines = {"STARTER_TOOL_RUNS": str(runs), "AGENT_GREETING": GREETING}
+    await scene.worker("--entrypoint", "tests.e2e.starter:entrypoint", **lines)
     async with scene.caller() as caller:
         await hear(caller, GREETING, after=caller.joined_at)
         await turn(caller, 0)

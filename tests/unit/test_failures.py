@@ -424,6 +424,6 @@ async def test_batch_that_cannot_be_sent_is_told(monkeypatch: pytest.MonkeyPatch
 async def test_pool_that_cannot_be_started_is_counted(told: Told) -> None:
     """A client works without a pool, and tells that it does."""
     client = ConversationClient(brief())
-    await client._failures.once("pool", _failing())
+    await client._failures.once("pool", _failing)
     assert client.failures == {"pool": 1}
     assert told("pool") == [UnforeseenError]

@@ -99,7 +99,7 @@ async def test_a_step_is_repeated_until_it_is_done() -> None:
 
     await failures.until_done("a", step, pause=0.001)
     assert (len(done), failures.counts) == (3, {"a": 2})
-    await failures.at_most_once("b", step())
+    await failures.at_most_once("b", step)
     assert "b" not in failures.counts
 
 

@@ -107,6 +107,15 @@ async def test_the_one_who_is_found_may_be_chosen_too(bench: Bench) -> None:
     assert bench.room_io.linked == ["alice", "alice"]
 
 
+async def test_whom_livekit_linked_during_the_start_may_be_chosen(bench: Bench) -> None:
+    """By a tool, say, which runs in a task that the start has begun."""
+    bench.room_io.linked_participant = ALICE
+    bench.linking.has_started()
+    bench.find("alice")
+    bench.speak(BOB)
+    assert bench.room_io.linked == ["alice"]
+
+
 async def test_a_participant_that_the_start_names_is_kept(bench: Bench) -> None:
     """As in ``room_options=RoomOptions(participant_identity=…)``."""
     bench.linking.heed(RoomOptions())

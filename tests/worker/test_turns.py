@@ -14,7 +14,8 @@ from livekit.agents import (
     StopResponse,
     UserInputTranscribedEvent,
 )
-from livekit.agents.llm import AgentHandoff, ChatContext, ChatMessage, LLMError
+from livekit.agents.llm import AgentHandoff, ChatContext, ChatMessage, FunctionCall, LLMError
+from livekit.agents.voice.events import ToolCallStarted, ToolExecutionUpdatedEvent
 
 from agent_worker.failures import Failures
 from agent_worker.offline import OfflineServer
@@ -243,11 +244,11 @@ async def test_a_message_that_the_application_wants_no_answer_to_is_noted(starte
         assert pad.now[SETTLED] == message.id
 
 
-@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("why", ["", "the model failed", "a tool runs"])
 async def test_what_nobody_answers_for_long_is_noted(
-    started: Started, pad: Pad, monkeypatch: pytest.MonkeyPatch, *, fails: bool
+    started: Started, pad: Pad, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    """A tool that wants no reply, a turn that was skipped; but not what a model has failed at: that is open."""
+    """A turn that was skipped; but not what a model has failed at, nor what a tool in the background may answer."""
     monkeypatch.setattr(turns_module, "_SLACK_SECONDS", 0.0)
     looked = asyncio.Event()
     look = Turns._look
@@ -261,13 +262,18 @@ async def test_what_nobody_answers_for_long_is_noted(
         session.update_options(endpointing_opts={"min_delay": 0.0, "max_delay": 0.02})
         message = user("Hello?")
         session._conversation_item_added(message)
-        if fails:
+        if why == "a tool runs":
+            call = FunctionCall(call_id="c1", name="search", arguments="{}")
+            session.emit(
+                "tool_execution_updated", ToolExecutionUpdatedEvent(update=ToolCallStarted(function_call=call))
+            )
+        elif why:
             error = LLMError(timestamp=1.0, label="x", error=ValueError("private"), recoverable=True)
             session.emit("error", ErrorEvent(error=error, source=cast("Any", session.llm)))
         looked.clear()
         session.emit("conversation_item_added", ConversationItemAddedEvent(item=AgentHandoff(new_agent_id="a")))
         await asyncio.wait_for(looked.wait(), 10)
-        assert (pad.now.get(SETTLED) == message.id) != fails
+        assert (pad.now.get(SETTLED) == message.id) == (not why)
 
 
 # In a call
