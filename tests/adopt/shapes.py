@@ -61,6 +61,8 @@ class Shape:
     metadata: str = ""
     brought: tuple[str, ...] = ()
     """What the application has put into the context itself: it stands in every request, in this order."""
+    begins: tuple[str, ...] = ()
+    """What is done at the beginning of the call, without having been asked for: the first of its effects."""
     effects: tuple[str, ...] = ()
     """What must have been done once by the end, in order."""
     diff: tuple[str, ...] = ("await attach(session, ctx)",)
@@ -138,6 +140,7 @@ REMINDER = Shape(
     after=(
         Turn("Sorry, make that Friday.", "Mr Aydin comes on Friday.", ("confirm_appointment", '{"day": "Friday"}')),
     ),
+    begins=("dialled +49 30 5550100",),
     effects=("dialled +49 30 5550100", "confirmed Mr Aydin Tuesday", "confirmed Mr Aydin Friday"),
     diff=("conversation = await attach(session, ctx)", 'async with conversation.once("dial") as todo:', "if todo:"),
 )

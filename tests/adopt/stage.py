@@ -182,12 +182,16 @@ class Performance:
         return await stored(self.client, self.room)
 
     async def greeted(self) -> None:
-        """Wait until the agent listens, and has greeted if it does."""
+        """Wait until the agent listens, has done what it begins with, and has greeted if it does."""
         holder, _ = await self.agent()
         await self.listens(holder)
+        await wait_until(self._has_begun, "what the agent begins with", patience=HEARD)
         if self.shape.greeting:
             await self.caller.wait(lambda: self.shape.greeting in self.said, "to be greeted", HEARD)
             await self._is_stored(self.shape.greeting)
+
+    async def _has_begun(self) -> bool:
+        return self.effects[: len(self.shape.begins)] == list(self.shape.begins)
 
     async def listens(self, holder: str) -> None:
         """Wait until that agent can be spoken to: what is said to nobody is lost."""
