@@ -21,6 +21,7 @@ from typing import Any
 
 from agent_worker.failures import Failures
 from agent_worker.settings import CallSettings, TakeoverSettings
+from agent_worker.tenure.announcement import Announcement
 from agent_worker.tenure.assignment import Assignment, CallDeclinedError, RestartReason
 from agent_worker.tenure.backlog import MOST_OWNER_FAILURES, Changes, Operation, is_trouble
 from agent_worker.tenure.expected import find_expectation
@@ -35,6 +36,7 @@ from conversation_actors import (
     Heartbeats,
     Item,
     Lease,
+    LeaseHeldError,
     LeaseLostError,
     OutcomeUnknownError,
     OverloadedError,
@@ -149,13 +151,12 @@ class CallConversation:
         self.failures = Failures()
         """What went wrong in the background of this call."""
         self._assignment, self._store = assignment, store or Settings()
-        self._takeover = takeover or TakeoverSettings()
-        self._stack = AsyncExitStack()
+        self._takeover, self._stack = takeover or TakeoverSettings(), AsyncExitStack()
+        self._announcement = Announcement(self._store, holder, self.role, self.failures)
         self._expectation: Expectation | None = None
         self._heartbeats: Heartbeats | None = None
         self._handle: ConversationHandle | None = None
         self._tenure: Tenure | None = None
-        self._opened = asyncio.Event()
         self._view: ConversationHandle | None = None
         self._is_assigned, self._is_readable, self._is_ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._waiting: deque[Item] = deque()
@@ -165,7 +166,7 @@ class CallConversation:
         self._refusal: ConversationError | None = None
         self._refused_item: ConversationError | None = None
         self._missed_for: ConversationError | None = None
-        self._recorded, self._told_again = asyncio.Event(), asyncio.Event()
+        self._opened, self._recorded, self._told_again = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._round = _Round()
         self._has_missed_items = False
         self._telling: set[str] | None = None
@@ -175,6 +176,7 @@ class CallConversation:
         self._opened_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._holding: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._closing = self._has_ended = self._has_left = self._is_released = False
         self._own: tuple[tuple[Item, ...], tuple[Item, ...]] = ((), ())
 
@@ -454,7 +456,7 @@ class CallConversation:
         or does not answer), `CallDeclinedError` where this job shall not take it, and `RefusedError`s that no waiting
         mends.
         """
-        self._start(self._open_at_last())
+        self._opening = self._start(self._open_at_last())
         try:
             async with asyncio.timeout(self.settings.open_timeout.total_seconds()):
                 await self._is_assigned.wait()
@@ -483,6 +485,8 @@ class CallConversation:
                 if isinstance(error, RefusedError) and not isinstance(error, ConversationNotFoundError):
                     self._refusal = error
                     self.deposed.set()
+                    if isinstance(error, LeaseHeldError | CallDeclinedError):
+                        await self._announcement.withdraw()
                     break
                 told = "the conversation cannot be opened yet"
                 self.failures.count("open", error, told, conversation_id=self.id)
@@ -495,6 +499,7 @@ class CallConversation:
 
     async def _open_once(self) -> None:
         heartbeats = await self._stack.enter_async_context(Heartbeats(self._store, lease=LEASE))
+        await self._announcement.make(heartbeats, self.id)
         await self._learn_assignment(heartbeats)
         client = await self._stack.enter_async_context(ConversationClient(self._store))
         handle = await client.open(self.id)
@@ -552,7 +557,9 @@ class CallConversation:
             if reason is not None:
                 await self._decline(heartbeats, found, reason)
             self._expectation, self._assignment = found, told
-            self.id = told.conversation_id or self.id
+            if told.conversation_id not in {None, self.id}:
+                self.id = told.conversation_id or self.id
+                await self._announcement.make(heartbeats, self.id)
             # known before the conversation is: whoever starts without it is not the first one either
             self.is_restart = self.is_restart or told.replaces is not None
         self._is_assigned.set()
@@ -857,7 +864,17 @@ class CallConversation:
     async def release(self) -> None:
         """End as the agent, in order: all is durable, nobody needs to take over. Idempotent, never raises."""
         self.ended()
+        if self._handle is None and not self._closing:
+            await self._open_no_more()
         await self._let_go(is_over=True)
+
+    async def _open_no_more(self) -> None:
+        """Break off what would open it, if anything still does, and have nobody follow: this job leaves in order."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        if self._handle is None:
+            await self._announcement.withdraw()
 
     async def hand_over(self) -> None:
         """End as the agent for the successor that has asked; never raises.
