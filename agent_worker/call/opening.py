@@ -13,6 +13,7 @@ from agent_worker.settings import CallSettings, instance_from_environment
 from agent_worker.tenure.assignment import ID_KEY, Assignment, CallDeclinedError, named_by_room, trusted_attribute
 from agent_worker.tenure.conversation import CallConversation, Post
 from agent_worker.tenure.role import AGENT_ROLE
+from agent_worker.tenure.simulated import SimulatedConversation
 from conversation_actors import LeaseHeldError
 from conversation_actors.values import check_id
 
@@ -52,7 +53,11 @@ async def open_conversation(
     alive in this conversation; one in another room that everybody has left lets this job have it. Raises
     `CallDeclinedError`, and ends the job, where it is on the very worker that the call is to leave: another is called.
     `call`: how the agent behaves in the call, instead of what the environment says.
+
+    In LiveKit's console, and in its fake jobs, there is no call: what is returned at once is never open.
     """
+    if ctx.is_fake_job():
+        return _simulated(ctx, role, call)
     settings = call or CallSettings()
     assignment = Assignment.read(ctx.job.metadata, where="job metadata")
     conversation = CallConversation(
@@ -92,6 +97,19 @@ async def open_conversation(
     except CallDeclinedError:
         ctx.shutdown(NOT_FINISHED)
         raise
+    return conversation
+
+
+def _simulated(ctx: JobContext, role: str, call: CallSettings | None) -> SimulatedConversation:
+    room = ctx.job.room.name
+    named = Assignment.read(ctx.job.metadata, where="job metadata").conversation_id
+    conversation = SimulatedConversation(named or room, holder=ctx.job.id, room=room, role=role, call=call)
+
+    async def close() -> None:
+        conversation.ended()
+        await conversation.aclose()
+
+    ctx.add_shutdown_callback(close)
     return conversation
 
 
