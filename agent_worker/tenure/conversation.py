@@ -173,6 +173,7 @@ class CallConversation:
         self._doubting = Pace(self._doubt_now, pauses=_BACKOFF)
         self._has_given_up = self._has_looked = self._has_begun_without = False
         self._opened_at = 0.0
+        self._beaten_at: float | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._holding: asyncio.Task[None] | None = None
         self._closing = self._has_ended = self._has_left = self._is_released = False
@@ -253,6 +254,42 @@ class CallConversation:
         except (ConversationError, TimeoutError) as error:
             self.failures.count("confirm", error, "nobody can tell whose call it is", conversation_id=self.id)
             return False
+
+    async def may_be_others(self) -> bool:
+        """Whether another agent has the call, or is to have it, as far as anybody can tell. Never raises.
+
+        Redis is asked, by a beat; where this job has not opened the conversation, for an agent that lives in this room.
+        Where Redis does not answer it is this job's as long as nobody can have claimed it, and where it follows nobody
+        and never had the conversation. Else nobody can tell: then it may be another's, and the log says so.
+        """
+        await asyncio.sleep(0)  # see `confirm`
+        if self._is_released or self.goes_on_elsewhere or self.is_waiting_for_handover:
+            return self.goes_on_elsewhere or not self._is_released
+        try:
+            async with asyncio.timeout(self._store.timeouts.command.total_seconds()):
+                return await (self._is_another_here() if self._handle is None else self._is_claimed())
+        except (ConversationError, TimeoutError) as error:
+            if not self._may_have_been_claimed():
+                return False
+            told = "nobody can tell whose call it is: what would end it is not done"
+            self.failures.count("confirm", error, told, conversation_id=self.id)
+            return True
+
+    async def _is_claimed(self) -> bool:
+        return not await self._beat()
+
+    async def _is_another_here(self) -> bool:
+        """Whether Redis has an agent that lives, in this room, beside this job, which has no record of its own."""
+        async with Heartbeats(self._store, lease=LEASE) as heartbeats:
+            record = await heartbeats.find(self.id, role=record_role(self.role))
+        if record is None or not record.is_alive or record.holder in {self.holder, self._assignment.replaces}:
+            return False
+        return bool(record.details.get("room", self.post.room) == self.post.room)
+
+    def _may_have_been_claimed(self) -> bool:
+        if self._beaten_at is None:
+            return self.is_restart or self._assignment.replaces is not None
+        return time.monotonic() - self._beaten_at >= self._takeover.valid_for.total_seconds()
 
     @asynccontextmanager
     async def once(self, name: str) -> AsyncIterator[Todo]:
@@ -648,6 +685,7 @@ class CallConversation:
 
     async def _begin_heartbeats(self) -> None:
         assert self._heartbeats is not None
+        began = time.monotonic()
         await self._heartbeats.start(
             self.id,
             self.holder,
@@ -656,6 +694,7 @@ class CallConversation:
             group=self.post.group,
             details=self._details(self._assignment.attempt),
         )
+        self._beaten_at = began
 
     def _details(self, attempt: int) -> dict[str, Any]:
         post = self.post
@@ -677,6 +716,7 @@ class CallConversation:
     async def _beat(self) -> bool:
         """Show that this job lives, and what went wrong in it; False, and deposed, where somebody else has the call."""
         assert self._heartbeats is not None
+        began = time.monotonic()
         # a successor that lived for so long is no sign that the call kills its agents
         has_progressed = time.monotonic() - self._opened_at > self._takeover.progress.total_seconds()
         is_mine = await self._heartbeats.beat(
@@ -687,7 +727,9 @@ class CallConversation:
             group=self.post.group,
             details=self._details(0 if has_progressed else self._assignment.attempt),
         )
-        if not is_mine:
+        if is_mine:
+            self._beaten_at = max(began, self._beaten_at or began)  # beats may be answered out of order
+        else:
             self._depose("its heartbeat was claimed")
         return is_mine
 

@@ -55,6 +55,10 @@ class SimulatedConversation(CallConversation):
         """Nobody else can have it."""
         return True
 
+    async def may_be_others(self) -> bool:
+        """Nobody else can have it."""
+        return False
+
     @asynccontextmanager
     async def once(self, name: str) -> AsyncIterator[Todo]:
         """Do something once in this job, at once. See `CallConversation.once`."""
