@@ -24,7 +24,7 @@ from agent_worker.settings import CallSettings, TakeoverSettings
 from agent_worker.tenure.assignment import Assignment, CallDeclinedError, RestartReason
 from agent_worker.tenure.backlog import MOST_OWNER_FAILURES, Changes, Operation, is_trouble
 from agent_worker.tenure.expected import find_expectation
-from agent_worker.tenure.once import Held, Mark, Todo, mark_name
+from agent_worker.tenure.once import Held, Mark, Marks, Todo, mark_name
 from agent_worker.tenure.pace import Pace
 from agent_worker.tenure.pulse import News, Tenure
 from agent_worker.tenure.role import AGENT_ROLE, attribute_name, check_role, own_items, record_role, tagged
@@ -160,13 +160,13 @@ class CallConversation:
         self._is_assigned, self._is_readable, self._is_ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._waiting: deque[Item] = deque()
         self._changes = Changes(self.failures, lease=lambda: self._held.lease, on_trouble=self._doubt)
+        self._marks = Marks(self._held_to_tell, self.failures, on_trouble=self._doubt)
         self._on_items_missed: list[OnMissed] = []
         self._on_changes_missed: list[OnMissed] = []
         self._refusal: ConversationError | None = None
         self._refused_item: ConversationError | None = None
         self._missed_for: ConversationError | None = None
-        self._recorded, self._told_again = asyncio.Event(), asyncio.Event()
-        self._round = _Round()
+        self._recorded, self._told_again, self._round = asyncio.Event(), asyncio.Event(), _Round()
         self._has_missed_items = False
         self._telling: set[str] | None = None
         self._tellings = self._owner_failures = self._sent = self._heard = 0
@@ -306,17 +306,16 @@ class CallConversation:
         """
         mark = Mark(mark_name(name), self.holder)
         await self._until_told_whose()
-        todo = await mark.begin(self._held_now)
+        todo = await self._marks.begin(mark, self._held_now)
         if not todo:
             yield todo
             return
-        self._changes.note(mark.name, mark.begun)  # told again to a conversation that Redis has lost
         try:
             yield todo
         except Exception:
-            await self._settle_mark(mark.name, None)
+            await self._settle_mark(mark, None)
             raise
-        await self._settle_mark(mark.name, mark.done)
+        await self._settle_mark(mark, mark.done)
 
     async def _until_told_whose(self) -> None:
         """Return when it is open; to a job that stands by, when it can be read: it is given over to one that is ready.
@@ -332,19 +331,19 @@ class CallConversation:
             raise self._refusal
 
     def _held_now(self) -> Held | None:
-        if self._closing or self.deposed.is_set() or self._view is None:
+        return None if self._closing else self._held_to_tell()
+
+    def _held_to_tell(self) -> Held | None:
+        """What marks are written to; at the end of a call too, until the lease is given back."""
+        if self.deposed.is_set() or self._view is None:
             return None
         return self._view, None if self._tenure is None else self._tenure.lease
 
-    async def _settle_mark(self, name: str, value: Mapping[str, Any] | None) -> None:
-        """Note what became of it; returns when that is durable, or after a while: it is told as soon as it can be."""
-        self._changes.note(name, value)
-        with suppress(TimeoutError, ConversationError):
+    async def _settle_mark(self, mark: Mark, value: Mapping[str, Any] | None) -> None:
+        """Say what became of it; returns when that is durable, or after a while: it is told as soon as it can be."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_SECONDS):
-                if self._handle is None and self._view is not None:
-                    await self._view.set_attributes({name: value})  # it stands by: nothing that is noted is written yet
-                else:
-                    await self._changes.settled()
+                await self._marks.settle(mark, value)
 
     @property
     def is_planned_handover(self) -> bool:
@@ -413,6 +412,7 @@ class CallConversation:
         try:
             async with asyncio.timeout(seconds):
                 await self._changes.settled()
+                await self._marks.settled()
                 await self._flush_items()
         except TimeoutError:
             message = f"{len(self._changes)} changes, or items, are not acknowledged after {seconds} s"
@@ -492,6 +492,7 @@ class CallConversation:
         mends.
         """
         self._start(self._open_at_last())
+        self._start(self.failures.forever("marks", self._marks.tell, pause=_BACKOFF[0]))
         try:
             async with asyncio.timeout(self.settings.open_timeout.total_seconds()):
                 await self._is_assigned.wait()
@@ -520,6 +521,7 @@ class CallConversation:
                 if isinstance(error, RefusedError) and not isinstance(error, ConversationNotFoundError):
                     self._refusal = error
                     self.deposed.set()
+                    self._marks.give_up()
                     break
                 told = "the conversation cannot be opened yet"
                 self.failures.count("open", error, told, conversation_id=self.id)
@@ -537,6 +539,7 @@ class CallConversation:
         handle = await client.open(self.id)
         self._heartbeats = heartbeats
         self._view = handle
+        self._marks.look(handle)
         self._is_readable.set()
         if handle.closing is not None:
             # whoever ended it did not know that somebody would call again
@@ -762,6 +765,8 @@ class CallConversation:
         self._has_missed_items = False
         self._missed_for = None
         self._changes.resume(is_afresh=is_afresh)
+        if self._view is not None:
+            self._marks.look(self._view)  # of what was done in the life before, the new one is told at once
         if are_items_missed:
             self._tell_items(is_afresh=is_afresh)
         if are_changes_missed:
@@ -870,6 +875,7 @@ class CallConversation:
         """Nothing more can be told: another agent has the conversation, or the call ends without one."""
         self._has_given_up, self._has_missed_items = True, False
         self._changes.give_up()
+        self._marks.give_up()
         self._waiting.clear()
         self._wake_flushes()
 
@@ -951,6 +957,7 @@ class CallConversation:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         # nobody is left who would tell whoever asks now
         self._changes.give_up()
+        self._marks.give_up()
         self._round.trouble = OutcomeUnknownError("closed before the items were acknowledged")
         self._round.is_over.set()
         await self._stack.aclose()
