@@ -31,8 +31,8 @@ class Ending:
         self._is_told_to_leave = False
 
     def keep_room(self) -> None:
-        """Keep the room from now on, also in a job that only stands by for the call."""
-        if self._context is not None:
+        """Keep the room from now on, also in a job that only stands by for the call. Idempotent."""
+        if self._context is not None and not self._own:
             self._own.add(self._context.local_participant_identity)
             guard(self._context.job.room.name, self)  # the other one has no name before it is connected
 

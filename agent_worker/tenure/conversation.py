@@ -159,7 +159,8 @@ class CallConversation:
         self._view: ConversationHandle | None = None
         self._is_assigned, self._is_readable, self._is_ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._waiting: deque[Item] = deque()
-        self._changes = Changes(self.failures, lease=lambda: self._held.lease, on_trouble=self._doubt)
+        room = self._store.history.attributes_bytes
+        self._changes = Changes(self.failures, lease=lambda: self._held.lease, on_trouble=self._doubt, room=room)
         self._marks = Marks(self._held_to_tell, self.failures, on_trouble=self._doubt)
         self._on_items_missed: list[OnMissed] = []
         self._on_changes_missed: list[OnMissed] = []
@@ -302,7 +303,7 @@ class CallConversation:
         Waits until the conversation is open, or can be read by a job that stands by for it. That it begins is durable
         before the body runs. An `Exception` of the body takes that back, so that it may be tried again; where the
         process dies in the body it stays begun, and later jobs get a `Todo` that is false and `is_unknown`. Raises
-        `InvalidInputError` for a name that is none.
+        `InvalidInputError` for a name that is none, and `NoRoomError`, before the body, where the conversation is full.
         """
         mark = Mark(mark_name(name), self.holder)
         await self._until_told_whose()
