@@ -83,7 +83,7 @@ async def attach(
     The long form, ``attach(session, agent, conversation, room=ctx.room)``, restores at once, and tells what.
     With a conversation that is not from `open_conversation` nobody is followed.
 
-    In LiveKit's console and its fake jobs (``ctx.is_fake_job()``) the session starts as it is, as if this was not called.
+    In LiveKit's console and its fake jobs (``ctx.is_fake_job()``) the session starts as if this was not called.
 
     Raises `RuntimeError` if the session has started, and `InvalidInputError` for a second session in one job.
     """

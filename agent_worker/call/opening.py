@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from livekit import rtc
@@ -9,12 +10,13 @@ from livekit.agents import (
     JobContext,
 )
 
+from agent_worker.call.rooms_guard import guard
 from agent_worker.settings import CallSettings, instance_from_environment
 from agent_worker.tenure.assignment import ID_KEY, Assignment, CallDeclinedError, named_by_room, trusted_attribute
 from agent_worker.tenure.conversation import CallConversation, Post
 from agent_worker.tenure.role import AGENT_ROLE
 from agent_worker.tenure.simulated import SimulatedConversation
-from conversation_actors import LeaseHeldError
+from conversation_actors import ConversationError, LeaseHeldError
 from conversation_actors.values import check_id
 
 logger = logging.getLogger(__name__)
@@ -92,9 +94,11 @@ async def open_conversation(
     try:
         await conversation.open()
     except LeaseHeldError as error:
+        departure.guard_room(ctx, conversation.is_another_here)
         ctx.shutdown(f"another agent is in this conversation: {error.holder}")
         raise
     except CallDeclinedError:
+        departure.guard_room(ctx, None)
         ctx.shutdown(NOT_FINISHED)
         raise
     return conversation
@@ -119,7 +123,26 @@ class _Departure:
     def __init__(self, room: rtc.Room) -> None:
         self.is_on_purpose = False
         """It left, was put out, or the room was deleted: by somebody who meant it."""
+        self._is_another_here: Callable[[], Awaitable[bool]] | None = None
         room.once("disconnected", self._on_disconnected)
+
+    def guard_room(self, ctx: JobContext, is_another_here: Callable[[], Awaitable[bool]] | None) -> None:
+        """Leave a room alone whose call is not this job's: another agent is there; None: one was called."""
+        self._is_another_here = is_another_here
+        guard(ctx.job.room.name, self)
+
+    async def goes_on(self) -> bool:
+        """See `Keeper`; where nobody answers the room stays."""
+        try:
+            return self._is_another_here is None or await self._is_another_here()
+        except (ConversationError, TimeoutError) as error:
+            reason = type(error).__name__
+            logger.warning("nobody can tell whose call it is: what would end it is not done", extra={"reason": reason})
+            return True
+
+    def is_others(self, identity: str) -> bool:  # noqa: ARG002  # as in the protocol
+        """See `Keeper`."""
+        return True
 
     def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType | None = None) -> None:
         self.is_on_purpose = reason in ON_PURPOSE

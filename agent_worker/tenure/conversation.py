@@ -159,8 +159,12 @@ class CallConversation:
         self._view: ConversationHandle | None = None
         self._is_assigned, self._is_readable, self._is_ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._waiting: deque[Item] = deque()
-        room = self._store.history.attributes_bytes
-        self._changes = Changes(self.failures, lease=lambda: self._held.lease, on_trouble=self._doubt, room=room)
+        self._changes = Changes(
+            self.failures,
+            lease=lambda: self._held.lease,
+            on_trouble=self._doubt,
+            room=self._store.history.attributes_bytes,
+        )
         self._marks = Marks(self._held_to_tell, self.failures, on_trouble=self._doubt)
         self._on_items_missed: list[OnMissed] = []
         self._on_changes_missed: list[OnMissed] = []
@@ -173,8 +177,7 @@ class CallConversation:
         self._tellings = self._owner_failures = self._sent = self._heard = 0
         self._doubting = Pace(self._doubt_now, pauses=_BACKOFF)
         self._has_given_up = self._has_looked = self._has_begun_without = False
-        self._opened_at = 0.0
-        self._beaten_at: float | None = None
+        self._opened_at, self._beaten_at = 0.0, float("-inf")
         self._tasks: list[asyncio.Task[None]] = []
         self._holding: asyncio.Task[None] | None = None
         self._closing = self._has_ended = self._has_left = self._is_released = False
@@ -268,7 +271,7 @@ class CallConversation:
             return self.goes_on_elsewhere or not self._is_released
         try:
             async with asyncio.timeout(self._store.timeouts.command.total_seconds()):
-                return await (self._is_another_here() if self._handle is None else self._is_claimed())
+                return await (self.is_another_here() if self._handle is None else self._is_claimed())
         except (ConversationError, TimeoutError) as error:
             if not self._may_have_been_claimed():
                 return False
@@ -279,8 +282,8 @@ class CallConversation:
     async def _is_claimed(self) -> bool:
         return not await self._beat()
 
-    async def _is_another_here(self) -> bool:
-        """Whether Redis has an agent that lives, in this room, beside this job, which has no record of its own."""
+    async def is_another_here(self) -> bool:
+        """Whether Redis has another agent of this role that lives, in this room. Raises where Redis does not answer."""
         async with Heartbeats(self._store, lease=LEASE) as heartbeats:
             record = await heartbeats.find(self.id, role=record_role(self.role))
         if record is None or not record.is_alive or record.holder in {self.holder, self._assignment.replaces}:
@@ -288,7 +291,7 @@ class CallConversation:
         return bool(record.details.get("room", self.post.room) == self.post.room)
 
     def _may_have_been_claimed(self) -> bool:
-        if self._beaten_at is None:
+        if self._beaten_at < 0:
             return self.is_restart or self._assignment.replaces is not None
         return time.monotonic() - self._beaten_at >= self._takeover.valid_for.total_seconds()
 
@@ -732,7 +735,7 @@ class CallConversation:
             details=self._details(0 if has_progressed else self._assignment.attempt),
         )
         if is_mine:
-            self._beaten_at = max(began, self._beaten_at or began)  # beats may be answered out of order
+            self._beaten_at = max(began, self._beaten_at)  # beats may be answered out of order
         else:
             self._depose("its heartbeat was claimed")
         return is_mine

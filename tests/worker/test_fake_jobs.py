@@ -14,6 +14,7 @@ from agent_worker.call.attach import attach
 from agent_worker.call.opening import open_conversation
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
+from agent_worker.tenure.conversation import CallConversation
 from conversation_actors.errors import InvalidInputError
 from tests.worker.conftest import SessionFactory
 from tests.worker.fakes import FunctionScript
@@ -82,15 +83,22 @@ async def test_the_session_starts_as_it_is(
     assert conversation.failures.counts == {}
 
 
-async def test_what_is_done_once_is_done(context: JobContext, new_session: SessionFactory, server: OfflineServer) -> None:
+async def fail(conversation: CallConversation) -> None:
+    """Fail at what is to be done once."""
+    async with conversation.once("dial") as todo:
+        assert todo
+        message = "busy"
+        raise ValueError(message)
+
+
+async def test_what_is_done_once_is_done(
+    context: JobContext, new_session: SessionFactory, server: OfflineServer
+) -> None:
     """In each run anew, at once; and not twice in one."""
     conversation = await attach(await new_session(server), context)
     async with asyncio.timeout(AT_ONCE):
         with pytest.raises(ValueError, match="busy"):
-            async with conversation.once("dial") as todo:
-                assert todo
-                message = "busy"
-                raise ValueError(message)
+            await fail(conversation)
         for is_due in (True, False):
             async with conversation.once("dial") as todo:
                 assert bool(todo) is is_due
@@ -125,8 +133,7 @@ async def test_its_end_is_the_end_of_the_call(
 ) -> None:
     """So the application's own callbacks do what they do in a call that is over."""
     conversation = await attach(await new_session(server), context)
-    assert not conversation.is_over
+    assert (conversation.is_over, conversation.goes_on_elsewhere) == (False, False)
     for callback in context._shutdown_callbacks:
         await callback("user requested")
-    assert conversation.is_over
-    assert not conversation.goes_on_elsewhere
+    assert (conversation.is_over, conversation.goes_on_elsewhere) == (True, False)

@@ -8,12 +8,12 @@ from livekit.agents import Agent, AgentTask, function_tool
 
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
-from agent_worker.session.active_agent import ACTIVE_AGENT
+from agent_worker.session.had_the_word import ACTIVE_AGENT
 from agent_worker.session.userdata import USERDATA
 from tests.unit.fakes import until
 from tests.worker.answering import Answer, Running, assistant, seed
 from tests.worker.fakes import FunctionScript
-from tests.worker.fakes_call import FakeParticipant, FakeRoom, World
+from tests.worker.fakes_call import FakeRoom, World
 
 HERE = "tests.worker.test_late_opening"
 
@@ -162,7 +162,7 @@ async def test_userdata_that_was_changed_meanwhile_stays(answer: Answer, world: 
     world.may_open.clear()
     caller = Caller()
     async with answer(FakeRoom(alice), "job-2", agent=First(), greeting="", back_line="", waits=False) as running:
-        running.session.userdata = caller  # type: ignore[assignment]  # of any type, in an application
+        running.session.userdata = caller
         await running.starting
         caller.name = "told since"
         await opens(world, running)

@@ -1,6 +1,7 @@
 """A job that ends while its call goes on ends neither the room nor anybody's part in it; the end of a call does."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,11 +10,13 @@ from livekit.api.room_service import RoomService
 from livekit.protocol.room import DeleteRoomRequest, RoomParticipantIdentity
 
 from agent_worker.call.ending import JOB_TASK
+from agent_worker.call.opening import open_conversation
 from agent_worker.call.starting import ENTRYPOINT_TASK
-from agent_worker.tenure.assignment import Assignment
-from agent_worker.tenure.conversation import LEASE
+from agent_worker.tenure.assignment import Assignment, CallDeclinedError
+from agent_worker.tenure.conversation import LEASE, CallConversation
+from conversation_actors import LeaseHeldError
 from tests.worker.answering import LATE, Answer
-from tests.worker.fakes_call import ROOM, FakeParticipant, FakeRoom, World
+from tests.worker.fakes_call import POST, ROOM, FakeParticipant, FakeRoom, World, fake_job
 
 
 @pytest.fixture
@@ -111,7 +114,7 @@ async def test_one_that_wakes_up_asks_first(answer: Answer, world: World, asked:
 async def test_without_redis_a_call_is_ended_as_long_as_nobody_can_have_it(
     answer: Answer, world: World, asked: Asked, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody takes a heartbeat for silent before it was believed for so long; later nobody can tell whose call it is."""
+    """Nobody takes a heartbeat for silent before its time is up; later nobody can tell whose call it is."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
         world.agents.trouble = TimeoutError("away")
         await end_room()
@@ -168,6 +171,47 @@ async def test_who_stands_by_ends_nothing(answer: Answer, world: World, asked: A
         await end_room()
         assert asked == []
         assert running.call.is_waiting_for_handover
+
+
+@pytest.mark.parametrize(("room", "ends"), [(ROOM, False), ("another", True)])
+async def test_a_job_that_is_one_too_many_ends_no_room_of_the_call(
+    world: World, asked: Asked, room: str, *, ends: bool
+) -> None:
+    """Its callbacks run all the same; where the call is in another room, this one is nobody's."""
+    first = world.call("job-1", post=replace(POST, room=room))
+    await first.open()
+    with fake_job(FakeRoom(), metadata='{"conversation_id": "c"}', job_id="job-2") as job:
+        refusing = asyncio.create_task(refuse(first))
+        with pytest.raises(LeaseHeldError):
+            await open_conversation(job.context)
+        refusing.cancel()
+        await end_room()
+        assert asked == (ENDED if ends else [])
+        world.agents.trouble = TimeoutError("away")
+        await end_room()
+        assert asked == (ENDED if ends else [])
+        world.agents.trouble = None
+
+
+async def refuse(call: CallConversation) -> None:
+    """Keep the call."""
+    await call.redialled.wait()
+    await call.refuse_redial()
+
+
+async def test_a_job_that_declines_ends_no_room(world: World, asked: Asked) -> None:
+    """Another one was called to that room."""
+
+    async def decline(_self: CallConversation) -> bool:
+        message = "declined"
+        raise CallDeclinedError(message)
+
+    with pytest.MonkeyPatch.context() as patch, fake_job(FakeRoom(), metadata='{"conversation_id": "c"}') as job:
+        patch.setattr(CallConversation, "open", decline)
+        with pytest.raises(CallDeclinedError):
+            await open_conversation(job.context)
+        await end_room()
+        assert asked == []
 
 
 @pytest.mark.parametrize(
