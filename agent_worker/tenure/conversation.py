@@ -160,7 +160,12 @@ class CallConversation:
         self._view: ConversationHandle | None = None
         self._is_assigned, self._is_readable, self._is_ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._waiting: deque[Item] = deque()
-        self._changes = Changes(self.failures, lease=lambda: self._held.lease, on_trouble=self._doubt)
+        self._changes = Changes(
+            self.failures,
+            lease=lambda: self._held.lease,
+            on_trouble=self._doubt,
+            room=self._store.history.attributes_bytes,
+        )
         self._marks = Marks(self._held_to_tell, self.failures, on_trouble=self._doubt)
         self._on_items_missed: list[OnMissed] = []
         self._on_changes_missed: list[OnMissed] = []
@@ -174,7 +179,7 @@ class CallConversation:
         self._tellings = self._owner_failures = self._sent = self._heard = 0
         self._doubting = Pace(self._doubt_now, pauses=_BACKOFF)
         self._has_given_up = self._has_looked = self._has_begun_without = False
-        self._opened_at = 0.0
+        self._opened_at, self._beaten_at = 0.0, float("-inf")
         self._tasks: list[asyncio.Task[None]] = []
         self._holding: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -257,6 +262,42 @@ class CallConversation:
             self.failures.count("confirm", error, "nobody can tell whose call it is", conversation_id=self.id)
             return False
 
+    async def may_be_others(self) -> bool:
+        """Whether another agent has the call, or is to have it, as far as anybody can tell. Never raises.
+
+        Redis is asked, by a beat; where this job has not opened the conversation, for an agent that lives in this room.
+        Where Redis does not answer it is this job's as long as nobody can have claimed it, and where it follows nobody
+        and never had the conversation. Else nobody can tell: then it may be another's, and the log says so.
+        """
+        await asyncio.sleep(0)  # see `confirm`
+        if self._is_released or self.goes_on_elsewhere or self.is_waiting_for_handover:
+            return self.goes_on_elsewhere or not self._is_released
+        try:
+            async with asyncio.timeout(self._store.timeouts.command.total_seconds()):
+                return await (self.is_another_here() if self._handle is None else self._is_claimed())
+        except (ConversationError, TimeoutError) as error:
+            if not self._may_have_been_claimed():
+                return False
+            told = "nobody can tell whose call it is: what would end it is not done"
+            self.failures.count("confirm", error, told, conversation_id=self.id)
+            return True
+
+    async def _is_claimed(self) -> bool:
+        return not await self._beat()
+
+    async def is_another_here(self) -> bool:
+        """Whether Redis has another agent of this role that lives, in this room. Raises where Redis does not answer."""
+        async with Heartbeats(self._store, lease=LEASE) as heartbeats:
+            record = await heartbeats.find(self.id, role=record_role(self.role))
+        if record is None or not record.is_alive or record.holder in {self.holder, self._assignment.replaces}:
+            return False
+        return bool(record.details.get("room", self.post.room) == self.post.room)
+
+    def _may_have_been_claimed(self) -> bool:
+        if self._beaten_at < 0:
+            return self.is_restart or self._assignment.replaces is not None
+        return time.monotonic() - self._beaten_at >= self._takeover.valid_for.total_seconds()
+
     @asynccontextmanager
     async def once(self, name: str) -> AsyncIterator[Todo]:
         """Do something at most once in the conversation's life, whichever job or role gets to it, and whatever dies.
@@ -268,7 +309,7 @@ class CallConversation:
         Waits until the conversation is open, or can be read by a job that stands by for it. That it begins is durable
         before the body runs. An `Exception` of the body takes that back, so that it may be tried again; where the
         process dies in the body it stays begun, and later jobs get a `Todo` that is false and `is_unknown`. Raises
-        `InvalidInputError` for a name that is none.
+        `InvalidInputError` for a name that is none, and `NoRoomError`, before the body, where the conversation is full.
         """
         mark = Mark(mark_name(name), self.holder)
         await self._until_told_whose()
@@ -659,6 +700,7 @@ class CallConversation:
 
     async def _begin_heartbeats(self) -> None:
         assert self._heartbeats is not None
+        began = time.monotonic()
         await self._heartbeats.start(
             self.id,
             self.holder,
@@ -667,6 +709,7 @@ class CallConversation:
             group=self.post.group,
             details=self._details(self._assignment.attempt),
         )
+        self._beaten_at = began
 
     def _details(self, attempt: int) -> dict[str, Any]:
         post = self.post
@@ -688,6 +731,7 @@ class CallConversation:
     async def _beat(self) -> bool:
         """Show that this job lives, and what went wrong in it; False, and deposed, where somebody else has the call."""
         assert self._heartbeats is not None
+        began = time.monotonic()
         # a successor that lived for so long is no sign that the call kills its agents
         has_progressed = time.monotonic() - self._opened_at > self._takeover.progress.total_seconds()
         is_mine = await self._heartbeats.beat(
@@ -698,7 +742,9 @@ class CallConversation:
             group=self.post.group,
             details=self._details(0 if has_progressed else self._assignment.attempt),
         )
-        if not is_mine:
+        if is_mine:
+            self._beaten_at = max(began, self._beaten_at)  # beats may be answered out of order
+        else:
             self._depose("its heartbeat was claimed")
         return is_mine
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 from agent_worker.failures import Failures
@@ -16,7 +16,9 @@ from conversation_actors.errors import (
     ConversationError,
     ConversationNotFoundError,
     InvalidInputError,
+    ItemTooLargeError,
     OwnerFailedError,
+    RefusedError,
     RetryableError,
 )
 from conversation_actors.values import check_id
@@ -32,6 +34,18 @@ _MENDED = (RetryableError, ConflictError, LeaseLostError, ConversationClosedErro
 
 Held = tuple[ConversationHandle, Lease | None]
 """The conversation, and the lease in whose name is written; a job that stands by has none yet."""
+
+
+class NoRoomError(RefusedError):
+    """The conversation's attributes are full, so that it cannot be noted that something begins: it was not done."""
+
+    @classmethod
+    def of(cls, error: ItemTooLargeError) -> Self:
+        """What the owner has said, in one sentence."""
+        return cls(
+            f"once: the conversation's attributes are full ({error.size} bytes; the limit is {error.limit}), "
+            "so it cannot be noted that this begins; nothing was done"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +144,9 @@ class Marks:
                 return await self._begin(mark, *now)
             except _MENDED:
                 pass
-            except InvalidInputError:
+            except InvalidInputError as error:
+                if isinstance(error, ItemTooLargeError):
+                    raise NoRoomError.of(error) from error
                 if not now[0].is_closed:  # else it is opened anew: that was in vain once
                     raise
             await asyncio.sleep(delay)

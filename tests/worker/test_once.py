@@ -11,9 +11,10 @@ from agent_worker.settings import CallSettings, TakeoverSettings
 from agent_worker.tenure import once
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation
-from agent_worker.tenure.once import Todo
+from agent_worker.tenure.once import NoRoomError, Todo
 from conversation_actors import Lease
 from conversation_actors.errors import ClusterUnavailableError, InvalidInputError
+from conversation_actors.values import encode
 from tests.unit.fakes import Fault, until
 from tests.worker.fakes_call import POST, Clock, World, Worlds
 
@@ -371,3 +372,19 @@ async def test_a_late_answer_takes_nothing_back_that_is_another_ones(world: Worl
         await asyncio.wait_for(dialling, 5)
     await call.flush()
     assert (await handle.snapshot()).attributes[MARK]["by"] == "job-9"
+
+
+async def test_where_there_is_no_room_for_its_mark_nothing_is_done(world: World) -> None:
+    """The application is told so in one sentence, by an error of its own; it may be tried again."""
+    call = world.call()
+    await call.open()
+    await call.flush()
+    handle = await world.cluster.handle()
+    used = len(encode(dict(handle.attributes), "attributes"))
+    await handle.set_attributes({"big": "x" * ((256 << 10) - used - 40)})
+    with pytest.raises(NoRoomError, match=r"once: .*full.*nothing was done"):
+        async with call.once("dial"):
+            pytest.fail("it was not noted that this begins")
+    await handle.set_attributes({"big": None})
+    async with call.once("dial") as todo:
+        assert todo
