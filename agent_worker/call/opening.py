@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from livekit import rtc
@@ -9,11 +10,13 @@ from livekit.agents import (
     JobContext,
 )
 
+from agent_worker.call.rooms_guard import guard
 from agent_worker.settings import CallSettings, instance_from_environment
 from agent_worker.tenure.assignment import ID_KEY, Assignment, CallDeclinedError, named_by_room, trusted_attribute
 from agent_worker.tenure.conversation import CallConversation, Post
 from agent_worker.tenure.role import AGENT_ROLE
-from conversation_actors import LeaseHeldError
+from agent_worker.tenure.simulated import SimulatedConversation
+from conversation_actors import ConversationError, LeaseHeldError
 from conversation_actors.values import check_id
 
 logger = logging.getLogger(__name__)
@@ -52,7 +55,11 @@ async def open_conversation(
     alive in this conversation; one in another room that everybody has left lets this job have it. Raises
     `CallDeclinedError`, and ends the job, where it is on the very worker that the call is to leave: another is called.
     `call`: how the agent behaves in the call, instead of what the environment says.
+
+    In LiveKit's console, and in its fake jobs, there is no call: what is returned at once is never open.
     """
+    if ctx.is_fake_job():
+        return _simulated(ctx, role, call)
     settings = call or CallSettings()
     assignment = Assignment.read(ctx.job.metadata, where="job metadata")
     conversation = CallConversation(
@@ -87,11 +94,26 @@ async def open_conversation(
     try:
         await conversation.open()
     except LeaseHeldError as error:
+        departure.guard_room(ctx, conversation.is_another_here)
         ctx.shutdown(f"another agent is in this conversation: {error.holder}")
         raise
     except CallDeclinedError:
+        departure.guard_room(ctx, None)
         ctx.shutdown(NOT_FINISHED)
         raise
+    return conversation
+
+
+def _simulated(ctx: JobContext, role: str, call: CallSettings | None) -> SimulatedConversation:
+    room = ctx.job.room.name
+    named = Assignment.read(ctx.job.metadata, where="job metadata").conversation_id
+    conversation = SimulatedConversation(named or room, holder=ctx.job.id, room=room, role=role, call=call)
+
+    async def close() -> None:
+        conversation.ended()
+        await conversation.aclose()
+
+    ctx.add_shutdown_callback(close)
     return conversation
 
 
@@ -101,7 +123,26 @@ class _Departure:
     def __init__(self, room: rtc.Room) -> None:
         self.is_on_purpose = False
         """It left, was put out, or the room was deleted: by somebody who meant it."""
+        self._is_another_here: Callable[[], Awaitable[bool]] | None = None
         room.once("disconnected", self._on_disconnected)
+
+    def guard_room(self, ctx: JobContext, is_another_here: Callable[[], Awaitable[bool]] | None) -> None:
+        """Leave a room alone whose call is not this job's: another agent is there; None: one was called."""
+        self._is_another_here = is_another_here
+        guard(ctx.job.room.name, self)
+
+    async def goes_on(self) -> bool:
+        """See `Keeper`; where nobody answers the room stays."""
+        try:
+            return self._is_another_here is None or await self._is_another_here()
+        except (ConversationError, TimeoutError) as error:
+            reason = type(error).__name__
+            logger.warning("nobody can tell whose call it is: what would end it is not done", extra={"reason": reason})
+            return True
+
+    def is_others(self, identity: str) -> bool:  # noqa: ARG002  # as in the protocol
+        """See `Keeper`."""
+        return True
 
     def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType | None = None) -> None:
         self.is_on_purpose = reason in ON_PURPOSE

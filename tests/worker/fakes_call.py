@@ -436,6 +436,7 @@ class FakeJob:
         self.ended: list[str] = []
         """Reasons, in order; LiveKit heeds the first."""
         context._on_shutdown = self.ended.append  # LiveKit's fake one forgets it
+        context.is_fake_job = lambda: False  # type: ignore[method-assign]  # a fake of a real one
         claims = Claims()
         claims.identity = POST.agent_identity
         context.token_claims = lambda: claims  # type: ignore[method-assign]  # there is no token

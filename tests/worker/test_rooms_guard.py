@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -13,11 +14,14 @@ from livekit.protocol.room import DeleteRoomRequest, RoomParticipantIdentity
 
 from agent_worker.call import rooms_guard
 from agent_worker.call.ending import JOB_TASK
+from agent_worker.call.opening import open_conversation
 from agent_worker.call.rooms_guard import guard
 from agent_worker.call.starting import ENTRYPOINT_TASK
-from agent_worker.tenure.conversation import LEASE
+from agent_worker.tenure.assignment import Assignment, CallDeclinedError
+from agent_worker.tenure.conversation import LEASE, CallConversation
+from conversation_actors import LeaseHeldError
 from tests.worker.answering import LATE, Answer
-from tests.worker.fakes_call import ROOM, FakeParticipant, FakeRoom, World
+from tests.worker.fakes_call import POST, ROOM, FakeParticipant, FakeRoom, World, fake_job
 
 
 @pytest.fixture
@@ -104,7 +108,7 @@ async def test_the_deposed_ends_nothing(answer: Answer, world: World, asked: Ask
 
 
 async def test_one_that_wakes_up_asks_first(answer: Answer, world: World, asked: Asked) -> None:
-    """It was claimed while it hung, and has not seen that yet; where Redis does not answer, nothing is ended either."""
+    """It was claimed while it hung, and has not seen that yet."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
         running.call._held.end()  # no beat of its own tells it
         await world.agents.claim("c", "worker-2", hold=timedelta(minutes=1), holder="job-1")
@@ -112,12 +116,18 @@ async def test_one_that_wakes_up_asks_first(answer: Answer, world: World, asked:
         assert asked == []
 
 
-async def test_without_redis_a_room_stays(answer: Answer, world: World, asked: Asked) -> None:
-    """Nobody can tell whose it is."""
+async def test_without_redis_a_call_is_ended_as_long_as_nobody_can_have_it(
+    answer: Answer, world: World, asked: Asked, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody takes a heartbeat for silent before its time is up; later nobody can tell whose call it is."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
         world.agents.trouble = TimeoutError("away")
         await end_room()
-        assert asked == []
+        assert asked == ENDED
+        running.call._beaten_at -= 3.0
+        await end_room()
+        assert asked == ENDED
+        assert caplog.text.count("nobody can tell whose call it is") == 1
         world.agents.trouble = None
         assert running.job.ended == []
 
@@ -224,6 +234,93 @@ class Hanging(Witness):
         """See `Keeper`."""
         await asyncio.Event().wait()
         return False
+
+
+async def test_a_first_call_without_its_conversation_can_be_ended(answer: Answer, world: World, asked: Asked) -> None:
+    """Nobody else ever had it: whether Redis answers or not, the caller does not stay on the line."""
+    world.may_open.clear()
+    async with answer(FakeRoom(FakeParticipant("alice")), greeting="", open_timeout=0.05) as running:
+        assert not running.call.is_open
+        assert not await running.call.confirm()
+        await end_room()
+        assert asked == ENDED
+        world.agents.trouble = TimeoutError("away")
+        await end_room()
+        assert asked == ENDED * 2
+        world.agents.trouble = None
+
+
+async def test_a_successor_without_its_conversation_asks_redis(answer: Answer, world: World, asked: Asked) -> None:
+    """The call is its own where nobody else lives in it, and another's where one does; unknown, the room stays."""
+    world.may_open.clear()
+    minute = timedelta(minutes=1)
+    await world.agents.start("c", "job-1", valid_for=minute, group="", details=b"{}")
+    await world.agents.claim("c", "worker-2", hold=minute, holder="job-1")
+    async with answer(FakeRoom(FakeParticipant("alice")), "job-2", greeting="", open_timeout=0.05) as running:
+        assert not running.call.is_open
+        await end_room()
+        assert asked == ENDED
+        world.agents.trouble = TimeoutError("away")
+        await end_room()
+        assert asked == ENDED
+        world.agents.trouble = None
+        await world.agents.start("c", "job-3", valid_for=minute, group="", details=b"{}")
+        await end_room()
+        assert asked == ENDED
+
+
+async def test_who_stands_by_ends_nothing(answer: Answer, world: World, asked: Asked) -> None:
+    """Another agent has the call, and gives it over when this one is ready."""
+    first = world.call("job-1")
+    await first.open()
+    planned = Assignment(conversation_id="c", replaces="job-1", is_planned=True)
+    room = FakeRoom(FakeParticipant("alice"))
+    async with answer(room, "job-2", assignment=planned, greeting="", waits=False) as running:
+        await asyncio.wait_for(first.handover_asked.wait(), LATE)
+        await end_room()
+        assert asked == []
+        assert running.call.is_waiting_for_handover
+
+
+@pytest.mark.parametrize(("room", "ends"), [(ROOM, False), ("another", True)])
+async def test_a_job_that_is_one_too_many_ends_no_room_of_the_call(
+    world: World, asked: Asked, room: str, *, ends: bool
+) -> None:
+    """Its callbacks run all the same; where the call is in another room, this one is nobody's."""
+    first = world.call("job-1", post=replace(POST, room=room))
+    await first.open()
+    with fake_job(FakeRoom(), metadata='{"conversation_id": "c"}', job_id="job-2") as job:
+        refusing = asyncio.create_task(refuse(first))
+        with pytest.raises(LeaseHeldError):
+            await open_conversation(job.context)
+        refusing.cancel()
+        await end_room()
+        assert asked == (ENDED if ends else [])
+        world.agents.trouble = TimeoutError("away")
+        await end_room()
+        assert asked == (ENDED if ends else [])
+        world.agents.trouble = None
+
+
+async def refuse(call: CallConversation) -> None:
+    """Keep the call."""
+    await call.redialled.wait()
+    await call.refuse_redial()
+
+
+async def test_a_job_that_declines_ends_no_room(world: World, asked: Asked) -> None:
+    """Another one was called to that room."""
+
+    async def decline(_self: CallConversation) -> bool:
+        message = "declined"
+        raise CallDeclinedError(message)
+
+    with pytest.MonkeyPatch.context() as patch, fake_job(FakeRoom(), metadata='{"conversation_id": "c"}') as job:
+        patch.setattr(CallConversation, "open", decline)
+        with pytest.raises(CallDeclinedError):
+            await open_conversation(job.context)
+        await end_room()
+        assert asked == []
 
 
 @pytest.mark.parametrize(
