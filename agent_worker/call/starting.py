@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from livekit import rtc
 from livekit.agents import Agent, AgentSession, AgentTask, JobContext
+from livekit.agents.llm import ChatMessage
 from livekit.agents.utils import is_given
 
 from agent_worker.call.ending import Ending
@@ -230,8 +231,8 @@ class Starting:
         active = ActiveAgent(self._session, self._conversation, self._failures, first=first, had=word.had)
         return active, self._userdata
 
-    def _speaker(self) -> Mapping[str, Any] | None:
-        return None if self._call is None else self._call.speaker()
+    def _speaker(self, message: ChatMessage) -> Mapping[str, Any] | None:
+        return None if self._call is None else self._call.speaker(message)
 
     # Behind the start.
 

@@ -1,6 +1,9 @@
 """A job that ends while its call goes on ends neither the room nor anybody's part in it; the end of a call does."""
 
 import asyncio
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -9,8 +12,10 @@ from livekit import api, rtc
 from livekit.api.room_service import RoomService
 from livekit.protocol.room import DeleteRoomRequest, RoomParticipantIdentity
 
+from agent_worker.call import rooms_guard
 from agent_worker.call.ending import JOB_TASK
 from agent_worker.call.opening import open_conversation
+from agent_worker.call.rooms_guard import guard
 from agent_worker.call.starting import ENTRYPOINT_TASK
 from agent_worker.tenure.assignment import Assignment, CallDeclinedError
 from agent_worker.tenure.conversation import LEASE, CallConversation
@@ -125,6 +130,110 @@ async def test_without_redis_a_call_is_ended_as_long_as_nobody_can_have_it(
         assert caplog.text.count("nobody can tell whose call it is") == 1
         world.agents.trouble = None
         assert running.job.ended == []
+
+
+class Witness:
+    """Says whether a call goes on, and in which loop it was asked."""
+
+    def __init__(self, *, goes_on: bool, own: tuple[str, ...] = ()) -> None:
+        """`own`: participants of its own."""
+        self.loops: list[asyncio.AbstractEventLoop] = []
+        self._goes_on, self._own = goes_on, own
+
+    async def goes_on(self) -> bool:
+        """See `Keeper`."""
+        self.loops.append(asyncio.get_running_loop())
+        return self._goes_on
+
+    def is_others(self, identity: str) -> bool:
+        """See `Keeper`."""
+        return identity not in self._own
+
+
+@pytest.mark.parametrize("order", [(True, False), (False, True), (False, False)])
+async def test_two_roles_in_one_room(asked: Asked, order: tuple[bool, bool]) -> None:
+    """The room stays where either of them has a successor in it; each may put out what is its own."""
+    first, second = Witness(goes_on=order[0], own=("avatar",)), Witness(goes_on=order[1])
+    guard(ROOM, first)
+    guard(ROOM, second)
+    await end_room()
+    assert asked == ([] if any(order) else ENDED)
+    await end_room("another", person="avatar")
+    await end_room(person="avatar")
+    assert asked[-1] == ("remove_participant", "avatar")
+
+
+@pytest.fixture
+def other_job() -> Iterator[asyncio.AbstractEventLoop]:
+    """The loop of a job that is another thread of the worker."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _ended(loop: asyncio.AbstractEventLoop) -> None:
+    while loop.is_running():
+        time.sleep(0.001)
+
+
+async def in_loop(loop: asyncio.AbstractEventLoop, keeper: Witness) -> None:
+    """Have a job guard the room."""
+
+    async def begin() -> None:
+        guard(ROOM, keeper)
+
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(begin(), loop))
+
+
+async def test_jobs_of_one_process_decide_for_themselves(asked: Asked, other_job: asyncio.AbstractEventLoop) -> None:
+    """One that has handed over to another in the same process does not keep that one from ending the call."""
+    mine, other = Witness(goes_on=False), Witness(goes_on=True)
+    guard(ROOM, mine)
+    await in_loop(other_job, other)
+    await end_room()
+    assert asked == ENDED
+    assert other.loops == []
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(end_room(), other_job))
+    assert asked == ENDED
+    assert set(other.loops) == {other_job}
+
+
+async def test_whoever_asks_from_a_loop_of_his_own(asked: Asked, other_job: asyncio.AbstractEventLoop) -> None:
+    """As a thread of the application's does: the job is asked in its own loop; one whose loop has ended is not."""
+    keeper = Witness(goes_on=True)
+    await in_loop(other_job, keeper)
+    await end_room()
+    assert asked == []
+    assert set(keeper.loops) == {other_job}
+    other_job.call_soon_threadsafe(other_job.stop)
+    await asyncio.to_thread(_ended, other_job)
+    await end_room()
+    assert asked == ENDED
+
+
+async def test_a_job_that_does_not_answer_keeps_its_room(
+    asked: Asked, other_job: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks from another loop does not wait for ever: it may be that loop which waits."""
+    monkeypatch.setattr(rooms_guard, "_ANSWER_SECONDS", 0.05)
+    keeper = Hanging(goes_on=False)
+    await in_loop(other_job, keeper)
+    await end_room()
+    assert asked == []
+
+
+class Hanging(Witness):
+    """Never answers."""
+
+    async def goes_on(self) -> bool:
+        """See `Keeper`."""
+        await asyncio.Event().wait()
+        return False
 
 
 async def test_a_first_call_without_its_conversation_can_be_ended(answer: Answer, world: World, asked: Asked) -> None:
