@@ -9,6 +9,7 @@ from livekit.agents import (
     JobContext,
 )
 
+from agent_worker.call.rooms_guard import guard
 from agent_worker.settings import CallSettings, instance_from_environment
 from agent_worker.tenure.assignment import ID_KEY, Assignment, CallDeclinedError, named_by_room, trusted_attribute
 from agent_worker.tenure.conversation import CallConversation, Post
@@ -26,7 +27,7 @@ WORKER_GONE = "parent process shutdown"
 """LiveKit's reason where the worker ends and takes its jobs with it."""
 NOT_FINISHED = "the call goes on without this agent"
 """Ours for the end of a job in whose room somebody still waits for an agent."""
-_UNFINISHED = frozenset({JOB_CRASHED, NOT_FINISHED, WORKER_GONE})
+_UNFINISHED = frozenset({JOB_CRASHED, NOT_FINISHED})
 ON_PURPOSE = frozenset(
     {
         rtc.DisconnectReason.CLIENT_INITIATED,
@@ -36,6 +37,8 @@ ON_PURPOSE = frozenset(
     }
 )
 """How an agent leaves a room, or is put out of it, because somebody means it."""
+_ENDED_BY_OTHERS = ON_PURPOSE - {rtc.DisconnectReason.CLIENT_INITIATED}
+"""What LiveKit's server does to an agent; it tells the worker too, which ends the job as if the worker went."""
 _IDENTITY_SECONDS = 5.0
 
 
@@ -72,11 +75,12 @@ async def open_conversation(
         call=settings,
     )
 
-    departure = _Departure(ctx.room)
+    departure = _Departure(conversation, ctx)
+    guard(ctx.job.room.name, departure)  # before it is open: a job that is not to have the call ends no room
 
     async def close(reason: str) -> None:
         # where the call is not over, the lease stays as it is: whoever finds it calls the next agent
-        if reason in _UNFINISHED or (reason == ROOM_LOST and not departure.is_on_purpose):
+        if departure.is_unfinished(reason) and not conversation.is_over:
             conversation.left()
         else:
             await conversation.release()
@@ -96,15 +100,36 @@ async def open_conversation(
 
 
 class _Departure:
-    """How this agent has left its room, if it has: what LiveKit tells first, before it ends the job itself."""
+    """How this agent has left its room, if it has; and who may end the room, until a session has started there."""
 
-    def __init__(self, room: rtc.Room) -> None:
-        self.is_on_purpose = False
-        """It left, was put out, or the room was deleted: by somebody who meant it."""
-        room.once("disconnected", self._on_disconnected)
+    def __init__(self, conversation: CallConversation, context: JobContext) -> None:
+        self._conversation = conversation
+        self._own = context.local_participant_identity
+        self._reason: rtc.DisconnectReason.ValueType | None = None
+        context.room.once("disconnected", self._on_disconnected)
+
+    def is_unfinished(self, reason: str) -> bool:
+        """Whether a job that ends for LiveKit's `reason` leaves a call that goes on; the first disconnection tells."""
+        if reason == ROOM_LOST:
+            return self._reason not in ON_PURPOSE
+        if reason == WORKER_GONE:
+            return self._reason not in _ENDED_BY_OTHERS
+        return reason in _UNFINISHED
+
+    async def goes_on(self) -> bool:
+        """Whether the call goes on without this job; where that cannot be known it does."""
+        return not (self._conversation.is_over or await self._conversation.confirm())
+
+    def is_others(self, identity: str) -> bool:
+        """Whether somebody is not this agent."""
+        return identity != self._own
+
+    def deleted(self) -> None:
+        """The room is gone, and the call with it."""
+        self._conversation.ended()
 
     def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType | None = None) -> None:
-        self.is_on_purpose = reason in ON_PURPOSE
+        self._reason = reason
 
 
 def _leave_if_it_raises(task: "asyncio.Task[Any] | None", conversation: CallConversation) -> None:

@@ -29,6 +29,9 @@ class Keeper(Protocol):
     def is_others(self, identity: str) -> bool:
         """Whether a participant of the room is not the job's own."""
 
+    def deleted(self) -> None:
+        """The room was deleted by this job."""
+
 
 _Method = Callable[[RoomService, Any], Awaitable[Any]]
 
@@ -58,7 +61,10 @@ def _wrap(name: str, keepers: WeakValueDictionary[str, Keeper], answer: Callable
         if keeper is not None and is_concerned and await keeper.goes_on():
             logger.info("the call goes on without this job: not done", extra={"room": request.room, "asked": name})
             return answer()
-        return await method(service, request, *arguments, **named)
+        response = await method(service, request, *arguments, **named)
+        if keeper is not None and identity is None:
+            keeper.deleted()
+        return response
 
     setattr(guarded, _GUARDED, keepers)
     setattr(RoomService, name, guarded)

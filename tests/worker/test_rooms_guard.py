@@ -9,10 +9,12 @@ from livekit.api.room_service import RoomService
 from livekit.protocol.room import DeleteRoomRequest, RoomParticipantIdentity
 
 from agent_worker.call.ending import JOB_TASK
+from agent_worker.call.opening import NOT_FINISHED, WORKER_GONE, open_conversation
 from agent_worker.call.starting import ENTRYPOINT_TASK
 from agent_worker.tenure.conversation import LEASE
+from conversation_actors import LeaseHeldError
 from tests.worker.answering import LATE, Answer
-from tests.worker.fakes_call import ROOM, FakeParticipant, FakeRoom, World
+from tests.worker.fakes_call import ROOM, FakeParticipant, FakeRoom, World, fake_job
 
 
 @pytest.fixture
@@ -36,6 +38,10 @@ async def end_room(room: str = ROOM, *, person: str = "alice") -> None:
     async with api.LiveKitAPI("http://127.0.0.1:1", "key", "secret") as client:
         await client.room.delete_room(DeleteRoomRequest(room=room))
         await client.room.remove_participant(RoomParticipantIdentity(room=room, identity=person))
+
+
+async def _hang_up() -> None:
+    await end_room()
 
 
 ENDED = [("delete_room", ROOM), ("remove_participant", "alice")]
@@ -167,3 +173,35 @@ def test_livekits_names_for_a_jobs_tasks() -> None:
 
     source = inspect.getsource(job_proc_lazy_main)
     assert all(f'name="{name}"' in source for name in (JOB_TASK, ENTRYPOINT_TASK))
+
+
+async def test_a_job_that_is_not_to_have_the_call_ends_nothing(world: World, asked: Asked) -> None:
+    """It declines what it was called to, or finds another agent there; its callbacks run all the same."""
+    there = world.call("job-1")
+    await there.open()
+    with fake_job(FakeRoom(), metadata='{"conversation_id": "c"}', job_id="job-2") as job:
+        job.context.add_shutdown_callback(_hang_up)
+        with pytest.raises(LeaseHeldError):
+            await open_conversation(job.context)
+        await end_room()
+        await job.shut_down(NOT_FINISHED)
+    assert asked == []
+    await there.aclose()
+
+
+async def test_before_the_session_starts_a_call_may_be_ended(world: World, asked: Asked) -> None:
+    """The number that was dialled is busy: the room that is deleted is the end of the call, whatever ends the job."""
+    with fake_job(FakeRoom(), metadata='{"conversation_id": "c"}') as job:
+        conversation = await open_conversation(job.context)
+        await end_room()
+        await job.shut_down(WORKER_GONE)
+    assert asked == ENDED
+    assert conversation.is_over
+
+
+async def test_a_room_that_was_deleted_is_the_end_of_the_call(answer: Answer, asked: Asked) -> None:
+    """LiveKit tells the job to end, in the words it has for a worker that goes, before it tells of the room."""
+    async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
+        await end_room()
+        assert asked == ENDED
+        assert running.call.is_over
