@@ -87,8 +87,8 @@ def _mistake(message: str) -> InvalidInputError:
 def _module_name(place: str) -> tuple[str, Path | None]:
     """The name to import a module by, and its file where that was given.
 
-    Imports look into the file's directory, or that of its outermost package. The name has to be good in the job's
-    processes too, where the session function is found by it.
+    Imports look into the directory of the file's outermost package, and into the file's own, as they do for a script.
+    The name has to be good in the job's processes too, where the session function is found by it.
     """
     if not place.endswith(".py"):
         return place, None
@@ -101,8 +101,7 @@ def _module_name(place: str) -> tuple[str, Path | None]:
     while (directory / "__init__.py").is_file():
         parts.insert(0, directory.name)
         directory = directory.parent
-    if str(directory) not in sys.path:
-        sys.path.insert(0, str(directory))
+    sys.path[:0] = [one for one in dict.fromkeys((str(directory), str(path.parent))) if one not in sys.path]
     return ".".join(parts), path
 
 

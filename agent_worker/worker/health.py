@@ -14,6 +14,10 @@ from conversation_actors.errors import ConversationError
 _SECONDS = 3.0
 
 
+class HealthPortError(ConversationError):
+    """The port of the health endpoint is somebody else's. It may be free later."""
+
+
 class Health:
     """Asks Ray, Redis and LiveKit, all at once, each for at most three seconds."""
 
@@ -80,9 +84,14 @@ class HealthServer:
         return f"http://{self._host}:{self._runner.addresses[0][1]}"
 
     async def __aenter__(self) -> Self:
-        """Listen. Raises `OSError` if the port is taken."""
+        """Listen. Raises `HealthPortError` if the port is taken."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port).start()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            message = f"health_port: {self._port} cannot be listened on ({error.strerror}); set AGENT_HEALTH_PORT"
+            raise HealthPortError(message) from error
         return self
 
     async def __aexit__(

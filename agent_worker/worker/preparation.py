@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,8 @@ from conversation_actors import ConversationClient, Settings
 logger = logging.getLogger(__name__)
 
 _JOIN_SECONDS = 15.0
-ADDED_SECONDS = 5.0
-"""What joining Ray may add to an application's own setup: LiveKit gives a process ten seconds unless told otherwise."""
+PATIENCE_SECONDS = 5.0
+"""How long a process waits for Ray, with the application's own setup: LiveKit gives both ten seconds by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class Preparation:
     """
 
     setup: Callable[[JobProcess], Any] | None = None
-    patience: float = ADDED_SECONDS
-    """Seconds that joining may go on when the application's own is done."""
+    patience: float = PATIENCE_SECONDS
+    """Seconds, from the beginning, until a process is ready though it has not joined Ray; it goes on joining."""
 
     def __call__(self, process: JobProcess) -> None:
         """Prepare one process."""
@@ -39,9 +40,10 @@ class Preparation:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         joining = threading.Thread(target=_join, name="join-ray", daemon=True)
         joining.start()
+        began = time.monotonic()
         if self.setup is not None:
             self.setup(process)
-        joining.join(self.patience)
+        joining.join(max(0.0, self.patience - (time.monotonic() - began)))
 
 
 def _join() -> None:

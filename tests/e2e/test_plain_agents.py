@@ -100,6 +100,8 @@ async def test_a_room_outlives_the_jobs_of_a_call_and_not_the_call(scene: Scene)
         finally:
             os.kill(pid, signal.SIGCONT)
         await caller.wait_left(f"agent-{holder}", 30)
+        # it has joined, and reads: what is typed before that is lost
+        await caller.wait_caption(BACK, UTTERANCE)
         await typed_turn(caller, 2)
         assert caller.rtc_room.isconnected()
         assert await room_exists(scene)

@@ -122,6 +122,15 @@ def test_a_file_elsewhere_in_a_package(write: Write) -> None:
     assert sys.modules["shop.voice"].words.NAME == "shop"
 
 
+def test_a_file_in_a_package_imports_its_neighbours_by_their_own_names(write: Write) -> None:
+    """As the interpreter lets it when the file is run as a script, which is how LiveKit's starter is run."""
+    write("", "neighbours/__init__.py")
+    write("NAME = 'beside'", "neighbours/words_beside.py")
+    path = write(SERVER + "\nfrom words_beside import NAME\n", "neighbours/agent_beside.py")
+    load_server(str(path))
+    assert sys.modules["neighbours.agent_beside"].NAME == "beside"
+
+
 def test_one_server_with_two_names_is_one(write: Write) -> None:
     """An alias makes no choice necessary."""
     write(SERVER + "\napp = server\n")
@@ -300,8 +309,8 @@ def test_their_setup_runs_once_and_ours_beside_it(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.usefixtures("_default_sigterm")
 def test_a_cluster_that_does_not_answer_delays_a_process_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LiveKit throws a process away that takes too long: ours adds at most five seconds to theirs."""
-    assert preparation.ADDED_SECONDS == 5.0
+    """LiveKit throws a process away that takes too long: it is ready after five seconds, unless theirs takes longer."""
+    assert preparation.PATIENCE_SECONDS == 5.0
     ended = threading.Event()
 
     async def join() -> None:
@@ -315,6 +324,26 @@ def test_a_cluster_that_does_not_answer_delays_a_process_for_a_moment(monkeypatc
         assert one.userdata == {"runs": 1}
     finally:
         ended.set()
+
+
+@pytest.mark.usefixtures("_default_sigterm")
+def test_a_setup_that_takes_long_is_not_made_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of LiveKit's ten seconds for a process a setup of six leaves less than our five."""
+    ended, waited = threading.Event(), list[float]()
+
+    async def join() -> None:
+        await asyncio.to_thread(ended.wait, 30)
+
+    def slow(_process: JobProcess) -> None:
+        time.sleep(0.05)
+
+    monkeypatch.setattr(preparation, "_join_cluster", join)
+    monkeypatch.setattr(threading.Thread, "join", lambda _self, timeout: waited.append(timeout))
+    try:
+        Preparation(slow, patience=0.02)(process())
+    finally:
+        ended.set()
+    assert waited == [0.0]
 
 
 @pytest.mark.usefixtures("_default_sigterm")

@@ -14,7 +14,7 @@ from agent_worker.development import develop
 from agent_worker.failures import Failures
 from agent_worker.tenure.assignment import Assignment, RestartReason
 from agent_worker.worker import health, logs, migration
-from agent_worker.worker.health import Health, HealthServer
+from agent_worker.worker.health import Health, HealthPortError, HealthServer
 from conversation_actors import (
     ClusterUnavailableError,
     ConversationNotFoundError,
@@ -314,3 +314,12 @@ def test_a_traceback_comes_behind_the_fields() -> None:
     first, *rest = logs.FieldsFormatter().format(record).splitlines()
     assert first.endswith("agent_worker.y failed job_id=j")
     assert rest == ["ValueError: broken"]
+
+
+async def test_a_port_that_is_taken_is_told_in_one_sentence(report: Health) -> None:
+    """A second worker, or a watcher beside one, is told what to set."""
+    async with HealthServer(report, host="127.0.0.1", port=0) as first:
+        port = int(first.url.rpartition(":")[2])
+        with pytest.raises(HealthPortError, match=rf"health_port: {port} .*set AGENT_HEALTH_PORT"):
+            async with HealthServer(report, host="127.0.0.1", port=port):
+                pytest.fail("two listen on one port")
