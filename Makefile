@@ -64,7 +64,7 @@ test: install ## Run the tests (ARGS="-k fenced" for some)
 LONG_SEEDS ?= 22
 LONG_SECONDS ?= 1980
 
-long: install ## Run the long tests, about 50 minutes (LONG_SEEDS=22, LONG_SECONDS=1980: of random histories)
+long: install ## Run the long tests, about 70 minutes (LONG_SEEDS=22, LONG_SECONDS=1980: of random histories)
 	LONG_SEEDS=$(LONG_SEEDS) LONG_SECONDS=$(LONG_SECONDS) $(BIN)/pytest -m long -o log_cli=true --log-cli-level=WARNING $(ARGS)
 
 lint: install ## Check format and style

@@ -71,6 +71,10 @@ class Ending:
         """Whether somebody is neither this agent nor one that speaks for it, such as an avatar."""
         return identity not in self._own
 
+    def deleted(self) -> None:
+        """The room is gone, so the call is over: LiveKit says so only later, or not at all."""
+        self._conversation.ended()
+
     # How it ends.
 
     def _on_shutdown(self, reason: str = "user requested") -> None:

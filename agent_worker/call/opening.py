@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from livekit import rtc
@@ -29,7 +28,7 @@ WORKER_GONE = "parent process shutdown"
 """LiveKit's reason where the worker ends and takes its jobs with it."""
 NOT_FINISHED = "the call goes on without this agent"
 """Ours for the end of a job in whose room somebody still waits for an agent."""
-_UNFINISHED = frozenset({JOB_CRASHED, NOT_FINISHED, WORKER_GONE})
+_UNFINISHED = frozenset({JOB_CRASHED, NOT_FINISHED})
 ON_PURPOSE = frozenset(
     {
         rtc.DisconnectReason.CLIENT_INITIATED,
@@ -39,6 +38,8 @@ ON_PURPOSE = frozenset(
     }
 )
 """How an agent leaves a room, or is put out of it, because somebody means it."""
+_ENDED_BY_OTHERS = ON_PURPOSE - {rtc.DisconnectReason.CLIENT_INITIATED}
+"""What LiveKit's server does to an agent; it tells the worker too, which ends the job as if the worker went."""
 _IDENTITY_SECONDS = 5.0
 
 
@@ -79,11 +80,12 @@ async def open_conversation(
         call=settings,
     )
 
-    departure = _Departure(ctx.room)
+    departure = _Departure(conversation, ctx)
+    guard(ctx.job.room.name, departure)  # before it is open: a job that is not to have the call ends no room
 
     async def close(reason: str) -> None:
         # where the call is not over, the lease stays as it is: whoever finds it calls the next agent
-        if reason in _UNFINISHED or (reason == ROOM_LOST and not departure.is_on_purpose):
+        if departure.is_unfinished(reason) and not conversation.is_over:
             conversation.left()
         else:
             await conversation.release()
@@ -94,11 +96,11 @@ async def open_conversation(
     try:
         await conversation.open()
     except LeaseHeldError as error:
-        departure.guard_room(ctx, conversation.is_another_here)
+        departure.is_refused = True
         ctx.shutdown(f"another agent is in this conversation: {error.holder}")
         raise
     except CallDeclinedError:
-        departure.guard_room(ctx, None)
+        departure.is_declined = True
         ctx.shutdown(NOT_FINISHED)
         raise
     return conversation
@@ -118,34 +120,53 @@ def _simulated(ctx: JobContext, role: str, call: CallSettings | None) -> Simulat
 
 
 class _Departure:
-    """How this agent has left its room, if it has: what LiveKit tells first, before it ends the job itself."""
+    """How this agent has left its room, if it has; and who may end the room, until a session has started there."""
 
-    def __init__(self, room: rtc.Room) -> None:
-        self.is_on_purpose = False
-        """It left, was put out, or the room was deleted: by somebody who meant it."""
-        self._is_another_here: Callable[[], Awaitable[bool]] | None = None
-        room.once("disconnected", self._on_disconnected)
+    def __init__(self, conversation: CallConversation, context: JobContext) -> None:
+        self.is_declined = False
+        """Another agent was called, or is to be: the call is not this job's."""
+        self.is_refused = False
+        """Another agent has the conversation: the call is not this job's, if that one is in this room."""
+        self._conversation = conversation
+        self._own = context.local_participant_identity
+        self._reason: rtc.DisconnectReason.ValueType | None = None
+        context.room.once("disconnected", self._on_disconnected)
 
-    def guard_room(self, ctx: JobContext, is_another_here: Callable[[], Awaitable[bool]] | None) -> None:
-        """Leave a room alone whose call is not this job's: another agent is there; None: one was called."""
-        self._is_another_here = is_another_here
-        guard(ctx.job.room.name, self)
+    def is_unfinished(self, reason: str) -> bool:
+        """Whether a job that ends for LiveKit's `reason` leaves a call that goes on; the first disconnection tells."""
+        if reason == ROOM_LOST:
+            return self._reason not in ON_PURPOSE
+        if reason == WORKER_GONE:
+            return self._reason not in _ENDED_BY_OTHERS
+        return reason in _UNFINISHED
 
     async def goes_on(self) -> bool:
-        """See `Keeper`; where nobody answers the room stays."""
+        """Whether the call goes on without this job, as far as anybody can tell."""
+        if self.is_declined:
+            return True
+        if self.is_refused:
+            return await self._is_another_here()
+        return not self._conversation.is_over and await self._conversation.may_be_others()
+
+    def is_others(self, identity: str) -> bool:
+        """Whether somebody is not this agent."""
+        return identity != self._own
+
+    def deleted(self) -> None:
+        """The room is gone, and the call with it."""
+        self._conversation.ended()
+
+    async def _is_another_here(self) -> bool:
+        """Whether the agent that has the conversation is in this room; where nobody answers it is."""
         try:
-            return self._is_another_here is None or await self._is_another_here()
+            return await self._conversation.is_another_here()
         except (ConversationError, TimeoutError) as error:
             reason = type(error).__name__
             logger.warning("nobody can tell whose call it is: what would end it is not done", extra={"reason": reason})
             return True
 
-    def is_others(self, identity: str) -> bool:  # noqa: ARG002  # as in the protocol
-        """See `Keeper`."""
-        return True
-
     def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType | None = None) -> None:
-        self.is_on_purpose = reason in ON_PURPOSE
+        self._reason = reason
 
 
 def _leave_if_it_raises(task: "asyncio.Task[Any] | None", conversation: CallConversation) -> None:

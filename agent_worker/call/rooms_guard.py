@@ -34,6 +34,9 @@ class Keeper(Protocol):
     def is_others(self, identity: str) -> bool:
         """Whether a participant of the room is not the job's own."""
 
+    def deleted(self) -> None:
+        """The room was deleted by this job."""
+
 
 _Method = Callable[[RoomService, Any], Awaitable[Any]]
 
@@ -96,7 +99,11 @@ def _wrap(name: str, keepers: _Keepers, answer: Callable[[], Any]) -> None:
         if not is_own and await _goes_on(asked):
             logger.info("the call goes on without this job: not done", extra={"room": request.room, "asked": name})
             return answer()
-        return await method(service, request, *arguments, **named)
+        response = await method(service, request, *arguments, **named)
+        if identity is None:
+            for keeper, loop in asked:
+                loop.call_soon_threadsafe(keeper.deleted)
+        return response
 
     setattr(guarded, _GUARDED, keepers)
     setattr(RoomService, name, guarded)

@@ -38,6 +38,8 @@ def expected_lines(played: Played) -> list[str]:
 
 
 def _handover(played: Played) -> list[str]:
+    if played.blow.exit_code != 0:
+        return [f"the worker that was told to end did so with {played.blow.exit_code}"]
     if not played.fault.is_planned or played.blow.seconds <= _PLANNED_SECONDS:
         return []
     return [f"the handover took {played.blow.seconds:.1f} s"]

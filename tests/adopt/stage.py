@@ -312,7 +312,7 @@ async def play(on: Performance, fault: Fault) -> "Played":
     if fault is not Fault.NOTHING:
         await on.is_over_for(blow.old)
     if blow.leaving is not None:
-        assert await blow.leaving.wait_ended() == 0
+        blow.exit_code = await blow.leaving.wait_ended()
     for turn in others:
         await on.turn(turn)
     since = [one for one in on.asked if one.at > blow.happened]
@@ -333,6 +333,8 @@ class Blow:
     taken_over: float = 0.0
     leaving: WorkerProcess | None = None
     """The worker that was told to end."""
+    exit_code: int = 0
+    """With which it has."""
 
     @property
     def seconds(self) -> float:

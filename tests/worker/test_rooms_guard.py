@@ -14,7 +14,7 @@ from livekit.protocol.room import DeleteRoomRequest, RoomParticipantIdentity
 
 from agent_worker.call import rooms_guard
 from agent_worker.call.ending import JOB_TASK
-from agent_worker.call.opening import open_conversation
+from agent_worker.call.opening import NOT_FINISHED, WORKER_GONE, open_conversation
 from agent_worker.call.rooms_guard import guard
 from agent_worker.call.starting import ENTRYPOINT_TASK
 from agent_worker.tenure.assignment import Assignment, CallDeclinedError
@@ -45,6 +45,10 @@ async def end_room(room: str = ROOM, *, person: str = "alice") -> None:
     async with api.LiveKitAPI("http://127.0.0.1:1", "key", "secret") as client:
         await client.room.delete_room(DeleteRoomRequest(room=room))
         await client.room.remove_participant(RoomParticipantIdentity(room=room, identity=person))
+
+
+async def _hang_up() -> None:
+    await end_room()
 
 
 ENDED = [("delete_room", ROOM), ("remove_participant", "alice")]
@@ -122,12 +126,13 @@ async def test_without_redis_a_call_is_ended_as_long_as_nobody_can_have_it(
     """Nobody takes a heartbeat for silent before its time is up; later nobody can tell whose call it is."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
         world.agents.trouble = TimeoutError("away")
-        await end_room()
-        assert asked == ENDED
         running.call._beaten_at -= 3.0
         await end_room()
-        assert asked == ENDED
+        assert asked == []
         assert caplog.text.count("nobody can tell whose call it is") == 1
+        running.call._beaten_at += 3.0
+        await end_room()
+        assert asked == ENDED
         world.agents.trouble = None
         assert running.job.ended == []
 
@@ -144,6 +149,9 @@ class Witness:
         """See `Keeper`."""
         self.loops.append(asyncio.get_running_loop())
         return self._goes_on
+
+    def deleted(self) -> None:
+        """See `Keeper`."""
 
     def is_others(self, identity: str) -> bool:
         """See `Keeper`."""
@@ -258,13 +266,13 @@ async def test_a_successor_without_its_conversation_asks_redis(answer: Answer, w
     await world.agents.claim("c", "worker-2", hold=minute, holder="job-1")
     async with answer(FakeRoom(FakeParticipant("alice")), "job-2", greeting="", open_timeout=0.05) as running:
         assert not running.call.is_open
-        await end_room()
-        assert asked == ENDED
         world.agents.trouble = TimeoutError("away")
         await end_room()
-        assert asked == ENDED
         world.agents.trouble = None
         await world.agents.start("c", "job-3", valid_for=minute, group="", details=b"{}")
+        await end_room()
+        assert asked == []
+        await world.agents.claim("c", "worker-2", hold=minute, holder="job-3")
         await end_room()
         assert asked == ENDED
 
@@ -294,12 +302,12 @@ async def test_a_job_that_is_one_too_many_ends_no_room_of_the_call(
         with pytest.raises(LeaseHeldError):
             await open_conversation(job.context)
         refusing.cancel()
-        await end_room()
-        assert asked == (ENDED if ends else [])
         world.agents.trouble = TimeoutError("away")
         await end_room()
-        assert asked == (ENDED if ends else [])
+        assert asked == []
         world.agents.trouble = None
+        await end_room()
+        assert asked == (ENDED if ends else [])
 
 
 async def refuse(call: CallConversation) -> None:
@@ -373,3 +381,35 @@ def test_livekits_names_for_a_jobs_tasks() -> None:
 
     source = inspect.getsource(job_proc_lazy_main)
     assert all(f'name="{name}"' in source for name in (JOB_TASK, ENTRYPOINT_TASK))
+
+
+async def test_a_job_that_is_not_to_have_the_call_ends_nothing(world: World, asked: Asked) -> None:
+    """It declines what it was called to, or finds another agent there; its callbacks run all the same."""
+    there = world.call("job-1")
+    await there.open()
+    with fake_job(FakeRoom(), metadata='{"conversation_id": "c"}', job_id="job-2") as job:
+        job.context.add_shutdown_callback(_hang_up)
+        with pytest.raises(LeaseHeldError):
+            await open_conversation(job.context)
+        await end_room()
+        await job.shut_down(NOT_FINISHED)
+    assert asked == []
+    await there.aclose()
+
+
+async def test_before_the_session_starts_a_call_may_be_ended(world: World, asked: Asked) -> None:
+    """The number that was dialled is busy: the room that is deleted is the end of the call, whatever ends the job."""
+    with fake_job(FakeRoom(), metadata='{"conversation_id": "c"}') as job:
+        conversation = await open_conversation(job.context)
+        await end_room()
+        await job.shut_down(WORKER_GONE)
+    assert asked == ENDED
+    assert conversation.is_over
+
+
+async def test_a_room_that_was_deleted_is_the_end_of_the_call(answer: Answer, asked: Asked) -> None:
+    """LiveKit tells the job to end, in the words it has for a worker that goes, before it tells of the room."""
+    async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
+        await end_room()
+        assert asked == ENDED
+        assert running.call.is_over

@@ -625,6 +625,10 @@ LOST = rtc.DisconnectReason.UNKNOWN_REASON
         ([LOST, LEFT], ROOM_LOST, False),
         ([LEFT], JOB_CRASHED, False),
         ([LEFT], WORKER_GONE, False),
+        # the server ends the job with the room, or with its participant, and tells the worker first
+        ([DELETED], WORKER_GONE, True),
+        ([REMOVED], WORKER_GONE, True),
+        ([LOST], WORKER_GONE, False),
         ([LEFT], NOT_FINISHED, False),
         ([LEFT], "the application's reason", True),
         ([], "the application's reason", True),
