@@ -23,6 +23,7 @@ from agent_worker.call.linking import is_starting
 from agent_worker.call.opening_lines import OpeningLines, has_begun, has_talked
 from agent_worker.call.typed_words import TypedWords
 from agent_worker.session.active_agent import ActiveAgent, Word, agent_with_the_word
+from agent_worker.session.entering import entrance_of
 from agent_worker.session.notes import TRANSCRIPT
 from agent_worker.session.recorder import Recorder
 from agent_worker.session.restoration import Restored, restore, restore_late
@@ -82,6 +83,7 @@ class Starting:
         self._prepared: Prepared | None = None
         self._typed: TypedWords | None = None
         self._call: Call | None = None
+        self._opening: OpeningLines | None = None
 
     def watch(self, expected: Agent | None = None) -> None:
         """Do from now on, when the session starts, what comes before it; only with `expected`, where that is given."""
@@ -126,6 +128,8 @@ class Starting:
         began = time.monotonic()
         with _being_started():
             result = await self._start(prepared.word.agent, **named)
+        if self._opening is not None:
+            self._opening.session_started()
         seconds = round(time.monotonic() - began, 3)
         logger.info("the session has started", extra={"conversation_id": self._conversation.id, "seconds": seconds})
         if call.linking is not None:
@@ -195,25 +199,30 @@ class Starting:
             return otherwise
 
     def _new_call(self, prepared: Prepared) -> Call:
-        opening = self._opening_lines()
+        opening = self._opening = self._opening_lines(prepared.word, self._entrypoint)
         if opening is not None:
             opening.start(prepared.word.agent)
+        entrance_of(prepared.word.agent)
         return Call(self._session, self._conversation, self.recorder, self._room, ending=self._ending, opening=opening)
 
-    def _opening_lines(self) -> OpeningLines | None:
+    def _opening_lines(self, word: Word, entrypoint: asyncio.Task[Any] | None) -> OpeningLines | None:
         """The lines that the agent would say again; None in a job that follows nobody."""
         conversation = self._conversation
         if not conversation.is_restart:
             return None
         words = {TRANSCRIPT: conversation.noted(TRANSCRIPT)}
-        is_hushed = not conversation.is_open or has_begun(conversation.items, words)
+        since, has_entered = (None, False) if word.had is None else (word.had.since, word.had.has_entered)
+        has_talked_since = has_begun(conversation.items, words, since=since)
+        is_hushed = not conversation.is_open or has_talked_since
         # the entrypoint opens the call, and not the part of an agent that had the word later
         is_call_hushed = is_hushed or has_talked(conversation.items)
         return OpeningLines(
             self._session,
-            self._entrypoint,
+            entrypoint,
             is_hushed=is_hushed,
             is_call_hushed=is_call_hushed,
+            # who entered and was never heard has lost its first words with its process, and enters again
+            has_entered=has_entered and has_talked_since,
             said=_said_by_callers(conversation.items),
         )
 
@@ -252,8 +261,10 @@ class Starting:
         """Give the word, in a session that runs, to the agent that had it."""
         word = await self._tried("active_agent", self._choose(self._session.current_agent), word)
         if word.agent is not self._session.current_agent:
-            if (opening := self._opening_lines()) is not None:
+            # the entrypoint's lines are known already
+            if (opening := self._opening_lines(word, None)) is not None:
                 opening.start(word.agent)
+            entrance_of(word.agent)
             self._session.update_agent(word.agent)
         await self._tried("userdata", self._userdata.restore(self._conversation.noted), None)
         return word
