@@ -485,7 +485,7 @@ def test_who_has_begun(items: list[Any], words: Any, *, begun: bool) -> None:
 )
 def test_who_has_begun_since_a_handoff(since: str | None, *, begun: bool) -> None:
     """What a task says is said in the name of who waits for it, and its end is no handoff; what is cut off was said."""
-    items = [
+    items: list[Any] = [
         AgentHandoff(id="of a", new_agent_id="a"),
         AgentHandoff(id="to the task", new_agent_id="task"),
         assistant("May I?"),
