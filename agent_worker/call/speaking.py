@@ -55,9 +55,11 @@ class Speaking:
             self._say(line, is_talk=True)
 
     async def resume(self, language: str | None) -> None:
-        """After a crash: say so, in a word, and answer what is unanswered; nothing where the agent opens the call."""
+        """After a crash: say so, in a word, and answer what is unanswered; only that where the agent opens the call."""
         await self._is_told.wait()
         if self._opening is not None and await self._opening.begin(_OPENING_SECONDS):
+            if not self._opening.has_asked:
+                self.answer()
             return
         line = self._conversation.settings.line(Welcome.RESUME, language)
         if line and self._is_speech_to_speech():

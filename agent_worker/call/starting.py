@@ -24,6 +24,7 @@ from agent_worker.call.linking import is_starting
 from agent_worker.call.opening_lines import OpeningLines, has_begun, has_talked
 from agent_worker.call.typed_words import TypedWords
 from agent_worker.session.active_agent import ActiveAgent, Word, agent_with_the_word
+from agent_worker.session.entering import entrance_of
 from agent_worker.session.had_the_word import ACTIVE_AGENT
 from agent_worker.session.late_note import AtStart, late_note
 from agent_worker.session.notes import TRANSCRIPT, Noted
@@ -86,6 +87,7 @@ class Starting:
         self._at_start: AtStart | None = None
         self._typed: TypedWords | None = None
         self._call: Call | None = None
+        self._opening: OpeningLines | None = None
 
     def watch(self, expected: Agent | None = None) -> None:
         """Do from now on, when the session starts, what comes before it; only with `expected`, where that is given."""
@@ -134,6 +136,8 @@ class Starting:
         began = time.monotonic()
         with _being_started():
             result = await self._start(prepared.word.agent, **named)
+        if self._opening is not None:
+            self._opening.session_started()
         seconds = round(time.monotonic() - began, 3)
         logger.info("the session has started", extra={"conversation_id": self._conversation.id, "seconds": seconds})
         if call.linking is not None:
@@ -204,25 +208,30 @@ class Starting:
             return otherwise
 
     def _new_call(self, prepared: Prepared) -> Call:
-        opening = self._opening_lines()
+        opening = self._opening = self._opening_lines(prepared.word, self._entrypoint)
         if opening is not None:
             opening.start(prepared.word.agent)
+        entrance_of(prepared.word.agent)
         return Call(self._session, self._conversation, self.recorder, self._room, ending=self._ending, opening=opening)
 
-    def _opening_lines(self) -> OpeningLines | None:
+    def _opening_lines(self, word: Word, entrypoint: asyncio.Task[Any] | None) -> OpeningLines | None:
         """The lines that the agent would say again; None in a job that follows nobody."""
         conversation = self._conversation
         if not conversation.is_restart:
             return None
         words = {TRANSCRIPT: conversation.noted(TRANSCRIPT)}
-        is_hushed = not conversation.is_open or has_begun(conversation.items, words)
+        since, has_entered = (None, False) if word.had is None else (word.had.since, word.had.has_entered)
+        has_talked_since = has_begun(conversation.items, words, since=since)
+        is_hushed = not conversation.is_open or has_talked_since
         # the entrypoint opens the call, and not the part of an agent that had the word later
         is_call_hushed = is_hushed or has_talked(conversation.items)
         return OpeningLines(
             self._session,
-            self._entrypoint,
+            entrypoint,
             is_hushed=is_hushed,
             is_call_hushed=is_call_hushed,
+            # who entered and was never heard has lost its first words with its process, and enters again
+            has_entered=has_entered and has_talked_since,
             said=_said_by_callers(conversation.items),
         )
 
@@ -274,8 +283,10 @@ class Starting:
             return Word(started if isinstance(current, AgentTask) else current, None)
         word = await self._choose(started, {ACTIVE_AGENT: noted})
         if word.agent is not self._session.current_agent:
-            if (opening := self._opening_lines()) is not None:
+            # the entrypoint's lines are known already
+            if (opening := self._opening_lines(word, None)) is not None:
                 opening.start(word.agent)
+            entrance_of(word.agent)
             self._session.update_agent(word.agent)
         return word
 

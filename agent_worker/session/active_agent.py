@@ -19,7 +19,7 @@ from livekit.agents.llm import ChatItem
 from agent_worker.failures import Failures
 from agent_worker.session.agent_classes import class_name, made_by_factory, made_by_itself
 from agent_worker.session.context import Heard, brought_into, is_kept_apart
-from agent_worker.session.entering import tell_when_entered
+from agent_worker.session.entering import entrance_of
 from agent_worker.session.had_the_word import ACTIVE_AGENT, HadTheWord
 from agent_worker.session.handlers import total
 from agent_worker.session.notes import Noted, NoteTaker, look_up
@@ -117,7 +117,8 @@ class ActiveAgent:
         self._agent: Agent | None = None
         self._is_taken_over = had is not None
         self._instructions: object = None
-        self._has_entered = False
+        self._has_entered = self._is_stopped = False
+        self._since: str | None = None
         self._heard = Heard()
         self._seen: frozenset[str] = frozenset()
         self._oldest: str | None = None
@@ -149,19 +150,24 @@ class ActiveAgent:
         for name, handler in self._handlers.items():
             self._session.off(name, handler)
         self._look_safely()
+        self._is_stopped = True
 
     def _take_current(self) -> None:
         try:
             agent = self._session.current_agent
         except RuntimeError:  # the session has not started: its first handoff tells
             return
-        # whom the task speaks for is not told; the first one, where nobody was noted before
-        self._take(self._first if isinstance(agent, AgentTask) and self._first is not None else agent)
-        self._has_entered = True
+        # whom a task speaks for is not told; the first one, where nobody was noted before
+        taken = self._first if isinstance(agent, AgentTask) and self._first is not None else agent
+        handoffs = (item for item in reversed(self._session.history.items) if item.type == "agent_handoff")
+        entrance = entrance_of(taken)
+        self._take(taken, next((item.id for item in handoffs if item.new_agent_id == taken.id), None))
+        self._has_entered = self._has_entered or entrance.is_over
+        self._look()
 
     def _on_item(self, event: ConversationItemAddedEvent) -> None:
         if event.item.type == "agent_handoff":
-            self._take(self._session.current_agent)
+            self._take(self._session.current_agent, event.item.id)
 
     def _on_agent_state(self, event: AgentStateChangedEvent) -> None:
         if event.new_state in {"listening", "thinking"}:  # the context may have been cut in between
@@ -170,20 +176,22 @@ class ActiveAgent:
     def _on_tools_executed(self, _event: FunctionToolsExecutedEvent) -> None:
         self._look()
 
-    def _take(self, agent: Agent) -> None:
+    def _take(self, agent: Agent, handoff: str | None) -> None:
         if isinstance(agent, AgentTask) and self._agent is not None:
             return
         if agent is not self._agent:
             self._is_taken_over = self._agent is None and self._had is not None
             self._agent, self._state = agent, self._state if self._is_taken_over else None
             self._instructions = agent.instructions
-            self._has_entered = self._is_taken_over and self._had is not None and self._had.has_entered
-            tell_when_entered(agent, lambda: self._on_entered_safely(agent))
+            had = self._had if self._is_taken_over else None
+            self._has_entered = had is not None and had.has_entered
+            self._since = handoff if had is None else had.since
+            entrance_of(agent).tell(self._on_entered_safely)
         self._seen = frozenset(item.id for item in self._session.history.items)
         self._look()
 
     def _on_entered(self, agent: Agent) -> None:
-        if agent is self._agent:
+        if agent is self._agent and not self._is_stopped:
             self._has_entered = True
             self._look()
 
@@ -199,6 +207,7 @@ class ActiveAgent:
             "state": self._state,
             "instructions": self._own_instructions(agent),
             "has_entered": self._has_entered,
+            "since": self._since,
             **self._context(agent),
         }
         self._note({name: value for name, value in told.items() if value is not None})

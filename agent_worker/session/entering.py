@@ -1,12 +1,16 @@
 """An agent that enters, and one that enters again: what its `on_enter` put into its context is there already."""
 
+import asyncio
+import functools
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from livekit.agents import Agent
-from livekit.agents.llm import ChatContext
+from livekit.agents.llm import ChatContext, ToolError
+
+_FOLLOWED = "followed_by_entrance"
 
 
 @dataclass(slots=True)
@@ -24,6 +28,7 @@ def keep_context_on_enter(agent: Agent) -> None:
     enter, update = agent.on_enter, agent.update_chat_ctx
     entrance = _Entrance()
 
+    @functools.wraps(enter)
     async def on_enter() -> None:
         if entrance.is_over:
             await enter()
@@ -43,14 +48,49 @@ def keep_context_on_enter(agent: Agent) -> None:
     agent.update_chat_ctx = update_chat_ctx  # type: ignore[method-assign]
 
 
-def tell_when_entered(agent: Agent, told: Callable[[], None]) -> None:
-    """Have `told` be called each time the agent's `on_enter` is over, whatever became of it."""
-    enter = agent.on_enter
+class Entrance:
+    """What is known of an agent's `on_enter`: whether it is over, and who is to be told."""
 
+    def __init__(self) -> None:
+        """The agent has not entered."""
+        self.is_over = False
+        self._listeners: list[Callable[[Agent], None]] = []
+
+    def tell(self, listener: Callable[[Agent], None]) -> None:
+        """Have a listener be told each time from now on; once, however often that is asked for."""
+        if listener not in self._listeners:
+            self._listeners.append(listener)
+
+    def end(self, agent: Agent) -> None:
+        """`on_enter` has come to its end."""
+        self.is_over = True
+        for listener in self._listeners:
+            listener(agent)
+
+
+def entrance_of(agent: Agent) -> Entrance:
+    """Follow the agent's `on_enter` from now on; the same entrance each time it is asked for.
+
+    One that was cut off, with its session or with the task that it waited for, is not over.
+    """
+    enter = agent.on_enter
+    known = getattr(enter, _FOLLOWED, None)
+    if isinstance(known, Entrance):
+        return known
+    entrance = Entrance()
+
+    @functools.wraps(enter)
     async def on_enter() -> None:
+        entrance.is_over = False
         try:
             await enter()
-        finally:
-            told()
+        except (asyncio.CancelledError, ToolError):
+            raise
+        except Exception:
+            entrance.end(agent)
+            raise
+        entrance.end(agent)
 
+    setattr(on_enter, _FOLLOWED, entrance)
     agent.on_enter = on_enter  # type: ignore[method-assign]
+    return entrance

@@ -30,6 +30,8 @@ class HadTheWord:
     """Whether all that was brought is there; else it was too much to be noted."""
     has_entered: bool = False
     """Whether its `on_enter` was over: what that put into the context is there."""
+    since: str | None = None
+    """The id of the handoff that gave it the word; None where that is not known."""
     instructions: str | None = None
     """None where they are those that the agent is made with."""
     state: Mapping[str, Any] | None = None
@@ -41,6 +43,7 @@ class HadTheWord:
         if not isinstance(value, Mapping) or not isinstance(agent_id, str) or not agent_id:
             return None
         name, instructions, state = value.get("class"), value.get("instructions"), value.get("state")
+        since = value.get("since")
         return cls(
             agent_id=agent_id,
             class_name=name if isinstance(name, str) else "",
@@ -49,6 +52,7 @@ class HadTheWord:
             brought=_read_brought(value.get("brought")),
             is_whole=value.get("is_whole") is not False,
             has_entered=value.get("has_entered") is True,
+            since=since if isinstance(since, str) else None,
             instructions=instructions if isinstance(instructions, str) else None,
             state=state if isinstance(state, Mapping) else None,
         )

@@ -8,6 +8,7 @@ from livekit.agents import Agent, AgentTask, RunContext, function_tool
 from livekit.agents.llm import ChatContext
 
 from agent_worker.session.active_agent import MOST_BYTES, agent_with_the_word
+from agent_worker.session.entering import entrance_of
 from agent_worker.session.had_the_word import ACTIVE_AGENT
 from agent_worker.session.restoration import INTERRUPTED_OUTPUT, restore_late
 from tests.worker.jobs import Job, Jobs, NotedConversation, calls_when_asked, said, tools_of
@@ -507,6 +508,38 @@ async def test_a_crash_while_an_agent_enters() -> None:
         await following.say("And now?")
         told = [content for role, content in said(jobs.requests[-1]) if role == "system"]
     assert told == ["You are at the front desk.", "You are the greeter."]
+
+
+async def test_an_agent_that_is_cut_off_while_it_enters() -> None:
+    """It has not entered, as far as the next job is concerned."""
+    agent = Greeter(asyncio.Event(), ["You are the greeter."])
+    entrance = entrance_of(agent)
+    entering = asyncio.create_task(agent.on_enter())
+    await asyncio.sleep(0)
+    entering.cancel()
+    await asyncio.wait({entering})
+    assert not entrance.is_over
+
+
+async def test_an_agent_that_gets_the_word_again_is_followed_once() -> None:
+    """However often it is asked for: its `on_enter` is what it was, and tells the same listener once."""
+    agent, told = Agent(instructions="x"), list[Agent]()
+    listener = told.append
+    entrance_of(agent).tell(listener)
+    followed = agent.on_enter
+    entrance_of(agent).tell(listener)
+    assert agent.on_enter is followed
+    await agent.on_enter()
+    assert told == [agent]
+
+
+async def test_since_when_an_agent_has_the_word() -> None:
+    """The handoff that gave it to the agent is noted, and is the same one in a successor."""
+    async with Jobs(MODEL) as jobs:
+        job = await talked(jobs, Front(), "Hello")
+        [handoff] = [item for item in job.session.history.items if item.type == "agent_handoff"]
+        following = await crash(jobs, job, Front())
+        assert following.conversation.attributes[ACTIVE_AGENT]["since"] == handoff.id
 
 
 async def test_the_end_of_a_session() -> None:

@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterable, AsyncIterator
 
+import pytest
 from livekit import rtc
 from livekit.agents import Agent, ModelSettings
+from livekit.agents.llm import AgentHandoff
 from livekit.agents.voice.io import AudioOutput, AudioOutputCapabilities
 
 from agent_worker.offline import OfflineServer
@@ -55,6 +57,35 @@ class OwnVoice(Agent):
 def spoken(model: FakeRealtime) -> Agent:
     """An agent that speaks with a model of its own."""
     return Agent(instructions="You sell lamps.", llm=model)
+
+
+class Late(Agent):
+    """Opens its part of the call: by itself, or by a model."""
+
+    def __init__(self, line: str) -> None:
+        """`line`: what it says; empty: what a model says."""
+        super().__init__(instructions="x")
+        self._line = line
+
+    async def on_enter(self) -> None:
+        """Open it."""
+        if self._line:
+            await self.session.say(self._line)
+        else:
+            await self.session.generate_reply()
+
+
+@pytest.mark.parametrize("line", ["The desk is here.", ""])
+async def test_who_opens_a_part_of_the_call_answers_too(answer: Answer, world: World, line: str) -> None:
+    """What was asked of the agent before it is answered once: by the model that opens, or behind the line."""
+    alice = await seed(world, user("Where is it?"), AgentHandoff(new_agent_id="late"))
+    script = FunctionScript(lambda _request: Reply(ANSWER))
+    async with (
+        OfflineServer(script) as server,
+        answer(FakeRoom(alice), "job-2", agent=Late(line), on=server, greeting="") as running,
+    ):
+        await running.hears(*([line] if line else []), ANSWER)
+        assert len(server.requests) == 1
 
 
 async def test_without_a_voice_the_answer_comes(answer: Answer, world: World) -> None:
