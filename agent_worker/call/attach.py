@@ -15,6 +15,7 @@ from agent_worker.session.restoration import Restored, restore
 from agent_worker.settings import CallSettings
 from agent_worker.tenure.conversation import CallConversation
 from agent_worker.tenure.role import AGENT_ROLE
+from agent_worker.tenure.simulated import SimulatedConversation
 from conversation_actors import InvalidInputError
 
 logger = logging.getLogger(__name__)
@@ -82,16 +83,22 @@ async def attach(
     The long form, ``attach(session, agent, conversation, room=ctx.room)``, restores at once, and tells what.
     With a conversation that is not from `open_conversation` nobody is followed.
 
+    In LiveKit's console and its fake jobs (``ctx.is_fake_job()``) the session starts as if this was not called.
+
     Raises `RuntimeError` if the session has started, and `InvalidInputError` for a second session in one job.
     """
     _require_not_started(session)
     if isinstance(agent, JobContext):
+        if agent.is_fake_job():
+            return await open_conversation(agent, role=role, call=call)
         _require_first(session, agent)
         opened = await open_conversation(agent, role=role, call=call)
         agent.proc.userdata[_ATTACHED] = session
         starting = Starting(session, opened, context=agent, room=agent.room, agents=agents, userdata=userdata)
         starting.watch()
         return opened
+    if isinstance(conversation, SimulatedConversation):
+        return Attached(Restored.nothing(), Recorder(session, conversation))
     if isinstance(conversation, CallConversation):
         context = get_job_context(required=False)
         _require_first(session, context)

@@ -30,6 +30,12 @@ class Ending:
         self._own: set[str] = set()
         self._is_told_to_leave = False
 
+    def keep_room(self) -> None:
+        """Keep the room from now on, also in a job that only stands by for the call. Idempotent."""
+        if self._context is not None and not self._own:
+            self._own.add(self._context.local_participant_identity)
+            guard(self._context.job.room.name, self)  # the other one has no name before it is connected
+
     def start(self, session: AgentSession[Any]) -> None:
         """Learn from now on how the job ends."""
         if self._context is None:
@@ -37,12 +43,11 @@ class Ending:
         self._context.shutdown = self._on_shutdown  # type: ignore[method-assign]  # on this instance: there is no event
         self._follow_close(session, self._context.room)
         self._context.room.once("disconnected", self._on_disconnected)
-        self._own.add(self._context.local_participant_identity)
+        self.keep_room()
         room = self._context.room
         room.on("participant_connected", self._note_own)
         for one in list(room.remote_participants.values()) if room.isconnected() else ():
             self._note_own(one)
-        guard(room.name, self)
 
     def end(self, reason: str, *, is_clean: bool) -> None:
         """End the job; not clean: in a way that has the next agent called. Without a job: nothing."""
@@ -57,10 +62,10 @@ class Ending:
     # What the guard of rooms asks.
 
     async def goes_on(self) -> bool:
-        """Whether the call goes on without this job; where that cannot be known it does."""
+        """Whether the call goes on without this job, as far as anybody can tell."""
         if self._conversation.goes_on_elsewhere or self._is_told_to_leave:
             return True
-        return not (self._conversation.is_over or await self._conversation.confirm())
+        return not self._conversation.is_over and await self._conversation.may_be_others()
 
     def is_others(self, identity: str) -> bool:
         """Whether somebody is neither this agent nor one that speaks for it, such as an avatar."""

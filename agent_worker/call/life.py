@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from livekit import rtc
 from livekit.agents import AgentSession, AgentStateChangedEvent, CloseEvent, CloseReason
+from livekit.agents.llm import ChatMessage
 
 from agent_worker.call.ending import Ending
 from agent_worker.call.linking import Linking
@@ -107,9 +108,9 @@ class Call:
             for keeper in keepers:
                 keeper.start()
 
-    def speaker(self) -> Mapping[str, Any] | None:
+    def speaker(self, message: ChatMessage) -> Mapping[str, Any] | None:
         """Who said what becomes a message now; see `Speaker`."""
-        return None if self._speaker is None else self._speaker()
+        return None if self._speaker is None else self._speaker(message)
 
     def begin(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do something once, when the session listens. What it raises is counted, and the call goes on without it."""

@@ -14,7 +14,8 @@ from agent_worker.settings import CallSettings, instance_from_environment
 from agent_worker.tenure.assignment import ID_KEY, Assignment, CallDeclinedError, named_by_room, trusted_attribute
 from agent_worker.tenure.conversation import CallConversation, Post
 from agent_worker.tenure.role import AGENT_ROLE
-from conversation_actors import LeaseHeldError
+from agent_worker.tenure.simulated import SimulatedConversation
+from conversation_actors import ConversationError, LeaseHeldError
 from conversation_actors.values import check_id
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,11 @@ async def open_conversation(
     alive in this conversation; one in another room that everybody has left lets this job have it. Raises
     `CallDeclinedError`, and ends the job, where it is on the very worker that the call is to leave: another is called.
     `call`: how the agent behaves in the call, instead of what the environment says.
+
+    In LiveKit's console, and in its fake jobs, there is no call: what is returned at once is never open.
     """
+    if ctx.is_fake_job():
+        return _simulated(ctx, role, call)
     settings = call or CallSettings()
     assignment = Assignment.read(ctx.job.metadata, where="job metadata")
     conversation = CallConversation(
@@ -91,11 +96,26 @@ async def open_conversation(
     try:
         await conversation.open()
     except LeaseHeldError as error:
+        departure.is_refused = True
         ctx.shutdown(f"another agent is in this conversation: {error.holder}")
         raise
     except CallDeclinedError:
+        departure.is_declined = True
         ctx.shutdown(NOT_FINISHED)
         raise
+    return conversation
+
+
+def _simulated(ctx: JobContext, role: str, call: CallSettings | None) -> SimulatedConversation:
+    room = ctx.job.room.name
+    named = Assignment.read(ctx.job.metadata, where="job metadata").conversation_id
+    conversation = SimulatedConversation(named or room, holder=ctx.job.id, room=room, role=role, call=call)
+
+    async def close() -> None:
+        conversation.ended()
+        await conversation.aclose()
+
+    ctx.add_shutdown_callback(close)
     return conversation
 
 
@@ -103,6 +123,10 @@ class _Departure:
     """How this agent has left its room, if it has; and who may end the room, until a session has started there."""
 
     def __init__(self, conversation: CallConversation, context: JobContext) -> None:
+        self.is_declined = False
+        """Another agent was called, or is to be: the call is not this job's."""
+        self.is_refused = False
+        """Another agent has the conversation: the call is not this job's, if that one is in this room."""
         self._conversation = conversation
         self._own = context.local_participant_identity
         self._reason: rtc.DisconnectReason.ValueType | None = None
@@ -117,8 +141,12 @@ class _Departure:
         return reason in _UNFINISHED
 
     async def goes_on(self) -> bool:
-        """Whether the call goes on without this job; where that cannot be known it does."""
-        return not (self._conversation.is_over or await self._conversation.confirm())
+        """Whether the call goes on without this job, as far as anybody can tell."""
+        if self.is_declined:
+            return True
+        if self.is_refused:
+            return await self._is_another_here()
+        return not self._conversation.is_over and await self._conversation.may_be_others()
 
     def is_others(self, identity: str) -> bool:
         """Whether somebody is not this agent."""
@@ -127,6 +155,15 @@ class _Departure:
     def deleted(self) -> None:
         """The room is gone, and the call with it."""
         self._conversation.ended()
+
+    async def _is_another_here(self) -> bool:
+        """Whether the agent that has the conversation is in this room; where nobody answers it is."""
+        try:
+            return await self._conversation.is_another_here()
+        except (ConversationError, TimeoutError) as error:
+            reason = type(error).__name__
+            logger.warning("nobody can tell whose call it is: what would end it is not done", extra={"reason": reason})
+            return True
 
     def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType | None = None) -> None:
         self._reason = reason

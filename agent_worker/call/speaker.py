@@ -5,6 +5,7 @@ from typing import Any
 
 from livekit import rtc
 from livekit.agents import AgentSession, UserInputTranscribedEvent
+from livekit.agents.llm import ChatMessage
 
 from agent_worker.call.linking import Linking
 from agent_worker.call.participants import Participants
@@ -20,22 +21,24 @@ class Speaker:
         """Nobody has spoken; nothing is followed before `start`."""
         self._session, self._room, self._linking, self._people = session, room, linking, people
         self._heard: Mapping[str, Any] | None = None
+        self._is_heard = False
 
     def start(self, failures: Failures) -> None:
         """Follow who is listened to."""
         told = "who spoke was not noted"
         self._session.on("user_input_transcribed", total(self._on_transcript, failures, "speaker", told))
 
-    def __call__(self) -> Mapping[str, Any] | None:
+    def __call__(self, message: ChatMessage) -> Mapping[str, Any] | None:
         """Who said what becomes a message now; None where nobody did, as with what the application puts in."""
-        identity = typist()
+        identity = typist(message.text_content or "", is_heard=self._is_heard)
         if identity is not None:
             participant = self._room.remote_participants.get(identity)
             return {"identity": identity, "device": None} if participant is None else self._people.who(participant)
-        heard, self._heard = self._heard, None
+        heard, self._heard, self._is_heard = self._heard, None, False
         return heard
 
     def _on_transcript(self, event: UserInputTranscribedEvent) -> None:
         linked = self._linking.linked
+        self._is_heard = self._is_heard or event.is_final
         if event.is_final and linked is not None:
             self._heard = self._people.who(linked)

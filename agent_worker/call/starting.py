@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from livekit import rtc
-from livekit.agents import Agent, AgentSession, JobContext
+from livekit.agents import Agent, AgentSession, AgentTask, JobContext
+from livekit.agents.llm import ChatMessage
 from livekit.agents.utils import is_given
 
 from agent_worker.call.ending import Ending
@@ -23,7 +24,9 @@ from agent_worker.call.linking import is_starting
 from agent_worker.call.opening_lines import OpeningLines, has_begun, has_talked
 from agent_worker.call.typed_words import TypedWords
 from agent_worker.session.active_agent import ActiveAgent, Word, agent_with_the_word
-from agent_worker.session.notes import TRANSCRIPT
+from agent_worker.session.had_the_word import ACTIVE_AGENT
+from agent_worker.session.late_note import AtStart, late_note
+from agent_worker.session.notes import TRANSCRIPT, Noted
 from agent_worker.session.recorder import Recorder
 from agent_worker.session.restoration import Restored, restore, restore_late
 from agent_worker.session.tools import HeldTools, hold_tools_back, until_durable
@@ -80,12 +83,14 @@ class Starting:
         self._ending = Ending(conversation, context)
         self._expected: Agent | None = None
         self._prepared: Prepared | None = None
+        self._at_start: AtStart | None = None
         self._typed: TypedWords | None = None
         self._call: Call | None = None
 
     def watch(self, expected: Agent | None = None) -> None:
         """Do from now on, when the session starts, what comes before it; only with `expected`, where that is given."""
         self._expected = expected
+        self._ending.keep_room()
         self._session.start = self._on_start  # type: ignore[method-assign]  # on this instance: there is no event
 
     async def prepare(self, given: Agent) -> Prepared:
@@ -119,6 +124,9 @@ class Starting:
         if prepared.is_whole:
             call.speaking.owe()
             call.keep(*self._keepers(prepared.word, prepared.given))
+        else:
+            self._userdata.remember()
+            self._at_start = AtStart.of(prepared.word.agent)
         if call.linking is not None:
             for options in ("room_options", "room_input_options"):
                 call.linking.heed(named.get(options))
@@ -176,11 +184,12 @@ class Starting:
             raise
         return known
 
-    async def _choose(self, first: Agent) -> Word:
+    async def _choose(self, first: Agent, noted: Noted | None = None) -> Word:
         fresh = None
         with suppress(ValueError):  # the session has none
             fresh = self._session.userdata
-        return await agent_with_the_word(first, self._conversation.noted, self._agents, userdata=fresh)
+        noted = self._conversation.noted if noted is None else noted
+        return await agent_with_the_word(first, noted, self._agents, userdata=fresh)
 
     async def _is_durable(self, seconds: float) -> bool:
         """Whether what was recorded is durable, and no call of a tool was refused."""
@@ -222,8 +231,8 @@ class Starting:
         active = ActiveAgent(self._session, self._conversation, self._failures, first=first, had=word.had)
         return active, self._userdata
 
-    def _speaker(self) -> Mapping[str, Any] | None:
-        return None if self._call is None else self._call.speaker()
+    def _speaker(self, message: ChatMessage) -> Mapping[str, Any] | None:
+        return None if self._call is None else self._call.speaker(message)
 
     # Behind the start.
 
@@ -239,23 +248,35 @@ class Starting:
     async def _catch_up(self, call: Call, prepared: Prepared) -> None:
         """The conversation has opened late: give the session what happened in it before."""
         await self._conversation.wait_open()
-        word = await self._take_word(prepared.word) if self._conversation.is_restart else prepared.word
+        word = prepared.word
+        if self._conversation.is_restart:
+            word = await self._tried("active_agent", self._take_word(prepared), word)
+            await self._tried("userdata", self._userdata.restore_late(self._conversation.noted), None)
         try:
-            restored = await restore_late(self._session, self._conversation, had=word.had)
+            restored = await restore_late(self._session, self._conversation, word.agent, had=word.had)
             self.recorder.record(restored.interrupted_calls)
             logger.info("the conversation joined the call", extra={"items": restored.items})
         finally:
             call.speaking.owe()
             call.keep(*self._keepers(word, prepared.given))
 
-    async def _take_word(self, word: Word) -> Word:
-        """Give the word, in a session that runs, to the agent that had it."""
-        word = await self._tried("active_agent", self._choose(self._session.current_agent), word)
+    async def _take_word(self, prepared: Prepared) -> Word:
+        """Give the word, in a session that runs, to the agent that had it; not where that would undo anything.
+
+        An agent that got the word in this job keeps it, and one that the caller has talked to in this job.
+        """
+        current, started = self._session.current_agent, prepared.word.agent
+        noted = late_note(started, self._conversation.noted(ACTIVE_AGENT), self._at_start)
+        is_its_own = noted.get("is_first") is True and noted.get("agent_id") == started.id
+        has_turned = any(item.role == "user" for item in self._session.history.messages())
+        if current is not started or (has_turned and not is_its_own):
+            # a task speaks in the name of the agent that waits for it
+            return Word(started if isinstance(current, AgentTask) else current, None)
+        word = await self._choose(started, {ACTIVE_AGENT: noted})
         if word.agent is not self._session.current_agent:
             if (opening := self._opening_lines()) is not None:
                 opening.start(word.agent)
             self._session.update_agent(word.agent)
-        await self._tried("userdata", self._userdata.restore(self._conversation.noted), None)
         return word
 
 

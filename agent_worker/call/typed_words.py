@@ -7,7 +7,7 @@ begins keeps what comes before it has the call, for its session.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -22,15 +22,39 @@ logger = logging.getLogger(__name__)
 TOPIC = "lk.chat"
 _MOST_KEPT = 100
 """Texts that are kept; who types more while an agent is replaced is no person."""
-
-_typist: ContextVar[str | None] = ContextVar("identity of who typed", default=None)
+_END_SECONDS = 0.25
+"""How long a text that has begun may take to end, and keep its place before those that began later."""
 
 Handler = Callable[[Any, str], None]
 
 
-def typist() -> str | None:
-    """Who typed what is being worked on; None where it was not typed."""
-    return _typist.get()
+@dataclass(slots=True)
+class _Typed:
+    """A text that somebody typed, until it is a message."""
+
+    identity: str
+    text: str | None
+    """None until it was read."""
+    is_message: bool = False
+
+
+_typed: ContextVar[_Typed | None] = ContextVar("what was typed", default=None)
+# An agent that a typed text hands over to listens in the context of that text, so the context alone tells nothing.
+
+
+def typist(text: str, *, is_heard: bool = False) -> str | None:
+    """Who typed what becomes a message of this text now; None where it was not typed.
+
+    A typed text becomes one message. Where something else was heard, that is no typed text in other words.
+    """
+    typed = _typed.get()
+    if typed is None or typed.is_message:
+        return None
+    words = (typed.text or "").strip()
+    if is_heard and not (words and words in text):
+        return None
+    typed.is_message = True
+    return typed.identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +82,7 @@ class TypedWords:
         self._register = room.register_text_stream_handler
         self._handler: Handler | None = None
         self._kept: list[asyncio.Task[_Kept | None]] = []
+        self._unfinished: set[asyncio.Task[_Kept | None]] = set()
         self._is_keeping = False
 
     def start(self) -> None:
@@ -72,22 +97,37 @@ class TypedWords:
             self._is_keeping = True
 
     async def release(self, answered: Iterable[str] = ()) -> None:
-        """Give the session what was kept, without what was `answered` already; from now on it gets everything."""
+        """Give the session what was kept, without what was `answered` already; from now on it gets everything.
+
+        A text that has begun and does not end holds up no other one; it follows when it ends.
+        """
         if not self._is_keeping:
             return
         known = Counter(answered)
-        while self._kept:
-            kept = await self._kept.pop(0)
-            if kept is None:
-                continue
-            if known[kept.text]:
-                known[kept.text] -= 1
-            elif self._handler is not None:
-                self._give(kept, kept.identity)
+        if self._kept:
+            await asyncio.wait(self._kept, timeout=_END_SECONDS)
+        kept, self._kept = self._kept, []
+        for one in kept:
+            if one.done():
+                self._give_kept(one, known)
+            else:
+                self._unfinished.add(one)
+                one.add_done_callback(lambda ended: self._give_kept(ended, known))
         self._is_keeping = False
         self._room.unregister_text_stream_handler(TOPIC)
         if self._handler is not None:
             self._register(TOPIC, self._give)
+
+    def _give_kept(self, ended: asyncio.Task[_Kept | None], known: Counter[str]) -> None:
+        """Give the session a text, unless it is one of those `known`, which it is no more then."""
+        self._unfinished.discard(ended)
+        kept = None if ended.cancelled() else ended.result()
+        if kept is None:
+            return
+        if known[kept.text]:
+            known[kept.text] -= 1
+        else:
+            self._give(kept, kept.identity)
 
     @property
     def has_kept(self) -> bool:
@@ -124,11 +164,25 @@ class TypedWords:
         """Give the session a text, in a context that tells who typed it."""
         if self._handler is None:
             return
-        token = _typist.set(identity)
+        typed = _Typed(identity, reader.text if isinstance(reader, _Kept) else None)
+        if typed.text is None and hasattr(reader, "read_all"):
+            _learn_text(reader, typed)
+        token = _typed.set(typed)
         try:
             self._handler(reader, identity)
         finally:
-            _typist.reset(token)
+            _typed.reset(token)
+
+
+def _learn_text(reader: Any, typed: _Typed) -> None:
+    """Note what was typed, as soon as the session has read it."""
+    read_all: Callable[[], Awaitable[str]] = reader.read_all
+
+    async def read() -> str:
+        typed.text = text = await read_all()
+        return text
+
+    reader.read_all = read  # on this instance: it can be read once
 
 
 def leave_typed_words(room: rtc.Room) -> None:

@@ -155,7 +155,8 @@ class ActiveAgent:
             agent = self._session.current_agent
         except RuntimeError:  # the session has not started: its first handoff tells
             return
-        self._take(agent)
+        # whom the task speaks for is not told; the first one, where nobody was noted before
+        self._take(self._first if isinstance(agent, AgentTask) and self._first is not None else agent)
         self._has_entered = True
 
     def _on_item(self, event: ConversationItemAddedEvent) -> None:

@@ -25,8 +25,8 @@ _MOST_OWN = 2000
 """Ids remembered of what this recorder was given; more than a session's history has."""
 RESERVED_PREFIX = "lk."
 """LiveKit's own messages, such as the agent's instructions, have ids that start so."""
-Speaker = Callable[[], Mapping[str, Any] | None]
-"""Gives ``{identity, device}`` of whoever has just spoken, or typed; None where that is not known."""
+Speaker = Callable[[ChatMessage], Mapping[str, Any] | None]
+"""Gives ``{identity, device}`` of whoever has spoken, or typed, a message; None where that is not known."""
 
 
 def belongs_in_history(item: ChatItem) -> bool:
@@ -162,7 +162,7 @@ class Recorder:
     def _name_speaker(self, message: ChatMessage) -> None:
         """Note in the message who said it: models are not told, other agents and whoever reads the history are."""
         try:
-            speaker = self._speaker() if self._speaker is not None else None
+            speaker = self._speaker(message) if self._speaker is not None else None
             if speaker is not None and "participant" not in message.extra:
                 message.extra["participant"] = {"identity": speaker["identity"], "device": speaker.get("device")}
         except Exception as error:  # noqa: BLE001  # the message is recorded, whoever said it

@@ -87,6 +87,7 @@ async def restore(
 async def restore_late(
     session: AgentSession[Any],
     conversation: Conversation,
+    agent: Agent | None = None,
     *,
     had: HadTheWord | None = None,
     clock: Callable[[], float] = time.time,
@@ -94,7 +95,8 @@ async def restore_late(
     """Give a session that runs already what the conversation held before it: put in front of what it has.
 
     Whatever the clocks say: LiveKit sorts by time, so what was before gets times before the session's own. The agent's
-    context is made as by `restore`, and what was said in this session comes behind it.
+    context is made as by `restore`, and what was said in this session comes behind it. `agent`: whose context that is,
+    where another one speaks in its name.
     """
     own = session.history.items
     now = min(clock(), min((math.nextafter(item.created_at, 0.0) for item in own), default=math.inf))
@@ -102,7 +104,7 @@ async def restore_late(
     known = {item.id for item in own}
     before = [item for item in items if item.id not in known]
     session.history.merge(ChatContext(before))
-    agent = session.current_agent
+    agent = agent or session.current_agent
     context = agent.chat_ctx.items
     earlier = composed(_heard(before, restored, had), _brought(agent, known, had), now)
     instructions = [item for item in context if item.id.startswith(RESERVED_PREFIX)]

@@ -7,6 +7,7 @@ recorded is decided by `ToolSettings`.
 
 import functools
 import inspect
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
@@ -21,11 +22,27 @@ NOT_RECORDED = "The tool was not run: it could not be recorded."
 """What the model reads as the output of a call that was refused."""
 _PROMPT_SECONDS = 1.0
 """How long a call may take to become durable where nothing is to wait for it."""
-_MARK = "is_held_back"
+_MARK = "held_back"
+"""Attribute of what holds back: what it stands for, and its gate."""
 
 Gate = Callable[[], Awaitable[None]]
 """Awaited before each run of a tool; what it raises becomes the output of the call."""
 _Function = FunctionTool[..., Any] | RawFunctionTool[..., Any]
+
+
+class _OfThisJob(threading.local):
+    """The gate of the job that runs in this thread: LiveKit gives each job a process or a thread of its own."""
+
+    gate: Gate | None = None
+
+
+_of_this_job = _OfThisJob()
+
+
+async def _current_gate() -> None:
+    """Wait as the job does in which a tool is called: what jobs share must not wait for one of them."""
+    if _of_this_job.gate is not None:
+        await _of_this_job.gate()
 
 
 def until_durable(is_durable: Callable[[float], Awaitable[bool]], settings: ToolSettings) -> Gate:
@@ -46,8 +63,8 @@ async def hold_tools_back(agent: Agent, gate: Gate) -> None:
     Of a toolset, those tools are held back which it keeps in a list of its own. No call in the agent's context is
     lost by it, whether or not the agent has its tool.
     """
-    if not hasattr(agent.update_tools, _MARK):
-        _follow_updates(agent, gate)
+    _of_this_job.gate = gate
+    _follow_updates(agent, gate)
     held = [_held_back(tool, gate) for tool in agent.tools]
     if all(new is old for new, old in zip(held, agent.tools, strict=True)):
         return
@@ -68,12 +85,15 @@ class HeldTools:
 
     def start(self) -> None:
         """Hold back the session's own tools now, and from now on those of whoever the word is handed to."""
-        _hold_in_place(self._session.tools, self._gate)
+        _of_this_job.gate = self._gate
+        _hold_in_place(self._session.tools)
         self._session.on("conversation_item_added", self._handler)
 
     def stop(self) -> None:
-        """Follow handoffs no more; what is held back stays so."""
+        """Follow handoffs no more; what agents have is held back still, what jobs may share is not."""
         self._session.off("conversation_item_added", self._handler)
+        if _of_this_job.gate is self._gate:
+            _of_this_job.gate = None
 
     def _on_item(self, event: ConversationItemAddedEvent) -> None:
         if event.item.type == "agent_handoff":
@@ -93,44 +113,51 @@ def _at_once(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _follow_updates(agent: Agent, gate: Gate) -> None:
-    original = agent.update_tools
+    original, held_by = getattr(agent.update_tools, _MARK, (agent.update_tools, None))
+    if held_by is gate:
+        return
 
     async def update_tools(tools: list[Tool | Toolset]) -> None:
         await original([_held_back(tool, gate) for tool in tools])
 
-    setattr(update_tools, _MARK, True)
+    setattr(update_tools, _MARK, (original, gate))
     agent.update_tools = update_tools  # type: ignore[method-assign]
 
 
 def _held_back(tool: Any, gate: Gate) -> Any:
     """The tool, holding back; itself where it does so already, or is nothing that runs here."""
     if isinstance(tool, Toolset):
-        _hold_toolset_back(tool, gate)
+        _hold_toolset_back(tool)
         return tool
-    if not isinstance(tool, FunctionTool | RawFunctionTool) or hasattr(tool, _MARK):
+    if not isinstance(tool, FunctionTool | RawFunctionTool):
         return tool
-    return _function_held_back(tool, gate)
+    original, held_by = getattr(tool, _MARK, (tool, None))
+    if held_by in {gate, _current_gate}:
+        return tool
+    return _function_held_back(original, gate)
 
 
-def _hold_toolset_back(toolset: Toolset, gate: Gate) -> None:
+def _hold_toolset_back(toolset: Toolset) -> None:
     """Hold its tools back in its own list, and again when it has been set up: some learn their tools only then."""
-    _hold_in_place(toolset.tools, gate)
+    _hold_in_place(toolset.tools)
     if hasattr(toolset.setup, _MARK):
         return
     original = toolset.setup
 
-    async def setup() -> Toolset:
-        ready = await original()
-        _hold_in_place(toolset.tools, gate)
+    @functools.wraps(original)
+    async def setup(*arguments: Any, **named: Any) -> Toolset:
+        ready = await original(*arguments, **named)
+        _hold_in_place(toolset.tools)
         return ready
 
-    setattr(setup, _MARK, True)
+    setattr(setup, _MARK, (original, _current_gate))
     toolset.setup = setup  # type: ignore[method-assign]
 
 
-def _hold_in_place(tools: Sequence[Tool | Toolset], gate: Gate) -> None:
+def _hold_in_place(tools: Sequence[Tool | Toolset]) -> None:
+    """Hold tools back in a list that the application, and so another job, may have too."""
     if isinstance(tools, list):  # else it is made anew at each look, and what was put there would be lost
-        tools[:] = [_held_back(tool, gate) for tool in tools]
+        tools[:] = [_held_back(tool, _current_gate) for tool in tools]
 
 
 def _function_held_back(tool: _Function, gate: Gate) -> _Function:
@@ -143,7 +170,7 @@ def _function_held_back(tool: _Function, gate: Gate) -> _Function:
     # LiveKit reads from it what the model may pass, and where the context goes
     run.__signature__ = inspect.signature(tool)  # type: ignore[attr-defined]
     # the tool made of it takes over its attributes
-    setattr(run, _MARK, True)
+    setattr(run, _MARK, (tool, gate))
     if isinstance(tool, FunctionTool):
         return FunctionTool(run, tool.info)
     return RawFunctionTool(run, tool.info)

@@ -49,6 +49,7 @@ class Userdata:
         self._shapes: dict[type, Shape] = {}
         self._noted: dict[str, Any] | None = None
         self._told: set[str] = set()
+        self._at_start: dict[str, Any] | None = None
         self._shape(self._value)
         told = "the session's userdata was not noted"
         handlers: dict[Any, Callable[[Any], None]] = {
@@ -81,6 +82,33 @@ class Userdata:
         """
         told = "the session's userdata did not come back"
         total(self._restore, self._failures, "userdata", told)(noted)
+
+    def remember(self) -> None:
+        """Know later what the userdata was now. Never raises."""
+        total(self._remember, self._failures, "userdata", "the session's userdata was not looked at")()
+
+    async def restore_late(self, noted: Noted) -> None:
+        """Do as `restore`, in a session that runs: a field that has changed since `remember` stays. Never raises."""
+        told = "the session's userdata did not come back"
+        total(self._restore_untouched, self._failures, "userdata", told)(noted)
+
+    def _remember(self) -> None:
+        value = self._value
+        self._at_start = {} if value is None else self._written(value)["fields"]
+
+    def _restore_untouched(self, noted: Noted) -> None:
+        stored, value, before = look_up(noted, USERDATA), self._value, self._at_start or {}
+        fields = stored.get("fields") if isinstance(stored, Mapping) else None
+        if value is None or not isinstance(stored, Mapping) or not isinstance(fields, Mapping):
+            self._restore(noted)
+            return
+        now, there, absent = self._written(value)["fields"], _fields(value), object()
+        untouched = [
+            name
+            for name in fields
+            if before.get(name, absent) == now.get(name, absent) and (name in now or name not in there)
+        ]
+        self._restore({USERDATA: {**stored, "fields": {name: fields[name] for name in untouched}}})
 
     @property
     def _value(self) -> Any:

@@ -1,6 +1,7 @@
 """What a job has to tell its conversation besides items, until it is taken; bounded, whoever is away."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
@@ -14,10 +15,14 @@ from conversation_actors.errors import (
     ConversationNotFoundError,
     CorruptStateError,
     IncompatibleVersionError,
+    InvalidInputError,
     OwnerFailedError,
     RetryableError,
     StoreMisconfiguredError,
 )
+from conversation_actors.values import encode
+
+logger = logging.getLogger(__name__)
 
 MOST_NOTES = 1000
 """Names of attributes; one too many is not kept."""
@@ -26,6 +31,10 @@ MOST_OPERATIONS = 1000
 MOST_OWNER_FAILURES = 3
 """Times in a row that the owner fails at the same, until that is taken for the fault of what was asked."""
 _OPERATION_SECONDS = 30.0
+_BULKY_BYTES = 9 << 10
+"""Of a value: what tells who has the call, what was heard, and what is done once, is smaller."""
+_RESERVED_BYTES = 16 << 10
+"""Of the room for attributes, for what is small; an eighth of it at most."""
 _PAUSE_SECONDS = 0.05
 _FAILED = "a change of the conversation failed"
 
@@ -43,9 +52,12 @@ class Changes:
     """
 
     def __init__(
-        self, failures: Failures, *, lease: Callable[[], Lease], on_trouble: Callable[[Exception], None]
+        self, failures: Failures, *, lease: Callable[[], Lease], on_trouble: Callable[[Exception], None], room: int
     ) -> None:
-        """`lease`: in whose name is written. `on_trouble` is told why nothing is tried any more."""
+        """`lease`: in whose name is written. `on_trouble` is told why nothing is tried any more.
+
+        `room`: bytes that all attributes of a conversation may have together.
+        """
         self.has_missed = False
         """Operations were dropped, and more are until `resume`: who put them has to look at what they were about."""
         self.dropped = 0
@@ -57,6 +69,7 @@ class Changes:
         self._numbers = count(1)
         self._failed_notes: dict[str, int] = {}
         self._failed_operations = 0
+        self._room, self._without_room = room - min(_RESERVED_BYTES, room // 8), set[str]()
         self._is_over = False
         self._may_write = asyncio.Event()
         self._may_write.set()
@@ -127,7 +140,7 @@ class Changes:
         await self._wake_notes.wait()
         await self._may_write.wait()
         self._wake_notes.clear()
-        batch = dict(self._pending)
+        batch = self._with_room(handle.attributes, dict(self._pending))
         try:
             if batch:
                 await self._write(handle, batch)
@@ -159,6 +172,34 @@ class Changes:
             self._failed_operations = 0
         if self._operations and self._operations[0] is first:
             self._operations.popleft()
+        self._note_progress()
+
+    def _with_room(self, there: Mapping[str, Any], batch: Batch) -> Batch:
+        """The batch without bulky values for which there is no room: what is small, and others', needs some too."""
+        sizes = {name: _size(value) for name, (_, value) in batch.items()}
+        bulky = {name: noted for name, noted in batch.items() if sizes[name] > _BULKY_BYTES}
+        if not bulky:
+            return batch
+        taken, small = dict(batch), {name: value for name, (_, value) in batch.items() if name not in bulky}
+        used = sum(_size(value) for value in {**there, **small}.values())
+        for name, (number, value) in bulky.items():
+            before = _size(there[name]) if name in there else 0
+            if sizes[name] > before and used - before + sizes[name] > self._room:
+                del taken[name]
+                self._leave_out(name, (number, value))
+            else:
+                used += sizes[name] - before
+                self._without_room.discard(name)
+        return taken
+
+    def _leave_out(self, name: str, noted: tuple[int, Any]) -> None:
+        """Keep the value that is there; told once, until there is room again."""
+        self._failures.add("notes")
+        if name not in self._without_room:
+            self._without_room.add(name)
+            told = "there is no room for an attribute: its last value stays"
+            logger.warning(told, extra={"attribute": name, "limit": self._room})
+        self._settle(name, noted)
         self._note_progress()
 
     async def _write(self, handle: ConversationHandle, batch: Batch) -> None:
@@ -224,6 +265,16 @@ class Changes:
     def _note_progress(self) -> None:
         progress, self._progress = self._progress, asyncio.Event()
         progress.set()
+
+
+def _size(value: Any) -> int:
+    """Bytes of an attribute; nothing for one that is removed, or that the owner refuses for itself."""
+    if value is None:
+        return 0
+    try:
+        return len(encode(value, "attribute"))
+    except InvalidInputError:
+        return 0
 
 
 def is_trouble(error: Exception) -> bool:

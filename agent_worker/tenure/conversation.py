@@ -21,10 +21,11 @@ from typing import Any
 
 from agent_worker.failures import Failures
 from agent_worker.settings import CallSettings, TakeoverSettings
+from agent_worker.tenure.announcement import Announcement
 from agent_worker.tenure.assignment import Assignment, CallDeclinedError, RestartReason
 from agent_worker.tenure.backlog import MOST_OWNER_FAILURES, Changes, Operation, is_trouble
 from agent_worker.tenure.expected import find_expectation
-from agent_worker.tenure.once import Held, Mark, Todo, mark_name
+from agent_worker.tenure.once import Held, Mark, Marks, Todo, mark_name
 from agent_worker.tenure.pace import Pace
 from agent_worker.tenure.pulse import News, Tenure
 from agent_worker.tenure.role import AGENT_ROLE, attribute_name, check_role, own_items, record_role, tagged
@@ -35,6 +36,7 @@ from conversation_actors import (
     Heartbeats,
     Item,
     Lease,
+    LeaseHeldError,
     LeaseLostError,
     OutcomeUnknownError,
     OverloadedError,
@@ -74,6 +76,8 @@ _DECLINED_KEPT = timedelta(minutes=1)
 MOST_COPIED_CHARACTERS = 1 << 10
 """Of a job's metadata, as JSON: what is longer is not copied into its heartbeat's record."""
 _SETTLE_SECONDS = 1.0
+
+_NO_ERROR: ConversationError | None = None
 
 OnMissed = Callable[[bool], None]
 """Told whether the conversation knows nothing at all any more (True), or may lack something."""
@@ -149,32 +153,37 @@ class CallConversation:
         self.failures = Failures()
         """What went wrong in the background of this call."""
         self._assignment, self._store = assignment, store or Settings()
-        self._takeover = takeover or TakeoverSettings()
-        self._stack = AsyncExitStack()
+        self._takeover, self._stack = takeover or TakeoverSettings(), AsyncExitStack()
+        self._announcement = Announcement(self._store, holder, self.role, self.failures)
         self._expectation: Expectation | None = None
         self._heartbeats: Heartbeats | None = None
         self._handle: ConversationHandle | None = None
         self._tenure: Tenure | None = None
-        self._opened = asyncio.Event()
         self._view: ConversationHandle | None = None
         self._is_assigned, self._is_readable, self._is_ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._waiting: deque[Item] = deque()
-        self._changes = Changes(self.failures, lease=lambda: self._held.lease, on_trouble=self._doubt)
+        self._changes = Changes(
+            self.failures,
+            lease=lambda: self._held.lease,
+            on_trouble=self._doubt,
+            room=self._store.history.attributes_bytes,
+        )
+        self._marks = Marks(self._held_to_tell, self.failures, on_trouble=self._doubt)
         self._on_items_missed: list[OnMissed] = []
         self._on_changes_missed: list[OnMissed] = []
         self._refusal: ConversationError | None = None
-        self._refused_item: ConversationError | None = None
-        self._missed_for: ConversationError | None = None
-        self._recorded, self._told_again = asyncio.Event(), asyncio.Event()
+        self._refused_item, self._missed_for = _NO_ERROR, _NO_ERROR
+        self._opened, self._recorded, self._told_again = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._round = _Round()
         self._has_missed_items = False
         self._telling: set[str] | None = None
         self._tellings = self._owner_failures = self._sent = self._heard = 0
         self._doubting = Pace(self._doubt_now, pauses=_BACKOFF)
         self._has_given_up = self._has_looked = self._has_begun_without = False
-        self._opened_at = 0.0
+        self._opened_at, self._beaten_at = 0.0, float("-inf")
         self._tasks: list[asyncio.Task[None]] = []
         self._holding: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._closing = self._has_ended = self._has_left = self._is_released = False
         self._own: tuple[tuple[Item, ...], tuple[Item, ...]] = ((), ())
 
@@ -254,6 +263,42 @@ class CallConversation:
             self.failures.count("confirm", error, "nobody can tell whose call it is", conversation_id=self.id)
             return False
 
+    async def may_be_others(self) -> bool:
+        """Whether another agent has the call, or is to have it, as far as anybody can tell. Never raises.
+
+        Redis is asked, by a beat; where this job has not opened the conversation, for an agent that lives in this room.
+        Where Redis does not answer it is this job's as long as nobody can have claimed it, and where it follows nobody
+        and never had the conversation. Else nobody can tell: then it may be another's, and the log says so.
+        """
+        await asyncio.sleep(0)  # see `confirm`
+        if self._is_released or self.goes_on_elsewhere or self.is_waiting_for_handover:
+            return self.goes_on_elsewhere or not self._is_released
+        try:
+            async with asyncio.timeout(self._store.timeouts.command.total_seconds()):
+                return await (self.is_another_here() if self._handle is None else self._is_claimed())
+        except (ConversationError, TimeoutError) as error:
+            if not self._may_have_been_claimed():
+                return False
+            told = "nobody can tell whose call it is: what would end it is not done"
+            self.failures.count("confirm", error, told, conversation_id=self.id)
+            return True
+
+    async def _is_claimed(self) -> bool:
+        return not await self._beat()
+
+    async def is_another_here(self) -> bool:
+        """Whether Redis has another agent of this role that lives, in this room. Raises where Redis does not answer."""
+        async with Heartbeats(self._store, lease=LEASE) as heartbeats:
+            record = await heartbeats.find(self.id, role=record_role(self.role))
+        if record is None or not record.is_alive or record.holder in {self.holder, self._assignment.replaces}:
+            return False
+        return bool(record.details.get("room", self.post.room) == self.post.room)
+
+    def _may_have_been_claimed(self) -> bool:
+        if self._beaten_at < 0:
+            return self.is_restart or self._assignment.replaces is not None
+        return time.monotonic() - self._beaten_at >= self._takeover.valid_for.total_seconds()
+
     @asynccontextmanager
     async def once(self, name: str) -> AsyncIterator[Todo]:
         """Do something at most once in the conversation's life, whichever job or role gets to it, and whatever dies.
@@ -265,21 +310,20 @@ class CallConversation:
         Waits until the conversation is open, or can be read by a job that stands by for it. That it begins is durable
         before the body runs. An `Exception` of the body takes that back, so that it may be tried again; where the
         process dies in the body it stays begun, and later jobs get a `Todo` that is false and `is_unknown`. Raises
-        `InvalidInputError` for a name that is none.
+        `InvalidInputError` for a name that is none, and `NoRoomError`, before the body, where the conversation is full.
         """
         mark = Mark(mark_name(name), self.holder)
         await self._until_told_whose()
-        todo = await mark.begin(self._held_now)
+        todo = await self._marks.begin(mark, self._held_now)
         if not todo:
             yield todo
             return
-        self._changes.note(mark.name, mark.begun)  # told again to a conversation that Redis has lost
         try:
             yield todo
         except Exception:
-            await self._settle_mark(mark.name, None)
+            await self._settle_mark(mark, None)
             raise
-        await self._settle_mark(mark.name, mark.done)
+        await self._settle_mark(mark, mark.done)
 
     async def _until_told_whose(self) -> None:
         """Return when it is open; to a job that stands by, when it can be read: it is given over to one that is ready.
@@ -295,19 +339,19 @@ class CallConversation:
             raise self._refusal
 
     def _held_now(self) -> Held | None:
-        if self._closing or self.deposed.is_set() or self._view is None:
+        return None if self._closing else self._held_to_tell()
+
+    def _held_to_tell(self) -> Held | None:
+        """What marks are written to; at the end of a call too, until the lease is given back."""
+        if self.deposed.is_set() or self._view is None:
             return None
         return self._view, None if self._tenure is None else self._tenure.lease
 
-    async def _settle_mark(self, name: str, value: Mapping[str, Any] | None) -> None:
-        """Note what became of it; returns when that is durable, or after a while: it is told as soon as it can be."""
-        self._changes.note(name, value)
-        with suppress(TimeoutError, ConversationError):
+    async def _settle_mark(self, mark: Mark, value: Mapping[str, Any] | None) -> None:
+        """Say what became of it; returns when that is durable, or after a while: it is told as soon as it can be."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_SECONDS):
-                if self._handle is None and self._view is not None:
-                    await self._view.set_attributes({name: value})  # it stands by: nothing that is noted is written yet
-                else:
-                    await self._changes.settled()
+                await self._marks.settle(mark, value)
 
     @property
     def is_planned_handover(self) -> bool:
@@ -376,6 +420,7 @@ class CallConversation:
         try:
             async with asyncio.timeout(seconds):
                 await self._changes.settled()
+                await self._marks.settled()
                 await self._flush_items()
         except TimeoutError:
             message = f"{len(self._changes)} changes, or items, are not acknowledged after {seconds} s"
@@ -454,7 +499,8 @@ class CallConversation:
         or does not answer), `CallDeclinedError` where this job shall not take it, and `RefusedError`s that no waiting
         mends.
         """
-        self._start(self._open_at_last())
+        self._opening = self._start(self._open_at_last())
+        self._start(self.failures.forever("marks", self._marks.tell, pause=_BACKOFF[0]))
         try:
             async with asyncio.timeout(self.settings.open_timeout.total_seconds()):
                 await self._is_assigned.wait()
@@ -483,6 +529,9 @@ class CallConversation:
                 if isinstance(error, RefusedError) and not isinstance(error, ConversationNotFoundError):
                     self._refusal = error
                     self.deposed.set()
+                    if isinstance(error, LeaseHeldError | CallDeclinedError):
+                        await self._announcement.withdraw()
+                    self._marks.give_up()
                     break
                 told = "the conversation cannot be opened yet"
                 self.failures.count("open", error, told, conversation_id=self.id)
@@ -495,11 +544,13 @@ class CallConversation:
 
     async def _open_once(self) -> None:
         heartbeats = await self._stack.enter_async_context(Heartbeats(self._store, lease=LEASE))
+        await self._announcement.make(heartbeats, self.id)
         await self._learn_assignment(heartbeats)
         client = await self._stack.enter_async_context(ConversationClient(self._store))
         handle = await client.open(self.id)
         self._heartbeats = heartbeats
         self._view = handle
+        self._marks.look(handle)
         self._is_readable.set()
         if handle.closing is not None:
             # whoever ended it did not know that somebody would call again
@@ -552,7 +603,9 @@ class CallConversation:
             if reason is not None:
                 await self._decline(heartbeats, found, reason)
             self._expectation, self._assignment = found, told
-            self.id = told.conversation_id or self.id
+            if told.conversation_id not in {None, self.id}:
+                self.id = told.conversation_id or self.id
+                await self._announcement.make(heartbeats, self.id)
             # known before the conversation is: whoever starts without it is not the first one either
             self.is_restart = self.is_restart or told.replaces is not None
         self._is_assigned.set()
@@ -648,6 +701,7 @@ class CallConversation:
 
     async def _begin_heartbeats(self) -> None:
         assert self._heartbeats is not None
+        began = time.monotonic()
         await self._heartbeats.start(
             self.id,
             self.holder,
@@ -656,6 +710,7 @@ class CallConversation:
             group=self.post.group,
             details=self._details(self._assignment.attempt),
         )
+        self._beaten_at = began
 
     def _details(self, attempt: int) -> dict[str, Any]:
         post = self.post
@@ -677,6 +732,7 @@ class CallConversation:
     async def _beat(self) -> bool:
         """Show that this job lives, and what went wrong in it; False, and deposed, where somebody else has the call."""
         assert self._heartbeats is not None
+        began = time.monotonic()
         # a successor that lived for so long is no sign that the call kills its agents
         has_progressed = time.monotonic() - self._opened_at > self._takeover.progress.total_seconds()
         is_mine = await self._heartbeats.beat(
@@ -687,7 +743,9 @@ class CallConversation:
             group=self.post.group,
             details=self._details(0 if has_progressed else self._assignment.attempt),
         )
-        if not is_mine:
+        if is_mine:
+            self._beaten_at = max(began, self._beaten_at)  # beats may be answered out of order
+        else:
             self._depose("its heartbeat was claimed")
         return is_mine
 
@@ -720,6 +778,8 @@ class CallConversation:
         self._has_missed_items = False
         self._missed_for = None
         self._changes.resume(is_afresh=is_afresh)
+        if self._view is not None:
+            self._marks.look(self._view)  # of what was done in the life before, the new one is told at once
         if are_items_missed:
             self._tell_items(is_afresh=is_afresh)
         if are_changes_missed:
@@ -828,6 +888,7 @@ class CallConversation:
         """Nothing more can be told: another agent has the conversation, or the call ends without one."""
         self._has_given_up, self._has_missed_items = True, False
         self._changes.give_up()
+        self._marks.give_up()
         self._waiting.clear()
         self._wake_flushes()
 
@@ -857,7 +918,17 @@ class CallConversation:
     async def release(self) -> None:
         """End as the agent, in order: all is durable, nobody needs to take over. Idempotent, never raises."""
         self.ended()
+        if self._handle is None and not self._closing:
+            await self._open_no_more()
         await self._let_go(is_over=True)
+
+    async def _open_no_more(self) -> None:
+        """Break off what would open it, if anything still does, and have nobody follow: this job leaves in order."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        if self._handle is None:
+            await self._announcement.withdraw()
 
     async def hand_over(self) -> None:
         """End as the agent for the successor that has asked; never raises.
@@ -909,6 +980,7 @@ class CallConversation:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         # nobody is left who would tell whoever asks now
         self._changes.give_up()
+        self._marks.give_up()
         self._round.trouble = OutcomeUnknownError("closed before the items were acknowledged")
         self._round.is_over.set()
         await self._stack.aclose()

@@ -4,6 +4,7 @@ import asyncio
 import time
 
 from agent_worker.tenure.assignment import Assignment
+from agent_worker.tenure.role import record_role
 from conversation_actors import Heartbeats
 from conversation_actors.client.heartbeats import Expectation
 
@@ -18,7 +19,9 @@ async def find_expectation(
     """What this job was called for, or None: somebody else has dispatched it, or nobody has noted why.
 
     That is the one with the job's own dispatch. Where no caller has noted that dispatch yet, it is the only one without
-    any, unless it is about another conversation than the one that is `named`. Raises as `Heartbeats.expected` does.
+    any, unless it is about another conversation than the one that is `named`, or is known to be of the past. A job with
+    a dispatch stands by, or goes away, only where that very dispatch was noted for it: the caller would get nobody.
+    Raises as `Heartbeats.expected` does.
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
@@ -27,12 +30,32 @@ async def find_expectation(
         if own:
             return own[-1]
         open_ = [one for one in found if not one.call and _is_about(one, named)]
-        if len(open_) <= 1:
-            return next(iter(open_), None)
-        if time.monotonic() > deadline:
-            return None
+        open_ = [one for one in open_ if not await _is_past(heartbeats, one)]
+        is_late = time.monotonic() > deadline
+        if is_late and dispatch_id:
+            open_ = [one for one in open_ if not _keeps_away(one)]
+        if is_late or not open_ or (len(open_) == 1 and not (dispatch_id and _keeps_away(open_[0]))):
+            return open_[0] if len(open_) == 1 else None
         await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _is_about(expectation: Expectation, named: str | None) -> bool:
     return named is None or Assignment.of(expectation.told).conversation_id == named
+
+
+def _keeps_away(expectation: Expectation) -> bool:
+    """Whether a job that takes it for its own does not speak to the caller at once, or not at all."""
+    told = Assignment.of(expectation.told)
+    return told.is_planned or bool(told.avoid)
+
+
+async def _is_past(heartbeats: Heartbeats, expectation: Expectation) -> bool:
+    """Whether the agent that is to be followed has no call any more, or another one has followed it.
+
+    One that is dead and left no record is to be followed all the same; one that left none is not there to give over.
+    """
+    told = Assignment.of(expectation.told)
+    if told.replaces is None or told.conversation_id is None:
+        return False
+    record = await heartbeats.find(told.conversation_id, role=record_role(told.role))
+    return told.is_planned if record is None else record.holder != told.replaces

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from agent_worker.tenure.assignment import Assignment
-from agent_worker.worker.rooms import Original, Rooms, RoomServiceError, UnansweredError
+from agent_worker.worker.rooms import Original, Rooms, UnansweredError
 from conversation_actors import Heartbeats
 from conversation_actors.client.heartbeats import Expectation
-from conversation_actors.errors import RetryableError
+from conversation_actors.errors import ConversationError
 
 logger = logging.getLogger(__name__)
 
@@ -30,27 +30,28 @@ class Vacancy:
 async def summon(heartbeats: Heartbeats, rooms: Rooms, vacancy: Vacancy, assignment: Assignment) -> Expectation:
     """Have an agent come that finds out by itself what it is there for; return what is expected.
 
-    Raises as `Rooms.dispatch` and `Heartbeats.expect` do: where LiveKit has not been asked, or has refused, nobody is
-    expected any more.
+    Raises as `Rooms.dispatch` and `Heartbeats.expect` do. Where LiveKit has not been asked, or has refused, nobody is
+    expected any more, and where this is cancelled neither: who comes all the same finds out by the record.
     """
     room, agent_name = vacancy.room, vacancy.agent_name
     expectation = await heartbeats.expect(room, agent_name, assignment.told(), keep=_KEPT_WITHOUT_CALL)
     try:
         dispatch_id = await rooms.dispatch(room, agent_name, vacancy.original)
+        called = replace(expectation, call=dispatch_id)
+        # where Redis is away just now who follows a dead agent takes the only one without a call, if there is one only;
+        # who is to stand by for a living one finds the call taken, and leaves
+        await _noting(heartbeats.amend(called, keep=_KEPT))
     except UnansweredError:
         raise  # somebody may come
-    except RoomServiceError:
+    except BaseException:
         await _noting(heartbeats.met(expectation))
         raise
-    called = replace(expectation, call=dispatch_id)
-    # where Redis is away just now it is the only one without a call, if it is the only one that is expected
-    await _noting(heartbeats.amend(called, keep=_KEPT))
     return called
 
 
 async def _noting(work: Awaitable[bool]) -> None:
-    """Do what only makes it surer, once LiveKit has been asked; raises nothing that could have it asked again."""
+    """Do what only makes it surer; raises nothing of Redis that could have LiveKit asked again, or hide why not."""
     try:
         await work
-    except RetryableError as error:
+    except ConversationError as error:
         logger.warning("Redis cannot be told who is expected", extra={"reason": str(error)})

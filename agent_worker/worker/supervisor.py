@@ -4,9 +4,12 @@ A job's process that ends is seen within milliseconds, and then one question tel
 call: whether the job's heartbeat is still there. Lost nodes and hung event loops show by silence, which counts
 only while Redis answers this worker (`Heartbeats.claim_expired`).
 
-A job that died before it had a heartbeat gets one from its worker, so that it is followed like any other. That
-takes its conversation's id, which the worker knows only where no participant may name it; and a call that ended
-in order less than ten minutes ago, in the same conversation, cannot be told from it: then nobody follows.
+A job that died before it had a heartbeat gets one from its worker, so that it is followed like any other: for the
+conversation and the role that it has announced (`Heartbeats.announce`). One that has announced nothing has died only
+where its participant is still in the room; then it was to be the one agent of the conversation that its dispatch, or
+its room, names, unless another role lives there, or a participant may name it. Whoever is neither announced nor
+there has left on purpose. A call that ended in order less than ten minutes ago, in the same conversation, cannot be
+told from one that was about to begin: then nobody follows.
 """
 
 import asyncio
@@ -22,7 +25,7 @@ from agent_worker.settings import TakeoverSettings
 from agent_worker.tenure.assignment import Assignment, RestartReason, named_by_room
 from agent_worker.tenure.conversation import copied_metadata
 from agent_worker.tenure.role import AGENT_ROLE
-from agent_worker.worker.rooms import Original, Rooms
+from agent_worker.worker.rooms import Original, Rooms, RoomServiceError
 from agent_worker.worker.summons import Vacancy, summon
 from agent_worker.worker.takeover import HOLD, WAS_OPEN, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats
@@ -31,6 +34,10 @@ from conversation_actors.errors import ConversationError, RetryableError
 logger = logging.getLogger(__name__)
 
 _JOBS_SECONDS = 0.02
+_GHOST_SECONDS = 20.0
+"""How long LiveKit's server is asked who is in a room: a participant whose process died is there for 22 s."""
+_GONE_SECONDS = 0.5
+"""How long a participant may still be there behind the end of its process, though it has left."""
 _ASK_SECONDS = 5.0
 """How often a successor is asked for while a worker that ends still has a call."""
 
@@ -114,20 +121,27 @@ class Supervisor:
 
     async def _left_by(self, info: RunningJobInfo) -> list[HeartbeatRecord]:
         """Claim what a dead job had, or was about to have; nothing where it had let go of it, or others have it."""
-        begun = await self._heartbeats.held_by(info.job.id)
-        if not begun and self._is_known(info) and await self._began_dead(conversation_id_of(info), info):
-            begun = [(conversation_id_of(info), "")]
-        claimed = [await self._claim(info, *held) for held in begun]
+        held = await self._heartbeats.held_by(info.job.id)
+        if not held and await self._died_unannounced(info):
+            held = [(conversation_id_of(info), "")]
+        claimed = [await self._claim_left(info, *one) for one in held]
         return [record for record in claimed if record is not None]
+
+    async def _claim_left(self, info: RunningJobInfo, conversation_id: str, role: str) -> HeartbeatRecord | None:
+        record = await self._claim(info, conversation_id, role)
+        if record is None and await self._began_dead(conversation_id, role, info):
+            record = await self._claim(info, conversation_id, role)
+        return record
 
     async def _claim(self, info: RunningJobInfo, conversation_id: str, role: str) -> HeartbeatRecord | None:
         return await self._heartbeats.claim(conversation_id, self._instance, hold=HOLD, holder=info.job.id, role=role)
 
-    async def _began_dead(self, conversation_id: str, info: RunningJobInfo) -> bool:
+    async def _began_dead(self, conversation_id: str, role: str, info: RunningJobInfo) -> bool:
         """Write the record of a job that died before it could; False where another agent has one, or it was ended."""
         return await self._heartbeats.beat(
             conversation_id,
             info.job.id,
+            role=role,
             valid_for=self._settings.valid_for,
             group=self._instance,
             details={
@@ -141,6 +155,32 @@ class Supervisor:
                 WAS_OPEN: False,
             },
         )
+
+    async def _died_unannounced(self, info: RunningJobInfo) -> bool:
+        """Whether a job that has announced nothing died, and was to be the one agent, as far as anybody can tell."""
+        if not self._is_known(info) or not await self._is_ghost(info):
+            return False
+        return not await self._heartbeats.roles_of(conversation_id_of(info))
+
+    async def _is_ghost(self, info: RunningJobInfo) -> bool:
+        """Whether a job's participant stays in the room behind the end of its process: it has not left by itself.
+
+        While LiveKit's server does not answer it is asked again, as long as a ghost would be there.
+        """
+        deadline = time.monotonic() + _GHOST_SECONDS
+        is_there = False
+        while time.monotonic() < deadline:
+            try:
+                occupants = await self._rooms.occupants(info.job.room.name)
+            except RoomServiceError as error:
+                self._failures.count("ended jobs", error, "nobody can tell whether a job has left its room")
+            else:
+                was_there = is_there
+                is_there = any(one.identity == info.accept_arguments.identity for one in occupants.agents)
+                if was_there or not is_there:
+                    return is_there
+            await asyncio.sleep(_GONE_SECONDS)
+        return False
 
     def _is_known(self, info: RunningJobInfo) -> bool:
         """Whether `conversation_id_of` a job is its conversation for certain."""

@@ -245,12 +245,31 @@ class Heartbeats:
         """
         return await self._reading.find(_name(conversation_id, role))
 
+    async def announce(self, conversation_id: str, holder: str, *, role: str = "") -> None:
+        """Note that a holder is on its way to a conversation, before it has the lease: `held_by` names it.
+
+        Remembered for ten minutes, and longer where it begins. It is no sign of life, and says nothing of who has the
+        conversation: whoever sees the holder die knows by it what it was there for.
+        """
+        await self._records.announce(_name(conversation_id, role), check_id(holder, "holder"))
+
+    async def withdraw(self, conversation_id: str, holder: str, *, role: str = "") -> None:
+        """Take an announcement back: the holder does not go there, or goes in order."""
+        await self._records.withdraw(_name(conversation_id, role), check_id(holder, "holder"))
+
     async def held_by(self, holder: str) -> list[tuple[str, str]]:
-        """Conversations, and roles, that a holder has begun with, whoever has them now.
+        """Conversations, and roles, that a holder has begun with, or has announced, whoever has them now.
 
         Remembered as long as the holder beats, and for ten minutes behind that. Empty: it has begun with none.
         """
         return [conversation_of(name) for name in await self._records.held_by(check_id(holder, "holder"))]
+
+    async def roles_of(self, conversation_id: str) -> list[str]:
+        """Roles that have a record of a conversation, beside that of the holder without one.
+
+        Looks at every record of the lease: not for every beat.
+        """
+        return list(await self._records.roles_of(check_id(conversation_id, "conversation_id")))
 
     async def expect(self, room: str, agent_name: str, told: Mapping[str, Any], *, keep: timedelta) -> Expectation:
         """Note, for `keep` from now, that somebody is about to be called to a room, and what for.

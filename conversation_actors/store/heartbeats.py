@@ -9,7 +9,7 @@ from conversation_actors.values import decode
 
 ENDED_SECONDS = 600.0
 """How long an end is remembered, so that a holder who slept through it cannot undo it by a late beat; and how long
-behind its last beat it is remembered what a holder has begun."""
+behind its last beat it is remembered what a holder has begun; and how long where a holder is on its way to."""
 _ROLE_MARK = "\n"
 
 
@@ -160,8 +160,20 @@ class HeartbeatStore(Protocol):
     async def find(self, conversation_id: str) -> Found | None:
         """The record of one conversation."""
 
+    async def announce(self, conversation_id: str, holder: str) -> None:
+        """Note that a holder is on its way to a record, whoever has it now: `held_by` names it for a while."""
+
+    async def withdraw(self, conversation_id: str, holder: str) -> None:
+        """Take that back; what the holder has begun under this name is forgotten with it."""
+
     async def held_by(self, holder: str) -> Sequence[str]:
-        """The names of the records that a holder has begun, whoever has them now; for a while after its last beat."""
+        """The names of the records that a holder has begun, or has announced, whoever has them now.
+
+        For a while after its last beat, or after it was announced.
+        """
+
+    async def roles_of(self, conversation_id: str) -> Sequence[str]:
+        """The roles that have a record of this conversation, damaged ones too. Not atomic over all records."""
 
 
 class MemoryHeartbeats:
@@ -263,9 +275,22 @@ class MemoryHeartbeats:
         """See `HeartbeatStore.find`."""
         return self._kept.get(conversation_id)
 
+    async def announce(self, conversation_id: str, holder: str) -> None:
+        """See `HeartbeatStore.announce`."""
+        self._begun.setdefault(holder, set()).add(conversation_id)
+
+    async def withdraw(self, conversation_id: str, holder: str) -> None:
+        """See `HeartbeatStore.withdraw`."""
+        self._begun.get(holder, set()).discard(conversation_id)
+
     async def held_by(self, holder: str) -> list[str]:
         """See `HeartbeatStore.held_by`."""
         return sorted(self._begun.get(holder, ()))
+
+    async def roles_of(self, conversation_id: str) -> list[str]:
+        """See `HeartbeatStore.roles_of`."""
+        found = (conversation_of(name) for name in self._kept)
+        return sorted(role for told_id, role in found if told_id == conversation_id and role)
 
     def _standing(self, found: Sequence[Found]) -> list[HeartbeatRecord]:
         kept = [(self._kept.get(one.name), one.beat) for one in found]

@@ -77,7 +77,7 @@ class HeartbeatKeys:
         return *self.shared, f"{self.stem}:ended:{conversation_id.translate(_ENCODED)}"
 
     def held(self, holder: str) -> str:
-        """Return the key that tells what a holder has begun."""
+        """Return the key that tells what a holder has begun, or is on its way to."""
         return f"{self.stem}:held:{holder.translate(_ENCODED)}"
 
     def expected(self, room: str, agent_name: str) -> str:

@@ -53,7 +53,10 @@ class RedisHeartbeats:
         await self.start("dropped", "check", valid_for=hold, group="check", details=b"{}")
         dropped = await self.find("dropped")
         await self.drop([dropped] if dropped else [])
+        await self.announce("announced", "check")
+        await self.withdraw("announced", "check")
         await self.held_by("check")
+        await self.roles_of("check")
 
     async def start(
         self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes
@@ -126,10 +129,30 @@ class RedisHeartbeats:
         """See `HeartbeatStore.find`."""
         return _one(await self._run("find", self._keys.shared, conversation_id))
 
+    async def announce(self, conversation_id: str, holder: str) -> None:
+        """See `HeartbeatStore.announce`."""
+        keys = *self._keys.shared, self._keys.held(holder)
+        await self._run("announce", keys, conversation_id, self._remember_ms)
+
+    async def withdraw(self, conversation_id: str, holder: str) -> None:
+        """See `HeartbeatStore.withdraw`."""
+        await self._run("withdraw", (*self._keys.shared, self._keys.held(holder)), conversation_id)
+
     async def held_by(self, holder: str) -> list[str]:
         """See `HeartbeatStore.held_by`."""
         _, *names = await self._run("held", (*self._keys.shared, self._keys.held(holder)))
         return sorted(_name(name) for name in names)
+
+    async def roles_of(self, conversation_id: str) -> list[str]:
+        """See `HeartbeatStore.roles_of`. Pages through all records, so that no script takes long."""
+        roles: set[str] = set()
+        cursor = b""
+        while cursor != b"0":
+            place = (cursor or b"0", _PAGE, conversation_id)
+            _, cursor, *names = await self._run("names", self._keys.shared, *place)
+            found = (conversation_of(_name(name)) for name in names)
+            roles |= {role for told_id, role in found if told_id == conversation_id and role}
+        return sorted(roles)
 
     async def _end(self, conversation_id: str, holder: str, claimant: str, attempt: int) -> bool:
         claim = (conversation_id, holder, claimant, attempt)

@@ -167,6 +167,35 @@ async def test_a_beat_tells_again_what_was_lost(signs: Signs) -> None:
     assert list(await signs.records.held_by("h1")) == ["c"]
 
 
+async def test_who_is_on_its_way_is_remembered(signs: Signs) -> None:
+    """Whoever has the record meanwhile; it is no record itself, and is forgotten when it is taken back."""
+    name = record_name("d", "translator")
+    await start(signs, holder="h2")
+    await signs.records.announce("c", "h1")
+    await signs.records.announce(name, "h1")
+    await signs.records.announce(name, "h1")
+    assert list(await signs.records.held_by("h1")) == ["c", name]
+    assert ((await known(signs)).holder, await signs.find(name)) == ("h2", None)
+    await signs.records.withdraw("c", "h1")
+    await signs.records.withdraw("c", "h1")
+    assert list(await signs.records.held_by("h1")) == [name]
+    assert await beat(signs, "h2")
+    assert list(await signs.records.held_by("h2")) == ["c"]
+
+
+async def test_roles_of_one_conversation_are_found(signs: Signs) -> None:
+    """Among all records, whatever characters the ids have; those that have ended are none."""
+    for conversation_id in ("c", "cc", *STRANGE_IDS):
+        await start(signs, conversation_id)
+        for role in ("b", "a", f"ended-{len(conversation_id)}"):
+            await start(signs, record_name(conversation_id, role))
+        await signs.end(record_name(conversation_id, f"ended-{len(conversation_id)}"), "h1")
+    await start(signs, record_name("*x", "z"))
+    for conversation_id in ("c", "cc", *STRANGE_IDS):
+        assert list(await signs.records.roles_of(conversation_id)) == ["a", "b"]
+    assert list(await signs.records.roles_of("d")) == []
+
+
 async def test_a_beat_ends_a_silence(signs: Signs) -> None:
     """Also one that comes late, as long as nobody has claimed the conversation; what it leaves out stays."""
     await start(signs, valid_for=SHORT)
@@ -909,6 +938,9 @@ async def test_a_hung_server_is_unavailable(tmp_path_factory: pytest.TempPathFac
             signs.records.claim("c", "w1", hold=LONG, holder="h1", seen=None),
             signs.records.claim_silent([record], "w1", hold=LONG),
             signs.records.drop([record]),
+            signs.records.announce("c", "h1"),
+            signs.records.withdraw("c", "h1"),
+            signs.records.roles_of("c"),
         ):
             with pytest.raises(StoreUnavailableError):
                 await call

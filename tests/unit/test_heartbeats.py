@@ -194,6 +194,26 @@ async def test_roles_are_told_apart(heartbeats: Heartbeats) -> None:
     assert await heartbeats.held_by("h1") == [("c", ""), ("c", "translator")]
 
 
+async def test_who_is_on_its_way(heartbeats: Heartbeats) -> None:
+    """Known before it begins, by conversation and role, until that is taken back; nobody has it yet."""
+    await heartbeats.announce("c", "h1")
+    await heartbeats.announce("c", "h1", role="translator")
+    assert await heartbeats.find("c") is None
+    assert await heartbeats.held_by("h1") == [("c", ""), ("c", "translator")]
+    await heartbeats.withdraw("c", "h1")
+    assert await heartbeats.held_by("h1") == [("c", "translator")]
+
+
+async def test_which_roles_there_are(heartbeats: Heartbeats) -> None:
+    """Those with a record in the very conversation; one that is only on its way has none."""
+    await heartbeats.start("c", "h1", valid_for=MINUTE)
+    await heartbeats.announce("c", "h1", role="coach")
+    assert await heartbeats.roles_of("c") == []
+    await heartbeats.start("c", "h2", role="translator", valid_for=MINUTE)
+    await heartbeats.start("cc", "h2", role="scribe", valid_for=MINUTE)
+    assert await heartbeats.roles_of("c") == ["translator"]
+
+
 async def test_who_is_expected(heartbeats: Heartbeats) -> None:
     """Told before the call, amended by it, met once; what cannot be read is passed over."""
     told = {"conversation_id": "c", "attempt": 2}
@@ -242,6 +262,9 @@ BAD: dict[str, tuple[Call, str]] = {
     "a role of two lines": (lambda h: h.start("c", "h1", valid_for=SECOND, role="a\nb"), "role"),
     "a role that is a number": (lambda h: h.find("c", role=7), "role"),  # type: ignore[arg-type]
     "what nobody holds": (lambda h: h.held_by(""), "holder"),
+    "an announcement of nobody": (lambda h: h.announce("c", ""), "holder"),
+    "nowhere to go": (lambda h: h.withdraw("", "h1"), "conversation_id"),
+    "roles of nothing": (lambda h: h.roles_of(""), "conversation_id"),
     "no room": (lambda h: h.expect("", "a", {}, keep=SECOND), "room"),
     "an agent of two lines": (lambda h: h.expected("r", "a\nb"), "agent_name"),
     "no time to expect": (lambda h: h.expect("r", "a", {}, keep=SECOND * 0), "keep"),

@@ -120,6 +120,16 @@ class ShakyHeartbeats(MemoryHeartbeats):
         self.answer()
         return await super().find(conversation_id)
 
+    async def announce(self, conversation_id: str, holder: str) -> None:
+        """See `HeartbeatStore.announce`."""
+        self.answer()
+        await super().announce(conversation_id, holder)
+
+    async def withdraw(self, conversation_id: str, holder: str) -> None:
+        """See `HeartbeatStore.withdraw`."""
+        self.answer()
+        await super().withdraw(conversation_id, holder)
+
 
 class ShakyExpectations(MemoryExpectations):
     """Who is expected, on the server of the heartbeats; kept by the time that goes by in tests."""
@@ -436,6 +446,7 @@ class FakeJob:
         self.ended: list[str] = []
         """Reasons, in order; LiveKit heeds the first."""
         context._on_shutdown = self.ended.append  # LiveKit's fake one forgets it
+        context.is_fake_job = lambda: False  # type: ignore[method-assign]  # a fake of a real one
         claims = Claims()
         claims.identity = POST.agent_identity
         context.token_claims = lambda: claims  # type: ignore[method-assign]  # there is no token

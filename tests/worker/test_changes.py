@@ -295,3 +295,34 @@ async def test_a_closed_conversation_gets_the_changes_when_it_is_reopened(world:
     await call.flush()
     assert "bob" in call.participants
     assert call.attributes["x"] == 1
+
+
+async def test_three_agents_with_much_to_note_leave_room_for_what_is_small(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What has no room is told once, its last value stays; who has the call, and what is done once, is noted still."""
+    call = await opened(world)
+    names = [f"livekit.role.{role}.{name}" for role in ("a", "b", "c") for name in ("userdata", "active_agent")]
+    for name in names:
+        call.note(name, {"is_first": True})
+    await call.flush()
+    for number in range(3):
+        for name in names:
+            call.note(name, {"page": str(number) + "x" * ((64 << 10) - 100)})
+            await call.flush()
+    values = [call.attributes[name] for name in names]
+    assert [value for value in values if "page" not in value] == [{"is_first": True}] * 3
+    told = [line for line in caplog.records if "no room" in line.message]
+    assert len(told) == 3
+    left_out = {name for name in names if "page" not in call.attributes[name]}
+    assert {line.__dict__["attribute"] for line in told} == left_out
+    for number in range(100):
+        call.note(f"small {number}", "x" * 60)
+    await call.flush()
+    assert call.attributes["small 99"] == "x" * 60
+    async with call.once("dial") as todo:
+        assert todo
+    call.note(names[0], {"page": "short"})
+    await call.flush()
+    call.note(names[5], {"page": "y" * (60 << 10)})
+    await noted(call, names[5], {"page": "y" * (60 << 10)})

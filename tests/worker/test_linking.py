@@ -144,8 +144,8 @@ async def test_whose_words_they_were(bench: Bench) -> None:
     bench.find("alice")
     bench.session.emit("user_input_transcribed", UserInputTranscribedEvent(transcript="Hello", is_final=True))
     bench.speak(BOB)
-    assert who() == {"identity": "alice", "device": ALICE.sid}
-    assert who() is None
+    assert who(user("Hello")) == {"identity": "alice", "device": ALICE.sid}
+    assert who(user("Hello")) is None
 
 
 async def test_whose_typed_words_they_were(bench: Bench) -> None:
@@ -159,7 +159,7 @@ async def test_whose_typed_words_they_were(bench: Bench) -> None:
 
     async def become_message() -> None:
         await asyncio.sleep(0)
-        told.append(who())
+        told.append(who(user("Hello")))
 
     bench.room.register_text_stream_handler(
         TOPIC, lambda _reader, _identity: tasks.append(asyncio.create_task(become_message()))

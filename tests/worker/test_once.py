@@ -11,9 +11,10 @@ from agent_worker.settings import CallSettings, TakeoverSettings
 from agent_worker.tenure import once
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation
-from agent_worker.tenure.once import Todo
+from agent_worker.tenure.once import NoRoomError, Todo
 from conversation_actors import Lease
 from conversation_actors.errors import ClusterUnavailableError, InvalidInputError
+from conversation_actors.values import encode
 from tests.unit.fakes import Fault, until
 from tests.worker.fakes_call import POST, Clock, World, Worlds
 
@@ -39,6 +40,19 @@ async def done(call: CallConversation) -> Todo:
     async with call.once("dial") as todo:
         pass
     return todo
+
+
+def role_of(world: World, role: str) -> CallConversation:
+    """An agent of another role; closed by the test."""
+    return CallConversation(
+        "c",
+        holder=f"job-of-{role}",
+        post=POST,
+        assignment=Assignment(conversation_id="c"),
+        role=role,
+        store=world.cluster.settings,
+        takeover=TakeoverSettings(heartbeat=timedelta(milliseconds=5), valid_for=timedelta(seconds=3)),
+    )
 
 
 class BusyError(Exception):
@@ -141,19 +155,7 @@ async def test_nothing_runs_where_it_was_not_due_and_errors_are_the_bodys(world:
 
 async def test_of_two_roles_one_does_it(world: World) -> None:
     """However they race; it is the conversation's, not a role's."""
-    calls = [world.call(f"job-{number}") for number in range(1)]
-    calls += [
-        CallConversation(
-            "c",
-            holder=f"job-r{number}",
-            post=POST,
-            assignment=Assignment(conversation_id="c"),
-            role=f"role-{number}",
-            store=world.cluster.settings,
-            takeover=TakeoverSettings(heartbeat=timedelta(milliseconds=5), valid_for=timedelta(seconds=3)),
-        )
-        for number in range(4)
-    ]
+    calls = [world.call(), *(role_of(world, f"role-{number}") for number in range(4))]
     await asyncio.gather(*(call.open() for call in calls))
     for call in calls:
         call.note("livekit.transcript", call.holder)  # other attributes change meanwhile
@@ -227,16 +229,162 @@ async def test_what_is_no_name_is_refused(world: World, name: Any) -> None:
             pass
 
 
+async def lose(world: World, call: CallConversation) -> None:
+    """Redis loses everything in mid-call; the agent has it opened anew."""
+    assert call._handle is not None
+    life = call._handle.leases["agent"].life
+    await world.cluster.kill()
+    world.store.lose_everything()
+    call._doubt_now()
+    await until(lambda: call._handle is not None and call._handle.leases.get("agent", LOST).life not in {life, ""})
+    await until(lambda: "livekit.agent" in call.attributes)
+
+
 async def test_a_conversation_that_is_lost_is_told_again(world: World) -> None:
     """Redis has lost everything in mid-call: the mark comes back with what the job knows."""
     call = world.call()
     await call.open()
     await done(call)
     await call.flush()
+    await lose(world, call)
+    await until(lambda: call.attributes.get(MARK, {}).get("state") == "done")
+    assert not await done(call)
+
+
+@pytest.mark.parametrize("has_asked", [True, False])
+async def test_so_is_what_a_dead_agent_has_done(world: World, *, has_asked: bool) -> None:
+    """Its successor has seen that it was done, whether it asked for it or not."""
+    first = world.call()
+    await first.open()
+    await done(first)
+    await first.flush()
+    await first.aclose()
+    second = successor(world)
+    await second.open()
+    if has_asked:
+        assert not await done(second)
+    await lose(world, second)
+    todo = await done(second)
+    assert (bool(todo), todo.is_unknown) == (False, False)
+    await until(lambda: second.attributes.get(MARK, {}).get("by") == "job-1")
+    await second.flush()
+    third = world.call("job-3", Assignment(conversation_id="c", replaces="job-2"))
+    await third.open()
+    assert not await done(third)
+
+
+async def test_so_is_what_another_role_has_done(world: World) -> None:
+    """Which is seen in the middle of the call, and not asked for."""
+    call = world.call()
+    await call.open()
+    other = role_of(world, "translator")
+    await other.open()
+    await done(other)
+    await other.aclose()
+    await until(lambda: MARK in call._marks._known)
+    await lose(world, call)
+    await until(lambda: call.attributes.get(MARK, {}).get("state") == "done")
+
+
+async def test_what_is_lost_is_not_begun_before_it_is_told(world: World) -> None:
+    """Nobody has noticed yet that the conversation is gone: who asks then knows what was done in its last life."""
+    first = world.call()
+    await first.open()
+    await done(first)
+    standing_by = world.call("job-2", Assignment(conversation_id="c", replaces="job-1", is_planned=True))
+    await standing_by.open()
+    await until(lambda: MARK in standing_by._marks._known)
+    await first.aclose()
     await world.cluster.kill()
     world.store.lose_everything()
-    call._doubt_now()
-    assert call._handle is not None
-    life = call._handle.leases["agent"].life
-    await until(lambda: call._handle is not None and call._handle.leases.get("agent", LOST).life not in {life, ""})
-    await until(lambda: call.attributes.get(MARK, {}).get("state") == "done")
+    await world.cluster.handle()
+    todo = await asyncio.wait_for(done(standing_by), 5)
+    assert (bool(todo), todo.is_unknown) == (False, False)
+    await until(lambda: MARK in (standing_by._view.attributes if standing_by._view else {}))
+
+
+async def test_what_was_taken_back_is_not_told_again(world: World) -> None:
+    """By the one who failed at it: it may be tried again, in the next life too."""
+    first = world.call()
+    await first.open()
+    beside = role_of(world, "translator")
+    await beside.open()
+    entered, may_fail = asyncio.Event(), asyncio.Event()
+
+    async def dial() -> None:
+        async with first.once("dial"):
+            entered.set()
+            await may_fail.wait()
+            raise BusyError
+
+    dialling = asyncio.create_task(dial())
+    await entered.wait()
+    await until(lambda: MARK in beside._marks._known)
+    may_fail.set()
+    with pytest.raises(BusyError):
+        await dialling
+    await until(lambda: MARK not in beside._marks._known)
+    await lose(world, first)
+    beside._doubt_now()
+    await until(lambda: "livekit.role.translator.agent" in beside.attributes)
+    await beside.flush()
+    assert await done(first)
+    await beside.aclose()
+
+
+async def test_who_stood_by_takes_nothing_back_that_is_another_ones(world: World) -> None:
+    """It had failed at it, and the agent has done it since."""
+    first = world.call()
+    await first.open()
+    standing_by = world.call("job-2", Assignment(conversation_id="c", replaces="job-1", is_planned=True))
+    await standing_by.open()
+    with pytest.raises(BusyError):
+        await fail(standing_by)
+    assert await done(first)
+    await first.flush()
+    standing_by.ready()
+    await asyncio.wait_for(first.handover_asked.wait(), 5)
+    await first.hand_over()
+    await asyncio.wait_for(standing_by.wait_open(), 5)
+    await standing_by.flush()
+    assert standing_by.attributes[MARK]["by"] == "job-1"
+    assert not await done(standing_by)
+
+
+async def test_a_late_answer_takes_nothing_back_that_is_another_ones(world: World) -> None:
+    """The mark that is there when its failure can be told was made by somebody else."""
+    call = world.call()
+    await call.open()
+    handle = await world.cluster.handle()
+    entered, may_fail = asyncio.Event(), asyncio.Event()
+
+    async def dial() -> None:
+        async with call.once("dial"):
+            entered.set()
+            await may_fail.wait()
+            raise BusyError
+
+    dialling = asyncio.create_task(dial())
+    await entered.wait()
+    await handle.set_attributes({MARK: {"state": "begun", "by": "job-9", "token": "t"}})
+    may_fail.set()
+    with pytest.raises(BusyError):
+        await asyncio.wait_for(dialling, 5)
+    await call.flush()
+    assert (await handle.snapshot()).attributes[MARK]["by"] == "job-9"
+
+
+async def test_where_there_is_no_room_for_its_mark_nothing_is_done(world: World) -> None:
+    """The application is told so in one sentence, by an error of its own; it may be tried again."""
+    call = world.call()
+    await call.open()
+    await call.flush()
+    handle = await world.cluster.handle()
+    used = len(encode(dict(handle.attributes), "attributes"))
+    await handle.set_attributes({"big": "x" * ((256 << 10) - used - 40)})
+    with pytest.raises(NoRoomError, match=r"once: .*full.*nothing was done"):
+        async with call.once("dial"):
+            pytest.fail("it was not noted that this begins")
+    await handle.set_attributes({"big": None})
+    async with call.once("dial") as todo:
+        assert todo

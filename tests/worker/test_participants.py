@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -17,7 +18,7 @@ from agent_worker.settings import CallSettings
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import ConversationHandle, OutcomeUnknownError, Participant
-from tests.unit.fakes import turns, until
+from tests.unit.fakes import PATIENCE, turns, until
 from tests.worker.fakes_call import Clock, FakeParticipant, FakeRoom, Permissions, World, Worlds
 
 KIND = rtc.ParticipantKind
@@ -44,7 +45,7 @@ class Followed:
 
     async def settled(self) -> dict[str, Participant]:
         """Everybody, when all that happened so far is durable."""
-        await self.call.flush()
+        await self._flushed()
         return dict(self.call.participants)
 
     async def person(self, identity: str = "alice") -> Participant:
@@ -53,8 +54,15 @@ class Followed:
 
     async def told(self) -> list[Welcome]:
         """What arrivals called for, in order."""
-        await self.call.flush()
+        await self._flushed()
         return [wanted for wanted, _ in self.welcomes]
+
+    async def _flushed(self) -> None:
+        """Wait until all that happened so far is durable, for longer than a call waits: this machine may be busy."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                with suppress(OutcomeUnknownError):
+                    return await self.call.flush()
 
 
 Follow = Callable[..., Any]

@@ -238,7 +238,7 @@ async def test_who_said_it(server: OfflineServer, transcript: Transcript, new_se
     conversation, said = FakeConversation(), ["phone", None]
     session = await new_session(server)
 
-    def speaker() -> dict[str, Any]:
+    def speaker(_message: ChatMessage) -> dict[str, Any]:
         return {"identity": "anna", "device": said.pop(0), "sid": "not kept"}
 
     recorder = Recorder(session, conversation, speaker=speaker).start()
@@ -263,7 +263,7 @@ async def test_a_speaker_that_is_not_known(
     given: dict[str, Any] = {"unknown": {"device": "phone"}, "none": None}
     conversation = FakeConversation()
     session = await new_session(server)
-    Recorder(session, conversation, speaker=lambda: given[kind]).start()
+    Recorder(session, conversation, speaker=lambda _message: given[kind]).start()
     await session.start(SupportAgent(), record=False)
     await session.run(user_input=transcript.turns[0].user)
     messages = [item for item in conversation.items if isinstance(item, Message)]

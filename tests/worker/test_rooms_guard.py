@@ -1,6 +1,10 @@
 """A job that ends while its call goes on ends neither the room nor anybody's part in it; the end of a call does."""
 
 import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -8,13 +12,16 @@ from livekit import api, rtc
 from livekit.api.room_service import RoomService
 from livekit.protocol.room import DeleteRoomRequest, RoomParticipantIdentity
 
+from agent_worker.call import rooms_guard
 from agent_worker.call.ending import JOB_TASK
 from agent_worker.call.opening import NOT_FINISHED, WORKER_GONE, open_conversation
+from agent_worker.call.rooms_guard import guard
 from agent_worker.call.starting import ENTRYPOINT_TASK
-from agent_worker.tenure.conversation import LEASE
+from agent_worker.tenure.assignment import Assignment, CallDeclinedError
+from agent_worker.tenure.conversation import LEASE, CallConversation
 from conversation_actors import LeaseHeldError
 from tests.worker.answering import LATE, Answer
-from tests.worker.fakes_call import ROOM, FakeParticipant, FakeRoom, World, fake_job
+from tests.worker.fakes_call import POST, ROOM, FakeParticipant, FakeRoom, World, fake_job
 
 
 @pytest.fixture
@@ -105,7 +112,7 @@ async def test_the_deposed_ends_nothing(answer: Answer, world: World, asked: Ask
 
 
 async def test_one_that_wakes_up_asks_first(answer: Answer, world: World, asked: Asked) -> None:
-    """It was claimed while it hung, and has not seen that yet; where Redis does not answer, nothing is ended either."""
+    """It was claimed while it hung, and has not seen that yet."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
         running.call._held.end()  # no beat of its own tells it
         await world.agents.claim("c", "worker-2", hold=timedelta(minutes=1), holder="job-1")
@@ -113,14 +120,215 @@ async def test_one_that_wakes_up_asks_first(answer: Answer, world: World, asked:
         assert asked == []
 
 
-async def test_without_redis_a_room_stays(answer: Answer, world: World, asked: Asked) -> None:
-    """Nobody can tell whose it is."""
+async def test_without_redis_a_call_is_ended_as_long_as_nobody_can_have_it(
+    answer: Answer, world: World, asked: Asked, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody takes a heartbeat for silent before its time is up; later nobody can tell whose call it is."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
+        world.agents.trouble = TimeoutError("away")
+        running.call._beaten_at -= 3.0
+        await end_room()
+        assert asked == []
+        assert caplog.text.count("nobody can tell whose call it is") == 1
+        running.call._beaten_at += 3.0
+        await end_room()
+        assert asked == ENDED
+        world.agents.trouble = None
+        assert running.job.ended == []
+
+
+class Witness:
+    """Says whether a call goes on, and in which loop it was asked."""
+
+    def __init__(self, *, goes_on: bool, own: tuple[str, ...] = ()) -> None:
+        """`own`: participants of its own."""
+        self.loops: list[asyncio.AbstractEventLoop] = []
+        self._goes_on, self._own = goes_on, own
+
+    async def goes_on(self) -> bool:
+        """See `Keeper`."""
+        self.loops.append(asyncio.get_running_loop())
+        return self._goes_on
+
+    def deleted(self) -> None:
+        """See `Keeper`."""
+
+    def is_others(self, identity: str) -> bool:
+        """See `Keeper`."""
+        return identity not in self._own
+
+
+@pytest.mark.parametrize("order", [(True, False), (False, True), (False, False)])
+async def test_two_roles_in_one_room(asked: Asked, order: tuple[bool, bool]) -> None:
+    """The room stays where either of them has a successor in it; each may put out what is its own."""
+    first, second = Witness(goes_on=order[0], own=("avatar",)), Witness(goes_on=order[1])
+    guard(ROOM, first)
+    guard(ROOM, second)
+    await end_room()
+    assert asked == ([] if any(order) else ENDED)
+    await end_room("another", person="avatar")
+    await end_room(person="avatar")
+    assert asked[-1] == ("remove_participant", "avatar")
+
+
+@pytest.fixture
+def other_job() -> Iterator[asyncio.AbstractEventLoop]:
+    """The loop of a job that is another thread of the worker."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _ended(loop: asyncio.AbstractEventLoop) -> None:
+    while loop.is_running():
+        time.sleep(0.001)
+
+
+async def in_loop(loop: asyncio.AbstractEventLoop, keeper: Witness) -> None:
+    """Have a job guard the room."""
+
+    async def begin() -> None:
+        guard(ROOM, keeper)
+
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(begin(), loop))
+
+
+async def test_jobs_of_one_process_decide_for_themselves(asked: Asked, other_job: asyncio.AbstractEventLoop) -> None:
+    """One that has handed over to another in the same process does not keep that one from ending the call."""
+    mine, other = Witness(goes_on=False), Witness(goes_on=True)
+    guard(ROOM, mine)
+    await in_loop(other_job, other)
+    await end_room()
+    assert asked == ENDED
+    assert other.loops == []
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(end_room(), other_job))
+    assert asked == ENDED
+    assert set(other.loops) == {other_job}
+
+
+async def test_whoever_asks_from_a_loop_of_his_own(asked: Asked, other_job: asyncio.AbstractEventLoop) -> None:
+    """As a thread of the application's does: the job is asked in its own loop; one whose loop has ended is not."""
+    keeper = Witness(goes_on=True)
+    await in_loop(other_job, keeper)
+    await end_room()
+    assert asked == []
+    assert set(keeper.loops) == {other_job}
+    other_job.call_soon_threadsafe(other_job.stop)
+    await asyncio.to_thread(_ended, other_job)
+    await end_room()
+    assert asked == ENDED
+
+
+async def test_a_job_that_does_not_answer_keeps_its_room(
+    asked: Asked, other_job: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks from another loop does not wait for ever: it may be that loop which waits."""
+    monkeypatch.setattr(rooms_guard, "_ANSWER_SECONDS", 0.05)
+    keeper = Hanging(goes_on=False)
+    await in_loop(other_job, keeper)
+    await end_room()
+    assert asked == []
+
+
+class Hanging(Witness):
+    """Never answers."""
+
+    async def goes_on(self) -> bool:
+        """See `Keeper`."""
+        await asyncio.Event().wait()
+        return False
+
+
+async def test_a_first_call_without_its_conversation_can_be_ended(answer: Answer, world: World, asked: Asked) -> None:
+    """Nobody else ever had it: whether Redis answers or not, the caller does not stay on the line."""
+    world.may_open.clear()
+    async with answer(FakeRoom(FakeParticipant("alice")), greeting="", open_timeout=0.05) as running:
+        assert not running.call.is_open
+        assert not await running.call.confirm()
+        await end_room()
+        assert asked == ENDED
+        world.agents.trouble = TimeoutError("away")
+        await end_room()
+        assert asked == ENDED * 2
+        world.agents.trouble = None
+
+
+async def test_a_successor_without_its_conversation_asks_redis(answer: Answer, world: World, asked: Asked) -> None:
+    """The call is its own where nobody else lives in it, and another's where one does; unknown, the room stays."""
+    world.may_open.clear()
+    minute = timedelta(minutes=1)
+    await world.agents.start("c", "job-1", valid_for=minute, group="", details=b"{}")
+    await world.agents.claim("c", "worker-2", hold=minute, holder="job-1")
+    async with answer(FakeRoom(FakeParticipant("alice")), "job-2", greeting="", open_timeout=0.05) as running:
+        assert not running.call.is_open
+        world.agents.trouble = TimeoutError("away")
+        await end_room()
+        world.agents.trouble = None
+        await world.agents.start("c", "job-3", valid_for=minute, group="", details=b"{}")
+        await end_room()
+        assert asked == []
+        await world.agents.claim("c", "worker-2", hold=minute, holder="job-3")
+        await end_room()
+        assert asked == ENDED
+
+
+async def test_who_stands_by_ends_nothing(answer: Answer, world: World, asked: Asked) -> None:
+    """Another agent has the call, and gives it over when this one is ready."""
+    first = world.call("job-1")
+    await first.open()
+    planned = Assignment(conversation_id="c", replaces="job-1", is_planned=True)
+    room = FakeRoom(FakeParticipant("alice"))
+    async with answer(room, "job-2", assignment=planned, greeting="", waits=False) as running:
+        await asyncio.wait_for(first.handover_asked.wait(), LATE)
+        await end_room()
+        assert asked == []
+        assert running.call.is_waiting_for_handover
+
+
+@pytest.mark.parametrize(("room", "ends"), [(ROOM, False), ("another", True)])
+async def test_a_job_that_is_one_too_many_ends_no_room_of_the_call(
+    world: World, asked: Asked, room: str, *, ends: bool
+) -> None:
+    """Its callbacks run all the same; where the call is in another room, this one is nobody's."""
+    first = world.call("job-1", post=replace(POST, room=room))
+    await first.open()
+    with fake_job(FakeRoom(), metadata='{"conversation_id": "c"}', job_id="job-2") as job:
+        refusing = asyncio.create_task(refuse(first))
+        with pytest.raises(LeaseHeldError):
+            await open_conversation(job.context)
+        refusing.cancel()
         world.agents.trouble = TimeoutError("away")
         await end_room()
         assert asked == []
         world.agents.trouble = None
-        assert running.job.ended == []
+        await end_room()
+        assert asked == (ENDED if ends else [])
+
+
+async def refuse(call: CallConversation) -> None:
+    """Keep the call."""
+    await call.redialled.wait()
+    await call.refuse_redial()
+
+
+async def test_a_job_that_declines_ends_no_room(world: World, asked: Asked) -> None:
+    """Another one was called to that room."""
+
+    async def decline(_self: CallConversation) -> bool:
+        message = "declined"
+        raise CallDeclinedError(message)
+
+    with pytest.MonkeyPatch.context() as patch, fake_job(FakeRoom(), metadata='{"conversation_id": "c"}') as job:
+        patch.setattr(CallConversation, "open", decline)
+        with pytest.raises(CallDeclinedError):
+            await open_conversation(job.context)
+        await end_room()
+        assert asked == []
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,13 @@ from agent_worker.tenure import expected
 from agent_worker.tenure.assignment import Assignment, CallDeclinedError, RestartReason
 from agent_worker.tenure.conversation import AGENT, HANDOVER, LEASE, CallConversation, Post, copied_metadata
 from agent_worker.tenure.role import AGENT_ROLE
+from agent_worker.worker.rooms import Original, RoomServiceError, UnansweredError
+from agent_worker.worker.summons import Vacancy, summon
 from conversation_actors import Heartbeats, LeaseHeldError, Message
 from conversation_actors.client.heartbeats import Expectation
 from conversation_actors.errors import ClusterUnavailableError, InvalidInputError, StoreUnavailableError
 from tests.unit.fakes import until
-from tests.worker.fakes_call import POST, ROOM, Clock, FakeRoom, World, Worlds, fake_job
+from tests.worker.fakes_call import POST, ROOM, Clock, FakeRoom, FakeRooms, World, Worlds, fake_job
 
 KEEP = timedelta(minutes=1)
 FOLLOWS = Assignment(conversation_id="c", replaces="job-1", attempt=2, reason=RestartReason.CRASH)
@@ -194,6 +196,150 @@ async def test_a_room_to_which_nobody_can_be_called_has_its_agent(world: World, 
     call = world.call(post=posted(**changes))
     assert await call.open()
     assert not call.is_restart
+
+
+@pytest.mark.parametrize("avoid", ["AW_1", "AW_2"])
+async def test_a_handover_that_is_over_keeps_nobody_away(world: World, heartbeats: Heartbeats, avoid: str) -> None:
+    """LiveKit did not answer who was called; that call has ended, and the caller rings again in the same room."""
+    first = world.call("job-1", post=posted("AD_0"))
+    await first.open()
+    await expect(heartbeats, replace(PLANNED, avoid=avoid), "")
+    await first.release()
+    await first.aclose()
+    second = world.call("job-2", post=posted("AD_automatic"))
+    assert await second.open()
+    assert (second.is_planned_handover, second.is_restart, second.restart_reason) == (False, False, None)
+
+
+@pytest.mark.parametrize("avoid", ["AW_1", "AW_2"])
+async def test_nobody_is_kept_away_but_by_its_own_dispatch(
+    world: World, heartbeats: Heartbeats, monkeypatch: pytest.MonkeyPatch, avoid: str
+) -> None:
+    """The agent is dead since, and what it was to do is not known to be of the past: who comes is the agent."""
+    monkeypatch.setattr(expected, "_PATIENCE_SECONDS", 0.02)
+    await (await world.cluster.handle()).acquire_lease(LEASE, holder="job-1", duration=timedelta(hours=1))
+    await heartbeats.start("c", "job-1", valid_for=timedelta(milliseconds=200))
+    await expect(heartbeats, replace(PLANNED, avoid=avoid), "")
+    call = world.call("job-2", post=posted("AD_automatic"), takeover=brisk())
+    assert await call.open()
+    assert (call.is_planned_handover, call.restart_reason) == (False, RestartReason.SILENCE)
+
+
+async def test_who_is_to_stand_by_waits_for_livekits_answer(world: World, heartbeats: Heartbeats) -> None:
+    """It may be there before its dispatch is noted, also as the only one that is expected."""
+    first = world.call("job-1", post=posted("AD_0"))
+    await first.open()
+    made = await expect(heartbeats, PLANNED, "")
+    second = world.call("job-2", post=posted())
+    opening = asyncio.create_task(second.open())
+    asked = world.agents.asked
+    await until(lambda: world.agents.asked > asked + 10)
+    assert not opening.done()
+    await heartbeats.amend(replace(made, call="AD_1"), keep=KEEP)
+    await asyncio.wait_for(opening, 5)
+    assert second.is_waiting_for_handover
+
+
+async def test_a_job_without_a_dispatch_may_stand_by(world: World, heartbeats: Heartbeats) -> None:
+    """For the agent that has the call now, and no other one."""
+    first = world.call("job-1", post=posted("AD_0"))
+    await first.open()
+    await expect(heartbeats, replace(PLANNED, replaces="job-0"), "")
+    await expect(heartbeats, PLANNED, "")
+    second = world.call("job-2", post=posted(""))
+    await second.open()
+    assert second.is_waiting_for_handover
+
+
+async def test_who_was_followed_since_is_followed_no_more(world: World, heartbeats: Heartbeats) -> None:
+    """The record is another one's: what was expected when the one before it died is of the past."""
+    await heartbeats.start("c", "job-2", valid_for=timedelta(seconds=3))
+    await expect(heartbeats, FOLLOWS, "")
+    call = world.call("job-3", post=posted("AD_automatic"))
+    assert await call.open()
+    assert not call.is_restart
+
+
+# Calling somebody
+
+
+class SlowRooms(FakeRooms):
+    """LiveKit's server, which takes its time."""
+
+    async def dispatch(self, room: str, agent_name: str, original: Original | None = None) -> str:
+        """See `Rooms.dispatch`."""
+        await super().dispatch(room, agent_name, original)
+        await asyncio.Event().wait()
+        return ""
+
+
+async def test_who_is_called_is_expected_by_its_dispatch(world: World, heartbeats: Heartbeats) -> None:
+    """As soon as LiveKit has answered."""
+    rooms = FakeRooms(store=world.store)
+    made = await summon(heartbeats, rooms.as_rooms, Vacancy(ROOM, "support"), FOLLOWS)
+    assert [one.call for one in await heartbeats.expected(ROOM, "support")] == [made.call] == ["AD_1"]
+
+
+async def test_where_a_call_is_cancelled_nobody_is_expected(world: World, heartbeats: Heartbeats) -> None:
+    """In LiveKit's pause: the next job of that room would take what it was not called for."""
+    rooms = SlowRooms(store=world.store)
+    calling = asyncio.create_task(summon(heartbeats, rooms.as_rooms, Vacancy(ROOM, "support"), PLANNED))
+    await until(lambda: bool(rooms.dispatched))
+    assert await heartbeats.expected(ROOM, "support")
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert await heartbeats.expected(ROOM, "support") == []
+
+
+async def test_where_its_answer_is_not_noted_in_time_neither(
+    world: World, heartbeats: Heartbeats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is cancelled when LiveKit has answered, and Redis not yet."""
+    noting = asyncio.Event()
+
+    async def amend(_expectation: Expectation, *, keep: timedelta) -> bool:
+        assert keep
+        noting.set()
+        await asyncio.Event().wait()
+        return True
+
+    monkeypatch.setattr(heartbeats, "amend", amend)
+    rooms = FakeRooms(store=world.store)
+    calling = asyncio.create_task(summon(heartbeats, rooms.as_rooms, Vacancy(ROOM, "support"), PLANNED))
+    await asyncio.wait_for(noting.wait(), 5)
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert await heartbeats.expected(ROOM, "support") == []
+
+
+@pytest.mark.parametrize(
+    ("trouble", "expects"),
+    [(RoomServiceError("no"), False), (RuntimeError("a defect"), False), (UnansweredError("perhaps"), True)],
+)
+async def test_where_livekit_was_not_asked_nobody_is_expected(
+    world: World, heartbeats: Heartbeats, trouble: Any, *, expects: bool
+) -> None:
+    """Where it may have been, somebody may come."""
+    rooms = FakeRooms(store=world.store, dispatch_trouble=trouble)
+    with pytest.raises(type(trouble)):
+        await summon(heartbeats, rooms.as_rooms, Vacancy(ROOM, "support"), FOLLOWS)
+    assert bool(await heartbeats.expected(ROOM, "support")) == expects
+
+
+async def test_that_nobody_is_expected_need_not_be_noted(world: World, heartbeats: Heartbeats) -> None:
+    """Redis is away: what LiveKit's server has said is raised all the same."""
+
+    class Rooms(FakeRooms):
+        async def dispatch(self, *_asked: Any) -> str:
+            world.agents.trouble = StoreUnavailableError("away")
+            message = "no"
+            raise RoomServiceError(message)
+
+    with pytest.raises(RoomServiceError):
+        await summon(heartbeats, Rooms().as_rooms, Vacancy(ROOM, "support"), FOLLOWS)
+    world.agents.trouble = None
 
 
 # Whoever does not take the call

@@ -92,6 +92,14 @@ async def begin(heartbeats: Heartbeats, *names: str, holder: str = "job-1") -> N
         await heartbeats.start(name, holder, valid_for=VALID_FOR, details=DETAILS)
 
 
+async def ended(jobs: FakeJobs, supervisor: Supervisor, store: ShakyStore) -> None:
+    """All jobs are gone, and the supervisor has done what it does about that."""
+    looked = store.agents.asked
+    jobs.active_jobs = []
+    await asyncio.sleep(2 * module._JOBS_SECONDS)
+    await until(lambda: store.agents.asked > looked + 3 and not supervisor._running)
+
+
 # Its own jobs
 
 
@@ -159,11 +167,116 @@ async def test_a_job_that_dies_before_it_began_is_followed(heartbeats: Heartbeat
     assert (record.holder, record.group, record.claimant) == ("job-1", "worker-1", "worker-1")
 
 
+async def test_a_job_that_left_before_it_began_is_followed_by_nobody(
+    heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore
+) -> None:
+    """Its entrypoint has shut it down, or returned, and never was on its way to a conversation."""
+    jobs = FakeJobs(running_job("job-1", metadata='{"kind": "not ours"}'))
+    rooms.agents = [ghost("agent-of-others")]
+    supervisor = make(heartbeats, rooms, jobs)
+    async with running(supervisor):
+        await ended(jobs, supervisor, store)
+    assert rooms.asked == []
+    assert await heartbeats.find(ROOM) is None
+
+
+async def test_a_participant_that_is_about_to_leave_is_no_ghost(
+    heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore
+) -> None:
+    """LiveKit's server may list it for a moment behind the end of its process."""
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    rooms.agents = [ghost()]
+    supervisor = make(heartbeats, rooms, jobs)
+    async with running(supervisor):
+        jobs.active_jobs = []
+        await until(lambda: rooms.looks == 1)
+        rooms.agents = []
+        await ended(jobs, supervisor, store)
+    assert (rooms.looks, rooms.asked) == (2, [])
+
+
+async def test_a_ghost_is_looked_for_until_livekit_answers(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """An outage at the moment of the death costs the caller no agent; it is counted."""
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    rooms.agents, rooms.is_down = [ghost()], True
+    supervisor = make(heartbeats, rooms, jobs)
+    async with running(supervisor):
+        jobs.active_jobs = []
+        await until(lambda: rooms.looks > 1)
+        assert rooms.asked == []
+        rooms.is_down = False
+        await until(lambda: bool(rooms.dispatched))
+    assert supervisor.failures["ended jobs"] > 1
+
+
+async def test_a_ghost_is_looked_for_no_longer_than_there_are_any(
+    heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then nobody can tell any more."""
+    monkeypatch.setattr(module, "_GHOST_SECONDS", 0.02)
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    rooms.agents, rooms.is_down = [ghost()], True
+    supervisor = make(heartbeats, rooms, jobs)
+    async with running(supervisor):
+        await ended(jobs, supervisor, store)
+    assert rooms.looks > 0
+    assert await heartbeats.find("c") is None
+
+
+@pytest.mark.parametrize("role", ["", "translator"])
+@pytest.mark.parametrize("named_by_participants", [False, True])
+async def test_a_job_that_dies_on_its_way_is_followed_as_what_it_was_to_be(
+    heartbeats: Heartbeats, rooms: FakeRooms, role: str, *, named_by_participants: bool
+) -> None:
+    """In the very conversation and role that it has announced, whoever named it; it need not be in the room yet."""
+    await heartbeats.announce("alice", "job-1", role=role)
+    if role:
+        await begin(heartbeats, "alice", holder="job-9")
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    async with running(make(heartbeats, rooms, jobs, named_by_participants=named_by_participants)):
+        jobs.active_jobs = []
+        await until(lambda: bool(rooms.dispatched))
+    wanted = Assignment(conversation_id="alice", role=role or "agent", replaces="job-1", attempt=1, reason=CRASH)
+    assert rooms.dispatched == [(ROOM, "support", wanted)]
+    record = await heartbeats.find("alice", role=role)
+    assert record is not None
+    assert (record.holder, record.group, record.claimant) == ("job-1", "worker-1", "worker-1")
+
+
+async def test_a_job_that_took_its_announcement_back_is_nobodys_death(
+    heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore
+) -> None:
+    """It declined, was refused, or left in order before it had the call."""
+    await heartbeats.announce("c", "job-1", role="translator")
+    await heartbeats.withdraw("c", "job-1", role="translator")
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    supervisor = make(heartbeats, rooms, jobs)
+    async with running(supervisor):
+        await ended(jobs, supervisor, store)
+    assert rooms.asked == []
+
+
+async def test_beside_another_role_nobody_knows_what_a_ghost_was(
+    heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore
+) -> None:
+    """A job that has announced nothing may have been of any role: an agent in its place would be one too many."""
+    await heartbeats.start("c", "job-9", role="translator", valid_for=VALID_FOR, details=DETAILS)
+    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    rooms.agents = [ghost(), ghost("agent-job-9")]
+    supervisor = make(heartbeats, rooms, jobs)
+    async with running(supervisor):
+        await ended(jobs, supervisor, store)
+    assert rooms.asked == []
+    assert await heartbeats.find("c") is None
+
+
 async def test_successors_that_die_before_they_begin_are_counted(
     heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock
 ) -> None:
     """The first one's claim stays, and is the next attempt when it expires: not at once, and not for ever."""
     jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    for job in ("job-1", "job-2"):
+        await heartbeats.announce("c", job)
     async with running(make(heartbeats, rooms, jobs)):
         jobs.active_jobs = []
         await until(lambda: len(rooms.dispatched) == 1)
@@ -181,6 +294,7 @@ async def test_one_more_job_of_a_call_is_nobodys_death(heartbeats: Heartbeats, r
     """It ended because another agent is alive there; that one keeps its heartbeat."""
     jobs = FakeJobs(running_job("job-2", metadata=METADATA))
     await begin(heartbeats, "c")
+    await heartbeats.announce("c", "job-2")
     async with running(make(heartbeats, rooms, jobs)):
         jobs.active_jobs = []
         await asyncio.sleep(0.1)
@@ -191,6 +305,7 @@ async def test_one_more_job_of_a_call_is_nobodys_death(heartbeats: Heartbeats, r
 async def test_with_another_agent_in_the_room_nobody_is_called(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """It may have the call, and not be heard of yet."""
     rooms.agents = [ghost("agent-2")]
+    await heartbeats.announce("c", "job-1")
     jobs = FakeJobs(running_job("job-1", metadata=METADATA))
     async with running(make(heartbeats, rooms, jobs)):
         jobs.active_jobs = []
@@ -202,6 +317,7 @@ async def test_with_another_agent_in_the_room_nobody_is_called(heartbeats: Heart
 async def test_a_job_that_dies_before_anybody_came_is_forgotten(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """Nobody waits in its room."""
     rooms.people = []
+    await heartbeats.announce("c", "job-1")
     jobs = FakeJobs(running_job("job-1", metadata=METADATA))
     async with running(make(heartbeats, rooms, jobs)):
         jobs.active_jobs = []
@@ -258,6 +374,7 @@ async def test_a_job_whose_conversation_is_not_known_is_not_followed(
 ) -> None:
     """It died before it began, and a participant may have named it: a successor could open the wrong one."""
     jobs = FakeJobs(running_job("job-1"))
+    rooms.agents = [ghost()]
     supervisor = make(heartbeats, rooms, jobs, named_by_participants=True)
     async with running(supervisor):
         looked = store.agents.asked
@@ -646,6 +763,7 @@ async def test_who_follows_is_told_what_the_dead_one_was(heartbeats: Heartbeats,
     await heartbeats.start(
         "c", "job-1", valid_for=VALID_FOR, details={**DETAILS, "dispatch_id": "AD_of_job-1", "metadata": "x"}
     )
+    await heartbeats.announce(ROOM, "job-0")
     jobs = FakeJobs(running_job("job-1", metadata="x"), running_job("job-0", metadata=big))
     async with running(make(heartbeats, rooms, jobs)):
         jobs.active_jobs = jobs.active_jobs[1:]

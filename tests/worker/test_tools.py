@@ -1,11 +1,15 @@
 """A tool runs when it is known that it was called, and is to the model what it was."""
 
-from collections.abc import Callable
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any, Literal, cast
 
 import pytest
-from livekit.agents import Agent, AgentTask, RunContext, function_tool
+from livekit.agents import Agent, AgentSession, AgentTask, RunContext, function_tool
+from livekit.agents.beta.toolsets import ToolSearchToolset
 from livekit.agents.llm import (
     ChatContext,
     FunctionCall,
@@ -19,7 +23,7 @@ from livekit.agents.llm import (
 from livekit.agents.llm.async_toolset import AsyncToolset
 
 from agent_worker.example.agent import SupportAgent
-from agent_worker.session.tools import NOT_RECORDED, hold_tools_back, until_durable
+from agent_worker.session.tools import NOT_RECORDED, HeldTools, hold_tools_back, until_durable
 from agent_worker.settings import ToolSettings
 from tests.worker.jobs import Jobs, NotedConversation, calls_when_asked
 
@@ -174,6 +178,68 @@ async def test_toolsets() -> None:
     for number, (name, tool) in enumerate(tools.items(), start=1):
         assert await tool() == name
         assert gate.count == number
+
+
+async def test_a_toolset_is_set_up_as_its_maker_allows() -> None:
+    """One with options of its own takes them still, such as to look again."""
+    toolset = ToolSearchToolset(id="search", tools=[tool_of("found")])
+    agent = Agent(instructions="", tools=[toolset])
+    await hold_tools_back(agent, Gate())
+    assert await toolset.setup() is toolset
+    assert await toolset.setup(reload=True) is toolset
+
+
+async def in_a_job(work: Coroutine[Any, Any, Any]) -> Any:
+    """Do something as a job does it that is a thread of its worker."""
+    return await asyncio.to_thread(asyncio.run, work)
+
+
+@pytest.mark.parametrize("form", ["list", "toolset"])
+async def test_tools_that_jobs_of_one_process_share(form: str) -> None:
+    """Each call waits for the record of the job that it is made in, and for nothing in a job that records nothing."""
+    tools: list[Any] = [tool_of("shared")]
+    shared: list[Any] = tools if form == "list" else [Toolset(id="set", tools=tools)]
+
+    async def use() -> None:
+        called = ToolContext(shared).function_tools["shared"]
+        assert isinstance(called, FunctionTool)
+        assert await called() == "shared"
+
+    async def job(gate: Gate) -> None:
+        session = SimpleNamespace(tools=shared, on=lambda *_: None, off=lambda *_: None)
+        held = HeldTools(cast("AgentSession[Any]", session), gate)
+        held.start()
+        await use()
+        began.set()
+        await asyncio.to_thread(may_end.wait, 5)
+        await use()
+        held.stop()
+
+    began, may_end = threading.Event(), threading.Event()
+    first, second = Gate(), Gate()
+    running = asyncio.create_task(in_a_job(job(first)))
+    await asyncio.to_thread(began.wait, 5)
+    assert (first.count, second.count) == (1, 0)
+    await in_a_job(use())
+    assert (first.count, second.count) == (1, 0)
+    may_end.set()
+    await in_a_job(job(second))
+    await running
+    assert (first.count, second.count) == (2, 2)
+    await use()
+    assert (first.count, second.count) == (2, 2)
+
+
+async def test_an_agent_that_serves_one_job_after_another() -> None:
+    """Its tools wait for the job that it serves now; those that it is given then, too."""
+    agent, first, second = Raw(), Gate(), Gate()
+    await hold_tools_back(agent, first)
+    await hold_tools_back(agent, second)
+    await agent.update_tools([*agent.tools, tool_of("later")])
+    tools = ToolContext(agent.tools).function_tools
+    await cast("Any", tools["later"])()
+    await cast("Any", tools["with_context"])(context=object())
+    assert (first.count, second.count) == (0, 2)
 
 
 class Passing(Agent):

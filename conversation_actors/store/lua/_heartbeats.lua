@@ -51,7 +51,7 @@ local function keep(key, valid_for)
   if redis.call('PTTL', key) < valid_for then redis.call('PEXPIRE', key, whole(valid_for)) end
 end
 
--- Note that a holder has begun a record, for `remember_ms` from now.
+-- Note that a holder has begun a record, or is on its way to one, for `remember_ms` from now.
 local function remember(key, id, remember_ms)
   redis.call('SADD', key, id)
   keep(key, remember_ms)

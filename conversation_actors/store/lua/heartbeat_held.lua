@@ -1,4 +1,4 @@
--- Which records a holder has begun, those that are others' since too.
+-- Which records a holder has begun, or is on its way to, those that are others' since too.
 -- KEYS[4] set: their names; there for a while after the holder's last beat
 -- {OK, name, …}
 
