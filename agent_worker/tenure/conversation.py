@@ -175,11 +175,10 @@ class CallConversation:
         self._refused_item, self._missed_for = _NO_ERROR, _NO_ERROR
         self._opened, self._recorded, self._told_again = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._round = _Round()
-        self._has_missed_items = False
         self._telling: set[str] | None = None
         self._tellings = self._owner_failures = self._sent = self._heard = 0
         self._doubting = Pace(self._doubt_now, pauses=_BACKOFF)
-        self._has_given_up = self._has_looked = self._has_begun_without = False
+        self._has_given_up = self._has_looked = self._has_begun_without = self._has_missed_items = False
         self._opened_at, self._beaten_at = 0.0, float("-inf")
         self._tasks: list[asyncio.Task[None]] = []
         self._holding: asyncio.Task[None] | None = None
