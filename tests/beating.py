@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from agent_worker.settings import TakeoverSettings
+from agent_worker.tenure.assignment import RestartReason
 from agent_worker.worker.rooms import Rooms
 from agent_worker.worker.supervisor import JobSource, Supervisor
 from agent_worker.worker.takeover import Takeover
@@ -131,7 +132,7 @@ class _Noting:
     def __init__(self, beating: Beating, heartbeats: Heartbeats) -> None:
         self._beating, self._heartbeats = beating, heartbeats
 
-    async def run(self, record: HeartbeatRecord) -> None:
+    async def run(self, record: HeartbeatRecord, *, reason: RestartReason) -> None:  # noqa: ARG002  # as in Takeover
         self._beating.claims[record.conversation_id] += 1
         self._beating.claimed_at.setdefault(record.conversation_id, time.monotonic())
         with suppress(ConversationError):
