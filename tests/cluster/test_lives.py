@@ -34,8 +34,12 @@ def end_life(server: Server, conversation_id: str, how: str) -> None:
     with server.client() as client:
         keys = Keys().conversation(conversation_id).as_tuple()
         if how == "expired":
-            for key in keys:
-                client.pexpire(key, 1)
+            seconds, microseconds = client.time()
+            at = seconds * 1000 + microseconds // 1000 + 1
+            with client.pipeline(transaction=True) as together:  # as all keys of one conversation expire
+                for key in keys:
+                    together.pexpireat(key, at)
+                together.execute()
         else:
             client.delete(*keys)
 

@@ -11,6 +11,7 @@ from conversation_actors import ConversationClient, Settings
 from tests.caller import Caller
 from tests.e2e.calls import UTTERANCE, Stored, agent_of, dispatch, identity_of, stored
 from tests.livekit_server import LiveKitServer
+from tests.servers import wait_until
 from tests.witness import Witness
 from tests.workers import OfflineModels, WorkerProcess
 
@@ -55,6 +56,15 @@ class Scene:
     async def stored(self, room: str = "") -> Stored:
         """What the conversation holds now."""
         return await stored(self.client, room or self.room)
+
+    async def settled(self) -> None:
+        """Wait until the agent's answer is stored, which comes a moment after it was heard."""
+
+        async def is_answered() -> bool:
+            items = (await self.stored()).items
+            return bool(items) and items[-1].to_dict().get("role") == "assistant"
+
+        await wait_until(is_answered, "the answer to be stored", patience=UTTERANCE)
 
     def record(self, what: str, seconds: float) -> None:
         """Keep a figure for the report; nothing depends on it."""

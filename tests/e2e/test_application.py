@@ -7,15 +7,17 @@ import re
 import secrets
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import jwt
 import pytest
 
+from conversation_actors import ConversationClient
 from tests.caller import Caller
 from tests.e2e import application
 from tests.e2e.calls import UTTERANCE, hear, turn
@@ -63,9 +65,13 @@ class Application:
 
 
 @pytest.fixture
-def apart(scene: Scene, own_livekit_server: LiveKitServer, tmp_path: Path) -> Application:
-    """The application, on a LiveKit server of its own."""
-    return Application(replace(scene, server=own_livekit_server, workers=scene.workers), tmp_path)
+async def apart(scene: Scene, own_livekit_server: LiveKitServer, tmp_path: Path) -> AsyncIterator[Application]:
+    """The application, on a LiveKit server of its own, as a tenant of its own."""
+    settings = scene.settings.model_copy(update={"tenant": uuid4().hex})
+    environment = {**scene.environment, "CONVERSATION_TENANT": settings.tenant}
+    async with ConversationClient(settings) as client:
+        own = replace(scene, server=own_livekit_server, settings=settings, client=client, environment=environment)
+        yield Application(own, tmp_path)
 
 
 async def fetched(url: str) -> str:
@@ -92,6 +98,7 @@ async def test_an_application_without_a_name(apart: Application) -> None:
         assert (told.get("agent_name", ""), told["active_jobs"]) == ("", 1)
         assert json.loads(await fetched(worker.health_url))["jobs"] == 1
         await turn(caller, 0)
+        await apart.scene.settled()
         holder, pid = await apart.scene.agent()
         killed = kill(pid)
         await apart.scene.heard_again(caller, killed, holder, "job of an application without a name killed")
@@ -114,6 +121,7 @@ async def test_a_deploy_of_an_application_without_a_name(apart: Application) -> 
     async with apart.caller() as caller:
         await hear(caller, application.OPENING, after=caller.joined_at)
         await turn(caller, 0)
+        await apart.scene.settled()
         holder, pid = await apart.scene.agent()
         await asyncio.to_thread(new.start)
         old.terminate()
@@ -139,6 +147,7 @@ async def test_livekits_own_command_line(apart: Application, how: signal.Signals
     async with apart.caller() as caller:
         await hear(caller, application.OPENING, after=caller.joined_at)
         await turn(caller, 0)
+        await apart.scene.settled()
         holder, pid = await apart.scene.agent()
         ended = time.monotonic()
         os.kill(pid, how)

@@ -93,6 +93,7 @@ async def test_agent_that_hangs(common_scene: Scene) -> None:
     async with common_scene.caller() as caller:
         await hear(caller, GREETING, after=caller.joined_at)
         await turn(caller, 0)
+        await common_scene.settled()
         holder, pid = await common_scene.agent()
         stopped = time.monotonic()
         os.kill(pid, signal.SIGSTOP)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from livekit import api as lk
@@ -157,7 +158,8 @@ def own_environment(
     own_livekit_server: LiveKitServer, worker_environment: Mapping[str, str], models: OfflineModels, notes: Notes
 ) -> dict[str, str]:
     """Of programs on a server of the test's own: an agent without a name would come to every room of another one."""
-    return {**worker_environment, **models.environment, **own_livekit_server.env, NOTES: str(notes.path)}
+    own = {NOTES: str(notes.path), "CONVERSATION_TENANT": uuid4().hex}  # workers of the session's server see none of it
+    return {**worker_environment, **models.environment, **own_livekit_server.env, **own}
 
 
 async def test_an_agent_without_a_name_is_followed(
