@@ -77,8 +77,6 @@ MOST_COPIED_CHARACTERS = 1 << 10
 """Of a job's metadata, as JSON: what is longer is not copied into its heartbeat's record."""
 _SETTLE_SECONDS = 1.0
 
-_NO_ERROR: ConversationError | None = None
-
 OnMissed = Callable[[bool], None]
 """Told whether the conversation knows nothing at all any more (True), or may lack something."""
 
@@ -172,7 +170,8 @@ class CallConversation:
         self._on_items_missed: list[OnMissed] = []
         self._on_changes_missed: list[OnMissed] = []
         self._refusal: ConversationError | None = None
-        self._refused_item, self._missed_for = _NO_ERROR, _NO_ERROR
+        self._refused_item: ConversationError | None = None
+        self._missed_for: ConversationError | None = None
         self._opened, self._recorded, self._told_again = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._round = _Round()
         self._telling: set[str] | None = None

@@ -86,6 +86,20 @@ def pad() -> Pad:
     return Pad()
 
 
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set when it was looked for words that stayed without a message, which here is done without a pause."""
+    monkeypatch.setattr(turns_module, "_SLACK_SECONDS", 0.0)
+    is_done, look = asyncio.Event(), Turns._look
+
+    def looking(self: Turns) -> None:
+        look(self)
+        is_done.set()
+
+    monkeypatch.setattr(Turns, "_look", looking)
+    return is_done
+
+
 Started = Callable[[Agent], Any]
 
 
@@ -189,18 +203,9 @@ async def test_words_that_nobody_settles_are_dropped(
 
 
 async def test_with_turns_that_the_application_ends_words_wait(
-    started: Started, pad: Pad, monkeypatch: pytest.MonkeyPatch
+    started: Started, pad: Pad, looked: asyncio.Event
 ) -> None:
     """Push to talk again: the caller thinks before letting go of the button."""
-    monkeypatch.setattr(turns_module, "_SLACK_SECONDS", 0.0)
-    looked = asyncio.Event()
-    look = Turns._look
-
-    def looking(self: Turns) -> None:
-        look(self)
-        looked.set()
-
-    monkeypatch.setattr(Turns, "_look", looking)
     agent = Deciding(accept)
     agent.turn_detection = "manual"
     async with started(agent) as session:
@@ -246,18 +251,9 @@ async def test_a_message_that_the_application_wants_no_answer_to_is_noted(starte
 
 @pytest.mark.parametrize("why", ["", "the model failed", "a tool runs"])
 async def test_what_nobody_answers_for_long_is_noted(
-    started: Started, pad: Pad, monkeypatch: pytest.MonkeyPatch, why: str
+    started: Started, pad: Pad, looked: asyncio.Event, why: str
 ) -> None:
     """A turn that was skipped; but not what a model has failed at, nor what a tool in the background may answer."""
-    monkeypatch.setattr(turns_module, "_SLACK_SECONDS", 0.0)
-    looked = asyncio.Event()
-    look = Turns._look
-
-    def looking(self: Turns) -> None:
-        look(self)
-        looked.set()
-
-    monkeypatch.setattr(Turns, "_look", looking)
     async with started(Deciding(accept)) as session:
         session.update_options(endpointing_opts={"min_delay": 0.0, "max_delay": 0.02})
         message = user("Hello?")
