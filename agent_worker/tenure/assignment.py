@@ -169,15 +169,10 @@ def trusted_attribute(participant: Speaker, name: str) -> str | None:
 
     Else anybody could name somebody else's conversation, and be told what is in it.
     """
-    return proven_attribute(participant.attributes, name, is_own=participant.permissions.can_update_metadata)
-
-
-def proven_attribute(attributes: Mapping[str, str], name: str, *, is_own: bool) -> str | None:
-    """`trusted_attribute` of a participant in LiveKit's API; `is_own`: it may change its own attributes."""
-    value = attributes.get(name)
+    value = participant.attributes.get(name)
     if not value:
         return None
-    if is_own:
+    if participant.permissions.can_update_metadata:
         _refuse(f"attribute {name}", "the participant may change its own attributes, so this one proves nothing")
         return None
     return _identifier({name: value}, name, f"attribute {name}")
