@@ -28,6 +28,7 @@ from agent_worker.session.entering import entrance_of
 from agent_worker.session.had_the_word import ACTIVE_AGENT
 from agent_worker.session.late_note import AtStart, late_note
 from agent_worker.session.notes import TRANSCRIPT, Noted
+from agent_worker.session.realtime_ids import RealtimeModels
 from agent_worker.session.recorder import Recorder
 from agent_worker.session.restoration import Restored, restore, restore_late
 from agent_worker.session.tools import HeldTools, hold_tools_back, until_durable
@@ -109,6 +110,7 @@ class Starting:
         restored = await self._tried("restore", restoring, Restored.nothing())
         self._prepared = Prepared(given, word, restored, is_open)
         HeldTools(self._session, self._gate, self._failures).start()
+        RealtimeModels(self._session, self._failures).start(word.agent)
         self.recorder.start()
         self.recorder.record(restored.interrupted_calls)
         return self._prepared
