@@ -10,57 +10,22 @@ import binascii
 import itertools
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any, Literal
 
-import numpy as np
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from agent_worker.offline.realtime_behaviour import Answer, RealtimeBehaviour, RealtimeRequest
+from agent_worker.offline.realtime_hearing import SoundBuffer
 from agent_worker.offline.realtime_items import Event, EventRefusedError, Held, Items
-from agent_worker.offline.realtime_options import RATE, SessionOptions, check_tools
+from agent_worker.offline.realtime_options import SessionOptions, check_tools
 from agent_worker.offline.realtime_responses import Response, done, spoken, written
 from agent_worker.offline.refusals import require_key
-from agent_worker.offline.script import Reply
-from agent_worker.offline.tones import Decoder, EventKind
+from agent_worker.offline.tones import EventKind
 
 logger = logging.getLogger(__name__)
 
-SESSION_LIMIT = timedelta(minutes=60)
-"""OpenAI's own: "The maximum duration of a Realtime session is 60 minutes"."""
 _LEAST_COMMITTED_MS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeRequest:
-    """What a response is made of."""
-
-    messages: Sequence[Event]
-    """The instructions, and the conversation, as the messages of a chat."""
-    tools: Mapping[str, Event]
-    tools_allowed: bool
-    instructions: str = ""
-    """Those of this one response; empty: the session's."""
-
-
-Answer = Callable[[RealtimeRequest], Awaitable[Reply]]
-
-
-@dataclass(frozen=True, slots=True)
-class RealtimeBehaviour:
-    """What tests may choose about the server."""
-
-    session_limit: timedelta = SESSION_LIMIT
-    transcripts: Literal["early", "late"] = "early"
-    """When the client is told what was heard: before the response to it, or behind."""
-    refused_words: frozenset[str] = frozenset()
-    """Items with any of these words are refused, as a provider may refuse one for reasons of its own."""
-    heard: Callable[[str], None] = field(default=lambda _text: None)
-    """Gets all that was heard."""
-    spoken: Callable[[str], None] = field(default=lambda _text: None)
-    """Gets all that is said."""
 
 
 async def realtime(
@@ -94,7 +59,7 @@ class RealtimeConnection:
         self._numbers = itertools.count(1)
         # ids are told apart between sessions too, as the server's own are
         self._name = f"{id(self):x}{int(asyncio.get_running_loop().time() * 1000):x}"[-12:]
-        self._buffer = _Buffer()
+        self._buffer = SoundBuffer()
         self._response: Response | None = None
         self._responding: asyncio.Task[None] | None = None
         self._late: list[Event] = []
@@ -265,7 +230,7 @@ class RealtimeConnection:
             await self._send(transcript)
 
     async def _clear(self, _event: Event) -> None:
-        self._buffer = _Buffer()
+        self._buffer = SoundBuffer()
         await self._send({"type": "input_audio_buffer.cleared"})
 
     # What is said.
@@ -381,33 +346,3 @@ class RealtimeConnection:
         if response.output and response.output[-1].item["status"] == "in_progress":
             await self._finish(response, response.output[-1], "incomplete")
         await self._end(response, "cancelled", {"type": "cancelled", "reason": reason})
-
-
-class _Buffer:
-    """The sound that was sent and is in no item yet."""
-
-    def __init__(self) -> None:
-        self._decoder = Decoder(RATE)
-        self._frames = 0
-        self._words: list[str] = []
-
-    @property
-    def milliseconds(self) -> float:
-        return self._frames * 1000 / RATE
-
-    def append(self, sound: bytes) -> list[Any]:
-        samples = np.frombuffer(sound[: len(sound) // 2 * 2], "<i2")
-        self._frames += len(samples)
-        return self._understood(self._decoder.feed(samples))
-
-    def finish(self) -> None:
-        self._understood(self._decoder.finish())
-
-    def _understood(self, events: list[Any]) -> list[Any]:
-        ended = (one for one in events if one.kind in {EventKind.FINISHED, EventKind.GARBLED})
-        self._words += [one.text for one in ended if one.text]
-        return events
-
-    def take(self) -> str:
-        words, self._words, self._frames = " ".join(self._words), [], 0
-        return words

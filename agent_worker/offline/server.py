@@ -16,7 +16,8 @@ from aiohttp import WSCloseCode, web
 
 from agent_worker.offline.chat import CompletionRequest, chunks, completion, read_request
 from agent_worker.offline.listening import listen
-from agent_worker.offline.realtime import RealtimeBehaviour, RealtimeRequest, realtime
+from agent_worker.offline.realtime import realtime
+from agent_worker.offline.realtime_behaviour import RealtimeBehaviour, RealtimeRequest
 from agent_worker.offline.refusals import RequestRefusedError, read_body, require_key
 from agent_worker.offline.script import ChatRequest, Reply, Script
 from agent_worker.offline.speech import SpeechRequest, speak

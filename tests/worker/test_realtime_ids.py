@@ -14,7 +14,7 @@ from livekit.agents.llm import ChatItem, FunctionCall, FunctionCallOutput
 from livekit.plugins import openai
 
 from agent_worker.offline import OfflineServer
-from agent_worker.offline.realtime import RealtimeBehaviour
+from agent_worker.offline.realtime_behaviour import RealtimeBehaviour
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from agent_worker.session.context import is_kept_apart
 from agent_worker.session.realtime_ids import fitting_id
