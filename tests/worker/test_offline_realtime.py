@@ -359,7 +359,7 @@ async def test_what_is_heard(connect: Connect, transcripts: str) -> None:
 
 
 async def test_who_speaks_interrupts(connect: Connect) -> None:
-    """Reference, turn_detection, interrupt_response: an ongoing response is interrupted "when a VAD start event occurs"."""
+    """Reference, turn_detection, interrupt_response: it interrupts a response "when a VAD start event occurs"."""
     async with connect(lambda _request: Reply("A long answer. " * 200)) as (line, _):
         await line.send("response.create")
         await line.hear("response.output_audio.delta")
