@@ -29,6 +29,8 @@ _POLL_SECONDS = 0.05
 _RETRY_SECONDS = 0.5
 _QUIET_SECONDS = 0.75
 """Longer than the offline turn detection waits for the end of a turn; others commit within it or show words."""
+_LOST_SECONDS = 0.5
+"""An answer that has not begun by then does not come by itself."""
 _TYPED_SECONDS = 0.25
 """Typed words that came before the agent takes no more have become a turn by then, or show as a busy session."""
 
@@ -122,6 +124,12 @@ class Call:
             await work()
 
     # What is said without having been asked.
+
+    async def answer_again(self) -> None:
+        """A model's provider has begun a new session: answer what nothing has come of, and nobody says by itself."""
+        await self._until_quiet(_LOST_SECONDS)
+        if not self._is_over:
+            self.speaking.answer_lost()
 
     def _on_welcome(self, wanted: Welcome, language: str | None) -> None:
         if wanted is Welcome.RESUME and not self._conversation.is_planned_handover and not self._has_resumed:

@@ -75,6 +75,13 @@ class Speaking:
         """Answer what the agent before this one has left; None where there is nothing."""
         return self._reply() if self._is_answer_owed() else None
 
+    def answer_lost(self) -> SpeechHandle | None:
+        """Answer what the talk ends with, where a model was asked for it and failed; None where there is nothing."""
+        item = unanswered_item(self._session.history.items)
+        if item is None or item.id == self._conversation.noted(SETTLED) or self._session.current_speech is not None:
+            return None
+        return self._session.generate_reply()
+
     def _is_answer_owed(self) -> bool:
         """Whether something is unanswered still: who has taken a turn since is answered by the session itself."""
         last = _last_user_message(self._session.history.items)

@@ -143,9 +143,10 @@ class OfflineServer:
         return await listen(request, self._connections, self.heard.append)
 
     async def _realtime(self, request: web.Request) -> web.StreamResponse:
-        return await realtime(request, self._connections, self._respond, self.behaviour)
+        return await realtime(request, self._connections, self.respond, self.behaviour)
 
-    async def _respond(self, request: RealtimeRequest) -> Reply:
+    async def respond(self, request: RealtimeRequest) -> Reply:
+        """Decide what a realtime session says."""
         self.responses.append(request)
         wanted = ChatRequest(request.messages, frozenset(request.tools), tools_allowed=request.tools_allowed)
         return self._script.reply(wanted)

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import aiohttp
 from livekit import rtc
@@ -42,9 +43,11 @@ class Microphone(AudioInput):
 class Concierge(Agent):
     """Greets by its model's words, and has a tool."""
 
-    def __init__(self, server: OfflineServer, http: aiohttp.ClientSession, *, is_greeting: bool = True) -> None:
+    def __init__(
+        self, server: OfflineServer, http: aiohttp.ClientSession, *, is_greeting: bool = True, **options: Any
+    ) -> None:
         """`server`: where the model is."""
-        model = openai.realtime.RealtimeModel(base_url=server.base_url, api_key="any", http_session=http)
+        model = openai.realtime.RealtimeModel(base_url=server.base_url, api_key="any", http_session=http, **options)
         super().__init__(instructions="You are the concierge of a hotel.", llm=model)
         self._is_greeting = is_greeting
 

@@ -17,7 +17,7 @@ from agent_worker.offline import OfflineServer
 from agent_worker.offline.realtime_behaviour import RealtimeBehaviour
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from agent_worker.session.context import is_kept_apart
-from agent_worker.session.realtime_ids import fitting_id
+from agent_worker.session.realtime import fitting_id
 from tests.unit.fakes import until
 from tests.worker.answering import Answer, Running, assistant, crash, seed, texts, user
 from tests.worker.fakes import FunctionScript

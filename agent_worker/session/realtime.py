@@ -28,10 +28,9 @@ _FITTING = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST}}}")
 _MOST_REFUSALS = 24
 """Of one update: each costs the provider's answer once more."""
 _THERE_ALREADY = "item_create_duplicate_item_id"
+_FAILURE = "a provider's session was not followed"
 _MARK = "guarded_by"
 """Attribute of what makes sessions: what it stands for, and who guards it."""
-
-OnReconnected = Callable[[RealtimeSession[Any]], None]
 
 
 def fitting_id(given: str, kind: str) -> str:
@@ -46,12 +45,12 @@ class RealtimeModels:
     """Stands between a session and the providers of its realtime models, and of each agent's that gets the word."""
 
     def __init__(
-        self, session: AgentSession[Any], failures: Failures, *, on_reconnected: OnReconnected | None = None
+        self, session: AgentSession[Any], failures: Failures, *, on_reconnected: Callable[[], None] | None = None
     ) -> None:
         """Nothing is guarded before `start`. `on_reconnected`: a provider's session was begun anew, by the plugin."""
-        self._session, self._on_reconnected = session, on_reconnected
+        self._session, self._failures, self._on_reconnected = session, failures, on_reconnected
         self._told: set[str] = set()
-        self._handler = total(self._on_item, failures, "realtime", "a provider may refuse items by their ids")
+        self._handler = total(self._on_item, failures, "realtime", _FAILURE)
 
     def start(self, agent: Agent) -> None:
         """Guard the models that are there, before the session starts with this agent, and from now on each new one."""
@@ -78,13 +77,15 @@ class RealtimeModels:
         def session(*arguments: Any, **named: Any) -> RealtimeSession[Any]:
             made: RealtimeSession[Any] = original(*arguments, **named)
             _Boundary(made, self._told).start()
-            if self._on_reconnected is not None:
-                told, on_reconnected = made, self._on_reconnected
-                made.on("session_reconnected", lambda *_event: on_reconnected(told))
+            made.on("session_reconnected", total(self._reconnected, self._failures, "realtime", _FAILURE))
             return made
 
         setattr(session, _MARK, (original, self))
         model.session = session  # type: ignore[method-assign]  # on this instance: there is no event
+
+    def _reconnected(self, *_event: object) -> None:
+        if self._on_reconnected is not None:
+            self._on_reconnected()
 
 
 class _Boundary:
@@ -92,7 +93,7 @@ class _Boundary:
 
     def __init__(self, session: RealtimeSession[Any], told: set[str]) -> None:
         self._session, self._told = session, told
-        self._update, self._emit = session.update_chat_ctx, session.emit
+        self._update, self._emit, self._close = session.update_chat_ctx, session.emit, session.aclose
         self._own: dict[str, str] = {}
         self._asked: dict[str, str] = {}
         self._errors: dict[str, str] = {}
@@ -102,6 +103,19 @@ class _Boundary:
     def start(self) -> None:
         self._session.update_chat_ctx = self.update  # type: ignore[method-assign]  # on this instance
         self._session.emit = self.emit  # type: ignore[method-assign]
+        self._session.aclose = self.close  # type: ignore[method-assign]
+
+    async def close(self) -> None:
+        """See `RealtimeSession.aclose`; never raises.
+
+        LiveKit's own raises, once more, what its connection has ended with. Then the agent's session never tells that
+        it has closed, the room stays as it is, and nobody is called to the caller's help.
+        """
+        try:
+            await self._close()
+        except Exception as error:  # noqa: BLE001  # told already, as an error of the session
+            details = {"reason": type(error).__name__}
+            logger.warning("a realtime model's session had ended by an error before it was closed", extra=details)
 
     async def update(self, chat_ctx: ChatContext) -> None:
         """See `RealtimeSession.update_chat_ctx`; what the provider refuses is left out, and the rest goes on."""
