@@ -63,6 +63,7 @@ class RealtimeConnection:
         self._response: Response | None = None
         self._responding: asyncio.Task[None] | None = None
         self._late: list[Event] = []
+        self._telling: set[asyncio.Task[None]] = set()
         self._has_spoken = False
         self._hearing_as = ""
         self._handlers: dict[str, Callable[[Event], Awaitable[None]]] = {
@@ -90,8 +91,8 @@ class RealtimeConnection:
                     await asyncio.sleep(0)
         finally:
             expiry.cancel()
-            if self._responding is not None:
-                self._responding.cancel()
+            for task in (*self._telling, *([self._responding] if self._responding is not None else [])):
+                task.cancel()
 
     async def _expire(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -322,8 +323,19 @@ class RealtimeConnection:
         self._response = self._responding = None
         await self._send(done(response, status, details))
         late, self._late = self._late, []
-        for transcript in late:
-            await self._send(transcript)
+        if late:
+            self._tell_late(late)
+
+    def _tell_late(self, transcripts: list[Event]) -> None:
+        async def tell() -> None:
+            await asyncio.sleep(self._behaviour.transcript_delay.total_seconds())
+            with suppress(ConnectionResetError):
+                for transcript in transcripts:
+                    await self._send(transcript)
+
+        task = asyncio.create_task(tell())
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     async def _cancel_asked(self, event: Event) -> None:
         wanted = event.get("response_id")

@@ -34,6 +34,8 @@ class RealtimeBehaviour:
     session_limit: timedelta = SESSION_LIMIT
     transcripts: Literal["early", "late"] = "early"
     """When the client is told what was heard: before the response to it, or behind."""
+    transcript_delay: timedelta = timedelta(0)
+    """How long behind."""
     refused_words: frozenset[str] = frozenset()
     """Items with any of these words are refused, as a provider may refuse one for reasons of its own."""
     heard: Callable[[str], None] = field(default=lambda _text: None)

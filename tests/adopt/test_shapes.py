@@ -10,6 +10,7 @@ from conversation_actors import Heartbeats
 from tests.adopt.judge import expected_talk, judge
 from tests.adopt.shapes import (
     ALWAYS,
+    CONCIERGE,
     EVERYTHING,
     HOTLINE,
     INTERPRETER,
@@ -38,6 +39,13 @@ async def test_comes_back_as_itself(workers: Workers, fault: Fault) -> None:
     """The next agent goes on where the last one was: its first request, what is said, what is done, what is stored."""
     async with performance(workers) as call:
         judge(await play(call, fault))
+
+
+@pytest.mark.parametrize("workers", [CONCIERGE], indirect=True, ids=_name)
+async def test_a_realtime_model_comes_back_as_itself(workers: Workers) -> None:
+    """One that hears and speaks by itself: greeted once, told all that was said, and it says that it is back."""
+    async with performance(workers) as call:
+        judge(await play(call, Fault.CRASH))
 
 
 @pytest.mark.long

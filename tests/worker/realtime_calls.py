@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 from livekit import rtc
-from livekit.agents import Agent, function_tool
+from livekit.agents import Agent, function_tool, tts
 from livekit.agents.voice.io import AudioInput
 from livekit.plugins import openai
 
@@ -44,11 +44,17 @@ class Concierge(Agent):
     """Greets by its model's words, and has a tool."""
 
     def __init__(
-        self, server: OfflineServer, http: aiohttp.ClientSession, *, is_greeting: bool = True, **options: Any
+        self,
+        server: OfflineServer,
+        http: aiohttp.ClientSession,
+        *,
+        is_greeting: bool = True,
+        voice: tts.TTS[Any] | None = None,
+        **options: Any,
     ) -> None:
         """`server`: where the model is."""
         model = openai.realtime.RealtimeModel(base_url=server.base_url, api_key="any", http_session=http, **options)
-        super().__init__(instructions="You are the concierge of a hotel.", llm=model)
+        super().__init__(instructions="You are the concierge of a hotel.", llm=model, tts=voice)
         self._is_greeting = is_greeting
 
     async def on_enter(self) -> None:

@@ -10,6 +10,8 @@ import aiohttp
 import pytest_asyncio
 from livekit.agents import APIConnectOptions
 from livekit.agents.llm import FunctionCall, FunctionCallOutput
+from livekit.plugins import openai
+from openai import AsyncOpenAI
 
 from agent_worker.call.opening import NOT_FINISHED
 from agent_worker.offline import OfflineServer
@@ -210,3 +212,18 @@ async def test_a_conversation_that_opens_late_reaches_the_provider(
         await running.is_known("You said Again.")
         told = [one.get("content") for one in models.responses[-1].messages[1:]]
         assert told == ["Where is it?", None, "In Kiel.", "Here.", "Hello", "You said Hello.", "Again"]
+
+
+async def test_a_model_that_writes_has_a_voice_beside_it(
+    answer: Answer, world: World, models: OfflineServer, http: aiohttp.ClientSession
+) -> None:
+    """The voice says that the agent is back, which is no part of the talk; the model answers what is unanswered."""
+    alice = await seed(world, assistant("Good evening."), user("Is there a pool?"))
+    async with AsyncOpenAI(base_url=models.base_url, api_key="any", max_retries=0) as client:
+        voice = openai.TTS(model="tts-1", client=client, response_format="pcm")
+        agent = Concierge(models, http, voice=voice, modalities=["text"])
+        async with answer(FakeRoom(alice), "job-2", agent=agent, output=Loudspeaker()) as running:
+            await running.is_known("You said Is there a pool?.")
+            assert texts(running.call.items) == ["Good evening.", "Is there a pool?", "You said Is there a pool?."]
+            assert models.spoken[0] == BACK
+            assert len(models.responses) == 1
