@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
-from livekit.agents import Agent, function_tool
-from livekit.agents.llm import ChatItem, FunctionCall, FunctionCallOutput
+from livekit.agents import Agent, function_tool, llm
+from livekit.agents.llm import ChatItem, FunctionCall, FunctionCallOutput, RealtimeModel
 from livekit.plugins import openai
 
 from agent_worker.offline import OfflineServer
@@ -177,3 +177,60 @@ def test_an_id_fits_and_stays_the_same(own: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9_-]{1,32}", there)
     assert fitting_id(there, "item") == there
     assert (there == own) == bool(re.fullmatch(r"[A-Za-z0-9_-]{1,32}", own))
+
+
+class Sorter(Postman):
+    """Gets the word from the postman, with the same model."""
+
+    def __init__(self, postman: Postman) -> None:
+        """`postman`: who has it."""
+        Agent.__init__(self, instructions="You sort letters.", llm=postman.llm, chat_ctx=postman.chat_ctx)
+
+    async def on_enter(self) -> None:
+        """Begin."""
+        self.session.generate_reply()
+
+
+async def test_the_next_agent_of_a_call_uses_the_same_session(
+    answer: Answer, world: World, http: aiohttp.ClientSession
+) -> None:
+    """LiveKit keeps the provider's session at a handoff: what is in it stays once, and the talk goes on behind it."""
+    alice, script = await seed(world, *HISTORY), FunctionScript(_answers)
+    async with OfflineServer(script) as server:
+        postman = Postman(server, http)
+        async with answer(FakeRoom(alice), "job-2", agent=postman, output=Loudspeaker()) as running:
+            await running.is_known(ANSWER)
+            running.session.update_agent(Sorter(postman))
+            await until(lambda: len(server.responses) == 2)
+            assert _contents(server) == [*SAID, ANSWER]
+            assert server.responses[-1].messages[0]["content"] == "You sort letters."
+
+
+async def test_a_model_that_an_agent_brings_is_guarded_too(
+    answer: Answer, world: World, http: aiohttp.ClientSession
+) -> None:
+    """Whoever gets the word later, with a model of its own, hands the whole talk to its provider."""
+    alice, script = await seed(world, *HISTORY), FunctionScript(_answers)
+    async with OfflineServer(script) as server, OfflineServer(script) as other:
+        postman = Postman(server, http)
+        async with answer(FakeRoom(alice), "job-2", agent=postman, output=Loudspeaker()) as running:
+            await running.is_known(ANSWER)
+            sorter = Sorter(Postman(other, http))
+            await sorter.update_chat_ctx(postman.chat_ctx)
+            running.session.update_agent(sorter)
+            await until(lambda: len(other.responses) == 1)
+            assert _contents(other) == [*SAID, ANSWER]
+
+
+@pytest.mark.skipif(not hasattr(llm, "RealtimeModelFallbackAdapter"), reason="this LiveKit has no such adapter")
+async def test_models_that_stand_in_for_each_other(answer: Answer, world: World, http: aiohttp.ClientSession) -> None:
+    """LiveKit's adapter hands contexts on to whichever provider is there."""
+    alice, script = await seed(world, *HISTORY), FunctionScript(_answers)
+    async with OfflineServer(script) as server:
+        models: list[RealtimeModel] = [
+            openai.realtime.RealtimeModel(base_url=server.base_url, api_key="any", http_session=http)
+        ]
+        agent = Agent(instructions="You know parcels.", llm=llm.RealtimeModelFallbackAdapter(models))
+        async with answer(FakeRoom(alice), "job-2", agent=agent, output=Loudspeaker()) as running:
+            await running.is_known(ANSWER)
+            assert _contents(server) == SAID
