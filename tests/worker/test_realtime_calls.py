@@ -116,13 +116,14 @@ async def test_our_own_lines_are_spoken_by_the_model(
 async def test_what_was_unanswered_is_answered_with_the_line(
     answer: Answer, world: World, models: OfflineServer, http: aiohttp.ClientSession
 ) -> None:
-    """In one reply, once."""
+    """In one reply, once; the agent's instructions stay in force, and are there once."""
     alice = await seed(world, assistant("Good evening."), user("Is there a pool?"))
     agent = Concierge(models, http)
     async with answer(FakeRoom(alice), "job-2", agent=agent, output=Loudspeaker()) as running:
         await running.is_known(f"{BACK} You said Is there a pool?.")
         await running.session_is_calm()
-        assert len(models.responses) == 1
+        [asked] = models.responses
+        assert asked.messages[0]["content"].startswith("You are the concierge of a hotel.\nSay exactly this first")
 
 
 async def test_words_that_were_in_no_message_are_answered(
@@ -227,3 +228,15 @@ async def test_a_model_that_writes_has_a_voice_beside_it(
             assert texts(running.call.items) == ["Good evening.", "Is there a pool?", "You said Is there a pool?."]
             assert models.spoken[0] == BACK
             assert len(models.responses) == 1
+
+
+async def test_a_greeting_of_the_entrypoint_is_not_said_again(
+    answer: Answer, world: World, models: OfflineServer, http: aiohttp.ClientSession
+) -> None:
+    """The model is not asked for it, and whoever awaits it goes on; here, the test is the entrypoint."""
+    alice = await seed(world, assistant("Good evening."))
+    agent = Concierge(models, http, is_greeting=False)
+    async with answer(FakeRoom(alice), "job-2", agent=agent, output=Loudspeaker(), back_line="") as running:
+        await running.session.generate_reply(instructions="Greet the guest.")
+        await running.session_is_calm()
+        assert not models.responses
