@@ -14,6 +14,7 @@ from livekit.plugins import openai
 from agent_worker.offline import OfflineServer, encode
 from agent_worker.offline.realtime_options import RATE
 from agent_worker.offline.script import ChatRequest, Reply
+from tests.worker.answering import Running
 from tests.worker.fakes import FunctionScript
 
 _FRAME = RATE // 50
@@ -96,3 +97,12 @@ def _parts(line: str, answer: Reply | None) -> Iterator[str]:
     yield line
     if answer is not None:
         yield answer.text
+
+
+async def reconnected(running: Running) -> None:
+    """Wait until the plugin has begun a new session with its provider."""
+    rt = running.session.current_agent.realtime_llm_session
+    happened = asyncio.Event()
+    rt.once("session_reconnected", lambda *_event: happened.set())
+    async with asyncio.timeout(10):
+        await happened.wait()

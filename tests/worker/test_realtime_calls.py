@@ -19,9 +19,9 @@ from agent_worker.offline.realtime_behaviour import RealtimeRequest
 from agent_worker.offline.script import Reply, RequestedCall
 from agent_worker.session.notes import TRANSCRIPT
 from tests.unit.fakes import until
-from tests.worker.answering import BACK, Answer, Running, assistant, crash, seed, texts, user
+from tests.worker.answering import BACK, Answer, assistant, crash, seed, texts, user
 from tests.worker.fakes_call import FakeParticipant, FakeRoom, World
-from tests.worker.realtime_calls import Concierge, Microphone, obedient
+from tests.worker.realtime_calls import Concierge, Microphone, obedient, reconnected
 from tests.worker.test_speaking import Loudspeaker
 
 CALL = FunctionCall(id="item_1/fnc_0", call_id="call_1", name="book", arguments="{}")
@@ -44,15 +44,6 @@ class Held(OfflineServer):
         reply = await super().respond(request)
         await self.may_answer.wait()
         return reply
-
-
-async def reconnected(running: Running) -> None:
-    """Wait until the plugin has begun a new session with its provider."""
-    rt = running.session.current_agent.realtime_llm_session
-    happened = asyncio.Event()
-    rt.once("session_reconnected", lambda *_event: happened.set())
-    async with asyncio.timeout(10):
-        await happened.wait()
 
 
 def _answers(said: str) -> Reply:
