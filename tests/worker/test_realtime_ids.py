@@ -11,7 +11,7 @@ import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 from livekit.agents import Agent, function_tool, llm
-from livekit.agents.llm import ChatItem, FunctionCall, FunctionCallOutput, RealtimeModel
+from livekit.agents.llm import ChatItem, ChatMessage, FunctionCall, FunctionCallOutput, RealtimeModel
 from livekit.plugins import openai
 
 from agent_worker.offline import OfflineServer
@@ -27,13 +27,14 @@ from tests.worker.realtime_calls import reconnected
 from tests.worker.test_speaking import Loudspeaker
 
 HISTORY: tuple[ChatItem, ...] = (
+    ChatMessage(id="item_0/msg_0", role="assistant", content=["The post office."]),
     user("Where is my parcel?"),
     FunctionCall(id="item_1/fnc_0", call_id="call_1", name="find", arguments='{"what": "parcel"}'),
     FunctionCallOutput(id="item_1/fnc_0/output", call_id="call_1", name="find", output="In Kiel.", is_error=False),
     assistant("It is in Kiel."),
     user("And the letter?"),
 )
-SAID = ["Where is my parcel?", None, "In Kiel.", "It is in Kiel.", "And the letter?"]
+SAID = ["The post office.", "Where is my parcel?", None, "In Kiel.", "It is in Kiel.", "And the letter?"]
 ANSWER = "It has come."
 
 
@@ -169,7 +170,7 @@ async def test_what_a_provider_refuses_is_left_out_and_said_once(
             assert _contents(server) == [one for one in SAID if one != "It is in Kiel."]
             assert "It is in Kiel." in texts(running.call.items)
     told = [record for record in caplog.records if "refused an item" in record.message]
-    assert [vars(record)["item_id"] for record in told] == [HISTORY[3].id]
+    assert [vars(record)["item_id"] for record in told] == [HISTORY[4].id]
 
 
 @given(st.text(min_size=1))
