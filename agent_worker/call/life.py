@@ -18,7 +18,7 @@ from agent_worker.call.speaking import Speaking
 from agent_worker.call.typed_words import leave_typed_words
 from agent_worker.call.welcome import Welcome
 from agent_worker.session.bounds import SessionBounds
-from agent_worker.session.notes import SessionNotes
+from agent_worker.session.notes import SessionNotes, unanswered_item
 from agent_worker.session.recorder import Recorder
 from agent_worker.session.turns import Turns
 from agent_worker.tenure.conversation import CallConversation
@@ -125,11 +125,16 @@ class Call:
 
     # What is said without having been asked.
 
-    async def answer_again(self) -> None:
-        """A model's provider has begun a new session: answer what nothing has come of, and nobody says by itself."""
+    def provider_renewed(self) -> None:
+        """A model's provider has begun a new session: what the old one was asked last may never be answered."""
+        lost = unanswered_item(self._session.history.items)
+        if lost is not None:
+            self.begin("answer_lost", lambda: self._answer_lost(lost.id))
+
+    async def _answer_lost(self, item_id: str) -> None:
         await self._until_quiet(_LOST_SECONDS)
         if not self._is_over:
-            self.speaking.answer_lost()
+            self.speaking.answer_lost(item_id)
 
     def _on_welcome(self, wanted: Welcome, language: str | None) -> None:
         if wanted is Welcome.RESUME and not self._conversation.is_planned_handover and not self._has_resumed:

@@ -77,10 +77,11 @@ class Speaking:
         """Answer what the agent before this one has left; None where there is nothing."""
         return self._reply() if self._is_answer_owed() else None
 
-    def answer_lost(self) -> SpeechHandle | None:
-        """Answer what the talk ends with, where a model was asked for it and failed; None where there is nothing."""
+    def answer_lost(self, item_id: str) -> SpeechHandle | None:
+        """Answer what the talk ends with still, which a model was asked for in vain; None where there is nothing."""
         item = unanswered_item(self._session.history.items)
-        if item is None or item.id == self._conversation.noted(SETTLED) or self._session.current_speech is not None:
+        is_lost = item is not None and item.id == item_id and item_id != self._conversation.noted(SETTLED)
+        if not is_lost or self._session.current_speech is not None:
             return None
         return self._session.generate_reply()
 

@@ -248,9 +248,9 @@ class Starting:
     # Behind the start.
 
     def _on_reconnected(self) -> None:
-        """A model's provider has begun a new session: what the old one was asked last may be unanswered."""
+        """See `Call.provider_renewed`; before there is a call, nothing was asked."""
         if self._call is not None:
-            self._call.begin("reconnected", self._call.answer_again)
+            self._call.provider_renewed()
 
     async def _go_on(self, call: Call, known: Counter[str]) -> None:
         """Answer what the agent that has gone left unanswered, and what was typed to neither of the two."""

@@ -7,6 +7,7 @@ something is answered as somebody who never had it.
 import asyncio
 import itertools
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from agent_worker.offline.script import Reply
 from agent_worker.offline.speech import SpeechRequest, speak
 from tests.servers import HOST
 
+_LINE = re.compile(r"Say exactly this(, and nothing else| first): ([^\n]*)")
 _LOOK_SECONDS = 0.01
 _STARTED = 10.0
 Message = Mapping[str, Any]
@@ -182,7 +184,10 @@ class Model:
 
         async def answer(asked: RealtimeRequest) -> Reply:
             messages, line = list(asked.messages), _line(asked.instructions)
-            reply = Reply(line) if line else self.rules[shape].reply(messages)
+            reply = Reply(line)
+            if not line or "Then answer" in asked.instructions:
+                answered = self.rules[shape].reply(messages)
+                reply = Reply(f"{line} {answered.text}".strip(), answered.calls)
             self._kept.asked.append(Asked(time.monotonic(), shape, pid, messages, dict(asked.tools), reply, line=line))
             while last_words(messages) in self._kept.held:  # noqa: ASYNC110  # the test is in another thread
                 await asyncio.sleep(_LOOK_SECONDS)
@@ -196,8 +201,9 @@ class Model:
 
 
 def _line(instructions: str) -> str:
-    """What a model is told to say, and nothing else."""
-    return instructions.rpartition("Say exactly this, and nothing else: ")[2] if "Say exactly" in instructions else ""
+    """What a realtime model is told to say word for word; empty where it is told no such thing."""
+    found = _LINE.search(instructions)
+    return found[2] if found else ""
 
 
 def _asker(request: web.Request) -> int:
