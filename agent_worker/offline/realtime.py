@@ -33,19 +33,26 @@ async def realtime(
     connections: set[web.WebSocketResponse],
     answer: Answer,
     behaviour: RealtimeBehaviour,
+    *,
+    sessions: set["RealtimeConnection"] | None = None,
 ) -> web.StreamResponse:
-    """Hold a session until the client ends it, or its time is up. It is in `connections` meanwhile."""
+    """Hold a session until the client ends it, or its time is up. It is in `connections`, and `sessions`, meanwhile."""
     require_key(request.headers)
     socket = web.WebSocketResponse(compress=False, max_msg_size=16 << 20)
+    held, session = set() if sessions is None else sessions, None
     try:
         await socket.prepare(request)
         connections.add(socket)
-        await RealtimeConnection(socket, request.query.get("model", "gpt-realtime"), answer, behaviour).converse()
+        session = RealtimeConnection(socket, request.query.get("model", "gpt-realtime"), answer, behaviour)
+        held.add(session)
+        await session.converse()
     except ConnectionResetError:
         logger.debug("the client hung up")
         return socket if socket in connections else web.Response()
     finally:
         connections.discard(socket)
+        if session is not None:
+            held.discard(session)
     return socket
 
 
@@ -80,8 +87,7 @@ class RealtimeConnection:
 
     async def converse(self) -> None:
         """Take events until the connection or the session's time ends."""
-        limit = self._behaviour.session_limit.total_seconds()
-        expiry = asyncio.create_task(self._expire(limit))
+        expiry = asyncio.create_task(self._expire_in_time())
         try:
             await self._send({"type": "session.created", "session": self._options.told()})
             async for message in self._socket:
@@ -94,9 +100,13 @@ class RealtimeConnection:
             for task in (*self._telling, *([self._responding] if self._responding is not None else [])):
                 task.cancel()
 
-    async def _expire(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        minutes = max(1, round(seconds / 60))
+    async def _expire_in_time(self) -> None:
+        await asyncio.sleep(self._behaviour.session_limit.total_seconds())
+        await self.expire()
+
+    async def expire(self) -> None:
+        """End the session, as if its time was up."""
+        minutes = max(1, round(self._behaviour.session_limit.total_seconds() / 60))
         message = f"Your session hit the maximum duration of {minutes} minutes."
         await self._refuse(EventRefusedError(message, code="session_expired"), None)
         await self._socket.close(code=WSCloseCode.GOING_AWAY)

@@ -16,7 +16,7 @@ from aiohttp import WSCloseCode, web
 
 from agent_worker.offline.chat import CompletionRequest, chunks, completion, read_request
 from agent_worker.offline.listening import listen
-from agent_worker.offline.realtime import realtime
+from agent_worker.offline.realtime import RealtimeConnection, realtime
 from agent_worker.offline.realtime_behaviour import RealtimeBehaviour, RealtimeRequest
 from agent_worker.offline.refusals import RequestRefusedError, read_body, require_key
 from agent_worker.offline.script import ChatRequest, Reply, Script
@@ -64,6 +64,7 @@ class OfflineServer:
         self._numbers = itertools.count(1)
         self._accepted = 0
         self._connections: set[web.WebSocketResponse] = set()
+        self._sessions: set[RealtimeConnection] = set()
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors_as_openai])
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_post("/v1/audio/speech", self._speak)
@@ -143,13 +144,18 @@ class OfflineServer:
         return await listen(request, self._connections, self.heard.append)
 
     async def _realtime(self, request: web.Request) -> web.StreamResponse:
-        return await realtime(request, self._connections, self.respond, self.behaviour)
+        return await realtime(request, self._connections, self.respond, self.behaviour, sessions=self._sessions)
 
     async def respond(self, request: RealtimeRequest) -> Reply:
         """Decide what a realtime session says."""
         self.responses.append(request)
         wanted = ChatRequest(request.messages, frozenset(request.tools), tools_allowed=request.tools_allowed)
         return self._script.reply(wanted)
+
+    async def expire(self) -> None:
+        """End every realtime session as if its time was up."""
+        for session in list(self._sessions):
+            await session.expire()
 
     async def hang_up(self) -> None:
         """End every connection that is held, as a provider does that goes away for a moment."""

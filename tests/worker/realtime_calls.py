@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -99,10 +100,12 @@ def _parts(line: str, answer: Reply | None) -> Iterator[str]:
         yield answer.text
 
 
-async def reconnected(running: Running) -> None:
-    """Wait until the plugin has begun a new session with its provider."""
-    rt = running.session.current_agent.realtime_llm_session
+@asynccontextmanager
+async def reconnecting(running: Running) -> AsyncIterator[None]:
+    """Wait at the end until the plugin has begun a new session with its provider."""
     happened = asyncio.Event()
-    rt.once("session_reconnected", lambda *_event: happened.set())
+    session = running.session.current_agent.realtime_llm_session
+    session.once("session_reconnected", lambda *_event: happened.set())
+    yield
     async with asyncio.timeout(10):
         await happened.wait()

@@ -2,8 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
-from datetime import timedelta
 from typing import Self
 
 import aiohttp
@@ -21,7 +19,7 @@ from agent_worker.session.notes import TRANSCRIPT
 from tests.unit.fakes import until
 from tests.worker.answering import BACK, Answer, assistant, crash, seed, texts, user
 from tests.worker.fakes_call import FakeParticipant, FakeRoom, World
-from tests.worker.realtime_calls import Concierge, Microphone, obedient, reconnected
+from tests.worker.realtime_calls import Concierge, Microphone, obedient, reconnecting
 from tests.worker.test_speaking import Loudspeaker
 
 CALL = FunctionCall(id="item_1/fnc_0", call_id="call_1", name="book", arguments="{}")
@@ -133,17 +131,19 @@ async def test_words_that_were_in_no_message_are_answered(
 async def test_the_providers_own_limit_is_no_end(
     answer: Answer, models: OfflineServer, http: aiohttp.ClientSession
 ) -> None:
-    """The plugin begins a new session with the provider: it has all that was said, and the call goes on."""
+    """The plugin begins a new session with the provider: it has all that was said, and the call goes on.
+
+    OpenAI's guide "Realtime conversations", "Session lifecycle events": a session has a maximum duration.
+    """
     alice, microphone = FakeParticipant("alice"), Microphone()
-    models.behaviour = replace(models.behaviour, session_limit=timedelta(seconds=0.4))
     async with answer(
         FakeRoom(alice), agent=Concierge(models, http), greeting="", output=Loudspeaker(), microphone=microphone
     ) as running:
         await running.is_known("Good evening.")
         microphone.say("Hello")
         await running.is_known("You said Hello.")
-        models.behaviour = replace(models.behaviour, session_limit=timedelta(minutes=1))
-        await reconnected(running)
+        async with reconnecting(running):
+            await models.expire()
         microphone.say("A table for two")
         await running.is_known("A table for two is booked.")
         said = ["Good evening.", "Hello", "You said Hello.", "A table for two", "A table for two is booked."]

@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import AsyncIterator
-from typing import Any
 
 import aiohttp
 import pytest
@@ -23,7 +22,7 @@ from tests.unit.fakes import until
 from tests.worker.answering import Answer, Running, assistant, crash, seed, texts, user
 from tests.worker.fakes import FunctionScript
 from tests.worker.fakes_call import FakeRoom, World
-from tests.worker.realtime_calls import reconnected
+from tests.worker.realtime_calls import reconnecting
 from tests.worker.test_speaking import Loudspeaker
 
 HISTORY: tuple[ChatItem, ...] = (
@@ -41,9 +40,9 @@ ANSWER = "It has come."
 class Postman(Agent):
     """Speaks with a realtime model."""
 
-    def __init__(self, server: OfflineServer, http: aiohttp.ClientSession, **options: Any) -> None:
+    def __init__(self, server: OfflineServer, http: aiohttp.ClientSession) -> None:
         """`server`: where the model is."""
-        model = openai.realtime.RealtimeModel(base_url=server.base_url, api_key="any", http_session=http, **options)
+        model = openai.realtime.RealtimeModel(base_url=server.base_url, api_key="any", http_session=http)
         super().__init__(instructions="You know parcels.", llm=model)
 
     @function_tool
@@ -239,18 +238,19 @@ async def test_models_that_stand_in_for_each_other(answer: Answer, world: World,
             assert _contents(server) == SAID
 
 
-async def test_a_session_that_the_plugin_renews_has_it_all_once(
+async def test_a_session_that_is_begun_anew_has_it_all_once(
     answer: Answer, world: World, http: aiohttp.ClientSession
 ) -> None:
     """Each time all is told to the provider again, and back to LiveKit: nothing is new by that, on either side."""
     alice, script = await seed(world, *HISTORY), FunctionScript(_answers)
     async with OfflineServer(script) as server:
-        postman = Postman(server, http, max_session_duration=0.3)
+        postman = Postman(server, http)
         async with answer(FakeRoom(alice), "job-2", agent=postman, output=Loudspeaker()) as running:
             await running.is_known(ANSWER)
             known = _context(running)
             for _ in range(2):
-                await reconnected(running)
+                async with reconnecting(running):
+                    await server.expire()
             await postman.update_chat_ctx(postman.chat_ctx)
             assert _context(running) == known
             running.session.update_agent(Sorter(postman))
