@@ -25,12 +25,12 @@ from agent_worker.tenure.conversation import CallConversation
 
 logger = logging.getLogger(__name__)
 
+_LOST_SECONDS = 0.5
+"""An answer that has not begun by then does not come by itself."""
 _POLL_SECONDS = 0.05
 _RETRY_SECONDS = 0.5
 _QUIET_SECONDS = 0.75
 """Longer than the offline turn detection waits for the end of a turn; others commit within it or show words."""
-_LOST_SECONDS = 0.5
-"""An answer that has not begun by then does not come by itself."""
 _TYPED_SECONDS = 0.25
 """Typed words that came before the agent takes no more have become a turn by then, or show as a busy session."""
 
@@ -114,6 +114,12 @@ class Call:
         """Who said what becomes a message now; see `Speaker`."""
         return None if self._speaker is None else self._speaker(message)
 
+    def provider_renewed(self) -> None:
+        """A model's provider has begun a new session: what the old one was asked last may never be answered."""
+        lost = unanswered_item(self._session.history.items)
+        if lost is not None:
+            self.begin("answer_lost", lambda: self._answer_lost(lost.id))
+
     def begin(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do something once, when the session listens. What it raises is counted, and the call goes on without it."""
         self._keep_task(self._failures.at_most_once(name, lambda: self._when_listening(work)))
@@ -123,18 +129,12 @@ class Call:
         if not self._is_over:
             await work()
 
-    # What is said without having been asked.
-
-    def provider_renewed(self) -> None:
-        """A model's provider has begun a new session: what the old one was asked last may never be answered."""
-        lost = unanswered_item(self._session.history.items)
-        if lost is not None:
-            self.begin("answer_lost", lambda: self._answer_lost(lost.id))
-
     async def _answer_lost(self, item_id: str) -> None:
         await self._until_quiet(_LOST_SECONDS)
         if not self._is_over:
             self.speaking.answer_lost(item_id)
+
+    # What is said without having been asked.
 
     def _on_welcome(self, wanted: Welcome, language: str | None) -> None:
         if wanted is Welcome.RESUME and not self._conversation.is_planned_handover and not self._has_resumed:
