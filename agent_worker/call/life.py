@@ -114,12 +114,6 @@ class Call:
         """Who said what becomes a message now; see `Speaker`."""
         return None if self._speaker is None else self._speaker(message)
 
-    def provider_renewed(self) -> None:
-        """A model's provider has begun a new session: what the old one was asked last may never be answered."""
-        lost = unanswered_item(self._session.history.items)
-        if lost is not None:
-            self.begin("answer_lost", lambda: self._answer_lost(lost.id))
-
     def begin(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do something once, when the session listens. What it raises is counted, and the call goes on without it."""
         self._keep_task(self._failures.at_most_once(name, lambda: self._when_listening(work)))
@@ -128,6 +122,12 @@ class Call:
         await self._listening.wait()
         if not self._is_over:
             await work()
+
+    def provider_renewed(self) -> None:
+        """A model's provider has begun a new session: what the old one was asked last may never be answered."""
+        lost = unanswered_item(self._session.history.items)
+        if lost is not None:
+            self.begin("answer_lost", lambda: self._answer_lost(lost.id))
 
     async def _answer_lost(self, item_id: str) -> None:
         await self._until_quiet(_LOST_SECONDS)

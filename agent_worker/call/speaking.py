@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 _OPENING_SECONDS = 1.0
 """How long an agent that has not said anything yet may take to open the call by itself."""
 _SPOKEN_BY_MODEL = "Say exactly this, and nothing else: {line}"
-"""Behind the agent's instructions, where the plugin puts it: a provider would take it in their place."""
 _SPOKEN_FIRST = "Say exactly this first: {line}\nThen answer what the caller said last."
 
 
@@ -65,8 +64,7 @@ class Speaking:
         line = self._conversation.settings.line(Welcome.RESUME, language)
         if line and self._is_speech_to_speech():
             # one reply: the model would take its own line for the answer
-            form = _SPOKEN_FIRST if self._is_answer_owed() else _SPOKEN_BY_MODEL
-            self._reply(instructions=form.format(line=line))
+            self._reply(instructions=self._told(line, _SPOKEN_FIRST if self._is_answer_owed() else _SPOKEN_BY_MODEL))
             return
         if line:
             # not part of the talk: the model would take it for its answer
@@ -104,9 +102,14 @@ class Speaking:
             self._session.say(line, add_to_chat_ctx=is_talk)
         except RuntimeError as error:
             if self._is_speech_to_speech():
-                self._session.generate_reply(instructions=_SPOKEN_BY_MODEL.format(line=line))
+                self._session.generate_reply(instructions=self._told(line, _SPOKEN_BY_MODEL))
             else:
                 logger.warning("a line was left out: it cannot be spoken", extra={"reason": type(error).__name__})
+
+    @staticmethod
+    def _told(line: str, form: str) -> str:
+        """What a model is told. The plugin puts it behind the agent's instructions, which it would take the place of."""
+        return form.format(line=line)
 
     def _is_speech_to_speech(self) -> bool:
         """Whether the agent speaks with a model that hears, and with no voice beside it."""
