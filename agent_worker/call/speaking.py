@@ -108,7 +108,7 @@ class Speaking:
 
     @staticmethod
     def _told(line: str, form: str) -> str:
-        """What a model is told. The plugin puts it behind the agent's instructions, which it would take the place of."""
+        """What a model is told; the plugin puts it behind the agent's instructions, whose place it would take."""
         return form.format(line=line)
 
     def _is_speech_to_speech(self) -> bool:
