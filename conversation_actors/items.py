@@ -239,7 +239,7 @@ class DataMessage(Item):
     kind: Literal["packet", "text_stream", "byte_stream"]
     size: int = Field(ge=0)
     """Bytes that came."""
-    participant: dict[str, str | None] | None = None
+    participant: Mapping[str, str | None] | None = None
     """Who sent it: ``identity``, and ``device`` (None where it has no name); None: a server."""
     name: str = ""
     """Of a file, as its sender has it."""
@@ -253,7 +253,7 @@ class DataMessage(Item):
 
     @field_validator("participant")
     @classmethod
-    def _somebody(cls, value: dict[str, str | None] | None) -> dict[str, str | None] | None:
+    def _somebody(cls, value: Mapping[str, str | None] | None) -> Mapping[str, str | None] | None:
         if value is not None and not value.get("identity"):
             message = "an identity is missing"
             raise ValueError(message)

@@ -21,6 +21,7 @@ from agent_worker.session.bounds import SessionBounds
 from agent_worker.session.notes import SessionNotes
 from agent_worker.session.recorder import Recorder
 from agent_worker.session.turns import Turns
+from agent_worker.settings import RoomSettings
 from agent_worker.tenure.conversation import CallConversation
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,13 @@ class Call:
         self._participants = (
             None
             if room is None
-            else Participants(room, conversation, on_welcome=self._on_welcome, on_empty=self._on_empty)
+            else Participants(
+                room,
+                conversation,
+                on_welcome=self._on_welcome,
+                on_empty=self._on_empty,
+                has_tracks=RoomSettings().tracks,
+            )
         )
         self.linking = None if room is None else Linking(session, room, self._failures)
         self._speaker = (

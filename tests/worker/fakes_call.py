@@ -489,6 +489,15 @@ class Permissions:
 
 
 @dataclass
+class FakePublication:
+    """A track that somebody has published."""
+
+    source: rtc.TrackSource.ValueType = rtc.TrackSource.SOURCE_MICROPHONE
+    muted: bool = False
+    sid: str = field(default_factory=lambda: f"TR_{next(_sids)}")
+
+
+@dataclass
 class FakeParticipant:
     """A participant of a room; `sid` is new with each connection."""
 
@@ -499,6 +508,7 @@ class FakeParticipant:
     attributes: dict[str, str] = field(default_factory=dict)
     permissions: Permissions = field(default_factory=Permissions)
     sid: str = field(default_factory=lambda: f"PA_{next(_sids)}")
+    track_publications: dict[str, FakePublication] = field(default_factory=dict)
 
 
 class FakeText:
@@ -564,6 +574,25 @@ class FakeRoom(rtc.EventEmitter[Any]):
         self.remote_participants[participant.identity] = participant
         self.emit("participant_connected", participant)
         return participant
+
+    def publish(
+        self, participant: FakeParticipant, source: rtc.TrackSource.ValueType, *, muted: bool = False
+    ) -> FakePublication:
+        """Somebody opens a microphone, or something else."""
+        publication = FakePublication(source, muted)
+        participant.track_publications[publication.sid] = publication
+        self.emit("track_published", publication, participant)
+        return publication
+
+    def unpublish(self, participant: FakeParticipant, publication: FakePublication) -> None:
+        """Somebody takes a track away."""
+        del participant.track_publications[publication.sid]
+        self.emit("track_unpublished", publication, participant)
+
+    def mute(self, participant: FakeParticipant, publication: FakePublication, *, muted: bool = True) -> None:
+        """Somebody mutes a track, or opens it again."""
+        publication.muted = muted
+        self.emit("track_muted" if muted else "track_unmuted", participant, publication)
 
     def exit(self, participant: FakeParticipant) -> None:
         """Somebody leaves."""

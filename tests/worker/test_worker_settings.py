@@ -142,7 +142,9 @@ def test_no_data_message_is_kept_unless_somebody_asks() -> None:
     assert not RoomSettings().keeps("")
 
 
-@pytest.mark.parametrize("value", ["commands,files.*, seat-?", '["commands", "files.*", "seat-?"]', "commands,,files.*,seat-?,"])
+@pytest.mark.parametrize(
+    "value", ["commands,files.*, seat-?", '["commands", "files.*", "seat-?"]', "commands,,files.*,seat-?,"]
+)
 def test_topics_of_data_messages(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """Named or described, with commas or as JSON; upper and lower case are two topics."""
     monkeypatch.setenv("AGENT_DATA_TOPICS", value)
@@ -168,7 +170,12 @@ def test_livekits_own_topics_are_never_kept(monkeypatch: pytest.MonkeyPatch, top
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("AGENT_TRACKS", "perhaps"), ("AGENT_DATA_TOPICS", '["a"'), ("AGENT_DATA_TOPICS", "[7]"), ("AGENT_DATA_BYTES", "-1")],
+    [
+        ("AGENT_TRACKS", "perhaps"),
+        ("AGENT_DATA_TOPICS", '["a"'),
+        ("AGENT_DATA_TOPICS", "[7]"),
+        ("AGENT_DATA_BYTES", "-1"),
+    ],
 )
 def test_room_mistakes(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     """As above."""
