@@ -31,6 +31,8 @@ from conversation_actors.values import check_id, decode, encode
 Role = Literal["system", "developer", "user", "assistant"]
 PINNED_ROLES = frozenset({"system", "developer"})
 """Roles whose messages stay in the window: they say how the conversation is to be led."""
+DATA_MESSAGE = "data_message"
+"""The type of a `DataMessage`."""
 _TELLING = frozenset({"type", "id", "created_at", "role", "call_id"})
 """Fields that are stored even where they are defaults: without them an item cannot be read back."""
 

@@ -70,6 +70,11 @@ def is_human(participant: rtc.Participant) -> bool:
     return participant.kind in _KINDS
 
 
+def who(participant: rtc.Participant) -> dict[str, Any]:
+    """A participant that nobody has followed yet: the person, and the device."""
+    return {"identity": _person_of(participant), "device": participant.sid}
+
+
 class Participants:
     """Follows a room's participants into the conversation. Handlers never raise and never wait.
 
@@ -117,9 +122,9 @@ class Participants:
         return self._is_synced and not self._present and self._room.isconnected()
 
     def who(self, participant: rtc.RemoteParticipant) -> dict[str, Any]:
-        """A participant as the conversation knows it: the person, and the device."""
-        device = participant.sid
-        return {"identity": self._persons.get(device) or _person_of(participant), "device": device}
+        """A participant as the conversation knows it: the person that it came as, and the device."""
+        person = self._persons.get(participant.sid)
+        return who(participant) if person is None else {"identity": person, "device": participant.sid}
 
     def start(self) -> None:
         """Follow from now on; who is there already counts as arriving."""

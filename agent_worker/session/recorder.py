@@ -15,7 +15,7 @@ from agent_worker.failures import Failures
 from agent_worker.session.protocol import Conversation
 from agent_worker.session.serialise import essentials, shortened, to_fields
 from conversation_actors.errors import InvalidInputError, ItemTooLargeError
-from conversation_actors.items import PINNED_ROLES, item_from_dict
+from conversation_actors.items import DATA_MESSAGE, PINNED_ROLES, item_from_dict
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,12 @@ def belongs_in_history(item: ChatItem) -> bool:
 
 
 def _leaves_in_its_turn(fields: dict[str, Any]) -> bool:
-    """Whether an item's place tells what has left: system messages stay, and a call leaves with its last output."""
-    return fields.get("role") not in PINNED_ROLES and fields["type"] not in {"function_call", "function_call_output"}
+    """Whether an item's place tells what has left: system messages stay, and a call leaves with its last output.
+
+    A data message is not in the session, so that its place there is not known.
+    """
+    others = {"function_call", "function_call_output", DATA_MESSAGE}
+    return fields.get("role") not in PINNED_ROLES and fields["type"] not in others
 
 
 class Recorder:

@@ -69,7 +69,14 @@ def test_a_refusal_quotes_nothing_of_it() -> None:
 
 def test_one_of_a_newer_version_is_kept_as_it_is() -> None:
     """Its new fields where it still reads as one, all of it where it does not."""
-    fields: dict[str, Any] = {"type": "data_message", "id": "d1", "created_at": 1.0, "topic": "t", "kind": "packet", "size": 1}
+    fields: dict[str, Any] = {
+        "type": "data_message",
+        "id": "d1",
+        "created_at": 1.0,
+        "topic": "t",
+        "kind": "packet",
+        "size": 1,
+    }
     newer = item_from_dict({**fields, "priority": 3})
     assert isinstance(newer, DataMessage)
     assert newer.to_dict()["priority"] == 3

@@ -524,6 +524,64 @@ class FakeText:
         return self._text
 
 
+@dataclass
+class FakeInfo:
+    """What a stream's header tells."""
+
+    topic: str
+    stream_id: str = field(default_factory=lambda: f"stream-{next(_sids)}")
+    timestamp: int = 1
+    mime_type: str = ""
+    name: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
+
+
+class FakeStream:
+    """A stream that is being sent: by `send`, `end` and `break_off`."""
+
+    def __init__(self, info: FakeInfo) -> None:
+        """Only its header has come."""
+        self.info = info
+        self.is_closed = False
+        self._chunks: asyncio.Queue[Any] = asyncio.Queue()
+
+    def send(self, *chunks: str | bytes) -> Self:
+        """Some of it comes."""
+        for chunk in chunks:
+            self._chunks.put_nowait(chunk)
+        return self
+
+    def end(self) -> Self:
+        """That was all."""
+        return self.send(cast("bytes", None))
+
+    def break_off(self) -> Self:
+        """Its sender is gone."""
+        return self.send(cast("bytes", rtc.StreamError("gone")))
+
+    def close(self) -> None:
+        """See LiveKit's readers."""
+        self.is_closed = True
+        self.end()
+
+    def __aiter__(self) -> Self:
+        """Read it."""
+        return self
+
+    async def __anext__(self) -> Any:
+        """Read a part."""
+        chunk = await self._chunks.get()
+        if isinstance(chunk, Exception):
+            raise chunk
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+    async def read_all(self) -> str:
+        """Read all of a text."""
+        return "".join([chunk async for chunk in self])
+
+
 class FakeRoom(rtc.EventEmitter[Any]):
     """A room as LiveKit's client has it: participants by identity, and events about them."""
 
@@ -535,6 +593,7 @@ class FakeRoom(rtc.EventEmitter[Any]):
         self.name = ROOM
         self.local_participant = FakeParticipant("agent-1", kind=rtc.ParticipantKind.PARTICIPANT_KIND_AGENT)
         self.text_handlers: dict[str, Callable[[Any, str], None]] = {}
+        self.byte_handlers: dict[str, Callable[[Any, str], None]] = {}
 
     @property
     def as_room(self) -> rtc.Room:
@@ -555,6 +614,31 @@ class FakeRoom(rtc.EventEmitter[Any]):
     def unregister_text_stream_handler(self, topic: str) -> None:
         """See `rtc.Room.unregister_text_stream_handler`."""
         self.text_handlers.pop(topic, None)
+
+    def register_byte_stream_handler(self, topic: str, handler: Callable[[Any, str], None]) -> None:
+        """See `rtc.Room.register_byte_stream_handler`."""
+        if topic in self.byte_handlers:
+            message = f"byte stream handler for topic '{topic}' already set"
+            raise ValueError(message)
+        self.byte_handlers[topic] = handler
+
+    def unregister_byte_stream_handler(self, topic: str) -> None:
+        """See `rtc.Room.unregister_byte_stream_handler`."""
+        self.byte_handlers.pop(topic, None)
+
+    def stream(self, kind: str, participant: "FakeParticipant", topic: str, **told: Any) -> FakeStream | None:
+        """Somebody begins to send a text, or bytes; None where nobody takes it."""
+        handlers = self.text_handlers if kind == "text" else self.byte_handlers
+        stream = FakeStream(FakeInfo(topic, **told))
+        if topic not in handlers:
+            return None
+        handlers[topic](stream, participant.identity)
+        return stream
+
+    def send(self, data: bytes, topic: str | None, participant: "FakeParticipant | None") -> None:
+        """Somebody sends a packet; None: a server."""
+        reliable = rtc.DataPacketKind.KIND_RELIABLE
+        self.emit("data_received", rtc.DataPacket(data, reliable, cast("rtc.RemoteParticipant", participant), topic))
 
     def type(self, text: str, participant: "FakeParticipant") -> bool:
         """Somebody types something; whether anybody takes it."""
