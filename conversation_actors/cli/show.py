@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -122,9 +122,19 @@ def _participants(snapshot: Snapshot) -> Table:
     for one in snapshot.participants.values():
         state = "connected" if one.connected else f"gone since {_when(one.last_seen)}"
         more = [f"{one.reconnect_count} reconnects" if one.reconnect_count else "", one.language or ""]
-        more += [_json(values) for values in (one.metadata, one.context) if values]
+        tracks, metadata = _tracks(one.metadata)
+        more += [tracks, *(_json(values) for values in (metadata, one.context) if values)]
         rows.append((Text(one.identity), Text(", ".join(filter(None, [one.name, state, *more])))))
     return _grid("Participants", rows)
+
+
+def _tracks(metadata: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """What somebody has open, in words, and the rest of the metadata."""
+    tracks = metadata.get("tracks")
+    if not isinstance(tracks, Mapping) or not all(isinstance(state, str) for state in tracks.values()):
+        return "", metadata
+    told = ", ".join(f"{source.replace('_', ' ')} {state}" for source, state in tracks.items())
+    return told, {name: value for name, value in metadata.items() if name != "tracks"}
 
 
 def _leases(snapshot: Snapshot) -> Table:

@@ -1,5 +1,6 @@
 """What a real client sends beside its words, and what it has open: kept over the death of its agent."""
 
+import asyncio
 import hashlib
 import random
 import time
@@ -8,9 +9,14 @@ from pathlib import Path
 import psutil
 import pytest
 from livekit import rtc
+from pydantic import SecretStr
 
 from conversation_actors import DataMessage
+from agent_worker.settings import LiveKitSettings
+from agent_worker.tenure.conversation import HANDOVER
+from agent_worker.worker.migration import migrate
 from tests.e2e.calls import BACK, GREETING, UTTERANCE, hear, times_heard, turn
+from tests.e2e.data_agents import READ
 from tests.e2e.scene import Scene
 from tests.servers import wait_until
 from tests.workers import kill
@@ -94,3 +100,51 @@ async def test_files_commands_and_tracks_outlive_the_agent(scene: Scene, tmp_pat
     assert times_heard(caller, BACK) == 1
     assert "cannot be restored" not in worker.log()
     await has_open(scene, None)
+
+
+async def test_what_is_sent_in_a_handover_is_kept_once(scene: Scene, tmp_path: Path) -> None:
+    """By the one agent or the other, also a file that begins with the one; the application reads it, as ever."""
+    read = tmp_path / "read"
+    told = {"AGENT_DATA_TOPICS": "commands,files.*", READ: str(read)}
+    for _ in range(2):
+        await scene.worker("--entrypoint", "tests.e2e.data_agents:reading", **told)
+    async with scene.caller() as caller:
+        await caller.wait_agent(UTTERANCE)
+        holder, _ = await scene.agent()
+        here = caller.rtc_room.local_participant
+        await here.publish_data("0", topic="commands")
+        await kept(scene, at_least=1)
+        bill = await here.stream_bytes("bill.pdf", topic="files.bill")
+        await bill.write(b"one half, ")
+        conversation = await scene.client.open(scene.room, create=False)
+        going = asyncio.create_task(migrated(scene))
+
+        async def is_asked() -> bool:
+            return HANDOVER in conversation.attributes
+
+        await wait_until(is_asked, "the handover to be asked for", patience=30)
+        await here.publish_data("1", topic="commands")
+        await bill.write(b"the other half")
+        await bill.aclose()
+        number = 1
+        while not going.done():
+            number += 1
+            await here.publish_data(str(number), topic="commands")
+            await asyncio.sleep(0.1)
+        assert await going != holder
+        await scene.agent(other_than=holder)
+        await here.publish_data(str(number + 1), topic="commands")
+        items = await kept(scene, at_least=number + 3)
+    assert [item.text for item in items if item.kind == "packet"] == [str(one) for one in range(number + 2)]
+    [file] = [item for item in items if item.kind == "byte_stream"]
+    assert (file.name, file.text, file.interrupted) == ("bill.pdf", "one half, the other half", False)
+    assert file.sha256 is not None
+    assert read.read_text().splitlines() == [f"caller {file.sha256}"]
+
+
+async def migrated(scene: Scene) -> str:
+    """Have another worker's agent take the call over."""
+    livekit = LiveKitSettings(
+        url=scene.server.url, api_key=scene.server.api_key, api_secret=SecretStr(scene.server.api_secret)
+    )
+    return await migrate(scene.room, store=scene.settings, livekit=livekit)
