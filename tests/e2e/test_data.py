@@ -11,10 +11,10 @@ import pytest
 from livekit import rtc
 from pydantic import SecretStr
 
-from conversation_actors import DataMessage
 from agent_worker.settings import LiveKitSettings
 from agent_worker.tenure.conversation import HANDOVER
 from agent_worker.worker.migration import migrate
+from conversation_actors import DataMessage
 from tests.e2e.calls import BACK, GREETING, UTTERANCE, hear, times_heard, turn
 from tests.e2e.data_agents import READ
 from tests.e2e.scene import Scene
