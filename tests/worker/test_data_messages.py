@@ -537,22 +537,45 @@ async def test_in_a_handover_nothing_is_lost_or_doubled(world: World, follow: Fo
 
 
 @pytest.mark.usefixtures("topics")
-async def test_a_handover_waits_for_a_file_that_is_being_sent(answer: Answer, world: World) -> None:
-    """For a while: the next agent has not got its beginning."""
+async def test_a_handover_waits_for_a_file_that_is_being_sent(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next agent has not got its beginning."""
+    alice, asked, is_read = FakeParticipant("alice"), asyncio.Event(), list[bool]()
+    room, wait = FakeRoom(alice), DataMessages.until_read
+    async with answer(room, greeting="") as running:
+
+        async def waits(data: DataMessages, seconds: float) -> None:
+            asked.set()
+            await wait(data, seconds)
+            is_read.append(not data._reading)
+
+        monkeypatch.setattr(DataMessages, "until_read", waits)
+        await running.session_is_calm()
+        stream = room.stream("byte", alice, COMMAND)
+        assert stream is not None
+        stream.send(b"half ")
+        running.call.handover_asked.set()
+        await asked.wait()
+        stream.send(b"and half").end()
+        await until(lambda: bool(running.job.ended))
+        [item] = [item for item in running.call.items if isinstance(item, DataMessage)]
+    assert is_read == [True]
+    assert (item.text, item.interrupted) == ("half and half", False)
+
+
+@pytest.mark.usefixtures("topics")
+async def test_a_handover_does_not_wait_for_ever(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that does not end is given up."""
+    monkeypatch.setattr(life, "_STREAM_SECONDS", 0.01)
     alice = FakeParticipant("alice")
     room = FakeRoom(alice)
     async with answer(room, greeting="") as running:
         await running.session_is_calm()
         stream = room.stream("byte", alice, COMMAND)
         assert stream is not None
-        stream.send(b"half ")
-        await turns()
         running.call.handover_asked.set()
-        await turns()
-        stream.send(b"and half").end()
         await until(lambda: bool(running.job.ended))
-        [item] = [item for item in running.call.items if isinstance(item, DataMessage)]
-        assert (item.text, item.interrupted) == ("half and half", False)
+        await until(lambda: stream.is_closed)
+        assert not any(isinstance(item, DataMessage) for item in running.call.items)
 
 
 async def test_a_role_keeps_its_own(follow: Follow, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
