@@ -31,8 +31,9 @@ _MOST_STREAMS = 100
 """Streams that are read at one time; who sends more at once is no person."""
 _MOST_HELD, _MOST_HELD_BYTES = 200, 1 << 20
 """Messages held here, and bytes of them: they are recorded again where the conversation has lost them."""
-_MOST_UNSURE_BYTES = 4 << 20
-"""Of payloads that are not durable yet: beyond it only the facts of a message are kept."""
+_MOST_UNSURE, _MOST_UNSURE_BYTES = 10_000, 4 << 20
+"""Messages that are not durable yet, as many as a conversation lets wait, and bytes of their payloads: beyond it only
+the facts of a message are kept."""
 _LONGEST_NAME, _LARGEST_ATTRIBUTES = 256, 2 << 10
 """Characters of a topic, of a file's name and type; of a stream's attributes, as JSON."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -272,6 +273,8 @@ class DataMessages:
         while len(self._held) > _MOST_HELD or sum(map(_payload_size, self._held.values())) > _MOST_HELD_BYTES:
             self._held.popitem(last=False)
         self._unsure[item.id] = _payload_size(item)
+        if len(self._unsure) > _MOST_UNSURE:
+            del self._unsure[next(iter(self._unsure))]
         if self._acknowledging is None or self._acknowledging.done():
             self._acknowledging = asyncio.create_task(self._acknowledge())
 
@@ -328,7 +331,7 @@ def _payload_size(item: DataMessage) -> int:
 
 
 def _close(reader: Any) -> None:
-    if hasattr(reader, "close"):  # LiveKit's readers before 1.1.9 hold nothing that has to be given back
+    if hasattr(reader, "close"):  # LiveKit's older readers (rtc 1.1.8) hold nothing that has to be given back
         reader.close()
 
 
