@@ -557,7 +557,7 @@ class FakeStream:
 
     def break_off(self) -> Self:
         """Its sender is gone."""
-        return self.send(cast("bytes", rtc.StreamError("gone")))
+        return self.send(cast("bytes", ConnectionError("gone")))
 
     def close(self) -> None:
         """See LiveKit's readers."""
