@@ -47,23 +47,8 @@ def _by_language(value: object) -> object:
     return json.loads(value) if isinstance(value, str) else value
 
 
-def _topics(value: object) -> object:
-    """Read ``"commands, files.*"``, or the same as a JSON list."""
-    if isinstance(value, str) and not value.lstrip().startswith("["):
-        return [topic for part in value.split(",") if (topic := part.strip())]
-    return json.loads(value) if isinstance(value, str) else value
-
-
-def _not_livekits(value: tuple[str, ...]) -> tuple[str, ...]:
-    if any(topic.startswith(LIVEKITS_TOPICS) for topic in value):
-        message = "topics that begin with lk. or lk- are LiveKit's own, and are never kept"
-        raise ValueError(message)
-    return value
-
-
 Lines = Annotated[Mapping[str, str], NoDecode, BeforeValidator(_by_language)]
 """One sentence in several languages; the first one is for languages that are not there."""
-Topics = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_topics), AfterValidator(_not_livekits)]
 Steps = Annotated[tuple[Duration, ...], NoDecode, BeforeValidator(_steps), AfterValidator(_rising)]
 
 
@@ -217,6 +202,23 @@ class ToolSettings(SettingsGroup):
     trace of the call, and run it again."""
     unrecorded_tools_wait: Duration = timedelta(seconds=5)
     """How long ``wait`` lasts."""
+
+
+def _topics(value: object) -> object:
+    """Read ``"commands, files.*"``, or the same as a JSON list."""
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        return [topic for part in value.split(",") if (topic := part.strip())]
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _not_livekits(value: tuple[str, ...]) -> tuple[str, ...]:
+    if any(topic.startswith(LIVEKITS_TOPICS) for topic in value):
+        message = "topics that begin with lk. or lk- are LiveKit's own, and are never kept"
+        raise ValueError(message)
+    return value
+
+
+Topics = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_topics), AfterValidator(_not_livekits)]
 
 
 class RoomSettings(SettingsGroup):
