@@ -36,6 +36,7 @@ from conversation_actors.errors import (
 )
 from conversation_actors.items import (
     AgentHandoff,
+    DataMessage,
     FunctionCall,
     FunctionCallOutput,
     Item,
@@ -83,6 +84,7 @@ __all__ = [
     "ConversationNotFoundError",
     "ConversationReopened",
     "CorruptStateError",
+    "DataMessage",
     "Entry",
     "Found",
     "FunctionCall",

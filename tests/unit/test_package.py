@@ -48,6 +48,7 @@ PUBLIC_NAMES = {
     "AgentHandoff",
     "ConversationClient",
     "ConversationHandle",
+    "DataMessage",
     "Entry",
     "FunctionCall",
     "FunctionCallOutput",
