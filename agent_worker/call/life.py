@@ -16,12 +16,13 @@ from agent_worker.call.participants import Participants
 from agent_worker.call.speaker import Speaker
 from agent_worker.call.speaking import Speaking
 from agent_worker.call.typed_words import leave_typed_words
-from agent_worker.call.welcome import Welcome
+from agent_worker.call.welcome import Welcome, visits
 from agent_worker.session.bounds import SessionBounds
 from agent_worker.session.notes import SessionNotes
 from agent_worker.session.recorder import Recorder
 from agent_worker.session.turns import Turns
 from agent_worker.tenure.conversation import CallConversation
+from conversation_actors import Participant
 
 logger = logging.getLogger(__name__)
 
@@ -123,12 +124,13 @@ class Call:
 
     # What is said without having been asked.
 
-    def _on_welcome(self, wanted: Welcome, language: str | None) -> None:
+    def _on_welcome(self, wanted: Welcome, person: Participant) -> None:
+        settings = self._conversation.settings
+        line = settings.line(wanted, person.language, name=person.name, visits=visits(person))
         if wanted is Welcome.RESUME and not self._conversation.is_planned_handover and not self._has_resumed:
             self._has_resumed = True
-            self.begin("resume", lambda: self.speaking.resume(language))
+            self.begin("resume", lambda: self.speaking.resume(line))
         elif wanted in {Welcome.FIRST, Welcome.BACK}:
-            line = self._conversation.settings.line(wanted, language)
             self.begin("say", lambda: self.speaking.say(line))
 
     def _record_again(self, is_afresh: bool) -> None:  # noqa: FBT001  # a callback of one value

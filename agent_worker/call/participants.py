@@ -40,7 +40,7 @@ _KINDS = {
 _MOST_GREETED = 1000
 """People remembered as greeted in this call, should the conversation forget them."""
 
-OnWelcome = Callable[[Welcome, str | None], None]
+OnWelcome = Callable[[Welcome, Participant], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Participants:
         on_welcome: OnWelcome,
         on_empty: Callable[[bool], None],
     ) -> None:
-        """`on_welcome` is told what an arrival calls for, and its language; `on_empty` whether nobody is here."""
+        """`on_welcome` is told what an arrival calls for, and whose it is; `on_empty` whether nobody is here."""
         self._room, self._conversation = room, conversation
         self._on_welcome, self._on_empty = on_welcome, on_empty
         self._present: dict[str, str] = {}
@@ -211,7 +211,7 @@ class Participants:
             await handle.update_participant(arrival.person, context=greeted_context(joined), lease=lease)
         if not owed.is_told:
             owed.is_told = True
-            self._on_welcome(owed.wanted, joined.language)
+            self._on_welcome(owed.wanted, joined)
         kept = retention(handle.participants.values(), settings.retention)
         if handle.retention != kept:
             await handle.set_retention(kept, lease=lease)

@@ -11,7 +11,6 @@ from livekit.agents.utils import is_given
 from livekit.agents.voice import SpeechHandle
 
 from agent_worker.call.opening_lines import OpeningLines
-from agent_worker.call.welcome import Welcome
 from agent_worker.session.notes import SETTLED, TRANSCRIPT, unanswered_item, unanswered_words
 from agent_worker.tenure.conversation import CallConversation
 
@@ -54,14 +53,13 @@ class Speaking:
         if line:
             self._say(line, is_talk=True)
 
-    async def resume(self, language: str | None) -> None:
-        """After a crash: say so, in a word, and answer what is unanswered; only that where the agent opens the call."""
+    async def resume(self, line: str) -> None:
+        """After a crash: say so, by a line, and answer what is unanswered; only that where the agent opens the call."""
         await self._is_told.wait()
         if self._opening is not None and await self._opening.begin(_OPENING_SECONDS):
             if not self._opening.has_asked:
                 self.answer()
             return
-        line = self._conversation.settings.line(Welcome.RESUME, language)
         if line and self._is_speech_to_speech():
             # one reply: the model would take its own line for the answer
             self._reply(instructions=self._told(line, _SPOKEN_FIRST if self._is_answer_owed() else _SPOKEN_BY_MODEL))

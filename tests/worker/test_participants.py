@@ -90,7 +90,7 @@ def following(world: World) -> Follow:
         participants = Participants(
             room.as_room,
             call,
-            on_welcome=lambda wanted, language: welcomes.append((wanted, language)),
+            on_welcome=lambda wanted, person: welcomes.append((wanted, person.language)),
             on_empty=empty.append,
         )
         participants.start()
