@@ -13,6 +13,7 @@ from agent_worker.call.ending import Ending
 from agent_worker.call.linking import Linking
 from agent_worker.call.opening_lines import OpeningLines
 from agent_worker.call.participants import Participants
+from agent_worker.call.person_notes import PersonNotes
 from agent_worker.call.speaker import Speaker
 from agent_worker.call.speaking import Speaking
 from agent_worker.call.typed_words import leave_typed_words
@@ -77,6 +78,11 @@ class Call:
             if room is None or self.linking is None or self._participants is None
             else Speaker(session, room, self.linking, self._participants)
         )
+        self._person_notes = (
+            None
+            if self.linking is None or self._participants is None
+            else PersonNotes(session, conversation, self.linking, self._participants)
+        )
         self._listening = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lingering: asyncio.Task[None] | None = None
@@ -98,6 +104,8 @@ class Call:
             self.linking.start()
         if self._speaker is not None:
             self._speaker.start(self._failures)
+        if self._person_notes is not None:
+            self._person_notes.start(self._failures)
         self._follow("deposition", self._follow_deposition)
         self._follow("handover", self._follow_handover)
         self._redials = self._follow("redials", self._follow_redials)
@@ -227,6 +235,8 @@ class Call:
         self._notes.stop()
         self._turns.stop()
         self._bounds.stop()
+        if self._person_notes is not None:
+            self._person_notes.stop()
         keepers, self._keepers = self._keepers, []
         for keeper in keepers:
             keeper.stop()

@@ -1,8 +1,9 @@
 """Room → conversation: who is there, with which devices, and what that calls for.
 
 A person is what the attribute ``person`` says where the token gave it, else the ``user_id`` of the room's metadata,
-else a LiveKit identity: several LiveKit participants may be devices of one person. A device is one connection (LiveKit's ``sid``), so that a
-page that was reloaded is a new device of the same person, in whichever order the two events come.
+else a LiveKit identity: several LiveKit participants may be devices of one person. A device is one connection
+(LiveKit's ``sid``), so that a page that was reloaded is a new device of the same person, in whichever order the two
+events come.
 
 What the conversation does not take, because it does not answer, is not repeated event by event: when it answers
 again, the room is looked at.
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 PERSON = "person"
 LANGUAGE = "language"
 _RESERVED = "lk."
-_LONGEST_NAME, _LONGEST_LANGUAGE = 256, 64
+_LONGEST_NAME, LONGEST_LANGUAGE = 256, 64
 """Characters; what is longer is no name and no language, and must not cost the join."""
 _KINDS = {
     rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD: "standard",
@@ -114,6 +115,11 @@ class Participants:
         """A participant as the conversation knows it: the person, and the device."""
         device = participant.sid
         return {"identity": self._person(participant), "device": device}
+
+    def has_told_language(self, person: str) -> bool:
+        """Whether somebody who is here has told their language, with any of their devices."""
+        here = self._room.remote_participants.values()
+        return any(_arrival_of(one, person).language for one in here if self._person(one) == person)
 
     def start(self) -> None:
         """Follow from now on; who is there already counts as arriving."""
@@ -271,7 +277,7 @@ def _arrival_of(participant: rtc.Participant, person: str) -> _Arrival:
         person=person,
         device=participant.sid,
         name=participant.name[:_LONGEST_NAME],
-        language=(attributes.get(LANGUAGE) or _language_in(participant.metadata) or "")[:_LONGEST_LANGUAGE] or None,
+        language=(attributes.get(LANGUAGE) or _language_in(participant.metadata) or "")[:LONGEST_LANGUAGE] or None,
         metadata=metadata,
     )
 
