@@ -24,7 +24,7 @@ from conversation_actors.state.events import (
     RetentionChanged,
     SummaryChanged,
 )
-from conversation_actors.state.facts import Closing, Lease, Limits, Participant, Summary
+from conversation_actors.state.facts import LONGEST_STRETCH, Closing, Lease, Limits, Participant, Summary
 from conversation_actors.state.window import Window
 
 MOST_RESULTS = 64
@@ -101,6 +101,12 @@ class ConversationState:
         """Seconds that it is kept after its last use; None: as long as the settings say."""
         self.requests: OrderedDict[str, Remembered] = OrderedDict()
         self._with_result: OrderedDict[str, None] = OrderedDict()
+        self.total_items = 0
+        """Items that ever came: one that took another's place is none, one that had left and came again is another."""
+        self.talked_for = 0.0
+        """Seconds, up to the last entry, in which somebody was connected; see `talked_until`."""
+        self.has_counted_all = True
+        """Whether these two are of all that happened; not where an older version has written a part."""
         self.unknown: dict[str, Any] = {}
         """Fields that a newer version stored, kept for it."""
 
@@ -109,13 +115,25 @@ class ConversationState:
         if entry.seq != self.seq + 1:
             message = f"entry {entry.seq} does not follow {self.seq}"
             raise ValueError(message)
+        talked_for, kept = self.talked_until(entry.at), len(self.window)
         self._apply_event(entry.event, entry)
+        self.talked_for = talked_for
+        self.total_items += max(len(self.window) - kept, 0)
         self.seq = entry.seq
         self.changed_at = entry.at
         if entry.request_id is not None:
             self.remember(entry.request_id, remembered(entry))
             while len(self.requests) > self.limits.requests:
                 self.requests.popitem(last=False)
+
+    def talked_until(self, at: float) -> float:
+        """Seconds, up to a time behind the last entry, in which somebody was connected; one or more, it is the same.
+
+        They are those from entry to entry, by the owners' clocks; `LONGEST_STRETCH` at most from one to the next.
+        """
+        if not any(participant.connected for participant in self.participants.values()):
+            return self.talked_for
+        return self.talked_for + min(max(at - self.changed_at, 0.0), LONGEST_STRETCH)
 
     def copy(self) -> Self:
         """An equal state that changes on its own. Facts and items are immutable and shared."""
@@ -130,6 +148,11 @@ class ConversationState:
         twin.summary, twin.closing, twin.retention = self.summary, self.closing, self.retention
         for request_id, kept in self.requests.items():
             twin.remember(request_id, kept)
+        twin.total_items, twin.talked_for, twin.has_counted_all = (
+            self.total_items,
+            self.talked_for,
+            self.has_counted_all,
+        )
         twin.unknown = dict(self.unknown)
         return twin
 
