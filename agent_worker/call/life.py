@@ -10,6 +10,7 @@ from livekit.agents import AgentSession, AgentStateChangedEvent, CloseEvent, Clo
 from livekit.agents.llm import ChatMessage
 
 from agent_worker.call.ending import Ending
+from agent_worker.call.farewell import Farewell
 from agent_worker.call.linking import Linking
 from agent_worker.call.opening_lines import OpeningLines
 from agent_worker.call.participants import Participants
@@ -83,6 +84,20 @@ class Call:
             if self.linking is None or self._participants is None
             else PersonNotes(session, conversation, self.linking, self._participants)
         )
+        self._farewell = (
+            None
+            if room is None or self.linking is None or self._participants is None
+            else Farewell(
+                session,
+                conversation,
+                room,
+                ending=ending,
+                speaking=self.speaking,
+                linking=self.linking,
+                people=self._participants,
+                on_begin=self._stop_person_notes,
+            )
+        )
         self._listening = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lingering: asyncio.Task[None] | None = None
@@ -96,6 +111,8 @@ class Call:
         self._turns.start()
         self._bounds.start()
         self._ending.start(self._session)
+        if self._farewell is not None:
+            self._farewell.start()
         self._session.on("agent_state_changed", self._on_agent_state)
         self._session.on("close", self._on_close)
         self._conversation.on_items_missed(self._record_again)
@@ -235,11 +252,14 @@ class Call:
         self._notes.stop()
         self._turns.stop()
         self._bounds.stop()
-        if self._person_notes is not None:
-            self._person_notes.stop()
+        self._stop_person_notes()
         keepers, self._keepers = self._keepers, []
         for keeper in keepers:
             keeper.stop()
+
+    def _stop_person_notes(self) -> None:
+        if self._person_notes is not None:
+            self._person_notes.stop()
 
     def _end(self, reason: str, *, is_clean: bool) -> None:
         """End the job; not clean: in a way that has the next agent called."""

@@ -53,6 +53,10 @@ class Speaking:
         if line:
             self._say(line, is_talk=True)
 
+    def say_last(self, line: str) -> SpeechHandle | None:
+        """Say a line, and return what says it; None where it cannot be spoken. Raises where the session has closed."""
+        return self._say(line, is_talk=True)
+
     async def resume(self, line: str) -> None:
         """After a crash: say so, by a line, and answer what is unanswered; only that where the agent opens the call."""
         await self._is_told.wait()
@@ -87,14 +91,14 @@ class Speaking:
             named["user_input"] = words
         return self._session.generate_reply(**named)
 
-    def _say(self, line: str, *, is_talk: bool) -> None:
+    def _say(self, line: str, *, is_talk: bool) -> SpeechHandle | None:
         try:
-            self._session.say(line, add_to_chat_ctx=is_talk)
+            return self._session.say(line, add_to_chat_ctx=is_talk)
         except RuntimeError as error:
             if self._is_speech_to_speech():
-                self._session.generate_reply(instructions=self._told(line, _SPOKEN_BY_MODEL))
-            else:
-                logger.warning("a line was left out: it cannot be spoken", extra={"reason": type(error).__name__})
+                return self._session.generate_reply(instructions=self._told(line, _SPOKEN_BY_MODEL))
+            logger.warning("a line was left out: it cannot be spoken", extra={"reason": type(error).__name__})
+        return None
 
     def _told(self, line: str, form: str) -> str:
         """What a model is told, behind its instructions: those of one reply take the place of the agent's."""
