@@ -126,7 +126,7 @@ class Farewell:
 
     async def _until_quiet(self) -> None:
         end = asyncio.get_running_loop().time() + _QUIET_SECONDS
-        while self._session.agent_state != "listening" or self._session.current_speech is not None:
+        while self._session.agent_state in {"thinking", "speaking"} or self._session.current_speech is not None:
             if asyncio.get_running_loop().time() > end:
                 return
             await asyncio.sleep(_POLL_SECONDS)
