@@ -90,6 +90,12 @@ class ConversationState:
         """Which of the conversations of this id it is; the store knows, and no part of what is stored says so."""
         self.seq = seq
         self.changed_at = 0.0
+        self.total_items = 0
+        """Items that ever came: one that took another's place is none, one that had left and came again is another."""
+        self.talked_for = 0.0
+        """Seconds, up to the last entry, in which somebody was connected; see `talked_until`."""
+        self.has_counted_all = True
+        """Whether these two are of all that happened; not where an older version has written a part."""
         self.window = Window()
         self.participants: dict[str, Participant] = {}
         self.attributes: dict[str, Any] = {}
@@ -101,12 +107,6 @@ class ConversationState:
         """Seconds that it is kept after its last use; None: as long as the settings say."""
         self.requests: OrderedDict[str, Remembered] = OrderedDict()
         self._with_result: OrderedDict[str, None] = OrderedDict()
-        self.total_items = 0
-        """Items that ever came: one that took another's place is none, one that had left and came again is another."""
-        self.talked_for = 0.0
-        """Seconds, up to the last entry, in which somebody was connected; see `talked_until`."""
-        self.has_counted_all = True
-        """Whether these two are of all that happened; not where an older version has written a part."""
         self.unknown: dict[str, Any] = {}
         """Fields that a newer version stored, kept for it."""
 
@@ -140,6 +140,8 @@ class ConversationState:
         twin = type(self)(self.limits, seq=self.seq)
         twin.life = self.life
         twin.changed_at = self.changed_at
+        twin.total_items, twin.talked_for = self.total_items, self.talked_for
+        twin.has_counted_all = self.has_counted_all
         twin.window = Window(self.window, self.window.orphans)
         twin.participants = dict(self.participants)
         twin.attributes = dict(self.attributes)
@@ -148,8 +150,6 @@ class ConversationState:
         twin.summary, twin.closing, twin.retention = self.summary, self.closing, self.retention
         for request_id, kept in self.requests.items():
             twin.remember(request_id, kept)
-        twin.total_items, twin.talked_for = self.total_items, self.talked_for
-        twin.has_counted_all = self.has_counted_all
         twin.unknown = dict(self.unknown)
         return twin
 
