@@ -79,6 +79,12 @@ class Call:
             if room is None or self.linking is None or self._participants is None
             else Speaker(session, room, self.linking, self._participants)
         )
+        self._listening = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lingering: asyncio.Task[None] | None = None
+        self._redials: asyncio.Task[None] | None = None
+        self._has_resumed = False
+        self._is_over = False
         self._person_notes = (
             None
             if self.linking is None or self._participants is None
@@ -98,12 +104,6 @@ class Call:
                 on_begin=self._stop_person_notes,
             )
         )
-        self._listening = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._lingering: asyncio.Task[None] | None = None
-        self._redials: asyncio.Task[None] | None = None
-        self._has_resumed = False
-        self._is_over = False
 
     def start(self) -> None:
         """Follow the session, the conversation and the room from now on; before the session starts."""
@@ -113,6 +113,8 @@ class Call:
         self._ending.start(self._session)
         if self._farewell is not None:
             self._farewell.start()
+        if self._person_notes is not None:
+            self._person_notes.start(self._failures)
         self._session.on("agent_state_changed", self._on_agent_state)
         self._session.on("close", self._on_close)
         self._conversation.on_items_missed(self._record_again)
@@ -121,8 +123,6 @@ class Call:
             self.linking.start()
         if self._speaker is not None:
             self._speaker.start(self._failures)
-        if self._person_notes is not None:
-            self._person_notes.start(self._failures)
         self._follow("deposition", self._follow_deposition)
         self._follow("handover", self._follow_handover)
         self._redials = self._follow("redials", self._follow_redials)

@@ -208,8 +208,7 @@ class Participants:
         if known is None:
             people = self._conversation.participants.values()
             known = next((one.identity for one in people if device in one.devices), None)
-        named = known or trusted_attribute(participant, PERSON) or user_named_by_room(self._room.metadata)
-        return named or participant.identity
+        return known or _person_of(participant, self._room.metadata)
 
     async def _join(self, handle: ConversationHandle, lease: Lease, arrival: _Arrival) -> None:
         owed = self._owed.get(arrival.device)
@@ -263,6 +262,10 @@ async def _leave_absent(handle: ConversationHandle, lease: Lease, here: set[tupl
         for device in known.devices:
             if (person, device) not in here:
                 await handle.leave(person, device_id=device, lease=lease)
+
+
+def _person_of(participant: rtc.Participant, room_metadata: str = "") -> str:
+    return trusted_attribute(participant, PERSON) or user_named_by_room(room_metadata) or participant.identity
 
 
 def _arrival_of(participant: rtc.Participant, person: str) -> _Arrival:
