@@ -14,7 +14,7 @@ from agent_worker.call.ending import Ending
 from agent_worker.call.farewell import Farewell
 from agent_worker.call.linking import Linking
 from agent_worker.call.opening_lines import OpeningLines
-from agent_worker.call.participants import Participants, who
+from agent_worker.call.participants import Participants
 from agent_worker.call.person_notes import PersonNotes
 from agent_worker.call.speaker import Speaker
 from agent_worker.call.speaking import Speaking
@@ -153,9 +153,9 @@ class Call:
         """Who said what becomes a message now; see `Speaker`."""
         return None if self._speaker is None else self._speaker(message)
 
-    def who(self, participant: rtc.RemoteParticipant) -> Mapping[str, Any]:
-        """A participant as the conversation knows it; see `Participants.who`."""
-        return who(participant) if self._participants is None else self._participants.who(participant)
+    def who(self, participant: rtc.RemoteParticipant) -> Mapping[str, Any] | None:
+        """A participant as the conversation knows it, where people are followed; see `Participants.who`."""
+        return None if self._participants is None else self._participants.who(participant)
 
     def begin(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do something once, when the session listens. What it raises is counted, and the call goes on without it."""

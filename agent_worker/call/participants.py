@@ -71,9 +71,9 @@ def is_human(participant: rtc.Participant) -> bool:
     return participant.kind in _KINDS
 
 
-def who(participant: rtc.Participant) -> dict[str, Any]:
+def who(participant: rtc.Participant, room: rtc.Room) -> dict[str, Any]:
     """A participant that nobody has followed yet: the person, and the device."""
-    return {"identity": _person_of(participant), "device": participant.sid}
+    return {"identity": _person_of(participant, room.metadata), "device": participant.sid}
 
 
 class Participants:

@@ -5,6 +5,7 @@ applications say. So ``start`` of that one session does first what a conversatio
 """
 
 import asyncio
+import functools
 import logging
 import time
 from collections import Counter
@@ -174,10 +175,11 @@ class Starting:
         settings = RoomSettings()
         if self._room is None or not settings.data_topics:
             return None
-        return DataMessages(self._room, self._conversation, settings, self._who)
+        return DataMessages(self._room, self._conversation, settings, functools.partial(self._who, self._room))
 
-    def _who(self, participant: rtc.RemoteParticipant) -> Mapping[str, Any]:
-        return who(participant) if self._call is None else self._call.who(participant)
+    def _who(self, room: rtc.Room, participant: rtc.RemoteParticipant) -> Mapping[str, Any]:
+        followed = None if self._call is None else self._call.who(participant)
+        return who(participant, room) if followed is None else followed
 
     def _follow_typed_words(self, room: Any) -> TypedWords | None:
         """Stand between the session and what is typed in its room; None where it has no room."""
