@@ -75,7 +75,7 @@ def follow(world: World) -> Follow:
             call = world.call(holder, Assignment(conversation_id="c", replaces=replaces), settings=CallSettings())
             assert await call.open()
         settings = {"data_topics": (COMMAND, "files.*"), **settings}
-        data = DataMessages(room.as_room, call, RoomSettings(**settings), who)
+        data = DataMessages(room.as_room, call, RoomSettings(**settings), lambda one: who(one, room.as_room))
         data.watch()
         return Followed(room, call, data)
 
