@@ -74,6 +74,7 @@ class Recorder:
         self._failures = failures or Failures()
         self._announced: dict[str, tuple[FunctionCall, dict[str, Any] | None]] = {}
         self._own: dict[str, None] = {}
+        self._taken: dict[str, None] = {}
         self._speaker = speaker
         self._passed_over: set[str] = set()
         self._running: dict[str, bool] = {}
@@ -128,6 +129,8 @@ class Recorder:
         items = self._with_running_calls(own)
         if not is_afresh:
             items = self._lacking(items, is_full=is_full)
+        lacking = {item.id for item in items}
+        self._taken = {} if is_afresh else {one: None for one in self._taken if one not in lacking}
         for item in items:
             try:
                 self._send_whole(to_fields(item))
@@ -231,9 +234,7 @@ class Recorder:
             # one that was refused since is not there, and its output must not come before it
             if is_unchanged and any(known.id == item.id for known in self._conversation.items):
                 return
-        self._own[item.id] = None
-        if len(self._own) > _MOST_OWN:
-            del self._own[next(iter(self._own))]
+        _remember(item.id, self._own)
         self._send_whole(fields)
         self.recorded += 1
 
@@ -246,6 +247,7 @@ class Recorder:
         except InvalidInputError as error:
             self._send(essentials(fields))
             logger.warning("an item lost its extras", extra={"item_id": fields["id"], "field": error.field})
+        _remember(fields["id"], self._taken)
 
     def _send(self, fields: dict[str, Any]) -> None:
         """Record the item, cut to size if it is too large."""
@@ -274,14 +276,19 @@ class Recorder:
         if not history or history[-1].id == item_id:
             return None
         place = next((index for index, item in enumerate(history) if item.id == item_id), len(history))
-        behind = (item.id for item in history[place + 1 :] if item.id in self._own and item.id != item_id)
-        return next(behind, None)
+        return next((item.id for item in history[place + 1 :] if item.id in self._taken and item.id != item_id), None)
 
     def _refuse(self, item: ChatItem, error: Exception) -> None:
         """Tell the operator. The text of an error may quote the transcript, so only our own errors' is shown."""
         self.refused += 1
         item_id, item_type = getattr(item, "id", None), getattr(item, "type", None)
         self._failures.count("recorder", error, "an item could not be recorded", item_id=item_id, item_type=item_type)
+
+
+def _remember(item_id: str, ids: dict[str, None]) -> None:
+    ids[item_id] = None
+    if len(ids) > _MOST_OWN:
+        del ids[next(iter(ids))]
 
 
 def _silent(call: FunctionCall) -> FunctionCallOutput:

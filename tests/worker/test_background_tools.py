@@ -258,7 +258,8 @@ async def test_an_older_livekit_has_no_output_for_it() -> None:
     recorder = Recorder(session, conversation).start()
     conversation.record(item_from_dict(to_fields(said("user", "Do it."))))
     calls = [call(1), call(2)]
-    event = FunctionToolsExecutedEvent.model_construct(function_calls=calls, function_call_outputs=[None, output(2)])
+    given: Any = [None, output(2)]
+    event = FunctionToolsExecutedEvent.model_construct(function_calls=calls, function_call_outputs=given)
     session.emit("function_tools_executed", event)
     assert outputs_of(conversation) == {"call_1": "", "call_2": "found"}
     assert recorder.refused == 0

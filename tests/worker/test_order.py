@@ -116,17 +116,32 @@ async def test_what_was_refused_comes_back_to_its_place() -> None:
     conversation = FakeConversation()
     talk = Talk(conversation, now=100.0)
     await talk.begin()
-    for number, text in enumerate("abcd"):
-        conversation.full = text == "b"
+    for number, text in enumerate("abcde"):
+        conversation.full = text in "bc"
         talk.add(said("user", text, 100 + number, id=text))
     conversation.full = False
+    talk.add(said("user", "late", 101, id="late"))
     talk.recorder.record_again(is_afresh=False)
-    assert ids_stored(conversation) == ["a", "c", "d", "b"]
+    assert ids_stored(conversation) == ["a", "d", "e", "late", "b", "c"]
     talk.recorder.record_again(is_afresh=False)
-    assert len(conversation.history) == 4, "what is there is not sent again"
+    assert len(conversation.history) == 6, "what is there is not sent again"
     following = Talk(conversation, now=200.0)
     await following.begin()
-    assert following.ids == ["a", "b", "c", "d"]
+    assert following.ids == talk.ids
+    assert sorted(following.ids[:4]) == ["a", "b", "c", "late"]
+
+
+async def test_a_conversation_that_lost_everything_is_told_in_order() -> None:
+    """All that the session has is sent anew, and no item is said to stand before one that is sent behind it."""
+    conversation = FakeConversation()
+    talk = Talk(conversation, now=100.0)
+    await talk.begin()
+    for number, text in enumerate("cab"):
+        talk.add(said("user", text, 100 - number, id=text))
+    conversation._items.clear()
+    talk.recorder.record_again(is_afresh=True)
+    assert ids_stored(conversation) == talk.ids
+    assert not [item for item in conversation.items if "stands_before" in item.to_dict()]
 
 
 async def test_what_it_stood_before_has_left() -> None:
