@@ -18,6 +18,16 @@ def begun(items: Sequence[ChatItem]) -> list[ChatItem]:
     return [item for index, item in enumerate(items) if index not in early]
 
 
+def newest(items: Sequence[ChatItem]) -> list[ChatItem]:
+    """The end of the items that begins so: what stands before the last of these calls is left out too.
+
+    What a session forgets is its beginning. Whatever goes from the middle of a talk, somebody has taken out.
+    """
+    early = _early(items)
+    start = max((index for index in early if index < _first_turn(items)), default=-1) + 1
+    return [item for index, item in enumerate(items) if index >= start and index not in early]
+
+
 def told_in_words(context: Sequence[ChatItem]) -> list[ChatItem]:
     """A context that begins so, in which what tools gave before is told in words, and nothing blank is said.
 
@@ -38,7 +48,7 @@ def told_in_words(context: Sequence[ChatItem]) -> list[ChatItem]:
 
 def _early(items: Sequence[ChatItem]) -> frozenset[int]:
     """Which items are calls before the caller's first turn, or outputs of these; by their places."""
-    first = next((index for index, item in enumerate(items) if _is_turn_of_caller(item)), len(items))
+    first = _first_turn(items)
     calls: set[str] = set()
     early: set[int] = set()
     for index, item in enumerate(items):
@@ -48,6 +58,11 @@ def _early(items: Sequence[ChatItem]) -> frozenset[int]:
         if isinstance(item, FunctionCall | FunctionCallOutput) and (index < first or item.call_id in calls):
             early.add(index)
     return frozenset(early)
+
+
+def _first_turn(items: Sequence[ChatItem]) -> int:
+    """The place of the caller's first turn."""
+    return next((index for index, item in enumerate(items) if _is_turn_of_caller(item)), len(items))
 
 
 def _is_turn_of_caller(item: ChatItem) -> bool:

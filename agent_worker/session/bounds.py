@@ -9,7 +9,7 @@ from livekit.agents import AgentSession, AgentStateChangedEvent
 from livekit.agents.llm import ChatContext, ChatItem, FunctionCall, FunctionCallOutput
 
 from agent_worker.failures import Failures
-from agent_worker.session.beginnings import begun
+from agent_worker.session.beginnings import newest
 from agent_worker.session.recorder import RESERVED_PREFIX
 from conversation_actors.items import PINNED_ROLES
 
@@ -30,7 +30,7 @@ def cut(items: Sequence[ChatItem], most: int) -> list[ChatItem]:
     others = [item for item in items if not _is_pinned(item)]
     pinned = [item for item in items if _is_pinned(item)]
     calls = {item.call_id for item in others[:-most] if isinstance(item, FunctionCall)}
-    kept = begun(others[-most:])
+    kept = newest(others[-most:])
     calls -= {item.call_id for item in kept if isinstance(item, FunctionCall)}
     left = {id(item) for item in kept if not (isinstance(item, FunctionCallOutput) and item.call_id in calls)}
     left |= {id(item) for item in pinned if item.id.startswith(RESERVED_PREFIX)} | {id(item) for item in pinned[-most:]}
