@@ -203,7 +203,7 @@ def made(kinds: list[str]) -> list[ChatItem]:
 
 @given(_items, st.integers(1, 30))
 def test_what_is_left_of_any_history(kinds: list[str], most: int) -> None:
-    """The newest, in order, and system messages; no tool is called before the first turn, nor cut off from its output."""
+    """The newest, in order, and system messages; no call before the first turn, and no output without its call."""
     items = made(kinds)
     left = cut(items, most)
     assert [item for item in items if item in left] == left
