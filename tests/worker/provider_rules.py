@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from livekit.agents.llm import ChatContext, ChatItem
+from livekit.agents.llm import ChatContext, ChatItem, ChatMessage
 
 Entry = Mapping[str, Any]
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -179,8 +179,10 @@ RULES: Mapping[str, Callable[[Sequence[Entry]], Iterator[str]]] = {
 
 
 def refusals(context: Sequence[ChatItem]) -> dict[str, list[str]]:
-    """What each vendor would refuse of a context, by the vendor; empty where all would take it."""
-    found = {
-        vendor: list(rules(ChatContext(list(context)).to_provider_format(vendor)[0])) for vendor, rules in RULES.items()
-    }
+    """What each vendor would refuse of a context, by the vendor; empty where all would take it.
+
+    Behind it stands what the caller says next: how a request ends is LiveKit's to see to.
+    """
+    request = ChatContext([*context, ChatMessage(role="user", content=["And now?"])])
+    found = {vendor: list(rules(request.to_provider_format(vendor)[0])) for vendor, rules in RULES.items()}
     return {vendor: faults for vendor, faults in found.items() if faults}

@@ -35,7 +35,8 @@ class Searcher(Agent):
     @function_tool(flags=ToolFlag.CANCELLABLE)
     async def search(self, context: RunContext[Any]) -> str:
         """Search for long."""
-        await context.update("I look.", silent=self.is_silent)
+        quietly: Any = {"silent": True} if self.is_silent else {}  # older versions know nothing of silence
+        await context.update("I look.", **quietly)
         await self.report.wait()
         await context.update("Nearly there.")
         await self.found.wait()
@@ -121,7 +122,7 @@ async def test_a_tool_that_was_ended_with_its_session() -> None:
         assert told(following)[-1] == (FINAL, INTERRUPTED_OUTPUT)
 
 
-@pytest.mark.parametrize("is_silent", [False, True])
+@pytest.mark.parametrize("is_silent", [False, True] if "reply_required" in FunctionCallOutput.model_fields else [False])
 async def test_whoever_was_promised_a_result_is_told(*, is_silent: bool) -> None:
     """The agent speaks of the end as it would have of the result; not where the tool's work was nobody's business."""
     async with Jobs(model) as jobs:
