@@ -120,7 +120,7 @@ async def _attach_plainly(session: AgentSession[Any], agent: Agent, conversation
         raise InvalidInputError(message, field="conversation")
     restored = await restore(session, agent, conversation)
     recorder = Recorder(session, conversation).start()
-    recorder.record(restored.interrupted_calls)
+    recorder.record(restored.made_up)
     return Attached(restored, recorder)
 
 

@@ -118,7 +118,7 @@ class Starting:
         HeldTools(self._session, self._gate, self._failures).start()
         RealtimeModels(self._session, self._failures, on_reconnected=self._on_reconnected).start(word.agent)
         self.recorder.start()
-        self.recorder.record(restored.interrupted_calls)
+        self.recorder.record(restored.made_up)
         return self._prepared
 
     async def _on_start(self, agent: Agent, **named: Any) -> Any:
@@ -294,8 +294,10 @@ class Starting:
             word = await self._tried("active_agent", self._take_word(prepared), word)
             await self._tried("userdata", self._userdata.restore_late(self._conversation.noted), None)
         try:
-            restored = await restore_late(self._session, self._conversation, word.agent, had=word.had)
-            self.recorder.record(restored.interrupted_calls)
+            restored = await restore_late(
+                self._session, self._conversation, word.agent, had=word.had, running=self.recorder.running_calls
+            )
+            self.recorder.record(restored.made_up)
             logger.info("the conversation joined the call", extra={"items": restored.items})
         finally:
             call.speaking.owe()

@@ -9,6 +9,7 @@ from livekit.agents import AgentSession, AgentStateChangedEvent
 from livekit.agents.llm import ChatContext, ChatItem, FunctionCall, FunctionCallOutput
 
 from agent_worker.failures import Failures
+from agent_worker.session.beginnings import newest
 from agent_worker.session.recorder import RESERVED_PREFIX
 from conversation_actors.items import PINNED_ROLES
 
@@ -23,14 +24,14 @@ agent knows."""
 def cut(items: Sequence[ChatItem], most: int) -> list[ChatItem]:
     """The newest `most` items, and in their places system messages before them, of which the newest `most` too.
 
-    They do not begin with a tool's call or output, and no output is without a call that has been cut off.
+    No tool is called before the first turn of the caller that is left, and no output is without a call that has been
+    cut off: see `agent_worker.session.beginnings`.
     """
     others = [item for item in items if not _is_pinned(item)]
     pinned = [item for item in items if _is_pinned(item)]
-    kept = others[-most:]
-    while kept and isinstance(kept[0], FunctionCall | FunctionCallOutput):
-        kept.pop(0)
-    calls = {item.call_id for item in others[: len(others) - len(kept)] if isinstance(item, FunctionCall)}
+    calls = {item.call_id for item in others[:-most] if isinstance(item, FunctionCall)}
+    kept = newest(others[-most:])
+    calls -= {item.call_id for item in kept if isinstance(item, FunctionCall)}
     left = {id(item) for item in kept if not (isinstance(item, FunctionCallOutput) and item.call_id in calls)}
     left |= {id(item) for item in pinned if item.id.startswith(RESERVED_PREFIX)} | {id(item) for item in pinned[-most:]}
     return [item for item in items if id(item) in left]

@@ -16,7 +16,7 @@ from livekit.agents import (
     SpeechCreatedEvent,
     UserInputTranscribedEvent,
 )
-from livekit.agents.llm import ChatItem
+from livekit.agents.llm import ChatItem, FunctionCallOutput
 from livekit.agents.voice.events import SessionUsageUpdatedEvent
 from pydantic_core import to_jsonable_python
 
@@ -178,13 +178,23 @@ class SessionNotes:
 
 
 def unanswered_item(history: Iterable[ChatItem]) -> ChatItem | None:
-    """What a history ends with, where that wants the agent to speak."""
+    """What a history ends with, where that wants the agent to speak; a tool may have wanted silence."""
+    is_silenced = False
     for item in reversed(list(history)):
         if item.type == "message":
-            return item if item.role == "user" else None
-        if item.type in {"function_call", "function_call_output"}:
+            return item if item.role == "user" and not is_silenced else None
+        if item.type == "function_call_output":
+            if _wants_reply(item):
+                return item
+            is_silenced = True
+        elif item.type == "function_call" and not is_silenced:
             return item
     return None
+
+
+def _wants_reply(output: FunctionCallOutput) -> bool:
+    """Whether LiveKit has the model speak behind it; before 1.7 it tells by an output that is empty."""
+    return bool(getattr(output, "reply_required", output.output))
 
 
 def unanswered_words(attributes: Mapping[str, Any], last_user_text: str) -> str | None:

@@ -8,11 +8,17 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 from livekit.agents import AgentSession, ConversationItemAddedEvent, FunctionToolsExecutedEvent
-from livekit.agents.llm import AgentHandoff, ChatItem, ChatMessage, FunctionCall
-from livekit.agents.voice.events import ToolCallEnded, ToolCallStarted, ToolExecutionUpdatedEvent, ToolReplyUpdated
+from livekit.agents.llm import AgentHandoff, ChatItem, ChatMessage, FunctionCall, FunctionCallOutput
+from livekit.agents.voice.events import (
+    ToolCallEnded,
+    ToolCallStarted,
+    ToolCallUpdated,
+    ToolExecutionUpdatedEvent,
+)
 
 from agent_worker.failures import Failures
 from agent_worker.session.protocol import Conversation
+from agent_worker.session.remarks import STANDS_BEFORE, STILL_RUNNING, is_report_of, without_remarks
 from agent_worker.session.serialise import essentials, shortened, to_fields
 from conversation_actors.errors import InvalidInputError, ItemTooLargeError
 from conversation_actors.items import DATA_MESSAGE, PINNED_ROLES, item_from_dict
@@ -76,8 +82,11 @@ class Recorder:
         self._failures = failures or Failures()
         self._announced: dict[str, tuple[FunctionCall, dict[str, Any] | None]] = {}
         self._own: dict[str, None] = {}
+        self._taken: dict[str, None] = {}
         self._speaker = speaker
         self._passed_over: set[str] = set()
+        self._running: dict[str, bool] = {}
+        """The calls whose tools run, and whether they have reported: such tools work in the background."""
         self._handlers: dict[Any, Callable[[Any], None]] = {
             "conversation_item_added": self._on_item_added,
             "function_tools_executed": self._on_tools_executed,
@@ -101,6 +110,11 @@ class Recorder:
         refused = {call_id for call_id, (_, fields) in self._announced.items() if fields is None}
         return bool(refused) and not refused <= {item.id for item in self._conversation.items}
 
+    @property
+    def running_calls(self) -> frozenset[str]:
+        """The call ids of tools that run now, also in the background."""
+        return frozenset(self._running)
+
     def record(self, items: Iterable[ChatItem]) -> None:
         """Record items, also from outside of an event. Never raises."""
         for item in items:
@@ -123,6 +137,8 @@ class Recorder:
         items = self._with_running_calls(own)
         if not is_afresh:
             items = self._lacking(items, is_full=is_full)
+        lacking = {item.id for item in items}
+        self._taken = {} if is_afresh else {one: None for one in self._taken if one not in lacking}
         for item in items:
             try:
                 self._send_whole(to_fields(item))
@@ -142,7 +158,7 @@ class Recorder:
 
     def _lacking(self, items: list[ChatItem], *, is_full: bool) -> list[ChatItem]:
         """Those that were recorded here, and are not in the conversation as they were recorded."""
-        known = {item.id: item.to_dict() for item in self._conversation.items}
+        known = {item.id: without_remarks(item.to_dict()) for item in self._conversation.items}
         own = [item for item in items if item.id in self._own]
         oldest = next((fields for fields in known.values() if _leaves_in_its_turn(fields)), None)
         first = _place(oldest, own) if is_full else 0
@@ -177,15 +193,27 @@ class Recorder:
             self._failures.count("recorder", error, "it is not known who said something")
 
     def _on_tools_executed(self, event: FunctionToolsExecutedEvent) -> None:
-        self.record([*event.function_calls, *event.function_call_outputs])
+        # before 1.7 LiveKit has no output for a tool that wants silence, and the call would look interrupted
+        given: list[FunctionCallOutput | None] = [*event.function_call_outputs]
+        pairs = zip(event.function_calls, given, strict=False)
+        outputs = [_silent(call) if output is None else output for call, output in pairs]
+        self.record([*event.function_calls, *outputs])
 
     def _on_tool_updated(self, event: ToolExecutionUpdatedEvent) -> None:
         update = event.update
         if isinstance(update, ToolCallStarted):
+            self._running[update.function_call.call_id] = False
             self._announce(update.function_call)
-        elif isinstance(update, ToolCallEnded) and update.id != update.call_id:
-            self._record_late(lambda call_id: call_id == update.id or call_id.startswith(f"{update.call_id}_update_"))
-        elif isinstance(update, ToolReplyUpdated) and update.status == "scheduled":
+        elif isinstance(update, ToolCallUpdated):
+            self._running[update.call_id] = True
+        elif isinstance(update, ToolCallEnded):
+            if update.id != update.call_id:
+                self._record_late(
+                    lambda call_id: call_id == update.id or call_id.startswith(f"{update.call_id}_update_")
+                )
+            # behind that: what a tool has reported that gave nothing in the end is told as interrupted
+            self._running.pop(update.call_id, None)
+        elif update.status == "scheduled":
             late = frozenset(update.update_ids)
             self._record_late(lambda call_id: call_id in late)
 
@@ -214,9 +242,7 @@ class Recorder:
             # one that was refused since is not there, and its output must not come before it
             if is_unchanged and any(known.id == item.id for known in self._conversation.items):
                 return
-        self._own[item.id] = None
-        if len(self._own) > _MOST_OWN:
-            del self._own[next(iter(self._own))]
+        _remember(item.id, self._own)
         self._send_whole(fields)
         self.recorded += 1
 
@@ -229,17 +255,57 @@ class Recorder:
         except InvalidInputError as error:
             self._send(essentials(fields))
             logger.warning("an item lost its extras", extra={"item_id": fields["id"], "field": error.field})
+        _remember(fields["id"], self._taken)
 
     def _send(self, fields: dict[str, Any]) -> None:
         """Record the item, cut to size if it is too large."""
+        remarks = self._remarks(fields)
         try:
-            self._conversation.record(item_from_dict(fields))
+            self._conversation.record(item_from_dict(fields | remarks))
         except ItemTooLargeError as error:
-            self._conversation.record(item_from_dict(shortened(fields, error.limit)))
+            self._conversation.record(item_from_dict(shortened(fields, error.limit) | remarks))
             logger.warning("an item was shortened", extra={"item_id": fields["id"], "size": error.size})
+
+    def _remarks(self, fields: dict[str, Any]) -> dict[str, str]:
+        """What a successor has to know of the item beside what it is; see `agent_worker.session.remarks`."""
+        remarks = {}
+        before = self._next_recorded(fields["id"])
+        if before is not None:
+            remarks[STANDS_BEFORE] = before
+        if fields["type"] == "function_call_output":
+            reporting = (call for call, has_reported in self._running.items() if has_reported)
+            base = next((call for call in reporting if is_report_of(fields["call_id"], call)), None)
+            remarks |= {} if base is None else {STILL_RUNNING: base}
+        return remarks
+
+    def _next_recorded(self, item_id: str) -> str | None:
+        """The next item of the session's history that was recorded here: only its own stamps are by one clock."""
+        history = self._session.history.items
+        if not history or history[-1].id == item_id:
+            return None
+        place = next((index for index, item in enumerate(history) if item.id == item_id), len(history))
+        return next((item.id for item in history[place + 1 :] if item.id in self._taken and item.id != item_id), None)
 
     def _refuse(self, item: ChatItem, error: Exception) -> None:
         """Tell the operator. The text of an error may quote the transcript, so only our own errors' is shown."""
         self.refused += 1
         item_id, item_type = getattr(item, "id", None), getattr(item, "type", None)
         self._failures.count("recorder", error, "an item could not be recorded", item_id=item_id, item_type=item_type)
+
+
+def _remember(item_id: str, ids: dict[str, None]) -> None:
+    ids[item_id] = None
+    if len(ids) > _MOST_OWN:
+        del ids[next(iter(ids))]
+
+
+def _silent(call: FunctionCall) -> FunctionCallOutput:
+    """The output of a call of which nothing is to be told."""
+    return FunctionCallOutput(
+        id=call.id + "/silent",
+        call_id=call.call_id,
+        name=call.name,
+        output="",
+        is_error=False,
+        created_at=call.created_at,
+    )

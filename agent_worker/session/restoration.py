@@ -7,25 +7,27 @@ session's own history empty.
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from livekit.agents import Agent, AgentSession
 from livekit.agents.llm import ChatContext, ChatItem, FunctionCall, FunctionCallOutput
 
-from agent_worker.session.context import INTERRUPTED_SUFFIX, Brought, brought_into, composed, is_kept_apart
+from agent_worker.session.beginnings import begun, told_in_words
+from agent_worker.session.calls import FINAL, INTERRUPTED_OUTPUT, paired
+from agent_worker.session.context import Brought, brought_into, composed, is_kept_apart
 from agent_worker.session.entering import keep_context_on_enter
 from agent_worker.session.had_the_word import HadTheWord
 from agent_worker.session.protocol import Conversation
 from agent_worker.session.recorder import RESERVED_PREFIX, belongs_in_history
+from agent_worker.session.remarks import STANDS_BEFORE, STILL_RUNNING, is_report_of, remark
 from agent_worker.session.stored_items import to_livekit
 from conversation_actors.items import DATA_MESSAGE, Item
 
-logger = logging.getLogger(__name__)
+__all__ = ["INTERRUPTED_OUTPUT", "Restored", "active_agent", "restore", "restore_late"]
 
-INTERRUPTED_OUTPUT = "interrupted; outcome unknown"
-"""What the model reads as the output of a tool call that had started and whose output was never recorded."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,20 @@ class Restored:
     unreadable: int
     """Items this version of LiveKit cannot read; they stay in the conversation."""
     duplicate_outputs: int
-    """Second outputs of one call, as a deposed agent may have left them."""
+    """Second outputs of one call, as a deposed agent may have left them, and outputs of no call."""
     interrupted_calls: tuple[FunctionCallOutput, ...]
+    ends: tuple[FunctionCall, ...] = ()
+    """Calls made up for those of `interrupted_calls` whose tools had reported before they died."""
 
     @classmethod
     def nothing(cls) -> Self:
         """Nothing was given."""
         return cls(0, 0, 0, 0, 0, 0, 0, ())
+
+    @property
+    def made_up(self) -> tuple[ChatItem, ...]:
+        """What the conversation lacks of it: record it, and each successor is told the same."""
+        return *self.ends, *self.interrupted_calls
 
     @property
     def items(self) -> int:
@@ -69,16 +78,17 @@ async def restore(
     they would break that order or lie in the future (another node's clock). An item that LiveKit cannot
     read is skipped and counted, never the whole history. Raises `RuntimeError` if the session has started.
 
-    The agent's context is what the agent has been made with, and behind that the history. Where the agent `had` the
+    Neither begins with calls of tools: what they gave before the caller's first turn is told the agent in words. The
+    agent's context is what the agent has been made with, and behind that the history. Where the agent `had` the
     word before (see `agent_with_the_word`), it is what it was then, and all that has been said since; what `on_enter`
     would put into it is not put there once more.
     """
     _require_not_started(session)
     now = clock()
     items, restored = _history(conversation, now)
-    session.history.merge(ChatContext(items))
+    session.history.merge(ChatContext(begun(items)))
     brought = _brought(agent, frozenset(), had)
-    await _give(agent, composed(_heard(items, restored, had), brought, now))
+    await _give(agent, told_in_words(composed(_heard(items, restored, had), brought, now)))
     if had is not None and had.has_entered:
         keep_context_on_enter(agent)
     return restored
@@ -90,6 +100,7 @@ async def restore_late(
     agent: Agent | None = None,
     *,
     had: HadTheWord | None = None,
+    running: Collection[str] = (),
     clock: Callable[[], float] = time.time,
 ) -> Restored:
     """Give a session that runs already what the conversation held before it: put in front of what it has.
@@ -100,13 +111,13 @@ async def restore_late(
     """
     own = session.history.items
     now = min(clock(), min((math.nextafter(item.created_at, 0.0) for item in own), default=math.inf))
-    items, restored = _history(conversation, now)
+    items, restored = _history(conversation, now, frozenset(running))
     known = {item.id for item in own}
     before = [item for item in items if item.id not in known]
-    session.history.merge(ChatContext(before))
+    session.history.merge(ChatContext(begun(before)))
     agent = agent or session.current_agent
     context = agent.chat_ctx.items
-    earlier = composed(_heard(before, restored, had), _brought(agent, known, had), now)
+    earlier = told_in_words(composed(_heard(before, restored, had), _brought(agent, known, had), now))
     instructions = [item for item in context if item.id.startswith(RESERVED_PREFIX)]
     there = {item.id for item in [*instructions, *earlier]}
     said = [item for item in context if item.id not in there and (item.id in known or is_kept_apart(item))]
@@ -153,13 +164,16 @@ def active_agent(
     return others.get(str(last), first)()
 
 
-def _history(conversation: Conversation, now: float) -> tuple[list[ChatItem], Restored]:
-    """What the conversation holds, as LiveKit's items, and the numbers of it."""
+def _history(
+    conversation: Conversation, now: float, running: frozenset[str] = frozenset()
+) -> tuple[list[ChatItem], Restored]:
+    """What the conversation holds, as LiveKit's items, and the numbers of what of it a session's history is given."""
     left_out, unreadable, read = _read(conversation.items)
-    single, duplicates = _one_output_per_call(_words_before_calls(read))
-    items, interrupted = _with_interrupted(single)
-    items = _in_time_order(items, now)
-    count = _counter(items)
+    read = [item for item in read if not _is_of(item, running)]
+    reports = {stored.id: call for stored in conversation.items if (call := remark(stored, STILL_RUNNING)) is not None}
+    told = paired(_words_before_calls(read), reports)
+    items = _in_time_order(told.items, now)
+    count = _counter(begun(items))
     return items, Restored(
         messages=count("message"),
         function_calls=count("function_call"),
@@ -167,11 +181,16 @@ def _history(conversation: Conversation, now: float) -> tuple[list[ChatItem], Re
         handoffs=count("agent_handoff"),
         left_out=left_out,
         unreadable=unreadable,
-        duplicate_outputs=duplicates,
-        interrupted_calls=tuple(
-            item for item in items if isinstance(item, FunctionCallOutput) and item.id in interrupted
-        ),
+        duplicate_outputs=told.left_out,
+        interrupted_calls=told.outputs,
+        ends=told.calls,
     )
+
+
+def _is_of(item: ChatItem, calls: Collection[str]) -> bool:
+    if not isinstance(item, FunctionCall | FunctionCallOutput):
+        return False
+    return any(is_report_of(item.call_id, call) or item.call_id == call + FINAL for call in calls)
 
 
 def _require_not_started(session: AgentSession[Any]) -> None:
@@ -198,10 +217,17 @@ def _read(stored: Iterable[Item]) -> tuple[int, int, list[ChatItem]]:
         if item is None:
             unreadable += 1
         elif _is_instruction(item) or belongs_in_history(item):
-            items.append(item)
+            items.insert(_place(items, remark(one, STANDS_BEFORE)), item)
         else:
             left_out += 1
     return left_out, unreadable, _apart(items)
+
+
+def _place(items: Sequence[ChatItem], before: str | None) -> int:
+    """Where an item goes: behind all, but for one that LiveKit has dated back, as it does with a late transcript."""
+    if before is None:
+        return len(items)
+    return next((index for index, item in enumerate(items) if item.id == before), len(items))
 
 
 def _is_instruction(item: ChatItem) -> bool:
@@ -241,43 +267,6 @@ def _words_before_calls(items: list[ChatItem]) -> list[ChatItem]:
             place = next(calls, place)
         ordered.insert(place, item)
     return ordered
-
-
-def _one_output_per_call(items: list[ChatItem]) -> tuple[list[ChatItem], int]:
-    """Keep one output of each call: a real one before a made-up one, else the first. Providers refuse two."""
-    chosen: dict[str, FunctionCallOutput] = {}
-    for item in items:
-        if isinstance(item, FunctionCallOutput):
-            known = chosen.setdefault(item.call_id, item)
-            if known.id.endswith(INTERRUPTED_SUFFIX):
-                chosen[item.call_id] = item
-    kept = [item for item in items if not isinstance(item, FunctionCallOutput) or chosen[item.call_id] is item]
-    return kept, len(items) - len(kept)
-
-
-def _with_interrupted(items: list[ChatItem]) -> tuple[list[ChatItem], frozenset[str]]:
-    """Give each call without an output one that says so: LiveKit would drop the call, and the model repeat it."""
-    answered = {item.call_id for item in items if isinstance(item, FunctionCallOutput)}
-    complete: list[ChatItem] = []
-    made_up: set[str] = set()
-    for item in items:
-        complete.append(item)
-        if isinstance(item, FunctionCall) and item.call_id not in answered:
-            output = _interrupted(item)
-            made_up.add(output.id)
-            complete.append(output)
-    return complete, frozenset(made_up)
-
-
-def _interrupted(call: FunctionCall) -> FunctionCallOutput:
-    return FunctionCallOutput(
-        id=call.id + INTERRUPTED_SUFFIX,
-        call_id=call.call_id,
-        name=call.name,
-        output=INTERRUPTED_OUTPUT,
-        is_error=True,
-        created_at=call.created_at,
-    )
 
 
 def _in_time_order(items: list[ChatItem], now: float) -> list[ChatItem]:

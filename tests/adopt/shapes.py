@@ -338,6 +338,12 @@ INTERPRETER = Shape(
     diff=('await attach(session, ctx, role="interpreter")',),
 )
 """A second agent in the museum's room."""
+COURIER = Shape(
+    name="courier",
+    before=(Turn("Where is parcel 7?", "The depot looks for parcel 7.", ("ask_the_depot", '{"parcel": "7"}')),),
+    after=(Turn("Thanks anyway.", "I am sorry."), Turn("Bye.", "Goodbye.")),
+)
+"""A tool of its works in the background: its successor speaks unasked."""
 
 SHAPES = (
     MUSEUM, REMINDER, FRONT_OFFICE, CANTEEN, HOTEL, PHARMACY, LIBRARY, BANK, TOUR, HOTLINE, LAWYER, BAKERY, CINEMA,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adopt.shapes import INTERPRETER, SHAPES, Shape
+from tests.adopt.shapes import COURIER, INTERPRETER, SHAPES, Shape
 
 AGENTS = Path(__file__).parent / "agents"
 TABLE = Path(__file__).parent.parent.parent / "docs" / "livekit.md"
@@ -15,11 +15,11 @@ _OURS = ("agent_worker", "conversation_actors", "attach(", "conversation.")
 def test_every_agent_has_its_shape() -> None:
     """No file is left out of the tests, and there are at least ten."""
     files = {path.stem for path in AGENTS.glob("*.py")}
-    assert files == {shape.name for shape in (*SHAPES, INTERPRETER)}
+    assert files == {shape.name for shape in (*SHAPES, INTERPRETER, COURIER)}
     assert len(files) >= 10
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, INTERPRETER], ids=lambda shape: shape.name)
+@pytest.mark.parametrize("shape", [*SHAPES, INTERPRETER, COURIER], ids=lambda shape: shape.name)
 def test_an_agent_differs_by_the_lines_that_are_told(shape: Shape) -> None:
     """Without the import and the lines of its diff, each once, nothing of this project is left in the file."""
     lines = [line.strip() for line in (AGENTS / f"{shape.name}.py").read_text().splitlines()]
@@ -32,4 +32,4 @@ def test_an_agent_differs_by_the_lines_that_are_told(shape: Shape) -> None:
 def test_the_table_tells_of_every_agent() -> None:
     """The documentation names each file, so that nobody has to look for an example."""
     text = TABLE.read_text()
-    assert [shape.name for shape in (*SHAPES, INTERPRETER) if f"agents/{shape.name}.py" not in text] == []
+    assert [shape.name for shape in (*SHAPES, INTERPRETER, COURIER) if f"agents/{shape.name}.py" not in text] == []

@@ -135,7 +135,7 @@ class Jobs:
         await kept.restore(noted)
         restored = await restore(session, word.agent, conversation, had=word.had)
         recorder = Recorder(session, conversation, failures, speaker=speaker).start()
-        recorder.record(restored.interrupted_calls)
+        recorder.record(restored.made_up)
         active = ActiveAgent(session, conversation, failures, first=first, had=word.had)
         active.start()
         HeldTools(session, gate, failures).start()

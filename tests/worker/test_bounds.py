@@ -177,6 +177,11 @@ async def test_system_messages_stay(server: OfflineServer, new_session: SessionF
     assert len(spoken) < 20
 
 
+def words_of(items: list[ChatItem]) -> list[ChatMessage]:
+    """The messages."""
+    return [item for item in items if item.type == "message"]
+
+
 _items = st.lists(st.sampled_from(["user", "assistant", "system", "call", "output", "orphan"]), max_size=60)
 
 
@@ -198,7 +203,7 @@ def made(kinds: list[str]) -> list[ChatItem]:
 
 @given(_items, st.integers(1, 30))
 def test_what_is_left_of_any_history(kinds: list[str], most: int) -> None:
-    """The newest, in order, and system messages; it begins with no call, and no call is cut off from its output."""
+    """The newest, in order, and system messages; no call before the first turn, and no output without its call."""
     items = made(kinds)
     left = cut(items, most)
     assert [item for item in items if item in left] == left
@@ -206,14 +211,20 @@ def test_what_is_left_of_any_history(kinds: list[str], most: int) -> None:
     others = [item for item in left if item not in pinned]
     assert [item for item in left if item in pinned] == pinned[-most:]
     assert len(others) <= most
-    if others:
-        assert others[0].type not in {"function_call", "function_call_output"}
+    first = next((index for index, item in enumerate(others) if getattr(item, "role", "") == "user"), len(others))
+    assert {item.type for item in others[:first]} <= {"message"}
     outputs = {item.call_id for item in others if item.type == "function_call_output"}
     gone = {item.call_id for item in items if item.type == "function_call" and item not in left}
     assert not outputs & gone
     newest = [item for item in items if item not in pinned][-most:]
     spoken = [item for item in newest if item.type == "message"]
-    assert [item for item in others if item.type == "message"] == spoken
+    assert [item for item in others if item.type == "message"] == spoken[len(spoken) - len(words_of(others)) :]
+    turns = [item for item in spoken if item.role == "user"]
+    assert [item for item in words_of(others) if item.role == "user"] == turns
+    if others:  # what is left is the end: from its middle only what belongs to calls that are gone
+        cut_off = {item.call_id for item in items if item.type == "function_call" and item not in others}
+        behind = newest[newest.index(others[0]) :]
+        assert [item for item in behind if getattr(item, "call_id", None) not in cut_off] == others
 
 
 class _Realtime(Agent):
