@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Self
 
 import aiohttp
@@ -231,3 +233,26 @@ async def test_a_greeting_of_the_entrypoint_is_not_said_again(
         await running.session.generate_reply(instructions="Greet the guest.")
         await running.session_is_calm()
         assert not models.responses
+
+
+async def test_late_transcripts(
+    answer: Answer, world: World, models: OfflineServer, http: aiohttp.ClientSession
+) -> None:
+    """A provider may tell what was heard behind its answer: the next agent does not answer it again."""
+    alice, microphone = FakeParticipant("alice"), Microphone()
+    models.behaviour = replace(models.behaviour, transcripts="late", transcript_delay=timedelta(seconds=0.3))
+    async with answer(
+        FakeRoom(alice), agent=Concierge(models, http), greeting="", output=Loudspeaker(), microphone=microphone
+    ) as running:
+        await running.is_known("Good evening.")
+        microphone.say("Hello")
+        await running.is_known("You said Hello.")
+        await running.is_known("Hello")
+        told = [one.text_content for one in running.session.history.messages()]
+        assert told == ["Good evening.", "Hello", "You said Hello."]
+        await crash(running)
+    async with answer(FakeRoom(alice), "job-2", agent=Concierge(models, http), output=Loudspeaker()) as running:
+        await running.is_known(BACK)
+        told = [one.text_content for one in running.session.history.messages()]
+        assert told == ["Good evening.", "Hello", "You said Hello.", BACK]
+        assert [one["content"] for one in models.responses[-1].messages[1:]] == told[:3]
