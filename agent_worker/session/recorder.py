@@ -3,6 +3,7 @@
 Nothing is kept back for the end of the call: no hook of LiveKit's runs in a crash.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
@@ -12,6 +13,7 @@ from livekit.agents.llm import AgentHandoff, ChatItem, ChatMessage, FunctionCall
 from livekit.agents.voice.events import ToolCallEnded, ToolCallStarted, ToolExecutionUpdatedEvent, ToolReplyUpdated
 
 from agent_worker.failures import Failures
+from agent_worker.session.pictures import Pictures
 from agent_worker.session.protocol import Conversation
 from agent_worker.session.serialise import essentials, shortened, to_fields
 from conversation_actors.errors import InvalidInputError, ItemTooLargeError
@@ -56,19 +58,23 @@ class Recorder:
         failures: Failures | None = None,
         *,
         speaker: Speaker | None = None,
+        pictures: Pictures | None = None,
     ) -> None:
         """Nothing is recorded before `start`. What is refused is counted in `failures` too.
 
-        `speaker` is asked who said a user message, when it enters the history.
+        `speaker` is asked who said a user message, when it enters the history; `pictures` are as they are stored.
         """
         self.recorded = 0
         self.refused = 0
         self._session = session
         self._conversation = conversation
         self._failures = failures or Failures()
+        self._is_stopped = False
         self._announced: dict[str, tuple[FunctionCall, dict[str, Any] | None]] = {}
         self._own: dict[str, None] = {}
         self._speaker = speaker
+        self._pictures = pictures or Pictures(failures=self._failures)
+        self._picturing: set[asyncio.Task[None]] = set()
         self._passed_over: set[str] = set()
         self._handlers: dict[Any, Callable[[Any], None]] = {
             "conversation_item_added": self._on_item_added,
@@ -84,6 +90,7 @@ class Recorder:
 
     def stop(self) -> None:
         """Record no more. What was recorded is still being sent by the conversation's handle."""
+        self._is_stopped = True
         for name, handler in self._handlers.items():
             self._session.off(name, handler)
 
@@ -101,6 +108,12 @@ class Recorder:
             except Exception as error:  # noqa: BLE001  # a TypeError out of a handler kills the agent's reply
                 self._refuse(item, error)
 
+    def leave_out(self, item_ids: Iterable[str]) -> None:
+        """Know nothing of these items any more: they were taken out of the conversation."""
+        for item_id in item_ids:
+            self._own.pop(item_id, None)
+            self._announced.pop(item_id, None)
+
     def record_again(self, *, is_afresh: bool, is_full: bool = False) -> None:
         """Record what the session has and the conversation lacks. Never raises.
 
@@ -117,7 +130,7 @@ class Recorder:
             items = self._lacking(items, is_full=is_full)
         for item in items:
             try:
-                self._send_whole(to_fields(item))
+                self._store(item)
             except Exception as error:  # noqa: BLE001  # one that is refused costs only itself
                 self._refuse(item, error)
         logger.info("recorded again", extra={"items": len(items), "is_afresh": is_afresh})
@@ -138,7 +151,7 @@ class Recorder:
         own = [item for item in items if item.id in self._own]
         oldest = next((item_id for item_id, fields in known.items() if _leaves_in_its_turn(fields)), None)
         first = next((index for index, item in enumerate(own) if item.id == oldest), 0) if is_full else 0
-        return [item for item in own[first:] if known.get(item.id) != to_fields(item)]
+        return [item for item in own[first:] if known.get(item.id) != self._fields(item)]
 
     def _on_item_added(self, event: ConversationItemAddedEvent) -> None:
         item = event.item
@@ -186,7 +199,7 @@ class Recorder:
         before = self.recorded
         self.record([call])
         # one that was refused is sent once more when its tool ends
-        self._announced[call.id] = call, None if self.recorded == before else to_fields(call)
+        self._announced[call.id] = call, None if self.recorded == before else self._fields(call)
         if len(self._announced) > _ANNOUNCED_CALLS:
             del self._announced[next(iter(self._announced))]
 
@@ -200,8 +213,8 @@ class Recorder:
     def _record(self, item: ChatItem) -> None:
         if not belongs_in_history(item):
             return
-        fields = to_fields(item)
         if item.type == "function_call":
+            fields = self._fields(item)
             is_unchanged = self._announced.pop(item.id, (item, None))[1] == fields
             # one that was refused since is not there, and its output must not come before it
             if is_unchanged and any(known.id == item.id for known in self._conversation.items):
@@ -209,8 +222,28 @@ class Recorder:
         self._own[item.id] = None
         if len(self._own) > _MOST_OWN:
             del self._own[next(iter(self._own))]
-        self._send_whole(fields)
+        self._store(item)
         self.recorded += 1
+
+    def _fields(self, item: ChatItem) -> dict[str, Any]:
+        return to_fields(item, self._pictures.form)
+
+    def _store(self, item: ChatItem) -> None:
+        """Record the item, and once more when its pictures are made: nobody waits for those."""
+        self._send_whole(self._fields(item))
+        if self._pictures.are_missing(item):
+            task = asyncio.get_running_loop().create_task(self._complete(item))
+            self._picturing.add(task)
+            task.add_done_callback(self._picturing.discard)
+
+    async def _complete(self, item: ChatItem) -> None:
+        try:
+            await self._pictures.make(item)
+            # it may have been taken out meanwhile
+            if item.id in self._own and not self._is_stopped:
+                self._send_whole(self._fields(item))
+        except Exception as error:  # noqa: BLE001  # the message is there, and says that it lacks its pictures
+            self._refuse(item, error)
 
     def _send_whole(self, fields: dict[str, Any]) -> None:
         """Record the item, without what nobody could read back."""
