@@ -124,7 +124,9 @@ def expected_talk(shape: Shape) -> list[tuple[str, str]]:
     """The messages that the conversation should hold."""
 
     def exchange(turn: Turn) -> list[tuple[str, str]]:
-        return [("user", turn.says), ("assistant", turn.hears)] if turn.hears else []
+        kept = turn.says if turn.kept is None else turn.kept
+        heard = [("assistant", turn.hears)] if turn.hears else []
+        return [("user", kept), *heard] if kept and heard else heard
 
     greeting = [("assistant", shape.greeting)] if shape.greeting else []
     return [*greeting, *(line for turn in (*shape.before, *shape.after) for line in exchange(turn))]

@@ -1,11 +1,8 @@
 """What was taken out is in no key of Redis: all keys are searched, whatever they are for."""
 
-from collections.abc import AsyncIterator, Iterable
-from itertools import chain
-from typing import Any, cast
+from collections.abc import AsyncIterator
 
 import pytest
-from redis import Redis
 
 from conversation_actors.activation import Activation, Request
 from conversation_actors.activation.activation import Place
@@ -19,30 +16,11 @@ from conversation_actors.state import (
     UpdateParticipant,
 )
 from conversation_actors.store.redis import RedisStore
+from tests.contents import everything
 from tests.servers import Server
 from tests.unit.strategies import call, message, output
 
 SECRET = "4111 1111 1111 1111"
-
-
-def everything(client: Redis) -> bytes:
-    """Names and values of all keys, of every type that there is."""
-    found: list[bytes] = []
-    for key in client.scan_iter("*", count=1000):
-        match client.type(key):
-            case b"string":
-                values: Iterable[Any] = [client.get(key)]
-            case b"list":
-                values = cast("list[bytes]", client.lrange(key, 0, -1))
-            case b"hash":
-                values = chain.from_iterable(cast("dict[bytes, bytes]", client.hgetall(key)).items())
-            case b"set":
-                values = cast("set[bytes]", client.smembers(key))
-            case kind:
-                assert kind == b"zset"
-                values = cast("list[bytes]", client.zrange(key, 0, -1))
-        found += [key, *values]
-    return b"\n".join(found)
 
 
 async def owner_of(store: RedisStore) -> Activation:
