@@ -232,6 +232,25 @@ async def test_a_shorter_memory_is_no_edit(jobs: Jobs) -> None:
     assert before <= {item.id for item in job.conversation.items}
 
 
+async def test_an_agent_that_is_told_otherwise_is_no_edit(jobs: Jobs) -> None:
+    """It was made with a talk in other words, under the same ids, and goes on to change its context: nobody said so."""
+    job = await told(jobs)
+    context = job.session.current_agent.chat_ctx.copy(exclude_instructions=True)
+    items = [
+        item.model_copy(update={"content": ["A card."]}) if CARD in text_of(item) else item for item in context.items
+    ]
+    job.session.update_agent(Front(chat_ctx=ChatContext(items[1:])))
+    await settled()
+    agent = job.session.current_agent
+    longer = agent.chat_ctx.copy()
+    longer.add_message(role="system", content="Be brief.")
+    await agent.update_chat_ctx(longer)
+    await job.say("Hello")
+    assert "A card." in repr(jobs.requests[-1])
+    assert CARD in all_of(job.conversation)
+    assert job.conversation.removals == []
+
+
 async def test_what_is_taken_out_is_not_recorded_again(jobs: Jobs) -> None:
     """Neither when a conversation that lost everything is told all of it, nor when something was missed."""
     job = await told(jobs)
