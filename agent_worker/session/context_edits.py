@@ -32,6 +32,8 @@ _FAILURE = "an edit of the context was not followed"
 _FOLLOWED = "followed_by_context_edits"
 _MOST_WORDS = 64
 """Final transcripts that are remembered until they are a message."""
+_LATEST = 20
+"""Items among which the message of a transcript is looked for."""
 
 
 class ContextEdits:
@@ -53,6 +55,7 @@ class ContextEdits:
         self._changed: dict[str, ChatItem] = {}
         self._history: list[ChatItem] = []
         self._words: list[str] = []
+        self._listeners: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         handlers: dict[Any, Callable[[Any], None]] = {
             "user_input_transcribed": self._on_transcript,
@@ -78,6 +81,10 @@ class ContextEdits:
             return
         self._follow(agent)
 
+    def tell(self, listener: Callable[[], None]) -> None:
+        """Have a listener be told of each edit, before the past is forgotten: what it puts then is stored before."""
+        self._listeners.append(total(listener, self._failures, "context_edits", _FAILURE))
+
     def stop(self) -> None:
         """Look a last time."""
         self._look_safely()
@@ -93,12 +100,13 @@ class ContextEdits:
         if item.type == "agent_handoff":
             self._follow(self._session.current_agent)
         elif item.type == "message" and item.role == "user":
-            said = item.text_content or ""
             words, self._words = self._words, []
-            if any(word not in said for word in words):
-                # the words were noted as they were heard, before the application changed them
+            # a realtime model may tell the words behind the message that they are in
+            said = [item.text_content or "", *map(_user_text, self._session.history.items[-_LATEST:])]
+            if not all(any(word in text for text in said) for word in words):
+                # they were noted as they were heard, before the application changed them
                 logger.info("a turn was changed before it became a message", extra={"item_id": item.id})
-                self._conversation.remove()
+                self._forget()
         self._look()
 
     def _on_transcript(self, event: UserInputTranscribedEvent) -> None:
@@ -169,9 +177,15 @@ class ContextEdits:
         self.taken |= ids
         history[:] = [item for item in history if item.id not in ids]
         self._recorder.leave_out(ids)
-        self._conversation.remove(*sorted(ids))
+        self._forget(*sorted(ids))
         logger.info("items were taken out", extra={"items": len(ids)})
         return True
+
+    def _forget(self, *item_ids: str) -> None:
+        """Have whoever quotes what was said quote it anew; and then nothing of it be stored."""
+        for listener in self._listeners:
+            listener()
+        self._conversation.remove(*item_ids)
 
     def _change(self, changed: Iterable[ChatItem]) -> None:
         """Have everybody keep these items as they are now."""
@@ -185,7 +199,7 @@ class ContextEdits:
                     history[index] = item
             self._recorder.record([item])
             if not is_only_longer(before, now):
-                self._conversation.remove()
+                self._forget()
                 logger.info("an item was changed", extra={"item_id": item.id})
 
     def _align(self, agent: Agent) -> None:
@@ -206,3 +220,7 @@ class ContextEdits:
             await agent.update_chat_ctx(ChatContext(left), exclude_invalid_function_calls=False)
         except Exception as error:  # noqa: BLE001  # a provider's; the call goes on
             self._failures.count("context_edits", error, _FAILURE)
+
+
+def _user_text(item: ChatItem) -> str:
+    return (item.text_content or "") if item.type == "message" and item.role == "user" else ""

@@ -71,6 +71,7 @@ class Job:
     recorder: Recorder
     userdata: Userdata
     word: ActiveAgent
+    edits: ContextEdits
     failures: Failures
 
     async def say(self, text: str) -> None:
@@ -145,7 +146,7 @@ class Jobs:
         SessionBounds(session, self._items, failures).start()
         kept.start()
         await session.start(word.agent, record=False)
-        return Job(session, conversation, word.agent, restored, recorder, kept, active, failures)
+        return Job(session, conversation, word.agent, restored, recorder, kept, active, edits, failures)
 
     async def follow(self, job: Job, first: Agent, **named: Any) -> Job:
         """Have another job follow one that has just crashed."""

@@ -232,6 +232,23 @@ async def test_a_shorter_memory_is_no_edit(jobs: Jobs) -> None:
     assert before <= {item.id for item in job.conversation.items}
 
 
+async def test_who_quotes_the_talk_is_told_of_an_edit(jobs: Jobs) -> None:
+    """Before the past is forgotten, so that what is quoted anew is stored before; one that fails costs nothing else."""
+    job = await told(jobs)
+    seen: list[tuple[bool, int]] = []
+
+    def listen() -> None:
+        seen.append((CARD in repr(job.session.history.items), len(job.conversation.removals)))
+        message = "broken"
+        raise ValueError(message)
+
+    job.edits.tell(listen)
+    await job.say("use forget")
+    assert seen == [(False, 0)]
+    assert len(job.conversation.removals) == 1
+    assert job.failures.counts == {"context_edits": 1}
+
+
 async def test_an_agent_that_is_told_otherwise_is_no_edit(jobs: Jobs) -> None:
     """It was made with a talk in other words, under the same ids, and goes on to change its context: nobody said so."""
     job = await told(jobs)
@@ -292,6 +309,8 @@ async def test_a_turn_that_was_changed_before_it_was_a_message(jobs: Jobs) -> No
     assert job.conversation.removals == [()]
     hear("Bye.")
     becomes("Bye.")
+    hear("Bye.")  # a realtime model tells it late
+    becomes("Good night.")
     assert job.conversation.removals == [()]
 
 
