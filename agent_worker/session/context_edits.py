@@ -57,6 +57,7 @@ class ContextEdits:
         self._words: list[str] = []
         self._listeners: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_stopped = False
         handlers: dict[Any, Callable[[Any], None]] = {
             "user_input_transcribed": self._on_transcript,
             "conversation_item_added": self._on_item,
@@ -88,6 +89,7 @@ class ContextEdits:
     def stop(self) -> None:
         """Look a last time."""
         self._look_safely()
+        self._is_stopped = True
         for name, handler in self._handlers.items():
             self._session.off(name, handler)
         for task in self._tasks:
@@ -139,6 +141,8 @@ class ContextEdits:
         self._align(agent)
 
     def _on_updated(self, agent: Agent, before: Sequence[ChatItem], own: Mapping[str, Wording]) -> None:
+        if self._is_stopped:
+            return
         self._look()
         items = agent.chat_ctx.items
         gone = taken_out(before, {item.id for item in items})

@@ -109,10 +109,8 @@ class Recorder:
                 self._refuse(item, error)
 
     def leave_out(self, item_ids: Iterable[str]) -> None:
-        """Know nothing of these items any more: they were taken out of the conversation."""
-        for item_id in item_ids:
-            self._own.pop(item_id, None)
-            self._announced.pop(item_id, None)
+        """Record these items no more, whoever tells of them: they were taken out of the conversation."""
+        self._passed_over.update(item_ids)
 
     def record_again(self, *, is_afresh: bool, is_full: bool = False) -> None:
         """Record what the session has and the conversation lacks. Never raises.
@@ -211,7 +209,7 @@ class Recorder:
         )
 
     def _record(self, item: ChatItem) -> None:
-        if not belongs_in_history(item):
+        if not belongs_in_history(item) or item.id in self._passed_over:
             return
         if item.type == "function_call":
             fields = self._fields(item)
@@ -240,7 +238,7 @@ class Recorder:
         try:
             await self._pictures.make(item)
             # it may have been taken out meanwhile
-            if item.id in self._own and not self._is_stopped:
+            if item.id not in self._passed_over and not self._is_stopped:
                 self._send_whole(self._fields(item))
         except Exception as error:  # noqa: BLE001  # the message is there, and says that it lacks its pictures
             self._refuse(item, error)

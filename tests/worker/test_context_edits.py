@@ -271,11 +271,25 @@ async def test_an_agent_that_is_told_otherwise_is_no_edit(jobs: Jobs) -> None:
 async def test_what_is_taken_out_is_not_recorded_again(jobs: Jobs) -> None:
     """Neither when a conversation that lost everything is told all of it, nor when something was missed."""
     job = await told(jobs)
+    gone = [item for item in job.session.history.items if CARD in text_of(item)]
     await job.say("use forget")
     await settled()
     job.recorder.record_again(is_afresh=False)
     job.recorder.record_again(is_afresh=True)
+    # a realtime model may tell of an item twice
+    job.recorder.record(gone)
     assert CARD not in all_of(job.conversation)
+
+
+async def test_what_is_edited_behind_the_end_of_a_call_is_another_agents(jobs: Jobs) -> None:
+    """This job records no more, and takes nothing out."""
+    job = await told(jobs)
+    job.edits.stop()
+    agent = job.session.current_agent
+    assert isinstance(agent, Teller)
+    await agent.update_chat_ctx(ChatContext([item for item in agent.chat_ctx.items if CARD not in text_of(item)]))
+    assert CARD in all_of(job.conversation)
+    assert job.conversation.removals == []
 
 
 async def test_a_grown_transcript_forgets_nothing(jobs: Jobs) -> None:
