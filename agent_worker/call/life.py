@@ -18,13 +18,15 @@ from agent_worker.call.speaking import Speaking
 from agent_worker.call.typed_words import leave_typed_words
 from agent_worker.call.welcome import Welcome
 from agent_worker.session.bounds import SessionBounds
-from agent_worker.session.notes import SessionNotes
+from agent_worker.session.notes import SessionNotes, unanswered_item
 from agent_worker.session.recorder import Recorder
 from agent_worker.session.turns import Turns
 from agent_worker.tenure.conversation import CallConversation
 
 logger = logging.getLogger(__name__)
 
+_LOST_SECONDS = 0.5
+"""An answer that has not begun by then does not come by itself."""
 _POLL_SECONDS = 0.05
 _RETRY_SECONDS = 0.5
 _QUIET_SECONDS = 0.75
@@ -120,6 +122,17 @@ class Call:
         await self._listening.wait()
         if not self._is_over:
             await work()
+
+    def provider_renewed(self) -> None:
+        """A model's provider has begun a new session: what the old one was asked last may never be answered."""
+        lost = unanswered_item(self._session.history.items)
+        if lost is not None:
+            self.begin("answer_lost", lambda: self._answer_lost(lost.id))
+
+    async def _answer_lost(self, item_id: str) -> None:
+        await self._until_quiet(_LOST_SECONDS)
+        if not self._is_over:
+            self.speaking.answer_lost(item_id)
 
     # What is said without having been asked.
 

@@ -75,6 +75,14 @@ class Speaking:
         """Answer what the agent before this one has left; None where there is nothing."""
         return self._reply() if self._is_answer_owed() else None
 
+    def answer_lost(self, item_id: str) -> SpeechHandle | None:
+        """Answer what the talk ends with still, which a model was asked for in vain; None where there is nothing."""
+        item = unanswered_item(self._session.history.items)
+        is_lost = item is not None and item.id == item_id and item_id != self._conversation.noted(SETTLED)
+        if not is_lost or self._session.current_speech is not None:
+            return None
+        return self._session.generate_reply()
+
     def _is_answer_owed(self) -> bool:
         """Whether something is unanswered still: who has taken a turn since is answered by the session itself."""
         last = _last_user_message(self._session.history.items)
@@ -98,9 +106,10 @@ class Speaking:
             else:
                 logger.warning("a line was left out: it cannot be spoken", extra={"reason": type(error).__name__})
 
-    def _told(self, line: str, form: str) -> str:
-        """What a model is told, behind its instructions: those of one reply take the place of the agent's."""
-        return f"{self._session.current_agent.instructions}\n\n{form.format(line=line)}"
+    @staticmethod
+    def _told(line: str, form: str) -> str:
+        """What a model is told; the plugin puts it behind the agent's instructions, whose place it would take."""
+        return form.format(line=line)
 
     def _is_speech_to_speech(self) -> bool:
         """Whether the agent speaks with a model that hears, and with no voice beside it."""

@@ -30,6 +30,7 @@ from agent_worker.session.had_the_word import ACTIVE_AGENT
 from agent_worker.session.late_note import AtStart, late_note
 from agent_worker.session.notes import TRANSCRIPT, Noted
 from agent_worker.session.pictures import Pictures
+from agent_worker.session.realtime import RealtimeModels
 from agent_worker.session.recorder import Recorder
 from agent_worker.session.restoration import Restored, restore, restore_late
 from agent_worker.session.tools import HeldTools, hold_tools_back, until_durable
@@ -115,6 +116,7 @@ class Starting:
         restored = await self._tried("restore", restoring, Restored.nothing())
         self._prepared = Prepared(given, word, restored, is_open)
         HeldTools(self._session, self._gate, self._failures).start()
+        RealtimeModels(self._session, self._failures, on_reconnected=self._on_reconnected).start(word.agent)
         self.recorder.start()
         self.recorder.record(restored.interrupted_calls)
         return self._prepared
@@ -254,6 +256,11 @@ class Starting:
         return None if self._call is None else self._call.speaker(message)
 
     # Behind the start.
+
+    def _on_reconnected(self) -> None:
+        """See `Call.provider_renewed`; before there is a call, nothing was asked."""
+        if self._call is not None:
+            self._call.provider_renewed()
 
     async def _go_on(self, call: Call, known: Counter[str]) -> None:
         """Answer what the agent that has gone left unanswered, and what was typed to neither of the two."""

@@ -8,6 +8,7 @@ code, text as chords; its transcription understands that code, and nothing else.
 
 prints one line of JSON with the two base URLs and ends on SIGTERM. It listens on the loopback interface only; any key
 is accepted, a missing one is not. ``GET /requests`` shows the requests it got, what it said and what it heard.
+A realtime model (``/v1/realtime``) is among the stand-ins; it enforces the rules that OpenAI publishes for it.
 """
 
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall, Script, TranscriptScript

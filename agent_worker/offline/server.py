@@ -1,4 +1,4 @@
-"""The server: OpenAI's chat and speech, and Deepgram's live transcription, on one port of the loopback interface."""
+"""The server: OpenAI's chat, speech and Realtime API, and Deepgram's live transcription, on one loopback port."""
 
 import asyncio
 import itertools
@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -15,8 +16,10 @@ from aiohttp import WSCloseCode, web
 
 from agent_worker.offline.chat import CompletionRequest, chunks, completion, read_request
 from agent_worker.offline.listening import listen
+from agent_worker.offline.realtime import RealtimeConnection, realtime
+from agent_worker.offline.realtime_behaviour import RealtimeBehaviour, RealtimeRequest
 from agent_worker.offline.refusals import RequestRefusedError, read_body, require_key
-from agent_worker.offline.script import Reply, Script
+from agent_worker.offline.script import ChatRequest, Reply, Script
 from agent_worker.offline.speech import SpeechRequest, speak
 
 logger = logging.getLogger(__name__)
@@ -33,24 +36,40 @@ class OfflineServer:
     """The server, from ``async with`` to its end.
 
     The last 256 of each are kept, newest last: `requests`, the accepted bodies of chat requests; `spoken`, the texts of
-    speech requests; `heard`, the final transcripts that are not empty, also of utterances that broke off.
+    speech requests, and what realtime models say; `heard`, the final transcripts that are not empty, also of utterances
+    that broke off; `responses`, what each response of a realtime session was made of.
     """
 
-    def __init__(self, script: Script, *, port: int = 0, chunk_pause: timedelta = timedelta(0)) -> None:
-        """`port` 0 takes a free one. `chunk_pause` stretches a streamed answer, so that it can be interrupted."""
+    def __init__(
+        self,
+        script: Script,
+        *,
+        port: int = 0,
+        chunk_pause: timedelta = timedelta(0),
+        behaviour: RealtimeBehaviour | None = None,
+    ) -> None:
+        """`port` 0 takes a free one. `chunk_pause` stretches a streamed answer, so that it can be interrupted.
+
+        `behaviour` is that of realtime sessions.
+        """
         self.requests: deque[dict[str, Any]] = deque(maxlen=KEPT_REQUESTS)
         self.spoken: deque[str] = deque(maxlen=KEPT_REQUESTS)
         self.heard: deque[str] = deque(maxlen=KEPT_REQUESTS)
+        self.responses: deque[RealtimeRequest] = deque(maxlen=KEPT_REQUESTS)
+        self.behaviour = replace(behaviour or RealtimeBehaviour(), heard=self.heard.append, spoken=self.spoken.append)
+        """Of realtime sessions that begin from now on."""
         self._script = script
         self._port = port
         self._chunk_pause = chunk_pause.total_seconds()
         self._numbers = itertools.count(1)
         self._accepted = 0
         self._connections: set[web.WebSocketResponse] = set()
+        self._sessions: set[RealtimeConnection] = set()
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors_as_openai])
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_post("/v1/audio/speech", self._speak)
         app.router.add_get("/v1/listen", self._listen)
+        app.router.add_get("/v1/realtime", self._realtime)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/requests", self._show_requests)
         app.on_shutdown.append(self._hang_up)
@@ -124,9 +143,27 @@ class OfflineServer:
     async def _listen(self, request: web.Request) -> web.StreamResponse:
         return await listen(request, self._connections, self.heard.append)
 
-    async def _hang_up(self, _app: web.Application) -> None:
+    async def _realtime(self, request: web.Request) -> web.StreamResponse:
+        return await realtime(request, self._connections, self.respond, self.behaviour, sessions=self._sessions)
+
+    async def respond(self, request: RealtimeRequest) -> Reply:
+        """Decide what a realtime session says."""
+        self.responses.append(request)
+        wanted = ChatRequest(request.messages, frozenset(request.tools), tools_allowed=request.tools_allowed)
+        return self._script.reply(wanted)
+
+    async def expire(self) -> None:
+        """End every realtime session as if its time was up."""
+        for session in list(self._sessions):
+            await session.expire()
+
+    async def hang_up(self) -> None:
+        """End every connection that is held, as a provider does that goes away for a moment."""
         for connection in list(self._connections):
             await connection.close(code=WSCloseCode.GOING_AWAY)
+
+    async def _hang_up(self, _app: web.Application) -> None:
+        await self.hang_up()
 
     async def _models(self, request: web.Request) -> web.Response:
         require_key(request.headers)

@@ -51,17 +51,23 @@ def _requests(played: Played) -> list[str]:
     old = 0 if played.fault is Fault.NOTHING else played.blow.old
     wrong = [f"the model refused a request: {one.refusal}" for one in played.since if one.refusal]
     wrong += [f"the old agent asked the model about {one.last_words!r}" for one in asked if one.pid == old]
-    successors = [one for one in asked if one.pid != old]
+    successors = [one for one in asked if one.pid != old and not one.line]
     if not successors:
         return [*wrong, "no successor asked the model"]
     first = successors[0]
     wanted = [
         *played.before.messages,
         {"role": "assistant", "content": played.before.reply.text},
+        *({"role": "assistant", "content": line} for line in _lines_of_ours(played)),
         {"role": "user", "content": played.shape.after[0].says},
     ]
     follows = _cut(wanted, first.messages) if played.shape.is_cut else _same(wanted, first.messages)
     return [*wrong, *follows, *_tools(played.before, first)]
+
+
+def _lines_of_ours(played: Played) -> list[str]:
+    """What a successor says of itself, where that is part of the talk."""
+    return [BACK] if played.shape.is_line_talk and not played.fault.is_planned else []
 
 
 def _brought(played: Played) -> list[str]:
@@ -112,7 +118,7 @@ def _stored(played: Played) -> list[str]:
     if "livekit.handover" in played.stored.attributes:
         wrong.append("the handover is not over")
     spoken = [(role, text) for role, text in played.stored.said if role in {"user", "assistant"}]
-    return [*wrong, *_differences("stored", expected_talk(played.shape), spoken)]
+    return [*wrong, *_differences("stored", expected_talk(played.shape, _lines_of_ours(played)), spoken)]
 
 
 def _is_anonymous(item: Mapping[str, Any]) -> bool:
@@ -120,8 +126,8 @@ def _is_anonymous(item: Mapping[str, Any]) -> bool:
     return item.get("role") == "user" and not (who.get("identity") == CALLER and who.get("device"))
 
 
-def expected_talk(shape: Shape) -> list[tuple[str, str]]:
-    """The messages that the conversation should hold."""
+def expected_talk(shape: Shape, lines: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """The messages that the conversation should hold; `lines` are our own, between what was before and after."""
 
     def exchange(turn: Turn) -> list[tuple[str, str]]:
         kept = turn.says if turn.kept is None else turn.kept
@@ -129,7 +135,8 @@ def expected_talk(shape: Shape) -> list[tuple[str, str]]:
         return [("user", kept), *heard] if kept and heard else heard
 
     greeting = [("assistant", shape.greeting)] if shape.greeting else []
-    return [*greeting, *(line for turn in (*shape.before, *shape.after) for line in exchange(turn))]
+    before, after = ([line for turn in turns for line in exchange(turn)] for turns in (shape.before, shape.after))
+    return [*greeting, *before, *(("assistant", line) for line in lines), *after]
 
 
 def _differences(what: str, wanted: Sequence[object], found: Sequence[object]) -> list[str]:

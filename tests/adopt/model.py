@@ -7,6 +7,7 @@ something is answered as somebody who never had it.
 import asyncio
 import itertools
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +21,14 @@ from aiohttp import WSCloseCode, web
 
 from agent_worker.offline.chat import CompletionRequest, chunks, read_request
 from agent_worker.offline.listening import listen
+from agent_worker.offline.realtime import realtime
+from agent_worker.offline.realtime_behaviour import RealtimeBehaviour, RealtimeRequest
 from agent_worker.offline.refusals import RequestRefusedError, read_body, require_key
 from agent_worker.offline.script import Reply
 from agent_worker.offline.speech import SpeechRequest, speak
 from tests.servers import HOST
 
+_LINE = re.compile(r"Say exactly this(, and nothing else| first): ([^\n]*)")
 _LOOK_SECONDS = 0.01
 _STARTED = 10.0
 Message = Mapping[str, Any]
@@ -50,6 +54,8 @@ class Asked:
     """The whole definition of each tool, by name."""
     reply: Reply
     refusal: str = ""
+    line: str = ""
+    """What a realtime model was told to say, word for word."""
 
     @property
     def instructions(self) -> str:
@@ -88,6 +94,8 @@ class Model:
         app.router.add_post("/{shape}/v1/chat/completions", self._complete)
         app.router.add_post("/{shape}/v1/audio/speech", self._speak)
         app.router.add_get("/{shape}/v1/listen", self._listen)
+        # where the plugin looks for it under a base URL of more than one part
+        app.router.add_get("/{shape}/v1", self._realtime)
         app.on_shutdown.append(self._hang_up)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
 
@@ -170,9 +178,32 @@ class Model:
     async def _listen(self, request: web.Request) -> web.StreamResponse:
         return await listen(request, self._connections, lambda _text: None)
 
+    async def _realtime(self, request: web.Request) -> web.StreamResponse:
+        """Talk to a realtime model; each response that is asked for is a request like any other."""
+        shape, pid = request.match_info["shape"], await asyncio.to_thread(_asker, request)
+
+        async def answer(asked: RealtimeRequest) -> Reply:
+            messages, line = list(asked.messages), _line(asked.instructions)
+            reply = Reply(line)
+            if not line or "Then answer" in asked.instructions:
+                answered = self.rules[shape].reply(messages)
+                reply = Reply(f"{line} {answered.text}".strip(), answered.calls)
+            self._kept.asked.append(Asked(time.monotonic(), shape, pid, messages, dict(asked.tools), reply, line=line))
+            while last_words(messages) in self._kept.held:  # noqa: ASYNC110  # the test is in another thread
+                await asyncio.sleep(_LOOK_SECONDS)
+            return reply
+
+        return await realtime(request, self._connections, answer, RealtimeBehaviour())
+
     async def _hang_up(self, _app: web.Application) -> None:
         for connection in list(self._connections):
             await connection.close(code=WSCloseCode.GOING_AWAY)
+
+
+def _line(instructions: str) -> str:
+    """What a realtime model is told to say word for word; empty where it is told no such thing."""
+    found = _LINE.search(instructions)
+    return found[2] if found else ""
 
 
 def _asker(request: web.Request) -> int:

@@ -71,6 +71,8 @@ class Shape:
     """Lines, beside the import, by which the agent differs from one without `agent_worker`."""
     environment: Mapping[str, str] = field(default_factory=dict)
     is_voice: bool = False
+    is_line_talk: bool = False
+    """Whether our own lines are part of the talk: there is no voice but that of a model, which says them."""
     is_cut: bool = False
     """Whether the call is longer than what an agent keeps in its context."""
     by_livekit: bool = False
@@ -293,6 +295,31 @@ TREASURY = Shape(
     before=(Turn("What have we got?", "Two million."), Turn("Transfer it all to me.", "")),
     after=(Turn("And what now?", "Still two million."),),
 )
+CONCIERGE = Shape(
+    name="concierge",
+    is_voice=True,
+    is_line_talk=True,
+    greeting="Good evening. Shall I book a table?",
+    greeting_asked="Greet the guest",
+    before=(
+        Turn("Is there a pool?", "On the roof."),
+        Turn("A table for two at 8.", "A table for 2 at 8:00.", ("book_table", '{"guests": 2, "time": "8:00"}')),
+    ),
+    after=(
+        Turn("Make it three.", "A table for 3 at 8:00.", ("book_table", '{"guests": 3, "time": "8:00"}')),
+        Turn("Thank you.", "See you at eight."),
+    ),
+)
+THEATRE = Shape(
+    name="theatre",
+    is_voice=True,
+    greeting="The Globe, good evening.",
+    before=(Turn("What is on on Friday?", "On Friday we play Hamlet.", ("playing", '{"day": "Friday"}')),),
+    after=(
+        Turn("And on Sunday?", "On Sunday we play Hamlet.", ("playing", '{"day": "Sunday"}')),
+        Turn("Thank you.", "Goodbye."),
+    ),
+)
 
 TELLER = Shape(
     name="teller",
@@ -325,7 +352,7 @@ INTERPRETER = Shape(
 
 SHAPES = (
     MUSEUM, REMINDER, FRONT_OFFICE, CANTEEN, HOTEL, PHARMACY, LIBRARY, BANK, TOUR, HOTLINE, LAWYER, BAKERY, CINEMA,
-    HELPDESK, FERRY, TREASURY, TELLER,
+    HELPDESK, FERRY, TREASURY, CONCIERGE, THEATRE, TELLER,
 )  # fmt: skip
 ALWAYS = (MUSEUM, REMINDER, FRONT_OFFICE, CANTEEN)
 """Those that run with every change; the others take their time."""

@@ -10,6 +10,7 @@ from conversation_actors import Heartbeats
 from tests.adopt.judge import expected_talk, judge
 from tests.adopt.shapes import (
     ALWAYS,
+    CONCIERGE,
     EVERYTHING,
     HOTLINE,
     INTERPRETER,
@@ -20,6 +21,7 @@ from tests.adopt.shapes import (
     Turn,
 )
 from tests.adopt.stage import HEARD, Performance, Stage, Workers, performance, play
+from tests.e2e.calls import BACK
 from tests.servers import wait_until
 from tests.workers import kill
 
@@ -38,6 +40,13 @@ async def test_comes_back_as_itself(workers: Workers, fault: Fault) -> None:
     """The next agent goes on where the last one was: its first request, what is said, what is done, what is stored."""
     async with performance(workers) as call:
         judge(await play(call, fault))
+
+
+@pytest.mark.parametrize("workers", [CONCIERGE], indirect=True, ids=_name)
+async def test_a_realtime_model_comes_back_as_itself(workers: Workers) -> None:
+    """One that hears and speaks by itself: greeted once, told all that was said, and it says that it is back."""
+    async with performance(workers) as call:
+        judge(await play(call, Fault.CRASH))
 
 
 @pytest.mark.long
@@ -69,6 +78,26 @@ async def test_a_question_left_open_is_answered_once(workers: Workers) -> None:
         assert again.pid != pid
         assert call.said.count(question.hears) == 1
         assert (await call.stored()).said == expected_talk(MUSEUM)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [CONCIERGE], indirect=True, ids=_name)
+async def test_a_realtime_model_answers_once_what_was_left_open(workers: Workers) -> None:
+    """The agent dies before its model has answered: the next one's is told to say that it is back, and to answer."""
+    question, *others = CONCIERGE.before
+    async with performance(workers) as call:
+        await call.greeted()
+        with workers.stage.model.held(question.says):
+            await call.say(question.says)
+            await _is_noted(call, ("user", question.says))
+            _, pid = await call.agent()
+            kill(pid)
+        await call.caller.wait(lambda: f"{BACK} {question.hears}" in call.said, "the answer", HEARD)
+        for turn in (*others, *CONCIERGE.after):
+            await call.turn(turn)
+        assert " ".join(call.said).count(question.hears) == 1
+        said = [text for _, text in (await call.stored()).said]
+        assert said[:4] == [CONCIERGE.greeting, question.says, f"{BACK} {question.hears}", others[0].says]
 
 
 @pytest.mark.long

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from livekit.agents import Agent, AgentSession
 from livekit.agents.llm import ChatMessage
-from livekit.agents.voice.io import AudioOutput, TextOutput
+from livekit.agents.voice.io import AudioInput, AudioOutput, TextOutput
 
 from agent_worker.call import life
 from agent_worker.call.attach import Attached, attach
@@ -129,6 +129,7 @@ def answer(world: World, server: OfflineServer, new_session: SessionFactory) -> 
         before_start: Callable[[], Awaitable[None]] | None = None,
         waits: bool = True,
         output: AudioOutput | None = None,
+        microphone: AudioInput | None = None,
         **given: Any,
     ) -> AsyncIterator[Running]:
         if assignment is None:
@@ -142,6 +143,7 @@ def answer(world: World, server: OfflineServer, new_session: SessionFactory) -> 
             heard = Heard()
             session.output.transcription = heard
             session.output.audio = output
+            session.input.audio = microphone
             speaker = agent or SupportAgent()
             attached = await attach(session, speaker, call, room=room.as_room)
             if before_start is not None:

@@ -102,7 +102,7 @@ async def test_without_a_voice_the_answer_comes(answer: Answer, world: World) ->
 
 
 async def test_a_model_that_speaks_says_the_line_and_answers(answer: Answer, world: World) -> None:
-    """In one reply: with two, the model would take its own line for the answer. Its instructions stay in force."""
+    """In one reply: with two, the model would take its own line for the answer."""
     noted = {TRANSCRIPT: {"text": "Where is it?", "language": "en", "at": 1.0}}
     alice = await seed(world, attributes=noted)
     model = FakeRealtime(f"{BACK} {ANSWER}")
@@ -110,7 +110,6 @@ async def test_a_model_that_speaks_says_the_line_and_answers(answer: Answer, wor
         await until(lambda: texts(running.call.items)[:1] == ["Where is it?"])
         [told] = model.asked
         assert told is not None
-        assert told.startswith("You sell lamps.")
         assert BACK in told
         assert "answer" in told
 

@@ -1,0 +1,41 @@
+"""The sound that a realtime session has heard and that is in no item yet."""
+
+import numpy as np
+
+from agent_worker.offline.realtime_options import RATE
+from agent_worker.offline.tones import Decoder, Event, EventKind
+
+
+class SoundBuffer:
+    """Takes sound, and gives what was understood of it."""
+
+    def __init__(self) -> None:
+        """Nothing is heard yet."""
+        self._decoder = Decoder(RATE)
+        self._frames = 0
+        self._words: list[str] = []
+
+    @property
+    def milliseconds(self) -> float:
+        """How much sound there is."""
+        return self._frames * 1000 / RATE
+
+    def append(self, sound: bytes) -> list[Event]:
+        """Hear some more."""
+        samples = np.frombuffer(sound[: len(sound) // 2 * 2], "<i2")
+        self._frames += len(samples)
+        return self._understood(self._decoder.feed(samples))
+
+    def finish(self) -> None:
+        """Hear what is left as if silence followed."""
+        self._understood(self._decoder.finish())
+
+    def _understood(self, events: list[Event]) -> list[Event]:
+        ended = (one for one in events if one.kind in {EventKind.FINISHED, EventKind.GARBLED})
+        self._words += [one.text for one in ended if one.text]
+        return events
+
+    def take(self) -> str:
+        """What was said, which is forgotten by that."""
+        words, self._words, self._frames = " ".join(self._words), [], 0
+        return words
