@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from datetime import timedelta
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -20,6 +21,9 @@ from conversation_actors.errors import InvalidInputError
 from conversation_actors.settings import Duration, SettingsGroup, settings_config
 
 AGENT_NAME = "conversation-agent"
+LIVEKITS_TOPICS = ("lk.", "lk-")
+"""LiveKit's own topics begin so: what is typed (packets of older clients too), transcriptions, its remote sessions."""
+_DESCRIBING = frozenset("*?[")
 
 
 def _steps(value: object) -> object:
@@ -213,6 +217,47 @@ class ToolSettings(SettingsGroup):
     trace of the call, and run it again."""
     unrecorded_tools_wait: Duration = timedelta(seconds=5)
     """How long ``wait`` lasts."""
+
+
+def _topics(value: object) -> object:
+    """Read ``"commands, files.*"``, or the same as a JSON list."""
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        return [topic for part in value.split(",") if (topic := part.strip())]
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _not_livekits(value: tuple[str, ...]) -> tuple[str, ...]:
+    if any(topic.startswith(LIVEKITS_TOPICS) for topic in value):
+        message = "topics that begin with lk. or lk- are LiveKit's own, and are never kept"
+        raise ValueError(message)
+    return value
+
+
+Topics = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_topics), AfterValidator(_not_livekits)]
+
+
+class RoomSettings(SettingsGroup):
+    """What is kept of a room beside who is there and what is said (``AGENT_TRACKS``, ``AGENT_DATA_…``)."""
+
+    model_config = settings_config("AGENT_")
+
+    tracks: bool = True
+    """Whether it is kept which microphone, camera and screen of each participant is open: a write for each change."""
+    data_topics: Topics = ()
+    """Topics whose data messages are kept in the history, with ``*`` and ``?`` and ``[…]`` as in file names; never
+    LiveKit's own (``lk.…``). Streams come only for topics that are named here, or that the application reads."""
+    data_bytes: int = Field(default=8 << 10, ge=0, le=4 << 20)
+    """Bytes of a data message that are kept; of a larger one its size and its digest are."""
+
+    def keeps(self, topic: str) -> bool:
+        """Whether data messages of this topic are kept."""
+        is_livekits = topic.startswith(LIVEKITS_TOPICS)
+        return not is_livekits and any(fnmatchcase(topic, pattern) for pattern in self.data_topics)
+
+    @property
+    def named_topics(self) -> tuple[str, ...]:
+        """The topics that are named, and not described."""
+        return tuple(topic for topic in self.data_topics if not _DESCRIBING.intersection(topic))
 
 
 class WorkerSettings(SettingsGroup):

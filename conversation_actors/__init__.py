@@ -36,6 +36,7 @@ from conversation_actors.errors import (
 )
 from conversation_actors.items import (
     AgentHandoff,
+    DataMessage,
     FunctionCall,
     FunctionCallOutput,
     Item,
@@ -84,6 +85,7 @@ __all__ = [
     "ConversationNotFoundError",
     "ConversationReopened",
     "CorruptStateError",
+    "DataMessage",
     "Entry",
     "Found",
     "FunctionCall",

@@ -1,18 +1,29 @@
 """Items of a conversation's history, with LiveKit's field names so that they map one to one.
 
-A caller builds `Message`, `FunctionCall`, `FunctionCallOutput` or `AgentHandoff`, and a mistake (a wrong
-type, an unknown field, a value that JSON cannot hold) is an `InvalidInputError` on the spot. What was
+A caller builds `Message`, `FunctionCall`, `FunctionCallOutput`, `AgentHandoff` or `DataMessage`, and a mistake (a
+wrong type, an unknown field, a value that JSON cannot hold) is an `InvalidInputError` on the spot. What was
 *stored* is read leniently: fields of a newer version are kept, kinds nobody here knows become
 `OtherItem`. On its way through the system an item is a `StoredItem`: its bytes, untouched, and the few
 facts that bounding the history needs.
 """
 
+import base64
+import binascii
 import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.values import check_id, decode, encode
@@ -20,6 +31,8 @@ from conversation_actors.values import check_id, decode, encode
 Role = Literal["system", "developer", "user", "assistant"]
 PINNED_ROLES = frozenset({"system", "developer"})
 """Roles whose messages stay in the window: they say how the conversation is to be led."""
+DATA_MESSAGE = "data_message"
+"""The type of a `DataMessage`."""
 _TELLING = frozenset({"type", "id", "created_at", "role", "call_id"})
 """Fields that are stored even where they are defaults: without them an item cannot be read back."""
 
@@ -216,6 +229,61 @@ class AgentHandoff(Item):
     new_agent_id: str
 
 
+class DataMessage(Item):
+    """Something that was sent beside the words: a command, a file. It is part of no model's history.
+
+    `size` and `sha256` are of the whole payload. The payload is in `text` or, as base64, in `data`; in neither where
+    it was too large to be kept.
+    """
+
+    type: Literal["data_message"] = "data_message"
+    topic: str
+    kind: Literal["packet", "text_stream", "byte_stream"]
+    size: int = Field(ge=0)
+    """Bytes that came."""
+    participant: Mapping[str, str | None] | None = None
+    """Who sent it: ``identity``, and ``device`` (None where it has no name); None: a server."""
+    name: str = ""
+    """Of a file, as its sender has it."""
+    mime_type: str = ""
+    sha256: str | None = None
+    text: str | None = None
+    data: str | None = None
+    interrupted: bool = False
+    """Whether it broke off: there was more."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("participant")
+    @classmethod
+    def _somebody(cls, value: Mapping[str, str | None] | None) -> Mapping[str, str | None] | None:
+        if value is not None and not value.get("identity"):
+            message = "an identity is missing"
+            raise ValueError(message)
+        return value
+
+    @field_validator("data")
+    @classmethod
+    def _base64_alone(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        if info.data.get("text") is not None:
+            message = "the payload is in text already"
+            raise ValueError(message)
+        try:
+            base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            message = "expected base64"
+            raise ValueError(message) from None
+        return value
+
+    @property
+    def payload(self) -> bytes | None:
+        """What was sent; None where only its facts were kept."""
+        if self.text is not None:
+            return self.text.encode()
+        return None if self.data is None else base64.b64decode(self.data)
+
+
 class OtherItem(Item):
     """An item of a kind not known here, kept as it is; its fields are in `to_dict()`."""
 
@@ -227,6 +295,7 @@ _KINDS: Mapping[str, type[Item]] = {
     "function_call": FunctionCall,
     "function_call_output": FunctionCallOutput,
     "agent_handoff": AgentHandoff,
+    "data_message": DataMessage,
 }
 
 

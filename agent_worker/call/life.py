@@ -9,10 +9,11 @@ from livekit import rtc
 from livekit.agents import AgentSession, AgentStateChangedEvent, CloseEvent, CloseReason
 from livekit.agents.llm import ChatMessage
 
+from agent_worker.call.data_messages import DataMessages
 from agent_worker.call.ending import Ending
 from agent_worker.call.linking import Linking
 from agent_worker.call.opening_lines import OpeningLines
-from agent_worker.call.participants import Participants
+from agent_worker.call.participants import Participants, who
 from agent_worker.call.speaker import Speaker
 from agent_worker.call.speaking import Speaking
 from agent_worker.call.typed_words import leave_typed_words
@@ -21,6 +22,7 @@ from agent_worker.session.bounds import SessionBounds
 from agent_worker.session.notes import SessionNotes, unanswered_item
 from agent_worker.session.recorder import Recorder
 from agent_worker.session.turns import Turns
+from agent_worker.settings import RoomSettings
 from agent_worker.tenure.conversation import CallConversation
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ _POLL_SECONDS = 0.05
 _RETRY_SECONDS = 0.5
 _QUIET_SECONDS = 0.75
 """Longer than the offline turn detection waits for the end of a turn; others commit within it or show words."""
+_STREAM_SECONDS = 5.0
+"""How long a handover waits for files that are being sent; it takes 20 s at most (`TakeoverSettings.handover`)."""
 _TYPED_SECONDS = 0.25
 """Typed words that came before the agent takes no more have become a turn by then, or show as a busy session."""
 
@@ -57,10 +61,11 @@ class Call:
         *,
         ending: Ending,
         opening: OpeningLines | None = None,
+        data: DataMessages | None = None,
     ) -> None:
-        """`opening`: the agent's own lines, in a job that follows another."""
+        """`opening`: the agent's own lines, in a job that follows another. `data`: where data messages are kept."""
         self._session, self._conversation, self._recorder = session, conversation, recorder
-        self._room, self._ending = room, ending
+        self._room, self._ending, self._data = room, ending, data
         self._keepers: list[Keeper] = []
         self._failures = conversation.failures
         self._notes = SessionNotes(session, conversation, self._failures)
@@ -70,7 +75,13 @@ class Call:
         self._participants = (
             None
             if room is None
-            else Participants(room, conversation, on_welcome=self._on_welcome, on_empty=self._on_empty)
+            else Participants(
+                room,
+                conversation,
+                on_welcome=self._on_welcome,
+                on_empty=self._on_empty,
+                has_tracks=RoomSettings().tracks,
+            )
         )
         self.linking = None if room is None else Linking(session, room, self._failures)
         self._speaker = (
@@ -99,6 +110,8 @@ class Call:
             self.linking.start()
         if self._speaker is not None:
             self._speaker.start(self._failures)
+        if self._data is not None:
+            self.keep(self._data)
         self._follow("deposition", self._follow_deposition)
         self._follow("handover", self._follow_handover)
         self._redials = self._follow("redials", self._follow_redials)
@@ -113,6 +126,10 @@ class Call:
     def speaker(self, message: ChatMessage) -> Mapping[str, Any] | None:
         """Who said what becomes a message now; see `Speaker`."""
         return None if self._speaker is None else self._speaker(message)
+
+    def who(self, participant: rtc.RemoteParticipant) -> Mapping[str, Any]:
+        """A participant as the conversation knows it; see `Participants.who`."""
+        return who(participant) if self._participants is None else self._participants.who(participant)
 
     def begin(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do something once, when the session listens. What it raises is counted, and the call goes on without it."""
@@ -177,6 +194,9 @@ class Call:
         """Give the call over when neither side is speaking."""
         await self._conversation.handover_asked.wait()
         await self._listening.wait()
+        if self._data is not None:
+            # the successor gets what begins from now on, and nobody else what has begun
+            await self._data.until_read(_STREAM_SECONDS)
         await self._until_quiet(_QUIET_SECONDS)
         if self._room is not None:
             # the successor has what is typed from now on, and what was typed a moment ago is answered here

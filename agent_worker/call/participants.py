@@ -16,6 +16,7 @@ from typing import Any
 
 from livekit import rtc
 
+from agent_worker.call.tracks import Tracks
 from agent_worker.call.welcome import GREETED, Welcome, greeted_context, retention, welcome
 from agent_worker.session.handlers import total
 from agent_worker.tenure.assignment import trusted_attribute
@@ -69,6 +70,11 @@ def is_human(participant: rtc.Participant) -> bool:
     return participant.kind in _KINDS
 
 
+def who(participant: rtc.Participant) -> dict[str, Any]:
+    """A participant that nobody has followed yet: the person, and the device."""
+    return {"identity": _person_of(participant), "device": participant.sid}
+
+
 class Participants:
     """Follows a room's participants into the conversation. Handlers never raise and never wait.
 
@@ -82,9 +88,14 @@ class Participants:
         *,
         on_welcome: OnWelcome,
         on_empty: Callable[[bool], None],
+        has_tracks: bool = True,
     ) -> None:
-        """`on_welcome` is told what an arrival calls for, and its language; `on_empty` whether nobody is here."""
+        """`on_welcome` is told what an arrival calls for, and its language; `on_empty` whether nobody is here.
+
+        `has_tracks`: what people have open is kept too, see `Tracks`.
+        """
         self._room, self._conversation = room, conversation
+        self._tracks = Tracks(room, conversation, self._devices_of) if has_tracks else None
         self._on_welcome, self._on_empty = on_welcome, on_empty
         self._present: dict[str, str] = {}
         self._persons: dict[str, str] = {}
@@ -111,15 +122,17 @@ class Participants:
         return self._is_synced and not self._present and self._room.isconnected()
 
     def who(self, participant: rtc.RemoteParticipant) -> dict[str, Any]:
-        """A participant as the conversation knows it: the person, and the device."""
-        device = participant.sid
-        return {"identity": self._persons.get(device) or _person_of(participant), "device": device}
+        """A participant as the conversation knows it: the person that it came as, and the device."""
+        person = self._persons.get(participant.sid)
+        return who(participant) if person is None else {"identity": person, "device": participant.sid}
 
     def start(self) -> None:
         """Follow from now on; who is there already counts as arriving."""
         for name, handler in self._handlers.items():
             told = "a room event was not followed"
             self._room.on(name, total(handler, self._conversation.failures, "participants", told))
+        if self._tracks is not None:
+            self._tracks.start()
         self._conversation.on_changes_missed(lambda _is_afresh: self._look_again())
         if self._room.isconnected():
             self._sync()
@@ -127,6 +140,8 @@ class Participants:
     def stop(self) -> None:
         """Follow no more: what the room says while this process leaves it is nobody's leaving."""
         self._is_synced, self._is_stopped = False, True
+        if self._tracks is not None:
+            self._tracks.stop()
 
     def _on_connection_state(self, _state: rtc.ConnectionState.ValueType) -> None:
         if self._room.isconnected() and not self._is_stopped:
@@ -138,6 +153,8 @@ class Participants:
         for one in self._look():
             if self._present.get(one.identity) != one.sid:
                 self._arrive(one)
+        if self._tracks is not None:
+            self._tracks.look()
         self._on_empty(not self._present)
 
     def _look(self) -> list[rtc.RemoteParticipant]:
@@ -156,6 +173,8 @@ class Participants:
         if self._is_synced:
             for one in self._look():
                 self._arrive(one)
+            if self._tracks is not None:
+                self._tracks.look()
 
     def _on_connected(self, participant: rtc.RemoteParticipant) -> None:
         if self._is_synced and is_human(participant):
@@ -172,6 +191,8 @@ class Participants:
         if self._present.get(participant.identity) == device:
             del self._present[participant.identity]
         self._conversation.later(lambda handle, lease: handle.leave(person, device_id=device, lease=lease))
+        if self._tracks is not None:
+            self._tracks.change()
         self._on_empty(not self._present)
 
     def _on_changed(self, participant: rtc.Participant) -> None:
@@ -182,7 +203,7 @@ class Participants:
             lambda handle, lease: handle.update_participant(
                 arrival.person,
                 name=arrival.name or None,
-                metadata=arrival.metadata,
+                metadata=self._with_tracks(arrival.metadata, arrival.person),
                 language=arrival.language,
                 lease=lease,
             )
@@ -233,11 +254,19 @@ class Participants:
         return await handle.join(
             arrival.person,
             name=arrival.name or None,
-            metadata=metadata,
+            metadata=self._with_tracks(metadata, arrival.person),
             device_id=arrival.device,
             language=arrival.language,
             lease=lease,
         )
+
+    def _with_tracks(self, metadata: dict[str, Any], person: str) -> dict[str, Any]:
+        return metadata if self._tracks is None else self._tracks.added(metadata, person)
+
+    def _devices_of(self, person: str) -> list[rtc.RemoteParticipant]:
+        """The LiveKit participants in the room that are this person."""
+        people = (one for one in self._room.remote_participants.values() if is_human(one))
+        return [one for one in people if (self._persons.get(one.sid) or _person_of(one)) == person]
 
 
 async def _leave_absent(handle: ConversationHandle, lease: Lease, here: set[tuple[str, str]]) -> None:

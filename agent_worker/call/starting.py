@@ -18,10 +18,12 @@ from livekit.agents import Agent, AgentSession, AgentTask, JobContext
 from livekit.agents.llm import ChatMessage
 from livekit.agents.utils import is_given
 
+from agent_worker.call.data_messages import DataMessages
 from agent_worker.call.ending import Ending
 from agent_worker.call.life import Call, Keeper
 from agent_worker.call.linking import is_starting
 from agent_worker.call.opening_lines import OpeningLines, has_begun, has_talked
+from agent_worker.call.participants import who
 from agent_worker.call.typed_words import TypedWords
 from agent_worker.session.active_agent import ActiveAgent, Word, agent_with_the_word
 from agent_worker.session.context_edits import ContextEdits
@@ -35,7 +37,7 @@ from agent_worker.session.recorder import Recorder
 from agent_worker.session.restoration import Restored, restore, restore_late
 from agent_worker.session.tools import HeldTools, hold_tools_back, until_durable
 from agent_worker.session.userdata import Userdata
-from agent_worker.settings import ContentSettings, ToolSettings
+from agent_worker.settings import ContentSettings, RoomSettings, ToolSettings
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import InvalidInputError
 from conversation_actors.errors import ConversationError
@@ -89,6 +91,7 @@ class Starting:
         self._content = content
         self._edits = ContextEdits(session, conversation, self.recorder, failures)
         self._ending = Ending(conversation, context)
+        self._data = self._follow_data()
         self._expected: Agent | None = None
         self._prepared: Prepared | None = None
         self._at_start: AtStart | None = None
@@ -100,6 +103,8 @@ class Starting:
         """Do from now on, when the session starts, what comes before it; only with `expected`, where that is given."""
         self._expected = expected
         self._ending.keep_room()
+        if self._data is not None:
+            self._data.watch()
         self._session.start = self._on_start  # type: ignore[method-assign]  # on this instance: there is no event
 
     async def prepare(self, given: Agent) -> Prepared:
@@ -172,6 +177,16 @@ class Starting:
 
     # Before the start.
 
+    def _follow_data(self) -> DataMessages | None:
+        """Follow data messages, from now on; None where none are to be kept, or there is no room."""
+        settings = RoomSettings()
+        if self._room is None or not settings.data_topics:
+            return None
+        return DataMessages(self._room, self._conversation, settings, self._who)
+
+    def _who(self, participant: rtc.RemoteParticipant) -> Mapping[str, Any]:
+        return who(participant) if self._call is None else self._call.who(participant)
+
     def _follow_typed_words(self, room: Any) -> TypedWords | None:
         """Stand between the session and what is typed in its room; None where it has no room."""
         if not is_given(room) or room is None:
@@ -222,7 +237,15 @@ class Starting:
         if opening is not None:
             opening.start(prepared.word.agent)
         entrance_of(prepared.word.agent)
-        return Call(self._session, self._conversation, self.recorder, self._room, ending=self._ending, opening=opening)
+        return Call(
+            self._session,
+            self._conversation,
+            self.recorder,
+            self._room,
+            ending=self._ending,
+            opening=opening,
+            data=self._data,
+        )
 
     def _opening_lines(self, word: Word, entrypoint: asyncio.Task[Any] | None) -> OpeningLines | None:
         """The lines that the agent would say again; None in a job that follows nobody."""

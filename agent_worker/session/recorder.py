@@ -17,7 +17,7 @@ from agent_worker.session.pictures import Pictures
 from agent_worker.session.protocol import Conversation
 from agent_worker.session.serialise import essentials, shortened, to_fields
 from conversation_actors.errors import InvalidInputError, ItemTooLargeError
-from conversation_actors.items import PINNED_ROLES, item_from_dict
+from conversation_actors.items import DATA_MESSAGE, PINNED_ROLES, item_from_dict
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,14 @@ def belongs_in_history(item: ChatItem) -> bool:
 def _leaves_in_its_turn(fields: dict[str, Any]) -> bool:
     """Whether an item's place tells what has left: system messages stay, and a call leaves with its last output."""
     return fields.get("role") not in PINNED_ROLES and fields["type"] not in {"function_call", "function_call_output"}
+
+
+def _place(oldest: dict[str, Any] | None, own: list[ChatItem]) -> int:
+    """The index of the first item that cannot have left, as the `oldest` one of the conversation has not."""
+    if oldest is not None and oldest["type"] == DATA_MESSAGE:  # is not in the session: its time tells
+        later = (index for index, item in enumerate(own) if item.created_at >= oldest["created_at"])
+        return next(later, len(own))
+    return next((index for index, item in enumerate(own) if oldest is not None and item.id == oldest["id"]), 0)
 
 
 class Recorder:
@@ -147,8 +155,8 @@ class Recorder:
         """Those that were recorded here, and are not in the conversation as they were recorded."""
         known = {item.id: item.to_dict() for item in self._conversation.items}
         own = [item for item in items if item.id in self._own]
-        oldest = next((item_id for item_id, fields in known.items() if _leaves_in_its_turn(fields)), None)
-        first = next((index for index, item in enumerate(own) if item.id == oldest), 0) if is_full else 0
+        oldest = next((fields for fields in known.values() if _leaves_in_its_turn(fields)), None)
+        first = _place(oldest, own) if is_full else 0
         return [item for item in own[first:] if known.get(item.id) != self._fields(item)]
 
     def _on_item_added(self, event: ConversationItemAddedEvent) -> None:

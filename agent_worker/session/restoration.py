@@ -20,7 +20,7 @@ from agent_worker.session.had_the_word import HadTheWord
 from agent_worker.session.protocol import Conversation
 from agent_worker.session.recorder import RESERVED_PREFIX, belongs_in_history
 from agent_worker.session.stored_items import to_livekit
-from conversation_actors.items import Item
+from conversation_actors.items import DATA_MESSAGE, Item
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Restored:
     function_call_outputs: int
     handoffs: int
     left_out: int
-    """Instructions and configuration: the agent brings its own."""
+    """Instructions and configuration, of which the agent brings its own, and data messages, which are no words."""
     unreadable: int
     """Items this version of LiveKit cannot read; they stay in the conversation."""
     duplicate_outputs: int
@@ -191,6 +191,9 @@ def _read(stored: Iterable[Item]) -> tuple[int, int, list[ChatItem]]:
     left_out = unreadable = 0
     items: list[ChatItem] = []
     for one in stored:
+        if one.type == DATA_MESSAGE:
+            left_out += 1
+            continue
         item = to_livekit(one)
         if item is None:
             unreadable += 1

@@ -23,6 +23,7 @@ from agent_worker.failures import Failures
 from agent_worker.settings import (
     CallSettings,
     LiveKitSettings,
+    RoomSettings,
     TakeoverSettings,
     WorkerSettings,
     instance_from_environment,
@@ -179,6 +180,7 @@ async def _supervising(
     store = Settings()
     store.require_redis_url()
     call = CallSettings()
+    RoomSettings()  # jobs read them: a mistake is told here, and not in each call
     async with Heartbeats(store) as heartbeats, Rooms(options.livekit) as rooms:
         takeover = Takeover(
             heartbeats,

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,7 @@ from rich.text import Text
 from conversation_actors.activation import ActivationInfo
 from conversation_actors.client import ConversationClient, Snapshot
 from conversation_actors.errors import ClusterUnavailableError
-from conversation_actors.items import Item, Message
+from conversation_actors.items import DataMessage, Item, Message
 from conversation_actors.settings import Settings
 
 _LISTENER_SECONDS = 3.0
@@ -122,9 +122,19 @@ def _participants(snapshot: Snapshot) -> Table:
     for one in snapshot.participants.values():
         state = "connected" if one.connected else f"gone since {_when(one.last_seen)}"
         more = [f"{one.reconnect_count} reconnects" if one.reconnect_count else "", one.language or ""]
-        more += [_json(values) for values in (one.metadata, one.context) if values]
+        tracks, metadata = _tracks(one.metadata)
+        more += [tracks, *(_json(values) for values in (metadata, one.context) if values)]
         rows.append((Text(one.identity), Text(", ".join(filter(None, [one.name, state, *more])))))
     return _grid("Participants", rows)
+
+
+def _tracks(metadata: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """What somebody has open, in words, and the rest of the metadata."""
+    tracks = metadata.get("tracks")
+    if not isinstance(tracks, Mapping) or not all(isinstance(state, str) for state in tracks.values()):
+        return "", metadata
+    told = ", ".join(f"{source.replace('_', ' ')} {state}" for source, state in tracks.items())
+    return told, {name: value for name, value in metadata.items() if name != "tracks"}
 
 
 def _leases(snapshot: Snapshot) -> Table:
@@ -151,17 +161,29 @@ def _line(item: Item) -> tuple[Text, Text]:
             return Text("  output", style=style), Text(str(fields["output"]))
         case "agent_handoff":
             return Text("agent", style="dim"), Text(f"now {fields['new_agent_id']}", style="dim")
+        case "data_message" if isinstance(item, DataMessage):
+            return Text("data", style="blue"), Text(_author(item) + _sent(item))
     rest = {name: value for name, value in fields.items() if name not in {"type", "id", "created_at"}}
     return Text(item.type, style="dim"), Text(_json(rest))
 
 
 def _author(item: Item) -> str:
     """Who said it, where that is known: several people may speak in one conversation."""
-    participant = item.participant if isinstance(item, Message) else None
+    participant = item.participant if isinstance(item, Message | DataMessage) else None
     if participant is None:
         return ""
-    device = f" ({participant['device']})" if participant["device"] else ""
+    device = f" ({participant['device']})" if participant.get("device") else ""
     return f"{participant['identity']}{device}: "
+
+
+def _sent(item: DataMessage) -> str:
+    """What was sent by which topic: text as it is, of anything else what it is and how large."""
+    if item.text is not None:
+        told = ": ".join(filter(None, [item.name, item.text]))
+    else:
+        kept = "" if item.payload is not None else "not kept"
+        told = ", ".join(filter(None, [item.name, item.mime_type, f"{item.size} bytes", kept]))
+    return f"{item.topic}: {told}" + (" (interrupted)" if item.interrupted else "")
 
 
 def _spoken(content: str | list[Any]) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from conversation_actors.items import (
     AgentHandoff,
+    DataMessage,
     FunctionCall,
     FunctionCallOutput,
     Item,
@@ -67,6 +68,9 @@ def _item(kind: str, number: int, text: str, variant: int) -> StoredItem:
             made = FunctionCallOutput(id=identity, call_id=call_id, output=text, created_at=1.0)
         case "h":
             made = AgentHandoff(id=identity, new_agent_id=text, created_at=1.0)
+        case "m":
+            size = len(text.encode())
+            made = DataMessage(id=identity, topic="t", kind="packet", size=size, text=text, created_at=1.0)
         case "x":
             fields = {
                 "type": "later_kind",
@@ -87,7 +91,7 @@ texts = st.builds(
     st.sampled_from(["a", "ü", "電", "\n", '"', "\u2028"]),
     st.sampled_from([0, 1, 5, 40, 150]),
 )
-items = st.builds(_item, st.sampled_from("uuussdcccoooohx"), st.integers(0, 9), texts, st.integers(0, 40))
+items = st.builds(_item, st.sampled_from("uuussdcccoooohmx"), st.integers(0, 9), texts, st.integers(0, 40))
 
 json_texts = st.text(st.characters(codec="utf-8"), max_size=8)
 json_values: st.SearchStrategy[Any] = st.recursive(

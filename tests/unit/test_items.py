@@ -31,6 +31,7 @@ KINDS: list[dict[str, Any]] = [
     {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}", "group_id": "g", "extra": {"a": 1}},
     {"type": "function_call_output", "call_id": "c1", "output": "", "is_error": True, "name": "f"},
     {"type": "agent_handoff", "old_agent_id": None, "new_agent_id": "b"},
+    {"type": "data_message", "topic": "t", "kind": "packet", "size": 1, "text": "x", "participant": None},
     {"type": "of_the_future", "role": 5, "call_id": ["anything"]},
 ]
 

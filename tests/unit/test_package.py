@@ -49,6 +49,7 @@ PUBLIC_NAMES = {
     "AgentHandoff",
     "ConversationClient",
     "ConversationHandle",
+    "DataMessage",
     "Entry",
     "FunctionCall",
     "FunctionCallOutput",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from conversation_actors.cli.show import _line
+from conversation_actors.cli.show import _line, _tracks
 from conversation_actors.items import Message, OtherItem, item_from_dict
 
 
@@ -31,3 +31,21 @@ def test_a_message_of_a_newer_version() -> None:
     """One that cannot be read as a message is shown as far as it can be."""
     item = OtherItem.model_construct(type="message", id="x", role="user", content="Hello", created_at=1.0)
     assert _line(item)[1].plain == "Hello"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "shown", "rest"),
+    [
+        (
+            {"tracks": {"microphone": "open", "screen_share": "muted"}, "a": 1},
+            "microphone open, screen share muted",
+            {"a": 1},
+        ),
+        ({"a": 1}, "", {"a": 1}),
+        ({"tracks": "anything"}, "", {"tracks": "anything"}),
+        ({"tracks": {"microphone": 7}}, "", {"tracks": {"microphone": 7}}),
+    ],
+)
+def test_what_somebody_has_open(metadata: dict[str, object], shown: str, rest: dict[str, object]) -> None:
+    """In words; what is no such thing is metadata like any other."""
+    assert _tracks(metadata) == (shown, rest)

@@ -489,6 +489,15 @@ class Permissions:
 
 
 @dataclass
+class FakePublication:
+    """A track that somebody has published."""
+
+    source: rtc.TrackSource.ValueType = rtc.TrackSource.SOURCE_MICROPHONE
+    muted: bool = False
+    sid: str = field(default_factory=lambda: f"TR_{next(_sids)}")
+
+
+@dataclass
 class FakeParticipant:
     """A participant of a room; `sid` is new with each connection."""
 
@@ -499,6 +508,7 @@ class FakeParticipant:
     attributes: dict[str, str] = field(default_factory=dict)
     permissions: Permissions = field(default_factory=Permissions)
     sid: str = field(default_factory=lambda: f"PA_{next(_sids)}")
+    track_publications: dict[str, FakePublication] = field(default_factory=dict)
 
 
 class FakeText:
@@ -514,6 +524,64 @@ class FakeText:
         return self._text
 
 
+@dataclass
+class FakeInfo:
+    """What a stream's header tells."""
+
+    topic: str
+    stream_id: str = field(default_factory=lambda: f"stream-{next(_sids)}")
+    timestamp: int = 1
+    mime_type: str = ""
+    name: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
+
+
+class FakeStream:
+    """A stream that is being sent: by `send`, `end` and `break_off`."""
+
+    def __init__(self, info: FakeInfo) -> None:
+        """Only its header has come."""
+        self.info = info
+        self.is_closed = False
+        self._chunks: asyncio.Queue[Any] = asyncio.Queue()
+
+    def send(self, *chunks: str | bytes) -> Self:
+        """Some of it comes."""
+        for chunk in chunks:
+            self._chunks.put_nowait(chunk)
+        return self
+
+    def end(self) -> Self:
+        """That was all."""
+        return self.send(cast("bytes", None))
+
+    def break_off(self) -> Self:
+        """Its sender is gone."""
+        return self.send(cast("bytes", ConnectionError("gone")))
+
+    def close(self) -> None:
+        """See LiveKit's readers."""
+        self.is_closed = True
+        self.end()
+
+    def __aiter__(self) -> Self:
+        """Read it."""
+        return self
+
+    async def __anext__(self) -> Any:
+        """Read a part."""
+        chunk = await self._chunks.get()
+        if isinstance(chunk, Exception):
+            raise chunk
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+    async def read_all(self) -> str:
+        """Read all of a text."""
+        return "".join([chunk async for chunk in self])
+
+
 class FakeRoom(rtc.EventEmitter[Any]):
     """A room as LiveKit's client has it: participants by identity, and events about them."""
 
@@ -525,6 +593,7 @@ class FakeRoom(rtc.EventEmitter[Any]):
         self.name = ROOM
         self.local_participant = FakeParticipant("agent-1", kind=rtc.ParticipantKind.PARTICIPANT_KIND_AGENT)
         self.text_handlers: dict[str, Callable[[Any, str], None]] = {}
+        self.byte_handlers: dict[str, Callable[[Any, str], None]] = {}
 
     @property
     def as_room(self) -> rtc.Room:
@@ -546,6 +615,31 @@ class FakeRoom(rtc.EventEmitter[Any]):
         """See `rtc.Room.unregister_text_stream_handler`."""
         self.text_handlers.pop(topic, None)
 
+    def register_byte_stream_handler(self, topic: str, handler: Callable[[Any, str], None]) -> None:
+        """See `rtc.Room.register_byte_stream_handler`."""
+        if topic in self.byte_handlers:
+            message = f"byte stream handler for topic '{topic}' already set"
+            raise ValueError(message)
+        self.byte_handlers[topic] = handler
+
+    def unregister_byte_stream_handler(self, topic: str) -> None:
+        """See `rtc.Room.unregister_byte_stream_handler`."""
+        self.byte_handlers.pop(topic, None)
+
+    def stream(self, kind: str, participant: "FakeParticipant", topic: str, **told: Any) -> FakeStream | None:
+        """Somebody begins to send a text, or bytes; None where nobody takes it."""
+        handlers = self.text_handlers if kind == "text" else self.byte_handlers
+        stream = FakeStream(FakeInfo(topic, **told))
+        if topic not in handlers:
+            return None
+        handlers[topic](stream, participant.identity)
+        return stream
+
+    def send(self, data: bytes, topic: str | None, participant: "FakeParticipant | None") -> None:
+        """Somebody sends a packet; None: a server."""
+        reliable = rtc.DataPacketKind.KIND_RELIABLE
+        self.emit("data_received", rtc.DataPacket(data, reliable, cast("rtc.RemoteParticipant", participant), topic))
+
     def type(self, text: str, participant: "FakeParticipant") -> bool:
         """Somebody types something; whether anybody takes it."""
         handler = self.text_handlers.get("lk.chat")
@@ -564,6 +658,25 @@ class FakeRoom(rtc.EventEmitter[Any]):
         self.remote_participants[participant.identity] = participant
         self.emit("participant_connected", participant)
         return participant
+
+    def publish(
+        self, participant: FakeParticipant, source: rtc.TrackSource.ValueType, *, muted: bool = False
+    ) -> FakePublication:
+        """Somebody opens a microphone, or something else."""
+        publication = FakePublication(source, muted)
+        participant.track_publications[publication.sid] = publication
+        self.emit("track_published", publication, participant)
+        return publication
+
+    def unpublish(self, participant: FakeParticipant, publication: FakePublication) -> None:
+        """Somebody takes a track away."""
+        del participant.track_publications[publication.sid]
+        self.emit("track_unpublished", publication, participant)
+
+    def mute(self, participant: FakeParticipant, publication: FakePublication, *, muted: bool = True) -> None:
+        """Somebody mutes a track, or opens it again."""
+        publication.muted = muted
+        self.emit("track_muted" if muted else "track_unmuted", participant, publication)
 
     def exit(self, participant: FakeParticipant) -> None:
         """Somebody leaves."""

@@ -24,7 +24,7 @@ from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from agent_worker.offline.transcript import Transcript
 from agent_worker.session.recorder import Recorder
 from agent_worker.session.serialise import SHORTENED
-from conversation_actors import Message
+from conversation_actors import DataMessage, Message
 from tests.worker.conftest import SessionFactory, Starter
 from tests.worker.fakes import FakeConversation, FunctionScript
 
@@ -320,7 +320,7 @@ async def test_another_agent_is_news(server: OfflineServer, started: Starter) ->
 
 def words(conversation: FakeConversation) -> list[str]:
     """What is in the conversation, in its order."""
-    return [str(item.to_dict()["content"][0]) for item in conversation.items]
+    return [str(item.to_dict()["content"][0]) for item in conversation.items if item.type == "message"]
 
 
 async def test_what_was_refused_is_recorded_again(server: OfflineServer, new_session: SessionFactory) -> None:
@@ -413,6 +413,25 @@ async def test_the_first_items_of_an_agent_are_recorded_again_into_a_full_conver
     lose(conversation, said[0])
     recorder.record_again(is_afresh=False, is_full=True)
     assert words(conversation) == ["earlier", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("place", "again"), [(0, ["a", "b", "c"]), (1, ["b", "c"]), (2, ["c"])], ids=["in front", "behind a", "behind b"]
+)
+async def test_a_data_message_tells_by_its_time_what_has_left(
+    server: OfflineServer, new_session: SessionFactory, place: int, again: list[str]
+) -> None:
+    """It is in no session: what is younger than the oldest one cannot have left the conversation, the rest has."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation)
+    said: list[ChatItem] = [ChatMessage(role="user", content=[text], created_at=n) for n, text in enumerate("abc")]
+    session.history.merge(ChatContext(said))
+    conversation.record(DataMessage(topic="t", kind="packet", size=0, created_at=place - 0.5))
+    recorder.record(said)
+    lose(conversation, *said)
+    recorder.record_again(is_afresh=False, is_full=True)
+    assert words(conversation) == again
 
 
 async def test_a_call_that_stays_behind_hides_nothing_of_what_left(

@@ -11,6 +11,7 @@ from agent_worker.settings import (
     CallSettings,
     LanguageModelSettings,
     LiveKitSettings,
+    RoomSettings,
     SpeechSettings,
     TakeoverSettings,
     WorkerSettings,
@@ -134,9 +135,59 @@ def test_one_line_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.line(Welcome.NOTHING, "de") == ""
 
 
+def test_no_data_message_is_kept_unless_somebody_asks() -> None:
+    """Tracks are."""
+    assert RoomSettings().tracks
+    assert RoomSettings().data_topics == ()
+    assert not RoomSettings().keeps("")
+
+
+@pytest.mark.parametrize(
+    "value", ["commands,files.*, seat-?", '["commands", "files.*", "seat-?"]', "commands,,files.*,seat-?,"]
+)
+def test_topics_of_data_messages(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """Named or described, with commas or as JSON; upper and lower case are two topics."""
+    monkeypatch.setenv("AGENT_DATA_TOPICS", value)
+    settings = RoomSettings()
+    assert settings.named_topics == ("commands",)
+    wanted = {"commands": True, "files.": True, "files.a.b": True, "seat-3": True}
+    others = dict.fromkeys(("", "Commands", "commands2", "file", "seat-33", "seat-"), False)
+    assert {topic: settings.keeps(topic) for topic in wanted | others} == wanted | others
+
+
+@pytest.mark.parametrize("topic", ["lk.chat", "lk.transcription", "lk.agent.session", "lk-chat-topic"])
+def test_livekits_own_topics_are_never_kept(monkeypatch: pytest.MonkeyPatch, topic: str) -> None:
+    """Whatever is asked for: what is typed there is in the history, as a message."""
+    monkeypatch.setenv("AGENT_DATA_TOPICS", "*")
+    assert RoomSettings().keeps("anything")
+    assert RoomSettings().keeps("")
+    assert not RoomSettings().keeps(topic)
+    monkeypatch.setenv("AGENT_DATA_TOPICS", f"commands,{topic}")
+    with pytest.raises(InvalidInputError, match="LiveKit's own") as error:
+        RoomSettings()
+    assert error.value.field == "data_topics"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AGENT_TRACKS", "perhaps"),
+        ("AGENT_DATA_TOPICS", '["a"'),
+        ("AGENT_DATA_TOPICS", "[7]"),
+        ("AGENT_DATA_BYTES", "-1"),
+    ],
+)
+def test_room_mistakes(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """As above."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidInputError) as error:
+        RoomSettings()
+    assert name.removeprefix("AGENT_").lower() in error.value.field
+
+
 def test_settings_are_frozen() -> None:
     """Read once, passed on."""
-    for settings in (TakeoverSettings(), CallSettings(), WorkerSettings(), LiveKitSettings()):
+    for settings in (TakeoverSettings(), CallSettings(), WorkerSettings(), LiveKitSettings(), RoomSettings()):
         name = next(iter(type(settings).model_fields))
         with pytest.raises(ValidationError, match="frozen"):
             setattr(settings, name, getattr(settings, name))
