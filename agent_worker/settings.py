@@ -7,6 +7,7 @@ A ``.env`` file is read too, and ``.env.local`` behind it, as LiveKit's starter 
 import ipaddress
 import json
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode
 
+from agent_worker.call.lines import check_line, filled, in_language
 from agent_worker.call.welcome import Welcome
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.settings import Duration, SettingsGroup, settings_config
@@ -42,13 +44,18 @@ def _rising(value: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
 
 def _by_language(value: object) -> object:
     """Read ``"Hello"``, or ``{"en": "Hello", "de": "Hallo"}`` as JSON, as lines by language."""
-    if isinstance(value, str) and not value.lstrip().startswith("{"):
+    if isinstance(value, str) and not re.match(r'\s*\{\s*["}]', value):  # a sentence may begin with a placeholder
         return {"": value}
     return json.loads(value) if isinstance(value, str) else value
 
 
-Lines = Annotated[Mapping[str, str], NoDecode, BeforeValidator(_by_language)]
-"""One sentence in several languages; the first one is for languages that are not there."""
+def _with_known_placeholders(value: Mapping[str, str]) -> Mapping[str, str]:
+    return {language: check_line(line) for language, line in value.items()}
+
+
+Lines = Annotated[Mapping[str, str], NoDecode, BeforeValidator(_by_language), AfterValidator(_with_known_placeholders)]
+"""One sentence in several languages; the first one is for languages that are not there. ``{name}`` in it is what the
+person is called, ``{visits}`` how often they have come, this time included."""
 Steps = Annotated[tuple[Duration, ...], NoDecode, BeforeValidator(_steps), AfterValidator(_rising)]
 
 
@@ -167,7 +174,12 @@ class CallSettings(SettingsGroup):
     """Somebody who comes back within this time has not been away: no second greeting."""
     linger: Duration = timedelta(seconds=20)
     """How long an agent stays in a room that the last person has left."""
-    retention: Steps = (timedelta(minutes=5), timedelta(minutes=10), timedelta(minutes=30))
+    retention: Steps = (
+        timedelta(minutes=5),
+        timedelta(minutes=10),
+        timedelta(minutes=10),
+        timedelta(minutes=30),
+    )
     """How long a conversation is kept after its last use: for callers who never came back, who came back
     once, twice, … (the last one for all above)."""
     session_items: int = Field(default=200, ge=8, le=10_000)
@@ -182,13 +194,17 @@ class CallSettings(SettingsGroup):
     """Said once to somebody who comes back after having been away; empty: nothing."""
     back_line: Lines = Field(default_factory=lambda: {"": "Sorry, I'm back."})
     """Said by an agent that took a call over from a dead one; empty: nothing."""
+    farewell: Lines = Field(default_factory=dict)
+    """Said once before the application ends a call in which somebody still is; empty: nothing."""
 
-    def line(self, wanted: Welcome, language: str | None) -> str:
+    def line(self, wanted: Welcome, language: str | None, *, name: str = "", visits: int = 1) -> str:
         """What to say to an arrival, in its language if there is a line in it (``de`` is good for ``de-AT``)."""
         lines = {Welcome.FIRST: self.greeting, Welcome.BACK: self.welcome_back, Welcome.RESUME: self.back_line}
-        spoken = lines.get(wanted, {})
-        default = next(iter(spoken.values()), "")
-        return spoken.get(language or "", spoken.get((language or "").split("-")[0], default))
+        return filled(in_language(lines.get(wanted, {}), language), name=name, visits=visits)
+
+    def farewell_line(self, language: str | None, *, name: str = "", visits: int = 1) -> str:
+        """What to say to somebody at the end, in the same way."""
+        return filled(in_language(self.farewell, language), name=name, visits=visits)
 
 
 class ContentSettings(SettingsGroup):

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from livekit import rtc
@@ -28,7 +28,10 @@ class Ending:
         self._conversation, self._context = conversation, context
         self._shut_down: Callable[[str], None] | None = None if context is None else context.shutdown
         self._own: set[str] = set()
-        self._is_told_to_leave = False
+        self.is_told_to_leave = False
+        """Whether the worker, its server, or the loss of the room ends this job: that is not the end of the call."""
+        self.before_end: Callable[[str | None], Awaitable[None]] | None = None
+        """What is done before the application deletes the room, or puts somebody out of it; see `Farewell.said`."""
 
     def keep_room(self) -> None:
         """Keep the room from now on, also in a job that only stands by for the call. Idempotent."""
@@ -63,13 +66,18 @@ class Ending:
 
     async def goes_on(self) -> bool:
         """Whether the call goes on without this job, as far as anybody can tell."""
-        if self._conversation.goes_on_elsewhere or self._is_told_to_leave:
+        if self._conversation.goes_on_elsewhere or self.is_told_to_leave:
             return True
         return not self._conversation.is_over and await self._conversation.may_be_others()
 
     def is_others(self, identity: str) -> bool:
         """Whether somebody is neither this agent nor one that speaks for it, such as an avatar."""
         return identity not in self._own
+
+    async def ends(self, identity: str | None) -> None:
+        """The application ends the call, or puts somebody out of it; never raises."""
+        if self.before_end is not None:
+            await self.before_end(identity)
 
     def deleted(self) -> None:
         """The room is gone, so the call is over: LiveKit says so only later, or not at all."""
@@ -85,7 +93,7 @@ class Ending:
 
     def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType | None = None) -> None:
         """A room that was lost is somebody's still."""
-        self._is_told_to_leave = self._is_told_to_leave or reason not in ON_PURPOSE
+        self.is_told_to_leave = self.is_told_to_leave or reason not in ON_PURPOSE
 
     def _follow_close(self, session: AgentSession[Any], room: rtc.Room) -> None:
         """LiveKit closes the session where the worker, or its server, has told the job to end; it says why later."""
@@ -95,7 +103,7 @@ class Ending:
         def closed() -> Coroutine[Any, Any, None]:
             task = asyncio.current_task()
             if task is not None and task.get_name() == JOB_TASK and not self._conversation.is_over:
-                self._is_told_to_leave = self._is_told_to_leave or room.isconnected()
+                self.is_told_to_leave = self.is_told_to_leave or room.isconnected()
             return close()
 
         session.aclose = closed  # type: ignore[method-assign]  # on this instance: there is no event

@@ -11,19 +11,22 @@ from livekit.agents.llm import ChatMessage
 
 from agent_worker.call.data_messages import DataMessages
 from agent_worker.call.ending import Ending
+from agent_worker.call.farewell import Farewell
 from agent_worker.call.linking import Linking
 from agent_worker.call.opening_lines import OpeningLines
-from agent_worker.call.participants import Participants, who
+from agent_worker.call.participants import Participants
+from agent_worker.call.person_notes import PersonNotes
 from agent_worker.call.speaker import Speaker
 from agent_worker.call.speaking import Speaking
 from agent_worker.call.typed_words import leave_typed_words
-from agent_worker.call.welcome import Welcome
+from agent_worker.call.welcome import Welcome, visits
 from agent_worker.session.bounds import SessionBounds
 from agent_worker.session.notes import SessionNotes, unanswered_item
 from agent_worker.session.recorder import Recorder
 from agent_worker.session.turns import Turns
 from agent_worker.settings import RoomSettings
 from agent_worker.tenure.conversation import CallConversation
+from conversation_actors import Participant
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +98,25 @@ class Call:
         self._redials: asyncio.Task[None] | None = None
         self._has_resumed = False
         self._is_over = False
+        self._person_notes = (
+            None
+            if self.linking is None or self._participants is None
+            else PersonNotes(session, conversation, self.linking, self._participants)
+        )
+        self._farewell = (
+            None
+            if room is None or self.linking is None or self._participants is None
+            else Farewell(
+                session,
+                conversation,
+                room,
+                ending=ending,
+                speaking=self.speaking,
+                linking=self.linking,
+                people=self._participants,
+                on_begin=self._stop_person_notes,
+            )
+        )
 
     def start(self) -> None:
         """Follow the session, the conversation and the room from now on; before the session starts."""
@@ -102,6 +124,10 @@ class Call:
         self._turns.start()
         self._bounds.start()
         self._ending.start(self._session)
+        if self._farewell is not None:
+            self._farewell.start()
+        if self._person_notes is not None:
+            self._person_notes.start(self._failures)
         self._session.on("agent_state_changed", self._on_agent_state)
         self._session.on("close", self._on_close)
         self._conversation.on_items_missed(self._record_again)
@@ -127,9 +153,9 @@ class Call:
         """Who said what becomes a message now; see `Speaker`."""
         return None if self._speaker is None else self._speaker(message)
 
-    def who(self, participant: rtc.RemoteParticipant) -> Mapping[str, Any]:
-        """A participant as the conversation knows it; see `Participants.who`."""
-        return who(participant) if self._participants is None else self._participants.who(participant)
+    def who(self, participant: rtc.RemoteParticipant) -> Mapping[str, Any] | None:
+        """A participant as the conversation knows it, where people are followed; see `Participants.who`."""
+        return None if self._participants is None else self._participants.who(participant)
 
     def begin(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do something once, when the session listens. What it raises is counted, and the call goes on without it."""
@@ -153,12 +179,13 @@ class Call:
 
     # What is said without having been asked.
 
-    def _on_welcome(self, wanted: Welcome, language: str | None) -> None:
+    def _on_welcome(self, wanted: Welcome, person: Participant) -> None:
+        settings = self._conversation.settings
+        line = settings.line(wanted, person.language, name=person.name, visits=visits(person))
         if wanted is Welcome.RESUME and not self._conversation.is_planned_handover and not self._has_resumed:
             self._has_resumed = True
-            self.begin("resume", lambda: self.speaking.resume(language))
+            self.begin("resume", lambda: self.speaking.resume(line))
         elif wanted in {Welcome.FIRST, Welcome.BACK}:
-            line = self._conversation.settings.line(wanted, language)
             self.begin("say", lambda: self.speaking.say(line))
 
     def _record_again(self, is_afresh: bool) -> None:  # noqa: FBT001  # a callback of one value
@@ -258,9 +285,14 @@ class Call:
         self._notes.stop()
         self._turns.stop()
         self._bounds.stop()
+        self._stop_person_notes()
         keepers, self._keepers = self._keepers, []
         for keeper in keepers:
             keeper.stop()
+
+    def _stop_person_notes(self) -> None:
+        if self._person_notes is not None:
+            self._person_notes.stop()
 
     def _end(self, reason: str, *, is_clean: bool) -> None:
         """End the job; not clean: in a way that has the next agent called."""

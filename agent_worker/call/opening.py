@@ -152,6 +152,9 @@ class _Departure:
         """Whether somebody is not this agent."""
         return identity != self._own
 
+    async def ends(self, identity: str | None) -> None:
+        """Nobody has anything to say: no session has started."""
+
     def deleted(self) -> None:
         """The room is gone, and the call with it."""
         self._conversation.ended()

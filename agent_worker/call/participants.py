@@ -1,8 +1,9 @@
 """Room → conversation: who is there, with which devices, and what that calls for.
 
-A person is a LiveKit identity, or what the attribute ``person`` says where the token gave it: then several
-LiveKit participants are devices of one person. A device is one connection (LiveKit's ``sid``), so that a
-page that was reloaded is a new device of the same person, in whichever order the two events come.
+A person is what the attribute ``person`` says where the token gave it, else the ``user_id`` of the room's metadata,
+else a LiveKit identity: several LiveKit participants may be devices of one person. A device is one connection
+(LiveKit's ``sid``), so that a page that was reloaded is a new device of the same person, in whichever order the two
+events come.
 
 What the conversation does not take, because it does not answer, is not repeated event by event: when it answers
 again, the room is looked at.
@@ -19,7 +20,7 @@ from livekit import rtc
 from agent_worker.call.tracks import Tracks
 from agent_worker.call.welcome import GREETED, Welcome, greeted_context, retention, welcome
 from agent_worker.session.handlers import total
-from agent_worker.tenure.assignment import trusted_attribute
+from agent_worker.tenure.assignment import trusted_attribute, user_named_by_room
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import ConversationHandle, Lease, Participant
 from conversation_actors.errors import InvalidInputError
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 PERSON = "person"
 LANGUAGE = "language"
 _RESERVED = "lk."
-_LONGEST_NAME, _LONGEST_LANGUAGE = 256, 64
+_LONGEST_NAME, LONGEST_LANGUAGE = 256, 64
 """Characters; what is longer is no name and no language, and must not cost the join."""
 _KINDS = {
     rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD: "standard",
@@ -41,7 +42,7 @@ _KINDS = {
 _MOST_GREETED = 1000
 """People remembered as greeted in this call, should the conversation forget them."""
 
-OnWelcome = Callable[[Welcome, str | None], None]
+OnWelcome = Callable[[Welcome, Participant], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,9 @@ def is_human(participant: rtc.Participant) -> bool:
     return participant.kind in _KINDS
 
 
-def who(participant: rtc.Participant) -> dict[str, Any]:
+def who(participant: rtc.Participant, room: rtc.Room) -> dict[str, Any]:
     """A participant that nobody has followed yet: the person, and the device."""
-    return {"identity": _person_of(participant), "device": participant.sid}
+    return {"identity": _person_of(participant, room.metadata), "device": participant.sid}
 
 
 class Participants:
@@ -90,7 +91,7 @@ class Participants:
         on_empty: Callable[[bool], None],
         has_tracks: bool = True,
     ) -> None:
-        """`on_welcome` is told what an arrival calls for, and its language; `on_empty` whether nobody is here.
+        """`on_welcome` is told what an arrival calls for, and whose it is; `on_empty` whether nobody is here.
 
         `has_tracks`: what people have open is kept too, see `Tracks`.
         """
@@ -122,9 +123,14 @@ class Participants:
         return self._is_synced and not self._present and self._room.isconnected()
 
     def who(self, participant: rtc.RemoteParticipant) -> dict[str, Any]:
-        """A participant as the conversation knows it: the person that it came as, and the device."""
-        person = self._persons.get(participant.sid)
-        return who(participant) if person is None else {"identity": person, "device": participant.sid}
+        """A participant as the conversation knows it: the person, and the device."""
+        device = participant.sid
+        return {"identity": self._person(participant), "device": device}
+
+    def has_told_language(self, person: str) -> bool:
+        """Whether somebody who is here has told their language, with any of their devices."""
+        here = self._room.remote_participants.values()
+        return any(_arrival_of(one, person).language for one in here if self._person(one) == person)
 
     def start(self) -> None:
         """Follow from now on; who is there already counts as arriving."""
@@ -160,7 +166,7 @@ class Participants:
     def _look(self) -> list[rtc.RemoteParticipant]:
         """The people in the room now; those who are not are let go."""
         people = [one for one in self._room.remote_participants.values() if is_human(one)]
-        self._persons = {one.sid: self._persons.get(one.sid) or _person_of(one) for one in people}
+        self._persons = {one.sid: self._person(one) for one in people}
         self._owed = {device: owed for device, owed in self._owed.items() if device in self._persons}
         here = {(person, device) for device, person in self._persons.items()}
         self._conversation.later(lambda handle, lease: _leave_absent(handle, lease, here))
@@ -186,7 +192,8 @@ class Participants:
         if not self._is_synced or not is_human(participant):
             return
         device = participant.sid
-        person = self._persons.pop(device, None) or _person_of(participant)
+        person = self._person(participant)
+        self._persons.pop(device, None)
         self._owed.pop(device, None)
         if self._present.get(participant.identity) == device:
             del self._present[participant.identity]
@@ -198,7 +205,7 @@ class Participants:
     def _on_changed(self, participant: rtc.Participant) -> None:
         if not self._is_synced or not is_human(participant):
             return
-        arrival = _arrival_of(participant, self._persons.get(participant.sid))
+        arrival = _arrival_of(participant, self._person(participant))
         self._conversation.later(
             lambda handle, lease: handle.update_participant(
                 arrival.person,
@@ -210,10 +217,19 @@ class Participants:
         )
 
     def _arrive(self, participant: rtc.Participant) -> None:
-        arrival = _arrival_of(participant, self._persons.get(participant.sid))
+        arrival = _arrival_of(participant, self._person(participant))
         self._present[participant.identity] = arrival.device
         self._persons[arrival.device] = arrival.person
         self._conversation.later(lambda handle, lease: self._join(handle, lease, arrival))
+
+    def _person(self, participant: rtc.Participant) -> str:
+        """Who somebody is: whom it came as, to this agent or to one before it, whatever is said of it since."""
+        device = participant.sid
+        known = self._persons.get(device)
+        if known is None:
+            people = self._conversation.participants.values()
+            known = next((one.identity for one in people if device in one.devices), None)
+        return known or _person_of(participant, self._room.metadata)
 
     async def _join(self, handle: ConversationHandle, lease: Lease, arrival: _Arrival) -> None:
         owed = self._owed.get(arrival.device)
@@ -232,7 +248,7 @@ class Participants:
             await handle.update_participant(arrival.person, context=greeted_context(joined), lease=lease)
         if not owed.is_told:
             owed.is_told = True
-            self._on_welcome(owed.wanted, joined.language)
+            self._on_welcome(owed.wanted, joined)
         kept = retention(handle.participants.values(), settings.retention)
         if handle.retention != kept:
             await handle.set_retention(kept, lease=lease)
@@ -266,7 +282,7 @@ class Participants:
     def _devices_of(self, person: str) -> list[rtc.RemoteParticipant]:
         """The LiveKit participants in the room that are this person."""
         people = (one for one in self._room.remote_participants.values() if is_human(one))
-        return [one for one in people if (self._persons.get(one.sid) or _person_of(one)) == person]
+        return [one for one in people if self._person(one) == person]
 
 
 async def _leave_absent(handle: ConversationHandle, lease: Lease, here: set[tuple[str, str]]) -> None:
@@ -277,12 +293,12 @@ async def _leave_absent(handle: ConversationHandle, lease: Lease, here: set[tupl
                 await handle.leave(person, device_id=device, lease=lease)
 
 
-def _person_of(participant: rtc.Participant) -> str:
-    return trusted_attribute(participant, PERSON) or participant.identity
+def _person_of(participant: rtc.Participant, room_metadata: str = "") -> str:
+    return trusted_attribute(participant, PERSON) or user_named_by_room(room_metadata) or participant.identity
 
 
-def _arrival_of(participant: rtc.Participant, person: str | None) -> _Arrival:
-    """What is told of a participant; it stays the `person` it came as, though its attributes or rights change."""
+def _arrival_of(participant: rtc.Participant, person: str) -> _Arrival:
+    """What is told of a participant, who is this person."""
     attributes = {name: value for name, value in participant.attributes.items() if not name.startswith(_RESERVED)}
     metadata: dict[str, Any] = {"kind": _KINDS[participant.kind], "livekit_identity": participant.identity}
     if attributes:
@@ -290,10 +306,10 @@ def _arrival_of(participant: rtc.Participant, person: str | None) -> _Arrival:
     if participant.metadata:
         metadata["metadata"] = participant.metadata
     return _Arrival(
-        person=person or _person_of(participant),
+        person=person,
         device=participant.sid,
         name=participant.name[:_LONGEST_NAME],
-        language=(attributes.get(LANGUAGE) or _language_in(participant.metadata) or "")[:_LONGEST_LANGUAGE] or None,
+        language=(attributes.get(LANGUAGE) or _language_in(participant.metadata) or "")[:LONGEST_LANGUAGE] or None,
         metadata=metadata,
     )
 

@@ -34,6 +34,9 @@ class Keeper(Protocol):
     def is_others(self, identity: str) -> bool:
         """Whether a participant of the room is not the job's own."""
 
+    async def ends(self, identity: str | None) -> None:
+        """The room is about to be deleted, or somebody put out of it, and the call does not go on; never raises."""
+
     def deleted(self) -> None:
         """The room was deleted by this job."""
 
@@ -99,6 +102,8 @@ def _wrap(name: str, keepers: _Keepers, answer: Callable[[], Any]) -> None:
         if not is_own and await _goes_on(asked):
             logger.info("the call goes on without this job: not done", extra={"room": request.room, "asked": name})
             return answer()
+        if not is_own:
+            await asyncio.gather(*(keeper.ends(identity) for keeper, loop in asked if _runs_here(loop)))
         response = await method(service, request, *arguments, **named)
         if identity is None:
             for keeper, loop in asked:
@@ -109,11 +114,14 @@ def _wrap(name: str, keepers: _Keepers, answer: Callable[[], Any]) -> None:
     setattr(RoomService, name, guarded)
 
 
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    return loop is asyncio.get_running_loop()
+
+
 async def _goes_on(asked: list[tuple[Keeper, asyncio.AbstractEventLoop]]) -> bool:
     """Whether any of them says that the call goes on."""
     for keeper, loop in asked:
-        is_here = loop is asyncio.get_running_loop()
-        if await (keeper.goes_on() if is_here else _asked_elsewhere(keeper, loop)):
+        if await (keeper.goes_on() if _runs_here(loop) else _asked_elsewhere(keeper, loop)):
             return True
     return False
 

@@ -11,7 +11,6 @@ from livekit.agents.utils import is_given
 from livekit.agents.voice import SpeechHandle
 
 from agent_worker.call.opening_lines import OpeningLines
-from agent_worker.call.welcome import Welcome
 from agent_worker.session.notes import SETTLED, TRANSCRIPT, unanswered_item, unanswered_words
 from agent_worker.tenure.conversation import CallConversation
 
@@ -54,14 +53,17 @@ class Speaking:
         if line:
             self._say(line, is_talk=True)
 
-    async def resume(self, language: str | None) -> None:
-        """After a crash: say so, in a word, and answer what is unanswered; only that where the agent opens the call."""
+    def say_last(self, line: str) -> SpeechHandle | None:
+        """Say a line, and return what says it; None where it cannot be spoken. Raises where the session has closed."""
+        return self._say(line, is_talk=True)
+
+    async def resume(self, line: str) -> None:
+        """After a crash: say so, by a line, and answer what is unanswered; only that where the agent opens the call."""
         await self._is_told.wait()
         if self._opening is not None and await self._opening.begin(_OPENING_SECONDS):
             if not self._opening.has_asked:
                 self.answer()
             return
-        line = self._conversation.settings.line(Welcome.RESUME, language)
         if line and self._is_speech_to_speech():
             # one reply: the model would take its own line for the answer
             self._reply(instructions=self._told(line, _SPOKEN_FIRST if self._is_answer_owed() else _SPOKEN_BY_MODEL))
@@ -97,14 +99,14 @@ class Speaking:
             named["user_input"] = words
         return self._session.generate_reply(**named)
 
-    def _say(self, line: str, *, is_talk: bool) -> None:
+    def _say(self, line: str, *, is_talk: bool) -> SpeechHandle | None:
         try:
-            self._session.say(line, add_to_chat_ctx=is_talk)
+            return self._session.say(line, add_to_chat_ctx=is_talk)
         except RuntimeError as error:
             if self._is_speech_to_speech():
-                self._session.generate_reply(instructions=self._told(line, _SPOKEN_BY_MODEL))
-            else:
-                logger.warning("a line was left out: it cannot be spoken", extra={"reason": type(error).__name__})
+                return self._session.generate_reply(instructions=self._told(line, _SPOKEN_BY_MODEL))
+            logger.warning("a line was left out: it cannot be spoken", extra={"reason": type(error).__name__})
+        return None
 
     @staticmethod
     def _told(line: str, form: str) -> str:

@@ -5,6 +5,7 @@ applications say. So ``start`` of that one session does first what a conversatio
 """
 
 import asyncio
+import functools
 import logging
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from agent_worker.call.life import Call, Keeper
 from agent_worker.call.linking import is_starting
 from agent_worker.call.opening_lines import OpeningLines, has_begun, has_talked
 from agent_worker.call.participants import who
+from agent_worker.call.person_notes import forgotten
 from agent_worker.call.typed_words import TypedWords
 from agent_worker.session.active_agent import ActiveAgent, Word, agent_with_the_word
 from agent_worker.session.context_edits import ContextEdits
@@ -90,6 +92,9 @@ class Starting:
         self.recorder = Recorder(session, conversation, failures, speaker=self._speaker, pictures=pictures)
         self._content = content
         self._edits = ContextEdits(session, conversation, self.recorder, failures)
+        self._edits.tell(
+            lambda texts: conversation.later(lambda handle, lease: forgotten(handle, lease, texts)),
+        )
         self._ending = Ending(conversation, context)
         self._data = self._follow_data()
         self._expected: Agent | None = None
@@ -182,10 +187,11 @@ class Starting:
         settings = RoomSettings()
         if self._room is None or not settings.data_topics:
             return None
-        return DataMessages(self._room, self._conversation, settings, self._who)
+        return DataMessages(self._room, self._conversation, settings, functools.partial(self._who, self._room))
 
-    def _who(self, participant: rtc.RemoteParticipant) -> Mapping[str, Any]:
-        return who(participant) if self._call is None else self._call.who(participant)
+    def _who(self, room: rtc.Room, participant: rtc.RemoteParticipant) -> Mapping[str, Any]:
+        followed = None if self._call is None else self._call.who(participant)
+        return who(participant, room) if followed is None else followed
 
     def _follow_typed_words(self, room: Any) -> TypedWords | None:
         """Stand between the session and what is typed in its room; None where it has no room."""

@@ -45,6 +45,11 @@ def greeted_context(participant: Participant) -> Mapping[str, Any]:
     return {**participant.context, GREETED: participant.reconnect_count}
 
 
+def visits(participant: Participant) -> int:
+    """How often somebody has come, this time included."""
+    return participant.reconnect_count + 1
+
+
 def retention(people: Iterable[Participant], steps: tuple[timedelta, ...]) -> timedelta:
     """How long the conversation is kept: the more often somebody came back, the longer."""
     most = max((person.reconnect_count for person in people), default=0)

@@ -7,7 +7,7 @@ itself, and what the session's history says is looked at between the turns.
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from livekit.agents import (
@@ -35,6 +35,8 @@ _MOST_WORDS = 64
 _LATEST = 20
 """Items among which the message of a transcript is looked for."""
 
+Listener = Callable[[Collection[str]], None]
+
 
 class ContextEdits:
     """Follows edits of one session's agents and of its history, in the history and in the conversation.
@@ -55,7 +57,7 @@ class ContextEdits:
         self._changed: dict[str, ChatItem] = {}
         self._history: list[ChatItem] = []
         self._words: list[str] = []
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Listener] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopped = False
         handlers: dict[Any, Callable[[Any], None]] = {
@@ -82,8 +84,11 @@ class ContextEdits:
             return
         self._follow(agent)
 
-    def tell(self, listener: Callable[[], None]) -> None:
-        """Have a listener be told of each edit, before the past is forgotten: what it puts then is stored before."""
+    def tell(self, listener: Listener) -> None:
+        """Have a listener be told of each edit, before the past is forgotten: what it puts then is stored before.
+
+        It is given the texts that are to be read no more.
+        """
         self._listeners.append(total(listener, self._failures, "context_edits", _FAILURE))
 
     def stop(self) -> None:
@@ -108,7 +113,7 @@ class ContextEdits:
             if not all(any(word in text for text in said) for word in words):
                 # they were noted as they were heard, before the application changed them
                 logger.info("a turn was changed before it became a message", extra={"item_id": item.id})
-                self._forget()
+                self._forget((), ())
         self._look()
 
     def _on_transcript(self, event: UserInputTranscribedEvent) -> None:
@@ -181,14 +186,15 @@ class ContextEdits:
         self.taken |= ids
         history[:] = [item for item in history if item.id not in ids]
         self._recorder.leave_out(ids)
-        self._forget(*sorted(ids))
+        self._forget(sorted(ids), [_said(self._said.get(item.id, ())) for item in gone])
         logger.info("items were taken out", extra={"items": len(ids)})
         return True
 
-    def _forget(self, *item_ids: str) -> None:
-        """Have whoever quotes what was said quote it anew; and then nothing of it be stored."""
+    def _forget(self, item_ids: Iterable[str], texts: Iterable[str]) -> None:
+        """Have whoever quotes what was said take that back; and then nothing of it be stored."""
+        quoted = frozenset(text for text in texts if text)
         for listener in self._listeners:
-            listener()
+            listener(quoted)
         self._conversation.remove(*item_ids)
 
     def _change(self, changed: Iterable[ChatItem]) -> None:
@@ -203,7 +209,7 @@ class ContextEdits:
                     history[index] = item
             self._recorder.record([item])
             if not is_only_longer(before, now):
-                self._forget()
+                self._forget((), [_said(before)])
                 logger.info("an item was changed", extra={"item_id": item.id})
 
     def _align(self, agent: Agent) -> None:
@@ -228,3 +234,7 @@ class ContextEdits:
 
 def _user_text(item: ChatItem) -> str:
     return (item.text_content or "") if item.type == "message" and item.role == "user" else ""
+
+
+def _said(words: Wording) -> str:
+    return "\n".join(part for part in words if isinstance(part, str))

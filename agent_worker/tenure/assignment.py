@@ -18,6 +18,7 @@ from conversation_actors.values import check_id
 logger = logging.getLogger(__name__)
 
 ID_KEY = "conversation_id"
+USER_KEY = "user_id"
 MOST_METADATA_BYTES = 64 << 10
 """Metadata larger than this is not looked at."""
 
@@ -146,6 +147,14 @@ def _refuse(where: str, reason: str) -> None:
 def named_by_room(metadata: str) -> str | None:
     """The conversation that a room's metadata names; the job's own comes first, and the room's name last."""
     return Assignment.read(metadata, where="room metadata").conversation_id
+
+
+def user_named_by_room(metadata: str) -> str | None:
+    """Whose call it is, where the room's metadata say so: only servers may write them. A number is a name too."""
+    where = "room metadata"
+    fields = _json_object(metadata, where)
+    user = fields.get(USER_KEY)
+    return _identifier({USER_KEY: str(user) if type(user) is int else user}, USER_KEY, where)
 
 
 class Speaker(Protocol):

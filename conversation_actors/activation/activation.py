@@ -373,14 +373,18 @@ class Activation:
     def info(self) -> ActivationInfo:
         """Facts about this activation, for people and dashboards."""
         committer = self._alive()
+        durable = committer.durable
         return replace(
             self._facts,
-            seq=committer.durable.seq,
-            history_items=len(committer.durable.window),
-            history_bytes=committer.durable.window.size,
+            seq=durable.seq,
+            history_items=len(durable.window),
+            history_bytes=durable.window.size,
             pending=committer.pending,
             watchers=len(self._watchers),
             failures=self._failures.counts,
+            total_items=max(durable.total_items, len(durable.window)),
+            talked_for=timedelta(seconds=durable.talked_until(self._clock())),
+            has_counted_all=durable.has_counted_all,
         )
 
     async def passivate(self) -> None:

@@ -2,7 +2,9 @@
 
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
+from datetime import timedelta
+from itertools import chain
 from typing import Any, NamedTuple, Self
 
 from conversation_actors.errors import ConversationError, IncompatibleVersionError
@@ -200,6 +202,10 @@ class ActivationInfo:
     tells whether its process was forked (see `conversation-actors start`) or is an ordinary Ray worker. `life` tells
     the conversation from an earlier or later one of the same id; epochs are those of one life. `failures` counts, by
     task, what went wrong in the background and was survived; the owner's log tells of it.
+
+    `total_items` counts the items that ever came, also those that have left the window; `talked_for` is the time in
+    which somebody was connected, up to now, over all calls: the time from entry to entry, of which five minutes count
+    at most. Not `has_counted_all`: an older version has written a part, so that it is at least so much.
     """
 
     conversation_id: str
@@ -220,6 +226,20 @@ class ActivationInfo:
     tenant: str = DEFAULT_TENANT
     life: str = ""
     failures: Mapping[str, int] = field(default_factory=dict)
+    total_items: int = 0
+    talked_for: timedelta = timedelta(0)
+    has_counted_all: bool = False
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        """Read also what an owner of an older version tells, which is less."""
+        told = zip(fields(self), state, strict=False)
+        untold = ((one, _default_of(one)) for one in fields(self)[len(state) :])
+        for one, value in chain(told, untold):
+            object.__setattr__(self, one.name, value)
+
+
+def _default_of(one: Any) -> Any:
+    return one.default if one.default_factory is MISSING else one.default_factory()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.console import Console
@@ -70,7 +70,7 @@ def document(snapshot: Snapshot, info: ActivationInfo) -> dict[str, Any]:
         "summary": asdict(snapshot.summary) if snapshot.summary else None,
         "closing": asdict(snapshot.closing) if snapshot.closing else None,
         "retention": snapshot.retention.total_seconds() if snapshot.retention else None,
-        "activation": asdict(info),
+        "activation": {**asdict(info), "talked_for": info.talked_for.total_seconds()},
     }
 
 
@@ -105,6 +105,9 @@ def _facts(snapshot: Snapshot, info: ActivationInfo) -> Table:
         ("recovered", f"from {recovered}, in {info.recovery_seconds * 1000:.0f} ms"),
         ("holds", f"{info.history_items} items, {info.history_bytes} bytes"),
     ]
+    at_least = "" if info.has_counted_all else "at least "
+    talked_for = timedelta(seconds=round(info.talked_for.total_seconds()))
+    rows.append(("in all", f"{at_least}{info.total_items} items, {talked_for} with somebody there"))
     if info.failures:
         survived = ", ".join(f"{task} {count}" for task, count in sorted(info.failures.items()))
         rows.append(("failures", f"{survived}, in the background; the owner's log tells of them"))

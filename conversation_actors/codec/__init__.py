@@ -35,6 +35,7 @@ from conversation_actors.codec.fields import (
     texts,
 )
 from conversation_actors.codec.lines import SCHEMA, join_lines, split_lines
+from conversation_actors.codec.totals import TOTALS, read_totals, totals_fields
 from conversation_actors.errors import IncompatibleVersionError
 from conversation_actors.state import (
     EVENT_NAMES,
@@ -66,6 +67,7 @@ _SNAPSHOT_FIELDS = frozenset(
         "retention",
         "closing",
         "requests",
+        *TOTALS,
     }
 )
 
@@ -143,6 +145,7 @@ def encode_snapshot(state: ConversationState, *, requests: bool = True) -> bytes
         "summary": [state.summary.text, state.summary.through_seq] if state.summary else None,
         "closing": [state.closing.reason, state.closing.at] if state.closing else None,
         "retention": state.retention,
+        **totals_fields(state),
         "requests": [remembered_row(name, kept) for name, kept in state.requests.items()] if requests else [],
     }
     return join_lines(header, tuple(state.window))
@@ -167,6 +170,7 @@ def decode_snapshot(data: bytes, limits: Limits | None = None) -> ConversationSt
         named = named_by(header)
         for row in array(header, "requests"):
             state.remember(*remembered_of(row, named))
+        read_totals(header, state)
         state.unknown = {name: value for name, value in header.items() if name not in _SNAPSHOT_FIELDS}
         return state
 

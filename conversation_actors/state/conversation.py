@@ -25,7 +25,7 @@ from conversation_actors.state.events import (
     RetentionChanged,
     SummaryChanged,
 )
-from conversation_actors.state.facts import Closing, Lease, Limits, Participant, Summary
+from conversation_actors.state.facts import LONGEST_STRETCH, Closing, Lease, Limits, Participant, Summary
 from conversation_actors.state.window import Window
 
 MOST_RESULTS = 64
@@ -91,6 +91,12 @@ class ConversationState:
         """Which of the conversations of this id it is; the store knows, and no part of what is stored says so."""
         self.seq = seq
         self.changed_at = 0.0
+        self.total_items = 0
+        """Items that ever came: one that took another's place is none, one that had left and came again is another."""
+        self.talked_for = 0.0
+        """Seconds, up to the last entry, in which somebody was connected; see `talked_until`."""
+        self.has_counted_all = True
+        """Whether these two are of all that happened; not where an older version has written a part."""
         self.window = Window()
         self.participants: dict[str, Participant] = {}
         self.attributes: dict[str, Any] = {}
@@ -112,6 +118,7 @@ class ConversationState:
         if entry.seq != self.seq + 1:
             message = f"entry {entry.seq} does not follow {self.seq}"
             raise ValueError(message)
+        self.talked_for = self.talked_until(entry.at)
         self._apply_event(entry.event, entry)
         self.seq = entry.seq
         self.changed_at = entry.at
@@ -120,11 +127,24 @@ class ConversationState:
             while len(self.requests) > self.limits.requests:
                 self.requests.popitem(last=False)
 
+    def talked_until(self, at: float) -> float:
+        """Seconds, up to a time behind the last entry, in which somebody was connected; one or more, it is the same.
+
+        They are those from entry to entry, by the owners' clocks; `LONGEST_STRETCH` at most from one to the next.
+        """
+        for participant in self.participants.values():  # any() costs a microsecond, at every entry
+            if participant.connected:
+                stretch = at - self.changed_at
+                return self.talked_for + (min(stretch, LONGEST_STRETCH) if stretch > 0.0 else 0.0)
+        return self.talked_for
+
     def copy(self) -> Self:
         """An equal state that changes on its own. Facts and items are immutable and shared."""
         twin = type(self)(self.limits, seq=self.seq)
         twin.life = self.life
         twin.changed_at = self.changed_at
+        twin.total_items, twin.talked_for = self.total_items, self.talked_for
+        twin.has_counted_all = self.has_counted_all
         twin.window = Window(self.window, self.window.orphans)
         twin.participants = dict(self.participants)
         twin.attributes = dict(self.attributes)
@@ -139,7 +159,9 @@ class ConversationState:
 
     def _apply_event(self, event: Event, entry: Entry) -> None:  # noqa: C901, PLR0912  # one line for each kind of event
         if isinstance(event, ItemsAppended):  # nearly all are one of these two, and a pattern costs three times as much
+            kept = len(self.window)
             self.window.put(event.items)
+            self.total_items += len(self.window) - kept
             return
         if isinstance(event, ItemsEvicted):
             self.window.remove(event.items, orphans_kept=self.limits.items)

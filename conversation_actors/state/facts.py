@@ -38,6 +38,8 @@ LONGEST_LEASE = 86_400.0
 """Seconds."""
 SHORTEST_RETENTION, LONGEST_RETENTION = 1.0, 366 * 86_400.0
 """Seconds."""
+LONGEST_STRETCH = 300.0
+"""Seconds without an entry that count as time in which somebody was there: of longer ones nobody knows who was."""
 MAX_DEVICES = 16
 """Devices that one participant can be connected with at a time."""
 

@@ -233,6 +233,14 @@ HOTLINE = Shape(
     after=(Turn("And now?", "I am still here."),),
     others=(Turn("Goodbye.", "", ("hang_up", "{}")),),
 )
+RECEPTION = Shape(
+    name="reception",
+    environment={"AGENT_GREETING": "Reception, hello {name}.", "AGENT_FAREWELL": "Goodbye, {name}."},
+    greeting="Reception, hello caller.",
+    before=(Turn("Is the doctor in?", "Until six."),),
+    after=(Turn("And tomorrow?", "From eight."),),
+    others=(Turn("Goodbye.", "Goodbye, caller.", ("hang_up", "{}")),),
+)
 LAWYER = Shape(
     name="lawyer",
     brought=("Always observe: never name the client's wife.",),
@@ -352,7 +360,7 @@ INTERPRETER = Shape(
 
 SHAPES = (
     MUSEUM, REMINDER, FRONT_OFFICE, CANTEEN, HOTEL, PHARMACY, LIBRARY, BANK, TOUR, HOTLINE, LAWYER, BAKERY, CINEMA,
-    HELPDESK, FERRY, TREASURY, CONCIERGE, THEATRE, TELLER,
+    HELPDESK, FERRY, TREASURY, CONCIERGE, THEATRE, RECEPTION, TELLER,
 )  # fmt: skip
 ALWAYS = (MUSEUM, REMINDER, FRONT_OFFICE, CANTEEN)
 """Those that run with every change; the others take their time."""

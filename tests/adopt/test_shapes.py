@@ -15,6 +15,7 @@ from tests.adopt.shapes import (
     HOTLINE,
     INTERPRETER,
     MUSEUM,
+    RECEPTION,
     REMINDER,
     Fault,
     Shape,
@@ -165,6 +166,30 @@ async def test_a_call_that_is_over_ends_its_room(workers: Workers, fault: Fault)
         await wait_until(is_over, "the room to be gone", patience=HEARD)
         await _nobody_is_awaited(call)
         assert len(call.caller.presences) == agents
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [RECEPTION], indirect=True, ids=_name)
+@pytest.mark.parametrize("fault", [Fault.NOTHING, Fault.CRASH, Fault.MIGRATE])
+async def test_the_last_line_is_heard_before_the_room_ends(workers: Workers, fault: Fault) -> None:
+    """Once, from the agent that hangs up, by the caller's name; one that hands over, or dies, says nothing of it."""
+    goodbye = RECEPTION.others[0]
+    async with performance(workers) as call:
+        await call.greeted()
+        await call.turn(RECEPTION.before[0])
+        await call.suffers(fault)
+        await call.turn(RECEPTION.after[0])
+        assert goodbye.hears not in call.said
+        await call.say(goodbye.says)
+        await call.caller.wait(lambda: goodbye.hears in call.said, "the last line", HEARD)
+
+        async def is_over() -> bool:
+            return not await workers.stage.livekit.participants(call.room)
+
+        await wait_until(is_over, "the room to be gone", patience=HEARD)
+        await _nobody_is_awaited(call)
+        assert call.said.count(goodbye.hears) == 1
+        assert (await call.stored()).said[-1] == ("assistant", goodbye.hears)
 
 
 @pytest.mark.long

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Literal
@@ -48,6 +49,25 @@ async def test_killed_in_mid_stream(client: ConversationClient, conversation_id:
     assert texts((await conversation.snapshot(fresh=True)).items) == [*(f"before-{n}" for n in range(20)), "after"]
     info = await conversation.info()
     assert (info.epoch, info.replayed) == (2, 20)
+
+
+async def test_what_was_counted_outlives_the_owner(client: ConversationClient, conversation_id: str) -> None:
+    """How many items came, and how long somebody was there: killed, and passivated."""
+    conversation = await client.open(conversation_id)
+    await conversation.join("alice", device_id="web")
+    await conversation.append(user("a"), user("b"))
+    await conversation.leave("alice", device_id="web")
+    first = await conversation.info()
+    assert (first.total_items, first.has_counted_all) == (2, True)
+    assert first.talked_for > timedelta(0)
+    sigkill(first.pid)
+    await conversation.append(user("c"))
+    second = await conversation.info()
+    assert (second.epoch, second.total_items, second.talked_for) == (2, 3, first.talked_for)
+    await conversation.clear_history()
+    await conversation.passivate()
+    third = await conversation.info()
+    assert (third.epoch, third.total_items, third.talked_for) == (3, 3, first.talked_for)
 
 
 async def write_until(stop: asyncio.Event, conversation: ConversationHandle, name: str) -> list[str]:

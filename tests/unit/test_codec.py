@@ -103,6 +103,14 @@ def full_state() -> ConversationState:
     state.remember("r3", Remembered(41, 3, 1003.75, "lease_acquired", LEASE))
     state.remember("r4", Remembered(41, 3, 1003.75, "attributes_changed", None, DIGEST))
     state.unknown = {"later_field": {"kept": ["as", "it", "is"]}}
+    state.has_counted_all = False  # as all snapshots were before anything was counted
+    return state
+
+
+def counted_state() -> ConversationState:
+    """The same, with what was counted in it."""
+    state = full_state()
+    state.total_items, state.talked_for, state.has_counted_all = 1204, 3723.25, True
     return state
 
 
@@ -135,7 +143,11 @@ ENTRIES = {
     "nothing_changed": entry(NothingChanged("attributes_changed"), "request-5"),
     "nothing_changed_of_a_participant": entry(NothingChanged("participant_left", BOB), "request-6"),
 }
-SNAPSHOTS: dict[str, Callable[[], ConversationState]] = {"empty": ConversationState, "full": full_state}
+SNAPSHOTS: dict[str, Callable[[], ConversationState]] = {
+    "empty": ConversationState,
+    "full": full_state,
+    "counted": counted_state,
+}
 ENTRY_FILES = {f"entry_{name}.bin": expected for name, expected in ENTRIES.items()}
 SNAPSHOT_FILES = {f"snapshot_{name}.bin": build for name, build in SNAPSHOTS.items()}
 

@@ -591,6 +591,7 @@ class FakeRoom(rtc.EventEmitter[Any]):
         self.remote_participants = {one.identity: one for one in here}
         self.is_connected = is_connected
         self.name = ROOM
+        self.metadata = ""
         self.local_participant = FakeParticipant("agent-1", kind=rtc.ParticipantKind.PARTICIPANT_KIND_AGENT)
         self.text_handlers: dict[str, Callable[[Any, str], None]] = {}
         self.byte_handlers: dict[str, Callable[[Any, str], None]] = {}

@@ -1,7 +1,7 @@
 """What an application takes out of a context: gone for the successor and in the store, and nothing else is."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
 import pytest
@@ -235,16 +235,16 @@ async def test_a_shorter_memory_is_no_edit(jobs: Jobs) -> None:
 async def test_who_quotes_the_talk_is_told_of_an_edit(jobs: Jobs) -> None:
     """Before the past is forgotten, so that what is quoted anew is stored before; one that fails costs nothing else."""
     job = await told(jobs)
-    seen: list[tuple[bool, int]] = []
+    seen: list[tuple[Collection[str], int]] = []
 
-    def listen() -> None:
-        seen.append((CARD in repr(job.session.history.items), len(job.conversation.removals)))
+    def listen(texts: Collection[str]) -> None:
+        seen.append((texts, len(job.conversation.removals)))
         message = "broken"
         raise ValueError(message)
 
     job.edits.tell(listen)
     await job.say("use forget")
-    assert seen == [(False, 0)]
+    assert seen == [({f"My card is {CARD}."}, 0)]
     assert len(job.conversation.removals) == 1
     assert job.failures.counts == {"context_edits": 1}
 

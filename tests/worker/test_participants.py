@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from livekit import rtc
@@ -68,6 +68,11 @@ class Followed:
 Follow = Callable[..., Any]
 
 
+def as_remote(participant: FakeParticipant) -> rtc.RemoteParticipant:
+    """Itself, for those who want the real one."""
+    return cast("rtc.RemoteParticipant", participant)
+
+
 @pytest.fixture
 def follow(world: World) -> Follow:
     """Follow a room, as an agent that has the conversation."""
@@ -90,7 +95,7 @@ def following(world: World) -> Follow:
         participants = Participants(
             room.as_room,
             call,
-            on_welcome=lambda wanted, language: welcomes.append((wanted, language)),
+            on_welcome=lambda wanted, person: welcomes.append((wanted, person.language)),
             on_empty=empty.append,
         )
         participants.start()
@@ -235,6 +240,64 @@ async def test_nobody_makes_himself_somebody_else(follow: Follow) -> None:
     )
     followed = await follow(FakeRoom(mallory))
     assert list(await followed.settled()) == ["mallory"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "person"),
+    [
+        ('{"user_id": "u-42"}', "u-42"),
+        ('{"user_id": 42}', "42"),
+        ('{"user_id": true}', "sip_1"),
+        ('{"user_id": 4.2}', "sip_1"),
+        ('{"user_id": ""}', "sip_1"),
+        ('{"user_id": {"id": 1}}', "sip_1"),
+        ('{"user_id": "a\\u0000b"}', "sip_1"),
+        ('{"user_id": ', "sip_1"),
+        ("u-42", "sip_1"),
+        ("", "sip_1"),
+    ],
+)
+async def test_the_room_says_whose_call_it_is(follow: Follow, metadata: str, person: str) -> None:
+    """Its metadata come from a server, not from who is in it; what is no name names nobody, and somebody joins."""
+    room = FakeRoom(FakeParticipant("sip_1"))
+    room.metadata = metadata
+    followed = await follow(room)
+    assert (await followed.person(person)).connected
+    assert list(await followed.settled()) == [person]
+
+
+async def test_who_has_a_name_of_his_own_is_not_the_rooms(follow: Follow) -> None:
+    """A token's `person` comes first; one that the participant may have written itself is none, as ever."""
+    carol = FakeParticipant("carol-phone", attributes={"person": "carol"})
+    mallory = FakeParticipant(
+        "mallory", attributes={"person": "carol"}, permissions=Permissions(can_update_metadata=True)
+    )
+    room = FakeRoom(carol, mallory)
+    room.metadata = '{"user_id": "u-42"}'
+    followed = await follow(room)
+    people = await followed.settled()
+    assert {name: one.devices for name, one in people.items()} == {"carol": (carol.sid,), "u-42": (mallory.sid,)}
+    assert followed.participants.who(as_remote(mallory))["identity"] == "u-42"
+
+
+@pytest.mark.parametrize("holder", ["job-1", "job-2"])
+async def test_metadata_that_come_later_make_nobody_new(follow: Follow, holder: str) -> None:
+    """Who is here stays whom it came as, for this agent and for one that follows it."""
+    alice = FakeParticipant("alice")
+    room = FakeRoom(alice)
+    followed = await follow(room)
+    await followed.settled()
+    room.metadata = '{"user_id": "u-42"}'
+    if holder == "job-2":
+        followed.participants.stop()
+        followed = await follow(room, holder)
+        await followed.settled()
+    else:
+        room.change_connection(is_connected=True)
+    bob = room.enter(FakeParticipant("bob"))
+    people = await followed.settled()
+    assert {name: one.devices for name, one in people.items()} == {"alice": (alice.sid,), "u-42": (bob.sid,)}
+    assert followed.participants.who(as_remote(alice))["identity"] == "alice"
 
 
 async def test_a_person_leaves_as_whom_it_came(follow: Follow) -> None:

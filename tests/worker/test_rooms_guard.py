@@ -150,6 +150,9 @@ class Witness:
         self.loops.append(asyncio.get_running_loop())
         return self._goes_on
 
+    async def ends(self, identity: str | None) -> None:
+        """See `Keeper`."""
+
     def deleted(self) -> None:
         """See `Keeper`."""
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from pydantic import ValidationError
 
-from agent_worker.call.welcome import Welcome
+from agent_worker.call.welcome import Welcome, retention
 from agent_worker.settings import (
     INSTANCE_VARIABLE,
     CallSettings,
@@ -20,6 +20,7 @@ from agent_worker.settings import (
     is_loopback,
     offline_environment,
 )
+from conversation_actors import Participant
 from conversation_actors.errors import InvalidInputError
 
 MINUTE = timedelta(minutes=1)
@@ -98,6 +99,13 @@ def test_retention_in_steps(monkeypatch: pytest.MonkeyPatch, value: str) -> None
     assert CallSettings().retention == (5 * MINUTE, 10 * MINUTE, 30 * MINUTE)
 
 
+def test_retention_by_default() -> None:
+    """Who never came back: 5 minutes; once or twice: 10; more often: 30."""
+    people = [Participant(identity="alice", reconnect_count=returns) for returns in range(5)]
+    kept = [retention([one], CallSettings().retention) / MINUTE for one in people]
+    assert kept == [5, 10, 10, 30, 30]
+
+
 def test_one_step_of_retention(monkeypatch: pytest.MonkeyPatch) -> None:
     """For everybody."""
     monkeypatch.setenv("AGENT_RETENTION", "300")
@@ -125,7 +133,7 @@ def test_a_line_in_a_language(monkeypatch: pytest.MonkeyPatch, language: str | N
 
 def test_one_line_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain text; an empty one, or none at all, says nothing."""
-    monkeypatch.setenv("AGENT_WELCOME_BACK", "Hi again, {you}")
+    monkeypatch.setenv("AGENT_WELCOME_BACK", "Hi again, {{you}}")
     monkeypatch.setenv("AGENT_BACK_LINE", "")
     monkeypatch.setenv("AGENT_GREETING", "{}")
     settings = CallSettings()

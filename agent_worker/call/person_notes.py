@@ -1,0 +1,178 @@
+"""Session → conversation: what is known of the person who speaks, beside who it is.
+
+It is kept with the person and not with the call: whoever comes back, however much of the history has left its window,
+is spoken to in the right language, and the agent can be told what was asked last.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from livekit.agents import (
+    AgentSession,
+    AgentStateChangedEvent,
+    ConversationItemAddedEvent,
+    SpeechCreatedEvent,
+    UserInputTranscribedEvent,
+)
+from livekit.agents.llm import ChatMessage
+
+from agent_worker.call.linking import Linking
+from agent_worker.call.participants import LONGEST_LANGUAGE, Participants
+from agent_worker.failures import Failures
+from agent_worker.session.handlers import total
+from agent_worker.session.notes import unanswered_item
+from agent_worker.tenure.conversation import CallConversation
+from conversation_actors import ConversationHandle, Lease
+from conversation_actors.errors import InvalidInputError
+
+LAST_QUERY, LAST_ANSWER = "livekit.last_query", "livekit.last_answer"
+"""Keys in a participant's context: what the person said last, and what the agent said to that; texts, bounded."""
+HEARD_LANGUAGE = "livekit.heard_language"
+"""Key in a participant's context: the language that a recogniser has told; where it is theirs, nobody has given one."""
+MOST_NOTED_BYTES = 1 << 10
+"""Of one text, as UTF-8: both leave most of a participant's room to the application."""
+_NO_LANGUAGES = frozenset({"", "auto", "multi", "und"})
+"""What recognisers tell instead of a language."""
+
+
+def bounded(text: str) -> str:
+    """The text, cut where it is too long to be noted."""
+    if len(text.encode("utf-8", "replace")) <= MOST_NOTED_BYTES:
+        return text
+    kept = text.encode("utf-8", "replace")[: MOST_NOTED_BYTES - len("…".encode())]
+    return kept.decode("utf-8", "ignore") + "…"
+
+
+async def forgotten(handle: ConversationHandle, lease: Lease, texts: Collection[str]) -> None:
+    """Take the notes back that quote these texts, of everybody: the history has them no more."""
+    quoted = {bounded(text) for text in texts}
+    for person, known in list(handle.participants.items()):
+        quoting = {name: None for name in (LAST_QUERY, LAST_ANSWER) if known.context.get(name) in quoted}
+        if quoting:
+            await _note(handle, lease, person, quoting)
+
+
+async def _note(handle: ConversationHandle, lease: Lease, person: str, changes: Mapping[str, Any]) -> None:
+    """Change a person's context; a value of None is removed, and what is there already is not written."""
+    known = handle.participants.get(person)
+    if known is None:
+        return
+    merged = {name: value for name, value in {**known.context, **changes}.items() if value is not None}
+    if merged != known.context:
+        await handle.update_participant(person, context=merged, lease=lease)
+
+
+class PersonNotes:
+    """Keeps languages and last words up to date. Handlers never raise and never wait.
+
+    A turn is one write, when the agent listens again.
+    """
+
+    def __init__(
+        self, session: AgentSession[Any], conversation: CallConversation, linking: Linking, people: Participants
+    ) -> None:
+        """Nothing is followed before `start`."""
+        self._session, self._conversation = session, conversation
+        self._linking, self._people = linking, people
+        self._languages: dict[str, str] = {}
+        self._asked: ChatMessage | None = None
+        self._answer: str | None = None
+        self._is_due = self._is_full = self._is_stopped = False
+
+    def start(self, failures: Failures) -> None:
+        """Follow from now on. What the agent before this one left unanswered is a question too."""
+        handlers: dict[Any, Any] = {
+            "user_input_transcribed": self._on_transcript,
+            "conversation_item_added": self._on_item,
+            "speech_created": self._on_speech,
+            "agent_state_changed": self._on_agent_state,
+        }
+        for name, handler in handlers.items():
+            self._session.on(name, total(handler, failures, "person", "a person's words were not noted"))
+        self._conversation.on_changes_missed(lambda _is_afresh: self._languages.clear())
+        history = self._session.history.items
+        if unanswered_item(history) is not None:
+            said = (item for item in reversed(history) if item.type == "message" and item.role == "user")
+            self._asked = next(said, None)
+
+    def stop(self) -> None:
+        """Follow no more; the last question is noted, though nobody has answered it. Idempotent."""
+        if not self._is_stopped:
+            self._is_stopped = True
+            self._tell()
+
+    # The language.
+
+    def _on_transcript(self, event: UserInputTranscribedEvent) -> None:
+        linked, language = self._linking.linked, str(event.language or "")
+        is_language = language not in _NO_LANGUAGES and len(language) <= LONGEST_LANGUAGE
+        if self._is_stopped or linked is None or not (is_language and event.is_final and event.transcript.strip()):
+            return
+        person = self._people.who(linked)["identity"]
+        if self._languages.get(person) != language:
+            self._languages[person] = language
+            self._conversation.later(lambda handle, lease: self._hear(handle, lease, person, language))
+
+    async def _hear(self, handle: ConversationHandle, lease: Lease, person: str, language: str) -> None:
+        """Take a language for the person's, where the person has given none."""
+        known = handle.participants.get(person)
+        if known is None:
+            return
+        if self._people.has_told_language(person):
+            # from now on it counts as given, in calls where it is not given again too
+            await _note(handle, lease, person, {HEARD_LANGUAGE: None})
+        elif known.language in {None, known.context.get(HEARD_LANGUAGE)}:
+            context = {**known.context, HEARD_LANGUAGE: language}
+            await handle.update_participant(person, language=language, context=context, lease=lease)
+
+    # The last words.
+
+    def _on_item(self, event: ConversationItemAddedEvent) -> None:
+        item = event.item
+        if self._is_stopped or item.type != "message":
+            return
+        if item.role == "user":
+            self._asked, self._answer, self._is_due = item, None, True
+        elif item.role == "assistant" and self._asked is not None and item.text_content:
+            self._answer, self._is_due = item.text_content, True
+
+    def _on_speech(self, event: SpeechCreatedEvent) -> None:
+        """What the application says while the agent listens is no answer to what was answered already."""
+        if event.user_initiated and self._answer is not None and self._session.agent_state == "listening":
+            self._tell()
+            self._asked = None
+
+    def _on_agent_state(self, event: AgentStateChangedEvent) -> None:
+        if event.new_state == "listening" and self._answer is not None and not self._is_stopped:
+            self._tell()
+
+    def _tell(self) -> None:
+        asked, answer, is_due = self._present(self._asked), self._answer, self._is_due
+        if answer is not None and not any(item.text_content == answer for item in self._session.history.messages()):
+            answer = None
+        self._is_due = False
+        person = None if asked is None else _person_of(asked)
+        if asked is None or person is None or not is_due:
+            return
+        words = {LAST_QUERY: bounded(asked.text_content or "") or None, LAST_ANSWER: answer and bounded(answer)}
+        self._conversation.later(lambda handle, lease: self._keep(handle, lease, person, words))
+
+    def _present(self, message: ChatMessage | None) -> ChatMessage | None:
+        """The message as the history has it now; None where somebody has taken it out."""
+        known = None if message is None else self._session.history.get_by_id(message.id)
+        return known if isinstance(known, ChatMessage) else None
+
+    async def _keep(self, handle: ConversationHandle, lease: Lease, person: str, words: Mapping[str, Any]) -> None:
+        try:
+            await _note(handle, lease, person, words)
+        except InvalidInputError as error:
+            if not self._is_full:
+                self._is_full = True
+                self._conversation.failures.count("person", error, "a person's last words are not kept")
+
+
+def _person_of(message: ChatMessage) -> str | None:
+    """Who said it, as the recorder has noted it."""
+    speaker = message.extra.get("participant")
+    identity = speaker.get("identity") if isinstance(speaker, Mapping) else None
+    return identity if isinstance(identity, str) else None
