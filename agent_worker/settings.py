@@ -207,6 +207,21 @@ class CallSettings(SettingsGroup):
         return filled(in_language(self.farewell, language), name=name, visits=visits)
 
 
+class ContentSettings(SettingsGroup):
+    """What is kept of what is said and shown in a call (``AGENT_…``)."""
+
+    model_config = settings_config("AGENT_")
+
+    context_edits: Literal["follow", "keep"] = "follow"
+    """``follow``: what is taken out of an agent's context, or changed there, is taken out of the conversation, and of
+    Redis; ``keep``: it stays, and only the agent forgets it."""
+    image_pixels: int = Field(default=1024, ge=64, le=4096)
+    """The longer edge of a picture that is kept."""
+    image_bytes: int = Field(default=48 << 10, ge=4 << 10, le=1 << 20)
+    """A picture that is kept, as base64. All of a history has `CONVERSATION_HISTORY_BYTES`, a message with its pictures
+    `CONVERSATION_HISTORY_ITEM_BYTES`."""
+
+
 class ToolSettings(SettingsGroup):
     """What becomes of a tool whose call is not durable yet (``AGENT_UNRECORDED_TOOLS…``)."""
 

@@ -147,13 +147,20 @@ class PersonNotes:
             self._tell()
 
     def _tell(self) -> None:
-        asked, answer, is_due = self._asked, self._answer, self._is_due
+        asked, answer, is_due = self._present(self._asked), self._answer, self._is_due
+        if answer is not None and not any(item.text_content == answer for item in self._session.history.messages()):
+            answer = None
         self._is_due = False
         person = None if asked is None else _person_of(asked)
         if asked is None or person is None or not is_due:
             return
         words = {LAST_QUERY: bounded(asked.text_content or "") or None, LAST_ANSWER: answer and bounded(answer)}
         self._conversation.later(lambda handle, lease: self._keep(handle, lease, person, words))
+
+    def _present(self, message: ChatMessage | None) -> ChatMessage | None:
+        """The message as the history has it now; None where somebody has taken it out."""
+        known = None if message is None else self._session.history.get_by_id(message.id)
+        return known if isinstance(known, ChatMessage) else None
 
     async def _keep(self, handle: ConversationHandle, lease: Lease, person: str, words: Mapping[str, Any]) -> None:
         try:

@@ -25,18 +25,21 @@ from agent_worker.call.life import Call, Keeper
 from agent_worker.call.linking import is_starting
 from agent_worker.call.opening_lines import OpeningLines, has_begun, has_talked
 from agent_worker.call.participants import who
+from agent_worker.call.person_notes import forgotten
 from agent_worker.call.typed_words import TypedWords
 from agent_worker.session.active_agent import ActiveAgent, Word, agent_with_the_word
+from agent_worker.session.context_edits import ContextEdits
 from agent_worker.session.entering import entrance_of
 from agent_worker.session.had_the_word import ACTIVE_AGENT
 from agent_worker.session.late_note import AtStart, late_note
 from agent_worker.session.notes import TRANSCRIPT, Noted
+from agent_worker.session.pictures import Pictures
 from agent_worker.session.realtime import RealtimeModels
 from agent_worker.session.recorder import Recorder
 from agent_worker.session.restoration import Restored, restore, restore_late
 from agent_worker.session.tools import HeldTools, hold_tools_back, until_durable
 from agent_worker.session.userdata import Userdata
-from agent_worker.settings import RoomSettings, ToolSettings
+from agent_worker.settings import ContentSettings, RoomSettings, ToolSettings
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import InvalidInputError
 from conversation_actors.errors import ConversationError
@@ -84,7 +87,14 @@ class Starting:
         self._start = session.start
         self._gate = until_durable(self._is_durable, ToolSettings())
         self._userdata = Userdata(session, conversation, failures, kind=userdata)
-        self.recorder = Recorder(session, conversation, failures, speaker=self._speaker)
+        content = ContentSettings()
+        pictures = Pictures(content, failures)
+        self.recorder = Recorder(session, conversation, failures, speaker=self._speaker, pictures=pictures)
+        self._content = content
+        self._edits = ContextEdits(session, conversation, self.recorder, failures)
+        self._edits.tell(
+            lambda texts: conversation.later(lambda handle, lease: forgotten(handle, lease, texts)),
+        )
         self._ending = Ending(conversation, context)
         self._data = self._follow_data()
         self._expected: Agent | None = None
@@ -131,6 +141,8 @@ class Starting:
         known = await self._stand_by() if is_planned else Counter[str]()
         prepared = self._prepared or await self.prepare(agent)
         call = self._call = self._new_call(prepared)
+        if self._content.context_edits == "follow":
+            call.keep(self._edits)
         if prepared.is_whole:
             call.speaking.owe()
             call.keep(*self._keepers(prepared.word, prepared.given))
@@ -264,7 +276,9 @@ class Starting:
 
     def _keepers(self, word: Word, first: Agent) -> tuple[Keeper, ...]:
         """Those who note what the session is, for the next agent."""
-        active = ActiveAgent(self._session, self._conversation, self._failures, first=first, had=word.had)
+        active = ActiveAgent(
+            self._session, self._conversation, self._failures, first=first, had=word.had, taken=self._edits.taken
+        )
         return active, self._userdata
 
     def _speaker(self, message: ChatMessage) -> Mapping[str, Any] | None:

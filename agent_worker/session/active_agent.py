@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,8 +109,13 @@ class ActiveAgent:
         *,
         first: Agent | None = None,
         had: HadTheWord | None = None,
+        taken: Collection[str] = frozenset(),
     ) -> None:
-        """Nothing is noted before `start`. `first` is the agent that the application started; `had` of `Word`."""
+        """Nothing is noted before `start`. `first` is the agent that the application started; `had` of `Word`.
+
+        `taken`: the ids of what was taken out of the conversation, which is not noted, whoever has it.
+        """
+        self._taken = taken
         self._session, self._conversation = session, conversation
         self._failures = failures or Failures()
         self._first, self._had = first, had
@@ -241,7 +246,7 @@ class ActiveAgent:
         self._seen = frozenset(ids)
         if not self._describes(history, known):
             self._heard = Heard.of(history, known, is_cut=self._is_cut)
-        brought = brought_into(context, {item.id for item in self._session.history.items})
+        brought = brought_into(context, {item.id for item in self._session.history.items}.union(self._taken))
         return {"heard": self._heard.to_dict(), "brought": [one.to_dict() for one in brought]}
 
     def _history(self) -> list[ChatItem]:

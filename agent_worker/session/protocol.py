@@ -21,3 +21,10 @@ class Conversation(Protocol):
 
     async def flush(self) -> object:
         """Return when everything recorded so far is durable."""
+
+
+class Forgetful(Conversation, Protocol):
+    """A conversation out of which something can be taken."""
+
+    def remove(self, *item_ids: str) -> object:
+        """Take items out, behind all that was recorded, and forget what was stored before; never blocks, nor raises."""

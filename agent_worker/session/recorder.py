@@ -3,6 +3,7 @@
 Nothing is kept back for the end of the call: no hook of LiveKit's runs in a crash.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
@@ -17,6 +18,7 @@ from livekit.agents.voice.events import (
 )
 
 from agent_worker.failures import Failures
+from agent_worker.session.pictures import Pictures
 from agent_worker.session.protocol import Conversation
 from agent_worker.session.remarks import STANDS_BEFORE, STILL_RUNNING, is_report_of, without_remarks
 from agent_worker.session.serialise import essentials, shortened, to_fields
@@ -70,20 +72,24 @@ class Recorder:
         failures: Failures | None = None,
         *,
         speaker: Speaker | None = None,
+        pictures: Pictures | None = None,
     ) -> None:
         """Nothing is recorded before `start`. What is refused is counted in `failures` too.
 
-        `speaker` is asked who said a user message, when it enters the history.
+        `speaker` is asked who said a user message, when it enters the history; `pictures` are as they are stored.
         """
         self.recorded = 0
         self.refused = 0
         self._session = session
         self._conversation = conversation
         self._failures = failures or Failures()
+        self._is_stopped = False
         self._announced: dict[str, tuple[FunctionCall, dict[str, Any] | None]] = {}
         self._own: dict[str, None] = {}
         self._taken: dict[str, None] = {}
         self._speaker = speaker
+        self._pictures = pictures or Pictures(failures=self._failures)
+        self._picturing: set[asyncio.Task[None]] = set()
         self._passed_over: set[str] = set()
         self._running: dict[str, bool] = {}
         """The calls whose tools run, and whether they have reported: such tools work in the background."""
@@ -101,6 +107,7 @@ class Recorder:
 
     def stop(self) -> None:
         """Record no more. What was recorded is still being sent by the conversation's handle."""
+        self._is_stopped = True
         for name, handler in self._handlers.items():
             self._session.off(name, handler)
 
@@ -123,6 +130,11 @@ class Recorder:
             except Exception as error:  # noqa: BLE001  # a TypeError out of a handler kills the agent's reply
                 self._refuse(item, error)
 
+    def leave_out(self, item_ids: Iterable[str]) -> None:
+        """Record these items no more, whoever tells of them: they were taken out of the conversation."""
+        self._passed_over.update(item_ids)
+        self._taken = {one: None for one in self._taken if one not in self._passed_over}
+
     def record_again(self, *, is_afresh: bool, is_full: bool = False) -> None:
         """Record what the session has and the conversation lacks. Never raises.
 
@@ -141,7 +153,7 @@ class Recorder:
         self._taken = {} if is_afresh else {one: None for one in self._taken if one not in lacking}
         for item in items:
             try:
-                self._send_whole(to_fields(item))
+                self._store(item)
             except Exception as error:  # noqa: BLE001  # one that is refused costs only itself
                 self._refuse(item, error)
         logger.info("recorded again", extra={"items": len(items), "is_afresh": is_afresh})
@@ -162,7 +174,7 @@ class Recorder:
         own = [item for item in items if item.id in self._own]
         oldest = next((fields for fields in known.values() if _leaves_in_its_turn(fields)), None)
         first = _place(oldest, own) if is_full else 0
-        return [item for item in own[first:] if known.get(item.id) != to_fields(item)]
+        return [item for item in own[first:] if known.get(item.id) != self._fields(item)]
 
     def _on_item_added(self, event: ConversationItemAddedEvent) -> None:
         item = event.item
@@ -222,7 +234,7 @@ class Recorder:
         before = self.recorded
         self.record([call])
         # one that was refused is sent once more when its tool ends
-        self._announced[call.id] = call, None if self.recorded == before else to_fields(call)
+        self._announced[call.id] = call, None if self.recorded == before else self._fields(call)
         if len(self._announced) > _ANNOUNCED_CALLS:
             del self._announced[next(iter(self._announced))]
 
@@ -234,17 +246,37 @@ class Recorder:
         )
 
     def _record(self, item: ChatItem) -> None:
-        if not belongs_in_history(item):
+        if not belongs_in_history(item) or item.id in self._passed_over:
             return
-        fields = to_fields(item)
         if item.type == "function_call":
+            fields = self._fields(item)
             is_unchanged = self._announced.pop(item.id, (item, None))[1] == fields
             # one that was refused since is not there, and its output must not come before it
             if is_unchanged and any(known.id == item.id for known in self._conversation.items):
                 return
         _remember(item.id, self._own)
-        self._send_whole(fields)
+        self._store(item)
         self.recorded += 1
+
+    def _fields(self, item: ChatItem) -> dict[str, Any]:
+        return to_fields(item, self._pictures.form)
+
+    def _store(self, item: ChatItem) -> None:
+        """Record the item, and once more when its pictures are made: nobody waits for those."""
+        self._send_whole(self._fields(item))
+        if self._pictures.are_missing(item):
+            task = asyncio.get_running_loop().create_task(self._complete(item))
+            self._picturing.add(task)
+            task.add_done_callback(self._picturing.discard)
+
+    async def _complete(self, item: ChatItem) -> None:
+        try:
+            await self._pictures.make(item)
+            # it may have been taken out meanwhile
+            if item.id not in self._passed_over and not self._is_stopped:
+                self._send_whole(self._fields(item))
+        except Exception as error:  # noqa: BLE001  # the message is there, and says that it lacks its pictures
+            self._refuse(item, error)
 
     def _send_whole(self, fields: dict[str, Any]) -> None:
         """Record the item, without what nobody could read back."""

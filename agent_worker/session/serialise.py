@@ -9,8 +9,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from livekit.agents.llm import ChatItem
+from livekit.agents.llm import ChatItem, ChatMessage, ImageContent
 from pydantic_core import to_jsonable_python
+
+from agent_worker.session.pictures import LEFT_OUT, FormOf, left_out, pictures_of
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +27,29 @@ ESSENTIAL = frozenset(
 
 OPTIONAL_CONTAINERS = frozenset({"extra", "metrics"})
 SHORTENED = " [shortened for storage]"
+_SOUND = "[sound left out: it is too large]"
+_PICTURE = LEFT_OUT.format("it is too large, with what else is in the message")
 _ENVELOPE_BYTES = 1024
 
 
-def to_fields(item: ChatItem) -> dict[str, Any]:
-    """The item as LiveKit's own `to_dict` has it, with time stamps, images and sounds.
+def to_fields(item: ChatItem, picture: FormOf = left_out) -> dict[str, Any]:
+    """The item as LiveKit's own `to_dict` has it, with time stamps and sounds; pictures as `picture` gives them.
 
     Values that have no JSON form (bytes of a provider's signature, foreign objects) are left out one by one.
     """
+    if not pictures_of(item):
+        return _to_fields(item)
+    assert isinstance(item, ChatMessage)
+    # a frame is never written as it is: that alone would hold up the call
+    bare = item.model_copy(update={"content": [part for part in item.content if not isinstance(part, ImageContent)]})
+    fields = _to_fields(bare)
+    written = iter(fields["content"])
+    parts = [picture(part) if isinstance(part, ImageContent) else next(written, None) for part in item.content]
+    fields["content"] = [part for part in parts if part is not None]
+    return fields
+
+
+def _to_fields(item: ChatItem) -> dict[str, Any]:
     try:
         return item.model_dump(mode="json", exclude_none=True)
     except Exception:  # noqa: BLE001  # user-defined serialisers may raise anything; see the module's docstring
@@ -88,13 +105,31 @@ def shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
     kept = essentials(fields)
     budget = max(limit - _ENVELOPE_BYTES, 0)
     if isinstance(kept.get("content"), list):
-        kept["content"] = ["\n".join(part for part in kept["content"] if isinstance(part, str))]
-        kept["content"] = [_cut(kept["content"][0], budget)]
+        kept["content"] = _shortened_content(kept["content"], budget)
     if isinstance(kept.get("output"), str):
         kept["output"] = _cut(kept["output"], budget)
     if isinstance(kept.get("arguments"), str) and _size(kept["arguments"]) > budget:
         kept["arguments"] = json.dumps({"arguments": SHORTENED.strip()})
     return kept
+
+
+def _shortened_content(parts: list[Any], budget: int) -> list[Any]:
+    """The parts without so much of the media, the first ones first, that they fit; of the text what fits."""
+    left = list(parts)
+    for index, part in enumerate(parts):
+        if sum(map(_size, left)) <= budget:
+            return left
+        if not isinstance(part, str):
+            left[index] = _words_for(part)
+    text = "\n".join(part for part in left if isinstance(part, str))
+    return [_cut(text, budget)]
+
+
+def _words_for(part: Any) -> str:
+    kind, told = (part.get("type"), part.get("transcript")) if isinstance(part, Mapping) else (None, None)
+    if kind == "image_content":
+        return _PICTURE
+    return f"{told} {_SOUND}" if isinstance(told, str) and told else _SOUND
 
 
 def _cut(text: str, budget: int) -> str:
@@ -105,8 +140,8 @@ def _cut(text: str, budget: int) -> str:
     return text + SHORTENED
 
 
-def _size(text: str) -> int:
-    return len(json.dumps(text, ensure_ascii=False).encode())
+def _size(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode())
 
 
 def _valid_text(value: Any) -> Any:

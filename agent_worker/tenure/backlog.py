@@ -135,6 +135,12 @@ class Changes:
             # what takes the place of the dropped ones was put meanwhile, however short that was
             is_due = is_due or dropped != self.dropped
 
+    async def notes_taken(self) -> None:
+        """Return when all that was noted so far is taken or refused."""
+        target = next(self._numbers)
+        while min((number for number, _ in self._pending.values()), default=target) < target:
+            await self._progress.wait()
+
     async def write_notes(self, handle: ConversationHandle) -> None:
         """Write what is noted, once there is something: as one change, or each by itself if that is refused."""
         await self._wake_notes.wait()

@@ -28,6 +28,7 @@ from agent_worker.tenure.expected import find_expectation
 from agent_worker.tenure.once import Held, Mark, Marks, Todo, mark_name
 from agent_worker.tenure.pace import Pace
 from agent_worker.tenure.pulse import News, Tenure
+from agent_worker.tenure.removals import Removals
 from agent_worker.tenure.role import AGENT_ROLE, attribute_name, check_role, own_items, record_role, tagged
 from agent_worker.tenure.succession import HANDOVER, LEASE_DURATION, REFUSED, Succession, Successor, wish_of
 from conversation_actors import (
@@ -166,9 +167,12 @@ class CallConversation:
             on_trouble=self._doubt,
             room=self._store.history.attributes_bytes,
         )
-        self._marks = Marks(self._held_to_tell, self.failures, on_trouble=self._doubt)
+        self._removals, self._marks = (
+            Removals(self.later, self._all_taken),
+            Marks(self._held_to_tell, self.failures, on_trouble=self._doubt),
+        )
         self._on_items_missed: list[OnMissed] = []
-        self._on_changes_missed: list[OnMissed] = []
+        self._on_changes_missed: list[OnMissed] = [self._removals.put_again]
         self._refusal: ConversationError | None = None
         self._refused_item: ConversationError | None = None
         self._missed_for: ConversationError | None = None
@@ -387,6 +391,21 @@ class CallConversation:
         Where the conversation does not answer, or too much waits, what waits is dropped: see `on_changes_missed`.
         """
         self._changes.put(operation)
+
+    def remove(self, *item_ids: str) -> None:
+        """Take items out of the conversation, and forget what was stored before. Kept until it is done; never waits.
+
+        What waits to be recorded is taken out too, and what was recorded or noted before is stored first, so that the
+        store holds none of it at the end. See `ConversationHandle.remove`.
+        """
+        gone = set(item_ids)
+        self._waiting = deque(item for item in self._waiting if item.id not in gone)
+        self._removals.put(item_ids)
+
+    async def _all_taken(self) -> None:
+        """Return when what was noted and recorded so far is stored, or refused."""
+        await self._changes.notes_taken()
+        await self._flush_items()
 
     def note(self, name: str, value: Any) -> None:
         """Set a shared attribute; None removes it. Kept, as its latest value, until it is taken or refused.

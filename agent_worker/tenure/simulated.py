@@ -41,6 +41,9 @@ class SimulatedConversation(CallConversation):
     def record(self, item: Item, /) -> None:
         """Forget the item."""
 
+    def remove(self, *item_ids: str) -> None:
+        """There is nothing."""
+
     def later(self, operation: Operation) -> None:
         """Forget the operation."""
 

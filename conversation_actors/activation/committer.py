@@ -53,6 +53,9 @@ else is written. Replaying it costs a recovery 10 microseconds an entry."""
 KEPT_ENTRIES = 64
 """Entries kept in the journal behind a snapshot, so that a watcher finds its place across a restart."""
 
+FORGET_SECONDS = 1.0
+"""How long those who follow may still be told what was before the past was forgotten: it is on its way to them."""
+
 LISTED_RETENTIONS = 1.5
 """An entry in the listings outlives the last use that it may not show yet (`_listing_seconds`); reading passes over it
 where the conversation is gone."""
@@ -94,7 +97,8 @@ class Committer:
         in use; at first that is the use which the stored TTL tells of.
         """
         self.durable = durable
-        self.gate = OutputGate(durable.seq)
+        # what the activation before this one has not forgotten to its end is not acknowledged yet
+        self.gate = OutputGate(durable.forgotten_seq - 1 if durable.forgotten_seq else durable.seq)
         self.failing_since: float | None = None
         """Monotonic time of the first failure of the write that is being repeated now."""
         self.failing_reason: RetryableError | None = None
@@ -164,6 +168,10 @@ class Committer:
     async def run(self) -> None:
         """Write until nothing more can be written; then tell `on_lost` why, whatever it was."""
         try:
+            if self.gate.durable_seq < self.durable.seq:
+                async with self._lock:
+                    await self._forget_past()
+                    self.gate.open_to(self.durable.seq)
             while True:
                 await self._wake.wait()
                 self._wake.clear()
@@ -238,6 +246,8 @@ class Committer:
         self._recent.extend(encoded)  # in step with `durable`: reads show its position
         if identities is not None:
             self._listing_due.set()
+        if self.durable.forgotten_seq >= batch[0].entry.seq:
+            await self._forget_past()  # before anybody is answered
         self.gate.open_to(self.durable.seq)
         # One turn of the loop later: those who are being answered now take the entries along, and then
         # their own parked polls need not be woken for them.
@@ -319,7 +329,7 @@ class Committer:
 
     async def _save_snapshot(self, *, restore: bool = False) -> None:
         """Store the durable state; where the store has lost it, with `restore` or after having seen that."""
-        seq, snapshot = self.durable.seq, encode_snapshot(self.durable)
+        seq, snapshot, kept = self.durable.seq, encode_snapshot(self.durable), self._entries_to_keep
         outcome = await self._until_decided(
             lambda: self._store.save_snapshot(
                 self._claim,
@@ -328,7 +338,7 @@ class Committer:
                 ttl=self._left_of(self.retention),
                 kept=self.retention,
                 participants=tuple(self.durable.participants),
-                keep=KEPT_ENTRIES,
+                keep=kept,
                 restore=restore,
             )
         )
@@ -343,6 +353,18 @@ class Committer:
         self._snapshot_seq = seq
         self._journal_bytes = 0
         self._note_touch()
+
+    async def _forget_past(self) -> None:
+        """Leave nothing stored of what was before the latest request to forget it."""
+        await self._save_snapshot()
+        loop, forgotten = asyncio.get_running_loop(), self.durable.forgotten_seq
+        loop.call_later(FORGET_SECONDS, self._recent.forget_before, forgotten)
+
+    @property
+    def _entries_to_keep(self) -> int:
+        """Entries behind a snapshot for watchers: none of a past that was to be forgotten."""
+        forgotten = self.durable.forgotten_seq
+        return min(KEPT_ENTRIES, self.durable.seq - forgotten + 1) if forgotten else KEPT_ENTRIES
 
     async def _compact_if_due(self) -> None:
         entries = self.durable.seq - self._snapshot_seq

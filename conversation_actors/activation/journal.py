@@ -36,6 +36,11 @@ class RecentEntries:
         while len(self._entries) > self._most or (self._size > self._largest and len(self._entries) > 1):
             self._size -= len(self._entries.popleft())
 
+    def forget_before(self, seq: int) -> None:
+        """Drop the entries before position `seq`: whoever has not read them by now is not to."""
+        while self.first_available < seq - 1 and self._entries:
+            self._size -= len(self._entries.popleft())
+
     def after(self, seq: int, *, size: int) -> tuple[bytes, ...]:
         """Entries that follow `seq`, as many as fit in `size` bytes (at least one, if there is one).
 

@@ -16,6 +16,7 @@ from conversation_actors.state import (
     LeaveParticipant,
     Limits,
     ReleaseLease,
+    RemoveItems,
     SetAttributes,
     SetRetention,
     SetSummary,
@@ -42,6 +43,13 @@ def append_items(items: Sequence[Item], limits: Limits) -> AppendItems:
         message = f"items: {size} bytes together; the limit is {limits.bytes}"
         raise ItemTooLargeError(message, field="items", size=size, limit=limits.bytes)
     return AppendItems(tuple(stored))
+
+
+def remove_items(identities: Sequence[str]) -> RemoveItems:
+    """Check ids of items that are to be taken out; each once."""
+    if len(identities) > MOST_ITEMS:
+        _refuse("item_ids", f"{len(identities)} of them; the limit is {MOST_ITEMS}")
+    return RemoveItems(tuple(dict.fromkeys(check_id(identity, "item_ids") for identity in identities)))
 
 
 def join(

@@ -170,6 +170,21 @@ class ConversationHandle:
             raise self._closed()
         self._outbox.put(arguments.append_items(items, self._limits), lease=arguments.guard(lease))
 
+    async def remove(self, *item_ids: str, request_id: str | None = None, lease: Lease | None = None) -> Receipt:
+        """Take items out, each function call with its outputs, and forget what was stored before.
+
+        When it returns, no key in Redis holds an item's bytes that is not in the history now: not those taken out, not
+        what was replaced or left the window earlier, and no earlier values of anything else. Ids that are not in the
+        history are passed over; with none at all only the past is forgotten, as `append` with an item's `id` replaces
+        it. Allowed on a closed conversation. A watch brings `ItemsRemoved`, with the ids that were there; from a second
+        later on, a position before it is a `PositionLostError`. It costs one snapshot.
+
+        Not reached: what was copied elsewhere (a server's append-only file until it is rewritten, backups, processes
+        that have read it), and what attributes, participants and the summary say now.
+        """
+        done = await self._ask(arguments.remove_items(item_ids), request_id, lease)
+        return Receipt(done.seq, done.epoch)
+
     async def flush(self) -> None:
         """Return when all that was recorded before is durable.
 

@@ -4,7 +4,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from conversation_actors.codec.facts import lease_fields, lease_of, participant_fields, participant_of
-from conversation_actors.codec.fields import Fields, integer, mapping, optional_number, optional_text, text, typed
+from conversation_actors.codec.fields import (
+    Fields,
+    integer,
+    mapping,
+    optional_number,
+    optional_text,
+    text,
+    texts,
+    typed,
+)
 from conversation_actors.items import StoredItem
 from conversation_actors.state import (
     EVENT_NAMES,
@@ -15,6 +24,7 @@ from conversation_actors.state import (
     HistoryCleared,
     ItemsAppended,
     ItemsEvicted,
+    ItemsRemoved,
     LeaseAcquired,
     LeaseReleased,
     NothingChanged,
@@ -30,6 +40,8 @@ from conversation_actors.state import (
 def event_fields(event: Event) -> dict[str, Any]:  # noqa: C901, PLR0911  # one line for each kind of event
     """The header fields of an event, besides its name and its items."""
     match event:
+        case ItemsRemoved(identities):
+            return {"ids": list(identities)}
         case SummaryChanged(text, through_seq):
             return {"text": text, "through_seq": through_seq}
         case ParticipantJoined(participant, device_id) | ParticipantLeft(participant, device_id):
@@ -66,6 +78,7 @@ def named_by(header: Fields) -> Callable[[str], str]:
 _READERS: Mapping[type[Event], Callable[[Fields, Items], Event]] = {
     ItemsAppended: lambda _, items: ItemsAppended(items),
     ItemsEvicted: lambda _, items: ItemsEvicted(items),
+    ItemsRemoved: lambda f, _: ItemsRemoved(texts(f, "ids")),
     HistoryCleared: lambda _f, _i: HistoryCleared(),
     SummaryChanged: lambda f, _: SummaryChanged(text(f, "text"), integer(f, "through_seq")),
     ParticipantJoined: lambda f, _: ParticipantJoined(participant_of(f["participant"]), text(f, "device_id")),

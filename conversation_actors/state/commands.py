@@ -12,6 +12,7 @@ from conversation_actors.state.events import (
     ConversationReopened,
     HistoryCleared,
     ItemsAppended,
+    ItemsRemoved,
     LeaseAcquired,
     LeaseReleased,
     ParticipantJoined,
@@ -28,6 +29,16 @@ class AppendItems:
     """Put items at the end of the history, all or none; an `id` already in the window is replaced."""
 
     items: tuple[StoredItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveItems:
+    """Take items out, each call with its outputs, and forget what was stored before; without any, only the latter.
+
+    Ids that are not in the window are passed over.
+    """
+
+    identities: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +148,7 @@ class Guard(NamedTuple):
 
 Command = (
     AppendItems
+    | RemoveItems
     | ClearHistory
     | SetSummary
     | JoinParticipant
@@ -152,6 +164,7 @@ Command = (
 
 EVENT_OF: Mapping[type[Command], str] = {
     AppendItems: EVENT_NAMES[ItemsAppended],
+    RemoveItems: EVENT_NAMES[ItemsRemoved],
     ClearHistory: EVENT_NAMES[HistoryCleared],
     SetSummary: EVENT_NAMES[SummaryChanged],
     JoinParticipant: EVENT_NAMES[ParticipantJoined],

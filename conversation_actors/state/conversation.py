@@ -14,6 +14,7 @@ from conversation_actors.state.events import (
     HistoryCleared,
     ItemsAppended,
     ItemsEvicted,
+    ItemsRemoved,
     LeaseAcquired,
     LeaseReleased,
     NothingChanged,
@@ -107,6 +108,8 @@ class ConversationState:
         """Seconds that it is kept after its last use; None: as long as the settings say."""
         self.requests: OrderedDict[str, Remembered] = OrderedDict()
         self._with_result: OrderedDict[str, None] = OrderedDict()
+        self.forgotten_seq = 0
+        """Where the past was forgotten last, of what was applied here: nothing before it is to stay stored."""
         self.unknown: dict[str, Any] = {}
         """Fields that a newer version stored, kept for it."""
 
@@ -150,6 +153,7 @@ class ConversationState:
         twin.summary, twin.closing, twin.retention = self.summary, self.closing, self.retention
         for request_id, kept in self.requests.items():
             twin.remember(request_id, kept)
+        twin.forgotten_seq = self.forgotten_seq
         twin.unknown = dict(self.unknown)
         return twin
 
@@ -163,9 +167,14 @@ class ConversationState:
             self.window.remove(event.items, orphans_kept=self.limits.items)
             return
         match event:
+            case ItemsRemoved(identities):
+                present = [item for identity in identities if (item := self.window.get(identity)) is not None]
+                self.window.remove(present, orphans_kept=self.limits.items)
+                self._forget_past(entry.seq)
             case HistoryCleared():
                 self.window.remove(tuple(self.window), orphans_kept=self.limits.items)
                 self.summary = None
+                self._forget_past(entry.seq)
             case SummaryChanged(text, through_seq):
                 self.summary = Summary(text, through_seq)
             case ParticipantJoined(participant) | ParticipantLeft(participant) | ParticipantUpdated(participant):
@@ -204,6 +213,14 @@ class ConversationState:
             oldest, _ = self._with_result.popitem(last=False)
             if oldest in self.requests:
                 self.requests[oldest] = self.requests[oldest]._replace(result=None)
+
+    def _forget_past(self, seq: int) -> None:
+        """Know of no participant any more what it was: who repeats an old request is told what it is."""
+        self.forgotten_seq = seq
+        for request_id in self._with_result:
+            if request_id in self.requests:
+                self.requests[request_id] = self.requests[request_id]._replace(result=None)
+        self._with_result.clear()
 
     def forget_requests(self, *, through_seq: int) -> None:
         """Forget requests up to a position. How old they are is known to whoever holds the state, not to it."""

@@ -27,6 +27,7 @@ from conversation_actors.state.commands import (
     JoinParticipant,
     LeaveParticipant,
     ReleaseLease,
+    RemoveItems,
     ReopenConversation,
     SetAttributes,
     SetRetention,
@@ -42,6 +43,7 @@ from conversation_actors.state.events import (
     HistoryCleared,
     ItemsAppended,
     ItemsEvicted,
+    ItemsRemoved,
     LeaseAcquired,
     LeaseReleased,
     ParticipantForgotten,
@@ -63,7 +65,14 @@ from conversation_actors.state.facts import (
 from conversation_actors.values import encode
 
 Events = tuple[Event, ...]
-_ALLOWED_WHEN_CLOSED = (LeaveParticipant, ReleaseLease, SetRetention, CloseConversation, ReopenConversation)
+_ALLOWED_WHEN_CLOSED = (
+    LeaveParticipant,
+    ReleaseLease,
+    RemoveItems,
+    SetRetention,
+    CloseConversation,
+    ReopenConversation,
+)
 
 
 def decide(state: ConversationState, command: Command, *, now: float, lease: Guard | None = None) -> Events:  # noqa: C901, PLR0911, PLR0912  # one line for each command
@@ -80,6 +89,9 @@ def decide(state: ConversationState, command: Command, *, now: float, lease: Gua
     match command:
         case AppendItems():
             return _append(state, command)
+        case RemoveItems(identities):
+            # also where none is there: the journal may hold what the window has left behind
+            return (ItemsRemoved(tuple([item.id for item in state.window.together_with(identities)])),)
         case ClearHistory():
             return (HistoryCleared(),) if len(state.window) or state.summary else ()
         case SetSummary():

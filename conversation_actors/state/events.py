@@ -23,6 +23,17 @@ class ItemsEvicted:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemsRemoved:
+    """Items were taken out on request, and nobody is to read any more what was stored before this entry.
+
+    `identities` are those of the items that were in the window, each call with its outputs. There may be none: then
+    only the past was forgotten.
+    """
+
+    identities: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class HistoryCleared:
     """All items and the summary were dropped on request."""
 
@@ -122,6 +133,7 @@ class NothingChanged:
 Event = (
     ItemsAppended
     | ItemsEvicted
+    | ItemsRemoved
     | HistoryCleared
     | SummaryChanged
     | ParticipantJoined
@@ -140,6 +152,7 @@ Event = (
 EVENT_NAMES: Mapping[type[Event], str] = {
     ItemsAppended: "items_appended",
     ItemsEvicted: "items_evicted",
+    ItemsRemoved: "items_removed",
     HistoryCleared: "history_cleared",
     SummaryChanged: "summary_changed",
     ParticipantJoined: "participant_joined",

@@ -54,6 +54,16 @@ class Window:
         """The item of this id, if it is in the window."""
         return self._items.get(identity)
 
+    def together_with(self, identities: Iterable[str]) -> list[StoredItem]:
+        """The items of these ids that are here, each with all of its call, in no particular order."""
+        found: dict[str, StoredItem] = {}
+        for identity in identities:
+            item = self._items.get(identity)
+            if item is not None:
+                members = [item] if item.pinned else self._members(_group(item), {})
+                found.update((member.id, member) for member in members)
+        return list(found.values())
+
     @property
     def orphans(self) -> tuple[str, ...]:
         """Ids of calls that left before their first output came, oldest first; bounded by `remove`."""

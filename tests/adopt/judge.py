@@ -130,7 +130,9 @@ def expected_talk(shape: Shape, lines: Sequence[str] = ()) -> list[tuple[str, st
     """The messages that the conversation should hold; `lines` are our own, between what was before and after."""
 
     def exchange(turn: Turn) -> list[tuple[str, str]]:
-        return [("user", turn.says), ("assistant", turn.hears)] if turn.hears else []
+        kept = turn.says if turn.kept is None else turn.kept
+        heard = [("assistant", turn.hears)] if turn.hears else []
+        return [("user", kept), *heard] if kept and heard else heard
 
     greeting = [("assistant", shape.greeting)] if shape.greeting else []
     before, after = ([line for turn in turns for line in exchange(turn)] for turns in (shape.before, shape.after))

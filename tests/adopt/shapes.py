@@ -35,6 +35,8 @@ class Turn:
     hears: str
     call: tuple[str, str] | None = None
     """The tool that the model asks for, and its arguments as JSON."""
+    kept: str | None = None
+    """What the conversation keeps of what the caller says; empty: nothing, None: all of it."""
     speech: str | None = None
     """What the model says unasked behind the tool, where the tool's output is not read out."""
 
@@ -327,6 +329,23 @@ THEATRE = Shape(
     ),
 )
 
+TELLER = Shape(
+    name="teller",
+    before=(
+        Turn("Good morning!", "Good morning, how can I help?"),
+        Turn("This is Ms Orlova.", "Hello, how do you want to pay?", kept=""),
+        Turn(
+            "By card, 4111 1111 1111 1111.",
+            "The card is charged.",
+            ("charge_card", "{}"),
+            kept="By card, [card number].",
+        ),
+        Turn("Forget my name, please.", "I do not know you.", ("forget_name", "{}")),
+        Turn("Is that all?", "That is all."),
+    ),
+    after=(Turn("Who am I?", "I do not know."),),
+)
+
 INTERPRETER = Shape(
     name="interpreter",
     agent_name="interpreter",
@@ -347,7 +366,7 @@ COURIER = Shape(
 
 SHAPES = (
     MUSEUM, REMINDER, FRONT_OFFICE, CANTEEN, HOTEL, PHARMACY, LIBRARY, BANK, TOUR, HOTLINE, LAWYER, BAKERY, CINEMA,
-    HELPDESK, FERRY, TREASURY, CONCIERGE, THEATRE, RECEPTION,
+    HELPDESK, FERRY, TREASURY, CONCIERGE, THEATRE, RECEPTION, TELLER,
 )  # fmt: skip
 ALWAYS = (MUSEUM, REMINDER, FRONT_OFFICE, CANTEEN)
 """Those that run with every change; the others take their time."""

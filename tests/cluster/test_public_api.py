@@ -124,6 +124,7 @@ async def test_summary_clear_close_reopen(conversation: ConversationHandle) -> N
     await conversation.set_summary("They said hello.", through_seq=receipt.seq)
     assert conversation.summary is not None
     assert conversation.summary.text == "They said hello."
+    await conversation.remove(conversation.items[-1].id)
     await conversation.clear_history()
     after = await conversation.snapshot()
     assert (after.items, after.summary) == ((), None)

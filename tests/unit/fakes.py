@@ -145,6 +145,8 @@ class FaultyStore:
         self._released.set()
         self._index_released = asyncio.Event()
         self._index_released.set()
+        self._snapshots_released = asyncio.Event()
+        self._snapshots_released.set()
 
     @property
     def journal(self) -> int:
@@ -164,6 +166,17 @@ class FaultyStore:
         """Let everything go on."""
         self._released.set()
         self._index_released.set()
+        self._snapshots_released.set()
+
+    def hold_snapshots(self) -> None:
+        """Let snapshots arrive and go no further, and all else pass."""
+        self._snapshots_released.clear()
+
+    @property
+    def content(self) -> bytes:
+        """All that is stored of the conversation, which fences nobody."""
+        kept = self.inner._conversations[CONVERSATION]
+        return b"\n".join([kept.snapshot or b"", *kept.journal])
 
     def lose_everything(self) -> None:
         """Restart without persistence."""
@@ -229,6 +242,7 @@ class FaultyStore:
     ) -> Outcome:
         """See `Store.save_snapshot`."""
         self.snapshots.append(seq)
+        await self._snapshots_released.wait()
 
         async def land() -> Outcome:
             return await self.inner.save_snapshot(

@@ -28,6 +28,7 @@ from conversation_actors.state import (
     LeaveParticipant,
     Limits,
     ReleaseLease,
+    RemoveItems,
     SetAttributes,
     SetRetention,
     SetSummary,
@@ -145,6 +146,11 @@ other_commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(SetSummary, texts, st.integers(-1, 60)),
     st.builds(SetAttributes, small_objects, st.none() | st.integers(0, 60)),
     st.builds(SetRetention, st.none() | st.sampled_from([0.5, 1.0, 3600.0])),
+)
+removals: st.SearchStrategy[Command] = st.builds(
+    lambda kinds, numbers: RemoveItems(tuple(dict.fromkeys(f"{k}{n}" for k, n in zip(kinds, numbers, strict=False)))),
+    st.lists(st.sampled_from("usco"), max_size=3),
+    st.lists(st.integers(0, 9), max_size=3),
 )
 ending_commands: st.SearchStrategy[Command] = st.one_of(st.builds(ClearHistory), st.builds(CloseConversation, texts))
 

@@ -35,6 +35,7 @@ from conversation_actors.state import (
     HistoryCleared,
     ItemsAppended,
     ItemsEvicted,
+    ItemsRemoved,
     JoinParticipant,
     Lease,
     LeaseAcquired,
@@ -46,6 +47,7 @@ from conversation_actors.state import (
     ParticipantLeft,
     ReleaseLease,
     Remembered,
+    RemoveItems,
     ReopenConversation,
     RetentionChanged,
     SetAttributes,
@@ -212,6 +214,36 @@ def test_output_of_a_cleared_call_does_not_stay() -> None:
     state = conversation()
     do(state, AppendItems((call("c", "1"),)))
     do(state, ClearHistory())
+    assert do(state, AppendItems((output("o", "1"),)))[1] == ItemsEvicted((output("o", "1"),))
+
+
+def test_removed_items_are_told_by_their_ids() -> None:
+    """Each once, a call with its outputs, and no content: what was taken out stands nowhere any more."""
+    state = conversation()
+    items = (message("m"), call("c", "1"), message("n"), output("o", "1"), message("s", role="system"))
+    do(state, AppendItems(items))
+    (removed,) = do(state, RemoveItems(("s", "c", "m", "unknown", "o")))
+    assert isinstance(removed, ItemsRemoved)
+    assert sorted(removed.identities) == ["c", "m", "o", "s"]
+    assert [item.id for item in state.window] == ["n"]
+    assert (state.window.size, state.window.pinned_count) == (message("n").size, 0)
+    assert state.forgotten_seq == state.seq
+
+
+def test_removing_what_is_not_there_forgets_the_past() -> None:
+    """The journal may hold what has left the window, or what was replaced."""
+    state = conversation()
+    do(state, AppendItems((message("m"),)))
+    assert do(state, RemoveItems(("gone",))) == [ItemsRemoved(())]
+    assert do(state, RemoveItems(())) == [ItemsRemoved(())]
+    assert ([item.id for item in state.window], state.forgotten_seq) == (["m"], 3)
+
+
+def test_output_of_a_removed_call_does_not_stay() -> None:
+    """The call ran on while it was taken out."""
+    state = conversation()
+    do(state, AppendItems((call("c", "1"),)))
+    do(state, RemoveItems(("c",)))
     assert do(state, AppendItems((output("o", "1"),)))[1] == ItemsEvicted((output("o", "1"),))
 
 
@@ -535,6 +567,7 @@ GUARDED: list[Command] = [
     UpdateParticipant(identity="alice", name="A"),
     SetAttributes({"a": 1}),
     SetSummary("x", 0),
+    RemoveItems(("m",)),
     ClearHistory(),
     SetRetention(60.0),
     CloseConversation("done"),
@@ -703,13 +736,15 @@ def test_closed_conversation_takes_no_writes(command: Command) -> None:
 
 
 def test_closed_conversation_can_be_tidied() -> None:
-    """Leaving, giving back, and saying how long it is kept, are part of the end."""
+    """Leaving, giving back, saying how long it is kept, and taking out what nobody may keep, are part of the end."""
     state = conversation()
+    do(state, AppendItems((message("m"),)))
     do(state, JoinParticipant(identity="alice", device_id="web"))
     do(state, AcquireLease("agent", "worker-1", 10.0))
     do(state, CloseConversation("done"))
     assert do(state, LeaveParticipant("alice"))
-    assert do(state, ReleaseLease("agent", "worker-1", 2))
+    assert do(state, ReleaseLease("agent", "worker-1", 3))
+    assert do(state, RemoveItems(("m",))) == [ItemsRemoved(("m",))]
     assert do(state, SetRetention(60.0))
 
 

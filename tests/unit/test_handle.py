@@ -28,7 +28,7 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.items import Message
-from conversation_actors.state import Entry, ItemsAppended, Lease
+from conversation_actors.state import Entry, ItemsAppended, ItemsRemoved, Lease
 from tests.unit.fakes import FakeCluster, Fault, FaultyStore, brief, stored, turns, until
 
 
@@ -322,6 +322,7 @@ async def test_a_deposed_holder_cannot_write(cluster: FakeCluster) -> None:
         conversation.update_participant("al", name="Al", lease=old),
         conversation.set_attributes({"a": 1}, lease=old),
         conversation.set_summary("short", through_seq=1, lease=old),
+        conversation.remove("u0", lease=old),
         conversation.clear_history(lease=old),
         conversation.set_retention(minute, lease=old),
         conversation.close_conversation(lease=old),
@@ -338,6 +339,45 @@ async def test_a_deposed_holder_cannot_write(cluster: FakeCluster) -> None:
     await conversation.flush()
     await conversation.append(say("u5"), lease=new)
     assert ids(conversation) == ["u0", "u1", "u4", "u5"]
+
+
+async def test_items_are_taken_out(cluster: FakeCluster) -> None:
+    """Of every handle's copy, once it is acknowledged; a watch tells which, and a repeat changes nothing."""
+    one, two = await cluster.handle(), await cluster.handle()
+    for identity in ("u0", "u1", "u2"):
+        await one.append(say(identity))
+    receipt = await one.remove("u1", "unknown", "u1", request_id="r")
+    assert ids(one) == ["u0", "u2"]
+    await until(lambda: ids(two) == ["u0", "u2"])
+    assert (await next_entry(two, receipt.seq - 1)).event == ItemsRemoved(("u1",))
+    assert await one.remove("u1", "unknown", request_id="r") == receipt
+    with pytest.raises(ConflictError):
+        await one.remove("u2", request_id="r")
+    assert ids(one) == ["u0", "u2"]
+
+
+@pytest.mark.parametrize("item_ids", [("",), ("a\n",), (7,), tuple(map(str, range(1001)))])
+async def test_ids_to_be_taken_out_are_checked(cluster: FakeCluster, item_ids: tuple[str, ...]) -> None:
+    """Before anything is sent."""
+    conversation = await cluster.handle()
+    with pytest.raises(InvalidInputError) as error:
+        await conversation.remove(*item_ids)
+    assert error.value.field == "item_ids"
+
+
+async def test_copy_that_was_away_takes_the_state_anew(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries of a forgotten past are told to nobody: who has missed them gets the whole state, without what left."""
+    monkeypatch.setattr(committer, "FORGET_SECONDS", 0.0)
+    one = await cluster.handle()
+    await one.append(say("u0"))
+    two = await cluster.handle()
+    before = two.seq
+    await one.append(say("u1"))
+    await one.remove("u0")
+    await until(lambda: ids(two) == ["u1"])
+    await turns()
+    with pytest.raises(PositionLostError):
+        await next_entry(two, before - 1)
 
 
 async def test_others_writes_arrive(cluster: FakeCluster) -> None:
@@ -673,6 +713,7 @@ CALLS: dict[str, Callable[[ConversationHandle], Awaitable[object]]] = {
     "acquire_lease": lambda c: c.acquire_lease("agent", holder="me", duration=timedelta(seconds=9)),
     "release_lease": lambda c: c.release_lease(Lease("agent", "me", 1, 0.0)),
     "set_summary": lambda c: c.set_summary("short", through_seq=0),
+    "remove": lambda c: c.remove("u0"),
     "clear_history": lambda c: c.clear_history(),
     "set_retention": lambda c: c.set_retention(None),
     "close_conversation": lambda c: c.close_conversation(),

@@ -30,6 +30,7 @@ PUBLIC_NAMES = {
     "HistoryCleared",
     "ItemsAppended",
     "ItemsEvicted",
+    "ItemsRemoved",
     "LeaseAcquired",
     "LeaseReleased",
     "NothingChanged",

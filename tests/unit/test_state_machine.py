@@ -25,6 +25,7 @@ from conversation_actors.state import (
     HistoryCleared,
     ItemsAppended,
     ItemsEvicted,
+    ItemsRemoved,
     Lease,
     LeaseAcquired,
     LeaseReleased,
@@ -43,6 +44,7 @@ from tests.unit.strategies import (
     limits,
     other_commands,
     participant_commands,
+    removals,
 )
 
 EPOCH = 3
@@ -115,6 +117,11 @@ class Conversation(RuleBasedStateMachine):
         life = data.draw(st.sampled_from([LIFE, LIFE, LIFE, "another"]))
         self.ask(command, step, None, lease=Guard(name, token, holder, life))
 
+    @rule(command=removals, step=steps, request=requests)
+    def remove(self, command: Command, step: float, request: int | None) -> None:
+        """Take out items that may be there."""
+        self.ask(command, step, request)
+
     @precondition(lambda self: len(self.state.window) > self.state.limits.items // 2)
     @rule(command=ending_commands, step=steps, request=requests)
     def end(self, command: Command, step: float, request: int | None) -> None:
@@ -176,6 +183,9 @@ class Conversation(RuleBasedStateMachine):
             case ItemsEvicted(items):
                 self.forget(items)
                 assert not any(item.type == "message" and item.role in {"system", "developer"} for item in items)
+            case ItemsRemoved(identities):
+                self.forget(tuple(self.items[identity] for identity in identities))
+                assert self.state.forgotten_seq == entry.seq
             case HistoryCleared():
                 self.forget(tuple(self.items.values()))
             case LeaseAcquired(lease, renewed):

@@ -25,6 +25,8 @@ class FakeConversation:
         self.full = False
         self.store_is_away = False
         self.history: list[str] = []
+        self.removals: list[tuple[str, ...]] = []
+        """What was taken out, each time that the past was forgotten."""
         self._items: dict[str, Item] = {}
         self._item_bytes = item_bytes
 
@@ -41,6 +43,14 @@ class FakeConversation:
         item.to_stored(limit=self._item_bytes)
         self.history.append(item.id)
         self._items[item.id] = item
+        self.seq += 1
+
+    def remove(self, *item_ids: str) -> None:
+        """Take items out, each call with its outputs, and remember that the past was forgotten."""
+        calls = {item.call_id for item in self.items if item.id in item_ids and hasattr(item, "call_id")}
+        gone = {item.id for item in self.items if item.id in item_ids or getattr(item, "call_id", None) in calls}
+        self._items = {name: item for name, item in self._items.items() if name not in gone}
+        self.removals.append(tuple(sorted(gone)))
         self.seq += 1
 
     async def flush(self) -> None:

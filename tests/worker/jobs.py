@@ -19,6 +19,7 @@ from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from agent_worker.session.active_agent import ActiveAgent, Factory, agent_with_the_word
 from agent_worker.session.bounds import SessionBounds
+from agent_worker.session.context_edits import ContextEdits
 from agent_worker.session.recorder import Recorder, Speaker
 from agent_worker.session.restoration import Restored, restore
 from agent_worker.session.tools import HeldTools, hold_tools_back
@@ -70,6 +71,7 @@ class Job:
     recorder: Recorder
     userdata: Userdata
     word: ActiveAgent
+    edits: ContextEdits
     failures: Failures
 
     async def say(self, text: str) -> None:
@@ -136,13 +138,15 @@ class Jobs:
         restored = await restore(session, word.agent, conversation, had=word.had)
         recorder = Recorder(session, conversation, failures, speaker=speaker).start()
         recorder.record(restored.made_up)
-        active = ActiveAgent(session, conversation, failures, first=first, had=word.had)
+        edits = ContextEdits(session, conversation, recorder, failures)
+        edits.start()
+        active = ActiveAgent(session, conversation, failures, first=first, had=word.had, taken=edits.taken)
         active.start()
         HeldTools(session, gate, failures).start()
         SessionBounds(session, self._items, failures).start()
         kept.start()
         await session.start(word.agent, record=False)
-        return Job(session, conversation, word.agent, restored, recorder, kept, active, failures)
+        return Job(session, conversation, word.agent, restored, recorder, kept, active, edits, failures)
 
     async def follow(self, job: Job, first: Agent, **named: Any) -> Job:
         """Have another job follow one that has just crashed."""

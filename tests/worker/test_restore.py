@@ -264,7 +264,7 @@ _json = st.recursive(
 _extras = st.dictionaries(_text, _json, max_size=2)
 _images = st.builds(
     ImageContent,
-    image=st.sampled_from(["https://example.com/a.jpg", "data:image/png;base64,AAAA"]),
+    image=st.sampled_from(["https://example.com/a.jpg", "data:image/jpeg;base64,AAAA"]),
     inference_detail=st.sampled_from(["auto", "high", "low"]),
     mime_type=st.none() | st.just("image/png"),
 )

@@ -1,0 +1,240 @@
+"""Edits of what was said, followed: what somebody takes out of a context, a successor does not have, nor does Redis.
+
+LiveKit has no event for an edit. So `update_chat_ctx` of each agent that gets the word is looked at, on the agent
+itself, and what the session's history says is looked at between the turns.
+"""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from livekit.agents import (
+    Agent,
+    AgentSession,
+    AgentStateChangedEvent,
+    ConversationItemAddedEvent,
+    FunctionToolsExecutedEvent,
+    UserInputTranscribedEvent,
+)
+from livekit.agents.llm import ChatContext, ChatItem
+
+from agent_worker.failures import Failures
+from agent_worker.session.handlers import total
+from agent_worker.session.protocol import Forgetful
+from agent_worker.session.recorder import Recorder, belongs_in_history
+from agent_worker.session.taken_out import Wording, is_only_longer, taken_out, wording
+
+logger = logging.getLogger(__name__)
+
+_FAILURE = "an edit of the context was not followed"
+_FOLLOWED = "followed_by_context_edits"
+_MOST_WORDS = 64
+"""Final transcripts that are remembered until they are a message."""
+_LATEST = 20
+"""Items among which the message of a transcript is looked for."""
+
+Listener = Callable[[Collection[str]], None]
+
+
+class ContextEdits:
+    """Follows edits of one session's agents and of its history, in the history and in the conversation.
+
+    Followed: an item that is taken out (see `taken_out`), and one that says something else under the same id; a turn
+    that was changed before it became a message. Everything that was stored before is forgotten then. Nobody waits.
+    """
+
+    def __init__(
+        self, session: AgentSession[Any], conversation: Forgetful, recorder: Recorder, failures: Failures | None = None
+    ) -> None:
+        """Nothing is followed before `start`. What goes wrong is counted in `failures`."""
+        self.taken: set[str] = set()
+        """Ids of what was taken out: nobody is to note them, or give them to an agent, again."""
+        self._session, self._conversation, self._recorder = session, conversation, recorder
+        self._failures = counted = failures or Failures()
+        self._said: dict[str, Wording] = {}
+        self._changed: dict[str, ChatItem] = {}
+        self._history: list[ChatItem] = []
+        self._words: list[str] = []
+        self._listeners: list[Listener] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_stopped = False
+        handlers: dict[Any, Callable[[Any], None]] = {
+            "user_input_transcribed": self._on_transcript,
+            "conversation_item_added": self._on_item,
+            "agent_state_changed": self._on_agent_state,
+            "function_tools_executed": self._on_tools_executed,
+        }
+        self._handlers = {
+            name: total(handler, counted, "context_edits", _FAILURE) for name, handler in handlers.items()
+        }
+        self._updated_safely = total(self._on_updated, counted, "context_edits", _FAILURE)
+        self._look_safely = total(self._look, counted, "context_edits", _FAILURE)
+
+    def start(self) -> None:
+        """Follow from now on; what is there now is as it should be."""
+        for name, handler in self._handlers.items():
+            self._session.on(name, handler)
+        self._remember(self._session.history.items)
+        self._history = list(self._session.history.items)
+        try:
+            agent = self._session.current_agent
+        except RuntimeError:  # the session has not started: its first handoff tells
+            return
+        self._follow(agent)
+
+    def tell(self, listener: Listener) -> None:
+        """Have a listener be told of each edit, before the past is forgotten: what it puts then is stored before.
+
+        It is given the texts that are to be read no more.
+        """
+        self._listeners.append(total(listener, self._failures, "context_edits", _FAILURE))
+
+    def stop(self) -> None:
+        """Look a last time."""
+        self._look_safely()
+        self._is_stopped = True
+        for name, handler in self._handlers.items():
+            self._session.off(name, handler)
+        for task in self._tasks:
+            task.cancel()
+
+    # What is looked at.
+
+    def _on_item(self, event: ConversationItemAddedEvent) -> None:
+        item = event.item
+        if item.type == "agent_handoff":
+            self._follow(self._session.current_agent)
+        elif item.type == "message" and item.role == "user":
+            words, self._words = self._words, []
+            # a realtime model may tell the words behind the message that they are in
+            said = [item.text_content or "", *map(_user_text, self._session.history.items[-_LATEST:])]
+            if not all(any(word in text for text in said) for word in words):
+                # they were noted as they were heard, before the application changed them
+                logger.info("a turn was changed before it became a message", extra={"item_id": item.id})
+                self._forget((), ())
+        self._look()
+
+    def _on_transcript(self, event: UserInputTranscribedEvent) -> None:
+        if event.is_final and event.transcript.strip():
+            self._words = [*self._words[-_MOST_WORDS:], event.transcript.strip()]
+
+    def _on_agent_state(self, _event: AgentStateChangedEvent) -> None:
+        self._look()
+
+    def _on_tools_executed(self, _event: FunctionToolsExecutedEvent) -> None:
+        self._look()
+
+    def _follow(self, agent: Agent) -> None:
+        """Look at what `update_chat_ctx` of an agent changes, from now on; and have the agent know of earlier edits."""
+        if getattr(agent.update_chat_ctx, _FOLLOWED, None) is not self:
+            update = agent.update_chat_ctx
+            # a context that the agent was made with may tell something otherwise on purpose
+            own = {item.id: wording(item) for item in agent.chat_ctx.items}
+
+            @functools.wraps(update)
+            async def update_chat_ctx(chat_ctx: ChatContext, **named: Any) -> None:
+                before = list(agent.chat_ctx.items)
+                try:
+                    await update(chat_ctx, **named)
+                finally:
+                    self._updated_safely(agent, before, own)
+
+            setattr(update_chat_ctx, _FOLLOWED, self)
+            agent.update_chat_ctx = update_chat_ctx  # type: ignore[method-assign]
+        self._align(agent)
+
+    def _on_updated(self, agent: Agent, before: Sequence[ChatItem], own: Mapping[str, Wording]) -> None:
+        if self._is_stopped:
+            return
+        self._look()
+        items = agent.chat_ctx.items
+        gone = taken_out(before, {item.id for item in items})
+        changed = [
+            item
+            for item in items
+            if item.id in self._said and wording(item) not in {self._said[item.id], own.get(item.id)}
+        ]
+        self._change(changed)
+        if self._take(gone):
+            self._align(agent)
+
+    def _look(self) -> None:
+        """Look at the history: items are shared, so that an item changed in a context is changed there too."""
+        items = list(self._session.history.items)
+        gone = taken_out(self._history, {item.id for item in items})
+        self._change([item for item in items if self._said.get(item.id, said := wording(item)) != said])
+        if self._take(gone):
+            self._align(self._session.current_agent)
+        self._history = list(self._session.history.items)
+        self._remember(self._history)
+
+    def _remember(self, items: Iterable[ChatItem]) -> None:
+        self._said = {item.id: wording(item) for item in items if belongs_in_history(item)}
+
+    # What follows.
+
+    def _take(self, gone: Sequence[ChatItem]) -> bool:
+        """Have nobody keep these items, as far as they were said; whether there were any."""
+        ids = {item.id for item in gone if item.id in self._said} - self.taken
+        if not ids:
+            return False
+        calls = {item.call_id for item in gone if item.type in {"function_call", "function_call_output"}}
+        history = self._session.history.items
+        ids |= {item.id for item in history if getattr(item, "call_id", None) in calls}
+        self.taken |= ids
+        history[:] = [item for item in history if item.id not in ids]
+        self._recorder.leave_out(ids)
+        self._forget(sorted(ids), [_said(self._said.get(item.id, ())) for item in gone])
+        logger.info("items were taken out", extra={"items": len(ids)})
+        return True
+
+    def _forget(self, item_ids: Iterable[str], texts: Iterable[str]) -> None:
+        """Have whoever quotes what was said take that back; and then nothing of it be stored."""
+        quoted = frozenset(text for text in texts if text)
+        for listener in self._listeners:
+            listener(quoted)
+        self._conversation.remove(*item_ids)
+
+    def _change(self, changed: Iterable[ChatItem]) -> None:
+        """Have everybody keep these items as they are now."""
+        history = self._session.history.items
+        for item in changed:
+            before, now = self._said[item.id], wording(item)
+            self._said[item.id] = now
+            self._changed[item.id] = item
+            for index, known in enumerate(history):
+                if known.id == item.id and known is not item:
+                    history[index] = item
+            self._recorder.record([item])
+            if not is_only_longer(before, now):
+                self._forget((), [_said(before)])
+                logger.info("an item was changed", extra={"item_id": item.id})
+
+    def _align(self, agent: Agent) -> None:
+        """Give an agent whose context still tells of it what is left."""
+        items = agent.chat_ctx.items
+        left = [self._changed.get(item.id, item) for item in items if item.id not in self.taken]
+        if len(left) == len(items) and all(
+            new is old or wording(new) == wording(old) for new, old in zip(left, items, strict=True)
+        ):
+            return
+        task = asyncio.get_running_loop().create_task(self._give(agent, left))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _give(self, agent: Agent, left: list[ChatItem]) -> None:
+        try:
+            # the default would drop calls of tools which this agent does not have
+            await agent.update_chat_ctx(ChatContext(left), exclude_invalid_function_calls=False)
+        except Exception as error:  # noqa: BLE001  # a provider's; the call goes on
+            self._failures.count("context_edits", error, _FAILURE)
+
+
+def _user_text(item: ChatItem) -> str:
+    return (item.text_content or "") if item.type == "message" and item.role == "user" else ""
+
+
+def _said(words: Wording) -> str:
+    return "\n".join(part for part in words if isinstance(part, str))

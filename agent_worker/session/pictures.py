@@ -1,0 +1,229 @@
+"""Pictures of messages as they are stored: JPEG of bounded size, made beside the call, in a thread.
+
+A raw frame of 640 by 480 is 1.6 MB as base64, which no history has room for; making a JPEG of a large one takes a tenth
+of a second, for which no handler of LiveKit's may wait. So a message is recorded at once, with words in each picture's
+place, and once more when its pictures are there.
+"""
+
+import asyncio
+import base64
+import binascii
+import io
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from livekit import rtc
+from livekit.agents.llm import ChatItem, ImageContent
+
+from agent_worker.failures import Failures
+from agent_worker.settings import ContentSettings
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+logger = logging.getLogger(__name__)
+
+LEFT_OUT = "[picture left out: {}]"
+"""What stands in a picture's place; the model reads it too."""
+Form = str | dict[str, Any]
+"""A part of a message's content, as stored."""
+
+_JPEG = "data:image/jpeg;base64,"
+_MOST_CHARACTERS = 16 << 20
+"""Of a picture given as text: decoding more would hold up the call."""
+_MOST_PIXELS = 40_000_000
+"""Decoded: 120 MB, for the third of a second. A file of some KB may stand for thousands of times as much."""
+_MOST_ADDRESS = 8 << 10
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+_QUALITIES = (80, 65, 50, 35)
+_SHRINK, _SMALLEST = 0.7, 64
+_SECONDS = 10.0
+_MOST_FORMS = 200
+"""Pictures remembered as they were stored: a session's history has no more."""
+
+
+class PictureError(Exception):
+    """A picture cannot be kept. The text says why, and quotes nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A picture as JPEG; `width` and `height` are those that it was made of."""
+
+    data: bytes
+    width: int
+    height: int
+    is_smaller: bool
+
+
+def left_out(part: ImageContent) -> Form:
+    """The part, where a picture is a short address; else words."""
+    if isinstance(part.image, str) and len(part.image) <= _MOST_ADDRESS:
+        return part.model_dump(mode="json", exclude_none=True)
+    return LEFT_OUT.format("only what was said is kept here")
+
+
+def pictures_of(item: ChatItem) -> list[ImageContent]:
+    """The pictures in an item."""
+    return [part for part in item.content if isinstance(part, ImageContent)] if item.type == "message" else []
+
+
+class Pictures:
+    """What is stored in the place of each picture of one session. What cannot be kept is told once, by its reason."""
+
+    def __init__(self, settings: ContentSettings | None = None, failures: Failures | None = None) -> None:
+        """`failures` count what was left out."""
+        chosen = settings or ContentSettings()
+        self._edge, self._bytes = chosen.image_pixels, chosen.image_bytes
+        self._failures = failures or Failures()
+        self._forms: OrderedDict[tuple[str, int], Form] = OrderedDict()
+        self._one_at_a_time = asyncio.Semaphore(1)
+        self._told: set[str] = set()
+
+    def form(self, part: ImageContent) -> Form:
+        """The part as it is stored by now: words, as long as its JPEG is not made."""
+        if (known := self._known(part)) is not None:
+            return known
+        return LEFT_OUT.format("its process ended before it was stored")
+
+    def are_missing(self, item: ChatItem) -> bool:
+        """Whether one of the item's pictures is to be made yet."""
+        return any(self._known(part) is None for part in pictures_of(item))
+
+    async def make(self, item: ChatItem) -> None:
+        """Make the item's pictures, or say in each one's place why it is not there. Raises nothing."""
+        for part in pictures_of(item):
+            async with self._one_at_a_time:
+                if self._known(part) is None:
+                    self._remember(part, await self._made(part, item.id))
+
+    def _known(self, part: ImageContent) -> Form | None:
+        image = part.image
+        if isinstance(image, str):
+            if image.startswith(_JPEG) and len(image) <= self._bytes:
+                return part.model_dump(mode="json", exclude_none=True)
+            if not image.startswith("data:") and len(image) <= _MOST_ADDRESS:
+                return part.model_dump(mode="json", exclude_none=True)
+        return self._forms.get(_key(part))
+
+    def _remember(self, part: ImageContent, form: Form) -> None:
+        self._forms[_key(part)] = form
+        while len(self._forms) > _MOST_FORMS:
+            self._forms.popitem(last=False)
+
+    async def _made(self, part: ImageContent, item_id: str) -> Form:
+        try:
+            async with asyncio.timeout(_SECONDS):
+                made = await asyncio.to_thread(as_jpeg, part.image, edge=self._edge, most_bytes=self._bytes)
+        except PictureError as error:
+            reason = str(error)
+        except TimeoutError:
+            reason = "it took too long"
+        except Exception as error:  # noqa: BLE001  # decoders raise anything; its text may quote what it read
+            reason = f"it cannot be read ({type(error).__name__})"
+        else:
+            return _stored(part, made)
+        self._tell_once(reason, item_id)
+        return LEFT_OUT.format(reason)
+
+    def _tell_once(self, reason: str, item_id: str) -> None:
+        self._failures.add("pictures")
+        if reason not in self._told:
+            self._told.add(reason)
+            logger.warning("a picture was not kept", extra={"item_id": item_id, "reason": reason})
+
+
+def as_jpeg(image: str | rtc.VideoFrame, *, edge: int, most_bytes: int) -> Made:
+    """Make a JPEG whose longer edge has at most `edge` pixels, and whose address at most `most_bytes` characters.
+
+    Without what a camera writes beside a picture, such as where it was taken. Blocks; raises `PictureError`, and what
+    decoders raise.
+    """
+    picture = _from_frame(image) if isinstance(image, rtc.VideoFrame) else _from_address(image)
+    width, height = picture.size
+    picture.thumbnail((edge, edge))
+    room = (most_bytes - len(_JPEG)) // 4 * 3
+    while True:
+        for quality in _QUALITIES:
+            written = io.BytesIO()
+            picture.save(written, "JPEG", quality=quality)
+            if written.tell() <= room:
+                return Made(written.getvalue(), width, height, picture.size != (width, height))
+        longer = int(max(picture.size) * _SHRINK)
+        if longer < _SMALLEST:
+            raise PictureError(_too_large(f"more than {most_bytes} bytes"))
+        picture.thumbnail((longer, longer))
+
+
+def _from_frame(frame: rtc.VideoFrame) -> "Image.Image":
+    _check_pixels(frame.width, frame.height)
+    rgba = frame if frame.type == rtc.VideoBufferType.RGBA else frame.convert(rtc.VideoBufferType.RGBA)
+    size = (rgba.width, rgba.height)
+    picture: Image.Image = _pillow().frombuffer("RGBA", size, bytes(rgba.data), "raw", "RGBA", 0, 1)
+    return picture.convert("RGB")
+
+
+def _from_address(address: str) -> "Image.Image":
+    if len(address) > _MOST_CHARACTERS:
+        raise PictureError(_too_large(f"{len(address) >> 20} MB"))
+    head, comma, data = address.partition(",")
+    if not (head.startswith("data:") and head.endswith(";base64") and comma):
+        reason = "its address is none that can be kept"
+        raise PictureError(reason)
+    try:
+        content = base64.b64decode(data, validate=True)
+    except binascii.Error:
+        reason = "it is no base64"
+        raise PictureError(reason) from None
+    picture = _pillow().open(io.BytesIO(content), formats=_FORMATS)
+    _check_pixels(*picture.size)
+    return _upright(picture)
+
+
+def _upright(picture: "Image.Image") -> "Image.Image":
+    from PIL import ImageOps  # noqa: PLC0415  # see `_pillow`
+
+    turned = ImageOps.exif_transpose(picture)
+    if "A" in turned.getbands() or "transparency" in turned.info:
+        turned = turned.convert("RGBA")
+        paper = _pillow().new("RGBA", turned.size, "white")
+        turned = _pillow().alpha_composite(paper, turned)
+    return turned.convert("RGB")
+
+
+def _pillow() -> Any:  # its type is a module's
+    """Pillow, which comes with ``livekit-agents[images]``, and takes its time to be imported."""
+    try:
+        from PIL import Image  # noqa: PLC0415
+    except ImportError:
+        reason = "Pillow is not installed"
+        raise PictureError(reason) from None
+    return Image
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > _MOST_PIXELS:
+        raise PictureError(_too_large(f"{width} by {height} pixels"))
+
+
+def _too_large(size: str) -> str:
+    return f"it is too large, with {size}"
+
+
+def _stored(part: ImageContent, made: Made) -> dict[str, Any]:
+    address = _JPEG + base64.b64encode(made.data).decode()
+    form = part.model_copy(update={"image": address, "mime_type": "image/jpeg"})
+    stored: dict[str, Any] = form.model_dump(mode="json", exclude_none=True)
+    # LiveKit passes over what it does not know
+    return {**stored, "made_of": {"width": made.width, "height": made.height}} if made.is_smaller else stored
+
+
+def _key(part: ImageContent) -> tuple[str, int]:
+    """A picture that is put into the place of another one should have an id of its own, and need not have."""
+    return part.id, id(part.image)
+
+
+FormOf = Callable[[ImageContent], Form]

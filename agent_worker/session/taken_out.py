@@ -1,0 +1,69 @@
+"""What an edit of a context takes out of the conversation, and what it only leaves out of sight."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from livekit.agents.llm import ChatItem, ChatMessage, FunctionCall, FunctionCallOutput
+
+from agent_worker.session.context import is_kept_apart
+from conversation_actors.items import PINNED_ROLES
+
+Wording = tuple[Any, ...]
+"""What an item says, and nothing that is measured of it."""
+
+
+def taken_out(before: Sequence[ChatItem], left: Collection[str]) -> list[ChatItem]:
+    """The items that somebody took out of a context: those that were there `before` and whose ids are not `left`.
+
+    Not what LiveKit's own ways of shortening a context can leave out, for that is no wish that nobody may read it:
+    what stands before the first item that is left (`truncate`, a summary, `SessionBounds`), all calls of a tool
+    (``copy(exclude_function_call=True)``, ``copy(tools=…)``), empty messages, instructions and configuration.
+    """
+    items = [item for item in before if _counts(item)]
+    first = next((index for index, item in enumerate(items) if item.id in left), len(items))
+    behind = items[first:]
+    cut = {call_id for item in items[:first] if (call_id := _call_id(item))}
+    names = {item.call_id: item.name for item in behind if isinstance(item, FunctionCall)}
+    there = {item.name for item in behind if isinstance(item, FunctionCall) and item.id in left}
+    return [
+        item
+        for item in behind
+        if item.id not in left
+        and ((call_id := _call_id(item)) is None or (call_id not in cut and names.get(call_id) in there))
+    ]
+
+
+def wording(item: ChatItem) -> Wording:
+    """What two versions of an item differ in where somebody has changed what it says; pictures by their ids."""
+    match item.type:
+        case "message":
+            return tuple([part if isinstance(part, str) else _media(part) for part in item.content])
+        case "function_call":
+            return (item.name, item.arguments)
+        case "function_call_output":
+            return (item.output,)
+        case _:
+            return ()
+
+
+def is_only_longer(before: Wording, now: Wording) -> bool:
+    """Whether all that was said is said still, as where a transcript has grown."""
+    said = "\n".join(part for part in now if isinstance(part, str))
+    return all(part in now or (isinstance(part, str) and part in said) for part in before)
+
+
+def _media(part: Any) -> tuple[str, Any]:
+    return part.type, getattr(part, "id", getattr(part, "transcript", None))
+
+
+def _counts(item: ChatItem) -> bool:
+    """Whether an item is a part of the talk that may be taken out."""
+    if is_kept_apart(item):
+        return False
+    if isinstance(item, ChatMessage):
+        return item.role not in PINNED_ROLES and any(item.content)
+    return isinstance(item, FunctionCall | FunctionCallOutput)
+
+
+def _call_id(item: ChatItem) -> str | None:
+    return item.call_id if isinstance(item, FunctionCall | FunctionCallOutput) else None

@@ -1,0 +1,45 @@
+"""Items that are to be taken out of a conversation, until that is acknowledged."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import islice
+
+from agent_worker.tenure.backlog import Operation
+from conversation_actors import ConversationHandle, Lease
+
+_AT_ONCE = 500
+
+
+class Removals:
+    """Ids that wait, and that the past is to be forgotten; asked for again when the conversation was away."""
+
+    def __init__(self, later: Callable[[Operation], None], all_taken: Callable[[], Awaitable[None]]) -> None:
+        """`later` does something behind what waits; `all_taken` returns when what was told before is stored."""
+        self._later, self._all_taken = later, all_taken
+        self._waiting: dict[str, None] = {}
+        self._asked = self._done = 0
+
+    def put(self, item_ids: Iterable[str]) -> None:
+        """Have items taken out; without any, the past forgotten. Never raises."""
+        self._waiting.update(dict.fromkeys(item_ids))
+        self._asked += 1
+        self._later(self._remove)
+
+    def put_again(self, _is_afresh: bool) -> None:  # noqa: FBT001  # a callback of one value
+        """The conversation answers again: what was dropped meanwhile is asked for."""
+        if self._done < self._asked:
+            self._later(self._remove)
+
+    async def _remove(self, handle: ConversationHandle, lease: Lease) -> None:
+        """Raises what the handle raises. One removal does for all that were asked for by then."""
+        asked = self._asked
+        if asked == self._done:
+            return
+        await self._all_taken()
+        ids = tuple(islice(self._waiting, _AT_ONCE))
+        await handle.remove(*ids, lease=lease)
+        for item_id in ids:
+            self._waiting.pop(item_id, None)
+        if self._waiting:
+            self._later(self._remove)
+        else:
+            self._done = asked
