@@ -21,6 +21,7 @@ from agent_worker.session.active_agent import ActiveAgent, Factory, agent_with_t
 from agent_worker.session.bounds import SessionBounds
 from agent_worker.session.recorder import Recorder, Speaker
 from agent_worker.session.restoration import Restored, restore
+from agent_worker.session.task_groups import follow_groups
 from agent_worker.session.tools import HeldTools, hold_tools_back
 from agent_worker.session.userdata import Userdata
 from agent_worker.settings import LanguageModelSettings
@@ -122,6 +123,7 @@ class Jobs:
         tools: Iterable[Tool | Toolset] = (),
     ) -> Job:
         """Start a session on a conversation; `is_restart`: an earlier job had it."""
+        follow_groups()
         settings = LanguageModelSettings(base_url=self._server.base_url, api_key=None)
         session: AgentSession[Any] = await self._stack.enter_async_context(text_session(settings))
         if userdata is not None:
@@ -136,7 +138,9 @@ class Jobs:
         restored = await restore(session, word.agent, conversation, had=word.had)
         recorder = Recorder(session, conversation, failures, speaker=speaker).start()
         recorder.record(restored.interrupted_calls)
-        active = ActiveAgent(session, conversation, failures, first=first, had=word.had)
+        if word.had is not None:
+            recorder.expect(word.had.chain)
+        active = ActiveAgent(session, conversation, failures, first=first, had=word.had, keep=kept.keep)
         active.start()
         HeldTools(session, gate, failures).start()
         SessionBounds(session, self._items, failures).start()
