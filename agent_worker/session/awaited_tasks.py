@@ -155,6 +155,7 @@ class AwaitedTasks:
         finally:
             _scope.reset(token)
             self.in_place.set()
+            self._settle()
 
     async def run(self, task: AgentTask[Any], scope: _Scope) -> Any:
         """Do what ``await task`` does, or give at once what that has come to before."""

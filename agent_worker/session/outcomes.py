@@ -81,16 +81,16 @@ def _write_collection(value: Any, near: Agent) -> Any:
 
 
 def _write_typed(value: Any, near: Agent) -> dict[str, Any]:
-    """By its type, where that says all; else a record field by field: what is in one may be of any type."""
+    """A record field by field, since what is in one may be of any type; else by its type, where that says all."""
     kind = type(value)
     name = _name(kind, near)
-    written = _there_and_back(value)
-    if written is not None:
+    if not dataclasses.is_dataclass(kind) and (written := _there_and_back(value)) is not None:
         return {"value": {"type": name, "json": written[0]}}
-    if dataclasses.is_dataclass(kind) or issubclass(kind, BaseModel):
-        fields = fields_of(value) or {}
-        return {"record": {"type": name, "fields": {field: _write(one, near) for field, one in fields.items()}}}
-    raise UnstorableError(kind.__name__)
+    fields = fields_of(value) or {}
+    is_model = issubclass(kind, BaseModel)
+    if not (dataclasses.is_dataclass(kind) or (is_model and _made(kind, fields) == value)):
+        raise UnstorableError(kind.__name__)
+    return {"record": {"type": name, "fields": {field: _write(one, near) for field, one in fields.items()}}}
 
 
 def _there_and_back(value: Any) -> tuple[Any] | None:
