@@ -15,6 +15,7 @@ from tests.adopt.shapes import (
     INTERPRETER,
     MUSEUM,
     REMINDER,
+    TASKS,
     Fault,
     Shape,
     Turn,
@@ -38,6 +39,13 @@ async def test_comes_back_as_itself(workers: Workers, fault: Fault) -> None:
     """The next agent goes on where the last one was: its first request, what is said, what is done, what is stored."""
     async with performance(workers) as call:
         judge(await play(call, fault))
+
+
+@pytest.mark.parametrize("workers", TASKS, indirect=True, ids=_name)
+async def test_a_task_goes_on(workers: Workers) -> None:
+    """An agent that died in the third of the tasks that it waits for goes on with the third."""
+    async with performance(workers) as call:
+        judge(await play(call, Fault.CRASH))
 
 
 @pytest.mark.long
