@@ -7,7 +7,7 @@ from livekit.agents import Agent, AgentTask, UserInputTranscribedEvent, function
 
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
-from agent_worker.session.had_the_word import TASKS
+from agent_worker.session.had_the_word import ACTIVE_AGENT, TASKS
 from agent_worker.session.notes import TRANSCRIPT
 from tests.unit.fakes import until
 from tests.worker.answering import BACK, Answer, Running, crash
@@ -66,7 +66,7 @@ class Form(Agent):
 def taking(request: ChatRequest) -> Reply:
     """A model that takes everything that is said, where it can, and else tells whose tools it has."""
     last = request.messages[-1]
-    if last["role"] == "user" and last["content"] == "take it" and "take" in request.tools:
+    if last["role"] == "user" and last["content"].startswith("take it") and "take" in request.tools:
         return Reply("", (RequestedCall(f"call_{len(request.messages)}", "take", "{}"),))
     return Reply(f"I am {request.messages[0]['content']}")
 
@@ -80,15 +80,19 @@ async def said(running: Running, text: str = "take it") -> None:
     await asyncio.create_task(say())
 
 
-async def killed(answer: Answer, server: OfflineServer, form: Form, is_there: Callable[[Running], bool]) -> None:
-    """A first job, which ends where it is there; what it says until then is not lost."""
-    async with answer(FakeRoom(FakeParticipant("alice")), agent=form, on=server, greeting="") as first:
+async def killed(
+    answer: Answer, server: OfflineServer, form: Form, is_there: Callable[[Running], bool]
+) -> FakeParticipant:
+    """A first job, which ends where it is there; returns its caller."""
+    alice = FakeParticipant("alice")
+    async with answer(FakeRoom(alice), agent=form, on=server, greeting="") as first:
         await first.is_known(NAME)
         await first.session_is_calm()
         await said(first)
         await until(lambda: is_there(first))
         await crash(first)
         form.release()
+    return alice
 
 
 def _is_at(running: Running, question: str) -> bool:
@@ -99,10 +103,9 @@ def _is_at(running: Running, question: str) -> bool:
 async def test_the_running_task_goes_on_silently(answer: Answer) -> None:
     """Its question was heard: the caller hears that the agent is back, and nothing else, until there is an answer."""
     async with OfflineServer(FunctionScript(taking)) as server:
-        await killed(answer, server, Form(), lambda first: _is_at(first, TOWN))
+        alice = await killed(answer, server, Form(), lambda first: _is_at(first, TOWN))
         form = Form()
-        alice = FakeRoom(FakeParticipant("alice"))
-        async with answer(alice, "job-2", agent=form, on=server, greeting="") as second:
+        async with answer(FakeRoom(alice), "job-2", agent=form, on=server, greeting="") as second:
             await second.hears(BACK)
             assert form.answers == ["taken"]
             await said(second, "What?")
@@ -117,14 +120,15 @@ async def test_what_was_heard_last_is_answered_by_the_task(answer: Answer) -> No
 
     def is_there(first: Running) -> bool:
         if _is_at(first, TOWN) and TRANSCRIPT not in first.call.attributes:
-            first.session.emit("user_input_transcribed", UserInputTranscribedEvent(transcript="take it", is_final=True))
+            first.session.emit(
+                "user_input_transcribed", UserInputTranscribedEvent(transcript="take it, too", is_final=True)
+            )
         return TRANSCRIPT in first.call.attributes
 
     async with OfflineServer(FunctionScript(taking)) as server:
-        await killed(answer, server, Form(), is_there)
+        alice = await killed(answer, server, Form(), is_there)
         form = Form()
-        alice = FakeRoom(FakeParticipant("alice"))
-        async with answer(alice, "job-2", agent=form, on=server, greeting="") as second:
+        async with answer(FakeRoom(alice), "job-2", agent=form, on=server, greeting="") as second:
             await second.hears(BACK, END)
             assert form.answers == ["taken", "taken"]
 
@@ -133,9 +137,8 @@ async def test_a_question_that_was_not_heard_is_asked(answer: Answer) -> None:
     """The agent died before the task had spoken: its first words are the first that are heard."""
     async with OfflineServer(FunctionScript(taking)) as server:
         form = Form(may_ask=asyncio.Event())
-        await killed(answer, server, form, lambda first: THANKS in first.heard.lines and _runs(first))
-        alice = FakeRoom(FakeParticipant("alice"))
-        async with answer(alice, "job-2", agent=Form(), on=server, greeting="") as second:
+        alice = await killed(answer, server, form, lambda first: THANKS in first.heard.lines and _runs(first))
+        async with answer(FakeRoom(alice), "job-2", agent=Form(), on=server, greeting="") as second:
             await second.hears(TOWN)
 
 
@@ -147,10 +150,9 @@ async def test_words_between_two_tasks_that_were_not_heard(answer: Answer) -> No
     """The first task was over, and nothing was said since: the agent goes on behind it."""
     async with OfflineServer(FunctionScript(taking)) as server:
         form = Form(may_thank=asyncio.Event())
-        await killed(answer, server, form, lambda first: not _runs(first) and TASKS in first.call.attributes)
+        alice = await killed(answer, server, form, lambda first: not _runs(first) and TASKS in first.call.attributes)
         form = Form()
-        alice = FakeRoom(FakeParticipant("alice"))
-        async with answer(alice, "job-2", agent=form, on=server, greeting="", back_line="") as second:
+        async with answer(FakeRoom(alice), "job-2", agent=form, on=server, greeting="", back_line="") as second:
             await second.hears(THANKS, TOWN)
             assert form.answers == ["taken"]
 
@@ -162,17 +164,20 @@ async def test_an_agent_whose_tasks_are_over_and_that_was_not_heard_since(answer
         async def on_enter(self) -> None:
             """Do not wait for the last words."""
             self.answers.append(await Asking(NAME))
-            self.session.say(END)
+            self.speaking = asyncio.create_task(self.end())
+
+        async def end(self) -> None:
+            """Say them."""
+            if self._may_thank is not None:
+                await self._may_thank.wait()
+            await self.session.say(END)
 
     def is_there(first: Running) -> bool:
-        noted = first.call.attributes.get("livekit.active_agent") or {}
-        return bool(noted.get("has_entered")) and END not in [
-            item.to_dict().get("content") for item in first.call.items
-        ]
+        return bool((first.call.attributes.get(ACTIVE_AGENT) or {}).get("has_entered"))
 
     async with OfflineServer(FunctionScript(taking)) as server:
-        await killed(answer, server, Quick(), is_there)
+        alice = await killed(answer, server, Quick(may_thank=asyncio.Event()), is_there)
         form = Quick()
-        alice = FakeRoom(FakeParticipant("alice"))
-        async with answer(alice, "job-2", agent=form, on=server, greeting="", back_line="") as second:
-            await second.hears(*([END] if form.answers else []))
+        async with answer(FakeRoom(alice), "job-2", agent=form, on=server, greeting="", back_line="") as second:
+            await second.hears(END)
+            assert form.answers == ["taken"]
