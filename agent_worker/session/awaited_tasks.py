@@ -7,9 +7,8 @@ to nothing goes on with what it knew. A task that a tool waits for is none of th
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -20,10 +19,10 @@ from agent_worker.session.agent_classes import class_name
 from agent_worker.session.had_the_word import DoneTask, HadTask, HadTasks, HadTheWord, Path
 from agent_worker.session.outcomes import read_outcome, write_outcome
 from agent_worker.session.record_fields import UnstorableError
+from agent_worker.session.task_awaits import Plain, Scope, follow_awaits, scope_of_on_enter
 
 logger = logging.getLogger(__name__)
 
-_FOLLOWED = "followed_by_awaited_tasks"
 _NOTHING = object()
 GiveBack = Callable[[Agent, HadTheWord], Awaitable[None]]
 """Gives an agent that has not entered yet what it knew."""
@@ -72,31 +71,12 @@ class RunningTask:
         return own if is_changed and isinstance(own, str) else None
 
 
-@dataclass(slots=True)
-class _Scope:
-    """One run of an `on_enter`, of the agent itself or of a task that it waits for."""
-
-    tasks: "AwaitedTasks"
-    path: Path
-    agent: Agent
-    runner: asyncio.Task[Any] | None
-    count: int = 0
-
-    def next_path(self) -> Path:
-        path = (*self.path, self.count)
-        self.count += 1
-        return path
-
-
-_scope: ContextVar[_Scope | None] = ContextVar("the on_enter that runs", default=None)
-
-
 class AwaitedTasks:
     """What is known of the tasks that one agent's `on_enter` waits for."""
 
     def __init__(self, agent: Agent) -> None:
         """Nothing is waited for."""
-        _follow_awaits()
+        follow_awaits()
         self._agent = agent
         self._done: dict[Path, DoneTask] = {}
         self._pending: dict[Path, HadTask] = {}
@@ -149,15 +129,15 @@ class AwaitedTasks:
         if self._has_been_entered:  # the agent has the word again, in this job
             self.forget()
         self._has_been_entered = True
-        token = _scope.set(_Scope(self, (), self._agent, asyncio.current_task()))
+        token = scope_of_on_enter.set(Scope(self, (), self._agent, asyncio.current_task()))
         try:
             yield
         finally:
-            _scope.reset(token)
+            scope_of_on_enter.reset(token)
             self.in_place.set()
             self._settle()
 
-    async def run(self, task: AgentTask[Any], scope: _Scope) -> Any:
+    async def run(self, task: AgentTask[Any], scope: Scope) -> Any:
         """Do what ``await task`` does, or give at once what that has come to before."""
         path = scope.next_path()
         await self._drop_others(path, task, scope.agent)
@@ -169,7 +149,7 @@ class AwaitedTasks:
         self._follow(running)
         self._running[path] = running
         try:
-            result = await _Plain(task)
+            result = await Plain(task)
         except Exception as error:
             self._end(running, error)
             raise
@@ -252,7 +232,7 @@ class AwaitedTasks:
 
         @functools.wraps(enter)
         async def on_enter() -> None:
-            token = _scope.set(_Scope(self, running.path, task, asyncio.current_task()))
+            token = scope_of_on_enter.set(Scope(self, running.path, task, asyncio.current_task()))
             self._begin(running)
             try:
                 await enter()
@@ -262,7 +242,7 @@ class AwaitedTasks:
                 self._enter_is_over(running)
                 raise
             finally:
-                _scope.reset(token)
+                scope_of_on_enter.reset(token)
             self._enter_is_over(running)
 
         @functools.wraps(complete)
@@ -334,14 +314,6 @@ class AwaitedTasks:
         self._pending = {one: value for one, value in self._pending.items() if one[: len(path)] != path}
         self._done = {one: value for one, value in self._done.items() if one[: len(path)] != path}
 
-    @staticmethod
-    def last_awaited() -> "tuple[AwaitedTasks, Path] | None":
-        """Which task the running code has awaited last, in an `on_enter` that is followed."""
-        scope = _scope.get()
-        if scope is None or asyncio.current_task() is not scope.runner or scope.count == 0:
-            return None
-        return scope.tasks, (*scope.path, scope.count - 1)
-
     def is_told(self, path: Path) -> bool:
         """Whether the group has told of that task."""
         return path in self._done and self._done[path].is_told
@@ -385,37 +357,3 @@ def _last_handoff(agent: Agent) -> str | None:
         return None
     handoffs = (item.id for item in reversed(items) if item.type == "agent_handoff" and item.new_agent_id == agent.id)
     return next(handoffs, None)
-
-
-class _Plain:
-    """A task, awaited as LiveKit has it."""
-
-    def __init__(self, task: AgentTask[Any]) -> None:
-        self._task = task
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        plain: Callable[[AgentTask[Any]], Generator[Any, None, Any]] = getattr(AgentTask.__await__, _FOLLOWED)
-        return plain(self._task)
-
-
-async def _awaited(task: AgentTask[Any]) -> Any:
-    scope = _scope.get()
-    # tools, and what `on_enter` begins, are in the same context, but not in the same task
-    if scope is None or asyncio.current_task() is not scope.runner:
-        return await _Plain(task)
-    return await scope.tasks.run(task, scope)
-
-
-def _follow_awaits() -> None:
-    """Know of each task that is awaited, once in a process; without effect but in an `on_enter` that is followed."""
-    plain = AgentTask.__await__
-    if hasattr(plain, _FOLLOWED):
-        return
-
-    @functools.wraps(plain)
-    def followed(task: AgentTask[Any]) -> Generator[Any, None, Any]:
-        awaited: Coroutine[Any, Any, Any] = _awaited(task)
-        return awaited.__await__()
-
-    setattr(followed, _FOLLOWED, plain)
-    AgentTask.__await__ = followed  # type: ignore[method-assign, assignment]

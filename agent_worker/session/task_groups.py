@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from agent_worker.session.awaited_tasks import AwaitedTasks
+from agent_worker.session.task_awaits import current_scope
 
 _FOLLOWED = "followed_by_task_groups"
 Callback = Callable[[Any], Awaitable[None]]
@@ -36,13 +36,13 @@ def follow_groups() -> None:
 def _told_once(callback: Callback) -> Callback:
     @functools.wraps(callback)
     async def told(event: Any) -> None:
-        last = AwaitedTasks.last_awaited()
-        if last is None:
+        scope = current_scope()
+        if scope is None:
             await callback(event)
             return
-        tasks, path = last
-        if not tasks.is_told(path):
+        path = scope.last_path
+        if not scope.tasks.is_told(path):
             await callback(event)
-            tasks.tell(path)
+            scope.tasks.tell(path)
 
     return told
