@@ -24,6 +24,8 @@ from agent_worker.session.task_awaits import Plain, Scope, follow_awaits, scope_
 logger = logging.getLogger(__name__)
 
 _NOTHING = object()
+_CLOSING_SECONDS = 10.0
+"""Longer than a session takes to close, from where it cancels its tasks; one that lives on has cancelled one itself."""
 GiveBack = Callable[[Agent, HadTheWord], Awaitable[None]]
 """Gives an agent that has not entered yet what it knew."""
 
@@ -94,6 +96,8 @@ class AwaitedTasks:
         self.listener: Callable[[], None] | None = None
         """Told of each change."""
         self.follower: Follower | None = None
+        self.when_alive: Callable[[], None] | None = None
+        """Called once, when it is known that the session does not close."""
 
     def go_on(self, had: HadTasks, give_back: GiveBack, *, is_entering: bool) -> None:
         """Give back, from now on, what the tasks had come to in the job before."""
@@ -197,7 +201,8 @@ class AwaitedTasks:
             del self._done[done.path]
             self._tell_once("a task that had ended runs again: its result is lost", task, str(unread))
             return None
-        AgentTask.complete(task, result if error is None else error)
+        if not task.done():
+            AgentTask.complete(task, result if error is None else error)
         if self.follower is not None:
             self.follower.replayed(done.path[:-1], done.since)
 
@@ -220,8 +225,12 @@ class AwaitedTasks:
             self.follower.resumed(running.task, running.path, had)
 
     async def _give_all_back(self, task: Agent, had: HadTheWord) -> None:
-        if self._give_back is not None:
+        if self._give_back is None:
+            return
+        try:
             await self._give_back(task, had)
+        except Exception as error:  # noqa: BLE001  # a task that knows nothing is better than an `on_enter` that raises
+            self._tell_once("a task goes on without what it knew", task, type(error).__name__)
 
     # What is now.
 
@@ -253,6 +262,7 @@ class AwaitedTasks:
         @functools.wraps(cancel)
         def cancelled() -> None:
             self.is_closing = True  # LiveKit does so when the session closes
+            asyncio.get_running_loop().call_later(_CLOSING_SECONDS, self._live_on)
             cancel()
 
         task.on_enter = on_enter  # type: ignore[method-assign]  # on this instance: there is no event
@@ -261,12 +271,20 @@ class AwaitedTasks:
 
     def _begin(self, running: RunningTask) -> None:
         """A task has the word: the session lives."""
-        running.has_begun, self.is_closing = True, False
+        running.has_begun = True
         self._pending.pop(running.path, None)
         is_above = (one[: len(running.path)] == running.path for one in self._pending)
         if not any(is_above):
             self.in_place.set()
+        self._live_on()
+
+    def _live_on(self) -> None:
+        """The session has not closed."""
+        self.is_closing = False
         self._settle()
+        waiting, self.when_alive = self.when_alive, None
+        if waiting is not None:
+            waiting()
 
     def _enter_is_over(self, running: RunningTask) -> None:
         if not self.is_closing:

@@ -67,6 +67,7 @@ class Entrance:
     def end(self, agent: Agent) -> None:
         """`on_enter` has come to its end; not where the end of the session has ended a task that it waited for."""
         if self.tasks.is_closing:
+            self.tasks.when_alive = functools.partial(self.end, agent)
             return
         self.is_over = True
         for listener in self._listeners:

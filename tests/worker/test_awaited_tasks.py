@@ -14,6 +14,7 @@ from livekit.agents.beta.workflows import TaskCompletedEvent, TaskGroup, TaskGro
 from livekit.agents.llm import ChatContext, ToolError
 
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
+from agent_worker.session import awaited_tasks
 from agent_worker.session.had_the_word import ACTIVE_AGENT, TASKS, HadTasks, HadTheWord
 from agent_worker.session.restoration import INTERRUPTED_OUTPUT
 from tests.unit.fakes import until
@@ -360,6 +361,50 @@ async def test_a_task_that_the_application_cancels() -> None:
         survey = Survey(2, ask)
         await goes_on(jobs, job, survey, partial(asks, number=2))
         assert survey.answers == ["AgentTask question is cancelled"]
+
+
+async def test_the_last_task_is_cancelled_by_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the session has not closed by then, the agent has entered, and is noted as ever."""
+    monkeypatch.setattr(awaited_tasks, "_CLOSING_SECONDS", 0.01)
+
+    async def ask(_agent: Agent, number: int) -> Any:
+        try:
+            return await Question(number)
+        except ToolError as error:
+            return error.message
+
+    async with Jobs(MODEL) as jobs:
+        job = await jobs.start(Survey(1, ask), NotedConversation())
+        await until(partial(asks, job, 1))
+        task = job.session.current_agent
+        assert isinstance(task, Question)
+        task.cancel()
+        await until(lambda: job.conversation.attributes[ACTIVE_AGENT]["has_entered"])
+        await until(lambda: isinstance(job.session.current_agent, Survey))
+
+
+async def test_a_task_that_cannot_be_given_what_it_knew(caplog: pytest.LogCaptureFixture) -> None:
+    """It goes on without: the application's `on_enter` hears of no error of ours."""
+
+    class Stubborn(Question):
+        async def update_chat_ctx(self, *_arguments: Any, **_named: Any) -> None:
+            """Refuse."""
+            message = "private words"
+            raise ValueError(message)
+
+    async def ask(_agent: Agent, number: int) -> Any:
+        return await Stubborn(number)
+
+    async with Jobs(MODEL) as jobs:
+        job = await jobs.start(Survey(1), NotedConversation())
+        await until(partial(asks, job, 1))
+        await job.say("Hello?")
+        noted = job.conversation.attributes[TASKS]
+        noted["running"][0] |= {"agent_id": "stubborn", "class": f"{Stubborn.__module__}:{Stubborn.__qualname__}"}
+        following = await jobs.follow(job, Survey(1, ask))
+        await until(partial(asks, following, 1))
+    assert caplog.text.count("a task goes on without what it knew") == 1
+    assert "private words" not in caplog.text
 
 
 async def test_a_task_that_a_tool_waits_for() -> None:
