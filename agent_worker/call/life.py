@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from livekit import rtc
@@ -34,6 +35,8 @@ _LOST_SECONDS = 0.5
 """An answer that has not begun by then does not come by itself."""
 _POLL_SECONDS = 0.05
 _RETRY_SECONDS = 0.5
+_IN_PLACE_SECONDS = 5.0
+"""Longer than what an application does between two tasks that are over, unless it waits for somebody."""
 _QUIET_SECONDS = 0.75
 """Longer than the offline turn detection waits for the end of a turn; others commit within it or show words."""
 _STREAM_SECONDS = 5.0
@@ -65,8 +68,12 @@ class Call:
         ending: Ending,
         opening: OpeningLines | None = None,
         data: DataMessages | None = None,
+        in_place: asyncio.Event | None = None,
     ) -> None:
-        """`opening`: the agent's own lines, in a job that follows another. `data`: where data messages are kept."""
+        """`opening`: the agent's own lines, in a job that follows another. `data`: where data messages are kept.
+
+        `in_place`: see `AwaitedTasks`.
+        """
         self._session, self._conversation, self._recorder = session, conversation, recorder
         self._room, self._ending, self._data = room, ending, data
         self._keepers: list[Keeper] = []
@@ -92,7 +99,7 @@ class Call:
             if room is None or self.linking is None or self._participants is None
             else Speaker(session, room, self.linking, self._participants)
         )
-        self._listening = asyncio.Event()
+        self._listening, self._in_place = asyncio.Event(), in_place
         self._tasks: set[asyncio.Task[None]] = set()
         self._lingering: asyncio.Task[None] | None = None
         self._redials: asyncio.Task[None] | None = None
@@ -163,6 +170,11 @@ class Call:
 
     async def _when_listening(self, work: Callable[[], Awaitable[None]]) -> None:
         await self._listening.wait()
+        if self._in_place is not None:
+            # a task that goes on has the word a moment later: what is owed is for it to say
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_IN_PLACE_SECONDS):
+                    await self._in_place.wait()
         if not self._is_over:
             await work()
 

@@ -5,8 +5,9 @@ A greeting stands in `on_enter`, or behind ``session.start`` in the entrypoint; 
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 from livekit import rtc
@@ -14,12 +15,31 @@ from livekit.agents import Agent, AgentSession, ConversationItemAddedEvent, User
 from livekit.agents.llm import ChatMessage
 from livekit.agents.voice import SpeechHandle
 
+from agent_worker.session.had_the_word import HadTheWord, Path
 from agent_worker.session.notes import unanswered_words
 from conversation_actors.items import Item
 
 _ENTRYPOINT_SECONDS = 3.0
 """How long behind the session's start what the entrypoint says is an opening: in a successor its caller is there."""
-_entering: ContextVar["OpeningLines | None"] = ContextVar("opening lines of the agent that enters", default=None)
+
+
+@dataclass(slots=True, eq=False)
+class _Entering:
+    """An agent that enters in this job, and may have done so before; or a task that its `on_enter` waits for."""
+
+    lines: "OpeningLines"
+    agent: Agent
+    is_hushed: bool
+    """Whether its lines are not to be heard."""
+    is_left_out: bool
+    """Whether its `on_enter` does not run."""
+    is_past: bool = False
+    """Whether what it does now was not done in the job before."""
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when `on_enter` has returned, or was left out."""
+
+
+_entering: ContextVar[_Entering | None] = ContextVar("the agent that enters", default=None)
 """Whose `on_enter` the running code belongs to; tasks that it begins are told too, and may outlive it."""
 
 
@@ -63,16 +83,19 @@ class OpeningLines:
         is_call_hushed: bool,
         has_entered: bool = False,
         said: Iterable[str] = (),
+        has_begun_since: Callable[[str | None], bool] | None = None,
     ) -> None:
         """`is_hushed`: the agent's own lines are not to be heard; `is_call_hushed`: the entrypoint's.
 
         `has_entered`: the agent's `on_enter` was over in an earlier job, and is not run by the start of this one.
-        `said`: what the caller has said in the call so far.
+        `said`: what the caller has said in the call so far. `has_begun_since`: whether anything was said since the
+        handoff of that id.
         """
         self._session, self._said = session, frozenset(said)
         self._is_hushed, self._is_call_hushed, self._is_left_out_whole = is_hushed, is_call_hushed, has_entered
         self._entrypoint = entrypoint
-        self._agent: Agent | None = None
+        self._has_begun_since = has_begun_since or (lambda _since: is_hushed)
+        self._enterings: dict[Path, _Entering] = {}
         self._is_past = False
         self._entrypoint_until: float | None = None
         self.own: set[str] = set()
@@ -81,26 +104,11 @@ class OpeningLines:
         """Whether an opening line is heard, or asked for."""
         self.has_asked = False
         """Whether a model was asked for one: it knows what was said before, and answers that."""
-        self.has_entered = asyncio.Event()
-        """Set when `on_enter` has returned, or was left out."""
 
     def start(self, agent: Agent) -> None:
         """Follow what the session says, and what the agent does that it is about to start with."""
-        self._agent = agent
-        enter, say, reply = agent.on_enter, self._session.say, self._session.generate_reply
-
-        @functools.wraps(enter)
-        async def entered() -> None:
-            if self.has_entered.is_set():  # it gets the word again, in this job
-                await enter()
-                return
-            token = _entering.set(self)
-            try:
-                if not self._is_left_out_whole:
-                    await enter()
-            finally:
-                _entering.reset(token)
-                self.has_entered.set()
+        self._follow((), _Entering(self, agent, self._is_hushed, self._is_left_out_whole))
+        say, reply = self._session.say, self._session.generate_reply
 
         @functools.wraps(say)
         def said(*arguments: Any, **named: Any) -> SpeechHandle:
@@ -113,11 +121,48 @@ class OpeningLines:
             self.has_asked = self.has_asked or self.has_spoken
             return reply(*arguments, **named)
 
-        agent.on_enter = entered  # type: ignore[method-assign]  # on these instances: there is no event
-        self._session.say = said  # type: ignore[method-assign]
+        self._session.say = said  # type: ignore[method-assign]  # on this instance: there is no event
         self._session.generate_reply = replied  # type: ignore[method-assign]
         self._session.on("user_input_transcribed", self._on_transcript)
         self._session.on("conversation_item_added", self._on_item)
+
+    def _follow(self, path: Path, entering: _Entering) -> None:
+        self._enterings[path] = entering
+        enter = entering.agent.on_enter
+
+        @functools.wraps(enter)
+        async def entered() -> None:
+            if entering.is_over.is_set():  # it gets the word again, in this job
+                await enter()
+                return
+            token = _entering.set(entering)
+            try:
+                if not entering.is_left_out:
+                    await enter()
+            finally:
+                _entering.reset(token)
+                entering.is_over.set()
+
+        entering.agent.on_enter = entered  # type: ignore[method-assign]  # on this instance: there is no event
+
+    # See `Follower`: what the agent's `on_enter` waits for.
+
+    def replayed(self, path: Path, since: str | None) -> None:
+        """What is said behind a task that was over is left out where something was said behind it before."""
+        entering = self._enterings.get(path)
+        if entering is not None and since is not None:
+            entering.is_hushed = self._has_begun_since(since)
+
+    def resumed(self, task: Agent, path: Path, had: HadTheWord) -> None:
+        """A task that goes on enters as an agent does."""
+        has_begun = self._has_begun_since(had.since)
+        self._follow(path, _Entering(self, task, has_begun, had.has_entered and has_begun))
+
+    def ended(self, path: Path) -> None:
+        """Whoever has waited for a task that has ended in this job goes on where the job before never was."""
+        for own, entering in self._enterings.items():
+            if path[: len(own)] == own:
+                entering.is_past = True
 
     def session_started(self) -> None:
         """The session's start has returned, and the entrypoint goes on."""
@@ -125,11 +170,11 @@ class OpeningLines:
 
     async def begin(self, seconds: float) -> bool:
         """Whether opening lines are spoken, as soon as that can be known; it is waited for so long at most."""
-        if self._is_hushed and self._is_call_hushed:
+        if self._is_call_hushed and all(one.is_hushed for one in self._enterings.values()):
             return False
         try:
             async with asyncio.timeout(seconds):
-                await self.has_entered.wait()
+                await list(self._enterings.values())[-1].is_over.wait()
                 # the entrypoint goes on behind the start, and may speak a moment later
                 while self._may_still_speak():  # noqa: ASYNC110  # there is no event for what it does next
                     await asyncio.sleep(0.01)
@@ -144,22 +189,24 @@ class OpeningLines:
 
     def _is_left_out(self, user_input: object = None) -> bool:
         """Whether what is about to be said is an opening line that nobody is to hear."""
-        is_entering, is_entrypoint = self._is_agents_own(), self._is_entrypoints_own()
-        if self._is_past or not (is_entering or is_entrypoint):
+        entering, is_entrypoint = self._entering(), self._is_entrypoints_own()
+        if self._is_past or (entering is None and not is_entrypoint):
             return False
         if is_entrypoint and user_input:
             text = user_input.text_content if isinstance(user_input, ChatMessage) else str(user_input)
             if text not in self._said:
                 self._is_past = True
                 return False
-        is_left_out = self._is_hushed if is_entering else self._is_call_hushed
+        is_left_out = self._is_call_hushed if entering is None else entering.is_hushed
         self.has_spoken = self.has_spoken or not is_left_out
         return is_left_out
 
-    def _is_agents_own(self) -> bool:
-        """Whether the running code belongs to the agent's `on_enter`, which has not returned."""
-        is_entering = _entering.get() is self and not self.has_entered.is_set()
-        return is_entering and self._session.current_agent is self._agent
+    def _entering(self) -> _Entering | None:
+        """Whose `on_enter` the running code belongs to; None where it has returned, or does what is new."""
+        entering = _entering.get()
+        if entering is None or entering.lines is not self or entering.is_over.is_set() or entering.is_past:
+            return None
+        return entering if self._session.current_agent is entering.agent else None
 
     def _is_entrypoints_own(self) -> bool:
         """Whether the running code is the entrypoint, at the beginning of the call."""

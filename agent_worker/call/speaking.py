@@ -35,14 +35,17 @@ class Speaking:
         self._is_unanswered = False
         self._is_told = asyncio.Event()
 
-    def owe(self) -> None:
-        """Note what the agent before this one has left without an answer: the history's last message, and words."""
+    def owe(self, settled: str | None = None) -> None:
+        """Note what the agent before this one has left without an answer: the history's last message, and words.
+
+        `settled`: the id of an item that is answered, as all is before it.
+        """
         noted = self._conversation.noted(TRANSCRIPT)
         history = self._session.history.items
         last = _last_user_message(history)
         self._words = unanswered_words({TRANSCRIPT: noted}, "" if last is None else last.text_content or "")
         self._message = None if last is None else last.id
-        item = unanswered_item(history)
+        item = unanswered_item(_behind(history, settled))
         self._is_unanswered = item is not None and item.id != self._conversation.noted(SETTLED)
         if noted is not None and self._words is None:
             self._conversation.note(TRANSCRIPT, None)
@@ -119,6 +122,11 @@ class Speaking:
         model = agent.llm if is_given(agent.llm) else session.llm
         voice = agent.tts if is_given(agent.tts) else session.tts
         return isinstance(model, RealtimeModel) and voice is None
+
+
+def _behind(history: Sequence[ChatItem], item_id: str | None) -> Sequence[ChatItem]:
+    place = next((index for index, item in enumerate(history, start=1) if item.id == item_id), 0)
+    return history[place:]
 
 
 def _last_user_message(history: Sequence[ChatItem]) -> ChatMessage | None:

@@ -37,6 +37,7 @@ from agent_worker.session.pictures import Pictures
 from agent_worker.session.realtime import RealtimeModels
 from agent_worker.session.recorder import Recorder
 from agent_worker.session.restoration import Restored, restore, restore_late
+from agent_worker.session.task_groups import follow_groups
 from agent_worker.session.tools import HeldTools, hold_tools_back, until_durable
 from agent_worker.session.userdata import Userdata
 from agent_worker.settings import ContentSettings, RoomSettings, ToolSettings
@@ -85,6 +86,7 @@ class Starting:
         self._entrypoint = _entrypoint()
         failures = self._failures = conversation.failures
         self._start = session.start
+        follow_groups()
         self._gate = until_durable(self._is_durable, ToolSettings())
         self._userdata = Userdata(session, conversation, failures, kind=userdata)
         content = ContentSettings()
@@ -125,6 +127,8 @@ class Starting:
         restoring = restore(self._session, word.agent, self._conversation, had=word.had)
         restored = await self._tried("restore", restoring, Restored.nothing())
         self._prepared = Prepared(given, word, restored, is_open)
+        if word.had is not None:
+            self.recorder.expect(word.had.chain)
         HeldTools(self._session, self._gate, self._failures).start()
         RealtimeModels(self._session, self._failures, on_reconnected=self._on_reconnected).start(word.agent)
         self.recorder.start()
@@ -144,7 +148,7 @@ class Starting:
         if self._content.context_edits == "follow":
             call.keep(self._edits)
         if prepared.is_whole:
-            call.speaking.owe()
+            call.speaking.owe(self._settled_by(prepared.word))
             call.keep(*self._keepers(prepared.word, prepared.given))
         else:
             self._userdata.remember()
@@ -242,7 +246,8 @@ class Starting:
         opening = self._opening = self._opening_lines(prepared.word, self._entrypoint)
         if opening is not None:
             opening.start(prepared.word.agent)
-        entrance_of(prepared.word.agent)
+        tasks = entrance_of(prepared.word.agent).tasks
+        tasks.follower = opening
         return Call(
             self._session,
             self._conversation,
@@ -251,6 +256,7 @@ class Starting:
             ending=self._ending,
             opening=opening,
             data=self._data,
+            in_place=tasks.in_place,
         )
 
     def _opening_lines(self, word: Word, entrypoint: asyncio.Task[Any] | None) -> OpeningLines | None:
@@ -259,9 +265,12 @@ class Starting:
         if not conversation.is_restart:
             return None
         words = {TRANSCRIPT: conversation.noted(TRANSCRIPT)}
-        since, has_entered = (None, False) if word.had is None else (word.had.since, word.had.has_entered)
-        has_talked_since = has_begun(conversation.items, words, since=since)
-        is_hushed = not conversation.is_open or has_talked_since
+        items, had = conversation.items, word.had
+
+        def has_talked_since(since: str | None) -> bool:
+            return has_begun(items, words, since=since)
+
+        is_hushed = not conversation.is_open or has_talked_since(None if had is None else had.since)
         # the entrypoint opens the call, and not the part of an agent that had the word later
         is_call_hushed = is_hushed or has_talked(conversation.items)
         return OpeningLines(
@@ -270,14 +279,23 @@ class Starting:
             is_hushed=is_hushed,
             is_call_hushed=is_call_hushed,
             # who entered and was never heard has lost its first words with its process, and enters again
-            has_entered=has_entered and has_talked_since,
+            has_entered=had is not None and had.has_entered and has_talked_since(had.given),
             said=_said_by_callers(conversation.items),
+            has_begun_since=has_talked_since,
         )
+
+    def _settled_by(self, word: Word) -> str | None:
+        """The id of the item up to which nobody is owed an answer: a task that has ended wants none."""
+        tasks = None if word.had is None else word.had.tasks
+        if tasks is None:
+            return None
+        return self._session.history.items[-1].id if tasks.is_settled else tasks.given
 
     def _keepers(self, word: Word, first: Agent) -> tuple[Keeper, ...]:
         """Those who note what the session is, for the next agent."""
+        keep, had, taken = self._userdata.keep, word.had, self._edits.taken
         active = ActiveAgent(
-            self._session, self._conversation, self._failures, first=first, had=word.had, taken=self._edits.taken
+            self._session, self._conversation, self._failures, first=first, had=had, keep=keep, taken=taken
         )
         return active, self._userdata
 

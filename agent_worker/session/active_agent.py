@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from livekit.agents import (
@@ -14,16 +14,16 @@ from livekit.agents import (
     ConversationItemAddedEvent,
     FunctionToolsExecutedEvent,
 )
-from livekit.agents.llm import ChatItem
 
 from agent_worker.failures import Failures
 from agent_worker.session.agent_classes import class_name, made_by_factory, made_by_itself
-from agent_worker.session.context import Heard, brought_into, is_kept_apart
 from agent_worker.session.entering import entrance_of
-from agent_worker.session.had_the_word import ACTIVE_AGENT, HadTheWord
+from agent_worker.session.had_the_word import ACTIVE_AGENT, TASKS, HadTasks, HadTheWord
 from agent_worker.session.handlers import total
+from agent_worker.session.known_context import HeldHistory, KnownContext, Speaks
 from agent_worker.session.notes import Noted, NoteTaker, look_up
 from agent_worker.session.saved_state import StateError, restore_state, saved_state
+from agent_worker.session.told_tasks import ToldTasks
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.values import encode
 
@@ -66,6 +66,7 @@ async def agent_with_the_word(
         details = {"agent_id": had.agent_id, "class": had.class_name, "reason": reason}
         logger.warning("the first agent has the word again: name the other one in agents={id: factory}", extra=details)
         return Word(first, None)
+    had = replace(had, tasks=HadTasks.read(look_up(noted, TASKS), had))
     await restore_state(agent, had.state)
     if had.instructions is not None and agent.instructions != had.instructions:
         await agent.update_instructions(had.instructions)
@@ -109,25 +110,26 @@ class ActiveAgent:
         *,
         first: Agent | None = None,
         had: HadTheWord | None = None,
+        keep: Callable[[], None] | None = None,
         taken: Collection[str] = frozenset(),
     ) -> None:
         """Nothing is noted before `start`. `first` is the agent that the application started; `had` of `Word`.
 
-        `taken`: the ids of what was taken out of the conversation, which is not noted, whoever has it.
+        `keep` notes what else the application has, before it is noted that it has come so far. `taken`: the ids of what
+        was taken out of the conversation, which is not noted, whoever has it.
         """
-        self._taken = taken
         self._session, self._conversation = session, conversation
         self._failures = failures or Failures()
-        self._first, self._had = first, had
+        self._first, self._had, self._keep = first, had, keep
         self._agent: Agent | None = None
         self._is_taken_over = had is not None
         self._instructions: object = None
         self._has_entered = self._is_stopped = False
         self._since: str | None = None
-        self._heard = Heard()
-        self._seen: frozenset[str] = frozenset()
-        self._oldest: str | None = None
-        self._is_cut = False
+        self._held = HeldHistory(session, taken)
+        self._context = KnownContext(self._held)
+        self._tasks = ToldTasks(session, self._held, self._failures)
+        self._tasks_noted: dict[str, Any] | None = None
         self._state: Mapping[str, Any] | None = had.state if had is not None else None
         self._noted: dict[str, Any] | None = None
         self._told: set[str] = set()
@@ -140,7 +142,7 @@ class ActiveAgent:
         self._handlers = {
             name: total(handler, self._failures, "active_agent", told) for name, handler in handlers.items()
         }
-        self._look_safely = total(self._look, self._failures, "active_agent", told)
+        self._look_safely = total(self._keep_and_look, self._failures, "active_agent", told)
         self._on_entered_safely = total(self._on_entered, self._failures, "active_agent", told)
         self._take_safely = total(self._take_current, self._failures, "active_agent", told)
 
@@ -183,6 +185,8 @@ class ActiveAgent:
 
     def _take(self, agent: Agent, handoff: str | None) -> None:
         if isinstance(agent, AgentTask) and self._agent is not None:
+            if handoff is not None:
+                self._tasks.give_word(agent, handoff)
             return
         if agent is not self._agent:
             self._is_taken_over = self._agent is None and self._had is not None
@@ -192,19 +196,27 @@ class ActiveAgent:
             self._has_entered = had is not None and had.has_entered
             self._since = handoff if had is None else had.since
             entrance_of(agent).tell(self._on_entered_safely)
-        self._seen = frozenset(item.id for item in self._session.history.items)
+            self._context = KnownContext(self._held)
+            self._tasks.take(agent, self._look_safely)
+        self._context.begin()
         self._look()
 
     def _on_entered(self, agent: Agent) -> None:
         if agent is self._agent and not self._is_stopped:
             self._has_entered = True
-            self._look()
+            self._keep_and_look()
+
+    def _keep_and_look(self) -> None:
+        if self._keep is not None:
+            self._keep()
+        self._look()
 
     def _look(self) -> None:
         agent = self._agent
-        if agent is None:
+        if agent is None or self._tasks.is_frozen or self._is_stopped:
             return
         self._look_at_state(agent)
+        speaks = Speaks.OWN if agent is self._session.current_agent else self._tasks.speaks
         told = {
             "agent_id": agent.id,
             "class": class_name(agent),
@@ -213,9 +225,11 @@ class ActiveAgent:
             "instructions": self._own_instructions(agent),
             "has_entered": self._has_entered,
             "since": self._since,
-            **self._context(agent),
+            **self._context.look(agent, speaks),
         }
+        # what a task has come to is noted behind what its agent has of it
         self._note({name: value for name, value in told.items() if value is not None})
+        self._note_tasks(self._tasks.look(self._since, has_entered=self._has_entered))
 
     def _look_at_state(self, agent: Agent) -> None:
         """The last state that could be stored stays where the present one cannot."""
@@ -234,44 +248,16 @@ class ActiveAgent:
             return None
         return agent.instructions if isinstance(agent.instructions, str) else None
 
-    def _context(self, agent: Agent) -> dict[str, Any]:
-        """What the agent's context is made of; what it was before while a task speaks in the agent's name."""
-        if agent is not self._session.current_agent:
-            before = self._noted or {}
-            return {name: before[name] for name in ("heard", "brought") if name in before}
-        history, context = self._history(), agent.chat_ctx.items
-        ids = {item.id for item in history}
-        # an item may be in one of them a moment before it is in the other
-        known = {item.id for item in context} | (ids - self._seen)
-        self._seen = frozenset(ids)
-        if not self._describes(history, known):
-            self._heard = Heard.of(history, known, is_cut=self._is_cut)
-        brought = brought_into(context, {item.id for item in self._session.history.items}.union(self._taken))
-        return {"heard": self._heard.to_dict(), "brought": [one.to_dict() for one in brought]}
-
-    def _history(self) -> list[ChatItem]:
-        """What the conversation has of the history: without the handoffs that begin a session, and configuration."""
-        items = self._session.history.items
-        history = [item for item in items if not is_kept_apart(item) or _is_handed_over(item)]
-        oldest = next((item.id for item in history if not is_kept_apart(item)), None)
-        if self._oldest is not None and oldest != self._oldest:
-            self._is_cut, self._heard = True, Heard()
-        self._oldest = oldest
-        return history
-
-    def _describes(self, history: list[ChatItem], known: set[str]) -> bool:
-        """Whether what is noted of the history is true still."""
-        if self._noted is None or (self._is_cut and self._heard.after is None):
-            return False
-        return {item.id for item in self._heard.choose(history) if not is_kept_apart(item)} == {
-            item.id for item in history if item.id in known and not is_kept_apart(item)
-        }
-
     def _note(self, told: dict[str, Any]) -> None:
         if told == self._noted:
             return
         self._noted = told
         self._conversation.note(ACTIVE_AGENT, self._within_bounds(told))
+
+    def _note_tasks(self, told: dict[str, Any] | None) -> None:
+        if told != self._tasks_noted:
+            self._tasks_noted = told
+            self._conversation.note(TASKS, told)
 
     def _within_bounds(self, told: dict[str, Any]) -> dict[str, Any]:
         """What can be stored of it: the next agent has the rest as it is made."""
@@ -294,10 +280,6 @@ class ActiveAgent:
         if reason not in self._told:
             self._told.add(reason)
             logger.warning("not all of the agent can come back", extra={"agent_id": agent_id, "reason": reason})
-
-
-def _is_handed_over(item: ChatItem) -> bool:
-    return item.type == "agent_handoff" and item.old_agent_id is not None
 
 
 def _fits(told: Mapping[str, Any]) -> bool:

@@ -46,14 +46,22 @@ def made_by_itself(name: str, first: Agent) -> Agent | None:
     Only modules are looked at that are imported already, or that belong to the same program as the `first` agent.
     Raises whatever making it raises.
     """
+    found = found_class(name, first)
+    if found is not None and issubclass(found, Agent) and _needs_nothing(found):
+        make: Callable[[], Agent] = found
+        return make()
+    return None
+
+
+def found_class(name: str, first: Agent) -> type | None:
+    """The class of that name, or None; looked for as `made_by_itself` does."""
     module_name, _, path = name.partition(":")
     for module in _modules(module_name, first):
         found: Any = module
         for part in path.split("."):
             found = getattr(found, part, None)
-        if inspect.isclass(found) and issubclass(found, Agent) and _needs_nothing(found):
-            make: Callable[[], Agent] = found
-            return make()
+        if inspect.isclass(found):
+            return found
     return None
 
 

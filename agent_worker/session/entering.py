@@ -10,6 +10,8 @@ from typing import Any
 from livekit.agents import Agent
 from livekit.agents.llm import ChatContext, ToolError
 
+from agent_worker.session.awaited_tasks import AwaitedTasks
+
 _FOLLOWED = "followed_by_entrance"
 
 
@@ -49,11 +51,12 @@ def keep_context_on_enter(agent: Agent) -> None:
 
 
 class Entrance:
-    """What is known of an agent's `on_enter`: whether it is over, and who is to be told."""
+    """What is known of an agent's `on_enter`: whether it is over, what it waits for, and who is to be told."""
 
-    def __init__(self) -> None:
+    def __init__(self, agent: Agent) -> None:
         """The agent has not entered."""
         self.is_over = False
+        self.tasks = AwaitedTasks(agent)
         self._listeners: list[Callable[[Agent], None]] = []
 
     def tell(self, listener: Callable[[Agent], None]) -> None:
@@ -62,7 +65,10 @@ class Entrance:
             self._listeners.append(listener)
 
     def end(self, agent: Agent) -> None:
-        """`on_enter` has come to its end."""
+        """`on_enter` has come to its end; not where the end of the session has ended a task that it waited for."""
+        if self.tasks.is_closing:
+            self.tasks.when_alive = functools.partial(self.end, agent)
+            return
         self.is_over = True
         for listener in self._listeners:
             listener(agent)
@@ -77,13 +83,14 @@ def entrance_of(agent: Agent) -> Entrance:
     known = getattr(enter, _FOLLOWED, None)
     if isinstance(known, Entrance):
         return known
-    entrance = Entrance()
+    entrance = Entrance(agent)
 
     @functools.wraps(enter)
     async def on_enter() -> None:
         entrance.is_over = False
         try:
-            await enter()
+            with entrance.tasks.entering():
+                await enter()
         except (asyncio.CancelledError, ToolError):
             raise
         except Exception:

@@ -14,6 +14,9 @@ logger = logging.getLogger(__name__)
 
 ACTIVE_AGENT = "livekit.active_agent"
 """Who has the word, and what is its own: see `HadTheWord`, whose fields it has."""
+TASKS = "livekit.tasks"
+"""``{agent_id, class, since, done: […], running: […]}``: the tasks that the `on_enter` of that agent waits for, with
+the fields of `DoneTask`, and those of `HadTheWord` with ``path`` and ``outcome``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,18 @@ class HadTheWord:
     instructions: str | None = None
     """None where they are those that the agent is made with."""
     state: Mapping[str, Any] | None = None
+    tasks: "HadTasks | None" = None
+    """What the tasks that its `on_enter` waits for have come to; None where there are none."""
+
+    @property
+    def given(self) -> str | None:
+        """The id of the handoff that gave the word last: to the agent, back to it, or to a task of its own."""
+        return self.since if self.tasks is None or not self.tasks.given else self.tasks.given
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """The ids of the agent and of the tasks that run in it, each in the one before."""
+        return (self.agent_id, *(one.had.agent_id for one in self.tasks.chain)) if self.tasks else (self.agent_id,)
 
     @classmethod
     def read(cls, value: object) -> Self | None:
@@ -56,6 +71,119 @@ class HadTheWord:
             instructions=instructions if isinstance(instructions, str) else None,
             state=state if isinstance(state, Mapping) else None,
         )
+
+
+Path = tuple[int, ...]
+"""Which task: the how manieth its agent's `on_enter` waits for, behind the path of that agent where it is a task."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoneTask:
+    """A task that has ended."""
+
+    path: Path
+    agent_id: str
+    class_name: str
+    outcome: Mapping[str, Any] | None
+    """See `write_outcome`; None where it could not be stored: the task has to run again."""
+    since: str | None = None
+    """The id of the handoff that gave the word back to the agent that waited for it."""
+    is_told: bool = False
+    """Whether a group's `on_task_completed` has run."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form in which it is noted."""
+        told = {"outcome": self.outcome, "since": self.since, "is_told": self.is_told or None}
+        more = {name: value for name, value in told.items() if value is not None}
+        return {"path": list(self.path), "agent_id": self.agent_id, "class": self.class_name, **more}
+
+
+@dataclass(frozen=True, slots=True)
+class HadTask:
+    """A task that ran."""
+
+    path: Path
+    had: HadTheWord
+    outcome: Mapping[str, Any] | None = None
+    """What it was completed with, where the agent that waits for it did not have that yet."""
+    noted: Mapping[str, Any] = field(default_factory=dict)
+    """As it stands in the attribute."""
+
+
+@dataclass(frozen=True, slots=True)
+class HadTasks:
+    """What an earlier job noted of the tasks that an agent's `on_enter` waits for."""
+
+    done: tuple[DoneTask, ...] = ()
+    running: tuple[HadTask, ...] = ()
+
+    @property
+    def chain(self) -> tuple[HadTask, ...]:
+        """Those that run in each other, the one that has the word last."""
+        chain: list[HadTask] = []
+        for one in self.running:
+            if not chain or one.path[: len(chain[-1].path)] == chain[-1].path:
+                chain.append(one)
+        return tuple(chain)
+
+    @property
+    def given(self) -> str | None:
+        """The id of the last handoff that is known: to a task, or back from one."""
+        handoffs = [one.had.since for one in self.chain] or [one.since for one in self.done]
+        return next((one for one in reversed(handoffs) if one is not None), None)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a task has come to its end a moment before, or one has to run again: nobody is owed an answer."""
+        is_ending = any(one.outcome is not None for one in self.running)
+        return is_ending or any(one.outcome is None for one in self.done)
+
+    @classmethod
+    def read(cls, value: object, had: HadTheWord) -> Self | None:
+        """Read the attribute, which anybody may have written; None where it is not of the agent that `had` the word."""
+        fields = value if isinstance(value, Mapping) else {}
+        if (fields.get("agent_id"), fields.get("class")) != (had.agent_id, had.class_name):
+            return None
+        if fields.get("since") != had.since:
+            return None
+        done = (_read_done(one) for one in _listed(fields.get("done")))
+        running = (_read_running(one) for one in _listed(fields.get("running")))
+        return cls(
+            tuple(sorted((one for one in done if one is not None), key=lambda one: one.path)),
+            tuple(sorted((one for one in running if one is not None), key=lambda one: one.path)),
+        )
+
+
+def _listed(value: object) -> list[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list | tuple) else []
+
+
+def _read_done(value: Mapping[str, Any]) -> DoneTask | None:
+    path, agent_id, name = _read_path(value.get("path")), value.get("agent_id"), value.get("class")
+    if not path or not isinstance(agent_id, str) or not isinstance(name, str):
+        return None
+    outcome, since = value.get("outcome"), value.get("since")
+    return DoneTask(
+        path,
+        agent_id,
+        name,
+        outcome if isinstance(outcome, Mapping) else None,
+        since if isinstance(since, str) else None,
+        is_told=value.get("is_told") is True,
+    )
+
+
+def _read_running(value: Mapping[str, Any]) -> HadTask | None:
+    path, had, outcome = _read_path(value.get("path")), HadTheWord.read(value), value.get("outcome")
+    if not path or had is None:
+        return None
+    return HadTask(path, had, outcome if isinstance(outcome, Mapping) else None, value)
+
+
+def _read_path(value: object) -> Path:
+    steps = value if isinstance(value, list | tuple) else ()
+    is_path = all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in steps)
+    return tuple(steps) if is_path else ()
 
 
 def _read_brought(value: object) -> tuple[Brought, ...]:

@@ -93,11 +93,16 @@ class Recorder:
         self._passed_over: set[str] = set()
         self._running: dict[str, bool] = {}
         """The calls whose tools run, and whether they have reported: such tools work in the background."""
+        self._expected: list[str | None] = []
         self._handlers: dict[Any, Callable[[Any], None]] = {
             "conversation_item_added": self._on_item_added,
             "function_tools_executed": self._on_tools_executed,
             "tool_execution_updated": self._on_tool_updated,
         }
+
+    def expect(self, chain: Iterable[str]) -> None:
+        """Who has the word already: an agent, by its id, and the tasks in it. That they get it is no news."""
+        self._expected = [None, *chain]
 
     def start(self) -> Self:
         """Record from now on. Call it before the session starts, or its first handoff is missed."""
@@ -188,7 +193,11 @@ class Recorder:
         self.record([item])
 
     def _is_no_news(self, handoff: AgentHandoff) -> bool:
-        """Whether a session begins with the agent that has the word already, as a successor's does."""
+        """Whether a session begins with the agent that has the word already, as a successor's does; or its tasks."""
+        if self._expected[:2] == [handoff.old_agent_id, handoff.new_agent_id] and len(self._expected) > 1:
+            del self._expected[0]
+            return True
+        self._expected = []
         if handoff.old_agent_id is not None:
             return False
         items = reversed(self._conversation.items)

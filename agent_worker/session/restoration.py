@@ -4,6 +4,7 @@
 session's own history empty.
 """
 
+import functools
 import logging
 import math
 import time
@@ -17,11 +18,12 @@ from livekit.agents.llm import ChatContext, ChatItem, FunctionCall, FunctionCall
 from agent_worker.session.beginnings import begun, told_in_words
 from agent_worker.session.calls import FINAL, INTERRUPTED_OUTPUT, paired
 from agent_worker.session.context import Brought, brought_into, composed, is_kept_apart
-from agent_worker.session.entering import keep_context_on_enter
+from agent_worker.session.entering import entrance_of, keep_context_on_enter
 from agent_worker.session.had_the_word import HadTheWord
 from agent_worker.session.protocol import Conversation
 from agent_worker.session.recorder import RESERVED_PREFIX, belongs_in_history
 from agent_worker.session.remarks import STANDS_BEFORE, STILL_RUNNING, is_report_of, remark
+from agent_worker.session.saved_state import restore_state
 from agent_worker.session.stored_items import to_livekit
 from conversation_actors.items import DATA_MESSAGE, Item
 
@@ -89,9 +91,25 @@ async def restore(
     session.history.merge(ChatContext(begun(items)))
     brought = _brought(agent, frozenset(), had)
     await _give(agent, told_in_words(composed(_heard(items, restored, had), brought, now)))
+    if had is not None and had.tasks is not None:
+        give_back = functools.partial(_give_task_back, items, restored, clock)
+        entrance_of(agent).tasks.go_on(had.tasks, give_back, is_entering=not had.has_entered)
     if had is not None and had.has_entered:
         keep_context_on_enter(agent)
     return restored
+
+
+async def _give_task_back(
+    history: list[ChatItem], restored: Restored, clock: Callable[[], float], task: Agent, had: HadTheWord
+) -> None:
+    """Give a task, which the agent's `on_enter` waits for again, what it was and what it knew."""
+    await restore_state(task, had.state)
+    if had.instructions is not None and task.instructions != had.instructions:
+        await task.update_instructions(had.instructions)
+    brought = _brought(task, frozenset(), had)
+    await _give(task, told_in_words(composed(_heard(history, restored, had), brought, clock())))
+    if had.has_entered:
+        keep_context_on_enter(task)
 
 
 async def restore_late(

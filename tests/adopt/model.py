@@ -226,5 +226,6 @@ def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_empty(messages: Sequence[Message]) -> None:
     for index, one in enumerate(messages):
-        if not one.get("content") and not one.get("tool_calls"):
+        # a tool may have nothing to say
+        if not one.get("content") and not one.get("tool_calls") and one["role"] != "tool":
             raise RequestRefusedError(400, "a message is empty", param=f"messages.[{index}].content")

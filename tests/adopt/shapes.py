@@ -345,7 +345,48 @@ TELLER = Shape(
     ),
     after=(Turn("Who am I?", "I do not know."),),
 )
-
+SURVEY = Shape(
+    name="survey",
+    greeting="What is your name?",
+    greeting_asked="Ask for the name now",
+    before=(
+        Turn("Anna.", "When is your birthday?", ("take_down", '{"answer": "Anna"}'), "Ask for the birthday now"),
+        Turn("In May.", "How old are you?", ("take_down", '{"answer": "in May"}'), "Ask for the age now"),
+        Turn("Who will know of it?", "Only we will."),
+    ),
+    after=(
+        Turn("Thirty.", "Where do you live?", ("take_down", '{"answer": "30"}'), "Ask for the town now"),
+        Turn("In Kiel.", "Which colour do you like?", ("take_down", '{"answer": "Kiel"}'), "Ask for the colour now"),
+        Turn("Blue.", "That was all, thank you.", ("take_down", '{"answer": "blue"}')),
+        Turn("What did I say?", "You said Anna, in May, 30, Kiel, blue.", ("read_out", "{}")),
+    ),
+    effects=("Anna, in May, 30, Kiel, blue",),
+)
+CLINIC = Shape(
+    name="clinic",
+    greeting="What is your name?",
+    greeting_asked="Ask for the name now",
+    # LiveKit names the tasks to go back to in the order of a set
+    environment={"PYTHONHASHSEED": "0"},
+    before=(
+        Turn("Anna.", "When were you born?", ("enter", '{"text": "Anna"}'), "Ask for the birthday now"),
+        Turn("In May.", "What hurts?", ("enter", '{"text": "in May"}'), "Ask for the complaint now"),
+        Turn("My name is not right.", "What is your name?", ("out_of_scope", '{"task_ids": ["name"]}')),
+        Turn("Anne.", "What hurts?", ("enter", '{"text": "Anne"}'), "Ask for the complaint now"),
+        Turn("Who will know of it?", "Only the doctor."),
+    ),
+    after=(
+        Turn("My back.", "Please take a seat.", ("enter", '{"text": "my back"}')),
+        Turn("Thank you.", "Get well soon."),
+    ),
+    effects=(
+        "ticked name: Anna",
+        "ticked birthday: in May",
+        "ticked name: Anne",
+        "ticked complaint: my back",
+        "name Anne, birthday in May, complaint my back",
+    ),
+)
 INTERPRETER = Shape(
     name="interpreter",
     agent_name="interpreter",
@@ -366,8 +407,10 @@ COURIER = Shape(
 
 SHAPES = (
     MUSEUM, REMINDER, FRONT_OFFICE, CANTEEN, HOTEL, PHARMACY, LIBRARY, BANK, TOUR, HOTLINE, LAWYER, BAKERY, CINEMA,
-    HELPDESK, FERRY, TREASURY, CONCIERGE, THEATRE, RECEPTION, TELLER,
+    HELPDESK, FERRY, TREASURY, CONCIERGE, THEATRE, RECEPTION, TELLER, SURVEY, CLINIC,
 )  # fmt: skip
+TASKS = (SURVEY, CLINIC)
+"""Agents that wait for tasks: a crash is what tells most of them."""
 ALWAYS = (MUSEUM, REMINDER, FRONT_OFFICE, CANTEEN)
 """Those that run with every change; the others take their time."""
 EVERYTHING = tuple(

@@ -22,6 +22,7 @@ from agent_worker.session.bounds import SessionBounds
 from agent_worker.session.context_edits import ContextEdits
 from agent_worker.session.recorder import Recorder, Speaker
 from agent_worker.session.restoration import Restored, restore
+from agent_worker.session.task_groups import follow_groups
 from agent_worker.session.tools import HeldTools, hold_tools_back
 from agent_worker.session.userdata import Userdata
 from agent_worker.settings import LanguageModelSettings
@@ -124,6 +125,7 @@ class Jobs:
         tools: Iterable[Tool | Toolset] = (),
     ) -> Job:
         """Start a session on a conversation; `is_restart`: an earlier job had it."""
+        follow_groups()
         settings = LanguageModelSettings(base_url=self._server.base_url, api_key=None)
         session: AgentSession[Any] = await self._stack.enter_async_context(text_session(settings))
         if userdata is not None:
@@ -138,9 +140,13 @@ class Jobs:
         restored = await restore(session, word.agent, conversation, had=word.had)
         recorder = Recorder(session, conversation, failures, speaker=speaker).start()
         recorder.record(restored.made_up)
+        if word.had is not None:
+            recorder.expect(word.had.chain)
         edits = ContextEdits(session, conversation, recorder, failures)
         edits.start()
-        active = ActiveAgent(session, conversation, failures, first=first, had=word.had, taken=edits.taken)
+        active = ActiveAgent(
+            session, conversation, failures, first=first, had=word.had, keep=kept.keep, taken=edits.taken
+        )
         active.start()
         HeldTools(session, gate, failures).start()
         SessionBounds(session, self._items, failures).start()

@@ -1,0 +1,377 @@
+"""The tasks that an agent's `on_enter` waits for: what they have come to is kept, and given back by the next job.
+
+``await Task()`` in an `on_enter` that runs again gives at once what the task had come to; the first one that had come
+to nothing goes on with what it knew. A task that a tool waits for is none of these.
+"""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from livekit.agents import Agent, AgentTask
+from livekit.agents.llm import ChatContext, ToolError
+
+from agent_worker.session.agent_classes import class_name
+from agent_worker.session.had_the_word import DoneTask, HadTask, HadTasks, HadTheWord, Path
+from agent_worker.session.outcomes import read_outcome, write_outcome
+from agent_worker.session.record_fields import UnstorableError
+from agent_worker.session.task_awaits import Plain, Scope, follow_awaits, scope_of_on_enter
+
+logger = logging.getLogger(__name__)
+
+_NOTHING = object()
+_CLOSING_SECONDS = 10.0
+"""Longer than a session takes to close, from where it cancels its tasks; one that lives on has cancelled one itself."""
+GiveBack = Callable[[Agent, HadTheWord], Awaitable[None]]
+"""Gives an agent that has not entered yet what it knew."""
+
+
+class Follower(Protocol):
+    """Whoever decides what is to be heard of an `on_enter` that runs again."""
+
+    def replayed(self, path: Path, since: str | None) -> None:
+        """A task came to an end at once, in the `on_enter` at `path`: what was said behind `since` is behind it."""
+
+    def resumed(self, task: Agent, path: Path, had: HadTheWord) -> None:
+        """A task is about to go on."""
+
+    def ended(self, path: Path) -> None:
+        """A task has come to its end in this job: what the `on_enter` at `path` does from now on is new."""
+
+
+@dataclass(slots=True, eq=False)
+class RunningTask:
+    """A task that runs, and those that run in it are noted by themselves."""
+
+    path: Path
+    task: AgentTask[Any]
+    parent: Agent
+    instructions: object
+    """Those that it was made with."""
+    had: HadTheWord | None = None
+    since: str | None = None
+    has_begun: bool = False
+    has_entered: bool = False
+    outcome: dict[str, Any] | None = None
+    """What it was completed with; None also where that cannot be stored."""
+    came_to: object = _NOTHING
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has come to its end, as far as it is concerned."""
+        return self.came_to is not _NOTHING
+
+    @property
+    def changed_instructions(self) -> str | None:
+        """Those that it would not have by itself."""
+        had, own = self.had, self.task.instructions
+        is_changed = own != self.instructions or (had is not None and had.instructions is not None)
+        return own if is_changed and isinstance(own, str) else None
+
+
+class AwaitedTasks:
+    """What is known of the tasks that one agent's `on_enter` waits for."""
+
+    def __init__(self, agent: Agent) -> None:
+        """Nothing is waited for."""
+        follow_awaits()
+        self._agent = agent
+        self._done: dict[Path, DoneTask] = {}
+        self._pending: dict[Path, HadTask] = {}
+        """Those that ran in the job before, and were not reached yet in this one."""
+        self._running: dict[Path, RunningTask] = {}
+        self._to_settle: list[RunningTask] = []
+        self._give_back: GiveBack | None = None
+        self._has_been_entered = False
+        self._told: set[str] = set()
+        self.is_closing = False
+        """Whether a task was cancelled, and none has begun since: what tasks come to is the end of the session."""
+        self.in_place = asyncio.Event()
+        """Set where it is known who has the word: the agent, or the task that had it."""
+        self.in_place.set()
+        self.listener: Callable[[], None] | None = None
+        """Told of each change."""
+        self.follower: Follower | None = None
+        self.when_alive: Callable[[], None] | None = None
+        """Called once, when it is known that the session does not close."""
+
+    def go_on(self, had: HadTasks, give_back: GiveBack, *, is_entering: bool) -> None:
+        """Give back, from now on, what the tasks had come to in the job before."""
+        self._done = {one.path: one for one in had.done}
+        self._pending = {one.path: one for one in had.running}
+        self._give_back = give_back
+        if is_entering:
+            self.in_place.clear()
+
+    @property
+    def done(self) -> list[DoneTask]:
+        """Those that have ended, in their order."""
+        return [self._done[path] for path in sorted(self._done)]
+
+    @property
+    def running(self) -> list[RunningTask]:
+        """Those that run, each in the one before."""
+        begun = (one for one in self._running.values() if one.has_begun)
+        return sorted(begun, key=lambda one: one.path)
+
+    @property
+    def pending(self) -> list[HadTask]:
+        """Those that ran in the job before, and do not yet."""
+        return [self._pending[path] for path in sorted(self._pending)]
+
+    def forget(self) -> None:
+        """Keep nothing of what has been."""
+        self._done, self._pending, self._running, self._to_settle = {}, {}, {}, []
+
+    @contextmanager
+    def entering(self) -> Iterator[None]:
+        """What is awaited meanwhile is a task of this agent's."""
+        if self._has_been_entered:  # the agent has the word again, in this job
+            self.forget()
+        self._has_been_entered = True
+        token = scope_of_on_enter.set(Scope(self, (), self._agent, asyncio.current_task()))
+        try:
+            yield
+        finally:
+            scope_of_on_enter.reset(token)
+            self.in_place.set()
+            self._settle()
+
+    async def run(self, task: AgentTask[Any], scope: Scope) -> Any:
+        """Do what ``await task`` does, or give at once what that has come to before."""
+        path = scope.next_path()
+        await self._drop_others(path, task, scope.agent)
+        done = self._done.get(path) or await self._completed(path, task, scope.agent)
+        if done is not None and (given := self._given_again(done, task)) is not None:
+            return given()
+        running = RunningTask(path, task, scope.agent, task.instructions)
+        await self._resume(running)
+        self._follow(running)
+        self._running[path] = running
+        try:
+            result = await Plain(task)
+        except Exception as error:
+            self._end(running, error)
+            raise
+        self._end(running, result)
+        return result
+
+    # What was before.
+
+    async def _drop_others(self, path: Path, task: AgentTask[Any], parent: Agent) -> None:
+        """Forget what was noted from here on, where that is of another task: the application has changed."""
+        done, pending = self._done.get(path), self._pending.get(path)
+        known = (done.agent_id, done.class_name) if done is not None else None
+        if pending is not None:
+            known = pending.had.agent_id, pending.had.class_name
+        if known is None or known == (task.id, class_name(task)):
+            return
+        left = [self._pending.pop(one) for one in sorted(self._pending) if one >= path]
+        self._done = {one: value for one, value in self._done.items() if one < path}
+        details = {"agent_id": self._agent.id, "task_id": task.id, "noted": known[0]}
+        logger.warning("on_enter waits for other tasks than it did: from here on they begin anew", extra=details)
+        for one in left:
+            scratch = Agent(instructions="")
+            await self._give_all_back(scratch, one.had)
+            await _merge(parent, scratch)
+
+    async def _completed(self, path: Path, task: AgentTask[Any], parent: Agent) -> DoneTask | None:
+        """End a task that was complete, and of which the agent that waits for it had not heard yet."""
+        pending = self._pending.get(path)
+        if pending is None or pending.outcome is None:
+            return None
+        await self._give_all_back(task, pending.had)
+        await _merge(parent, task)
+        self._forget_below(path)
+        self._done[path] = done = DoneTask(path, task.id, class_name(task), pending.outcome, pending.had.since)
+        self._changed()
+        if self.follower is not None:
+            self.follower.ended(path[:-1])
+        return done
+
+    def _given_again(self, done: DoneTask, task: AgentTask[Any]) -> Callable[[], Any] | None:
+        """What gives, or raises, what a task has come to; None where that cannot be made again."""
+        try:
+            result, error = read_outcome(done.outcome or {}, self._agent)
+        except UnstorableError as unread:
+            del self._done[done.path]
+            self._tell_once("a task that had ended runs again: its result is lost", task, str(unread))
+            return None
+        if not task.done():
+            AgentTask.complete(task, result if error is None else error)
+        if self.follower is not None:
+            self.follower.replayed(done.path[:-1], done.since)
+
+        def give() -> Any:
+            if error is not None:
+                raise error
+            return result
+
+        return give
+
+    async def _resume(self, running: RunningTask) -> None:
+        """Give a task that ran in the job before what it knew, and what it was."""
+        pending = self._pending.get(running.path)
+        if pending is None:
+            return
+        running.had = had = pending.had
+        running.since, running.has_entered = had.since, had.has_entered
+        await self._give_all_back(running.task, had)
+        if self.follower is not None and not self.in_place.is_set():
+            self.follower.resumed(running.task, running.path, had)
+
+    async def _give_all_back(self, task: Agent, had: HadTheWord) -> None:
+        if self._give_back is None:
+            return
+        try:
+            await self._give_back(task, had)
+        except Exception as error:  # noqa: BLE001  # a task that knows nothing is better than an `on_enter` that raises
+            self._tell_once("a task goes on without what it knew", task, type(error).__name__)
+
+    # What is now.
+
+    def _follow(self, running: RunningTask) -> None:
+        """Be told when a task enters, is complete, and is cancelled."""
+        task = running.task
+        enter, complete, cancel = task.on_enter, task.complete, task.cancel
+
+        @functools.wraps(enter)
+        async def on_enter() -> None:
+            token = scope_of_on_enter.set(Scope(self, running.path, task, asyncio.current_task()))
+            self._begin(running)
+            try:
+                await enter()
+            except (asyncio.CancelledError, ToolError):
+                raise
+            except Exception:
+                self._enter_is_over(running)
+                raise
+            finally:
+                scope_of_on_enter.reset(token)
+            self._enter_is_over(running)
+
+        @functools.wraps(complete)
+        def completed(result: Any) -> None:
+            complete(result)
+            self._complete(running, result)
+
+        @functools.wraps(cancel)
+        def cancelled() -> None:
+            self.is_closing = True  # LiveKit does so when the session closes
+            asyncio.get_running_loop().call_later(_CLOSING_SECONDS, self._live_on)
+            cancel()
+
+        task.on_enter = on_enter  # type: ignore[method-assign]  # on this instance: there is no event
+        task.complete = completed  # type: ignore[method-assign]
+        task.cancel = cancelled  # type: ignore[method-assign]
+
+    def _begin(self, running: RunningTask) -> None:
+        """A task has the word: the session lives."""
+        running.has_begun = True
+        self._pending.pop(running.path, None)
+        is_above = (one[: len(running.path)] == running.path for one in self._pending)
+        if not any(is_above):
+            self.in_place.set()
+        self._live_on()
+
+    def _live_on(self) -> None:
+        """The session has not closed."""
+        self.is_closing = False
+        self._settle()
+        waiting, self.when_alive = self.when_alive, None
+        if waiting is not None:
+            waiting()
+
+    def _enter_is_over(self, running: RunningTask) -> None:
+        if not self.is_closing:
+            running.has_entered = True
+            self._changed()
+
+    def _complete(self, running: RunningTask, result: object) -> None:
+        """A task has come to its end; whoever waits for it hears of that when all that is said has been said."""
+        running.came_to, running.outcome = result, None
+        try:
+            running.outcome = write_outcome(result, self._agent)
+        except UnstorableError as error:
+            told = "what a task has come to cannot be stored: an agent that follows has to run it again"
+            self._tell_once(told, running.task, str(error))
+        self._changed()
+
+    def _end(self, running: RunningTask, result: object) -> None:
+        """Whoever waited for a task goes on."""
+        if not running.has_begun:  # the session was closing, or the application has awaited it wrongly
+            self._running.pop(running.path, None)
+            return
+        if result is not running.came_to:
+            self._complete(running, result)
+        self._to_settle.append(running)
+        if self.follower is not None:
+            self.follower.ended(running.path[:-1])
+        # a group merges the task's context, and the application takes the result, before anything else is awaited
+        asyncio.get_running_loop().call_soon(self._settle)
+
+    def _settle(self) -> None:
+        """Note what tasks have come to, as ended; not when it may be the end of the session that ended them."""
+        if self.is_closing:
+            return
+        ended, self._to_settle = self._to_settle, []
+        for one in ended:
+            if self._running.pop(one.path, None) is one:
+                self._forget_below(one.path)
+                self._done[one.path] = DoneTask(
+                    one.path, one.task.id, class_name(one.task), one.outcome, _last_handoff(one.parent)
+                )
+        self._changed()
+
+    def _forget_below(self, path: Path) -> None:
+        """Forget what has run in a task that has ended."""
+        self._pending = {one: value for one, value in self._pending.items() if one[: len(path)] != path}
+        self._done = {one: value for one, value in self._done.items() if one[: len(path)] != path}
+
+    def is_told(self, path: Path) -> bool:
+        """Whether the group has told of that task."""
+        return path in self._done and self._done[path].is_told
+
+    def tell(self, path: Path) -> None:
+        """The group has told of that task, and does not do so again."""
+        self._settle()
+        if path in self._done:
+            self._done[path] = replace(self._done[path], is_told=True)
+            self._changed()
+
+    def give_word(self, agent: Agent, handoff: str) -> RunningTask | None:
+        """A handoff has given the word to a task; None where it is none of these."""
+        for one in self._running.values():
+            if one.task is agent:
+                one.since = one.since or handoff
+                return one
+        return None
+
+    def _changed(self) -> None:
+        if self.listener is not None:
+            self.listener()
+
+    def _tell_once(self, told: str, task: Agent, reason: str) -> None:
+        if task.id not in self._told:
+            self._told.add(task.id)
+            logger.warning(told, extra={"agent_id": self._agent.id, "task_id": task.id, "reason": reason})
+
+
+async def _merge(parent: Agent, task: Agent) -> None:
+    """Give an agent what it gets of a task's context when that has ended."""
+    merged = parent.chat_ctx.copy().merge(task.chat_ctx, exclude_function_call=True, exclude_instructions=True)
+    await parent.update_chat_ctx(ChatContext(merged.items), exclude_invalid_function_calls=False)
+
+
+def _last_handoff(agent: Agent) -> str | None:
+    """The handoff that gave the word to an agent last; None where the session is over."""
+    try:
+        items = agent.session.history.items
+    except RuntimeError:
+        return None
+    handoffs = (item.id for item in reversed(items) if item.type == "agent_handoff" and item.new_agent_id == agent.id)
+    return next(handoffs, None)
