@@ -30,7 +30,10 @@ from tests.fork_servers import Asked, connected_to, encoded
 from tests.ray_cluster import is_alive
 from tests.servers import wait_for
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="not on this platform: processes are forked on Linux")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="not on this platform: processes are forked on Linux"),
+    pytest.mark.skipif(any(node.untested_ray()), reason="not on this platform: this Ray's workers are not forked"),
+]
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(server.__file__).parent
