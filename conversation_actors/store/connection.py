@@ -25,7 +25,7 @@ from conversation_actors.store.replies import CLIENT_ERRORS
 _DISCOVERY_SHARE = 3
 """One Sentinel may take this fraction of the timeout, so that a hung one leaves time for the others."""
 
-NAMELESS: dict[str, None] = (
+NAMELESS: dict[str, Any] = (
     {"driver_info": None}
     if "driver_info" in inspect.signature(AbstractConnection).parameters
     else {"lib_name": None, "lib_version": None}

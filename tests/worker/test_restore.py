@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from livekit.agents import Agent, AgentSession
-from livekit.agents import llm
+from livekit.agents import Agent, AgentSession, llm
 from livekit.agents.llm import (
     AgentHandoff,
     ChatContext,
