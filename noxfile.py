@@ -2,7 +2,8 @@
 
 For each Python of MATRIX_PYTHONS (versions or paths) a set is resolved, installed into build/matrix, and run in parts.
 What ran is written into tests/matrix/report.json, by which a test judges pyproject.toml. A set that fails changes
-nothing there. Linux only, for `timeout`.
+nothing there. A part that failed can be run again alone (`ARGS="-s lowest -- worker"`): the others count as they ran
+last, if the same versions are installed. Linux only, for `timeout`.
 """
 
 import datetime as dt
@@ -72,7 +73,8 @@ def _run_set(session: nox.Session, kind: str, python: str) -> None:
     place = PLACE / f"{kind}-{version.rpartition('.')[0]}"
     _install(session, kind, python, place)
     seconds = {"install": round(time.monotonic() - began)}
-    parts = [_run_part(session, name, kind, place, seconds) for name in PARTS]
+    parts = [_part(session, name, kind, place) for name in PARTS]
+    seconds |= {part["name"]: part.pop("seconds") for part in parts}
     run = {
         "set": kind,
         "python": version,
@@ -108,7 +110,21 @@ def _install(session: nox.Session, kind: str, python: str, place: Path) -> None:
     session.run(*install, "-c", str(locked), "pytest-xdist", *tools, external=True)
 
 
-def _run_part(session: nox.Session, name: str, kind: str, place: Path, seconds: dict[str, int]) -> dict[str, Any]:
+def _part(session: nox.Session, name: str, kind: str, place: Path) -> dict[str, Any]:
+    """Run a part, or take what it told the last time, where others were asked for."""
+    kept = place.parent / f"{place.name}-{name}.json"
+    versions = _versions(place)
+    if session.posargs and name not in session.posargs and kept.exists():
+        known: dict[str, Any] = json.loads(kept.read_text())
+        if known["versions"] == versions:
+            session.log(f"{name}: as it ran before")
+            return {key: value for key, value in known.items() if key != "versions"}
+    part = _run_part(session, name, kind, place)
+    kept.write_text(json.dumps({**part, "versions": versions}))
+    return part
+
+
+def _run_part(session: nox.Session, name: str, kind: str, place: Path) -> dict[str, Any]:
     """Run one part to its end, whatever fails in it; its output is in a file, its counts are returned."""
     log, result = place.parent / f"{place.name}-{name}.log", place.parent / f"{place.name}-{name}.xml"
     result.unlink(missing_ok=True)
@@ -121,10 +137,14 @@ def _run_part(session: nox.Session, name: str, kind: str, place: Path, seconds: 
             external=True, stdout=output, stderr=subprocess.STDOUT, success_codes=range(256),
             env={"PYTHONPATH": str(ROOT), "PATH": f"{place / 'bin'}:{os.environ['PATH']}"},
         )  # fmt: skip
-    seconds[name] = round(time.monotonic() - began)
-    part = {"name": name, **_counts(result), "log": str(log.relative_to(ROOT))}
+    part = {
+        "name": name,
+        **_counts(result),
+        "seconds": round(time.monotonic() - began),
+        "log": str(log.relative_to(ROOT)),
+    }
     session.log(
-        f"{name}: {part['passed']} passed, {part['failed']} failed, {part['skipped']} skipped; {seconds[name]} s"
+        f"{name}: {part['passed']} passed, {part['failed']} failed, {part['skipped']} skipped; {part['seconds']} s"
     )
     return part
 
