@@ -13,7 +13,7 @@ LIVEKIT_VERSION := 1.13.5
 LIVEKIT_SERVER := build/bin/livekit-server
 
 .DEFAULT_GOAL := help
-.PHONY: help install livekit-server web demo test long lint format types bench clean
+.PHONY: help install livekit-server web demo test long matrix lint format types bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -66,6 +66,16 @@ LONG_SECONDS ?= 1980
 
 long: install ## Run the long tests, about 70 minutes (LONG_SEEDS=22, LONG_SECONDS=1980: of random histories)
 	LONG_SEEDS=$(LONG_SEEDS) LONG_SECONDS=$(LONG_SECONDS) $(BIN)/pytest -m long -o log_cli=true --log-cli-level=WARNING $(ARGS)
+
+# nox and uv are no part of the project: they live beside the environments that they make, in build/matrix.
+MATRIX := build/matrix
+PYTHONS ?=
+
+matrix: install ## Test with the lowest and the newest versions allowed (PYTHONS="3.11 3.12": also paths; ARGS="-s lowest")
+	@test -x $(MATRIX)/tools/bin/nox || { $(BIN)/python -m venv $(MATRIX)/tools && \
+		$(MATRIX)/tools/bin/python -m pip install --quiet --disable-pip-version-check 'nox>=2026,<2027' 'uv>=0.13,<0.14'; }
+	MATRIX_PYTHONS="$(or $(PYTHONS),$(abspath $(BIN)/python))" PATH="$(abspath $(MATRIX)/tools/bin):$$PATH" \
+		$(MATRIX)/tools/bin/nox --noxfile noxfile.py $(ARGS)
 
 lint: install ## Check format and style
 	$(BIN)/ruff format --check .

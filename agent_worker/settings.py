@@ -15,12 +15,12 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic_settings import NoDecode
 
 from agent_worker.call.lines import check_line, filled, in_language
 from agent_worker.call.welcome import Welcome
 from conversation_actors.errors import InvalidInputError
-from conversation_actors.settings import Duration, SettingsGroup, settings_config
+from conversation_actors.settings import Duration, OrderedSettings, SettingsGroup, settings_config
 
 AGENT_NAME = "conversation-agent"
 LIVEKITS_TOPICS = ("lk.", "lk-")
@@ -59,7 +59,7 @@ person is called, ``{visits}`` how often they have come, this time included."""
 Steps = Annotated[tuple[Duration, ...], NoDecode, BeforeValidator(_steps), AfterValidator(_rising)]
 
 
-class LanguageModelSettings(BaseSettings):
+class LanguageModelSettings(OrderedSettings):
     """Which language model is spoken to (``OPENAI_BASE_URL``, ``OPENAI_API_KEY``, ``OPENAI_MODEL``, or ``.env``)."""
 
     model_config = settings_config()
@@ -75,7 +75,7 @@ class LanguageModelSettings(BaseSettings):
         return _require_key(self.api_key, self.base_url, "OPENAI_API_KEY", "OPENAI_BASE_URL")
 
 
-class SpeechSettings(BaseSettings):
+class SpeechSettings(OrderedSettings):
     """How the agent hears and speaks: Deepgram (``DEEPGRAM_…``) and OpenAI's voices (``OPENAI_TTS_…``)."""
 
     model_config = settings_config()

@@ -23,7 +23,8 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.state import Limits
@@ -47,7 +48,50 @@ def _positive(value: timedelta) -> timedelta:
 Duration = Annotated[timedelta, BeforeValidator(_seconds), AfterValidator(_positive)]
 
 
-class SettingsGroup(BaseSettings):
+class _ByFieldName(PydanticBaseSettingsSource):
+    """What another source says, under the fields' own names.
+
+    Sources give a value under that of its names which they know. Releases of pydantic-settings differ in which of two
+    names wins, so that the environment could beat a keyword, and a file the environment.
+    """
+
+    def __init__(self, settings_class: type[BaseSettings], source: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_class)
+        self._source = source
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return what the source knows of one field."""
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        """Return what the source says; of two names of one field, the first counts."""
+        told = dict(self._source())
+        for name, field in self.settings_cls.model_fields.items():
+            choices = field.validation_alias.choices if isinstance(field.validation_alias, AliasChoices) else []
+            values = [told.pop(choice) for choice in (name, *choices) if isinstance(choice, str) and choice in told]
+            if values:
+                told[name] = values[0]
+        return told
+
+
+class OrderedSettings(BaseSettings):
+    """Settings whose sources come in one order: keyword, environment, file; whichever name a value has there."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Keep pydantic's order."""
+        sources = (init_settings, env_settings, dotenv_settings, file_secret_settings)
+        return tuple(_ByFieldName(settings_cls, source) for source in sources)
+
+
+class SettingsGroup(OrderedSettings):
     """A frozen group of settings whose mistakes are `InvalidInputError`; also for packages beside this one."""
 
     if not TYPE_CHECKING:  # type checkers know the fields, and would see only **values

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import psutil
 import ray
+from ray.scripts.scripts import start
 
 from conversation_actors.settings import quick_crash_detection
 from tests.servers import free_port, wait_for
@@ -22,6 +23,8 @@ IS_PLAIN = os.environ.get("TEST_PLAIN_RAY", "") not in {"", "0"}
 """Whether the clusters of this run have ordinary workers; else they are forked, as a user's are."""
 PLAIN, FORKING = "ray.scripts.scripts", "conversation_actors.cli"
 """Modules that take `start` and Ray's options."""
+_LOG_MONITOR = ["--include-log-monitor=false"] if "include_log_monitor" in {p.name for p in start.params} else []
+"""Nobody reads the logs of a test's node; an older Ray has no such option."""
 START_SECONDS = 60.0
 """A node takes 4 to 8 s to start on two idle cores."""
 _ATTEMPTS = 3
@@ -57,7 +60,7 @@ class Node:
         command = [
             sys.executable, "-m", PLAIN if IS_PLAIN else FORKING, "start", "--block",
             "--num-cpus=4", "--disable-usage-stats",
-            "--include-log-monitor=false", "--min-worker-port=0", "--max-worker-port=0",
+            *_LOG_MONITOR, "--min-worker-port=0", "--max-worker-port=0",
             f"--object-store-memory={_OBJECT_STORE_BYTES}",
             f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}",
             *self._options,

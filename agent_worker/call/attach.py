@@ -17,6 +17,7 @@ from agent_worker.tenure.conversation import CallConversation
 from agent_worker.tenure.role import AGENT_ROLE
 from agent_worker.tenure.simulated import SimulatedConversation
 from conversation_actors import InvalidInputError
+from conversation_actors.versions import tell_untested
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ async def attach(
     Raises `RuntimeError` if the session has started, and `InvalidInputError` for a second session in one job.
     """
     _require_not_started(session)
+    tell_untested("livekit-agents")
     if isinstance(agent, JobContext):
         if agent.is_fake_job():
             return await open_conversation(agent, role=role, call=call)

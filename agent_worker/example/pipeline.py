@@ -8,9 +8,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from livekit.agents import AgentSession, inference
-from livekit.plugins import deepgram, openai
 
 from agent_worker.settings import LanguageModelSettings, SpeechSettings
+from conversation_actors.errors import InvalidInputError
+
+try:
+    from livekit.plugins import deepgram, openai
+except ImportError as error:
+    _MESSAGE = (
+        "models: the example agent needs LiveKit's plugins for OpenAI and Deepgram; "
+        "install conversation-actors[models], or run an agent of your own"
+    )
+    raise InvalidInputError(_MESSAGE, field="models") from error
 
 _TTS_FORMAT = "pcm"
 

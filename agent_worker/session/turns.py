@@ -129,6 +129,10 @@ class Turns:
 
     def _look_later(self, _event: object = None) -> None:
         """Look when the turn must have ended, if nothing happens until then."""
+        # the notes may hear of the event after this: not every version of LiveKit calls handlers in their order
+        asyncio.get_running_loop().call_soon(self._safely(self._set_timer))
+
+    def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         is_open = self._notes.has_unsettled_words or unanswered_item(self._session.history.items) is not None

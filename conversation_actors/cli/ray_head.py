@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,10 @@ from pathlib import Path
 from conversation_actors.cli.processes import kill_session, last_lines, with_environment
 from conversation_actors.errors import ClusterUnavailableError
 
+log = logging.getLogger(__name__)
+
+_NO_SUCH_COMMAND = "No such command"
+"""What Ray's command line says, in a Ray that is older than its tokens."""
 ENVIRONMENT: dict[str, str | None] = {
     "RAY_ADDRESS": None,
     # Ray's servers listen on every interface: without a token anybody who reaches them may run code here.
@@ -135,7 +140,9 @@ def _ensure_token() -> None:
         text=True,
         check=False,
     )
-    if made.returncode:
+    if _NO_SUCH_COMMAND in made.stderr:
+        log.warning("this Ray knows no tokens: whoever reaches its ports on this machine may use it")
+    elif made.returncode:
         message = f"Ray could not make its token: {' '.join(made.stderr.split())[-400:]}"
         raise ClusterUnavailableError(message)
 

@@ -12,6 +12,7 @@ from conversation_actors.failures import Failures
 from conversation_actors.settings import Settings, quick_crash_detection
 from conversation_actors.store import Found, Store
 from conversation_actors.values import check_id
+from conversation_actors.versions import tell_untested
 
 if TYPE_CHECKING:
     from conversation_actors.runtime import ActorDirectory, RemoteOwner
@@ -47,6 +48,7 @@ class ConversationClient:
         # Ray takes most of a second to import, which `import conversation_actors` should not.
         from conversation_actors.runtime import ActorDirectory, connect  # noqa: PLC0415
 
+        tell_untested("pydantic", "ray", "redis")
         self._store = await open_checked_store(self._settings)
         try:
             with quick_crash_detection():

@@ -10,7 +10,6 @@ from hashlib import sha256
 from typing import Any
 
 import ray
-from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray._private.utils import read_ray_address
 from ray.exceptions import RayError
 
@@ -102,7 +101,18 @@ async def _reach(host: str, port: int) -> None:
         with _without_old_news():
             # As Ray does it for address="auto". To another machine it sends its token only where
             # RAY_AUTH_MODE says so, and neither do we.
-            maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+            _use_own_token()
+
+
+def _use_own_token() -> None:
+    """Have Ray send the token that this user has for it; what an older Ray does not know of is not sent."""
+    try:
+        from ray._private.authentication import authentication_token_setup as setup  # noqa: PLC0415  # not in every Ray
+    except ImportError:
+        return
+    enable = getattr(setup, "maybe_enable_token_auth_if_token_available", None)
+    if enable is not None:
+        enable(warn_if_disabled=False)
 
 
 def _join(address: str | None) -> None:

@@ -260,7 +260,7 @@ class RayNodes:
             from ray.core.generated import node_manager_pb2, node_manager_pb2_grpc  # noqa: PLC0415
 
             request = getattr(node_manager_pb2, f"{method}Request")(**fields)
-        except (AttributeError, ImportError, ValueError) as error:
+        except (AttributeError, ImportError, RuntimeError, ValueError) as error:  # of a grpcio too old for this Ray
             raise UnsupportedError(method) from error
         channel: Any = init_grpc_channel(address, asynchronous=True)
         try:

@@ -7,9 +7,11 @@ are off; who repeats what is decided by the caller, who knows what may be repeat
 """
 
 import asyncio
+import inspect
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
@@ -22,6 +24,13 @@ from conversation_actors.store.replies import CLIENT_ERRORS
 
 _DISCOVERY_SHARE = 3
 """One Sentinel may take this fraction of the timeout, so that a hung one leaves time for the others."""
+
+NAMELESS: dict[str, Any] = (
+    {"driver_info": None}
+    if "driver_info" in inspect.signature(AbstractConnection).parameters
+    else {"lib_name": None, "lib_version": None}
+)
+"""Keeps redis-py from telling each server its own name and version, two commands for every connection."""
 
 
 class Servers(Protocol):
@@ -65,7 +74,7 @@ def _options(address: Address, timeout: float) -> dict[str, Any]:
         "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
-        "driver_info": None,
+        **NAMELESS,
     }
     return plain | {"ssl": True, **address.tls} if address.uses_tls else plain
 

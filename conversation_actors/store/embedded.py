@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
+from conversation_actors.store.connection import NAMELESS
 
 _HOST = "127.0.0.1"
 _PORT_ATTEMPTS = 5
@@ -261,7 +262,7 @@ def _answers(running: _Running) -> bool:
         socket_connect_timeout=_ANSWER_TIMEOUT,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
-        driver_info=None,
+        **NAMELESS,
     )
     try:
         info = client.info("server")

@@ -48,6 +48,14 @@ _REFUSING_FOR_NOW = (
 )
 _NOT_ALLOWED = (AuthenticationError, AuthorizationError, NoPermissionError, ssl.SSLCertVerificationError)
 
+_CODES: dict[type[BaseException], str] = {
+    BusyLoadingError: "LOADING",
+    ReadOnlyError: "READONLY",
+    ClusterDownError: "CLUSTERDOWN",
+    TryAgainError: "TRYAGAIN",
+    OutOfMemoryError: "OOM",
+    NoPermissionError: "NOPERM",
+}
 # Servers before 7.0 wrap what fails inside a script into "ERR Error running script …: -OOM …", so the
 # code is looked for anywhere in the text, and redis-py's classes alone do not do.
 _TEMPORARY_CODE = re.compile(
@@ -91,7 +99,8 @@ def wrong_type(keys: ConversationKeys, types: list[str]) -> CorruptStateError:
 
 
 def _with_code(error: BaseException) -> str:
-    code = getattr(error, "status_code", None)
+    # an older redis-py takes the code off the text of what has a class of its own, and keeps it nowhere
+    code = getattr(error, "status_code", None) or _CODES.get(type(error))
     return f"{code} {error}" if code else str(error)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 from redis import Redis
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError
 
 from conversation_actors.errors import (
     ConversationError,
@@ -22,6 +23,7 @@ from conversation_actors.store import Claim, Outcome, open_store
 from conversation_actors.store.durability import Acknowledgement
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
+from conversation_actors.store.replies import translate
 from tests.servers import PATIENCE, Server, replica_of, wait_until
 from tests.store.conftest import confirmed, make_store
 
@@ -442,3 +444,26 @@ async def test_open_store(server: Server) -> None:
     await store.check()
     await store.aclose()
     await store.aclose()
+
+
+async def test_connections_have_no_name_of_a_library(server: Server, redis_store: RedisStore) -> None:
+    """Whatever redis-py calls the option: telling the name would cost two commands for each connection."""
+    client = server.client()
+    client.config_resetstat()
+    await redis_store.check()
+    assert "cmdstat_eval" in " ".join(client.info("commandstats"))
+    assert not [name for name in client.info("commandstats") if "setinfo" in name]
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), "OOM command not allowed"),
+        (ReadOnlyError("You can't write against a read only replica."), "READONLY You can't write"),
+        (NoPermissionError("this user has no permissions"), "NOPERM this user"),
+    ],
+)
+async def test_the_servers_word_is_told_whatever_redis_py_leaves_of_it(error: Exception, told: str) -> None:
+    """Before 8, redis-py takes the code off the text of an error that has a class of its own."""
+    assert told in str(translate(error, doing="append"))

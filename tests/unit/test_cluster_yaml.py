@@ -11,6 +11,8 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start
 
+from conversation_actors.versions import NEWEST_TESTED
+
 CLUSTER_FILE = Path(__file__).parents[2] / "cluster.yaml"
 
 Config = dict[str, Any]
@@ -120,9 +122,9 @@ def test_every_node_knows_its_redis_and_asks_for_the_token(config: Config, comma
     assert {"/home/ray/conversation.env", "/home/ray/.ray/auth_token"} <= set(config["file_mounts"])
 
 
-def test_every_node_runs_the_supported_ray(config: Config) -> None:
-    """The image's Ray is the one this project is installed and tested with."""
-    import ray
-
-    assert config["docker"]["image"].startswith(f"rayproject/ray:{ray.__version__}-py3")
+def test_every_node_runs_the_newest_tested_ray(config: Config) -> None:
+    """The image's Ray is the newest that this project was tested with, and the installation leaves it alone."""
+    version = NEWEST_TESTED["ray"]
+    assert config["docker"]["image"].startswith(f"rayproject/ray:{version}-py3")
+    assert all(f"'ray=={version}'" in command for command in config["setup_commands"])
     assert any("conversation-actors" in command for command in config["setup_commands"])

@@ -1,10 +1,16 @@
 """Joining Ray: once in a process, however many of its threads want to."""
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from conversation_actors.cli import ray_head
+from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.runtime import cluster
 
 
@@ -43,3 +49,28 @@ def test_two_threads_join_once(monkeypatch: pytest.MonkeyPatch) -> None:
         thread.join(10)
         assert not thread.is_alive()
     assert ray.joined == 1
+
+
+def test_a_ray_without_tokens_is_joined_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its module for them is missing in an old Ray, and the function in one that is newer; neither is an error."""
+    name = "ray._private.authentication"
+    monkeypatch.setitem(sys.modules, name, None)
+    cluster._use_own_token()
+    package = ModuleType(name)
+    package.authentication_token_setup = ModuleType("setup")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, name, package)
+    cluster._use_own_token()
+
+
+def test_a_node_of_a_ray_without_tokens_is_started_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Ray's command line has no command for them; another failure of it is one."""
+    answer = subprocess.CompletedProcess([], 2, "", "Error: No such command 'get-auth-token'.")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
+    ray_head._ensure_token()
+    assert "knows no tokens" in caplog.text
+    answer.stderr = "Error: disk full"
+    with pytest.raises(ClusterUnavailableError, match="disk full"):
+        ray_head._ensure_token()

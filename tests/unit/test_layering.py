@@ -16,6 +16,7 @@ PACKAGES = ("conversation_actors", "agent_worker")
 LAYERS = (
     "errors",
     "failures",
+    "versions",
     "values",
     "items",
     "state",

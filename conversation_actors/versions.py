@@ -1,0 +1,32 @@
+"""The versions of other libraries that the whole suite has run with; a newer one works too, and is spoken of once."""
+
+import logging
+import re
+from functools import cache
+from importlib import metadata
+
+log = logging.getLogger(__name__)
+
+NEWEST_TESTED = {"livekit-agents": "1.8.9", "pydantic": "2.14.4", "ray": "2.60.0", "redis": "8.1.0"}
+"""Of tests/matrix/report.json, by the name of the distribution. A later patch of the same minor is no other version."""
+
+
+@cache
+def tell_untested(*names: str) -> None:
+    """Warn, once in a process, of those installed libraries of `names` that are newer than all that was tested."""
+    newer = [f"{name} {found} (tested up to {NEWEST_TESTED[name]})" for name in names if (found := _newer(name))]
+    if newer:
+        log.warning("newer than what this version was tested with, and used all the same: %s", ", ".join(newer))
+
+
+def _newer(name: str) -> str | None:
+    """Return the installed version where its minor was not tested; None where it was, or where nothing is installed."""
+    try:
+        found = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+    return found if _minor(found) > _minor(NEWEST_TESTED[name]) else None
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
