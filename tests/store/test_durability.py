@@ -65,7 +65,7 @@ async def test_fsync_survives_a_kill(modern: Path, tmp_path: Path) -> None:
 async def test_fsync_that_does_not_happen_is_unavailable(modern: Path, tmp_path: Path) -> None:
     """A disk that is not written to in time leaves the outcome unknown; a repeat is recognised, and waits again."""
     with Server(modern, tmp_path, {"appendonly": "yes", "appendfsync": "no"}) as server:
-        store = RedisStore(server.url, durability=(Durability.FSYNC, 0), timeout=timedelta(seconds=0.3))
+        store = RedisStore(server.url, durability=(Durability.FSYNC, 0), timeout=timedelta(seconds=2))
         client = server.client()
         with pytest.raises(StoreUnavailableError, match="disk"):
             await store.activate("c", owner="o", create=True, ttl=TTL)
