@@ -18,6 +18,9 @@ from conversation_actors.errors import InvalidInputError, ItemTooLargeError
 MAX_DEPTH = 32
 """Nesting of containers. Python's own decoder gives up near 1000, others (Ruby, .NET) at 100 or 64."""
 
+_MOST_READ_DEPTH = 200
+"""Of what others have written: pydantic's decoder takes so much, Python's own more with each version."""
+
 MAX_ID_CHARACTERS = 256
 _INTEGERS = range(-(1 << 63), 1 << 64)
 _LEAST_ALIKE, _MOST_ALIKE = 1e-3, 1e15
@@ -164,12 +167,22 @@ def _decode_exactly(data: bytes) -> Any:
     text = data.decode()  # json.loads(data) would also take UTF-16, and surrogates
     try:
         value = _decoder.decode(text)
+        _require_depth(value, _MOST_READ_DEPTH)
     except RecursionError:
         message = "nested too deep"
         raise ValueError(message) from None
     if "\\u" in text:
         _encoder.encode(value).encode()  # an escape can spell a lone surrogate, which nothing could store again
     return value
+
+
+def _require_depth(value: Any, most: int) -> None:
+    """Raise `RecursionError` for what is nested deeper, as decoders do."""
+    if isinstance(value, dict | list):
+        if not most:
+            raise RecursionError
+        for part in value.values() if isinstance(value, dict) else value:
+            _require_depth(part, most - 1)
 
 
 def _integer(text: str) -> int:

@@ -265,3 +265,10 @@ def test_damage_is_found_as_by_the_standard_library(data: bytes, damage: list[tu
     except ValueError:
         read = ""
     assert read == as_the_standard_library_reads(data)
+
+
+@pytest.mark.parametrize("depth", [201, 1200, 5000])
+def test_what_is_nested_too_deep_is_not_read(depth: int) -> None:
+    """Whatever this Python's own decoder takes: the next process may have another one."""
+    with pytest.raises(ValueError, match="too deep"):
+        decode(b'{"a":' + b"[" * depth + b"]" * depth + b"}")
