@@ -150,7 +150,9 @@ class ContextEdits:
             return
         self._look()
         items = agent.chat_ctx.items
-        gone = taken_out(before, {item.id for item in items})
+        # what an application has put in front itself, a summary or what it knows of a person, is not where a talk begins
+        said = [item for item in before if item.id in self._said]
+        gone = taken_out(said, {item.id for item in items})
         changed = [
             item
             for item in items
@@ -214,17 +216,26 @@ class ContextEdits:
 
     def _align(self, agent: Agent) -> None:
         """Give an agent whose context still tells of it what is left."""
+        if self._left_of(agent) is not None:
+            task = asyncio.get_running_loop().create_task(self._give(agent))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _left_of(self, agent: Agent) -> list[ChatItem] | None:
+        """What an agent's context is to be; None: as it is."""
         items = agent.chat_ctx.items
         left = [self._changed.get(item.id, item) for item in items if item.id not in self.taken]
         if len(left) == len(items) and all(
             new is old or wording(new) == wording(old) for new, old in zip(left, items, strict=True)
         ):
-            return
-        task = asyncio.get_running_loop().create_task(self._give(agent, left))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            return None
+        return left
 
-    async def _give(self, agent: Agent, left: list[ChatItem]) -> None:
+    async def _give(self, agent: Agent) -> None:
+        # looked at now: what was said since it was begun is a part of it
+        left = self._left_of(agent)
+        if left is None:
+            return
         try:
             # the default would drop calls of tools which this agent does not have
             await agent.update_chat_ctx(ChatContext(left), exclude_invalid_function_calls=False)

@@ -172,6 +172,7 @@ class CallConversation:
             Marks(self._held_to_tell, self.failures, on_trouble=self._doubt),
         )
         self._on_items_missed: list[OnMissed] = []
+        self._on_removed: list[Callable[[frozenset[str]], None]] = []
         self._on_changes_missed: list[OnMissed] = [self._removals.put_again]
         self._refusal: ConversationError | None = None
         self._refused_item: ConversationError | None = None
@@ -400,7 +401,13 @@ class CallConversation:
         """
         gone = set(item_ids)
         self._waiting = deque(item for item in self._waiting if item.id not in gone)
+        for callback in self._on_removed if gone else ():
+            callback(frozenset(gone))
         self._removals.put(item_ids)
+
+    def on_removed(self, callback: Callable[[frozenset[str]], None]) -> None:
+        """Have `callback` told of what is removed here: whoever records again what is missed, is not to record that."""
+        self._on_removed.append(callback)
 
     async def _all_taken(self) -> None:
         """Return when what was noted and recorded so far is stored, or refused."""

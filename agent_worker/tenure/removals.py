@@ -1,10 +1,12 @@
 """Items that are to be taken out of a conversation, until that is acknowledged."""
 
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from itertools import islice
 
 from agent_worker.tenure.backlog import Operation
-from conversation_actors import ConversationHandle, Lease
+from conversation_actors import ConversationHandle, InvalidInputError, Lease
+from conversation_actors.values import check_id
 
 _AT_ONCE = 500
 
@@ -20,7 +22,9 @@ class Removals:
 
     def put(self, item_ids: Iterable[str]) -> None:
         """Have items taken out; without any, the past forgotten. Never raises."""
-        self._waiting.update(dict.fromkeys(item_ids))
+        for item_id in item_ids:
+            with suppress(InvalidInputError):  # nothing can be stored under it, and the others are not to wait for it
+                self._waiting[check_id(item_id, "item_ids")] = None
         self._asked += 1
         self._later(self._remove)
 

@@ -232,6 +232,52 @@ async def test_a_shorter_memory_is_no_edit(jobs: Jobs) -> None:
     assert before <= {item.id for item in job.conversation.items}
 
 
+async def test_a_summary_of_later_talk_is_no_edit(jobs: Jobs) -> None:
+    """LiveKit's summaries, as a `TaskGroup` makes them, keep the earlier ones: what stands between was not taken out."""
+    job = await told(jobs)
+    agent = job.session.current_agent
+    for number in range(3):
+        earlier = [item for item in agent.chat_ctx.items if item.type == "message" and item.extra.get("is_summary")]
+        summary = ChatMessage(role="assistant", content=[f"Summary {number}"], extra={"is_summary": True})
+        await agent.update_chat_ctx(ChatContext([*earlier, summary]))
+        await job.say("And then?")
+    await settled()
+    assert job.conversation.removals == []
+    assert CARD in all_of(job.conversation)
+
+
+async def test_a_shorter_talk_behind_what_an_agent_was_made_with_is_no_edit(jobs: Jobs) -> None:
+    """A context that was filled from a database, as LiveKit's documentation has it, stays in front of what is left."""
+    known = ChatContext.empty()
+    known.add_message(role="assistant", content="The user's name is Alice.")
+    job = await jobs.start(Front(chat_ctx=known), NotedConversation())
+    for words in ("Good morning", "It rains.", "Does it?"):
+        await job.say(words)
+    agent = job.session.current_agent
+    first = known.items[0].id
+    kept = [item for item in agent.chat_ctx.items if item.id == first] + list(agent.chat_ctx.items[-2:])
+    await agent.update_chat_ctx(ChatContext(kept))
+    await settled()
+    assert job.conversation.removals == []
+
+
+async def test_what_is_said_while_an_edit_is_followed_stays(jobs: Jobs) -> None:
+    """An agent is given what is left at that moment, and not what was left when the edit was seen."""
+    job = await told(jobs)
+    session, agent = job.session, job.session.current_agent
+    session.history.items[:] = [item for item in session.history.items if CARD not in text_of(item)]
+    late = ChatMessage(role="user", content=["One more thing."])
+    hello = ChatMessage(role="user", content=["Hello"])
+    for message in (hello, late):  # two that come before anything else runs
+        agent.chat_ctx.items and agent._chat_ctx.items.append(message)  # noqa: SLF001
+        session.history.items.append(message)
+        session.emit("conversation_item_added", ConversationItemAddedEvent(item=message))
+    await settled()
+    assert CARD not in all_of(job.conversation)
+    assert "One more thing." in all_of(job.conversation)
+    assert "One more thing." in repr(agent.chat_ctx.items)
+
+
 async def test_who_quotes_the_talk_is_told_of_an_edit(jobs: Jobs) -> None:
     """Before the past is forgotten, so that what is quoted anew is stored before; one that fails costs nothing else."""
     job = await told(jobs)
