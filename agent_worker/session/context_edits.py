@@ -150,7 +150,7 @@ class ContextEdits:
             return
         self._look()
         items = agent.chat_ctx.items
-        # what an application has put in front itself, a summary or what it knows of a person, is not where a talk begins
+        # what an application has put in front itself, as a summary, is not where the talk begins
         said = [item for item in before if item.id in self._said]
         gone = taken_out(said, {item.id for item in items})
         changed = [

@@ -171,8 +171,7 @@ class CallConversation:
             Removals(self.later, self._all_taken),
             Marks(self._held_to_tell, self.failures, on_trouble=self._doubt),
         )
-        self._on_items_missed: list[OnMissed] = []
-        self._on_removed: list[Callable[[frozenset[str]], None]] = []
+        self._on_items_missed, self._on_removed = list[OnMissed](), list[Callable[[frozenset[str]], None]]()
         self._on_changes_missed: list[OnMissed] = [self._removals.put_again]
         self._refusal: ConversationError | None = None
         self._refused_item: ConversationError | None = None

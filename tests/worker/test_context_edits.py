@@ -233,7 +233,7 @@ async def test_a_shorter_memory_is_no_edit(jobs: Jobs) -> None:
 
 
 async def test_a_summary_of_later_talk_is_no_edit(jobs: Jobs) -> None:
-    """LiveKit's summaries, as a `TaskGroup` makes them, keep the earlier ones: what stands between was not taken out."""
+    """LiveKit's summaries, as of a `TaskGroup`, keep the earlier ones: what stands between was not taken out."""
     job = await told(jobs)
     agent = job.session.current_agent
     for number in range(3):
@@ -269,7 +269,7 @@ async def test_what_is_said_while_an_edit_is_followed_stays(jobs: Jobs) -> None:
     late = ChatMessage(role="user", content=["One more thing."])
     hello = ChatMessage(role="user", content=["Hello"])
     for message in (hello, late):  # two that come before anything else runs
-        agent.chat_ctx.items and agent._chat_ctx.items.append(message)  # noqa: SLF001
+        agent._chat_ctx.items.append(message)
         session.history.items.append(message)
         session.emit("conversation_item_added", ConversationItemAddedEvent(item=message))
     await settled()

@@ -145,3 +145,19 @@ async def test_what_was_removed_is_told_to_who_records_it_again(world: World) ->
     call.remove("u1", "u2")
     call.remove()
     assert told == [frozenset({"u1", "u2"})]
+
+
+async def test_what_is_changed_between_two_removals_is_forgotten(world: World) -> None:
+    """The first one does not do for the second, which was asked for behind the change; those in a row are one."""
+    call = world.call()
+    await call.open()
+    for number in range(3):
+        call.later(lambda handle, lease, value=f"{SECRET} {number}": handle.set_attributes({"x": value}, lease=lease))
+        call.remove()
+    call.later(lambda handle, lease: handle.set_attributes({"x": None}, lease=lease))
+    for _ in range(20):
+        call.remove()
+    written = len(world.store.snapshots)
+    await call.flush()
+    assert SECRET.encode() not in world.store.content
+    assert len(world.store.snapshots) == written + 1
