@@ -152,7 +152,8 @@ async def test_what_is_changed_between_two_removals_is_forgotten(world: World) -
     call = world.call()
     await call.open()
     for number in range(3):
-        call.later(lambda handle, lease, value=f"{SECRET} {number}": handle.set_attributes({"x": value}, lease=lease))
+        value = f"{SECRET} {number}"
+        call.later(lambda handle, lease, value=value: handle.set_attributes({"x": value}, lease=lease))  # type: ignore[misc]
         call.remove()
     call.later(lambda handle, lease: handle.set_attributes({"x": None}, lease=lease))
     for _ in range(20):
