@@ -21,6 +21,7 @@ from livekit.agents import (
 from livekit.agents.llm import ChatContext, ChatItem
 
 from agent_worker.failures import Failures
+from agent_worker.session.context import is_kept_apart
 from agent_worker.session.handlers import total
 from agent_worker.session.protocol import Forgetful
 from agent_worker.session.recorder import Recorder, belongs_in_history
@@ -152,7 +153,9 @@ class ContextEdits:
         items = agent.chat_ctx.items
         # what an application has put in front itself, as a summary, is not where the talk begins
         said = [item for item in before if item.id in self._said]
-        gone = taken_out(said, {item.id for item in items})
+        known = {item.id for item in before}
+        is_news = any(item.id not in known and not is_kept_apart(item) for item in items)
+        gone = taken_out(said, {item.id for item in items}, has_something_new=is_news)
         changed = [
             item
             for item in items

@@ -261,6 +261,21 @@ async def test_a_shorter_talk_behind_what_an_agent_was_made_with_is_no_edit(jobs
     assert job.conversation.removals == []
 
 
+@pytest.mark.parametrize("role", ["assistant", "system"])
+async def test_what_is_said_while_a_summary_is_written_stays(jobs: Jobs, role: Any) -> None:
+    """A context that was copied, summarised for seconds and put back never saw it: nobody has wanted it gone."""
+    job = await told(jobs)
+    agent = job.session.current_agent
+    kept = [item for item in agent.chat_ctx.copy().items[-2:] if item.type == "message"]
+    await job.say(f"My other card is {CARD}.")
+    await agent.update_chat_ctx(ChatContext([ChatMessage(role=role, content=["In short."]), *kept]))
+    await settled()
+    assert job.conversation.removals == []
+    # what is taken out now, was seen
+    await agent.update_chat_ctx(ChatContext([kept[0]]))
+    assert job.conversation.removals == [(kept[1].id,)]
+
+
 async def test_what_is_said_while_an_edit_is_followed_stays(jobs: Jobs) -> None:
     """An agent is given what is left at that moment, and not what was left when the edit was seen."""
     job = await told(jobs)
