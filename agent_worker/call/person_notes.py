@@ -116,6 +116,7 @@ class PersonNotes:
         self._languages: dict[str, str] = {}
         self._asked: ChatMessage | None = None
         self._answer: str | None = None
+        self._removed: set[str] = set()
         self._is_due = self._is_full = self._is_stopped = False
 
     def start(self, failures: Failures) -> None:
@@ -129,6 +130,7 @@ class PersonNotes:
         for name, handler in handlers.items():
             self._session.on(name, total(handler, failures, "person", "a person's words were not noted"))
         self._conversation.on_changes_missed(lambda _is_afresh: self._languages.clear())
+        self._conversation.on_removed(self._removed.update)
         history = self._session.history.items
         if unanswered_item(history) is not None:
             said = (item for item in reversed(history) if item.type == "message" and item.role == "user")
@@ -187,7 +189,8 @@ class PersonNotes:
 
     def _tell(self) -> None:
         asked, answer, is_due = self._present(self._asked), self._answer, self._is_due
-        if answer is not None and not any(item.text_content == answer for item in self._session.history.messages()):
+        there = (item for item in self._session.history.messages() if item.id not in self._removed)
+        if answer is not None and not any(item.text_content == answer for item in there):
             answer = None
         self._is_due = False
         person = None if asked is None else _person_of(asked)
@@ -198,7 +201,9 @@ class PersonNotes:
 
     def _present(self, message: ChatMessage | None) -> ChatMessage | None:
         """The message as the history has it now; None where somebody has taken it out."""
-        known = None if message is None else self._session.history.get_by_id(message.id)
+        if message is None or message.id in self._removed:
+            return None
+        known = self._session.history.get_by_id(message.id)
         return known if isinstance(known, ChatMessage) else None
 
     async def _keep(self, handle: ConversationHandle, lease: Lease, person: str, words: Mapping[str, Any]) -> None:

@@ -309,6 +309,24 @@ async def test_words_that_were_taken_back_are_forgotten(talking: Talking) -> Non
         assert await talk.context("bob") == {LAST_ANSWER: "On Monday."}
 
 
+@pytest.mark.parametrize(("role", "left"), [("user", {}), ("assistant", {LAST_QUERY: "Where is it?"})])
+async def test_what_is_removed_before_the_turn_is_over_is_not_noted(
+    talking: Talking, world: World, role: str, left: dict[str, str]
+) -> None:
+    """The session has it still, for its own answer; nobody else is to read it."""
+
+    def remove(event: ConversationItemAddedEvent) -> None:
+        if event.item.type == "message" and event.item.role == role:
+            talk.call.remove(event.item.id)
+
+    async with talking(alice()) as talk:
+        talk.session.on("conversation_item_added", remove)
+        await talk.ask("Where is it?")
+        assert await talk.context() == left
+        secret = b"Where is it?" if role == "user" else b"On its way."
+        assert secret not in world.store.content
+
+
 @pytest.mark.parametrize("way", ["edited", "removed"])
 async def test_words_that_are_taken_out_are_forgotten_though_the_conversation_was_away(
     talking: Talking, world: World, monkeypatch: pytest.MonkeyPatch, way: str
