@@ -25,6 +25,7 @@ from agent_worker.session.context import is_kept_apart
 from agent_worker.session.handlers import total
 from agent_worker.session.protocol import Forgetful
 from agent_worker.session.recorder import Recorder, belongs_in_history
+from agent_worker.session.restoration import restored_id
 from agent_worker.session.taken_out import Wording, is_only_longer, taken_out, wording
 
 logger = logging.getLogger(__name__)
@@ -190,10 +191,16 @@ class ContextEdits:
         ids |= {item.id for item in history if getattr(item, "call_id", None) in calls}
         self.taken |= ids
         history[:] = [item for item in history if item.id not in ids]
+        ids = ids.union(*map(self._stored_as, ids))
         self._recorder.leave_out(ids)
         self._forget(sorted(ids), [_said(self._said.get(item.id, ())) for item in gone])
         logger.info("items were taken out", extra={"items": len(ids)})
         return True
+
+    def _stored_as(self, item_id: str) -> list[str]:
+        """The other id of an item in the conversation, where it was restored under one that LiveKit takes."""
+        stored = (one.id for one in self._conversation.items)
+        return [one for one in stored if one != item_id and restored_id(one) == item_id]
 
     def _forget(self, item_ids: Iterable[str], texts: Iterable[str]) -> None:
         """Have whoever quotes what was said take that back; and then nothing of it be stored."""
@@ -212,7 +219,8 @@ class ContextEdits:
             for index, known in enumerate(history):
                 if known.id == item.id and known is not item:
                     history[index] = item
-            self._recorder.record([item])
+            stored = next(iter(self._stored_as(item.id)), item.id)
+            self._recorder.record([item if stored == item.id else item.model_copy(update={"id": stored})])
             if not is_only_longer(before, now):
                 self._forget((), [_said(before)])
                 logger.info("an item was changed", extra={"item_id": item.id})

@@ -20,6 +20,7 @@ from livekit.agents.llm import ChatContext, ChatItem, ChatMessage, FunctionCall,
 from agent_worker.session.bounds import cut
 from agent_worker.session.had_the_word import ACTIVE_AGENT
 from agent_worker.session.taken_out import taken_out
+from conversation_actors import Message
 from tests.worker.jobs import Job, Jobs, NotedConversation, calls_when_asked, said
 from tests.worker.test_active_agent import Front
 
@@ -208,6 +209,29 @@ async def test_what_was_taken_out_is_not_brought_by_another_agent(jobs: Jobs) ->
     assert CARD not in repr(jobs.requests[-1])
     assert CARD not in repr(job.conversation.attributes[ACTIVE_AGENT])
     await goes_on_without(jobs, job, Front())
+
+
+@pytest.mark.parametrize("way", ["taken out", "changed"])
+async def test_a_message_that_was_restored_under_another_id(jobs: Jobs, way: str) -> None:
+    """LiveKit takes two messages of one reply for a fault, so the second has another id there: it is the same one."""
+    conversation = NotedConversation()
+    for number, (role, text) in enumerate(
+        [("user", "Hello"), ("assistant", "Hi."), ("assistant", f"Your card is {CARD}."), ("user", "Yes.")]
+    ):
+        identity = f"reply/{number}" if role == "assistant" else f"u{number}"
+        conversation.record(Message(id=identity, role=role, content=[text]))
+    job = await jobs.start(Teller(), conversation)
+    agent = job.session.current_agent
+    [secret] = [item for item in agent.chat_ctx.items if CARD in text_of(item)]
+    assert secret.id == "reply_2"
+    new = [secret.model_copy(update={"content": ["[hidden]"]})] if way == "changed" else []
+    items = agent.chat_ctx.items
+    place = items.index(secret)
+    await agent.update_chat_ctx(ChatContext([*items[:place], *new, *items[place + 1 :]]))
+    await settled()
+    assert CARD not in all_of(conversation)
+    left = [item.id for item in conversation.items if item.id.startswith("reply")]
+    assert left == (["reply/1", "reply/2"] if way == "changed" else ["reply/1"])
 
 
 async def test_the_history_is_edited(jobs: Jobs) -> None:
