@@ -219,7 +219,7 @@ async def test_a_message_that_was_restored_under_another_id(jobs: Jobs, way: str
         [("user", "Hello"), ("assistant", "Hi."), ("assistant", f"Your card is {CARD}."), ("user", "Yes.")]
     ):
         identity = f"reply/{number}" if role == "assistant" else f"u{number}"
-        conversation.record(Message(id=identity, role=role, content=[text]))
+        conversation.record(Message(id=identity, role=role, content=[text]))  # type: ignore[arg-type]
     job = await jobs.start(Teller(), conversation)
     agent = job.session.current_agent
     [secret] = [item for item in agent.chat_ctx.items if CARD in text_of(item)]
