@@ -123,6 +123,7 @@ class DataMessages:
                 logger.warning(told, extra={"topic": topic})
         self._room.on("data_received", total(self._on_packet, self._conversation.failures, "data", _NOT_KEPT))
         self._conversation.on_items_missed(self._record_again)
+        self._conversation.on_removed(self._forget)
 
     def start(self) -> None:
         """The call is this job's: record what came while it stood by, without what the other agent has recorded."""
@@ -291,6 +292,12 @@ class DataMessages:
     @property
     def _unsure_bytes(self) -> int:
         return sum(self._unsure.values())
+
+    def _forget(self, item_ids: frozenset[str]) -> None:
+        """Hold nothing of what somebody wants to be gone."""
+        for item_id in item_ids & self._held.keys():
+            del self._held[item_id]
+            self._unsure.pop(item_id, None)
 
     def _record_again(self, is_afresh: bool) -> None:  # noqa: FBT001  # a callback of one value
         """Record what the conversation may lack: all that is held, or what nobody knows to be durable."""

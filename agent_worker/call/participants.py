@@ -11,7 +11,7 @@ again, the room is looked at.
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -206,14 +206,15 @@ class Participants:
         if not self._is_synced or not is_human(participant):
             return
         arrival = _arrival_of(participant, self._person(participant))
-        self._conversation.later(
-            lambda handle, lease: handle.update_participant(
-                arrival.person,
-                name=arrival.name or None,
-                metadata=self._with_tracks(arrival.metadata, arrival.person),
-                language=arrival.language,
-                lease=lease,
-            )
+        self._conversation.later(lambda handle, lease: self._update(handle, lease, arrival))
+
+    async def _update(self, handle: ConversationHandle, lease: Lease, arrival: _Arrival) -> None:
+        await self._written(
+            lambda metadata: handle.update_participant(
+                arrival.person, name=arrival.name or None, metadata=metadata, language=arrival.language, lease=lease
+            ),
+            arrival.metadata,
+            arrival.person,
         )
 
     def _arrive(self, participant: rtc.Participant) -> None:
@@ -267,17 +268,29 @@ class Participants:
     async def _joined(
         self, handle: ConversationHandle, lease: Lease, arrival: _Arrival, metadata: dict[str, Any]
     ) -> Participant:
-        return await handle.join(
+        return await self._written(
+            lambda written: handle.join(
+                arrival.person,
+                name=arrival.name or None,
+                metadata=written,
+                device_id=arrival.device,
+                language=arrival.language,
+                lease=lease,
+            ),
+            metadata,
             arrival.person,
-            name=arrival.name or None,
-            metadata=self._with_tracks(metadata, arrival.person),
-            device_id=arrival.device,
-            language=arrival.language,
-            lease=lease,
         )
 
-    def _with_tracks(self, metadata: dict[str, Any], person: str) -> dict[str, Any]:
-        return metadata if self._tracks is None else self._tracks.added(metadata, person)
+    async def _written(
+        self, write: Callable[[dict[str, Any]], Awaitable[Participant]], metadata: dict[str, Any], person: str
+    ) -> Participant:
+        """Write metadata with what is open now; without that, where there is no room for both."""
+        if self._tracks is None:
+            return await write(metadata)
+        try:
+            return await write(self._tracks.added(metadata, person))
+        except InvalidInputError:
+            return await write(metadata)
 
     def _devices_of(self, person: str) -> list[rtc.RemoteParticipant]:
         """The LiveKit participants in the room that are this person."""

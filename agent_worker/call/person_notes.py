@@ -4,7 +4,7 @@ It is kept with the person and not with the call: whoever comes back, however mu
 is spoken to in the right language, and the agent can be told what was asked last.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from livekit.agents import (
@@ -24,6 +24,7 @@ from agent_worker.session.notes import unanswered_item
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import ConversationHandle, Lease
 from conversation_actors.errors import InvalidInputError
+from conversation_actors.items import Item
 
 LAST_QUERY, LAST_ANSWER = "livekit.last_query", "livekit.last_answer"
 """Keys in a participant's context: what the person said last, and what the agent said to that; texts, bounded."""
@@ -52,6 +53,44 @@ async def forgotten(handle: ConversationHandle, lease: Lease, texts: Collection[
             await _note(handle, lease, person, quoting)
 
 
+class Retractions:
+    """Texts that nobody's notes are to quote any more, until that is so.
+
+    Asked for again when the conversation was away.
+    """
+
+    def __init__(self, conversation: CallConversation) -> None:
+        """Of what is removed from the conversation, too; of what is edited, by `put`."""
+        self._conversation = conversation
+        self._waiting: dict[str, None] = {}
+        conversation.on_changes_missed(lambda _is_afresh: self._ask_again())
+        conversation.on_removed(lambda ids: self.put(_texts(conversation.items, ids)))
+
+    def put(self, texts: Collection[str]) -> None:
+        """Take the notes back that quote these. The past is to be forgotten behind it."""
+        self._waiting.update(dict.fromkeys(texts))
+        if texts:
+            self._conversation.later(self._write)
+
+    def _ask_again(self) -> None:
+        if self._waiting:
+            self._conversation.later(self._write)
+            self._conversation.remove()  # the one that was asked for comes before it
+
+    async def _write(self, handle: ConversationHandle, lease: Lease) -> None:
+        texts = list(self._waiting)
+        await forgotten(handle, lease, texts)
+        for text in texts:
+            self._waiting.pop(text, None)
+
+
+def _texts(items: Iterable[Item], ids: Collection[str]) -> list[str]:
+    """What these items say, where they are messages."""
+    contents = [item.to_dict().get("content") for item in items if item.id in ids]
+    said = [[part for part in content if isinstance(part, str)] for content in contents if isinstance(content, list)]
+    return [content for content in contents if isinstance(content, str)] + ["\n".join(parts) for parts in said if parts]
+
+
 async def _note(handle: ConversationHandle, lease: Lease, person: str, changes: Mapping[str, Any]) -> None:
     """Change a person's context; a value of None is removed, and what is there already is not written."""
     known = handle.participants.get(person)
@@ -77,6 +116,7 @@ class PersonNotes:
         self._languages: dict[str, str] = {}
         self._asked: ChatMessage | None = None
         self._answer: str | None = None
+        self._removed: set[str] = set()
         self._is_due = self._is_full = self._is_stopped = False
 
     def start(self, failures: Failures) -> None:
@@ -90,6 +130,7 @@ class PersonNotes:
         for name, handler in handlers.items():
             self._session.on(name, total(handler, failures, "person", "a person's words were not noted"))
         self._conversation.on_changes_missed(lambda _is_afresh: self._languages.clear())
+        self._conversation.on_removed(self._removed.update)
         history = self._session.history.items
         if unanswered_item(history) is not None:
             said = (item for item in reversed(history) if item.type == "message" and item.role == "user")
@@ -148,7 +189,8 @@ class PersonNotes:
 
     def _tell(self) -> None:
         asked, answer, is_due = self._present(self._asked), self._answer, self._is_due
-        if answer is not None and not any(item.text_content == answer for item in self._session.history.messages()):
+        there = (item for item in self._session.history.messages() if item.id not in self._removed)
+        if answer is not None and not any(item.text_content == answer for item in there):
             answer = None
         self._is_due = False
         person = None if asked is None else _person_of(asked)
@@ -159,7 +201,9 @@ class PersonNotes:
 
     def _present(self, message: ChatMessage | None) -> ChatMessage | None:
         """The message as the history has it now; None where somebody has taken it out."""
-        known = None if message is None else self._session.history.get_by_id(message.id)
+        if message is None or message.id in self._removed:
+            return None
+        known = self._session.history.get_by_id(message.id)
         return known if isinstance(known, ChatMessage) else None
 
     async def _keep(self, handle: ConversationHandle, lease: Lease, person: str, words: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ from agent_worker.call.life import Call, Keeper
 from agent_worker.call.linking import is_starting
 from agent_worker.call.opening_lines import OpeningLines, has_begun, has_talked
 from agent_worker.call.participants import who
-from agent_worker.call.person_notes import forgotten
+from agent_worker.call.person_notes import Retractions
 from agent_worker.call.typed_words import TypedWords
 from agent_worker.session.active_agent import ActiveAgent, Word, agent_with_the_word
 from agent_worker.session.context_edits import ContextEdits
@@ -94,9 +94,8 @@ class Starting:
         self.recorder = Recorder(session, conversation, failures, speaker=self._speaker, pictures=pictures)
         self._content = content
         self._edits = ContextEdits(session, conversation, self.recorder, failures)
-        self._edits.tell(
-            lambda texts: conversation.later(lambda handle, lease: forgotten(handle, lease, texts)),
-        )
+        self._edits.tell(Retractions(conversation).put)
+        conversation.on_removed(self.recorder.leave_out)
         self._ending = Ending(conversation, context)
         self._data = self._follow_data()
         self._expected: Agent | None = None

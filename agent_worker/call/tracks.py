@@ -12,7 +12,7 @@ from livekit import rtc
 
 from agent_worker.session.handlers import total
 from agent_worker.tenure.conversation import CallConversation
-from conversation_actors import ConversationHandle, Lease
+from conversation_actors import ConversationHandle, InvalidInputError, Lease
 
 TRACKS = "tracks"
 """The key in a participant's metadata."""
@@ -93,7 +93,10 @@ class Tracks:
         for person, known in [] if self._is_stopped else list(handle.participants.items()):
             metadata = self.added(known.metadata, person)
             if metadata != dict(known.metadata):
-                await handle.update_participant(person, metadata=metadata, lease=lease)
+                try:
+                    await handle.update_participant(person, metadata=metadata, lease=lease)
+                except InvalidInputError as error:  # there is no room beside what else is known of this person
+                    self._conversation.failures.count("tracks", error, "what somebody has open is not kept")
 
     def _total(self, handler: Callable[..., None]) -> Callable[..., None]:
         return total(handler, self._conversation.failures, "tracks", "a track was not followed")

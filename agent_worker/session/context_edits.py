@@ -21,9 +21,11 @@ from livekit.agents import (
 from livekit.agents.llm import ChatContext, ChatItem
 
 from agent_worker.failures import Failures
+from agent_worker.session.context import is_kept_apart
 from agent_worker.session.handlers import total
 from agent_worker.session.protocol import Forgetful
 from agent_worker.session.recorder import Recorder, belongs_in_history
+from agent_worker.session.restoration import restored_id
 from agent_worker.session.taken_out import Wording, is_only_longer, taken_out, wording
 
 logger = logging.getLogger(__name__)
@@ -150,7 +152,11 @@ class ContextEdits:
             return
         self._look()
         items = agent.chat_ctx.items
-        gone = taken_out(before, {item.id for item in items})
+        # what an application has put in front itself, as a summary, is not where the talk begins
+        said = [item for item in before if item.id in self._said]
+        known = {item.id for item in before}
+        is_news = any(item.id not in known and not is_kept_apart(item) for item in items)
+        gone = taken_out(said, {item.id for item in items}, has_something_new=is_news)
         changed = [
             item
             for item in items
@@ -185,10 +191,16 @@ class ContextEdits:
         ids |= {item.id for item in history if getattr(item, "call_id", None) in calls}
         self.taken |= ids
         history[:] = [item for item in history if item.id not in ids]
+        ids = ids.union(*map(self._stored_as, ids))
         self._recorder.leave_out(ids)
         self._forget(sorted(ids), [_said(self._said.get(item.id, ())) for item in gone])
         logger.info("items were taken out", extra={"items": len(ids)})
         return True
+
+    def _stored_as(self, item_id: str) -> list[str]:
+        """The other id of an item in the conversation, where it was restored under one that LiveKit takes."""
+        stored = (one.id for one in self._conversation.items)
+        return [one for one in stored if one != item_id and restored_id(one) == item_id]
 
     def _forget(self, item_ids: Iterable[str], texts: Iterable[str]) -> None:
         """Have whoever quotes what was said take that back; and then nothing of it be stored."""
@@ -207,24 +219,34 @@ class ContextEdits:
             for index, known in enumerate(history):
                 if known.id == item.id and known is not item:
                     history[index] = item
-            self._recorder.record([item])
+            stored = next(iter(self._stored_as(item.id)), item.id)
+            self._recorder.record([item if stored == item.id else item.model_copy(update={"id": stored})])
             if not is_only_longer(before, now):
                 self._forget((), [_said(before)])
                 logger.info("an item was changed", extra={"item_id": item.id})
 
     def _align(self, agent: Agent) -> None:
         """Give an agent whose context still tells of it what is left."""
+        if self._left_of(agent) is not None:
+            task = asyncio.get_running_loop().create_task(self._give(agent))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _left_of(self, agent: Agent) -> list[ChatItem] | None:
+        """What an agent's context is to be; None: as it is."""
         items = agent.chat_ctx.items
         left = [self._changed.get(item.id, item) for item in items if item.id not in self.taken]
         if len(left) == len(items) and all(
             new is old or wording(new) == wording(old) for new, old in zip(left, items, strict=True)
         ):
-            return
-        task = asyncio.get_running_loop().create_task(self._give(agent, left))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            return None
+        return left
 
-    async def _give(self, agent: Agent, left: list[ChatItem]) -> None:
+    async def _give(self, agent: Agent) -> None:
+        # looked at now: what was said since it was begun is a part of it
+        left = self._left_of(agent)
+        if left is None:
+            return
         try:
             # the default would drop calls of tools which this agent does not have
             await agent.update_chat_ctx(ChatContext(left), exclude_invalid_function_calls=False)

@@ -90,6 +90,8 @@ class Recorder:
         self._speaker = speaker
         self._pictures = pictures or Pictures(failures=self._failures)
         self._picturing: set[asyncio.Task[None]] = set()
+        self._incomplete: dict[str, ChatItem] = {}
+        """Messages whose pictures are being made, as they were recorded last."""
         self._passed_over: set[str] = set()
         self._running: dict[str, bool] = {}
         """The calls whose tools run, and whether they have reported: such tools work in the background."""
@@ -136,8 +138,14 @@ class Recorder:
                 self._refuse(item, error)
 
     def leave_out(self, item_ids: Iterable[str]) -> None:
-        """Record these items no more, whoever tells of them: they were taken out of the conversation."""
-        self._passed_over.update(item_ids)
+        """Record these items no more, whoever tells of them: they were taken out of the conversation.
+
+        A call goes with its outputs, as it does there.
+        """
+        ids = set(item_ids)
+        known = [*self._session.history.items, *(call for call, _ in self._announced.values())]
+        calls = {getattr(item, "call_id", None) for item in known if item.id in ids} - {None}
+        self._passed_over |= ids | {item.id for item in known if getattr(item, "call_id", None) in calls}
         self._taken = {one: None for one in self._taken if one not in self._passed_over}
 
     def record_again(self, *, is_afresh: bool, is_full: bool = False) -> None:
@@ -151,7 +159,7 @@ class Recorder:
         """
         there = self._session.history.items
         own = [item for item in there if belongs_in_history(item) and item.id not in self._passed_over]
-        items = self._with_running_calls(own)
+        items = [item for item in self._with_running_calls(own) if item.id not in self._passed_over]
         if not is_afresh:
             items = self._lacking(items, is_full=is_full)
         lacking = {item.id for item in items}
@@ -273,7 +281,9 @@ class Recorder:
     def _store(self, item: ChatItem) -> None:
         """Record the item, and once more when its pictures are made: nobody waits for those."""
         self._send_whole(self._fields(item))
+        self._incomplete.pop(item.id, None)
         if self._pictures.are_missing(item):
+            self._incomplete[item.id] = item
             task = asyncio.get_running_loop().create_task(self._complete(item))
             self._picturing.add(task)
             task.add_done_callback(self._picturing.discard)
@@ -281,7 +291,10 @@ class Recorder:
     async def _complete(self, item: ChatItem) -> None:
         try:
             await self._pictures.make(item)
-            # it may have been taken out meanwhile
+            # it may have been taken out meanwhile, or have been replaced by another version of it
+            if self._incomplete.get(item.id) is not item:
+                return
+            del self._incomplete[item.id]
             if item.id not in self._passed_over and not self._is_stopped:
                 self._send_whole(self._fields(item))
         except Exception as error:  # noqa: BLE001  # the message is there, and says that it lacks its pictures

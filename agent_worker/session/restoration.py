@@ -264,9 +264,14 @@ def _apart(items: list[ChatItem]) -> list[ChatItem]:
         if item.type != "message" or item.role != "assistant":
             continue
         if (reply := item.id.split("/", 1)[0]) in replies:
-            items[index] = item.model_copy(update={"id": item.id.replace("/", "_")})
+            items[index] = item.model_copy(update={"id": restored_id(item.id)})
         replies.add(reply)
     return items
+
+
+def restored_id(item_id: str) -> str:
+    """The id under which a message comes back whose own is not its reply's first."""
+    return item_id.replace("/", "_")
 
 
 def _words_before_calls(items: list[ChatItem]) -> list[ChatItem]:

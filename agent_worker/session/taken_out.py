@@ -12,16 +12,20 @@ Wording = tuple[Any, ...]
 """What an item says, and nothing that is measured of it."""
 
 
-def taken_out(before: Sequence[ChatItem], left: Collection[str]) -> list[ChatItem]:
+def taken_out(before: Sequence[ChatItem], left: Collection[str], *, has_something_new: bool = False) -> list[ChatItem]:
     """The items that somebody took out of a context: those that were there `before` and whose ids are not `left`.
 
     Not what LiveKit's own ways of shortening a context can leave out, for that is no wish that nobody may read it:
     what stands before the first item that is left (`truncate`, a summary, `SessionBounds`), all calls of a tool
     (``copy(exclude_function_call=True)``, ``copy(tools=…)``), empty messages, instructions and configuration.
+
+    Where a beginning has gone, and what is left has `has_something_new`, it was summarised, which takes a while: what
+    stands behind the last item that is left was said meanwhile.
     """
     items = [item for item in before if _counts(item)]
     first = next((index for index, item in enumerate(items) if item.id in left), len(items))
-    behind = items[first:]
+    last = next((index for index in reversed(range(len(items))) if items[index].id in left), len(items) - 1)
+    behind = items[first : last + 1] if has_something_new and first else items[first:]
     cut = {call_id for item in items[:first] if (call_id := _call_id(item))}
     names = {item.call_id: item.name for item in behind if isinstance(item, FunctionCall)}
     there = {item.name for item in behind if isinstance(item, FunctionCall) and item.id in left}

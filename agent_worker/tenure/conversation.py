@@ -171,7 +171,7 @@ class CallConversation:
             Removals(self.later, self._all_taken),
             Marks(self._held_to_tell, self.failures, on_trouble=self._doubt),
         )
-        self._on_items_missed: list[OnMissed] = []
+        self._on_items_missed, self._on_removed = list[OnMissed](), list[Callable[[frozenset[str]], None]]()
         self._on_changes_missed: list[OnMissed] = [self._removals.put_again]
         self._refusal: ConversationError | None = None
         self._refused_item: ConversationError | None = None
@@ -400,7 +400,20 @@ class CallConversation:
         """
         gone = set(item_ids)
         self._waiting = deque(item for item in self._waiting if item.id not in gone)
+        self._tell_removed(gone)
         self._removals.put(item_ids)
+
+    def on_removed(self, callback: Callable[[frozenset[str]], None]) -> None:
+        """Have `callback` told of what is removed: whoever records again what is missed, is not to record that.
+
+        At once of what is removed here; of what others remove, before anything is recorded again.
+        """
+        self._on_removed.append(callback)
+
+    def _tell_removed(self, item_ids: Iterable[str]) -> None:
+        gone = frozenset(item_ids)
+        for callback in self._on_removed if gone else ():
+            callback(gone)
 
     async def _all_taken(self) -> None:
         """Return when what was noted and recorded so far is stored, or refused."""
@@ -807,6 +820,7 @@ class CallConversation:
         """Have recorded again what was missed, and behind it what has waited for that."""
         self._tellings += 1
         waiting, told = self._taken_out(), set[str]()
+        self._tell_removed(() if self._view is None else self._view.removed)
         self._telling = told
         try:
             self._tell(self._on_items_missed, is_afresh=is_afresh)

@@ -362,9 +362,12 @@ class Committer:
 
     @property
     def _entries_to_keep(self) -> int:
-        """Entries behind a snapshot for watchers: none of a past that was to be forgotten."""
+        """Entries behind a snapshot for watchers: none of a past that was to be forgotten.
+
+        Nor the one that says so: an owner of a version that does not know of it could not open the conversation.
+        """
         forgotten = self.durable.forgotten_seq
-        return min(KEPT_ENTRIES, self.durable.seq - forgotten + 1) if forgotten else KEPT_ENTRIES
+        return min(KEPT_ENTRIES, self.durable.seq - forgotten) if forgotten else KEPT_ENTRIES
 
     async def _compact_if_due(self) -> None:
         entries = self.durable.seq - self._snapshot_seq

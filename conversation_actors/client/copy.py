@@ -14,10 +14,15 @@ from conversation_actors.state import (
     Command,
     ConversationState,
     Entry,
+    HistoryCleared,
     ItemsAppended,
     ItemsEvicted,
+    ItemsRemoved,
     Participant,
 )
+
+MOST_REMOVED = 2000
+"""Ids of removed items that a copy remembers; the newest."""
 
 Position = tuple[int, Seen]
 """A `seq`, and the history that it is one of."""
@@ -31,6 +36,8 @@ class LocalCopy:
         self.state = decode_snapshot(view.snapshot)
         self.seen = view.seen
         """The history that this is a copy of."""
+        self.removed: dict[str, None] = {}
+        """Ids of items that were seen to be removed, or cleared, and did not come again; the latest last."""
         self._items: tuple[Item, ...] | None = None
         self._decoded: dict[str, tuple[StoredItem, Item]] = {}
         self._changed = asyncio.Event()
@@ -96,11 +103,29 @@ class LocalCopy:
             if entry.seq <= self.state.seq:
                 known = max(self.state.seq - entry.seq - 1, 0)
                 continue
-            self.state.apply(self._completed(entry, sent) if isinstance(entry, Echo) else entry)
+            completed = self._completed(entry, sent) if isinstance(entry, Echo) else entry
+            self._remember_removed(completed)
+            self.state.apply(completed)
             changed = True
         if changed:
             self.seen = Seen(self.seen.life, owner)
             self._note_change()
+
+    def _remember_removed(self, entry: Entry) -> None:
+        match entry.event:
+            case ItemsRemoved(identities):
+                gone = identities
+            case HistoryCleared():
+                gone = tuple([item.id for item in self.state.window])
+            case ItemsAppended(items):
+                for item in items if self.removed else ():
+                    self.removed.pop(item.id, None)
+                return
+            case _:
+                return
+        self.removed.update(dict.fromkeys(gone))
+        while len(self.removed) > MOST_REMOVED:
+            del self.removed[next(iter(self.removed))]
 
     def _completed(self, echo: Echo, sent: Sequence[Command]) -> Entry:
         """The entry, with the items that are here already: sent just now, or in the window."""

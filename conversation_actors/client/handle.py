@@ -138,6 +138,14 @@ class ConversationHandle:
         return self._failures.counts
 
     @property
+    def removed(self) -> tuple[str, ...]:
+        """Ids of items that were removed, by whomever, while this handle looked; up to 2000. No I/O.
+
+        A copy elsewhere of what was said is not to bring those back.
+        """
+        return tuple(self._copy.removed)
+
+    @property
     def unacknowledged(self) -> int:
         """Commands put into the outbox and not answered yet."""
         return len(self._outbox)

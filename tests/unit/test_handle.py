@@ -11,7 +11,7 @@ from enum import IntEnum, StrEnum
 import pytest
 
 from conversation_actors.activation import View, activation, committer
-from conversation_actors.client import ConversationHandle, following, handle, outbox
+from conversation_actors.client import ConversationHandle, copy, following, handle, outbox
 from conversation_actors.codec import decode_entry
 from conversation_actors.errors import (
     ClusterUnavailableError,
@@ -354,6 +354,21 @@ async def test_items_are_taken_out(cluster: FakeCluster) -> None:
     with pytest.raises(ConflictError):
         await one.remove("u2", request_id="r")
     assert ids(one) == ["u0", "u2"]
+
+
+async def test_a_handle_knows_what_was_removed(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whomever, also by a cleared history; what was put in again is there again. The latest are known."""
+    monkeypatch.setattr(copy, "MOST_REMOVED", 3)
+    one, two = await cluster.handle(), await cluster.handle()
+    for identity in ("u0", "u1", "u2", "u3"):
+        await one.append(say(identity))
+    await one.remove("u1", "unknown")
+    assert list(one.removed) == ["u1"]
+    await one.append(say("u1"))
+    assert list(one.removed) == []
+    await two.remove("u0")
+    await two.clear_history()
+    await until(lambda: one.removed == two.removed == ("u2", "u3", "u1"))
 
 
 @pytest.mark.parametrize("item_ids", [("",), ("a\n",), (7,), tuple(map(str, range(1001)))])

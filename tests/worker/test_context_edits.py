@@ -20,6 +20,7 @@ from livekit.agents.llm import ChatContext, ChatItem, ChatMessage, FunctionCall,
 from agent_worker.session.bounds import cut
 from agent_worker.session.had_the_word import ACTIVE_AGENT
 from agent_worker.session.taken_out import taken_out
+from conversation_actors import Message
 from tests.worker.jobs import Job, Jobs, NotedConversation, calls_when_asked, said
 from tests.worker.test_active_agent import Front
 
@@ -210,6 +211,29 @@ async def test_what_was_taken_out_is_not_brought_by_another_agent(jobs: Jobs) ->
     await goes_on_without(jobs, job, Front())
 
 
+@pytest.mark.parametrize("way", ["taken out", "changed"])
+async def test_a_message_that_was_restored_under_another_id(jobs: Jobs, way: str) -> None:
+    """LiveKit takes two messages of one reply for a fault, so the second has another id there: it is the same one."""
+    conversation = NotedConversation()
+    for number, (role, text) in enumerate(
+        [("user", "Hello"), ("assistant", "Hi."), ("assistant", f"Your card is {CARD}."), ("user", "Yes.")]
+    ):
+        identity = f"reply/{number}" if role == "assistant" else f"u{number}"
+        conversation.record(Message(id=identity, role=role, content=[text]))  # type: ignore[arg-type]
+    job = await jobs.start(Teller(), conversation)
+    agent = job.session.current_agent
+    [secret] = [item for item in agent.chat_ctx.items if CARD in text_of(item)]
+    assert secret.id == "reply_2"
+    new = [secret.model_copy(update={"content": ["[hidden]"]})] if way == "changed" else []
+    items = agent.chat_ctx.items
+    place = items.index(secret)
+    await agent.update_chat_ctx(ChatContext([*items[:place], *new, *items[place + 1 :]]))
+    await settled()
+    assert CARD not in all_of(conversation)
+    left = [item.id for item in conversation.items if item.id.startswith("reply")]
+    assert left == (["reply/1", "reply/2"] if way == "changed" else ["reply/1"])
+
+
 async def test_the_history_is_edited(jobs: Jobs) -> None:
     """An item that is taken out of `session.history` is taken out of the agent's context, and of the conversation."""
     job = await told(jobs)
@@ -230,6 +254,67 @@ async def test_a_shorter_memory_is_no_edit(jobs: Jobs) -> None:
     await settled()
     assert job.conversation.removals == []
     assert before <= {item.id for item in job.conversation.items}
+
+
+async def test_a_summary_of_later_talk_is_no_edit(jobs: Jobs) -> None:
+    """LiveKit's summaries, as of a `TaskGroup`, keep the earlier ones: what stands between was not taken out."""
+    job = await told(jobs)
+    agent = job.session.current_agent
+    for number in range(3):
+        earlier = [item for item in agent.chat_ctx.items if item.type == "message" and item.extra.get("is_summary")]
+        summary = ChatMessage(role="assistant", content=[f"Summary {number}"], extra={"is_summary": True})
+        await agent.update_chat_ctx(ChatContext([*earlier, summary]))
+        await job.say("And then?")
+    await settled()
+    assert job.conversation.removals == []
+    assert CARD in all_of(job.conversation)
+
+
+async def test_a_shorter_talk_behind_what_an_agent_was_made_with_is_no_edit(jobs: Jobs) -> None:
+    """A context that was filled from a database, as LiveKit's documentation has it, stays in front of what is left."""
+    known = ChatContext.empty()
+    known.add_message(role="assistant", content="The user's name is Alice.")
+    job = await jobs.start(Front(chat_ctx=known), NotedConversation())
+    for words in ("Good morning", "It rains.", "Does it?"):
+        await job.say(words)
+    agent = job.session.current_agent
+    first = known.items[0].id
+    kept = [item for item in agent.chat_ctx.items if item.id == first] + list(agent.chat_ctx.items[-2:])
+    await agent.update_chat_ctx(ChatContext(kept))
+    await settled()
+    assert job.conversation.removals == []
+
+
+@pytest.mark.parametrize("role", ["assistant", "system"])
+async def test_what_is_said_while_a_summary_is_written_stays(jobs: Jobs, role: Any) -> None:
+    """A context that was copied, summarised for seconds and put back never saw it: nobody has wanted it gone."""
+    job = await told(jobs)
+    agent = job.session.current_agent
+    kept = [item for item in agent.chat_ctx.copy().items[-2:] if item.type == "message"]
+    await job.say(f"My other card is {CARD}.")
+    await agent.update_chat_ctx(ChatContext([ChatMessage(role=role, content=["In short."]), *kept]))
+    await settled()
+    assert job.conversation.removals == []
+    # what is taken out now, was seen
+    await agent.update_chat_ctx(ChatContext([kept[0]]))
+    assert job.conversation.removals == [(kept[1].id,)]
+
+
+async def test_what_is_said_while_an_edit_is_followed_stays(jobs: Jobs) -> None:
+    """An agent is given what is left at that moment, and not what was left when the edit was seen."""
+    job = await told(jobs)
+    session, agent = job.session, job.session.current_agent
+    session.history.items[:] = [item for item in session.history.items if CARD not in text_of(item)]
+    late = ChatMessage(role="user", content=["One more thing."])
+    hello = ChatMessage(role="user", content=["Hello"])
+    for message in (hello, late):  # two that come before anything else runs
+        agent._chat_ctx.items.append(message)
+        session.history.items.append(message)
+        session.emit("conversation_item_added", ConversationItemAddedEvent(item=message))
+    await settled()
+    assert CARD not in all_of(job.conversation)
+    assert "One more thing." in all_of(job.conversation)
+    assert "One more thing." in repr(agent.chat_ctx.items)
 
 
 async def test_who_quotes_the_talk_is_told_of_an_edit(jobs: Jobs) -> None:

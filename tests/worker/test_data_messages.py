@@ -594,3 +594,15 @@ def test_words_and_data_messages_are_told_apart() -> None:
     said = Message(role="user", content="x", extra={"participant": {"identity": "alice", "device": None}})
     sent = DataMessage(topic="t", kind="packet", size=0, participant={"identity": "alice", "device": None})
     assert said.participant == sent.participant
+
+
+async def test_what_was_removed_is_not_recorded_again(follow: Follow) -> None:
+    """Though the conversation loses everything, and is told what came."""
+    followed = await follow()
+    for words in (b"secret", b"hold"):
+        followed.room.send(words, COMMAND, followed.alice)
+    secret, hold = await followed.settled()
+    followed.call.remove(secret.id)
+    await followed.settled()
+    followed.data._record_again(True)
+    assert [item.text for item in await followed.settled()] == [hold.text]

@@ -10,7 +10,7 @@ from agent_worker.example.agent import SupportAgent
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.transcript import Transcript
 from tests.unit.fakes import until
-from tests.worker.answering import settings, texts
+from tests.worker.answering import Answer, settings, texts
 from tests.worker.conftest import SessionFactory
 from tests.worker.fakes_call import FakeParticipant, FakeRoom, World, fake_job
 
@@ -54,3 +54,30 @@ async def test_an_operator_decides(
         await session.start(agent=SupportAgent(), record=False)
         assert [item.text_content for item in session.history.messages()] == left
         await following.aclose()
+
+
+async def test_what_was_removed_does_not_come_back_from_the_session(
+    answer: Answer, world: World, transcript: Transcript
+) -> None:
+    """By the application, or by somebody else's process: though Redis loses all, and is told again what was said."""
+    turns = transcript.turns[:3]
+    async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
+        for turn in turns:
+            await running.session.run(user_input=turn.user)
+            await running.is_known(turn.reply)
+        call, other = running.call, await world.cluster.handle()
+        ids = {item.to_dict()["content"][0]: item.id for item in call.items if item.type == "message"}
+        call.remove(ids[turns[0].user])
+        await call.flush()
+        await other.remove(ids[turns[1].user])
+        await until(lambda: turns[1].user not in texts(call.items))
+        left = texts(call.items)
+        await world.cluster.kill()
+        world.store.lose_everything()
+        call.note("x", 1)
+        await until(lambda: call.attributes.get("x") == 1)
+        await running.is_known(turns[2].reply)
+        await call.flush()
+        assert texts(call.items) == left
+        for turn in turns[:2]:
+            assert turn.user.encode() not in world.store.content

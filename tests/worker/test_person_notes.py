@@ -1,11 +1,18 @@
 """What a call tells of the person who speaks: the language, the last question and what was answered."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 import pytest
-from livekit.agents import Agent, ConversationItemAddedEvent, UserInputTranscribedEvent, function_tool
+from livekit.agents import (
+    Agent,
+    ConversationItemAddedEvent,
+    FunctionToolsExecutedEvent,
+    UserInputTranscribedEvent,
+    function_tool,
+)
 from livekit.agents.llm import AgentHandoff
 
 from agent_worker.call.person_notes import (
@@ -19,6 +26,7 @@ from agent_worker.call.person_notes import (
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from conversation_actors import ConversationHandle
+from tests.unit.fakes import until
 from tests.worker.answering import Answer, Running, crash, seed, user
 from tests.worker.fakes import FunctionScript
 from tests.worker.fakes_call import FakeParticipant, FakeRoom, World
@@ -299,6 +307,50 @@ async def test_words_that_were_taken_back_are_forgotten(talking: Talking) -> Non
         talk.call.later(lambda handle, lease: forgotten(handle, lease, {"On its way.", "Where is it? ", "When?"}))
         assert await talk.context() == {LAST_QUERY: "Where is it?"}
         assert await talk.context("bob") == {LAST_ANSWER: "On Monday."}
+
+
+@pytest.mark.parametrize(("role", "left"), [("user", {}), ("assistant", {LAST_QUERY: "Where is it?"})])
+async def test_what_is_removed_before_the_turn_is_over_is_not_noted(
+    talking: Talking, world: World, role: str, left: dict[str, str]
+) -> None:
+    """The session has it still, for its own answer; nobody else is to read it."""
+
+    def remove(event: ConversationItemAddedEvent) -> None:
+        if event.item.type == "message" and event.item.role == role:
+            talk.call.remove(event.item.id)
+
+    async with talking(alice()) as talk:
+        talk.session.on("conversation_item_added", remove)
+        await talk.ask("Where is it?")
+        assert await talk.context() == left
+        secret = b"Where is it?" if role == "user" else b"On its way."
+        assert secret not in world.store.content
+
+
+@pytest.mark.parametrize("way", ["edited", "removed"])
+async def test_words_that_are_taken_out_are_forgotten_though_the_conversation_was_away(
+    talking: Talking, world: World, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """What waits is dropped then; this is asked for again when it answers, and then nothing of it is stored."""
+    async with talking(alice()) as talk:
+        await talk.ask("Hello?")
+        await talk.ask("Where is it?")
+        assert (await talk.context())[LAST_QUERY] == "Where is it?"
+        asked = next(item for item in talk.session.history.messages() if item.text_content == "Where is it?")
+        if way == "removed":
+            talk.call.remove(asked.id)
+        else:
+            history = talk.session.history.items
+            history[:] = [item for item in history if item is not asked]
+            done = FunctionToolsExecutedEvent(function_calls=[], function_call_outputs=[])
+            talk.session.emit("function_tools_executed", done)
+        monkeypatch.setattr("agent_worker.tenure.backlog.MOST_OPERATIONS", 20)
+        for number in range(25):
+            talk.call.later(lambda handle, lease, name=f"n{number}": handle.set_attributes({name: 1}, lease=lease))
+        assert talk.call.failures.counts["changes"] == 1
+        async with asyncio.timeout(5):
+            await until(lambda: LAST_QUERY not in talk.call.participants["alice"].context)
+            await until(lambda: b"Where is it?" not in world.store.content)
 
 
 @pytest.mark.parametrize("text", ["", "short", "x" * MOST_NOTED_BYTES, "é" * 2000, "a" + "😀" * 500])

@@ -326,3 +326,35 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENT_CONTEXT_EDITS", "keep")
     chosen = ContentSettings()
     assert (chosen.image_pixels, chosen.image_bytes, chosen.context_edits) == (512, 20_000, "keep")
+
+
+async def test_a_message_that_was_changed_while_its_picture_was_made_stays_changed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was recorded at first is not recorded once more behind the change: it may have been a card number."""
+    may_go = threading.Event()
+    make = module.as_jpeg
+
+    def slow(*given: Any, **named: Any) -> Any:
+        may_go.wait(10)
+        return make(*given, **named)
+
+    monkeypatch.setattr(module, "as_jpeg", slow)
+    picture = ImageContent(image=address(noise(64, 64), "PNG"))
+    first = ChatMessage(role="user", content=["My card is 4111.", picture])
+    desk.recorder.record([first])
+    changed = first.model_copy(update={"content": ["My card is [hidden].", picture]})
+    desk.recorder.record([changed])
+    without = ChatMessage(role="user", content=["4222", ImageContent(image=address(noise(64, 64), "PNG"))])
+    desk.recorder.record([without])
+    desk.recorder.record([without.model_copy(update={"content": ["[hidden]"]})])
+    last = ChatMessage(role="user", content=[ImageContent(image=address(noise(64, 64), "PNG"))])
+    desk.recorder.record([last])  # pictures are made one after the other
+    before = len(desk.conversation.history)
+    may_go.set()
+    await until(lambda: isinstance(desk.content(last)[0], dict))
+    words, shown = desk.content(changed)
+    assert words == "My card is [hidden]."
+    assert read(shown).size == (64, 64)
+    assert desk.content(without) == ["[hidden]"]
+    assert desk.conversation.history[before:] == [changed.id, last.id]

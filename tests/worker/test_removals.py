@@ -123,3 +123,42 @@ async def test_the_deposed_takes_nothing_out(world: World) -> None:
     await call.flush()
     await handle.append(say("u2"))
     assert [item.id for item in handle.items] == ["u1", "u2"]
+
+
+@pytest.mark.parametrize("name", ["", "x" * 1000])
+async def test_an_id_that_nothing_can_have_costs_no_other_removal(world: World, name: str) -> None:
+    """No item of it was ever stored; it is passed over, now and by later removals."""
+    call = world.call()
+    await call.open()
+    call.record(say("u1", SECRET))
+    call.remove("u1", name)
+    await call.flush()
+    assert ids(call) == []
+    assert SECRET.encode() not in world.store.content
+
+
+async def test_what_was_removed_is_told_to_who_records_it_again(world: World) -> None:
+    """With a call's outputs, which go with it; before it is asked for."""
+    call, told = world.call(), list[frozenset[str]]()
+    await call.open()
+    call.on_removed(told.append)
+    call.remove("u1", "u2")
+    call.remove()
+    assert told == [frozenset({"u1", "u2"})]
+
+
+async def test_what_is_changed_between_two_removals_is_forgotten(world: World) -> None:
+    """The first one does not do for the second, which was asked for behind the change; those in a row are one."""
+    call = world.call()
+    await call.open()
+    for number in range(3):
+        value = f"{SECRET} {number}"
+        call.later(lambda handle, lease, value=value: handle.set_attributes({"x": value}, lease=lease))  # type: ignore[misc]
+        call.remove()
+    call.later(lambda handle, lease: handle.set_attributes({"x": None}, lease=lease))
+    for _ in range(20):
+        call.remove()
+    written = len(world.store.snapshots)
+    await call.flush()
+    assert SECRET.encode() not in world.store.content
+    assert len(world.store.snapshots) == written + 1

@@ -10,6 +10,7 @@ from agent_worker.call import tracks
 from agent_worker.call.welcome import GREETED
 from conversation_actors import Participant, ParticipantUpdated
 from conversation_actors.codec import decode_entry
+from conversation_actors.state import Limits
 from tests.unit.fakes import turns, until
 from tests.worker.answering import Answer
 from tests.worker.fakes_call import Clock, FakeParticipant, FakeRoom, World, Worlds
@@ -230,3 +231,23 @@ def updates(world: World, since: int = 0) -> list[Participant]:
     """What was written about participants beside their coming and going."""
     entries = [decode_entry(data) for _, appended in world.store.appends[since:] for data in appended]
     return [entry.event.participant for entry in entries if isinstance(entry.event, ParticipantUpdated)]
+
+
+async def test_tracks_do_not_cost_somebody_what_is_known_of_them(follow: Follow) -> None:
+    """Metadata that leaves no room for tracks is kept as it is; others' tracks are followed all the same."""
+    alice = FakeParticipant("alice", metadata="x" * (Limits().participant_bytes - 180))
+    bob, room = FakeParticipant("bob"), FakeRoom()
+    for source in (MICROPHONE, CAMERA, SCREEN, SOURCE.SOURCE_SCREENSHARE_AUDIO):
+        room.publish(alice, source)
+    for one in (alice, bob):
+        room.remote_participants[one.identity] = one
+    followed = await follow(room)
+    assert (await followed.person()).metadata["metadata"] == alice.metadata
+    followed.room.publish(bob, MICROPHONE)
+    await has(followed, {"microphone": "open"}, "bob")
+    assert known(followed) is None
+    alice.name = "Alice"
+    followed.room.emit("participant_name_changed", alice, "", "Alice")
+    await followed.settled()
+    assert (await followed.person()).name == "Alice"
+    assert (await followed.person()).metadata["metadata"] == alice.metadata
