@@ -75,15 +75,19 @@ class Farewell:
     async def said(self, leaving: str | None = None) -> None:
         """Say the line, where nothing is in its way; `leaving`: only if nobody stays but whoever is put out."""
         if leaving is None or self._people.present <= {leaving}:
-            saying = self._begin(is_awaited=True)
+            saying = self._begin(is_awaited=True, is_whole_call=True)
             if saying is not None:
                 await asyncio.wait({saying})
 
-    def _begin(self, *, is_awaited: bool) -> "asyncio.Task[None] | None":
-        """What says the line, if it is due, or is being said; None where the call may end at once."""
+    def _begin(self, *, is_awaited: bool, is_whole_call: bool = False) -> "asyncio.Task[None] | None":
+        """What says the line, if it is due, or is being said; None where the call may end at once.
+
+        `is_whole_call`: it ends for every agent in it, and not for this one only.
+        """
         if self._saying is None:
             try:
-                line = self._line() if self._is_due else ""
+                is_last = is_whole_call or not self._conversation.is_beside
+                line = self._line() if self._is_due and is_last else ""
             except Exception as error:  # noqa: BLE001  # whatever it is, the call ends as it was to
                 self._conversation.failures.count("farewell", error, "a call ends without its last line")
                 return None

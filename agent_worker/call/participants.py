@@ -255,7 +255,16 @@ class Participants:
 
     def _wanted(self, owed: _Owed, joined: Participant, arrival: _Arrival) -> Welcome:
         """What an arrival calls for; who was greeted in this call is not new, though the conversation forgot."""
-        wanted = welcome(owed.before, joined, device=arrival.device, grace=self._conversation.settings.grace)
+        conversation = self._conversation
+        wanted = welcome(
+            owed.before,
+            joined,
+            device=arrival.device,
+            grace=conversation.settings.grace,
+            is_restart=conversation.is_restart,
+        )
+        if wanted is not Welcome.RESUME and conversation.is_beside:
+            return Welcome.NOTHING
         if wanted is Welcome.FIRST and arrival.person in self._greeted:
             return Welcome.NOTHING
         if wanted is Welcome.FIRST:

@@ -65,7 +65,8 @@ async def _note(handle: ConversationHandle, lease: Lease, person: str, changes: 
 class PersonNotes:
     """Keeps languages and last words up to date. Handlers never raise and never wait.
 
-    A turn is one write, when the agent listens again.
+    A turn is one write, when the agent listens again. Where several agents hear the same words it is the one of the
+    call that writes.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class PersonNotes:
         if self._is_stopped or linked is None or not (is_language and event.is_final and event.transcript.strip()):
             return
         person = self._people.who(linked)["identity"]
-        if self._languages.get(person) != language:
+        if self._languages.get(person) != language and not self._conversation.is_beside:
             self._languages[person] = language
             self._conversation.later(lambda handle, lease: self._hear(handle, lease, person, language))
 
@@ -152,7 +153,7 @@ class PersonNotes:
             answer = None
         self._is_due = False
         person = None if asked is None else _person_of(asked)
-        if asked is None or person is None or not is_due:
+        if asked is None or person is None or not is_due or self._conversation.is_beside:
             return
         words = {LAST_QUERY: bounded(asked.text_content or "") or None, LAST_ANSWER: answer and bounded(answer)}
         self._conversation.later(lambda handle, lease: self._keep(handle, lease, person, words))

@@ -23,13 +23,18 @@ class Welcome(Enum):
     NOTHING = "nothing"
 
 
-def welcome(before: Participant | None, now_here: Participant, *, device: str, grace: timedelta) -> Welcome:
+def welcome(
+    before: Participant | None, now_here: Participant, *, device: str, grace: timedelta, is_restart: bool = True
+) -> Welcome:
     """Decide what an arrival calls for, from what was known `before` and what is known with it.
+
+    `is_restart`: whether this agent follows another one of its role; else who is here already has lost nobody, and
+    was let in by an agent of another role.
 
     A greeting is owed once for each time somebody comes: whether it was given is in the participant's
     context, which the caller of this changes before anything is said.
     """
-    if before is not None and device in before.devices:
+    if is_restart and before is not None and device in before.devices:
         return Welcome.RESUME
     greeted = now_here.context.get(GREETED)
     if not isinstance(greeted, int):
