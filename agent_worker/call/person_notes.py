@@ -133,9 +133,23 @@ class PersonNotes:
         if self._is_stopped or item.type != "message":
             return
         if item.role == "user":
-            self._asked, self._answer, self._is_due = item, None, True
+            # a realtime model may have answered what is transcribed only now
+            self._asked, self._answer, self._is_due = item, self._answer_behind(item), True
+            if self._answer is not None and self._session.agent_state == "listening":
+                self._tell()
         elif item.role == "assistant" and self._asked is not None and item.text_content:
             self._answer, self._is_due = item.text_content, True
+
+    def _answer_behind(self, asked: ChatMessage) -> str | None:
+        """What the history has as said behind a question already, and before the next one."""
+        history = self._session.history
+        place, answer = history.index_by_id(asked.id), None
+        for item in history.items[len(history.items) if place is None else place + 1 :]:
+            if item.type == "message" and item.role == "user":
+                break
+            if item.type == "message" and item.role == "assistant" and item.text_content:
+                answer = item.text_content
+        return answer
 
     def _on_speech(self, event: SpeechCreatedEvent) -> None:
         """What the application says while the agent listens is no answer to what was answered already."""

@@ -19,7 +19,7 @@ from agent_worker.call.person_notes import (
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from conversation_actors import ConversationHandle
-from tests.worker.answering import Answer, Running, crash, seed, user
+from tests.worker.answering import Answer, Running, assistant, crash, seed, user
 from tests.worker.fakes import FunctionScript
 from tests.worker.fakes_call import FakeParticipant, FakeRoom, World
 from tests.worker.test_linking import FakeRoomIO
@@ -263,6 +263,18 @@ async def test_a_question_without_an_answer_is_noted_at_the_end(talking: Talking
         talk.session._conversation_item_added(asked)
         await talk.session.aclose()
         assert await talk.context() == {LAST_QUERY: "When?"}
+
+
+async def test_words_that_are_transcribed_behind_their_answer_are_what_it_answers(talking: Talking) -> None:
+    """As realtime models do it; and the next answer is none to them."""
+    async with talking(alice()) as talk:
+        await talk.ask("Where is it?")
+        for asked, answered in (("When?", "On Monday."), ("Whose?", "It is yours.")):
+            talk.hear(asked)
+            question = user(asked)
+            talk.session._conversation_item_added(assistant(answered))
+            talk.session._conversation_item_added(question)
+            assert await talk.context() == {LAST_QUERY: asked, LAST_ANSWER: answered}
 
 
 async def test_long_words_are_cut(talking: Talking) -> None:
