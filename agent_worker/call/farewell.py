@@ -14,6 +14,7 @@ from livekit.agents import AgentSession, CloseEvent
 
 from agent_worker.call.ending import Ending
 from agent_worker.call.linking import Linking
+from agent_worker.call.opening_lines import apart
 from agent_worker.call.participants import Participants
 from agent_worker.call.speaking import Speaking
 from agent_worker.call.welcome import visits
@@ -94,7 +95,8 @@ class Farewell:
             if not line:
                 return None
             work = functools.partial(self._say, line, is_awaited=is_awaited)
-            self._saying = asyncio.create_task(self._conversation.failures.at_most_once("farewell", work))
+            saying = self._conversation.failures.at_most_once("farewell", work)
+            self._saying = asyncio.create_task(saying, context=apart())
         return None if self._saying.done() else self._saying
 
     @property
@@ -111,10 +113,10 @@ class Farewell:
         here = [one for one in self._room.remote_participants.values() if one.identity in self._people.present]
         heard = linked if linked is not None and linked.identity in self._people.present else next(iter(here), None)
         person = None if heard is None else self._conversation.participants.get(self._people.who(heard)["identity"])
-        settings = self._conversation.settings
-        if person is None:
-            return settings.farewell_line(None)
-        return settings.farewell_line(person.language, name=person.name, visits=visits(person))
+        settings, name = self._conversation.settings, "" if heard is None else heard.name
+        if person is None:  # the conversation is not open, or has not been told yet
+            return settings.farewell_line(None, name=name)
+        return settings.farewell_line(person.language, name=person.name or name, visits=visits(person))
 
     async def _say(self, line: str, *, is_awaited: bool) -> None:
         if not is_awaited:

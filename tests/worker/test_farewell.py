@@ -17,7 +17,7 @@ from agent_worker.call.person_notes import PersonNotes
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from tests.unit.fakes import turns, until
-from tests.worker.answering import Answer, Running, texts
+from tests.worker.answering import Answer, Running, assistant, seed, texts
 from tests.worker.fakes import FunctionScript
 from tests.worker.fakes_call import FakeParticipant, FakeRoom, World
 from tests.worker.fakes_realtime import FakeRealtime
@@ -211,6 +211,26 @@ async def test_a_model_that_speaks_says_it(answer: Answer) -> None:
         await running.session_is_calm()
         await running.session.aclose()
         assert SAID in str(model.asked[0])
+
+
+async def test_an_agent_that_hangs_up_as_it_enters_says_it_in_a_successor_too(
+    answer: Answer, world: World, asked: Asked
+) -> None:
+    """Its own first lines were heard already, and are left out there; this one is no first line."""
+
+    class Brief(Agent):
+        async def on_enter(self) -> None:
+            """Say what is to be said, and hang up."""
+            self.session.say("Your parcel has come.")
+            await end_room()
+
+    caller = await seed(world, assistant("Your parcel has come."))
+    caller.name = "Ada"
+    async with answer(
+        FakeRoom(caller), "job-2", agent=Brief(instructions="x"), greeting="", back_line="", farewell=LINE
+    ) as running:
+        await until(lambda: asked == ENDED)
+        assert running.heard.lines == [SAID]
 
 
 # Where nothing is said
