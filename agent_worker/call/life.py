@@ -164,6 +164,12 @@ class Call:
         """A participant as the conversation knows it, where people are followed; see `Participants.who`."""
         return None if self._participants is None else self._participants.who(participant)
 
+    def restored_late(self) -> None:
+        """The history is whole only now: what it ends with is owed an answer."""
+        self.speaking.owe()
+        if self._person_notes is not None:
+            self._person_notes.look_back()
+
     def begin(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do something once, when the session listens. What it raises is counted, and the call goes on without it."""
         self._keep_task(self._failures.at_most_once(name, lambda: self._when_listening(work)))

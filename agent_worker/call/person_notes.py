@@ -91,8 +91,12 @@ class PersonNotes:
         for name, handler in handlers.items():
             self._session.on(name, total(handler, failures, "person", "a person's words were not noted"))
         self._conversation.on_changes_missed(lambda _is_afresh: self._languages.clear())
+        self.look_back()
+
+    def look_back(self) -> None:
+        """Take what the history ends with for the question, where nobody has answered or asked since."""
         history = self._session.history.items
-        if unanswered_item(history) is not None:
+        if self._asked is None and unanswered_item(history) is not None:
             said = (item for item in reversed(history) if item.type == "message" and item.role == "user")
             self._asked = next(said, None)
 

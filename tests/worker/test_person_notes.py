@@ -254,6 +254,20 @@ async def test_a_question_that_a_dead_agent_left_is_answered_in_its_place(talkin
         assert await talk.context() == {LAST_QUERY: "Where is it?", LAST_ANSWER: "On its way."}
 
 
+async def test_a_question_that_is_known_only_later_is_one_all_the_same(talking: Talking, world: World) -> None:
+    """The conversation has opened behind the session's start."""
+    asked = user("Where is it?")
+    asked.extra["participant"] = {"identity": "alice", "device": None}
+    caller = await seed(world, asked)
+    world.may_open.clear()
+    async with talking(caller, holder="job-2", back_line="") as talk:
+        assert talk.call.items == ()
+        world.may_open.set()
+        await talk.running.is_known("On its way.")
+        await talk.running.session_is_calm()
+        assert await talk.context() == {LAST_QUERY: "Where is it?", LAST_ANSWER: "On its way."}
+
+
 async def test_a_question_without_an_answer_is_noted_at_the_end(talking: Talking) -> None:
     """And the answer to the one before is none to it."""
     async with talking(alice()) as talk:
