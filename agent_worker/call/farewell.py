@@ -73,12 +73,17 @@ class Farewell:
         self._session.shutdown = shut_down  # type: ignore[method-assign]  # on this instance: there is no event
         self._session.aclose = closed  # type: ignore[method-assign]
 
-    async def said(self, leaving: str | None = None) -> None:
-        """Say the line, where nothing is in its way; `leaving`: only if nobody stays but whoever is put out."""
+    async def said(self, leaving: str | None = None) -> bool:
+        """Say the line, and return when it is said or left out: whether it took its time.
+
+        `leaving`: it is said only if nobody stays but whoever is put out.
+        """
+        saying = None
         if leaving is None or self._people.present <= {leaving}:
             saying = self._begin(is_awaited=True, is_whole_call=True)
             if saying is not None:
                 await asyncio.wait({saying})
+        return saying is not None
 
     def _begin(self, *, is_awaited: bool, is_whole_call: bool = False) -> "asyncio.Task[None] | None":
         """What says the line, if it is due, or is being said; None where the call may end at once.

@@ -14,6 +14,7 @@ from livekit.protocol.room import RoomParticipantIdentity
 from agent_worker.call import farewell
 from agent_worker.call.ending import JOB_TASK
 from agent_worker.call.person_notes import PersonNotes
+from agent_worker.call.speaking import Speaking
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from tests.unit.fakes import turns, until
@@ -127,6 +128,23 @@ async def test_who_is_put_out_is_told_if_nobody_stays(
             await client.room.remove_participant(RoomParticipantIdentity(room=running.room.name, identity="alice"))
         assert running.heard.lines == lines
         assert asked == [("remove_participant", "alice")]
+
+
+async def test_a_room_is_not_deleted_whose_call_was_lost_while_the_line_was_said(
+    answer: Answer, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes seconds: whose call it is then is asked once more."""
+    original = Speaking.say_last
+    async with answer(FakeRoom(ada()), greeting="", farewell=LINE) as running:
+        await running.session_is_calm()
+
+        def say(speaking: Speaking, line: str) -> Any:
+            running.call._depose("the test says so")
+            return original(speaking, line)
+
+        monkeypatch.setattr(Speaking, "say_last", say)
+        await end_room()
+        assert asked == []
 
 
 class Closing(Agent):
