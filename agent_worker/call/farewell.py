@@ -15,9 +15,9 @@ from livekit.agents import AgentSession, CloseEvent
 from agent_worker.call.ending import Ending
 from agent_worker.call.linking import Linking
 from agent_worker.call.opening_lines import apart
-from agent_worker.call.participants import Participants
+from agent_worker.call.participants import Participants, name_of
 from agent_worker.call.speaking import Speaking
-from agent_worker.call.welcome import visits
+from agent_worker.call.welcome import spoken_name, visits
 from agent_worker.tenure.conversation import CallConversation
 
 _QUIET_SECONDS = 5.0
@@ -118,10 +118,12 @@ class Farewell:
         here = [one for one in self._room.remote_participants.values() if one.identity in self._people.present]
         heard = linked if linked is not None and linked.identity in self._people.present else next(iter(here), None)
         person = None if heard is None else self._conversation.participants.get(self._people.who(heard)["identity"])
-        settings, name = self._conversation.settings, "" if heard is None else heard.name
+        settings, name = self._conversation.settings, "" if heard is None else name_of(heard)
         if person is None:  # the conversation is not open, or has not been told yet
             return settings.farewell_line(None, name=name)
-        return settings.farewell_line(person.language, name=person.name or name, visits=visits(person))
+        return settings.farewell_line(
+            person.language, name=spoken_name(person.name, person.metadata.get("kind")) or name, visits=visits(person)
+        )
 
     async def _say(self, line: str, *, is_awaited: bool) -> None:
         if not is_awaited:

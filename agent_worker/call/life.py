@@ -20,7 +20,7 @@ from agent_worker.call.person_notes import PersonNotes
 from agent_worker.call.speaker import Speaker
 from agent_worker.call.speaking import Speaking
 from agent_worker.call.typed_words import leave_typed_words
-from agent_worker.call.welcome import Welcome, visits
+from agent_worker.call.welcome import Welcome, spoken_name, visits
 from agent_worker.session.bounds import SessionBounds
 from agent_worker.session.notes import SessionNotes, unanswered_item
 from agent_worker.session.recorder import Recorder
@@ -199,7 +199,8 @@ class Call:
 
     def _on_welcome(self, wanted: Welcome, person: Participant) -> None:
         settings = self._conversation.settings
-        line = settings.line(wanted, person.language, name=person.name, visits=visits(person))
+        name = spoken_name(person.name, person.metadata.get("kind"))
+        line = settings.line(wanted, person.language, name=name, visits=visits(person))
         if wanted is Welcome.RESUME and not self._conversation.is_planned_handover and not self._has_resumed:
             self._has_resumed = True
             self.begin("resume", lambda: self.speaking.resume(line))
