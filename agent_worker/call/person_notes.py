@@ -90,7 +90,7 @@ class PersonNotes:
         }
         for name, handler in handlers.items():
             self._session.on(name, total(handler, failures, "person", "a person's words were not noted"))
-        self._conversation.on_changes_missed(lambda _is_afresh: self._languages.clear())
+        self._conversation.on_changes_missed(self._on_missed)
         self.look_back()
 
     def look_back(self) -> None:
@@ -104,6 +104,13 @@ class PersonNotes:
         """Follow no more; the last question is noted, though nobody has answered it. Idempotent."""
         if not self._is_stopped:
             self._is_stopped = True
+            self._tell()
+
+    def _on_missed(self, _is_afresh: bool) -> None:  # noqa: FBT001  # a callback of one value
+        """Any of what was told may be missing; what is there is not written again."""
+        self._languages.clear()
+        self._is_due = self._asked is not None
+        if self._answer is not None and self._session.agent_state == "listening" and not self._is_stopped:
             self._tell()
 
     # The language.

@@ -291,6 +291,19 @@ async def test_words_that_are_transcribed_behind_their_answer_are_what_it_answer
             assert await talk.context() == {LAST_QUERY: asked, LAST_ANSWER: answered}
 
 
+async def test_words_that_the_conversation_missed_are_told_again(talking: Talking) -> None:
+    """It was away, or too much waited; now it answers, and nobody says anything more."""
+    async with talking(alice()) as talk:
+        await talk.ask("Where is it?")
+        await talk.call.flush()
+        handle = talk.call._handle
+        assert handle is not None
+        await handle.update_participant("alice", context={})
+        for told in talk.call._on_changes_missed:
+            told(False)
+        assert await talk.context() == {LAST_QUERY: "Where is it?", LAST_ANSWER: "On its way."}
+
+
 async def test_long_words_are_cut(talking: Talking) -> None:
     """They are a note, and no second history."""
     async with talking(alice()) as talk:
