@@ -30,7 +30,7 @@ class Ending:
         self._own: set[str] = set()
         self.is_told_to_leave = False
         """Whether the worker, its server, or the loss of the room ends this job: that is not the end of the call."""
-        self.before_end: Callable[[str | None], Awaitable[None]] | None = None
+        self.before_end: Callable[[str | None], Awaitable[bool]] | None = None
         """What is done before the application deletes the room, or puts somebody out of it; see `Farewell.said`."""
 
     def keep_room(self) -> None:
@@ -74,10 +74,9 @@ class Ending:
         """Whether somebody is neither this agent nor one that speaks for it, such as an avatar."""
         return identity not in self._own
 
-    async def ends(self, identity: str | None) -> None:
-        """The application ends the call, or puts somebody out of it; never raises."""
-        if self.before_end is not None:
-            await self.before_end(identity)
+    async def ends(self, identity: str | None) -> bool:
+        """The application ends the call, or puts somebody out of it; whether that took its time. Never raises."""
+        return self.before_end is not None and await self.before_end(identity)
 
     def deleted(self) -> None:
         """The room is gone, so the call is over: LiveKit says so only later, or not at all."""

@@ -14,9 +14,10 @@ from livekit.agents import AgentSession, CloseEvent
 
 from agent_worker.call.ending import Ending
 from agent_worker.call.linking import Linking
-from agent_worker.call.participants import Participants
+from agent_worker.call.opening_lines import apart
+from agent_worker.call.participants import Participants, name_of
 from agent_worker.call.speaking import Speaking
-from agent_worker.call.welcome import visits
+from agent_worker.call.welcome import spoken_name, visits
 from agent_worker.tenure.conversation import CallConversation
 
 _QUIET_SECONDS = 5.0
@@ -72,25 +73,35 @@ class Farewell:
         self._session.shutdown = shut_down  # type: ignore[method-assign]  # on this instance: there is no event
         self._session.aclose = closed  # type: ignore[method-assign]
 
-    async def said(self, leaving: str | None = None) -> None:
-        """Say the line, where nothing is in its way; `leaving`: only if nobody stays but whoever is put out."""
+    async def said(self, leaving: str | None = None) -> bool:
+        """Say the line, and return when it is said or left out: whether it took its time.
+
+        `leaving`: it is said only if nobody stays but whoever is put out.
+        """
+        saying = None
         if leaving is None or self._people.present <= {leaving}:
-            saying = self._begin(is_awaited=True)
+            saying = self._begin(is_awaited=True, is_whole_call=True)
             if saying is not None:
                 await asyncio.wait({saying})
+        return saying is not None
 
-    def _begin(self, *, is_awaited: bool) -> "asyncio.Task[None] | None":
-        """What says the line, if it is due, or is being said; None where the call may end at once."""
+    def _begin(self, *, is_awaited: bool, is_whole_call: bool = False) -> "asyncio.Task[None] | None":
+        """What says the line, if it is due, or is being said; None where the call may end at once.
+
+        `is_whole_call`: it ends for every agent in it, and not for this one only.
+        """
         if self._saying is None:
             try:
-                line = self._line() if self._is_due else ""
+                is_last = is_whole_call or not self._conversation.is_beside
+                line = self._line() if self._is_due and is_last else ""
             except Exception as error:  # noqa: BLE001  # whatever it is, the call ends as it was to
                 self._conversation.failures.count("farewell", error, "a call ends without its last line")
                 return None
             if not line:
                 return None
             work = functools.partial(self._say, line, is_awaited=is_awaited)
-            self._saying = asyncio.create_task(self._conversation.failures.at_most_once("farewell", work))
+            saying = self._conversation.failures.at_most_once("farewell", work)
+            self._saying = asyncio.create_task(saying, context=apart())
         return None if self._saying.done() else self._saying
 
     @property
@@ -107,10 +118,12 @@ class Farewell:
         here = [one for one in self._room.remote_participants.values() if one.identity in self._people.present]
         heard = linked if linked is not None and linked.identity in self._people.present else next(iter(here), None)
         person = None if heard is None else self._conversation.participants.get(self._people.who(heard)["identity"])
-        settings = self._conversation.settings
-        if person is None:
-            return settings.farewell_line(None)
-        return settings.farewell_line(person.language, name=person.name, visits=visits(person))
+        settings, name = self._conversation.settings, "" if heard is None else name_of(heard)
+        if person is None:  # the conversation is not open, or has not been told yet
+            return settings.farewell_line(None, name=name)
+        return settings.farewell_line(
+            person.language, name=spoken_name(person.name, person.metadata.get("kind")) or name, visits=visits(person)
+        )
 
     async def _say(self, line: str, *, is_awaited: bool) -> None:
         if not is_awaited:

@@ -20,7 +20,7 @@ from agent_worker.call.person_notes import PersonNotes
 from agent_worker.call.speaker import Speaker
 from agent_worker.call.speaking import Speaking
 from agent_worker.call.typed_words import leave_typed_words
-from agent_worker.call.welcome import Welcome, visits
+from agent_worker.call.welcome import Welcome, spoken_name, visits
 from agent_worker.session.bounds import SessionBounds
 from agent_worker.session.notes import SessionNotes, unanswered_item
 from agent_worker.session.recorder import Recorder
@@ -164,6 +164,12 @@ class Call:
         """A participant as the conversation knows it, where people are followed; see `Participants.who`."""
         return None if self._participants is None else self._participants.who(participant)
 
+    def restored_late(self) -> None:
+        """The history is whole only now: what it ends with is owed an answer."""
+        self.speaking.owe()
+        if self._person_notes is not None:
+            self._person_notes.look_back()
+
     def begin(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do something once, when the session listens. What it raises is counted, and the call goes on without it."""
         self._keep_task(self._failures.at_most_once(name, lambda: self._when_listening(work)))
@@ -193,7 +199,8 @@ class Call:
 
     def _on_welcome(self, wanted: Welcome, person: Participant) -> None:
         settings = self._conversation.settings
-        line = settings.line(wanted, person.language, name=person.name, visits=visits(person))
+        name = spoken_name(person.name, person.metadata.get("kind"))
+        line = settings.line(wanted, person.language, name=name, visits=visits(person))
         if wanted is Welcome.RESUME and not self._conversation.is_planned_handover and not self._has_resumed:
             self._has_resumed = True
             self.begin("resume", lambda: self.speaking.resume(line))

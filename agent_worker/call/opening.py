@@ -152,8 +152,9 @@ class _Departure:
         """Whether somebody is not this agent."""
         return identity != self._own
 
-    async def ends(self, identity: str | None) -> None:
+    async def ends(self, _identity: str | None) -> bool:
         """Nobody has anything to say: no session has started."""
+        return False
 
     def deleted(self) -> None:
         """The room is gone, and the call with it."""

@@ -6,7 +6,7 @@ A greeting stands in `on_enter`, or behind ``session.start`` in the entrypoint; 
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,13 @@ class _Entering:
 
 _entering: ContextVar[_Entering | None] = ContextVar("the agent that enters", default=None)
 """Whose `on_enter` the running code belongs to; tasks that it begins are told too, and may outlive it."""
+
+
+def apart() -> Context:
+    """The running code's context, less who enters: what is said in it is no opening line."""
+    context = copy_context()
+    context.run(_entering.set, None)
+    return context
 
 
 def has_begun(history: Iterable[Item], attributes: Mapping[str, Any], *, since: str | None = None) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 from livekit import rtc
 
 from agent_worker.call.tracks import Tracks
-from agent_worker.call.welcome import GREETED, Welcome, greeted_context, retention, welcome
+from agent_worker.call.welcome import GREETED, SIP, Welcome, greeted_context, retention, spoken_name, welcome
 from agent_worker.session.handlers import total
 from agent_worker.tenure.assignment import trusted_attribute, user_named_by_room
 from agent_worker.tenure.conversation import CallConversation
@@ -34,7 +34,7 @@ _LONGEST_NAME, LONGEST_LANGUAGE = 256, 64
 """Characters; what is longer is no name and no language, and must not cost the join."""
 _KINDS = {
     rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD: "standard",
-    rtc.ParticipantKind.PARTICIPANT_KIND_SIP: "sip",
+    rtc.ParticipantKind.PARTICIPANT_KIND_SIP: SIP,
     rtc.ParticipantKind.PARTICIPANT_KIND_CONNECTOR: "connector",
 }
 """Kinds of participants that are people; agents, recorders and sources of media are not."""
@@ -69,6 +69,11 @@ class _Owed:
 def is_human(participant: rtc.Participant) -> bool:
     """Whether a participant of a room is a person."""
     return participant.kind in _KINDS
+
+
+def name_of(participant: rtc.Participant) -> str:
+    """What a participant that nobody has followed yet is called when spoken to; empty where that is not known."""
+    return spoken_name(participant.name, _KINDS.get(participant.kind))
 
 
 def who(participant: rtc.Participant, room: rtc.Room) -> dict[str, Any]:
@@ -256,7 +261,16 @@ class Participants:
 
     def _wanted(self, owed: _Owed, joined: Participant, arrival: _Arrival) -> Welcome:
         """What an arrival calls for; who was greeted in this call is not new, though the conversation forgot."""
-        wanted = welcome(owed.before, joined, device=arrival.device, grace=self._conversation.settings.grace)
+        conversation = self._conversation
+        wanted = welcome(
+            owed.before,
+            joined,
+            device=arrival.device,
+            grace=conversation.settings.grace,
+            is_restart=conversation.is_restart,
+        )
+        if wanted is not Welcome.RESUME and conversation.is_beside:
+            return Welcome.NOTHING
         if wanted is Welcome.FIRST and arrival.person in self._greeted:
             return Welcome.NOTHING
         if wanted is Welcome.FIRST:

@@ -104,7 +104,8 @@ async def _note(handle: ConversationHandle, lease: Lease, person: str, changes: 
 class PersonNotes:
     """Keeps languages and last words up to date. Handlers never raise and never wait.
 
-    A turn is one write, when the agent listens again.
+    A turn is one write, when the agent listens again. Where several agents hear the same words it is the one of the
+    call that writes.
     """
 
     def __init__(
@@ -129,10 +130,14 @@ class PersonNotes:
         }
         for name, handler in handlers.items():
             self._session.on(name, total(handler, failures, "person", "a person's words were not noted"))
-        self._conversation.on_changes_missed(lambda _is_afresh: self._languages.clear())
+        self._conversation.on_changes_missed(self._on_missed)
         self._conversation.on_removed(self._removed.update)
+        self.look_back()
+
+    def look_back(self) -> None:
+        """Take what the history ends with for the question, where nobody has answered or asked since."""
         history = self._session.history.items
-        if unanswered_item(history) is not None:
+        if self._asked is None and unanswered_item(history) is not None:
             said = (item for item in reversed(history) if item.type == "message" and item.role == "user")
             self._asked = next(said, None)
 
@@ -140,6 +145,13 @@ class PersonNotes:
         """Follow no more; the last question is noted, though nobody has answered it. Idempotent."""
         if not self._is_stopped:
             self._is_stopped = True
+            self._tell()
+
+    def _on_missed(self, _is_afresh: bool) -> None:  # noqa: FBT001  # a callback of one value
+        """Any of what was told may be missing; what is there is not written again."""
+        self._languages.clear()
+        self._is_due = self._asked is not None
+        if self._answer is not None and self._session.agent_state == "listening" and not self._is_stopped:
             self._tell()
 
     # The language.
@@ -150,7 +162,7 @@ class PersonNotes:
         if self._is_stopped or linked is None or not (is_language and event.is_final and event.transcript.strip()):
             return
         person = self._people.who(linked)["identity"]
-        if self._languages.get(person) != language:
+        if self._languages.get(person) != language and not self._conversation.is_beside:
             self._languages[person] = language
             self._conversation.later(lambda handle, lease: self._hear(handle, lease, person, language))
 
@@ -173,9 +185,23 @@ class PersonNotes:
         if self._is_stopped or item.type != "message":
             return
         if item.role == "user":
-            self._asked, self._answer, self._is_due = item, None, True
+            # a realtime model may have answered what is transcribed only now
+            self._asked, self._answer, self._is_due = item, self._answer_behind(item), True
+            if self._answer is not None and self._session.agent_state == "listening":
+                self._tell()
         elif item.role == "assistant" and self._asked is not None and item.text_content:
             self._answer, self._is_due = item.text_content, True
+
+    def _answer_behind(self, asked: ChatMessage) -> str | None:
+        """What the history has as said behind a question already, and before the next one."""
+        history = self._session.history
+        place, answer = history.index_by_id(asked.id), None
+        for item in history.items[len(history.items) if place is None else place + 1 :]:
+            if item.type == "message" and item.role == "user":
+                break
+            if item.type == "message" and item.role == "assistant" and item.text_content:
+                answer = item.text_content
+        return answer
 
     def _on_speech(self, event: SpeechCreatedEvent) -> None:
         """What the application says while the agent listens is no answer to what was answered already."""
@@ -194,7 +220,7 @@ class PersonNotes:
             answer = None
         self._is_due = False
         person = None if asked is None else _person_of(asked)
-        if asked is None or person is None or not is_due:
+        if asked is None or person is None or not is_due or self._conversation.is_beside:
             return
         words = {LAST_QUERY: bounded(asked.text_content or "") or None, LAST_ANSWER: answer and bounded(answer)}
         self._conversation.later(lambda handle, lease: self._keep(handle, lease, person, words))

@@ -34,8 +34,11 @@ class Keeper(Protocol):
     def is_others(self, identity: str) -> bool:
         """Whether a participant of the room is not the job's own."""
 
-    async def ends(self, identity: str | None) -> None:
-        """The room is about to be deleted, or somebody put out of it, and the call does not go on; never raises."""
+    async def ends(self, identity: str | None) -> bool:
+        """The room is about to be deleted, or somebody put out of it, and the call does not go on.
+
+        Whether something was done first that took its time; never raises.
+        """
 
     def deleted(self) -> None:
         """The room was deleted by this job."""
@@ -99,11 +102,9 @@ def _wrap(name: str, keepers: _Keepers, answer: Callable[[], Any]) -> None:
         asked = keepers.of(request.room)
         identity = getattr(request, "identity", None)
         is_own = identity is not None and not all(keeper.is_others(identity) for keeper, _ in asked)
-        if not is_own and await _goes_on(asked):
+        if not is_own and (await _goes_on(asked) or (await _ends(asked, identity) and await _goes_on(asked))):
             logger.info("the call goes on without this job: not done", extra={"room": request.room, "asked": name})
             return answer()
-        if not is_own:
-            await asyncio.gather(*(keeper.ends(identity) for keeper, loop in asked if _runs_here(loop)))
         response = await method(service, request, *arguments, **named)
         if identity is None:
             for keeper, loop in asked:
@@ -124,6 +125,11 @@ async def _goes_on(asked: list[tuple[Keeper, asyncio.AbstractEventLoop]]) -> boo
         if await (keeper.goes_on() if _runs_here(loop) else _asked_elsewhere(keeper, loop)):
             return True
     return False
+
+
+async def _ends(asked: list[tuple[Keeper, asyncio.AbstractEventLoop]], identity: str | None) -> bool:
+    """Tell those who are here that the call ends; whether that took its time, so that it may have gone on meanwhile."""
+    return any(await asyncio.gather(*(keeper.ends(identity) for keeper, loop in asked if _runs_here(loop))))
 
 
 async def _asked_elsewhere(keeper: Keeper, loop: asyncio.AbstractEventLoop) -> bool:

@@ -331,7 +331,7 @@ class Starting:
             self.recorder.record(restored.made_up)
             logger.info("the conversation joined the call", extra={"items": restored.items})
         finally:
-            call.speaking.owe()
+            call.restored_late()
             call.keep(*self._keepers(word, prepared.given))
 
     async def _take_word(self, prepared: Prepared) -> Word:

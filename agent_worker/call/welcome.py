@@ -10,6 +10,11 @@ from conversation_actors import Participant
 GREETED = "livekit.greeted"
 """Key in a participant's context: the `reconnect_count` with which it was greeted last."""
 
+SIP = "sip"
+"""The kind of participant that calls by telephone."""
+_NUMBERED = "Phone "
+"""Begins the name of a caller who has none: LiveKit's SIP service puts the number, or the end of it, behind it."""
+
 
 class Welcome(Enum):
     """What an arrival calls for."""
@@ -23,13 +28,18 @@ class Welcome(Enum):
     NOTHING = "nothing"
 
 
-def welcome(before: Participant | None, now_here: Participant, *, device: str, grace: timedelta) -> Welcome:
+def welcome(
+    before: Participant | None, now_here: Participant, *, device: str, grace: timedelta, is_restart: bool = True
+) -> Welcome:
     """Decide what an arrival calls for, from what was known `before` and what is known with it.
+
+    `is_restart`: whether this agent follows another one of its role; else who is here already has lost nobody, and
+    was let in by an agent of another role.
 
     A greeting is owed once for each time somebody comes: whether it was given is in the participant's
     context, which the caller of this changes before anything is said.
     """
-    if before is not None and device in before.devices:
+    if is_restart and before is not None and device in before.devices:
         return Welcome.RESUME
     greeted = now_here.context.get(GREETED)
     if not isinstance(greeted, int):
@@ -43,6 +53,11 @@ def welcome(before: Participant | None, now_here: Participant, *, device: str, g
 def greeted_context(participant: Participant) -> Mapping[str, Any]:
     """The participant's context once the greeting is on its way."""
     return {**participant.context, GREETED: participant.reconnect_count}
+
+
+def spoken_name(name: str, kind: object) -> str:
+    """What somebody is called when spoken to: not the number by which LiveKit's SIP service names a caller."""
+    return "" if kind == SIP and name.startswith(_NUMBERED) else name
 
 
 def visits(participant: Participant) -> int:

@@ -121,7 +121,7 @@ class _Boundary:
         """See `RealtimeSession.update_chat_ctx`; what the provider refuses is left out, and the rest goes on."""
         async with self._lock:
             items = [one for one in map(self._fitting, chat_ctx.items) if one.id not in self._refused]
-            for _ in range(_MOST_REFUSALS):
+            for tried in range(_MOST_REFUSALS + 1):
                 self._asked, self._errors = {}, {}
                 error = await self._tried(ChatContext(items))
                 refused = next((one for one in items if one.id in self._errors), None)
@@ -131,6 +131,8 @@ class _Boundary:
                     return
                 # what stands behind a refused item may be refused only for that
                 self._refuse(refused)
+                if tried == _MOST_REFUSALS:
+                    logger.warning("the realtime model's provider refuses more items: what follows them may be missing")
                 items.remove(refused)
 
     async def _tried(self, chat_ctx: ChatContext) -> RealtimeError | None:

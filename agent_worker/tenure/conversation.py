@@ -219,6 +219,12 @@ class CallConversation:
         return {} if self._handle is None else self._handle.attributes
 
     @property
+    def is_beside(self) -> bool:
+        """Whether this agent has another role in a call that `agent` leads: what is said of the call is that one's."""
+        lead = None if self.role == AGENT_ROLE or self._handle is None else self._handle.leases.get(AGENT_ROLE)
+        return lead is not None and lead.expires_at > time.time()
+
+    @property
     def is_open(self) -> bool:
         """Whether the conversation is open, and this job its agent."""
         return self._handle is not None

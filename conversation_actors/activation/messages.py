@@ -2,9 +2,8 @@
 
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import chain
 from typing import Any, NamedTuple, Self
 
 from conversation_actors.errors import ConversationError, IncompatibleVersionError
@@ -12,8 +11,9 @@ from conversation_actors.items import StoredItem
 from conversation_actors.settings import DEFAULT_TENANT
 from conversation_actors.state import AppendItems, Command, Guard, Lease, Participant
 
-PROTOCOL = 6
-"""Raised when the meaning of these messages changes; owner and client refuse a peer of another number."""
+PROTOCOL = 7
+"""Raised when these messages or their meaning change, also by a command or an event that is new: an owner that lacks
+one loses what comes in the same call. Owner and client refuse a peer of another number."""
 _PICKLE = 5
 """Pickle's protocol, which every Python from 3.8 on reads."""
 
@@ -229,17 +229,6 @@ class ActivationInfo:
     total_items: int = 0
     talked_for: timedelta = timedelta(0)
     has_counted_all: bool = False
-
-    def __setstate__(self, state: Sequence[Any]) -> None:
-        """Read also what an owner of an older version tells, which is less."""
-        told = zip(fields(self), state, strict=False)
-        untold = ((one, _default_of(one)) for one in fields(self)[len(state) :])
-        for one, value in chain(told, untold):
-            object.__setattr__(self, one.name, value)
-
-
-def _default_of(one: Any) -> Any:
-    return one.default if one.default_factory is MISSING else one.default_factory()
 
 
 @dataclass(frozen=True, slots=True)

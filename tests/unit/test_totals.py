@@ -1,9 +1,7 @@
 """What a conversation counts for good: its items, and the time in which somebody was there."""
 
 import json
-import pickle
 from collections.abc import Callable
-from dataclasses import fields
 from datetime import timedelta
 from io import StringIO
 from typing import Any
@@ -261,17 +259,6 @@ async def test_of_what_was_not_counted_there_is_at_least_what_is_there(start: Ac
 def info(**told: Any) -> ActivationInfo:
     """Facts about some activation."""
     return ActivationInfo(CONVERSATION, 1, 1, 1, "node", START, 0, 0, 0.0, **told)
-
-
-def test_an_owner_of_an_older_version_has_not_counted() -> None:
-    """What it does not tell is missing from its answer, which can be read all the same."""
-    state = [getattr(info(failures={"a": 1}), one.name) for one in fields(ActivationInfo)]
-    older = state[: [one.name for one in fields(ActivationInfo)].index("total_items")]
-    read: ActivationInfo = object.__new__(ActivationInfo)
-    getattr(read, "__setstate__")(older)  # noqa: B009  # what unpickling calls
-    assert (read.failures, read.total_items, read.has_counted_all) == ({"a": 1}, 0, False)
-    twin = pickle.loads(pickle.dumps(info(total_items=7)))
-    assert twin == info(total_items=7)
 
 
 @pytest.mark.parametrize(("is_whole", "said"), [(True, "7 items, 0:01:30"), (False, "at least 7 items, 0:01:30")])

@@ -20,6 +20,7 @@ from agent_worker.session.serialise import to_fields
 from agent_worker.settings import CallSettings, TakeoverSettings
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation
+from agent_worker.tenure.role import AGENT_ROLE
 from conversation_actors import item_from_dict
 from conversation_actors.items import Item
 from tests.unit.fakes import until
@@ -126,6 +127,7 @@ def answer(world: World, server: OfflineServer, new_session: SessionFactory) -> 
         agent: Agent | None = None,
         on: OfflineServer = server,
         assignment: Assignment | None = None,
+        role: str = AGENT_ROLE,
         before_start: Callable[[], Awaitable[None]] | None = None,
         waits: bool = True,
         output: AudioOutput | None = None,
@@ -137,7 +139,7 @@ def answer(world: World, server: OfflineServer, new_session: SessionFactory) -> 
         with fake_job(room, job_id=holder) as job:
             takeover = TakeoverSettings(heartbeat=timedelta(milliseconds=5), valid_for=timedelta(seconds=3))
             given = {"open_timeout": LATE if world.may_open.is_set() else 0.05, **given}
-            call = world.call(holder, assignment, settings=settings(**given), takeover=takeover)
+            call = world.call(holder, assignment, settings=settings(**given), takeover=takeover, role=role)
             await call.open()
             session = await new_session(on)
             heard = Heard()

@@ -26,6 +26,7 @@ from agent_worker.tenure import pulse as tenure
 from agent_worker.tenure import succession
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation, Post
+from agent_worker.tenure.role import AGENT_ROLE
 from agent_worker.worker.rooms import AgentInRoom, Occupants, Original, Rooms, RoomServiceError
 from conversation_actors import ConversationHandle
 from conversation_actors.activation import committer
@@ -221,11 +222,13 @@ class World:
         post: Post = POST,
         settings: CallSettings | None = None,
         takeover: TakeoverSettings | None = None,
+        role: str = AGENT_ROLE,
     ) -> CallConversation:
         """The conversation as one job has it; closed behind the test."""
         made = CallConversation(
             CONVERSATION,
             holder=holder,
+            role=role,
             post=post,
             assignment=assignment or Assignment(conversation_id=CONVERSATION),
             store=self.cluster.settings,

@@ -14,10 +14,11 @@ from livekit.protocol.room import RoomParticipantIdentity
 from agent_worker.call import farewell
 from agent_worker.call.ending import JOB_TASK
 from agent_worker.call.person_notes import PersonNotes
+from agent_worker.call.speaking import Speaking
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from tests.unit.fakes import turns, until
-from tests.worker.answering import Answer, Running, texts
+from tests.worker.answering import Answer, Running, assistant, seed, texts
 from tests.worker.fakes import FunctionScript
 from tests.worker.fakes_call import FakeParticipant, FakeRoom, World
 from tests.worker.fakes_realtime import FakeRealtime
@@ -129,6 +130,23 @@ async def test_who_is_put_out_is_told_if_nobody_stays(
         assert asked == [("remove_participant", "alice")]
 
 
+async def test_a_room_is_not_deleted_whose_call_was_lost_while_the_line_was_said(
+    answer: Answer, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes seconds: whose call it is then is asked once more."""
+    original = Speaking.say_last
+    async with answer(FakeRoom(ada()), greeting="", farewell=LINE) as running:
+        await running.session_is_calm()
+
+        def say(speaking: Speaking, line: str) -> Any:
+            running.call._depose("the test says so")
+            return original(speaking, line)
+
+        monkeypatch.setattr(Speaking, "say_last", say)
+        await end_room()
+        assert asked == []
+
+
 class Closing(Agent):
     """An agent that hangs up by a tool."""
 
@@ -211,6 +229,26 @@ async def test_a_model_that_speaks_says_it(answer: Answer) -> None:
         await running.session_is_calm()
         await running.session.aclose()
         assert SAID in str(model.asked[0])
+
+
+async def test_an_agent_that_hangs_up_as_it_enters_says_it_in_a_successor_too(
+    answer: Answer, world: World, asked: Asked
+) -> None:
+    """Its own first lines were heard already, and are left out there; this one is no first line."""
+
+    class Brief(Agent):
+        async def on_enter(self) -> None:
+            """Say what is to be said, and hang up."""
+            self.session.say("Your parcel has come.")
+            await end_room()
+
+    caller = await seed(world, assistant("Your parcel has come."))
+    caller.name = "Ada"
+    async with answer(
+        FakeRoom(caller), "job-2", agent=Brief(instructions="x"), greeting="", back_line="", farewell=LINE
+    ) as running:
+        await until(lambda: asked == ENDED)
+        assert running.heard.lines == [SAID]
 
 
 # Where nothing is said

@@ -3,6 +3,9 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
+from livekit import rtc
+
 from tests.worker.answering import Answer, seed
 from tests.worker.fakes_call import FakeParticipant, FakeRoom, World
 
@@ -38,3 +41,13 @@ async def test_who_has_lost_the_agent_is_called_by_name(answer: Answer, world: W
     alice.attributes["language"] = "de"
     async with answer(FakeRoom(alice), "job-2", greeting=GREETING, back_line=BACK) as running:
         await running.hears("Da bin ich wieder, Ada.")
+
+
+@pytest.mark.parametrize(("name", "said"), [("Phone +4943112345", "Hello!"), ("Ada", "Hello, Ada!")])
+async def test_a_caller_by_telephone_is_not_called_by_the_number(answer: Answer, name: str, said: str) -> None:
+    """LiveKit's SIP service names who calls "Phone", and the number, where nobody has told a name; at the end too."""
+    caller = FakeParticipant("sip_+4943112345", name=name, kind=rtc.ParticipantKind.PARTICIPANT_KIND_SIP)
+    async with answer(FakeRoom(caller), greeting=GREETING, farewell=GREETING) as running:
+        await running.hears(said)
+        await running.session.aclose()
+        assert running.heard.lines == [said, said]

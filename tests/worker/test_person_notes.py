@@ -27,7 +27,7 @@ from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from conversation_actors import ConversationHandle
 from tests.unit.fakes import until
-from tests.worker.answering import Answer, Running, crash, seed, user
+from tests.worker.answering import Answer, Running, assistant, crash, seed, user
 from tests.worker.fakes import FunctionScript
 from tests.worker.fakes_call import FakeParticipant, FakeRoom, World
 from tests.worker.test_linking import FakeRoomIO
@@ -262,6 +262,20 @@ async def test_a_question_that_a_dead_agent_left_is_answered_in_its_place(talkin
         assert await talk.context() == {LAST_QUERY: "Where is it?", LAST_ANSWER: "On its way."}
 
 
+async def test_a_question_that_is_known_only_later_is_one_all_the_same(talking: Talking, world: World) -> None:
+    """The conversation has opened behind the session's start."""
+    asked = user("Where is it?")
+    asked.extra["participant"] = {"identity": "alice", "device": None}
+    caller = await seed(world, asked)
+    world.may_open.clear()
+    async with talking(caller, holder="job-2", back_line="") as talk:
+        assert talk.call.items == ()
+        world.may_open.set()
+        await talk.running.is_known("On its way.")
+        await talk.running.session_is_calm()
+        assert await talk.context() == {LAST_QUERY: "Where is it?", LAST_ANSWER: "On its way."}
+
+
 async def test_a_question_without_an_answer_is_noted_at_the_end(talking: Talking) -> None:
     """And the answer to the one before is none to it."""
     async with talking(alice()) as talk:
@@ -271,6 +285,31 @@ async def test_a_question_without_an_answer_is_noted_at_the_end(talking: Talking
         talk.session._conversation_item_added(asked)
         await talk.session.aclose()
         assert await talk.context() == {LAST_QUERY: "When?"}
+
+
+async def test_words_that_are_transcribed_behind_their_answer_are_what_it_answers(talking: Talking) -> None:
+    """As realtime models do it; and the next answer is none to them."""
+    async with talking(alice()) as talk:
+        await talk.ask("Where is it?")
+        for asked, answered in (("When?", "On Monday."), ("Whose?", "It is yours.")):
+            talk.hear(asked)
+            question = user(asked)
+            talk.session._conversation_item_added(assistant(answered))
+            talk.session._conversation_item_added(question)
+            assert await talk.context() == {LAST_QUERY: asked, LAST_ANSWER: answered}
+
+
+async def test_words_that_the_conversation_missed_are_told_again(talking: Talking) -> None:
+    """It was away, or too much waited; now it answers, and nobody says anything more."""
+    async with talking(alice()) as talk:
+        await talk.ask("Where is it?")
+        await talk.call.flush()
+        handle = talk.call._handle
+        assert handle is not None
+        await handle.update_participant("alice", context={})
+        for told in talk.call._on_changes_missed:
+            told(False)
+        assert await talk.context() == {LAST_QUERY: "Where is it?", LAST_ANSWER: "On its way."}
 
 
 async def test_long_words_are_cut(talking: Talking) -> None:

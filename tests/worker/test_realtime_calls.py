@@ -4,21 +4,23 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
+import pytest
 import pytest_asyncio
-from livekit.agents import APIConnectOptions
+from livekit.agents import APIConnectOptions, function_tool
 from livekit.agents.llm import FunctionCall, FunctionCallOutput, InputTranscriptionCompleted
 from livekit.plugins import openai
 from openai import AsyncOpenAI
 
+from agent_worker.call import life
 from agent_worker.call.opening import NOT_FINISHED
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.realtime_behaviour import RealtimeRequest
 from agent_worker.offline.script import Reply, RequestedCall
 from agent_worker.session.notes import TRANSCRIPT
-from tests.unit.fakes import until
+from tests.unit.fakes import turns, until
 from tests.worker.answering import BACK, Answer, assistant, crash, seed, texts, user
 from tests.worker.fakes_call import FakeParticipant, FakeRoom, World
 from tests.worker.realtime_calls import Concierge, Microphone, obedient, reconnecting
@@ -174,6 +176,46 @@ async def test_what_the_provider_has_not_answered_is_asked_again(answer: Answer,
         await running.session_is_calm()
         assert len(held.responses) == 2
         assert texts(running.call.items) == ["Hello", "You said Hello."]
+
+
+class Slow(Concierge):
+    """Has a tool that takes its time."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        """Nothing is booked yet."""
+        super().__init__(*arguments, **named)
+        self.booked, self.may_book = 0, asyncio.Event()
+
+    @function_tool
+    async def book(self, table: str) -> str:  # type: ignore[override]  # a tool's class names its agent's
+        """Book a table.
+
+        Args:
+            table: For how many.
+        """
+        self.booked += 1
+        await self.may_book.wait()
+        return f"A table for {table} is booked."
+
+
+async def test_a_tool_that_works_is_an_answer_that_comes(
+    answer: Answer, models: OfflineServer, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider's session ended meanwhile: the new one is told what the tool gives, and asked for nothing before."""
+    monkeypatch.setattr(life, "_LOST_SECONDS", 0.0)
+    agent, microphone = Slow(models, http, is_greeting=False), Microphone()
+    async with answer(
+        FakeRoom(FakeParticipant("alice")), agent=agent, greeting="", output=Loudspeaker(), microphone=microphone
+    ) as running:
+        microphone.say("A table for two")
+        await until(lambda: agent.booked == 1)
+        async with reconnecting(running):
+            await models.hang_up()
+        await turns()
+        agent.may_book.set()
+        await running.is_known("A table for two is booked.")
+        await running.session_is_calm()
+        assert (agent.booked, len(models.responses)) == (1, 2)
 
 
 async def test_a_provider_that_is_gone_is_followed(answer: Answer, http: aiohttp.ClientSession) -> None:

@@ -16,6 +16,7 @@ from livekit.plugins import openai
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.realtime_behaviour import RealtimeBehaviour
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
+from agent_worker.session import realtime
 from agent_worker.session.context import is_kept_apart
 from agent_worker.session.realtime import fitting_id
 from tests.unit.fakes import until
@@ -184,6 +185,26 @@ async def test_what_a_provider_refuses_is_left_out_and_said_once(
             assert {item.id for item in HISTORY} <= {item.id for item in running.call.items}
     told = [record for record in caplog.records if "refused an item" in record.message]
     assert [vars(record)["item_id"] for record in told] == [HISTORY[place].id for place in places]
+
+
+async def test_a_provider_that_refuses_much_gets_the_rest_all_the_same(
+    answer: Answer,
+    world: World,
+    http: aiohttp.ClientSession,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What it is asked for again is bounded; the last time counts too, and what is left over then is told."""
+    monkeypatch.setattr(realtime, "_MOST_REFUSALS", 1)
+    alice = await seed(world, *HISTORY)
+    behaviour = RealtimeBehaviour(refused_words=frozenset({"The post office.", "It is in Kiel."}))
+    async with (
+        OfflineServer(FunctionScript(_answers), behaviour=behaviour) as server,
+        answer(FakeRoom(alice), "job-2", agent=Postman(server, http), output=Loudspeaker()) as running,
+    ):
+        await running.is_known(ANSWER)
+        assert _contents(server)[:3] == SAID[1:4]
+    assert "refuses more items" in caplog.text
 
 
 @given(st.text(min_size=1))

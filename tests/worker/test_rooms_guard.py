@@ -150,8 +150,9 @@ class Witness:
         self.loops.append(asyncio.get_running_loop())
         return self._goes_on
 
-    async def ends(self, identity: str | None) -> None:
+    async def ends(self, _identity: str | None) -> bool:
         """See `Keeper`."""
+        return False
 
     def deleted(self) -> None:
         """See `Keeper`."""

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -55,6 +56,13 @@ def test_once_for_each_return() -> None:
     """A second agent that sees the same return says nothing."""
     back = person(last_seen=1000.0, reconnect_count=1, context={GREETED: 1})
     assert decided(gone(context={GREETED: 1}), back) is Welcome.NOTHING
+
+
+def test_who_follows_nobody_is_not_back() -> None:
+    """An agent of another role has let the caller in, and greeted it, or has not."""
+    decide = partial(welcome, device="d1", grace=GRACE, is_restart=False)
+    assert decide(person(context={GREETED: 0}), person(context={GREETED: 0})) is Welcome.NOTHING
+    assert decide(person(), person()) is Welcome.FIRST
 
 
 def test_a_second_device_is_no_return() -> None:
