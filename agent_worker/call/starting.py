@@ -297,6 +297,8 @@ class Starting:
         active = ActiveAgent(
             self._session, self._conversation, self._failures, first=first, had=had, keep=keep, taken=taken
         )
+        # behind it what was noted before is forgotten: what is noted is to lack what was taken out
+        self._edits.tell(lambda _texts: active.look())
         return active, self._userdata
 
     def _speaker(self, message: ChatMessage) -> Mapping[str, Any] | None:

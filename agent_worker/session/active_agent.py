@@ -159,6 +159,10 @@ class ActiveAgent:
         self._look_safely()
         self._is_stopped = True
 
+    def look(self) -> None:
+        """Look now: something is to be noted no more, and what was noted before is about to be forgotten."""
+        self._look_safely()
+
     def _take_current(self) -> None:
         try:
             agent = self._session.current_agent

@@ -9,6 +9,7 @@ import functools
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from livekit.agents import (
     Agent,
@@ -21,6 +22,7 @@ from livekit.agents import (
 from livekit.agents.llm import ChatContext, ChatItem
 
 from agent_worker.failures import Failures
+from agent_worker.session.beginnings import are_words, words_of
 from agent_worker.session.handlers import total
 from agent_worker.session.protocol import Forgetful
 from agent_worker.session.recorder import Recorder, belongs_in_history
@@ -55,6 +57,7 @@ class ContextEdits:
         self._failures = counted = failures or Failures()
         self._said: dict[str, Wording] = {}
         self._changed: dict[str, ChatItem] = {}
+        self._own: WeakKeyDictionary[Agent, dict[str, Wording]] = WeakKeyDictionary()
         self._history: list[ChatItem] = []
         self._words: list[str] = []
         self._listeners: list[Listener] = []
@@ -131,7 +134,7 @@ class ContextEdits:
         if getattr(agent.update_chat_ctx, _FOLLOWED, None) is not self:
             update = agent.update_chat_ctx
             # a context that the agent was made with may tell something otherwise on purpose
-            own = {item.id: wording(item) for item in agent.chat_ctx.items}
+            own = self._own[agent] = {item.id: wording(item) for item in agent.chat_ctx.items}
 
             @functools.wraps(update)
             async def update_chat_ctx(chat_ctx: ChatContext, **named: Any) -> None:
@@ -157,6 +160,7 @@ class ContextEdits:
             if item.id in self._said and wording(item) not in {self._said[item.id], own.get(item.id)}
         ]
         self._change(changed)
+        self._change_words(agent)
         if self._take(gone):
             self._align(agent)
 
@@ -165,6 +169,7 @@ class ContextEdits:
         items = list(self._session.history.items)
         gone = taken_out(self._history, {item.id for item in items})
         self._change([item for item in items if self._said.get(item.id, said := wording(item)) != said])
+        self._change_words(self._session.current_agent)
         if self._take(gone):
             self._align(self._session.current_agent)
         self._history = list(self._session.history.items)
@@ -177,16 +182,19 @@ class ContextEdits:
 
     def _take(self, gone: Sequence[ChatItem]) -> bool:
         """Have nobody keep these items, as far as they were said; whether there were any."""
-        ids = {item.id for item in gone if item.id in self._said} - self.taken
+        ids = {item.id for item in gone if item.id in self._said or are_words(item)} - self.taken
         if not ids:
             return False
         calls = {item.call_id for item in gone if item.type in {"function_call", "function_call_output"}}
         history = self._session.history.items
         ids |= {item.id for item in history if getattr(item, "call_id", None) in calls}
+        ids |= self._told_by(ids)
+        ids |= {words_of(item.id) for item in [*history, *gone] if item.type == "function_call" and item.id in ids}
         self.taken |= ids
         history[:] = [item for item in history if item.id not in ids]
         self._recorder.leave_out(ids)
-        self._forget(sorted(ids), [_said(self._said.get(item.id, ())) for item in gone])
+        said = (wording(item) if are_words(item) else self._said.get(item.id, ()) for item in gone)
+        self._forget(sorted(ids), map(_said, said))
         logger.info("items were taken out", extra={"items": len(ids)})
         return True
 
@@ -212,19 +220,50 @@ class ContextEdits:
                 self._forget((), [_said(before)])
                 logger.info("an item was changed", extra={"item_id": item.id})
 
+    def _told_by(self, words: Collection[str]) -> set[str]:
+        """The ids of calls that are told of in these words, by the ids of those, and of the calls' outputs."""
+        stored = [item for item in self._conversation.items if item.type in {"function_call", "function_call_output"}]
+        told = [item for item in stored if item.type == "function_call" and words_of(item.id) in words]
+        calls = {item.to_dict()["call_id"] for item in told}
+        return {item.id for item in stored if item in told or item.to_dict()["call_id"] in calls}
+
+    def _change_words(self, agent: Agent) -> None:
+        """Where an agent has other words for a call than it had, the conversation is not to have the call."""
+        own = self._own.setdefault(agent, {})
+        for item in filter(are_words, agent.chat_ctx.items):
+            before, now = own.setdefault(item.id, wording(item)), wording(item)
+            own[item.id] = now
+            if before == now or (item.id in self._changed and wording(self._changed[item.id]) == now):
+                continue
+            self._changed[item.id] = item
+            if not is_only_longer(before, now):
+                ids = self._told_by({item.id})
+                self.taken |= ids
+                self._recorder.leave_out(ids)
+                self._forget(sorted(ids), [_said(before)])
+                logger.info("an item was changed", extra={"item_id": item.id})
+
     def _align(self, agent: Agent) -> None:
         """Give an agent whose context still tells of it what is left."""
-        items = agent.chat_ctx.items
-        left = [self._changed.get(item.id, item) for item in items if item.id not in self.taken]
-        if len(left) == len(items) and all(
-            new is old or wording(new) == wording(old) for new, old in zip(left, items, strict=True)
-        ):
+        if self._left(agent) is None:
             return
-        task = asyncio.get_running_loop().create_task(self._give(agent, left))
+        task = asyncio.get_running_loop().create_task(self._give(agent))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _give(self, agent: Agent, left: list[ChatItem]) -> None:
+    def _left(self, agent: Agent) -> list[ChatItem] | None:
+        """What an agent's context is to be; None where it is that."""
+        items = agent.chat_ctx.items
+        left = [self._changed.get(item.id, item) for item in items if item.id not in self.taken]
+        is_same = len(left) == len(items) and all(
+            new is old or wording(new) == wording(old) for new, old in zip(left, items, strict=True)
+        )
+        return None if is_same else left
+
+    async def _give(self, agent: Agent) -> None:
+        left = self._left(agent)  # now: something may have been said since
+        if left is None:
+            return
         try:
             # the default would drop calls of tools which this agent does not have
             await agent.update_chat_ctx(ChatContext(left), exclude_invalid_function_calls=False)

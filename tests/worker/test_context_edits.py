@@ -25,7 +25,7 @@ from tests.worker.test_active_agent import Front
 
 CARD = "4111 1111 1111 1111"
 MODEL = calls_when_asked(
-    "forget", "shorten", "rewrite", "mutate", "forget_call", "to_billing", "note", "take", "finish"
+    "forget", "shorten", "rewrite", "mutate", "forget_call", "to_billing", "note", "take", "finish", "forget_history"
 )
 
 
@@ -78,6 +78,13 @@ class Teller(Agent):
         outputs = [item for item in self.chat_ctx.items if item.type == "function_call_output" and item.name == "note"]
         gone = {item.id for item in outputs[:-1]}
         await self._keep([item for item in self.chat_ctx.items if item.id not in gone])
+        return "forgotten"
+
+    @function_tool
+    async def forget_history(self) -> str:
+        """Take every message with a card number out of the session's history."""
+        items = self.session.history.items
+        items[:] = [item for item in items if CARD not in text_of(item)]
         return "forgotten"
 
     @function_tool
@@ -218,6 +225,19 @@ async def test_the_history_is_edited(jobs: Jobs) -> None:
     await settled()
     await job.say("Hello")
     assert CARD not in repr(jobs.requests[-1])
+    await goes_on_without(jobs, job)
+
+
+async def test_a_tool_edits_the_history(jobs: Jobs) -> None:
+    """LiveKit puts the tool's call into the context behind the edit: it stays there, and in the conversation."""
+    job = await jobs.start(Teller(), NotedConversation())
+    await job.say("use forget_history")
+    for words in (f"My card is {CARD}.", "use forget_history"):
+        await job.say(words)
+    await settled()
+    kept = [item for item in job.session.current_agent.chat_ctx.items if item.type == "function_call_output"]
+    assert len(kept) == 2
+    assert len([item for item in job.conversation.items if item.type == "function_call_output"]) == 2
     await goes_on_without(jobs, job)
 
 
