@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -123,6 +123,7 @@ class DataMessages:
                 logger.warning(told, extra={"topic": topic})
         self._room.on("data_received", total(self._on_packet, self._conversation.failures, "data", _NOT_KEPT))
         self._conversation.on_items_missed(self._record_again)
+        self._conversation.on_removed(self._let_go)
 
     def start(self) -> None:
         """The call is this job's: record what came while it stood by, without what the other agent has recorded."""
@@ -291,6 +292,11 @@ class DataMessages:
     @property
     def _unsure_bytes(self) -> int:
         return sum(self._unsure.values())
+
+    def _let_go(self, item_ids: Collection[str]) -> None:
+        """What was taken out is held no more: a conversation that lost everything must not get it back."""
+        for one in item_ids:
+            self._held.pop(one, None)
 
     def _record_again(self, is_afresh: bool) -> None:  # noqa: FBT001  # a callback of one value
         """Record what the conversation may lack: all that is held, or what nobody knows to be durable."""

@@ -97,6 +97,7 @@ class Starting:
         self._edits.tell(
             lambda texts: conversation.later(lambda handle, lease: forgotten(handle, lease, texts)),
         )
+        conversation.on_removed(self._edits.removed)
         self._ending = Ending(conversation, context)
         self._data = self._follow_data()
         self._expected: Agent | None = None

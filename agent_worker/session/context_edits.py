@@ -94,6 +94,18 @@ class ContextEdits:
         """
         self._listeners.append(total(listener, self._failures, "context_edits", _FAILURE))
 
+    def removed(self, item_ids: Collection[str]) -> None:
+        """These were taken out of the conversation, by whomever; the session may have them still, and nobody behind it.
+
+        Also where edits are not followed.
+        """
+        calls = {item.id for item in self._conversation.items if item.type == "function_call" and item.id in item_ids}
+        new = {*item_ids, *self._told_by(set(map(words_of, calls))), *map(words_of, calls)} - self.taken
+        if new:
+            self.taken |= new
+            self._recorder.leave_out(new)
+            self._tell(())
+
     def stop(self) -> None:
         """Look a last time."""
         self._look_safely()
@@ -200,10 +212,13 @@ class ContextEdits:
 
     def _forget(self, item_ids: Iterable[str], texts: Iterable[str]) -> None:
         """Have whoever quotes what was said take that back; and then nothing of it be stored."""
+        self._tell(texts)
+        self._conversation.remove(*item_ids)
+
+    def _tell(self, texts: Iterable[str]) -> None:
         quoted = frozenset(text for text in texts if text)
         for listener in self._listeners:
             listener(quoted)
-        self._conversation.remove(*item_ids)
 
     def _change(self, changed: Iterable[ChatItem]) -> None:
         """Have everybody keep these items as they are now."""

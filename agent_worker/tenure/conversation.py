@@ -13,7 +13,7 @@ import random
 import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -79,6 +79,7 @@ MOST_COPIED_CHARACTERS = 1 << 10
 _SETTLE_SECONDS = 1.0
 
 OnMissed = Callable[[bool], None]
+OnRemoved = Callable[[Collection[str]], None]
 """Told whether the conversation knows nothing at all any more (True), or may lack something."""
 
 
@@ -171,7 +172,7 @@ class CallConversation:
             Removals(self.later, self._all_taken),
             Marks(self._held_to_tell, self.failures, on_trouble=self._doubt),
         )
-        self._on_items_missed: list[OnMissed] = []
+        self._on_removed, self._on_items_missed = list[OnRemoved](), list[OnMissed]()
         self._on_changes_missed: list[OnMissed] = [self._removals.put_again]
         self._refusal: ConversationError | None = None
         self._refused_item: ConversationError | None = None
@@ -399,8 +400,17 @@ class CallConversation:
         store holds none of it at the end. See `ConversationHandle.remove`.
         """
         gone = set(item_ids)
+        for callback in self._on_removed:
+            try:
+                callback(gone)
+            except Exception as error:  # noqa: BLE001  # one that fails must not keep anything here
+                self.failures.count("removed", error, conversation_id=self.id)
         self._waiting = deque(item for item in self._waiting if item.id not in gone)
         self._removals.put(item_ids)
+
+    def on_removed(self, callback: OnRemoved) -> None:
+        """Have `callback` be told the ids of what is taken out, before it is: it is to tell of it no more."""
+        self._on_removed.append(callback)
 
     async def _all_taken(self) -> None:
         """Return when what was noted and recorded so far is stored, or refused."""
