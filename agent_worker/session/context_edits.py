@@ -26,6 +26,7 @@ from agent_worker.session.beginnings import are_words, words_of
 from agent_worker.session.handlers import total
 from agent_worker.session.protocol import Forgetful
 from agent_worker.session.recorder import Recorder, belongs_in_history
+from agent_worker.session.stored_items import known_as
 from agent_worker.session.taken_out import Wording, is_only_longer, taken_out, wording
 
 logger = logging.getLogger(__name__)
@@ -201,6 +202,7 @@ class ContextEdits:
         history = self._session.history.items
         ids |= {item.id for item in history if getattr(item, "call_id", None) in calls}
         ids |= self._told_by(ids)
+        ids |= self._stored_as(ids)
         ids |= {words_of(item.id) for item in [*history, *gone] if item.type == "function_call" and item.id in ids}
         self.taken |= ids
         history[:] = [item for item in history if item.id not in ids]
@@ -230,10 +232,16 @@ class ContextEdits:
             for index, known in enumerate(history):
                 if known.id == item.id and known is not item:
                     history[index] = item
-            self._recorder.record([item])
+            stored = next(iter(self._stored_as({item.id})), item.id)
+            self._recorder.record([item if stored == item.id else item.model_copy(update={"id": stored})])
             if not is_only_longer(before, now):
                 self._forget((), [_said(before)])
                 logger.info("an item was changed", extra={"item_id": item.id})
+
+    def _stored_as(self, item_ids: Collection[str]) -> set[str]:
+        """The ids that items have in the conversation which were given another one when they were restored."""
+        other = ((item.id, known_as(item.id)) for item in self._conversation.items)
+        return {stored for stored, name in other if stored != name and name in item_ids and stored not in self._said}
 
     def _told_by(self, words: Collection[str]) -> set[str]:
         """The ids of calls that are told of in these words, by the ids of those, and of the calls' outputs."""

@@ -20,6 +20,7 @@ from livekit.agents.llm import ChatContext, ChatItem, ChatMessage, FunctionCall,
 from agent_worker.session.bounds import cut
 from agent_worker.session.had_the_word import ACTIVE_AGENT
 from agent_worker.session.taken_out import taken_out
+from conversation_actors.items import item_from_dict
 from tests.worker.jobs import Job, Jobs, NotedConversation, calls_when_asked, said
 from tests.worker.test_active_agent import Front
 
@@ -238,6 +239,23 @@ async def test_a_tool_edits_the_history(jobs: Jobs) -> None:
     kept = [item for item in job.session.current_agent.chat_ctx.items if item.type == "function_call_output"]
     assert len(kept) == 2
     assert len([item for item in job.conversation.items if item.type == "function_call_output"]) == 2
+    await goes_on_without(jobs, job)
+
+
+@pytest.mark.parametrize("tool", ["forget", "rewrite", "mutate"])
+async def test_one_that_the_session_knows_by_another_id(jobs: Jobs, tool: str) -> None:
+    """Two messages of one reply: the second has a new id in the session, and the conversation has it by its own."""
+    conversation = NotedConversation()
+    for identity, role, text in (
+        ("u1", "user", "Good morning"),
+        ("r/1", "assistant", "Is that fine?"),
+        ("r/2", "assistant", f"Your card is {CARD}."),
+    ):
+        conversation.record(item_from_dict({"type": "message", "id": identity, "role": role, "content": [text]}))
+    job = await jobs.start(Teller(), conversation, is_restart=True)
+    assert "r_2" in [item.id for item in job.session.history.items]
+    await job.say(f"use {tool}")
+    await settled()
     await goes_on_without(jobs, job)
 
 
