@@ -664,3 +664,29 @@ def test_foreign_notes(noted: Any) -> None:
     had = HadTheWord(agent_id="a", class_name="m:A", since="h")
     read = HadTasks.read(noted, had)
     assert read is None or read == HadTasks()
+
+
+async def test_a_task_that_its_agent_waits_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time was up: the successor's `on_enter` goes on behind it at once, with the task that ran then."""
+    may_wait = [0.3, 30.0, 30.0]
+
+    async def ask(_agent: Agent, number: int) -> Any:
+        try:
+            async with asyncio.timeout(may_wait[number - 1]):
+                return await Question(number)
+        except TimeoutError:
+            return "no answer"
+
+    async with Jobs(MODEL) as jobs:
+        job = await jobs.start(Survey(3, ask), NotedConversation())
+        await until(partial(asks, job, 1))
+        await until(partial(asks, job, 2))
+        await job.say("Number two?")
+        survey = Survey(3, ask)
+        may_wait[0] = 30.0
+        job = await goes_on(jobs, job, survey, partial(asks, number=2))
+        assert survey.answers == ["no answer"]
+        await answered(job, 2, 3)
+        await until(lambda: survey.is_over)
+        assert survey.answers == ["no answer", Answer(2, "answer 2"), Answer(3, "answer 3")]
+        assert job.failures.counts == {}
