@@ -1,7 +1,6 @@
 """Which agent has the word, and what it knows: noted, so that the next job gives the word back to the same one."""
 
 import logging
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,14 +17,13 @@ from livekit.agents import (
 from agent_worker.failures import Failures
 from agent_worker.session.agent_classes import class_name, made_by_factory, made_by_itself
 from agent_worker.session.entering import entrance_of
+from agent_worker.session.fitting import fits, largest_of, size_of
 from agent_worker.session.had_the_word import ACTIVE_AGENT, TASKS, HadTasks, HadTheWord
 from agent_worker.session.handlers import total
 from agent_worker.session.known_context import HeldHistory, KnownContext, Speaks
 from agent_worker.session.notes import Noted, NoteTaker, look_up
 from agent_worker.session.saved_state import StateError, restore_state, saved_state
 from agent_worker.session.told_tasks import ToldTasks
-from conversation_actors.errors import InvalidInputError
-from conversation_actors.values import encode
 
 logger = logging.getLogger(__name__)
 
@@ -265,17 +263,18 @@ class ActiveAgent:
 
     def _within_bounds(self, told: dict[str, Any]) -> dict[str, Any]:
         """What can be stored of it: the next agent has the rest as it is made."""
-        if _fits(told):
+        if fits(told, MOST_BYTES):
             return told
         self._tell_once("what was put into the agent's context, or its instructions, cannot be stored")
         brought = list(told.get("brought", ()))
-        while brought:
-            brought.remove(max(brought, key=_size))
-            if _fits(shorter := {**told, "brought": brought, "is_whole": False}):
-                return shorter
+        room = MOST_BYTES - size_of({**told, "brought": [], "is_whole": False})
+        gone = largest_of(brought, room)
+        left = [one for place, one in enumerate(brought) if place not in gone]
+        if brought and fits(shorter := {**told, "brought": left, "is_whole": False}, MOST_BYTES):
+            return shorter
         for name in ("brought", "instructions", "heard"):
             told = {key: value for key, value in told.items() if key != name} | {"is_whole": False}
-            if _fits(told):
+            if fits(told, MOST_BYTES):
                 break
         return told
 
@@ -284,19 +283,3 @@ class ActiveAgent:
         if reason not in self._told:
             self._told.add(reason)
             logger.warning("not all of the agent can come back", extra={"agent_id": agent_id, "reason": reason})
-
-
-def _fits(told: Mapping[str, Any]) -> bool:
-    try:
-        encode(told, "active_agent", limit=MOST_BYTES)
-    except InvalidInputError:
-        return False
-    return True
-
-
-def _size(brought: Mapping[str, Any]) -> float:
-    """How large it is; what cannot be stored at all is the largest."""
-    try:
-        return len(encode(brought, "brought"))
-    except InvalidInputError:
-        return math.inf

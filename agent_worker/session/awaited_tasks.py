@@ -318,7 +318,7 @@ class AwaitedTasks:
         asyncio.get_running_loop().call_soon(self._settle)
 
     def _give_up_in(self, path: Path) -> None:
-        """The `on_enter` at `path` goes on: a task that it has waited for, and that did not end, had too long a time."""
+        """The `on_enter` at `path` goes on: a task that it has waited for, and that did not end, has taken too long."""
         for one in list(self._running.values()):
             if one.path[:-1] == path and one not in self._to_settle:
                 self._end(one, TimeoutError())
