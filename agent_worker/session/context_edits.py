@@ -166,7 +166,9 @@ class ContextEdits:
             return
         self._look()
         items = agent.chat_ctx.items
-        gone = taken_out(before, {item.id for item in items})
+        # a session that has forgotten its beginning may have an agent, and does have a conversation, that have not
+        said = {*self._said, *(item.id for item in self._conversation.items)}
+        gone = taken_out(before, {item.id for item in items}, said)
         changed = [
             item
             for item in items
@@ -174,7 +176,7 @@ class ContextEdits:
         ]
         self._change(changed)
         self._change_words(agent)
-        if self._take(gone):
+        if self._take(gone, said):
             self._align(agent)
 
     def _look(self) -> None:
@@ -183,7 +185,7 @@ class ContextEdits:
         gone = taken_out(self._history, {item.id for item in items})
         self._change([item for item in items if self._said.get(item.id, said := wording(item)) != said])
         self._change_words(self._session.current_agent)
-        if self._take(gone):
+        if self._take(gone, self._said):
             self._align(self._session.current_agent)
         self._history = list(self._session.history.items)
         self._remember(self._history)
@@ -193,9 +195,9 @@ class ContextEdits:
 
     # What follows.
 
-    def _take(self, gone: Sequence[ChatItem]) -> bool:
-        """Have nobody keep these items, as far as they were said; whether there were any."""
-        ids = {item.id for item in gone if item.id in self._said or are_words(item)} - self.taken
+    def _take(self, gone: Sequence[ChatItem], said: Collection[str]) -> bool:
+        """Have nobody keep these items, as far as they were `said`; whether there were any."""
+        ids = {item.id for item in gone if item.id in said or are_words(item)} - self.taken
         if not ids:
             return False
         calls = {item.call_id for item in gone if item.type in {"function_call", "function_call_output"}}
@@ -207,8 +209,8 @@ class ContextEdits:
         self.taken |= ids
         history[:] = [item for item in history if item.id not in ids]
         self._recorder.leave_out(ids)
-        said = (wording(item) if are_words(item) else self._said.get(item.id, ()) for item in gone)
-        self._forget(sorted(ids), map(_said, said))
+        quoted = (self._said.get(item.id, wording(item)) for item in gone)
+        self._forget(sorted(ids), map(_said, quoted))
         logger.info("items were taken out", extra={"items": len(ids)})
         return True
 

@@ -12,15 +12,19 @@ Wording = tuple[Any, ...]
 """What an item says, and nothing that is measured of it."""
 
 
-def taken_out(before: Sequence[ChatItem], left: Collection[str]) -> list[ChatItem]:
+def taken_out(before: Sequence[ChatItem], left: Collection[str], said: Collection[str] | None = None) -> list[ChatItem]:
     """The items that somebody took out of a context: those that were there `before` and whose ids are not `left`.
 
     Not what LiveKit's own ways of shortening a context can leave out, for that is no wish that nobody may read it:
     what stands before the first item that is left (`truncate`, a summary, `SessionBounds`), all calls of a tool
     (``copy(exclude_function_call=True)``, ``copy(tools=…)``), empty messages, instructions and configuration.
+
+    `said`: the ids of what is a part of the talk, where not all is. What the application has brought, a summary or
+    examples, stays in front of a shorter talk, and is not the first item of the talk that is left.
     """
     items = [item for item in before if _counts(item)]
-    first = next((index for index, item in enumerate(items) if item.id in left), len(items))
+    is_left = (item.id in left and (said is None or item.id in said) for item in items)
+    first = next((index for index, is_there in enumerate(is_left) if is_there), len(items))
     behind = items[first:]
     cut = {call_id for item in items[:first] if (call_id := _call_id(item))}
     names = {item.call_id: item.name for item in behind if isinstance(item, FunctionCall)}

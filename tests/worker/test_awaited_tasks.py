@@ -690,3 +690,40 @@ async def test_a_task_that_its_agent_waits_for_no_longer(monkeypatch: pytest.Mon
         await until(lambda: survey.is_over)
         assert survey.answers == ["no answer", Answer(2, "answer 2"), Answer(3, "answer 3")]
         assert job.failures.counts == {}
+
+
+async def test_groups_that_are_summarised_one_behind_another() -> None:
+    """LiveKit puts a summary into the place of what was said in a group: nothing of that leaves the conversation."""
+
+    class Twice(Agent):
+        """Two groups, each with what its agent knows."""
+
+        def __init__(self) -> None:
+            """Nothing is over."""
+            super().__init__(instructions="You take patients in.")
+            self.is_over = False
+
+        async def on_enter(self) -> None:
+            """Ask."""
+            for first in (1, 3):
+                group = TaskGroup(chat_ctx=self.chat_ctx)
+                for number in (first, first + 1):
+                    group.add(lambda number=number: Question(number), id=f"q{number}", description="A number")  # type: ignore[misc]
+                await group
+            self.is_over = True
+
+    async with Jobs(MODEL) as jobs:
+        twice = Twice()
+        job = await jobs.start(twice, NotedConversation())
+        words = []
+        for number in range(1, 5):
+            await until(partial(asks, job, number))
+            words.append(f"What is number {number}?")
+            await job.say(words[-1])
+            await job.say("use answer")
+        await until(lambda: twice.is_over)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        there = repr([item.to_dict() for item in job.conversation.items])
+        assert [one for one in words if one not in there] == []
+        assert job.conversation.removals == []

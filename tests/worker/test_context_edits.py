@@ -270,6 +270,44 @@ async def test_a_shorter_memory_is_no_edit(jobs: Jobs) -> None:
     assert before <= {item.id for item in job.conversation.items}
 
 
+async def test_what_the_session_has_forgotten_is_taken_out_too(jobs: Jobs) -> None:
+    """An agent that gets the word back remembers more than the session's history, and the conversation does so too."""
+    job = await told(jobs)
+    agent = job.session.current_agent
+    assert isinstance(agent, Teller)
+    job.session.update_agent(Front())
+    await settled()
+    items = job.session.history.items
+    items[:] = items[-1:]
+    await job.say("Hello")
+    assert CARD in all_of(job.conversation)
+    job.session.update_agent(agent)
+    await settled()
+    await job.say("use forget")
+    await settled()
+    assert CARD not in all_of(job.conversation)
+    assert "Good morning" in all_of(job.conversation)
+
+
+async def test_examples_in_front_of_a_shorter_talk_are_no_edit(jobs: Jobs) -> None:
+    """An agent keeps what it was made with, and of the talk the end: that is a shorter memory, too."""
+    context = ChatContext.empty()
+    context.add_message(role="user", content="For example.")
+    context.add_message(role="assistant", content="Like this.")
+    agent = Agent(instructions="x", chat_ctx=context)
+    job = await jobs.start(agent, NotedConversation())
+    for words in ("Good morning", "Hello", "Is that fine?"):
+        await job.say(words)
+    items = agent.chat_ctx.items
+    await agent.update_chat_ctx(ChatContext([*items[:3], *items[-2:]]))
+    await job.say("And now?")
+    await settled()
+    assert "For example." in repr(jobs.requests[-1])
+    assert "Hello" not in repr(jobs.requests[-1])
+    assert "Hello" in all_of(job.conversation)
+    assert job.conversation.removals == []
+
+
 async def test_who_quotes_the_talk_is_told_of_an_edit(jobs: Jobs) -> None:
     """Before the past is forgotten, so that what is quoted anew is stored before; one that fails costs nothing else."""
     job = await told(jobs)
