@@ -127,7 +127,8 @@ class ActiveAgent:
         self._held = HeldHistory(session, taken)
         self._context = KnownContext(self._held)
         self._tasks = ToldTasks(session, self._held, self._failures)
-        self._tasks_noted: dict[str, Any] | None = None
+        # of a job before: it stands there until something else is noted
+        self._tasks_noted: dict[str, Any] | None = None if had is None or had.tasks is None else {}
         self._state: Mapping[str, Any] | None = had.state if had is not None else None
         self._noted: dict[str, Any] | None = None
         self._told: set[str] = set()

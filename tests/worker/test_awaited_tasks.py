@@ -15,7 +15,8 @@ from livekit.agents.llm import ChatContext, ToolError
 
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from agent_worker.session import awaited_tasks
-from agent_worker.session.had_the_word import ACTIVE_AGENT, TASKS, HadTasks, HadTheWord
+from agent_worker.session.active_agent import ActiveAgent
+from agent_worker.session.had_the_word import ACTIVE_AGENT, TASKS, DoneTask, HadTasks, HadTheWord
 from agent_worker.session.restoration import INTERRUPTED_OUTPUT
 from tests.unit.fakes import until
 from tests.worker.jobs import Job, Jobs, NotedConversation, last_text, said, tools_of
@@ -727,3 +728,16 @@ async def test_groups_that_are_summarised_one_behind_another() -> None:
         there = repr([item.to_dict() for item in job.conversation.items])
         assert [one for one in words if one not in there] == []
         assert job.conversation.removals == []
+
+
+async def test_tasks_of_a_job_before_are_noted_no_more() -> None:
+    """The conversation has opened late, when the agent had talked already: what it waited for before is over."""
+    async with Jobs(MODEL) as jobs:
+        job = await jobs.start(Survey(0), NotedConversation())
+        await job.say("Hello")
+        done = DoneTask((0,), "question", "m:Question", {"result": 1}, "a handoff")
+        had = HadTheWord("survey", has_entered=True, tasks=HadTasks((done,)))
+        job.conversation.note(TASKS, {"done": [done.to_dict()]})
+        job.word.stop()
+        ActiveAgent(job.session, job.conversation, had=had).start()
+        assert TASKS not in job.conversation.attributes
