@@ -741,3 +741,35 @@ async def test_tasks_of_a_job_before_are_noted_no_more() -> None:
         job.word.stop()
         ActiveAgent(job.session, job.conversation, had=had).start()
         assert TASKS not in job.conversation.attributes
+
+
+async def test_the_next_task_of_a_kind_gets_the_word_by_a_handoff() -> None:
+    """The one before was complete when the job died, and is not begun again: the next one's beginning is recorded."""
+
+    class Late(Question):
+        @function_tool
+        async def end(self) -> None:
+            """Take the answer, and work on."""
+            self.complete(Answer(self.number, "early"))
+            is_complete.set()
+            await may_end.wait()
+
+    async def ask(_agent: Agent, number: int) -> Any:
+        return await Late(number)
+
+    is_complete, may_end = asyncio.Event(), asyncio.Event()
+    async with Jobs(MODEL) as jobs:
+        job = await jobs.start(Survey(2, ask), NotedConversation())
+        await until(partial(asks, job, 1))
+        await job.say("Hello?")
+        ending = asyncio.create_task(job.say("use end"))
+        await is_complete.wait()
+        known = len(handoffs(job))
+        following = await jobs.follow(job, Survey(2, ask))
+        await until(partial(asks, following, 2))
+        await until(lambda: bool(following.conversation.attributes[TASKS].get("running")))
+        may_end.set()
+        await ending
+        assert handoffs(following)[known:] == ["late"]
+        (running,) = following.conversation.attributes[TASKS]["running"]
+        assert running["since"] in [item.id for item in following.conversation.items]

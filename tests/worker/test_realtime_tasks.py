@@ -67,7 +67,7 @@ async def test_the_second_task_goes_on(
         async with answer(
             FakeRoom(alice), f"job-{number}", agent=host, greeting="", output=Loudspeaker(), microphone=microphone
         ) as running:
-            await until(lambda: texts(running.call.items).count(BACK) == number - 1)
+            await until(lambda number=number: texts(running.call.items).count(BACK) == number - 1)  # type: ignore[misc]
             assert host.answers == ["two"]
             assert isinstance(running.session.current_agent, Asking)
             await running.session_is_calm()
