@@ -95,7 +95,7 @@ class Starting:
         self._content = content
         self._edits = ContextEdits(session, conversation, self.recorder, failures)
         self._edits.tell(Retractions(conversation).put)
-        conversation.on_removed(self.recorder.leave_out)
+        conversation.on_removed(self._edits.removed)
         self._ending = Ending(conversation, context)
         self._data = self._follow_data()
         self._expected: Agent | None = None
@@ -296,6 +296,8 @@ class Starting:
         active = ActiveAgent(
             self._session, self._conversation, self._failures, first=first, had=had, keep=keep, taken=taken
         )
+        # behind it what was noted before is forgotten: what is noted is to lack what was taken out
+        self._edits.tell(lambda _texts: active.look())
         return active, self._userdata
 
     def _speaker(self, message: ChatMessage) -> Mapping[str, Any] | None:

@@ -1,7 +1,6 @@
 """Which agent has the word, and what it knows: noted, so that the next job gives the word back to the same one."""
 
 import logging
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,14 +17,13 @@ from livekit.agents import (
 from agent_worker.failures import Failures
 from agent_worker.session.agent_classes import class_name, made_by_factory, made_by_itself
 from agent_worker.session.entering import entrance_of
+from agent_worker.session.fitting import fits, largest_of, size_of
 from agent_worker.session.had_the_word import ACTIVE_AGENT, TASKS, HadTasks, HadTheWord
 from agent_worker.session.handlers import total
 from agent_worker.session.known_context import HeldHistory, KnownContext, Speaks
 from agent_worker.session.notes import Noted, NoteTaker, look_up
 from agent_worker.session.saved_state import StateError, restore_state, saved_state
 from agent_worker.session.told_tasks import ToldTasks
-from conversation_actors.errors import InvalidInputError
-from conversation_actors.values import encode
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +127,8 @@ class ActiveAgent:
         self._held = HeldHistory(session, taken)
         self._context = KnownContext(self._held)
         self._tasks = ToldTasks(session, self._held, self._failures)
-        self._tasks_noted: dict[str, Any] | None = None
+        # of a job before: it stands there until something else is noted
+        self._tasks_noted: dict[str, Any] | None = None if had is None or had.tasks is None else {}
         self._state: Mapping[str, Any] | None = had.state if had is not None else None
         self._noted: dict[str, Any] | None = None
         self._told: set[str] = set()
@@ -158,6 +157,10 @@ class ActiveAgent:
             self._session.off(name, handler)
         self._look_safely()
         self._is_stopped = True
+
+    def look(self) -> None:
+        """Look now: something is to be noted no more, and what was noted before is about to be forgotten."""
+        self._look_safely()
 
     def _take_current(self) -> None:
         try:
@@ -261,17 +264,18 @@ class ActiveAgent:
 
     def _within_bounds(self, told: dict[str, Any]) -> dict[str, Any]:
         """What can be stored of it: the next agent has the rest as it is made."""
-        if _fits(told):
+        if fits(told, MOST_BYTES):
             return told
         self._tell_once("what was put into the agent's context, or its instructions, cannot be stored")
         brought = list(told.get("brought", ()))
-        while brought:
-            brought.remove(max(brought, key=_size))
-            if _fits(shorter := {**told, "brought": brought, "is_whole": False}):
-                return shorter
+        room = MOST_BYTES - size_of({**told, "brought": [], "is_whole": False})
+        gone = largest_of(brought, room)
+        left = [one for place, one in enumerate(brought) if place not in gone]
+        if brought and fits(shorter := {**told, "brought": left, "is_whole": False}, MOST_BYTES):
+            return shorter
         for name in ("brought", "instructions", "heard"):
             told = {key: value for key, value in told.items() if key != name} | {"is_whole": False}
-            if _fits(told):
+            if fits(told, MOST_BYTES):
                 break
         return told
 
@@ -280,19 +284,3 @@ class ActiveAgent:
         if reason not in self._told:
             self._told.add(reason)
             logger.warning("not all of the agent can come back", extra={"agent_id": agent_id, "reason": reason})
-
-
-def _fits(told: Mapping[str, Any]) -> bool:
-    try:
-        encode(told, "active_agent", limit=MOST_BYTES)
-    except InvalidInputError:
-        return False
-    return True
-
-
-def _size(brought: Mapping[str, Any]) -> float:
-    """How large it is; what cannot be stored at all is the largest."""
-    try:
-        return len(encode(brought, "brought"))
-    except InvalidInputError:
-        return math.inf

@@ -136,6 +136,7 @@ class AwaitedTasks:
         token = scope_of_on_enter.set(Scope(self, (), self._agent, asyncio.current_task()))
         try:
             yield
+            self._give_up_in(())
         finally:
             scope_of_on_enter.reset(token)
             self.in_place.set()
@@ -144,6 +145,7 @@ class AwaitedTasks:
     async def run(self, task: AgentTask[Any], scope: Scope) -> Any:
         """Do what ``await task`` does, or give at once what that has come to before."""
         path = scope.next_path()
+        self._give_up_in(scope.path)
         await self._drop_others(path, task, scope.agent)
         done = self._done.get(path) or await self._completed(path, task, scope.agent)
         if done is not None and (given := self._given_again(done, task)) is not None:
@@ -252,6 +254,7 @@ class AwaitedTasks:
                 raise
             finally:
                 scope_of_on_enter.reset(token)
+            self._give_up_in(running.path)
             self._enter_is_over(running)
 
         @functools.wraps(complete)
@@ -313,6 +316,12 @@ class AwaitedTasks:
             self.follower.ended(running.path[:-1])
         # a group merges the task's context, and the application takes the result, before anything else is awaited
         asyncio.get_running_loop().call_soon(self._settle)
+
+    def _give_up_in(self, path: Path) -> None:
+        """The `on_enter` at `path` goes on: a task that it has waited for, and that did not end, has taken too long."""
+        for one in list(self._running.values()):
+            if one.path[:-1] == path and one not in self._to_settle:
+                self._end(one, TimeoutError())
 
     def _settle(self) -> None:
         """Note what tasks have come to, as ended; not when it may be the end of the session that ended them."""

@@ -12,6 +12,16 @@ _TOLD = "told_"
 """Begins the ids of messages that tell in words what a tool gave."""
 
 
+def words_of(call_id: str) -> str:
+    """The id of the message that tells of a call, by the id of the call, in words."""
+    return _TOLD + call_id.replace("/", "_")
+
+
+def are_words(item: ChatItem) -> bool:
+    """Whether an item tells of a call in words: it is in no history, only in contexts."""
+    return isinstance(item, ChatMessage) and item.id.startswith(_TOLD)
+
+
 def begun(items: Sequence[ChatItem]) -> list[ChatItem]:
     """The items without calls of tools before the caller's first turn, and their outputs."""
     early = _early(items)
@@ -87,6 +97,4 @@ def _without_blanks(item: ChatItem) -> Iterable[ChatItem]:
 def _in_words(call: FunctionCall, output: FunctionCallOutput) -> ChatMessage:
     # the assistant's, and no instruction: what a tool gives may be anybody's words
     text = f"[Before this, the tool {call.name} was called with {call.arguments}. Its output: {output.output}]"
-    return ChatMessage(
-        id=_TOLD + call.id.replace("/", "_"), role="assistant", content=[text], created_at=call.created_at
-    )
+    return ChatMessage(id=words_of(call.id), role="assistant", content=[text], created_at=call.created_at)

@@ -9,6 +9,7 @@ import functools
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from livekit.agents import (
     Agent,
@@ -21,11 +22,12 @@ from livekit.agents import (
 from livekit.agents.llm import ChatContext, ChatItem
 
 from agent_worker.failures import Failures
+from agent_worker.session.beginnings import are_words, words_of
 from agent_worker.session.context import is_kept_apart
 from agent_worker.session.handlers import total
 from agent_worker.session.protocol import Forgetful
 from agent_worker.session.recorder import Recorder, belongs_in_history
-from agent_worker.session.restoration import restored_id
+from agent_worker.session.stored_items import known_as
 from agent_worker.session.taken_out import Wording, is_only_longer, taken_out, wording
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class ContextEdits:
         self._failures = counted = failures or Failures()
         self._said: dict[str, Wording] = {}
         self._changed: dict[str, ChatItem] = {}
+        self._own: WeakKeyDictionary[Agent, dict[str, Wording]] = WeakKeyDictionary()
         self._history: list[ChatItem] = []
         self._words: list[str] = []
         self._listeners: list[Listener] = []
@@ -92,6 +95,18 @@ class ContextEdits:
         It is given the texts that are to be read no more.
         """
         self._listeners.append(total(listener, self._failures, "context_edits", _FAILURE))
+
+    def removed(self, item_ids: Collection[str]) -> None:
+        """These were taken out of the conversation, by whomever; the session may have them still, and nobody behind it.
+
+        Also where edits are not followed.
+        """
+        calls = {item.id for item in self._conversation.items if item.type == "function_call" and item.id in item_ids}
+        new = {*item_ids, *self._told_by(set(map(words_of, calls))), *map(words_of, calls)} - self.taken
+        if new:
+            self.taken |= new
+            self._recorder.leave_out(new)
+            self._tell(())
 
     def stop(self) -> None:
         """Look a last time."""
@@ -133,7 +148,7 @@ class ContextEdits:
         if getattr(agent.update_chat_ctx, _FOLLOWED, None) is not self:
             update = agent.update_chat_ctx
             # a context that the agent was made with may tell something otherwise on purpose
-            own = {item.id: wording(item) for item in agent.chat_ctx.items}
+            own = self._own[agent] = {item.id: wording(item) for item in agent.chat_ctx.items}
 
             @functools.wraps(update)
             async def update_chat_ctx(chat_ctx: ChatContext, **named: Any) -> None:
@@ -152,18 +167,19 @@ class ContextEdits:
             return
         self._look()
         items = agent.chat_ctx.items
-        # what an application has put in front itself, as a summary, is not where the talk begins
-        said = [item for item in before if item.id in self._said]
         known = {item.id for item in before}
         is_news = any(item.id not in known and not is_kept_apart(item) for item in items)
-        gone = taken_out(said, {item.id for item in items}, has_something_new=is_news)
+        # a session that has forgotten its beginning may have an agent, and does have a conversation, that have not
+        said = {*self._said, *(item.id for item in self._conversation.items)}
+        gone = taken_out(before, {item.id for item in items}, said, has_something_new=is_news)
         changed = [
             item
             for item in items
             if item.id in self._said and wording(item) not in {self._said[item.id], own.get(item.id)}
         ]
         self._change(changed)
-        if self._take(gone):
+        self._change_words(agent)
+        if self._take(gone, said):
             self._align(agent)
 
     def _look(self) -> None:
@@ -171,7 +187,8 @@ class ContextEdits:
         items = list(self._session.history.items)
         gone = taken_out(self._history, {item.id for item in items})
         self._change([item for item in items if self._said.get(item.id, said := wording(item)) != said])
-        if self._take(gone):
+        self._change_words(self._session.current_agent)
+        if self._take(gone, self._said):
             self._align(self._session.current_agent)
         self._history = list(self._session.history.items)
         self._remember(self._history)
@@ -181,33 +198,34 @@ class ContextEdits:
 
     # What follows.
 
-    def _take(self, gone: Sequence[ChatItem]) -> bool:
-        """Have nobody keep these items, as far as they were said; whether there were any."""
-        ids = {item.id for item in gone if item.id in self._said} - self.taken
+    def _take(self, gone: Sequence[ChatItem], said: Collection[str]) -> bool:
+        """Have nobody keep these items, as far as they were `said`; whether there were any."""
+        ids = {item.id for item in gone if item.id in said or are_words(item)} - self.taken
         if not ids:
             return False
         calls = {item.call_id for item in gone if item.type in {"function_call", "function_call_output"}}
         history = self._session.history.items
         ids |= {item.id for item in history if getattr(item, "call_id", None) in calls}
+        ids |= self._told_by(ids)
+        ids |= self._stored_as(ids)
+        ids |= {words_of(item.id) for item in [*history, *gone] if item.type == "function_call" and item.id in ids}
         self.taken |= ids
         history[:] = [item for item in history if item.id not in ids]
-        ids = ids.union(*map(self._stored_as, ids))
         self._recorder.leave_out(ids)
-        self._forget(sorted(ids), [_said(self._said.get(item.id, ())) for item in gone])
+        quoted = (self._said.get(item.id, wording(item)) for item in gone)
+        self._forget(sorted(ids), map(_said, quoted))
         logger.info("items were taken out", extra={"items": len(ids)})
         return True
 
-    def _stored_as(self, item_id: str) -> list[str]:
-        """The other id of an item in the conversation, where it was restored under one that LiveKit takes."""
-        stored = (one.id for one in self._conversation.items)
-        return [one for one in stored if one != item_id and restored_id(one) == item_id]
-
     def _forget(self, item_ids: Iterable[str], texts: Iterable[str]) -> None:
         """Have whoever quotes what was said take that back; and then nothing of it be stored."""
+        self._tell(texts)
+        self._conversation.remove(*item_ids)
+
+    def _tell(self, texts: Iterable[str]) -> None:
         quoted = frozenset(text for text in texts if text)
         for listener in self._listeners:
             listener(quoted)
-        self._conversation.remove(*item_ids)
 
     def _change(self, changed: Iterable[ChatItem]) -> None:
         """Have everybody keep these items as they are now."""
@@ -219,32 +237,59 @@ class ContextEdits:
             for index, known in enumerate(history):
                 if known.id == item.id and known is not item:
                     history[index] = item
-            stored = next(iter(self._stored_as(item.id)), item.id)
+            stored = next(iter(self._stored_as({item.id})), item.id)
             self._recorder.record([item if stored == item.id else item.model_copy(update={"id": stored})])
             if not is_only_longer(before, now):
                 self._forget((), [_said(before)])
                 logger.info("an item was changed", extra={"item_id": item.id})
 
+    def _stored_as(self, item_ids: Collection[str]) -> set[str]:
+        """The ids that items have in the conversation which were given another one when they were restored."""
+        other = ((item.id, known_as(item.id)) for item in self._conversation.items)
+        return {stored for stored, name in other if stored != name and name in item_ids and stored not in self._said}
+
+    def _told_by(self, words: Collection[str]) -> set[str]:
+        """The ids of calls that are told of in these words, by the ids of those, and of the calls' outputs."""
+        stored = [item for item in self._conversation.items if item.type in {"function_call", "function_call_output"}]
+        told = [item for item in stored if item.type == "function_call" and words_of(item.id) in words]
+        calls = {item.to_dict()["call_id"] for item in told}
+        return {item.id for item in stored if item in told or item.to_dict()["call_id"] in calls}
+
+    def _change_words(self, agent: Agent) -> None:
+        """Where an agent has other words for a call than it had, the conversation is not to have the call."""
+        own = self._own.setdefault(agent, {})
+        for item in filter(are_words, agent.chat_ctx.items):
+            before, now = own.setdefault(item.id, wording(item)), wording(item)
+            own[item.id] = now
+            if before == now or (item.id in self._changed and wording(self._changed[item.id]) == now):
+                continue
+            self._changed[item.id] = item
+            if not is_only_longer(before, now):
+                ids = self._told_by({item.id})
+                self.taken |= ids
+                self._recorder.leave_out(ids)
+                self._forget(sorted(ids), [_said(before)])
+                logger.info("an item was changed", extra={"item_id": item.id})
+
     def _align(self, agent: Agent) -> None:
         """Give an agent whose context still tells of it what is left."""
-        if self._left_of(agent) is not None:
-            task = asyncio.get_running_loop().create_task(self._give(agent))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if self._left(agent) is None:
+            return
+        task = asyncio.get_running_loop().create_task(self._give(agent))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _left_of(self, agent: Agent) -> list[ChatItem] | None:
-        """What an agent's context is to be; None: as it is."""
+    def _left(self, agent: Agent) -> list[ChatItem] | None:
+        """What an agent's context is to be; None where it is that."""
         items = agent.chat_ctx.items
         left = [self._changed.get(item.id, item) for item in items if item.id not in self.taken]
-        if len(left) == len(items) and all(
+        is_same = len(left) == len(items) and all(
             new is old or wording(new) == wording(old) for new, old in zip(left, items, strict=True)
-        ):
-            return None
-        return left
+        )
+        return None if is_same else left
 
     async def _give(self, agent: Agent) -> None:
-        # looked at now: what was said since it was begun is a part of it
-        left = self._left_of(agent)
+        left = self._left(agent)  # now: something may have been said since
         if left is None:
             return
         try:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Self
 
 from agent_worker.session.context import Brought, Heard
@@ -48,8 +49,12 @@ class HadTheWord:
 
     @property
     def chain(self) -> tuple[str, ...]:
-        """The ids of the agent and of the tasks that run in it, each in the one before."""
-        return (self.agent_id, *(one.had.agent_id for one in self.tasks.chain)) if self.tasks else (self.agent_id,)
+        """The ids of the agent and of the tasks that are to get the word in it, each in the one before.
+
+        One that is complete does not: what it has come to is given at once.
+        """
+        going_on = takewhile(lambda one: one.outcome is None, self.tasks.chain if self.tasks else ())
+        return (self.agent_id, *(one.had.agent_id for one in going_on))
 
     @classmethod
     def read(cls, value: object) -> Self | None:

@@ -176,7 +176,7 @@ class Recorder:
         there = {item.id for item in items}
         complete = list(items)
         for call, _ in self._announced.values():
-            if call.id not in there:
+            if call.id not in there and call.id not in self._passed_over:
                 outputs = (i for i, item in enumerate(complete) if getattr(item, "call_id", None) == call.call_id)
                 complete.insert(next(outputs, len(complete)), call)
         return complete

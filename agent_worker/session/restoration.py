@@ -24,7 +24,7 @@ from agent_worker.session.protocol import Conversation
 from agent_worker.session.recorder import RESERVED_PREFIX, belongs_in_history
 from agent_worker.session.remarks import STANDS_BEFORE, STILL_RUNNING, is_report_of, remark
 from agent_worker.session.saved_state import restore_state
-from agent_worker.session.stored_items import to_livekit
+from agent_worker.session.stored_items import known_as, to_livekit
 from conversation_actors.items import DATA_MESSAGE, Item
 
 __all__ = ["INTERRUPTED_OUTPUT", "Restored", "active_agent", "restore", "restore_late"]
@@ -264,14 +264,9 @@ def _apart(items: list[ChatItem]) -> list[ChatItem]:
         if item.type != "message" or item.role != "assistant":
             continue
         if (reply := item.id.split("/", 1)[0]) in replies:
-            items[index] = item.model_copy(update={"id": restored_id(item.id)})
+            items[index] = item.model_copy(update={"id": known_as(item.id)})
         replies.add(reply)
     return items
-
-
-def restored_id(item_id: str) -> str:
-    """The id under which a message comes back whose own is not its reply's first."""
-    return item_id.replace("/", "_")
 
 
 def _words_before_calls(items: list[ChatItem]) -> list[ChatItem]:

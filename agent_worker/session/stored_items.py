@@ -30,3 +30,8 @@ def to_livekit(stored: Item) -> ChatItem | None:
         "an item cannot be restored", extra={"item_id": stored.id, "item_type": stored.type, "reason": reason}
     )
     return None
+
+
+def known_as(item_id: str) -> str:
+    """The id that a session gives an item where LiveKit would take the item's own for that of another one's reply."""
+    return item_id.replace("/", "_")

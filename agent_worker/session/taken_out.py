@@ -12,19 +12,28 @@ Wording = tuple[Any, ...]
 """What an item says, and nothing that is measured of it."""
 
 
-def taken_out(before: Sequence[ChatItem], left: Collection[str], *, has_something_new: bool = False) -> list[ChatItem]:
+def taken_out(
+    before: Sequence[ChatItem],
+    left: Collection[str],
+    said: Collection[str] | None = None,
+    *,
+    has_something_new: bool = False,
+) -> list[ChatItem]:
     """The items that somebody took out of a context: those that were there `before` and whose ids are not `left`.
 
     Not what LiveKit's own ways of shortening a context can leave out, for that is no wish that nobody may read it:
     what stands before the first item that is left (`truncate`, a summary, `SessionBounds`), all calls of a tool
     (``copy(exclude_function_call=True)``, ``copy(tools=…)``), empty messages, instructions and configuration.
 
+    `said`: the ids of what is a part of the talk, where not all is. What the application has brought, a summary or
+    examples, stays in front of a shorter talk, and is not the first item of the talk that is left.
+
     Where a beginning has gone, and what is left has `has_something_new`, it was summarised, which takes a while: what
     stands behind the last item that is left was said meanwhile.
     """
     items = [item for item in before if _counts(item)]
-    first = next((index for index, item in enumerate(items) if item.id in left), len(items))
-    last = next((index for index in reversed(range(len(items))) if items[index].id in left), len(items) - 1)
+    places = [index for index, item in enumerate(items) if item.id in left and (said is None or item.id in said)]
+    first, last = (places[0], places[-1]) if places else (len(items), len(items) - 1)
     behind = items[first : last + 1] if has_something_new and first else items[first:]
     cut = {call_id for item in items[:first] if (call_id := _call_id(item))}
     names = {item.call_id: item.name for item in behind if isinstance(item, FunctionCall)}
@@ -34,7 +43,13 @@ def taken_out(before: Sequence[ChatItem], left: Collection[str], *, has_somethin
         for item in behind
         if item.id not in left
         and ((call_id := _call_id(item)) is None or (call_id not in cut and names.get(call_id) in there))
+        # LiveKit 1.6 sorts outputs by their own names, also where they have none
+        and not (isinstance(item, FunctionCallOutput) and not item.name and _is_left(item.call_id, behind, left))
     ]
+
+
+def _is_left(call_id: str, items: Sequence[ChatItem], left: Collection[str]) -> bool:
+    return any(isinstance(item, FunctionCall) and item.call_id == call_id and item.id in left for item in items)
 
 
 def wording(item: ChatItem) -> Wording:

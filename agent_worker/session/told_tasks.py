@@ -1,7 +1,7 @@
 """The tasks that an agent's `on_enter` waits for, as they are noted."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +11,17 @@ from agent_worker.failures import Failures
 from agent_worker.session.agent_classes import class_name
 from agent_worker.session.awaited_tasks import AwaitedTasks, RunningTask
 from agent_worker.session.entering import entrance_of
+from agent_worker.session.fitting import fits, largest_of, size_of
 from agent_worker.session.known_context import HeldHistory, KnownContext, Speaks
 from agent_worker.session.saved_state import StateError, saved_state
-from conversation_actors.errors import InvalidInputError
-from conversation_actors.values import encode
 
 logger = logging.getLogger(__name__)
 
 MOST_BYTES = 48 << 10
 """Of the attribute; beyond that it goes without the largest of what was brought into contexts, then of the results."""
+
+_LISTS = ("done", "running")
+_FIELD_BYTES = len('"outcome":')
 
 
 @dataclass(slots=True)
@@ -39,7 +41,9 @@ class ToldTasks:
         self._agent: Agent | None = None
         self._tasks: AwaitedTasks | None = None
         self._running: dict[RunningTask, _Told] = {}
+        self._whole: dict[str, Any] | None = None
         self._last: dict[str, Any] | None = None
+        """What is noted, and as much of it as fits."""
         self._warned: set[str] = set()
 
     @property
@@ -56,7 +60,8 @@ class ToldTasks:
         """Follow the tasks of an agent, and no other's."""
         if self._tasks is not None:
             self._tasks.listener = None
-        self._agent, self._tasks, self._running, self._last = agent, entrance_of(agent).tasks, {}, None
+        self._agent, self._tasks, self._running = agent, entrance_of(agent).tasks, {}
+        self._whole = self._last = None
         self._tasks.listener = listener
 
     def give_word(self, agent: Agent, handoff: str) -> None:
@@ -79,7 +84,10 @@ class ToldTasks:
             + [dict(one.noted) for one in tasks.pending],
         }
         owner = {"agent_id": agent.id, "class": class_name(agent), "since": since}
-        self._last = self._within_bounds({**owner, **told}) if any(told.values()) else None
+        noted = {**owner, **told} if any(told.values()) else None
+        if noted != self._whole:
+            self._whole = noted
+            self._last = None if noted is None else self._within_bounds(noted)
         return self._last
 
     def _has_talked_since(self, tasks: AwaitedTasks) -> bool:
@@ -123,24 +131,15 @@ class ToldTasks:
 
     def _within_bounds(self, told: dict[str, Any]) -> dict[str, Any]:
         """What can be stored of it: what was brought is the first to go, then what a task has come to."""
-        while not _fits(told):
-            running, done = told["running"], told["done"]
-            with_more = [one for one in running if one.get("brought")]
-            with_outcome = [one for one in [*done, *running] if one.get("outcome") is not None]
-            if with_more:
-                largest = max(with_more, key=lambda one: _size(one["brought"]))
-                brought = list(largest["brought"])
-                brought.remove(max(brought, key=_size))
-                changed = {**largest, "brought": brought, "is_whole": False}
-            elif with_outcome:
-                largest = max(with_outcome, key=lambda one: _size(one["outcome"]))
-                changed = {name: value for name, value in largest.items() if name != "outcome"}
-            else:
-                told = {**told, "done": done[: len(done) // 2], "running": []}
-                continue
-            for name in ("done", "running"):
-                told = {**told, name: [changed if one is largest else one for one in told[name]]}
-        if told["running"] and any(one.get("is_whole") is False for one in told["running"]):
+        if fits(told, MOST_BYTES):
+            return told
+        for without in (_without_brought, _without_outcomes):
+            told = without(told)
+            if fits(told, MOST_BYTES):
+                break
+        while not fits(told, MOST_BYTES):
+            told = {**told, "done": told["done"][: len(told["done"]) // 2], "running": []}
+        if any(one.get("is_whole") is False for one in told["running"]):
             self._warn(self._agent, "what was put into a task's context cannot be stored")
         return told
 
@@ -151,17 +150,32 @@ class ToldTasks:
             logger.warning("not all of a task can come back", extra=details)
 
 
-def _fits(told: Mapping[str, Any]) -> bool:
-    try:
-        encode(told, "tasks", limit=MOST_BYTES)
-    except InvalidInputError:
-        return False
-    return True
+def _without_brought(told: dict[str, Any]) -> dict[str, Any]:
+    """Without as much as has to go of what was brought into the contexts of tasks that run."""
+    running = told["running"]
+    bare = [{**one, "brought": [], "is_whole": False} if one.get("brought") else one for one in running]
+    brought = [(number, one) for number, task in enumerate(running) for one in task.get("brought", ())]
+    gone = largest_of([one for _, one in brought], MOST_BYTES - size_of({**told, "running": bare}))
+    left: dict[int, list[Any]] = {}
+    for place, (number, one) in enumerate(brought):
+        if place not in gone:
+            left.setdefault(number, []).append(one)
+    whole = {number for number, _ in brought} - {brought[place][0] for place in gone}
+    shorter = [
+        running[number] if number in whole or one is running[number] else {**one, "brought": left.get(number, [])}
+        for number, one in enumerate(bare)
+    ]
+    return {**told, "running": shorter}
 
 
-def _size(value: object) -> float:
-    """How large it is; what cannot be stored at all is the largest."""
-    try:
-        return len(encode(value, "tasks"))
-    except InvalidInputError:
-        return float("inf")
+def _without_outcomes(told: dict[str, Any]) -> dict[str, Any]:
+    """Without as much as has to go of what tasks have come to."""
+    tasks = [one for one in [*told["done"], *told["running"]] if one.get("outcome") is not None]
+    bare = {id(one): {name: value for name, value in one.items() if name != "outcome"} for one in tasks}
+
+    def with_bare(which: Collection[int]) -> dict[str, Any]:
+        return {**told, **{name: [bare[id(one)] if id(one) in which else one for one in told[name]] for name in _LISTS}}
+
+    room = MOST_BYTES - size_of(with_bare(bare)) - len(tasks) * _FIELD_BYTES
+    gone = largest_of([one["outcome"] for one in tasks], room)
+    return with_bare({id(tasks[place]) for place in gone})

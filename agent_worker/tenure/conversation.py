@@ -79,6 +79,7 @@ MOST_COPIED_CHARACTERS = 1 << 10
 _SETTLE_SECONDS = 1.0
 
 OnMissed = Callable[[bool], None]
+OnRemoved = Callable[[frozenset[str]], None]
 """Told whether the conversation knows nothing at all any more (True), or may lack something."""
 
 
@@ -171,7 +172,7 @@ class CallConversation:
             Removals(self.later, self._all_taken),
             Marks(self._held_to_tell, self.failures, on_trouble=self._doubt),
         )
-        self._on_items_missed, self._on_removed = list[OnMissed](), list[Callable[[frozenset[str]], None]]()
+        self._on_items_missed, self._on_removed = list[OnMissed](), list[OnRemoved]()
         self._on_changes_missed: list[OnMissed] = [self._removals.put_again]
         self._refusal: ConversationError | None = None
         self._refused_item: ConversationError | None = None
@@ -409,7 +410,7 @@ class CallConversation:
         self._tell_removed(gone)
         self._removals.put(item_ids)
 
-    def on_removed(self, callback: Callable[[frozenset[str]], None]) -> None:
+    def on_removed(self, callback: OnRemoved) -> None:
         """Have `callback` told of what is removed: whoever records again what is missed, is not to record that.
 
         At once of what is removed here; of what others remove, before anything is recorded again.
@@ -419,7 +420,10 @@ class CallConversation:
     def _tell_removed(self, item_ids: Iterable[str]) -> None:
         gone = frozenset(item_ids)
         for callback in self._on_removed if gone else ():
-            callback(gone)
+            try:
+                callback(gone)
+            except Exception as error:  # noqa: BLE001  # one that fails must not keep anything here
+                self.failures.count("removed", error, conversation_id=self.id)
 
     async def _all_taken(self) -> None:
         """Return when what was noted and recorded so far is stored, or refused."""

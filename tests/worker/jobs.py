@@ -147,6 +147,7 @@ class Jobs:
         active = ActiveAgent(
             session, conversation, failures, first=first, had=word.had, keep=kept.keep, taken=edits.taken
         )
+        edits.tell(lambda _texts: active.look())
         active.start()
         HeldTools(session, gate, failures).start()
         SessionBounds(session, self._items, failures).start()

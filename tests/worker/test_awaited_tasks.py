@@ -15,7 +15,8 @@ from livekit.agents.llm import ChatContext, ToolError
 
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from agent_worker.session import awaited_tasks
-from agent_worker.session.had_the_word import ACTIVE_AGENT, TASKS, HadTasks, HadTheWord
+from agent_worker.session.active_agent import ActiveAgent
+from agent_worker.session.had_the_word import ACTIVE_AGENT, TASKS, DoneTask, HadTasks, HadTheWord
 from agent_worker.session.restoration import INTERRUPTED_OUTPUT
 from tests.unit.fakes import until
 from tests.worker.jobs import Job, Jobs, NotedConversation, last_text, said, tools_of
@@ -664,3 +665,111 @@ def test_foreign_notes(noted: Any) -> None:
     had = HadTheWord(agent_id="a", class_name="m:A", since="h")
     read = HadTasks.read(noted, had)
     assert read is None or read == HadTasks()
+
+
+async def test_a_task_that_its_agent_waits_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time was up: the successor's `on_enter` goes on behind it at once, with the task that ran then."""
+    may_wait = [0.3, 30.0, 30.0]
+
+    async def ask(_agent: Agent, number: int) -> Any:
+        try:
+            async with asyncio.timeout(may_wait[number - 1]):
+                return await Question(number)
+        except TimeoutError:
+            return "no answer"
+
+    async with Jobs(MODEL) as jobs:
+        job = await jobs.start(Survey(3, ask), NotedConversation())
+        await until(partial(asks, job, 1))
+        await until(partial(asks, job, 2))
+        await job.say("Number two?")
+        survey = Survey(3, ask)
+        may_wait[0] = 30.0
+        job = await goes_on(jobs, job, survey, partial(asks, number=2))
+        assert survey.answers == ["no answer"]
+        await answered(job, 2, 3)
+        await until(lambda: survey.is_over)
+        assert survey.answers == ["no answer", Answer(2, "answer 2"), Answer(3, "answer 3")]
+        assert job.failures.counts == {}
+
+
+async def test_groups_that_are_summarised_one_behind_another() -> None:
+    """LiveKit puts a summary into the place of what was said in a group: nothing of that leaves the conversation."""
+
+    class Twice(Agent):
+        """Two groups, each with what its agent knows."""
+
+        def __init__(self) -> None:
+            """Nothing is over."""
+            super().__init__(instructions="You take patients in.")
+            self.is_over = False
+
+        async def on_enter(self) -> None:
+            """Ask."""
+            for first in (1, 3):
+                group = TaskGroup(chat_ctx=self.chat_ctx)
+                for number in (first, first + 1):
+                    group.add(lambda number=number: Question(number), id=f"q{number}", description="A number")  # type: ignore[misc]
+                await group
+            self.is_over = True
+
+    async with Jobs(MODEL) as jobs:
+        twice = Twice()
+        job = await jobs.start(twice, NotedConversation())
+        words = []
+        for number in range(1, 5):
+            await until(partial(asks, job, number))
+            words.append(f"What is number {number}?")
+            await job.say(words[-1])
+            await job.say("use answer")
+        await until(lambda: twice.is_over)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        there = repr([item.to_dict() for item in job.conversation.items])
+        assert [one for one in words if one not in there] == []
+        assert job.conversation.removals == []
+
+
+async def test_tasks_of_a_job_before_are_noted_no_more() -> None:
+    """The conversation has opened late, when the agent had talked already: what it waited for before is over."""
+    async with Jobs(MODEL) as jobs:
+        job = await jobs.start(Survey(0), NotedConversation())
+        await job.say("Hello")
+        done = DoneTask((0,), "question", "m:Question", {"result": 1}, "a handoff")
+        had = HadTheWord("survey", has_entered=True, tasks=HadTasks((done,)))
+        job.conversation.note(TASKS, {"done": [done.to_dict()]})
+        job.word.stop()
+        ActiveAgent(job.session, job.conversation, had=had).start()
+        assert TASKS not in job.conversation.attributes
+
+
+async def test_the_next_task_of_a_kind_gets_the_word_by_a_handoff() -> None:
+    """The one before was complete when the job died, and is not begun again: the next one's beginning is recorded."""
+
+    class Late(Question):
+        @function_tool
+        async def end(self) -> None:
+            """Take the answer, and work on."""
+            self.complete(Answer(self.number, "early"))
+            is_complete.set()
+            await may_end.wait()
+
+    async def ask(_agent: Agent, number: int) -> Any:
+        return await Late(number)
+
+    is_complete, may_end = asyncio.Event(), asyncio.Event()
+    async with Jobs(MODEL) as jobs:
+        job = await jobs.start(Survey(2, ask), NotedConversation())
+        await until(partial(asks, job, 1))
+        await job.say("Hello?")
+        ending = asyncio.create_task(job.say("use end"))
+        await is_complete.wait()
+        known = len(handoffs(job))
+        following = await jobs.follow(job, Survey(2, ask))
+        await until(partial(asks, following, 2))
+        await until(lambda: bool(following.conversation.attributes[TASKS].get("running")))
+        may_end.set()
+        await ending
+        assert handoffs(following)[known:] == ["late"]
+        (running,) = following.conversation.attributes[TASKS]["running"]
+        assert running["since"] in [item.id for item in following.conversation.items]

@@ -199,6 +199,20 @@ async def test_what_is_recorded_again_runs_still() -> None:
         assert told(following)[-1] == (FINAL, INTERRUPTED_OUTPUT)
 
 
+async def test_a_running_call_that_was_taken_out_is_not_recorded_again() -> None:
+    """A conversation that lost everything is told of all that runs, but of what nobody is to know."""
+    session, conversation = new_session(), NotedConversation()
+    recorder = Recorder(session, conversation).start()
+    running = call(1)
+    session.emit("tool_execution_updated", started(running))
+    assert [item.id for item in conversation.items] == [running.id]
+    conversation.remove(running.id)
+    recorder.leave_out([running.id])
+    recorder.record_again(is_afresh=False)
+    recorder.record_again(is_afresh=True)
+    assert conversation.items == ()
+
+
 async def test_a_deposed_agent_s_tool_ended_after_all() -> None:
     """Its result takes the place of what was made up."""
     items: list[ChatItem] = [said("user", "Search"), call(1), output(1)]

@@ -21,12 +21,13 @@ from agent_worker.session.bounds import cut
 from agent_worker.session.had_the_word import ACTIVE_AGENT
 from agent_worker.session.taken_out import taken_out
 from conversation_actors import Message
+from conversation_actors.items import item_from_dict
 from tests.worker.jobs import Job, Jobs, NotedConversation, calls_when_asked, said
 from tests.worker.test_active_agent import Front
 
 CARD = "4111 1111 1111 1111"
 MODEL = calls_when_asked(
-    "forget", "shorten", "rewrite", "mutate", "forget_call", "to_billing", "note", "take", "finish"
+    "forget", "shorten", "rewrite", "mutate", "forget_call", "to_billing", "note", "take", "finish", "forget_history"
 )
 
 
@@ -79,6 +80,13 @@ class Teller(Agent):
         outputs = [item for item in self.chat_ctx.items if item.type == "function_call_output" and item.name == "note"]
         gone = {item.id for item in outputs[:-1]}
         await self._keep([item for item in self.chat_ctx.items if item.id not in gone])
+        return "forgotten"
+
+    @function_tool
+    async def forget_history(self) -> str:
+        """Take every message with a card number out of the session's history."""
+        items = self.session.history.items
+        items[:] = [item for item in items if CARD not in text_of(item)]
         return "forgotten"
 
     @function_tool
@@ -245,6 +253,36 @@ async def test_the_history_is_edited(jobs: Jobs) -> None:
     await goes_on_without(jobs, job)
 
 
+async def test_a_tool_edits_the_history(jobs: Jobs) -> None:
+    """LiveKit puts the tool's call into the context behind the edit: it stays there, and in the conversation."""
+    job = await jobs.start(Teller(), NotedConversation())
+    await job.say("use forget_history")
+    for words in (f"My card is {CARD}.", "use forget_history"):
+        await job.say(words)
+    await settled()
+    kept = [item for item in job.session.current_agent.chat_ctx.items if item.type == "function_call_output"]
+    assert len(kept) == 2
+    assert len([item for item in job.conversation.items if item.type == "function_call_output"]) == 2
+    await goes_on_without(jobs, job)
+
+
+@pytest.mark.parametrize("tool", ["forget", "rewrite", "mutate"])
+async def test_one_that_the_session_knows_by_another_id(jobs: Jobs, tool: str) -> None:
+    """Two messages of one reply: the second has a new id in the session, and the conversation has it by its own."""
+    conversation = NotedConversation()
+    for identity, role, text in (
+        ("u1", "user", "Good morning"),
+        ("r/1", "assistant", "Is that fine?"),
+        ("r/2", "assistant", f"Your card is {CARD}."),
+    ):
+        conversation.record(item_from_dict({"type": "message", "id": identity, "role": role, "content": [text]}))
+    job = await jobs.start(Teller(), conversation, is_restart=True)
+    assert "r_2" in [item.id for item in job.session.history.items]
+    await job.say(f"use {tool}")
+    await settled()
+    await goes_on_without(jobs, job)
+
+
 async def test_a_shorter_memory_is_no_edit(jobs: Jobs) -> None:
     """The conversation keeps what the agent was only to know no more."""
     job = await told(jobs)
@@ -315,6 +353,44 @@ async def test_what_is_said_while_an_edit_is_followed_stays(jobs: Jobs) -> None:
     assert CARD not in all_of(job.conversation)
     assert "One more thing." in all_of(job.conversation)
     assert "One more thing." in repr(agent.chat_ctx.items)
+
+
+async def test_what_the_session_has_forgotten_is_taken_out_too(jobs: Jobs) -> None:
+    """An agent that gets the word back remembers more than the session's history, and the conversation does so too."""
+    job = await told(jobs)
+    agent = job.session.current_agent
+    assert isinstance(agent, Teller)
+    job.session.update_agent(Front())
+    await settled()
+    items = job.session.history.items
+    items[:] = items[-1:]
+    await job.say("Hello")
+    assert CARD in all_of(job.conversation)
+    job.session.update_agent(agent)
+    await settled()
+    await job.say("use forget")
+    await settled()
+    assert CARD not in all_of(job.conversation)
+    assert "Good morning" in all_of(job.conversation)
+
+
+async def test_examples_in_front_of_a_shorter_talk_are_no_edit(jobs: Jobs) -> None:
+    """An agent keeps what it was made with, and of the talk the end: that is a shorter memory, too."""
+    context = ChatContext.empty()
+    context.add_message(role="user", content="For example.")
+    context.add_message(role="assistant", content="Like this.")
+    agent = Agent(instructions="x", chat_ctx=context)
+    job = await jobs.start(agent, NotedConversation())
+    for words in ("Good morning", "Hello", "Is that fine?"):
+        await job.say(words)
+    items = agent.chat_ctx.items
+    await agent.update_chat_ctx(ChatContext([*items[:3], *items[-2:]]))
+    await job.say("And now?")
+    await settled()
+    assert "For example." in repr(jobs.requests[-1])
+    assert "Hello" not in repr(jobs.requests[-1])
+    assert "Hello" in all_of(job.conversation)
+    assert job.conversation.removals == []
 
 
 async def test_who_quotes_the_talk_is_told_of_an_edit(jobs: Jobs) -> None:

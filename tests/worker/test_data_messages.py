@@ -429,6 +429,20 @@ async def test_a_conversation_that_lost_everything_is_told_again(follow: Follow,
     assert [item.text for item in await followed.settled()] == ["first"]
 
 
+async def test_what_was_taken_out_is_not_told_again(follow: Follow) -> None:
+    """The application has taken one out of the conversation, which loses everything behind that."""
+    followed = await follow()
+    for payload in (b"first", b"second"):
+        followed.room.send(payload, COMMAND, followed.alice)
+    first, _ = await followed.settled()
+    followed.call.remove(first.id)
+    await followed.call.flush()
+    assert followed.call._handle is not None
+    await followed.call._handle.clear_history()
+    followed.data._record_again(True)
+    assert [item.text for item in await followed.settled()] == ["second"]
+
+
 async def test_one_that_is_refused_costs_only_itself(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is counted, and not quoted."""
     followed = await follow()
