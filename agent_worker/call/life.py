@@ -192,7 +192,8 @@ class Call:
 
     async def _answer_lost(self, item_id: str) -> None:
         await self._until_quiet(_LOST_SECONDS)
-        if not self._is_over:
+        # a tool that runs is an answer that comes, also where LiveKit says that it listens meanwhile
+        if not (self._is_over or self._recorder.running_calls):
             self.speaking.answer_lost(item_id)
 
     # What is said without having been asked.
