@@ -200,7 +200,7 @@ class Slow(Concierge):
 
 @pytest.mark.skipif(
     "turn_started_at" not in InputTranscriptionCompleted.__dataclass_fields__,
-    reason="LiveKit 1.6.5 does not tell a provider's new session of a call whose tool runs, and the model calls it again",
+    reason="LiveKit 1.6.5 does not tell a provider's new session of a call whose tool runs: the model repeats it",
 )
 async def test_a_tool_that_works_is_an_answer_that_comes(
     answer: Answer, models: OfflineServer, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
