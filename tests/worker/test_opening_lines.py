@@ -266,6 +266,7 @@ async def test_an_agent_that_died_while_it_entered_enters_again(answer: Answer) 
         agent = Service("May I record this?", "And keep it?")
         async with answer(FakeRoom(alice), agent=agent, on=server, greeting="") as first:
             await until(lambda: "May I record this?" in first.heard.lines)
+            await first.session_is_calm()
             first.session.generate_reply(user_input="yes")
             await first.is_known("And keep it?")
             await first.session_is_calm()
