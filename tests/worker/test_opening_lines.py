@@ -247,6 +247,7 @@ async def test_a_task_that_on_enter_waited_for_is_not_begun_again(answer: Answer
         agent = Service("May I record this?")
         async with answer(FakeRoom(alice), agent=agent, on=server, greeting="") as first:
             await until(lambda: "May I record this?" in first.heard.lines)
+            await first.session_is_calm()
             first.session.generate_reply(user_input="yes")
             await first.is_known("How may I help you?")
             await first.session_is_calm()
