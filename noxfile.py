@@ -14,7 +14,7 @@ import time
 import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nox
 
@@ -40,6 +40,8 @@ PARTS = {
 """A part's tests; of the clusters' a few, as a smoke test. What judges the report waits until there is one."""
 AT_ONCE = {"unit": 3, "store": 3, "worker": 3, "cluster": 0}
 """Processes for the tests of a part: most of them wait. A Ray cluster is enough for one."""
+MOST_AGAIN = 5
+"""Failures of a part that are looked at again, each by itself."""
 PART_SECONDS = 600
 """No part takes longer; a quarter of it is usual."""
 QUIET = {
@@ -125,46 +127,69 @@ def _part(session: nox.Session, name: str, kind: str, place: Path) -> dict[str, 
 
 
 def _run_part(session: nox.Session, name: str, kind: str, place: Path) -> dict[str, Any]:
-    """Run one part to its end, whatever fails in it; its output is in a file, its counts are returned."""
+    """Run one part to its end, whatever fails in it; its output is in a file, its counts are returned.
+
+    A few tests that fail, beside two others on as many cores, are run once more by themselves. The report names those
+    that passed only then.
+    """
     log, result = place.parent / f"{place.name}-{name}.log", place.parent / f"{place.name}-{name}.xml"
-    result.unlink(missing_ok=True)
     began = time.monotonic()
     with log.open("w") as output:
-        session.run(
-            "timeout", "--signal=INT", "--kill-after=20", str(PART_SECONDS),
-            str(place / "bin/python"), "-m", "pytest", "-q", *QUIET[kind], "-p", "no:cacheprovider",
-            f"-n{AT_ONCE[name]}", f"--junitxml={result}", *PARTS[name],
-            external=True, stdout=output, stderr=subprocess.STDOUT, success_codes=range(256),
-            env={"PYTHONPATH": str(ROOT), "PATH": f"{place / 'bin'}:{os.environ['PATH']}"},
-        )  # fmt: skip
+        is_whole = _pytest(place, kind, result, output, f"-n{AT_ONCE[name]}", *PARTS[name])
+        counts, failed = _counts(result, is_whole=is_whole)
+        again: list[str] = []
+        if is_whole and 0 < len(failed) <= MOST_AGAIN:
+            is_whole = _pytest(place, kind, result.with_suffix(".again.xml"), output, "-n0", *failed)
+            _, still = _counts(result.with_suffix(".again.xml"), is_whole=is_whole)
+            again = [one for one in failed if is_whole and one not in still]
+            counts = {**counts, "passed": counts["passed"] + len(again), "failed": counts["failed"] - len(again)}
     part = {
         "name": name,
-        **_counts(result),
+        **counts,
+        "passed_only_alone": again,
         "seconds": round(time.monotonic() - began),
         "log": str(log.relative_to(ROOT)),
     }
     session.log(
         f"{name}: {part['passed']} passed, {part['failed']} failed, {part['skipped']} skipped; {part['seconds']} s"
+        + (f"; alone only: {', '.join(again)}" if again else "")
     )
     return part
 
 
-def _counts(result: Path) -> dict[str, int]:
-    """Read pytest's own count; a part that did not come to its end is one failure."""
+def _pytest(place: Path, kind: str, result: Path, output: IO[str], *arguments: str) -> bool:
+    """Run pytest; whether it came to its end, with or without failures."""
+    result.unlink(missing_ok=True)
+    ended = subprocess.run(
+        [
+            "timeout", "--signal=INT", "--kill-after=20", str(PART_SECONDS),
+            str(place / "bin/python"), "-m", "pytest", "-q", *QUIET[kind], "-p", "no:cacheprovider",
+            f"--junitxml={result}", *arguments,
+        ],
+        check=False, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{place / 'bin'}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    return ended.returncode in {0, 1}
+
+
+def _counts(result: Path, *, is_whole: bool) -> tuple[dict[str, int], list[str]]:
+    """Read pytest's own count, and which tests failed; a part that did not come to its end is one failure more."""
     if not result.exists():
-        return {"passed": 0, "failed": 1, "skipped": 0}
-    suite = ET.parse(result).getroot().find("testsuite")  # noqa: S314  # pytest has just written it
-    found = (
-        {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
-        if suite is not None
-        else {}
-    )
-    failed = found.get("failures", 0) + found.get("errors", 0)
-    return {
-        "passed": found.get("tests", 0) - failed - found.get("skipped", 0),
-        "failed": failed,
-        "skipped": found.get("skipped", 0),
+        return {"passed": 0, "failed": 1, "skipped": 0}, []
+    cases = list(ET.parse(result).getroot().iter("testcase"))  # noqa: S314  # pytest has just written it
+    failed = [_test(case) for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    skipped = sum(1 for case in cases if case.find("skipped") is not None)
+    counts = {
+        "passed": len(cases) - len(failed) - skipped,
+        "failed": len(failed) + (not is_whole),
+        "skipped": skipped,
     }
+    return counts, list(dict.fromkeys(failed))
+
+
+def _test(case: ET.Element) -> str:
+    """The name by which pytest runs a test, which is a function in a module here."""
+    return f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
 
 
 def _versions(place: Path) -> dict[str, str]:
