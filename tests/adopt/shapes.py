@@ -35,10 +35,10 @@ class Turn:
     hears: str
     call: tuple[str, str] | None = None
     """The tool that the model asks for, and its arguments as JSON."""
-    kept: str | None = None
-    """What the conversation keeps of what the caller says; empty: nothing, None: all of it."""
     speech: str | None = None
     """What the model says unasked behind the tool, where the tool's output is not read out."""
+    kept: str | None = None
+    """What the conversation keeps of what the caller says; empty: nothing, None: all of it."""
 
 
 @dataclass(frozen=True, slots=True)
