@@ -25,7 +25,6 @@ from agent_worker.session.bounds import SessionBounds
 from agent_worker.session.notes import SessionNotes, unanswered_item
 from agent_worker.session.recorder import Recorder
 from agent_worker.session.turns import Turns
-from agent_worker.settings import RoomSettings
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import Participant
 
@@ -69,10 +68,11 @@ class Call:
         opening: OpeningLines | None = None,
         data: DataMessages | None = None,
         in_place: asyncio.Event | None = None,
+        has_tracks: bool = True,
     ) -> None:
         """`opening`: the agent's own lines, in a job that follows another. `data`: where data messages are kept.
 
-        `in_place`: see `AwaitedTasks`.
+        `in_place`: see `AwaitedTasks`; `has_tracks`: see `Participants`.
         """
         self._session, self._conversation, self._recorder = session, conversation, recorder
         self._room, self._ending, self._data = room, ending, data
@@ -82,47 +82,38 @@ class Call:
         self._turns = Turns(session, self._notes, self._failures)
         self._bounds = SessionBounds(session, conversation.settings.session_items, self._failures)
         self.speaking = Speaking(session, conversation, opening)
-        self._participants = (
-            None
-            if room is None
-            else Participants(
-                room,
-                conversation,
-                on_welcome=self._on_welcome,
-                on_empty=self._on_empty,
-                has_tracks=RoomSettings().tracks,
-            )
-        )
-        self.linking = None if room is None else Linking(session, room, self._failures)
-        self._speaker = (
-            None
-            if room is None or self.linking is None or self._participants is None
-            else Speaker(session, room, self.linking, self._participants)
-        )
+        self._participants: Participants | None = None
+        self.linking: Linking | None = None
+        self._speaker: Speaker | None = None
+        self._person_notes: PersonNotes | None = None
+        self._farewell: Farewell | None = None
+        if room is not None:
+            self._follow_people(room, has_tracks=has_tracks)
         self._listening, self._in_place = asyncio.Event(), in_place
         self._tasks: set[asyncio.Task[None]] = set()
         self._lingering: asyncio.Task[None] | None = None
         self._redials: asyncio.Task[None] | None = None
         self._has_resumed = False
         self._is_over = False
-        self._person_notes = (
-            None
-            if self.linking is None or self._participants is None
-            else PersonNotes(session, conversation, self.linking, self._participants)
+
+    def _follow_people(self, room: rtc.Room, *, has_tracks: bool) -> None:
+        """Make what knows of the people in the room; nothing of it is followed before `start`."""
+        session, conversation = self._session, self._conversation
+        people = self._participants = Participants(
+            room, conversation, on_welcome=self._on_welcome, on_empty=self._on_empty, has_tracks=has_tracks
         )
-        self._farewell = (
-            None
-            if room is None or self.linking is None or self._participants is None
-            else Farewell(
-                session,
-                conversation,
-                room,
-                ending=ending,
-                speaking=self.speaking,
-                linking=self.linking,
-                people=self._participants,
-                on_begin=self._stop_person_notes,
-            )
+        linking = self.linking = Linking(session, room, self._failures)
+        self._speaker = Speaker(session, room, linking, people)
+        self._person_notes = PersonNotes(session, conversation, linking, people)
+        self._farewell = Farewell(
+            session,
+            conversation,
+            room,
+            ending=self._ending,
+            speaking=self.speaking,
+            linking=linking,
+            people=people,
+            on_begin=self._stop_person_notes,
         )
 
     def start(self) -> None:

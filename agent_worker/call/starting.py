@@ -97,6 +97,7 @@ class Starting:
         self._edits.tell(Retractions(conversation).put)
         conversation.on_removed(self._edits.removed)
         self._ending = Ending(conversation, context)
+        self._settings = RoomSettings()
         self._data = self._follow_data()
         self._expected: Agent | None = None
         self._prepared: Prepared | None = None
@@ -187,7 +188,7 @@ class Starting:
 
     def _follow_data(self) -> DataMessages | None:
         """Follow data messages, from now on; None where none are to be kept, or there is no room."""
-        settings = RoomSettings()
+        settings = self._settings
         if self._room is None or not settings.data_topics:
             return None
         return DataMessages(self._room, self._conversation, settings, functools.partial(self._who, self._room))
@@ -256,6 +257,7 @@ class Starting:
             opening=opening,
             data=self._data,
             in_place=tasks.in_place,
+            has_tracks=self._settings.tracks,
         )
 
     def _opening_lines(self, word: Word, entrypoint: asyncio.Task[Any] | None) -> OpeningLines | None:
