@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from livekit.agents import Agent, AgentTask
-from livekit.agents.llm import ChatContext, ToolError
+from livekit.agents.llm import ChatContext
 
 from agent_worker.session.agent_classes import class_name
 from agent_worker.session.had_the_word import DoneTask, HadTask, HadTasks, HadTheWord, Path
 from agent_worker.session.outcomes import read_outcome, write_outcome
 from agent_worker.session.record_fields import UnstorableError
-from agent_worker.session.task_awaits import Plain, Scope, follow_awaits, scope_of_on_enter
+from agent_worker.session.task_awaits import Plain, Scope, follow_awaits, scope_of_on_enter, until_over
 
 logger = logging.getLogger(__name__)
 
@@ -245,17 +245,12 @@ class AwaitedTasks:
         async def on_enter() -> None:
             token = scope_of_on_enter.set(Scope(self, running.path, task, asyncio.current_task()))
             self._begin(running)
-            try:
-                await enter()
-            except (asyncio.CancelledError, ToolError):
-                raise
-            except Exception:
-                self._enter_is_over(running)
-                raise
-            finally:
-                scope_of_on_enter.reset(token)
-            self._give_up_in(running.path)
-            self._enter_is_over(running)
+            with until_over(lambda: self._enter_is_over(running)):
+                try:
+                    await enter()
+                finally:
+                    scope_of_on_enter.reset(token)
+                self._give_up_in(running.path)
 
         @functools.wraps(complete)
         def completed(result: Any) -> None:

@@ -1,6 +1,5 @@
 """An agent that enters, and one that enters again: what its `on_enter` put into its context is there already."""
 
-import asyncio
 import functools
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -8,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from livekit.agents import Agent
-from livekit.agents.llm import ChatContext, ToolError
+from livekit.agents.llm import ChatContext
 
 from agent_worker.session.awaited_tasks import AwaitedTasks
+from agent_worker.session.task_awaits import until_over
 
 _FOLLOWED = "followed_by_entrance"
 
@@ -77,7 +77,7 @@ class Entrance:
 def entrance_of(agent: Agent) -> Entrance:
     """Follow the agent's `on_enter` from now on; the same entrance each time it is asked for.
 
-    One that was cut off, with its session or with the task that it waited for, is not over.
+    One that was cut off is not over; see `until_over`.
     """
     enter = agent.on_enter
     known = getattr(enter, _FOLLOWED, None)
@@ -88,15 +88,8 @@ def entrance_of(agent: Agent) -> Entrance:
     @functools.wraps(enter)
     async def on_enter() -> None:
         entrance.is_over = False
-        try:
-            with entrance.tasks.entering():
-                await enter()
-        except (asyncio.CancelledError, ToolError):
-            raise
-        except Exception:
-            entrance.end(agent)
-            raise
-        entrance.end(agent)
+        with until_over(lambda: entrance.end(agent)), entrance.tasks.entering():
+            await enter()
 
     setattr(on_enter, _FOLLOWED, entrance)
     agent.on_enter = on_enter  # type: ignore[method-assign]

@@ -2,12 +2,14 @@
 
 import asyncio
 import functools
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from livekit.agents import Agent, AgentTask
+from livekit.agents.llm import ToolError
 
 from agent_worker.session.had_the_word import Path
 
@@ -56,6 +58,22 @@ def current_scope() -> Scope | None:
     """The scope of the running code: tools, and what `on_enter` begins, inherit it, and are not in it."""
     scope = scope_of_on_enter.get()
     return scope if scope is not None and asyncio.current_task() is scope.runner else None
+
+
+@contextmanager
+def until_over(end: Callable[[], None]) -> Iterator[None]:
+    """Call `end` when the `on_enter` that runs in it has returned, or raised; not where it was cut off.
+
+    It is, with its session, or with the task that it waited for.
+    """
+    try:
+        yield
+    except (asyncio.CancelledError, ToolError):
+        raise
+    except Exception:
+        end()
+        raise
+    end()
 
 
 class Plain:
