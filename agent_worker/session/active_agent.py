@@ -22,7 +22,7 @@ from agent_worker.session.had_the_word import ACTIVE_AGENT, TASKS, HadTasks, Had
 from agent_worker.session.handlers import total
 from agent_worker.session.known_context import HeldHistory, KnownContext, Speaks
 from agent_worker.session.notes import Noted, NoteTaker, look_up
-from agent_worker.session.saved_state import StateError, restore_state, saved_state
+from agent_worker.session.saved_state import latest_state, restore_itself
 from agent_worker.session.told_tasks import ToldTasks
 
 logger = logging.getLogger(__name__)
@@ -65,9 +65,7 @@ async def agent_with_the_word(
         logger.warning("the first agent has the word again: name the other one in agents={id: factory}", extra=details)
         return Word(first, None)
     had = replace(had, tasks=HadTasks.read(look_up(noted, TASKS), had))
-    await restore_state(agent, had.state)
-    if had.instructions is not None and agent.instructions != had.instructions:
-        await agent.update_instructions(had.instructions)
+    await restore_itself(agent, had)
     return Word(agent, had)
 
 
@@ -218,7 +216,7 @@ class ActiveAgent:
         agent = self._agent
         if agent is None or self._tasks.is_frozen or self._is_stopped:
             return
-        self._look_at_state(agent)
+        self._state = latest_state(agent, self._state, self._failures, tell=self._tell_once)
         speaks = Speaks.OWN if agent is self._session.current_agent else self._tasks.speaks
         told = {
             "agent_id": agent.id,
@@ -233,15 +231,6 @@ class ActiveAgent:
         # what a task has come to is noted behind what its agent has of it
         self._note({name: value for name, value in told.items() if value is not None})
         self._note_tasks(self._tasks.look(self._since, has_entered=self._has_entered))
-
-    def _look_at_state(self, agent: Agent) -> None:
-        """The last state that could be stored stays where the present one cannot."""
-        try:
-            self._state = saved_state(agent)
-        except StateError as error:
-            self._tell_once(str(error))
-        except Exception as error:  # noqa: BLE001  # the application's own
-            self._failures.count("active_agent", error, "saved_state() failed")
 
     def _own_instructions(self, agent: Agent) -> str | None:
         """Those that the agent would not have by itself; the first one has its own, as long as nobody changes them."""

@@ -23,7 +23,7 @@ from agent_worker.session.had_the_word import HadTheWord
 from agent_worker.session.protocol import Conversation
 from agent_worker.session.recorder import RESERVED_PREFIX, belongs_in_history
 from agent_worker.session.remarks import STANDS_BEFORE, STILL_RUNNING, is_report_of, remark
-from agent_worker.session.saved_state import restore_state
+from agent_worker.session.saved_state import restore_itself
 from agent_worker.session.stored_items import known_as, to_livekit
 from conversation_actors.items import DATA_MESSAGE, Item
 
@@ -103,9 +103,7 @@ async def _give_task_back(
     history: list[ChatItem], restored: Restored, clock: Callable[[], float], task: Agent, had: HadTheWord
 ) -> None:
     """Give a task, which the agent's `on_enter` waits for again, what it was and what it knew."""
-    await restore_state(task, had.state)
-    if had.instructions is not None and task.instructions != had.instructions:
-        await task.update_instructions(had.instructions)
+    await restore_itself(task, had)
     brought = _brought(task, frozenset(), had)
     await _give(task, told_in_words(composed(_heard(history, restored, had), brought, clock())))
     if had.has_entered:

@@ -3,11 +3,13 @@
 import inspect
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from livekit.agents import Agent
 
+from agent_worker.failures import Failures
+from agent_worker.session.had_the_word import HadTheWord
 from agent_worker.session.record_fields import is_larger
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,29 @@ def saved_state(agent: Agent) -> dict[str, Any] | None:
         raise StateError(message)
     state: dict[str, Any] = json.loads(encoded)
     return state
+
+
+def latest_state(
+    agent: Agent, before: Mapping[str, Any] | None, failures: Failures, *, tell: Callable[[str], None]
+) -> Mapping[str, Any] | None:
+    """What the agent wants to be given back; the last that could be stored where the present one cannot.
+
+    `tell` is given the reason for that; what the hook raises is counted.
+    """
+    try:
+        return saved_state(agent)
+    except StateError as error:
+        tell(str(error))
+    except Exception as error:  # noqa: BLE001  # the application's own
+        failures.count("active_agent", error, "saved_state() failed")
+    return before
+
+
+async def restore_itself(agent: Agent, had: HadTheWord) -> None:
+    """Give the agent back its state, and instructions that it would not have by itself."""
+    await restore_state(agent, had.state)
+    if had.instructions is not None and agent.instructions != had.instructions:
+        await agent.update_instructions(had.instructions)
 
 
 async def restore_state(agent: Agent, saved: Mapping[str, Any] | None) -> None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from livekit.agents import Agent, AgentSession
@@ -13,7 +14,7 @@ from agent_worker.session.awaited_tasks import AwaitedTasks, RunningTask
 from agent_worker.session.entering import entrance_of
 from agent_worker.session.fitting import fits, largest_of, size_of
 from agent_worker.session.known_context import HeldHistory, KnownContext, Speaks
-from agent_worker.session.saved_state import StateError, saved_state
+from agent_worker.session.saved_state import latest_state
 
 logger = logging.getLogger(__name__)
 
@@ -110,12 +111,7 @@ class ToldTasks:
     def _look_at(self, running: RunningTask, current: Agent, *, is_last: bool) -> dict[str, Any]:
         told, task = self._of(running), running.task
         speaks = Speaks.OWN if task is current else Speaks.LENT if is_last else Speaks.TASK
-        try:
-            told.state = saved_state(task)
-        except StateError as error:
-            self._warn(task, str(error))
-        except Exception as error:  # noqa: BLE001  # the application's own
-            self._failures.count("active_agent", error, "saved_state() failed")
+        told.state = latest_state(task, told.state, self._failures, tell=partial(self._warn, task))
         fields = {
             "path": list(running.path),
             "agent_id": task.id,
