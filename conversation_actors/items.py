@@ -174,6 +174,15 @@ class Item(BaseModel):
         return stored
 
 
+def speaker_in(extra: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Who said a message, by its `extra`, where its author has noted that; see `Message.participant`."""
+    noted = extra.get("participant")
+    if not isinstance(noted, Mapping) or not isinstance(noted.get("identity"), str):
+        return None
+    device = noted.get("device")
+    return {"identity": noted["identity"], "device": device if isinstance(device, str) else None}
+
+
 class Message(Item):
     """Something said, or an instruction. `content` is text, or a list of texts and content objects."""
 
@@ -193,11 +202,7 @@ class Message(Item):
     @property
     def participant(self) -> Mapping[str, Any] | None:
         """Who said it, where its author has noted that: ``identity``, and ``device`` (None where it has no name)."""
-        noted = self.extra.get("participant")
-        if not isinstance(noted, Mapping) or not isinstance(noted.get("identity"), str):
-            return None
-        device = noted.get("device")
-        return {"identity": noted["identity"], "device": device if isinstance(device, str) else None}
+        return speaker_in(self.extra)
 
 
 class FunctionCall(Item):

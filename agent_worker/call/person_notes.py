@@ -24,7 +24,7 @@ from agent_worker.session.notes import unanswered_item
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import ConversationHandle, Lease
 from conversation_actors.errors import InvalidInputError
-from conversation_actors.items import Item
+from conversation_actors.items import Item, Message, speaker_in
 
 LAST_QUERY, LAST_ANSWER = "livekit.last_query", "livekit.last_answer"
 """Keys in a participant's context: what the person said last, and what the agent said to that; texts, bounded."""
@@ -86,9 +86,7 @@ class Retractions:
 
 def _texts(items: Iterable[Item], ids: Collection[str]) -> list[str]:
     """What these items say, where they are messages."""
-    contents = [item.to_dict().get("content") for item in items if item.id in ids]
-    said = [[part for part in content if isinstance(part, str)] for content in contents if isinstance(content, list)]
-    return [content for content in contents if isinstance(content, str)] + ["\n".join(parts) for parts in said if parts]
+    return [item.text for item in items if item.id in ids and isinstance(item, Message) and item.text]
 
 
 async def _note(handle: ConversationHandle, lease: Lease, person: str, changes: Mapping[str, Any]) -> None:
@@ -243,6 +241,5 @@ class PersonNotes:
 
 def _person_of(message: ChatMessage) -> str | None:
     """Who said it, as the recorder has noted it."""
-    speaker = message.extra.get("participant")
-    identity = speaker.get("identity") if isinstance(speaker, Mapping) else None
-    return identity if isinstance(identity, str) else None
+    speaker = speaker_in(message.extra)
+    return None if speaker is None else speaker["identity"]

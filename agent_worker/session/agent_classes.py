@@ -16,8 +16,13 @@ _MAIN = ("__main__", "__mp_main__")
 
 
 def class_name(agent: Agent) -> str:
-    """The name under which the agent's class is found: ``module:qualified.name``."""
-    return f"{type(agent).__module__}:{type(agent).__qualname__}"
+    """The name under which the agent's class is found, by `found_class`."""
+    return name_of(type(agent))
+
+
+def name_of(kind: type) -> str:
+    """The name of a class: ``module:qualified.name``."""
+    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 async def made_by_factory(factory: Callable[..., Any], state: Mapping[str, Any] | None) -> Agent:

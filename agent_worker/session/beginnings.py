@@ -8,13 +8,15 @@ from collections.abc import Iterable, Sequence
 
 from livekit.agents.llm import AudioContent, ChatItem, ChatMessage, FunctionCall, FunctionCallOutput, ImageContent
 
+from agent_worker.session.stored_items import known_as
+
 _TOLD = "told_"
 """Begins the ids of messages that tell in words what a tool gave."""
 
 
 def words_of(call_id: str) -> str:
     """The id of the message that tells of a call, by the id of the call, in words."""
-    return _TOLD + call_id.replace("/", "_")
+    return _TOLD + known_as(call_id)
 
 
 def are_words(item: ChatItem) -> bool:

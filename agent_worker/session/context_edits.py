@@ -104,8 +104,7 @@ class ContextEdits:
         calls = {item.id for item in self._conversation.items if item.type == "function_call" and item.id in item_ids}
         new = {*item_ids, *self._told_by(set(map(words_of, calls))), *map(words_of, calls)} - self.taken
         if new:
-            self.taken |= new
-            self._recorder.leave_out(new)
+            self._keep_out(new)
             self._tell(())
 
     def stop(self) -> None:
@@ -186,7 +185,7 @@ class ContextEdits:
         """Look at the history: items are shared, so that an item changed in a context is changed there too."""
         items = list(self._session.history.items)
         gone = taken_out(self._history, {item.id for item in items})
-        self._change([item for item in items if self._said.get(item.id, said := wording(item)) != said])
+        self._change([item for item in items if item.id in self._said and self._said[item.id] != wording(item)])
         self._change_words(self._session.current_agent)
         if self._take(gone, self._said):
             self._align(self._session.current_agent)
@@ -209,13 +208,17 @@ class ContextEdits:
         ids |= self._told_by(ids)
         ids |= self._stored_as(ids)
         ids |= {words_of(item.id) for item in [*history, *gone] if item.type == "function_call" and item.id in ids}
-        self.taken |= ids
+        self._keep_out(ids)
         history[:] = [item for item in history if item.id not in ids]
-        self._recorder.leave_out(ids)
         quoted = (self._said.get(item.id, wording(item)) for item in gone)
         self._forget(sorted(ids), map(_said, quoted))
         logger.info("items were taken out", extra={"items": len(ids)})
         return True
+
+    def _keep_out(self, ids: Collection[str]) -> None:
+        """Have nobody note these items, or record them, again."""
+        self.taken.update(ids)
+        self._recorder.leave_out(ids)
 
     def _forget(self, item_ids: Iterable[str], texts: Iterable[str]) -> None:
         """Have whoever quotes what was said take that back; and then nothing of it be stored."""
@@ -266,8 +269,7 @@ class ContextEdits:
             self._changed[item.id] = item
             if not is_only_longer(before, now):
                 ids = self._told_by({item.id})
-                self.taken |= ids
-                self._recorder.leave_out(ids)
+                self._keep_out(ids)
                 self._forget(sorted(ids), [_said(before)])
                 logger.info("an item was changed", extra={"item_id": item.id})
 

@@ -12,7 +12,7 @@ from typing import Any
 from livekit.agents import Agent
 from pydantic import BaseModel, TypeAdapter
 
-from agent_worker.session.agent_classes import found_class
+from agent_worker.session.agent_classes import found_class, name_of
 from agent_worker.session.record_fields import UnstorableError, fields_of, is_larger
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.values import encode
@@ -106,7 +106,7 @@ def _there_and_back(value: Any) -> tuple[Any] | None:
 
 
 def _name(kind: type, near: Agent) -> str:
-    name = f"{kind.__module__}:{kind.__qualname__}"
+    name = name_of(kind)
     if found_class(name, near) is not kind:
         raise UnstorableError(kind.__name__)
     return name

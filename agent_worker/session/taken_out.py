@@ -37,19 +37,16 @@ def taken_out(
     behind = items[first : last + 1] if has_something_new and first else items[first:]
     cut = {call_id for item in items[:first] if (call_id := _call_id(item))}
     names = {item.call_id: item.name for item in behind if isinstance(item, FunctionCall)}
-    there = {item.name for item in behind if isinstance(item, FunctionCall) and item.id in left}
+    calls_left = {item.call_id: item.name for item in behind if isinstance(item, FunctionCall) and item.id in left}
+    there = set(calls_left.values())
     return [
         item
         for item in behind
         if item.id not in left
         and ((call_id := _call_id(item)) is None or (call_id not in cut and names.get(call_id) in there))
         # LiveKit 1.6 sorts outputs by their own names, also where they have none
-        and not (isinstance(item, FunctionCallOutput) and not item.name and _is_left(item.call_id, behind, left))
+        and not (isinstance(item, FunctionCallOutput) and not item.name and item.call_id in calls_left)
     ]
-
-
-def _is_left(call_id: str, items: Sequence[ChatItem], left: Collection[str]) -> bool:
-    return any(isinstance(item, FunctionCall) and item.call_id == call_id and item.id in left for item in items)
 
 
 def wording(item: ChatItem) -> Wording:

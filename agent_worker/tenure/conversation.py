@@ -79,8 +79,9 @@ MOST_COPIED_CHARACTERS = 1 << 10
 _SETTLE_SECONDS = 1.0
 
 OnMissed = Callable[[bool], None]
-OnRemoved = Callable[[frozenset[str]], None]
 """Told whether the conversation knows nothing at all any more (True), or may lack something."""
+OnRemoved = Callable[[frozenset[str]], None]
+"""Told the ids of what is taken out of the conversation."""
 
 
 @dataclass(frozen=True, slots=True)
