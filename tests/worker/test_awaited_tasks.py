@@ -104,6 +104,13 @@ async def _plainly(number: int) -> Any:
     return await Question(number)
 
 
+async def _or_refusal(_agent: Agent, number: int) -> Any:
+    try:
+        return await Question(number)
+    except ToolError as error:
+        return error.message
+
+
 def asks(job: Job, number: int) -> bool:
     """Whether that question has the word."""
     agent = job.session.current_agent
@@ -215,20 +222,13 @@ async def test_tasks_that_are_given_the_agents_context() -> None:
 
 async def test_a_task_that_was_refused() -> None:
     """An exception is a result too: it is raised again."""
-
-    async def ask(_agent: Agent, number: int) -> Any:
-        try:
-            return await Question(number)
-        except ToolError as error:
-            return error.message
-
     async with Jobs(MODEL) as jobs:
-        job = await jobs.start(Survey(2, ask), NotedConversation())
+        job = await jobs.start(Survey(2, _or_refusal), NotedConversation())
         await until(partial(asks, job, 1))
         await raising(job, "use refuse")
         await until(partial(asks, job, 2))
         await job.say("Hello?")
-        survey = Survey(2, ask)
+        survey = Survey(2, _or_refusal)
         await goes_on(jobs, job, survey, partial(asks, number=2))
         assert survey.answers == ["no answer to 1"]
 
@@ -323,15 +323,8 @@ async def test_a_result_that_cannot_be_stored(caplog: pytest.LogCaptureFixture) 
 
 async def test_the_end_of_a_session_is_the_end_of_no_task() -> None:
     """LiveKit cancels the task, and its agent may take that for an answer: the next job does not."""
-
-    async def ask(_agent: Agent, number: int) -> Any:
-        try:
-            return await Question(number)
-        except ToolError as error:
-            return error.message
-
     async with Jobs(MODEL) as jobs:
-        survey = Survey(3, ask)
+        survey = Survey(3, _or_refusal)
         job = await jobs.start(survey, NotedConversation())
         await answered(job, 1)
         await until(partial(asks, job, 2))
@@ -339,27 +332,20 @@ async def test_the_end_of_a_session_is_the_end_of_no_task() -> None:
         await job.session.aclose()
         await until(lambda: survey.is_over)
         job.word.stop()
-        await goes_on(jobs, job, Survey(3, ask), partial(asks, number=2))
+        await goes_on(jobs, job, Survey(3, _or_refusal), partial(asks, number=2))
 
 
 async def test_a_task_that_the_application_cancels() -> None:
     """That is its end, once another one has begun."""
-
-    async def ask(_agent: Agent, number: int) -> Any:
-        try:
-            return await Question(number)
-        except ToolError as error:
-            return error.message
-
     async with Jobs(MODEL) as jobs:
-        job = await jobs.start(Survey(2, ask), NotedConversation())
+        job = await jobs.start(Survey(2, _or_refusal), NotedConversation())
         await until(partial(asks, job, 1))
         task = job.session.current_agent
         assert isinstance(task, Question)
         task.cancel()
         await until(partial(asks, job, 2))
         await job.say("Hello?")
-        survey = Survey(2, ask)
+        survey = Survey(2, _or_refusal)
         await goes_on(jobs, job, survey, partial(asks, number=2))
         assert survey.answers == ["AgentTask question is cancelled"]
 
@@ -368,14 +354,8 @@ async def test_the_last_task_is_cancelled_by_the_application(monkeypatch: pytest
     """When the session has not closed by then, the agent has entered, and is noted as ever."""
     monkeypatch.setattr(awaited_tasks, "_CLOSING_SECONDS", 0.01)
 
-    async def ask(_agent: Agent, number: int) -> Any:
-        try:
-            return await Question(number)
-        except ToolError as error:
-            return error.message
-
     async with Jobs(MODEL) as jobs:
-        job = await jobs.start(Survey(1, ask), NotedConversation())
+        job = await jobs.start(Survey(1, _or_refusal), NotedConversation())
         await until(partial(asks, job, 1))
         task = job.session.current_agent
         assert isinstance(task, Question)

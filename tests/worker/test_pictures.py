@@ -217,8 +217,8 @@ async def test_without_pillow(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> No
     assert shown == LEFT_OUT.format("Pillow is not installed")
 
 
-async def test_nobody_waits_for_a_picture(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message is recorded, in its place, before its picture is begun; others follow it meanwhile."""
+def _held_back(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Have no JPEG be made before the second event is set; the first tells that one was begun."""
     begun, may_end = threading.Event(), threading.Event()
 
     def slow(*given: Any, **named: Any) -> Any:
@@ -227,6 +227,12 @@ async def test_nobody_waits_for_a_picture(desk: Desk, monkeypatch: pytest.Monkey
         return as_jpeg(*given, **named)
 
     monkeypatch.setattr(module, "as_jpeg", slow)
+    return begun, may_end
+
+
+async def test_nobody_waits_for_a_picture(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message is recorded, in its place, before its picture is begun; others follow it meanwhile."""
+    begun, may_end = _held_back(monkeypatch)
     first = ChatMessage(role="user", content=["Look:", ImageContent(image=frame(64, 64))])
     second = ChatMessage(role="assistant", content=["Nice."])
     desk.recorder.record([first, second])
@@ -240,14 +246,7 @@ async def test_nobody_waits_for_a_picture(desk: Desk, monkeypatch: pytest.Monkey
 
 async def test_what_was_taken_out_meanwhile_does_not_come_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A photograph of a card, taken out while its JPEG was made."""
-    begun, may_end = threading.Event(), threading.Event()
-
-    def slow(*given: Any, **named: Any) -> Any:
-        begun.set()
-        may_end.wait(20)
-        return as_jpeg(*given, **named)
-
-    monkeypatch.setattr(module, "as_jpeg", slow)
+    begun, may_end = _held_back(monkeypatch)
     shown = ChatMessage(role="user", content=[ImageContent(image=frame(64, 64))])
     desk.recorder.record([shown])
     await until(begun.is_set)
@@ -332,14 +331,7 @@ async def test_a_message_that_was_changed_while_its_picture_was_made_stays_chang
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was recorded at first is not recorded once more behind the change: it may have been a card number."""
-    may_go = threading.Event()
-    make = module.as_jpeg
-
-    def slow(*given: Any, **named: Any) -> Any:
-        may_go.wait(10)
-        return make(*given, **named)
-
-    monkeypatch.setattr(module, "as_jpeg", slow)
+    _, may_go = _held_back(monkeypatch)
     picture = ImageContent(image=address(noise(64, 64), "PNG"))
     first = ChatMessage(role="user", content=["My card is 4111.", picture])
     desk.recorder.record([first])
