@@ -256,7 +256,7 @@ class ContextEdits:
         stored = [item for item in self._conversation.items if item.type in {"function_call", "function_call_output"}]
         told = [item for item in stored if item.type == "function_call" and words_of(item.id) in words]
         calls = {item.to_dict()["call_id"] for item in told}
-        return {item.id for item in stored if item in told or item.to_dict()["call_id"] in calls}
+        return {item.id for item in stored if item.to_dict()["call_id"] in calls}
 
     def _change_words(self, agent: Agent) -> None:
         """Where an agent has other words for a call than it had, the conversation is not to have the call."""

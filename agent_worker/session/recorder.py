@@ -159,7 +159,7 @@ class Recorder:
         """
         there = self._session.history.items
         own = [item for item in there if belongs_in_history(item) and item.id not in self._passed_over]
-        items = [item for item in self._with_running_calls(own) if item.id not in self._passed_over]
+        items = self._with_running_calls(own)
         if not is_afresh:
             items = self._lacking(items, is_full=is_full)
         lacking = {item.id for item in items}
