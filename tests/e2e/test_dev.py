@@ -16,7 +16,7 @@ print(json.dumps({"seq": receipt.seq, "items": len(conversation.items)}))
 LOOK = """
 conversation = await client.open("support-42", create=False)
 info = await conversation.info()
-print(json.dumps({"items": [item.text for item in conversation.items], "info": asdict(info)}))
+print(json.dumps({"items": [item.text for item in conversation.items], "info": asdict(info)}, default=str))
 """
 
 
