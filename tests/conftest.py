@@ -1,5 +1,6 @@
 """What holds for every test: a clean environment, hypothesis profiles, and no skipped test in CI."""
 
+import logging
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -50,6 +51,18 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
         report.outcome = "failed"
         report.longrepr = why
     return report
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> Generator[pytest.LogCaptureFixture, None, None]:
+    """What this test logs: not what asyncio tells of an earlier test's tasks, whenever they happen to be collected."""
+
+    def is_of_this_test(record: logging.LogRecord) -> bool:
+        return record.name != "asyncio" or "was never retrieved" not in record.getMessage()
+
+    caplog.handler.addFilter(is_of_this_test)
+    yield caplog
+    caplog.handler.removeFilter(is_of_this_test)
 
 
 @pytest.fixture(autouse=True)
