@@ -1,19 +1,27 @@
 """The commands and their options. What a command needs is imported when it runs: ``--help`` stays quick."""
 
 import asyncio
+import inspect
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from conversation_actors.errors import ConversationError
+from conversation_actors.errors import ConversationError, InvalidInputError
+from conversation_actors.versions import tell_versions
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+EXIT_INTERRUPTED, EXIT_UNREAD = 130, 141
+"""What a shell reports of a program that SIGINT, or SIGPIPE, has ended."""
 
 app = typer.Typer(
     name="conversation-actors",
-    help="One durable owner per conversation, for voice agents.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -21,7 +29,40 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else.")]
 
 
-@app.command()
+def _command(**settings: Any) -> Callable[[Command], Command]:
+    """Register a function as a command; its docstring is the help, which the terminal alone wraps."""
+
+    def register(function: Command) -> Command:
+        paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+        told = "\n\n".join(" ".join(paragraph.splitlines()) for paragraph in paragraphs)
+        return app.command(help=told, **settings)(function)
+
+    return register
+
+
+def _tell_versions(*, is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo("\n".join(tell_versions()))
+        raise typer.Exit
+
+
+@app.callback()
+def conversation_actors(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=lambda value: _tell_versions(is_wanted=value),
+            is_eager=True,
+            help="Print the versions of this package, of Ray and of Python, and exit.",
+        ),
+    ] = False,
+) -> None:
+    """One durable owner per conversation, for voice agents."""
+
+
+@_command()
 def dev(*, as_json: Json = False) -> None:
     """Start what a conversation needs, and stay in the foreground until Ctrl-C.
 
@@ -42,7 +83,7 @@ def dev(*, as_json: Json = False) -> None:
     raise typer.Exit(asyncio.run(run(as_json=as_json)))
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["-h"]})
+@_command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["-h"]})
 def start(context: typer.Context) -> None:
     """Start a Ray node on which a conversation's process starts nine times quicker and takes a third of the memory.
 
@@ -58,7 +99,7 @@ def start(context: typer.Context) -> None:
     start_node(context.args)
 
 
-@app.command()
+@_command()
 def show(
     conversation: Annotated[str, typer.Argument(metavar="ID", help="The conversation's id.")], *, as_json: Json = False
 ) -> None:
@@ -74,7 +115,7 @@ def show(
     asyncio.run(run(conversation, as_json=as_json))
 
 
-@app.command()
+@_command()
 def demo(
     *,
     transcript: Annotated[
@@ -109,9 +150,29 @@ def demo(
 
 
 def main() -> None:
-    """Run a command; errors of ours are one sentence on standard error, and exit code 1."""
+    """Run a command. Errors of ours are one sentence on standard error; exit code 2 for a mistake in what was given."""
     try:
         app()
     except ConversationError as error:
         print(f"conversation-actors: {error}", file=sys.stderr)  # noqa: T201  # a command line's way to answer
-        raise SystemExit(1) from None
+        raise SystemExit(EXIT_USAGE if isinstance(error, InvalidInputError) else EXIT_FAILED) from None
+    except KeyboardInterrupt:
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    except BrokenPipeError:
+        _end_unread()
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Write what is still to be written, where Python would complain after the last line of ours."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _end_unread()
+
+
+def _end_unread() -> None:
+    """End as every program does whose reader has gone: `show ID | head` is no failure to be told of."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(EXIT_UNREAD) from None
