@@ -4,6 +4,7 @@
 to import, which whoever does not talk to Redis should not pay.
 """
 
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -55,10 +56,12 @@ def open_store(settings: "Settings") -> Store:
 
     Raises `InvalidInputError` where no Redis is configured, or its URL is wrong.
     """
-    from conversation_actors.store.redis import RedisStore  # noqa: PLC0415 - see the module's docstring
+    from conversation_actors.store.address import parse  # noqa: PLC0415 - see the module's docstring
+    from conversation_actors.store.redis import RedisStore  # noqa: PLC0415 - same
 
+    address = parse(settings.require_redis_url())
     return RedisStore(
-        settings.require_redis_url(),
+        replace(address, connections=settings.redis_connections, source=settings.redis_source),
         durability=settings.required_durability,
         timeout=settings.timeouts.redis,
         tenant=settings.tenant,
