@@ -166,7 +166,7 @@ class RedisServer(SettingsGroup):
 
     model_config = settings_config("REDIS_")
 
-    host: Annotated[str, AfterValidator(_host)] = "localhost"
+    host: Annotated[str, AfterValidator(_host)] = ""
     """A name or an address. Without it, none of these is read."""
     port: Annotated[int, BeforeValidator(_port)] = Field(default=6379, ge=1, le=65535)
     """Its port."""
@@ -208,7 +208,8 @@ class Settings(SettingsGroup):
     redis_url: SecretStr | None = Field(
         default_factory=_named_by_parts, validation_alias=AliasChoices("CONVERSATION_REDIS_URL", "REDIS_URL")
     )
-    """``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://h1:26379,h2/service/0``, ``redis+cluster://h1,h2``."""
+    """``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://h1:26379,h2/service/0``, ``redis+cluster://h1,h2``;
+    user, password and TLS options in the URL. Redis 6.2 or newer, or Valkey, without modules."""
     redis_connections: int = Field(default=64, ge=1, le=10_000)
     """Connections of a process to each of Redis's servers; who needs one more waits until one is free."""
     ray_address: str | None = Field(
@@ -216,11 +217,13 @@ class Settings(SettingsGroup):
     )
     """The Ray cluster; without it the local one. An existing Ray connection of the process comes first."""
     tenant: Tenant = DEFAULT_TENANT
-    """Whose conversations these are: 1 to 64 letters, digits, ``.``, ``_`` and ``-``. Nothing enforces it yet."""
+    """Whose conversations these are: 1 to 64 letters, digits, ``.``, ``_`` and ``-``; part of every key, index and
+    actor's name, so that two may use the same ids. Nothing enforces it yet."""
     hashed_names: bool = False
     """Name actors by a hash, so that Ray's logs and lists show no id. The same for all clients of a conversation."""
     durability: Annotated[str, AfterValidator(_durability)] = "redis"
-    """``redis``: the server has it. ``fsync``: it is on the server's disk. ``replicas=n``: n replicas have it too."""
+    """When a write is acknowledged. ``redis``: the server has it. ``fsync``: it is on the server's disk (AOF, Redis 7.2
+    or newer, or Valkey). ``replicas=n``: n replicas have it too. A server that cannot do it is refused at the start."""
     idle_timeout: Duration = timedelta(minutes=5)
     """An owner that nobody asked or watched for this long saves a snapshot and exits."""
     ttl: Duration = timedelta(days=7)

@@ -118,7 +118,7 @@ def names_of(group: type[BaseSettings]) -> dict[str, tuple[str, ...]]:
     for field, described in group.model_fields.items():
         alias = described.validation_alias
         choices = [one for one in alias.choices if isinstance(one, str)] if isinstance(alias, AliasChoices) else []
-        found[field] = tuple(dict.fromkeys(name.upper() for name in (*choices, f"{prefix}{field}")))
+        found[field] = tuple(name.upper() for name in choices or [f"{prefix}{field}"])
     return found
 
 

@@ -2,51 +2,40 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
 
 from conversation_actors import ConversationClient
 from tests.ray_cluster import RayCluster, program_environment
-from tests.servers import Server, wait_until
+from tests.servers import Server
 
 pytestmark = pytest.mark.timeout(120)
 PROGRAM = Path(__file__).parent / "programs" / "ended.py"
-ENDED_BY_IT, AS_IT_LIKES = -signal.SIGTERM, 0
+ENDED_BY_IT, AS_IT_LIKES = -int(signal.SIGTERM), 0
 
 
 @pytest.mark.parametrize(
-    ("how", "code", "is_sent"),
-    [
-        ("plainly", ENDED_BY_IT, True),
-        ("gracefully", AS_IT_LIKES, True),
-        ("deaf", AS_IT_LIKES, True),
-        ("threaded", ENDED_BY_IT, False),
-    ],
+    ("how", "code"),
+    [("plainly", ENDED_BY_IT), ("gracefully", AS_IT_LIKES), ("deaf", AS_IT_LIKES), ("threaded", ENDED_BY_IT)],
 )
 async def test_sigterm_is_the_programs_own(
-    cluster: RayCluster,
-    redis: Server,
-    client: ConversationClient,
-    conversation_id: str,
-    how: str,
-    code: int,
-    *,
-    is_sent: bool,
+    cluster: RayCluster, redis: Server, client: ConversationClient, how: str, code: int
 ) -> None:
     """Whatever the program does about it, no native stack is printed; where it does nothing, its outbox is sent first.
 
     The owner is stopped while the signal comes, so that there is something to send. A conversation in another thread
     than the main one ends with the process, as with any signal.
     """
-    conversation = await client.open(conversation_id)
+    conversation = await client.open(f"sigterm-{how}-{secrets.token_hex(4)}")
     owner = (await conversation.info()).pid
     variables = program_environment(RAY_ADDRESS=cluster.address, CONVERSATION_REDIS_URL=redis.url)
-    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
     program = await asyncio.create_subprocess_exec(
-        sys.executable, str(PROGRAM), how, conversation_id, env=variables, **pipes
+        sys.executable, str(PROGRAM), how, conversation.id, env=variables, stdin=PIPE, stdout=PIPE, stderr=PIPE
     )
     assert program.stdin is not None
     assert program.stdout is not None
@@ -65,5 +54,5 @@ async def test_sigterm_is_the_programs_own(
     assert errors.decode() == ""
     assert program.returncode == code
     assert told.decode() == ("left\n" if code == AS_IT_LIKES else "")
-    if is_sent:
+    if how != "threaded":
         assert len((await conversation.snapshot(fresh=True)).items) == 100

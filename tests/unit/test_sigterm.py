@@ -138,6 +138,11 @@ def _default() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
+def handler_now() -> Any:
+    """What SIGTERM does now."""
+    return signal.getsignal(signal.SIGTERM)
+
+
 async def test_the_last_one_that_closes_gives_the_signal_back() -> None:
     """Nothing of ours stays in a program that has closed its conversations."""
     first, second = Held(), Held()
@@ -145,9 +150,9 @@ async def test_the_last_one_that_closes_gives_the_signal_back() -> None:
     assert handler is not None
     assert same is handler
     handler.remove(first)
-    assert signal.getsignal(signal.SIGTERM) is handler
+    assert handler_now() is handler
     handler.remove(second)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert handler_now() is signal.SIG_DFL
 
 
 async def test_a_handler_that_came_later_stays() -> None:
