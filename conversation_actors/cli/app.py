@@ -13,6 +13,7 @@ import typer
 from conversation_actors.errors import ConversationError, InvalidInputError
 from conversation_actors.versions import tell_versions
 
+PROGRAM = "conversation-actors"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -20,7 +21,7 @@ EXIT_INTERRUPTED, EXIT_UNREAD = 130, 141
 """What a shell reports of a program that SIGINT, or SIGPIPE, has ended."""
 
 app = typer.Typer(
-    name="conversation-actors",
+    name=PROGRAM,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -152,9 +153,9 @@ def demo(
 def main() -> None:
     """Run a command. Errors of ours are one sentence on standard error; exit code 2 for a mistake in what was given."""
     try:
-        app()
+        app(prog_name=PROGRAM)
     except ConversationError as error:
-        print(f"conversation-actors: {error}", file=sys.stderr)  # noqa: T201  # a command line's way to answer
+        print(f"{PROGRAM}: {error}", file=sys.stderr)  # noqa: T201  # a command line's way to answer
         raise SystemExit(EXIT_USAGE if isinstance(error, InvalidInputError) else EXIT_FAILED) from None
     except KeyboardInterrupt:
         raise SystemExit(EXIT_INTERRUPTED) from None

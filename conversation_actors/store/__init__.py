@@ -8,6 +8,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from conversation_actors.errors import InvalidInputError
 from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered, Store
 from conversation_actors.store.expectations import ExpectationStore, Place
 from conversation_actors.store.heartbeats import (
@@ -59,7 +60,11 @@ def open_store(settings: "Settings") -> Store:
     from conversation_actors.store.address import parse  # noqa: PLC0415 - see the module's docstring
     from conversation_actors.store.redis import RedisStore  # noqa: PLC0415 - same
 
-    address = parse(settings.require_redis_url())
+    try:
+        address = parse(settings.require_redis_url())
+    except InvalidInputError as error:
+        message = str(error).replace("redis_url:", f"redis_url ({settings.redis_source}):", 1)
+        raise InvalidInputError(message, field="redis_url") from None
     return RedisStore(
         replace(address, connections=settings.redis_connections, source=settings.redis_source),
         durability=settings.required_durability,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
+from conversation_actors.errors import InvalidInputError, StoreMisconfiguredError, StoreUnavailableError
 from conversation_actors.settings import Settings, Timeouts
 from conversation_actors.store import open_store
 from conversation_actors.store.redis import RedisStore
@@ -120,6 +120,18 @@ async def test_a_server_that_is_away_is_named_too(monkeypatch: pytest.MonkeyPatc
     finally:
         await store.aclose()
     assert str(refused.value).endswith(" (redis://127.0.0.1:1/3, from REDIS_URL in .env)")
+    assert SECRET not in str(refused.value)
+
+
+def test_a_wrong_url_names_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """That it is no URL of Redis, and where it was set; not what it is, which may be a secret."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CONVERSATION_REDIS_URL", raising=False)
+    monkeypatch.setenv("REDIS_URL", f"http://:{SECRET}@db")
+    with pytest.raises(
+        InvalidInputError, match=r"^redis_url \(REDIS_URL\): must start with one of redis://"
+    ) as refused:
+        open_store(Settings())
     assert SECRET not in str(refused.value)
 
 
