@@ -96,7 +96,7 @@ class SettingsGroup(OrderedSettings):
             first = error.errors(include_url=False, include_input=False)[0]
             field = ".".join(str(part) for part in first["loc"]) or cls.__name__
             told = first["msg"].removeprefix("Value error, ")
-            message = f"{field} ({origin(cls, field)}): {told}"
+            message = f"{field} ({origin(cls, field.partition('.')[0])}): {told}"
             raise InvalidInputError(message, field=field) from None
 
 

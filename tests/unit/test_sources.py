@@ -107,6 +107,13 @@ def test_a_mistake_names_the_file_it_came_from(directory: Path) -> None:
     assert refusal().startswith("ttl (.env.local: CONVERSATION_TTL): ")
 
 
+def test_a_mistake_in_a_part_names_the_whole_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no variable for the second of four durations."""
+    monkeypatch.setenv("AGENT_RETENTION", "300,soon")
+    with pytest.raises(InvalidInputError, match=r"^retention\.1 \(environment: AGENT_RETENTION\): must be a duration "):
+        CallSettings()
+
+
 def test_the_models_settings_are_refused_with_a_sentence_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """No other library's error leaves a group of settings."""
     with pytest.raises(InvalidInputError, match=r"^model \(environment: OPENAI_MODEL\): "):
