@@ -62,9 +62,11 @@ class OrderedSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # replaced by one that tells what is wrong
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Keep pydantic's order."""
-        places = [_source(settings_cls, variables) for _, variables in places_of(settings_cls)]
-        sources = (init_settings, *places, file_secret_settings)
+        """Keep pydantic's order; and tell of misspelt names, as all that is set is at hand."""
+        places = dict(places_of(settings_cls))
+        _tell_misspelt(places)
+        read = [_source(settings_cls, variables) for variables in places.values()]
+        sources = (init_settings, *read, file_secret_settings)
         return tuple(_ByFieldName(settings_cls, source) for source in sources)
 
 
@@ -77,7 +79,6 @@ class SettingsGroup(OrderedSettings):
     if not TYPE_CHECKING:  # type checkers know the fields, and would see only **values
 
         def __init__(self, **values: Any) -> None:
-            _tell_misspelt(type(self))
             try:
                 super().__init__(**values)
             except SettingsError as error:
@@ -176,9 +177,9 @@ def _source(group: type[BaseSettings], variables: Mapping[str, str | None]) -> E
     return source
 
 
-def _tell_misspelt(group: type[BaseSettings]) -> None:
+def _tell_misspelt(places: Mapping[str, Mapping[str, str | None]]) -> None:
     known = all_names()
-    for place, variables in places_of(group):
+    for place, variables in places.items():
         for name, nearest in spelling.misspelt((name.upper() for name in variables), known):
             spelling.warn(name, place, nearest)
 
