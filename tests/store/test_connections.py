@@ -103,7 +103,8 @@ async def test_a_refusal_names_the_url_and_the_variable(server: Server, monkeypa
             await store.check()
     finally:
         await store.aclose()
-    assert str(refused.value).startswith("Redis does not allow check: WRONGPASS ")
+    told = str(refused.value).replace("WRONGPASS ", "", 1)  # an older redis-py keeps the code to itself
+    assert told.startswith("Redis does not allow check: invalid username-password pair")
     assert str(refused.value).endswith(f" (redis://app@{place.partition('/')[0]}/0, from CONVERSATION_REDIS_URL)")
     assert SECRET not in str(refused.value)
 
