@@ -4,9 +4,8 @@ import asyncio
 import inspect
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
@@ -14,7 +13,6 @@ from conversation_actors.errors import ConversationError, InvalidInputError
 from conversation_actors.versions import tell_versions
 
 PROGRAM = "conversation-actors"
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 EXIT_INTERRUPTED, EXIT_UNREAD = 130, 141
@@ -28,17 +26,6 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else.")]
-
-
-def _command(**settings: Any) -> Callable[[Command], Command]:
-    """Register a function as a command; its docstring is the help, which the terminal alone wraps."""
-
-    def register(function: Command) -> Command:
-        paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
-        told = "\n\n".join(" ".join(paragraph.splitlines()) for paragraph in paragraphs)
-        return app.command(help=told, **settings)(function)
-
-    return register
 
 
 def _tell_versions(*, is_wanted: bool) -> None:
@@ -63,7 +50,7 @@ def conversation_actors(
     """One durable owner per conversation, for voice agents."""
 
 
-@_command()
+@app.command()
 def dev(*, as_json: Json = False) -> None:
     """Start what a conversation needs, and stay in the foreground until Ctrl-C.
 
@@ -84,7 +71,7 @@ def dev(*, as_json: Json = False) -> None:
     raise typer.Exit(asyncio.run(run(as_json=as_json)))
 
 
-@_command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["-h"]})
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["-h"]})
 def start(context: typer.Context) -> None:
     """Start a Ray node on which a conversation's process starts nine times quicker and takes a third of the memory.
 
@@ -100,7 +87,7 @@ def start(context: typer.Context) -> None:
     start_node(context.args)
 
 
-@_command()
+@app.command()
 def show(
     conversation: Annotated[str, typer.Argument(metavar="ID", help="The conversation's id.")], *, as_json: Json = False
 ) -> None:
@@ -116,7 +103,7 @@ def show(
     asyncio.run(run(conversation, as_json=as_json))
 
 
-@_command()
+@app.command()
 def demo(
     *,
     transcript: Annotated[
@@ -152,6 +139,7 @@ def demo(
 
 def main() -> None:
     """Run a command. Errors of ours are one sentence on standard error; exit code 2 for a mistake in what was given."""
+    _leave_wrapping_to_the_terminal()
     try:
         app(prog_name=PROGRAM)
     except ConversationError as error:
@@ -163,6 +151,13 @@ def main() -> None:
         _end_unread()
     finally:
         _flush()
+
+
+def _leave_wrapping_to_the_terminal() -> None:
+    """Have each paragraph of a docstring be one line, or the source's ends of lines would be in the help as well."""
+    for command in app.registered_commands:
+        paragraphs = inspect.cleandoc(inspect.getdoc(command.callback) or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(paragraph.splitlines()) for paragraph in paragraphs)
 
 
 def _flush() -> None:

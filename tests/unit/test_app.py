@@ -12,7 +12,21 @@ import pytest
 from conversation_actors.cli import app as cli
 from conversation_actors.errors import CorruptStateError, InvalidInputError
 
-COMMANDS = ("dev", "start", "show", "demo")
+COMMANDS = [command.name or getattr(command.callback, "__name__", "") for command in cli.app.registered_commands]
+
+
+class Failing:
+    """A command line all of whose commands fail."""
+
+    registered_commands = ()
+
+    def __init__(self, raised: BaseException) -> None:
+        """With this."""
+        self._raised = raised
+
+    def __call__(self, **_: object) -> None:
+        """Fail."""
+        raise self._raised
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -107,11 +121,7 @@ def test_a_command_ends_without_a_traceback(
     told: str,
 ) -> None:
     """Whatever ends it: an error of ours, Ctrl-C, or nobody who reads."""
-
-    def fail(**_: object) -> None:
-        raise raised
-
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(cli, "app", Failing(raised))
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == code
