@@ -1,6 +1,6 @@
 """The worker's settings, read once from the environment; the vendors' under the names their plugins use.
 
-The project's own have the prefix ``AGENT_``. Durations are seconds (``1.5``) or ISO 8601 (``PT30M``).
+The project's own have the prefix ``AGENT_``. Durations: ``300``, ``1.5``, ``500ms``, ``5m``, ``1h30m``, ``PT5M``.
 A ``.env`` file is read too, and ``.env.local`` behind it, as LiveKit's starter has it.
 """
 
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
@@ -20,7 +20,8 @@ from pydantic_settings import NoDecode
 from agent_worker.call.lines import check_line, filled, in_language
 from agent_worker.call.welcome import Welcome
 from conversation_actors.errors import InvalidInputError
-from conversation_actors.settings import Duration, OrderedSettings, SettingsGroup, settings_config
+from conversation_actors.settings import Duration, SettingsGroup, settings_config
+from conversation_actors.sources import KEEPS_EMPTY
 
 AGENT_NAME = "conversation-agent"
 LIVEKITS_TOPICS = ("lk.", "lk-")
@@ -53,45 +54,54 @@ def _with_known_placeholders(value: Mapping[str, str]) -> Mapping[str, str]:
     return {language: check_line(line) for language, line in value.items()}
 
 
-Lines = Annotated[Mapping[str, str], NoDecode, BeforeValidator(_by_language), AfterValidator(_with_known_placeholders)]
+Lines = Annotated[
+    Mapping[str, str],
+    NoDecode,
+    BeforeValidator(_by_language),
+    AfterValidator(_with_known_placeholders),
+    KEEPS_EMPTY,
+]
 """One sentence in several languages; the first one is for languages that are not there. ``{name}`` in it is what the
 person is called, ``{visits}`` how often they have come, this time included."""
 Steps = Annotated[tuple[Duration, ...], NoDecode, BeforeValidator(_steps), AfterValidator(_rising)]
 
 
-class LanguageModelSettings(OrderedSettings):
+class LanguageModelSettings(SettingsGroup):
     """Which language model is spoken to (``OPENAI_BASE_URL``, ``OPENAI_API_KEY``, ``OPENAI_MODEL``, or ``.env``)."""
 
-    model_config = settings_config()
+    model_config = settings_config("OPENAI_")
 
-    base_url: str = Field(
-        default="https://api.openai.com/v1", validation_alias=AliasChoices("base_url", "OPENAI_BASE_URL")
-    )
-    api_key: SecretStr | None = Field(default=None, validation_alias=AliasChoices("api_key", "OPENAI_API_KEY"))
-    model: str = Field(default="gpt-4.1", min_length=1, validation_alias=AliasChoices("model", "OPENAI_MODEL"))
+    base_url: str = "https://api.openai.com/v1"
+    """Where it is; any server that speaks OpenAI's API."""
+    api_key: SecretStr | None = None
+    """The account's key; a server on this machine needs none."""
+    model: str = Field(default="gpt-4.1", min_length=1)
+    """Which one."""
 
     def require_key(self) -> str:
         """The key to send. A server on this machine needs none; for any other a missing key is an error."""
         return _require_key(self.api_key, self.base_url, "OPENAI_API_KEY", "OPENAI_BASE_URL")
 
 
-class SpeechSettings(OrderedSettings):
+class SpeechSettings(SettingsGroup):
     """How the agent hears and speaks: Deepgram (``DEEPGRAM_…``) and OpenAI's voices (``OPENAI_TTS_…``)."""
 
-    model_config = settings_config()
+    model_config = settings_config("DEEPGRAM_")
 
     stt_url: str = Field(
-        default="https://api.deepgram.com/v1/listen", validation_alias=AliasChoices("stt_url", "DEEPGRAM_BASE_URL")
+        default="https://api.deepgram.com/v1/listen", validation_alias=AliasChoices("DEEPGRAM_BASE_URL")
     )
-    stt_key: SecretStr | None = Field(default=None, validation_alias=AliasChoices("stt_key", "DEEPGRAM_API_KEY"))
-    stt_model: str = Field(default="nova-3", min_length=1, validation_alias=AliasChoices("stt_model", "DEEPGRAM_MODEL"))
-    stt_language: str = Field(
-        default="en-US", min_length=1, validation_alias=AliasChoices("stt_language", "DEEPGRAM_LANGUAGE")
-    )
-    tts_model: str = Field(
-        default="gpt-4o-mini-tts", min_length=1, validation_alias=AliasChoices("tts_model", "OPENAI_TTS_MODEL")
-    )
-    tts_voice: str = Field(default="ash", min_length=1, validation_alias=AliasChoices("tts_voice", "OPENAI_TTS_VOICE"))
+    """Where speech is recognised."""
+    stt_key: SecretStr | None = Field(default=None, validation_alias=AliasChoices("DEEPGRAM_API_KEY"))
+    """The account's key; a server on this machine needs none."""
+    stt_model: str = Field(default="nova-3", min_length=1, validation_alias=AliasChoices("DEEPGRAM_MODEL"))
+    """Which model recognises it."""
+    stt_language: str = Field(default="en-US", min_length=1, validation_alias=AliasChoices("DEEPGRAM_LANGUAGE"))
+    """The language that is spoken."""
+    tts_model: str = Field(default="gpt-4o-mini-tts", min_length=1, validation_alias=AliasChoices("OPENAI_TTS_MODEL"))
+    """Which model speaks, on the same server as the language model."""
+    tts_voice: str = Field(default="ash", min_length=1, validation_alias=AliasChoices("OPENAI_TTS_VOICE"))
+    """With which voice."""
 
     def require_stt_key(self) -> str:
         """The key for speech recognition. A server on this machine needs none."""
@@ -109,10 +119,14 @@ class LiveKitSettings(SettingsGroup):
     model_config = settings_config("LIVEKIT_")
 
     url: str | None = None
+    """The LiveKit server: ``ws://127.0.0.1:7880``, ``wss://…``."""
     api_key: str | None = None
+    """Who asks it."""
     api_secret: SecretStr | None = None
+    """What proves that."""
     agent_name: str = Field(default=AGENT_NAME, min_length=1, max_length=128)
-    """Rooms ask for an agent by this name (``LIVEKIT_AGENT_NAME``)."""
+    """Rooms ask for an agent by this name. Your own server's name is its own, this one where it gives none and the
+    variable is set."""
 
     @property
     def given_agent_name(self) -> str:
@@ -183,13 +197,15 @@ class CallSettings(SettingsGroup):
     """How long a conversation is kept after its last use: for callers who never came back, who came back
     once, twice, … (the last one for all above)."""
     session_items: int = Field(default=200, ge=8, le=10_000)
-    """Items kept in the session's own history and in the agent's context, system messages not counted."""
+    """Items kept in the session's own history and in the agent's context, system messages not counted: cut to three
+    quarters when it is near that."""
     participant_identity: bool = False
     """Whether a participant's attribute ``conversation_id`` may name the conversation. Only attributes that
     the participant cannot change itself are believed."""
     greeting: Lines = Field(default_factory=dict)
     """Said once to somebody who is here for the first time; empty: nothing, an agent greets by itself. One sentence, or
-    JSON by language."""
+    JSON by language: ``{"en": "…", "de": "…"}``. ``{name}`` and ``{visits}`` in it stand for what the person is called
+    and how often they have come (``{{`` for a brace). The example has lines of its own."""
     welcome_back: Lines = Field(default_factory=dict)
     """Said once to somebody who comes back after having been away; empty: nothing."""
     back_line: Lines = Field(default_factory=lambda: {"": "Sorry, I'm back."})
@@ -280,23 +296,26 @@ class WorkerSettings(SettingsGroup):
     """The worker process (``AGENT_…``)."""
 
     model_config = settings_config("AGENT_")
+    also_known: ClassVar = ("AGENT_WORKER_INSTANCE", "AGENT_WORKER_REGISTRATION")
 
     idle_processes: int = Field(default=1, ge=0, le=64)
     """Job processes kept ready, each connected to Ray: a call taken over starts in half a second."""
     job_threshold: float = Field(default=0.9, gt=0.0, le=1.0)
-    """Load from which no more calls are taken in production. The load is that of the CPU, or see `most_calls`."""
+    """Load from which no more calls are taken in production. The load is that of the CPU, or see ``AGENT_MOST_CALLS``.
+    Your own server has its own."""
     most_calls: int | None = Field(default=None, ge=1, le=1000)
-    """Where given, the load is the number of calls by this one, and what else the machine does is no matter."""
+    """Where given, the load is the number of calls by this one, and what else the machine does is no matter; for your
+    own server too, where it has no ``load_fnc``."""
     host: str = "127.0.0.1"
     """Interface of the health endpoint and of the page."""
     port: int = Field(default=8081, ge=0, le=65535)
-    """LiveKit's own health endpoint in production; in development a free port."""
+    """LiveKit's own health endpoint in production, of a server of ours; in development a free port."""
     health_port: int = Field(default=8082, ge=0, le=65535)
     """``/health``: whether Ray, Redis and LiveKit can be reached. In development a free port."""
     page_port: int = Field(default=8080, ge=0, le=65535)
     """The caller's page in development; 0: a free port."""
     open_tokens: bool = False
-    """Whether the page's token endpoint answers everybody who can reach it."""
+    """Whether the page's token endpoint answers everybody who can reach it, without the key in its address."""
     drain: Duration = timedelta(hours=1)
     """How long calls that no other worker takes may go on after SIGTERM."""
 

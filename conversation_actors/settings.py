@@ -1,7 +1,8 @@
 """Settings, read once at the edge of a process and passed on; the only module that reads the environment.
 
 Every field can be given as a keyword, as an environment variable (prefix ``CONVERSATION_``) or in a
-``.env.local`` or ``.env`` file, in this order. Durations are seconds (``1.5``) or ISO 8601 (``PT30M``).
+``.env.local`` or ``.env`` file, in this order; empty counts as unset. Durations: ``300``, ``500ms``, ``5m``, ``PT5M``.
+docs/settings.md lists all.
 """
 
 import os
@@ -11,128 +12,35 @@ from contextlib import contextmanager
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from urllib.parse import quote
 
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BeforeValidator,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    model_validator,
-)
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PrivateAttr, SecretStr, model_validator
 
 from conversation_actors.errors import InvalidInputError
+from conversation_actors.sources import Duration, OrderedSettings, SettingsGroup, settings_config
+from conversation_actors.sources.groups import ENVIRONMENT, all_names, origin
 from conversation_actors.state import Limits
 from conversation_actors.state.facts import LEAST_REQUESTS
 
-
-def _seconds(value: object) -> object:
-    """Read ``"90"`` and ``"1.5"`` as seconds; pydantic reads the ISO 8601 forms itself."""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?", value.strip()):
-        return float(value)
-    return value
-
-
-def _positive(value: timedelta) -> timedelta:
-    if value <= timedelta(0):
-        message = "must be longer than zero"
-        raise ValueError(message)
-    return value
-
-
-Duration = Annotated[timedelta, BeforeValidator(_seconds), AfterValidator(_positive)]
-
-
-class _ByFieldName(PydanticBaseSettingsSource):
-    """What another source says, under the fields' own names.
-
-    Sources give a value under that of its names which they know. Releases of pydantic-settings differ in which of two
-    names wins, so that the environment could beat a keyword, and a file the environment.
-    """
-
-    def __init__(self, settings_class: type[BaseSettings], source: PydanticBaseSettingsSource) -> None:
-        super().__init__(settings_class)
-        self._source = source
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return what the source knows of one field."""
-        return self._source.get_field_value(field, field_name)
-
-    def __call__(self) -> dict[str, Any]:
-        """Return what the source says; of two names of one field, the first counts."""
-        told = dict(self._source())
-        for name, field in self.settings_cls.model_fields.items():
-            choices = field.validation_alias.choices if isinstance(field.validation_alias, AliasChoices) else []
-            values = [told.pop(choice) for choice in (name, *choices) if isinstance(choice, str) and choice in told]
-            if values:
-                told[name] = values[0]
-        return told
-
-
-class OrderedSettings(BaseSettings):
-    """Settings whose sources come in one order: keyword, environment, file; whichever name a value has there."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Keep pydantic's order."""
-        sources = (init_settings, env_settings, dotenv_settings, file_secret_settings)
-        return tuple(_ByFieldName(settings_cls, source) for source in sources)
-
-
-class SettingsGroup(OrderedSettings):
-    """A frozen group of settings whose mistakes are `InvalidInputError`; also for packages beside this one."""
-
-    if not TYPE_CHECKING:  # type checkers know the fields, and would see only **values
-
-        def __init__(self, **values: Any) -> None:
-            try:
-                super().__init__(**values)
-            except SettingsError as error:
-                # Its text names the field and the source, and holds no value.
-                prefix = self.model_config.get("env_prefix", "")
-                field = re.search(r'"(\w+)"', str(error))
-                name = field.group(1) if field else type(self).__name__
-                message = f"{name} (environment: {prefix}{name.upper()}): not JSON; set its fields one by one"
-                raise InvalidInputError(message, field=name) from None
-            except UnicodeDecodeError as error:
-                message = f".env: byte {error.start} is not UTF-8"
-                raise InvalidInputError(message, field=".env") from None
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _typed_error(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Self:
-        try:
-            return handler(data)  # type: ignore[no-any-return]  # pydantic types the handler as Any
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            field = ".".join(str(part) for part in first["loc"]) or cls.__name__
-            prefix = cls.model_config.get("env_prefix", "")
-            message = f"{field} (environment: {prefix}{field.upper()}): {first['msg']}"
-            raise InvalidInputError(message, field=field) from None
-
-
-def settings_config(prefix: str = "") -> SettingsConfigDict:
-    """How a group of settings is read: variables with this prefix, ``.env`` files, no value in an error's text."""
-    return SettingsConfigDict(
-        env_prefix=prefix,
-        env_file=(".env", ".env.local"),
-        frozen=True,
-        extra="ignore",
-        populate_by_name=True,
-        hide_input_in_errors=True,
-    )
+__all__ = [
+    "DEFAULT_TENANT",
+    "DevelopmentSettings",
+    "Durability",
+    "Duration",
+    "HistoryLimits",
+    "OrderedSettings",
+    "PoolSettings",
+    "RedisServer",
+    "Settings",
+    "SettingsGroup",
+    "Tenant",
+    "Timeouts",
+    "all_names",
+    "data_directory",
+    "quick_crash_detection",
+    "settings_config",
+]
 
 
 class Durability(StrEnum):
@@ -217,8 +125,77 @@ class PoolSettings(SettingsGroup):
 
 
 DEFAULT_TENANT = "default"
-Tenant = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+def _tenant(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value, re.ASCII):
+        message = "must be 1 to 64 letters, digits, ., _ and -, and begin with a letter or digit"
+        raise ValueError(message)
+    return value
+
+
+Tenant = Annotated[str, AfterValidator(_tenant)]
 """Whose conversations: part of every key and of every actor's name, so that two tenants may use the same ids."""
+
+
+class _RedisHost(SettingsGroup):
+    """Whether Redis is named by its parts: the other parts alone may belong to anything."""
+
+    model_config = settings_config("REDIS_")
+
+    host: str | None = None
+
+
+def _port(value: object) -> object:
+    """Read Kubernetes' form, which it sets where a service is called redis: ``tcp://10.0.0.7:6379``."""
+    return value.rpartition(":")[2] if isinstance(value, str) and value.startswith("tcp://") else value
+
+
+def _host(value: str) -> str:
+    if "://" in value or re.fullmatch(r"[^:]*:\d+", value):
+        message = "must be a host's name or address; a URL goes into REDIS_URL, a port into REDIS_PORT"
+        raise ValueError(message)
+    if not re.fullmatch(r"[A-Za-z0-9._:-]+", value, re.ASCII):
+        message = "must be a host's name or address"
+        raise ValueError(message)
+    return value
+
+
+class RedisServer(SettingsGroup):
+    """Redis by its parts (``REDIS_…``), as many platforms set them; read where there is a host, and no URL."""
+
+    model_config = settings_config("REDIS_")
+
+    host: Annotated[str, AfterValidator(_host)] = ""
+    """A name or an address. Without it, none of these is read."""
+    port: Annotated[int, BeforeValidator(_port)] = Field(default=6379, ge=1, le=65535)
+    """Its port."""
+    username: str | None = None
+    """Of an ACL; without it, the default user."""
+    password: SecretStr | None = None
+    """The user's password."""
+    db: int = Field(default=0, ge=0)
+    """The number of the database."""
+    ssl: bool = False
+    """Whether it speaks TLS."""
+
+    def url(self) -> SecretStr:
+        """The same as a URL."""
+        secret = quote(self.password.get_secret_value(), safe="") if self.password else ""
+        identity = f"{quote(self.username or '', safe='')}:{secret}@" if secret or self.username else ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return SecretStr(f"redis{'s' if self.ssl else ''}://{identity}{host}:{self.port}/{self.db}")
+
+
+def _named_by_parts() -> SecretStr | None:
+    return None if _RedisHost().host is None else RedisServer().url()
+
+
+def _durability(value: str) -> str:
+    if not re.fullmatch(r"redis|fsync|replicas=[1-9][0-9]?", value, re.ASCII):
+        message = "must be redis, fsync or replicas=N (N from 1 to 99)"
+        raise ValueError(message)
+    return value
 
 
 class Settings(SettingsGroup):
@@ -226,20 +203,27 @@ class Settings(SettingsGroup):
 
     model_config = settings_config("CONVERSATION_")
 
+    also_known: ClassVar = ("CONVERSATION_WORKER_FORKED", "CONVERSATION_NODE_PYTHON")
+
     redis_url: SecretStr | None = Field(
-        default=None, validation_alias=AliasChoices("CONVERSATION_REDIS_URL", "REDIS_URL")
+        default_factory=_named_by_parts, validation_alias=AliasChoices("CONVERSATION_REDIS_URL", "REDIS_URL")
     )
-    """``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://h1:26379,h2/service/0``, ``redis+cluster://h1,h2``."""
+    """``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://h1:26379,h2/service/0``, ``redis+cluster://h1,h2``;
+    user, password and TLS options in the URL. Redis 6.2 or newer, or Valkey, without modules."""
+    redis_connections: int = Field(default=64, ge=1, le=10_000)
+    """Connections of a process to each of Redis's servers; who needs one more waits until one is free."""
     ray_address: str | None = Field(
         default=None, validation_alias=AliasChoices("CONVERSATION_RAY_ADDRESS", "RAY_ADDRESS")
     )
     """The Ray cluster; without it the local one. An existing Ray connection of the process comes first."""
     tenant: Tenant = DEFAULT_TENANT
-    """Whose conversations these are: 1 to 64 letters, digits, ``.``, ``_`` and ``-``. Nothing enforces it yet."""
+    """Whose conversations these are: 1 to 64 letters, digits, ``.``, ``_`` and ``-``; part of every key, index and
+    actor's name, so that two may use the same ids. Nothing enforces it yet."""
     hashed_names: bool = False
     """Name actors by a hash, so that Ray's logs and lists show no id. The same for all clients of a conversation."""
-    durability: str = Field(default="redis", pattern=r"^(redis|fsync|replicas=[1-9][0-9]?)$")
-    """``redis``: the server has it. ``fsync``: it is on the server's disk. ``replicas=n``: n replicas have it too."""
+    durability: Annotated[str, AfterValidator(_durability)] = "redis"
+    """When a write is acknowledged. ``redis``: the server has it. ``fsync``: it is on the server's disk (AOF, Redis 7.2
+    or newer, or Valkey). ``replicas=n``: n replicas have it too. A server that cannot do it is refused at the start."""
     idle_timeout: Duration = timedelta(minutes=5)
     """An owner that nobody asked or watched for this long saves a snapshot and exits."""
     ttl: Duration = timedelta(days=7)
@@ -249,6 +233,23 @@ class Settings(SettingsGroup):
     history: HistoryLimits = Field(default_factory=HistoryLimits)
     timeouts: Timeouts = Field(default_factory=Timeouts)
     pool: PoolSettings = Field(default_factory=PoolSettings)
+
+    _redis_source: str = PrivateAttr(default="redis_url=")
+
+    if not TYPE_CHECKING:  # see `SettingsGroup`
+
+        def __init__(self, **values: Any) -> None:
+            super().__init__(**values)
+            if "redis_url" not in self.model_fields_set:
+                self._redis_source = "REDIS_HOST"
+            elif not {"redis_url", "CONVERSATION_REDIS_URL", "REDIS_URL"} & values.keys():
+                place, _, name = origin(type(self), "redis_url").partition(": ")
+                self._redis_source = name if place == ENVIRONMENT else f"{name} in {place}"
+
+    @property
+    def redis_source(self) -> str:
+        """What has to be changed for another Redis: the variable, with its file, or the keyword ``redis_url=``."""
+        return self._redis_source
 
     @model_validator(mode="after")
     def _outlives_idleness(self) -> Self:
@@ -274,11 +275,20 @@ class Settings(SettingsGroup):
         return self.redis_url.get_secret_value()
 
 
+class DevelopmentSettings(SettingsGroup):
+    """What only the commands for development need (``CONVERSATION_…``)."""
+
+    model_config = settings_config("CONVERSATION_")
+
+    data_dir: Path | None = None
+    """Where they keep what must survive a restart; by default in ``XDG_DATA_HOME``, or ``~/.local/share``."""
+
+
 def data_directory() -> Path:
     """Where development commands keep what must survive a restart (``CONVERSATION_DATA_DIR``)."""
-    explicit = os.environ.get("CONVERSATION_DATA_DIR")
-    if explicit:
-        return Path(explicit).expanduser()
+    explicit = DevelopmentSettings().data_dir
+    if explicit is not None:
+        return explicit.expanduser()
     base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(base).expanduser() / "conversation-actors"
 

@@ -1,6 +1,7 @@
 """The versions of other libraries that the whole suite has run with; a newer one works too, and is spoken of once."""
 
 import logging
+import platform
 import re
 from functools import cache
 from importlib import metadata
@@ -17,6 +18,15 @@ def tell_untested(*names: str) -> None:
     newer = [f"{name} {found} (tested up to {NEWEST_TESTED[name]})" for name in names if (found := _newer(name))]
     if newer:
         log.warning("newer than what this version was tested with, and used all the same: %s", ", ".join(newer))
+
+
+def tell_versions() -> list[str]:
+    """Return a line for this package, and for each thing that all nodes and clients of a cluster must have alike."""
+    names = {"conversation-actors": "conversation-actors", "Ray": "ray"}
+    return [
+        *(f"{told} {metadata.version(name)}" for told, name in names.items()),
+        f"Python {platform.python_version()}",
+    ]
 
 
 def _newer(name: str) -> str | None:

@@ -1,24 +1,53 @@
 """The commands and their options. What a command needs is imported when it runs: ``--help`` stays quick."""
 
 import asyncio
+import inspect
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from conversation_actors.errors import ConversationError
+from conversation_actors.errors import ConversationError, InvalidInputError
+from conversation_actors.versions import tell_versions
+
+PROGRAM = "conversation-actors"
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+EXIT_INTERRUPTED, EXIT_UNREAD = 130, 141
+"""What a shell reports of a program that SIGINT, or SIGPIPE, has ended."""
 
 app = typer.Typer(
-    name="conversation-actors",
-    help="One durable owner per conversation, for voice agents.",
+    name=PROGRAM,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else.")]
+
+
+def _tell_versions(*, is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo("\n".join(tell_versions()))
+        raise typer.Exit
+
+
+@app.callback()
+def conversation_actors(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=lambda value: _tell_versions(is_wanted=value),
+            is_eager=True,
+            help="Print the versions of this package, of Ray and of Python, and exit.",
+        ),
+    ] = False,
+) -> None:
+    """One durable owner per conversation, for voice agents."""
 
 
 @app.command()
@@ -109,9 +138,37 @@ def demo(
 
 
 def main() -> None:
-    """Run a command; errors of ours are one sentence on standard error, and exit code 1."""
+    """Run a command. Errors of ours are one sentence on standard error; exit code 2 for a mistake in what was given."""
+    _leave_wrapping_to_the_terminal()
     try:
-        app()
+        app(prog_name=PROGRAM)
     except ConversationError as error:
-        print(f"conversation-actors: {error}", file=sys.stderr)  # noqa: T201  # a command line's way to answer
-        raise SystemExit(1) from None
+        print(f"{PROGRAM}: {error}", file=sys.stderr)  # noqa: T201  # a command line's way to answer
+        raise SystemExit(EXIT_USAGE if isinstance(error, InvalidInputError) else EXIT_FAILED) from None
+    except KeyboardInterrupt:
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    except BrokenPipeError:
+        _end_unread()
+    finally:
+        _flush()
+
+
+def _leave_wrapping_to_the_terminal() -> None:
+    """Have each paragraph of a docstring be one line, or the source's ends of lines would be in the help as well."""
+    for command in app.registered_commands:
+        paragraphs = inspect.cleandoc(inspect.getdoc(command.callback) or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(paragraph.splitlines()) for paragraph in paragraphs)
+
+
+def _flush() -> None:
+    """Write what is still to be written, where Python would complain after the last line of ours."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _end_unread()
+
+
+def _end_unread() -> None:
+    """End as every program does whose reader has gone: `show ID | head` is no failure to be told of."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(EXIT_UNREAD) from None

@@ -12,6 +12,7 @@ from conversation_actors.client import arguments
 from conversation_actors.client.copy import LocalCopy, history_of, retention_of
 from conversation_actors.client.following import DORMANT_SECONDS, Feed, Follower
 from conversation_actors.client.outbox import Outbox
+from conversation_actors.client.sigterm import flushed_at_sigterm
 from conversation_actors.client.views import Receipt, Snapshot
 from conversation_actors.codec import decode_entry, decode_snapshot
 from conversation_actors.errors import (
@@ -76,6 +77,7 @@ class ConversationHandle:
         """The owner that has answered last."""
         self._failures = Failures()
         self._outbox = Outbox(self._send, settings, self._failures)
+        self._last_words = flushed_at_sigterm(self._outbox, seconds=settings.timeouts.close.total_seconds())
         feed = Feed(owner, settings.timeouts)
         self._follower = Follower(self._copy, feed, lambda: self._read(fresh=False), self._failures)
         self._tasks = [asyncio.create_task(self._outbox.run()), asyncio.create_task(self._follower.run())]
@@ -439,6 +441,8 @@ class ConversationHandle:
             for task in self._tasks:
                 task.cancel()
             self._outbox.close(self._closed())
+            if self._last_words is not None:
+                self._last_words.remove(self._outbox)
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._follower.let_go()
 

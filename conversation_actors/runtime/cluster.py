@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 from conversation_actors.activation import ActivationInfo
 from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.runtime.actor import ConversationActor
+from conversation_actors.runtime.signals import sigterm_kept
 from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.runtime.warm_pool import Pool
@@ -88,7 +89,7 @@ async def _reach_and_join(address: str | None) -> None:
     host, _, port = (address or "").rpartition(":")
     if host and port.isdigit() and "://" not in host:
         await _reach(host.strip("[]"), int(port))
-    # In a thread it blocks nobody, and leaves the process's SIGTERM handler alone.
+    # In a thread it blocks nobody.
     await in_thread(_join, address)
 
 
@@ -117,7 +118,7 @@ def _use_own_token() -> None:
 
 def _join(address: str | None) -> None:
     # two threads of a process may want to: one that prepares it, and its first call
-    with _JOINING, _without_old_news():
+    with _JOINING, _without_old_news(), sigterm_kept():
         if ray.is_initialized():
             return
         ray.init(

@@ -4,9 +4,11 @@
 to import, which whoever does not talk to Redis should not pay.
 """
 
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from conversation_actors.errors import InvalidInputError
 from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered, Store
 from conversation_actors.store.expectations import ExpectationStore, Place
 from conversation_actors.store.heartbeats import (
@@ -55,10 +57,16 @@ def open_store(settings: "Settings") -> Store:
 
     Raises `InvalidInputError` where no Redis is configured, or its URL is wrong.
     """
-    from conversation_actors.store.redis import RedisStore  # noqa: PLC0415 - see the module's docstring
+    from conversation_actors.store.address import parse  # noqa: PLC0415 - see the module's docstring
+    from conversation_actors.store.redis import RedisStore  # noqa: PLC0415 - same
 
+    try:
+        address = parse(settings.require_redis_url())
+    except InvalidInputError as error:
+        message = str(error).replace("redis_url:", f"redis_url ({settings.redis_source}):", 1)
+        raise InvalidInputError(message, field="redis_url") from None
     return RedisStore(
-        settings.require_redis_url(),
+        replace(address, connections=settings.redis_connections, source=settings.redis_source),
         durability=settings.required_durability,
         timeout=settings.timeouts.redis,
         tenant=settings.tenant,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 from conversation_actors.errors import InvalidInputError
 
@@ -60,15 +60,32 @@ class Address:
     tls: Mapping[str, Any] = field(default_factory=dict, repr=False)
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
+    connections: int = 64
+    """How many a process may have to each server."""
+    source: str = "redis_url="
+    """The variable or keyword to change for another address."""
+
+    @property
+    def shown(self) -> str:
+        """The URL without its password and options, for people."""
+        scheme = next(name for name, kind in _SCHEMES.items() if kind == (self.topology, self.uses_tls))
+        if self.topology is Topology.UNIX:
+            return f"{scheme}://{self.path}?db={self.database}"
+        user = f"{quote(self.username, safe='')}@" if self.username else ""
+        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
+        database = [] if self.topology is Topology.CLUSTER else [str(self.database)]
+        return "/".join([f"{scheme}://{user}{hosts}", *filter(None, [quote(self.service)]), *database])
 
 
-def parse(url: str) -> Address:
+def parse(url: str | Address) -> Address:
     """Read ``scheme://[user:password@]host[:port][,host…][/service][/db][?options]``.
 
     Options: ``db``, ``sentinel_username``, ``sentinel_password``, and for TLS ``ssl_ca_certs``,
     ``ssl_ca_path``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_password``, ``ssl_cert_reqs``,
-    ``ssl_check_hostname``, ``ssl_min_version``, ``ssl_ciphers``.
+    ``ssl_check_hostname``, ``ssl_min_version``, ``ssl_ciphers``. What has been read already stays as it is.
     """
+    if isinstance(url, Address):
+        return url
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
         _refuse(f"must start with one of {', '.join(f'{name}://' for name in _SCHEMES)}")

@@ -20,6 +20,7 @@ from redis.exceptions import ClusterDownError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from conversation_actors.store.address import Address, Topology
+from conversation_actors.store.pool import bounded
 from conversation_actors.store.replies import CLIENT_ERRORS
 
 _DISCOVERY_SHARE = 3
@@ -60,9 +61,9 @@ def connect(address: Address, *, timeout: float) -> Servers:
         return SentinelServer(address, timeout=timeout)
     options = _options(address, timeout)
     if address.topology is Topology.UNIX:
-        return OneServer(Redis(unix_socket_path=address.path, **options))
+        return OneServer(bounded(Redis(unix_socket_path=address.path, **options), address, timeout))
     host, port = address.hosts[0]
-    return OneServer(Redis(host=host, port=port, **options))
+    return OneServer(bounded(Redis(host=host, port=port, **options), address, timeout))
 
 
 def _options(address: Address, timeout: float) -> dict[str, Any]:
@@ -119,6 +120,7 @@ class SentinelServer(OneServer):
         )
         super().__init__(sentinel.master_for(address.service, redis_class=Redis))
         self._sentinel = sentinel
+        self.client = bounded(self.client, address, timeout)
 
     async def aclose(self) -> None:
         """Close the pools of the master and of the Sentinels."""
@@ -132,6 +134,7 @@ class ClusterServers:
 
     def __init__(self, address: Address, *, timeout: float) -> None:
         """Remember where to ask first; the servers named in the URL may be any of the cluster."""
+        self._address, self._timeout = address, timeout
         self._options = _options(address, timeout)
         self._seeds = address.hosts
         self._clients: dict[tuple[str, int], Redis] = {}
@@ -155,7 +158,8 @@ class ClusterServers:
     def at(self, host: str, port: int) -> Redis:
         """Return the client of one server, made when first asked for."""
         if (host, port) not in self._clients:
-            self._clients[host, port] = Redis(host=host, port=port, **self._options)
+            client = Redis(host=host, port=port, **self._options)
+            self._clients[host, port] = bounded(client, self._address, self._timeout)
         return self._clients[host, port]
 
     def forget(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError
 from conversation_actors.settings import DEFAULT_TENANT, Durability
-from conversation_actors.store.address import parse
+from conversation_actors.store.address import Address, parse
 from conversation_actors.store.base import Ancestor, Claim, Found, Head, Outcome, Recovered
 from conversation_actors.store.connection import connect
 from conversation_actors.store.durability import Acknowledgement
@@ -37,14 +37,20 @@ class RedisStore:
     """
 
     def __init__(
-        self, url: str, *, durability: tuple[Durability, int], timeout: timedelta, tenant: str = DEFAULT_TENANT
+        self,
+        url: str | Address,
+        *,
+        durability: tuple[Durability, int],
+        timeout: timedelta,
+        tenant: str = DEFAULT_TENANT,
     ) -> None:
         """Read the URL (`InvalidInputError` where it is wrong); connect when first used."""
         self._keys = Keys(tenant)
         seconds = timeout.total_seconds()
         self._servers = connect(parse(url), timeout=seconds)
         self._acknowledgement = Acknowledgement(durability, timeout=seconds)
-        self._calls = ScriptCalls(self._servers, self._acknowledgement, timeout=seconds)
+        where = f"{parse(url).shown}, from {parse(url).source}"
+        self._calls = ScriptCalls(self._servers, self._acknowledgement, timeout=seconds, where=where)
         self._listing = Listing(self._servers, self._calls, self._keys)
 
     async def check(self) -> None:

@@ -79,6 +79,13 @@ def translate(error: Exception, *, doing: str) -> ConversationError:
     return StoreMisconfiguredError(f"Redis refused {doing}: {_brief(error)}")
 
 
+def placed(error: ConversationError, where: str, *, doing: str) -> ConversationError:
+    """Name the server and the setting where somebody may have to change it: what is not allowed, or a first check."""
+    if isinstance(error, StoreMisconfiguredError) or doing == "check":
+        error.args = (f"{error} ({where})",)
+    return error
+
+
 def timed_out(seconds: float, *, doing: str) -> StoreUnavailableError:
     """Say that nothing came back in time; whether it happened is unknown."""
     return StoreUnavailableError(f"Redis did not answer {doing} within {seconds:g} s")

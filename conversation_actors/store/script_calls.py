@@ -12,7 +12,7 @@ from conversation_actors.errors import ConversationError, CorruptStateError, Inc
 from conversation_actors.store.connection import Servers
 from conversation_actors.store.durability import Acknowledgement
 from conversation_actors.store.keys import ConversationKeys
-from conversation_actors.store.replies import CLIENT_ERRORS, is_wrong_type, timed_out, translate, wrong_type
+from conversation_actors.store.replies import CLIENT_ERRORS, is_wrong_type, placed, timed_out, translate, wrong_type
 from conversation_actors.store.scripts import SCHEMA, Script
 
 Argument = str | bytes | int
@@ -24,8 +24,12 @@ _WRITTEN = (b"OK", b"DUPLICATE")
 class ScriptCalls:
     """Calls of scripts on the servers behind one URL."""
 
-    def __init__(self, servers: Servers, acknowledgement: Acknowledgement, *, timeout: float) -> None:
-        """`timeout`, in seconds, is for a whole call: connect, script, and the wait for durability."""
+    def __init__(self, servers: Servers, acknowledgement: Acknowledgement, *, timeout: float, where: str) -> None:
+        """`timeout`, in seconds, is for a whole call: connect, script, and the wait for durability.
+
+        `where` tells people which servers these are, and by which setting.
+        """
+        self._where = where
         self._servers = servers
         self._acknowledgement = acknowledgement
         self._timeout = timeout
@@ -65,10 +69,10 @@ class ScriptCalls:
             raise
         except TimeoutError as error:
             self._servers.forget()
-            raise timed_out(self._timeout, doing=doing) from error
+            raise placed(timed_out(self._timeout, doing=doing), self._where, doing=doing) from error
         except CLIENT_ERRORS as error:
             self._servers.forget()
-            raise translate(error, doing=doing) from error
+            raise placed(translate(error, doing=doing), self._where, doing=doing) from error
 
     async def _call(
         self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], *, is_durable: bool

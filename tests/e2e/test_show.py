@@ -56,5 +56,5 @@ def test_without_settings_it_says_so() -> None:
     """No Redis configured: the sentence names the variable."""
     ran = run("show", "support-42")
 
-    assert ran.returncode == 1
+    assert ran.returncode == 2
     assert "CONVERSATION_REDIS_URL" in ran.stderr

@@ -96,3 +96,19 @@ def test_a_question_mark_in_a_password_shows_nothing_of_it(scheme: str) -> None:
     with pytest.raises(InvalidInputError, match="%3F") as refusal:
         parse(f"{scheme}://default:12345?c2VjcmV0=@host/0")
     assert "c2VjcmV0" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:secret@db:6380/2", "redis://db:6380/2"),
+        ("rediss://app:secret@[::1]/0", "rediss://app@[::1]:6379/0"),
+        ("unix://:secret@/run/redis.sock?db=1", "unix:///run/redis.sock?db=1"),
+        ("redis+sentinel://app:secret@a,b:1/mymaster/0", "redis+sentinel://app@a:26379,b:1/mymaster/0"),
+        ("redis+cluster://:secret@a,b", "redis+cluster://a:6379,b:6379"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
+    """As the URL that it is, for people."""
+    assert parse(url).shown == shown
+    assert "secret" not in repr(parse(url))

@@ -21,6 +21,7 @@ LAYERS = (
     "items",
     "state",
     "codec",
+    "sources",
     "settings",
     "store",
     "activation",

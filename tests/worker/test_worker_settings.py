@@ -72,7 +72,7 @@ def test_takeover_mistakes(monkeypatch: pytest.MonkeyPatch, name: str, value: st
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("AGENT_RETENTION", ""),
+        ("AGENT_RETENTION", ","),
         ("AGENT_RETENTION", "600,300"),
         ("AGENT_RETENTION", "300,soon"),
         ("AGENT_RETENTION", "0"),

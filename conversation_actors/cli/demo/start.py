@@ -10,7 +10,7 @@ from typing import NoReturn
 from conversation_actors.cli.processes import with_environment
 from conversation_actors.cli.ray_head import ENVIRONMENT
 from conversation_actors.errors import InvalidInputError
-from conversation_actors.settings import HistoryLimits, Settings, Timeouts
+from conversation_actors.settings import all_names
 from conversation_actors.values import check_id
 
 
@@ -30,10 +30,8 @@ def start(*, transcript: Path | None, conversation: str, pause: float, as_json: 
 
 def environment() -> dict[str, str | None]:
     """What is different for the demo: no setting of the user's reaches it."""
-    unset: dict[str, str | None] = dict.fromkeys(["REDIS_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"])
-    for group in (Settings, HistoryLimits, Timeouts):
-        prefix = group.model_config.get("env_prefix", "")
-        unset |= dict.fromkeys(f"{prefix}{name}".upper() for name in group.model_fields)
+    unset: dict[str, str | None] = dict.fromkeys(["OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"])
+    unset |= dict.fromkeys(sorted(all_names()))
     # LiveKit would load a turn detector of 400 MB, which a call in text does not need
     return {**unset, **ENVIRONMENT, "LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE": "0"}
 

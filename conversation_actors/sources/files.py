@@ -1,0 +1,52 @@
+"""Reads ``.env`` files. Whatever is wrong with one is an `InvalidInputError`: one sentence with file and line."""
+
+import io
+from pathlib import Path
+from typing import NoReturn
+
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
+
+from conversation_actors.errors import InvalidInputError
+
+FILES = (".env.local", ".env")
+"""In the current directory; what the first says counts."""
+
+
+def read(name: str) -> dict[str, str | None]:
+    """Return the variables of a file, in its own spelling; nothing where there is no such file."""
+    path = Path.cwd() / name
+    text = _text(path)
+    _check(path, text)
+    return dotenv_values(stream=io.StringIO(text))
+
+
+def refuse(path: Path, what: str) -> NoReturn:
+    """Refuse a file."""
+    message = f"{path}: {what}"
+    raise InvalidInputError(message, field=path.name) from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except IsADirectoryError:
+        if (path / "pyvenv.cfg").exists():
+            return ""
+        refuse(path, "is a directory, and should be a file of NAME=value lines")
+    except UnicodeDecodeError as error:
+        refuse(path, f"line {error.object[: error.start].count(10) + 1}: not UTF-8")
+    except OSError as error:
+        refuse(path, f"cannot be read ({error.strerror})")
+
+
+def _check(path: Path, text: str) -> None:
+    """Refuse the first line that is none; the parser itself passes over it, and tells a log."""
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error:
+            # what it calls the line is that of the empty lines before
+            written = binding.original.string
+            line = binding.original.line + written[: len(written) - len(written.lstrip())].count("\n")
+            refuse(path, f"line {line}: not NAME=value")

@@ -1,0 +1,58 @@
+"""Finds variables that were meant for us and are misspelt. They are no errors: they may be somebody else's."""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator
+from difflib import SequenceMatcher
+from functools import cache
+
+log = logging.getLogger(__name__)
+
+_ALIKE = {"CONVERSATION": 0.6, "AGENT": 0.75}
+"""How like a setting's name the rest of a name must be, by its first word; other programs have agents too."""
+_FIRST_WORD_ALIKE = 0.8
+_WHOLE_ALIKE = 0.88
+"""How like a setting's name a whole name must be, whose first word is not quite ours."""
+
+
+def misspelt(names: Iterable[str], known: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield those of `names` that are like a known one and are none, with the nearest."""
+    for name in names:
+        if name not in known and (nearest := _nearest(name, known)):
+            yield name, nearest
+
+
+@cache
+def warn(name: str, place: str, nearest: str) -> None:
+    """Tell of a name, once in a process."""
+    log.warning("%s (%s) is no setting, and is ignored; did you mean %s?", name, place, nearest)
+
+
+def _nearest(name: str, known: Collection[str]) -> str | None:
+    first, _, rest = name.partition("_")
+    if not rest or not _is_like_ours(first):
+        return None
+    if first in _ALIKE:
+        own = [one for one in known if one.startswith(f"{first}_")]
+        return _best(own, least=_ALIKE[first], likeness=lambda one: _likeness(rest, one.partition("_")[2]))
+    ours = [one for one in known if one.partition("_")[0] in _ALIKE]
+    return _best(ours, least=_WHOLE_ALIKE, likeness=lambda one: _ratio(name, one))
+
+
+@cache
+def _is_like_ours(first_word: str) -> bool:
+    return max(_ratio(first_word, word) for word in _ALIKE) >= _FIRST_WORD_ALIKE
+
+
+def _best(names: Collection[str], *, least: float, likeness: Callable[[str], float]) -> str | None:
+    best = max(names, key=likeness, default=None)
+    return best if best is not None and likeness(best) >= least else None
+
+
+def _likeness(one: str, other: str) -> float:
+    """How like two names are, in whichever order their words are."""
+    in_order = ("_".join(sorted(one.split("_"))), "_".join(sorted(other.split("_"))))
+    return max(_ratio(one, other), _ratio(*in_order))
+
+
+def _ratio(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other, autojunk=False).ratio()
