@@ -14,8 +14,9 @@ from ray._private.utils import read_ray_address
 from ray.exceptions import RayError
 
 from conversation_actors.activation import ActivationInfo
-from conversation_actors.errors import ClusterUnavailableError
+from conversation_actors.errors import ClusterUnavailableError, ConversationError
 from conversation_actors.runtime.actor import ConversationActor
+from conversation_actors.runtime.diagnosis import require_joinable
 from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.runtime.warm_pool import Pool
@@ -53,6 +54,8 @@ async def connect(settings: Settings) -> None:
     try:
         async with asyncio.timeout(seconds):
             await _reach_and_join(settings.ray_address)
+    except ConversationError:
+        raise  # the cause was found before Ray tried
     except (OSError, RayError, RuntimeError, TimeoutError, ValueError) as error:
         where = settings.ray_address or "this machine"
         message = (
@@ -85,6 +88,7 @@ async def check(settings: Settings) -> None:
 
 
 async def _reach_and_join(address: str | None) -> None:
+    await in_thread(require_joinable, address)
     host, _, port = (address or "").rpartition(":")
     if host and port.isdigit() and "://" not in host:
         await _reach(host.strip("[]"), int(port))

@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -65,7 +66,8 @@ class _Running:
 
     @property
     def url(self) -> str:
-        return f"redis://:{quote(self.password, safe='')}@{_HOST}:{self.port}/0"
+        # `default` is the user that has the password; redis-cli needs its name
+        return f"redis://default:{quote(self.password, safe='')}@{_HOST}:{self.port}/0"
 
 
 class EmbeddedServer:
@@ -74,7 +76,7 @@ class EmbeddedServer:
     It listens on 127.0.0.1 only, asks for a random password, and appends to disk every second: what was
     acknowledged in the last second before a power cut may be lost, nothing else. Whoever finds one running
     on the directory uses it, and leaves it running; the one who started it stops it. If that one is killed,
-    the server stays, and the next start uses it. Blocks its thread; not for use inside an event loop.
+    the server stays, the next start uses it, and may `adopt` it. Blocks its thread; not for use inside an event loop.
 
     Raises `StoreMisconfiguredError` where no server is installed or it does not start, and
     `StoreUnavailableError` where one runs on the directory but does not answer.
@@ -86,6 +88,8 @@ class EmbeddedServer:
         self._options = dict(options or {})
         self._running: _Running | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self.is_adopted = False
+        """Whether this object stops the server although somebody else started it."""
 
     @property
     def url(self) -> str:
@@ -96,9 +100,31 @@ class EmbeddedServer:
         return self._running.url
 
     @property
+    def pid(self) -> int:
+        """The server's process; only between `start` and `stop`."""
+        assert self._running is not None
+        return self._running.pid
+
+    @property
     def is_reused(self) -> bool:
         """Whether somebody else started the server that this object uses."""
         return self._running is not None and self._process is None
+
+    def adopt(self) -> None:
+        """Be the one that stops the server, although somebody else started it, who is dead."""
+        self.is_adopted = True
+
+    def find(self) -> bool:
+        """Use the server that runs on the directory, if one does; starts none. Raises `StoreUnavailableError`."""
+        if self._running is not None:
+            return True
+        if not self._directory.is_dir():
+            return False
+        with _locked(self._directory / "start.lock"):
+            data_lock = self._lock_or_reuse()
+        if data_lock is not None:
+            os.close(data_lock)
+        return data_lock is None
 
     def start(self) -> None:
         """Use the server that runs on the directory, or start one and wait until it answers. Idempotent."""
@@ -116,21 +142,30 @@ class EmbeddedServer:
                 os.close(data_lock)
 
     def stop(self) -> None:
-        """Stop the server, if this object started it, and wait until its data is on disk. Idempotent."""
+        """Stop the server, if this object started or adopted it, and wait until its data is on disk. Idempotent."""
         running, process = self._running, self._process
         self._running = self._process = None
-        if running is None or process is None:
+        if running is None or (process is None and not self.is_adopted):
             return
-        process.terminate()
-        try:
-            process.wait(_STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            # The journal is on disk but for its last second; a server that hangs must not outlive us.
-            process.kill()
-            process.wait()
+        if process is None:
+            self._end_adopted(running)
+        else:
+            _end_child(process)
         with _locked(self._directory / "start.lock"):
             if self._read_state() == running:
                 self._state_file.unlink()
+
+    def _end_adopted(self, running: _Running) -> None:
+        """End a process that is no child of this one: it holds the lock on the data as long as it lives."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            deadline = time.monotonic() + _STOP_TIMEOUT
+            while (data_lock := _try_lock(self._directory / "data.lock")) is None and time.monotonic() < deadline:
+                with suppress(ProcessLookupError):
+                    os.kill(running.pid, number)
+                time.sleep(_POLL)
+            if data_lock is not None:
+                os.close(data_lock)
+                return
 
     def __enter__(self) -> Self:
         """Start."""
@@ -250,6 +285,16 @@ class EmbeddedServer:
         with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
             json.dump(asdict(running), file)
         draft.replace(self._state_file)
+
+
+def _end_child(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        # The journal is on disk but for its last second; a server that hangs must not outlive us.
+        process.kill()
+        process.wait()
 
 
 def _answers(running: _Running) -> bool:
