@@ -143,6 +143,13 @@ class Durability(StrEnum):
     REPLICAS = "replicas"
 
 
+class Placement(StrEnum):
+    """On which nodes owners start."""
+
+    SPREAD = "spread"
+    PACK = "pack"
+
+
 class HistoryLimits(SettingsGroup):
     """Bounds of what one conversation may hold (``CONVERSATION_HISTORY_…``). Bytes are of the stored form."""
 
@@ -240,6 +247,8 @@ class Settings(SettingsGroup):
     """Name actors by a hash, so that Ray's logs and lists show no id. The same for all clients of a conversation."""
     durability: str = Field(default="redis", pattern=r"^(redis|fsync|replicas=[1-9][0-9]?)$")
     """``redis``: the server has it. ``fsync``: it is on the server's disk. ``replicas=n``: n replicas have it too."""
+    placement: Placement = Placement.SPREAD
+    """``spread``: over all nodes in turn. ``pack``: each node is half full before the next, so that others can go."""
     idle_timeout: Duration = timedelta(minutes=5)
     """An owner that nobody asked or watched for this long saves a snapshot and exits."""
     ttl: Duration = timedelta(days=7)

@@ -20,7 +20,7 @@ from conversation_actors.runtime.diagnosis import require_joinable
 from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.runtime.warm_pool import Pool
-from conversation_actors.settings import Settings
+from conversation_actors.settings import Placement, Settings
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ NAMESPACE = "conversations"
 RESOURCE = "conversation"
 """A custom resource; where nodes offer it, each actor takes 1, so that an autoscaler can count them."""
 
+_STRATEGIES = {Placement.SPREAD: "SPREAD", Placement.PACK: "DEFAULT"}
 _PREFIX = "conversation:"
 _RESOURCES_SECONDS = 10.0
 _JOINING = threading.Lock()
@@ -182,6 +183,7 @@ class ActorDirectory:
             "max_concurrency": 1000,
             "enable_task_events": False,
             "resources": self._needed(),
+            "scheduling_strategy": _STRATEGIES[self._settings.placement],
         }
         return self._starts.start(ConversationActor, options, conversation_id, self._settings)
 
