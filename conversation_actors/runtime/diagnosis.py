@@ -51,9 +51,10 @@ def require_joinable(address: str | None) -> None:
     version is another one. To another machine the token is sent only where RAY_AUTH_MODE says so. Blocks, for at most
     two and a half seconds.
     """
-    if plain_address(address) is None:
+    if address in {None, "auto"}:
+        address = found_by_ray()
+    if address is None or plain_address(address) is None:
         return
-    assert address is not None
     mode = ray_environment.token_mode()
     is_here = reach(address)
     sends = mode == "token" or (mode is None and is_here)
@@ -62,6 +63,20 @@ def require_joinable(address: str | None) -> None:
     if head.wants_token:
         raise ClusterMisconfiguredError(refusal(head, token))
     require_same_versions(head)
+
+
+def found_by_ray() -> str | None:
+    """What ``auto`` means: the one cluster that runs on this machine, or the one that was started last; else None.
+
+    Of several that run, Ray chooses; and it tries for long to join one that was started last and is dead.
+    """
+    from ray._private.services import find_bootstrap_address, find_gcs_addresses  # noqa: PLC0415  # for clients only
+
+    running: list[str] = sorted(find_gcs_addresses())
+    if len(running) > 1:
+        return None
+    last: str | None = find_bootstrap_address(None)
+    return running[0] if running else last
 
 
 def reach(address: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # it has no types
 import pytest
+from ray._private import services
 
 from conversation_actors.errors import (
     ClusterMisconfiguredError,
@@ -238,10 +239,28 @@ def test_nobody_at_an_address_is_told() -> None:
         require_joinable("nobody.invalid:6379")
 
 
-@pytest.mark.parametrize("address", [None, "auto", "local", "ray://head:10001"])
-def test_what_is_no_plain_address_is_left_to_ray(address: str | None) -> None:
+@pytest.mark.parametrize("address", ["local", "ray://head:10001"])
+def test_what_is_no_plain_address_is_left_to_ray(address: str) -> None:
     """Nobody is asked."""
     require_joinable(address)
+
+
+@pytest.mark.parametrize("address", [None, "auto"])
+def test_without_an_address_it_is_what_ray_finds(monkeypatch: pytest.MonkeyPatch, address: str | None) -> None:
+    """The one that runs here, or what is left of the last one, which is dead; of several Ray chooses."""
+    running, last = set[str](), list[str | None]([None])
+    monkeypatch.setattr(services, "find_gcs_addresses", lambda: running)
+    monkeypatch.setattr(services, "find_bootstrap_address", lambda _directory: last[0])
+    require_joinable(address)
+    last[0] = f"{HOST}:1"
+    with pytest.raises(ClusterUnavailableError, match="nobody listens"):
+        require_joinable(address)
+    with a_head("right") as (running_address, _):
+        running.add(running_address)
+        with pytest.raises(ClusterMisconfiguredError, match=running_address):
+            require_joinable(address)
+        running.add(f"{HOST}:2")
+        require_joinable(address)
 
 
 # --- what a node does ------------------------------------------------------------------------------------------------
