@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from conversation_actors.cli.dev_record import DevFile, DevRecord, Phase, Process, digest, end_head, read
+from conversation_actors.cli.dev_record import DIGESTS, DevFile, DevRecord, Phase, Process, digest, end_head, read
 from conversation_actors.cli.processes import with_environment
 from conversation_actors.cli.ray_head import ENVIRONMENT, RayHead, variables_for_others
 from conversation_actors.errors import InvalidInputError
@@ -53,7 +53,8 @@ async def run(*, as_json: bool) -> int:
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     configured = Settings().redis_url
     url = None if configured is None else configured.get_secret_value()
-    found = await _unless_stopped(_take_or_find(data_directory(), console), signals)
+    directory = await asyncio.to_thread(_directory, url)
+    found = await _unless_stopped(_take_or_find(directory, console), signals)
     if found is None:
         return 0
     if isinstance(found, DevRecord):
@@ -61,6 +62,11 @@ async def run(*, as_json: bool) -> int:
         return 0
     with found as file:
         return await _Stack(file, url, console, signals).run(as_json=as_json)
+
+
+def _directory(url: str | None) -> Path:
+    """Where to work: beside a Valkey of our own, if that is the Redis asked for, so that it gets one head."""
+    return (EmbeddedServer.directory_of(url) if url is not None else None) or data_directory()
 
 
 async def _take_or_find(directory: Path, console: Console) -> DevFile | DevRecord:
@@ -80,7 +86,7 @@ async def _take_or_find(directory: Path, console: Console) -> DevFile | DevRecor
 def _tell_of_other(record: DevRecord, url: str | None, console: Console, *, as_json: bool) -> None:
     """Say where the running one is. Raises `InvalidInputError` where another Redis than its own is asked for."""
     running = f"`conversation-actors dev` is running already (process {record.dev.pid})"
-    if url is not None and digest(url) != record.redis_digest:
+    if url is not None and digest(url) not in record.redis_digests[: None if record.has_server else 1]:
         message = (
             f"{running}, with another Redis than this terminal names: end it with `conversation-actors stop`, "
             "or set CONVERSATION_DATA_DIR to have one beside it"
@@ -96,10 +102,10 @@ class _Stack:
     def __init__(self, file: DevFile, url: str | None, console: Console, signals: _Signals) -> None:
         """`url` is of a Redis that is not ours; what another one has left is known from `file`."""
         left = file.left
-        if left is not None and left.has_server and url is not None and digest(url) == left.redis_digest:
+        if left is not None and url is not None and left.is_own(url):
             url = None  # pasted from what a `dev` here has printed: its own server
         self._file, self._url, self._console, self._signals = file, url, console, signals
-        self._server = EmbeddedServer(data_directory()) if url is None else None
+        self._server = EmbeddedServer(file.directory) if url is None else None
         self._head = RayHead(spawned=self._note_head)
 
     async def run(self, *, as_json: bool) -> int:
@@ -114,7 +120,7 @@ class _Stack:
             if address is None:
                 return 0
             variables: dict[str, str] = variables_for_others(address) | {"CONVERSATION_REDIS_URL": redis_url}
-            self._file.write(phase=Phase.READY, variables=variables, redis_digest=digest(redis_url))
+            self._file.write(phase=Phase.READY, variables=variables, redis_digests=self._digests(redis_url))
             self._console.print(f"Ray    ready at {address}")
             _tell(variables, self._console, as_json=as_json)
             self._console.print("\nCtrl-C saves every conversation and stops all this.")
@@ -133,7 +139,8 @@ class _Stack:
                 self._console.print(
                     f"Ended {count} processes of Ray, which a killed `dev` (process {left.dev.pid}) had left"
                 )
-        self._file.write(has_server=self._server is not None)
+        has_server = self._server is not None
+        self._file.write(has_server=has_server, redis_digests=left.redis_digests if left and has_server else ())
 
     def _start_server(self) -> str:
         assert self._server is not None
@@ -141,8 +148,13 @@ class _Stack:
         how = "a server of our own"
         if self._server.is_reused:
             how = "running already, and " + ("used on" if self._server.is_adopted else "left running")
-        self._console.print(f"Redis  {how}; its data stays in {data_directory()}")
+        self._console.print(f"Redis  {how}; its data stays in {self._file.directory}")
         return self._server.url
+
+    def _digests(self, redis_url: str) -> tuple[str, ...]:
+        left = self._file.left
+        earlier = left.redis_digests if left is not None and self._server is not None else ()
+        return tuple(dict.fromkeys([digest(redis_url), *earlier]))[:DIGESTS]
 
     def _note_head(self, pid: int, directory: Path) -> None:
         self._file.write(head=Process.of(pid), head_directory=str(directory))

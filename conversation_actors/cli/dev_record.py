@@ -20,6 +20,8 @@ from conversation_actors.cli.processes import kill_session, session_members
 from conversation_actors.cli.ray_head import DIRECTORY_PREFIX
 
 _LOCK, _RECORD = "dev.lock", "dev.json"
+DIGESTS = 20
+"""URLs that are remembered: a terminal may have that of last week in its environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,12 @@ class DevRecord:
     """Whether Redis is a server of its own, in the data directory."""
     variables: dict[str, str] = field(default_factory=dict)
     """What another terminal needs, while it runs; secrets are among it."""
-    redis_digest: str | None = None
-    """By which the URL of its Redis is known again, also when it has ended."""
+    redis_digests: tuple[str, ...] = ()
+    """By which URLs of its Redis are known again: this one's first, then those of earlier ones, pasted somewhere."""
+
+    def is_own(self, redis_url: str) -> bool:
+        """Whether the URL is of a server of our own, of this `dev` or an earlier one."""
+        return self.has_server and digest(redis_url) in self.redis_digests
 
 
 class DevFile:
@@ -77,7 +83,7 @@ class DevFile:
 
     def __init__(self, directory: Path, lock: int) -> None:
         """`lock` is the descriptor that holds it; see `take`."""
-        self._directory, self._lock = directory, lock
+        self.directory, self._lock = directory, lock
         self.left = read(directory)
         """What the one before has written last."""
         self._record = DevRecord(Process.of(os.getpid()))
@@ -106,11 +112,11 @@ class DevFile:
             self._save()
 
     def _save(self) -> None:
-        draft = self._directory / f"{_RECORD}.draft"
+        draft = self.directory / f"{_RECORD}.draft"
         draft.unlink(missing_ok=True)
         with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
             json.dump(asdict(self._record), file)
-        draft.replace(self._directory / _RECORD)
+        draft.replace(self.directory / _RECORD)
 
     def __enter__(self) -> Self:
         """Nothing: it is held already."""
@@ -128,6 +134,7 @@ def read(directory: Path) -> DevRecord | None:
     try:
         told = json.loads((directory / _RECORD).read_text())
         told |= {"dev": Process(**told["dev"]), "phase": Phase(told["phase"])}
+        told["redis_digests"] = tuple(told["redis_digests"])
         return DevRecord(**told | {"head": told["head"] and Process(**told["head"])})
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None  # never written, or by another version; the lock says whether one runs

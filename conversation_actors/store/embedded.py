@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -27,6 +27,7 @@ from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailable
 from conversation_actors.store.connection import NAMELESS
 
 _HOST = "127.0.0.1"
+_STATE = "server.json"
 _PORT_ATTEMPTS = 5
 _READY_TIMEOUT = 60.0
 """Seconds; loading gigabytes of journal takes a while."""
@@ -91,6 +92,22 @@ class EmbeddedServer:
         self.is_adopted = False
         """Whether this object stops the server although somebody else started it."""
 
+    @staticmethod
+    def directory_of(url: str) -> Path | None:
+        """The directory of the running server that has this URL; None where it is no such server's."""
+        parts = urlsplit(url)
+        if (parts.scheme, parts.hostname) != ("redis", _HOST):
+            return None
+        client = _client(url)
+        try:
+            directory = client.config_get("dir").get("dir")
+        except RedisError:
+            return None
+        finally:
+            client.close()
+        running = _read_state(Path(directory)) if directory else None
+        return Path(directory) if directory and running is not None and running.url == url else None
+
     @property
     def url(self) -> str:
         """The URL with its password; only between `start` and `stop`."""
@@ -152,7 +169,7 @@ class EmbeddedServer:
         else:
             _end_child(process)
         with _locked(self._directory / "start.lock"):
-            if self._read_state() == running:
+            if _read_state(self._directory) == running:
                 self._state_file.unlink()
 
     def _end_adopted(self, running: _Running) -> None:
@@ -180,7 +197,7 @@ class EmbeddedServer:
 
     @property
     def _state_file(self) -> Path:
-        return self._directory / "server.json"
+        return self._directory / _STATE
 
     def _lock_or_reuse(self) -> int | None:
         """The lock on the data; or None, and the server that holds it is used.
@@ -189,7 +206,7 @@ class EmbeddedServer:
         """
         deadline = time.monotonic() + _READY_TIMEOUT
         while (data_lock := _try_lock(self._directory / "data.lock")) is None:
-            running = self._read_state()
+            running = _read_state(self._directory)
             if running is not None and _answers(running):
                 self._running = running
                 return None
@@ -273,12 +290,6 @@ class EmbeddedServer:
             time.sleep(_POLL)
         return False
 
-    def _read_state(self) -> _Running | None:
-        try:
-            return _Running(**json.loads(self._state_file.read_text()))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None  # never written, or by somebody else; the lock on the data says whether a server runs
-
     def _write_state(self, running: _Running) -> None:
         draft = self._state_file.with_suffix(".draft")
         draft.unlink(missing_ok=True)
@@ -297,18 +308,29 @@ def _end_child(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _answers(running: _Running) -> bool:
-    """Tell whether the very server of the state file answers, and not another that got its port."""
-    client = Redis(
-        host=_HOST,
-        port=running.port,
-        password=running.password,
+def _read_state(directory: Path) -> _Running | None:
+    try:
+        return _Running(**json.loads((directory / _STATE).read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None  # never written, or by somebody else; the lock on the data says whether a server runs
+
+
+def _client(url: str) -> Redis:
+    """A client that tries once."""
+    return Redis.from_url(
+        url,
         socket_timeout=_ANSWER_TIMEOUT,
         socket_connect_timeout=_ANSWER_TIMEOUT,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
+        decode_responses=True,
         **NAMELESS,
     )
+
+
+def _answers(running: _Running) -> bool:
+    """Tell whether the very server of the state file answers, and not another that got its port."""
+    client = _client(running.url)
     try:
         info = client.info("server")
         client.ping()  # refused while loading, where INFO is answered

@@ -248,3 +248,16 @@ def test_finding_starts_nothing(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path):
         pass
     assert not EmbeddedServer(tmp_path).find()
+
+
+def test_a_url_tells_its_directory(tmp_path: Path, binary: Path) -> None:
+    """As long as the server runs, and of no other server."""
+    with EmbeddedServer(tmp_path / "data") as server:
+        url = server.url
+        assert EmbeddedServer.directory_of(url) == (tmp_path / "data").resolve()
+        assert EmbeddedServer.directory_of(url.replace("default:", "default:x")) is None
+    assert EmbeddedServer.directory_of(url) is None
+    assert EmbeddedServer.directory_of("unix:///none") is None
+    assert EmbeddedServer.directory_of("redis+sentinel://127.0.0.1:1/s/0") is None
+    with Server(binary, tmp_path / "other") as other:
+        assert EmbeddedServer.directory_of(other.url) is None

@@ -15,6 +15,7 @@ from conversation_actors.cli import dev, dev_record, stop
 from conversation_actors.cli.dev_record import DevFile, DevRecord, Phase, Process, digest, end_head, read
 from conversation_actors.cli.ray_head import DIRECTORY_PREFIX
 from conversation_actors.errors import InvalidInputError
+from conversation_actors.store import EmbeddedServer
 from tests.ray_cluster import is_alive
 from tests.servers import wait_for
 
@@ -73,7 +74,7 @@ def test_secrets_are_the_owners_alone(tmp_path: Path) -> None:
     file = DevFile.take(tmp_path / "data")
     assert file is not None
     with file:
-        file.write(phase=Phase.READY, variables=VARIABLES, redis_digest=digest(URL))
+        file.write(phase=Phase.READY, variables=VARIABLES, redis_digests=(digest(URL),))
         record = tmp_path / "data" / "dev.json"
         assert record.stat().st_mode & 0o777 == 0o600
         assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
@@ -149,7 +150,7 @@ async def test_a_second_one_finds_the_first(tmp_path: Path) -> None:
     assert file is not None
     terminal, shown = console()
     with file:
-        file.write(phase=Phase.READY, variables=VARIABLES, redis_digest=digest(URL))
+        file.write(phase=Phase.READY, variables=VARIABLES, redis_digests=(digest(URL),))
         found = await dev._take_or_find(tmp_path, terminal)
     assert isinstance(found, DevRecord)
     dev._tell_of_other(found, None, terminal, as_json=False)
@@ -179,7 +180,7 @@ async def test_a_second_one_waits_for_the_first(tmp_path: Path) -> None:
 
 def test_a_second_one_with_another_redis_is_refused() -> None:
     """It is told how to have two; the first one's own URL, pasted into its terminal, is no other."""
-    record = DevRecord(Process(7, "x"), Phase.READY, variables=VARIABLES, redis_digest=digest(URL))
+    record = DevRecord(Process(7, "x"), Phase.READY, variables=VARIABLES, redis_digests=(digest(URL),))
     terminal, shown = console()
     with pytest.raises(InvalidInputError, match="CONVERSATION_DATA_DIR"):
         dev._tell_of_other(record, "redis://other/0", terminal, as_json=False)
@@ -195,7 +196,7 @@ def test_a_url_that_was_pasted_means_the_server_of_our_own(tmp_path: Path, phase
     assert file is not None
     terminal, _ = console()
     with file:
-        file.write(phase=phase, has_server=True, redis_digest=digest(URL))
+        file.write(phase=phase, has_server=True, redis_digests=(digest("redis://newer/0"), digest(URL)))
     file = DevFile.take(tmp_path)
     assert file is not None
     with file:
@@ -255,3 +256,11 @@ def test_stop_ends_a_running_one_by_its_signal(
     told = capsys.readouterr().out
     assert f"Stopping `dev` (process {running.pid}), it saves every conversation first …" in told
     assert "Ended: `dev`, with all that it had started." in told
+
+
+def test_a_redis_of_another_directory_is_worked_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its URL, pasted where another data directory is set, leads to its `dev`; any other Redis does not."""
+    monkeypatch.setenv("CONVERSATION_DATA_DIR", str(tmp_path / "here"))
+    monkeypatch.setattr(EmbeddedServer, "directory_of", {URL: tmp_path / "there"}.get)
+    assert dev._directory(URL) == tmp_path / "there"
+    assert dev._directory("redis://other/0") == dev._directory(None) == tmp_path / "here"
