@@ -1,7 +1,10 @@
 """Who asks for Ray's token, and what is said where it is missing, before Ray itself tries."""
 
+import os
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent import futures
@@ -352,6 +355,21 @@ def test_what_ray_answers_itself_is_left_to_it(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     choose_token_mode(arguments)
     assert not (home / ".ray").exists()
+
+
+@pytest.mark.skipif(not ray_environment.knows_tokens(), reason="not on this platform: this Ray knows no tokens")
+@pytest.mark.parametrize("token", [None, "wrong"])
+def test_the_command_ends_with_one_sentence(home: Path, token: str | None) -> None:
+    """Nothing of Ray's, no traceback, and exit code 1; in 22 s Ray would say it in 99 lines."""
+    environment = {**os.environ, "HOME": str(home), **({"RAY_AUTH_TOKEN": token} if token else {})}
+    with a_head("right") as (address, _):
+        ended = subprocess.run(
+            [sys.executable, "-m", "conversation_actors.cli", "start", f"--address={address}"],
+            env=environment, capture_output=True, text=True, check=False, timeout=20,
+        )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("conversation-actors: the Ray cluster at ")
+    assert ended.stderr.count("\n") == 1
 
 
 # --- the token's places ----------------------------------------------------------------------------------------------
