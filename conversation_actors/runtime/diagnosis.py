@@ -57,6 +57,8 @@ def require_joinable(address: str | None) -> None:
         return
     mode = ray_environment.token_mode()
     is_here = reach(address)
+    if ray_environment.has_other_mode():
+        return
     sends = mode == "token" or (mode is None and is_here)
     token = ray_environment.token() if sends and ray_environment.knows_tokens() else None
     head = ask(address, token, is_here=is_here)

@@ -44,6 +44,11 @@ def token_mode() -> str | None:
     return os.environ.get(MODE, "").lower() or None
 
 
+def has_other_mode() -> bool:
+    """Whether somebody chose a way of letting in that is none of ours; Ray has one for Kubernetes."""
+    return token_mode() not in {None, "token", "disabled"}
+
+
 def use_token() -> None:
     """Have the Ray that this process imports later, and its children, send the token and ask for it."""
     os.environ[MODE] = "token"

@@ -23,6 +23,8 @@ def choose_token_mode(arguments: Sequence[str]) -> None:
     told = parser.parse_known_args(list(arguments))[0]
     if told.help:
         return
+    if ray_environment.has_other_mode():
+        return
     if told.head:
         _say(_of_head())
         return
@@ -35,7 +37,7 @@ def _of_head() -> str:
     if not ray_environment.knows_tokens():
         ray = metadata.version("ray")
         return f"token  none: Ray {ray} knows none, and whoever reaches this node's ports may run code here"
-    if ray_environment.token_mode() not in {None, "token"}:
+    if ray_environment.token_mode() == "disabled":
         return "token  none, as RAY_AUTH_MODE says: whoever reaches this node's ports may run code here"
     place = ray_environment.ensure_token().place
     ray_environment.use_token()
@@ -52,7 +54,7 @@ def _of_node(address: str) -> str:
     if not head.wants_token:
         require_same_versions(head)
         return f"token  none: the cluster at {address} asks for none"
-    is_off = ray_environment.token_mode() not in {None, "token"}
+    is_off = ray_environment.token_mode() == "disabled"
     token = ray_environment.token() if ray_environment.knows_tokens() and not is_off else None
     if token is not None and token.value is not None:
         head = ask(address, token, is_here=is_here)

@@ -266,6 +266,20 @@ def test_without_an_address_it_is_what_ray_finds(monkeypatch: pytest.MonkeyPatch
         require_joinable(address)
 
 
+def test_another_way_of_letting_people_in_is_left_to_ray(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ray has one for Kubernetes: nobody is asked, and nothing is said of tokens."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "k8s")
+    with a_head("right") as (address, store):
+        require_joinable(address)
+        choose_token_mode([f"--address={address}"])
+        choose_token_mode(["--head"])
+    assert store.sent == []
+    assert ray_environment.token_mode() == "k8s"
+    assert capsys.readouterr().err == ""
+
+
 # --- what a node does ------------------------------------------------------------------------------------------------
 
 
