@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -264,3 +267,26 @@ def test_a_redis_of_another_directory_is_worked_beside(tmp_path: Path, monkeypat
     monkeypatch.setattr(EmbeddedServer, "directory_of", {URL: tmp_path / "there"}.get)
     assert dev._directory(URL) == tmp_path / "there"
     assert dev._directory("redis://other/0") == dev._directory(None) == tmp_path / "here"
+
+
+def test_a_closed_terminal_is_a_ctrl_c(tmp_path: Path) -> None:
+    """SIGHUP, and a terminal that takes no word any more: `dev` stops in order, and leaves nothing."""
+    code = (
+        "import asyncio, pathlib, sys\nfrom conversation_actors.cli.dev import _Signals\n"
+        "async def main():\n"
+        "    signals = _Signals(); signals.listen(); print('ready', flush=True)\n"
+        "    await signals.stop.wait(); print('stopping', flush=True)\n"
+        "    pathlib.Path(sys.argv[1]).write_text('in order')\n"
+        "asyncio.run(main())"
+    )
+    mine, terminal = pty.openpty()
+    running = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "told")], stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    while not shown.endswith(b"\n"):
+        shown += os.read(mine, 100)
+    wait_for(lambda: psutil.Process(running.pid).status() == psutil.STATUS_SLEEPING, "the program to wait")
+    os.close(mine)
+    running.send_signal(signal.SIGHUP)
+    assert running.wait(20) == 0
+    assert (tmp_path / "told").read_text() == "in order"
