@@ -173,8 +173,9 @@ class _Stack:
     def _stop(self) -> None:
         self._file.write(phase=Phase.STOPPING)
         if self._signals.stop.is_set():
+            is_ours = self._server is not None and (self._server.is_adopted or not self._server.is_reused)
             self._console.print(
-                "Stopping Ray" + ("" if self._server is None else ", and Redis, which writes its data to disk") + " …"
+                "Stopping Ray" + (", and Redis, which writes its data to disk" if is_ours else "") + " …"
             )
         self._head.stop(hurry=self._signals.hurry.is_set() or not self._signals.stop.is_set())
         if self._server is not None:

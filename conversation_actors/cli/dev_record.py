@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from conversation_actors.cli.processes import kill_session, session_members
 from conversation_actors.cli.ray_head import DIRECTORY_PREFIX
+from conversation_actors.errors import InvalidInputError
 
 _LOCK, _RECORD = "dev.lock", "dev.json"
 DIGESTS = 20
@@ -90,9 +91,13 @@ class DevFile:
 
     @classmethod
     def take(cls, directory: Path) -> Self | None:
-        """Hold it; None while another process does. Makes the directory."""
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(directory / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        """Hold it; None while another process does. Makes the directory; `InvalidInputError` where that cannot be."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(directory / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            message = f"the data directory {directory} (CONVERSATION_DATA_DIR) cannot be used: {error.strerror}"
+            raise InvalidInputError(message, field="CONVERSATION_DATA_DIR") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -72,6 +72,13 @@ def test_one_at_a_time_holds_it(tmp_path: Path) -> None:
         assert written.variables == VARIABLES
 
 
+def test_a_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    """One sentence with its name, the variable's, and why."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidInputError, match=r"file \(CONVERSATION_DATA_DIR\) cannot be used: File exists"):
+        DevFile.take(tmp_path / "file")
+
+
 def test_secrets_are_the_owners_alone(tmp_path: Path) -> None:
     """Nobody else can read the record; behind its end no password is left in it."""
     file = DevFile.take(tmp_path / "data")
