@@ -13,6 +13,7 @@ from conversation_actors.client import (
     check_cluster,
 )
 from conversation_actors.errors import (
+    ClusterMisconfiguredError,
     ClusterUnavailableError,
     ConflictError,
     ConversationClosedError,
@@ -75,6 +76,7 @@ __all__ = [
     "AgentHandoff",
     "AttributesChanged",
     "Closing",
+    "ClusterMisconfiguredError",
     "ClusterUnavailableError",
     "ConflictError",
     "ConversationClient",

@@ -16,6 +16,7 @@ ConversationError
 │   └── InvalidInputError       ``.field`` names what is wrong
 │       └── ItemTooLargeError   ``.size`` and ``.limit``, in bytes of the stored form
 ├── OperatorError               a person has to look
+│   ├── ClusterMisconfiguredError Ray's cluster does not let this process in: the token, or the port
 │   ├── CorruptStateError       bytes in the store that cannot be read; ``.key`` and ``.position``
 │   ├── IncompatibleVersionError
 │   ├── OwnerFailedError        the owner's own code failed: a defect, please report it
@@ -130,6 +131,10 @@ class ItemTooLargeError(InvalidInputError):
 
 class OperatorError(ConversationError):
     """Neither waiting nor another call helps: a person has to look."""
+
+
+class ClusterMisconfiguredError(OperatorError):
+    """Ray's cluster does not let this process in: its token is missing or another one, or the port is not Ray's."""
 
 
 class CorruptStateError(OperatorError):

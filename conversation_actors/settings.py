@@ -51,6 +51,13 @@ class Durability(StrEnum):
     REPLICAS = "replicas"
 
 
+class Placement(StrEnum):
+    """On which nodes owners start."""
+
+    SPREAD = "spread"
+    PACK = "pack"
+
+
 class HistoryLimits(SettingsGroup):
     """Bounds of what one conversation may hold (``CONVERSATION_HISTORY_…``). Bytes are of the stored form."""
 
@@ -224,6 +231,8 @@ class Settings(SettingsGroup):
     durability: Annotated[str, AfterValidator(_durability)] = "redis"
     """When a write is acknowledged. ``redis``: the server has it. ``fsync``: it is on the server's disk (AOF, Redis 7.2
     or newer, or Valkey). ``replicas=n``: n replicas have it too. A server that cannot do it is refused at the start."""
+    placement: Placement = Placement.SPREAD
+    """``spread``: over all nodes in turn. ``pack``: each node is half full before the next, so that others can go."""
     idle_timeout: Duration = timedelta(minutes=5)
     """An owner that nobody asked or watched for this long saves a snapshot and exits."""
     ttl: Duration = timedelta(days=7)

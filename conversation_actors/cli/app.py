@@ -55,8 +55,8 @@ def dev(*, as_json: Json = False) -> None:
     """Start what a conversation needs, and stay in the foreground until Ctrl-C.
 
     That is a Ray head node, and, unless CONVERSATION_REDIS_URL or REDIS_URL is set (or in .env), a Valkey server
-    of our own, whose data stays on disk for the next time. The two environment variables that another terminal
-    needs are printed.
+    of our own, whose data stays on disk for the next time. The environment variables that another terminal
+    needs are printed. Where one runs already, it is said where, and nothing is started.
 
     Ctrl-C or SIGTERM saves a snapshot of every running conversation and stops what was started; a second
     one stops at once (nothing acknowledged is lost by that either). Exits with 1 if Ray ends by itself.
@@ -71,6 +71,19 @@ def dev(*, as_json: Json = False) -> None:
     raise typer.Exit(asyncio.run(run(as_json=as_json)))
 
 
+@app.command()
+def stop() -> None:
+    """End what [bold]dev[/bold] has started: a running one in order, and what is left of one that was killed.
+
+    Says what it ended. Only what was started on this data directory (CONVERSATION_DATA_DIR) is touched; its data stays.
+
+    Example: [bold]conversation-actors stop[/bold]
+    """
+    from conversation_actors.cli.stop import run  # noqa: PLC0415  # see the module's docstring
+
+    run()
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["-h"]})
 def start(context: typer.Context) -> None:
     """Start a Ray node on which a conversation's process starts nine times quicker and takes a third of the memory.
@@ -79,6 +92,9 @@ def start(context: typer.Context) -> None:
     node's worker processes are forked from one that has imported everything, instead of each importing it again.
     Where that is not possible (not Linux, another Ray than the tested one, a runtime environment of its own), they
     start the ordinary way; this command, or conversation_fork_server.log in Ray's log directory, says why.
+
+    A head asks for this user's token, unless RAY_AUTH_MODE says otherwise; a node does as its head does. What keeps a
+    node from joining (address, token, versions) is said in one sentence, before Ray tries.
 
     Example: [bold]conversation-actors start --head --port=6379[/bold]
     """

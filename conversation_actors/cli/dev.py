@@ -2,23 +2,30 @@
 
 import asyncio
 import json
+import os
 import shlex
 import signal
 import sys
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from rich.console import Console
 
+from conversation_actors.cli.dev_record import DIGESTS, DevFile, DevRecord, Phase, Process, digest, end_head, read
 from conversation_actors.cli.processes import with_environment
-from conversation_actors.cli.ray_head import ENVIRONMENT, RayHead
+from conversation_actors.cli.ray_head import ENVIRONMENT, RayHead, variables_for_others
+from conversation_actors.errors import InvalidInputError
 from conversation_actors.settings import Settings, data_directory
 from conversation_actors.store import EmbeddedServer
 
 DRAIN_SECONDS = 20.0
 _CONNECT_SECONDS = 15.0
+_POLL = 0.1
+
+Value = TypeVar("Value")
 
 
 @dataclass
@@ -31,48 +38,152 @@ class _Signals:
     def listen(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._told)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under `nohup`
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up)
+
+    def _hung_up(self) -> None:
+        """The terminal was closed: stop in order, and tell nobody, since a word would raise now."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        self._told()
 
     def _told(self) -> None:
         (self.hurry if self.stop.is_set() else self.stop).set()
 
 
 async def run(*, as_json: bool) -> int:
-    """Start, wait, stop. Returns the exit code: 1 if Ray ended by itself. Raises `ConversationError`."""
+    """Start, wait, stop; or tell where the one is that runs already. Returns the exit code: 1 if Ray ended by itself.
+
+    Raises `ConversationError`.
+    """
     signals = _Signals()
     signals.listen()
     # what is told to people goes to standard error where standard output is for a program
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     configured = Settings().redis_url
-    server = EmbeddedServer(data_directory()) if configured is None else None
-    head = RayHead()
-    try:
-        if configured is not None:
-            redis_url = configured.get_secret_value()
-            console.print("Redis  yours, from the environment or .env")
-        else:
-            assert server is not None
-            redis_url = await asyncio.to_thread(_start_server, server, console)
-        console.print("Ray    starting, which takes some seconds …")
-        address = await _unless_stopped(head.start(), signals)
-        if address is None:
-            return 0
-        _tell(address, redis_url, console, as_json=as_json)
-        return await _until_stopped(head, address, signals, console)
-    finally:
-        await asyncio.to_thread(head.stop, hurry=signals.hurry.is_set() or not signals.stop.is_set())
-        if server is not None:
-            await asyncio.to_thread(server.stop)
+    url = None if configured is None else configured.get_secret_value()
+    directory = await asyncio.to_thread(_directory, url)
+    found = await _unless_stopped(_take_or_find(directory, console), signals)
+    if found is None:
+        return 0
+    if isinstance(found, DevRecord):
+        _tell_of_other(found, url, console, as_json=as_json)
+        return 0
+    with found as file:
+        return await _Stack(file, url, console, signals).run(as_json=as_json)
 
 
-def _start_server(server: EmbeddedServer, console: Console) -> str:
-    server.start()
-    directory = data_directory()
-    how = "running already, and left running" if server.is_reused else "a server of our own"
-    console.print(f"Redis  {how}; its data stays in {directory}")
-    return server.url
+def _directory(url: str | None) -> Path:
+    """Where to work: beside a Valkey of our own, if that is the Redis asked for, so that it gets one head."""
+    return (EmbeddedServer.directory_of(url) if url is not None else None) or data_directory()
 
 
-async def _unless_stopped(starting: Coroutine[Any, Any, str], signals: _Signals) -> str | None:
+async def _take_or_find(directory: Path, console: Console) -> DevFile | DevRecord:
+    """The directory's record, held; or what another `dev` there has started, once that is ready."""
+    has_told = False
+    while (file := DevFile.take(directory)) is None:
+        record = read(directory)
+        if record is not None and record.phase is Phase.READY and record.dev.is_running:
+            return record
+        if record is not None and record.dev.is_running and not has_told:
+            has_told = True
+            console.print(f"Another `dev` (process {record.dev.pid}) is {record.phase}; waiting for it …")
+        await asyncio.sleep(_POLL)
+    return file
+
+
+def _tell_of_other(record: DevRecord, url: str | None, console: Console, *, as_json: bool) -> None:
+    """Say where the running one is. Raises `InvalidInputError` where another Redis than its own is asked for."""
+    running = f"`conversation-actors dev` is running already (process {record.dev.pid})"
+    if url is not None and digest(url) not in record.redis_digests[: None if record.has_server else 1]:
+        message = (
+            f"{running}, with another Redis than this terminal names: end it with `conversation-actors stop`, "
+            "or set CONVERSATION_DATA_DIR to have one beside it"
+        )
+        raise InvalidInputError(message, field="CONVERSATION_DATA_DIR")
+    console.print(f"{running}: nothing is started. `conversation-actors stop` ends it.")
+    _tell(record.variables, console, as_json=as_json)
+
+
+class _Stack:
+    """What one `dev` starts, and stops."""
+
+    def __init__(self, file: DevFile, url: str | None, console: Console, signals: _Signals) -> None:
+        """`url` is of a Redis that is not ours; what another one has left is known from `file`."""
+        left = file.left
+        if left is not None and url is not None and left.is_own(url):
+            url = None  # pasted from what a `dev` here has printed: its own server
+        self._file, self._url, self._console, self._signals = file, url, console, signals
+        self._server = EmbeddedServer(file.directory) if url is None else None
+        self._head = RayHead(spawned=self._note_head)
+
+    async def run(self, *, as_json: bool) -> int:
+        """Start, wait, stop."""
+        try:
+            await self._clean_up()
+            redis_url = await asyncio.to_thread(self._start_server) if self._url is None else self._url
+            if self._url is not None:
+                self._console.print("Redis  yours, from the environment or .env")
+            self._console.print("Ray    starting, which takes some seconds …")
+            address = await _unless_stopped(self._head.start(), self._signals)
+            if address is None:
+                return 0
+            variables: dict[str, str] = variables_for_others(address) | {"CONVERSATION_REDIS_URL": redis_url}
+            self._file.write(phase=Phase.READY, variables=variables, redis_digests=self._digests(redis_url))
+            self._console.print(f"Ray    ready at {address}")
+            _tell(variables, self._console, as_json=as_json)
+            self._console.print("\nCtrl-C saves every conversation and stops all this.")
+            return await _until_stopped(self._head, address, self._signals, self._console)
+        finally:
+            await asyncio.to_thread(self._stop)
+
+    async def _clean_up(self) -> None:
+        """End what a `dev` has left that was killed."""
+        left = self._file.left
+        if left is not None and left.phase is not Phase.ENDED:
+            count = await asyncio.to_thread(end_head, left)
+            if self._server is not None and left.has_server:
+                self._server.adopt()
+            if count:
+                self._console.print(
+                    f"Ended {count} processes of Ray, which a killed `dev` (process {left.dev.pid}) had left"
+                )
+        has_server = self._server is not None
+        self._file.write(has_server=has_server, redis_digests=left.redis_digests if left and has_server else ())
+
+    def _start_server(self) -> str:
+        assert self._server is not None
+        self._server.start()
+        how = "a server of our own"
+        if self._server.is_reused:
+            how = "running already, and " + ("used on" if self._server.is_adopted else "left running")
+        self._console.print(f"Redis  {how}; its data stays in {self._file.directory}")
+        return self._server.url
+
+    def _digests(self, redis_url: str) -> tuple[str, ...]:
+        left = self._file.left
+        earlier = left.redis_digests if left is not None and self._server is not None else ()
+        return tuple(dict.fromkeys([digest(redis_url), *earlier]))[:DIGESTS]
+
+    def _note_head(self, pid: int, directory: Path) -> None:
+        self._file.write(head=Process.of(pid), head_directory=str(directory))
+
+    def _stop(self) -> None:
+        self._file.write(phase=Phase.STOPPING)
+        if self._signals.stop.is_set():
+            is_ours = self._server is not None and (self._server.is_adopted or not self._server.is_reused)
+            self._console.print(
+                "Stopping Ray" + (", and Redis, which writes its data to disk" if is_ours else "") + " …"
+            )
+        self._head.stop(hurry=self._signals.hurry.is_set() or not self._signals.stop.is_set())
+        if self._server is not None:
+            self._server.stop()
+        self._file.write(phase=Phase.ENDED, variables={})
+
+
+async def _unless_stopped(starting: Coroutine[Any, Any, Value], signals: _Signals) -> Value | None:
     """What `starting` returns; None if a signal came first."""
     work, stopped = asyncio.ensure_future(starting), asyncio.ensure_future(signals.stop.wait())
     await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -85,16 +196,13 @@ async def _unless_stopped(starting: Coroutine[Any, Any, str], signals: _Signals)
     return None
 
 
-def _tell(address: str, redis_url: str, console: Console, *, as_json: bool) -> None:
-    variables = {"RAY_ADDRESS": address, "CONVERSATION_REDIS_URL": redis_url}
+def _tell(variables: dict[str, str], console: Console, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(variables), flush=True)  # noqa: T201  # the interface
-    console.print(f"Ray    ready at {address}")
-    if not as_json:
-        console.print("\nIn another terminal:\n")
-        for name, value in variables.items():
-            console.print(f"export {name}={shlex.quote(value)}", markup=False)
-    console.print("\nCtrl-C saves every conversation and stops all this.")
+        return
+    console.print("\nIn another terminal:\n")
+    for name, value in variables.items():
+        console.print(f"export {name}={shlex.quote(value)}", markup=False)
 
 
 async def _until_stopped(head: RayHead, address: str, signals: _Signals, console: Console) -> int:
@@ -105,7 +213,7 @@ async def _until_stopped(head: RayHead, address: str, signals: _Signals, console
         print(f"Ray has ended by itself (exit code {ended.result()}): {head.last_words()}", file=sys.stderr)  # noqa: T201  # a command line's way to answer
         return 1
     ended.cancel()
-    console.print("\nSaving every conversation … (Ctrl-C again: stop at once)")
+    console.print(f"\nSaving every conversation, for {DRAIN_SECONDS:.0f} s at most … (Ctrl-C again: stop at once)")
     console.print(await _drain(address, signals.hurry))
     return 0
 

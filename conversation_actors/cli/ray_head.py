@@ -2,21 +2,18 @@
 
 import asyncio
 import json
-import logging
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from conversation_actors.cli.processes import kill_session, last_lines, with_environment
 from conversation_actors.errors import ClusterUnavailableError
+from conversation_actors.runtime.ray_environment import MODE, chosen_token_variables, ensure_token, knows_tokens
 
-log = logging.getLogger(__name__)
-
-_NO_SUCH_COMMAND = "No such command"
-"""What Ray's command line says, in a Ray that is older than its tokens."""
 ENVIRONMENT: dict[str, str | None] = {
     "RAY_ADDRESS": None,
     # Ray's servers listen on every interface: without a token anybody who reaches them may run code here.
@@ -25,6 +22,7 @@ ENVIRONMENT: dict[str, str | None] = {
     "RAY_DISABLE_IMPORT_WARNING": "1",
 }
 """What `ray start`, and all that connect to it, need; given an address, Ray does not look for the token itself."""
+DIRECTORY_PREFIX = "ca-ray-"
 CONVERSATIONS = 200
 _OBJECT_STORE_BYTES = 100 << 20
 _READY_SECONDS = 60.0
@@ -40,16 +38,23 @@ class RayHead:
     Its files are in a temporary directory, which is removed when it stops.
     """
 
-    def __init__(self, *, cpus: int | None = None) -> None:
-        """`cpus`: what Ray believes to have; it keeps as many workers ready. None: what there is."""
+    def __init__(
+        self, *, cpus: int | None = None, spawned: Callable[[int, Path], None] = lambda _pid, _directory: None
+    ) -> None:
+        """`cpus`: what Ray believes to have; it keeps as many workers ready. None: what there is.
+
+        `spawned` is told of the process, whose session all others are in, and of the directory, as soon as they exist.
+        """
         self._cpus = cpus
+        self._spawned = spawned
         self._process: subprocess.Popen[bytes] | None = None
         self._directory: Path | None = None
 
     async def start(self) -> str:
         """Start it, and return its address when it is ready. Raises `ClusterUnavailableError`."""
         self._directory = _short_directory()
-        await asyncio.to_thread(_ensure_token)
+        if knows_tokens():
+            await asyncio.to_thread(ensure_token)
         self._spawn(self._directory)
         try:
             async with asyncio.timeout(_READY_SECONDS):
@@ -95,6 +100,7 @@ class RayHead:
             self._process = subprocess.Popen(  # noqa: S603  # arguments of our own, and no shell
                 self._command(directory), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+        self._spawned(self._process.pid, directory)
 
     async def _address(self, directory: Path) -> str:
         """What Ray writes there as its last act of starting."""
@@ -130,26 +136,15 @@ class RayHead:
         )
 
 
-def _ensure_token() -> None:
-    """Make this user's Ray token, unless there is one; what is printed is the token, and shown to nobody."""
-    if (Path.home() / ".ray" / "auth_token").exists():
-        return
-    made = subprocess.run(
-        [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if _NO_SUCH_COMMAND in made.stderr:
-        log.warning("this Ray knows no tokens: whoever reaches its ports on this machine may use it")
-    elif made.returncode:
-        message = f"Ray could not make its token: {' '.join(made.stderr.split())[-400:]}"
-        raise ClusterUnavailableError(message)
+def variables_for_others(address: str) -> dict[str, str]:
+    """What whoever joins a head of ours needs in the environment."""
+    variables = {"RAY_ADDRESS": address}
+    return variables | ({MODE: "token"} | chosen_token_variables() if knows_tokens() else {})
 
 
 def _short_directory() -> Path:
     parent = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="ca-ray-", dir=parent if len(parent) <= _LONGEST_PARENT else "/tmp"))  # noqa: S108  # mkdtemp makes it private
+    return Path(tempfile.mkdtemp(prefix=DIRECTORY_PREFIX, dir=parent if len(parent) <= _LONGEST_PARENT else "/tmp"))  # noqa: S108  # mkdtemp makes it private
 
 
 def _free_port() -> int:

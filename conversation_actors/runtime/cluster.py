@@ -14,13 +14,14 @@ from ray._private.utils import read_ray_address
 from ray.exceptions import RayError
 
 from conversation_actors.activation import ActivationInfo
-from conversation_actors.errors import ClusterUnavailableError
+from conversation_actors.errors import ClusterUnavailableError, ConversationError
 from conversation_actors.runtime.actor import ConversationActor
+from conversation_actors.runtime.diagnosis import require_joinable
 from conversation_actors.runtime.signals import sigterm_kept
 from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.runtime.warm_pool import Pool
-from conversation_actors.settings import Settings
+from conversation_actors.settings import Placement, Settings
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ NAMESPACE = "conversations"
 RESOURCE = "conversation"
 """A custom resource; where nodes offer it, each actor takes 1, so that an autoscaler can count them."""
 
+_STRATEGIES = {Placement.SPREAD: "SPREAD", Placement.PACK: "DEFAULT"}
 _PREFIX = "conversation:"
 _RESOURCES_SECONDS = 10.0
 _JOINING = threading.Lock()
@@ -54,6 +56,8 @@ async def connect(settings: Settings) -> None:
     try:
         async with asyncio.timeout(seconds):
             await _reach_and_join(settings.ray_address)
+    except ConversationError:
+        raise  # the cause was found before Ray tried
     except (OSError, RayError, RuntimeError, TimeoutError, ValueError) as error:
         where = settings.ray_address or "this machine"
         message = (
@@ -86,6 +90,7 @@ async def check(settings: Settings) -> None:
 
 
 async def _reach_and_join(address: str | None) -> None:
+    await in_thread(require_joinable, address)
     host, _, port = (address or "").rpartition(":")
     if host and port.isdigit() and "://" not in host:
         await _reach(host.strip("[]"), int(port))
@@ -179,6 +184,7 @@ class ActorDirectory:
             "max_concurrency": 1000,
             "enable_task_events": False,
             "resources": self._needed(),
+            "scheduling_strategy": _STRATEGIES[self._settings.placement],
         }
         return self._starts.start(ConversationActor, options, conversation_id, self._settings)
 

@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -15,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -26,6 +27,7 @@ from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailable
 from conversation_actors.store.connection import NAMELESS
 
 _HOST = "127.0.0.1"
+_STATE = "server.json"
 _PORT_ATTEMPTS = 5
 _READY_TIMEOUT = 60.0
 """Seconds; loading gigabytes of journal takes a while."""
@@ -65,7 +67,8 @@ class _Running:
 
     @property
     def url(self) -> str:
-        return f"redis://:{quote(self.password, safe='')}@{_HOST}:{self.port}/0"
+        # `default` is the user that has the password; redis-cli needs its name
+        return f"redis://default:{quote(self.password, safe='')}@{_HOST}:{self.port}/0"
 
 
 class EmbeddedServer:
@@ -74,7 +77,7 @@ class EmbeddedServer:
     It listens on 127.0.0.1 only, asks for a random password, and appends to disk every second: what was
     acknowledged in the last second before a power cut may be lost, nothing else. Whoever finds one running
     on the directory uses it, and leaves it running; the one who started it stops it. If that one is killed,
-    the server stays, and the next start uses it. Blocks its thread; not for use inside an event loop.
+    the server stays, the next start uses it, and may `adopt` it. Blocks its thread; not for use inside an event loop.
 
     Raises `StoreMisconfiguredError` where no server is installed or it does not start, and
     `StoreUnavailableError` where one runs on the directory but does not answer.
@@ -86,6 +89,24 @@ class EmbeddedServer:
         self._options = dict(options or {})
         self._running: _Running | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self.is_adopted = False
+        """Whether this object stops the server although somebody else started it."""
+
+    @staticmethod
+    def directory_of(url: str) -> Path | None:
+        """The directory of the running server that has this URL; None where it is no such server's."""
+        parts = urlsplit(url)
+        if (parts.scheme, parts.hostname) != ("redis", _HOST):
+            return None
+        client = _client(url)
+        try:
+            directory = client.config_get("dir").get("dir")
+        except RedisError:
+            return None
+        finally:
+            client.close()
+        running = _read_state(Path(directory)) if directory else None
+        return Path(directory) if directory and running is not None and running.url == url else None
 
     @property
     def url(self) -> str:
@@ -96,9 +117,31 @@ class EmbeddedServer:
         return self._running.url
 
     @property
+    def pid(self) -> int:
+        """The server's process; only between `start` and `stop`."""
+        assert self._running is not None
+        return self._running.pid
+
+    @property
     def is_reused(self) -> bool:
         """Whether somebody else started the server that this object uses."""
         return self._running is not None and self._process is None
+
+    def adopt(self) -> None:
+        """Be the one that stops the server, although somebody else started it, who is dead."""
+        self.is_adopted = True
+
+    def find(self) -> bool:
+        """Use the server that runs on the directory, if one does; starts none. Raises `StoreUnavailableError`."""
+        if self._running is not None:
+            return True
+        if not self._directory.is_dir():
+            return False
+        with _locked(self._directory / "start.lock"):
+            data_lock = self._lock_or_reuse()
+        if data_lock is not None:
+            os.close(data_lock)
+        return data_lock is None
 
     def start(self) -> None:
         """Use the server that runs on the directory, or start one and wait until it answers. Idempotent."""
@@ -116,21 +159,30 @@ class EmbeddedServer:
                 os.close(data_lock)
 
     def stop(self) -> None:
-        """Stop the server, if this object started it, and wait until its data is on disk. Idempotent."""
+        """Stop the server, if this object started or adopted it, and wait until its data is on disk. Idempotent."""
         running, process = self._running, self._process
         self._running = self._process = None
-        if running is None or process is None:
+        if running is None or (process is None and not self.is_adopted):
             return
-        process.terminate()
-        try:
-            process.wait(_STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            # The journal is on disk but for its last second; a server that hangs must not outlive us.
-            process.kill()
-            process.wait()
+        if process is None:
+            self._end_adopted(running)
+        else:
+            _end_child(process)
         with _locked(self._directory / "start.lock"):
-            if self._read_state() == running:
+            if _read_state(self._directory) == running:
                 self._state_file.unlink()
+
+    def _end_adopted(self, running: _Running) -> None:
+        """End a process that is no child of this one: it holds the lock on the data as long as it lives."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            deadline = time.monotonic() + _STOP_TIMEOUT
+            while (data_lock := _try_lock(self._directory / "data.lock")) is None and time.monotonic() < deadline:
+                with suppress(ProcessLookupError):
+                    os.kill(running.pid, number)
+                time.sleep(_POLL)
+            if data_lock is not None:
+                os.close(data_lock)
+                return
 
     def __enter__(self) -> Self:
         """Start."""
@@ -145,7 +197,7 @@ class EmbeddedServer:
 
     @property
     def _state_file(self) -> Path:
-        return self._directory / "server.json"
+        return self._directory / _STATE
 
     def _lock_or_reuse(self) -> int | None:
         """The lock on the data; or None, and the server that holds it is used.
@@ -154,7 +206,7 @@ class EmbeddedServer:
         """
         deadline = time.monotonic() + _READY_TIMEOUT
         while (data_lock := _try_lock(self._directory / "data.lock")) is None:
-            running = self._read_state()
+            running = _read_state(self._directory)
             if running is not None and _answers(running):
                 self._running = running
                 return None
@@ -238,12 +290,6 @@ class EmbeddedServer:
             time.sleep(_POLL)
         return False
 
-    def _read_state(self) -> _Running | None:
-        try:
-            return _Running(**json.loads(self._state_file.read_text()))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None  # never written, or by somebody else; the lock on the data says whether a server runs
-
     def _write_state(self, running: _Running) -> None:
         draft = self._state_file.with_suffix(".draft")
         draft.unlink(missing_ok=True)
@@ -252,18 +298,39 @@ class EmbeddedServer:
         draft.replace(self._state_file)
 
 
-def _answers(running: _Running) -> bool:
-    """Tell whether the very server of the state file answers, and not another that got its port."""
-    client = Redis(
-        host=_HOST,
-        port=running.port,
-        password=running.password,
+def _end_child(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        # The journal is on disk but for its last second; a server that hangs must not outlive us.
+        process.kill()
+        process.wait()
+
+
+def _read_state(directory: Path) -> _Running | None:
+    try:
+        return _Running(**json.loads((directory / _STATE).read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None  # never written, or by somebody else; the lock on the data says whether a server runs
+
+
+def _client(url: str) -> Redis:
+    """A client that tries once."""
+    return Redis.from_url(
+        url,
         socket_timeout=_ANSWER_TIMEOUT,
         socket_connect_timeout=_ANSWER_TIMEOUT,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
+        decode_responses=True,
         **NAMELESS,
     )
+
+
+def _answers(running: _Running) -> bool:
+    """Tell whether the very server of the state file answers, and not another that got its port."""
+    client = _client(running.url)
     try:
         info = client.info("server")
         client.ping()  # refused while loading, where INFO is answered

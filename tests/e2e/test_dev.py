@@ -2,11 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import development_stack, run_client, wait_for_none_naming
+from conversation_actors.runtime.ray_environment import knows_tokens
+from tests.e2e.commands import development_stack, processes_naming, run, run_client, wait_for_none_naming
 
 APPEND = """
 conversation = await client.open("support-42")
@@ -25,7 +28,9 @@ def test_a_second_terminal_and_a_second_day(tmp_path: Path) -> None:
     """The printed variables are enough to append; after SIGTERM the next start has it all, out of a snapshot."""
     directory = tmp_path / "data"
     with development_stack(directory) as (first, variables):
-        assert set(variables) == {"RAY_ADDRESS", "CONVERSATION_REDIS_URL"}
+        assert set(variables) == {"RAY_ADDRESS", "CONVERSATION_REDIS_URL"} | (
+            {"RAY_AUTH_MODE"} if knows_tokens() else set()
+        )
         assert run_client(APPEND, variables) == {"seq": 1, "items": 1}
     assert first.returncode == 0
     assert "Saved: 1." in directory.with_suffix(".log").read_text()
@@ -51,6 +56,39 @@ def test_it_says_when_ray_is_gone(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "Ray has ended by itself" in directory.with_suffix(".log").read_text()
     wait_for_none_naming(variables["RAY_ADDRESS"])
+
+
+@pytest.mark.timeout(300)
+def test_a_second_one_a_killed_one_and_stop(tmp_path: Path) -> None:
+    """The second says where the first is; what a killed one leaves the next one ends; `stop` ends that one in order."""
+    directory = tmp_path / "data"
+    with development_stack(directory) as (first, variables):
+        again = run("dev", CONVERSATION_DATA_DIR=str(directory), **variables)
+        assert again.returncode == 0
+        assert f"running already (process {first.pid})" in again.stdout
+        for name, value in variables.items():
+            assert f"export {name}={value}\n" in again.stdout
+        if knows_tokens():
+            environment = {**os.environ, **{name: variables[name] for name in ("RAY_ADDRESS", "RAY_AUTH_MODE")}}
+            command = [sys.executable, "-m", "ray.scripts.scripts", "status"]
+            assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+        assert run_client(APPEND, variables) == {"seq": 1, "items": 1}
+        first.kill()
+        first.wait()
+    assert processes_naming(variables["RAY_ADDRESS"])
+    with development_stack(directory) as (second, others):
+        assert not processes_naming(variables["RAY_ADDRESS"])
+        assert others["CONVERSATION_REDIS_URL"] == variables["CONVERSATION_REDIS_URL"]
+        assert run_client(LOOK, others)["items"] == ["Where is my order?"]
+        assert "Ended " in directory.with_suffix(".log").read_text()
+        ended = run("stop", CONVERSATION_DATA_DIR=str(directory))
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert f"Stopping `dev` (process {second.pid}), it saves every conversation first …" in ended.stdout
+        assert second.wait(10) == 0
+    assert "Stopping Ray, and Redis" in directory.with_suffix(".log").read_text()
+    wait_for_none_naming(others["RAY_ADDRESS"])
+    assert not (directory / "server.json").exists()
+    assert "Nothing of `dev`" in run("stop", CONVERSATION_DATA_DIR=str(directory)).stdout
 
 
 def _child_of(parent: int, command: str) -> int:

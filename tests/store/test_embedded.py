@@ -211,3 +211,53 @@ def test_server_on_path_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(metadata, "files", lambda _: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert embedded.find_binary() == tmp_path / name
+
+
+def test_url_names_the_user(tmp_path: Path) -> None:
+    """redis-cli logs nobody in without a name; clients take both."""
+    with EmbeddedServer(tmp_path) as server:
+        assert server.url.startswith("redis://default:")
+        client = Redis.from_url(server.url, protocol=2)
+        assert client.ping()
+        client.close()
+
+
+@pytest.mark.parametrize("is_hung", [False, True])
+def test_an_adopted_server_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_hung: bool) -> None:
+    """Who knows its starter to be dead ends it, also one that hangs meanwhile; its file goes too."""
+    first = EmbeddedServer(tmp_path)
+    first.start()
+    pid = state_of(tmp_path)["pid"]
+    second = EmbeddedServer(tmp_path)
+    assert second.find()
+    assert second.pid == pid
+    second.adopt()
+    if is_hung:
+        os.kill(pid, signal.SIGSTOP)
+        monkeypatch.setattr(embedded, "_STOP_TIMEOUT", 0.5)
+    second.stop()
+    assert not is_running(pid)
+    assert not (tmp_path / "server.json").exists()
+    first.stop()
+
+
+def test_finding_starts_nothing(tmp_path: Path) -> None:
+    """Where no server runs there is none afterwards either."""
+    assert not EmbeddedServer(tmp_path / "none").find()
+    assert not (tmp_path / "none").exists()
+    with EmbeddedServer(tmp_path):
+        pass
+    assert not EmbeddedServer(tmp_path).find()
+
+
+def test_a_url_tells_its_directory(tmp_path: Path, binary: Path) -> None:
+    """As long as the server runs, and of no other server."""
+    with EmbeddedServer(tmp_path / "data") as server:
+        url = server.url
+        assert EmbeddedServer.directory_of(url) == (tmp_path / "data").resolve()
+        assert EmbeddedServer.directory_of(url.replace("default:", "default:x")) is None
+    assert EmbeddedServer.directory_of(url) is None
+    assert EmbeddedServer.directory_of("unix:///none") is None
+    assert EmbeddedServer.directory_of("redis+sentinel://127.0.0.1:1/s/0") is None
+    with Server(binary, tmp_path / "other") as other:
+        assert EmbeddedServer.directory_of(other.url) is None

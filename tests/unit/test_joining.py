@@ -1,16 +1,12 @@
 """Joining Ray: once in a process, however many of its threads want to."""
 
-import subprocess
 import sys
 import threading
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from conversation_actors.cli import ray_head
-from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.runtime import cluster
 
 
@@ -60,17 +56,3 @@ def test_a_ray_without_tokens_is_joined_without(monkeypatch: pytest.MonkeyPatch)
     package.authentication_token_setup = ModuleType("setup")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, name, package)
     cluster._use_own_token()
-
-
-def test_a_node_of_a_ray_without_tokens_is_started_with_a_warning(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    """Ray's command line has no command for them; another failure of it is one."""
-    answer = subprocess.CompletedProcess([], 2, "", "Error: No such command 'get-auth-token'.")
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
-    ray_head._ensure_token()
-    assert "knows no tokens" in caplog.text
-    answer.stderr = "Error: disk full"
-    with pytest.raises(ClusterUnavailableError, match="disk full"):
-        ray_head._ensure_token()

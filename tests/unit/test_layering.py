@@ -51,6 +51,7 @@ ENVIRONMENT_READERS = {
     # They read no settings: they hand one process's environment to another.
     "conversation_actors.runtime.fork_server.node",
     "conversation_actors.runtime.fork_server.server",
+    "conversation_actors.runtime.ray_environment",
     "conversation_actors.runtime.starter",
 }
 ENVIRONMENT_NAMES = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}

@@ -28,8 +28,12 @@ _STARTS_PER_CPU = 2
 def start_node(arguments: Sequence[str]) -> NoReturn:
     """Be ``ray start`` with these arguments, and with a fork server where there can be one. Never returns.
 
-    Where there cannot, that is said, and the node is an ordinary one.
+    Where there cannot, that is said, and the node is an ordinary one. Raises what keeps it from joining its head.
     """
+    # owners import this module too, and need nothing of that
+    from conversation_actors.runtime.token_mode import choose_token_mode  # noqa: PLC0415
+
+    choose_token_mode(arguments)
     from ray.scripts.scripts import main  # noqa: PLC0415  # takes most of a second
 
     obstacle = next(_obstacles(), None)

@@ -1,0 +1,183 @@
+"""What a `dev` writes down in its data directory: by it another one finds it, and somebody cleans up when it is dead.
+
+Two files: ``dev.lock``, which a living `dev` holds, so that the kernel lets go of it whatever ends the process; and
+``dev.json`` with what it has started. Processes are named by id and start time: an id alone may be somebody else's.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from conversation_actors.cli.processes import kill_session, session_members
+from conversation_actors.cli.ray_head import DIRECTORY_PREFIX
+from conversation_actors.errors import InvalidInputError
+
+_LOCK, _RECORD = "dev.lock", "dev.json"
+DIGESTS = 20
+"""URLs that are remembered: a terminal may have that of last week in its environment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process, also when its id has been given to another one since."""
+
+    pid: int
+    started: str
+    """When, in a form that only serves to be compared."""
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """The process that has this id now."""
+        return cls(pid, _started(pid) or "")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is still the one that has its id."""
+        return bool(self.started) and _started(self.pid) == self.started
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether its id is another process's by now: then nothing of its session is left either."""
+        return _started(self.pid) not in {None, self.started}
+
+
+class Phase(StrEnum):
+    """How far a `dev` is."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class DevRecord:
+    """What a `dev` has started."""
+
+    dev: Process
+    phase: Phase = Phase.STARTING
+    head: Process | None = None
+    """The first process of Ray's head; the others are in its session."""
+    head_directory: str | None = None
+    has_server: bool = False
+    """Whether Redis is a server of its own, in the data directory."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """What another terminal needs, while it runs; secrets are among it."""
+    redis_digests: tuple[str, ...] = ()
+    """By which URLs of its Redis are known again: this one's first, then those of earlier ones, pasted somewhere."""
+
+    def is_own(self, redis_url: str) -> bool:
+        """Whether the URL is of a server of our own, of this `dev` or an earlier one."""
+        return self.has_server and digest(redis_url) in self.redis_digests
+
+
+class DevFile:
+    """The data directory's record, held by one `dev` at a time. A context manager that lets go."""
+
+    def __init__(self, directory: Path, lock: int) -> None:
+        """`lock` is the descriptor that holds it; see `take`."""
+        self.directory, self._lock = directory, lock
+        self.left = read(directory)
+        """What the one before has written last."""
+        self._record = DevRecord(Process.of(os.getpid()))
+
+    @classmethod
+    def take(cls, directory: Path) -> Self | None:
+        """Hold it; None while another process does. Makes the directory; `InvalidInputError` where that cannot be."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(directory / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            message = f"the data directory {directory} (CONVERSATION_DATA_DIR) cannot be used: {error.strerror}"
+            raise InvalidInputError(message, field="CONVERSATION_DATA_DIR") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return cls(directory, descriptor)
+
+    def write(self, **changes: Any) -> None:
+        """Note what has changed; for nobody else to read."""
+        self._record = replace(self._record, **changes)
+        self._save()
+
+    def close_left(self) -> None:
+        """Note that nothing is left of what the one before had started."""
+        if self.left is not None:
+            self._record = replace(self.left, phase=Phase.ENDED, variables={})
+            self._save()
+
+    def _save(self) -> None:
+        draft = self.directory / f"{_RECORD}.draft"
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            json.dump(asdict(self._record), file)
+        draft.replace(self.directory / _RECORD)
+
+    def __enter__(self) -> Self:
+        """Nothing: it is held already."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Let go."""
+        os.close(self._lock)
+
+
+def read(directory: Path) -> DevRecord | None:
+    """The record of the last `dev` there, which may be running or not; None without one that can be read."""
+    try:
+        told = json.loads((directory / _RECORD).read_text())
+        told |= {"dev": Process(**told["dev"]), "phase": Phase(told["phase"])}
+        told["redis_digests"] = tuple(told["redis_digests"])
+        return DevRecord(**told | {"head": told["head"] and Process(**told["head"])})
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None  # never written, or by another version; the lock says whether one runs
+
+
+def digest(redis_url: str) -> str:
+    """What is kept of a URL with a password."""
+    return sha256(redis_url.encode()).hexdigest()
+
+
+def end_head(record: DevRecord) -> int:
+    """End what is left of a dead one's Ray, and remove its files. Returns how many processes there were."""
+    count = 0
+    if record.head is not None and not record.head.is_replaced:
+        count = len(session_members(record.head.pid))
+        kill_session(record.head.pid)
+    if record.head_directory is not None and Path(record.head_directory).name.startswith(DIRECTORY_PREFIX):
+        shutil.rmtree(record.head_directory, ignore_errors=True)
+    return count
+
+
+def _started(pid: int) -> str | None:
+    """When the process with this id started; None where there is none, or it is dead and not collected."""
+    return _started_linux(pid) if Path("/proc/self/stat").exists() else _started_elsewhere(pid)
+
+
+def _started_linux(pid: int) -> str | None:
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # Behind the name, which may hold anything but is in parentheses; the 22nd of all: ticks since the machine's start.
+    state, *fields = told.rpartition(")")[2].split()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return None if state in {"Z", "X"} else f"{boot} {fields[18]}"
+
+
+def _started_elsewhere(pid: int) -> str | None:
+    command = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split(None, 1)  # noqa: S603  # a number of ours
+    return told[1].strip() if len(told) > 1 and not told[0].startswith("Z") else None
