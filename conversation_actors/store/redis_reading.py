@@ -1,5 +1,6 @@
 """Reading a conversation on Redis without being its owner: nothing is written, no claim is taken."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, NoReturn
@@ -18,6 +19,11 @@ from conversation_actors.store.script_calls import Command, ScriptCalls
 from conversation_actors.store.scripts import SCHEMA, script
 
 _FIELDS = ("epoch", "owner", "seq", "base", "snapshot", "schema", "deleted", "first", "life", "active_at")
+_NUMBERS = ("epoch", "seq", "base", "schema", "first")
+_NO_KEY = -2
+"""What PTTL says of a key that is not there."""
+_EXPIRY_SECONDS = 0.005
+"""The keys of a conversation expire within a millisecond of each other."""
 _READONLY: Command = ("READONLY",)
 """Lets a replica of a cluster answer, for the connection it is sent on; any other server knows it too."""
 _INFO: Command = ("INFO", "replication")
@@ -31,6 +37,11 @@ class _Raw(NamedTuple):
     snapshot: bytes | None
     journal: Sequence[bytes]
 
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether meta is gone and something else is not."""
+        return self.left_ms == _NO_KEY and (self.snapshot is not None or len(self.journal) > 0)
+
 
 class RedisReading:
     """Reads from the server that may be written to, or from a replica of it."""
@@ -38,28 +49,34 @@ class RedisReading:
     def __init__(self, calls: ScriptCalls, keys: Keys, *, is_replica: bool) -> None:
         """Share the connections of the store; `is_replica` where they lead to servers that lag."""
         self._calls, self._keys, self._is_replica = calls, keys, is_replica
+        self._may_run_scripts = True
+        """A user whose rights are those of reading (`+@read`) may not."""
 
     async def read(self, conversation_id: str) -> Stored:
         """See `Store.read`."""
         keys = self._keys.conversation(conversation_id)
-        lag: timedelta | None = timedelta(0)
-        if self._is_replica:
-            raw, info = await self._read_plainly(keys, before=(_READONLY, _INFO))
-            lag = _lag(info[1])
-        else:
-            raw = await self._read(keys)
+        raw, lag = await self._read(keys)
+        if raw.is_orphaned:
+            await asyncio.sleep(_EXPIRY_SECONDS)
+            raw, lag = await self._read(keys)
         return _stored(self._keys.tenant, conversation_id, keys, raw, lag)
 
-    async def _read(self, keys: ConversationKeys) -> _Raw:
-        try:
-            _, *parts = await self._calls.reading(script("read"), keys, *_FIELDS)
-        except StoreMisconfiguredError as error:
-            if not error.lacks_right:
-                raise
-        else:
-            return _Raw(*parts)
-        # A user whose rights are those of reading (`+@read`) may run no script.
+    async def _read(self, keys: ConversationKeys) -> tuple[_Raw, timedelta | None]:
+        if not self._is_replica:
+            return await self._read_at_once(keys), timedelta(0)
+        raw, asides = await self._read_plainly(keys, before=(_READONLY, _INFO))
+        return raw, _lag(asides[-1])
+
+    async def _read_at_once(self, keys: ConversationKeys) -> _Raw:
+        if self._may_run_scripts:
+            try:
+                _, *parts = await self._calls.reading(script("read"), keys, *_FIELDS)
+                return _Raw(*parts)
+            except StoreMisconfiguredError as error:
+                if not error.lacks_right:
+                    raise
         raw, _ = await self._read_plainly(keys)
+        self._may_run_scripts = False  # it was that, then: the server logs whatever it refuses
         return raw
 
     async def _read_plainly(self, keys: ConversationKeys, before: Sequence[Command] = ()) -> tuple[_Raw, list[Any]]:
@@ -80,6 +97,8 @@ class RedisReading:
 
 def _stored(tenant: str, conversation_id: str, keys: ConversationKeys, raw: _Raw, lag: timedelta | None) -> Stored:
     fields = dict(zip(_FIELDS, raw.meta, strict=True))
+    if raw.is_orphaned:
+        _damaged(keys.meta, "is gone, and what belongs to it is not")
     if fields["deleted"] == b"1" or raw.left_ms == _NO_KEY:
         message = f"no conversation {conversation_id!r}"
         raise ConversationNotFoundError(message)
@@ -112,11 +131,6 @@ def _stored(tenant: str, conversation_id: str, keys: ConversationKeys, raw: _Raw
         lag=lag,
         tenant=tenant,
     )
-
-
-_NUMBERS = ("epoch", "seq", "base", "schema", "first")
-_NO_KEY = -2
-"""What PTTL says of a key that is not there."""
 
 
 def _damaged(key: str, what: str) -> NoReturn:
