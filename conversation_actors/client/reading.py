@@ -9,7 +9,6 @@ from conversation_actors.activation.recovery import restate
 from conversation_actors.client.views import Snapshot, snapshot_of
 from conversation_actors.errors import ConversationNotFoundError, RetryableError
 from conversation_actors.settings import Settings
-from conversation_actors.state import ConversationState
 from conversation_actors.store import Store, Stored
 
 log = logging.getLogger(__name__)
@@ -29,13 +28,9 @@ class Reader:
 
     async def read(self, conversation_id: str, *, stale_ok: bool = False) -> Snapshot:
         """See `ConversationClient.read`."""
-        stored, state = await self.look(conversation_id, stale_ok=stale_ok)
-        return snapshot_of(conversation_id, state, epoch=stored.epoch, lag=stored.lag)
-
-    async def look(self, conversation_id: str, *, stale_ok: bool = False) -> tuple[Stored, ConversationState]:
-        """What is stored, and the state that it stands for."""
         stored = await self._patiently(lambda: self._find(conversation_id, stale_ok=stale_ok))
-        return stored, restate(stored, self._limits)[0]
+        state, _ = restate(stored, self._limits)
+        return snapshot_of(conversation_id, state, epoch=stored.epoch, lag=stored.lag)
 
     async def _find(self, conversation_id: str, *, stale_ok: bool) -> Stored:
         if not stale_ok or self._replica is None:
