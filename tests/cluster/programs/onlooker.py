@@ -13,6 +13,7 @@ async def main(conversation_id: str) -> None:
         snapshot = await client.read(conversation_id)
         listed = [found.conversation_id async for found in client.list()]
         await client.delete(conversation_id)
+        refusal = ""
         try:
             await client.open(conversation_id)
         except ConversationError as error:
