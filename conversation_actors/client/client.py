@@ -104,8 +104,7 @@ class ConversationClient:
         such conversation and `create` is false, and `ClusterUnavailableError` where there is no Ray cluster.
         """
         conversation_id = check_id(conversation_id, "conversation_id")
-        if self._objection is not None:
-            raise self._objection
+        await self._check_rights()
         if not create and not await self._may_exist(conversation_id):
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)
@@ -184,6 +183,12 @@ class ConversationClient:
         finally:
             for store in stores:
                 await store.aclose()
+
+    async def _check_rights(self) -> None:
+        """Raise `StoreMisconfiguredError` where Redis's user may not write, who may have been granted it since."""
+        if self._objection is not None:
+            await self._connected_store().check()
+            self._objection = None
 
     def _begin_to_join(self) -> asyncio.Task[None]:
         self._joining = asyncio.create_task(self._join())

@@ -378,6 +378,9 @@ async def test_who_may_only_read_reads(ray: Ray, store: Checked) -> None:
         assert (await client.read(CONVERSATION)).epoch == 1
         with pytest.raises(StoreMisconfiguredError, match="NOPERM"):
             await client.open(CONVERSATION)
+        store.objection = None
+        with pytest.raises(ConversationNotFoundError):  # the right was granted: it is looked for
+            await client.open("never", create=False)
     store.objection = StoreMisconfiguredError("WRONGPASS")
     with pytest.raises(StoreMisconfiguredError, match="WRONGPASS"):
         await ConversationClient(brief()).__aenter__()
