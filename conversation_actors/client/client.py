@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Mapping
 from importlib import import_module
 from types import TracebackType
@@ -37,6 +38,10 @@ _JOINED_SECONDS = 2.0
 the midst of it may crash."""
 
 
+def _has_imported(package: str) -> bool:
+    return package in sys.modules
+
+
 class ConversationClient:
     """Opens, reads, lists and deletes conversations. Belongs to one event loop; share it, it is cheap to use.
 
@@ -44,7 +49,8 @@ class ConversationClient:
     that moment is no error: calls wait for it, each as long as its time-out. Nor is a user who may only read there:
     `read` and `list` work, and the others tell what is missing.
 
-    Entering begins to join the Ray cluster, and does not wait for it. Only `open` needs one.
+    Only `open` needs a Ray cluster. Entering begins to join the one that the settings name, and does not wait for it;
+    where they name none, and this process has nothing to do with Ray yet, the first `open` looks for a local one.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -74,7 +80,8 @@ class ConversationClient:
         self._replica = open_replica(self._settings)  # first: a wrong URL leaves nothing open
         self._store, self._objection = await open_readable_store(self._settings)
         self._reader = Reader(self._store, self._replica, self._settings)
-        self._begin_to_join()
+        if self._settings.ray_address is not None or _has_imported("ray"):
+            self._begin_to_join()
         return self
 
     async def __aexit__(
@@ -84,10 +91,10 @@ class ConversationClient:
         await self.aclose()
 
     async def join_cluster(self) -> None:
-        """Return when the Ray cluster is joined, which entering has begun. `open` does so by itself.
+        """Return when the Ray cluster is joined, as `open` does by itself. For processes that are to be ready before.
 
         Raises `ClusterUnavailableError` where there is none, or none answers in `timeouts.connect`; the next call, or
-        `open`, tries again. For processes that are prepared before they are needed.
+        `open`, tries again.
         """
         self._connected_store()
         joining = self._joining

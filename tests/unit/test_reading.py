@@ -334,6 +334,21 @@ async def test_looking_waits_for_no_ray(ray: Ray, store: Checked) -> None:
             await opening_it
 
 
+@pytest.mark.parametrize(("address", "uses_ray"), [(None, False), (None, True), ("head:6379", False)])
+async def test_who_only_reads_meets_no_cluster_by_chance(
+    ray: Ray, store: Checked, monkeypatch: pytest.MonkeyPatch, address: str | None, *, uses_ray: bool
+) -> None:
+    """Entering joins a cluster that is named, or that the process is in; a local one is looked for by who opens."""
+    monkeypatch.setattr(client_module, "_has_imported", lambda _package: uses_ray)
+    ray.is_away = False
+    async with ConversationClient(brief().model_copy(update={"ray_address": address})) as client:
+        assert (await client.read(CONVERSATION)).epoch == 1
+        is_expected = address is not None or uses_ray
+        assert (client._joining is not None) == is_expected
+        await client.join_cluster()
+    assert ray.joined == 1
+
+
 async def test_a_cluster_that_comes_later_is_joined(ray: Ray, store: Checked) -> None:
     """A failure to join is told each time, and lasts no longer than the cluster is away."""
     async with ConversationClient(brief()) as client:
