@@ -331,10 +331,10 @@ async def test_reading_from_a_clusters_replica(binary: Path, tmp_path: Path) -> 
         await wait_until(lambda: _done(client, f"CLUSTER REPLICATE {master}"), "the replica to know its master")
 
         async def is_listed() -> bool:
-            ranges = clients[source].execute_command("CLUSTER SLOTS")
-            return any(len(servers) > 1 for _, _, *servers in ranges)
+            told = [one.execute_command("CLUSTER SLOTS") for one in clients]
+            return all(any(len(servers) > 1 for _, _, *servers in ranges) for ranges in told)
 
-        await wait_until(is_listed, "the replica to be listed")
+        await wait_until(is_listed, "every node to list the replica")
         copy = RedisStore(cluster.url, durability=(Durability.REDIS, 0), timeout=TIMEOUT, is_replica=True)
 
         async def has_come() -> bool:
