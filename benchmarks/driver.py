@@ -58,6 +58,7 @@ class Session:
         if history not in self._clients:
             made = ConversationClient(self.settings(history))
             self._clients[history] = await self.stack.enter_async_context(made)
+            await made.join_cluster()
         return self._clients[history]
 
     async def open(self, conversation_id: str, history: int = 200) -> ConversationHandle:

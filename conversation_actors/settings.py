@@ -217,6 +217,8 @@ class Settings(SettingsGroup):
     )
     """``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://h1:26379,h2/service/0``, ``redis+cluster://h1,h2``;
     user, password and TLS options in the URL. Redis 6.2 or newer, or Valkey, without modules."""
+    read_url: SecretStr | None = None
+    """A replica of that Redis, which `read(…, stale_ok=True)` asks; the forms of its URL are the same."""
     redis_connections: int = Field(default=64, ge=1, le=10_000)
     """Connections of a process to each of Redis's servers; who needs one more waits until one is free."""
     ray_address: str | None = Field(

@@ -107,10 +107,10 @@ def start(context: typer.Context) -> None:
 def show(
     conversation: Annotated[str, typer.Argument(metavar="ID", help="The conversation's id.")], *, as_json: Json = False
 ) -> None:
-    """Print a conversation: its owner, participants, attributes, leases and history.
+    """Print a conversation as it is stored: participants, attributes, leases and history.
 
-    Needs the environment variables that [bold]dev[/bold] prints. The owner is asked for its durable state, and
-    started with this shell's settings if it is not running. No history is changed; an unknown id exits with 1.
+    Needs the Redis URL that [bold]dev[/bold] prints, and no Ray. Nothing is started, and nothing is changed: the
+    conversation is not kept longer for being looked at. An unknown id exits with 1.
 
     Example: [bold]conversation-actors show support-42[/bold]
     """

@@ -1,63 +1,95 @@
-"""A conversation, printed for people or as JSON."""
+"""A conversation as it is stored, printed for people or as JSON. Looking starts nothing and changes nothing."""
 
-import asyncio
 import json
-import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from conversation_actors.activation import ActivationInfo
-from conversation_actors.client import ConversationClient, Snapshot
-from conversation_actors.errors import ClusterUnavailableError
+from conversation_actors.activation.recovery import restate
+from conversation_actors.client import Snapshot
+from conversation_actors.client.views import snapshot_of
 from conversation_actors.items import DataMessage, Item, Message
 from conversation_actors.settings import Settings
+from conversation_actors.state import ConversationState
+from conversation_actors.store import Stored, open_store
+from conversation_actors.values import check_id
 
-_LISTENER_SECONDS = 3.0
 SHOWN_ITEMS = 40
 """Items printed for people; JSON has all."""
 _ROLE_STYLES = {"user": "cyan", "assistant": "green", "system": "yellow", "developer": "yellow"}
 
 
 async def run(conversation_id: str, *, as_json: bool) -> None:
-    """Print it. Raises `ConversationNotFoundError`, and whatever keeps its owner from answering."""
-    # Ray complains in our name that it leaves our SIGTERM alone, which is what was asked of it.
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    """Print it. Raises what `ConversationClient.read` raises, at once; needs no Ray, and no right but to read."""
+    conversation_id = check_id(conversation_id, "conversation_id")
     settings = Settings()
-    await require_listener(settings.ray_address)
-    async with ConversationClient(settings) as client:
-        handle = await client.open(conversation_id, create=False)
-        snapshot, info = await handle.snapshot(fresh=True), await handle.info()
-    if as_json:
-        print(json.dumps(document(snapshot, info), ensure_ascii=False))  # noqa: T201  # the interface
-    else:
-        tell(Console(highlight=False), snapshot, info)
-
-
-async def require_listener(address: str | None) -> None:
-    """Raise `ClusterUnavailableError` at once where nothing listens; Ray itself tries for minutes.
-
-    Passes over what is no plain ``host:port``.
-    """
-    host, _, port = (address or "").rpartition(":")
-    if not host or "/" in host or not port.isdecimal():
-        return
+    store = open_store(settings)
     try:
-        async with asyncio.timeout(_LISTENER_SECONDS):
-            _, writer = await asyncio.open_connection(host, int(port))
-    except (OSError, OverflowError, TimeoutError):
-        message = f"no Ray cluster listens at {address} (RAY_ADDRESS); start one with `conversation-actors dev`"
-        raise ClusterUnavailableError(message) from None
-    writer.close()
+        stored = await store.read(conversation_id)
+    finally:
+        await store.aclose()
+    state, _ = restate(stored, settings.history.limits())
+    snapshot = snapshot_of(conversation_id, state, epoch=stored.epoch)
+    facts = Facts.of(stored, state)
+    if as_json:
+        print(json.dumps(document(snapshot, facts), ensure_ascii=False))  # noqa: T201  # the interface
+    else:
+        tell(Console(highlight=False), snapshot, facts)
 
 
-def document(snapshot: Snapshot, info: ActivationInfo) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is stored of a conversation beside its content. Whether its owner runs now is not.
+
+    `epoch` and `life` are those of the last activation, `active_at` is when it was last written or activated and
+    `expires_at` when it will be forgotten unless it is used, both in seconds since the epoch. The next owner would be
+    rebuilt from the snapshot at `snapshot_seq` and `journal_entries` behind it. The rest is as in `ActivationInfo`.
+    """
+
+    conversation_id: str
+    tenant: str
+    life: str
+    epoch: int
+    seq: int
+    active_at: float
+    expires_at: float
+    snapshot_seq: int
+    journal_entries: int
+    history_items: int
+    history_bytes: int
+    total_items: int
+    talked_for: timedelta
+    has_counted_all: bool
+
+    @classmethod
+    def of(cls, stored: Stored, state: ConversationState) -> Self:
+        """Tell them of what was read."""
+        now = time.time()
+        return cls(
+            conversation_id=stored.conversation_id,
+            tenant=stored.tenant,
+            life=stored.life,
+            epoch=stored.epoch,
+            seq=stored.seq,
+            active_at=stored.active_at,
+            expires_at=now + stored.left.total_seconds(),
+            snapshot_seq=stored.snapshot_seq,
+            journal_entries=stored.seq - stored.snapshot_seq,
+            history_items=len(state.window),
+            history_bytes=state.window.size,
+            total_items=max(state.total_items, len(state.window)),
+            talked_for=timedelta(seconds=state.talked_until(max(now, state.changed_at))),
+            has_counted_all=state.has_counted_all,
+        )
+
+
+def document(snapshot: Snapshot, facts: Facts) -> dict[str, Any]:
     """The conversation as JSON's types; field names are those of the API."""
     return {
         "conversation_id": snapshot.conversation_id,
@@ -70,14 +102,14 @@ def document(snapshot: Snapshot, info: ActivationInfo) -> dict[str, Any]:
         "summary": asdict(snapshot.summary) if snapshot.summary else None,
         "closing": asdict(snapshot.closing) if snapshot.closing else None,
         "retention": snapshot.retention.total_seconds() if snapshot.retention else None,
-        "activation": {**asdict(info), "talked_for": info.talked_for.total_seconds()},
+        "activation": {**asdict(facts), "talked_for": facts.talked_for.total_seconds()},
     }
 
 
-def tell(console: Console, snapshot: Snapshot, info: ActivationInfo) -> None:
+def tell(console: Console, snapshot: Snapshot, facts: Facts) -> None:
     """Print it for people."""
     console.print(Text(snapshot.conversation_id, style="bold"))
-    console.print(_facts(snapshot, info))
+    console.print(_facts(snapshot, facts))
     if snapshot.participants:
         console.print(_participants(snapshot))
     if snapshot.attributes:
@@ -91,28 +123,18 @@ def tell(console: Console, snapshot: Snapshot, info: ActivationInfo) -> None:
     console.print(_grid(title, [_line(item) for item in shown], widths=(10, None)))
 
 
-def _facts(snapshot: Snapshot, info: ActivationInfo) -> Table:
-    recovered = f"{info.replayed} journal entries on a snapshot at seq {info.recovered_from}"
+def _facts(snapshot: Snapshot, facts: Facts) -> Table:
     rows = [
         ("position", f"seq {snapshot.seq}, epoch {snapshot.epoch}"),
-        (
-            "owner",
-            (
-                f"{'forked ' if info.is_forked else ''}process {info.pid} on node {info.node_id[:12]}, "
-                f"since {_when(info.activated_at)}"
-            ),
-        ),
-        ("recovered", f"from {recovered}, in {info.recovery_seconds * 1000:.0f} ms"),
-        ("holds", f"{info.history_items} items, {info.history_bytes} bytes"),
+        ("active", f"last at {_when(facts.active_at)}"),
+        ("stored", f"a snapshot at seq {facts.snapshot_seq}, {facts.journal_entries} journal entries behind it"),
+        ("holds", f"{facts.history_items} items, {facts.history_bytes} bytes"),
     ]
-    at_least = "" if info.has_counted_all else "at least "
-    talked_for = timedelta(seconds=round(info.talked_for.total_seconds()))
-    rows.append(("in all", f"{at_least}{info.total_items} items, {talked_for} with somebody there"))
-    if info.failures:
-        survived = ", ".join(f"{task} {count}" for task, count in sorted(info.failures.items()))
-        rows.append(("failures", f"{survived}, in the background; the owner's log tells of them"))
-    if snapshot.retention:
-        rows.append(("kept", f"for {snapshot.retention} after its last use"))
+    at_least = "" if facts.has_counted_all else "at least "
+    talked_for = timedelta(seconds=round(facts.talked_for.total_seconds()))
+    rows.append(("in all", f"{at_least}{facts.total_items} items, {talked_for} with somebody there"))
+    retention = f", {snapshot.retention} after its last use" if snapshot.retention else ""
+    rows.append(("kept", f"until {_when(facts.expires_at)}{retention}"))
     if snapshot.closing:
         rows.append(("closed", f"{_when(snapshot.closing.at)} {snapshot.closing.reason}"))
     if snapshot.summary:

@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis import Redis
 
+from conversation_actors.store.keys import Keys
 from tests.e2e.commands import development_stack, run, run_client
 
 FILL = """
@@ -15,6 +18,7 @@ await conversation.append(Message(role="user", content="Where is [bold]my order[
 await conversation.append(
     FunctionCall(call_id="c", name="look_up", arguments="{}"), FunctionCallOutput(call_id="c", output="None such.")
 )
+await conversation.passivate()
 print("{}")
 """
 
@@ -24,31 +28,46 @@ def test_a_conversation_is_shown(tmp_path: Path) -> None:
     """Participants, attributes and history, as they are; JSON has the same; an unknown id is one sentence."""
     with development_stack(tmp_path / "data") as (_, variables):
         run_client(FILL, variables)
-        people = run("show", "support-42", **variables)
-        program = run("show", "support-42", "--json", **variables)
-        unknown = run("show", "nobody", **variables)
+        before = stored(variables["CONVERSATION_REDIS_URL"])
+        # No cluster is there: looking is not using, and nothing could be started.
+        alone = {**variables, "RAY_ADDRESS": "127.0.0.1:1"}
+        people = run("show", "support-42", **alone)
+        program = run("show", "support-42", "--json", **alone)
+        unknown = run("show", "nobody", **alone)
+        after = stored(variables["CONVERSATION_REDIS_URL"])
 
     assert people.returncode == 0, people.stderr
     for text in ("support-42", "alice", "language", "Where is [bold]my order[/bold]?", "look_up", "None such."):
         assert text in people.stdout
     assert "\x1b" not in people.stdout
+    assert people.stderr == program.stderr == ""
     told = json.loads(program.stdout)
     assert [item["type"] for item in told["items"]] == ["message", "function_call", "function_call_output"]
     assert told["attributes"] == {"language": "de"}
-    assert told["activation"]["epoch"] == told["epoch"]
+    assert told["activation"]["epoch"] == told["epoch"] == 1
     assert unknown.returncode == 1
-    assert "nobody" in unknown.stderr
-    assert "Traceback" not in unknown.stderr
+    assert unknown.stderr == "conversation-actors: no conversation 'nobody'\n"
+    assert before[0] == after[0] == 1
+    assert before[1] >= after[1]
+
+
+def stored(url: str) -> tuple[int, int]:
+    """The epoch of the conversation, and the milliseconds that it has to live."""
+    client: Any = Redis.from_url(url)
+    key = Keys().conversation("support-42").meta
+    told = int(client.hget(key, "epoch")), client.pttl(key)
+    client.close()
+    return told
 
 
 @pytest.mark.timeout(60)
-def test_without_a_cluster_it_says_so() -> None:
-    """Nothing listens at the address: one sentence that tells what to do, exit code 1, at once."""
-    ran = run("show", "support-42", RAY_ADDRESS="127.0.0.1:1", CONVERSATION_REDIS_URL="redis://127.0.0.1:1")
+def test_without_redis_it_says_so() -> None:
+    """Nothing listens at the address: one sentence, exit code 1, at once."""
+    ran = run("show", "support-42", CONVERSATION_REDIS_URL="redis://127.0.0.1:1")
 
     assert ran.returncode == 1
-    assert "conversation-actors dev" in ran.stderr
-    assert "Traceback" not in ran.stderr
+    assert ran.stderr.startswith("conversation-actors: Redis cannot do read now")
+    assert ran.stderr.count("\n") == 1
 
 
 @pytest.mark.timeout(60)

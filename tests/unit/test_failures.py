@@ -1,7 +1,6 @@
 """What runs in the background goes on, whatever is thrown into it, or ends with a reason; and counts it."""
 
 import asyncio
-import io
 import logging
 import os
 import socket
@@ -12,11 +11,9 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import pytest
-from rich.console import Console
 
 from conversation_actors import failures
 from conversation_actors.activation import committer
-from conversation_actors.cli import show
 from conversation_actors.client import ConversationClient, following
 from conversation_actors.errors import (
     FencedError,
@@ -352,21 +349,6 @@ def asked(forking: server.ForkServer, path: Path) -> bytes:
         launcher.connect(str(path))
         forking._serve_one()
         return launcher.recv(16)
-
-
-# What an operator sees
-
-
-async def test_operator_sees_failures(start: Activations) -> None:
-    """`conversation-actors show` prints the counts, and so does its JSON."""
-    owner = await start(FaultyStore())
-    owner._failures.note("upkeep", StoreUnavailableError("away"))
-    async with FakeCluster(FaultyStore(), brief()) as cluster:
-        snapshot = await (await cluster.handle()).snapshot()
-    assert show.document(snapshot, owner.info())["activation"]["failures"] == {"upkeep": 1}
-    console = Console(file=io.StringIO(), width=200)
-    show.tell(console, snapshot, owner.info())
-    assert "upkeep 1" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 # The client's tasks

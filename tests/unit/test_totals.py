@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from conversation_actors.activation import ActivationInfo, Request
-from conversation_actors.cli.show import document, tell
+from conversation_actors.activation import Request
+from conversation_actors.cli.show import Facts, document, tell
 from conversation_actors.client import Snapshot
 from conversation_actors.codec import decode_snapshot, encode_snapshot
 from conversation_actors.codec.totals import TOTALS
@@ -256,15 +256,15 @@ async def test_of_what_was_not_counted_there_is_at_least_what_is_there(start: Ac
     assert (told.total_items, told.talked_for, told.has_counted_all) == (1, timedelta(0), False)
 
 
-def info(**told: Any) -> ActivationInfo:
-    """Facts about some activation."""
-    return ActivationInfo(CONVERSATION, 1, 1, 1, "node", START, 0, 0, 0.0, **told)
+def facts_of(**told: Any) -> Facts:
+    """Facts about some conversation."""
+    return Facts(CONVERSATION, "default", "life", 1, 1, START, START, 0, 1, 0, 0, **told)
 
 
 @pytest.mark.parametrize(("is_whole", "said"), [(True, "7 items, 0:01:30"), (False, "at least 7 items, 0:01:30")])
 def test_show_tells_them(*, is_whole: bool, said: str) -> None:
     """People and programs; seconds in JSON."""
-    facts = info(total_items=7, talked_for=timedelta(seconds=90), has_counted_all=is_whole)
+    facts = facts_of(total_items=7, talked_for=timedelta(seconds=90), has_counted_all=is_whole)
     shown = Snapshot(CONVERSATION, 1, 1, (), {}, {}, {}, None, None, None)
     told = json.loads(json.dumps(document(shown, facts)))["activation"]
     assert (told["total_items"], told["talked_for"], told["has_counted_all"]) == (7, 90.0, is_whole)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pytest
 from aiohttp import web
@@ -32,7 +32,7 @@ from agent_worker.worker.application import begin, load_server
 from agent_worker.worker.preparation import Preparation
 from agent_worker.worker.registration import Registrar, Registration
 from agent_worker.worker.server import WorkerOptions, make_server
-from conversation_actors import InvalidInputError
+from conversation_actors import ConversationClient, InvalidInputError
 from tests.servers import wait_until
 
 LIVEKIT = LiveKitSettings(url="ws://127.0.0.1:1", api_key="key", api_secret=SecretStr("s" * 32))
@@ -305,6 +305,22 @@ def test_their_setup_runs_once_and_ours_beside_it(monkeypatch: pytest.MonkeyPatc
     assert one.userdata == {"runs": 1}
     assert joined.is_set()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+
+
+async def test_a_process_is_prepared_when_it_has_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entering a client only begins to join, which the first call of a process is not to wait for."""
+    joined: list[bool] = []
+
+    class Client(ConversationClient):
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def join_cluster(self) -> None:
+            joined.append(True)
+
+    monkeypatch.setattr(preparation, "ConversationClient", Client)
+    await preparation._join_cluster()
+    assert joined == [True]
 
 
 @pytest.mark.usefixtures("_default_sigterm")
