@@ -19,7 +19,7 @@ ConversationError
 │   ├── CorruptStateError       bytes in the store that cannot be read; ``.key`` and ``.position``
 │   ├── IncompatibleVersionError
 │   ├── OwnerFailedError        the owner's own code failed: a defect, please report it
-│   └── StoreMisconfiguredError the server cannot do, or does not allow, what the settings ask for
+│   └── StoreMisconfiguredError the server cannot do, or does not allow, what the settings ask for; ``.lacks_right``
 └── ActivationLostError         never leaves a handle: it finds the next activation and repeats
     ├── FencedError             a newer activation owns the conversation
     └── PassivatedError         this activation has stopped, or is stopping
@@ -156,6 +156,11 @@ class OwnerFailedError(OperatorError):
 
 class StoreMisconfiguredError(OperatorError):
     """The server cannot do, or does not allow, what the settings ask for."""
+
+    def __init__(self, message: str, *, lacks_right: bool = False) -> None:
+        """``lacks_right``: the user that logged in there may not do this; perhaps it may read."""
+        super().__init__(message)
+        self.lacks_right = lacks_right
 
 
 class ActivationLostError(ConversationError):

@@ -230,6 +230,8 @@ class Settings(SettingsGroup):
         default=None, validation_alias=AliasChoices("CONVERSATION_REDIS_URL", "REDIS_URL")
     )
     """``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://h1:26379,h2/service/0``, ``redis+cluster://h1,h2``."""
+    read_url: SecretStr | None = None
+    """A replica of that Redis, which `read(…, stale_ok=True)` asks; the forms of its URL are the same."""
     ray_address: str | None = Field(
         default=None, validation_alias=AliasChoices("CONVERSATION_RAY_ADDRESS", "RAY_ADDRESS")
     )

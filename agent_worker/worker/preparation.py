@@ -54,5 +54,6 @@ def _join() -> None:
 
 
 async def _join_cluster() -> None:
-    async with asyncio.timeout(_JOIN_SECONDS), ConversationClient(Settings()):
+    async with asyncio.timeout(_JOIN_SECONDS), ConversationClient(Settings()) as client:
+        await client.join_cluster()
         logger.debug("joined the cluster")

@@ -3,7 +3,7 @@
 from conversation_actors.codec import decode_entry, decode_snapshot
 from conversation_actors.errors import CorruptStateError
 from conversation_actors.state import ConversationState, Entry, Limits
-from conversation_actors.store import Recovered
+from conversation_actors.store import Recovered, Stored
 from conversation_actors.store.keys import Keys
 
 
@@ -12,18 +12,23 @@ def rebuild(recovered: Recovered, limits: Limits) -> tuple[ConversationState, in
 
     Raises `CorruptStateError` naming the key and the byte, or `IncompatibleVersionError`.
     """
-    keys = Keys(recovered.claim.tenant).conversation(recovered.claim.conversation_id)
-    if recovered.snapshot is None:
-        state = ConversationState(limits, seq=recovered.snapshot_seq)
+    return restate(recovered.stored, limits)
+
+
+def restate(stored: Stored, limits: Limits) -> tuple[ConversationState, int]:
+    """The same for whoever only reads."""
+    keys = Keys(stored.tenant).conversation(stored.conversation_id)
+    if stored.snapshot is None:
+        state = ConversationState(limits, seq=stored.snapshot_seq)
     else:
         try:
-            state = decode_snapshot(recovered.snapshot, limits)
+            state = decode_snapshot(stored.snapshot, limits)
         except CorruptStateError as error:
             raise error.at(keys.snapshot) from error
-    state.life = recovered.claim.life
+    state.life = stored.life
     start = state.seq
-    first = recovered.seq - len(recovered.journal) + 1
-    for index, data in enumerate(recovered.journal):
+    first = stored.seq - len(stored.journal) + 1
+    for index, data in enumerate(stored.journal):
         key = f"{keys.journal}[{index}]"
         try:
             entry = decode_entry(data)  # also what the snapshot has already: watchers will read it
@@ -35,8 +40,8 @@ def rebuild(recovered: Recovered, limits: Limits) -> tuple[ConversationState, in
         except ValueError as error:
             message = f"{key}: {error}"
             raise CorruptStateError(message, key=key, position=0) from error
-    if state.seq != recovered.seq:
-        message = f"{keys.snapshot}: recovered to seq {state.seq}; {recovered.seq} was acknowledged"
+    if state.seq != stored.seq:
+        message = f"{keys.snapshot}: recovered to seq {state.seq}; {stored.seq} was acknowledged"
         raise CorruptStateError(message, key=keys.snapshot, position=0)
     return state, state.seq - start
 

@@ -1,16 +1,26 @@
 """The way in: one client per process, as an async context manager."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
+from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from conversation_actors.client.handle import ConversationHandle
-from conversation_actors.client.opening import open_checked_store
-from conversation_actors.errors import ConversationNotFoundError, InvalidInputError, StoreUnavailableError
+from conversation_actors.client.opening import open_readable_store
+from conversation_actors.client.reading import Reader
+from conversation_actors.client.views import Snapshot
+from conversation_actors.errors import (
+    ClusterUnavailableError,
+    ConversationNotFoundError,
+    InvalidInputError,
+    StoreMisconfiguredError,
+    StoreUnavailableError,
+)
 from conversation_actors.failures import Failures
 from conversation_actors.settings import Settings, quick_crash_detection
-from conversation_actors.store import Found, Store
+from conversation_actors.store import Found, Store, open_replica
 from conversation_actors.values import check_id
 from conversation_actors.versions import tell_untested
 
@@ -18,12 +28,23 @@ if TYPE_CHECKING:
     from conversation_actors.runtime import ActorDirectory, RemoteOwner
 
 
-class ConversationClient:
-    """Opens, lists and deletes conversations. Belongs to one event loop; share it, it is cheap to use.
+log = logging.getLogger(__name__)
 
-    Entering joins the Ray cluster (`ClusterUnavailableError` if there is none) and asks Redis whether it
-    can do what the settings ask for (`StoreMisconfiguredError`). Redis being away at that moment is no
-    error: calls wait for it, each as long as its time-out.
+_TELL_SECONDS = 5.0
+"""How long a deletion looks for the owner, to tell it."""
+_JOINED_SECONDS = 2.0
+"""How long a client that closes waits for Ray to have been joined, which takes about a second: a process that ends in
+the midst of it may crash."""
+
+
+class ConversationClient:
+    """Opens, reads, lists and deletes conversations. Belongs to one event loop; share it, it is cheap to use.
+
+    Entering asks Redis whether it can do what the settings ask for (`StoreMisconfiguredError`). Redis being away at
+    that moment is no error: calls wait for it, each as long as its time-out. Nor is a user who may only read there:
+    `read` and `list` work, and the others tell what is missing.
+
+    Entering begins to join the Ray cluster, and does not wait for it. Only `open` needs one.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -35,6 +56,10 @@ class ConversationClient:
         self._handles: dict[str, ConversationHandle] = {}
         self._store: Store | None = None
         self._directory: ActorDirectory | None = None
+        self._replica: Store | None = None
+        self._reader: Reader | None = None
+        self._objection: StoreMisconfiguredError | None = None
+        self._joining: asyncio.Task[None] | None = None
         self._background: asyncio.Task[None] | None = None
         self._failures = Failures()
 
@@ -45,19 +70,11 @@ class ConversationClient:
 
     async def __aenter__(self) -> Self:
         """Connect."""
-        # Ray takes most of a second to import, which `import conversation_actors` should not.
-        from conversation_actors.runtime import ActorDirectory, connect  # noqa: PLC0415
-
         tell_untested("pydantic", "ray", "redis")
-        self._store = await open_checked_store(self._settings)
-        try:
-            with quick_crash_detection():
-                await connect(self._settings)
-        except BaseException:
-            await self._store.aclose()
-            raise
-        self._directory = ActorDirectory(self._settings)
-        self._background = asyncio.create_task(self._failures.once("pool", self._directory.start_pool))
+        self._replica = open_replica(self._settings)  # first: a wrong URL leaves nothing open
+        self._store, self._objection = await open_readable_store(self._settings)
+        self._reader = Reader(self._store, self._replica, self._settings)
+        self._begin_to_join()
         return self
 
     async def __aexit__(
@@ -66,16 +83,33 @@ class ConversationClient:
         """Close."""
         await self.aclose()
 
+    async def join_cluster(self) -> None:
+        """Return when the Ray cluster is joined, which entering has begun. `open` does so by itself.
+
+        Raises `ClusterUnavailableError` where there is none, or none answers in `timeouts.connect`; the next call, or
+        `open`, tries again. For processes that are prepared before they are needed.
+        """
+        self._connected_store()
+        joining = self._joining
+        if joining is None or (joining.done() and (joining.cancelled() or joining.exception() is not None)):
+            joining = self._begin_to_join()
+        await asyncio.wait({joining})  # others may wait for it too: it is not cancelled with this task
+        self._connected_store()
+        joining.result()
+
     async def open(self, conversation_id: str, *, create: bool = True) -> ConversationHandle:
         """Get or create a conversation; return when its owner answers.
 
         A second `open` of an id returns the same handle. Raises `ConversationNotFoundError` if there is no
-        such conversation and `create` is false.
+        such conversation and `create` is false, and `ClusterUnavailableError` where there is no Ray cluster.
         """
         conversation_id = check_id(conversation_id, "conversation_id")
+        if self._objection is not None:
+            raise self._objection
         if not create and not await self._may_exist(conversation_id):
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)
+        await self.join_cluster()
         was_open = self._open_handle(conversation_id) is not None
         owner = self._owner(conversation_id)
         _, view = await owner.open(create=create)
@@ -101,6 +135,24 @@ class ConversationClient:
             del self._handles[closed]
         return self._handles.get(conversation_id)
 
+    async def read(self, conversation_id: str, *, stale_ok: bool = False) -> Snapshot:
+        """Read a conversation from Redis, whether or not its owner runs: none is started, and nothing is written.
+
+        It is as fresh as `ConversationHandle.snapshot(fresh=True)`: all that was acknowledged before is in it, and
+        nothing that may still vanish (but in a cluster of Redis servers, under another durability than `redis`, it may
+        be so for a moment). Looking is no use of the conversation: it is not kept longer for it. Needs no Ray.
+
+        With `stale_ok`, a replica that `CONVERSATION_READ_URL` names is read; see `Snapshot.lag`. What it does not
+        have, and everything while it does not answer, is read from the primary.
+
+        Raises `ConversationNotFoundError`, also where the conversation's time is up; `CorruptStateError` and
+        `IncompatibleVersionError` for what cannot be read; `StoreUnavailableError` after `timeouts.command`.
+        """
+        conversation_id = check_id(conversation_id, "conversation_id")
+        self._connected_store()
+        assert self._reader is not None
+        return await self._reader.read(conversation_id, stale_ok=stale_ok)
+
     async def list(self, *, participant: str | None = None) -> AsyncIterator[Found]:
         """Stored conversations, the most recently active first; with `participant`, those it took part in."""
         if participant is not None:
@@ -111,14 +163,12 @@ class ConversationClient:
     async def delete(self, conversation_id: str) -> None:
         """Forget a conversation and stop its owner. Raises `ConversationNotFoundError` if there is none.
 
-        Handles of it raise `ConversationNotFoundError` from then on, until somebody opens it anew.
+        Handles of it raise `ConversationNotFoundError` from then on, until somebody opens it anew. Needs no Ray; where
+        that is away, an owner that runs is not told, and finds out by its next write, or in half a minute.
         """
         conversation_id = check_id(conversation_id, "conversation_id")
         existed = await self._connected_store().delete(conversation_id, ttl=self._settings.ttl)
-        # A fresh read makes a running owner find out that it owns nothing any more.
-        await self._owner(conversation_id).call_if_running(
-            lambda actor: actor.read.remote(fresh=True), self._settings.timeouts.command.total_seconds()
-        )
+        await self._tell_of_deletion(conversation_id)
         if not existed:
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)
@@ -126,14 +176,49 @@ class ConversationClient:
     async def aclose(self) -> None:
         """Send what is in the handles' outboxes, and let go of everything. Idempotent."""
         handles, self._handles = self._handles, {}
-        store, self._store = self._store, None
-        if self._background is not None:
-            self._background.cancel()
+        stores = [store for store in (self._store, self._replica) if store is not None]
+        self._store = self._replica = None
         try:
             await asyncio.gather(*(handle.aclose() for handle in handles.values()), return_exceptions=True)
+            await self._end_joining()
         finally:
-            if store is not None:
+            for store in stores:
                 await store.aclose()
+
+    def _begin_to_join(self) -> asyncio.Task[None]:
+        self._joining = asyncio.create_task(self._join())
+        # A failure that nobody waits for is none: the client may be one that only reads.
+        self._joining.add_done_callback(lambda joining: joining.cancelled() or joining.exception())
+        return self._joining
+
+    async def _join(self) -> None:
+        from conversation_actors.runtime.threads import in_thread  # noqa: PLC0415
+
+        # Ray takes most of a second to import, which neither `import conversation_actors` nor a read should.
+        runtime = await in_thread(import_module, "conversation_actors.runtime.cluster")
+        with quick_crash_detection():
+            await runtime.connect(self._settings)
+        self._directory = runtime.ActorDirectory(self._settings)
+        self._background = asyncio.create_task(self._failures.once("pool", self._directory.start_pool))
+
+    async def _end_joining(self) -> None:
+        joining, self._joining = self._joining, None
+        if joining is not None and not joining.done():
+            await asyncio.wait({joining}, timeout=_JOINED_SECONDS)
+            joining.cancel()
+        if self._background is not None:
+            self._background.cancel()
+
+    async def _tell_of_deletion(self, conversation_id: str) -> None:
+        """Have a running owner find out, by a fresh read, that it owns nothing any more."""
+        try:
+            async with asyncio.timeout(_TELL_SECONDS):
+                await self.join_cluster()
+        except (ClusterUnavailableError, TimeoutError) as error:
+            reason = str(error) or f"not joined within {_TELL_SECONDS:g} s"
+            log.info("an owner, if one runs, is not told of a deletion", extra={"reason": reason})
+            return
+        await self._owner(conversation_id).call_if_running(lambda actor: actor.read.remote(fresh=True), _TELL_SECONDS)
 
     def _connected_store(self) -> Store:
         if self._store is None:

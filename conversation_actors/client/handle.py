@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from conversation_actors.activation import ActivationInfo, Done, Execute, Executed, Request, Seen, View
 from conversation_actors.client import arguments
-from conversation_actors.client.copy import LocalCopy, history_of, retention_of
+from conversation_actors.client.copy import LocalCopy, retention_of
 from conversation_actors.client.following import DORMANT_SECONDS, Feed, Follower
 from conversation_actors.client.outbox import Outbox
-from conversation_actors.client.views import Receipt, Snapshot
+from conversation_actors.client.views import Receipt, Snapshot, snapshot_of
 from conversation_actors.codec import decode_entry, decode_snapshot
 from conversation_actors.errors import (
     ClusterUnavailableError,
@@ -216,18 +216,7 @@ class ConversationHandle:
         if view.life != self._copy.seen.life:
             self._copy.replace(view)  # else a watch from this snapshot's position would be one of the old life
         state = decode_snapshot(view.snapshot)
-        return Snapshot(
-            conversation_id=self._id,
-            seq=view.seq,
-            epoch=view.epoch,
-            items=history_of(state),
-            participants=state.participants,
-            attributes=state.attributes,
-            leases=state.leases,
-            summary=state.summary,
-            closing=state.closing,
-            retention=retention_of(state),
-        )
+        return snapshot_of(self._id, state, epoch=view.epoch)
 
     async def join(
         self,

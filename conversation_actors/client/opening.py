@@ -2,7 +2,7 @@
 
 import logging
 
-from conversation_actors.errors import StoreUnavailableError
+from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
 from conversation_actors.settings import Settings
 from conversation_actors.store import Store, open_store
 
@@ -11,15 +11,34 @@ log = logging.getLogger(__name__)
 
 async def open_checked_store(settings: Settings) -> Store:
     """The store of the settings. `StoreMisconfiguredError` where it cannot do what they ask for; away is no error."""
+    store, objection = await open_readable_store(settings)
+    if objection is not None:
+        await store.aclose()
+        raise objection
+    return store
+
+
+async def open_readable_store(settings: Settings) -> tuple[Store, StoreMisconfiguredError | None]:
+    """The same, but where its user lacks a right, who may still read: then with what is to be told to a writer."""
     store = open_store(settings)
+    try:
+        await _check(store)
+    except StoreMisconfiguredError as error:
+        if error.lacks_right:
+            return store, error
+        await store.aclose()
+        raise
+    except BaseException:
+        await store.aclose()
+        raise
+    return store, None
+
+
+async def _check(store: Store) -> None:
     try:
         await store.check()
     except StoreUnavailableError as error:
         log.warning("Redis does not answer yet", extra={"reason": str(error)})
-    except BaseException:
-        await store.aclose()
-        raise
-    return store
 
 
 async def check_cluster(settings: Settings) -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from conversation_actors.client.copy import history_of, retention_of
 from conversation_actors.items import Item
-from conversation_actors.state import Closing, Lease, Participant, Summary
+from conversation_actors.state import Closing, ConversationState, Lease, Participant, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +32,29 @@ class Snapshot:
     summary: Summary | None
     closing: Closing | None
     retention: timedelta | None
+    lag: timedelta | None = timedelta(0)
+    """How far it may be behind what was acknowledged: zero, unless a replica was read (`read(…, stale_ok=True)`).
+
+    Then it is how long ago the replica last heard from its primary, in whole seconds. A primary that has nothing to say
+    pings every ten seconds (``repl-ping-replica-period``), so that it may be that much and nothing be missing. None
+    where the replica has never heard from one, or does not say.
+    """
+
+
+def snapshot_of(
+    conversation_id: str, state: ConversationState, *, epoch: int, lag: timedelta | None = timedelta(0)
+) -> Snapshot:
+    """The state, as it is handed out."""
+    return Snapshot(
+        conversation_id=conversation_id,
+        seq=state.seq,
+        epoch=epoch,
+        items=history_of(state),
+        participants=state.participants,
+        attributes=state.attributes,
+        leases=state.leases,
+        summary=state.summary,
+        closing=state.closing,
+        retention=retention_of(state),
+        lag=lag,
+    )

@@ -7,7 +7,9 @@ to import, which whoever does not talk to Redis should not pay.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered, Store
+from conversation_actors.errors import InvalidInputError
+from conversation_actors.settings import Durability
+from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered, Store, Stored
 from conversation_actors.store.expectations import ExpectationStore, Place
 from conversation_actors.store.heartbeats import (
     Beat,
@@ -42,7 +44,9 @@ __all__ = [
     "Recovered",
     "RedisStore",
     "Store",
+    "Stored",
     "conversation_of",
+    "open_replica",
     "open_store",
     "record_name",
 ]
@@ -63,6 +67,28 @@ def open_store(settings: "Settings") -> Store:
         timeout=settings.timeouts.redis,
         tenant=settings.tenant,
     )
+
+
+def open_replica(settings: "Settings") -> Store | None:
+    """Make the store that is only read from, of which the settings may name one; connect when it is first used.
+
+    Raises `InvalidInputError` where its URL is wrong.
+    """
+    from conversation_actors.store.redis import RedisStore  # noqa: PLC0415 - see the module's docstring
+
+    if settings.read_url is None:
+        return None
+    try:
+        return RedisStore(
+            settings.read_url.get_secret_value(),
+            durability=(Durability.REDIS, 0),
+            timeout=settings.timeouts.redis,
+            tenant=settings.tenant,
+            is_replica=True,
+        )
+    except InvalidInputError as error:
+        message = str(error).replace("redis_url", "read_url", 1)
+        raise InvalidInputError(message, field="read_url") from None
 
 
 def __getattr__(name: str) -> Any:

@@ -76,6 +76,30 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """All that is stored of a conversation, at one moment, as whoever only reads gets it: with no right to write.
+
+    `life`, `epoch` and `owner` are those of the last claim. `seq`, `snapshot_seq`, `snapshot`, `journal` and `left`
+    are as in `Recovered`. `active_at` is when it was last written or activated, in seconds since the epoch, by the
+    store's clock. `lag` is how far the server that was asked may be behind what was acknowledged; None where it does
+    not say.
+    """
+
+    conversation_id: str
+    life: str
+    epoch: int
+    owner: str
+    seq: int
+    snapshot_seq: int
+    snapshot: bytes | None
+    journal: tuple[bytes, ...]
+    left: timedelta = field(compare=False)
+    active_at: float = field(compare=False)
+    lag: timedelta | None = field(default=timedelta(0), compare=False)
+    tenant: str = field(default=DEFAULT_TENANT, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Recovered:
     """All that is stored of a conversation, read in the same step that took the epoch.
 
@@ -92,6 +116,24 @@ class Recovered:
     created: bool
     left: timedelta = field(compare=False)
     at: float = field(compare=False)
+
+    @property
+    def stored(self) -> Stored:
+        """The same without the right to write."""
+        claim = self.claim
+        return Stored(
+            conversation_id=claim.conversation_id,
+            life=claim.life,
+            epoch=claim.epoch,
+            owner=claim.owner,
+            seq=self.seq,
+            snapshot_seq=self.snapshot_seq,
+            snapshot=self.snapshot,
+            journal=self.journal,
+            left=self.left,
+            active_at=self.at,
+            tenant=claim.tenant,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +223,13 @@ class Store(Protocol):
 
     async def head(self, conversation_id: str) -> Head | None:
         """Where the stored conversation stands; None where there is none."""
+
+    async def read(self, conversation_id: str) -> Stored:
+        """Read everything, at one moment, and change nothing: no epoch is taken, no TTL refreshed.
+
+        All that was acknowledged before is in it, and nothing that is not yet as durable as the settings ask. Raises
+        `ConversationNotFoundError` where there is no such conversation, or its time is up.
+        """
 
     async def index(self, conversation_id: str, *, participants: Sequence[str], ttl: timedelta) -> None:
         """Enter the conversation in the listings that span conversations, as active now.

@@ -52,12 +52,12 @@ class Servers(Protocol):
         """Close every connection. Idempotent."""
 
 
-def connect(address: Address, *, timeout: float) -> Servers:
-    """Make the clients; nothing is sent yet."""
+def connect(address: Address, *, timeout: float, is_replica: bool = False) -> Servers:
+    """Make the clients; nothing is sent yet. With `is_replica`, of servers to read from, which may lag."""
     if address.topology is Topology.CLUSTER:
-        return ClusterServers(address, timeout=timeout)
+        return ClusterServers(address, timeout=timeout, is_replica=is_replica)
     if address.topology is Topology.SENTINEL:
-        return SentinelServer(address, timeout=timeout)
+        return SentinelServer(address, timeout=timeout, is_replica=is_replica)
     options = _options(address, timeout)
     if address.topology is Topology.UNIX:
         return OneServer(Redis(unix_socket_path=address.path, **options))
@@ -107,17 +107,18 @@ class OneServer:
 
 
 class SentinelServer(OneServer):
-    """The current master of one service. Each new connection asks the Sentinels who that is."""
+    """The current master of one service, or one of its replicas. Each new connection asks the Sentinels who that is."""
 
-    def __init__(self, address: Address, *, timeout: float) -> None:
-        """Prepare the clients of the Sentinels and of the master."""
+    def __init__(self, address: Address, *, timeout: float, is_replica: bool) -> None:
+        """Prepare the clients of the Sentinels and of the server."""
         options = _options(address, timeout)
         share = {"socket_timeout": timeout / _DISCOVERY_SHARE, "socket_connect_timeout": timeout / _DISCOVERY_SHARE}
         identity = {"username": address.sentinel_username, "password": address.sentinel_password, "db": 0}
         sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py has no types here
             list(address.hosts), sentinel_kwargs=options | share | identity, **options
         )
-        super().__init__(sentinel.master_for(address.service, redis_class=Redis))
+        found = sentinel.slave_for if is_replica else sentinel.master_for
+        super().__init__(found(address.service, redis_class=Redis))
         self._sentinel = sentinel
 
     async def aclose(self) -> None:
@@ -128,10 +129,14 @@ class SentinelServer(OneServer):
 
 
 class ClusterServers:
-    """The masters of a cluster, by slot. The map is read when it is needed, and again after `forget`."""
+    """The masters of a cluster, or a replica of each, by slot.
 
-    def __init__(self, address: Address, *, timeout: float) -> None:
+    The map is read when it is needed, and again after `forget`.
+    """
+
+    def __init__(self, address: Address, *, timeout: float, is_replica: bool) -> None:
         """Remember where to ask first; the servers named in the URL may be any of the cluster."""
+        self._is_replica = is_replica
         self._options = _options(address, timeout)
         self._seeds = address.hosts
         self._clients: dict[tuple[str, int], Redis] = {}
@@ -139,7 +144,7 @@ class ClusterServers:
         self._lock = asyncio.Lock()
 
     async def owner_of(self, key: str) -> Redis:
-        """Find the master of the key's slot; raises `ClusterDownError` where no server has it."""
+        """Find the server of the key's slot; raises `ClusterDownError` where no server has it."""
         slot = key_slot(key.encode())
         for first, last, node in await self._map():
             if first <= slot <= last:
@@ -192,7 +197,11 @@ class ClusterServers:
     async def _ask(self, host: str, port: int) -> list[tuple[int, int, tuple[str, int]]]:
         slots = await self.at(host, port).execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]  # redis-py has no types here
         # An empty host means "the one you asked".
-        ranges = [(first, last, (master[0].decode() or host, master[1])) for first, last, master, *_ in slots]
+        ranges = [
+            (first, last, (server[0].decode() or host, server[1]))
+            for first, last, *servers in slots
+            for server in [servers[-1 if self._is_replica else 0]]  # the master comes first
+        ]
         if not ranges:
             message = f"{host}:{port} serves no slots"
             raise ClusterDownError(message)

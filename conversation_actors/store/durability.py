@@ -12,6 +12,9 @@ _LOG = logging.getLogger(__name__)
 
 _OLDEST_REDIS = (6, 2)
 _WAITAOF_REDIS = (7, 2)
+_MARK = ("PUBLISH", "conv:read", "")
+"""Stores nothing, and still stands in the stream of writes: WAIT waits for all before it. A cluster does not have it
+there, so that what is read in one may be as new as what its primary has."""
 _WAIT_SHARE = 0.75
 """Part of the timeout that WAIT may take, so that its (short) answer arrives before the client gives up."""
 
@@ -24,13 +27,18 @@ class Acknowledgement:
         self._kind, self._replicas = durability
         self._wait_ms = max(1, int(timeout * 1000 * _WAIT_SHARE))
 
-    def command(self) -> tuple[str | int, ...] | None:
-        """Return what to send right behind a write, on the same connection; None where the reply is enough."""
+    def commands(self, *, behind_read: bool = False) -> tuple[tuple[str | int, ...], ...]:
+        """Return what to send right behind a write, on the same connection; nothing where the reply is enough.
+
+        With `behind_read`, behind what has only read: what others had written by then must be durable, too. The last
+        reply is for `judge`.
+        """
+        marked = (_MARK,) if behind_read else ()
         if self._kind is Durability.FSYNC:
-            return ("WAITAOF", 1, 0, self._wait_ms)
+            return (*marked, ("WAITAOF", 1, 0, self._wait_ms))
         if self._kind is Durability.REPLICAS:
-            return ("WAIT", self._replicas, self._wait_ms)
-        return None
+            return (*marked, ("WAIT", self._replicas, self._wait_ms))
+        return ()
 
     def judge(self, reply: Any) -> None:
         """Raise `StoreUnavailableError` when too few confirmed in time: written, but not as durable as asked."""

@@ -1,18 +1,21 @@
 """Listings across conversations, on Redis: kept beside the conversations, repairable from them."""
 
 import json
+import logging
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any
 
 from redis.asyncio import Redis
 
-from conversation_actors.errors import CorruptStateError
+from conversation_actors.errors import CorruptStateError, StoreMisconfiguredError
 from conversation_actors.store.base import Found
 from conversation_actors.store.connection import Servers
 from conversation_actors.store.keys import Keys, ListingKeys
 from conversation_actors.store.script_calls import ScriptCalls
 from conversation_actors.store.scripts import script
+
+log = logging.getLogger(__name__)
 
 _PAGE = 100
 _SCAN = 500
@@ -41,10 +44,14 @@ class Listing:
             for (conversation_id, score), fields in zip(page, described, strict=True):
                 found = self._found(conversation_id, score, fields)
                 if found is None:
-                    await self._calls.on_index(script("unlist"), listing.as_tuple(), conversation_id, score)
+                    await self._drop(listing, conversation_id, score)
                 else:
                     yield found
             bound = f"({page[-1][1]}"
+
+    async def check(self) -> None:
+        """Look into the listing of all conversations. Raises what the store raises where that cannot be done."""
+        await self._entries(self._keys.active_index, "+inf", "-inf", 1)
 
     async def rebuild(self) -> int:
         """Enter every living conversation again, with the time of its last change."""
@@ -66,8 +73,31 @@ class Listing:
             keys = self._keys.participant_index(identity).as_tuple()
             await self._calls.on_index(script("index"), keys, conversation_id, ttl_ms, 0, score)
 
+    async def _drop(self, listing: ListingKeys, conversation_id: str, score: int) -> None:
+        try:
+            await self._calls.on_index(script("unlist"), listing.as_tuple(), conversation_id, score)
+        except StoreMisconfiguredError as error:
+            if not error.lacks_right:
+                raise
+            log.debug("what has vanished stays listed for others to drop", extra={"reason": str(error)})
+
     async def _page(self, listing: ListingKeys, bound: str) -> list[tuple[str, int]]:
-        flat = (await self._calls.on_index(script("page"), listing.as_tuple(), bound, _PAGE))[1:]
+        """Read one page, the highest scores first. Entries of one score are never parted by its end.
+
+        So the lowest score of a page is all that is needed to ask for the next one.
+        """
+        page = await self._entries(listing, bound, "-inf", _PAGE)
+        if len(page) < _PAGE:
+            return page
+        lowest = page[-1][1]
+        ties = await self._entries(listing, lowest, lowest)
+        return [entry for entry in page if entry[1] > lowest] + ties
+
+    async def _entries(
+        self, listing: ListingKeys, highest: str | int, lowest: str | int, most: int = -1
+    ) -> list[tuple[str, int]]:
+        command = ("ZREVRANGEBYSCORE", listing.activity, highest, lowest, "WITHSCORES", "LIMIT", 0, most)
+        flat = await self._calls.plainly("list", listing.activity, command)
         return [(flat[i].decode(), int(float(flat[i + 1]))) for i in range(0, len(flat), 2)]
 
     async def _read(self, ids: Sequence[str]) -> list[list[Any]]:

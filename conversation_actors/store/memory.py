@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError, InvalidInputError
 from conversation_actors.settings import DEFAULT_TENANT
-from conversation_actors.store.base import MOST_ANCESTORS, Ancestor, Claim, Found, Head, Outcome, Recovered
+from conversation_actors.store.base import MOST_ANCESTORS, Ancestor, Claim, Found, Head, Outcome, Recovered, Stored
 from conversation_actors.store.expectations import MemoryExpectations
 from conversation_actors.store.heartbeats import MemoryHeartbeats
 
@@ -178,6 +178,14 @@ class MemoryStore:
         if stored is None or stored.deleted:
             return None
         return Head(stored.epoch, stored.owner, stored.seq)
+
+    async def read(self, conversation_id: str) -> Stored:
+        """See `Store.read`."""
+        stored = self._find(conversation_id)
+        if stored is None or stored.deleted:
+            message = f"no conversation {conversation_id!r}"
+            raise ConversationNotFoundError(message)
+        return replace(self._recovered(conversation_id, stored).stored, active_at=stored.active_at)
 
     async def index(self, conversation_id: str, *, participants: Sequence[str], ttl: timedelta) -> None:
         """See `Store.index`."""

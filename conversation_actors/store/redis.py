@@ -10,16 +10,16 @@ from typing import Any
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError
 from conversation_actors.settings import DEFAULT_TENANT, Durability
 from conversation_actors.store.address import parse
-from conversation_actors.store.base import Ancestor, Claim, Found, Head, Outcome, Recovered
+from conversation_actors.store.base import Ancestor, Claim, Found, Head, Outcome, Recovered, Stored
 from conversation_actors.store.connection import connect
 from conversation_actors.store.durability import Acknowledgement
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.listing import Listing
 from conversation_actors.store.redis_expectations import RedisExpectations
 from conversation_actors.store.redis_heartbeats import RedisHeartbeats
+from conversation_actors.store.redis_reading import RedisReading
 from conversation_actors.store.script_calls import ScriptCalls
 from conversation_actors.store.scripts import SCHEMA, conversation_script
-from conversation_actors.store.scripts import script as single_key_script
 
 log = logging.getLogger(__name__)
 
@@ -37,15 +37,25 @@ class RedisStore:
     """
 
     def __init__(
-        self, url: str, *, durability: tuple[Durability, int], timeout: timedelta, tenant: str = DEFAULT_TENANT
+        self,
+        url: str,
+        *,
+        durability: tuple[Durability, int],
+        timeout: timedelta,
+        tenant: str = DEFAULT_TENANT,
+        is_replica: bool = False,
     ) -> None:
-        """Read the URL (`InvalidInputError` where it is wrong); connect when first used."""
+        """Read the URL (`InvalidInputError` where it is wrong); connect when first used.
+
+        With `is_replica`, read from servers that may lag behind those that are written to.
+        """
         self._keys = Keys(tenant)
         seconds = timeout.total_seconds()
-        self._servers = connect(parse(url), timeout=seconds)
+        self._servers = connect(parse(url), timeout=seconds, is_replica=is_replica)
         self._acknowledgement = Acknowledgement(durability, timeout=seconds)
         self._calls = ScriptCalls(self._servers, self._acknowledgement, timeout=seconds)
         self._listing = Listing(self._servers, self._calls, self._keys)
+        self._reading = RedisReading(self._calls, self._keys, is_replica=is_replica)
 
     async def check(self) -> None:
         """Ask every master what it is, then run every script once on a conversation and a lease that no id can name.
@@ -65,7 +75,7 @@ class RedisStore:
         await run(conversation_script("save_snapshot"), probe, *place, 1, *ttls, *described)
         await run(conversation_script("keep"), probe, _PROBE_TTL_MS)
         await run(conversation_script("delete"), probe, _PROBE_TTL_MS, SCHEMA)
-        await self._calls.on_index(single_key_script("page"), self._keys.active_index.as_tuple(), "+inf", 1)
+        await self._listing.check()
         keys = self._keys.tagged_heartbeats(f"%check-{secrets.token_hex(8)}")
         ttl = timedelta(milliseconds=_PROBE_TTL_MS)
         await RedisHeartbeats(self._calls, keys, ttl=ttl, remember_ms=_PROBE_TTL_MS).check()
@@ -140,6 +150,10 @@ class RedisStore:
             client = await self._servers.owner_of(meta)
             raw = await client.hmget(meta, ["epoch", "owner", "seq", "deleted"])
         return _head(meta, raw)
+
+    async def read(self, conversation_id: str) -> Stored:
+        """See `Store.read`."""
+        return await self._reading.read(conversation_id)
 
     async def index(self, conversation_id: str, *, participants: Sequence[str], ttl: timedelta) -> None:
         """See `Store.index`."""

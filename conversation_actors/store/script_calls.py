@@ -1,9 +1,9 @@
 """Runs one script where its keys are, and waits until the write is as durable as asked."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import AskError, MovedError, NoScriptError, ResponseError
@@ -16,9 +16,16 @@ from conversation_actors.store.replies import CLIENT_ERRORS, is_wrong_type, time
 from conversation_actors.store.scripts import SCHEMA, Script
 
 Argument = str | bytes | int
+Command = tuple[Argument, ...]
 _REDIRECTIONS = 4
 """How often one call follows a slot that moved before it gives up (a resharding moves it once)."""
 _WRITTEN = (b"OK", b"DUPLICATE")
+
+
+class _Send(Protocol):
+    """Sends something to one server; with `is_asking`, as to one that a slot is on its way to."""
+
+    def __call__(self, client: Redis, *, is_asking: bool) -> Awaitable[Any]: ...
 
 
 class ScriptCalls:
@@ -35,19 +42,54 @@ class ScriptCalls:
 
         Raises `CorruptStateError` and `IncompatibleVersionError` for the outcomes of that meaning.
         """
-        async with self.answering(script.name):
-            try:
-                reply = await self._call(script, keys.as_tuple(), arguments, is_durable=True)
-            except ResponseError as error:
-                if not is_wrong_type(error):
-                    raise
-                raise wrong_type(keys, await self._types(keys)) from error
+        async with self.answering(script.name), self._naming_wrong_types(keys):
+            reply = await self._call(script, keys.as_tuple(), arguments, after=self._acknowledgement.commands())
         return _checked(reply, keys)
+
+    async def reading(self, script: Script, keys: ConversationKeys, *arguments: Argument) -> list[Any]:
+        """Run a script that only reads; answer when what it has read is as durable as asked."""
+        async with self.answering(script.name), self._naming_wrong_types(keys):
+            after = self._acknowledgement.commands(behind_read=True)
+            return await self._call(script, keys.as_tuple(), arguments, after=after)
+
+    async def reading_plainly(
+        self, keys: ConversationKeys, before: Sequence[Command], commands: Sequence[Command]
+    ) -> tuple[list[Any], list[Any]]:
+        """The same with commands, all on one connection: what the server says to those `before`, errors too; the rest.
+
+        A slot of a cluster that is on its way to another server is `StoreUnavailableError`.
+        """
+        after = self._acknowledgement.commands(behind_read=True)
+
+        async def send(client: Redis, *, is_asking: bool) -> list[Any]:  # noqa: ARG001  # nobody asks: see above
+            pipeline = client.pipeline(transaction=False)
+            for command in (*before, *commands, *after):
+                pipeline.execute_command(*command)
+            return await pipeline.execute(raise_on_error=False)
+
+        async with self.answering("read"), self._naming_wrong_types(keys):
+            replies = await self._redirected(keys.meta, send, follows_asking=False)
+            wanted = [_raised(reply) for reply in replies[len(before) :]]
+            if after:
+                self._acknowledgement.judge(wanted[-1])
+        return replies[: len(before)], wanted[: len(commands)]
+
+    async def plainly(self, doing: str, key: str, command: Command) -> Any:
+        """Send one command that reads one key."""
+
+        async def send(client: Redis, *, is_asking: bool) -> Any:
+            pipeline = client.pipeline(transaction=False)
+            for sent in [*([("ASKING",)] if is_asking else []), command]:
+                pipeline.execute_command(*sent)
+            return (await pipeline.execute())[-1]
+
+        async with self.answering(doing):
+            return await self._redirected(key, send)
 
     async def on_index(self, script: Script, keys: Sequence[str], *arguments: Argument) -> list[Any]:
         """Run a script on keys of one slot. Indexes can be rebuilt, so nothing waits for their durability."""
         async with self.answering(script.name):
-            return await self._call(script, keys, arguments, is_durable=False)
+            return await self._call(script, keys, arguments, after=())
 
     @asynccontextmanager
     async def answering(self, doing: str) -> AsyncIterator[None]:
@@ -70,19 +112,38 @@ class ScriptCalls:
             self._servers.forget()
             raise translate(error, doing=doing) from error
 
+    @asynccontextmanager
+    async def _naming_wrong_types(self, keys: ConversationKeys) -> AsyncIterator[None]:
+        try:
+            yield
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            raise wrong_type(keys, await self._types(keys)) from error
+
     async def _call(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], *, is_durable: bool
+        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], *, after: Sequence[Command]
     ) -> list[Any]:
-        client, is_asking = await self._servers.owner_of(keys[0]), False
+        async def send(client: Redis, *, is_asking: bool) -> list[Any]:
+            return await self._send(client, script, keys, arguments, is_asking=is_asking, after=after)
+
+        reply: list[Any] = await self._redirected(keys[0], send)
+        return reply
+
+    async def _redirected(self, key: str, send: _Send, *, follows_asking: bool = True) -> Any:
+        """Send to the server of a key, or to where it says that the key is."""
+        client, is_asking = await self._servers.owner_of(key), False
         for _ in range(_REDIRECTIONS):
             try:
-                return await self._send(client, script, keys, arguments, is_asking=is_asking, is_durable=is_durable)
+                return await send(client, is_asking=is_asking)
             except MovedError:
                 self._servers.forget()
-                client, is_asking = await self._servers.owner_of(keys[0]), False
+                client, is_asking = await self._servers.owner_of(key), False
             except AskError as elsewhere:
+                if not follows_asking:
+                    raise
                 client, is_asking = self._servers.at(elsewhere.host, elsewhere.port), True
-        return await self._send(client, script, keys, arguments, is_asking=is_asking, is_durable=is_durable)
+        return await send(client, is_asking=is_asking)
 
     async def _send(
         self,
@@ -92,32 +153,31 @@ class ScriptCalls:
         arguments: Sequence[Argument],
         *,
         is_asking: bool,
-        is_durable: bool,
+        after: Sequence[Command],
     ) -> list[Any]:
         try:
             tail = (script.digest, len(keys), *keys, *arguments)
-            return await self._exchange(client, ("EVALSHA", *tail), is_asking=is_asking, is_durable=is_durable)
+            return await self._exchange(client, ("EVALSHA", *tail), is_asking=is_asking, after=after)
         except NoScriptError:
             tail = (script.source, len(keys), *keys, *arguments)
-            return await self._exchange(client, ("EVAL", *tail), is_asking=is_asking, is_durable=is_durable)
+            return await self._exchange(client, ("EVAL", *tail), is_asking=is_asking, after=after)
 
     async def _exchange(
-        self, client: Redis, command: Sequence[Argument], *, is_asking: bool, is_durable: bool
+        self, client: Redis, command: Command, *, is_asking: bool, after: Sequence[Command]
     ) -> list[Any]:
         """Send script and WAIT in one packet on one connection: WAIT speaks of that connection's writes."""
-        wait = self._acknowledgement.command() if is_durable else None
-        if not (wait or is_asking):
+        if not (after or is_asking):
             alone: list[Any] = await client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py has no types here
             return alone
         pipeline = client.pipeline(transaction=False)
         if is_asking:
             pipeline.execute_command("ASKING")
         pipeline.execute_command(*command)
-        if wait:
-            pipeline.execute_command(*wait)
+        for waiting in after:
+            pipeline.execute_command(*waiting)
         replies = await pipeline.execute(raise_on_error=False)
         reply: list[Any] = _raised(replies[1 if is_asking else 0])
-        if wait and reply[0] in _WRITTEN:
+        if after and reply[0] in _WRITTEN:
             self._acknowledgement.judge(_raised(replies[-1]))
         return reply
 

@@ -36,7 +36,7 @@ from conversation_actors.errors import (
 )
 from conversation_actors.settings import HistoryLimits, Settings, Timeouts
 from conversation_actors.state import AppendItems, ConversationState, Limits
-from conversation_actors.store import Claim, Found, Head, HeartbeatStore, MemoryStore, Outcome, Recovered, Store
+from conversation_actors.store import Claim, Found, Head, HeartbeatStore, MemoryStore, Outcome, Recovered, Store, Stored
 from conversation_actors.store.expectations import MemoryExpectations
 from tests.unit.strategies import message
 
@@ -133,6 +133,7 @@ class FaultyStore:
         """Start empty and healthy."""
         self.inner = MemoryStore(clock=clock)
         self.is_down = False
+        self.reads = 0
         self.append_faults: deque[Fault | Outcome | Exception] = deque()
         self.snapshot_faults: deque[Fault | Outcome | Exception] = deque()
         self.index_fault: ConversationError | None = None
@@ -265,6 +266,14 @@ class FaultyStore:
     async def head(self, conversation_id: str) -> Head | None:
         """See `Store.head`."""
         return await self.inner.head(conversation_id)
+
+    async def read(self, conversation_id: str) -> Stored:
+        """See `Store.read`."""
+        self.reads += 1
+        if self.is_down:
+            message = "the read did not arrive"
+            raise StoreUnavailableError(message)
+        return await self.inner.read(conversation_id)
 
     async def index(self, conversation_id: str, *, participants: Sequence[str], ttl: timedelta) -> None:
         """See `Store.index`."""

@@ -39,6 +39,10 @@ class Client(ConversationClient):
         self.may_open.set()
         self.opening = 0
 
+    async def join_cluster(self) -> None:
+        """See `ConversationClient.join_cluster`."""
+        self._connected_store()
+
     def _owner(self, conversation_id: str) -> Any:
         assert conversation_id == CONVERSATION
         self._connected_store()

@@ -23,6 +23,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "PositionLostError": {"first_available": 7},
     "InvalidInputError": {"field": "metadata.address[2]"},
     "ItemTooLargeError": {"field": "items", "size": 9, "limit": 8},
+    "StoreMisconfiguredError": {"lacks_right": True},
     "CorruptStateError": {"key": "conv:{a}:snapshot", "position": 41},
 }
 """Arguments of the classes that take more than a message."""

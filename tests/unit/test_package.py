@@ -67,7 +67,7 @@ PUBLIC_NAMES = {
     "check_cluster",
     "item_from_dict",
 }
-SAMPLES = {str: "a text", int: 7, float: 1.5}
+SAMPLES = {str: "a text", int: 7, float: 1.5, bool: True}
 
 
 def error_classes(base: type[ConversationError] = ConversationError) -> Iterator[type[ConversationError]]:

@@ -1,4 +1,4 @@
-"""Enters a client where something is missing, and prints the error: its type, then its sentence."""
+"""Opens a conversation where something is missing, and prints the error: its type, then its sentence."""
 
 import asyncio
 import sys
@@ -7,9 +7,10 @@ from conversation_actors import ConversationClient, ConversationError
 
 
 async def main() -> None:
-    """Enter, and leave at once."""
+    """Open, and leave at once."""
     try:
-        async with ConversationClient():
+        async with ConversationClient() as client:
+            await client.open("never")
             sys.stdout.write("connected\n")
     except ConversationError as error:
         sys.stdout.write(f"{type(error).__name__}\n{error}\n")

@@ -1,0 +1,68 @@
+"""Reading conversations where they are stored: nothing is started, nothing is written, and Ray is not asked."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+from conversation_actors.activation.recovery import restate
+from conversation_actors.client.views import Snapshot, snapshot_of
+from conversation_actors.errors import ConversationNotFoundError, RetryableError
+from conversation_actors.settings import Settings
+from conversation_actors.state import ConversationState
+from conversation_actors.store import Store, Stored
+
+log = logging.getLogger(__name__)
+
+_BACKOFF = (0.01, 0.5)
+
+
+class Reader:
+    """Reads from a store, or from a replica of it where that may be stale. Closes neither."""
+
+    def __init__(self, store: Store, replica: Store | None, settings: Settings) -> None:
+        """Without a `replica`, what may be stale is read from the store as well."""
+        self._store, self._replica = store, replica
+        self._limits = settings.history.limits()
+        self._patience = settings.timeouts.command.total_seconds()
+        self._has_told = False
+
+    async def read(self, conversation_id: str, *, stale_ok: bool = False) -> Snapshot:
+        """See `ConversationClient.read`."""
+        stored, state = await self.look(conversation_id, stale_ok=stale_ok)
+        return snapshot_of(conversation_id, state, epoch=stored.epoch, lag=stored.lag)
+
+    async def look(self, conversation_id: str, *, stale_ok: bool = False) -> tuple[Stored, ConversationState]:
+        """What is stored, and the state that it stands for."""
+        stored = await self._patiently(lambda: self._find(conversation_id, stale_ok=stale_ok))
+        return stored, restate(stored, self._limits)[0]
+
+    async def _find(self, conversation_id: str, *, stale_ok: bool) -> Stored:
+        if not stale_ok or self._replica is None:
+            return await self._store.read(conversation_id)
+        try:
+            stored = await self._replica.read(conversation_id)
+        except ConversationNotFoundError:
+            pass  # it may be younger than what the replica has
+        except RetryableError as error:
+            if not self._has_told:
+                log.warning("the replica does not answer; the primary is read instead", extra={"reason": str(error)})
+            self._has_told = True
+        else:
+            self._has_told = False
+            return stored
+        return await self._store.read(conversation_id)
+
+    async def _patiently(self, read: Callable[[], Awaitable[Stored]]) -> Stored:
+        """Repeat what may succeed later, for `timeouts.command`; then raise why it has not."""
+        delay, longest = _BACKOFF
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._patience
+        while True:
+            try:
+                return await read()
+            except RetryableError:
+                if loop.time() + delay >= deadline:
+                    raise
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
+            delay = min(delay * 2, longest)
