@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from conversation_actors import ConversationClient, ConversationNotFoundError, Message, Settings, Snapshot
+from conversation_actors import ConversationNotFoundError, Message, Settings, Snapshot
+from conversation_actors.client.opening import open_readable_store
+from conversation_actors.client.reading import Reader
+from conversation_actors.store import Store
 
 MOST_LINES = 200
 """The newest ones: a page is no archive."""
@@ -42,14 +44,16 @@ def _person(message: Message, snapshot: Snapshot, identity: str) -> tuple[str, s
 
 
 class StoredConversations:
-    """Reads conversations, from ``async with`` to its end; connects when the first one is asked for."""
+    """Reads conversations where they are stored, from ``async with`` to its end; starts no owner, and joins no Ray.
+
+    Ray would print a native stack at the SIGTERM that this process is to pass on to its worker.
+    """
 
     def __init__(self, settings: Settings) -> None:
         """Nothing is connected yet."""
         self._settings = settings
-        self._stack = AsyncExitStack()
-        self._client: ConversationClient | None = None
         self._connecting = asyncio.Lock()
+        self._store: Store | None = None
 
     async def __aenter__(self) -> Self:
         """Be ready to read."""
@@ -59,19 +63,15 @@ class StoredConversations:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the connection, where there is one."""
-        await self._stack.aclose()
+        if self._store is not None:
+            await self._store.aclose()
 
     async def read(self, conversation_id: str) -> Snapshot | None:
         """What a conversation holds; None where there is none. Raises `ConversationError`."""
-        client = await self._connected()
+        async with self._connecting:
+            if self._store is None:
+                self._store, _ = await open_readable_store(self._settings)
         try:
-            conversation = await client.open(conversation_id, create=False)
-            return await conversation.snapshot(fresh=True)
+            return await Reader(self._store, None, self._settings).read(conversation_id)
         except ConversationNotFoundError:
             return None
-
-    async def _connected(self) -> ConversationClient:
-        async with self._connecting:
-            if self._client is None:
-                self._client = await self._stack.enter_async_context(ConversationClient(self._settings))
-            return self._client

@@ -7,6 +7,7 @@ const FIRST_DELAY = 500; // ms; doubled with every attempt
 const LONGEST_DELAY = 15_000;
 const STABLE = 10_000; // ms after which a connection counts as one that works
 const SETTLING = 2_000; // ms after which an agent that tells no state is taken to listen
+const STORING = 1_000; // ms after which what was said is stored
 const ASKING = 2_000; // ms between two questions for an agent, where there is none
 const FOLLOWING = 15_000; // ms after which an agent is asked for behind one that is gone: workers have another one come
 
@@ -37,11 +38,12 @@ export class Call {
   #attempts = 0;
   #retry = 0;
   #stable = 0;
-  #agents = new Map(); // identity → when it was first seen
+  #agents = new Map(); // identity → when it was first seen, and whether it was there before us
   #met = new Set(); // identities of all agents of this call
   #goneTold = false;
   #outbox;
   #sending = false;
+  #missesLine = false;
   #asking = 0;
 
   /** `outbox` keeps what is not sent yet; what it holds already is sent first. */
@@ -157,7 +159,7 @@ export class Call {
     }
     this.#stable = setTimeout(() => (this.#attempts = 0), STABLE);
     this.#enter("connected");
-    this.#listener.connected();
+    this.#listener.missed();
     this.#lookForAgents(true);
     await Promise.all([this.startSound(), this.#setMicrophone(room)]);
   }
@@ -171,8 +173,9 @@ export class Call {
     on(RoomEvent.Reconnecting, () => this.#enter("reconnecting"));
     on(RoomEvent.Reconnected, () => {
       this.#enter("connected");
-      this.#listener.connected();
-      look();
+      this.#listener.missed();
+      this.#agents.forEach((_, identity) => this.#settle(identity, true));
+      this.#lookForAgents(true);
     });
     // while joining, `connect` fails as well, and says more
     on(RoomEvent.Disconnected, (reason) => this.#here && this.#lost(reason));
@@ -303,10 +306,21 @@ export class Call {
       this.#goneTold = true;
       this.#listener.agentGone();
     }
+    this.#noticeMissedLine(hasJustCome);
     if (this.#agent === null) this.#missAgent();
     else this.#agentIsThere();
     this.#sendWaiting();
     this.#listener.changed();
+  }
+
+  // Who comes in the middle of what an agent says hears none of it as text: it is stored when it was said.
+  #noticeMissedLine(hasJustCome) {
+    const isSpeaking = this.agent?.state === "speaking";
+    if (hasJustCome) this.#missesLine = isSpeaking;
+    else if (this.#missesLine && !isSpeaking) {
+      this.#missesLine = false;
+      setTimeout(() => this.#listener.missed(), STORING);
+    }
   }
 
   // Nobody may have been there to hear that an agent is wanted: it is asked for again until there is one.
@@ -332,20 +346,27 @@ export class Call {
   #welcome(identity, wasThere) {
     const first = this.#met.size === 0;
     const known = this.#met.has(identity);
-    this.#agents.set(identity, Date.now());
+    this.#settle(identity, wasThere);
     this.#met.add(identity);
     if (!known) this.#listener.agentCame(first ? (wasThere ? "there" : "first") : "other");
     else if (this.#goneTold) this.#listener.agentCame("same");
     this.#goneTold = false;
+  }
+
+  #settle(identity, wasThere) {
+    this.#agents.set(identity, { seen: Date.now(), wasThere });
     setTimeout(() => this.#sendWaiting(), SETTLING);
   }
 
-  // An agent that has just come does not listen for text yet: what is sent to it then is lost.
+  // An agent that has just come does not listen for text yet: what is sent to it then is lost. One that was there before
+  // us listens, and may have to find its way to us first: both may have lost the same server.
   get #agentListens() {
     const agent = this.#agent;
     if (agent === null || this.phase !== "connected") return false;
     const state = agent.attributes["lk.agent.state"];
-    return state ? !UNREADY.has(state) : Date.now() - this.#agents.get(agent.identity) >= SETTLING;
+    const { seen, wasThere } = this.#agents.get(agent.identity);
+    const isSettled = Date.now() - seen >= SETTLING;
+    return state ? !UNREADY.has(state) && (isSettled || !wasThere) : isSettled;
   }
 
   async #sendWaiting() {

@@ -42,7 +42,7 @@ let call = null;
 
 const listener = {
   changed: render,
-  connected: showStored,
+  missed: showStored,
   silenced: () => captions.cutAll(),
   heard: (element) => page.audio.append(element),
   said: (reader, speaker, who) => captions.follow(reader, speaker, who),

@@ -1,4 +1,4 @@
-"""Who opens the page too early, or while a server is away: an agent comes without a reload, and hears what was typed."""
+"""Who opens the page too early, or while a server is away: an agent comes without a reload, and gets what was typed."""
 
 import asyncio
 import re
