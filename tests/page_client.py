@@ -23,6 +23,7 @@ class FakeRoom {
     this.localParticipant = {
       identity: "me",
       attributes: {},
+      isSpeaking: false,
       setMicrophoneEnabled: async () => {},
       sendText: async (text) => {
         if (window.brokenBefore) throw new Error("the connection broke");
@@ -40,7 +41,8 @@ class FakeRoom {
   async disconnect() {}
   bring(identity, { name = "", state = "listening", isAgent = true } = {}) {
     const attributes = isAgent ? { "lk.agent.state": state } : {};
-    this.remoteParticipants.set(identity, { identity, name, isAgent, attributes, joinedAt: Date.now() });
+    const person = { identity, name, isAgent, attributes, isSpeaking: false, joinedAt: Date.now() };
+    this.remoteParticipants.set(identity, person);
     this.tell("ParticipantConnected");
   }
   take(identity) {

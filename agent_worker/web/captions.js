@@ -19,9 +19,18 @@ export class Captions {
     this.#scroller = scroller;
     this.#spoken = spoken;
     this.#empty = empty;
-    scroller.addEventListener("scroll", () => (this.#following = this.#atEnd()));
+    let width = scroller.clientWidth;
+    let height = scroller.clientHeight;
+    scroller.addEventListener("scroll", () => {
+      // lines that wrap anew scroll too, and nobody meant it
+      if (width === scroller.clientWidth && height === scroller.clientHeight) this.#following = this.#atEnd();
+    });
     // a phone's keyboard takes half of the screen away
-    new ResizeObserver(() => this.#follow()).observe(scroller);
+    new ResizeObserver(() => {
+      width = scroller.clientWidth;
+      height = scroller.clientHeight;
+      this.#follow();
+    }).observe(scroller);
   }
 
   /** Follow one text stream to its end. Never throws: a stream that breaks leaves its line, marked as cut off. */

@@ -558,6 +558,22 @@ async def test_everything_can_be_told_from_its_ground(web_root: Path, *, dark: b
 
 
 @needs_chromium
+async def test_the_newest_line_stays_in_sight(web_root: Path) -> None:
+    """Whatever becomes of the screen; also when the lines wrap anew and take more room."""
+    async with joined(web_root) as (_, tab):
+        for number in range(12):
+            await say(tab, f"{number} {'and so on ' * 12}")
+        for width, height in (PHONE, NARROW, DESKTOP, (PHONE[0], 500)):
+            await tab.set_viewport_size({"width": width, "height": height})
+            await tab.wait_for_function(
+                """() => {
+                    const last = document.querySelector("#captions li:last-child").getBoundingClientRect();
+                    return last.bottom <= document.querySelector("#scroller").getBoundingClientRect().bottom;
+                }"""
+            )
+
+
+@needs_chromium
 async def test_a_low_screen_scrolls(web_root: Path) -> None:
     """At 400 % of a desktop's size what is said still has room, and nothing covers it."""
     async with joined(web_root, size=(320, 256)) as (_, tab):
