@@ -112,10 +112,15 @@ async def joined(
     """A page that has joined a room where nobody else is."""
     async with visit(web_root) as there, open_page(size=size, dark=dark) as tab:
         await tab.goto(f"{there.address}?room={room}#key={KEY}")
-        await tab.click("#join")
-        await tab.wait_for_selector("#status[data-state=waiting]")
+        await join(tab)
         there.identity = (await tab.evaluate("() => window.callState"))["identity"]
         yield there, tab
+
+
+async def join(tab: "Page") -> None:
+    """Press the button, and wait until the page is in the room."""
+    await tab.click("#join")
+    await tab.wait_for_selector("#status[data-state=waiting]")
 
 
 async def bring(tab: "Page", identity: str = "agent-AJ_1", **told: Any) -> None:
@@ -209,7 +214,7 @@ async def test_unsent_lines_belong_to_their_room(web_root: Path) -> None:
     async with joined(web_root) as (there, tab):
         await say(tab, "for this room only")
         await tab.goto(f"{there.address}?room=room-2")
-        await tab.click("#join")
+        await join(tab)
         await bring(tab)
         await tab.wait_for_selector("#status[data-state=connected]")
         assert await lines(tab) == []
@@ -259,7 +264,7 @@ async def test_leaving_gives_up_what_was_not_sent(web_root: Path) -> None:
         await say(tab, "one")
         await tab.click("#leave")
         await tab.wait_for_selector("#captions li[data-state=unsent]")
-        await tab.click("#join")
+        await join(tab)
         await bring(tab)
         await tab.wait_for_selector("#status[data-state=connected]")
         assert await tab.evaluate("() => window.sent()") == []
