@@ -140,4 +140,5 @@ async def test_reload_and_death_of_the_agent(common_scene: Scene, tmp_path: Path
         kept = await common_scene.stored()
     kept.assert_nothing_lost(range(3))
     assert list(kept.participants) == [before]
-    assert kept.participants[before].reconnect_count == 1
+    # nobody was there to see in which order the devices of the second reload went and came
+    assert kept.participants[before].reconnect_count in {1, 2}
