@@ -131,14 +131,14 @@ async def test_reload_and_death_of_the_agent(common_scene: Scene, tmp_path: Path
 
         await wait_until(is_answered, "the answer to be in the history", patience=UTTERANCE)
         kill(agent[1])
+        await caption(page, BACK)
         await page.reload()
         await caption(page, CALL.turns[1].reply)
-        await caption(page, BACK)
         await photograph(page, tmp_path, "killed")
         await say(page, CALL.turns[2].user)
         await caption(page, CALL.turns[2].reply[-20:])
         kept = await common_scene.stored()
     kept.assert_nothing_lost(range(3))
     assert list(kept.participants) == [before]
-    # nobody was there to see in which order the devices of the second reload went and came
+    # the agent may see the second reload's devices come and go in either order
     assert kept.participants[before].reconnect_count in {1, 2}
