@@ -9,16 +9,23 @@ from livekit.agents import APIError, RunResult
 from agent_worker.call.attach import attach
 from agent_worker.example.agent import SupportAgent
 from agent_worker.example.pipeline import text_session
+from agent_worker.offline.server import OfflineServer
+from agent_worker.offline.small_talk import FirstCallScript
+from agent_worker.offline.transcript import bundled, load
 from agent_worker.settings import LanguageModelSettings
 from conversation_actors import ConversationClient, Settings
 
 PROMPT = "you> "
+OFFLINE = 'The offline stand-in answers: it holds no language model, and knows a few sentences. Try "What can you do?".'
 
 
-async def console(conversation_id: str, settings: LanguageModelSettings, write: Callable[[str], object]) -> None:
+async def console(
+    conversation_id: str, settings: LanguageModelSettings, write: Callable[[str], object], *, note: str | None = None
+) -> None:
     """Talk until the end of the input. The conversation is kept: the same id goes on where it ended.
 
-    Raises `InvalidInputError` for a missing key, and what `ConversationClient` raises.
+    `note` is written when the talk can begin. Raises `InvalidInputError` for a missing key, and what
+    `ConversationClient` raises.
     """
     settings.require_key()
     async with ConversationClient(Settings()) as client:
@@ -27,6 +34,8 @@ async def console(conversation_id: str, settings: LanguageModelSettings, write: 
             agent = SupportAgent.of(conversation.items)
             attached = await attach(session, agent, conversation)
             await session.start(agent)
+            if note is not None:
+                write(note)
             write(f"conversation {conversation_id}: {attached.restored.items} items of it are known; end with Ctrl-D")
             while (line := await asyncio.to_thread(_read_line, write)) is not None:
                 if line.strip():
@@ -42,6 +51,12 @@ def _read_line(write: Callable[[str], object]) -> str | None:
             write("")
             return None
     return sys.stdin.readline() or None
+
+
+async def console_offline(conversation_id: str, write: Callable[[str], object]) -> None:
+    """Talk to the offline stand-in, which runs in this process and needs no account. Raises as `console` does."""
+    async with OfflineServer(FirstCallScript(load(bundled()))) as server:
+        await console(conversation_id, LanguageModelSettings(base_url=server.base_url), write, note=OFFLINE)
 
 
 async def _say(run: RunResult[None], write: Callable[[str], object]) -> None:

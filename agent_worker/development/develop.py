@@ -1,27 +1,24 @@
 """``python -m agent_worker dev``: a worker, the caller's page, and with ``--offline`` the models, on one machine."""
 
-import asyncio
-import json
 import secrets
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from agent_worker.development.agent_calls import AgentCalls
 from agent_worker.development.page import PageServer
-from agent_worker.settings import LiveKitSettings, WorkerSettings, offline_environment, registration_variables
+from agent_worker.development.reception import Reception
+from agent_worker.development.stored_lines import StoredConversations
+from agent_worker.offline.running import models
+from agent_worker.settings import LiveKitSettings, WorkerSettings
 from agent_worker.tenure.assignment import Assignment, RestartReason
 from agent_worker.worker.parent import Parent
-from agent_worker.worker.registration import Registration, follow
 from agent_worker.worker.rooms import Rooms
 from agent_worker.worker.summons import Vacancy, summon
 from agent_worker.worker.takeover import Deceased
 from conversation_actors import Heartbeats, InvalidInputError, Settings
 
 _NEW_SECONDS = 10.0
-_STOP_SECONDS = 5.0
 
 
 async def develop(arguments: list[str], instance: str, *, offline: Path | None, write: Callable[[str], object]) -> int:
@@ -30,13 +27,20 @@ async def develop(arguments: list[str], instance: str, *, offline: Path | None, 
     The page's address is written when the worker is registered: a room that is created before gets no agent by
     automatic dispatch, and only then it is known by which name an application's agent is asked for.
     """
-    livekit, worker = LiveKitSettings(), WorkerSettings()
+    livekit, worker, store = LiveKitSettings(), WorkerSettings(), Settings()
     url, key, secret = livekit.require()
-    async with Heartbeats(Settings()) as heartbeats, Rooms(livekit) as rooms, _models(offline) as environment:
+    async with (
+        Heartbeats(store) as heartbeats,
+        Rooms(livekit) as rooms,
+        StoredConversations(store) as conversations,
+        models(offline) as environment,
+    ):
+        reception = Reception(url, write)
 
         async def bring_agent(room: str) -> None:
             await ensure_agent(room, page.agent_name, heartbeats, rooms)
 
+        calls = AgentCalls(bring_agent, lambda: reception.is_open)
         page = PageServer(
             url,
             key,
@@ -46,7 +50,9 @@ async def develop(arguments: list[str], instance: str, *, offline: Path | None, 
             open_tokens=worker.open_tokens,
             host=worker.host,
             port=worker.page_port,
-            on_join=bring_agent,
+            on_join=calls.joining,
+            on_missing=calls.missing,
+            read=conversations.read,
         )
         try:
             await page.__aenter__()
@@ -54,32 +60,10 @@ async def develop(arguments: list[str], instance: str, *, offline: Path | None, 
             message = f"page_port: {worker.page_port} cannot be listened on ({error.strerror}); set AGENT_PAGE_PORT"
             raise InvalidInputError(message, field="page_port") from error
         try:
-            async with _told_when_registered(page, write) as variables:
+            async with reception.following(page, calls) as variables:
                 return await Parent(arguments, instance, {**environment, **variables}).run()
         finally:
             await page.__aexit__(None, None, None)
-
-
-@asynccontextmanager
-async def _told_when_registered(page: PageServer, write: Callable[[str], object]) -> AsyncIterator[dict[str, str]]:
-    """Give the page the agent's name, and the developer the page, when a worker with these variables is registered."""
-    is_written = False
-
-    def told(registration: Registration) -> None:
-        nonlocal is_written
-        page.agent_name = registration.agent_name
-        if not is_written:
-            is_written = True
-            write(f"Talk to the agent: {page.url}")
-
-    with TemporaryDirectory(prefix="agent-worker-") as directory:
-        path = Path(directory) / "registration.json"
-        following = asyncio.create_task(follow(path, told))
-        try:
-            yield registration_variables(str(path))
-        finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
 
 
 async def ensure_agent(room: str, agent_name: str, heartbeats: Heartbeats, rooms: Rooms) -> bool:
@@ -102,30 +86,3 @@ async def ensure_agent(room: str, agent_name: str, heartbeats: Heartbeats, rooms
     vacancy = Vacancy(room, agent_name, before.original if before else None)
     await summon(heartbeats, rooms, vacancy, assignment)
     return True
-
-
-@asynccontextmanager
-async def _models(transcript: Path | None) -> AsyncIterator[dict[str, str]]:
-    """The environment that points at the offline servers, while they run; nothing where they are not wanted."""
-    if transcript is None:
-        yield {}
-        return
-    command = [sys.executable, "-m", "agent_worker.offline", "--transcript", str(transcript)]
-    server = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, start_new_session=True)
-    try:
-        assert server.stdout is not None
-        line = await server.stdout.readline()
-        if not line:
-            message = f"offline: the server for {transcript} did not start"
-            raise InvalidInputError(message, field="offline")
-        told = json.loads(line)
-        yield offline_environment(told["base_url"], told["deepgram_url"])
-    finally:
-        with suppress(ProcessLookupError):
-            server.terminate()
-        try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                await server.wait()
-        except TimeoutError:
-            server.kill()
-            await server.wait()

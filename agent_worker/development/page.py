@@ -14,7 +14,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -25,8 +25,11 @@ from urllib.parse import quote, urlsplit
 from aiohttp import web
 from livekit import api
 
+from agent_worker.development.agent_calls import Waiting
+from agent_worker.development.stored_lines import stored_lines
 from agent_worker.failures import Failures
-from conversation_actors.errors import InvalidInputError
+from conversation_actors import Snapshot
+from conversation_actors.errors import ConversationError, InvalidInputError
 from conversation_actors.values import forbidden_character
 
 logger = logging.getLogger(__name__)
@@ -41,6 +44,8 @@ TOKEN_LIFE = timedelta(minutes=10)
 """How long a token lets somebody in; the page asks for a new one each time it joins."""
 ON_JOIN_PATIENCE = timedelta(seconds=5)
 """How long a token waits for `on_join`: a caller alone in a room is better off than one with no room."""
+READ_PATIENCE = timedelta(seconds=10)
+"""How long what was said before is waited for; the call goes on meanwhile."""
 
 _SCRIPT = "text/javascript; charset=utf-8"
 _FILES = {
@@ -51,12 +56,15 @@ _FILES = {
     "/call.js": ("call.js", _SCRIPT),
     "/captions.js": ("captions.js", _SCRIPT),
     "/visitor.js": ("visitor.js", _SCRIPT),
+    "/memory.js": ("memory.js", _SCRIPT),
 }
 _LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 _WEBSOCKET_SCHEMES = {"ws": "ws", "http": "ws", "wss": "wss", "https": "wss"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 OnJoin = Callable[[str], Awaitable[None]]
+OnMissing = Callable[[str], Awaitable[Waiting]]
+Read = Callable[[str], Awaitable[Snapshot | None]]
 
 
 class _Refusal(Exception):  # noqa: N818  # an answer, not a failure
@@ -70,7 +78,7 @@ class _Refusal(Exception):  # noqa: N818  # an answer, not a failure
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """Who wants to join what: the body of ``POST /token``, checked."""
+    """Who wants to join what: the body of a request, checked."""
 
     room: str
     identity: str | None
@@ -113,17 +121,20 @@ class _Tickets:
 
     def grant(self, wish: _Wish) -> dict[str, str]:
         """Let one identity into one room. Raises `_Refusal` with status 403 if the identity is not proved."""
-        identity = wish.identity or f"caller-{secrets.token_hex(8)}"
-        proof = self._proof(identity)
-        if wish.identity is not None and not _same(wish.identity_proof, proof):
-            raise _Refusal(403, "identity", "This identity was given to somebody else, or by another server.")
+        identity = self.proved(wish) or f"caller-{secrets.token_hex(8)}"
         return {
             "url": self._url,
             "token": self._token(identity, wish),
             "identity": identity,
-            "identity_proof": proof,
+            "identity_proof": self._proof(identity),
             "room": wish.room,
         }
+
+    def proved(self, wish: _Wish) -> str | None:
+        """Who it is; None for somebody new. Raises `_Refusal` with status 403 if the identity is not proved."""
+        if wish.identity is not None and not _same(wish.identity_proof, self._proof(wish.identity)):
+            raise _Refusal(403, "identity", "This identity was given to somebody else, or by another server.")
+        return wish.identity
 
     def _proof(self, identity: str) -> str:
         # The secret also signs tokens: the prefix keeps a proof from ever being the signature of one.
@@ -147,6 +158,7 @@ class PageServer:
 
     A token lets anybody who has it speak in a room at the owner's cost, so none is given out unless the request
     carries the key that is part of `url`, or `open_tokens` says that everybody who reaches the port may have one.
+    What was said in a room is told to those only who have been there: to an identity with its proof.
     """
 
     def __init__(
@@ -161,6 +173,8 @@ class PageServer:
         host: str = "127.0.0.1",
         port: int = 0,
         on_join: OnJoin | None = None,
+        on_missing: OnMissing | None = None,
+        read: Read | None = None,
         web_root: Path = WEB,
     ) -> None:
         """`livekit_url`: as the browser reaches it. `agent_name`: empty where LiveKit dispatches the agent by itself.
@@ -169,6 +183,8 @@ class PageServer:
 
         A token brings the agent only to a room that does not exist yet. `on_join` is awaited with the room's name
         before each token, to bring it to one that does; what it raises is logged, and it is cancelled after 5 s.
+        `on_missing` is awaited, as long, while the page is in a room without an agent, and tells what is waited for.
+        `read` gives what a conversation holds, None where there is none; without it nothing is shown after a refresh.
         """
         _require(api_key=api_key, api_secret=api_secret, key=key)
         signal_url, origins = _reach(livekit_url)
@@ -178,6 +194,8 @@ class PageServer:
         self._host = host
         self._port = port
         self._on_join = on_join
+        self._on_missing = on_missing
+        self._read = read
         self.failures = Failures()
         """What this server went on without, as its log tells."""
         self._web_root = web_root
@@ -188,6 +206,8 @@ class PageServer:
             app.router.add_get(path, self._file)
         app.router.add_get("/livekit-client.mjs", self._library)
         app.router.add_post("/token", self._token)
+        app.router.add_post("/agent", self._agent)
+        app.router.add_post("/conversation", self._conversation)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
 
     @property
@@ -234,13 +254,42 @@ class PageServer:
         return web.FileResponse(path, headers={"Content-Type": _SCRIPT})
 
     async def _token(self, request: web.Request) -> web.StreamResponse:
+        wish = await self._wish(request)
+        ticket = self._tickets.grant(wish)
+        await self._tell_of_join(wish.room)
+        return _answer(ticket)
+
+    async def _agent(self, request: web.Request) -> web.StreamResponse:
+        wish = await self._wish(request)
+        self._tickets.proved(wish)
+        if self._on_missing is None:
+            return _answer({"waiting": Waiting.AGENT})
+        try:
+            async with asyncio.timeout(ON_JOIN_PATIENCE.total_seconds()):
+                return _answer({"waiting": await self._on_missing(wish.room)})
+        except TimeoutError as error:
+            self.failures.count("on_missing", error, "an agent could not be called to the room", room=wish.room)
+            return _answer({"waiting": Waiting.UNANSWERED})
+
+    async def _conversation(self, request: web.Request) -> web.StreamResponse:
+        wish = await self._wish(request)
+        identity = self._tickets.proved(wish)
+        if identity is None or self._read is None:
+            return _answer({"lines": []})
+        try:
+            async with asyncio.timeout(READ_PATIENCE.total_seconds()):
+                snapshot = await self._read(wish.room)
+        except (ConversationError, TimeoutError) as error:
+            self.failures.count("read", error, "a conversation could not be shown again", room=wish.room)
+            raise _Refusal(503, "read", "What was said before cannot be read just now.") from error
+        return _answer({"lines": stored_lines(snapshot, identity)})
+
+    async def _wish(self, request: web.Request) -> _Wish:
+        """What is asked for, by somebody who may ask. Raises `_Refusal`."""
         self._authorise(request)
         if request.content_type != "application/json":
             raise _Refusal(415, "body", "The body is not JSON by its Content-Type.")
-        wish = _Wish.read(await request.read())
-        ticket = self._tickets.grant(wish)
-        await self._tell_of_join(wish.room)
-        return web.json_response(ticket, headers={"Cache-Control": "no-store"})
+        return _Wish.read(await request.read())
 
     def _authorise(self, request: web.Request) -> None:
         if self._open_tokens:
@@ -278,6 +327,10 @@ class PageServer:
     async def _add_headers(self, _request: web.Request, response: web.StreamResponse) -> None:
         for name, value in self._headers.items():
             response.headers.setdefault(name, value)
+
+
+def _answer(body: Mapping[str, Any]) -> web.Response:
+    return web.json_response(body, headers={"Cache-Control": "no-store"})
 
 
 def _check_host(request: web.Request, host: str) -> None:

@@ -7,8 +7,17 @@ const FIRST_DELAY = 500; // ms; doubled with every attempt
 const LONGEST_DELAY = 15_000;
 const STABLE = 10_000; // ms after which a connection counts as one that works
 const SETTLING = 2_000; // ms after which an agent that tells no state is taken to listen
+const STORING = 1_000; // ms after which what was said is stored
+const ASKING = 2_000; // ms between two questions for an agent, where there is none
+const FOLLOWING = 15_000; // ms after which an agent is asked for behind one that is gone: workers have another one come
 
 const UNREADY = new Set(["initializing"]);
+const UNNAMED = { agent: "Agent", other: "Guest" };
+
+// An identity is made for programs, and no name.
+function nameOf(person) {
+  return person?.name && person.name !== person.identity ? person.name : "";
+}
 
 export class Call {
   /** idle | joining | connected | reconnecting | retrying | ended */
@@ -17,6 +26,8 @@ export class Call {
   reason = "";
   /** off | on | muted | blocked: the last when the browser gives no microphone. */
   microphone = "off";
+  /** Where there is no agent: what its absence is due to, as the page's server says; "" before it was asked. */
+  waiting = "";
 
   #livekit;
   #visitor;
@@ -27,15 +38,19 @@ export class Call {
   #attempts = 0;
   #retry = 0;
   #stable = 0;
-  #agents = new Map(); // identity → when it was first seen
+  #agents = new Map(); // identity → when it was first seen, and whether it was there before us
   #met = new Set(); // identities of all agents of this call
   #goneTold = false;
-  #unsent = [];
+  #outbox;
   #sending = false;
+  #missesLine = false;
+  #asking = 0;
 
-  constructor(livekit, visitor, listener) {
+  /** `outbox` keeps what is not sent yet; what it holds already is sent first. */
+  constructor(livekit, visitor, outbox, listener) {
     this.#livekit = livekit;
     this.#visitor = visitor;
+    this.#outbox = outbox;
     this.#listener = listener;
   }
 
@@ -44,7 +59,7 @@ export class Call {
     if (!this.#here) return [];
     return [this.#room.localParticipant, ...this.#room.remoteParticipants.values()].map((person) => ({
       identity: person.identity,
-      name: person.name || person.identity,
+      name: nameOf(person),
       role: this.#roleOf(person),
       speaking: person.isSpeaking,
       state: person.attributes["lk.agent.state"] ?? "",
@@ -94,9 +109,17 @@ export class Call {
   /** Send a message to the agent, at once or as soon as there is one that listens. */
   send(text) {
     const line = { id: `typed-${crypto.randomUUID()}`, text };
-    this.#unsent.push(line);
+    this.#outbox.add(line);
     this.#listener.typed(line, "waiting");
     this.#sendWaiting();
+  }
+
+  /** Show what a refresh left unsent. What may have been sent is not sent again: it is for the caller to say. */
+  recall() {
+    for (const line of this.#outbox.lines) {
+      if (line.begun) this.#outbox.remove(line);
+      this.#listener.typed(line, line.begun ? "unsure" : "waiting");
+    }
   }
 
   /** The page goes away, perhaps for good. */
@@ -136,7 +159,8 @@ export class Call {
     }
     this.#stable = setTimeout(() => (this.#attempts = 0), STABLE);
     this.#enter("connected");
-    this.#lookForAgents();
+    this.#listener.missed();
+    this.#lookForAgents(true);
     await Promise.all([this.startSound(), this.#setMicrophone(room)]);
   }
 
@@ -149,7 +173,9 @@ export class Call {
     on(RoomEvent.Reconnecting, () => this.#enter("reconnecting"));
     on(RoomEvent.Reconnected, () => {
       this.#enter("connected");
-      look();
+      this.#listener.missed();
+      this.#agents.forEach((_, identity) => this.#settle(identity, true));
+      this.#lookForAgents(true);
     });
     // while joining, `connect` fails as well, and says more
     on(RoomEvent.Disconnected, (reason) => this.#here && this.#lost(reason));
@@ -179,7 +205,7 @@ export class Call {
   #speaker(identity) {
     const person = this.#room?.getParticipantByIdentity(identity);
     const role = person ? this.#roleOf(person) : "other";
-    return [role, { you: "You", agent: "Agent" }[role] ?? (person?.name || identity)];
+    return [role, role === "you" ? "You" : nameOf(person) || UNNAMED[role]];
   }
 
   #failed(error) {
@@ -220,8 +246,10 @@ export class Call {
   async #stop(phase, reason) {
     this.#wanted = false;
     const room = this.#drop();
-    this.#unsent.forEach((line) => this.#listener.typed(line, "unsent"));
-    this.#unsent = [];
+    for (const line of this.#outbox.lines) {
+      this.#outbox.remove(line);
+      this.#listener.typed(line, "unsent");
+    }
     this.reason = reason;
     this.#enter(phase);
     await room?.disconnect();
@@ -231,6 +259,7 @@ export class Call {
   #drop() {
     clearTimeout(this.#retry);
     clearTimeout(this.#stable);
+    this.#agentIsThere();
     const room = this.#room;
     this.#room = null;
     this.#agents.clear();
@@ -242,7 +271,7 @@ export class Call {
   #enter(phase) {
     this.phase = phase;
     if (phase === "idle" || phase === "ended") this.#visitor.joined = false;
-    if (phase === "connected") this.#visitor.joined = true;
+    if (phase === "joining" || phase === "connected") this.#visitor.joined = true;
     this.#listener.changed();
   }
 
@@ -262,7 +291,7 @@ export class Call {
     return newest;
   }
 
-  #lookForAgents() {
+  #lookForAgents(hasJustCome = false) {
     // while the client starts over, it reports everybody as gone
     if (this.phase !== "connected") return;
     const everybody = [...this.#room.remoteParticipants.values()];
@@ -272,49 +301,97 @@ export class Call {
     const gone = [...this.#agents.keys()].filter((identity) => !identities.has(identity));
     gone.forEach((identity) => this.#agents.delete(identity));
     const arrived = [...identities].filter((identity) => !this.#agents.has(identity));
-    arrived.forEach((identity) => this.#welcome(identity));
+    arrived.forEach((identity) => this.#welcome(identity, hasJustCome));
     if (gone.length > 0 && this.#agents.size === 0) {
       this.#goneTold = true;
       this.#listener.agentGone();
     }
+    this.#noticeMissedLine(hasJustCome);
+    if (this.#agent === null) this.#missAgent();
+    else this.#agentIsThere();
     this.#sendWaiting();
     this.#listener.changed();
   }
 
-  #welcome(identity) {
+  // Who comes in the middle of what an agent says hears none of it as text: it is stored when it was said.
+  #noticeMissedLine(hasJustCome) {
+    const isSpeaking = this.agent?.state === "speaking";
+    if (hasJustCome) this.#missesLine = isSpeaking;
+    else if (this.#missesLine && !isSpeaking) {
+      this.#missesLine = false;
+      setTimeout(() => this.#listener.missed(), STORING);
+    }
+  }
+
+  // Nobody may have been there to hear that an agent is wanted: it is asked for again until there is one.
+  #missAgent() {
+    if (this.#asking !== 0) return;
+    const ask = async () => {
+      const asking = this.#asking;
+      const waiting = this.phase === "connected" ? await this.#visitor.askForAgent() : this.waiting;
+      if (asking !== this.#asking) return; // one came meanwhile, or the call is over
+      this.waiting = waiting;
+      this.#asking = setTimeout(ask, ASKING);
+      this.#listener.changed();
+    };
+    this.#asking = setTimeout(ask, this.agentLost ? FOLLOWING : ASKING);
+  }
+
+  #agentIsThere() {
+    clearTimeout(this.#asking);
+    this.#asking = 0;
+    this.waiting = "";
+  }
+
+  #welcome(identity, wasThere) {
     const first = this.#met.size === 0;
     const known = this.#met.has(identity);
-    this.#agents.set(identity, Date.now());
+    this.#settle(identity, wasThere);
     this.#met.add(identity);
-    if (!known) this.#listener.agentCame(first ? "first" : "other");
+    if (!known) this.#listener.agentCame(first ? (wasThere ? "there" : "first") : "other");
     else if (this.#goneTold) this.#listener.agentCame("same");
     this.#goneTold = false;
+  }
+
+  #settle(identity, wasThere) {
+    this.#agents.set(identity, { seen: Date.now(), wasThere });
     setTimeout(() => this.#sendWaiting(), SETTLING);
   }
 
-  // An agent that has just come does not listen for text yet: what is sent to it then is lost.
+  // An agent that has just come does not listen for text yet: what is sent to it then is lost. One that was there before
+  // us listens, and may have to find its way to us first: both may have lost the same server.
   get #agentListens() {
     const agent = this.#agent;
     if (agent === null || this.phase !== "connected") return false;
     const state = agent.attributes["lk.agent.state"];
-    return state ? !UNREADY.has(state) : Date.now() - this.#agents.get(agent.identity) >= SETTLING;
+    const { seen, wasThere } = this.#agents.get(agent.identity);
+    const isSettled = Date.now() - seen >= SETTLING;
+    return state ? !UNREADY.has(state) && (isSettled || !wasThere) : isSettled;
   }
 
   async #sendWaiting() {
     if (this.#sending) return;
     this.#sending = true;
     try {
-      while (this.#agentListens && this.#unsent.length > 0) {
-        const line = this.#unsent[0];
-        await this.#room.localParticipant.sendText(line.text, { topic: "lk.chat" });
-        this.#unsent = this.#unsent.filter((other) => other !== line);
-        this.#listener.typed(line, "final");
-      }
+      while (this.#agentListens && this.#outbox.lines.length > 0) await this.#sendFirst();
     } catch {
       // the connection broke: it waits for the next one
     } finally {
       this.#sending = false;
     }
+  }
+
+  async #sendFirst() {
+    const line = this.#outbox.lines[0];
+    this.#outbox.begin(line, true);
+    try {
+      await this.#room.localParticipant.sendText(line.text, { topic: "lk.chat" });
+    } catch (error) {
+      this.#outbox.begin(line, false);
+      throw error;
+    }
+    this.#outbox.remove(line);
+    this.#listener.typed(line, "final");
   }
 
   async #setMicrophone(room) {

@@ -2,6 +2,7 @@
 
 const KEPT = 500;
 const ANNOUNCED = 5;
+const NOT_SENT = new Set(["waiting", "unsent"]);
 const NEAR = 80; // px from the end within which the list follows what is said
 
 export class Captions {
@@ -10,6 +11,7 @@ export class Captions {
   #spoken;
   #empty;
   #lines = new Map();
+  #stored = new Map(); // id of an item of the conversation → the line that shows it
   #following = true;
 
   constructor({ list, scroller, spoken, empty }) {
@@ -17,9 +19,18 @@ export class Captions {
     this.#scroller = scroller;
     this.#spoken = spoken;
     this.#empty = empty;
-    scroller.addEventListener("scroll", () => (this.#following = this.#atEnd()));
+    let width = scroller.clientWidth;
+    let height = scroller.clientHeight;
+    scroller.addEventListener("scroll", () => {
+      // lines that wrap anew scroll too, and nobody meant it
+      if (width === scroller.clientWidth && height === scroller.clientHeight) this.#following = this.#atEnd();
+    });
     // a phone's keyboard takes half of the screen away
-    new ResizeObserver(() => this.#follow()).observe(scroller);
+    new ResizeObserver(() => {
+      width = scroller.clientWidth;
+      height = scroller.clientHeight;
+      this.#follow();
+    }).observe(scroller);
   }
 
   /** Follow one text stream to its end. Never throws: a stream that breaks leaves its line, marked as cut off. */
@@ -48,10 +59,52 @@ export class Captions {
     if (final && speaker !== "you") this.#announce(`${who}: ${text}`);
   }
 
-  /** A line somebody typed; `state` is `final`, or `waiting` until it can be sent, or `unsent`. Shown again to change it. */
+  /**
+   * A line somebody typed; `state` is `final`, or `waiting` until it can be sent, `unsent`, or `unsure` whether it was
+   * sent. Shown again to change it.
+   */
   write(segment, speaker, who, text, state) {
     this.#show(segment, speaker, who, text, state);
     if (speaker !== "you") this.#announce(`${who}: ${text}`);
+  }
+
+  /** Show what the conversation holds, each line once: what is shown already keeps its place. */
+  restore(lines) {
+    let before = null;
+    for (const line of lines) {
+      const item = this.#shown(line, before) ?? this.#restored(line, before);
+      this.#stored.set(line.id, item);
+      before = item;
+    }
+    this.#trim();
+    for (const [id, item] of this.#stored) if (!item.isConnected) this.#stored.delete(id);
+    this.#follow();
+  }
+
+  #shown(line, before) {
+    const known = this.#stored.get(line.id);
+    if (known?.isConnected) return known;
+    const bound = new Set(this.#stored.values());
+    let item = before ? before.nextElementSibling : this.#list.firstElementChild;
+    for (; item !== null; item = item.nextElementSibling) {
+      const { speaker, state, segment } = item.dataset;
+      if (speaker !== line.speaker || NOT_SENT.has(state) || bound.has(item)) continue;
+      if (!isSame(item.querySelector(".text").textContent, line.text)) continue;
+      if (state === "unsure") this.#mark(this.#lines.get(segment), "final");
+      return item;
+    }
+    return null;
+  }
+
+  #restored({ id, speaker, who, text, interrupted }, before) {
+    const line = newLine(`stored/${id}`, speaker, who || { you: "You", agent: "Agent", other: "Guest" }[speaker]);
+    line.text.textContent = text;
+    this.#lines.set(line.item.dataset.segment, line);
+    this.#mark(line, interrupted ? "cut" : "final");
+    this.#empty.hidden = true;
+    if (before) before.after(line.item);
+    else this.#list.prepend(line.item);
+    return line.item;
   }
 
   /** Something that happened to the call itself. */
@@ -85,7 +138,12 @@ export class Captions {
   }
 
   #mark(line, state) {
-    const notes = { cut: "cut off", waiting: "is sent when the agent listens", unsent: "not sent" };
+    const notes = {
+      cut: "cut off",
+      waiting: "is sent when the agent listens",
+      unsent: "not sent",
+      unsure: "may not have been sent: the page was refreshed in the middle of it",
+    };
     line.item.dataset.state = state;
     line.note.textContent = notes[state] ?? "";
     line.note.hidden = !(state in notes);
@@ -94,12 +152,16 @@ export class Captions {
   #add(item) {
     this.#empty.hidden = true;
     this.#list.append(item);
+    this.#trim();
+    this.#follow();
+  }
+
+  #trim() {
     while (this.#list.childElementCount > KEPT) {
       const oldest = this.#list.firstElementChild;
       oldest.remove();
       this.#lines.delete(oldest.dataset.segment);
     }
-    this.#follow();
   }
 
   // Screen readers get whole sentences, once: the list itself changes with every word.
@@ -118,6 +180,14 @@ export class Captions {
   #follow() {
     if (this.#following) this.#scroller.scrollTop = this.#scroller.scrollHeight;
   }
+}
+
+// What was heard live may be a part of what was stored, or have other spaces.
+function isSame(shown, stored) {
+  const [one, other] = [shown, stored].map((text) => text.replace(/\s+/g, " ").trim());
+  if (one === other) return true;
+  const [short, long] = one.length < other.length ? [one, other] : [other, one];
+  return short.length >= 8 && long.startsWith(short);
 }
 
 function newLine(segment, speaker, who) {

@@ -1,9 +1,11 @@
 // Puts the call on the page.
 
 import { Captions } from "./captions.js";
+import { keep, Outbox, recall } from "./memory.js";
 import { Visitor } from "./visitor.js";
 
 const LIBRARY = "/livekit-client.mjs";
+const FOCUS = "page.focus"; // sessionStorage: what had the focus when the page went away
 
 const byId = (id) => document.getElementById(id);
 const page = Object.fromEntries(
@@ -20,7 +22,16 @@ const AGENT_STATES = {
   speaking: "speaking",
 };
 
+const WAITING = {
+  worker: "Waiting for the agent: its worker is not registered yet. It is asked for by itself when it is.",
+  overdue: "No agent has come yet. It is asked for again every ten seconds; the worker's log says why none comes.",
+  unanswered: "No agent can be called just now, as a server does not answer. It is tried again by itself.",
+};
+
+const UNNAMED = { you: "You", agent: "Agent", other: "Guest" };
+
 const visitor = new Visitor();
+const outbox = new Outbox(visitor.room);
 const captions = new Captions({
   list: byId("captions"),
   scroller: byId("scroller"),
@@ -31,13 +42,14 @@ let call = null;
 
 const listener = {
   changed: render,
+  missed: showStored,
   silenced: () => captions.cutAll(),
   heard: (element) => page.audio.append(element),
   said: (reader, speaker, who) => captions.follow(reader, speaker, who),
   wrote: (id, text, speaker, who) => captions.write(`chat/${id}`, speaker, who, text, "final"),
   typed: (line, state) => captions.write(line.id, "you", "You", line.text, state),
   agentCame(which) {
-    const told = { first: "The agent joined.", other: "Another agent took over.", same: "The agent is back." };
+    const told = { there: "The agent is here.", first: "The agent joined.", other: "Another agent took over.", same: "The agent is back." };
     captions.tell("agent-came", told[which]);
   },
   agentGone() {
@@ -70,13 +82,15 @@ function situation() {
     case "ended":
       return ["ended", call.reason];
   }
-  if (call.agentLost) return ["replacing", "The agent is being replaced…"];
-  return call.agent ? ["connected", "Connected"] : ["waiting", "Waiting for the agent…"];
+  if (call.agent) return ["connected", "Connected"];
+  if (call.agentLost) return ["replacing", WAITING[call.waiting] ?? "The agent is being replaced…"];
+  return ["waiting", WAITING[call.waiting] ?? "Waiting for the agent…"];
 }
 
 function render() {
   const [state, sentence] = situation();
   const inside = state !== "idle" && state !== "ended";
+  const focused = document.activeElement;
   if (page.status.textContent !== sentence) page.status.textContent = sentence;
   page.status.dataset.state = state;
   page.lobby.hidden = inside;
@@ -86,11 +100,14 @@ function render() {
   page.sound.hidden = !call.soundBlocked;
   renderPeople();
   if (!inside) notice("");
+  // what is hidden drops the focus, and who types would start at the top of the page again
+  if (focused !== document.body && focused?.offsetParent === null) (inside ? page.text : page.join).focus();
 }
 
 function renderMute() {
   const open = call.microphone === "on";
-  page.mute.disabled = call.microphone === "off";
+  // not `disabled`, which would take the focus away while the connection is lost for a moment
+  page.mute.setAttribute("aria-disabled", String(call.microphone === "off"));
   page.mute.textContent = open || call.microphone === "off" ? "Mute" : "Unmute";
   page.mute.setAttribute("aria-pressed", String(!open && call.microphone !== "off"));
   if (open || call.microphone === "muted") notice("");
@@ -109,7 +126,7 @@ function personItem(person) {
   const name = document.createElement("span");
   name.className = "name";
   name.dir = "auto";
-  name.textContent = person.name;
+  name.textContent = person.name || UNNAMED[person.role];
   const about = document.createElement("span");
   about.className = "about";
   about.textContent = describe(person);
@@ -117,11 +134,18 @@ function personItem(person) {
   return item;
 }
 
-function describe({ role, state, current }) {
-  if (role === "you") return { muted: "you, muted", blocked: "you, no microphone" }[call.microphone] ?? "you";
-  if (role === "other") return "guest";
-  if (!current) return "agent, replaced";
-  return state ? `agent, ${AGENT_STATES[state] ?? state}` : "agent";
+function describe({ name, role, state, current }) {
+  // who has no name is called what they are
+  const what = name ? [{ you: "you", agent: "agent", other: "guest" }[role]] : [];
+  if (role === "you") what.push({ muted: "muted", blocked: "no microphone" }[call.microphone]);
+  if (role === "agent") what.push(current ? (AGENT_STATES[state] ?? state) : "replaced");
+  return what.filter(Boolean).join(", ");
+}
+
+/** What was said before: after a refresh, and after a connection that was lost for a while. */
+async function showStored() {
+  const lines = await visitor.storedLines();
+  if (lines !== null) captions.restore(lines);
 }
 
 function notice(sentence) {
@@ -154,15 +178,22 @@ function wire() {
     event.preventDefault();
     const text = page.text.value.trim();
     if (text) call.send(text);
-    page.text.value = "";
+    page.text.value = outbox.draft = "";
+    page.text.focus();
   });
+  page.text.addEventListener("input", () => (outbox.draft = page.text.value));
   page.leave.addEventListener("click", () => {
     call.leave();
     page.join.focus();
   });
-  page.mute.addEventListener("click", () => call.setMuted(call.microphone === "on"));
+  page.mute.addEventListener("click", () => {
+    if (call.microphone !== "off") call.setMuted(call.microphone === "on");
+  });
   page.sound.addEventListener("click", () => call.startSound());
-  window.addEventListener("pagehide", () => call.sleep());
+  window.addEventListener("pagehide", () => {
+    keep("sessionStorage", FOCUS, document.activeElement?.id || null);
+    call.sleep();
+  });
   window.addEventListener("pageshow", (event) => event.persisted && call.wake());
   document.addEventListener("freeze", () => call.sleep());
   document.addEventListener("resume", () => call.wake());
@@ -195,10 +226,14 @@ async function start() {
   }
   livekit.setLogLevel(livekit.LogLevel.warn);
   const { Call } = await import("./call.js");
-  call = new Call(livekit, visitor, listener);
+  call = new Call(livekit, visitor, outbox, listener);
   wire();
-  render();
+  page.text.value = outbox.draft;
+  call.recall();
   if (visitor.joined) call.join();
+  else render();
+  byId(recall("sessionStorage", FOCUS))?.focus();
+  await showStored();
 }
 
 start();

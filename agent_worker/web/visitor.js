@@ -1,28 +1,12 @@
 // Who opened the page, into which room, and how the page proves it to its server.
 
+import { keep, recall } from "./memory.js";
+
 const PERSON = "caller"; // localStorage: the same person after a refresh and in another tab
 const NAME = "caller.name";
 const KEY = "page.key"; // sessionStorage: this tab only
 const JOINED = "call.joined";
 const MUTED = "call.muted";
-
-// A browser that blocks storage throws on the mere mention of it; the page then forgets instead of failing.
-function recall(kind, name) {
-  try {
-    return window[kind].getItem(name);
-  } catch {
-    return null;
-  }
-}
-
-function keep(kind, name, value) {
-  try {
-    if (value === null) window[kind].removeItem(name);
-    else window[kind].setItem(name, value);
-  } catch {
-    // forgotten on refresh
-  }
-}
 
 /** The server said no, with a sentence: asking again would not help. */
 export class RefusedError extends Error {}
@@ -97,12 +81,39 @@ export class Visitor {
     return { url: body.url, token: body.token };
   }
 
-  async #ask() {
+  /** Have an agent called to the room; `worker`, `agent`, `overdue` or `unanswered`: what is waited for. Never throws. */
+  async askForAgent() {
+    try {
+      const [response, body] = await this.#post("/agent", this.#self);
+      return response.ok ? body.waiting : "unanswered";
+    } catch {
+      return "unanswered";
+    }
+  }
+
+  /** What was said in the room's conversation, the oldest first; null where that cannot be learnt. Never throws. */
+  async storedLines() {
+    if (this.#person === null) return [];
+    try {
+      const [response, body] = await this.#post("/conversation", this.#self);
+      return response.ok ? body.lines : null;
+    } catch {
+      return null;
+    }
+  }
+
+  #ask() {
+    return this.#post("/token", this.name ? { ...this.#self, name: this.name } : this.#self);
+  }
+
+  get #self() {
+    return { room: this.#room, ...this.#person };
+  }
+
+  async #post(path, wish) {
     const headers = { "Content-Type": "application/json" };
     if (this.#key !== null) headers.Authorization = `Bearer ${this.#key}`;
-    const wish = { room: this.#room, ...this.#person };
-    if (this.name) wish.name = this.name;
-    const response = await fetch("/token", {
+    const response = await fetch(path, {
       method: "POST",
       headers,
       body: JSON.stringify(wish),

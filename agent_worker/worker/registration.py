@@ -6,8 +6,9 @@ A room that is created before a worker is registered gets no agent by automatic 
 import asyncio
 import json
 import logging
+import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +28,16 @@ class Registration:
 
     worker_id: str
     agent_name: str
+    pid: int = field(default_factory=os.getpid)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the worker's process is there; one that was killed takes no calls, whatever it has written."""
+        try:
+            os.kill(self.pid, 0)
+        except (ProcessLookupError, PermissionError):  # the latter: somebody else has the number by now
+            return False
+        return True
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -35,7 +46,7 @@ class Registration:
             told = json.loads(path.read_text("utf-8"))
         except FileNotFoundError:
             return None
-        return cls(worker_id=told["worker_id"], agent_name=told["agent_name"])
+        return cls(worker_id=told["worker_id"], agent_name=told["agent_name"], pid=told["pid"])
 
     def write(self, path: Path) -> None:
         """Replace the file in one step: nobody reads half of it."""

@@ -7,7 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self, cast
@@ -18,8 +19,9 @@ from livekit.agents import AgentServer, JobProcess
 from pydantic import SecretStr
 
 from agent_worker import cli
-from agent_worker.development.develop import _told_when_registered
+from agent_worker.development.agent_calls import AgentCalls
 from agent_worker.development.page import PageServer
+from agent_worker.development.reception import STARTING, Reception
 from agent_worker.settings import (
     REGISTRATION_VARIABLE,
     LiveKitSettings,
@@ -175,7 +177,7 @@ def test_a_server_without_a_session_function(write: Write, capfd: pytest.Capture
     """One sentence that says so, and exit code 2: its parent does not start it again."""
     write("from livekit.agents import AgentServer\nserver = AgentServer()\n")
     assert cli.main(["work", "my_agent", "--development"]) == cli.EXIT_USAGE
-    [told] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("application:")]
+    [told] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("agent-worker: application:")]
     assert "No RTC session entrypoint" in told
 
 
@@ -425,21 +427,67 @@ async def written(path: Path) -> Registration | None:
     return Registration.read(path)
 
 
+@asynccontextmanager
+async def reception(**options: Any) -> AsyncIterator[tuple[Reception, PageServer, Path, list[str]]]:
+    """What a developer is told, and the file in which a worker tells that it is registered."""
+    lines: list[str] = []
+    desk = Reception("wss://key:secret@livekit.example:7880/", lines.append, **options)
+
+    async def call(_room: str) -> None:
+        pass
+
+    page, calls = PageServer("ws://127.0.0.1:1", "key", "s" * 32, "", key="k"), AgentCalls(call, lambda: desk.is_open)
+    async with page, desk.following(page, calls) as variables:
+        yield desk, page, Path(variables[REGISTRATION_VARIABLE]), lines
+
+
 async def test_the_page_is_told_when_calls_reach_the_worker() -> None:
     """Its address is written once, when the worker is registered; the name is that of the worker that runs now."""
-    lines: list[str] = []
-    async with PageServer("ws://127.0.0.1:1", "key", "s" * 32, "", key="k") as page:
-        async with _told_when_registered(page, lines.append) as variables:
-            path = Path(variables[REGISTRATION_VARIABLE])
-            assert Registration.read(path) is None
-            for name in ("first", "second", ""):
-                Registration("AW_1", name).write(path)
+    async with reception() as (desk, page, path, lines):
+        assert (Registration.read(path), desk.is_open) == (None, False)
+        for name in ("first", "second", ""):
+            Registration("AW_1", name).write(path)
 
-                async def is_told(wanted: str = name) -> bool:
-                    return bool(lines) and page.agent_name == wanted
+            async def is_told(wanted: str = name) -> bool:
+                return len(lines) > 1 and page.agent_name == wanted
 
-                await wait_until(is_told, "the page to be told", patience=10)
-        assert lines == [f"Talk to the agent: {page.url}"]
+            await wait_until(is_told, "the page to be told", patience=10)
+        assert desk.is_open
+        assert lines == [STARTING, f"Talk to the agent: {page.url}"]
+
+
+async def test_a_worker_that_is_not_registered_is_spoken_of() -> None:
+    """Every while, with the server that has to take it on, and without what is secret in that address."""
+    async with reception(reminder=0.01) as (_, _, path, lines):
+
+        async def is_told() -> bool:
+            return len(lines) > 2
+
+        await wait_until(is_told, "two reminders", patience=10)
+        told = "the LiveKit server at wss://livekit.example:7880 has no worker of ours yet."
+        assert lines[:3] == [STARTING, f"Still starting after 0.01 s: {told}", f"Still starting after 0.02 s: {told}"]
+        Registration("AW_1", "").write(path)
+
+        async def is_open() -> bool:
+            return lines[-1].startswith("Talk")
+
+        await wait_until(is_open, "the page's address", patience=10)
+
+
+async def test_a_worker_that_was_killed_takes_no_calls() -> None:
+    """Whatever it has written: whoever waits meanwhile waits for a worker, and not for an agent."""
+    async with reception() as (desk, _, path, lines):
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=asyncio.subprocess.PIPE)
+        Registration("AW_1", "", process.pid).write(path)
+
+        async def is_told() -> bool:
+            return len(lines) > 1
+
+        await wait_until(is_told, "the page to be told", patience=10)
+        before = desk.is_open
+        process.kill()
+        await process.wait()
+        assert (before, desk.is_open) == (True, False)
 
 
 def test_where_a_worker_tells(monkeypatch: pytest.MonkeyPatch) -> None:
