@@ -1,5 +1,5 @@
-# Everything is installed into .venv, build/bin and agent_worker/web/node_modules. Ray keeps a token of this user in
-# ~/.ray; `dev` keeps data in ~/.local/share; pip, Go and npm have their caches where they always have them.
+# Everything is installed into .venv and build. Ray keeps a token of this user in ~/.ray; `dev` keeps data in
+# ~/.local/share; pip and Go have their caches where they always have them.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +13,7 @@ LIVEKIT_VERSION := 1.13.5
 LIVEKIT_SERVER := build/bin/livekit-server
 
 .DEFAULT_GOAL := help
-.PHONY: help install livekit-server web demo test long matrix lint format types bench clean
+.PHONY: help install livekit-server demo test long matrix lint format types bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -46,13 +46,6 @@ livekit-server: ## Build livekit-server into build/bin, for the tests of whole c
 		GOBIN="$(CURDIR)/build/bin" go install github.com/livekit/livekit-server/cmd/server@v$(LIVEKIT_VERSION) \
 		&& mv build/bin/server $(LIVEKIT_SERVER) && $(LIVEKIT_SERVER) --version; \
 	fi
-
-web: ## Fetch what the caller's page loads (needs npm)
-	@if ! command -v npm >/dev/null; then \
-		echo "make web needs npm on PATH, and found none; install Node.js, which has it." >&2; \
-		exit 1; \
-	fi
-	npm install --no-package-lock --no-audit --no-fund --prefix agent_worker/web
 
 demo: install ## Watch a conversation survive everything that can be killed (ARGS=--json for machines)
 	$(BIN)/conversation-actors demo $(ARGS)
@@ -97,5 +90,5 @@ bench: install $(BENCH_STAMP) ## Run the benchmarks, about 30 minutes (ARGS="--q
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## Remove .venv, caches and build output
-	rm -rf $(VENV) dist build agent_worker/web/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
