@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 WEB = Path(__file__).parents[1] / "web"
 LIBRARY = Path("vendor/livekit-client.umd.js")
 LIBRARY_MISSING = (
-    "LiveKit's client library is missing from this installation: install conversation-actors again, then reload this page."
+    "LiveKit's client library is missing from this installation: "
+    "install conversation-actors again, then reload this page."
 )
 
 MAX_BODY_BYTES = 4 << 10
