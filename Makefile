@@ -31,10 +31,29 @@ $(STAMP): pyproject.toml
 		exit 1; \
 	fi; \
 	if ! $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+		echo "Making $(VENV) with $$("$$found" --version)."; \
 		"$$found" -m venv --clear $(VENV); \
 	fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(PIP_INSTALL)
 	@touch $@
+
+# pip is silent for minutes, or prints hundreds of lines: here a line now and then says how far it is. What it printed is
+# shown where it fails.
+define PIP_INSTALL
+log=$(VENV)/install.log; began=$$(date +%s); told=$$began; \
+echo "Installing Ray, LiveKit's agents, a Valkey and what tests need into $(VENV): 1 GB, some minutes where nothing is cached."; \
+$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --editable '.[dev]' >$$log 2>&1 & pip=$$!; \
+trap 'kill $$pip 2>/dev/null' INT TERM; \
+while sleep 1; kill -0 $$pip 2>/dev/null; do \
+	now=$$(date +%s); \
+	if [ $$(( now - told )) -ge 5 ]; then \
+		told=$$now; \
+		echo "  $$(( now - began )) s: $$(grep -c '^Collecting' $$log) packages found, $$(ls -d $(VENV)/lib/python*/site-packages/*.dist-info 2>/dev/null | wc -l) installed"; \
+	fi; \
+done; \
+if wait $$pip; then echo "Installed into $(VENV) in $$(( $$(date +%s) - began )) s."; \
+else tail -n 20 $$log >&2; echo "make install: pip failed; all that it said is in $$log." >&2; exit 1; fi
+endef
 
 livekit-server: ## Build livekit-server into build/bin, for the tests of whole calls (needs Go 1.26 or newer)
 	@if $(LIVEKIT_SERVER) --version 2>/dev/null | grep -qF 'version $(LIVEKIT_VERSION)'; then \
@@ -48,7 +67,7 @@ livekit-server: ## Build livekit-server into build/bin, for the tests of whole c
 	fi
 
 demo: install ## Watch a conversation survive everything that can be killed (ARGS=--json for machines)
-	$(BIN)/conversation-actors demo $(ARGS)
+	@$(BIN)/conversation-actors demo $(ARGS)
 
 test: install ## Run the tests (ARGS="-k fenced" for some)
 	$(BIN)/pytest $(ARGS)
