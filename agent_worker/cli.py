@@ -1,267 +1,343 @@
-"""The worker's command line: ``python -m agent_worker --help``."""
+"""The worker's command line: ``agent-worker --help``, or ``python -m agent_worker --help``."""
 
-import argparse
-import asyncio
-import os
-import signal
+import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from platform import python_version
+from typing import Annotated
 
+import typer
+
+from agent_worker import commands
+from agent_worker.commands import TalkCommand, WorkerCommand
+from agent_worker.extras import missing_extra
 from conversation_actors.errors import ConversationError, InvalidInputError
 
-if TYPE_CHECKING:
-    from agent_worker.development.talk import TalkOptions
-    from agent_worker.offline.transcript import Transcript
-    from agent_worker.settings import LanguageModelSettings
-
 EXIT_FAILED, EXIT_USAGE = 1, 2
+EXIT_INTERRUPTED = 130
+"""What a shell reports of a program that SIGINT has ended."""
+PROGRAM, MODULE = "agent-worker", "python -m agent_worker"
 
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        message = "must be zero or more"
-        raise argparse.ArgumentTypeError(message)
-    return number
-
-
-def _seconds(text: str) -> timedelta:
-    seconds = float(text)
-    if not 0.0 <= seconds <= 3600.0:  # noqa: PLR2004  # an hour between two sentences is a mistake
-        message = "must be 0 to 3600 seconds"
-        raise argparse.ArgumentTypeError(message)
-    return timedelta(seconds=seconds)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m agent_worker", description="Voice agents with durable conversations."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, told in {
-        "start": "Run a worker for production: a parent process that starts it again when it dies. SIGTERM hands "
-        "its calls over to other workers.",
-        "dev": "Run a worker, and a page in the browser to talk to it.",
-        "work": "Run a worker without a parent: when it is killed, other workers take its calls over by the clock.",
-    }.items():
-        one = commands.add_parser(name, help=told.split(":")[0].rstrip("."), description=told)
-        agent = one.add_mutually_exclusive_group()
-        agent.add_argument(
-            "application",
-            nargs="?",
-            metavar="MODULE[:SERVER]",
-            help="your own AgentServer or WorkerOptions, as it is: package.module, package.module:attribute, or "
-            "path/to/agent.py (default: the example agent)",
-        )
-        agent.add_argument(
-            "--entrypoint",
-            metavar="MODULE:FUNCTION",
-            help="only a function of yours, `async def function(ctx: JobContext)`, in a server of ours",
-        )
-        one.add_argument("--verbose", action="store_true", help="log more")
-        if name == "work":
-            one.add_argument("--development", action="store_true", help="free ports, no limit on the load")
-        if name == "dev":
-            one.add_argument("--offline", action="store_true", help="local stand-ins for all models; no account needed")
-            one.add_argument("--transcript", type=Path, metavar="FILE", help="the call that the stand-ins know")
-    watcher = commands.add_parser("watch", help="follow agents that die, and take no calls", description=WATCH)
-    watcher.add_argument("--verbose", action="store_true", help="log more")
-    _add_console(commands.add_parser("console", help="type to the example agent in a terminal", description=CONSOLE))
-    _add_talk(commands.add_parser("talk", help="hold a scripted call in text", description=TALK))
-    return parser
-
-
+START = (
+    "Run a worker for production: a parent process that starts it again when it dies. SIGTERM hands its calls over to "
+    "other workers."
+)
+DEV = "Run a worker, and a page in the browser to talk to it."
+WORK = "Run a worker without a parent: when it is killed, other workers take its calls over by the clock."
 WATCH = (
     "Follow agents that die or hang, and take no calls: for agents that are started by LiveKit's own command line "
     "(`python my_agent.py start`). One of these, or of our workers, has to run anywhere on the same Redis. The next "
     "agent is called when a heartbeat has stood still for AGENT_TAKEOVER_VALID_FOR (3 s), and is heard about 4 s after "
     "the death of the one before it."
 )
-CONSOLE = "Type to the example agent in a terminal. No LiveKit server and no sound; Ray, Redis and a model are needed."
+CONSOLE = (
+    "Type to the example agent in a terminal. No LiveKit server and no sound; Ray, Redis and a model are needed, and "
+    "with --offline no account for one."
+)
 TALK = "Run the example agent in text mode, speaking the caller's part of a transcript; prints a JSON line per event."
 
-
-def _add_console(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--conversation", default="console", metavar="ID", help="the conversation (default: console)")
-    one.add_argument("--llm-url", metavar="URL", help="OpenAI-compatible base URL")
-
-
-def _add_talk(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--conversation", required=True, metavar="ID", help="the conversation to open, or go on with")
-    one.add_argument("--transcript", type=Path, metavar="FILE", help="the call to hold (needed unless --watch)")
-    one.add_argument(
-        "--llm-url", metavar="URL", help="OpenAI-compatible base URL (default: OPENAI_BASE_URL, or OpenAI)"
-    )
-    one.add_argument(
-        "--from-turn", type=_count, metavar="N", help="first turn, from 0 (default: where the history ends)"
-    )
-    one.add_argument("--turns", type=_count, metavar="N", help="stop after so many turns (default: all)")
-    one.add_argument(
-        "--pause", type=_seconds, default=timedelta(0), metavar="SECONDS", help="between turns (default: 0)"
-    )
-    one.add_argument("--watch", action="store_true", help="do not speak; print items as they arrive, until stopped")
+# Plain help: the terminal wraps it, once, and nothing in it is taken for markup.
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """What is to be spoken, by whom."""
+class LogLevel(StrEnum):
+    """How much is logged, by the names of livekit-agents."""
 
-    transcript: "Transcript"
-    model: "LanguageModelSettings"
-    options: "TalkOptions"
-
-    @classmethod
-    def of(cls, chosen: argparse.Namespace) -> Self:
-        from agent_worker.development.talk import TalkOptions  # noqa: PLC0415  # see main
-        from agent_worker.offline.transcript import load  # noqa: PLC0415
-
-        model = _model(chosen)
-        options = TalkOptions(first_turn=chosen.from_turn, turns=chosen.turns, pause=chosen.pause)
-        return cls(load(chosen.transcript), model, options)
+    DEBUG = "debug"
+    INFO = "info"
+    WARN = "warn"
+    ERROR = "error"
+    CRITICAL = "critical"
 
 
-def _model(chosen: argparse.Namespace) -> "LanguageModelSettings":
-    from agent_worker.settings import LanguageModelSettings  # noqa: PLC0415  # see main
-
-    model = LanguageModelSettings(**({} if chosen.llm_url is None else {"base_url": chosen.llm_url}))
-    model.require_key()
-    return model
-
-
-async def _talk(chosen: argparse.Namespace) -> None:
-    from agent_worker.development.talk import Report, talk, watch  # noqa: PLC0415
-    from agent_worker.example.pipeline import text_session  # noqa: PLC0415  # see main
-    from conversation_actors import ConversationClient, Settings  # noqa: PLC0415
-
-    report = Report(sys.stdout)
-    # what was given is checked before anything is connected or opened
-    call = None if chosen.watch else _Call.of(chosen)
-    settings = Settings()
-    report("opening", conversation=chosen.conversation, pid=os.getpid())
-    async with ConversationClient(settings) as client:
-        conversation = await client.open(chosen.conversation)
-        if call is None:
-            await watch(conversation, report)
-            return
-        async with text_session(call.model) as session:
-            await talk(conversation, session, call.transcript, call.options, report)
+def _seconds(text: str) -> timedelta:
+    seconds = float(text)
+    if not 0.0 <= seconds <= 3600.0:  # noqa: PLR2004  # an hour between two sentences is a mistake
+        message = "must be 0 to 3600 seconds"
+        raise typer.BadParameter(message)
+    return timedelta(seconds=seconds)
 
 
-async def _talk_until_stopped(chosen: argparse.Namespace) -> None:
-    """End in order on SIGTERM as on SIGINT: flush what was recorded, close the client."""
-    from agent_worker.development.talk import Report  # noqa: PLC0415  # see main
-
-    work = asyncio.ensure_future(_talk(chosen))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-    try:
-        await work
-    except asyncio.CancelledError:
-        Report(sys.stdout)("stopped")
-
-
-def _console(chosen: argparse.Namespace) -> int:
-    from agent_worker.development.console import console  # noqa: PLC0415  # see main
-
-    try:
-        asyncio.run(console(chosen.conversation, _model(chosen), _print))
-    except KeyboardInterrupt:
-        _print("")
-    return 0
-
-
-def _work(chosen: argparse.Namespace) -> int:
-    from agent_worker.worker.application import entrypoint_named, load_server  # noqa: PLC0415  # see main
-    from agent_worker.worker.server import PRELOADED, WorkerOptions, run_worker  # noqa: PLC0415
-
-    # first of all: the application may read a file of variables when it is imported
-    application = None if chosen.application is None else load_server(chosen.application, preload=PRELOADED)
-    entrypoint = None if chosen.entrypoint is None else entrypoint_named(chosen.entrypoint)
-    options = WorkerOptions(is_development=chosen.development, application=application, entrypoint=entrypoint)
-    asyncio.run(run_worker(options))
-    return 0
-
-
-def _watch(_chosen: argparse.Namespace) -> int:
-    from agent_worker.worker.server import WorkerOptions, run_watcher  # noqa: PLC0415  # see main
-
-    asyncio.run(run_watcher(WorkerOptions()))
-    return 0
-
-
-def _start(chosen: argparse.Namespace) -> int:
-    from agent_worker.worker.parent import Parent, instance_name  # noqa: PLC0415  # see main
-
-    return asyncio.run(Parent(_worker_arguments(chosen), instance_name()).run())
+Application = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODULE[:SERVER]",
+        show_default=False,
+        help="Your own AgentServer or WorkerOptions, as it is: package.module, package.module:attribute, or "
+        "path/to/agent.py (default: the example agent).",
+    ),
+]
+Entrypoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:FUNCTION",
+        help="Only a function of yours, `async def function(ctx: JobContext)`, in a server of ours.",
+    ),
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Local stand-ins for all models; no account needed.")]
+Transcript = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The call that the stand-ins follow, and nothing else.")
+]
+Url = Annotated[str | None, typer.Option("--url", metavar="URL", help="LiveKit's server, instead of LIVEKIT_URL.")]
+ApiKey = Annotated[str | None, typer.Option("--api-key", metavar="KEY", help="Instead of LIVEKIT_API_KEY.")]
+ApiSecret = Annotated[
+    str | None,
+    typer.Option(
+        "--api-secret",
+        metavar="SECRET",
+        help="Instead of LIVEKIT_API_SECRET. Whoever may list processes can read it here: prefer the variable.",
+    ),
+]
+Level = Annotated[LogLevel, typer.Option("--log-level", case_sensitive=False, help="How much is logged.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="The same as --log-level debug.")]
+Drain = Annotated[
+    str | None,
+    typer.Option(
+        "--drain-timeout",
+        metavar="SECONDS",
+        help="How long calls that no other worker takes may go on after SIGTERM, instead of AGENT_DRAIN.",
+    ),
+]
 
 
-def _dev(chosen: argparse.Namespace) -> int:
-    from agent_worker.development.develop import develop  # noqa: PLC0415  # see main
-    from agent_worker.offline.transcript import bundled, load  # noqa: PLC0415
-    from agent_worker.worker.parent import instance_name  # noqa: PLC0415
+@app.command(help=START, short_help="Run a worker for production, and its parent.")
+def start(
+    application: Application = None,
+    *,
+    entrypoint: Entrypoint = None,
+    offline: Offline = False,
+    transcript: Transcript = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+    api_secret: ApiSecret = None,
+    drain_timeout: Drain = None,
+    log_level: Level = LogLevel.INFO,
+    verbose: Verbose = False,
+) -> None:
+    """Run a parent and its worker."""
+    _override(url=url, api_key=api_key, api_secret=api_secret, drain_timeout=drain_timeout)
+    command = _worker(application, entrypoint, _level(log_level, verbose=verbose), offline, transcript)
+    raise typer.Exit(commands.start(command))
 
-    offline = (chosen.transcript or bundled()) if chosen.offline else None
-    if offline is not None:
-        load(offline)
-    arguments = [*_worker_arguments(chosen), "--development"]
-    return asyncio.run(develop(arguments, instance_name(), offline=offline, write=_print))
+
+@app.command(help=DEV)
+def dev(
+    application: Application = None,
+    *,
+    entrypoint: Entrypoint = None,
+    offline: Offline = False,
+    transcript: Transcript = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+    api_secret: ApiSecret = None,
+    drain_timeout: Drain = None,
+    log_level: Level = LogLevel.INFO,
+    verbose: Verbose = False,
+) -> None:
+    """Run a worker and the caller's page."""
+    _override(url=url, api_key=api_key, api_secret=api_secret, drain_timeout=drain_timeout)
+    command = _worker(application, entrypoint, _level(log_level, verbose=verbose), offline, transcript)
+    raise typer.Exit(commands.dev(command, _print))
 
 
-def _worker_arguments(chosen: argparse.Namespace) -> list[str]:
-    arguments = ["work"]
-    if chosen.application is not None:
-        arguments += [chosen.application]
-    if chosen.entrypoint is not None:
-        arguments += ["--entrypoint", chosen.entrypoint]
-    return [*arguments, "--verbose"] if chosen.verbose else arguments
+@app.command(help=WORK, short_help="Run a worker without a parent.")
+def work(
+    application: Application = None,
+    *,
+    entrypoint: Entrypoint = None,
+    development: Annotated[bool, typer.Option("--development", help="Free ports, no limit on the load.")] = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+    api_secret: ApiSecret = None,
+    drain_timeout: Drain = None,
+    log_level: Level = LogLevel.INFO,
+    verbose: Verbose = False,
+) -> None:
+    """Run a worker in this process."""
+    _override(url=url, api_key=api_key, api_secret=api_secret, drain_timeout=drain_timeout)
+    command = _worker(application, entrypoint, _level(log_level, verbose=verbose))
+    raise typer.Exit(commands.work(command, is_development=development))
+
+
+@app.command(help=WATCH, short_help="Follow agents that die, and take no calls.")
+def watch(
+    *,
+    url: Url = None,
+    api_key: ApiKey = None,
+    api_secret: ApiSecret = None,
+    log_level: Level = LogLevel.INFO,
+    verbose: Verbose = False,
+) -> None:
+    """Follow agents that die anywhere."""
+    _override(url=url, api_key=api_key, api_secret=api_secret)
+    _level(log_level, verbose=verbose)
+    raise typer.Exit(commands.watch())
+
+
+@app.command(help=CONSOLE, short_help="Type to the example agent in a terminal.")
+def console(
+    *,
+    conversation: Annotated[str, typer.Option(metavar="ID", help="The conversation.")] = "console",
+    offline: Annotated[
+        bool, typer.Option("--offline", help="A local stand-in for the model; no account needed.")
+    ] = False,
+    llm_url: Annotated[str | None, typer.Option("--llm-url", metavar="URL", help="OpenAI-compatible base URL.")] = None,
+) -> None:
+    """Talk in the terminal."""
+    if offline and llm_url is not None:
+        message = "--llm-url and --offline: give one of them"
+        raise InvalidInputError(message, field="offline")
+    raise typer.Exit(commands.console(conversation, _print, llm_url=llm_url, offline=offline))
+
+
+@app.command(help=TALK, short_help="Hold a scripted call in text.")
+def talk(
+    *,
+    conversation: Annotated[str, typer.Option(metavar="ID", help="The conversation to open, or go on with.")],
+    transcript: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The call to hold (needed unless --watch).")
+    ] = None,
+    llm_url: Annotated[
+        str | None,
+        typer.Option(
+            "--llm-url", metavar="URL", help="OpenAI-compatible base URL (default: OPENAI_BASE_URL, or OpenAI)."
+        ),
+    ] = None,
+    from_turn: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="First turn, from 0 (default: where the history ends).")
+    ] = None,
+    turns: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Stop after so many turns (default: all).")
+    ] = None,
+    pause: Annotated[timedelta, typer.Option(parser=_seconds, metavar="SECONDS", help="Between turns.")] = "0",  # type: ignore[assignment]  # read by `parser`, as what is typed
+    watching: Annotated[
+        bool, typer.Option("--watch", help="Do not speak; print items as they arrive, until stopped.")
+    ] = False,
+) -> None:
+    """Hold a call in text."""
+    if transcript is None and not watching:
+        message = "talk: --transcript is needed, unless --watch is given"
+        raise InvalidInputError(message, field="transcript")
+    spoken = None if watching else transcript
+    raise typer.Exit(commands.talk(TalkCommand(conversation, spoken, llm_url, from_turn, turns, pause)))
+
+
+def _worker(
+    application: str | None,
+    entrypoint: str | None,
+    log_level: str,
+    offline: bool = False,  # noqa: FBT001, FBT002  # as the commands take them
+    transcript: Path | None = None,
+) -> WorkerCommand:
+    if application is not None and entrypoint is not None:
+        message = "MODULE and --entrypoint: give one of them"
+        raise InvalidInputError(message, field="entrypoint")
+    if transcript is not None and not offline:
+        message = "--transcript is for --offline"
+        raise InvalidInputError(message, field="transcript")
+    return WorkerCommand(application, entrypoint, log_level, offline, transcript)
+
+
+def _level(level: LogLevel, *, verbose: bool) -> str:
+    """Log from here on, as much as is wanted; the level's name."""
+    from agent_worker.worker.logs import set_up  # noqa: PLC0415  # with the rest
+
+    chosen = LogLevel.DEBUG if verbose else level
+    set_up(verbose=chosen is LogLevel.DEBUG)
+    logging.getLogger().setLevel(chosen.name)
+    return chosen.value
+
+
+def _override(
+    *, url: str | None, api_key: str | None, api_secret: str | None, drain_timeout: str | None = None
+) -> None:
+    """Put what was given before the environment: the worker and its jobs are other processes."""
+    from agent_worker.settings import WorkerSettings, override  # noqa: PLC0415  # needs more than --help does
+
+    given = {
+        "LIVEKIT_URL": url,
+        "LIVEKIT_API_KEY": api_key,
+        "LIVEKIT_API_SECRET": api_secret,
+        "AGENT_DRAIN": drain_timeout,
+    }
+    override({name: value for name, value in given.items() if value is not None})
+    if drain_timeout is not None:
+        WorkerSettings()
 
 
 def _print(line: str) -> None:
     print(line, flush=True)  # noqa: T201  # a command line's way to answer
 
 
+def _tell_versions(*, is_wanted: bool) -> None:
+    if is_wanted:
+        found = [("conversation-actors", metadata.version("conversation-actors"))]
+        found += [(name, _version(name)) for name in ("livekit-agents", "ray")]
+        _print("\n".join(f"{name} {version}" for name, version in [*found, ("Python", python_version())]))
+        raise typer.Exit
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "is not installed"
+
+
+@app.callback(help="Voice agents with durable conversations.")
+def agent_worker(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=lambda value: _tell_versions(is_wanted=value),
+            is_eager=True,
+            help="Print the versions of this package, of livekit-agents, Ray and Python, and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Whatever command comes behind."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit code: 0, 1 if it failed, 2 for a mistake in what was given.
 
-    Each command imports what it needs: the parent of a worker stays small.
+    Each command imports what it needs, and where an extra of the package has to bring that, one sentence says so.
     """
-    parser = _parser()
-    chosen = parser.parse_args(arguments)
-    if chosen.command == "talk" and not chosen.watch and chosen.transcript is None:
-        parser.error("talk: --transcript is needed, unless --watch is given")
-    if chosen.command == "dev" and chosen.transcript is not None and not chosen.offline:
-        parser.error("dev: --transcript is for --offline")
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(chosen)
+        app(args=given, prog_name=_program())
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else EXIT_FAILED
     except InvalidInputError as error:
-        print(error, file=sys.stderr)  # noqa: T201  # a command line's way to answer
-        return EXIT_USAGE
+        return _failed(str(error), EXIT_USAGE)
     except ConversationError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201  # as above
-        return EXIT_FAILED
-
-
-def _run(chosen: argparse.Namespace) -> int:
-    from agent_worker.worker.logs import set_up  # noqa: PLC0415  # with the rest
-
-    if chosen.command == "talk":
-        return _run_talk(chosen)
-    if chosen.command == "console":
-        return _console(chosen)
-    set_up(verbose=chosen.verbose)
-    return {"work": _work, "start": _start, "dev": _dev, "watch": _watch}[chosen.command](chosen)
-
-
-def _run_talk(chosen: argparse.Namespace) -> int:
-    from livekit.agents import APIError  # noqa: PLC0415  # takes two seconds
-
-    try:
-        asyncio.run(_talk_until_stopped(chosen))
-    except APIError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201  # a command line's way to answer
-        return EXIT_FAILED
+        return _failed(str(error), EXIT_FAILED)
+    except ImportError as error:
+        command = next((one for one in given if not one.startswith("-")), "")
+        if (sentence := missing_extra(error, f"{PROGRAM} {command}".rstrip())) is None:
+            raise
+        return _failed(sentence.removeprefix(f"{PROGRAM} "), EXIT_USAGE)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     return 0
+
+
+def _program() -> str:
+    """Name it as it was called."""
+    return MODULE if Path(sys.argv[0]).name in {"__main__.py", "-m"} else PROGRAM
+
+
+def _failed(sentence: str, code: int) -> int:
+    print(f"{PROGRAM}: {sentence}", file=sys.stderr)  # noqa: T201  # a command line's way to answer
+    return code

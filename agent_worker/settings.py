@@ -26,6 +26,7 @@ AGENT_NAME = "conversation-agent"
 LIVEKITS_TOPICS = ("lk.", "lk-")
 """LiveKit's own topics begin so: what is typed (packets of older clients too), transcriptions, its remote sessions."""
 _DESCRIBING = frozenset("*?[")
+_LIVEKIT_SCHEMES = frozenset({"ws", "wss", "http", "https"})
 
 
 def _steps(value: object) -> object:
@@ -120,14 +121,28 @@ class LiveKitSettings(SettingsGroup):
         return self.agent_name if "agent_name" in self.model_fields_set else ""
 
     def require(self) -> tuple[str, str, str]:
-        """URL, key and secret. Raises `InvalidInputError`, one sentence, for the first that is missing."""
+        """URL, key and secret. Raises `InvalidInputError`, one sentence, for one that is missing, or is no URL."""
         secret = self.api_secret.get_secret_value() if self.api_secret else ""
         given = {"LIVEKIT_URL": self.url, "LIVEKIT_API_KEY": self.api_key, "LIVEKIT_API_SECRET": secret}
         for name, value in given.items():
             if not value:
                 message = f"{name.removeprefix('LIVEKIT_').lower()}: set {name} to use a LiveKit server"
                 raise InvalidInputError(message, field=name.removeprefix("LIVEKIT_").lower())
+        _check_livekit_url(self.url or "")
         return self.url or "", self.api_key or "", secret
+
+
+def _check_livekit_url(url: str) -> None:
+    """Refuse what no worker could ever connect to; a password in it is not repeated."""
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in _LIVEKIT_SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good:
+        given = "" if "@" in url else f", and is {url!r}"
+        message = f"url: LIVEKIT_URL has to be a URL such as ws://127.0.0.1:7880 or wss://example.livekit.cloud{given}"
+        raise InvalidInputError(message, field="url")
 
 
 class TakeoverSettings(SettingsGroup):
@@ -329,6 +344,11 @@ def child_environment(instance: str, added: Mapping[str, str]) -> dict[str, str]
     return {**os.environ, **added, INSTANCE_VARIABLE: instance}
 
 
+def override(variables: Mapping[str, str]) -> None:
+    """Put what a command line gives before the environment, for this process and for all that it starts."""
+    os.environ.update(variables)
+
+
 def offline_environment(base_url: str, deepgram_url: str) -> dict[str, str]:
     """What points every model of a worker at the offline server; keys of accounts are not sent there."""
     return {
@@ -348,8 +368,8 @@ def _require_key(key: SecretStr | None, url: str, key_variable: str, url_variabl
     if is_loopback(url):
         return "offline"
     message = (
-        f"api_key: no key for {urlsplit(url).hostname}; set {key_variable}, or point {url_variable} "
-        "at a local server such as `python -m agent_worker.offline`"
+        f"api_key: no key for {urlsplit(url).hostname}: set {key_variable}, or use --offline, which needs no account, "
+        f"or point {url_variable} at a server on this machine"
     )
     raise InvalidInputError(message, field="api_key")
 

@@ -40,7 +40,7 @@ class OfflineModels:
         """Start, and learn the addresses."""
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "agent_worker.offline", "--transcript", self._transcript],
+                [sys.executable, "-m", "agent_worker.offline", "--json", "--transcript", self._transcript],
                 stdout=subprocess.PIPE, stderr=log, cwd=REPOSITORY,
             )  # fmt: skip
         assert self._process.stdout is not None

@@ -9,10 +9,14 @@ from livekit.agents import APIError, RunResult
 from agent_worker.call.attach import attach
 from agent_worker.example.agent import SupportAgent
 from agent_worker.example.pipeline import text_session
+from agent_worker.offline.server import OfflineServer
+from agent_worker.offline.small_talk import FirstCallScript
+from agent_worker.offline.transcript import bundled, load
 from agent_worker.settings import LanguageModelSettings
 from conversation_actors import ConversationClient, Settings
 
 PROMPT = "you> "
+OFFLINE = 'The offline stand-in answers: it holds no language model, and knows a few sentences. Try "What can you do?".'
 
 
 async def console(conversation_id: str, settings: LanguageModelSettings, write: Callable[[str], object]) -> None:
@@ -42,6 +46,13 @@ def _read_line(write: Callable[[str], object]) -> str | None:
             write("")
             return None
     return sys.stdin.readline() or None
+
+
+async def console_offline(conversation_id: str, write: Callable[[str], object]) -> None:
+    """Talk to the offline stand-in, which runs in this process and needs no account. Raises as `console` does."""
+    async with OfflineServer(FirstCallScript(load(bundled()))) as server:
+        write(OFFLINE)
+        await console(conversation_id, LanguageModelSettings(base_url=server.base_url), write)
 
 
 async def _say(run: RunResult[None], write: Callable[[str], object]) -> None:

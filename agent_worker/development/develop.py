@@ -1,17 +1,16 @@
 """``python -m agent_worker dev``: a worker, the caller's page, and with ``--offline`` the models, on one machine."""
 
 import asyncio
-import json
 import secrets
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from agent_worker.development.page import PageServer
-from agent_worker.settings import LiveKitSettings, WorkerSettings, offline_environment, registration_variables
+from agent_worker.offline.running import models
+from agent_worker.settings import LiveKitSettings, WorkerSettings, registration_variables
 from agent_worker.tenure.assignment import Assignment, RestartReason
 from agent_worker.worker.parent import Parent
 from agent_worker.worker.registration import Registration, follow
@@ -21,7 +20,6 @@ from agent_worker.worker.takeover import Deceased
 from conversation_actors import Heartbeats, InvalidInputError, Settings
 
 _NEW_SECONDS = 10.0
-_STOP_SECONDS = 5.0
 
 
 async def develop(arguments: list[str], instance: str, *, offline: Path | None, write: Callable[[str], object]) -> int:
@@ -32,7 +30,7 @@ async def develop(arguments: list[str], instance: str, *, offline: Path | None, 
     """
     livekit, worker = LiveKitSettings(), WorkerSettings()
     url, key, secret = livekit.require()
-    async with Heartbeats(Settings()) as heartbeats, Rooms(livekit) as rooms, _models(offline) as environment:
+    async with Heartbeats(Settings()) as heartbeats, Rooms(livekit) as rooms, models(offline) as environment:
 
         async def bring_agent(room: str) -> None:
             await ensure_agent(room, page.agent_name, heartbeats, rooms)
@@ -102,30 +100,3 @@ async def ensure_agent(room: str, agent_name: str, heartbeats: Heartbeats, rooms
     vacancy = Vacancy(room, agent_name, before.original if before else None)
     await summon(heartbeats, rooms, vacancy, assignment)
     return True
-
-
-@asynccontextmanager
-async def _models(transcript: Path | None) -> AsyncIterator[dict[str, str]]:
-    """The environment that points at the offline servers, while they run; nothing where they are not wanted."""
-    if transcript is None:
-        yield {}
-        return
-    command = [sys.executable, "-m", "agent_worker.offline", "--transcript", str(transcript)]
-    server = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, start_new_session=True)
-    try:
-        assert server.stdout is not None
-        line = await server.stdout.readline()
-        if not line:
-            message = f"offline: the server for {transcript} did not start"
-            raise InvalidInputError(message, field="offline")
-        told = json.loads(line)
-        yield offline_environment(told["base_url"], told["deepgram_url"])
-    finally:
-        with suppress(ProcessLookupError):
-            server.terminate()
-        try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                await server.wait()
-        except TimeoutError:
-            server.kill()
-            await server.wait()

@@ -60,34 +60,36 @@ class SupportAgent(Agent):
         """The agent that has the word in a conversation: this one, unless it handed over."""
         return active_agent(history, {"supervisor_agent": SupervisorAgent}, SupportAgent)
 
-    def _find(self, order_id: str) -> Order:
-        order = self._orders.get(order_id)
-        if order is None:
-            message = f"There is no order {order_id}."
-            raise ToolError(message)
-        return order
+    def _find(self, order_id: str) -> tuple[str, Order]:
+        """The order, and its number as the shop writes it: callers say ``1042`` and ``a1042`` for ``A-1042``."""
+        plain = order_id.strip().upper()
+        for number in (plain, f"A-{plain}", f"A-{plain.removeprefix('A').strip(' -')}"):
+            if (order := self._orders.get(number)) is not None:
+                return number, order
+        message = f"There is no order {order_id}."
+        raise ToolError(message)
 
     @function_tool
     async def look_up_order(self, order_id: str) -> str:
         """Tell what an order is and where it is now."""
-        order = self._find(order_id)
-        return f"Order {order_id}: {order.article}, {order.status}."
+        number, order = self._find(order_id)
+        return f"Order {number}: {order.article}, {order.status}."
 
     @function_tool
     async def reschedule_delivery(self, order_id: str, day: str) -> str:
         """Move the delivery of an order to another day of the week."""
-        order = self._find(order_id)
+        number, order = self._find(order_id)
         if day not in DELIVERY_DAYS:
             message = f"There are no deliveries on {day}. Possible days: Monday to Saturday."
             raise ToolError(message)
-        reference = f"R-{order_id.removeprefix('A-')}-{day[:3].upper()}"
-        return f"Order {order_id} now arrives on {day} {order.window}. Reference {reference}."
+        reference = f"R-{number.removeprefix('A-')}-{day[:3].upper()}"
+        return f"Order {number} now arrives on {day} {order.window}. Reference {reference}."
 
     @function_tool
     async def add_delivery_note(self, order_id: str, note: str) -> str:
         """Leave a note for the driver who brings an order."""
-        self._find(order_id)
-        return f"Note saved for order {order_id}: {note}"
+        number, _ = self._find(order_id)
+        return f"Note saved for order {number}: {note}"
 
     @function_tool
     async def call_supervisor(self) -> tuple[Agent, str]:

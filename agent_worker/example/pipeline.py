@@ -16,8 +16,8 @@ try:
     from livekit.plugins import deepgram, openai
 except ImportError as error:
     _MESSAGE = (
-        "models: the example agent needs LiveKit's plugins for OpenAI and Deepgram; "
-        "install conversation-actors[models], or run an agent of your own"
+        "models: the example agent needs LiveKit's plugins for OpenAI and Deepgram: "
+        "pip install 'conversation-actors[agent,models]', or run an agent of your own"
     )
     raise InvalidInputError(_MESSAGE, field="models") from error
 

@@ -49,7 +49,7 @@ class Script(Protocol):
 
 
 @dataclass(slots=True)
-class _Exchange:
+class Exchange:
     """A user message, and what followed it up to the next one."""
 
     text: str
@@ -67,9 +67,15 @@ class TranscriptScript:
 
     transcript: Transcript
 
+    def is_on_its_way(self, request: ChatRequest) -> bool:
+        """Whether the call so far is the transcript's, in all that the transcript has, and goes on there."""
+        exchanges = exchanges_of(request.messages)
+        position = self.transcript.position(exchanges[-1].text) if exchanges else None
+        return position is not None and not self._flaws(exchanges, position)
+
     def reply(self, request: ChatRequest) -> Reply:
         """The next line of the transcript; a sentence about the request where there is none."""
-        exchanges = _exchanges(request.messages)
+        exchanges = exchanges_of(request.messages)
         if not exchanges:
             return Reply(self.transcript.greeting)
         position = self.transcript.position(exchanges[-1].text)
@@ -88,7 +94,7 @@ class TranscriptScript:
         missing = _missing_step(turn, answers)
         if missing is None:
             name = _surprise(turn, answers)
-            return Reply(turn.reply if name is None else _unclear(name))
+            return Reply(turn.reply if name is None else unclear(name))
         number, step, uses = missing
         if not request.tools_allowed:
             return Reply(turn.reply)
@@ -98,9 +104,9 @@ class TranscriptScript:
         calls = tuple(_call(f"call_{position + 1}_{number + 1}_{step.calls.index(use) + 1}", use) for use in uses)
         return Reply(step.say if len(uses) == len(step.calls) else "", calls)
 
-    def _flaws(self, exchanges: list[_Exchange], position: int) -> list[str]:
+    def _flaws(self, exchanges: list[Exchange], position: int) -> list[str]:
         """What of the call before `position` is not as the transcript has it; the caller's order counts."""
-        by_words: dict[str, list[_Exchange]] = {}
+        by_words: dict[str, list[Exchange]] = {}
         for exchange in exchanges:
             by_words.setdefault(spoken(exchange.text), []).append(exchange)
         flaws = []
@@ -116,7 +122,8 @@ class TranscriptScript:
         return flaws or (["your turns are out of order"] if order != sorted(order) else [])
 
 
-def _unclear(name: str) -> str:
+def unclear(name: str) -> str:
+    """What is said of a tool whose outcome is not known."""
     return f"I was cut off while I used {name}, and don't know whether it went through. I'll check before I try again."
 
 
@@ -124,11 +131,12 @@ def _call(call_id: str, use: ToolUse) -> RequestedCall:
     return RequestedCall(call_id, use.name, json.dumps(use.arguments))
 
 
-def _exchanges(messages: Sequence[RequestMessage]) -> list[_Exchange]:
-    exchanges: list[_Exchange] = []
+def exchanges_of(messages: Sequence[RequestMessage]) -> list[Exchange]:
+    """What the caller said, each with what followed it; what came before is in none."""
+    exchanges: list[Exchange] = []
     for message in messages:
         if message.get("role") == "user":
-            exchanges.append(_Exchange(text_of(message)))
+            exchanges.append(Exchange(text_of(message)))
         elif exchanges and message.get("role") in {"assistant", "tool"}:
             exchanges[-1].answers.append(message)
     return exchanges
@@ -147,16 +155,17 @@ def text_of(message: RequestMessage) -> str:
 
 def _is_answered(answers: list[RequestMessage]) -> bool:
     """Whether the last word is the agent's: text that does not come with tool calls."""
-    return bool(answers) and _is_spoken(answers[-1])
+    return bool(answers) and is_spoken(answers[-1])
 
 
-def _is_spoken(message: RequestMessage) -> bool:
+def is_spoken(message: RequestMessage) -> bool:
+    """Whether a message is the agent's words, and not said beside tool calls."""
     return message.get("role") == "assistant" and not message.get("tool_calls") and bool(text_of(message))
 
 
 def _is_complete(turn: Turn, answers: list[RequestMessage]) -> bool:
     """Whether a turn was answered, after all its tool calls unless one of them ended in an unknown outcome."""
-    if not any(_is_spoken(message) for message in answers):
+    if not any(is_spoken(message) for message in answers):
         return False
     return _missing_step(turn, answers) is None
 

@@ -82,6 +82,8 @@ def _fitted(server: AgentServer, options: WorkerOptions) -> AgentServer:
     url, key, secret = options.livekit.require()
     server.update_options(ws_url=url, api_key=key, api_secret=secret)
     server.setup_fnc = Preparation(server.setup_fnc)
+    if "drain" in options.worker.model_fields_set:
+        server.update_options(drain_timeout=int(options.worker.drain.total_seconds()))
     if options.worker.most_calls is not None and server.load_fnc is None:
         server.load_fnc = functools.partial(_load_by_calls, options.worker.most_calls)
     return server

@@ -197,7 +197,7 @@ async def test_requests_are_shown_and_bounded(server: OfflineServer) -> None:
 
 async def test_it_runs_alone_and_ends_on_sigterm(transcript_path: Path) -> None:
     """One line of JSON with the two URLs, exit code 0, nothing on stderr."""
-    program = [sys.executable, "-m", "agent_worker.offline", "--transcript", str(transcript_path)]
+    program = [sys.executable, "-m", "agent_worker.offline", "--json", "--transcript", str(transcript_path)]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*program, stdout=pipe, stderr=pipe, cwd=transcript_path.parents[2])
     assert process.stdout is not None

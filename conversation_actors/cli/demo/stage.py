@@ -72,7 +72,7 @@ class Stage:
 
     async def _start(self) -> None:
         self._server.start()
-        offline = ("-m", "agent_worker.offline", "--transcript", str(self._transcript))
+        offline = ("-m", "agent_worker.offline", "--json", "--transcript", str(self._transcript))
         model = await self._perform("language model", *offline, "--chunk-pause", str(_CHUNK_PAUSE))
         address, ready = await asyncio.gather(
             self._head.start(), model.until(lambda line: "base_url" in line, "listen to requests")

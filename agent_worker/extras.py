@@ -1,0 +1,18 @@
+"""What is said where something is missing that an extra of this package brings: one sentence, and what to install."""
+
+_EXTRAS = {
+    "livekit.plugins": ("LiveKit's plugins for OpenAI and Deepgram", "agent,models"),
+    "livekit": ("livekit-agents", "agent"),
+    "aiohttp": ("aiohttp", "agent"),
+    "numpy": ("numpy", "agent"),
+    "PIL": ("pillow", "agent"),
+}
+
+
+def missing_extra(error: ImportError, who: str) -> str | None:
+    """The sentence about what `who` needs; None where no extra brings what cannot be imported."""
+    module = error.name or ""
+    for name, (package, extra) in _EXTRAS.items():
+        if module == name or module.startswith(f"{name}."):
+            return f"{who} needs {package}: pip install 'conversation-actors[{extra}]'"
+    return None

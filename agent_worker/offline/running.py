@@ -1,0 +1,82 @@
+"""The offline models as a process beside a worker: told to it by variables, kept up, and gone when it is."""
+
+import asyncio
+import json
+import logging
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from agent_worker.offline.transcript import bundled
+from agent_worker.settings import offline_environment
+from conversation_actors.errors import InvalidInputError
+
+logger = logging.getLogger(__name__)
+
+_STOP_SECONDS = 5.0
+_PAUSE_SECONDS = 0.5
+
+
+@asynccontextmanager
+async def models(transcript: Path | None) -> AsyncIterator[dict[str, str]]:
+    """The environment that points at the offline models, while they run; nothing where no transcript is given.
+
+    Whoever says something that is not in the bundled transcript is talked with; a transcript of one's own is followed
+    to the letter. The models are started again on the same port when they die, and end with this process however it
+    ends. Raises `InvalidInputError` where they cannot be started.
+    """
+    if transcript is None:
+        yield {}
+        return
+    arguments = [] if transcript == bundled() else ["--transcript", str(transcript)]
+    server, told = await _started(*arguments)
+    keeping = asyncio.create_task(_keep_up(server, *arguments, "--port", str(urlsplit(told["base_url"]).port)))
+    try:
+        yield offline_environment(told["base_url"], told["deepgram_url"])
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def _started(*arguments: str) -> tuple[Process, dict[str, str]]:
+    command = [sys.executable, "-m", "agent_worker.offline", "--json", "--until-input-ends", *arguments]
+    server = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, start_new_session=True)
+    try:
+        assert server.stdout is not None
+        line = await server.stdout.readline()
+    except asyncio.CancelledError:
+        await _stop(server)
+        raise
+    if not line:
+        await server.wait()
+        message = "offline: the stand-ins for the models did not start; what they said stands above"
+        raise InvalidInputError(message, field="offline")
+    told: dict[str, str] = json.loads(line)
+    return server, told
+
+
+async def _keep_up(server: Process, *arguments: str) -> None:
+    """Start the models again when they end, until cancelled."""
+    while True:
+        try:
+            await server.wait()
+        finally:
+            await _stop(server)
+        logger.error("the offline models ended, and are started again", extra={"code": server.returncode})
+        await asyncio.sleep(_PAUSE_SECONDS)
+        with suppress(InvalidInputError):  # the port may be taken for a moment: the process that ended is asked again
+            server, _ = await _started(*arguments)
+
+
+async def _stop(server: Process) -> None:
+    with suppress(ProcessLookupError):
+        server.terminate()
+    try:
+        async with asyncio.timeout(_STOP_SECONDS):
+            await server.wait()
+    except TimeoutError:
+        server.kill()
+        await server.wait()
