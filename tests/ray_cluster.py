@@ -136,15 +136,17 @@ class RayCluster:
         # Unix sockets live below it, and their paths may have 107 bytes: pytest's directories are too deep.
         self._directory = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
         self.address = ""
+        self.client_address = ""
+        """The same through Ray's client."""
         self.nodes: list[Node] = []
 
     def __enter__(self) -> Self:
         """Start the head."""
         for attempt in range(_ATTEMPTS):
-            port = free_port()
+            port, client_port = free_port(), free_port()
             head = Node(
                 self._directory, "--head", f"--port={port}", "--node-ip-address=127.0.0.1",
-                "--include-dashboard=false", f"--ray-client-server-port={free_port()}",
+                "--include-dashboard=false", f"--ray-client-server-port={client_port}",
                 f"--temp-dir={self._directory}", resources=self._resources, environment=self._environment,
             )  # fmt: skip
             try:
@@ -154,6 +156,7 @@ class RayCluster:
                     raise
                 continue
             self.address = f"{ray.util.get_node_ip_address()}:{port}"
+            self.client_address = f"ray://127.0.0.1:{client_port}"
             break
         return self
 

@@ -25,9 +25,15 @@ CONVERSATION = "support-42"
 """The id that the documents use."""
 
 
+@pytest.mark.parametrize("is_client", [False, True], ids=["in the cluster", "by ray://"])
 @pytest.mark.parametrize("program", PROGRAMS, ids=str)
 async def test_a_program_of_the_documents_runs(
-    program: Block, cluster: RayCluster, redis: Server, tmp_path: Path
+    program: Block,
+    cluster: RayCluster,
+    redis: Server,
+    tmp_path: Path,
+    *,
+    is_client: bool,
 ) -> None:
     """It prints what was said, and what items of other kinds say, and nothing on standard error."""
     async with ConversationClient(Settings(redis_url=redis.url)) as client:
@@ -39,11 +45,12 @@ async def test_a_program_of_the_documents_runs(
             FunctionCallOutput(call_id="c1", output="on its way"),
             AgentHandoff(old_agent_id="clerk", new_agent_id="cashier"),
         )
+    address = cluster.client_address if is_client else cluster.address
     ran = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-c", program.code],
         cwd=tmp_path,
-        env=program_environment(RAY_ADDRESS=cluster.address, CONVERSATION_REDIS_URL=redis.url),
+        env=program_environment(RAY_ADDRESS=address, CONVERSATION_REDIS_URL=redis.url),
         check=False,
         capture_output=True,
         text=True,
