@@ -1,7 +1,7 @@
 """The package as somebody installs it: a wheel in a virtual environment, without npm and without a compiler."""
 
 import os
-import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -86,7 +86,7 @@ class Installation:
     @contextmanager
     def running(self, *command: str, until: str, **variables: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
         """A command in the background, from the moment its output has a text on; and the file of that output."""
-        told = self.directory.parent / f"{command[1]}.log"
+        told = self.directory.parent / f"{Path(command[-1]).name}.log"
         with told.open("wb") as output:
             process = subprocess.Popen(
                 [self._place / "bin" / command[0], *command[1:]],
@@ -106,7 +106,8 @@ class Installation:
 
 def exported(text: str) -> dict[str, str]:
     """The variables of the lines that a command prints for another terminal."""
-    return dict(re.findall(r"^export (\w+)=(\S+)$", text, re.MULTILINE))
+    lines = [line for line in text.splitlines() if line.startswith("export ")]
+    return dict(word.split("=", 1) for line in lines for word in shlex.split(line)[1:])
 
 
 def _pip(arguments: list[str], tools: Path | None = None) -> None:

