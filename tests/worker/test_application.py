@@ -175,7 +175,7 @@ def test_a_server_without_a_session_function(write: Write, capfd: pytest.Capture
     """One sentence that says so, and exit code 2: its parent does not start it again."""
     write("from livekit.agents import AgentServer\nserver = AgentServer()\n")
     assert cli.main(["work", "my_agent", "--development"]) == cli.EXIT_USAGE
-    [told] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("application:")]
+    [told] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("agent-worker: application:")]
     assert "No RTC session entrypoint" in told
 
 

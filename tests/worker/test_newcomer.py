@@ -21,7 +21,7 @@ from agent_worker.offline.transcript import Transcript
 from tests.worker.conftest import Starter
 from tests.worker.fakes import FakeConversation
 
-SENTENCES = Path(__file__).parents[1] / "data" / "newcomer.json"
+SENTENCES = Path(__file__).parents[1] / "data" / "newcomer" / "sentences.json"
 ENOUGH = 25
 """Of the thirty sentences."""
 TOOLS = frozenset({"look_up_order", "reschedule_delivery", "add_delivery_note", "call_supervisor"})
