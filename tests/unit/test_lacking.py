@@ -1,16 +1,21 @@
 """What an installation lacks is told in one sentence, and nothing that does without it is refused."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import agent_worker
 from conversation_actors.cli.demo import start
 from conversation_actors.cli.ray_head import RayHead
 from conversation_actors.errors import ClusterUnavailableError, InvalidInputError, StoreMisconfiguredError
 from conversation_actors.runtime import cluster
 from conversation_actors.settings import Settings
 from conversation_actors.store import embedded
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -66,3 +71,30 @@ def test_a_demo_that_cannot_run_says_so_before_it_begins(monkeypatch: pytest.Mon
         start.default_transcript()
     with pytest.raises(InvalidInputError):
         start.start(transcript=Path("call.json"), conversation="demo", pause=0.0, as_json=False)
+
+
+@pytest.mark.parametrize(("module", "package"), [("livekit", "livekit-agents"), ("aiohttp", "aiohttp")])
+def test_an_agents_import_says_what_it_lacks(tmp_path: Path, module: str, package: str) -> None:
+    """The last line of an application's traceback names the extra, whatever of it is missing."""
+    program = (
+        f"import sys; sys.modules[{module!r}] = None; import agent_worker; agent_worker.migrate; agent_worker.attach"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment,
+        check=False, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    last = ran.stderr.splitlines()[-1]
+    assert last.startswith("ModuleNotFoundError: agent_worker.")
+    assert last.endswith(f" needs {package}: pip install 'conversation-actors[agent]'")
+
+
+def test_an_unrelated_import_error_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no extra brings is not explained."""
+
+    def fail(name: str) -> None:
+        raise ModuleNotFoundError(name, name="somebody.elses")
+
+    monkeypatch.setattr("agent_worker.import_module", fail)
+    with pytest.raises(ModuleNotFoundError, match=r"agent_worker\.worker\.migration"):
+        agent_worker.__getattr__("migrate")
