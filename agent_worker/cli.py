@@ -318,11 +318,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app(args=given, prog_name=_program())
     except SystemExit as ended:
+        if not given:  # the help is shown, and nothing was asked for
+            return EXIT_USAGE
         return ended.code if isinstance(ended.code, int) else EXIT_FAILED
-    except InvalidInputError as error:
-        return _failed(str(error), EXIT_USAGE)
     except ConversationError as error:
-        return _failed(str(error), EXIT_FAILED)
+        return _failed(str(error), EXIT_USAGE if isinstance(error, InvalidInputError) else EXIT_FAILED)
     except ImportError as error:
         command = next((one for one in given if not one.startswith("-")), "")
         if (sentence := missing_extra(error, f"{PROGRAM} {command}".rstrip())) is None:

@@ -142,14 +142,19 @@ def _check_before_start(command: WorkerCommand) -> None:
 
 def _check_models(*, is_offline: bool) -> None:
     """Whether the example agent can hear, think and speak. Raises `ImportError` or `InvalidInputError`."""
-    from agent_worker.settings import LanguageModelSettings, SpeechSettings  # noqa: PLC0415  # see the docstring above
+    from agent_worker.settings import LanguageModelSettings, SpeechSettings  # noqa: PLC0415  # see the module's docstring
 
-    for plugin in _PLUGINS:
-        if find_spec(plugin) is None:
-            raise ModuleNotFoundError(plugin, name=plugin)
+    _check_plugins()
     if not is_offline:
         LanguageModelSettings().require_key()
         SpeechSettings().require_stt_key()
+
+
+def _check_plugins() -> None:
+    """Look for the plugins, which take seconds to import."""
+    for plugin in _PLUGINS:
+        if find_spec(plugin) is None:
+            raise ModuleNotFoundError(plugin, name=plugin)
 
 
 async def _check_livekit() -> None:
@@ -161,13 +166,18 @@ async def _check_livekit() -> None:
 
 def console(conversation_id: str, write: Callable[[str], object], *, llm_url: str | None, offline: bool) -> int:
     """Talk in the terminal until the input ends."""
-    from agent_worker.development import console as terminal  # noqa: PLC0415  # see the module's docstring
+    from conversation_actors import Settings  # noqa: PLC0415  # see the module's docstring
+
+    _check_plugins()
+    model = None if offline else _model(llm_url)
+    Settings().require_redis_url()
+    from agent_worker.development import console as terminal  # noqa: PLC0415
 
     try:
-        if offline:
+        if model is None:
             asyncio.run(terminal.console_offline(conversation_id, write))
         else:
-            asyncio.run(terminal.console(conversation_id, _model(llm_url), write))
+            asyncio.run(terminal.console(conversation_id, model, write))
     except KeyboardInterrupt:
         write("")
     return 0

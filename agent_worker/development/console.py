@@ -19,10 +19,13 @@ PROMPT = "you> "
 OFFLINE = 'The offline stand-in answers: it holds no language model, and knows a few sentences. Try "What can you do?".'
 
 
-async def console(conversation_id: str, settings: LanguageModelSettings, write: Callable[[str], object]) -> None:
+async def console(
+    conversation_id: str, settings: LanguageModelSettings, write: Callable[[str], object], *, note: str | None = None
+) -> None:
     """Talk until the end of the input. The conversation is kept: the same id goes on where it ended.
 
-    Raises `InvalidInputError` for a missing key, and what `ConversationClient` raises.
+    `note` is written when the talk can begin. Raises `InvalidInputError` for a missing key, and what
+    `ConversationClient` raises.
     """
     settings.require_key()
     async with ConversationClient(Settings()) as client:
@@ -31,6 +34,8 @@ async def console(conversation_id: str, settings: LanguageModelSettings, write: 
             agent = SupportAgent.of(conversation.items)
             attached = await attach(session, agent, conversation)
             await session.start(agent)
+            if note is not None:
+                write(note)
             write(f"conversation {conversation_id}: {attached.restored.items} items of it are known; end with Ctrl-D")
             while (line := await asyncio.to_thread(_read_line, write)) is not None:
                 if line.strip():
@@ -51,8 +56,7 @@ def _read_line(write: Callable[[str], object]) -> str | None:
 async def console_offline(conversation_id: str, write: Callable[[str], object]) -> None:
     """Talk to the offline stand-in, which runs in this process and needs no account. Raises as `console` does."""
     async with OfflineServer(FirstCallScript(load(bundled()))) as server:
-        write(OFFLINE)
-        await console(conversation_id, LanguageModelSettings(base_url=server.base_url), write)
+        await console(conversation_id, LanguageModelSettings(base_url=server.base_url), write, note=OFFLINE)
 
 
 async def _say(run: RunResult[None], write: Callable[[str], object]) -> None:

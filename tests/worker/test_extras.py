@@ -64,7 +64,7 @@ def test_without_livekit_every_command_says_what_it_needs(tmp_path: Path) -> Non
     assert len(lines) == len(names)
     for name, line in zip(names, lines, strict=True):
         assert line.startswith(f"agent-worker: {name} needs ")
-        assert line.endswith(": pip install 'conversation-actors[agent]'")
+        assert ": pip install 'conversation-actors[agent" in line
     shown = without(everything, command("start", "--help"), tmp_path)
     assert (shown.returncode, shown.stderr) == (0, "")
 
