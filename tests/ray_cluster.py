@@ -76,6 +76,10 @@ class Node:
             raise
         return self
 
+    def option(self, name: str) -> str:
+        """Return the value of an option of its own, such as ``port``."""
+        return next(one.partition("=")[2] for one in self._options if one.startswith(f"--{name}="))
+
     @property
     def raylet(self) -> psutil.Process:
         """The node's raylet."""
@@ -136,17 +140,15 @@ class RayCluster:
         # Unix sockets live below it, and their paths may have 107 bytes: pytest's directories are too deep.
         self._directory = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
         self.address = ""
-        self.client_address = ""
-        """The same through Ray's client."""
         self.nodes: list[Node] = []
 
     def __enter__(self) -> Self:
         """Start the head."""
         for attempt in range(_ATTEMPTS):
-            port, client_port = free_port(), free_port()
+            port = free_port()
             head = Node(
                 self._directory, "--head", f"--port={port}", "--node-ip-address=127.0.0.1",
-                "--include-dashboard=false", f"--ray-client-server-port={client_port}",
+                "--include-dashboard=false", f"--ray-client-server-port={free_port()}",
                 f"--temp-dir={self._directory}", resources=self._resources, environment=self._environment,
             )  # fmt: skip
             try:
@@ -156,7 +158,6 @@ class RayCluster:
                     raise
                 continue
             self.address = f"{ray.util.get_node_ip_address()}:{port}"
-            self.client_address = f"ray://127.0.0.1:{client_port}"
             break
         return self
 

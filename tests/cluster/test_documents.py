@@ -45,7 +45,8 @@ async def test_a_program_of_the_documents_runs(
             FunctionCallOutput(call_id="c1", output="on its way"),
             AgentHandoff(old_agent_id="clerk", new_agent_id="cashier"),
         )
-    address = cluster.client_address if is_client else cluster.address
+    through_client = f"ray://127.0.0.1:{cluster.nodes[0].option('ray-client-server-port')}"
+    address = through_client if is_client else cluster.address
     ran = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-c", program.code],
