@@ -15,8 +15,8 @@ from conversation_actors.cli.processes import kill_session
 from tests.servers import wait_for
 
 ROOT = Path(__file__).parents[1]
-_TOOLS = ("env", "ps", "sh", "uname")
-"""What our commands and Ray look for on PATH, and every system has."""
+_TOOLS = ("bash", "cat", "env", "ls", "ps", "sh", "uname")
+"""What our commands and Ray (bash) look for on PATH, and every system has."""
 _INSTALL_SECONDS = 400
 _COMMAND_SECONDS = 150
 

@@ -81,7 +81,7 @@ def test_a_node_and_readmes_program_need_no_extra(core: Installation, own_redis:
         address = told.read_text().split("ray start --address='")[1].split("'")[0]
         variables = {"RAY_ADDRESS": address, "CONVERSATION_REDIS_URL": own_redis.url, "RAY_AUTH_MODE": "disabled"}
         ran = core.run("python", "-c", FIRST_PROGRAM, **variables)
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, PRINTED, "")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, PRINTED, ""), ran.stderr
 
 
 def test_dev_and_what_it_prints_are_enough(embedded: Installation) -> None:
@@ -90,14 +90,14 @@ def test_dev_and_what_it_prints_are_enough(embedded: Installation) -> None:
         ran = embedded.run("python", "-c", FIRST_PROGRAM, **exported(told.read_text()))
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, PRINTED, "")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, PRINTED, ""), ran.stderr
     assert "Saved: 1." in told.read_text()
 
 
 def test_the_demo_needs_two_extras(full: Installation) -> None:
     """The whole story, and nothing lost."""
     ran = full.run("conversation-actors", "demo")
-    assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout + ran.stderr
     assert "Nothing was lost" in ran.stdout
 
 
