@@ -1,5 +1,5 @@
-# Everything is installed into .venv, build/bin and agent_worker/web/node_modules. Ray keeps a token of this user in
-# ~/.ray; `dev` keeps data in ~/.local/share; pip, Go and npm have their caches where they always have them.
+# Everything is installed into .venv and build. Ray keeps a token of this user in ~/.ray; `dev` keeps data in
+# ~/.local/share; pip and Go have their caches where they always have them.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +13,7 @@ LIVEKIT_VERSION := 1.13.5
 LIVEKIT_SERVER := build/bin/livekit-server
 
 .DEFAULT_GOAL := help
-.PHONY: help install livekit-server web demo test long matrix lint format types bench clean
+.PHONY: help install livekit-server demo test long matrix lint format types bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -31,10 +31,29 @@ $(STAMP): pyproject.toml
 		exit 1; \
 	fi; \
 	if ! $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+		echo "Making $(VENV) with $$("$$found" --version)."; \
 		"$$found" -m venv --clear $(VENV); \
 	fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(PIP_INSTALL)
 	@touch $@
+
+# pip is silent for minutes, or prints hundreds of lines: here a line now and then says how far it is. What it printed is
+# shown where it fails.
+define PIP_INSTALL
+log=$(VENV)/install.log; began=$$(date +%s); told=$$began; \
+echo "Installing Ray, LiveKit's agents, a Valkey and what tests need into $(VENV): 1 GB, some minutes where nothing is cached."; \
+$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --editable '.[dev]' >$$log 2>&1 & pip=$$!; \
+trap 'kill $$pip 2>/dev/null' INT TERM; \
+while sleep 1; kill -0 $$pip 2>/dev/null; do \
+	now=$$(date +%s); \
+	if [ $$(( now - told )) -ge 5 ]; then \
+		told=$$now; \
+		echo "  $$(( now - began )) s: $$(grep -c '^Collecting' $$log) packages found, $$(ls -d $(VENV)/lib/python*/site-packages/*.dist-info 2>/dev/null | wc -l) installed"; \
+	fi; \
+done; \
+if wait $$pip; then echo "Installed into $(VENV) in $$(( $$(date +%s) - began )) s."; \
+else tail -n 20 $$log >&2; echo "make install: pip failed; all that it said is in $$log." >&2; exit 1; fi
+endef
 
 livekit-server: ## Build livekit-server into build/bin, for the tests of whole calls (needs Go 1.26 or newer)
 	@if $(LIVEKIT_SERVER) --version 2>/dev/null | grep -qF 'version $(LIVEKIT_VERSION)'; then \
@@ -47,15 +66,8 @@ livekit-server: ## Build livekit-server into build/bin, for the tests of whole c
 		&& mv build/bin/server $(LIVEKIT_SERVER) && $(LIVEKIT_SERVER) --version; \
 	fi
 
-web: ## Fetch what the caller's page loads (needs npm)
-	@if ! command -v npm >/dev/null; then \
-		echo "make web needs npm on PATH, and found none; install Node.js, which has it." >&2; \
-		exit 1; \
-	fi
-	npm install --no-package-lock --no-audit --no-fund --prefix agent_worker/web
-
 demo: install ## Watch a conversation survive everything that can be killed (ARGS=--json for machines)
-	$(BIN)/conversation-actors demo $(ARGS)
+	@$(BIN)/conversation-actors demo $(ARGS)
 
 test: install ## Run the tests (ARGS="-k fenced" for some)
 	$(BIN)/pytest $(ARGS)
@@ -97,5 +109,5 @@ bench: install $(BENCH_STAMP) ## Run the benchmarks, about 30 minutes (ARGS="--q
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## Remove .venv, caches and build output
-	rm -rf $(VENV) dist build agent_worker/web/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,6 +11,8 @@ another agent take over when this one dies. Only this package knows LiveKit; con
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from agent_worker.extras import missing_extra
+
 if TYPE_CHECKING:
     from agent_worker.call.attach import Attached, attach
     from agent_worker.call.opening import open_conversation
@@ -61,4 +63,9 @@ def __getattr__(name: str) -> Any:
     if module is None:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    return getattr(import_module(f"{__name__}.{module}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{module}"), name)
+    except ModuleNotFoundError as error:
+        if (sentence := missing_extra(error, f"{__name__}.{name}")) is None:
+            raise
+        raise ModuleNotFoundError(sentence, name=error.name) from error

@@ -12,7 +12,7 @@ import binascii
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -131,6 +131,12 @@ class Item(BaseModel):
     id: str = Field(default_factory=_new_id)
     created_at: float = Field(default_factory=time.time, allow_inf_nan=False)
 
+    if TYPE_CHECKING:  # no attribute of this class at run time: pydantic lets no field of a subclass have its name then
+
+        @property
+        def text(self) -> str:
+            """What it says in words, to be shown: every kind of item has it, empty where there are none."""
+
     @model_validator(mode="wrap")
     @classmethod
     def _typed_error(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Self:
@@ -215,6 +221,11 @@ class FunctionCall(Item):
     extra: dict[str, Any] = Field(default_factory=dict)
     group_id: str | None = None
 
+    @property
+    def text(self) -> str:
+        """The tool with its arguments: ``name({"a": 1})``."""
+        return f"{self.name}({self.arguments})"
+
 
 class FunctionCallOutput(Item):
     """What the tool returned. Shares `call_id` with its `FunctionCall`; they leave the window together."""
@@ -225,6 +236,11 @@ class FunctionCallOutput(Item):
     output: str
     is_error: bool = False
 
+    @property
+    def text(self) -> str:
+        """The output."""
+        return self.output
+
 
 class AgentHandoff(Item):
     """From here on another agent speaks."""
@@ -233,12 +249,17 @@ class AgentHandoff(Item):
     old_agent_id: str | None = None
     new_agent_id: str
 
+    @property
+    def text(self) -> str:
+        """Who had the word and who has it: ``old → new``."""
+        return f"{self.old_agent_id or ''} → {self.new_agent_id}".lstrip()
+
 
 class DataMessage(Item):
     """Something that was sent beside the words: a command, a file. It is part of no model's history.
 
-    `size` and `sha256` are of the whole payload. The payload is in `text` or, as base64, in `data`; in neither where
-    it was too large to be kept.
+    `size` and `sha256` are of the whole payload. The payload is in `text` or, as base64, in `data`; both are empty
+    where it was too large to be kept.
     """
 
     type: Literal["data_message"] = "data_message"
@@ -252,7 +273,7 @@ class DataMessage(Item):
     """Of a file, as its sender has it."""
     mime_type: str = ""
     sha256: str | None = None
-    text: str | None = None
+    text: str = ""
     data: str | None = None
     interrupted: bool = False
     """Whether it broke off: there was more."""
@@ -266,12 +287,17 @@ class DataMessage(Item):
             raise ValueError(message)
         return value
 
+    @field_validator("text", mode="before")
+    @classmethod
+    def _no_text(cls, value: Any) -> Any:
+        return "" if value is None else value  # as earlier versions said that there is none
+
     @field_validator("data")
     @classmethod
     def _base64_alone(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
-        if info.data.get("text") is not None:
+        if info.data.get("text"):
             message = "the payload is in text already"
             raise ValueError(message)
         try:
@@ -284,15 +310,21 @@ class DataMessage(Item):
     @property
     def payload(self) -> bytes | None:
         """What was sent; None where only its facts were kept."""
-        if self.text is not None:
-            return self.text.encode()
-        return None if self.data is None else base64.b64decode(self.data)
+        if self.data is not None:
+            return base64.b64decode(self.data)
+        return self.text.encode() if self.text or not self.size else None
 
 
 class OtherItem(Item):
     """An item of a kind not known here, kept as it is; its fields are in `to_dict()`."""
 
     model_config = ConfigDict(extra="allow")
+
+    @property
+    def text(self) -> str:
+        """A field of that name, where the item has one and it is text."""
+        own = (self.__pydantic_extra__ or {}).get("text")
+        return own if isinstance(own, str) else ""
 
 
 _KINDS: Mapping[str, type[Item]] = {

@@ -76,6 +76,10 @@ class Node:
             raise
         return self
 
+    def option(self, name: str) -> str:
+        """Return the value of an option of its own, such as ``port``."""
+        return next(one.partition("=")[2] for one in self._options if one.startswith(f"--{name}="))
+
     @property
     def raylet(self) -> psutil.Process:
         """The node's raylet."""

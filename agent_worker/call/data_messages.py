@@ -334,7 +334,7 @@ def _likeness(item: DataMessage) -> tuple[Any, ...]:
 
 
 def _payload_size(item: DataMessage) -> int:
-    return len(item.text or "") + len(item.data or "")
+    return len(item.text) + len(item.data or "")
 
 
 def _close(reader: Any) -> None:

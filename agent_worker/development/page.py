@@ -3,7 +3,7 @@
     async with PageServer(url, api_key, api_secret, "support", key=secrets.token_urlsafe()) as page:
         print(page.url)    # open it in a browser
 
-The page's own files are in ``web/``; LiveKit's client library comes from npm into ``web/node_modules`` (``make web``).
+The page's own files are in ``web/``; LiveKit's client library is in ``web/vendor``, as npm has it.
 """
 
 import asyncio
@@ -35,8 +35,11 @@ from conversation_actors.values import forbidden_character
 logger = logging.getLogger(__name__)
 
 WEB = Path(__file__).parents[1] / "web"
-LIBRARY = Path("node_modules/livekit-client/dist/livekit-client.esm.mjs")
-LIBRARY_MISSING = "LiveKit's client library is not installed: run `make web`, then reload this page."
+LIBRARY = Path("vendor/livekit-client.umd.js")
+LIBRARY_MISSING = (
+    "LiveKit's client library is missing from this installation: "
+    "install conversation-actors again, then reload this page."
+)
 
 MAX_BODY_BYTES = 4 << 10
 MAX_NAME_CHARACTERS = 128

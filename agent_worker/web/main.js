@@ -160,7 +160,8 @@ function join() {
 
 async function loadLibrary() {
   try {
-    return await import(LIBRARY);
+    await import(LIBRARY); // LiveKit's own build for browsers: its names are in a global
+    return globalThis.LivekitClient;
   } catch {
     const response = await fetch(LIBRARY).catch(() => null);
     const body = response?.ok === false ? await response.json().catch(() => ({})) : {};

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from conversation_actors.cli.processes import kill_session, last_lines, with_environment
@@ -116,7 +117,6 @@ class RayHead:
     def _command(self, directory: Path) -> list[str]:
         options = {
             "port": 0,
-            "ray-client-server-port": _free_port(),
             "dashboard-agent-listen-port": 0,
             "min-worker-port": 0,
             "max-worker-port": 0,
@@ -129,6 +129,10 @@ class RayHead:
         }
         if self._cpus is not None:
             options["num-cpus"] = self._cpus
+        if (
+            find_spec("grpc") is not None
+        ):  # else Ray refuses to start with this option, and has no such server without it
+            options["ray-client-server-port"] = _free_port()
         return with_environment(
             [sys.executable, "-m", "conversation_actors.cli", "start", "--head", "--block", "--disable-usage-stats"]
             + [f"--{name}={value}" for name, value in options.items()],

@@ -203,7 +203,7 @@ def _author(item: Item) -> str:
 
 def _sent(item: DataMessage) -> str:
     """What was sent by which topic: text as it is, of anything else what it is and how large."""
-    if item.text is not None:
+    if item.text:
         told = ": ".join(filter(None, [item.name, item.text]))
     else:
         kept = "" if item.payload is not None else "not kept"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from importlib.util import find_spec
 from typing import Any
 
 import ray
@@ -121,7 +122,15 @@ def _use_own_token() -> None:
         enable(warn_if_disabled=False)
 
 
+def _require_client(address: str | None) -> None:
+    """Say in a sentence of ours what Ray's client lacks. Raises `ClusterUnavailableError`."""
+    if (address or "").startswith("ray://") and find_spec("grpc") is None:
+        message = f"{address} needs grpcio: `pip install grpcio`, or give RAY_ADDRESS the cluster's own host:port"
+        raise ClusterUnavailableError(message)
+
+
 def _join(address: str | None) -> None:
+    _require_client(address)
     # two threads of a process may want to: one that prepares it, and its first call
     with _JOINING, _without_old_news(), sigterm_kept():
         if ray.is_initialized():

