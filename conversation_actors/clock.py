@@ -3,7 +3,7 @@
 import time
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
-"""Linux's CLOCK_MONOTONIC, which `time.monotonic` reads, stands still in a suspended machine; macOS has one that does not."""
+"""Linux's CLOCK_MONOTONIC, which `time.monotonic` reads, stands still in a suspended machine; macOS's does not."""
 
 
 def uptime() -> float:

@@ -132,6 +132,9 @@ class ActivationHost:
             lambda activation: activation.poll(watcher=watcher, after_seq=after_seq, timeout=timeout, seen=seen)
         )
 
+    async def ping(self) -> None:
+        """Give a sign of life: the process runs, and so does its event loop. Recovers nothing, and is no use."""
+
     async def let_go(self, watchers: Sequence[str]) -> None:
         """See `Activation.let_go`. Recovers nothing, and is no use."""
         if self._activation is not None and not self._activation.stopped.done():
