@@ -1,4 +1,4 @@
-"""A client that goes on whatever becomes of the cluster's head. Reads words from stdin, answers each by one line of JSON.
+"""A client that goes on whatever becomes of the head. Reads words from stdin, answers each by one line of JSON.
 
 ``append`` and ``open``: how it went, and how long it took. ``record``: nothing is waited for. ``flush``. ``items``.
 """
