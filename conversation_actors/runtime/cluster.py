@@ -155,7 +155,7 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 class ActorDirectory:
-    """Finds conversations' actors. `get_or_create` and `find` block on the control plane: run them in a thread."""
+    """Finds conversations' actors. `get_or_create`, `find` and `confirm` block on the head: run them in a thread."""
 
     def __init__(self, settings: Settings) -> None:
         """Actors started from here run with `settings`."""
@@ -172,7 +172,7 @@ class ActorDirectory:
 
         Raises `ClusterUnavailableError` while the head does not answer.
         """
-        self._confirm()
+        self.confirm()
         options: dict[str, Any] = {
             "name": actor_name(conversation_id, self._settings),
             "namespace": NAMESPACE,
@@ -208,7 +208,7 @@ class ActorDirectory:
 
     def find(self, conversation_id: str) -> Any:
         """The actor of this name, or None. It may be dying. Raises as `get_or_create` does."""
-        self._confirm()
+        self.confirm()
         try:
             return ray.get_actor(actor_name(conversation_id, self._settings), namespace=NAMESPACE)
         except ValueError:
@@ -220,8 +220,11 @@ class ActorDirectory:
         except RayError as error:
             log.warning("no workers are started ahead of time", extra={"reason": repr(error)})
 
-    def _confirm(self) -> None:
-        """Make sure that the head answers, and begin anew where this process had to join again."""
+    def confirm(self) -> None:
+        """Make sure that the head answers, and begin anew where this process had to join again.
+
+        Raises `ClusterUnavailableError`.
+        """
         self._membership.confirm()
         now = place()
         if now != self._place:

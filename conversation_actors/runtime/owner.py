@@ -29,6 +29,8 @@ Handle = Any
 Send = Callable[[Handle], Awaitable[Any]]
 
 _BACKOFF = (0.01, 0.5)
+_RESTART_SECONDS = 1.0
+"""An owner that Ray is restarting for longer than this may be one whose cluster is gone."""
 _USUAL_SECONDS = 2.0
 """An owner that has not answered for so long is asked for a sign of life beside."""
 
@@ -48,6 +50,7 @@ class RemoteOwner:
         self._actor: Handle | None = None
         self._joined = ""
         """The `place` in which the actor in hand was looked up."""
+        self._unavailable_since: float | None = None
         self._resolving = asyncio.Lock()
         self._hang = HangWatch(conversation_id, seconds=settings.timeouts.hang.total_seconds())
 
@@ -109,13 +112,15 @@ class RemoteOwner:
 
         One that takes longer than its `usual` seconds is asked for a sign of life beside.
         """
-        if self._actor is None or self._joined != place():
-            try:
-                async with asyncio.timeout(timeout):
+        try:
+            async with asyncio.timeout(timeout):
+                await self._confirm_if_unavailable()
+                if self._actor is None or self._joined != place():
                     self._actor = await self._find()
                     self._joined = place()
-            except (ClusterUnavailableError, TimeoutError) as error:
-                log.warning("the owner cannot be looked for", extra={"reason": repr(error)})
+        except (ClusterUnavailableError, TimeoutError) as error:
+            log.warning("the owner cannot be looked for", extra={"reason": repr(error)})
+            return None
         if self._actor is None:
             return None
         answer = await self._ask(self._actor, send, timeout, usual=usual)
@@ -148,14 +153,24 @@ class RemoteOwner:
     async def _attempt(self, send: Send) -> Any:
         """One try, with the actor in hand or the one that the name stands for now."""
         async with self._resolving:
-            if self._actor is None or self._joined != place():
-                try:
+            try:
+                await self._confirm_if_unavailable()
+                if self._actor is None or self._joined != place():
                     self._actor = await in_thread(self._directory.get_or_create, self._conversation_id)
-                except (ClusterUnavailableError, RayError) as error:
-                    return _NoAnswer(error)
-                self._joined = place()
+                    self._joined = place()
+            except (ClusterUnavailableError, RayError) as error:
+                return _NoAnswer(error)
             actor = self._actor
         return await self._ask(actor, send, self._timeouts.attempt.total_seconds())
+
+    async def _confirm_if_unavailable(self) -> None:
+        """Ask the head before the actor is asked once more that Ray has been restarting for too long.
+
+        Raises `ClusterUnavailableError`. Without a head it stays so for ever, and behind another one too.
+        """
+        since = self._unavailable_since
+        if since is not None and asyncio.get_running_loop().time() - since >= _RESTART_SECONDS:
+            await in_thread(self._directory.confirm)
 
     async def _ask(
         self,
@@ -176,6 +191,8 @@ class RemoteOwner:
             message = f"the conversation's owner failed: {error.cause!r}"
             raise OwnerFailedError(message) from error
         except ActorUnavailableError as error:
+            if self._unavailable_since is None:
+                self._unavailable_since = asyncio.get_running_loop().time()
             return _NoAnswer(error)  # Ray is restarting it; the handle in hand stays good
         except (RayError, OSError) as error:  # time-outs, and a raylet that is gone, are of the latter
             self._forget(actor)
@@ -187,6 +204,7 @@ class RemoteOwner:
             return _NoAnswer(error)
         finally:
             doubt.cancel()
+        self._unavailable_since = None
         if isinstance(answer, ActivationLostError):
             self._forget(actor)
             return _NoAnswer(answer)

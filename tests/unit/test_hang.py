@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import psutil
 import pytest
-from ray.exceptions import ActorDiedError, GetTimeoutError, RpcError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RpcError
 
+from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.runtime import hang
 from conversation_actors.runtime.hang import HangWatch, Whereabouts
 from conversation_actors.runtime.owner import RemoteOwner
@@ -106,6 +107,13 @@ class Directory:
     def __init__(self, owner: Owner) -> None:
         """This one."""
         self._owner = owner
+        self.confirmed, self.error = 0, cast("Exception | None", None)
+
+    def confirm(self) -> None:
+        """See `ActorDirectory.confirm`."""
+        self.confirmed += 1
+        if self.error is not None:
+            raise self.error
 
     def get_or_create(self, _conversation_id: str) -> Owner:
         """See `ActorDirectory.get_or_create`."""
@@ -144,6 +152,19 @@ async def test_a_handle_of_a_cluster_that_was_left_is_looked_up_anew(hung: Owner
         return hung.answer
 
     assert await remote.call(send, 20.0) == "answer"
+
+
+async def test_who_is_unavailable_for_long_has_the_head_asked(hung: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a head that is gone, or another one, an actor stays unavailable: that is told instead of repeated."""
+    monkeypatch.setattr("conversation_actors.runtime.owner._RESTART_SECONDS", 0.0)
+    directory = Directory(hung)
+    remote = RemoteOwner("c", directory=cast("Any", directory), settings=brief())
+    hung.answer.set_exception(ActorUnavailableError("restarting", b"1" * 16))
+    directory.error = ClusterUnavailableError("no head")
+    with pytest.raises(ClusterUnavailableError, match="no head"):
+        await remote.call(lambda actor: actor.execute.remote(), 0.2)
+    assert directory.confirmed
+    assert await remote.call_if_running(lambda actor: actor.execute.remote(), 0.2) is None
 
 
 class Ray:
