@@ -44,6 +44,8 @@ class Membership:
         self._asking = threading.Lock()
         self._asked_at = self._nodes_at = float("-inf")
         self._known: str | None = None
+        self._silent: str | None = None
+        """Where the head is that does not answer: it may be slow, and then it is not left."""
         self._resources: frozenset[str] = frozenset()
 
     def confirm(self) -> None:
@@ -78,6 +80,7 @@ class Membership:
     def _trouble(self) -> str | None:
         if not ray.is_initialized():
             return "this process has left its Ray cluster"
+        self._silent = None
         is_fresh = time.monotonic() - self._nodes_at < _NODES_SECONDS
         if not global_worker.connected:  # but by way of Ray's client server, which asks the head itself
             if not is_fresh:
@@ -93,6 +96,7 @@ class Membership:
             self._nodes_at = float("-inf")
             if "WrongClusterID" in str(error):
                 return f"at {head.address} is the head of another Ray cluster than the one that this process had joined"
+            self._silent = head.address
             return f"Ray's head at {head.address} does not answer"
         return self._look_at([node for node in nodes.values() if node.state == _ALIVE])
 
@@ -108,7 +112,7 @@ class Membership:
         """Leave and join, where somebody listens; why it did not help, or None."""
         with _LEAVING:
             if place() == asked_in:  # no other client of this process has done so meanwhile
-                if not _is_listening(self._address):
+                if not _is_listening(self._address) or (self._silent is not None and _is_listening(self._silent)):
                     return trouble
                 log.warning("Ray is joined anew", extra={"reason": trouble})
                 ray.shutdown()

@@ -88,8 +88,7 @@ async def test_a_client_outlives_the_head(survivor: Survivor, own_cluster: RayCl
     """
     await survivor.done("append")
     own_cluster.kill_head()
-    gone = time.monotonic()
-    await survivor.do("record")
+    gone, told = time.monotonic(), await survivor.do("record")
     while time.monotonic() - gone < RAYS_PATIENCE_SECONDS + 5:
         for word, kinds in (("append", ("ClusterUnavailable", "OutcomeUnknown")), ("open", ("ClusterUnavailable",))):
             told = await survivor.do(word)

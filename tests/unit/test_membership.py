@@ -44,7 +44,8 @@ class Process:
     def __init__(self) -> None:
         """It is in, by its own doing."""
         self.head, self.joins, self.leaves, self.stays = Head(), 0, 0, 1
-        self.is_ours = self.is_listening = True
+        self.is_ours = True
+        self.listening = {ADDRESS}
         self.join_error: Exception | None = None
         self.now = 100.0
 
@@ -93,7 +94,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Process:
     made = Process()
     monkeypatch.setattr(membership, "ray", made)
     monkeypatch.setattr(membership, "global_worker", _Worker(made))
-    monkeypatch.setattr(membership, "_is_listening", lambda _: made.is_listening)
+    monkeypatch.setattr(membership, "_is_listening", made.listening.__contains__)
     monkeypatch.setattr(membership, "time", SimpleNamespace(monotonic=lambda: made.now))
     return made
 
@@ -113,7 +114,8 @@ def test_a_head_is_asked_once_a_second(process: Process) -> None:
 def test_a_head_that_is_gone_is_told_at_once(process: Process) -> None:
     """Where nobody listens nothing is left; when it answers again, all goes on in the cluster that was joined."""
     member = process.member()
-    process.head.error, process.is_listening = RpcError("unavailable"), False
+    process.head.error = RpcError("unavailable")
+    process.listening.clear()
     for _ in range(3):
         with pytest.raises(ClusterUnavailableError, match=f"head at {ADDRESS} does not answer"):
             member.confirm()
@@ -121,6 +123,22 @@ def test_a_head_that_is_gone_is_told_at_once(process: Process) -> None:
     process.head.error, process.now = None, process.now + 1.0
     member.confirm()
     assert process.joins == 0
+
+
+def test_a_head_that_is_slow_is_not_left(process: Process) -> None:
+    """Somebody listens where it is: it answers later."""
+    process.head.error = RpcError("timed out")
+    with pytest.raises(ClusterUnavailableError, match="does not answer"):
+        process.member().confirm()
+    assert process.leaves == 0
+
+
+def test_a_head_that_has_gone_elsewhere_is_joined_there(process: Process) -> None:
+    """Nobody listens where it was, and somebody where this machine's head is now."""
+    process.head.error = RpcError("unavailable")
+    process.head.address = "10.0.0.1:7000"
+    process.member().confirm()
+    assert process.joins == 1
 
 
 @pytest.mark.parametrize("error", [RpcError("WrongClusterID: Perhaps …"), RaySystemError("WrongClusterID: Perhaps …")])
