@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from conversation_actors.activation import ActivationInfo
 from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.runtime.actor import ConversationActor
-from conversation_actors.runtime.membership import Membership, place
+from conversation_actors.runtime.membership import CALLS, Membership, place
 from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.runtime.warm_pool import Pool
@@ -186,7 +186,8 @@ class ActorDirectory:
             "enable_task_events": False,
             "resources": self._needed(),
         }
-        return self._starts.start(ConversationActor, options, conversation_id, self._settings)
+        with CALLS.counted():
+            return self._starts.start(ConversationActor, options, conversation_id, self._settings)
 
     async def start_pool(self) -> None:
         """Have workers started ahead of time from now on, if that is possible here; see `warm_pool`."""
@@ -210,7 +211,8 @@ class ActorDirectory:
         """The actor of this name, or None. It may be dying. Raises as `get_or_create` does."""
         self.confirm()
         try:
-            return ray.get_actor(actor_name(conversation_id, self._settings), namespace=NAMESPACE)
+            with CALLS.counted():
+                return ray.get_actor(actor_name(conversation_id, self._settings), namespace=NAMESPACE)
         except ValueError:
             return None
 
@@ -227,6 +229,8 @@ class ActorDirectory:
         """
         self._membership.confirm()
         now = place()
+        if not self._place:
+            self._place = now
         if now != self._place:
             self._starts = CleanStarts()
             self.pool = Pool(self._settings.pool, self._starts)

@@ -10,7 +10,8 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -31,8 +32,40 @@ _NODES_SECONDS = 10.0
 _ALIVE = 0
 """Ray's number of a node that lives."""
 _LEAVING = threading.Lock()
+_CALLS_SECONDS = 5.0
+"""How long calls that still wait for the old head may take to be answered by the new one; a second is usual."""
 _PROBE = b"conversation-actors"
 """A key that nobody sets: what is asked for is an answer."""
+
+
+class Calls:
+    """Counts the blocking calls that are in Ray's core now: to leave a cluster under them could end the process."""
+
+    def __init__(self) -> None:
+        """None."""
+        self._count = 0
+        self._ended = threading.Condition()
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count the enclosed call."""
+        with self._ended:
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._ended:
+                self._count -= 1
+                self._ended.notify_all()
+
+    def have_ended(self, seconds: float) -> bool:
+        """Whether there are none, after so many seconds at most."""
+        with self._ended:
+            return self._ended.wait_for(lambda: not self._count, seconds)
+
+
+CALLS = Calls()
+"""Those of this process."""
 
 
 class Membership:
@@ -114,6 +147,8 @@ class Membership:
             if place() == asked_in:  # no other client of this process has done so meanwhile
                 if not _is_listening(self._address) or (self._silent is not None and _is_listening(self._silent)):
                     return trouble
+                if not CALLS.have_ended(_CALLS_SECONDS):
+                    return f"{trouble}, and calls still wait for it"
                 log.warning("Ray is joined anew", extra={"reason": trouble})
                 ray.shutdown()
                 try:

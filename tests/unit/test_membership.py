@@ -191,3 +191,16 @@ def test_who_could_not_join_tries_again(process: Process) -> None:
     process.join_error, process.now = None, process.now + 1.0
     member.confirm()
     assert process.joins == 2
+
+
+def test_nothing_is_left_under_a_call(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What still waits in Ray's core for the old head is answered first, by the new one."""
+    monkeypatch.setattr(membership, "_CALLS_SECONDS", 0.0)
+    member = process.member()
+    process.head.error = RpcError("WrongClusterID")
+    with membership.CALLS.counted(), pytest.raises(ClusterUnavailableError, match="calls still wait"):
+        member.confirm()
+    assert process.leaves == 0
+    process.now += 1.0
+    member.confirm()
+    assert process.joins == 1
