@@ -116,6 +116,8 @@ class Timeouts(SettingsGroup):
     """Sending what is still in the outbox when a client closes."""
     poll: Duration = timedelta(seconds=25)
     """A long poll that brings nothing; randomised by a fifth, so that handles do not come in step."""
+    hang: Duration = timedelta(seconds=10)
+    """An owner's process that gives no sign of life for so long, while somebody waits for it, is replaced."""
 
 
 class PoolSettings(SettingsGroup):
@@ -306,17 +308,32 @@ def data_directory() -> Path:
 
 _CRASH_DETECTION = {"RAY_timeout_ms_task_wait_for_death_info": "10", "RAY_core_worker_internal_heartbeat_ms": "20"}
 """How long a caller waits to hear why an actor died, and how often it looks; 1000 ms each by default."""
+_LASTING = {"RAY_gcs_rpc_server_reconnect_timeout_s": "31536000"}
+"""After how long without Ray's head a process ends itself, by default after a minute: a year."""
 
 
 @contextmanager
 def quick_crash_detection() -> Iterator[None]:
-    """Join a Ray cluster inside of this, and this process learns of a dead actor in 30 ms instead of 1 to 2 s.
+    """Join a Ray cluster inside of this, and this process learns of a dead actor in 30 ms instead of 1 to 2 s."""
+    with _while_joining(_CRASH_DETECTION):
+        yield
 
-    Ray reads its configuration from the environment when it connects; the variables are gone afterwards,
-    so that no child process inherits them. A value that is set already stays; where Ray was connected
-    before, nothing changes.
+
+@contextmanager
+def lasting_connection() -> Iterator[None]:
+    """Join a Ray cluster inside of this, and this process outlives the cluster's head."""
+    with _while_joining(_LASTING):
+        yield
+
+
+@contextmanager
+def _while_joining(chosen: dict[str, str]) -> Iterator[None]:
+    """Set variables that Ray reads its configuration from when it connects.
+
+    They are gone afterwards, so that no child process inherits them. A value that is set already stays; where Ray was
+    connected before, nothing changes.
     """
-    added = {name: value for name, value in _CRASH_DETECTION.items() if name not in os.environ}
+    added = {name: value for name, value in chosen.items() if name not in os.environ}
     os.environ.update(added)
     try:
         yield

@@ -146,13 +146,8 @@ class RayCluster:
         """Start the head."""
         for attempt in range(_ATTEMPTS):
             port = free_port()
-            head = Node(
-                self._directory, "--head", f"--port={port}", "--node-ip-address=127.0.0.1",
-                "--include-dashboard=false", f"--ray-client-server-port={free_port()}",
-                f"--temp-dir={self._directory}", resources=self._resources, environment=self._environment,
-            )  # fmt: skip
             try:
-                self.nodes.append(head.start())
+                self.nodes.append(self._head(port).start())
             except RuntimeError:
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -160,6 +155,21 @@ class RayCluster:
             self.address = f"{ray.util.get_node_ip_address()}:{port}"
             break
         return self
+
+    def _head(self, port: int) -> Node:
+        return Node(
+            self._directory, "--head", f"--port={port}", "--node-ip-address=127.0.0.1",
+            "--include-dashboard=false", f"--ray-client-server-port={free_port()}",
+            f"--temp-dir={self._directory}", resources=self._resources, environment=self._environment,
+        )  # fmt: skip
+
+    def kill_head(self) -> None:
+        """SIGKILL every process of the head."""
+        self.nodes[0].kill()
+
+    def restart_head(self) -> None:
+        """Start another head at the old one's address: it knows nothing of what was there."""
+        self.nodes[0] = self._head(int(self.address.rpartition(":")[2])).start()
 
     def __exit__(self, *_: object) -> None:
         """Leave, and kill all nodes."""

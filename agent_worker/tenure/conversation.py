@@ -45,6 +45,7 @@ from conversation_actors import (
     Settings,
 )
 from conversation_actors.client.heartbeats import Expectation
+from conversation_actors.clock import uptime
 from conversation_actors.errors import (
     ConversationClosedError,
     ConversationError,
@@ -307,7 +308,7 @@ class CallConversation:
     def _may_have_been_claimed(self) -> bool:
         if self._beaten_at < 0:
             return self.is_restart or self._assignment.replaces is not None
-        return time.monotonic() - self._beaten_at >= self._takeover.valid_for.total_seconds()
+        return uptime() - self._beaten_at >= self._takeover.valid_for.total_seconds()
 
     @asynccontextmanager
     async def once(self, name: str) -> AsyncIterator[Todo]:
@@ -602,7 +603,7 @@ class CallConversation:
             # what happened in this job's session so far was not part of the call
             self._waiting.clear()
             self._has_missed_items = False
-        self._handle, self._opened_at = handle, time.monotonic()
+        self._handle, self._opened_at = handle, uptime()
         self._tenure = self._begin_tenure(handle, lease, client, heartbeats)
         self._look_after(handle, self._tenure)
         self._start(self.failures.at_most_once("expectation", lambda: self._meet(heartbeats)))
@@ -742,7 +743,7 @@ class CallConversation:
 
     async def _begin_heartbeats(self) -> None:
         assert self._heartbeats is not None
-        began = time.monotonic()
+        began = uptime()
         await self._heartbeats.start(
             self.id,
             self.holder,
@@ -773,9 +774,9 @@ class CallConversation:
     async def _beat(self) -> bool:
         """Show that this job lives, and what went wrong in it; False, and deposed, where somebody else has the call."""
         assert self._heartbeats is not None
-        began = time.monotonic()
+        began = uptime()
         # a successor that lived for so long is no sign that the call kills its agents
-        has_progressed = time.monotonic() - self._opened_at > self._takeover.progress.total_seconds()
+        has_progressed = uptime() - self._opened_at > self._takeover.progress.total_seconds()
         is_mine = await self._heartbeats.beat(
             self.id,
             self.holder,

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from agent_worker.tenure.role import AGENT_ROLE, record_role
 from conversation_actors import HeartbeatRecord, Heartbeats
 from conversation_actors.client.silence import GAP_SHARE
+from conversation_actors.clock import uptime
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Vigil:
         *,
         valid_for: timedelta,
         role: str = AGENT_ROLE,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = uptime,
     ) -> None:
         """`valid_for`: how long somebody without a record is believed to live; `clock` gives seconds."""
         self._heartbeats, self._conversation_id, self._holder = heartbeats, conversation_id, holder

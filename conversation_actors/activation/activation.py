@@ -7,7 +7,6 @@ a state that might still vanish. Reads are answered from the durable state witho
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from conversation_actors.activation.messages import (
 from conversation_actors.activation.passing_time import ForgottenRequests, store_clock
 from conversation_actors.activation.recovery import rebuild
 from conversation_actors.activation.watchers import Watchers
+from conversation_actors.clock import uptime
 from conversation_actors.codec import encode_snapshot
 from conversation_actors.errors import (
     ActivationLostError,
@@ -104,7 +104,7 @@ class Activation:
         store: Store,
         settings: Settings,
         place: Place,
-        elapsed: Callable[[], float] = time.monotonic,
+        elapsed: Callable[[], float] = uptime,
     ) -> Self:
         """Take the next epoch for `owner` and rebuild the state; the same `owner` may try again.
 
@@ -112,7 +112,7 @@ class Activation:
         seconds: no node's clock is asked for it. Raises `ConversationNotFoundError` (unless `create`),
         `CorruptStateError`, and what the store raises.
         """
-        started = time.monotonic()
+        started = uptime()
         recovered = await store.activate(conversation_id, owner=owner, create=create, ttl=settings.ttl)
         durable, replayed = rebuild(recovered, settings.history.limits())
         clock = store_clock(recovered, durable, elapsed)
@@ -126,7 +126,7 @@ class Activation:
             activated_at=clock(),
             recovered_from=recovered.snapshot_seq,
             replayed=replayed,
-            recovery_seconds=time.monotonic() - started,
+            recovery_seconds=uptime() - started,
             tenant=recovered.claim.tenant,
             life=recovered.claim.life,
         )
@@ -154,7 +154,7 @@ class Activation:
         )
         self._recent.extend(recovered.journal)
         kept = settings.ttl if durable.retention is None else timedelta(seconds=durable.retention)
-        self._last_used = time.monotonic() - max(kept - recovered.left, timedelta(0)).total_seconds()
+        self._last_used = uptime() - max(kept - recovered.left, timedelta(0)).total_seconds()
         self._users = 0
         self._forgotten = ForgottenRequests(durable.limits.request_age)
         self._leaving = False
@@ -215,8 +215,8 @@ class Activation:
             message = f"{committer.pending_bytes} bytes wait to be stored; the limit is {MOST_PENDING_BYTES}"
             raise OverloadedError(message)
         failing = committer.failing_since
-        if failing is not None and time.monotonic() - failing > self._settings.timeouts.write.total_seconds():
-            message = f"the store has not taken a write for {time.monotonic() - failing:.1f} s{self._store_says()}"
+        if failing is not None and uptime() - failing > self._settings.timeouts.write.total_seconds():
+            message = f"the store has not taken a write for {uptime() - failing:.1f} s{self._store_says()}"
             raise StoreUnavailableError(message)
         return committer
 
@@ -439,7 +439,7 @@ class Activation:
             yield
         finally:
             self._users -= 1
-            self._last_used = time.monotonic()
+            self._last_used = uptime()
 
     def _last_use(self) -> float | None:
         return None if self._users else self._last_used

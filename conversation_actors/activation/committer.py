@@ -8,7 +8,6 @@ became of it. Everything an activation writes goes through here, one write after
 import asyncio
 import logging
 import random
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from datetime import timedelta
 from conversation_actors.activation.gate import OutputGate
 from conversation_actors.activation.journal import RecentEntries
 from conversation_actors.activation.watchers import Watchers
+from conversation_actors.clock import uptime
 from conversation_actors.codec import encode_entry, encode_snapshot
 from conversation_actors.errors import (
     ConversationError,
@@ -93,14 +93,14 @@ class Committer:
     ) -> None:
         """Continue after `durable`. `on_lost` is called once, when nothing more can be written.
 
-        `last_use` tells the monotonic time of the last use, from which on a conversation is kept, and None while it is
+        `last_use` tells the `uptime` of the last use, from which on a conversation is kept, and None while it is
         in use; at first that is the use which the stored TTL tells of.
         """
         self.durable = durable
         # what the activation before this one has not forgotten to its end is not acknowledged yet
         self.gate = OutputGate(durable.forgotten_seq - 1 if durable.forgotten_seq else durable.seq)
         self.failing_since: float | None = None
-        """Monotonic time of the first failure of the write that is being repeated now."""
+        """`uptime` at the first failure of the write that is being repeated now."""
         self.failing_reason: RetryableError | None = None
         """The latest failure since the store has last decided a write."""
         self.pending_bytes = 0
@@ -117,9 +117,9 @@ class Committer:
         self._listing_due = asyncio.Event()
         self._listing_due.set()
         self._listed_seq, self._listed_at = -1, 0.0
-        self._touched_at = time.monotonic()
+        self._touched_at = uptime()
         self._told_use_at = self._telling_use_at = self._last_use_at
-        """Monotonic time of the last use that the stored TTL tells of."""
+        """`uptime` at the last use that the stored TTL tells of."""
 
     @property
     def retention(self) -> timedelta:
@@ -145,12 +145,12 @@ class Committer:
     def unused_for(self) -> timedelta:
         """How long ago the last use was."""
         last = self._last_use()
-        return timedelta(0) if last is None else timedelta(seconds=time.monotonic() - last)
+        return timedelta(0) if last is None else timedelta(seconds=uptime() - last)
 
     @property
     def _last_use_at(self) -> float:
         last = self._last_use()
-        return time.monotonic() if last is None else last
+        return uptime() if last is None else last
 
     @property
     def pending(self) -> int:
@@ -197,7 +197,7 @@ class Committer:
             # Also where there is no news: a loss, or a fence, is found by it.
             if self._is_due(self._touched_at) or (self.is_ttl_old and self._has_news_of_use):
                 await self._refresh()
-        if self.durable.seq != self._listed_seq or time.monotonic() - self._listed_at > self._listing_seconds:
+        if self.durable.seq != self._listed_seq or uptime() - self._listed_at > self._listing_seconds:
             self._listing_due.set()
 
     async def save_snapshot(self) -> None:
@@ -275,8 +275,8 @@ class Committer:
         return self._settings.ttl if seconds is None else timedelta(seconds=seconds)
 
     def _is_due(self, last: float) -> bool:
-        """Whether what happened last at this monotonic time is to happen again: four times in a retention."""
-        return time.monotonic() - last > self.retention.total_seconds() / 4
+        """Whether what happened last at this `uptime` is to happen again: four times in a retention."""
+        return uptime() - last > self.retention.total_seconds() / 4
 
     @property
     def _has_news_of_use(self) -> bool:
@@ -285,7 +285,7 @@ class Committer:
 
     def _note_touch(self) -> None:
         """Remember of which use the stored TTL tells: while it was being written there may have been another one."""
-        self._touched_at, self._told_use_at = time.monotonic(), self._telling_use_at
+        self._touched_at, self._told_use_at = uptime(), self._telling_use_at
 
     def _left_of(self, retention: timedelta) -> timedelta:
         """The TTL of what is written now: kept from the last use on, which the write itself is not."""
@@ -394,7 +394,7 @@ class Committer:
                 self._failures.note("listing", error)
                 self._listed_seq = -1
             else:
-                self._listed_seq, self._listed_at = seq, time.monotonic()
+                self._listed_seq, self._listed_at = seq, uptime()
 
     async def _until_decided(self, write: Callable[[], Awaitable[Outcome]]) -> Outcome:
         """Repeat `write` until the store answers it; raises what a repeat cannot mend."""
@@ -407,7 +407,7 @@ class Committer:
                     self.failing_reason = error
                     self._failures.count("write")
                     if self.failing_since is None:
-                        self.failing_since = time.monotonic()
+                        self.failing_since = uptime()
                         log.warning("a write is being repeated", extra={"reason": str(error)})
                     await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
                     delay = min(delay * 2, longest)

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from conversation_actors.clock import uptime
 from conversation_actors.state import ConversationState
 from conversation_actors.store import Recovered
 
@@ -38,7 +39,7 @@ def store_clock(recovered: Recovered, durable: ConversationState, elapsed: Calla
 class ForgottenRequests:
     """Forgets requests by their age, counted from when this activation first had them: no clock makes them older."""
 
-    def __init__(self, age: float, *, elapsed: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, age: float, *, elapsed: Callable[[], float] = uptime) -> None:
         """`age` in seconds, by `elapsed`."""
         self._age, self._elapsed = age, elapsed
         self._marks: deque[tuple[float, int]] = deque()

@@ -35,7 +35,8 @@ class Feed:
         self._names: deque[str] = deque([secrets.token_hex(8)], maxlen=_MOST_NAMES)
         self._owner = owner
         self._poll = timeouts.poll.total_seconds()
-        self._patience = self._poll * 1.2 + timeouts.attempt.total_seconds()
+        self._longest = self._poll * 1.2
+        self._patience = self._longest + timeouts.attempt.total_seconds()
 
     def renew(self) -> None:
         """Be another watcher from now on: what an abandoned call sends to the old one spares no poll of the new one."""
@@ -61,7 +62,9 @@ class Feed:
         """
         delay, longest = DORMANT_SECONDS
         while True:
-            polled: Polled | None = await self._owner.call_if_running(self._poll_after(seq, seen), self._patience)
+            polled: Polled | None = await self._owner.call_if_running(
+                self._poll_after(seq, seen), self._patience, usual=self._longest
+            )
             if polled is not None and polled.entries:
                 return polled
             if polled is None:

@@ -1,6 +1,5 @@
 """Signs of life of those who hold a conversation's lease, and the claims on what they leave behind."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -10,6 +9,7 @@ from uuid import uuid4
 
 from conversation_actors.client.heartbeat_reader import HeartbeatReader
 from conversation_actors.client.opening import open_checked_store
+from conversation_actors.clock import uptime
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.settings import Settings
 from conversation_actors.state.facts import LONGEST_LEASE
@@ -80,7 +80,7 @@ class Heartbeats:
         settings: Settings | None = None,
         *,
         lease: str = "agent",
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = uptime,
     ) -> None:
         """Without `settings`, read them from the environment. Connects when entered. `clock` gives seconds."""
         if settings is not None and not isinstance(settings, Settings):

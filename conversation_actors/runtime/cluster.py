@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -18,11 +17,12 @@ from conversation_actors.activation import ActivationInfo
 from conversation_actors.errors import ClusterUnavailableError, ConversationError
 from conversation_actors.runtime.actor import ConversationActor
 from conversation_actors.runtime.diagnosis import require_joinable
+from conversation_actors.runtime.membership import CALLS, Membership, place
 from conversation_actors.runtime.signals import sigterm_kept
 from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.runtime.warm_pool import Pool
-from conversation_actors.settings import Placement, Settings
+from conversation_actors.settings import Placement, Settings, lasting_connection, quick_crash_detection
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,9 @@ RESOURCE = "conversation"
 
 _STRATEGIES = {Placement.SPREAD: "SPREAD", Placement.PACK: "DEFAULT"}
 _PREFIX = "conversation:"
-_RESOURCES_SECONDS = 10.0
 _JOINING = threading.Lock()
+_IS_OURS = threading.Event()
+"""Set once it was this package that had the process join Ray: what others have joined is theirs to leave."""
 
 
 def actor_name(conversation_id: str, settings: Settings | None = None) -> str:
@@ -132,9 +133,10 @@ def _require_client(address: str | None) -> None:
 def _join(address: str | None) -> None:
     _require_client(address)
     # two threads of a process may want to: one that prepares it, and its first call
-    with _JOINING, _without_old_news(), sigterm_kept():
+    with _JOINING, _without_old_news(), quick_crash_detection(), lasting_connection(), sigterm_kept():
         if ray.is_initialized():
             return
+        _IS_OURS.set()
         ray.init(
             address=address or "auto",
             namespace=NAMESPACE,
@@ -168,7 +170,7 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 class ActorDirectory:
-    """Finds conversations' actors. `get_or_create` and `find` block on the control plane: run them in a thread."""
+    """Finds conversations' actors. `get_or_create`, `find` and `confirm` block on the head: run them in a thread."""
 
     def __init__(self, settings: Settings) -> None:
         """Actors started from here run with `settings`."""
@@ -176,11 +178,16 @@ class ActorDirectory:
         self._starts = CleanStarts()
         self.pool = Pool(settings.pool, self._starts)
         self._has_told = False
-        self._resources: dict[str, float] = {}
-        self._resources_until = 0.0
+        self._membership = Membership(settings.ray_address, _join, is_ours=_IS_OURS.is_set)
+        self._place = place()
+        self._is_pool_due = False
 
     def get_or_create(self, conversation_id: str) -> Any:
-        """The actor of this name, started if there is none. It may be dying: ask it something first."""
+        """The actor of this name, started if there is none. It may be dying: ask it something first.
+
+        Raises `ClusterUnavailableError` while the head does not answer.
+        """
+        self.confirm()
         options: dict[str, Any] = {
             "name": actor_name(conversation_id, self._settings),
             "namespace": NAMESPACE,
@@ -195,7 +202,8 @@ class ActorDirectory:
             "resources": self._needed(),
             "scheduling_strategy": _STRATEGIES[self._settings.placement],
         }
-        return self._starts.start(ConversationActor, options, conversation_id, self._settings)
+        with CALLS.counted():
+            return self._starts.start(ConversationActor, options, conversation_id, self._settings)
 
     async def start_pool(self) -> None:
         """Have workers started ahead of time from now on, if that is possible here; see `warm_pool`."""
@@ -203,6 +211,9 @@ class ActorDirectory:
 
     def started(self, info: ActivationInfo, *, was_ready: bool) -> None:
         """A conversation's owner was started: prepare for the next one."""
+        if self._is_pool_due:
+            self._is_pool_due = False
+            self._renewing = asyncio.create_task(self._start_pool_again())
         self.pool.opened(info.node_id, was_ready=was_ready)
         if not info.is_forked and not self._has_told:
             self._has_told = True
@@ -213,17 +224,36 @@ class ActorDirectory:
             )
 
     def find(self, conversation_id: str) -> Any:
-        """The actor of this name, or None. It may be dying."""
+        """The actor of this name, or None. It may be dying. Raises as `get_or_create` does."""
+        self.confirm()
         try:
-            return ray.get_actor(actor_name(conversation_id, self._settings), namespace=NAMESPACE)
+            with CALLS.counted():
+                return ray.get_actor(actor_name(conversation_id, self._settings), namespace=NAMESPACE)
         except ValueError:
             return None
 
+    async def _start_pool_again(self) -> None:
+        try:
+            await self.start_pool()
+        except RayError as error:
+            log.warning("no workers are started ahead of time", extra={"reason": repr(error)})
+
+    def confirm(self) -> None:
+        """Make sure that the head answers, and begin anew where this process had to join again.
+
+        Raises `ClusterUnavailableError`.
+        """
+        self._membership.confirm()
+        now = place()
+        if not self._place:
+            self._place = now
+        if now != self._place:
+            self._starts = CleanStarts()
+            self.pool = Pool(self._settings.pool, self._starts)
+            self._place, self._is_pool_due = now, True
+
     def _needed(self) -> dict[str, float]:
-        if time.monotonic() >= self._resources_until:
-            self._resources = {RESOURCE: 1.0} if RESOURCE in ray.cluster_resources() else {}
-            self._resources_until = time.monotonic() + _RESOURCES_SECONDS
-        return self._resources
+        return {RESOURCE: 1.0} if RESOURCE in self._membership.resources else {}
 
 
 async def drain(timeout: float) -> int:  # noqa: ASYNC109  # one bound for all actors together

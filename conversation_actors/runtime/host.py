@@ -8,7 +8,6 @@ import asyncio
 import logging
 import os
 import threading
-import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -31,6 +30,7 @@ from conversation_actors.activation import (
     incompatible,
 )
 from conversation_actors.activation.activation import Place
+from conversation_actors.clock import uptime
 from conversation_actors.errors import ConversationError, ConversationNotFoundError, IncompatibleVersionError
 from conversation_actors.failures import Failures
 from conversation_actors.runtime.fork_server import is_forked, was_ready
@@ -65,7 +65,7 @@ class ActivationHost:
         self._activating = asyncio.Lock()
         self._has_activated = asyncio.Event()
         self._calls = 0
-        self._last_call = time.monotonic()
+        self._last_call = uptime()
         self._is_wanted = True
         self._is_counted = False
         self._failures = Failures()
@@ -132,6 +132,9 @@ class ActivationHost:
             lambda activation: activation.poll(watcher=watcher, after_seq=after_seq, timeout=timeout, seen=seen)
         )
 
+    async def ping(self) -> None:
+        """Give a sign of life: the process runs, and so does its event loop. Recovers nothing, and is no use."""
+
     async def let_go(self, watchers: Sequence[str]) -> None:
         """See `Activation.let_go`. Recovers nothing, and is no use."""
         if self._activation is not None and not self._activation.stopped.done():
@@ -152,7 +155,7 @@ class ActivationHost:
         self._calls += 1
         try:
             activation = await self._activated(create=create)
-            self._last_call = time.monotonic()
+            self._last_call = uptime()
             answer = await work(activation)
         except ConversationNotFoundError as error:
             self._is_wanted = False
@@ -212,7 +215,7 @@ class ActivationHost:
 
     def _is_superfluous(self) -> bool:
         """Nobody is being answered, and what was asked for does not exist, or was not to be had for too long."""
-        unused = time.monotonic() - self._last_call
+        unused = uptime() - self._last_call
         return not self._calls and (not self._is_wanted or unused > self._settings.idle_timeout.total_seconds())
 
     async def _exit(self) -> None:

@@ -18,6 +18,8 @@ from conversation_actors.errors import (
 )
 from conversation_actors.runtime.answers import answer_of
 from conversation_actors.runtime.cluster import ActorDirectory
+from conversation_actors.runtime.hang import HangWatch
+from conversation_actors.runtime.membership import place
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.settings import Settings
 
@@ -28,6 +30,10 @@ Handle = Any
 Send = Callable[[Handle], Awaitable[Any]]
 
 _BACKOFF = (0.01, 0.5)
+_RESTART_SECONDS = 1.0
+"""An owner that Ray is restarting for longer than this may be one whose cluster is gone."""
+_USUAL_SECONDS = 2.0
+"""An owner that has not answered for so long is asked for a sign of life beside."""
 
 
 class RemoteOwner:
@@ -43,7 +49,11 @@ class RemoteOwner:
         self._conversation_id, self._directory = conversation_id, directory
         self._timeouts = settings.timeouts
         self._actor: Handle | None = None
+        self._joined = ""
+        """The `place` in which the actor in hand was looked up."""
+        self._unavailable_since: float | None = None
         self._resolving = asyncio.Lock()
+        self._hang = HangWatch(conversation_id, seconds=settings.timeouts.hang.total_seconds())
 
     async def open(self, *, create: bool) -> tuple[ActivationInfo, View]:
         """Start or find the owner, and have it show its state. Raises `ConversationNotFoundError` unless `create`."""
@@ -92,17 +102,29 @@ class RemoteOwner:
             message = f"the conversation's owner has not answered in {timeout} s ({trouble or 'no reply'})"
             raise ClusterUnavailableError(message) from trouble
 
-    async def call_if_running(self, send: Send, timeout: float) -> Any:  # noqa: ASYNC109  # one attempt
-        """Ask the owner that runs now; None if none does. Wakes no passivated conversation."""
-        if self._actor is None:
-            try:
-                async with asyncio.timeout(timeout):
+    async def call_if_running(
+        self,
+        send: Send,
+        timeout: float,  # noqa: ASYNC109  # one attempt
+        *,
+        usual: float = _USUAL_SECONDS,
+    ) -> Any:
+        """Ask the owner that runs now; None if none does. Wakes no passivated conversation.
+
+        One that takes longer than its `usual` seconds is asked for a sign of life beside.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._confirm_if_unavailable()
+                if self._actor is None or self._joined != place():
                     self._actor = await self._find()
-            except (ClusterUnavailableError, TimeoutError) as error:
-                log.warning("the owner cannot be looked for", extra={"reason": repr(error)})
+                    self._joined = place()
+        except (ClusterUnavailableError, TimeoutError) as error:
+            log.warning("the owner cannot be looked for", extra={"reason": repr(error)})
+            return None
         if self._actor is None:
             return None
-        answer = await self._ask(self._actor, send, timeout)
+        answer = await self._ask(self._actor, send, timeout, usual=usual)
         return None if isinstance(answer, _NoAnswer) else answer
 
     async def passivate(self, timeout: float) -> None:  # noqa: ASYNC109  # spans many attempts
@@ -132,16 +154,35 @@ class RemoteOwner:
     async def _attempt(self, send: Send) -> Any:
         """One try, with the actor in hand or the one that the name stands for now."""
         async with self._resolving:
-            if self._actor is None:
-                try:
+            try:
+                await self._confirm_if_unavailable()
+                if self._actor is None or self._joined != place():
                     self._actor = await in_thread(self._directory.get_or_create, self._conversation_id)
-                except RayError as error:
-                    return _NoAnswer(error)
+                    self._joined = place()
+            except (ClusterUnavailableError, RayError) as error:
+                return _NoAnswer(error)
             actor = self._actor
         return await self._ask(actor, send, self._timeouts.attempt.total_seconds())
 
-    async def _ask(self, actor: Handle, send: Send, timeout: float) -> Any:  # noqa: ASYNC109  # of this one call
+    async def _confirm_if_unavailable(self) -> None:
+        """Ask the head before the actor is asked once more that Ray has been restarting for too long.
+
+        Raises `ClusterUnavailableError`. Without a head it stays so for ever, and behind another one too.
+        """
+        since = self._unavailable_since
+        if since is not None and asyncio.get_running_loop().time() - since >= _RESTART_SECONDS:
+            await in_thread(self._directory.confirm)
+
+    async def _ask(
+        self,
+        actor: Handle,
+        send: Send,
+        timeout: float,  # noqa: ASYNC109  # of this one call
+        *,
+        usual: float = _USUAL_SECONDS,
+    ) -> Any:
         """The answer, or `_NoAnswer` when another try may find one."""
+        doubt = asyncio.get_running_loop().call_later(min(usual, timeout / 2), self._hang.suspect, actor)
         try:
             # not wait_for: up to Python 3.11 it loses a cancellation that comes together with the answer
             async with asyncio.timeout(timeout):
@@ -151,10 +192,20 @@ class RemoteOwner:
             message = f"the conversation's owner failed: {error.cause!r}"
             raise OwnerFailedError(message) from error
         except ActorUnavailableError as error:
+            if self._unavailable_since is None:
+                self._unavailable_since = asyncio.get_running_loop().time()
             return _NoAnswer(error)  # Ray is restarting it; the handle in hand stays good
-        except (RayError, TimeoutError) as error:
+        except (RayError, OSError) as error:  # time-outs, and a raylet that is gone, are of the latter
             self._forget(actor)
             return _NoAnswer(error)
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            self._forget(actor)  # how Ray refuses a handle of a cluster that this process has left
+            return _NoAnswer(error)
+        finally:
+            doubt.cancel()
+        self._unavailable_since = None
         if isinstance(answer, ActivationLostError):
             self._forget(actor)
             return _NoAnswer(answer)

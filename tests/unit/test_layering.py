@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("conversation_actors", "agent_worker")
 
 LAYERS = (
+    "clock",
     "errors",
     "failures",
     "versions",

@@ -1,0 +1,180 @@
+"""This process's place in a Ray cluster: whether the head answers, whether it is the one that was joined.
+
+A process that has joined Ray belongs to one head until it leaves. Three things make that worthless, and Ray tells of
+none of them: the head is gone, another one without its memory is at its address, or the node is gone through which
+this process had joined. While there is no head, calls into Ray's core block; answered by another cluster's head, some
+of them end the process. So the head is asked first, by a call that does neither.
+"""
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray._private.utils import read_ray_address
+from ray._private.worker import global_worker
+from ray.exceptions import RayError
+
+from conversation_actors.errors import ClusterUnavailableError
+
+log = logging.getLogger(__name__)
+
+_HEAD_SECONDS = 2.0
+"""How long the head may take to answer."""
+_FRESH_SECONDS = 1.0
+"""How long an answer, or its absence, is believed."""
+_NODES_SECONDS = 10.0
+"""How often the nodes and their resources are looked at."""
+_ALIVE = 0
+"""Ray's number of a node that lives."""
+_LEAVING = threading.Lock()
+_CALLS_SECONDS = 5.0
+"""How long calls that still wait for the old head may take to be answered by the new one; a second is usual."""
+_PROBE = b"conversation-actors"
+"""A key that nobody sets: what is asked for is an answer."""
+
+
+class Calls:
+    """Counts the blocking calls that are in Ray's core now: to leave a cluster under them could end the process."""
+
+    def __init__(self) -> None:
+        """None."""
+        self._count = 0
+        self._ended = threading.Condition()
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count the enclosed call."""
+        with self._ended:
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._ended:
+                self._count -= 1
+                self._ended.notify_all()
+
+    def have_ended(self, seconds: float) -> bool:
+        """Whether there are none, after so many seconds at most."""
+        with self._ended:
+            return self._ended.wait_for(lambda: not self._count, seconds)
+
+
+CALLS = Calls()
+"""Those of this process."""
+
+
+class Membership:
+    """Asks the head before others do, and joins anew where that helps. Its methods block: call them in a thread."""
+
+    def __init__(self, address: str | None, join: Callable[[str | None], None], *, is_ours: Callable[[], bool]) -> None:
+        """`join` joins the cluster at `address`. A cluster that others had this process join is theirs to leave."""
+        self._address, self._join, self._is_ours = address, join, is_ours
+        self._asking = threading.Lock()
+        self._asked_at = self._nodes_at = float("-inf")
+        self._known: str | None = None
+        self._silent: str | None = None
+        """Where the head is that does not answer: it may be slow, and then it is not left."""
+        self._resources: frozenset[str] = frozenset()
+
+    def confirm(self) -> None:
+        """Return if the head has answered within the last second, as a member of the cluster that it has now.
+
+        Raises `ClusterUnavailableError` with the reason, after a few seconds at most unless Ray is being joined anew.
+        """
+        if time.monotonic() - self._asked_at >= _FRESH_SECONDS:
+            if not self._asking.acquire(timeout=_HEAD_SECONDS):
+                message = "Ray's head is being asked, and has not answered yet"
+                raise ClusterUnavailableError(message)
+            try:
+                if time.monotonic() - self._asked_at >= _FRESH_SECONDS:
+                    self._known = self._ask()
+                    self._asked_at = time.monotonic()
+            finally:
+                self._asking.release()
+        if self._known is not None:
+            raise ClusterUnavailableError(self._known)
+
+    @property
+    def resources(self) -> frozenset[str]:
+        """The names of what the cluster's nodes offer, as of the last look at them."""
+        return self._resources
+
+    def _ask(self) -> str | None:
+        """Why nothing can be had from the head; None where it answers as it should."""
+        asked_in = place()
+        trouble = self._trouble()
+        return self._join_anew(trouble, asked_in) if trouble is not None and self._is_ours() else trouble
+
+    def _trouble(self) -> str | None:
+        if not ray.is_initialized():
+            return "this process has left its Ray cluster"
+        self._silent = None
+        is_fresh = time.monotonic() - self._nodes_at < _NODES_SECONDS
+        if not global_worker.connected:  # but by way of Ray's client server, which asks the head itself
+            if not is_fresh:
+                self._resources, self._nodes_at = frozenset(ray.cluster_resources()), time.monotonic()
+            return None
+        head: Any = global_worker.gcs_client
+        try:
+            if is_fresh:
+                head.internal_kv_exists(_PROBE, _PROBE, timeout=_HEAD_SECONDS)
+                return None
+            nodes: Mapping[Any, Any] = head.get_all_node_info(timeout=_HEAD_SECONDS)
+        except RayError as error:
+            self._nodes_at = float("-inf")
+            if "WrongClusterID" in str(error):
+                return f"at {head.address} is the head of another Ray cluster than the one that this process had joined"
+            self._silent = head.address
+            return f"Ray's head at {head.address} does not answer"
+        return self._look_at([node for node in nodes.values() if node.state == _ALIVE])
+
+    def _look_at(self, nodes: list[Any]) -> str | None:
+        own = ray.get_runtime_context().get_node_id()
+        if own not in {node.node_id.hex() for node in nodes}:
+            return "the node that this process had joined its Ray cluster through is gone"
+        self._resources = frozenset(name for node in nodes for name in node.resources_total)
+        self._nodes_at = time.monotonic()
+        return None
+
+    def _join_anew(self, trouble: str, asked_in: str) -> str | None:
+        """Leave and join, where somebody listens; why it did not help, or None."""
+        with _LEAVING:
+            if place() == asked_in:  # no other client of this process has done so meanwhile
+                if not _is_listening(self._address) or (self._silent is not None and _is_listening(self._silent)):
+                    return trouble
+                if not CALLS.have_ended(_CALLS_SECONDS):
+                    return f"{trouble}, and calls still wait for it"
+                log.warning("Ray is joined anew", extra={"reason": trouble})
+                ray.shutdown()
+                try:
+                    self._join(self._address)
+                except (OSError, RayError, RuntimeError, ValueError) as error:
+                    return f"{trouble}, and Ray cannot be joined anew ({error})"
+        self._nodes_at = float("-inf")
+        return self._trouble()
+
+
+def place() -> str:
+    """What tells this process's stay in a cluster from all others: a handle of one is none in another."""
+    if not ray.is_initialized():
+        return ""
+    return str(global_worker.worker_id.hex()) if global_worker.connected else "ray://"
+
+
+def _is_listening(address: str | None) -> bool:
+    """Whether a head may be there: Ray itself would try for a minute. Of addresses of other kinds nothing is known."""
+    if address in {None, "auto", "local"}:
+        address = read_ray_address()
+    host, _, port = (address or "").rpartition(":")
+    if not host or "://" in host or not port.isdigit():
+        return address is not None
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_HEAD_SECONDS):
+            return True
+    except OSError:
+        return False
