@@ -16,6 +16,7 @@ PACKAGES = ("conversation_actors", "agent_worker")
 LAYERS = (
     "errors",
     "failures",
+    "log_lines",
     "versions",
     "values",
     "items",
