@@ -252,7 +252,8 @@ def _run(chosen: argparse.Namespace) -> int:
         return _run_talk(chosen)
     if chosen.command == "console":
         return _console(chosen)
-    set_up(verbose=chosen.verbose)
+    is_development = chosen.command == "dev" or getattr(chosen, "development", False)
+    set_up(verbose=chosen.verbose, is_production=not is_development)
     return {"work": _work, "start": _start, "dev": _dev, "watch": _watch}[chosen.command](chosen)
 
 

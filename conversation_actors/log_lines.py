@@ -21,25 +21,31 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     return dict(sorted(given.items()))
 
 
+def _message(record: logging.LogRecord) -> str:
+    """Return what is told, without the traceback that a process which hands its records on has put behind it."""
+    message, trace = record.getMessage(), record.exc_text
+    return message.removesuffix(trace).rstrip("\n") if trace else message
+
+
 class TextFormatter(logging.Formatter):
     """``2026-03-01T12:00:01.234+01:00 WARNING agent_worker.worker.takeover an agent died attempt=1``."""
 
-    def __init__(self) -> None:
-        """Take no options."""
-        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802  # logging's
-        """Return the date and the zone too, whatever the format."""
-        return moment(record)
-
     def format(self, record: logging.LogRecord) -> str:
         """Return one line, and a traceback behind it where there is one."""
-        first, newline, rest = super().format(record).partition("\n")
+        first, *rest = _message(record).split("\n")
         told = "".join(f" {name}={value}" for name, value in fields_of(record).items())
-        return first + told + newline + rest
+        lines = [f"{moment(record)} {record.levelname} {record.name} {first}{told}", *rest]
+        if trace := self._trace(record):
+            lines.append(trace)
+        if record.stack_info:
+            lines.append(record.stack_info)
+        return "\n".join(lines)
+
+    def _trace(self, record: logging.LogRecord) -> str:
+        return record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(TextFormatter):
     """One JSON object a line: ``time``, ``level``, ``logger``, ``message``, the fields, ``exception``."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -48,11 +54,11 @@ class JsonFormatter(logging.Formatter):
             "time": moment(record),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
         line |= {f"{name}_" if name in _LEADING else name: value for name, value in fields_of(record).items()}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+        if trace := self._trace(record):
+            line["exception"] = trace
         if record.stack_info:
             line["stack"] = record.stack_info
         return _dumped(line)

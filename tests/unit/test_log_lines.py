@@ -44,6 +44,16 @@ def test_json_is_one_object_a_line() -> None:
     assert "Jürgen" in line
 
 
+def test_a_traceback_that_came_as_text_is_told_once() -> None:
+    """As job processes hand theirs to the worker: the error stays behind, and its text is in the message too."""
+    handed = record("an agent died\nTraceback of the job", attempt=1)
+    handed.exc_text = "Traceback of the job"
+    told = json.loads(JsonFormatter().format(handed))
+    assert (told["message"], told["exception"]) == ("an agent died", "Traceback of the job")
+    assert TextFormatter().format(handed).endswith("an agent died attempt=1\nTraceback of the job")
+    assert TextFormatter().format(handed).count("Traceback") == 1
+
+
 @pytest.mark.parametrize("value", [object(), {1: 2}, {(1, 2): 3}, float("nan"), {"a": {1, 2}}, b"x"])
 def test_json_takes_whatever_a_field_holds(value: Any) -> None:
     """A field that JSON has no form for is told as text: a log line is never lost for it."""

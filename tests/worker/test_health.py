@@ -13,7 +13,7 @@ import pytest
 from agent_worker.development import develop
 from agent_worker.failures import Failures
 from agent_worker.tenure.assignment import Assignment, RestartReason
-from agent_worker.worker import health, logs, migration
+from agent_worker.worker import health, migration
 from agent_worker.worker.health import Health, HealthPortError, HealthServer
 from conversation_actors import (
     ClusterUnavailableError,
@@ -348,34 +348,6 @@ async def test_where_no_agent_is_nothing_moves(
         with pytest.raises(InvalidInputError):
             await migrating(**arguments)
     assert rooms.asked == []
-
-
-# Log lines
-
-
-def _line(**fields: Any) -> str:
-    record = logging.getLogger("agent_worker.x").makeRecord(
-        "agent_worker.x", logging.WARNING, "f", 1, "an agent died", (), None, extra=fields
-    )
-    return logs.FieldsFormatter().format(record)
-
-
-def test_a_log_line_has_its_fields() -> None:
-    """In the order of their names, behind the message."""
-    assert _line(outcome="dispatched", attempt=1).endswith(
-        " WARNING agent_worker.x an agent died attempt=1 outcome=dispatched"
-    )
-    assert _line().endswith(" an agent died")
-    assert "_private" not in _line(_private=1)
-
-
-def test_a_traceback_comes_behind_the_fields() -> None:
-    """The first line is whole."""
-    record = logging.makeLogRecord({"msg": "failed", "levelname": "ERROR", "name": "agent_worker.y", "job_id": "j"})
-    record.exc_info = (ValueError, ValueError("broken"), None)
-    first, *rest = logs.FieldsFormatter().format(record).splitlines()
-    assert first.endswith("agent_worker.y failed job_id=j")
-    assert rest == ["ValueError: broken"]
 
 
 async def test_a_port_that_is_taken_is_told_in_one_sentence(report: Health) -> None:
