@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 from conversation_actors.activation import ActivationInfo
 from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.runtime.actor import ConversationActor
+from conversation_actors.runtime.ray_news import tell_by_log
 from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.runtime.warm_pool import Pool
@@ -120,6 +121,7 @@ def _join(address: str | None) -> None:
     with _JOINING, _without_old_news():
         if ray.is_initialized():
             return
+        tell_by_log()
         ray.init(
             address=address or "auto",
             namespace=NAMESPACE,
