@@ -1,7 +1,7 @@
 """The log of a node's owners: one file among Ray's logs that all of them write to, rotated by whoever finds it full.
 
 Each line is one JSON object with ``conversation``, ``epoch`` and ``pid``; `conversation_actors.runtime.whereabouts`
-finds them again. What an owner logs went to the standard error of its worker before, without saying whose it was.
+finds them again. The pool of workers, which is an actor too, writes there as well.
 """
 
 import fcntl
@@ -103,7 +103,16 @@ class SharedFile(logging.Handler):
         return self._path.with_name(f"{self._path.name}.{suffix}")
 
 
-class OwnerFormatter(JsonFormatter):
+class NodeFormatter(JsonFormatter):
+    """Lines that say which process of the node they are of."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line."""
+        record.pid = record.process
+        return super().format(record)
+
+
+class OwnerFormatter(NodeFormatter):
     """Lines that say whose they are. With `Settings.hashed_names` the id stands in none of them."""
 
     def __init__(self, conversation_id: str, settings: Settings) -> None:
@@ -115,7 +124,7 @@ class OwnerFormatter(JsonFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""
-        record.conversation, record.pid = self._name, record.process
+        record.conversation = self._name
         if not hasattr(record, "epoch"):
             record.epoch = self.epoch
         line = super().format(record)
