@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from ray import _raylet
+from ray._private import worker
 
 from conversation_actors.settings import DEFAULT_TENANT, Settings
 
@@ -45,19 +46,21 @@ class ProcessTitle:
     def __init__(self) -> None:
         """Take the title over."""
         self._set: Callable[[str], object] = _unchanged
-        # The function, or (in an older Ray) the module that has it.
-        holder: Any = _raylet
-        if not callable(getattr(holder, "setproctitle", None)):
-            holder = getattr(holder, "setproctitle", None)
-        found = getattr(holder, "setproctitle", None)
-        if found is None:
+        holder = _holder()
+        if holder is None:
             log.info("this Ray lets nobody set a process's title")
             return
-        self._set, holder.setproctitle = found, _unchanged
+        self._set, holder.setproctitle = holder.setproctitle, _unchanged
 
     def show(self, title: str) -> None:
         """Be called this."""
         self._set(title)
+
+
+def _holder() -> Any:
+    """Where Ray finds its function: a module of its own, or one that it brings along. None where there is neither."""
+    found = (_raylet, getattr(worker, "setproctitle", None))
+    return next((one for one in found if callable(getattr(one, "setproctitle", None))), None)
 
 
 def _unchanged(_title: str) -> None:
