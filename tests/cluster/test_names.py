@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import logging
 import os
+import secrets
 import signal
 import sys
 from pathlib import Path
@@ -10,11 +12,13 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 
 from conversation_actors import ConversationClient, ConversationHandle
 from conversation_actors.cli.where import document, told
-from conversation_actors.runtime import find_whereabouts
+from conversation_actors.runtime import NAMESPACE, find_whereabouts
 from conversation_actors.runtime.titles import shown_name
+from conversation_actors.runtime.warm_pool import POOL_NAME
 from tests.cluster.conftest import Connect
 from tests.cluster.observation import make_settings, pid_of, user
 from tests.ray_cluster import RayCluster, program_environment, sigkill
@@ -38,7 +42,7 @@ def log_of(cluster: RayCluster) -> Path:
 def lines_about(cluster: RayCluster, name: str) -> list[dict[str, Any]]:
     """What owners of one conversation have logged."""
     lines = [json.loads(line) for line in log_of(cluster).read_text().splitlines()]
-    return [line for line in lines if line["conversation"] == name]
+    return [line for line in lines if line.get("conversation") == name]
 
 
 async def test_a_process_says_whose_it_is(
@@ -79,6 +83,21 @@ async def test_hashed_names_are_hashed_everywhere(
     assert title(await pid_of(conversation)) == f"ray::conversation {name} epoch 1"
     assert [line["message"] for line in lines_about(cluster, name)] == ["activated"]
     assert conversation_id not in log_of(cluster).read_text()
+
+
+async def test_the_pool_of_workers_writes_there_too(cluster: RayCluster, client: ConversationClient) -> None:
+    """What goes wrong in it is read where the owners' lines are."""
+    assert client is not None
+    pool = ray.get_actor(POOL_NAME, namespace=NAMESPACE)
+    words = f"said {secrets.token_hex(4)}"
+
+    def say(_: object) -> None:
+        logging.getLogger("conversation_actors.runtime.warm_pool").warning(words)
+
+    await pool.__ray_call__.remote(say)
+    (line,) = [json.loads(one) for one in log_of(cluster).read_text().splitlines() if words in one]
+    assert (line["level"], line["logger"]) == ("WARNING", "conversation_actors.runtime.warm_pool")
+    assert title(line["pid"]).startswith("ray::WarmPool")
 
 
 async def test_from_an_id_to_process_and_lines(

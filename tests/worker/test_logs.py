@@ -3,11 +3,14 @@
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
+from agent_worker import cli
+from agent_worker.worker import logs
 from agent_worker.worker.logs import is_news, set_up
-from conversation_actors import InvalidInputError
+from conversation_actors import ClusterUnavailableError, InvalidInputError
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +67,32 @@ def test_requests_to_models_are_no_news(capsys: pytest.CaptureFixture[str], name
     assert _logged(capsys, name) == ""
     assert "health" in _logged(capsys, name, logging.WARNING)
     assert is_news(logging.makeLogRecord({"name": "rayon", "levelno": logging.INFO}))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_production"),
+    [
+        (["start"], True),
+        (["work"], True),
+        (["watch"], True),
+        (["work", "--development"], False),
+        (["dev"], False),
+    ],
+)
+def test_which_commands_are_production(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], *, is_production: bool
+) -> None:
+    """A worker that `dev` has started logs for people, as `dev` does."""
+    told: list[bool] = []
+
+    def end_here(**options: bool) -> None:
+        told.append(options["is_production"])
+        message = "no more is needed"
+        raise ClusterUnavailableError(message)
+
+    monkeypatch.setattr(logs, "set_up", end_here)
+    for name, value in {"URL": "ws://127.0.0.1:1", "API_KEY": "key", "API_SECRET": "secret" * 6}.items():
+        monkeypatch.setenv(f"LIVEKIT_{name}", value)
+    with suppress(SystemExit):
+        cli.main(arguments)
+    assert told == [is_production]

@@ -49,6 +49,7 @@ PRELOADED = (
     # What a conversation's owner needs, but for its own module: that has to be imported in the worker itself,
     # for it takes SIGTERM over where it is imported (see `conversation_actors.runtime.termination`).
     "conversation_actors.runtime.host",
+    "conversation_actors.runtime.owner_log",
     "conversation_actors.runtime.threads",
     "conversation_actors.store.redis",
     "redis.asyncio",
