@@ -90,11 +90,11 @@ class WorkerProcess:
         self.log_path = directory / "worker.log"
         self._command = [sys.executable, "-m", "agent_worker", command, *options]
         self._environment = {
+            "AGENT_LOG_FORMAT": "text",  # for people who read why a test failed
             **environment,
             "AGENT_PORT": "0",
             "AGENT_HEALTH_PORT": "0",
             "AGENT_MOST_CALLS": "20",
-            "AGENT_LOG_FORMAT": "text",  # for people who read why a test failed
             "PYTHONPATH": str(REPOSITORY),
         }
         self._directory = directory

@@ -8,6 +8,9 @@ from conversation_actors.log_lines import JsonFormatter, TextFormatter
 _NOISY = frozenset({"aiohttp", "asyncio", "httpcore", "httpcore2", "httpx", "httpx2", "openai", "ray"})
 """Packages whose lines below a warning are of no use in a worker: one for each request to a model, and the like."""
 
+_HARMLESS = ("Attempted to drop unknown FFI handle",)
+"""Warnings of LiveKit's that come at the end of every call, and mean nothing to whoever reads them."""
+
 
 def set_up(*, verbose: bool, is_production: bool = False) -> None:
     """Log to standard error. Job processes send theirs to the worker, which writes them.
@@ -22,5 +25,8 @@ def set_up(*, verbose: bool, is_production: bool = False) -> None:
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """Whether a line is worth writing. Warnings always are."""
-    return record.levelno >= logging.WARNING or record.name.partition(".")[0] not in _NOISY
+    """Whether a line is worth writing. Warnings are, but for those that nobody can do anything about."""
+    package = record.name.partition(".")[0]
+    if record.levelno < logging.WARNING:
+        return package not in _NOISY
+    return package != "livekit" or not any(known in record.getMessage() for known in _HARMLESS)

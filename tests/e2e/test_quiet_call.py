@@ -16,7 +16,7 @@ TURNS = range(4)
 
 
 async def test_a_quiet_call_is_told_in_few_lines(scene: Scene) -> None:
-    """From the job's arrival to its end, JSON as in production: few lines, none a warning, each with date and zone."""
+    """From the job's arrival to its end, JSON as in production: few lines, each with date and zone."""
     worker = await scene.worker(AGENT_LOG_FORMAT="json", AGENT_LINGER="1")
     before = len(worker.log().splitlines())
     async with scene.caller() as caller:

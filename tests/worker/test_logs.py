@@ -69,6 +69,14 @@ def test_requests_to_models_are_no_news(capsys: pytest.CaptureFixture[str], name
     assert is_news(logging.makeLogRecord({"name": "rayon", "levelno": logging.INFO}))
 
 
+def test_a_warning_that_every_call_brings_is_left_out() -> None:
+    """LiveKit's own, of a handle; by no other name, and no other of LiveKit's."""
+    told = "livekit_ffi::server:279:livekit_ffi::server - Attempted to drop unknown FFI handle: 7"
+    for name, message, is_told in (("livekit", told, False), ("mine", told, True), ("livekit", "lost", True)):
+        record = logging.makeLogRecord({"name": name, "levelno": logging.WARNING, "msg": message})
+        assert is_news(record) is is_told
+
+
 @pytest.mark.parametrize(
     ("arguments", "is_production"),
     [
