@@ -383,7 +383,8 @@ def _take_descriptors(log_path: str, *, keep: int) -> None:
 
 def _log_to(descriptor: int) -> None:
     handler = logging.StreamHandler(os.fdopen(descriptor, "w", buffering=1, closefd=False))
-    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
+    pattern, moment = "%(asctime)s %(process)d %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"
+    handler.setFormatter(logging.Formatter(pattern, moment))
     log.handlers[:] = [handler]
     log.propagate = False
 
