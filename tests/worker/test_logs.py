@@ -18,10 +18,14 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give the root logger back as it was."""
     monkeypatch.delenv("AGENT_LOG_FORMAT", raising=False)
     root = logging.getLogger()
+    levels = {name: logging.getLogger(name).level for name in logs._NOISY}
     handlers, level = root.handlers[:], root.level
     root.handlers = []
     yield
-    root.handlers, root.level = handlers, level
+    root.handlers = handlers
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
 
 
 def _logged(capsys: pytest.CaptureFixture[str], name: str = "agent_worker.x", level: int = logging.INFO) -> str:
