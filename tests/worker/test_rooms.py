@@ -1,5 +1,6 @@
 """What is asked of LiveKit's server: what its answers mean, and whether what was asked for may have been done."""
 
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
