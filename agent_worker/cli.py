@@ -145,7 +145,9 @@ def dev(
 ) -> None:
     """Run a worker and the caller's page."""
     _override(url=url, api_key=api_key, api_secret=api_secret, drain_timeout=drain_timeout)
-    command = _worker(application, entrypoint, _level(log_level, verbose=verbose), offline, transcript)
+    command = _worker(
+        application, entrypoint, _level(log_level, verbose=verbose, is_production=False), offline, transcript
+    )
     raise typer.Exit(commands.dev(command, _print))
 
 
@@ -164,7 +166,7 @@ def work(
 ) -> None:
     """Run a worker in this process."""
     _override(url=url, api_key=api_key, api_secret=api_secret, drain_timeout=drain_timeout)
-    command = _worker(application, entrypoint, _level(log_level, verbose=verbose))
+    command = _worker(application, entrypoint, _level(log_level, verbose=verbose, is_production=not development))
     raise typer.Exit(commands.work(command, is_development=development))
 
 
@@ -247,12 +249,12 @@ def _worker(
     return WorkerCommand(application, entrypoint, log_level, offline, transcript)
 
 
-def _level(level: LogLevel, *, verbose: bool) -> str:
+def _level(level: LogLevel, *, verbose: bool, is_production: bool = True) -> str:
     """Log from here on, as much as is wanted; the level's name."""
     from agent_worker.worker.logs import set_up  # noqa: PLC0415  # with the rest
 
     chosen = LogLevel.DEBUG if verbose else level
-    set_up(verbose=chosen is LogLevel.DEBUG)
+    set_up(verbose=chosen is LogLevel.DEBUG, is_production=is_production)
     logging.getLogger().setLevel(chosen.name)
     return chosen.value
 

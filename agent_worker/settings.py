@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
@@ -333,6 +334,22 @@ class WorkerSettings(SettingsGroup):
     """Whether the page's token endpoint answers everybody who can reach it, without the key in its address."""
     drain: Duration = timedelta(hours=1)
     """How long calls that no other worker takes may go on after SIGTERM."""
+
+
+class LogFormat(StrEnum):
+    """What a log line looks like."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogSettings(SettingsGroup):
+    """The log lines of the worker's commands (``AGENT_LOG_…``)."""
+
+    model_config = settings_config("AGENT_LOG_")
+
+    format: LogFormat | None = None
+    """``text`` or ``json``, one object a line; without it ``json`` in production, else ``text``."""
 
 
 INSTANCE_VARIABLE = "AGENT_WORKER_INSTANCE"

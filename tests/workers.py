@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,6 +90,7 @@ class WorkerProcess:
         self.log_path = directory / "worker.log"
         self._command = [sys.executable, "-m", "agent_worker", command, *options]
         self._environment = {
+            "AGENT_LOG_FORMAT": "text",  # for people who read why a test failed
             **environment,
             "AGENT_PORT": "0",
             "AGENT_HEALTH_PORT": "0",
@@ -146,8 +148,8 @@ class WorkerProcess:
     @property
     def health_url(self) -> str:
         """Where its newest worker tells how it is."""
-        lines = [line for line in self.log().splitlines() if "agent_worker.worker.server health url=" in line]
-        return lines[-1].rpartition("url=")[2].strip()
+        told = re.findall(r"agent_worker\.worker\.server health url=(\S+)", self.log())
+        return str(told[-1])
 
     def remember(self) -> None:
         """Note all that runs for it, so that nothing is left behind when it is killed."""

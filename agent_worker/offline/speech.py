@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Iterator
 from typing import Any, Literal
+from uuid import uuid4
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
@@ -38,7 +39,8 @@ class SpeechRequest(BaseModel):
 async def speak(request: web.Request, wanted: SpeechRequest) -> web.StreamResponse:
     """Stream the sound, 16 bits little-endian, 24 kHz, mono; the first chord at once."""
     kind, encoded = ("audio/pcm", _pcm) if wanted.stream_format == "audio" else ("text/event-stream", _events)
-    response = web.StreamResponse(headers={"Content-Type": kind, "Cache-Control": "no-cache"})
+    identified = {"x-request-id": f"req_{uuid4().hex}"}  # as OpenAI does it: LiveKit warns of each answer without
+    response = web.StreamResponse(headers={"Content-Type": kind, "Cache-Control": "no-cache", **identified})
     try:
         await response.prepare(request)
         for piece in encoded(wanted.input):

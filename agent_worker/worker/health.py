@@ -1,6 +1,8 @@
 """``GET /health``: whether what a worker needs can be reached."""
 
 import asyncio
+import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -9,9 +11,14 @@ from aiohttp import web
 
 from agent_worker.worker.rooms import Rooms
 from conversation_actors import Heartbeats, Settings, check_cluster
-from conversation_actors.errors import ConversationError
+from conversation_actors.errors import ConversationError, OperatorError, RetryableError
 
+logger = logging.getLogger(__name__)
+
+FRESH_SECONDS = 1.0
+"""How long an answer of Ray, Redis and LiveKit is told again: whoever asks often burdens none of them."""
 _SECONDS = 3.0
+_WELL = "ok"
 
 
 class HealthPortError(ConversationError):
@@ -19,7 +26,11 @@ class HealthPortError(ConversationError):
 
 
 class Health:
-    """Asks Ray, Redis and LiveKit, all at once, each for at most three seconds."""
+    """Asks Ray, Redis and LiveKit, all at once, each for at most three seconds, and at most once a second.
+
+    What it tells names no host, port or URL, as it is told to everybody who can reach it. The worker's log has the
+    reasons with their addresses.
+    """
 
     def __init__(
         self,
@@ -38,6 +49,9 @@ class Health:
             "livekit": rooms.check,
         }
         self._jobs, self._draining, self._failures = jobs, draining, failures
+        self._look: asyncio.Task[dict[str, str]] | None = None
+        self._looked = 0.0
+        self._logged: dict[str, str] = {}
 
     async def report(self) -> dict[str, Any]:
         """``{"ok": bool, "ray" | "redis" | "livekit": "ok" or what is wrong, "jobs": int, "draining": bool, …}``.
@@ -45,24 +59,59 @@ class Health:
         ``"failures"`` counts, by background task, what went wrong in it since the worker began. They are no reason to
         be unwell.
         """
-        answers = await asyncio.gather(*(_answer(check) for check in self._checks.values()))
-        told = dict(zip(self._checks, answers, strict=True))
-        is_well = all(answer == "ok" for answer in answers)
+        told = await self._answers()
+        is_well = all(answer == _WELL for answer in told.values())
         failures = dict(self._failures())
         return {"ok": is_well, **told, "jobs": self._jobs(), "draining": self._draining(), "failures": failures}
 
+    async def _answers(self) -> dict[str, str]:
+        """The answers, by whom they are of: those of the look that is under way, or of one a moment ago."""
+        look = self._look
+        if look is None or (look.done() and time.monotonic() - self._looked >= FRESH_SECONDS):
+            look = self._look = asyncio.create_task(self._ask_all())
+        return await asyncio.shield(look)  # others may wait for it too
 
-async def _answer(check: Callable[[], Awaitable[object]]) -> str:
-    try:
-        async with asyncio.timeout(_SECONDS):
-            await check()
-    except TimeoutError:
-        return f"no answer in {_SECONDS:g} s"
-    except ConversationError as error:
-        return str(error)
-    except Exception as error:  # noqa: BLE001  # a check that is broken is no good sign either, and hides no other
-        return type(error).__name__
-    return "ok"
+    async def _ask_all(self) -> dict[str, str]:
+        answers = await asyncio.gather(*(self._ask(name) for name in self._checks))
+        self._looked = time.monotonic()
+        return dict(zip(self._checks, answers, strict=True))
+
+    async def _ask(self, name: str) -> str:
+        try:
+            async with asyncio.timeout(_SECONDS):
+                await self._checks[name]()
+        except TimeoutError as error:
+            answer, reason = f"no answer in {_SECONDS:g} s", str(error)
+        except Exception as error:  # noqa: BLE001  # a check that is broken is no good sign either, and hides no other
+            answer, reason = _told(error), str(error)
+        else:
+            answer, reason = _WELL, ""
+        self._log(name, answer, reason)
+        return answer
+
+    def _log(self, name: str, answer: str, reason: str) -> None:
+        """Log what has changed since the last look."""
+        if answer == self._logged.get(name, _WELL):
+            return
+        self._logged[name] = answer
+        if answer == _WELL:
+            logger.info("a health check is well again", extra={"check": name})
+        else:
+            logger.warning("a health check fails", extra={"check": name, "reason": reason or answer})
+
+
+def _told(error: Exception) -> str:
+    """The kind of a trouble, without its text: that may name hosts."""
+    match error:
+        case RetryableError():
+            what = "cannot be reached"
+        case OperatorError():
+            what = "a person has to look"
+        case ConversationError():
+            what = "refuses"
+        case _:
+            what = "fails"
+    return f"{what} ({type(error).__name__})"
 
 
 class HealthServer:

@@ -1,30 +1,34 @@
-"""Log lines of the worker's commands, on standard error: what happened, and its fields."""
+"""Log lines of the worker's commands, on standard error: date and zone, what happened, and its fields."""
 
 import logging
 
-_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_NOISY = ("aiohttp.access", "asyncio", "httpx", "httpcore", "openai", "ray")
+from agent_worker.settings import LogFormat, LogSettings
+from conversation_actors.log_lines import JsonFormatter, TextFormatter
+
+_NOISY = frozenset({"aiohttp", "asyncio", "httpcore", "httpcore2", "httpx", "httpx2", "openai", "ray"})
+"""Packages whose lines below a warning are of no use in a worker: one for each request to a model, and the like."""
+
+_HARMLESS = ("Attempted to drop unknown FFI handle",)
+"""Warnings of LiveKit's that come at the end of every call, and mean nothing to whoever reads them."""
 
 
-class FieldsFormatter(logging.Formatter):
-    """``12:00:01.234 WARNING agent_worker.worker.takeover an agent died attempt=1 outcome=dispatched``."""
+def set_up(*, verbose: bool, is_production: bool = False) -> None:
+    """Log to standard error. Job processes send theirs to the worker, which writes them.
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s", datefmt="%H:%M:%S")
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line, and a traceback where there is one."""
-        fields = {name: value for name, value in vars(record).items() if name not in _PLAIN and name[0] != "_"}
-        line = super().format(record)
-        first, newline, rest = line.partition("\n")
-        told = "".join(f" {name}={value}" for name, value in sorted(fields.items()))
-        return first + told + newline + rest
-
-
-def set_up(*, verbose: bool) -> None:
-    """Log to standard error. Job processes send theirs to the worker, which writes them."""
+    In production a line is one JSON object, unless AGENT_LOG_FORMAT says otherwise. Raises `InvalidInputError`.
+    """
+    chosen = LogSettings().format or (LogFormat.JSON if is_production else LogFormat.TEXT)
     handler = logging.StreamHandler()
-    handler.setFormatter(FieldsFormatter())
+    handler.setFormatter(JsonFormatter() if chosen is LogFormat.JSON else TextFormatter())
+    handler.addFilter(is_news)
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
-    for name in _NOISY:
+    for name in _NOISY:  # who is not listened to does not format either
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a line is worth writing. Warnings are, but for those that nobody can do anything about."""
+    package = record.name.partition(".")[0]
+    if record.levelno < logging.WARNING:
+        return package not in _NOISY
+    return package != "livekit" or not any(known in record.getMessage() for known in _HARMLESS)

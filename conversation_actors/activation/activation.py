@@ -180,6 +180,11 @@ class Activation:
             asyncio.create_task(self._failures.keep("upkeep", self._look_after)),
         ]
 
+    @property
+    def epoch(self) -> int:
+        """Which activation of the conversation's life this is; also when it has stopped."""
+        return self._claim.epoch
+
     async def execute(
         self, requests: Sequence[Request], *, watcher: str, after_seq: int, seen: Seen | None = None
     ) -> Executed:

@@ -120,6 +120,24 @@ def show(
 
 
 @app.command()
+def where(
+    conversation: Annotated[str, typer.Argument(metavar="ID", help="The conversation's id.")],
+    *,
+    lines: Annotated[int, typer.Option(min=1, max=10_000, help="Log lines to print at most, the newest.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Print which process owns a conversation, and what its owners have logged, on all nodes of the cluster.
+
+    Starts no owner and changes nothing. Exits with 1 where none runs and no log line is about it.
+
+    Example: [bold]conversation-actors where support-42[/bold]
+    """
+    from conversation_actors.cli.where import run  # noqa: PLC0415  # see the module's docstring
+
+    raise typer.Exit(asyncio.run(run(conversation, most_lines=lines, as_json=as_json)))
+
+
+@app.command()
 def demo(
     *,
     transcript: Annotated[

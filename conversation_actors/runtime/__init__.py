@@ -7,19 +7,27 @@ if TYPE_CHECKING:
     from conversation_actors.runtime.cluster import NAMESPACE, ActorDirectory, actor_name, check, connect, drain
     from conversation_actors.runtime.fork_server import start_node
     from conversation_actors.runtime.owner import RemoteOwner
+    from conversation_actors.runtime.whereabouts import Whereabouts, find_whereabouts
 
 __all__ = [
     "NAMESPACE",
     "ActorDirectory",
     "RemoteOwner",
+    "Whereabouts",
     "actor_name",
     "check",
     "connect",
     "drain",
+    "find_whereabouts",
     "start_node",
 ]
 
-_MODULES = {"RemoteOwner": "owner", "start_node": "fork_server"}
+_MODULES = {
+    "RemoteOwner": "owner",
+    "Whereabouts": "whereabouts",
+    "find_whereabouts": "whereabouts",
+    "start_node": "fork_server",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ from conversation_actors.errors import ClusterUnavailableError, ConversationErro
 from conversation_actors.runtime.actor import ConversationActor
 from conversation_actors.runtime.diagnosis import require_joinable
 from conversation_actors.runtime.membership import CALLS, Membership, place
+from conversation_actors.runtime.ray_news import tell_by_log
 from conversation_actors.runtime.signals import sigterm_kept
 from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.threads import in_thread
@@ -137,6 +138,7 @@ def _join(address: str | None) -> None:
         if ray.is_initialized():
             return
         _IS_OURS.set()
+        tell_by_log()
         ray.init(
             address=address or "auto",
             namespace=NAMESPACE,

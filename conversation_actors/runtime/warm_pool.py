@@ -24,6 +24,7 @@ import ray
 from ray.exceptions import RayError
 
 from conversation_actors.failures import Failures
+from conversation_actors.runtime.owner_log import NodeFormatter, write_to_node
 from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.settings import PoolSettings
@@ -129,6 +130,8 @@ class WarmPool:
 
     def __init__(self, settings: PoolSettings, nodes: Nodes | None = None) -> None:
         """Work begins at once; `nodes` are the cluster's unless others are given."""
+        if nodes is None:  # an actor: what it logs would go nowhere that anybody looks
+            write_to_node(NodeFormatter())
         self._settings = settings
         self._nodes = nodes or RayNodes()
         self._stocks: dict[str, Stock] = {}

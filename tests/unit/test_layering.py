@@ -17,6 +17,7 @@ LAYERS = (
     "clock",
     "errors",
     "failures",
+    "log_lines",
     "versions",
     "values",
     "items",

@@ -13,7 +13,7 @@ import pytest
 from agent_worker.development import develop
 from agent_worker.failures import Failures
 from agent_worker.tenure.assignment import Assignment, RestartReason
-from agent_worker.worker import health, logs, migration
+from agent_worker.worker import health, migration
 from agent_worker.worker.health import Health, HealthPortError, HealthServer
 from conversation_actors import (
     ClusterUnavailableError,
@@ -23,7 +23,7 @@ from conversation_actors import (
     OutcomeUnknownError,
     Settings,
 )
-from conversation_actors.errors import StoreUnavailableError
+from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
 from tests.unit.fakes import until
 from tests.worker.fakes_call import ROOM, FakeRooms, ShakyStore, ghost
 
@@ -39,10 +39,12 @@ class Ray:
         """It answers."""
         self.trouble: Exception | None = None
         self.hangs = False
+        self.asked = 0
 
     async def __call__(self, settings: Settings) -> None:
         """Be checked."""
         assert isinstance(settings, Settings)
+        self.asked += 1
         if self.hangs:
             await asyncio.Event().wait()
         if self.trouble is not None:
@@ -54,6 +56,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     """Ray."""
     cluster = Ray()
     monkeypatch.setattr(health, "check_cluster", cluster)
+    monkeypatch.setattr(health, "FRESH_SECONDS", 0.0)
     return cluster
 
 
@@ -102,8 +105,9 @@ async def test_each_trouble_is_told_by_name(report: Health, ray: Ray, store: Sha
     rooms.is_down = True
     told = await report.report()
     assert told["ok"] is False
-    assert (told["ray"], told["redis"]) == ("no cluster", "Redis is away")
-    assert "LiveKit" in told["livekit"]
+    assert told["ray"] == "cannot be reached (ClusterUnavailableError)"
+    assert told["redis"] == "cannot be reached (StoreUnavailableError)"
+    assert told["livekit"] == "cannot be reached (RoomServiceError)"
     rooms.is_down = False
     assert (await report.report())["livekit"] == "ok"
 
@@ -130,7 +134,7 @@ async def test_over_http(report: Health, ray: Ray) -> None:
         assert (status, told["ok"]) == (200, True)
         ray.trouble = ClusterUnavailableError("no cluster")
         status, told = await _get(f"{server.url}/health")
-        assert (status, told["ray"]) == (503, "no cluster")
+        assert (status, told["ray"]) == (503, "cannot be reached (ClusterUnavailableError)")
         assert (await _get(f"{server.url}/"))[0] == 404
     with pytest.raises(RuntimeError):
         assert server.url
@@ -142,6 +146,64 @@ async def test_a_defect_is_not_well(report: Health, ray: Ray) -> None:
     told = await report.report()
     assert (told["ok"], told["redis"]) == (False, "ok")
     assert "TypeError" in told["ray"]
+
+
+_ADDRESSED = "nobody answers at redis://:secret@10.1.2.3:6379/0 (ray.internal:6379)"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        (ClusterUnavailableError(_ADDRESSED), "cannot be reached (ClusterUnavailableError)"),
+        (StoreMisconfiguredError(_ADDRESSED), "a person has to look (StoreMisconfiguredError)"),
+        (InvalidInputError(_ADDRESSED, field="redis_url"), "refuses (InvalidInputError)"),
+        (OSError(_ADDRESSED), "fails (OSError)"),
+    ],
+)
+async def test_what_is_told_to_everybody_names_no_host(
+    report: Health, ray: Ray, caplog: pytest.LogCaptureFixture, trouble: Exception, told: str
+) -> None:
+    """Its kind alone is told; the reason, with its address, stands in the worker's log, once for each change."""
+    caplog.set_level(logging.INFO)
+    ray.trouble = trouble
+    for _ in range(3):
+        assert (await report.report())["ray"] == told
+    ray.trouble = None
+    assert (await report.report())["ray"] == "ok"
+    lines = [(line.levelname, line.getMessage(), vars(line).get("reason")) for line in caplog.records]
+    assert lines == [("WARNING", "a health check fails", _ADDRESSED), ("INFO", "a health check is well again", None)]
+
+
+async def test_whoever_asks_at_once_shares_one_look(report: Health, ray: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ask within a second, Ray, Redis and LiveKit are asked once; a second later again."""
+    monkeypatch.setattr(health, "FRESH_SECONDS", 1.0)
+    told = await asyncio.gather(*(report.report() for _ in range(50)))
+    assert [one["ok"] for one in told] == [True] * 50
+    ray.trouble = ClusterUnavailableError("away")
+    assert (await report.report())["ok"]
+    assert ray.asked == 1
+    monkeypatch.setattr(health, "FRESH_SECONDS", 0.0)
+    assert not (await report.report())["ok"]
+    assert ray.asked == 2
+
+
+async def test_who_stops_asking_spoils_it_for_nobody(report: Health, ray: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that is cancelled leaves the look to the others who wait for it."""
+    monkeypatch.setattr(health, "_SECONDS", 0.5)
+    ray.hangs = True
+    impatient, patient = asyncio.create_task(report.report()), asyncio.create_task(report.report())
+    await until(lambda: ray.asked == 1)
+    impatient.cancel()
+    assert (await patient)["ray"] == "no answer in 0.5 s"
+    assert ray.asked == 1
+
+
+async def test_calls_and_draining_are_as_of_now(heartbeats: Heartbeats, rooms: FakeRooms, ray: Ray) -> None:
+    """Only what is asked of others is remembered for a second."""
+    assert ray.asked == 0
+    calls = iter(range(2))
+    health = Health(heartbeats, rooms.as_rooms, Settings(), jobs=lambda: next(calls), draining=lambda: False)
+    assert [(await health.report())["jobs"] for _ in range(2)] == [0, 1]
 
 
 # Bringing an agent to a room
@@ -286,34 +348,6 @@ async def test_where_no_agent_is_nothing_moves(
         with pytest.raises(InvalidInputError):
             await migrating(**arguments)
     assert rooms.asked == []
-
-
-# Log lines
-
-
-def _line(**fields: Any) -> str:
-    record = logging.getLogger("agent_worker.x").makeRecord(
-        "agent_worker.x", logging.WARNING, "f", 1, "an agent died", (), None, extra=fields
-    )
-    return logs.FieldsFormatter().format(record)
-
-
-def test_a_log_line_has_its_fields() -> None:
-    """In the order of their names, behind the message."""
-    assert _line(outcome="dispatched", attempt=1).endswith(
-        " WARNING agent_worker.x an agent died attempt=1 outcome=dispatched"
-    )
-    assert _line().endswith(" an agent died")
-    assert "_private" not in _line(_private=1)
-
-
-def test_a_traceback_comes_behind_the_fields() -> None:
-    """The first line is whole."""
-    record = logging.makeLogRecord({"msg": "failed", "levelname": "ERROR", "name": "agent_worker.y", "job_id": "j"})
-    record.exc_info = (ValueError, ValueError("broken"), None)
-    first, *rest = logs.FieldsFormatter().format(record).splitlines()
-    assert first.endswith("agent_worker.y failed job_id=j")
-    assert rest == ["ValueError: broken"]
 
 
 async def test_a_port_that_is_taken_is_told_in_one_sentence(report: Health) -> None:

@@ -1,5 +1,6 @@
 """What is asked of LiveKit's server: what its answers mean, and whether what was asked for may have been done."""
 
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
@@ -167,6 +168,7 @@ async def test_a_dispatch_that_is_not_listed_is_copied_as_far_as_it_is_known(
     rooms: Rooms, fake: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """From a copy of its metadata, else not at all, which is told; one that had no dispatch is nothing to ask for."""
+    caplog.set_level(logging.WARNING)  # the fake server tells of each request, where somebody listens to it
     fake.dispatches = [api.AgentDispatch(id="AD_6", metadata="another's")]
     await rooms.dispatch(ROOM, "support", Original("AD_7", "a copy"))
     assert caplog.records == []

@@ -49,6 +49,7 @@ PRELOADED = (
     # What a conversation's owner needs, but for its own module: that has to be imported in the worker itself,
     # for it takes SIGTERM over where it is imported (see `conversation_actors.runtime.termination`).
     "conversation_actors.runtime.host",
+    "conversation_actors.runtime.owner_log",
     "conversation_actors.runtime.threads",
     "conversation_actors.store.redis",
     "redis.asyncio",
@@ -382,7 +383,8 @@ def _take_descriptors(log_path: str, *, keep: int) -> None:
 
 def _log_to(descriptor: int) -> None:
     handler = logging.StreamHandler(os.fdopen(descriptor, "w", buffering=1, closefd=False))
-    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
+    pattern, moment = "%(asctime)s %(process)d %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"
+    handler.setFormatter(logging.Formatter(pattern, moment))
     log.handlers[:] = [handler]
     log.propagate = False
 

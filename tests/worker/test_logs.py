@@ -1,0 +1,110 @@
+"""What the worker's commands log: which lines, and in which form."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from agent_worker import cli
+from agent_worker.worker import logs
+from agent_worker.worker.logs import is_news, set_up
+from conversation_actors import ClusterUnavailableError, InvalidInputError
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give the root logger back as it was."""
+    monkeypatch.delenv("AGENT_LOG_FORMAT", raising=False)
+    root = logging.getLogger()
+    levels = {name: logging.getLogger(name).level for name in logs._NOISY}
+    handlers, level = root.handlers[:], root.level
+    root.handlers = []
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+
+
+def _logged(capsys: pytest.CaptureFixture[str], name: str = "agent_worker.x", level: int = logging.INFO) -> str:
+    logging.getLogger(name).log(level, "health", extra={"url": "http://127.0.0.1:1/health"})
+    return capsys.readouterr().err
+
+
+def test_production_logs_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """One object a line."""
+    set_up(verbose=False, is_production=True)
+    told = json.loads(_logged(capsys))
+    assert (told["level"], told["message"], told["url"]) == ("INFO", "health", "http://127.0.0.1:1/health")
+    assert told["time"][4] == "-"
+    assert told["time"][-6] in "+-"
+
+
+def test_development_logs_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """With date and zone, and the fields behind the message."""
+    set_up(verbose=False)
+    assert _logged(capsys).endswith(" INFO agent_worker.x health url=http://127.0.0.1:1/health\n")
+
+
+@pytest.mark.parametrize(("given", "starts"), [("json", "{"), ("text", "2")])
+def test_the_form_can_be_chosen(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, given: str, starts: str
+) -> None:
+    """By AGENT_LOG_FORMAT, whatever the command; another one is refused by its name."""
+    monkeypatch.setenv("AGENT_LOG_FORMAT", given)
+    for is_production in (True, False):
+        set_up(verbose=False, is_production=is_production)
+        assert _logged(capsys).startswith(starts)
+    monkeypatch.setenv("AGENT_LOG_FORMAT", "xml")
+    with pytest.raises(InvalidInputError, match="AGENT_LOG_FORMAT"):
+        set_up(verbose=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["httpx", "httpx2", "httpcore2.connection", "openai._base_client", "ray._private.worker"]
+)
+def test_requests_to_models_are_no_news(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Nor what else libraries tell of each of their steps; their warnings are."""
+    set_up(verbose=True)
+    assert _logged(capsys, name) == ""
+    assert "health" in _logged(capsys, name, logging.WARNING)
+    assert is_news(logging.makeLogRecord({"name": "rayon", "levelno": logging.INFO}))
+
+
+def test_a_warning_that_every_call_brings_is_left_out() -> None:
+    """LiveKit's own, of a handle; by no other name, and no other of LiveKit's."""
+    told = "livekit_ffi::server:279:livekit_ffi::server - Attempted to drop unknown FFI handle: 7"
+    for name, message, is_told in (("livekit", told, False), ("mine", told, True), ("livekit", "lost", True)):
+        record = logging.makeLogRecord({"name": name, "levelno": logging.WARNING, "msg": message})
+        assert is_news(record) is is_told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_production"),
+    [
+        (["start"], True),
+        (["work"], True),
+        (["watch"], True),
+        (["work", "--development"], False),
+        (["dev"], False),
+    ],
+)
+def test_which_commands_are_production(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], *, is_production: bool
+) -> None:
+    """A worker that `dev` has started logs for people, as `dev` does."""
+    told: list[bool] = []
+
+    def end_here(**options: bool) -> None:
+        told.append(options["is_production"])
+        message = "no more is needed"
+        raise ClusterUnavailableError(message)
+
+    monkeypatch.setattr(logs, "set_up", end_here)
+    for name, value in {"URL": "ws://127.0.0.1:1", "API_KEY": "key", "API_SECRET": "secret" * 6}.items():
+        monkeypatch.setenv(f"LIVEKIT_{name}", value)
+    with suppress(SystemExit):
+        cli.main(arguments)
+    assert told == [is_production]
