@@ -64,8 +64,9 @@ def objects_of(size: int, count: int) -> list[object]:
 def fill_malloc() -> None:
     """Take what glibc's malloc has free in the heap, from the largest gap to the smallest.
 
-    Once trimmed, the heap ends a page or two after what is in use: a block from there on is in no gap. Nor is one
-    outside of the heap, where glibc puts large ones, and another allocator all.
+    Once trimmed, the heap ends a page or two after what is in use, and the largest block that lies behind begins where
+    the use ends: one from there on is in no gap. Nor is one outside of the heap, where glibc puts large ones, and
+    another allocator all.
     """
     libc, start = ctypes.CDLL(None), heap_start()
     if start is None or not hasattr(libc, "malloc_trim"):
@@ -81,6 +82,8 @@ def fill_malloc() -> None:
             block = libc.malloc(size)
             if not start <= block < end:
                 outside.append(block)
+        if size == _MALLOC_BYTES - 8 and outside[0] in range(end, libc.sbrk(0)):
+            end = outside[0]  # no gap is as large as that above the first `end`: the heap's use ends just here
         for block in outside:
             libc.free(block)
 
