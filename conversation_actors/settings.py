@@ -1,4 +1,4 @@
-"""Settings, read once at the edge of a process and passed on; the only module that reads the environment.
+"""Settings, read once at the edge of a process and passed on; nobody but this and `sources` reads the environment.
 
 Every field can be given as a keyword, as an environment variable (prefix ``CONVERSATION_``) or in a
 ``.env.local`` or ``.env`` file, in this order; empty counts as unset. Durations: ``300``, ``500ms``, ``5m``, ``PT5M``.
@@ -258,6 +258,14 @@ class Settings(SettingsGroup):
             elif not {"redis_url", "CONVERSATION_REDIS_URL", "REDIS_URL"} & values.keys():
                 place, _, name = origin(type(self), "redis_url").partition(": ")
                 self._redis_source = name if place == ENVIRONMENT else f"{name} in {place}"
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what is set, wherever each was read."""
+        return type(other) is type(self) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        """Of the same."""
+        return hash(tuple(self.__dict__.values()))
 
     @property
     def redis_source(self) -> str:
