@@ -13,7 +13,7 @@ from conversation_actors.client.opening import open_readable_store
 from conversation_actors.client.reading import Reader
 from conversation_actors.client.views import Snapshot
 from conversation_actors.errors import (
-    ClusterUnavailableError,
+    ConversationError,
     ConversationNotFoundError,
     InvalidInputError,
     StoreMisconfiguredError,
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _TELL_SECONDS = 5.0
 """How long a deletion looks for the owner, to tell it."""
+_UNTOLD_SECONDS = 30.0
+"""For how long deletions look for nobody after one that found no cluster: many of them cost no more than one."""
 _JOINED_SECONDS = 2.0
 """How long a client that closes waits for Ray to have been joined, which takes about a second: a process that ends in
 the midst of it may crash."""
@@ -66,6 +68,7 @@ class ConversationClient:
         self._reader: Reader | None = None
         self._objection: StoreMisconfiguredError | None = None
         self._joining: asyncio.Task[None] | None = None
+        self._untold_until = float("-inf")
         self._background: asyncio.Task[None] | None = None
         self._failures = Failures()
 
@@ -93,12 +96,12 @@ class ConversationClient:
     async def join_cluster(self) -> None:
         """Return when the Ray cluster is joined, as `open` does by itself. For processes that are to be ready before.
 
-        Raises `ClusterUnavailableError` where there is none, or none answers in `timeouts.connect`; the next call, or
-        `open`, tries again.
+        Raises `ClusterUnavailableError` where there is none, or none answers in `timeouts.connect`, and what no repeat
+        helps: `ClusterMisconfiguredError`, `IncompatibleVersionError`. The next call, or `open`, tries again.
         """
         self._connected_store()
         joining = self._joining
-        if joining is None or (joining.done() and (joining.cancelled() or joining.exception() is not None)):
+        if joining is None or (joining.done() and not self._has_joined):
             joining = self._begin_to_join()
         await asyncio.wait({joining})  # others may wait for it too: it is not cancelled with this task
         self._connected_store()
@@ -108,7 +111,7 @@ class ConversationClient:
         """Get or create a conversation; return when its owner answers.
 
         A second `open` of an id returns the same handle. Raises `ConversationNotFoundError` if there is no
-        such conversation and `create` is false, and `ClusterUnavailableError` where there is no Ray cluster.
+        such conversation and `create` is false, and what `join_cluster` raises where there is no Ray cluster.
         """
         conversation_id = check_id(conversation_id, "conversation_id")
         await self._check_rights()
@@ -223,14 +226,28 @@ class ConversationClient:
 
     async def _tell_of_deletion(self, conversation_id: str) -> None:
         """Have a running owner find out, by a fresh read, that it owns nothing any more."""
+        loop = asyncio.get_running_loop()
+        if not self._has_joined and loop.time() < self._untold_until:
+            return
         try:
             async with asyncio.timeout(_TELL_SECONDS):
                 await self.join_cluster()
-        except (ClusterUnavailableError, TimeoutError) as error:
+        except (ConversationError, TimeoutError) as error:
             reason = str(error) or f"not joined within {_TELL_SECONDS:g} s"
-            log.info("an owner, if one runs, is not told of a deletion", extra={"reason": reason})
+            log.info("owners, if any run, are not told of deletions", extra={"reason": reason})
+            self._untold_until = loop.time() + _UNTOLD_SECONDS
             return
-        await self._owner(conversation_id).call_if_running(lambda actor: actor.read.remote(fresh=True), _TELL_SECONDS)
+        try:
+            await self._owner(conversation_id).call_if_running(
+                lambda actor: actor.read.remote(fresh=True), _TELL_SECONDS
+            )
+        except ConversationError as error:  # it is deleted all the same
+            log.info("an owner was told of a deletion, and failed", extra={"reason": str(error)})
+
+    @property
+    def _has_joined(self) -> bool:
+        joining = self._joining
+        return joining is not None and joining.done() and not joining.cancelled() and joining.exception() is None
 
     def _connected_store(self) -> Store:
         if self._store is None:

@@ -104,6 +104,15 @@ def test_a_pipe_that_nobody_reads_is_no_failure() -> None:
     }  # by whom it is noticed first: the library for command lines, or us
 
 
+def test_a_closed_output_is_no_failure() -> None:
+    """`conversation-actors --version >&-` says nothing more, either."""
+    command = 'exec "$0" -m conversation_actors.cli --version >&-'
+    ran = subprocess.run(
+        ["bash", "-c", command, sys.executable], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("raised", "code", "told"),
     [

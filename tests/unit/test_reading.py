@@ -15,9 +15,11 @@ from conversation_actors.client import client as client_module
 from conversation_actors.client import opening
 from conversation_actors.client.reading import Reader
 from conversation_actors.errors import (
+    ClusterMisconfiguredError,
     ClusterUnavailableError,
     ConversationNotFoundError,
     CorruptStateError,
+    IncompatibleVersionError,
     InvalidInputError,
     StoreMisconfiguredError,
     StoreUnavailableError,
@@ -250,6 +252,7 @@ class Ray:
     def __init__(self) -> None:
         """Away."""
         self.is_away = True
+        self.reason: Exception = ClusterUnavailableError("no Ray cluster")
         self.answers = asyncio.Event()
         self.answers.set()
         self.joined = 0
@@ -258,8 +261,7 @@ class Ray:
         """See `runtime.connect`."""
         await self.answers.wait()
         if self.is_away:
-            message = "no Ray cluster"
-            raise ClusterUnavailableError(message)
+            raise self.reason
         self.joined += 1
 
 
@@ -332,6 +334,63 @@ async def test_looking_waits_for_no_ray(ray: Ray, store: Checked) -> None:
         ray.answers.set()
         with pytest.raises(ClusterUnavailableError):
             await opening_it
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [ClusterUnavailableError("away"), ClusterMisconfiguredError("no token"), IncompatibleVersionError("other Ray")],
+    ids=lambda reason: type(reason).__name__,
+)
+async def test_a_deletion_fails_for_no_cluster(ray: Ray, store: Checked, reason: Exception) -> None:
+    """Whatever keeps this process out of one: what was asked for has happened, and a repeat would find nothing."""
+    ray.reason = reason
+    async with ConversationClient(brief()) as client:
+        await client.delete(CONVERSATION)
+        with pytest.raises(ConversationNotFoundError):
+            await client.read(CONVERSATION)
+
+
+async def test_many_deletions_look_for_a_cluster_once(
+    ray: Ray, store: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not answer is not waited for with each; once it is joined, owners are told again."""
+    monkeypatch.setattr(client_module, "_TELL_SECONDS", 0.01)
+    for number in range(20):
+        await store.activate(f"c{number}", owner="o", create=True, ttl=TTL)
+    ray.answers.clear()
+    async with ConversationClient(brief()) as client:
+        await client.delete("c0")
+        monkeypatch.setattr(client_module, "_TELL_SECONDS", 600.0)
+        async with asyncio.timeout(60):
+            for number in range(1, 10):
+                await client.delete(f"c{number}")
+        ray.is_away = False
+        ray.answers.set()
+        await client.join_cluster()
+        told = []
+        monkeypatch.setattr(Directory, "find", lambda _self, name: told.append(name))
+        monkeypatch.setattr(Directory, "confirm", lambda _self: None, raising=False)
+        for number in range(10, 20):
+            await client.delete(f"c{number}")
+        assert told == [f"c{number}" for number in range(10, 20)]
+
+
+async def test_a_deletion_does_not_fail_with_its_owner(
+    ray: Ray, store: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An owner that cannot read either finds out later."""
+    ray.is_away = False
+
+    class Owner:
+        async def call_if_running(self, *_: object) -> None:
+            message = "Redis is away"
+            raise StoreUnavailableError(message)
+
+    async with ConversationClient(brief()) as client:
+        monkeypatch.setattr(client, "_owner", lambda _conversation_id: Owner())
+        await client.delete(CONVERSATION)
+        with pytest.raises(ConversationNotFoundError):
+            await client.read(CONVERSATION)
 
 
 @pytest.mark.parametrize(("address", "uses_ray"), [(None, False), (None, True), ("head:6379", False)])
