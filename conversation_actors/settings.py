@@ -222,7 +222,7 @@ class Settings(SettingsGroup):
     read_url: SecretStr | None = None
     """A replica of that Redis, which `read(…, stale_ok=True)` asks; the forms of its URL are the same."""
     redis_connections: int = Field(default=64, ge=1, le=10_000)
-    """Connections of a process to each of Redis's servers; who needs one more waits until one is free."""
+    """Connections that a client has, or an owner, to each of Redis's servers; who needs one more waits for it."""
     ray_address: str | None = Field(
         default=None, validation_alias=AliasChoices("CONVERSATION_RAY_ADDRESS", "RAY_ADDRESS")
     )

@@ -26,7 +26,7 @@ _TRIES = 8
 """How often something else than an append may come between before the caller is told to wait."""
 _NO_KEY = -2
 """What PTTL says of a key that is not there."""
-_EXPIRY_SECONDS = 0.005
+_EXPIRY_MS = 5
 """The keys of a conversation expire within a millisecond of each other."""
 _READONLY: Command = ("READONLY",)
 """Lets a replica of a cluster answer, for the connection it is sent on; any other server knows it too."""
@@ -40,6 +40,11 @@ class _Raw(NamedTuple):
     left_ms: int
     snapshot: bytes | None
     journal: Sequence[bytes]
+
+    @property
+    def is_expiring(self) -> bool:
+        """Whether a key that is missing may have expired just before, or just after, meta."""
+        return self.is_orphaned or 0 <= self.left_ms <= _EXPIRY_MS
 
     @property
     def is_orphaned(self) -> bool:
@@ -60,8 +65,8 @@ class RedisReading:
         """See `Store.read`."""
         keys = self._keys.conversation(conversation_id)
         raw, lag = await self._read(keys)
-        if raw.is_orphaned:
-            await asyncio.sleep(_EXPIRY_SECONDS)
+        if raw.is_expiring:
+            await asyncio.sleep(2 * _EXPIRY_MS / 1000)
             raw, lag = await self._read(keys)
         return _stored(self._keys.tenant, conversation_id, keys, raw, lag)
 

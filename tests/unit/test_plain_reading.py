@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from conversation_actors.errors import CorruptStateError, StoreUnavailableError
+from conversation_actors.errors import ConversationNotFoundError, CorruptStateError, StoreUnavailableError
 from conversation_actors.store.keys import ConversationKeys, Keys
 from conversation_actors.store.redis_reading import RedisReading
 from conversation_actors.store.script_calls import Command, ScriptCalls
@@ -24,6 +24,7 @@ class Busy:
         """`replies` tells, by the number of the read: meta before, entries of the journal, meta after."""
         self._replies = replies
         self.reads = 0
+        self.left_ms = 60_000
 
     async def reading_plainly(
         self, _keys: ConversationKeys, before: Sequence[Command], _commands: Sequence[Command]
@@ -31,7 +32,7 @@ class Busy:
         """See `ScriptCalls.reading_plainly`."""
         self.reads += 1
         first, entries, last = self._replies(self.reads)
-        return [{"role": "master"} for _ in before], [first, 60_000, None, [b"e"] * entries, last]
+        return [{"role": "master"} for _ in before], [first, self.left_ms, None, [b"e"] * entries, last]
 
 
 def reading(server: Busy) -> RedisReading:
@@ -64,3 +65,16 @@ async def test_damage_is_not_taken_for_an_append() -> None:
     """Too few entries, and nobody who writes."""
     with pytest.raises(CorruptStateError, match="holds 3 entries where meta says 4"):
         await reading(Busy(lambda _n: (meta(seq=4), 3, meta(seq=4)))).read("c")
+
+
+async def test_what_expires_meanwhile_is_not_damaged() -> None:
+    """Its keys go one after the other, within a millisecond: it is gone, or about to be."""
+    gone: list[bytes | None] = [None] * 10
+
+    def expiring(reads: int) -> tuple[list[bytes | None], int, list[bytes | None]]:
+        server.left_ms = 1 if reads == 1 else -2
+        return (meta(seq=4), 0, meta(seq=4)) if reads == 1 else (gone, 0, gone)
+
+    server = Busy(expiring)
+    with pytest.raises(ConversationNotFoundError):
+        await reading(server).read("c")
