@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from conversation_actors import ConversationClient, ConversationHandle, Message, RefusedError, Settings
 from conversation_actors.client import client as client_module
 from conversation_actors.client import opening
+from conversation_actors.client import reading as reading_module
 from conversation_actors.client.reading import Reader
 from conversation_actors.errors import (
     ClusterMisconfiguredError,
@@ -226,8 +227,9 @@ async def test_what_a_replica_does_not_have_is_read_from_the_primary() -> None:
         await reader.read("never", stale_ok=True)
 
 
-async def test_a_replica_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_replica_that_is_away(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """The primary is read instead, and the log tells it once, until the replica is back."""
+    monkeypatch.setattr(reading_module, "_AWAY_SECONDS", 0.0)
     primary, replica = FaultyStore(), FaultyStore()
     for store in (primary, replica):
         await store.activate(CONVERSATION, owner="o", create=True, ttl=TTL)
@@ -237,6 +239,18 @@ async def test_a_replica_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
         await reader.read(CONVERSATION, stale_ok=True)
         assert len([line for line in caplog.records if "replica" in line.getMessage()]) == lines
     assert primary.reads == 3
+
+
+async def test_a_replica_that_hangs_is_not_waited_for_each_time() -> None:
+    """Each read would take its time-out longer; the next ones go to the primary at once."""
+    primary, replica = FaultyStore(), FaultyStore()
+    for store in (primary, replica):
+        await store.activate(CONVERSATION, owner="o", create=True, ttl=TTL)
+    replica.is_down = True
+    reader = Reader(primary, replica, brief())
+    for _ in range(5):
+        await reader.read(CONVERSATION, stale_ok=True)
+    assert (replica.reads, primary.reads) == (1, 5)
 
 
 async def test_without_a_replica_the_primary_is_read() -> None:
