@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -37,7 +37,7 @@ _UNTOLD_SECONDS = 30.0
 """For how long deletions look for nobody after one that found no cluster: many of them cost no more than one."""
 _JOINED_SECONDS = 2.0
 """How long a client that closes waits for Ray to have been joined, which takes about a second: a process that ends in
-the midst of it may crash."""
+the midst of it may crash. While Ray itself is at it, as long as `timeouts.close`: a busy machine takes longer."""
 
 
 def _has_imported(package: str) -> bool:
@@ -70,6 +70,7 @@ class ConversationClient:
         self._joining: asyncio.Task[None] | None = None
         self._untold_until = float("-inf")
         self._background: asyncio.Task[None] | None = None
+        self._is_joining: Callable[[], bool] = lambda: False
         self._failures = Failures()
 
     @property
@@ -211,6 +212,7 @@ class ConversationClient:
 
         # Ray takes most of a second to import, which neither `import conversation_actors` nor a read should.
         runtime = await in_thread(import_module, "conversation_actors.runtime.cluster")
+        self._is_joining = runtime.is_joining
         with quick_crash_detection():
             await runtime.connect(self._settings)
         self._directory = runtime.ActorDirectory(self._settings)
@@ -220,6 +222,8 @@ class ConversationClient:
         joining, self._joining = self._joining, None
         if joining is not None and not joining.done():
             await asyncio.wait({joining}, timeout=_JOINED_SECONDS)
+            if not joining.done() and self._is_joining():
+                await asyncio.wait({joining}, timeout=self._settings.timeouts.close.total_seconds())
             joining.cancel()
         if self._background is not None:
             self._background.cancel()

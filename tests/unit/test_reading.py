@@ -447,6 +447,22 @@ async def test_a_client_that_closes_ends_who_waits_to_join(
         await waiting
 
 
+async def test_a_client_that_closes_lets_ray_finish(ray: Ray, store: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that ends while Ray joins, which takes long on a busy machine, may crash."""
+    monkeypatch.setattr(client_module, "_JOINED_SECONDS", 0.01)
+    monkeypatch.setattr(runtime, "is_joining", lambda: not ray.joined)
+    ray.answers.clear()
+    ray.is_away = False
+    client = await ConversationClient(brief().model_copy(update={"ray_address": "head:6379"})).__aenter__()
+    await until(lambda: client._is_joining())
+    closing = asyncio.create_task(client.aclose())
+    done, _ = await asyncio.wait({closing}, timeout=0.2)
+    assert not done
+    ray.answers.set()
+    await closing
+    assert ray.joined == 1
+
+
 async def test_nobody_complains_of_a_cluster_that_was_not_needed(
     ray: Ray, store: Checked, caplog: pytest.LogCaptureFixture
 ) -> None:
