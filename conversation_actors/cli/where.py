@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from conversation_actors.log_lines import as_text
+from conversation_actors.log_lines import as_text, harmless
 from conversation_actors.runtime import Whereabouts, find_whereabouts
 from conversation_actors.runtime.titles import title_of
 from conversation_actors.settings import Settings
@@ -38,7 +38,7 @@ def told(found: Whereabouts) -> str:
     for line in found.lines:
         rest = {name: value for name, value in line.items() if name not in {"conversation", "node"}}
         lines.append(as_text({**rest, "node": str(line["node"])[:_NODE]}))
-    return "\n".join(lines)
+    return harmless("\n".join(lines))
 
 
 def _owner(found: Whereabouts) -> list[str]:

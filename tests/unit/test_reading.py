@@ -454,7 +454,7 @@ async def test_a_client_that_closes_lets_ray_finish(ray: Ray, store: Checked, mo
     ray.answers.clear()
     ray.is_away = False
     client = await ConversationClient(brief().model_copy(update={"ray_address": "head:6379"})).__aenter__()
-    await until(lambda: client._is_joining())
+    await until(lambda: client._is_joining())  # noqa: PLW0108  # it becomes another one
     closing = asyncio.create_task(client.aclose())
     done, _ = await asyncio.wait({closing}, timeout=0.2)
     assert not done
