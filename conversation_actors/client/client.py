@@ -52,7 +52,7 @@ class ConversationClient:
     `read` and `list` work, and the others tell what is missing.
 
     Only `open` needs a Ray cluster. Entering begins to join the one that the settings name, and does not wait for it;
-    where they name none, and this process has nothing to do with Ray yet, the first `open` looks for a local one.
+    where they name none, and this process has nothing to do with Ray yet, the first `open` or `delete` looks for one.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
