@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import logging
+import os
 import random
 from dataclasses import replace
 from datetime import timedelta
@@ -269,10 +270,11 @@ class Ray:
         self.reason: Exception = ClusterUnavailableError("no Ray cluster")
         self.answers = asyncio.Event()
         self.answers.set()
-        self.joined = 0
+        self.joined = self.asked = 0
 
     async def connect(self, _settings: Settings) -> None:
         """See `runtime.connect`."""
+        self.asked += 1
         await self.answers.wait()
         if self.is_away:
             raise self.reason
@@ -335,6 +337,19 @@ async def test_no_ray_is_needed_to_look(ray: Ray, store: Checked) -> None:
         with pytest.raises(ConversationNotFoundError):
             await client.open(CONVERSATION, create=False)
     assert not ray.joined
+
+
+async def test_a_join_in_the_background_changes_no_environment(ray: Ray, store: Checked) -> None:
+    """What Ray is to read when it connects is set while Ray is called, and inherited by no process started before."""
+    ray.answers.clear()
+    before = dict(os.environ)
+    async with ConversationClient(brief()) as client:
+        joining = asyncio.create_task(client.join_cluster())
+        await until(lambda: ray.asked > 0)
+        assert dict(os.environ) == before
+        ray.answers.set()
+        with pytest.raises(ClusterUnavailableError):
+            await joining
 
 
 async def test_looking_waits_for_no_ray(ray: Ray, store: Checked) -> None:
