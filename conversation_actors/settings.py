@@ -1,4 +1,4 @@
-"""Settings, read once at the edge of a process and passed on; the only module that reads the environment.
+"""Settings, read once at the edge of a process and passed on; nobody but this and `sources` reads the environment.
 
 Every field can be given as a keyword, as an environment variable (prefix ``CONVERSATION_``) or in a
 ``.env.local`` or ``.env`` file, in this order; empty counts as unset. Durations: ``300``, ``500ms``, ``5m``, ``PT5M``.
@@ -222,7 +222,7 @@ class Settings(SettingsGroup):
     read_url: SecretStr | None = None
     """A replica of that Redis, which `read(…, stale_ok=True)` asks; the forms of its URL are the same."""
     redis_connections: int = Field(default=64, ge=1, le=10_000)
-    """Connections of a process to each of Redis's servers; who needs one more waits until one is free."""
+    """Connections that a client has, or an owner, to each of Redis's servers; who needs one more waits for it."""
     ray_address: str | None = Field(
         default=None, validation_alias=AliasChoices("CONVERSATION_RAY_ADDRESS", "RAY_ADDRESS")
     )
@@ -258,6 +258,14 @@ class Settings(SettingsGroup):
             elif not {"redis_url", "CONVERSATION_REDIS_URL", "REDIS_URL"} & values.keys():
                 place, _, name = origin(type(self), "redis_url").partition(": ")
                 self._redis_source = name if place == ENVIRONMENT else f"{name} in {place}"
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what is set, wherever each was read."""
+        return type(other) is type(self) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        """Of the same."""
+        return hash(tuple(self.__dict__.values()))
 
     @property
     def redis_source(self) -> str:

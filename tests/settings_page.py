@@ -38,7 +38,7 @@ writes it.
 - **A mistake** is an `InvalidInputError` of one sentence, with the field and where it was set:
   `ttl (.env: CONVERSATION_TTL): must be longer than zero`. Secrets are in no error, log or `repr`.
 - **A misspelt name** that begins with `CONVERSATION_` or `AGENT_` is told once a process, with the
-  nearest one, in the log.
+  nearest one, in the log. What Kubernetes sets for a service is none.
 - **A `.env` file** that is a directory, cannot be read, is not UTF-8 or has a line that is not `NAME=value` is an
   `InvalidInputError` with the file and the line. A virtual environment of that name is passed over.
 - **Redis by its parts**: where no URL is given and `REDIS_HOST` is, the URL is made of the `REDIS_…` variables.

@@ -37,7 +37,7 @@ from conversation_actors.state import (
     ParticipantJoined,
     RetentionChanged,
 )
-from conversation_actors.store import Claim, Outcome, Store
+from conversation_actors.store import Claim, Head, Outcome, Store
 
 log = logging.getLogger(__name__)
 
@@ -194,8 +194,9 @@ class Committer:
             if self._pending:
                 return
             self._raise_if_expired()
-            # Also where there is no news: a loss, or a fence, is found by it.
-            if self._is_due(self._touched_at) or (self.is_ttl_old and self._has_news_of_use):
+            is_due = self._is_due(self._touched_at) or (self.is_ttl_old and self._has_news_of_use)
+            # Also where there is no news: a loss, a deletion, or a fence, is judged by it.
+            if is_due or not await self._is_ours():
                 await self._refresh()
         if self.durable.seq != self._listed_seq or uptime() - self._listed_at > self._listing_seconds:
             self._listing_due.set()
@@ -291,6 +292,11 @@ class Committer:
         """The TTL of what is written now: kept from the last use on, which the write itself is not."""
         self._telling_use_at = self._last_use_at
         return max(retention - self.unused_for, _SHORTEST_TTL)
+
+    async def _is_ours(self) -> bool:
+        """Whether what is stored is what this claim has left; a look that writes nothing."""
+        head = await self._store.head(self._claim.conversation_id)
+        return head == Head(self._claim.epoch, self._claim.owner, self.durable.seq)
 
     async def _refresh(self) -> None:
         """Write nothing but the TTL; a fence, and a loss, are found by it as well."""

@@ -196,6 +196,8 @@ def _leave_wrapping_to_the_terminal() -> None:
 
 def _flush() -> None:
     """Write what is still to be written, where Python would complain after the last line of ours."""
+    if sys.stdout is None:  # closed by whoever started this: nobody reads
+        return
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 _GONE_SECONDS = 10.0
 _POLL = 0.05
+_PROC = Path("/proc")
+"""Where Linux tells of processes, also in an image that has no ``ps``."""
+_DEAD = {"", "Z", "X"}
 
 
 def with_environment(command: Iterable[str], *, changes: dict[str, str | None]) -> list[str]:
@@ -25,25 +28,38 @@ def last_lines(path: Path, count: int = 12) -> list[str]:
 
 def is_running(pid: int) -> bool:
     """Whether the process lives. One that is dead and not collected by its parent does not."""
-    listed = subprocess.run(  # noqa: S603  # a number of ours, and no shell
-        ["ps", "-o", "stat=", "-p", str(pid)],  # noqa: S607  # wherever the system has it
-        capture_output=True,
-        text=True,
-        check=False,
-    )  # fmt: skip
-    return listed.stdout.strip()[:1] not in {"", "Z"}
+    return _state(pid) not in _DEAD
 
 
 def session_members(leader: int) -> list[int]:
     """Ids of the processes in the session that `leader` opened: all it started, but for what left on purpose."""
-    command = ["ps", "-A", "-o", "pid=,stat="]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603  # a constant
     members = []
-    for pid, state in (line.split(None, 1) for line in listed.splitlines()):
+    for pid in _all_pids():
         with suppress(ProcessLookupError, PermissionError):
-            if not state.startswith("Z") and os.getsid(int(pid)) == leader:
-                members.append(int(pid))
+            if os.getsid(pid) == leader and is_running(pid):
+                members.append(pid)
     return members
+
+
+def _state(pid: int) -> str:
+    """The system's letter for what the process does; empty where there is none."""
+    if not _PROC.joinpath("self/stat").exists():
+        return _ps("-o", "stat=", "-p", str(pid)).strip()[:1]
+    try:
+        # behind the name, which may hold anything but is in parentheses
+        return _PROC.joinpath(str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def _all_pids() -> list[int]:
+    if not _PROC.joinpath("self/stat").exists():
+        return [int(pid) for pid in _ps("-A", "-o", "pid=").split()]
+    return [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit()]
+
+
+def _ps(*options: str) -> str:
+    return subprocess.run(["ps", *options], capture_output=True, text=True, check=False).stdout  # noqa: S603, S607  # a number of ours, and wherever the system has it
 
 
 def kill_session(leader: int) -> None:

@@ -15,6 +15,7 @@ from conversation_actors.activation.recovery import restate
 from conversation_actors.client import Snapshot
 from conversation_actors.client.views import snapshot_of
 from conversation_actors.items import DataMessage, Item, Message
+from conversation_actors.log_lines import harmless
 from conversation_actors.settings import Settings
 from conversation_actors.state import ConversationState
 from conversation_actors.store import Stored, open_store
@@ -227,8 +228,8 @@ def _grid(
     table = Table(title=heading, title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True, min_width=widths[0])
     table.add_column(overflow="fold", min_width=widths[1])
-    for name, value in rows:
-        table.add_row(name, value)
+    for row in rows:
+        table.add_row(*(Text(harmless(text.plain), style=text.style) for text in row))
     return table
 
 

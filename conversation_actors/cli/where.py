@@ -4,10 +4,11 @@ import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from conversation_actors.log_lines import as_text
+from conversation_actors.log_lines import as_text, harmless
 from conversation_actors.runtime import Whereabouts, find_whereabouts
 from conversation_actors.runtime.titles import title_of
 from conversation_actors.settings import Settings
+from conversation_actors.values import check_id
 
 _NODE = 12
 """Letters of a node's id that tell it from others."""
@@ -15,6 +16,7 @@ _NODE = 12
 
 async def run(conversation_id: str, *, most_lines: int, as_json: bool) -> int:
     """Print it. Returns the exit code: 1 where nobody has heard of it. Raises `ClusterUnavailableError`."""
+    conversation_id = check_id(conversation_id, "conversation_id")
     found = await find_whereabouts(conversation_id, Settings(), most_lines=most_lines)
     print(document(found) if as_json else told(found))  # noqa: T201  # the interface
     return 0 if found.owner or found.trouble or found.lines else 1
@@ -36,7 +38,7 @@ def told(found: Whereabouts) -> str:
     for line in found.lines:
         rest = {name: value for name, value in line.items() if name not in {"conversation", "node"}}
         lines.append(as_text({**rest, "node": str(line["node"])[:_NODE]}))
-    return "\n".join(lines)
+    return harmless("\n".join(lines))
 
 
 def _owner(found: Whereabouts) -> list[str]:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -13,14 +13,14 @@ from conversation_actors.client.opening import open_readable_store
 from conversation_actors.client.reading import Reader
 from conversation_actors.client.views import Snapshot
 from conversation_actors.errors import (
-    ClusterUnavailableError,
+    ConversationError,
     ConversationNotFoundError,
     InvalidInputError,
     StoreMisconfiguredError,
     StoreUnavailableError,
 )
 from conversation_actors.failures import Failures
-from conversation_actors.settings import Settings, quick_crash_detection
+from conversation_actors.settings import Settings
 from conversation_actors.store import Found, Store, open_replica
 from conversation_actors.values import check_id
 from conversation_actors.versions import tell_untested
@@ -33,9 +33,11 @@ log = logging.getLogger(__name__)
 
 _TELL_SECONDS = 5.0
 """How long a deletion looks for the owner, to tell it."""
+_UNTOLD_SECONDS = 30.0
+"""For how long deletions look for nobody after one that found no cluster: many of them cost no more than one."""
 _JOINED_SECONDS = 2.0
 """How long a client that closes waits for Ray to have been joined, which takes about a second: a process that ends in
-the midst of it may crash."""
+the midst of it may crash. While Ray itself is at it, as long as `timeouts.close`: a busy machine takes longer."""
 
 
 def _has_imported(package: str) -> bool:
@@ -50,7 +52,7 @@ class ConversationClient:
     `read` and `list` work, and the others tell what is missing.
 
     Only `open` needs a Ray cluster. Entering begins to join the one that the settings name, and does not wait for it;
-    where they name none, and this process has nothing to do with Ray yet, the first `open` looks for a local one.
+    where they name none, and this process has nothing to do with Ray yet, the first `open` or `delete` looks for one.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -66,7 +68,9 @@ class ConversationClient:
         self._reader: Reader | None = None
         self._objection: StoreMisconfiguredError | None = None
         self._joining: asyncio.Task[None] | None = None
+        self._untold_until = float("-inf")
         self._background: asyncio.Task[None] | None = None
+        self._is_joining: Callable[[], bool] = lambda: False
         self._failures = Failures()
 
     @property
@@ -93,12 +97,12 @@ class ConversationClient:
     async def join_cluster(self) -> None:
         """Return when the Ray cluster is joined, as `open` does by itself. For processes that are to be ready before.
 
-        Raises `ClusterUnavailableError` where there is none, or none answers in `timeouts.connect`; the next call, or
-        `open`, tries again.
+        Raises `ClusterUnavailableError` where there is none, or none answers in `timeouts.connect`, and what no repeat
+        helps: `ClusterMisconfiguredError`, `IncompatibleVersionError`. The next call, or `open`, tries again.
         """
         self._connected_store()
         joining = self._joining
-        if joining is None or (joining.done() and (joining.cancelled() or joining.exception() is not None)):
+        if joining is None or (joining.done() and not self._has_joined):
             joining = self._begin_to_join()
         await asyncio.wait({joining})  # others may wait for it too: it is not cancelled with this task
         self._connected_store()
@@ -108,7 +112,7 @@ class ConversationClient:
         """Get or create a conversation; return when its owner answers.
 
         A second `open` of an id returns the same handle. Raises `ConversationNotFoundError` if there is no
-        such conversation and `create` is false, and `ClusterUnavailableError` where there is no Ray cluster.
+        such conversation and `create` is false, and what `join_cluster` raises where there is no Ray cluster.
         """
         conversation_id = check_id(conversation_id, "conversation_id")
         await self._check_rights()
@@ -208,8 +212,8 @@ class ConversationClient:
 
         # Ray takes most of a second to import, which neither `import conversation_actors` nor a read should.
         runtime = await in_thread(import_module, "conversation_actors.runtime.cluster")
-        with quick_crash_detection():
-            await runtime.connect(self._settings)
+        self._is_joining = runtime.is_joining
+        await runtime.connect(self._settings)
         self._directory = runtime.ActorDirectory(self._settings)
         self._background = asyncio.create_task(self._failures.once("pool", self._directory.start_pool))
 
@@ -217,20 +221,36 @@ class ConversationClient:
         joining, self._joining = self._joining, None
         if joining is not None and not joining.done():
             await asyncio.wait({joining}, timeout=_JOINED_SECONDS)
+            if not joining.done() and self._is_joining():
+                await asyncio.wait({joining}, timeout=self._settings.timeouts.close.total_seconds())
             joining.cancel()
         if self._background is not None:
             self._background.cancel()
 
     async def _tell_of_deletion(self, conversation_id: str) -> None:
         """Have a running owner find out, by a fresh read, that it owns nothing any more."""
+        loop = asyncio.get_running_loop()
+        if not self._has_joined and loop.time() < self._untold_until:
+            return
         try:
             async with asyncio.timeout(_TELL_SECONDS):
                 await self.join_cluster()
-        except (ClusterUnavailableError, TimeoutError) as error:
+        except (ConversationError, TimeoutError) as error:
             reason = str(error) or f"not joined within {_TELL_SECONDS:g} s"
-            log.info("an owner, if one runs, is not told of a deletion", extra={"reason": reason})
+            log.info("owners, if any run, are not told of deletions", extra={"reason": reason})
+            self._untold_until = loop.time() + _UNTOLD_SECONDS
             return
-        await self._owner(conversation_id).call_if_running(lambda actor: actor.read.remote(fresh=True), _TELL_SECONDS)
+        try:
+            await self._owner(conversation_id).call_if_running(
+                lambda actor: actor.read.remote(fresh=True), _TELL_SECONDS
+            )
+        except ConversationError as error:  # it is deleted all the same
+            log.info("an owner was told of a deletion, and failed", extra={"reason": str(error)})
+
+    @property
+    def _has_joined(self) -> bool:
+        joining = self._joining
+        return joining is not None and joining.done() and not joining.cancelled() and joining.exception() is None
 
     def _connected_store(self) -> Store:
         if self._store is None:

@@ -14,6 +14,8 @@ from conversation_actors.store import Store, Stored
 log = logging.getLogger(__name__)
 
 _BACKOFF = (0.01, 0.5)
+_AWAY_SECONDS = 5.0
+"""For how long nobody waits for a replica that has not answered: one that hangs takes its whole time-out."""
 
 
 class Reader:
@@ -25,6 +27,7 @@ class Reader:
         self._limits = settings.history.limits()
         self._patience = settings.timeouts.command.total_seconds()
         self._has_told = False
+        self._away_until = float("-inf")
 
     async def read(self, conversation_id: str, *, stale_ok: bool = False) -> Snapshot:
         """See `ConversationClient.read`."""
@@ -33,16 +36,18 @@ class Reader:
         return snapshot_of(conversation_id, state, epoch=stored.epoch, lag=stored.lag)
 
     async def _find(self, conversation_id: str, *, stale_ok: bool) -> Stored:
-        if not stale_ok or self._replica is None:
+        loop = asyncio.get_running_loop()
+        if not stale_ok or self._replica is None or loop.time() < self._away_until:
             return await self._store.read(conversation_id)
         try:
             stored = await self._replica.read(conversation_id)
         except ConversationNotFoundError:
-            pass  # it may be younger than what the replica has
+            self._has_told = False  # it answers; the conversation may be younger than what it has
         except RetryableError as error:
             if not self._has_told:
                 log.warning("the replica does not answer; the primary is read instead", extra={"reason": str(error)})
             self._has_told = True
+            self._away_until = loop.time() + _AWAY_SECONDS
         else:
             self._has_told = False
             return stored

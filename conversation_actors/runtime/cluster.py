@@ -71,6 +71,11 @@ async def connect(settings: Settings) -> None:
         raise ClusterUnavailableError(message) from error
 
 
+def is_joining() -> bool:
+    """Whether a thread of this process is joining a cluster at this moment."""
+    return _JOINING.locked()
+
+
 async def check(settings: Settings) -> None:
     """Make sure that the cluster's control plane can be reached; joins nothing, leaves nothing behind.
 

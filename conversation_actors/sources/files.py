@@ -1,6 +1,8 @@
 """Reads ``.env`` files. Whatever is wrong with one is an `InvalidInputError`: one sentence with file and line."""
 
 import io
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,18 +15,34 @@ FILES = (".env.local", ".env")
 """In the current directory; what the first says counts."""
 
 
-def read(name: str) -> dict[str, str | None]:
+_FEW = 8
+"""Contents of files that are remembered: each group of settings reads the same ones."""
+
+
+def read(name: str) -> Mapping[str, str | None]:
     """Return the variables of a file, in its own spelling; nothing where there is no such file."""
-    path = Path.cwd() / name
+    path = Path(name)  # relative: there may be no directory to be in any more
     text = _text(path)
+    if not text:
+        return {}
     _check(path, text)
-    return dotenv_values(stream=io.StringIO(text))
+    return _values(text) if "$" in text else _plain_values(text)
 
 
 def refuse(path: Path, what: str) -> NoReturn:
     """Refuse a file."""
-    message = f"{path}: {what}"
+    message = f"{path.absolute()}: {what}"
     raise InvalidInputError(message, field=path.name) from None
+
+
+def _values(text: str) -> Mapping[str, str | None]:
+    """Parse a file. What a ``$`` in it stands for is the environment's to say, which may change."""
+    return dotenv_values(stream=io.StringIO(text))
+
+
+@lru_cache(_FEW)
+def _plain_values(text: str) -> Mapping[str, str | None]:
+    return _values(text)
 
 
 def _text(path: Path) -> str:
@@ -42,6 +60,7 @@ def _text(path: Path) -> str:
         refuse(path, f"cannot be read ({error.strerror})")
 
 
+@lru_cache(_FEW)
 def _check(path: Path, text: str) -> None:
     """Refuse the first line that is none; the parser itself passes over it, and tells a log."""
     for binding in parse_stream(io.StringIO(text)):

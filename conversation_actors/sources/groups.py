@@ -1,7 +1,9 @@
 """Groups of settings: frozen, read from sources in one order, whose mistakes are one sentence."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -50,6 +52,17 @@ class _ByFieldName(PydanticBaseSettingsSource):
         return told
 
 
+class _Variables(EnvSettingsSource):
+    """Variables that were read already."""
+
+    def __init__(self, settings_class: type[BaseSettings], variables: Mapping[str, str | None]) -> None:
+        self._variables = variables
+        super().__init__(settings_class)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return self._variables
+
+
 class OrderedSettings(BaseSettings):
     """Settings whose sources come in one order: keyword, environment, file; whichever name a value has there."""
 
@@ -65,7 +78,10 @@ class OrderedSettings(BaseSettings):
         """Keep pydantic's order; and tell of misspelt names, as all that is set is at hand."""
         places = dict(places_of(settings_cls))
         _tell_misspelt(places)
-        read = [_source(settings_cls, variables) for variables in places.values()]
+        own = {name.lower() for names in names_of(settings_cls).values() for name in names}
+        told = [{name: variables[name] for name in own & variables.keys()} for variables in places.values()]
+        # a source costs as much where nothing is set as where all is
+        read = [_Variables(settings_cls, variables) for variables in told if variables]
         sources = (init_settings, *read, file_secret_settings)
         return tuple(_ByFieldName(settings_cls, source) for source in sources)
 
@@ -87,6 +103,15 @@ class SettingsGroup(OrderedSettings):
                 name = field.group(1) if field else type(self).__name__
                 message = f"{name} ({origin(type(self), name)}): not JSON; set its fields one by one"
                 raise InvalidInputError(message, field=name) from None
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        """Take what another process had; what its version of this package did not know yet is as by default."""
+        super().__setstate__(state)
+        for name, field in type(self).model_fields.items():
+            if name not in self.__dict__:
+                self.__dict__[name] = field.get_default(call_default_factory=True, validated_data=self.__dict__)
+        private = {name: attribute.get_default() for name, attribute in type(self).__private_attributes__.items()}
+        object.__setattr__(self, "__pydantic_private__", {**private, **(self.__pydantic_private__ or {})} or None)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -112,6 +137,7 @@ def settings_config(prefix: str = "") -> SettingsConfigDict:
     )
 
 
+@cache
 def names_of(group: type[BaseSettings]) -> dict[str, tuple[str, ...]]:
     """The variables of a group's fields, by field; the first name of a field is the one to speak of."""
     prefix = group.model_config.get("env_prefix", "")
@@ -148,7 +174,7 @@ def places_of(group: type[BaseSettings]) -> Iterator[tuple[str, Mapping[str, str
         if KEEPS_EMPTY in group.model_fields[field].metadata
         for name in names
     }
-    yield ENVIRONMENT, _without_empty(EnvSettingsSource(group).env_vars, keeping)
+    yield ENVIRONMENT, _without_empty(os.environ, keeping)
     for file in files.FILES:
         variables = files.read(file)
         _check_values(file, variables, group)
@@ -168,19 +194,13 @@ def _check_values(file: str, variables: Mapping[str, str | None], group: type[Ba
     ours = {name for names in names_of(group).values() for name in names}
     for name, value in variables.items():
         if value is None and name.upper() in ours:
-            files.refuse(Path.cwd() / file, f"{name} has no value; write {name}=…")
-
-
-def _source(group: type[BaseSettings], variables: Mapping[str, str | None]) -> EnvSettingsSource:
-    source = EnvSettingsSource(group)
-    source.env_vars = variables
-    return source
+            files.refuse(Path(file), f"{name} has no value; write {name}=…")
 
 
 def _tell_misspelt(places: Mapping[str, Mapping[str, str | None]]) -> None:
-    known = all_names()
+    known = frozenset(all_names())
     for place, variables in places.items():
-        for name, nearest in spelling.misspelt((name.upper() for name in variables), known):
+        for name, nearest in spelling.misspelt([name.upper() for name in variables], known):
             spelling.warn(name, place, nearest)
 
 

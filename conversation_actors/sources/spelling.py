@@ -1,33 +1,55 @@
 """Finds variables that were meant for us and are misspelt. They are no errors: they may be somebody else's."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator
 from difflib import SequenceMatcher
-from functools import cache
+from functools import cache, lru_cache
 
 log = logging.getLogger(__name__)
 
-_ALIKE = {"CONVERSATION": 0.6, "AGENT": 0.75}
+_ALIKE = {"CONVERSATION": 0.7, "AGENT": 0.82}
 """How like a setting's name the rest of a name must be, by its first word; other programs have agents too."""
 _FIRST_WORD_ALIKE = 0.8
 _WHOLE_ALIKE = 0.88
 """How like a setting's name a whole name must be, whose first word is not quite ours."""
+_OF_A_SERVICE = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
+"""What Kubernetes sets in each pod for a service, beside NAME_PORT."""
+_MANY = 256
+"""Names whose nearest is remembered: it takes a millisecond to find, and each group of settings asks."""
 
 
-def misspelt(names: Iterable[str], known: Collection[str]) -> Iterator[tuple[str, str]]:
+def misspelt(names: Collection[str], known: frozenset[str]) -> Iterator[tuple[str, str]]:
     """Yield those of `names` that are like a known one and are none, with the nearest."""
     for name in names:
-        if name not in known and (nearest := _nearest(name, known)):
+        if name not in known and not _is_of_a_service(name, names) and (nearest := _nearest(name, known)):
             yield name, nearest
 
 
-@cache
+_told: set[tuple[str, str]] = set()
+
+
 def warn(name: str, place: str, nearest: str) -> None:
     """Tell of a name, once in a process."""
-    log.warning("%s (%s) is no setting, and is ignored; did you mean %s?", name, place, nearest)
+    if (name, place) not in _told:
+        _told.add((name, place))
+        log.warning("%s (%s) is no setting, and is ignored; did you mean %s?", name, place, nearest)
 
 
-def _nearest(name: str, known: Collection[str]) -> str | None:
+def forget() -> None:
+    """Tell of every name again."""
+    _told.clear()
+
+
+def _is_of_a_service(name: str, names: Collection[str]) -> bool:
+    """Whether Kubernetes has set a variable, which it does for services of whatever name."""
+    if _OF_A_SERVICE.search(name):
+        return True
+    return name.endswith("_PORT") and f"{name.removesuffix('_PORT')}_SERVICE_HOST" in names
+
+
+@lru_cache(_MANY)
+def _nearest(name: str, known: frozenset[str]) -> str | None:
     first, _, rest = name.partition("_")
     if not rest or not _is_like_ours(first):
         return None
@@ -44,7 +66,7 @@ def _is_like_ours(first_word: str) -> bool:
 
 
 def _best(names: Collection[str], *, least: float, likeness: Callable[[str], float]) -> str | None:
-    best = max(names, key=likeness, default=None)
+    best = max(sorted(names), key=likeness, default=None)
     return best if best is not None and likeness(best) >= least else None
 
 

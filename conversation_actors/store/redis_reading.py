@@ -12,6 +12,7 @@ from conversation_actors.errors import (
     CorruptStateError,
     IncompatibleVersionError,
     StoreMisconfiguredError,
+    StoreUnavailableError,
 )
 from conversation_actors.store.base import Stored
 from conversation_actors.store.keys import ConversationKeys, Keys
@@ -20,9 +21,12 @@ from conversation_actors.store.scripts import SCHEMA, script
 
 _FIELDS = ("epoch", "owner", "seq", "base", "snapshot", "schema", "deleted", "first", "life", "active_at")
 _NUMBERS = ("epoch", "seq", "base", "schema", "first")
+_MOVED_BY_APPENDING = ("seq", "active_at")
+_TRIES = 8
+"""How often something else than an append may come between before the caller is told to wait."""
 _NO_KEY = -2
 """What PTTL says of a key that is not there."""
-_EXPIRY_SECONDS = 0.005
+_EXPIRY_MS = 5
 """The keys of a conversation expire within a millisecond of each other."""
 _READONLY: Command = ("READONLY",)
 """Lets a replica of a cluster answer, for the connection it is sent on; any other server knows it too."""
@@ -36,6 +40,11 @@ class _Raw(NamedTuple):
     left_ms: int
     snapshot: bytes | None
     journal: Sequence[bytes]
+
+    @property
+    def is_expiring(self) -> bool:
+        """Whether a key that is missing may have expired just before, or just after, meta."""
+        return self.is_orphaned or 0 <= self.left_ms <= _EXPIRY_MS
 
     @property
     def is_orphaned(self) -> bool:
@@ -56,8 +65,8 @@ class RedisReading:
         """See `Store.read`."""
         keys = self._keys.conversation(conversation_id)
         raw, lag = await self._read(keys)
-        if raw.is_orphaned:
-            await asyncio.sleep(_EXPIRY_SECONDS)
+        if raw.is_expiring:
+            await asyncio.sleep(2 * _EXPIRY_MS / 1000)
             raw, lag = await self._read(keys)
         return _stored(self._keys.tenant, conversation_id, keys, raw, lag)
 
@@ -80,7 +89,7 @@ class RedisReading:
         return raw
 
     async def _read_plainly(self, keys: ConversationKeys, before: Sequence[Command] = ()) -> tuple[_Raw, list[Any]]:
-        """Read until nothing was written meanwhile; and what the server said to the commands `before`."""
+        """Read until what was read is of one moment; and what the server said to the commands `before`."""
         meta: Command = ("HMGET", keys.meta, *_FIELDS)
         parts: Sequence[Command] = (
             meta,
@@ -89,10 +98,34 @@ class RedisReading:
             ("LRANGE", keys.journal, 0, -1),
             meta,
         )
-        while True:
+        for _ in range(_TRIES):
             asides, (first, *rest, last) = await self._calls.reading_plainly(keys, before, parts)
-            if first == last:
-                return _Raw(first, *rest), asides
+            between = _between(first, last, entries=len(rest[-1]))
+            if between is not None:
+                return _Raw(between, *rest), asides
+        message = f"{keys.meta}: was changed each of the {_TRIES} times that it was read"
+        raise StoreUnavailableError(message)
+
+
+def _between(
+    first: Sequence[bytes | None], last: Sequence[bytes | None], *, entries: int
+) -> Sequence[bytes | None] | None:
+    """Meta as it was when the journal was read, by what it was before and after; None where that cannot be told.
+
+    Where entries were appended and nothing else happened, the number of entries tells it: a conversation that is
+    written to all the time is read as well.
+    """
+    if first == last:
+        return last
+    before, after = (dict(zip(_FIELDS, fields, strict=True)) for fields in (first, last))
+    if any(before[name] != after[name] for name in _FIELDS if name not in _MOVED_BY_APPENDING):
+        return None
+    try:
+        seq = int(before["first"] or b"") + entries
+        is_between = int(before["seq"] or b"") <= seq <= int(after["seq"] or b"")
+    except ValueError:
+        return None
+    return [*{**after, "seq": b"%d" % seq}.values()] if is_between else None
 
 
 def _stored(tenant: str, conversation_id: str, keys: ConversationKeys, raw: _Raw, lag: timedelta | None) -> Stored:

@@ -51,7 +51,10 @@ async def test_a_program_of_the_documents_runs(
         subprocess.run,
         [sys.executable, "-c", program.code],
         cwd=tmp_path,
-        env=program_environment(RAY_ADDRESS=address, CONVERSATION_REDIS_URL=redis.url),
+        # on a busy machine Ray's client server takes longer than anybody would wait for the cluster itself
+        env=program_environment(
+            RAY_ADDRESS=address, CONVERSATION_REDIS_URL=redis.url, CONVERSATION_TIMEOUT_CONNECT="90s"
+        ),
         check=False,
         capture_output=True,
         text=True,

@@ -442,6 +442,27 @@ async def test_upkeep_finds_the_fence(start: Activations) -> None:
     assert isinstance(await owner.stopped, FencedError)
 
 
+@pytest.mark.parametrize("lost", ["deleted", "replaced"])
+async def test_upkeep_finds_out_long_before_the_time_is_up(start: Activations, lost: str) -> None:
+    """Who is only watched writes nothing for a quarter of the retention; that it owns nothing any more is seen before.
+
+    So whoever deletes a conversation need not reach its owner.
+    """
+    store = FaultyStore(clock=lambda: 0.0)
+    owner = await start(store, brief(idle=0.2, ttl=3600))
+    await done(owner, append("u0"))
+    poll = asyncio.create_task(owner.poll(watcher="w", after_seq=1, timeout=600))
+    await turns()
+    if lost == "deleted":
+        await store.delete("c", ttl=timedelta(hours=1))
+    else:
+        await start(store)
+    async with asyncio.timeout(60):
+        with pytest.raises(FencedError):
+            await poll
+        assert isinstance(await owner.stopped, FencedError)
+
+
 async def test_upkeep_survives_an_outage(start: Activations) -> None:
     """A store that is away when an idle owner wants to leave postpones that; it leaves when the store is back."""
     store = FaultyStore()

@@ -85,6 +85,14 @@ def test_what_was_given_wrongly_ends_with_2(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("command", ["show", "where"])
+def test_an_id_that_is_none_is_looked_for_nowhere(command: str) -> None:
+    """It is a mistake in what was given, whatever there is to look into."""
+    ran = run(command, "a\nb", RAY_ADDRESS="127.0.0.1:1", CONVERSATION_REDIS_URL="redis://127.0.0.1:1")
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("conversation-actors: conversation_id")
+
+
 def test_a_pipe_that_nobody_reads_is_no_failure() -> None:
     """`conversation-actors --help | true` says nothing more."""
     reader, writer = os.pipe()
@@ -102,6 +110,15 @@ def test_a_pipe_that_nobody_reads_is_no_failure() -> None:
         1,
         cli.EXIT_UNREAD,
     }  # by whom it is noticed first: the library for command lines, or us
+
+
+def test_a_closed_output_is_no_failure() -> None:
+    """`conversation-actors --version >&-` says nothing more, either."""
+    command = 'exec "$0" -m conversation_actors.cli --version >&-'
+    ran = subprocess.run(
+        ["bash", "-c", command, sys.executable], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ OWNERS = {
 
 ENVIRONMENT_READERS = {
     "conversation_actors.settings",
+    "conversation_actors.sources.groups",
     "agent_worker.settings",
     # They read no settings: they hand one process's environment to another.
     "conversation_actors.runtime.fork_server.node",

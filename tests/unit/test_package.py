@@ -1,5 +1,6 @@
 """What users of the package can rely on: its names, its errors, what importing it costs, what is in the wheel."""
 
+import ast
 import copy
 import inspect
 import os
@@ -10,6 +11,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,29 @@ def test_every_dependency_has_both_bounds() -> None:
     unbounded = [line for line in requirements if not re.fullmatch(r"[\w.-]+(\[\w+\])?>=[\w.]+,<[\w.]+", line)]
 
     assert unbounded == ["conversation-actors[agent,embedded,models]"]
+
+
+@pytest.mark.parametrize(
+    ("package", "extras"), [("conversation_actors", ["embedded"]), ("agent_worker", ["agent", "embedded"])]
+)
+def test_what_is_imported_is_declared(package: str, extras: list[str]) -> None:
+    """Nothing is there only because a library of ours happens to bring it; `brought` names what belongs to one."""
+    brought = {"pydantic_core": "pydantic", "psutil": "ray", "launcher": "conversation_actors.runtime.fork_server"}
+    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
+    declared = {re.split(r"[\[>]", line)[0].lower() for line in lines}
+    distributions = packages_distributions()
+    for name in (
+        imported_by(ROOT / package) - sys.stdlib_module_names - {"conversation_actors", "agent_worker", *brought}
+    ):
+        assert {found.lower() for found in distributions.get(name, [])} & declared, name
+
+
+def imported_by(package: Path) -> set[str]:
+    """Return the first names of all that a package's modules import."""
+    nodes = [node for path in package.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {name.partition(".")[0] for name in names}
 
 
 def test_the_dashboards_ray_is_the_same() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import logging
+import os
 import random
 from dataclasses import replace
 from datetime import timedelta
@@ -13,11 +14,14 @@ from pydantic import SecretStr
 from conversation_actors import ConversationClient, ConversationHandle, Message, RefusedError, Settings
 from conversation_actors.client import client as client_module
 from conversation_actors.client import opening
+from conversation_actors.client import reading as reading_module
 from conversation_actors.client.reading import Reader
 from conversation_actors.errors import (
+    ClusterMisconfiguredError,
     ClusterUnavailableError,
     ConversationNotFoundError,
     CorruptStateError,
+    IncompatibleVersionError,
     InvalidInputError,
     StoreMisconfiguredError,
     StoreUnavailableError,
@@ -224,8 +228,9 @@ async def test_what_a_replica_does_not_have_is_read_from_the_primary() -> None:
         await reader.read("never", stale_ok=True)
 
 
-async def test_a_replica_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_replica_that_is_away(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """The primary is read instead, and the log tells it once, until the replica is back."""
+    monkeypatch.setattr(reading_module, "_AWAY_SECONDS", 0.0)
     primary, replica = FaultyStore(), FaultyStore()
     for store in (primary, replica):
         await store.activate(CONVERSATION, owner="o", create=True, ttl=TTL)
@@ -235,6 +240,18 @@ async def test_a_replica_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
         await reader.read(CONVERSATION, stale_ok=True)
         assert len([line for line in caplog.records if "replica" in line.getMessage()]) == lines
     assert primary.reads == 3
+
+
+async def test_a_replica_that_hangs_is_not_waited_for_each_time() -> None:
+    """Each read would take its time-out longer; the next ones go to the primary at once."""
+    primary, replica = FaultyStore(), FaultyStore()
+    for store in (primary, replica):
+        await store.activate(CONVERSATION, owner="o", create=True, ttl=TTL)
+    replica.is_down = True
+    reader = Reader(primary, replica, brief())
+    for _ in range(5):
+        await reader.read(CONVERSATION, stale_ok=True)
+    assert (replica.reads, primary.reads) == (1, 5)
 
 
 async def test_without_a_replica_the_primary_is_read() -> None:
@@ -250,16 +267,17 @@ class Ray:
     def __init__(self) -> None:
         """Away."""
         self.is_away = True
+        self.reason: Exception = ClusterUnavailableError("no Ray cluster")
         self.answers = asyncio.Event()
         self.answers.set()
-        self.joined = 0
+        self.joined = self.asked = 0
 
     async def connect(self, _settings: Settings) -> None:
         """See `runtime.connect`."""
+        self.asked += 1
         await self.answers.wait()
         if self.is_away:
-            message = "no Ray cluster"
-            raise ClusterUnavailableError(message)
+            raise self.reason
         self.joined += 1
 
 
@@ -321,6 +339,19 @@ async def test_no_ray_is_needed_to_look(ray: Ray, store: Checked) -> None:
     assert not ray.joined
 
 
+async def test_a_join_in_the_background_changes_no_environment(ray: Ray, store: Checked) -> None:
+    """What Ray is to read when it connects is set while Ray is called, and inherited by no process started before."""
+    ray.answers.clear()
+    before = dict(os.environ)
+    async with ConversationClient(brief()) as client:
+        joining = asyncio.create_task(client.join_cluster())
+        await until(lambda: ray.asked > 0)
+        assert dict(os.environ) == before
+        ray.answers.set()
+        with pytest.raises(ClusterUnavailableError):
+            await joining
+
+
 async def test_looking_waits_for_no_ray(ray: Ray, store: Checked) -> None:
     """A cluster that does not answer holds up nobody but who opens."""
     ray.answers.clear()
@@ -332,6 +363,63 @@ async def test_looking_waits_for_no_ray(ray: Ray, store: Checked) -> None:
         ray.answers.set()
         with pytest.raises(ClusterUnavailableError):
             await opening_it
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [ClusterUnavailableError("away"), ClusterMisconfiguredError("no token"), IncompatibleVersionError("other Ray")],
+    ids=lambda reason: type(reason).__name__,
+)
+async def test_a_deletion_fails_for_no_cluster(ray: Ray, store: Checked, reason: Exception) -> None:
+    """Whatever keeps this process out of one: what was asked for has happened, and a repeat would find nothing."""
+    ray.reason = reason
+    async with ConversationClient(brief()) as client:
+        await client.delete(CONVERSATION)
+        with pytest.raises(ConversationNotFoundError):
+            await client.read(CONVERSATION)
+
+
+async def test_many_deletions_look_for_a_cluster_once(
+    ray: Ray, store: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not answer is not waited for with each; once it is joined, owners are told again."""
+    monkeypatch.setattr(client_module, "_TELL_SECONDS", 0.01)
+    for number in range(20):
+        await store.activate(f"c{number}", owner="o", create=True, ttl=TTL)
+    ray.answers.clear()
+    async with ConversationClient(brief()) as client:
+        await client.delete("c0")
+        monkeypatch.setattr(client_module, "_TELL_SECONDS", 600.0)
+        async with asyncio.timeout(60):
+            for number in range(1, 10):
+                await client.delete(f"c{number}")
+        ray.is_away = False
+        ray.answers.set()
+        await client.join_cluster()
+        told = []
+        monkeypatch.setattr(Directory, "find", lambda _self, name: told.append(name))
+        monkeypatch.setattr(Directory, "confirm", lambda _self: None, raising=False)
+        for number in range(10, 20):
+            await client.delete(f"c{number}")
+        assert told == [f"c{number}" for number in range(10, 20)]
+
+
+async def test_a_deletion_does_not_fail_with_its_owner(
+    ray: Ray, store: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An owner that cannot read either finds out later."""
+    ray.is_away = False
+
+    class Owner:
+        async def call_if_running(self, *_: object) -> None:
+            message = "Redis is away"
+            raise StoreUnavailableError(message)
+
+    async with ConversationClient(brief()) as client:
+        monkeypatch.setattr(client, "_owner", lambda _conversation_id: Owner())
+        await client.delete(CONVERSATION)
+        with pytest.raises(ConversationNotFoundError):
+            await client.read(CONVERSATION)
 
 
 @pytest.mark.parametrize(("address", "uses_ray"), [(None, False), (None, True), ("head:6379", False)])
@@ -372,6 +460,22 @@ async def test_a_client_that_closes_ends_who_waits_to_join(
         await turns()
     with pytest.raises(InvalidInputError, match="not connected"):
         await waiting
+
+
+async def test_a_client_that_closes_lets_ray_finish(ray: Ray, store: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that ends while Ray joins, which takes long on a busy machine, may crash."""
+    monkeypatch.setattr(client_module, "_JOINED_SECONDS", 0.01)
+    monkeypatch.setattr(runtime, "is_joining", lambda: not ray.joined)
+    ray.answers.clear()
+    ray.is_away = False
+    client = await ConversationClient(brief().model_copy(update={"ray_address": "head:6379"})).__aenter__()
+    await until(lambda: client._is_joining())  # noqa: PLW0108  # it becomes another one
+    closing = asyncio.create_task(client.aclose())
+    done, _ = await asyncio.wait({closing}, timeout=0.2)
+    assert not done
+    ray.answers.set()
+    await closing
+    assert ray.joined == 1
 
 
 async def test_nobody_complains_of_a_cluster_that_was_not_needed(

@@ -262,6 +262,29 @@ def test_settings_arrive_in_another_process() -> None:
     assert twin.require_redis_url() == URL
 
 
+def test_settings_are_equal_wherever_they_were_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is set counts, and not by whom."""
+    monkeypatch.setenv("CONVERSATION_REDIS_URL", URL)
+    read, given = Settings(), Settings(redis_url=SecretStr(URL))
+    assert read.redis_source != given.redis_source
+    assert (read, hash(read)) == (given, hash(given))
+    assert read != Settings(redis_url=SecretStr(URL), ttl=timedelta(hours=3))
+    assert read != URL
+
+
+def test_settings_of_an_older_version_are_completed() -> None:
+    """An owner that restarts on a newer node is given what its client had pickled: what is new is as by default."""
+    settings = Settings(redis_url=SecretStr(URL), ttl=timedelta(hours=3))
+    older = pickle.loads(pickle.dumps(settings))
+    for name in ("redis_connections", "placement", "read_url"):
+        del older.__dict__[name]
+    del older.timeouts.__dict__["hang"]
+    object.__setattr__(older, "__pydantic_private__", None)
+    assert pickle.loads(pickle.dumps(older)) == settings
+    assert pickle.loads(pickle.dumps(older)).redis_source == "redis_url="
+    assert pickle.loads(pickle.dumps(Settings(redis_url=SecretStr(URL)))).redis_source == "redis_url="
+
+
 # Derived
 
 

@@ -1,9 +1,15 @@
 """What `conversation-actors show` prints about who said something."""
 
-import pytest
+import io
+from typing import cast
 
-from conversation_actors.cli.show import _line, _tracks
+import pytest
+from rich.console import Console
+
+from conversation_actors.cli.show import _grid, _line, _tracks
+from conversation_actors.cli.where import told
 from conversation_actors.items import Message, OtherItem, item_from_dict
+from conversation_actors.runtime import Whereabouts
 
 
 @pytest.mark.parametrize(
@@ -25,6 +31,17 @@ def test_who_said_it(participant: object, shown: str) -> None:
     stored = item_from_dict(message.to_dict())
     assert isinstance(stored, Message)
     assert (stored.participant is not None) == (shown != "Hello")
+
+
+def test_what_people_say_moves_no_terminal() -> None:
+    """Whoever writes into a call may send what clears a screen, or names a window; lines stay lines."""
+    console = Console(width=100, file=io.StringIO(), force_terminal=False)
+    console.print(_grid(None, [_line(Message(role="user", content="a\x1b[2Jb\u009bc\nd é→"))]))
+    shown = cast("io.StringIO", console.file).getvalue()
+    assert "a\\x1b[2Jb\\x9bc" in shown
+    assert "d é→" in shown.splitlines()[1]
+    line = {"time": "t", "level": "INFO", "logger": "l", "message": "m", "reason": "\x1b]0;x\x07", "node": "n"}
+    assert "\\x1b]0;x\\x07" in told(Whereabouts("c", None, "", (line,), ()))
 
 
 def test_a_message_of_a_newer_version() -> None:

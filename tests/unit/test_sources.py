@@ -10,7 +10,7 @@ import pytest
 from agent_worker.settings import CallSettings, LanguageModelSettings, SpeechSettings
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.settings import Settings, Timeouts, data_directory
-from conversation_actors.sources import spelling
+from conversation_actors.sources import files, spelling
 
 OURS = ("CONVERSATION_", "AGENT_", "REDIS_", "RAY_", "OPENAI_", "DEEPGRAM_")
 
@@ -24,9 +24,9 @@ def directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
         if name.startswith(OURS):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    spelling.warn.cache_clear()
+    spelling.forget()
     yield tmp_path
-    spelling.warn.cache_clear()
+    spelling.forget()
 
 
 def refusal() -> str:
@@ -297,6 +297,7 @@ def test_the_source_of_the_url_is_known(monkeypatch: pytest.MonkeyPatch, directo
         ("AGENT_GREETNG", "AGENT_GREETING"),
         ("AGENT_TAKEOVER_HEARTBEATS", "AGENT_TAKEOVER_HEARTBEAT"),
         ("AGENTS_GREETING", "AGENT_GREETING"),
+        ("AGENT_HELTH_PORT", "AGENT_HEALTH_PORT"),
     ],
 )
 def test_a_misspelt_name_is_told_once(
@@ -336,7 +337,14 @@ def test_a_misspelt_name_in_a_file_is_told_too(directory: Path, caplog: pytest.L
         "AGENT_NAME",
         "AGENT_HOSTNAME",
         "CONVERSION_RATE",
+        "CONVERSATION_API_URL",
         "AGENT",
+        "AGENT_ID",
+        "AGENT_SESSION_ID",
+        "AGENT_SESSION_TOKEN",
+        "AGENT_TRACE",
+        "AGENT_HOMEDIRECTORY",
+        "AGENT_LOG_LEVEL",
     ],
 )
 def test_other_names_are_no_news(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str) -> None:
@@ -345,3 +353,66 @@ def test_other_names_are_no_news(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     Settings()
     CallSettings()
     assert not caplog.records
+
+
+def test_what_kubernetes_sets_for_a_service_is_no_news(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In each pod, seven variables for a service, which may well be called conversation-redis, or agent."""
+    for service in ("CONVERSATION_REDIS", "CONVERSATION_RAY_HEAD", "AGENT", "AGENT_HEALTH", "CONVERSATION_READ"):
+        port = f"{service}_PORT_6379_TCP"
+        monkeypatch.setenv(f"{service}_SERVICE_HOST", "10.0.0.7")
+        monkeypatch.setenv(f"{service}_SERVICE_PORT", "6379")
+        monkeypatch.setenv(f"{service}_SERVICE_PORT_REDIS", "6379")
+        if service not in {"AGENT", "AGENT_HEALTH"}:
+            monkeypatch.setenv(f"{service}_PORT", "tcp://10.0.0.7:6379")
+        for name in (port, f"{port}_PROTO", f"{port}_PORT", f"{port}_ADDR"):
+            monkeypatch.setenv(name, "6379")
+    Settings()
+    CallSettings()
+    assert not caplog.records
+
+
+def test_a_name_is_told_once_however_many_settings_are_known(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A package that is imported later may have a nearer one."""
+    monkeypatch.setenv("CONVERSATION_DURABILTY", "fsync")
+    for nearest in ("CONVERSATION_DURABILITY", "CONVERSATION_DURABLE"):
+        spelling.warn("CONVERSATION_DURABILTY", "environment", nearest)
+    assert len(caplog.records) == 1
+
+
+# What it costs
+
+
+def test_settings_are_cheap_to_read(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """A job makes several: what was found out once about a file, and about names, is not found out again."""
+    (directory / ".env").write_text("CONVERSATION_TTL=1000\nCONVERSATION_DURABILTY=fsync\n")
+    assert Settings().ttl == timedelta(seconds=1000)
+    costs = []
+    for module, name in ((files, "parse_stream"), (files, "dotenv_values"), (spelling, "SequenceMatcher")):
+        monkeypatch.setattr(module, name, lambda *_, **__: costs.append("again"))
+    assert Settings().ttl == timedelta(seconds=1000)
+    assert not costs
+    monkeypatch.undo()
+    monkeypatch.chdir(directory)
+    (directory / ".env").write_text("CONVERSATION_TTL=2000\n")
+    assert Settings().ttl == timedelta(seconds=2000)
+
+
+def test_what_a_file_takes_from_the_environment_is_read_anew(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """Though the file is the same."""
+    (directory / ".env").write_text("REDIS_URL=redis://${PLACE}\n")
+    for place in ("here", "there"):
+        monkeypatch.setenv("PLACE", place)
+        assert Settings().require_redis_url() == f"redis://{place}"
+
+
+def test_a_directory_that_is_gone_has_no_files(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """A process may outlive the directory that it was started in."""
+    gone = directory / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert Settings().ttl == timedelta(days=7)
