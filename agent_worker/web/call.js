@@ -116,6 +116,7 @@ export class Call {
 
   /** Show what a refresh left unsent. What may have been sent is not sent again: it is for the caller to say. */
   recall() {
+    for (const line of this.#outbox.sent) this.#listener.typed(line, "final");
     for (const line of this.#outbox.lines) {
       if (line.begun) this.#outbox.remove(line);
       this.#listener.typed(line, line.begun ? "unsure" : "waiting");
@@ -188,7 +189,10 @@ export class Call {
     on(RoomEvent.TrackSubscribed, (track) => track.kind === "audio" && this.#listener.heard(track.attach()));
     on(RoomEvent.TrackUnsubscribed, (track) => track.detach().forEach((element) => element.remove()));
     room.registerTextStreamHandler("lk.transcription", (reader, { identity }) => {
-      if (room === this.#room) this.#listener.said(reader, ...this.#speaker(identity));
+      if (room !== this.#room) return;
+      const [role, who] = this.#speaker(identity);
+      if (role === "agent") this.#outbox.arrivedAt(identity);
+      this.#listener.said(reader, role, who);
     });
     room.registerTextStreamHandler("lk.chat", (reader, { identity }) => this.#readChat(reader, identity));
   }
@@ -250,6 +254,7 @@ export class Call {
       this.#outbox.remove(line);
       this.#listener.typed(line, "unsent");
     }
+    this.#outbox.settle(this.#outbox.sent, []);
     this.reason = reason;
     this.#enter(phase);
     await room?.disconnect();
@@ -373,6 +378,7 @@ export class Call {
     if (this.#sending) return;
     this.#sending = true;
     try {
+      if (this.#agentListens) await this.#takeBackLost();
       while (this.#agentListens && this.#outbox.lines.length > 0) await this.#sendFirst();
     } catch {
       // the connection broke: it waits for the next one
@@ -381,8 +387,23 @@ export class Call {
     }
   }
 
+  // What was sent to an agent that was not heard again may have died with it: the conversation knows.
+  async #takeBackLost() {
+    const present = this.agent.identity;
+    const doubtful = this.#outbox.sent.filter((line) => line.to !== present);
+    if (doubtful.length === 0) return;
+    const lost = await this.#listener.lost(doubtful);
+    if (lost === null) {
+      setTimeout(() => this.#sendWaiting(), ASKING);
+      return;
+    }
+    this.#outbox.settle(doubtful, lost);
+    for (const line of lost) this.#listener.typed(line, "waiting");
+  }
+
   async #sendFirst() {
     const line = this.#outbox.lines[0];
+    const to = this.agent.identity;
     this.#outbox.begin(line, true);
     try {
       await this.#room.localParticipant.sendText(line.text, { topic: "lk.chat" });
@@ -390,7 +411,7 @@ export class Call {
       this.#outbox.begin(line, false);
       throw error;
     }
-    this.#outbox.remove(line);
+    this.#outbox.handOver(line, to);
     this.#listener.typed(line, "final");
   }
 

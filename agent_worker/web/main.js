@@ -43,6 +43,7 @@ let call = null;
 const listener = {
   changed: render,
   missed: showStored,
+  lost: findLost,
   silenced: () => captions.cutAll(),
   heard: (element) => page.audio.append(element),
   said: (reader, speaker, who) => captions.follow(reader, speaker, who),
@@ -146,6 +147,14 @@ function describe({ name, role, state, current }) {
 async function showStored() {
   const lines = await visitor.storedLines();
   if (lines !== null) captions.restore(lines);
+  return lines;
+}
+
+/** Which of these lines the conversation does not hold; null where that cannot be learnt now, none if it never can. */
+async function findLost(lines) {
+  const stored = await showStored();
+  if (stored === null) return null;
+  return stored.length > 0 ? lines.filter((line) => !captions.isStored(line.id)) : [];
 }
 
 function notice(sentence) {

@@ -258,16 +258,80 @@ async def test_a_refresh_in_the_middle_of_sending_sends_nothing_twice(web_root: 
 
 
 @needs_chromium
+@pytest.mark.parametrize("refreshed", [False, True])
+@pytest.mark.parametrize(("kept", "times"), [(["hello?"], 2), (["hello?", "Where is my order?"], 1)])
+async def test_what_died_with_its_agent_is_sent_to_the_next_one(
+    web_root: Path, kept: list[str], times: int, *, refreshed: bool
+) -> None:
+    """A line sent to an agent of which nothing was heard again: once more, unless the conversation has it."""
+    async with joined(web_root) as (there, tab):
+        await bring(tab)
+        await say(tab, "Where is my order?")
+        await tab.wait_for_function("() => window.sent().length === 1")
+        there.items = [said("user", text) for text in kept]
+        if refreshed:
+            await rejoin(tab)
+        else:
+            await tab.evaluate("() => window.room.take('agent-AJ_1')")
+        await bring(tab, "agent-AJ_2")
+        await say(tab, "Still there?")
+        await tab.wait_for_function("() => window.sent().includes('Still there?')")
+        assert await tab.evaluate("() => window.sent()") == [*["Where is my order?"] * times, "Still there?"]
+        await wait_for_lines(tab, ("you", "hello?"), ("you", "Where is my order?"), ("you", "Still there?"))
+
+
+@needs_chromium
+@pytest.mark.parametrize("answered", [True, False])
+async def test_what_an_agent_lived_to_answer_is_not_sent_again(web_root: Path, *, answered: bool) -> None:
+    """Who speaks behind a line has got it; and where nothing of a conversation can be read, nothing is known."""
+    async with joined(web_root) as (there, tab):
+        await bring(tab)
+        await say(tab, "Where is my order?")
+        await tab.wait_for_function("() => window.sent().length === 1")
+        if answered:
+            await tab.evaluate("() => window.room.say('agent-AJ_1', 'On its way.')")
+            there.items = [said("user", "it was taken out of the history")]
+        await tab.evaluate("() => window.room.take('agent-AJ_1')")
+        await bring(tab, "agent-AJ_2")
+        await say(tab, "Thanks!")
+        await tab.wait_for_function("() => window.sent().includes('Thanks!')")
+        assert await tab.evaluate("() => window.sent()") == ["Where is my order?", "Thanks!"]
+
+
+@needs_chromium
+async def test_a_conversation_that_cannot_be_read_holds_nothing_up(web_root: Path) -> None:
+    """What is typed then is sent; what may have been lost is looked for again."""
+    async with joined(web_root) as (there, tab):
+        await bring(tab)
+        await say(tab, "Where is my order?")
+        await tab.wait_for_function("() => window.sent().length === 1")
+        there.error = StoreUnavailableError("no answer")
+        await tab.evaluate("() => window.room.take('agent-AJ_1')")
+        await bring(tab, "agent-AJ_2")
+        await say(tab, "Still there?")
+        await tab.wait_for_function("() => window.sent().length === 2")
+        there.error, there.items = None, [said("user", "Still there?")]
+        await tab.wait_for_function("() => window.sent().length === 3")
+        assert await tab.evaluate("() => window.sent()") == ["Where is my order?", "Still there?", "Where is my order?"]
+
+
+@needs_chromium
 async def test_leaving_gives_up_what_was_not_sent(web_root: Path) -> None:
     """It is marked, and does not come back with the next call."""
-    async with joined(web_root) as (_, tab):
+    async with joined(web_root) as (there, tab):
+        await bring(tab)
+        await say(tab, "none")
+        await tab.wait_for_function("() => window.sent().length === 1")
+        there.items = [said("user", "something else")]
+        await tab.evaluate("() => window.room.take('agent-AJ_1')")
         await say(tab, "one")
         await tab.click("#leave")
         await tab.wait_for_selector("#captions li[data-state=unsent]")
         await join(tab)
         await bring(tab)
-        await tab.wait_for_selector("#status[data-state=connected]")
-        assert await tab.evaluate("() => window.sent()") == []
+        await say(tab, "two")
+        await tab.wait_for_function("() => window.sent().length === 2")
+        assert await tab.evaluate("() => window.sent()") == ["none", "two"]
 
 
 @needs_chromium
