@@ -118,6 +118,8 @@ function renderPeople() {
   const people = call.people;
   page.people.replaceChildren(...people.map(personItem));
   page.nobody.hidden = people.length > 0;
+  const isOutside = call.phase === "idle" || call.phase === "ended";
+  page.nobody.textContent = isOutside ? "Who is here appears when you join." : "Nobody yet.";
 }
 
 function personItem(person) {
