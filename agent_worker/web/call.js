@@ -9,6 +9,7 @@ const STABLE = 10_000; // ms after which a connection counts as one that works
 const SETTLING = 2_000; // ms after which an agent that tells no state is taken to listen
 const STORING = 1_000; // ms after which what was said is stored
 const ASKING = 2_000; // ms between two questions for an agent, where there is none
+const LOOKING = 5_000; // ms between two looks at a conversation that cannot be read
 const FOLLOWING = 15_000; // ms after which an agent is asked for behind one that is gone: workers have another one come
 
 const UNREADY = new Set(["initializing"]);
@@ -45,6 +46,7 @@ export class Call {
   #sending = false;
   #missesLine = false;
   #asking = 0;
+  #looking = 0;
 
   /** `outbox` keeps what is not sent yet; what it holds already is sent first. */
   constructor(livekit, visitor, outbox, listener) {
@@ -391,10 +393,13 @@ export class Call {
   async #takeBackLost() {
     const present = this.agent.identity;
     const doubtful = this.#outbox.sent.filter((line) => line.to !== present);
-    if (doubtful.length === 0) return;
+    if (doubtful.length === 0 || this.#looking !== 0) return;
     const lost = await this.#listener.lost(doubtful);
     if (lost === null) {
-      setTimeout(() => this.#sendWaiting(), ASKING);
+      this.#looking = setTimeout(() => {
+        this.#looking = 0;
+        this.#sendWaiting();
+      }, LOOKING);
       return;
     }
     this.#outbox.settle(doubtful, lost);
