@@ -57,10 +57,8 @@ class Installation:
 
     def _link(self, other: "Installation") -> None:
         """Take over the packages of another installation, as hard links, and its commands."""
-        shutil.copytree(
-            other.packages, self.packages, copy_function=os.link, dirs_exist_ok=True,
-            ignore=lambda _folder, names: [name for name in names if name == "__pycache__"],
-        )  # fmt: skip
+        # with what Python has compiled there: Ray's processes would all do it again, at the same time
+        shutil.copytree(other.packages, self.packages, copy_function=os.link, dirs_exist_ok=True)
         for command in (other._place / "bin").iterdir():
             mine = self._place / "bin" / command.name
             if not mine.exists() and command.is_file():
