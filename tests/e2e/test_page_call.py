@@ -145,8 +145,8 @@ async def test_reload_and_death_of_the_agent(common_scene: Scene, tmp_path: Path
     assert kept.participants[before].reconnect_count in {1, 2}
 
 
-async def test_a_reload_at_the_moment_of_the_agents_death(common_scene: Scene, tmp_path: Path) -> None:
-    """The page comes back beside the dead one; the next agent comes by itself, and answers what was typed.
+async def test_typed_at_the_moment_of_the_agents_death(common_scene: Scene, tmp_path: Path) -> None:
+    """The next agent comes by itself, and answers what was typed to the dead one, behind a reload and without one.
 
     LiveKit shows the dead agent for seconds, and takes what is sent to it.
     """
@@ -165,7 +165,12 @@ async def test_a_reload_at_the_moment_of_the_agents_death(common_scene: Scene, t
         await caption(page, CALL.turns[1].reply[-20:])
         common_scene.record("typed behind a reload to a dead agent: answered after", time.monotonic() - killed)
         await photograph(page, tmp_path, "answered")
-        assert await common_scene.agent(other_than=dead)
-        assert await page.locator("#captions li[data-speaker=you]").count() == 2
+        await common_scene.settled()
+        _, pid = await common_scene.agent(other_than=dead)
+        killed = kill(pid)
+        await say(page, CALL.turns[2].user)
+        await caption(page, CALL.turns[2].reply[-20:])
+        common_scene.record("typed to a dead agent: answered after", time.monotonic() - killed)
+        assert await page.locator("#captions li[data-speaker=you]").count() == 3
         kept = await common_scene.stored()
-    kept.assert_nothing_lost(range(2))
+    kept.assert_nothing_lost(range(3))
