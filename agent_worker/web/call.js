@@ -402,8 +402,7 @@ export class Call {
       }, LOOKING);
       return;
     }
-    this.#outbox.settle(doubtful, lost);
-    for (const line of lost) this.#listener.typed(line, "waiting");
+    for (const line of this.#outbox.settle(doubtful, lost)) this.#listener.typed(line, "waiting");
   }
 
   async #sendFirst() {

@@ -83,11 +83,13 @@ export class Outbox {
     this.#save();
   }
 
-  /** Of lines that were sent, those that are `lost` are to be sent again, before all others; the rest arrived. */
+  /** Of lines that were sent, those that are `lost` are to be sent again, before all others: these; the rest arrived. */
   settle(lines, lost) {
+    const again = this.#sent.filter((one) => lost.includes(one)); // none of a call that is over
     this.#sent = this.#sent.filter((one) => !lines.includes(one));
-    this.#lines = [...lost.map(({ id, text }) => ({ id, text, begun: false })), ...this.#lines];
+    this.#lines = [...again.map(({ id, text }) => ({ id, text, begun: false })), ...this.#lines];
     this.#save();
+    return again;
   }
 
   #save() {

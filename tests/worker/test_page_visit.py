@@ -3,6 +3,7 @@
 Nobody waits for ever, nothing that was typed or said is lost by a refresh, and it can be read and used on any screen.
 """
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -62,6 +63,11 @@ class Visit:
     others: dict[str, str] = field(default_factory=dict)
     error: Exception | None = None
     identity: str = ""
+    may_read: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        """Nothing is held up."""
+        self.may_read.set()
 
     async def missing(self, room: str) -> Waiting:
         """Somebody has no agent."""
@@ -71,6 +77,7 @@ class Visit:
     async def read(self, room: str) -> Snapshot | None:
         """What is stored; nothing before the caller has been there."""
         self.reads += 1
+        await self.may_read.wait()
         if self.error is not None:
             raise self.error
         if room != ROOM or not self.items:
@@ -317,6 +324,30 @@ async def test_a_conversation_that_cannot_be_read_holds_nothing_up(web_root: Pat
         await tab.wait_for_function("() => window.sent().length === 3")
         assert await tab.evaluate("() => window.sent()") == ["Where is my order?", "Still there?", "Where is my order?"]
         assert there.reads - reads <= 3
+
+
+@needs_chromium
+async def test_who_leaves_while_a_lost_line_is_looked_for_sends_it_to_nobody(web_root: Path) -> None:
+    """It belongs to the call that is over."""
+    async with joined(web_root) as (there, tab):
+        await bring(tab)
+        await say(tab, "one")
+        await tab.wait_for_function("() => window.sent().length === 1")
+        there.items = [said("user", "something else")]
+        there.may_read.clear()
+        reads = there.reads
+        await tab.evaluate("() => window.room.take('agent-AJ_1')")
+        await bring(tab, "agent-AJ_2")
+        while there.reads == reads:
+            await tab.wait_for_timeout(20)
+        await tab.click("#leave")
+        there.may_read.set()
+        await wait_for_lines(tab, ("you", "something else"), ("you", "one"))
+        await join(tab)
+        await bring(tab, "agent-AJ_3")
+        await say(tab, "two")
+        await tab.wait_for_function("() => window.sent().includes('two')")
+        assert await tab.evaluate("() => window.sent()") == ["one", "two"]
 
 
 @needs_chromium
