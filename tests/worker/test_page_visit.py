@@ -265,8 +265,10 @@ async def test_a_refresh_in_the_middle_of_sending_sends_nothing_twice(web_root: 
 
 
 @needs_chromium
-@pytest.mark.parametrize("refreshed", [False, True])
-@pytest.mark.parametrize(("kept", "times"), [(["hello?"], 2), (["hello?", "Where is my order?"], 1)])
+@pytest.mark.parametrize(
+    ("kept", "times", "refreshed"),
+    [(["hello?"], 2, False), (["hello?"], 2, True), (["hello?", "Where is my order?"], 1, True)],
+)
 async def test_what_died_with_its_agent_is_sent_to_the_next_one(
     web_root: Path, kept: list[str], times: int, *, refreshed: bool
 ) -> None:
