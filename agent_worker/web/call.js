@@ -9,6 +9,7 @@ const STABLE = 10_000; // ms after which a connection counts as one that works
 const SETTLING = 2_000; // ms after which an agent that tells no state is taken to listen
 const STORING = 1_000; // ms after which what was said is stored
 const ASKING = 2_000; // ms between two questions for an agent, where there is none
+const RESENDING = 2_000; // ms behind a line that could not be sent
 const LOOKING = 5_000; // ms between two looks at a conversation that cannot be read
 const FOLLOWING = 15_000; // ms after which an agent is asked for behind one that is gone: workers have another one come
 
@@ -47,6 +48,7 @@ export class Call {
   #missesLine = false;
   #asking = 0;
   #looking = 0;
+  #resending = 0;
 
   /** `outbox` keeps what is not sent yet; what it holds already is sent first. */
   constructor(livekit, visitor, outbox, listener) {
@@ -383,7 +385,9 @@ export class Call {
       if (this.#agentListens) await this.#takeBackLost();
       while (this.#agentListens && this.#outbox.lines.length > 0) await this.#sendFirst();
     } catch {
-      // the connection broke: it waits for the next one
+      // the connection broke, or was not ready to send: while it stays, nothing else gives a reason to try again
+      clearTimeout(this.#resending);
+      this.#resending = setTimeout(() => this.#sendWaiting(), RESENDING);
     } finally {
       this.#sending = false;
     }

@@ -243,6 +243,21 @@ async def test_a_line_that_breaks_with_the_connection_is_sent_again(web_root: Pa
 
 
 @needs_chromium
+async def test_a_line_that_cannot_be_sent_is_tried_again_by_itself(web_root: Path) -> None:
+    """Whoever is in the room may stay as they are, and nothing else gives a reason to try."""
+    async with joined(web_root) as (_, tab):
+        await tab.evaluate("() => { window.brokenBefore = true }")
+        await bring(tab)
+        await tab.wait_for_function("() => window.callState.agent !== null")
+        await tab.wait_for_timeout(2500)  # the agent has settled: no timer of its coming is left
+        await say(tab, "one")
+        await tab.wait_for_selector("#captions li[data-state=waiting]")
+        await tab.evaluate("() => { window.brokenBefore = false }")
+        await tab.wait_for_selector("#captions li[data-state=final]", timeout=10_000)
+        assert await tab.evaluate("() => window.sent()") == ["one"]
+
+
+@needs_chromium
 async def test_a_refresh_in_the_middle_of_sending_sends_nothing_twice(web_root: Path) -> None:
     """The page says that it does not know; where the conversation has the line, it does."""
     async with joined(web_root) as (there, tab):
