@@ -254,8 +254,7 @@ def _level(level: LogLevel, *, verbose: bool, is_production: bool = True) -> str
     from agent_worker.worker.logs import set_up  # noqa: PLC0415  # with the rest
 
     chosen = LogLevel.DEBUG if verbose else level
-    set_up(verbose=chosen is LogLevel.DEBUG, is_production=is_production)
-    logging.getLogger().setLevel(chosen.name)
+    set_up(level=logging.getLevelNamesMapping()[chosen.name], is_production=is_production)
     return chosen.value
 
 

@@ -1,7 +1,7 @@
 """What is said where something is missing that an extra of this package brings: one sentence, and what to install."""
 
 _EXTRAS = {
-    "livekit.plugins": ("LiveKit's plugins for OpenAI and Deepgram", "agent,models"),
+    "livekit.plugins": ("LiveKit's plugins for OpenAI and Deepgram", "agent"),
     "livekit": ("livekit-agents", "agent"),
     "aiohttp": ("aiohttp", "agent"),
     "numpy": ("numpy", "agent"),

@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -19,6 +20,7 @@ _TOOLS = ("bash", "cat", "env", "ls", "ps", "sh", "uname")
 """What our commands and Ray (bash) look for on PATH, and every system has."""
 _INSTALL_SECONDS = 400
 _COMMAND_SECONDS = 150
+_ENDING_SECONDS = 60
 
 
 def build_wheel(directory: Path) -> Path:
@@ -55,10 +57,8 @@ class Installation:
 
     def _link(self, other: "Installation") -> None:
         """Take over the packages of another installation, as hard links, and its commands."""
-        shutil.copytree(
-            other.packages, self.packages, copy_function=os.link, dirs_exist_ok=True,
-            ignore=lambda _folder, names: [name for name in names if name == "__pycache__"],
-        )  # fmt: skip
+        # with what Python has compiled there: Ray's processes would all do it again, at the same time
+        shutil.copytree(other.packages, self.packages, copy_function=os.link, dirs_exist_ok=True)
         for command in (other._place / "bin").iterdir():
             mine = self._place / "bin" / command.name
             if not mine.exists() and command.is_file():
@@ -76,12 +76,22 @@ class Installation:
         return {"HOME": str(self._home), "PATH": path, "LANG": "C.UTF-8", "COLUMNS": "120", **variables}
 
     def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, in an empty directory."""
-        return subprocess.run(
+        """Run a command to its end, in an empty directory; one that takes too long ends with all that it started."""
+        process = subprocess.Popen(
             [shutil.which(command[0], path=self.environment()["PATH"]) or command[0], *command[1:]],
             cwd=self.directory, env=self.environment(**variables), stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, check=False, timeout=_COMMAND_SECONDS,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
+        try:
+            told, errors = process.communicate(timeout=_COMMAND_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            told, errors = process.communicate(timeout=_ENDING_SECONDS)
+            message = f"it took more than {_COMMAND_SECONDS} s: {told}{errors}"
+            raise AssertionError(message) from None
+        finally:
+            kill_session(process.pid)
+        return subprocess.CompletedProcess(command, process.returncode, told, errors)
 
     @contextmanager
     def running(self, *command: str, until: str, **variables: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:

@@ -46,7 +46,7 @@ def _person(message: Message, snapshot: Snapshot, identity: str) -> tuple[str, s
 class StoredConversations:
     """Reads conversations where they are stored, from ``async with`` to its end; starts no owner, and joins no Ray.
 
-    Ray would print a native stack at the SIGTERM that this process is to pass on to its worker.
+    A `ConversationClient` would join the cluster that RAY_ADDRESS names: 100 MB in a process that has no use for it.
     """
 
     def __init__(self, settings: Settings) -> None:

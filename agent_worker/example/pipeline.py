@@ -17,7 +17,7 @@ try:
 except ImportError as error:
     _MESSAGE = (
         "models: the example agent needs LiveKit's plugins for OpenAI and Deepgram: "
-        "pip install 'conversation-actors[agent,models]', or run an agent of your own"
+        "pip install 'conversation-actors[agent]', or run an agent of your own"
     )
     raise InvalidInputError(_MESSAGE, field="models") from error
 

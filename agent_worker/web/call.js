@@ -9,6 +9,8 @@ const STABLE = 10_000; // ms after which a connection counts as one that works
 const SETTLING = 2_000; // ms after which an agent that tells no state is taken to listen
 const STORING = 1_000; // ms after which what was said is stored
 const ASKING = 2_000; // ms between two questions for an agent, where there is none
+const RESENDING = 2_000; // ms behind a line that could not be sent
+const LOOKING = 5_000; // ms between two looks at a conversation that cannot be read
 const FOLLOWING = 15_000; // ms after which an agent is asked for behind one that is gone: workers have another one come
 
 const UNREADY = new Set(["initializing"]);
@@ -45,6 +47,8 @@ export class Call {
   #sending = false;
   #missesLine = false;
   #asking = 0;
+  #looking = 0;
+  #resending = 0;
 
   /** `outbox` keeps what is not sent yet; what it holds already is sent first. */
   constructor(livekit, visitor, outbox, listener) {
@@ -116,6 +120,7 @@ export class Call {
 
   /** Show what a refresh left unsent. What may have been sent is not sent again: it is for the caller to say. */
   recall() {
+    for (const line of this.#outbox.sent) this.#listener.typed(line, "final");
     for (const line of this.#outbox.lines) {
       if (line.begun) this.#outbox.remove(line);
       this.#listener.typed(line, line.begun ? "unsure" : "waiting");
@@ -188,7 +193,10 @@ export class Call {
     on(RoomEvent.TrackSubscribed, (track) => track.kind === "audio" && this.#listener.heard(track.attach()));
     on(RoomEvent.TrackUnsubscribed, (track) => track.detach().forEach((element) => element.remove()));
     room.registerTextStreamHandler("lk.transcription", (reader, { identity }) => {
-      if (room === this.#room) this.#listener.said(reader, ...this.#speaker(identity));
+      if (room !== this.#room) return;
+      const [role, who] = this.#speaker(identity);
+      if (role === "agent") this.#outbox.arrivedAt(identity);
+      this.#listener.said(reader, role, who);
     });
     room.registerTextStreamHandler("lk.chat", (reader, { identity }) => this.#readChat(reader, identity));
   }
@@ -250,6 +258,7 @@ export class Call {
       this.#outbox.remove(line);
       this.#listener.typed(line, "unsent");
     }
+    this.#outbox.settle(this.#outbox.sent, []);
     this.reason = reason;
     this.#enter(phase);
     await room?.disconnect();
@@ -373,16 +382,36 @@ export class Call {
     if (this.#sending) return;
     this.#sending = true;
     try {
+      if (this.#agentListens) await this.#takeBackLost();
       while (this.#agentListens && this.#outbox.lines.length > 0) await this.#sendFirst();
     } catch {
-      // the connection broke: it waits for the next one
+      // the connection broke, or was not ready to send: while it stays, nothing else gives a reason to try again
+      clearTimeout(this.#resending);
+      this.#resending = setTimeout(() => this.#sendWaiting(), RESENDING);
     } finally {
       this.#sending = false;
     }
   }
 
+  // What was sent to an agent that was not heard again may have died with it: the conversation knows.
+  async #takeBackLost() {
+    const present = this.agent.identity;
+    const doubtful = this.#outbox.sent.filter((line) => line.to !== present);
+    if (doubtful.length === 0 || this.#looking !== 0) return;
+    const lost = await this.#listener.lost(doubtful);
+    if (lost === null) {
+      this.#looking = setTimeout(() => {
+        this.#looking = 0;
+        this.#sendWaiting();
+      }, LOOKING);
+      return;
+    }
+    for (const line of this.#outbox.settle(doubtful, lost)) this.#listener.typed(line, "waiting");
+  }
+
   async #sendFirst() {
     const line = this.#outbox.lines[0];
+    const to = this.agent.identity;
     this.#outbox.begin(line, true);
     try {
       await this.#room.localParticipant.sendText(line.text, { topic: "lk.chat" });
@@ -390,7 +419,7 @@ export class Call {
       this.#outbox.begin(line, false);
       throw error;
     }
-    this.#outbox.remove(line);
+    this.#outbox.handOver(line, to);
     this.#listener.typed(line, "final");
   }
 

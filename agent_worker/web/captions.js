@@ -81,6 +81,11 @@ export class Captions {
     this.#follow();
   }
 
+  /** Whether the conversation held this line when it was last shown. */
+  isStored(segment) {
+    return [...this.#stored.values()].some((item) => item.dataset.segment === segment);
+  }
+
   #shown(line, before) {
     const known = this.#stored.get(line.id);
     if (known?.isConnected) return known;

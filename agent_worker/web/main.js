@@ -43,6 +43,7 @@ let call = null;
 const listener = {
   changed: render,
   missed: showStored,
+  lost: findLost,
   silenced: () => captions.cutAll(),
   heard: (element) => page.audio.append(element),
   said: (reader, speaker, who) => captions.follow(reader, speaker, who),
@@ -117,6 +118,8 @@ function renderPeople() {
   const people = call.people;
   page.people.replaceChildren(...people.map(personItem));
   page.nobody.hidden = people.length > 0;
+  const isOutside = call.phase === "idle" || call.phase === "ended";
+  page.nobody.textContent = isOutside ? "Who is here appears when you join." : "Nobody yet.";
 }
 
 function personItem(person) {
@@ -146,6 +149,14 @@ function describe({ name, role, state, current }) {
 async function showStored() {
   const lines = await visitor.storedLines();
   if (lines !== null) captions.restore(lines);
+  return lines;
+}
+
+/** Which of these lines the conversation does not hold; null where that cannot be learnt now, none if it never can. */
+async function findLost(lines) {
+  const stored = await showStored();
+  if (stored === null) return null;
+  return stored.length > 0 ? lines.filter((line) => !captions.isStored(line.id)) : [];
 }
 
 function notice(sentence) {

@@ -12,8 +12,8 @@ _HARMLESS = ("Attempted to drop unknown FFI handle",)
 """Warnings of LiveKit's that come at the end of every call, and mean nothing to whoever reads them."""
 
 
-def set_up(*, verbose: bool, is_production: bool = False) -> None:
-    """Log to standard error. Job processes send theirs to the worker, which writes them.
+def set_up(*, level: int = logging.INFO, is_production: bool = False) -> None:
+    """Log to standard error from this level on. Job processes send theirs to the worker, which writes them.
 
     In production a line is one JSON object, unless AGENT_LOG_FORMAT says otherwise. Raises `InvalidInputError`.
     """
@@ -21,9 +21,9 @@ def set_up(*, verbose: bool, is_production: bool = False) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if chosen is LogFormat.JSON else TextFormatter())
     handler.addFilter(is_news)
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _NOISY:  # who is not listened to does not format either
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
 
 
 def is_news(record: logging.LogRecord) -> bool:

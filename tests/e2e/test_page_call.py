@@ -1,5 +1,6 @@
 """The caller's page in a real browser: a call that outlives a reload and the agent's death."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -142,3 +143,34 @@ async def test_reload_and_death_of_the_agent(common_scene: Scene, tmp_path: Path
     assert list(kept.participants) == [before]
     # the agent may see the second reload's devices come and go in either order
     assert kept.participants[before].reconnect_count in {1, 2}
+
+
+async def test_typed_at_the_moment_of_the_agents_death(common_scene: Scene, tmp_path: Path) -> None:
+    """The next agent comes by itself, and answers what was typed to the dead one, behind a reload and without one.
+
+    LiveKit shows the dead agent for seconds, and takes what is sent to it.
+    """
+    async with caller_page(common_scene) as page:
+        await page.click("#join")
+        await caption(page, GREETING)
+        await say(page, CALL.turns[0].user)
+        await caption(page, CALL.turns[0].reply[-20:])
+        await common_scene.settled()
+        dead, pid = await common_scene.agent()
+        killed = kill(pid)
+        await page.reload()
+        await page.wait_for_selector("#status[data-state=connected]", timeout=_MILLISECONDS)
+        await say(page, CALL.turns[1].user)
+        await photograph(page, tmp_path, "dead")
+        await caption(page, CALL.turns[1].reply[-20:])
+        common_scene.record("typed behind a reload to a dead agent: answered after", time.monotonic() - killed)
+        await photograph(page, tmp_path, "answered")
+        await common_scene.settled()
+        _, pid = await common_scene.agent(other_than=dead)
+        killed = kill(pid)
+        await say(page, CALL.turns[2].user)
+        await caption(page, CALL.turns[2].reply[-20:])
+        common_scene.record("typed to a dead agent: answered after", time.monotonic() - killed)
+        assert await page.locator("#captions li[data-speaker=you]").count() == 3
+        kept = await common_scene.stored()
+    kept.assert_nothing_lost(range(3))

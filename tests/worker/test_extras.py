@@ -48,7 +48,7 @@ def test_the_example_agent_says_what_it_lacks(arguments: tuple[str, ...], tmp_pa
     assert run.returncode == 2, run.stderr
     (told,) = [line for line in run.stderr.splitlines() if "WARNING" not in line]
     assert told.startswith("agent-worker: ")
-    assert "LiveKit's plugins for OpenAI and Deepgram: pip install 'conversation-actors[agent,models]'" in told
+    assert "LiveKit's plugins for OpenAI and Deepgram: pip install 'conversation-actors[agent]'" in told
 
 
 def test_without_livekit_every_command_says_what_it_needs(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def _logged(capsys: pytest.CaptureFixture[str], name: str = "agent_worker.x", le
 
 def test_production_logs_json(capsys: pytest.CaptureFixture[str]) -> None:
     """One object a line."""
-    set_up(verbose=False, is_production=True)
+    set_up(is_production=True)
     told = json.loads(_logged(capsys))
     assert (told["level"], told["message"], told["url"]) == ("INFO", "health", "http://127.0.0.1:1/health")
     assert told["time"][4] == "-"
@@ -44,7 +44,7 @@ def test_production_logs_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_development_logs_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """With date and zone, and the fields behind the message."""
-    set_up(verbose=False)
+    set_up()
     assert _logged(capsys).endswith(" INFO agent_worker.x health url=http://127.0.0.1:1/health\n")
 
 
@@ -55,11 +55,11 @@ def test_the_form_can_be_chosen(
     """By AGENT_LOG_FORMAT, whatever the command; another one is refused by its name."""
     monkeypatch.setenv("AGENT_LOG_FORMAT", given)
     for is_production in (True, False):
-        set_up(verbose=False, is_production=is_production)
+        set_up(is_production=is_production)
         assert _logged(capsys).startswith(starts)
     monkeypatch.setenv("AGENT_LOG_FORMAT", "xml")
     with pytest.raises(InvalidInputError, match="AGENT_LOG_FORMAT"):
-        set_up(verbose=False)
+        set_up()
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,17 @@ def test_the_form_can_be_chosen(
 )
 def test_requests_to_models_are_no_news(capsys: pytest.CaptureFixture[str], name: str) -> None:
     """Nor what else libraries tell of each of their steps; their warnings are."""
-    set_up(verbose=True)
+    set_up(level=logging.DEBUG)
     assert _logged(capsys, name) == ""
     assert "health" in _logged(capsys, name, logging.WARNING)
     assert is_news(logging.makeLogRecord({"name": "rayon", "levelno": logging.INFO}))
+
+
+def test_who_wants_errors_only_gets_no_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor those of libraries, which have a level of their own."""
+    set_up(level=logging.ERROR)
+    assert [_logged(capsys, name, logging.WARNING) for name in ("agent_worker.x", "ray.x", "asyncio")] == [""] * 3
+    assert "health" in _logged(capsys, "ray.x", logging.ERROR)
 
 
 def test_a_warning_that_every_call_brings_is_left_out() -> None:

@@ -3,6 +3,7 @@
 Nobody waits for ever, nothing that was typed or said is lost by a refresh, and it can be read and used on any screen.
 """
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -62,6 +63,11 @@ class Visit:
     others: dict[str, str] = field(default_factory=dict)
     error: Exception | None = None
     identity: str = ""
+    may_read: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        """Nothing is held up."""
+        self.may_read.set()
 
     async def missing(self, room: str) -> Waiting:
         """Somebody has no agent."""
@@ -71,6 +77,7 @@ class Visit:
     async def read(self, room: str) -> Snapshot | None:
         """What is stored; nothing before the caller has been there."""
         self.reads += 1
+        await self.may_read.wait()
         if self.error is not None:
             raise self.error
         if room != ROOM or not self.items:
@@ -236,6 +243,21 @@ async def test_a_line_that_breaks_with_the_connection_is_sent_again(web_root: Pa
 
 
 @needs_chromium
+async def test_a_line_that_cannot_be_sent_is_tried_again_by_itself(web_root: Path) -> None:
+    """Whoever is in the room may stay as they are, and nothing else gives a reason to try."""
+    async with joined(web_root) as (_, tab):
+        await tab.evaluate("() => { window.brokenBefore = true }")
+        await bring(tab)
+        await tab.wait_for_function("() => window.callState.agent !== null")
+        await tab.wait_for_timeout(2500)  # the agent has settled: no timer of its coming is left
+        await say(tab, "one")
+        await tab.wait_for_selector("#captions li[data-state=waiting]")
+        await tab.evaluate("() => { window.brokenBefore = false }")
+        await tab.wait_for_selector("#captions li[data-state=final]", timeout=10_000)
+        assert await tab.evaluate("() => window.sent()") == ["one"]
+
+
+@needs_chromium
 async def test_a_refresh_in_the_middle_of_sending_sends_nothing_twice(web_root: Path) -> None:
     """The page says that it does not know; where the conversation has the line, it does."""
     async with joined(web_root) as (there, tab):
@@ -258,16 +280,110 @@ async def test_a_refresh_in_the_middle_of_sending_sends_nothing_twice(web_root: 
 
 
 @needs_chromium
+@pytest.mark.parametrize(
+    ("kept", "times", "refreshed"),
+    [(["hello?"], 2, False), (["hello?"], 2, True), (["hello?", "Where is my order?"], 1, True)],
+)
+async def test_what_died_with_its_agent_is_sent_to_the_next_one(
+    web_root: Path, kept: list[str], times: int, *, refreshed: bool
+) -> None:
+    """A line sent to an agent of which nothing was heard again: once more, unless the conversation has it."""
+    async with joined(web_root) as (there, tab):
+        await bring(tab)
+        await say(tab, "Where is my order?")
+        await tab.wait_for_function("() => window.sent().length === 1")
+        there.items = [said("user", text) for text in kept]
+        if refreshed:
+            await rejoin(tab)
+        else:
+            await tab.evaluate("() => window.room.take('agent-AJ_1')")
+        await bring(tab, "agent-AJ_2")
+        await say(tab, "Still there?")
+        await tab.wait_for_function("() => window.sent().includes('Still there?')")
+        assert await tab.evaluate("() => window.sent()") == [*["Where is my order?"] * times, "Still there?"]
+        await wait_for_lines(tab, ("you", "hello?"), ("you", "Where is my order?"), ("you", "Still there?"))
+
+
+@needs_chromium
+@pytest.mark.parametrize("answered", [True, False])
+async def test_what_an_agent_lived_to_answer_is_not_sent_again(web_root: Path, *, answered: bool) -> None:
+    """Who speaks behind a line has got it; and where nothing of a conversation can be read, nothing is known."""
+    async with joined(web_root) as (there, tab):
+        await bring(tab)
+        await say(tab, "Where is my order?")
+        await tab.wait_for_function("() => window.sent().length === 1")
+        if answered:
+            await tab.evaluate("() => window.room.say('agent-AJ_1', 'On its way.')")
+            there.items = [said("user", "it was taken out of the history")]
+        await tab.evaluate("() => window.room.take('agent-AJ_1')")
+        await bring(tab, "agent-AJ_2")
+        await say(tab, "Thanks!")
+        await tab.wait_for_function("() => window.sent().includes('Thanks!')")
+        assert await tab.evaluate("() => window.sent()") == ["Where is my order?", "Thanks!"]
+
+
+@needs_chromium
+async def test_a_conversation_that_cannot_be_read_holds_nothing_up(web_root: Path) -> None:
+    """What is typed then is sent; what may have been lost is looked for again."""
+    async with joined(web_root) as (there, tab):
+        await bring(tab)
+        await say(tab, "Where is my order?")
+        await tab.wait_for_function("() => window.sent().length === 1")
+        there.error = StoreUnavailableError("no answer")
+        await tab.evaluate("() => window.room.take('agent-AJ_1')")
+        await bring(tab, "agent-AJ_2")
+        await say(tab, "Still there?")
+        await tab.wait_for_function("() => window.sent().length === 2")
+        reads = there.reads
+        for _ in range(50):  # each is a moment to look again
+            await bring(tab, "agent-AJ_2")
+        there.error, there.items = None, [said("user", "Still there?")]
+        await tab.wait_for_function("() => window.sent().length === 3")
+        assert await tab.evaluate("() => window.sent()") == ["Where is my order?", "Still there?", "Where is my order?"]
+        assert there.reads - reads <= 3
+
+
+@needs_chromium
+async def test_who_leaves_while_a_lost_line_is_looked_for_sends_it_to_nobody(web_root: Path) -> None:
+    """It belongs to the call that is over."""
+    async with joined(web_root) as (there, tab):
+        await bring(tab)
+        await say(tab, "one")
+        await tab.wait_for_function("() => window.sent().length === 1")
+        there.items = [said("user", "something else")]
+        there.may_read.clear()
+        reads = there.reads
+        await tab.evaluate("() => window.room.take('agent-AJ_1')")
+        await bring(tab, "agent-AJ_2")
+        while there.reads == reads:
+            await tab.wait_for_timeout(20)
+        await tab.click("#leave")
+        there.may_read.set()
+        await wait_for_lines(tab, ("you", "something else"), ("you", "one"))
+        await join(tab)
+        await bring(tab, "agent-AJ_3")
+        await say(tab, "two")
+        await tab.wait_for_function("() => window.sent().includes('two')")
+        assert await tab.evaluate("() => window.sent()") == ["one", "two"]
+
+
+@needs_chromium
 async def test_leaving_gives_up_what_was_not_sent(web_root: Path) -> None:
     """It is marked, and does not come back with the next call."""
-    async with joined(web_root) as (_, tab):
+    async with joined(web_root) as (there, tab):
+        await bring(tab)
+        await say(tab, "none")
+        await tab.wait_for_function("() => window.sent().length === 1")
+        there.items = [said("user", "something else")]
+        await tab.evaluate("() => window.room.take('agent-AJ_1')")
         await say(tab, "one")
         await tab.click("#leave")
         await tab.wait_for_selector("#captions li[data-state=unsent]")
         await join(tab)
         await bring(tab)
-        await tab.wait_for_selector("#status[data-state=connected]")
-        assert await tab.evaluate("() => window.sent()") == []
+        await say(tab, "two")
+        await tab.wait_for_function("() => window.sent().length === 2")
+        assert await tab.evaluate("() => window.sent()") == ["none", "two"]
 
 
 @needs_chromium
