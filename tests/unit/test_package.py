@@ -11,7 +11,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +172,17 @@ def test_every_dependency_has_both_bounds() -> None:
     ("package", "extras"), [("conversation_actors", ["embedded"]), ("agent_worker", ["agent", "embedded"])]
 )
 def test_what_is_imported_is_declared(package: str, extras: list[str]) -> None:
-    """Nothing is there only because a library of ours happens to bring it; `brought` names what belongs to one."""
-    brought = {"pydantic_core": "pydantic", "psutil": "ray", "launcher": "conversation_actors.runtime.fork_server"}
+    """Nothing is there only because a library of ours happens to bring it; `brought` names what belongs to one.
+
+    `dotenv`: by which pydantic-settings reads a file, and we tell which of its lines is wrong.
+    """
+    brought = {
+        "dotenv": "pydantic-settings",
+        "launcher": "conversation_actors.runtime.fork_server",
+        "psutil": "ray",
+        "pydantic_core": "pydantic",
+    }
+    assert any(line.startswith("python-dotenv") for line in requires("pydantic-settings") or ())
     lines = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
     declared = {re.split(r"[\[>]", line)[0].lower() for line in lines}
     distributions = packages_distributions()
