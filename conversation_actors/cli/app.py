@@ -88,8 +88,7 @@ def stop() -> None:
 def start(context: typer.Context) -> None:
     """Start a Ray node on which a conversation's process starts nine times quicker and takes a third of the memory.
 
-    Takes every option of [bold]ray start[/bold] and does what that does; [bold]--help[/bold] shows Ray's own list. The
-    node's worker processes are forked from one that has imported everything, instead of each importing it again.
+    Takes every option of [bold]ray start[/bold] and does what that does; [bold]--help[/bold] lists them. The node's worker processes are forked from one that has imported everything, instead of each importing it again.
     Where that is not possible (not Linux, another Ray than the tested one, a runtime environment of its own), they
     start the ordinary way; this command, or conversation_fork_server.log in Ray's log directory, says why.
 
@@ -100,7 +99,9 @@ def start(context: typer.Context) -> None:
     """
     from conversation_actors.runtime import start_node  # noqa: PLC0415  # see the module's docstring
 
-    start_node(context.args)
+    if "--help" in context.args:
+        typer.echo(context.get_help())
+    start_node(context.args, program=PROGRAM)
 
 
 @app.command()

@@ -358,7 +358,7 @@ def test_starts_at_once(monkeypatch: pytest.MonkeyPatch, decided: str | None, ar
         monkeypatch.delenv(name)
     if decided:
         monkeypatch.setenv(setting, decided)
-    monkeypatch.setattr("ray.scripts.scripts.main", lambda: found.append(os.environ[setting]))
+    monkeypatch.setattr("ray.scripts.scripts.cli", lambda **_: found.append(os.environ[setting]))
     monkeypatch.setattr("ray._private.utils.get_num_cpus", lambda: 4)
     with pytest.raises(SystemExit):
         node.start_node(arguments.split())

@@ -25,8 +25,10 @@ _STARTS_PER_CPU = 2
 """A forked worker waits for Ray's other processes during a part of its start: a burst takes a sixth less like that."""
 
 
-def start_node(arguments: Sequence[str]) -> NoReturn:
+def start_node(arguments: Sequence[str], *, program: str = "ray") -> NoReturn:
     """Be ``ray start`` with these arguments, and with a fork server where there can be one. Never returns.
+
+    In its help and its complaints, what was called is `program`.
 
     Where there cannot, that is said, and the node is an ordinary one. Raises what keeps it from joining its head.
     """
@@ -34,7 +36,7 @@ def start_node(arguments: Sequence[str]) -> NoReturn:
     from conversation_actors.runtime.token_mode import choose_token_mode  # noqa: PLC0415
 
     choose_token_mode(arguments)
-    from ray.scripts.scripts import main  # noqa: PLC0415  # takes most of a second
+    from ray.scripts.scripts import cli  # noqa: PLC0415  # takes most of a second
 
     obstacle = next(_obstacles(), None)
     if obstacle is None:
@@ -44,7 +46,7 @@ def start_node(arguments: Sequence[str]) -> NoReturn:
     else:
         log.warning("workers start the ordinary way, slowly: %s", obstacle)
     sys.argv = ["ray", "start", *arguments]
-    main()
+    cli(prog_name=program)
     raise SystemExit(0)
 
 
