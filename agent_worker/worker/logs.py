@@ -1,6 +1,7 @@
 """Log lines of the worker's commands, on standard error: date and zone, what happened, and its fields."""
 
 import logging
+import warnings
 
 from agent_worker.settings import LogFormat, LogSettings
 from conversation_actors.log_lines import JsonFormatter, TextFormatter
@@ -12,11 +13,21 @@ _HARMLESS = ("Attempted to drop unknown FFI handle",)
 """Warnings of LiveKit's that come at the end of every call, and mean nothing to whoever reads them."""
 
 
+_SHORT_KEY = "The HMAC key is 6 bytes long"
+"""How PyJWT's warning begins for the secret of `livekit-server --dev`, which nobody who uses that can make longer."""
+
+
+def accept_dev_secret() -> None:
+    """Have this process say nothing of how short the secret of a server for development is, with each token."""
+    warnings.filterwarnings("ignore", message=_SHORT_KEY)
+
+
 def set_up(*, verbose: bool, is_production: bool = False) -> None:
     """Log to standard error. Job processes send theirs to the worker, which writes them.
 
     In production a line is one JSON object, unless AGENT_LOG_FORMAT says otherwise. Raises `InvalidInputError`.
     """
+    accept_dev_secret()
     chosen = LogSettings().format or (LogFormat.JSON if is_production else LogFormat.TEXT)
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if chosen is LogFormat.JSON else TextFormatter())

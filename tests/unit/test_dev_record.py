@@ -16,7 +16,7 @@ from rich.console import Console
 
 from conversation_actors.cli import dev, dev_record, stop
 from conversation_actors.cli.dev_record import DevFile, DevRecord, Phase, Process, digest, end_head, read
-from conversation_actors.cli.ray_head import DIRECTORY_PREFIX
+from conversation_actors.cli.ray_head import DIRECTORY_PREFIX, RayHead
 from conversation_actors.errors import InvalidInputError, StoreUnavailableError
 from conversation_actors.store import EmbeddedServer
 from tests.ray_cluster import is_alive
@@ -220,7 +220,7 @@ async def test_a_redis_that_cannot_be_used_is_told_before_ray_starts(
     """Nobody is told to export a URL that works for nobody."""
     monkeypatch.setenv("CONVERSATION_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("CONVERSATION_REDIS_URL", URL)
-    monkeypatch.setattr(dev.RayHead, "start", lambda _self: pytest.fail("Ray is started"))
+    monkeypatch.setattr(RayHead, "start", lambda _self: pytest.fail("Ray is started"))
     monkeypatch.setattr(dev._Signals, "listen", lambda _self: None)
     with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1/0, from CONVERSATION_REDIS_URL"):
         await dev.run(as_json=False)

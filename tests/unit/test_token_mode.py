@@ -236,7 +236,7 @@ def test_a_hung_control_store_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_is_no_address_is_told(address: str) -> None:
     """In one sentence with the forms that there are; Ray would say it in one of its own, without them."""
     with pytest.raises(
-        ClusterMisconfiguredError, match="RAY_ADDRESS.* is no address of a Ray cluster; write host:port"
+        ClusterMisconfiguredError, match=r"RAY_ADDRESS.* is no address of a Ray cluster; write host:port"
     ):
         require_joinable(address)
 
