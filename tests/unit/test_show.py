@@ -1,8 +1,10 @@
 """What `conversation-actors show` prints about who said something."""
 
+from datetime import datetime
+
 import pytest
 
-from conversation_actors.cli.show import _line, _tracks
+from conversation_actors.cli.show import _line, _tracks, _when
 from conversation_actors.items import Message, OtherItem, item_from_dict
 
 
@@ -49,3 +51,8 @@ def test_a_message_of_a_newer_version() -> None:
 def test_what_somebody_has_open(metadata: dict[str, object], shown: str, rest: dict[str, object]) -> None:
     """In words; what is no such thing is metadata like any other."""
     assert _tracks(metadata) == (shown, rest)
+
+
+def test_a_time_has_its_zone() -> None:
+    """What is read on one machine may be of another one's day."""
+    assert datetime.fromisoformat(_when(1_000.0)).timestamp() == 1_000
