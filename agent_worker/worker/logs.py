@@ -13,6 +13,9 @@ _HARMLESS = ("Attempted to drop unknown FFI handle",)
 """Warnings of LiveKit's that come at the end of every call, and mean nothing to whoever reads them."""
 
 
+_ROUTINE = ("plugin registered", "preloading plugins", "HTTP server listening on")
+"""How LiveKit's lines begin that come at the start of every worker, and tell what it always does."""
+
 _SHORT_KEY = "The HMAC key is 6 bytes long"
 """How PyJWT's warning begins for the secret of `livekit-server --dev`, which nobody who uses that can make longer."""
 
@@ -41,5 +44,6 @@ def is_news(record: logging.LogRecord) -> bool:
     """Whether a line is worth writing. Warnings are, but for those that nobody can do anything about."""
     package = record.name.partition(".")[0]
     if record.levelno < logging.WARNING:
-        return package not in _NOISY
+        is_routine = package == "livekit" and record.getMessage().startswith(_ROUTINE)
+        return package not in _NOISY and not is_routine
     return package != "livekit" or not any(known in record.getMessage() for known in _HARMLESS)

@@ -1,10 +1,12 @@
 """What `conversation-actors show` prints about who said something."""
 
 from datetime import datetime
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
-from conversation_actors.cli.show import _line, _tracks, _when
+from conversation_actors.cli.show import _line, _pairs, _tracks, _when
 from conversation_actors.items import Message, OtherItem, item_from_dict
 
 
@@ -56,3 +58,10 @@ def test_what_somebody_has_open(metadata: dict[str, object], shown: str, rest: d
 def test_a_time_has_its_zone() -> None:
     """What is read on one machine may be of another one's day."""
     assert datetime.fromisoformat(_when(1_000.0)).timestamp() == 1_000
+
+
+def test_a_heading_is_not_as_narrow_as_what_is_below_it() -> None:
+    """It stays on its line, however short the words of the history are."""
+    shown, title = StringIO(), "History: 200 items, the last 40 of them (--json prints all)"
+    Console(file=shown, width=120).print(_pairs(title, [("user", "x")]))
+    assert title in shown.getvalue().splitlines()

@@ -131,3 +131,10 @@ def test_the_secret_of_a_development_server_is_no_news(place: str, monkeypatch: 
         assert not told
         AccessToken("key", "a short one").to_jwt()
     assert len(told) == 1
+
+
+def test_what_every_worker_does_at_its_start_is_no_news() -> None:
+    """LiveKit's lines about its plugins and its own port; that it is registered stays one."""
+    said = ["plugin registered", "preloading plugins", "HTTP server listening on 127.0.0.1:8081", "registered worker"]
+    records = [logging.LogRecord("livekit.agents", logging.INFO, "", 0, text, (), None) for text in said]
+    assert [record.msg for record in records if is_news(record)] == ["registered worker"]

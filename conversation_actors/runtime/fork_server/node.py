@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.runtime.fork_server.launcher import FORKED, NIL_JOB
+from conversation_actors.runtime.fork_server.ray_words import name_our_command
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,7 @@ _PYTHON = "CONVERSATION_NODE_PYTHON"
 _STARTS_AT_ONCE = "RAY_worker_maximum_startup_concurrency"
 """Ray's own setting, which it reads from the environment; without it, one worker starts at a time for each of the
 node's CPUs."""
+_USAGE_STATS = "RAY_USAGE_STATS_ENABLED"
 _STARTS_PER_CPU = 2
 """A forked worker waits for Ray's other processes during a part of its start: a burst takes a sixth less like that."""
 
@@ -46,7 +49,14 @@ def start_node(arguments: Sequence[str], *, program: str = "ray") -> NoReturn:
     else:
         log.warning("workers start the ordinary way, slowly: %s", obstacle)
     sys.argv = ["ray", "start", *arguments]
-    cli(prog_name=program)
+    # Ray would ask a person, or say in five lines that it has asked nobody.
+    os.environ.setdefault(_USAGE_STATS, "0")
+    name_our_command()
+    try:
+        cli(prog_name=program)
+    except Exception as error:  # whatever it was: Ray's would be a page of code
+        message = f"Ray did not start: {' '.join(str(error).split()) or type(error).__name__}"
+        raise ClusterUnavailableError(message.replace("`ray start`", f"`{program} start`")) from error
     raise SystemExit(0)
 
 
