@@ -36,6 +36,8 @@ def set_up(*, verbose: bool, is_production: bool = False) -> None:
     handler.setFormatter(JsonFormatter() if chosen is LogFormat.JSON else TextFormatter())
     handler.addFilter(is_news)
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
+    rays = logging.getLogger("ray")  # which has given itself a handler of another form, where it was imported before
+    rays.handlers, rays.propagate = [], True
     for name in _NOISY:  # who is not listened to does not format either
         logging.getLogger(name).setLevel(logging.WARNING)
 

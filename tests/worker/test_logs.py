@@ -26,8 +26,11 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root = logging.getLogger()
     levels = {name: logging.getLogger(name).level for name in logs._NOISY}
     handlers, level = root.handlers[:], root.level
+    rays = logging.getLogger("ray")
+    ray_handlers, propagates = rays.handlers, rays.propagate
     root.handlers = []
     yield
+    rays.handlers, rays.propagate = ray_handlers, propagates
     root.handlers = handlers
     root.setLevel(level)
     for name, before in levels.items():
@@ -77,6 +80,15 @@ def test_requests_to_models_are_no_news(capsys: pytest.CaptureFixture[str], name
     assert _logged(capsys, name) == ""
     assert "health" in _logged(capsys, name, logging.WARNING)
     assert is_news(logging.makeLogRecord({"name": "rayon", "levelno": logging.INFO}))
+
+
+def test_rays_warnings_are_lines_like_all_others(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where Ray was imported before, and writes to standard error by itself."""
+    rays = logging.getLogger("ray")
+    rays.handlers, rays.propagate = [logging.StreamHandler()], False
+    set_up(verbose=False, is_production=True)
+    told = _logged(capsys, "ray._private.worker", logging.WARNING)
+    assert json.loads(told)["message"] == "health"
 
 
 def test_a_warning_that_every_call_brings_is_left_out() -> None:
