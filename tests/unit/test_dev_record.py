@@ -16,7 +16,8 @@ from rich.console import Console
 
 from conversation_actors.cli import dev, dev_record, stop
 from conversation_actors.cli.dev_record import DevFile, DevRecord, Phase, Process, digest, end_head, read
-from conversation_actors.cli.ray_head import DIRECTORY_PREFIX, RayHead
+from conversation_actors.cli.processes import with_environment
+from conversation_actors.cli.ray_head import DIRECTORY_PREFIX, ENVIRONMENT, RayHead
 from conversation_actors.errors import InvalidInputError, StoreUnavailableError
 from conversation_actors.store import EmbeddedServer
 from tests.ray_cluster import is_alive
@@ -225,6 +226,13 @@ async def test_a_redis_that_cannot_be_used_is_told_before_ray_starts(
     with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1/0, from CONVERSATION_REDIS_URL"):
         await dev.run(as_json=False)
     assert "Redis" not in capsys.readouterr().out
+
+
+def test_ray_is_told_to_end_at_once() -> None:
+    """By the variable that this Ray reads; an older one does not wait until nobody works there."""
+    code = "from ray._private import ray_constants as c; print(getattr(c, 'RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S', 0))"
+    command = with_environment([sys.executable, "-c", code], changes=ENVIRONMENT)
+    assert float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) == 0
 
 
 def test_stop_where_there_is_nothing(
