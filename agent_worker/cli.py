@@ -282,7 +282,7 @@ def _print(line: str) -> None:
 def _tell_versions(*, is_wanted: bool) -> None:
     if is_wanted:
         found = [("conversation-actors", metadata.version("conversation-actors"))]
-        found += [(name, _version(name)) for name in ("livekit-agents", "ray")]
+        found += [("livekit-agents", _version("livekit-agents")), ("Ray", _version("ray"))]
         _print("\n".join(f"{name} {version}" for name, version in [*found, ("Python", python_version())]))
         raise typer.Exit
 

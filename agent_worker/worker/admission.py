@@ -32,5 +32,12 @@ async def check_admission(settings: LiveKitSettings) -> None:
         message = f"api_key: {url} refuses LIVEKIT_API_KEY and LIVEKIT_API_SECRET; they have to be the server's own"
         raise InvalidInputError(message, field="api_key") from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        reason = str(error) or type(error).__name__
+        reason = _brief(error)
         logger.warning("LiveKit does not answer yet, and is waited for", extra={"url": url, "reason": reason})
+
+
+def _brief(error: Exception) -> str:
+    """Say it without the address, which stands beside it, and without aiohttp's words for its own state."""
+    if isinstance(getattr(error, "os_error", None), ConnectionRefusedError):
+        return "nobody listens there"
+    return str(error) or type(error).__name__

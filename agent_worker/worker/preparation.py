@@ -12,6 +12,7 @@ from typing import Any
 
 from livekit.agents import JobProcess
 
+from agent_worker.worker.logs import accept_dev_secret
 from conversation_actors import ConversationClient, Settings
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Preparation:
 
     def __call__(self, process: JobProcess) -> None:
         """Prepare one process."""
+        accept_dev_secret()
         with contextlib.suppress(ValueError):  # not the main thread: LiveKit runs jobs in threads on some systems
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         joining = threading.Thread(target=_join, name="join-ray", daemon=True)

@@ -88,10 +88,10 @@ def stop() -> None:
 def start(context: typer.Context) -> None:
     """Start a Ray node on which a conversation's process starts nine times quicker and takes a third of the memory.
 
-    Takes every option of [bold]ray start[/bold] and does what that does; [bold]--help[/bold] shows Ray's own list. The
-    node's worker processes are forked from one that has imported everything, instead of each importing it again.
-    Where that is not possible (not Linux, another Ray than the tested one, a runtime environment of its own), they
-    start the ordinary way; this command, or conversation_fork_server.log in Ray's log directory, says why.
+    Takes every option of [bold]ray start[/bold] and does what that does; [bold]--help[/bold] lists them. The node's
+    worker processes are forked from one that has imported everything, instead of each importing it again. Where that
+    is not possible (not Linux, another Ray than the tested one, a runtime environment of its own), they start the
+    ordinary way; this command, or conversation_fork_server.log in Ray's log directory, says why.
 
     A head asks for this user's token, unless RAY_AUTH_MODE says otherwise; a node does as its head does. What keeps a
     node from joining (address, token, versions) is said in one sentence, before Ray tries.
@@ -100,7 +100,9 @@ def start(context: typer.Context) -> None:
     """
     from conversation_actors.runtime import start_node  # noqa: PLC0415  # see the module's docstring
 
-    start_node(context.args)
+    if "--help" in context.args:
+        typer.echo(context.get_help())
+    start_node(context.args, program=PROGRAM)
 
 
 @app.command()

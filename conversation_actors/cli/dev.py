@@ -19,7 +19,7 @@ from conversation_actors.cli.processes import with_environment
 from conversation_actors.cli.ray_head import ENVIRONMENT, RayHead, variables_for_others
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.settings import Settings, data_directory
-from conversation_actors.store import EmbeddedServer
+from conversation_actors.store import EmbeddedServer, open_store
 
 DRAIN_SECONDS = 20.0
 _CONNECT_SECONDS = 15.0
@@ -75,6 +75,15 @@ async def run(*, as_json: bool) -> int:
         return await _Stack(file, url, console, signals).run(as_json=as_json)
 
 
+async def _check_redis() -> None:
+    """Make sure that the Redis of the settings is one that others can use. Raises `ConversationError`."""
+    store = open_store(Settings())
+    try:
+        await store.check()
+    finally:
+        await store.aclose()
+
+
 def _directory(url: str | None) -> Path:
     """Where to work: beside a Valkey of our own, if that is the Redis asked for, so that it gets one head."""
     return (EmbeddedServer.directory_of(url) if url is not None else None) or data_directory()
@@ -125,6 +134,7 @@ class _Stack:
             await self._clean_up()
             redis_url = await asyncio.to_thread(self._start_server) if self._url is None else self._url
             if self._url is not None:
+                await _check_redis()
                 self._console.print("Redis  yours, from the environment or .env")
             self._console.print("Ray    starting, which takes some seconds …")
             address = await _unless_stopped(self._head.start(), self._signals)

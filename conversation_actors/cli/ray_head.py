@@ -21,6 +21,8 @@ ENVIRONMENT: dict[str, str | None] = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
+    # Ray would wait for half a minute until nobody works here, and owners, and workers kept ready, stay.
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
 }
 """What `ray start`, and all that connect to it, need; given an address, Ray does not look for the token itself."""
 DIRECTORY_PREFIX = "ca-ray-"

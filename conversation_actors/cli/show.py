@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -124,7 +124,7 @@ def tell(console: Console, snapshot: Snapshot, facts: Facts) -> None:
     console.print(_grid(title, [_line(item) for item in shown], widths=(10, None)))
 
 
-def _facts(snapshot: Snapshot, facts: Facts) -> Table:
+def _facts(snapshot: Snapshot, facts: Facts) -> Group:
     rows = [
         ("position", f"seq {snapshot.seq}, epoch {snapshot.epoch}"),
         ("active", f"last at {_when(facts.active_at)}"),
@@ -143,7 +143,7 @@ def _facts(snapshot: Snapshot, facts: Facts) -> Table:
     return _pairs(None, rows)
 
 
-def _participants(snapshot: Snapshot) -> Table:
+def _participants(snapshot: Snapshot) -> Group:
     rows = []
     for one in snapshot.participants.values():
         state = "connected" if one.connected else f"gone since {_when(one.last_seen)}"
@@ -163,7 +163,7 @@ def _tracks(metadata: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     return told, {name: value for name, value in metadata.items() if name != "tracks"}
 
 
-def _leases(snapshot: Snapshot) -> Table:
+def _leases(snapshot: Snapshot) -> Group:
     now = time.time()
     rows = []
     for name, lease in snapshot.leases.items():
@@ -217,24 +217,25 @@ def _spoken(content: str | list[Any]) -> str:
     return " ".join(part if isinstance(part, str) else f"[{part.get('type', 'object')}]" for part in parts)
 
 
-def _pairs(title: str | None, rows: Iterable[tuple[str, str]]) -> Table:
+def _pairs(title: str | None, rows: Iterable[tuple[str, str]]) -> Group:
     return _grid(title, [(Text(name), Text(value)) for name, value in rows])
 
 
 def _grid(
     title: str | None, rows: Iterable[tuple[Text, Text]], *, widths: tuple[int | None, int | None] = (None, None)
-) -> Table:
-    heading = None if title is None else Text(f"\n{title}", style="bold not italic")
-    table = Table(title=heading, title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
+) -> Group:
+    # no title of the table's own: it would be as narrow as the table
+    heading = [] if title is None else [Text(f"\n{title}", style="bold")]
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True, min_width=widths[0])
     table.add_column(overflow="fold", min_width=widths[1])
     for row in rows:
         table.add_row(*(Text(harmless(text.plain), style=text.style) for text in row))
-    return table
+    return Group(*heading, table)
 
 
 def _when(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
 def _json(value: object) -> str:

@@ -19,6 +19,8 @@ SECONDS = 1.2
 """How long one answer may take: a control store on the same continent needs milliseconds."""
 _METHOD = "/ray.rpc.InternalKVGcsService/InternalKVGet"
 _KEY, _NAMESPACE = b"CLUSTER_METADATA", b"cluster"
+_GIVEN = "the address is of RAY_ADDRESS or --address"
+_FOUND = "RAY_ADDRESS is not set, and the cluster that was started last on this machine is the one there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,14 @@ def require_joinable(address: str | None) -> None:
     version is another one. To another machine the token is sent only where RAY_AUTH_MODE says so. Blocks, for at most
     two and a half seconds.
     """
+    source = _GIVEN
     if address in {None, "auto"}:
-        address = found_by_ray()
+        address, source = found_by_ray(), _FOUND
     if address is None or plain_address(address) is None:
+        _require_form(address)
         return
     mode = ray_environment.token_mode()
-    is_here = reach(address)
+    is_here = reach(address, source)
     if ray_environment.has_other_mode():
         return
     sends = mode == "token" or (mode is None and is_here)
@@ -81,8 +85,19 @@ def found_by_ray() -> str | None:
     return running[0] if running else last
 
 
-def reach(address: str) -> bool:
-    """Make sure that somebody listens; tells whether on this machine. Raises `ClusterUnavailableError`."""
+def _require_form(address: str | None) -> None:
+    """Raise `ClusterMisconfiguredError` where neither we nor Ray can read the address."""
+    if address in {None, "local"} or "://" in str(address):
+        return
+    message = f"RAY_ADDRESS: {address!r} is no address of a Ray cluster; write host:port, or ray://host:port"
+    raise ClusterMisconfiguredError(message)
+
+
+def reach(address: str, source: str = _GIVEN) -> bool:
+    """Make sure that somebody listens; tells whether on this machine. Raises `ClusterUnavailableError`.
+
+    `source` tells people where the address comes from.
+    """
     host, port = plain_address(address) or ("", 0)
     try:
         with socket.create_connection((host, port), SECONDS) as connection:
@@ -95,7 +110,7 @@ def reach(address: str) -> bool:
         reason = f"no answer in {SECONDS} s (another network, or a firewall)"
     except (OSError, OverflowError) as error:
         reason = str(getattr(error, "strerror", None) or error)
-    message = f"no Ray cluster at {address}: {reason} (the address is of RAY_ADDRESS or --address)"
+    message = f"no Ray cluster at {address}: {reason} ({source})"
     raise ClusterUnavailableError(message)
 
 

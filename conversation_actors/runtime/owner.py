@@ -9,6 +9,7 @@ from typing import Any
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from conversation_actors.activation import PROTOCOL, ActivationInfo, Opened, View
+from conversation_actors.clock import uptime
 from conversation_actors.errors import (
     ActivationLostError,
     ClusterUnavailableError,
@@ -34,6 +35,21 @@ _RESTART_SECONDS = 1.0
 """An owner that Ray is restarting for longer than this may be one whose cluster is gone."""
 _USUAL_SECONDS = 2.0
 """An owner that has not answered for so long is asked for a sign of life beside."""
+
+
+_QUIET_SECONDS = 60.0
+_told_at: float | None = None
+"""When it was last told that owners cannot be looked for: each open handle of a process finds the same."""
+
+
+def _tell_of_absence(error: Exception) -> None:
+    """Log that Ray's head does not answer, once a minute in a process."""
+    global _told_at  # noqa: PLW0603  # of the process, as the connection to Ray is
+    now = uptime()
+    if _told_at is None or now - _told_at >= _QUIET_SECONDS:
+        _told_at = now
+        reason = str(error) or "no answer in time"
+        log.warning("owners cannot be looked for: Ray does not answer, and is asked again", extra={"reason": reason})
 
 
 class RemoteOwner:
@@ -120,7 +136,7 @@ class RemoteOwner:
                     self._actor = await self._find()
                     self._joined = place()
         except (ClusterUnavailableError, TimeoutError) as error:
-            log.warning("the owner cannot be looked for", extra={"reason": repr(error)})
+            _tell_of_absence(error)
             return None
         if self._actor is None:
             return None

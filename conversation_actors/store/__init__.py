@@ -63,8 +63,9 @@ def open_store(settings: "Settings") -> Store:
     from conversation_actors.store.address import parse  # noqa: PLC0415 - see the module's docstring
     from conversation_actors.store.redis import RedisStore  # noqa: PLC0415 - same
 
+    url = settings.require_redis_url()
     try:
-        address = parse(settings.require_redis_url())
+        address = parse(url)
     except InvalidInputError as error:
         message = str(error).replace("redis_url:", f"redis_url ({settings.redis_source}):", 1)
         raise InvalidInputError(message, field="redis_url") from None

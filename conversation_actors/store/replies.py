@@ -65,6 +65,8 @@ _OPERATOR_CODE = re.compile(
     r"\b(NOAUTH|WRONGPASS|NOPERM)\b|unknown command|Unknown Redis command|unknown or unsupported command"
     r"|can't run this command|can't access .* keys|ACL failure|AUTH .* without any password configured"
 )
+# A server that wants a password says this instead of NOAUTH where a call has more than ten arguments.
+_NO_PASSWORD = re.compile(r"unauthenticated (multi)?bulk length")
 _MISSING_RIGHT = re.compile(r"\bNOPERM\b|can't run this command|can't access .* keys|ACL failure")
 _WRONG_TYPE = re.compile(r"\bWRONGTYPE\b")
 
@@ -76,6 +78,8 @@ def translate(error: Exception, *, doing: str) -> ConversationError:
     if any(isinstance(cause, _NOT_ALLOWED) for cause in causes) or _OPERATOR_CODE.search(text):
         lacks_right = any(isinstance(cause, NoPermissionError) for cause in causes) or bool(_MISSING_RIGHT.search(text))
         return StoreMisconfiguredError(f"Redis does not allow {doing}: {_brief(error)}", lacks_right=lacks_right)
+    if _NO_PASSWORD.search(text):
+        return StoreMisconfiguredError(f"Redis does not allow {doing}: NOAUTH it wants a password, and was given none")
     if any(isinstance(cause, _REFUSING_FOR_NOW) for cause in causes) or _TEMPORARY_CODE.search(text):
         return StoreUnavailableError(f"Redis cannot do {doing} now: {_brief(error)}")
     return StoreMisconfiguredError(f"Redis refused {doing}: {_brief(error)}")

@@ -124,6 +124,30 @@ async def test_a_server_that_is_away_is_named_too(monkeypatch: pytest.MonkeyPatc
     assert SECRET not in str(refused.value)
 
 
+async def test_a_password_that_is_missing_is_told(server: Server) -> None:
+    """Also of a call with many arguments, to which the server answers `unauthenticated multibulk length`."""
+    admin = server.client()
+    admin.config_set("requirepass", SECRET)
+    plain = server.url.rpartition("@")[2].removeprefix("redis://")
+    store = open_store(Settings(redis_url=SecretStr(f"redis://{plain}")))
+    try:
+        with pytest.raises(StoreMisconfiguredError, match="Redis does not allow read: NOAUTH"):
+            await store.read("support-42")
+    finally:
+        admin.config_set("requirepass", "")
+        admin.close()
+        await store.aclose()
+
+
+def test_no_redis_is_no_variables_mistake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where none is configured, no variable is named but the one to set."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("CONVERSATION_REDIS_URL", "REDIS_URL", "REDIS_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InvalidInputError, match=r"^redis_url: no Redis is configured; set CONVERSATION_REDIS_URL"):
+        open_store(Settings())
+
+
 def test_a_wrong_url_names_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """That it is no URL of Redis, and where it was set; not what it is, which may be a secret."""
     monkeypatch.chdir(tmp_path)

@@ -16,8 +16,9 @@ from rich.console import Console
 
 from conversation_actors.cli import dev, dev_record, stop
 from conversation_actors.cli.dev_record import DevFile, DevRecord, Phase, Process, digest, end_head, read
-from conversation_actors.cli.ray_head import DIRECTORY_PREFIX
-from conversation_actors.errors import InvalidInputError
+from conversation_actors.cli.processes import with_environment
+from conversation_actors.cli.ray_head import DIRECTORY_PREFIX, ENVIRONMENT, RayHead
+from conversation_actors.errors import InvalidInputError, StoreUnavailableError
 from conversation_actors.store import EmbeddedServer
 from tests.ray_cluster import is_alive
 from tests.servers import wait_for
@@ -212,6 +213,26 @@ def test_a_url_that_was_pasted_means_the_server_of_our_own(tmp_path: Path, phase
     with file:
         assert dev._Stack(file, URL, terminal, dev._Signals())._server is not None
         assert dev._Stack(file, "redis://other/0", terminal, dev._Signals())._server is None
+
+
+async def test_a_redis_that_cannot_be_used_is_told_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody is told to export a URL that works for nobody."""
+    monkeypatch.setenv("CONVERSATION_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("CONVERSATION_REDIS_URL", URL)
+    monkeypatch.setattr(RayHead, "start", lambda _self: pytest.fail("Ray is started"))
+    monkeypatch.setattr(dev._Signals, "listen", lambda _self: None)
+    with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1/0, from CONVERSATION_REDIS_URL"):
+        await dev.run(as_json=False)
+    assert "Redis" not in capsys.readouterr().out
+
+
+def test_ray_is_told_to_end_at_once() -> None:
+    """By the variable that this Ray reads; an older one does not wait until nobody works there."""
+    code = "from ray._private import ray_constants as c; print(getattr(c, 'RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S', 0))"
+    command = with_environment([sys.executable, "-c", code], changes=ENVIRONMENT)
+    assert float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) == 0
 
 
 def test_stop_where_there_is_nothing(

@@ -22,9 +22,11 @@ from typing import Any, Self
 
 import pytest
 from ray._private import ray_constants, services
+from ray.autoscaler._private.cli_logger import cli_logger
 from ray.autoscaler._private.constants import RAY_PROCESSES
 
-from conversation_actors.runtime.fork_server import gaps, launcher, node, server
+from conversation_actors.errors import ClusterUnavailableError
+from conversation_actors.runtime.fork_server import gaps, launcher, node, ray_words, server
 from conversation_actors.versions import NEWEST_TESTED
 from tests.fork_servers import Asked, connected_to, encoded
 from tests.ray_cluster import is_alive
@@ -358,11 +360,38 @@ def test_starts_at_once(monkeypatch: pytest.MonkeyPatch, decided: str | None, ar
         monkeypatch.delenv(name)
     if decided:
         monkeypatch.setenv(setting, decided)
-    monkeypatch.setattr("ray.scripts.scripts.main", lambda: found.append(os.environ[setting]))
+    monkeypatch.setattr("ray.scripts.scripts.cli", lambda **_: found.append(os.environ[setting]))
     monkeypatch.setattr("ray._private.utils.get_num_cpus", lambda: 4)
     with pytest.raises(SystemExit):
         node.start_node(arguments.split())
     assert found == [str(most)]
+
+
+def test_what_keeps_ray_from_starting_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own words without its code, and with the command that was typed."""
+    for name in ("executable", "argv"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    for name in ("RAY_worker_maximum_startup_concurrency", "CONVERSATION_NODE_PYTHON", "RAY_USAGE_STATS_ENABLED"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+    def refusing(**_: object) -> None:
+        message = "is already running.\nUse the flag of `ray start` command."
+        raise ConnectionError(message)
+
+    monkeypatch.setattr("ray.scripts.scripts.cli", refusing)
+    monkeypatch.setattr(node, "name_our_command", lambda: None)
+    told = "^Ray did not start: is already running. Use the flag of `conversation-actors start` command.$"
+    with pytest.raises(ClusterUnavailableError, match=told):
+        node.start_node(["--head"], program="conversation-actors")
+
+
+def test_the_next_steps_name_our_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A node that Ray's own command adds would send no token, and start owners slowly."""
+    monkeypatch.setattr(cli_logger, "_print", cli_logger._print)
+    ray_words.name_our_command()
+    cli_logger.print("{} ray start --address='{}'", "", "10.0.0.1:6379")
+    assert "conversation-actors start --address='10.0.0.1:6379'" in capsys.readouterr().out
 
 
 def test_obstacles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

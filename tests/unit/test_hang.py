@@ -12,7 +12,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RpcError
 
 from conversation_actors.errors import ClusterUnavailableError
-from conversation_actors.runtime import hang
+from conversation_actors.runtime import hang, owner
 from conversation_actors.runtime.hang import HangWatch, Whereabouts
 from conversation_actors.runtime.owner import RemoteOwner
 from tests.unit.fakes import brief, until
@@ -165,6 +165,21 @@ async def test_who_is_unavailable_for_long_has_the_head_asked(hung: Owner, monke
         await remote.call(lambda actor: actor.execute.remote(), 0.2)
     assert directory.confirmed
     assert await remote.call_if_running(lambda actor: actor.execute.remote(), 0.2) is None
+
+
+async def test_that_ray_is_away_is_told_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every open handle of a process finds the same, again and again."""
+    told: list[str] = []
+    monkeypatch.setattr(owner.log, "warning", lambda message, **_: told.append(message))
+    monkeypatch.setattr(owner, "_told_at", None)
+    now = [1000.0]
+    monkeypatch.setattr(owner, "uptime", lambda: now[0])
+    for _ in range(3):
+        owner._tell_of_absence(ClusterUnavailableError("no head"))
+    assert len(told) == 1
+    now[0] += 60.0
+    owner._tell_of_absence(TimeoutError())
+    assert len(told) == 2
 
 
 class Ray:

@@ -1,12 +1,13 @@
 """What `conversation-actors show` prints about who said something."""
 
-import io
+from datetime import datetime
+from io import StringIO
 from typing import cast
 
 import pytest
 from rich.console import Console
 
-from conversation_actors.cli.show import _grid, _line, _tracks
+from conversation_actors.cli.show import _grid, _line, _pairs, _tracks, _when
 from conversation_actors.cli.where import told
 from conversation_actors.items import Message, OtherItem, item_from_dict
 from conversation_actors.runtime import Whereabouts
@@ -35,9 +36,9 @@ def test_who_said_it(participant: object, shown: str) -> None:
 
 def test_what_people_say_moves_no_terminal() -> None:
     """Whoever writes into a call may send what clears a screen, or names a window; lines stay lines."""
-    console = Console(width=100, file=io.StringIO(), force_terminal=False)
+    console = Console(width=100, file=StringIO(), force_terminal=False)
     console.print(_grid(None, [_line(Message(role="user", content="a\x1b[2Jb\u009bc\nd é→"))]))
-    shown = cast("io.StringIO", console.file).getvalue()
+    shown = cast("StringIO", console.file).getvalue()
     assert "a\\x1b[2Jb\\x9bc" in shown
     assert "d é→" in shown.splitlines()[1]
     line = {"time": "t", "level": "INFO", "logger": "l", "message": "m", "reason": "\x1b]0;x\x07", "node": "n"}
@@ -66,3 +67,15 @@ def test_a_message_of_a_newer_version() -> None:
 def test_what_somebody_has_open(metadata: dict[str, object], shown: str, rest: dict[str, object]) -> None:
     """In words; what is no such thing is metadata like any other."""
     assert _tracks(metadata) == (shown, rest)
+
+
+def test_a_time_has_its_zone() -> None:
+    """What is read on one machine may be of another one's day."""
+    assert datetime.fromisoformat(_when(1_000.0)).timestamp() == 1_000
+
+
+def test_a_heading_is_not_as_narrow_as_what_is_below_it() -> None:
+    """It stays on its line, however short the words of the history are."""
+    shown, title = StringIO(), "History: 200 items, the last 40 of them (--json prints all)"
+    Console(file=shown, width=120).print(_pairs(title, [("user", "x")]))
+    assert title in shown.getvalue().splitlines()

@@ -100,7 +100,7 @@ def write_token(home: Path, token: str) -> Path:
 
 def at_a_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the next address be another machine's."""
-    monkeypatch.setattr(diagnosis, "reach", lambda _address: False)
+    monkeypatch.setattr(diagnosis, "reach", lambda *_: False)
 
 
 # --- what a client is told -------------------------------------------------------------------------------------------
@@ -232,6 +232,15 @@ def test_a_hung_control_store_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
             require_joinable(address)
 
 
+@pytest.mark.parametrize("address", ["head", "6379", "head:", "head:port", ":6379"])
+def test_what_is_no_address_is_told(address: str) -> None:
+    """In one sentence with the forms that there are; Ray would say it in one of its own, without them."""
+    with pytest.raises(
+        ClusterMisconfiguredError, match=r"RAY_ADDRESS.* is no address of a Ray cluster; write host:port"
+    ):
+        require_joinable(address)
+
+
 def test_nobody_at_an_address_is_told() -> None:
     """A port without a listener, and a name without a machine."""
     with socket.socket() as taken:
@@ -256,7 +265,7 @@ def test_without_an_address_it_is_what_ray_finds(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(services, "find_bootstrap_address", lambda _directory: last[0])
     require_joinable(address)
     last[0] = f"{HOST}:1"
-    with pytest.raises(ClusterUnavailableError, match="nobody listens"):
+    with pytest.raises(ClusterUnavailableError, match=r"nobody listens.*\(RAY_ADDRESS is not set"):
         require_joinable(address)
     with a_head("right") as (running_address, _):
         running.add(running_address)
@@ -369,6 +378,17 @@ def test_what_ray_answers_itself_is_left_to_it(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     choose_token_mode(arguments)
     assert not (home / ".ray").exists()
+
+
+def test_the_help_begins_with_ours() -> None:
+    """What this command adds to Ray's, then Ray's options; the command is called what was typed."""
+    command = [sys.executable, "-m", "conversation_actors.cli", "start", "--help"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    ours, _, rays = told.partition("A head asks for this user's token")
+    assert "Start a Ray node" in ours
+    assert "--node-ip-address" in rays
+    assert "Usage: conversation-actors start" in rays
+    assert "Usage: ray" not in told
 
 
 @pytest.mark.skipif(not ray_environment.knows_tokens(), reason="not on this platform: this Ray knows no tokens")

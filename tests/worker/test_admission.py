@@ -66,3 +66,4 @@ async def test_a_server_that_is_away_is_waited_for(caplog: pytest.LogCaptureFixt
     """It may come later: one line tells that it is waited for."""
     await check_admission(_settings(f"ws://127.0.0.1:{free_port()}"))
     assert ["waited for" in record.message for record in caplog.records] == [True]
+    assert [record.__dict__["reason"] for record in caplog.records] == ["nobody listens there"]

@@ -83,7 +83,7 @@ def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
     """What somebody who reports a fault has to know: one line each."""
     assert cli.main(["--version"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert names == ["conversation-actors", "livekit-agents", "ray", "Python"]
+    assert names == ["conversation-actors", "livekit-agents", "Ray", "Python"]
 
 
 def test_the_script_has_a_name_of_its_own() -> None:

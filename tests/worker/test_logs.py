@@ -2,14 +2,20 @@
 
 import json
 import logging
+import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import cast
 
 import pytest
+from livekit.agents import JobProcess
+from livekit.api import AccessToken
 
 from agent_worker import cli
-from agent_worker.worker import logs
+from agent_worker.worker import logs, preparation
 from agent_worker.worker.logs import is_news, set_up
+from agent_worker.worker.preparation import Preparation
 from conversation_actors import ClusterUnavailableError, InvalidInputError
 
 
@@ -20,8 +26,11 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root = logging.getLogger()
     levels = {name: logging.getLogger(name).level for name in logs._NOISY}
     handlers, level = root.handlers[:], root.level
+    rays = logging.getLogger("ray")
+    ray_handlers, propagates = rays.handlers, rays.propagate
     root.handlers = []
     yield
+    rays.handlers, rays.propagate = ray_handlers, propagates
     root.handlers = handlers
     root.setLevel(level)
     for name, before in levels.items():
@@ -80,6 +89,15 @@ def test_who_wants_errors_only_gets_no_warnings(capsys: pytest.CaptureFixture[st
     assert "health" in _logged(capsys, "ray.x", logging.ERROR)
 
 
+def test_rays_warnings_are_lines_like_all_others(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where Ray was imported before, and writes to standard error by itself."""
+    rays = logging.getLogger("ray")
+    rays.handlers, rays.propagate = [logging.StreamHandler()], False
+    set_up(is_production=True)
+    told = _logged(capsys, "ray._private.worker", logging.WARNING)
+    assert json.loads(told)["message"] == "health"
+
+
 def test_a_warning_that_every_call_brings_is_left_out() -> None:
     """LiveKit's own, of a handle; by no other name, and no other of LiveKit's."""
     told = "livekit_ffi::server:279:livekit_ffi::server - Attempted to drop unknown FFI handle: 7"
@@ -115,3 +133,27 @@ def test_which_commands_are_production(
     with suppress(SystemExit):
         cli.main(arguments)
     assert told == [is_production]
+
+
+@pytest.mark.parametrize("place", ["command", "job"])
+def test_the_secret_of_a_development_server_is_no_news(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each token that is made with `secret` would be a warning in every process; another short one stays one."""
+    monkeypatch.setattr(preparation, "_join", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        if place == "command":
+            set_up()
+        else:
+            Preparation(patience=0.0)(cast("JobProcess", None))
+        AccessToken("devkey", "secret").to_jwt()
+        assert not told
+        AccessToken("key", "a short one").to_jwt()
+    assert len(told) == 1
+
+
+def test_what_every_worker_does_at_its_start_is_no_news() -> None:
+    """LiveKit's lines about its plugins and its own port; that it is registered stays one."""
+    said = ["plugin registered", "preloading plugins", "HTTP server listening on 127.0.0.1:8081", "registered worker"]
+    records = [logging.LogRecord("livekit.agents", logging.INFO, "", 0, text, (), None) for text in said]
+    assert [record.msg for record in records if is_news(record)] == ["registered worker"]

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.runtime.fork_server.launcher import FORKED, NIL_JOB
+from conversation_actors.runtime.fork_server.ray_words import name_our_command
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +23,15 @@ _PYTHON = "CONVERSATION_NODE_PYTHON"
 _STARTS_AT_ONCE = "RAY_worker_maximum_startup_concurrency"
 """Ray's own setting, which it reads from the environment; without it, one worker starts at a time for each of the
 node's CPUs."""
+_USAGE_STATS = "RAY_USAGE_STATS_ENABLED"
 _STARTS_PER_CPU = 2
 """A forked worker waits for Ray's other processes during a part of its start: a burst takes a sixth less like that."""
 
 
-def start_node(arguments: Sequence[str]) -> NoReturn:
+def start_node(arguments: Sequence[str], *, program: str = "ray") -> NoReturn:
     """Be ``ray start`` with these arguments, and with a fork server where there can be one. Never returns.
+
+    In its help and its complaints, what was called is `program`.
 
     Where there cannot, that is said, and the node is an ordinary one. Raises what keeps it from joining its head.
     """
@@ -34,7 +39,7 @@ def start_node(arguments: Sequence[str]) -> NoReturn:
     from conversation_actors.runtime.token_mode import choose_token_mode  # noqa: PLC0415
 
     choose_token_mode(arguments)
-    from ray.scripts.scripts import main  # noqa: PLC0415  # takes most of a second
+    from ray.scripts.scripts import cli  # noqa: PLC0415  # takes most of a second
 
     obstacle = next(_obstacles(), None)
     if obstacle is None:
@@ -44,7 +49,14 @@ def start_node(arguments: Sequence[str]) -> NoReturn:
     else:
         log.warning("workers start the ordinary way, slowly: %s", obstacle)
     sys.argv = ["ray", "start", *arguments]
-    main()
+    # Ray would ask a person, or say in five lines that it has asked nobody.
+    os.environ.setdefault(_USAGE_STATS, "0")
+    name_our_command()
+    try:
+        cli(prog_name=program)
+    except Exception as error:  # whatever it was: Ray's would be a page of code
+        message = f"Ray did not start: {' '.join(str(error).split()) or type(error).__name__}"
+        raise ClusterUnavailableError(message.replace("`ray start`", f"`{program} start`")) from error
     raise SystemExit(0)
 
 
