@@ -237,7 +237,7 @@ class ActorDirectory:
     async def _start_pool_again(self) -> None:
         try:
             await self.start_pool()
-        except RayError as error:
+        except Exception as error:  # noqa: BLE001  # nobody waits for this task, and all goes on without a pool
             log.warning("no workers are started ahead of time", extra={"reason": repr(error)})
 
     def confirm(self) -> None:

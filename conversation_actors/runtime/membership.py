@@ -7,7 +7,6 @@ of them end the process. So the head is asked first, by a call that does neither
 """
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,12 @@ from ray._private.utils import read_ray_address
 from ray._private.worker import global_worker
 from ray.exceptions import RayError
 
-from conversation_actors.errors import ClusterUnavailableError
+from conversation_actors.errors import (
+    ClusterMisconfiguredError,
+    ClusterUnavailableError,
+    IncompatibleVersionError,
+)
+from conversation_actors.runtime.diagnosis import reach, require_joinable
 
 log = logging.getLogger(__name__)
 
@@ -142,13 +146,12 @@ class Membership:
         return None
 
     def _join_anew(self, trouble: str, asked_in: str) -> str | None:
-        """Leave and join, where somebody listens; why it did not help, or None."""
+        """Leave and join, where that can be; why it did not help, or None."""
         with _LEAVING:
             if place() == asked_in:  # no other client of this process has done so meanwhile
-                if not _is_listening(self._address) or (self._silent is not None and _is_listening(self._silent)):
-                    return trouble
-                if not CALLS.have_ended(_CALLS_SECONDS):
-                    return f"{trouble}, and calls still wait for it"
+                objection = self._objection(trouble)
+                if objection is not None:
+                    return objection
                 log.warning("Ray is joined anew", extra={"reason": trouble})
                 ray.shutdown()
                 try:
@@ -158,23 +161,40 @@ class Membership:
         self._nodes_at = float("-inf")
         return self._trouble()
 
+    def _objection(self, trouble: str) -> str | None:
+        """Why the cluster is not to be left, or another one cannot be joined: found out as when it was joined first."""
+        if self._silent is not None and _is_listening(self._silent):
+            return trouble
+        address = read_ray_address() if self._address in {None, "auto", "local"} else self._address
+        if address is None:
+            return trouble
+        try:
+            require_joinable(address)
+        except (ClusterMisconfiguredError, IncompatibleVersionError) as error:
+            return f"{trouble}, and Ray cannot be joined anew ({error})"
+        except ClusterUnavailableError:
+            return trouble
+        return None if CALLS.have_ended(_CALLS_SECONDS) else f"{trouble}, and calls still wait for it"
+
 
 def place() -> str:
     """What tells this process's stay in a cluster from all others: a handle of one is none in another."""
     if not ray.is_initialized():
         return ""
-    return str(global_worker.worker_id.hex()) if global_worker.connected else "ray://"
+    if not global_worker.connected:
+        return "ray://"
+    # A driver's id is made of its job's number, which each head begins to count anew.
+    return f"{global_worker.gcs_client.cluster_id.hex()}/{global_worker.worker_id.hex()}"
 
 
-def _is_listening(address: str | None) -> bool:
-    """Whether a head may be there: Ray itself would try for a minute. Of addresses of other kinds nothing is known."""
-    if address in {None, "auto", "local"}:
-        address = read_ray_address()
-    host, _, port = (address or "").rpartition(":")
-    if not host or "://" in host or not port.isdigit():
-        return address is not None
+def is_refusal(error: Exception) -> bool:
+    """Whether it is how Ray refuses a handle of a cluster that this process has left: an exception of no kind."""
+    return type(error) is Exception
+
+
+def _is_listening(address: str) -> bool:
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_HEAD_SECONDS):
-            return True
-    except OSError:
+        reach(address)
+    except ClusterUnavailableError:
         return False
+    return True

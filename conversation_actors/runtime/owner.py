@@ -19,7 +19,7 @@ from conversation_actors.errors import (
 from conversation_actors.runtime.answers import answer_of
 from conversation_actors.runtime.cluster import ActorDirectory
 from conversation_actors.runtime.hang import HangWatch
-from conversation_actors.runtime.membership import place
+from conversation_actors.runtime.membership import is_refusal, place
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.settings import Settings
 
@@ -52,6 +52,8 @@ class RemoteOwner:
         self._joined = ""
         """The `place` in which the actor in hand was looked up."""
         self._unavailable_since: float | None = None
+        self._is_lost = False
+        """It could not be looked for the last time; that has been told."""
         self._resolving = asyncio.Lock()
         self._hang = HangWatch(conversation_id, seconds=settings.timeouts.hang.total_seconds())
 
@@ -120,8 +122,11 @@ class RemoteOwner:
                     self._actor = await self._find()
                     self._joined = place()
         except (ClusterUnavailableError, TimeoutError) as error:
-            log.warning("the owner cannot be looked for", extra={"reason": repr(error)})
+            if not self._is_lost:  # whoever follows a conversation looks every second
+                self._is_lost = True
+                log.warning("the owner cannot be looked for", extra={"reason": repr(error)})
             return None
+        self._is_lost = False
         if self._actor is None:
             return None
         answer = await self._ask(self._actor, send, timeout, usual=usual)
@@ -199,9 +204,9 @@ class RemoteOwner:
             self._forget(actor)
             return _NoAnswer(error)
         except Exception as error:
-            if type(error) is not Exception:
+            if not is_refusal(error):
                 raise
-            self._forget(actor)  # how Ray refuses a handle of a cluster that this process has left
+            self._forget(actor)
             return _NoAnswer(error)
         finally:
             doubt.cancel()

@@ -24,6 +24,7 @@ import ray
 from ray.exceptions import RayError
 
 from conversation_actors.failures import Failures
+from conversation_actors.runtime.membership import is_refusal
 from conversation_actors.runtime.owner_log import NodeFormatter, write_to_node
 from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.threads import in_thread
@@ -319,5 +320,7 @@ class Pool:
         if self._actor is not None:
             try:
                 self._actor.opened.remote(node_id, was_ready)
-            except RayError as error:
+            except Exception as error:
+                if not (isinstance(error, RayError) or is_refusal(error)):
+                    raise
                 log.warning("the pool was not told of an opening", extra={"reason": repr(error)})

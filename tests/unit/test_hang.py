@@ -117,6 +117,7 @@ class Directory:
 
     def get_or_create(self, _conversation_id: str) -> Owner:
         """See `ActorDirectory.get_or_create`."""
+        self.confirm()
         return self._owner
 
     find = get_or_create
@@ -152,6 +153,38 @@ async def test_a_handle_of_a_cluster_that_was_left_is_looked_up_anew(hung: Owner
         return hung.answer
 
     assert await remote.call(send, 20.0) == "answer"
+
+
+async def test_that_there_is_no_head_is_told_once(hung: Owner, caplog: pytest.LogCaptureFixture) -> None:
+    """However often somebody who follows a conversation looks for its owner meanwhile; and again the next time."""
+    directory = Directory(hung)
+    directory.error = ClusterUnavailableError("no head")
+    remote = RemoteOwner("c", directory=cast("Any", directory), settings=brief())
+    for _ in range(3):
+        assert await remote.call_if_running(lambda actor: actor.execute.remote(), 0.2) is None
+    assert caplog.text.count("cannot be looked for") == 1
+    hung.answer.set_result("answer")
+    directory.error = None
+    assert await remote.call_if_running(lambda actor: actor.execute.remote(), 0.2) == "answer"
+    remote._forget(hung)
+    directory.error = ClusterUnavailableError("no head")
+    assert await remote.call_if_running(lambda actor: actor.execute.remote(), 0.2) is None
+    assert caplog.text.count("cannot be looked for") == 2
+
+
+async def test_an_actor_of_a_cluster_that_was_left_is_not_looked_at(
+    hung: Owner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ray refuses its handle; that is a line in the log, and no traceback of a task that nobody waits for."""
+
+    def refuse() -> None:
+        message = "Failed to submit task to actor"
+        raise Exception(message)  # noqa: TRY002  # as Ray does
+
+    monkeypatch.setattr(hung, "ping", SimpleNamespace(remote=refuse))
+    await look(hung)
+    assert not hung.examined
+    assert "cannot be looked at" in caplog.text
 
 
 async def test_who_is_unavailable_for_long_has_the_head_asked(hung: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
