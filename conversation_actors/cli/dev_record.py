@@ -32,11 +32,13 @@ class Process:
     pid: int
     started: str
     """When, in a form that only serves to be compared."""
+    boot: str = ""
+    """In which run of the machine, where the system tells that."""
 
     @classmethod
     def of(cls, pid: int) -> Self:
         """The process that has this id now."""
-        return cls(pid, _started(pid) or "")
+        return cls(pid, _started(pid) or "", _boot())
 
     @property
     def is_running(self) -> bool:
@@ -45,8 +47,8 @@ class Process:
 
     @property
     def is_replaced(self) -> bool:
-        """Whether its id is another process's by now: then nothing of its session is left either."""
-        return _started(self.pid) not in {None, self.started}
+        """Whether its id is another process's by now, or was free to be: then nothing of its session is left either."""
+        return bool(self.boot and self.boot != _boot()) or _started(self.pid) not in {None, self.started}
 
 
 class Phase(StrEnum):
@@ -173,8 +175,14 @@ def _started_linux(pid: int) -> str | None:
         return None
     # Behind the name, which may hold anything but is in parentheses; the 22nd of all: ticks since the machine's start.
     state, *fields = told.rpartition(")")[2].split()
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return None if state in {"Z", "X"} else f"{boot} {fields[18]}"
+    return None if state in {"Z", "X"} else f"{_boot()} {fields[18]}"
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _started_elsewhere(pid: int) -> str | None:

@@ -3,12 +3,15 @@
 import asyncio
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
@@ -21,6 +24,7 @@ from conversation_actors.errors import InvalidInputError
 from conversation_actors.store import EmbeddedServer
 from tests.ray_cluster import is_alive
 from tests.servers import wait_for
+from tests.unit.fakes import until
 
 URL = "redis://default:secret@127.0.0.1:1/0"
 VARIABLES = {"RAY_ADDRESS": "127.0.0.1:6379", "CONVERSATION_REDIS_URL": URL}
@@ -119,8 +123,9 @@ def test_a_process_is_known_again(monkeypatch: pytest.MonkeyPatch, started: Call
     running.kill()
     wait_for(lambda: not process.is_running, "its end")  # not collected yet
     running.wait()
-    assert Process.of(running.pid) == Process(running.pid, "")
+    assert not Process.of(running.pid).started
     assert not process.is_replaced
+    assert replace(process, boot="an earlier one").is_replaced
 
 
 def test_what_a_dead_one_left_of_ray_is_ended(session: tuple[int, int], tmp_path: Path) -> None:
@@ -266,6 +271,94 @@ def test_stop_ends_a_running_one_by_its_signal(
     told = capsys.readouterr().out
     assert f"Stopping `dev` (process {running.pid}), it saves every conversation first …" in told
     assert "Ended: `dev`, with all that it had started." in told
+
+
+def test_stop_hurries_nobody_who_stops_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second signal would have `dev` stop without saving anything: Ctrl-C was pressed, or another `stop` is at it."""
+    monkeypatch.setenv("CONVERSATION_DATA_DIR", str(tmp_path))
+    code = (
+        "import pathlib, signal, sys, time\n"
+        "from conversation_actors.cli.dev_record import DevFile, Phase\n"
+        "file = DevFile.take(pathlib.Path(sys.argv[1]))\n"
+        "file.write(phase=Phase.STOPPING); print('saving', flush=True); time.sleep(0.5); print('saved', flush=True)"
+    )
+    running = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "saving\n"
+    stop.run()
+    assert running.communicate()[0] == "saved\n"
+    assert f"`dev` (process {running.pid}) is stopping already, it saves every conversation first …" in (
+        capsys.readouterr().out
+    )
+
+
+async def test_who_saves_is_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another `dev` then waits instead of naming what is about to end, and `stop` does not hurry it."""
+    phases = []
+
+    async def drain(_address: str, _hurry: asyncio.Event) -> str:
+        phases.append(phase_of(tmp_path))
+        return "Saved: 0."
+
+    stack, signals = a_stack(tmp_path, monkeypatch)
+    monkeypatch.setattr(dev, "_drain", drain)
+    running = asyncio.create_task(stack.run(as_json=True))
+    await until(lambda: phase_of(tmp_path) is Phase.READY)
+    signals.stop.set()
+    assert await running == 0
+    assert [*phases, phase_of(tmp_path)] == [Phase.STOPPING, Phase.ENDED]
+
+
+async def test_a_record_that_cannot_be_written_leaves_nothing_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has removed the data directory while it ran, or the disk is full: what was started is ended."""
+    stack, signals = a_stack(tmp_path / "data", monkeypatch)
+    monkeypatch.setattr(dev, "_drain", lambda *_: asyncio.sleep(0, "Saved: 0."))
+    running = asyncio.create_task(stack.run(as_json=True))
+    await until(lambda: phase_of(tmp_path / "data") is Phase.READY)
+    shutil.rmtree(tmp_path / "data")
+    signals.stop.set()
+    assert await running == 0
+    assert cast("Head", stack._head).is_stopped
+
+
+class Head:
+    """Ray's head as `dev` sees it."""
+
+    def __init__(self) -> None:
+        """It runs until it is stopped."""
+        self.is_stopped = False
+
+    async def start(self) -> str:
+        """At once."""
+        return "127.0.0.1:6379"
+
+    async def wait(self) -> int:
+        """For ever."""
+        await asyncio.Event().wait()
+        return 0
+
+    def stop(self, *, hurry: bool) -> None:
+        """Be stopped."""
+        self.is_stopped = not hurry
+
+
+def phase_of(directory: Path) -> Phase | None:
+    """How far the last `dev` there is."""
+    found = read(directory)
+    return None if found is None else found.phase
+
+
+def a_stack(directory: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dev._Stack, dev._Signals]:
+    """What a `dev` starts beside a Redis that is not its own, without any process."""
+    monkeypatch.setattr(dev, "RayHead", lambda **_: Head())
+    file = DevFile.take(directory)
+    assert file is not None
+    signals = dev._Signals()
+    return dev._Stack(file, "redis://other/0", console()[0], signals), signals
 
 
 def test_a_redis_of_another_directory_is_worked_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
