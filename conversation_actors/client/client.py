@@ -20,7 +20,7 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.failures import Failures
-from conversation_actors.settings import Settings, quick_crash_detection
+from conversation_actors.settings import Settings
 from conversation_actors.store import Found, Store, open_replica
 from conversation_actors.values import check_id
 from conversation_actors.versions import tell_untested
@@ -208,8 +208,7 @@ class ConversationClient:
 
         # Ray takes most of a second to import, which neither `import conversation_actors` nor a read should.
         runtime = await in_thread(import_module, "conversation_actors.runtime.cluster")
-        with quick_crash_detection():
-            await runtime.connect(self._settings)
+        await runtime.connect(self._settings)
         self._directory = runtime.ActorDirectory(self._settings)
         self._background = asyncio.create_task(self._failures.once("pool", self._directory.start_pool))
 

@@ -17,7 +17,7 @@ from conversation_actors.activation import ActivationInfo
 from conversation_actors.errors import ClusterUnavailableError, ConversationError
 from conversation_actors.runtime.actor import ConversationActor
 from conversation_actors.runtime.diagnosis import require_joinable
-from conversation_actors.runtime.membership import CALLS, Membership, place
+from conversation_actors.runtime.membership import Membership, in_cluster, place
 from conversation_actors.runtime.ray_news import tell_by_log
 from conversation_actors.runtime.signals import sigterm_kept
 from conversation_actors.runtime.starter import CleanStarts
@@ -204,8 +204,7 @@ class ActorDirectory:
             "resources": self._needed(),
             "scheduling_strategy": _STRATEGIES[self._settings.placement],
         }
-        with CALLS.counted():
-            return self._starts.start(ConversationActor, options, conversation_id, self._settings)
+        return in_cluster(self._starts.start, ConversationActor, options, conversation_id, self._settings)
 
     async def start_pool(self) -> None:
         """Have workers started ahead of time from now on, if that is possible here; see `warm_pool`."""
@@ -229,8 +228,7 @@ class ActorDirectory:
         """The actor of this name, or None. It may be dying. Raises as `get_or_create` does."""
         self.confirm()
         try:
-            with CALLS.counted():
-                return ray.get_actor(actor_name(conversation_id, self._settings), namespace=NAMESPACE)
+            return in_cluster(ray.get_actor, actor_name(conversation_id, self._settings), NAMESPACE)
         except ValueError:
             return None
 

@@ -17,6 +17,7 @@ from ray._private.worker import global_worker
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from conversation_actors.runtime.membership import in_cluster
 from conversation_actors.runtime.threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ async def _examine_there(actor: Any, found: Whereabouts) -> bool:
     """Whether it was found hanging on its own node, and was killed. Raises `TimeoutError` where nobody could look."""
     on_its_node = NodeAffinitySchedulingStrategy(found.node_id, soft=False)
     task: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=on_its_node)(examine)
-    verdict = await in_thread(task.remote, actor, found.pid, _CONFIRM_SECONDS)
+    verdict = await in_thread(in_cluster, task.remote, actor, found.pid, _CONFIRM_SECONDS)
     try:
         async with asyncio.timeout(_EXAMINATION_SECONDS):
             return bool(await verdict)

@@ -155,6 +155,19 @@ async def test_a_handle_of_a_cluster_that_was_left_is_looked_up_anew(hung: Owner
     assert await remote.call(send, 20.0) == "answer"
 
 
+@pytest.mark.parametrize("error", [ConnectionError("GRPC connection failed"), Exception("left"), RpcError("away")])
+async def test_a_cluster_that_is_lost_while_an_owner_is_looked_for_is_told(hung: Owner, error: Exception) -> None:
+    """Whatever Ray, its client, or who is just joining anew raises: callers get an error of ours, in time."""
+    directory = Directory(hung)
+    directory.error = error
+    remote = RemoteOwner("c", directory=cast("Any", directory), settings=brief())
+    with pytest.raises(ClusterUnavailableError, match=str(error)):
+        await remote.call(lambda actor: actor.execute.remote(), 0.2)
+    assert await remote.call_if_running(lambda actor: actor.execute.remote(), 0.2) is None
+    with pytest.raises(ClusterUnavailableError, match=str(error)):
+        await remote.passivate(0.2)
+
+
 async def test_that_there_is_no_head_is_told_once(hung: Owner, caplog: pytest.LogCaptureFixture) -> None:
     """However often somebody who follows a conversation looks for its owner meanwhile; and again the next time."""
     directory = Directory(hung)

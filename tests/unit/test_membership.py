@@ -230,3 +230,40 @@ def test_a_head_that_would_refuse_is_not_tried(process: Process, kind: type[Conv
     with pytest.raises(ClusterUnavailableError, match=r"cannot be joined anew \(of another version"):
         process.member().confirm()
     assert (process.leaves, process.joins) == (0, 0)
+
+
+def test_a_client_server_that_is_gone_is_told(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By way of Ray's client server, whose library raises what the system's sockets do."""
+
+    def cluster_resources() -> dict[str, float]:
+        message = "GRPC connection failed"
+        raise ConnectionError(message)
+
+    monkeypatch.setattr(process, "cluster_resources", cluster_resources, raising=False)
+    monkeypatch.setattr(Process, "worker", SimpleNamespace(connected=False))
+    with pytest.raises(ClusterUnavailableError, match=r"client server does not answer \(GRPC connection failed"):
+        process.member().confirm()
+
+
+def test_nothing_is_asked_of_a_cluster_that_is_being_left(process: Process) -> None:
+    """Ray itself would join any cluster it finds, or start one of its own, for a process that is in none."""
+    member, met = process.member(), []
+    process.head.error = RpcError("WrongClusterID")
+    shutdown = process.shutdown
+
+    def slow() -> None:
+        for is_in in (True, False):
+            with pytest.raises(ClusterUnavailableError, match="is being joined anew"), membership.CALLS.counted():
+                met.append("the cluster")
+            if is_in:
+                shutdown()
+
+    process.shutdown = slow  # type: ignore[method-assign]
+    member.confirm()
+    assert (met, process.joins) == ([], 1)
+    with membership.CALLS.counted():
+        met.append("the next one")
+    shutdown()
+    with pytest.raises(ClusterUnavailableError, match="has left"), membership.CALLS.counted():
+        met.append("none")
+    assert met == ["the next one"]
