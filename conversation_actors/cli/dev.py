@@ -87,9 +87,12 @@ async def _take_or_find(directory: Path, console: Console) -> DevFile | DevRecor
         record = read(directory)
         if record is not None and record.phase is Phase.READY and record.dev.is_running:
             return record
-        if record is not None and record.dev.is_running and not has_told:
+        if not has_told:
             has_told = True
-            console.print(f"Another `dev` (process {record.dev.pid}) is {record.phase}; waiting for it …")
+            who = f"Another process works in {directory}"  # `stop`, or one without a record
+            if record is not None and record.dev.is_running:
+                who = f"Another `dev` (process {record.dev.pid}) is {record.phase}"
+            console.print(f"{who}; waiting for it …")
         await asyncio.sleep(_POLL)
     return file
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
@@ -140,11 +140,17 @@ def read(directory: Path) -> DevRecord | None:
     """The record of the last `dev` there, which may be running or not; None without one that can be read."""
     try:
         told = json.loads((directory / _RECORD).read_text())
-        told |= {"dev": Process(**told["dev"]), "phase": Phase(told["phase"])}
+        told |= {"dev": Process(**_known(Process, told["dev"])), "phase": Phase(told["phase"])}
         told["redis_digests"] = tuple(told["redis_digests"])
-        return DevRecord(**told | {"head": told["head"] and Process(**told["head"])})
+        head = told["head"] and Process(**_known(Process, told["head"]))
+        return DevRecord(**_known(DevRecord, told) | {"head": head})
     except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return None  # never written, or by another version; the lock says whether one runs
+        return None  # never written, or damaged; the lock says whether one runs
+
+
+def _known(kind: type[Process | DevRecord], told: dict[str, Any]) -> dict[str, Any]:
+    """What this version knows of: a newer one may have written more."""
+    return {one.name: told[one.name] for one in fields(kind) if one.name in told}
 
 
 def digest(redis_url: str) -> str:

@@ -34,8 +34,8 @@ RESOURCE = "conversation"
 _STRATEGIES = {Placement.SPREAD: "SPREAD", Placement.PACK: "DEFAULT"}
 _PREFIX = "conversation:"
 _JOINING = threading.Lock()
-_IS_OURS = threading.Event()
-"""Set once it was this package that had the process join Ray: what others have joined is theirs to leave."""
+_OURS: set[str] = set()
+"""Each `place` that this package had the process join: what others have joined is theirs to leave."""
 
 
 def actor_name(conversation_id: str, settings: Settings | None = None) -> str:
@@ -93,24 +93,13 @@ async def check(settings: Settings) -> None:
 
 
 async def _reach_and_join(address: str | None) -> None:
-    await in_thread(require_joinable, address)
-    host, _, port = (address or "").rpartition(":")
-    if host and port.isdigit() and "://" not in host:
-        await _reach(host.strip("[]"), int(port))
-    # In a thread it blocks nobody.
-    await in_thread(_join, address)
-
-
-async def _reach(host: str, port: int) -> None:
-    """Fail at once where nobody listens: Ray itself would try for a minute, and cannot be interrupted."""
-    _, writer = await asyncio.open_connection(host, port)
-    is_local = writer.get_extra_info("sockname")[0] == writer.get_extra_info("peername")[0]
-    writer.close()
-    if is_local:
+    if await in_thread(require_joinable, address):
         with _without_old_news():
             # As Ray does it for address="auto". To another machine it sends its token only where
             # RAY_AUTH_MODE says so, and neither do we.
             _use_own_token()
+    # In a thread it blocks nobody.
+    await in_thread(_join, address)
 
 
 def _use_own_token() -> None:
@@ -137,7 +126,6 @@ def _join(address: str | None) -> None:
     with _JOINING, _without_old_news(), quick_crash_detection(), lasting_connection(), sigterm_kept():
         if ray.is_initialized():
             return
-        _IS_OURS.set()
         tell_by_log()
         ray.init(
             address=address or "auto",
@@ -146,8 +134,14 @@ def _join(address: str | None) -> None:
             configure_logging=False,
             ignore_reinit_error=True,
         )
+        _OURS.add(place())
     # Ray imports what serialises arguments (pydantic, a fifth of a second) with the first one: not in the first call.
     ray.put(None)
+
+
+def _is_ours() -> bool:
+    """Whether this process is in a cluster that this package had it join, or in none any more."""
+    return bool(_OURS) and place() in {*_OURS, ""}
 
 
 @contextmanager
@@ -180,7 +174,7 @@ class ActorDirectory:
         self._starts = CleanStarts()
         self.pool = Pool(settings.pool, self._starts)
         self._has_told = False
-        self._membership = Membership(settings.ray_address, _join, is_ours=_IS_OURS.is_set)
+        self._membership = Membership(settings.ray_address, _join, is_ours=_is_ours)
         self._place = place()
         self._is_pool_due = False
 

@@ -1,6 +1,7 @@
 """What a `dev` writes down, and what another one, or `stop`, makes of it."""
 
 import asyncio
+import json
 import os
 import pty
 import shutil
@@ -191,6 +192,38 @@ async def test_a_second_one_waits_for_the_first(tmp_path: Path) -> None:
     assert isinstance(taken, DevFile)
     with taken:
         assert shown.getvalue().count("is starting; waiting for it") == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"dev": {"pid": 1, "started": ""}, "phase": "ready", "redis_digests": []}']
+)
+async def test_who_holds_the_directory_without_a_word_is_told_of(tmp_path: Path, text: str) -> None:
+    """A `stop`, or a `dev` of another version: nobody waits in silence."""
+    file = DevFile.take(tmp_path)
+    assert file is not None
+    (tmp_path / "dev.json").write_text(text)
+    terminal, shown = console()
+    waiting = asyncio.create_task(dev._take_or_find(tmp_path, terminal))
+    await until(lambda: bool(shown.getvalue()) or waiting.done())
+    file.__exit__(None, None, None)
+    taken = await waiting
+    assert isinstance(taken, DevFile)
+    with taken:
+        assert shown.getvalue() == f"Another process works in {tmp_path}; waiting for it …\n"
+
+
+def test_a_record_of_a_newer_version_is_read(tmp_path: Path) -> None:
+    """What it says beside is passed over: what it has started is found, and ended."""
+    file = DevFile.take(tmp_path)
+    assert file is not None
+    with file:
+        file.write(phase=Phase.READY, head=Process(7, "x"))
+    told = json.loads((tmp_path / "dev.json").read_text())
+    told["head"]["colour"] = told["colour"] = "blue"
+    (tmp_path / "dev.json").write_text(json.dumps(told))
+    found = read(tmp_path)
+    assert found is not None
+    assert found.head == Process(7, "x")
 
 
 def test_a_second_one_with_another_redis_is_refused() -> None:

@@ -189,6 +189,24 @@ async def test_a_thread_chooses_no_handler() -> None:
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_a_forked_child_ends_at_once() -> None:
+    """It has a copy of what its parent had recorded, which is its parent's to send."""
+    ended = ran("""
+        outbox = Outbox("a", 0)
+        flushed_at_sigterm(outbox, seconds=20)
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(1)
+        await asyncio.sleep(0.2)
+        os.kill(child, signal.SIGTERM)
+        began = time.monotonic()
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        print(os.waitstatus_to_exitcode(status), "late" if time.monotonic() - began > 10 else "at once", flush=True)
+    """)
+    assert ended.stdout.splitlines() == ["-15 at once", "went on"]
+
+
 @pytest.mark.parametrize("handler", ["", "signal.signal(signal.SIGTERM, lambda *_: os._exit(3))"])
 def test_a_handler_that_is_set_while_ray_is_joined_stays(handler: str) -> None:
     """A program may set one as soon as it has entered its client, which does not wait for Ray.
