@@ -13,11 +13,11 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutErro
 
 from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.runtime import hang
-from conversation_actors.runtime.hang import HangWatch, Whereabouts
+from conversation_actors.runtime.hang import HangWatch, Lodging
 from conversation_actors.runtime.owner import RemoteOwner
 from tests.unit.fakes import brief, until
 
-HERE = Whereabouts(pid=7, node_id="n", restarts=0)
+HERE = Lodging(pid=7, node_id="n", restarts=0)
 
 
 class Owner:
@@ -26,20 +26,20 @@ class Owner:
     def __init__(self) -> None:
         """It runs, and hangs."""
         self.answer: Any = asyncio.get_running_loop().create_future()
-        self.seen: list[Whereabouts | None] = []
+        self.seen: list[Lodging | None] = []
         self.examined = 0
         self.looked = 0
         self.error: Exception | None = None
         self.ping = self.execute = SimpleNamespace(remote=lambda: self.answer)
 
-    async def whereabouts(self, _actor: object) -> Whereabouts | None:
+    async def lodging(self, _actor: object) -> Lodging | None:
         """Where it is, by and by."""
         self.looked += 1
         if self.error is not None:
             raise self.error
         return self.seen.pop(0) if self.seen else HERE
 
-    async def examine(self, _actor: object, _found: Whereabouts) -> bool:
+    async def examine(self, _actor: object, _found: Lodging) -> bool:
         """Kill it."""
         self.examined += 1
         return True
@@ -49,7 +49,7 @@ class Owner:
 async def hung(monkeypatch: pytest.MonkeyPatch) -> Owner:
     """An owner that hangs."""
     made = Owner()
-    monkeypatch.setattr(hang, "whereabouts", made.whereabouts)
+    monkeypatch.setattr(hang, "lodging", made.lodging)
     monkeypatch.setattr(hang, "_examine_there", made.examine)
     return made
 
@@ -85,8 +85,8 @@ async def test_who_is_dead_or_cannot_be_asked_is_left_alone(hung: Owner, error: 
     assert not hung.examined
 
 
-@pytest.mark.parametrize("seen", [[None], [HERE, None], [HERE, Whereabouts(8, "n", 1)]])
-async def test_who_starts_or_was_replaced_is_left_alone(hung: Owner, seen: list[Whereabouts | None]) -> None:
+@pytest.mark.parametrize("seen", [[None], [HERE, None], [HERE, Lodging(8, "n", 1)]])
+async def test_who_starts_or_was_replaced_is_left_alone(hung: Owner, seen: list[Lodging | None]) -> None:
     """A process that has not run all the time has had no time to answer."""
     hung.seen = seen
     await look(hung)
