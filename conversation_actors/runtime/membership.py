@@ -41,6 +41,8 @@ _LEAVING = threading.Lock()
 _CALLS_SECONDS = 5.0
 """How long calls that still wait for the old head may take to be answered by the new one; a second is usual."""
 _LEFT = "this process has left its Ray cluster"
+_OF_ANOTHER = ("WrongClusterID", "InvalidAuthToken")
+"""How Ray names what a head refuses that is not the one this process had joined."""
 _PROBE = b"conversation-actors"
 """A key that nobody sets: what is asked for is an answer."""
 
@@ -147,7 +149,7 @@ class Membership:
             nodes: Mapping[Any, Any] = head.get_all_node_info(timeout=_HEAD_SECONDS)
         except RayError as error:
             self._nodes_at = float("-inf")
-            if "WrongClusterID" in str(error):
+            if any(sign in str(error) for sign in _OF_ANOTHER):
                 return f"at {head.address} is the head of another Ray cluster than the one that this process had joined"
             self._silent = head.address
             return f"Ray's head at {head.address} does not answer"

@@ -158,7 +158,14 @@ def test_a_head_that_has_gone_elsewhere_is_joined_there(process: Process) -> Non
     assert process.joins == 1
 
 
-@pytest.mark.parametrize("error", [RpcError("WrongClusterID: Perhaps …"), RaySystemError("WrongClusterID: Perhaps …")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RpcError("WrongClusterID: Perhaps …"),
+        RaySystemError("WrongClusterID: Perhaps …"),
+        RpcError("RPC error: InvalidAuthToken: Authentication token is missing or incorrect"),
+    ],
+)
 def test_another_head_is_joined_anew(process: Process, error: Exception) -> None:
     """It has nothing of the old one's memory, and its answers to what the old one was asked would end the process."""
     member, before = process.member(), membership.place()
