@@ -5,7 +5,6 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,6 +21,7 @@ from conversation_actors.runtime.ray_news import tell_by_log
 from conversation_actors.runtime.signals import sigterm_kept
 from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.threads import in_thread
+from conversation_actors.runtime.titles import full_name
 from conversation_actors.runtime.warm_pool import Pool
 from conversation_actors.settings import Placement, Settings, lasting_connection, quick_crash_detection
 
@@ -43,9 +43,7 @@ def actor_name(conversation_id: str, settings: Settings | None = None) -> str:
 
     It depends on `Settings.tenant` and `Settings.hashed_names`; without `settings`, on those of the environment.
     """
-    settings = settings or Settings()
-    name = f"{settings.tenant}:{conversation_id}"
-    return _PREFIX + (sha256(name.encode()).hexdigest() if settings.hashed_names else name)
+    return _PREFIX + full_name(conversation_id, settings or Settings())
 
 
 async def connect(settings: Settings) -> None:
