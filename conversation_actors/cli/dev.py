@@ -183,8 +183,8 @@ class _Stack:
         earlier = left.redis_digests if left is not None and self._server is not None else ()
         return tuple(dict.fromkeys([digest(redis_url), *earlier]))[:DIGESTS]
 
-    def _note_head(self, pid: int, directory: Path) -> None:
-        self._file.write(head=Process.of(pid), head_directory=str(directory))
+    def _note_head(self, pid: int | None, directory: Path) -> None:
+        self._file.write(head=None if pid is None else Process.of(pid), head_directory=str(directory))
 
     def _note_end(self, **changes: Any) -> None:
         """Note how far the end is; where that cannot be, say so, since everything has to be ended all the same."""

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from conversation_actors.cli.processes import kill_session, session_members
-from conversation_actors.cli.ray_head import DIRECTORY_PREFIX
+from conversation_actors.cli.processes import kill_session, session_members, sessions_with
+from conversation_actors.cli.ray_head import DIRECTORY_PREFIX, temporary_directory
 from conversation_actors.errors import InvalidInputError
 
 _LOCK, _RECORD = "dev.lock", "dev.json"
@@ -161,12 +161,19 @@ def digest(redis_url: str) -> str:
 def end_head(record: DevRecord) -> int:
     """End what is left of a dead one's Ray, and remove its files. Returns how many processes there were."""
     count = 0
-    if record.head is not None and not record.head.is_replaced:
-        count = len(session_members(record.head.pid))
-        kill_session(record.head.pid)
+    for leader in _leaders(record):
+        count += len(session_members(leader))
+        kill_session(leader)
     if record.head_directory is not None and Path(record.head_directory).name.startswith(DIRECTORY_PREFIX):
         shutil.rmtree(record.head_directory, ignore_errors=True)
     return count
+
+
+def _leaders(record: DevRecord) -> set[int]:
+    """The sessions of its Ray. One that was killed before it noted the process had noted the directory."""
+    if record.head is not None:
+        return set() if record.head.is_replaced else {record.head.pid}
+    return set() if record.head_directory is None else sessions_with(temporary_directory(Path(record.head_directory)))
 
 
 def _started(pid: int) -> str | None:

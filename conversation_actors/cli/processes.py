@@ -46,6 +46,18 @@ def session_members(leader: int) -> list[int]:
     return members
 
 
+def sessions_with(argument: str) -> set[int]:
+    """The sessions of all processes that were started with this very argument."""
+    command = ["ps", "-ww", "-A", "-o", "pid=,args="]
+    listed = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True).stdout  # noqa: S603  # a constant
+    found = set()
+    for pid, *words in (line.split() for line in listed.splitlines()):
+        with suppress(ProcessLookupError, PermissionError):
+            if argument in words:
+                found.add(os.getsid(int(pid)))
+    return found
+
+
 def kill_session(leader: int) -> None:
     """End every process of the session with SIGKILL, and wait until they are gone."""
     deadline = time.monotonic() + _GONE_SECONDS

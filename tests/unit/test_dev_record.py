@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import psutil
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from conversation_actors.cli import dev, dev_record, stop
 from conversation_actors.cli.dev_record import DevFile, DevRecord, Phase, Process, digest, end_head, read
-from conversation_actors.cli.ray_head import DIRECTORY_PREFIX
+from conversation_actors.cli.ray_head import DIRECTORY_PREFIX, RayHead
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.store import EmbeddedServer
 from tests.ray_cluster import is_alive
@@ -148,6 +149,38 @@ def test_what_is_left_without_its_first_process_is_ended_too(session: tuple[int,
     wait_for(lambda: not head.is_running, "its end")
     assert end_head(DevRecord(Process(1, "x"), head=head)) == 1
     assert not is_alive(child)
+
+
+def test_a_head_that_was_not_noted_any_more_is_ended_too(tmp_path: Path) -> None:
+    """`dev` was killed between starting it and writing down its number: it is known by its directory."""
+    made = tmp_path / f"{DIRECTORY_PREFIX}test"
+    made.mkdir()
+    head = subprocess.Popen([*SLEEP, f"--temp-dir={made}"], start_new_session=True)
+    other = subprocess.Popen([*SLEEP, f"--temp-dir={made}2"], start_new_session=True)
+    try:
+        assert end_head(DevRecord(Process(1, "x"), head_directory=str(made))) == 1
+        assert head.wait(10) == -signal.SIGKILL
+        assert is_alive(other.pid)
+    finally:
+        for process in (head, other):
+            process.kill()
+            process.wait()
+    assert not made.exists()
+
+
+def test_a_directory_is_noted_before_anything_is_started_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """So that there is no moment at which a kill leaves something that nobody knows of."""
+    noted: list[int | None] = []
+
+    def start(*_: object, **__: object) -> SimpleNamespace:
+        assert noted == [None]
+        return SimpleNamespace(pid=7)
+
+    monkeypatch.setattr("conversation_actors.cli.ray_head.subprocess.Popen", start)
+    head = RayHead(spawned=lambda pid, _: noted.append(pid))
+    head._directory = tmp_path
+    head._spawn(tmp_path)
+    assert noted == [None, 7]
 
 
 def test_another_process_with_the_same_id_is_left_alone(session: tuple[int, int], tmp_path: Path) -> None:
