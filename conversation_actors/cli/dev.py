@@ -96,9 +96,12 @@ async def _take_or_find(directory: Path, console: Console) -> DevFile | DevRecor
         record = read(directory)
         if record is not None and record.phase is Phase.READY and record.dev.is_running:
             return record
-        if record is not None and record.dev.is_running and not has_told:
+        if not has_told:
             has_told = True
-            console.print(f"Another `dev` (process {record.dev.pid}) is {record.phase}; waiting for it …")
+            who = f"Another process works in {directory}"  # `stop`, or one without a record
+            if record is not None and record.dev.is_running:
+                who = f"Another `dev` (process {record.dev.pid}) is {record.phase}"
+            console.print(f"{who}; waiting for it …")
         await asyncio.sleep(_POLL)
     return file
 
@@ -145,9 +148,22 @@ class _Stack:
             self._console.print(f"Ray    ready at {address}")
             _tell(variables, self._console, as_json=as_json)
             self._console.print("\nCtrl-C saves every conversation and stops all this.")
-            return await _until_stopped(self._head, address, self._signals, self._console)
+            return await self._until_stopped(address)
         finally:
             await asyncio.to_thread(self._stop)
+
+    async def _until_stopped(self, address: str) -> int:
+        """Return the exit code when all that is left to do is to end what was started."""
+        code = await _unless_stopped(self._head.wait(), self._signals)
+        if code is not None:
+            print(f"Ray has ended by itself (exit code {code}): {self._head.last_words()}", file=sys.stderr)  # noqa: T201  # a command line's way to answer
+            return 1
+        self._note_end(phase=Phase.STOPPING)
+        self._console.print(
+            f"\nSaving every conversation, for {DRAIN_SECONDS:.0f} s at most … (Ctrl-C again: stop at once)"
+        )
+        self._console.print(await _drain(address, self._signals.hurry))
+        return 0
 
     async def _clean_up(self) -> None:
         """End what a `dev` has left that was killed."""
@@ -177,11 +193,18 @@ class _Stack:
         earlier = left.redis_digests if left is not None and self._server is not None else ()
         return tuple(dict.fromkeys([digest(redis_url), *earlier]))[:DIGESTS]
 
-    def _note_head(self, pid: int, directory: Path) -> None:
-        self._file.write(head=Process.of(pid), head_directory=str(directory))
+    def _note_head(self, pid: int | None, directory: Path) -> None:
+        self._file.write(head=None if pid is None else Process.of(pid), head_directory=str(directory))
+
+    def _note_end(self, **changes: Any) -> None:
+        """Note how far the end is; where that cannot be, say so, since everything has to be ended all the same."""
+        try:
+            self._file.write(**changes)
+        except OSError as error:
+            self._console.print(f"The data directory {self._file.directory} cannot be written to: {error.strerror}")
 
     def _stop(self) -> None:
-        self._file.write(phase=Phase.STOPPING)
+        self._note_end(phase=Phase.STOPPING)
         if self._signals.stop.is_set():
             is_ours = self._server is not None and (self._server.is_adopted or not self._server.is_reused)
             self._console.print(
@@ -190,7 +213,7 @@ class _Stack:
         self._head.stop(hurry=self._signals.hurry.is_set() or not self._signals.stop.is_set())
         if self._server is not None:
             self._server.stop()
-        self._file.write(phase=Phase.ENDED, variables={})
+        self._note_end(phase=Phase.ENDED, variables={})
 
 
 async def _unless_stopped(starting: Coroutine[Any, Any, Value], signals: _Signals) -> Value | None:
@@ -213,19 +236,6 @@ def _tell(variables: dict[str, str], console: Console, *, as_json: bool) -> None
     console.print("\nIn another terminal:\n")
     for name, value in variables.items():
         console.print(f"export {name}={shlex.quote(value)}", markup=False)
-
-
-async def _until_stopped(head: RayHead, address: str, signals: _Signals, console: Console) -> int:
-    ended, stopped = asyncio.create_task(head.wait()), asyncio.create_task(signals.stop.wait())
-    await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if ended.done():
-        print(f"Ray has ended by itself (exit code {ended.result()}): {head.last_words()}", file=sys.stderr)  # noqa: T201  # a command line's way to answer
-        return 1
-    ended.cancel()
-    console.print(f"\nSaving every conversation, for {DRAIN_SECONDS:.0f} s at most … (Ctrl-C again: stop at once)")
-    console.print(await _drain(address, signals.hurry))
-    return 0
 
 
 async def _drain(address: str, hurry: asyncio.Event) -> str:

@@ -9,15 +9,15 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from conversation_actors.cli.processes import kill_session, session_members
-from conversation_actors.cli.ray_head import DIRECTORY_PREFIX
+from conversation_actors.cli.processes import kill_session, session_members, sessions_with
+from conversation_actors.cli.ray_head import DIRECTORY_PREFIX, temporary_directory
 from conversation_actors.errors import InvalidInputError
 
 _LOCK, _RECORD = "dev.lock", "dev.json"
@@ -32,11 +32,13 @@ class Process:
     pid: int
     started: str
     """When, in a form that only serves to be compared."""
+    boot: str = ""
+    """In which run of the machine, where the system tells that."""
 
     @classmethod
     def of(cls, pid: int) -> Self:
         """The process that has this id now."""
-        return cls(pid, _started(pid) or "")
+        return cls(pid, _started(pid) or "", _boot())
 
     @property
     def is_running(self) -> bool:
@@ -45,8 +47,8 @@ class Process:
 
     @property
     def is_replaced(self) -> bool:
-        """Whether its id is another process's by now: then nothing of its session is left either."""
-        return _started(self.pid) not in {None, self.started}
+        """Whether its id is another process's by now, or was free to be: then nothing of its session is left either."""
+        return bool(self.boot and self.boot != _boot()) or _started(self.pid) not in {None, self.started}
 
 
 class Phase(StrEnum):
@@ -138,11 +140,17 @@ def read(directory: Path) -> DevRecord | None:
     """The record of the last `dev` there, which may be running or not; None without one that can be read."""
     try:
         told = json.loads((directory / _RECORD).read_text())
-        told |= {"dev": Process(**told["dev"]), "phase": Phase(told["phase"])}
+        told |= {"dev": Process(**_known(Process, told["dev"])), "phase": Phase(told["phase"])}
         told["redis_digests"] = tuple(told["redis_digests"])
-        return DevRecord(**told | {"head": told["head"] and Process(**told["head"])})
+        head = told["head"] and Process(**_known(Process, told["head"]))
+        return DevRecord(**_known(DevRecord, told) | {"head": head})
     except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return None  # never written, or by another version; the lock says whether one runs
+        return None  # never written, or damaged; the lock says whether one runs
+
+
+def _known(kind: type[Process | DevRecord], told: dict[str, Any]) -> dict[str, Any]:
+    """What this version knows of: a newer one may have written more."""
+    return {one.name: told[one.name] for one in fields(kind) if one.name in told}
 
 
 def digest(redis_url: str) -> str:
@@ -153,12 +161,19 @@ def digest(redis_url: str) -> str:
 def end_head(record: DevRecord) -> int:
     """End what is left of a dead one's Ray, and remove its files. Returns how many processes there were."""
     count = 0
-    if record.head is not None and not record.head.is_replaced:
-        count = len(session_members(record.head.pid))
-        kill_session(record.head.pid)
+    for leader in _leaders(record):
+        count += len(session_members(leader))
+        kill_session(leader)
     if record.head_directory is not None and Path(record.head_directory).name.startswith(DIRECTORY_PREFIX):
         shutil.rmtree(record.head_directory, ignore_errors=True)
     return count
+
+
+def _leaders(record: DevRecord) -> set[int]:
+    """The sessions of its Ray. One that was killed before it noted the process had noted the directory."""
+    if record.head is not None:
+        return set() if record.head.is_replaced else {record.head.pid}
+    return set() if record.head_directory is None else sessions_with(temporary_directory(Path(record.head_directory)))
 
 
 def _started(pid: int) -> str | None:
@@ -173,8 +188,14 @@ def _started_linux(pid: int) -> str | None:
         return None
     # Behind the name, which may hold anything but is in parentheses; the 22nd of all: ticks since the machine's start.
     state, *fields = told.rpartition(")")[2].split()
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return None if state in {"Z", "X"} else f"{boot} {fields[18]}"
+    return None if state in {"Z", "X"} else f"{_boot()} {fields[18]}"
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _started_elsewhere(pid: int) -> str | None:

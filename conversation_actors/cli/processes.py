@@ -41,6 +41,26 @@ def session_members(leader: int) -> list[int]:
     return members
 
 
+def sessions_with(argument: str) -> set[int]:
+    """The sessions of all processes that were started with this very argument."""
+    found = set()
+    for pid in _all_pids():
+        with suppress(ProcessLookupError, PermissionError):
+            if argument in _arguments(pid):
+                found.add(os.getsid(pid))
+    return found
+
+
+def _arguments(pid: int) -> list[str]:
+    """The words of the command that the process was started with; empty where there is none."""
+    if not _PROC.joinpath("self/stat").exists():
+        return _ps("-ww", "-o", "args=", "-p", str(pid)).split()
+    try:
+        return _PROC.joinpath(str(pid), "cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
 def _state(pid: int) -> str:
     """The system's letter for what the process does; empty where there is none."""
     if not _PROC.joinpath("self/stat").exists():
@@ -59,7 +79,7 @@ def _all_pids() -> list[int]:
 
 
 def _ps(*options: str) -> str:
-    return subprocess.run(["ps", *options], capture_output=True, text=True, check=False).stdout  # noqa: S603, S607  # a number of ours, and wherever the system has it
+    return subprocess.run(["ps", *options], capture_output=True, text=True, errors="replace", check=False).stdout  # noqa: S603, S607  # options and numbers of ours, and wherever the system has it
 
 
 def kill_session(leader: int) -> None:

@@ -42,11 +42,12 @@ class RayHead:
     """
 
     def __init__(
-        self, *, cpus: int | None = None, spawned: Callable[[int, Path], None] = lambda _pid, _directory: None
+        self, *, cpus: int | None = None, spawned: Callable[[int | None, Path], None] = lambda _pid, _directory: None
     ) -> None:
         """`cpus`: what Ray believes to have; it keeps as many workers ready. None: what there is.
 
-        `spawned` is told of the process, whose session all others are in, and of the directory, as soon as they exist.
+        `spawned` is told of the directory before anything is started in it, and then of the process too, whose session
+        all others are in.
         """
         self._cpus = cpus
         self._spawned = spawned
@@ -99,6 +100,7 @@ class RayHead:
         return self._directory / "ray-start.log"
 
     def _spawn(self, directory: Path) -> None:
+        self._spawned(None, directory)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603  # arguments of our own, and no shell
                 self._command(directory), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -127,7 +129,6 @@ class RayHead:
             "log-color": "false",
             "object-store-memory": _OBJECT_STORE_BYTES,
             "resources": json.dumps({"conversation": CONVERSATIONS}),
-            "temp-dir": directory,
         }
         if self._cpus is not None:
             options["num-cpus"] = self._cpus
@@ -135,11 +136,14 @@ class RayHead:
             find_spec("grpc") is not None
         ):  # else Ray refuses to start with this option, and has no such server without it
             options["ray-client-server-port"] = _free_port()
-        return with_environment(
-            [sys.executable, "-m", "conversation_actors.cli", "start", "--head", "--block", "--disable-usage-stats"]
-            + [f"--{name}={value}" for name, value in options.items()],
-            changes=ENVIRONMENT,
-        )
+        arguments = [temporary_directory(directory), *(f"--{name}={value}" for name, value in options.items())]
+        command = [sys.executable, "-m", "conversation_actors.cli", "start", "--head", "--block"]
+        return with_environment([*command, "--disable-usage-stats", *arguments], changes=ENVIRONMENT)
+
+
+def temporary_directory(directory: Path) -> str:
+    """The option by which a head of ours is known from all others."""
+    return f"--temp-dir={directory}"
 
 
 def variables_for_others(address: str) -> dict[str, str]:

@@ -53,9 +53,13 @@ def _end_running(directory: Path) -> DevFile:
     for seconds, how in ((_ORDERLY_SECONDS, "it saves every conversation first"), (_AT_ONCE_SECONDS, "at once")):
         record = read(directory)
         if record is not None and record.dev.is_running:
-            _say(f"Stopping `dev` (process {record.dev.pid}), {how} …")
-            with suppress(ProcessLookupError):
-                os.kill(record.dev.pid, signal.SIGTERM)
+            if record.phase is Phase.STOPPING and seconds == _ORDERLY_SECONDS:
+                # a second signal would have it save nothing
+                _say(f"`dev` (process {record.dev.pid}) is stopping already, {how} …")
+            else:
+                _say(f"Stopping `dev` (process {record.dev.pid}), {how} …")
+                with suppress(ProcessLookupError):
+                    os.kill(record.dev.pid, signal.SIGTERM)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if (file := DevFile.take(directory)) is not None:

@@ -36,12 +36,13 @@ class _LastWords:
         """Know nobody."""
         self._registered: WeakKeyDictionary[Flushable, tuple[asyncio.AbstractEventLoop, float]] = WeakKeyDictionary()
         self._flushing: set[asyncio.Task[None]] = set()
+        self._process = os.getpid()
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
         """Begin to end."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         holding = [(one, *how) for one, how in self._registered.items() if len(one) and how[0].is_running()]
-        if not holding:
+        if not holding or os.getpid() != self._process:  # what a forked child has is its parent's to send
             _end()
             return
         latest = threading.Timer(max(seconds for _, _, seconds in holding) + 0.5, _end)

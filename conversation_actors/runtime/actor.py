@@ -16,6 +16,8 @@ listen()  # see there why at import
 
 log = logging.getLogger(__name__)
 
+_NOT_SHOWN = "this process does not show whose it is"
+
 
 class ConversationActor(ActivationHost):
     """An `ActivationHost` in a process that hears SIGTERM, and says whose it is in its title and in its log lines."""
@@ -39,17 +41,25 @@ class Signature:
         self._name = shown_name(conversation_id, settings)
         self._lines = OwnerFormatter(conversation_id, settings)
         self._title: ProcessTitle | None = None
+        write_to_node(self._lines)
         try:
-            write_to_node(self._lines)
             self._title = ProcessTitle()
-            self._title.show(title_of(self._name, None))
         except Exception:  # a constructor that raises would be the end of the actor, for ever
-            log.exception("this process does not show whose it is")
+            log.exception(_NOT_SHOWN)
+        self._show_title()
 
     def show(self, epoch: int) -> None:
         """Show the epoch too."""
         if epoch == self._lines.epoch:
             return
         self._lines.epoch = epoch
-        if self._title is not None:
-            self._title.show(title_of(self._name, epoch))
+        self._show_title()
+
+    def _show_title(self) -> None:
+        if self._title is None:
+            return
+        try:
+            self._title.show(title_of(self._name, self._lines.epoch))
+        except Exception:  # this is called before an answer, which must not depend on it
+            self._title = None
+            log.exception(_NOT_SHOWN)

@@ -5,7 +5,6 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,11 +16,12 @@ from conversation_actors.activation import ActivationInfo
 from conversation_actors.errors import ClusterUnavailableError, ConversationError
 from conversation_actors.runtime.actor import ConversationActor
 from conversation_actors.runtime.diagnosis import require_joinable
-from conversation_actors.runtime.membership import CALLS, Membership, place
+from conversation_actors.runtime.membership import Membership, in_cluster, place
 from conversation_actors.runtime.ray_news import tell_by_log
 from conversation_actors.runtime.signals import sigterm_kept
 from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.threads import in_thread
+from conversation_actors.runtime.titles import full_name
 from conversation_actors.runtime.warm_pool import Pool
 from conversation_actors.settings import Placement, Settings, lasting_connection, quick_crash_detection
 
@@ -34,8 +34,8 @@ RESOURCE = "conversation"
 _STRATEGIES = {Placement.SPREAD: "SPREAD", Placement.PACK: "DEFAULT"}
 _PREFIX = "conversation:"
 _JOINING = threading.Lock()
-_IS_OURS = threading.Event()
-"""Set once it was this package that had the process join Ray: what others have joined is theirs to leave."""
+_OURS: set[str] = set()
+"""Each `place` that this package had the process join: what others have joined is theirs to leave."""
 
 
 def actor_name(conversation_id: str, settings: Settings | None = None) -> str:
@@ -43,9 +43,7 @@ def actor_name(conversation_id: str, settings: Settings | None = None) -> str:
 
     It depends on `Settings.tenant` and `Settings.hashed_names`; without `settings`, on those of the environment.
     """
-    settings = settings or Settings()
-    name = f"{settings.tenant}:{conversation_id}"
-    return _PREFIX + (sha256(name.encode()).hexdigest() if settings.hashed_names else name)
+    return _PREFIX + full_name(conversation_id, settings or Settings())
 
 
 async def connect(settings: Settings) -> None:
@@ -98,24 +96,13 @@ async def check(settings: Settings) -> None:
 
 
 async def _reach_and_join(address: str | None) -> None:
-    await in_thread(require_joinable, address)
-    host, _, port = (address or "").rpartition(":")
-    if host and port.isdigit() and "://" not in host:
-        await _reach(host.strip("[]"), int(port))
-    # In a thread it blocks nobody.
-    await in_thread(_join, address)
-
-
-async def _reach(host: str, port: int) -> None:
-    """Fail at once where nobody listens: Ray itself would try for a minute, and cannot be interrupted."""
-    _, writer = await asyncio.open_connection(host, port)
-    is_local = writer.get_extra_info("sockname")[0] == writer.get_extra_info("peername")[0]
-    writer.close()
-    if is_local:
+    if await in_thread(require_joinable, address):
         with _without_old_news():
             # As Ray does it for address="auto". To another machine it sends its token only where
             # RAY_AUTH_MODE says so, and neither do we.
             _use_own_token()
+    # In a thread it blocks nobody.
+    await in_thread(_join, address)
 
 
 def _use_own_token() -> None:
@@ -142,7 +129,6 @@ def _join(address: str | None) -> None:
     with _JOINING, _without_old_news(), quick_crash_detection(), lasting_connection(), sigterm_kept():
         if ray.is_initialized():
             return
-        _IS_OURS.set()
         tell_by_log()
         ray.init(
             address=address or "auto",
@@ -151,8 +137,14 @@ def _join(address: str | None) -> None:
             configure_logging=False,
             ignore_reinit_error=True,
         )
+        _OURS.add(place())
     # Ray imports what serialises arguments (pydantic, a fifth of a second) with the first one: not in the first call.
     ray.put(None)
+
+
+def _is_ours() -> bool:
+    """Whether this process is in a cluster that this package had it join, or in none any more."""
+    return bool(_OURS) and place() in {*_OURS, ""}
 
 
 @contextmanager
@@ -185,7 +177,7 @@ class ActorDirectory:
         self._starts = CleanStarts()
         self.pool = Pool(settings.pool, self._starts)
         self._has_told = False
-        self._membership = Membership(settings.ray_address, _join, is_ours=_IS_OURS.is_set)
+        self._membership = Membership(settings.ray_address, _join, is_ours=_is_ours)
         self._place = place()
         self._is_pool_due = False
 
@@ -209,8 +201,7 @@ class ActorDirectory:
             "resources": self._needed(),
             "scheduling_strategy": _STRATEGIES[self._settings.placement],
         }
-        with CALLS.counted():
-            return self._starts.start(ConversationActor, options, conversation_id, self._settings)
+        return in_cluster(self._starts.start, ConversationActor, options, conversation_id, self._settings)
 
     async def start_pool(self) -> None:
         """Have workers started ahead of time from now on, if that is possible here; see `warm_pool`."""
@@ -234,15 +225,14 @@ class ActorDirectory:
         """The actor of this name, or None. It may be dying. Raises as `get_or_create` does."""
         self.confirm()
         try:
-            with CALLS.counted():
-                return ray.get_actor(actor_name(conversation_id, self._settings), namespace=NAMESPACE)
+            return in_cluster(ray.get_actor, actor_name(conversation_id, self._settings), NAMESPACE)
         except ValueError:
             return None
 
     async def _start_pool_again(self) -> None:
         try:
             await self.start_pool()
-        except RayError as error:
+        except Exception as error:  # noqa: BLE001  # nobody waits for this task, and all goes on without a pool
             log.warning("no workers are started ahead of time", extra={"reason": repr(error)})
 
     def confirm(self) -> None:

@@ -45,8 +45,10 @@ def plain_address(address: str | None) -> tuple[str, int] | None:
     return host.strip("[]"), int(port)
 
 
-def require_joinable(address: str | None) -> None:
+def require_joinable(address: str | None) -> bool:
     """Return where this process may join the cluster, as far as one can tell from here; nothing is joined.
+
+    Tells whether the head is on this machine, where the address is of the form host:port.
 
     Raises `ClusterUnavailableError` where nobody listens or answers, `ClusterMisconfiguredError` where the token is
     missing or another one, or where the port is not Ray's, and `IncompatibleVersionError` where Ray's or Python's
@@ -58,17 +60,18 @@ def require_joinable(address: str | None) -> None:
         address, source = found_by_ray(), _FOUND
     if address is None or plain_address(address) is None:
         _require_form(address)
-        return
+        return False
     mode = ray_environment.token_mode()
     is_here = reach(address, source)
     if ray_environment.has_other_mode():
-        return
+        return is_here
     sends = mode == "token" or (mode is None and is_here)
     token = ray_environment.token() if sends and ray_environment.knows_tokens() else None
     head = ask(address, token, is_here=is_here)
     if head.wants_token:
         raise ClusterMisconfiguredError(refusal(head, token))
     require_same_versions(head)
+    return is_here
 
 
 def found_by_ray() -> str | None:
@@ -123,12 +126,13 @@ def ask(address: str, token: Token | None, *, is_here: bool) -> Head:
     try:
         answer = channel.unary_unary(_METHOD)(_request(), timeout=SECONDS, metadata=metadata_sent)
     except grpc.RpcError as error:
-        if error.code() is grpc.StatusCode.UNAUTHENTICATED and "token" in error.details().lower():
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED and "token" in (error.details() or "").lower():
             return Head(address, is_here, wants_token=True)
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             message = f"the Ray cluster at {address} does not answer: its control store hangs, or is no Ray's"
             raise ClusterUnavailableError(message) from None
         if error.code() in {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE}:
+            reach(address)  # a head that has gone just now is no wrong port
             message = (
                 f"what listens at {address} is no Ray head's control store: its port is the one of `--port` (6379 "
                 f"unless given); 10001 is of Ray's client server (ray://{address}), 8265 of its dashboard"

@@ -17,6 +17,7 @@ from ray._private.worker import global_worker
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from conversation_actors.runtime.membership import in_cluster
 from conversation_actors.runtime.threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ _IS_ALIVE = 2
 
 
 @dataclass(frozen=True)
-class Whereabouts:
+class Lodging:
     """Where an actor runs, and how often it had been restarted by then."""
 
     pid: int
@@ -61,18 +62,18 @@ class HangWatch:
                     "an owner's process hung, and was killed: Ray starts it anew",
                     extra={"conversation_id": self._conversation_id, "pid": found.pid, "node_id": found.node_id},
                 )
-        except (OSError, RayError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  # nobody waits for this task, and Ray's errors are of many kinds
             log.warning("an owner that does not answer cannot be looked at", extra={"reason": repr(error)})
 
-    async def _find_hung(self, actor: Any) -> Whereabouts | None:
+    async def _find_hung(self, actor: Any) -> Lodging | None:
         """Where it runs, if it has run there all the time without a sign of life."""
-        before = await whereabouts(actor)
+        before = await lodging(actor)
         if before is None or await _answers(actor, self._seconds):
             return None
-        return before if await whereabouts(actor) == before else None
+        return before if await lodging(actor) == before else None
 
 
-async def whereabouts(actor: Any) -> Whereabouts | None:
+async def lodging(actor: Any) -> Lodging | None:
     """Where an actor's process runs; None while there is none. Raises `RayError` where the head does not answer."""
     head = getattr(global_worker, "gcs_client", None)
     if head is None:
@@ -81,7 +82,7 @@ async def whereabouts(actor: Any) -> Whereabouts | None:
     table = await head.async_get_all_actor_info(actor_id=name, timeout=_TABLE_SECONDS)
     for data in table.values():
         if data.state == _IS_ALIVE:
-            return Whereabouts(data.pid, data.node_id.hex(), data.num_restarts)
+            return Lodging(data.pid, data.node_id.hex(), data.num_restarts)
     return None
 
 
@@ -97,11 +98,11 @@ async def _answers(actor: Any, seconds: float) -> bool:
     return True
 
 
-async def _examine_there(actor: Any, found: Whereabouts) -> bool:
+async def _examine_there(actor: Any, found: Lodging) -> bool:
     """Whether it was found hanging on its own node, and was killed. Raises `TimeoutError` where nobody could look."""
     on_its_node = NodeAffinitySchedulingStrategy(found.node_id, soft=False)
     task: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=on_its_node)(examine)
-    verdict = await in_thread(task.remote, actor, found.pid, _CONFIRM_SECONDS)
+    verdict = await in_thread(in_cluster, task.remote, actor, found.pid, _CONFIRM_SECONDS)
     try:
         async with asyncio.timeout(_EXAMINATION_SECONDS):
             return bool(await verdict)

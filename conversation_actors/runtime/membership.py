@@ -7,21 +7,27 @@ of them end the process. So the head is asked first, by a call that does neither
 """
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray._private.utils import read_ray_address
 from ray._private.worker import global_worker
 from ray.exceptions import RayError
 
-from conversation_actors.errors import ClusterUnavailableError
+from conversation_actors.errors import (
+    ClusterMisconfiguredError,
+    ClusterUnavailableError,
+    IncompatibleVersionError,
+)
+from conversation_actors.runtime.diagnosis import reach, require_joinable
 
 log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
 
 _HEAD_SECONDS = 2.0
 """How long the head may take to answer."""
@@ -34,22 +40,33 @@ _ALIVE = 0
 _LEAVING = threading.Lock()
 _CALLS_SECONDS = 5.0
 """How long calls that still wait for the old head may take to be answered by the new one; a second is usual."""
+_LEFT = "this process has left its Ray cluster"
+_OF_ANOTHER = ("WrongClusterID", "InvalidAuthToken")
+"""How Ray names what a head refuses that is not the one this process had joined."""
 _PROBE = b"conversation-actors"
 """A key that nobody sets: what is asked for is an answer."""
 
 
 class Calls:
-    """Counts the blocking calls that are in Ray's core now: to leave a cluster under them could end the process."""
+    """Counts the blocking calls that are in Ray's core now: to leave a cluster under them could end the process.
+
+    And lets none begin in a process that is in no cluster: Ray itself would join any that it finds, or start one.
+    """
 
     def __init__(self) -> None:
         """None."""
-        self._count = 0
+        self._count, self._is_leaving = 0, False
         self._ended = threading.Condition()
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count the enclosed call."""
+        """Count the enclosed call. Raises `ClusterUnavailableError` where there is no cluster to be asked."""
         with self._ended:
+            if self._is_leaving:
+                message = "Ray is being joined anew"
+                raise ClusterUnavailableError(message)
+            if not ray.is_initialized():
+                raise ClusterUnavailableError(_LEFT)
             self._count += 1
         try:
             yield
@@ -58,10 +75,17 @@ class Calls:
                 self._count -= 1
                 self._ended.notify_all()
 
-    def have_ended(self, seconds: float) -> bool:
-        """Whether there are none, after so many seconds at most."""
+    @contextmanager
+    def none(self, seconds: float) -> Iterator[bool]:
+        """Let none begin meanwhile; tells whether all have ended, after so many seconds at most."""
         with self._ended:
-            return self._ended.wait_for(lambda: not self._count, seconds)
+            have_ended = self._ended.wait_for(lambda: not self._count, seconds)
+            self._is_leaving = have_ended
+        try:
+            yield have_ended
+        finally:
+            with self._ended:
+                self._is_leaving = False
 
 
 CALLS = Calls()
@@ -112,13 +136,11 @@ class Membership:
 
     def _trouble(self) -> str | None:
         if not ray.is_initialized():
-            return "this process has left its Ray cluster"
+            return _LEFT
         self._silent = None
         is_fresh = time.monotonic() - self._nodes_at < _NODES_SECONDS
         if not global_worker.connected:  # but by way of Ray's client server, which asks the head itself
-            if not is_fresh:
-                self._resources, self._nodes_at = frozenset(ray.cluster_resources()), time.monotonic()
-            return None
+            return None if is_fresh else self._look_by_client()
         head: Any = global_worker.gcs_client
         try:
             if is_fresh:
@@ -127,11 +149,20 @@ class Membership:
             nodes: Mapping[Any, Any] = head.get_all_node_info(timeout=_HEAD_SECONDS)
         except RayError as error:
             self._nodes_at = float("-inf")
-            if "WrongClusterID" in str(error):
+            if any(sign in str(error) for sign in _OF_ANOTHER):
                 return f"at {head.address} is the head of another Ray cluster than the one that this process had joined"
             self._silent = head.address
             return f"Ray's head at {head.address} does not answer"
         return self._look_at([node for node in nodes.values() if node.state == _ALIVE])
+
+    def _look_by_client(self) -> str | None:
+        try:
+            self._resources, self._nodes_at = frozenset(ray.cluster_resources()), time.monotonic()
+        except Exception as error:
+            if not tells_of_loss(error):
+                raise
+            return f"Ray's client server does not answer ({error})"
+        return None
 
     def _look_at(self, nodes: list[Any]) -> str | None:
         own = ray.get_runtime_context().get_node_id()
@@ -142,39 +173,71 @@ class Membership:
         return None
 
     def _join_anew(self, trouble: str, asked_in: str) -> str | None:
-        """Leave and join, where somebody listens; why it did not help, or None."""
+        """Leave and join, where that can be; why it did not help, or None."""
         with _LEAVING:
             if place() == asked_in:  # no other client of this process has done so meanwhile
-                if not _is_listening(self._address) or (self._silent is not None and _is_listening(self._silent)):
-                    return trouble
-                if not CALLS.have_ended(_CALLS_SECONDS):
-                    return f"{trouble}, and calls still wait for it"
-                log.warning("Ray is joined anew", extra={"reason": trouble})
-                ray.shutdown()
-                try:
-                    self._join(self._address)
-                except (OSError, RayError, RuntimeError, ValueError) as error:
-                    return f"{trouble}, and Ray cannot be joined anew ({error})"
+                objection = self._objection(trouble) or self._leave_and_join(trouble)
+                if objection is not None:
+                    return objection
         self._nodes_at = float("-inf")
         return self._trouble()
+
+    def _objection(self, trouble: str) -> str | None:
+        """Why the cluster is not to be left, or another one cannot be joined: found out as when it was joined first."""
+        if self._silent is not None and _is_listening(self._silent):
+            return trouble
+        address = read_ray_address() if self._address in {None, "auto", "local"} else self._address
+        if address is None:
+            return trouble
+        try:
+            require_joinable(address)
+        except (ClusterMisconfiguredError, IncompatibleVersionError) as error:
+            return f"{trouble}, and Ray cannot be joined anew ({error})"
+        except ClusterUnavailableError:
+            return trouble
+        return None
+
+    def _leave_and_join(self, trouble: str) -> str | None:
+        """Why it was not possible, or None."""
+        with CALLS.none(_CALLS_SECONDS) as may_be_left:
+            if not may_be_left:
+                return f"{trouble}, and calls still wait for it"
+            log.warning("Ray is joined anew", extra={"reason": trouble})
+            ray.shutdown()
+            try:
+                self._join(self._address)
+            except (OSError, RayError, RuntimeError, ValueError) as error:
+                return f"{trouble}, and Ray cannot be joined anew ({error})"
+        return None
 
 
 def place() -> str:
     """What tells this process's stay in a cluster from all others: a handle of one is none in another."""
     if not ray.is_initialized():
         return ""
-    return str(global_worker.worker_id.hex()) if global_worker.connected else "ray://"
+    if not global_worker.connected:
+        return "ray://"
+    # A driver's id is made of its job's number, which each head begins to count anew.
+    return f"{global_worker.gcs_client.cluster_id.hex()}/{global_worker.worker_id.hex()}"
 
 
-def _is_listening(address: str | None) -> bool:
-    """Whether a head may be there: Ray itself would try for a minute. Of addresses of other kinds nothing is known."""
-    if address in {None, "auto", "local"}:
-        address = read_ray_address()
-    host, _, port = (address or "").rpartition(":")
-    if not host or "://" in host or not port.isdigit():
-        return address is not None
+def tells_of_loss(error: Exception) -> bool:
+    """Whether it is how Ray tells that something is away: its own errors, those of sockets, and one of no kind.
+
+    The last is how Ray refuses a handle of a cluster that this process has left.
+    """
+    return isinstance(error, (OSError, RayError)) or type(error) is Exception
+
+
+def in_cluster(function: Callable[..., Value], *arguments: Any) -> Value:
+    """Call a function that blocks in Ray's core; see `Calls.counted`."""
+    with CALLS.counted():
+        return function(*arguments)
+
+
+def _is_listening(address: str) -> bool:
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_HEAD_SECONDS):
-            return True
-    except OSError:
+        reach(address)
+    except ClusterUnavailableError:
         return False
+    return True

@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayTaskError
 
 from conversation_actors.activation import PROTOCOL, ActivationInfo, Opened, View
 from conversation_actors.clock import uptime
@@ -20,7 +20,7 @@ from conversation_actors.errors import (
 from conversation_actors.runtime.answers import answer_of
 from conversation_actors.runtime.cluster import ActorDirectory
 from conversation_actors.runtime.hang import HangWatch
-from conversation_actors.runtime.membership import place
+from conversation_actors.runtime.membership import place, tells_of_loss
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.settings import Settings
 
@@ -163,7 +163,9 @@ class RemoteOwner:
     async def _find(self) -> Handle | None:
         try:
             return await in_thread(self._directory.find, self._conversation_id)
-        except RayError as error:
+        except Exception as error:
+            if not tells_of_loss(error):
+                raise
             message = f"the cluster cannot be asked for the owner ({error!r})"
             raise ClusterUnavailableError(message) from error
 
@@ -175,7 +177,11 @@ class RemoteOwner:
                 if self._actor is None or self._joined != place():
                     self._actor = await in_thread(self._directory.get_or_create, self._conversation_id)
                     self._joined = place()
-            except (ClusterUnavailableError, RayError) as error:
+            except ClusterUnavailableError as error:
+                return _NoAnswer(error)
+            except Exception as error:
+                if not tells_of_loss(error):
+                    raise
                 return _NoAnswer(error)
             actor = self._actor
         return await self._ask(actor, send, self._timeouts.attempt.total_seconds())
@@ -211,13 +217,10 @@ class RemoteOwner:
             if self._unavailable_since is None:
                 self._unavailable_since = asyncio.get_running_loop().time()
             return _NoAnswer(error)  # Ray is restarting it; the handle in hand stays good
-        except (RayError, OSError) as error:  # time-outs, and a raylet that is gone, are of the latter
-            self._forget(actor)
-            return _NoAnswer(error)
         except Exception as error:
-            if type(error) is not Exception:
+            if not tells_of_loss(error):  # time-outs do
                 raise
-            self._forget(actor)  # how Ray refuses a handle of a cluster that this process has left
+            self._forget(actor)
             return _NoAnswer(error)
         finally:
             doubt.cancel()

@@ -140,8 +140,15 @@ def _pattern(conversation_id: str) -> re.Pattern[str]:
 
 
 def write_to_node(formatter: logging.Formatter) -> None:
-    """Have this process write its log lines to the node's file: ours from INFO on, those of others from WARNING on."""
-    directory = log_directory()
+    """Have this process write its log lines to the node's file: ours from INFO on, those of others from WARNING on.
+
+    Where that cannot be, it is told: an actor's constructor, which calls this, must not fail for it.
+    """
+    try:
+        directory = log_directory()
+    except Exception:  # where Ray keeps its logs is Ray's own business, and may change
+        log.exception("the log lines of this process stay where they are")
+        return
     if directory is None:
         log.warning("this process belongs to no Ray node: its log lines stay where they are")
         return

@@ -18,15 +18,19 @@ _LONGEST_NAME = 100
 """Bytes of a conversation's name in a title. A forked worker has room for about 180 in all."""
 
 
+def full_name(conversation_id: str, settings: Settings) -> str:
+    """Return what tells a conversation from all others, of other tenants too; a hash with `Settings.hashed_names`."""
+    name = f"{settings.tenant}:{conversation_id}"
+    return sha256(name.encode()).hexdigest() if settings.hashed_names else name
+
+
 def shown_name(conversation_id: str, settings: Settings) -> str:
     """Return what a conversation is called where people look: its id, behind its tenant unless that is the default.
 
     With `Settings.hashed_names` it is the hash that the actor's name has too.
     """
-    full = f"{settings.tenant}:{conversation_id}"
-    if settings.hashed_names:
-        return sha256(full.encode()).hexdigest()
-    return conversation_id if settings.tenant == DEFAULT_TENANT else full
+    is_plain = settings.tenant == DEFAULT_TENANT and not settings.hashed_names
+    return conversation_id if is_plain else full_name(conversation_id, settings)
 
 
 def title_of(name: str, epoch: int | None) -> str:

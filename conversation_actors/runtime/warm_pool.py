@@ -24,6 +24,7 @@ import ray
 from ray.exceptions import RayError
 
 from conversation_actors.failures import Failures
+from conversation_actors.runtime.membership import in_cluster, tells_of_loss
 from conversation_actors.runtime.owner_log import NodeFormatter, write_to_node
 from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.threads import in_thread
@@ -312,12 +313,14 @@ class Pool:
             "max_restarts": -1,
             "enable_task_events": False,
         }
-        self._actor = await in_thread(self._starts.start, WarmPool, options, self._settings)
+        self._actor = await in_thread(in_cluster, self._starts.start, WarmPool, options, self._settings)
 
     def opened(self, node_id: str, *, was_ready: bool) -> None:
         """Tell it that a conversation's owner was started on a node. Does not wait, and does not fail."""
         if self._actor is not None:
             try:
                 self._actor.opened.remote(node_id, was_ready)
-            except RayError as error:
+            except Exception as error:
+                if not tells_of_loss(error):
+                    raise
                 log.warning("the pool was not told of an opening", extra={"reason": repr(error)})

@@ -168,6 +168,8 @@ class EmbeddedServer:
             self._end_adopted(running)
         else:
             _end_child(process)
+        if not self._directory.is_dir():
+            return  # somebody has removed it meanwhile
         with _locked(self._directory / "start.lock"):
             if _read_state(self._directory) == running:
                 self._state_file.unlink()

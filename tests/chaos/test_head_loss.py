@@ -76,8 +76,8 @@ def survivor(own_cluster: RayCluster, own_redis: Server, conversation_id: str) -
     """A client of that cluster."""
     started = Survivor(own_cluster, own_redis, conversation_id)
     yield started
-    started.process.kill()
-    started.process.communicate()
+    with started.process:
+        started.process.kill()
 
 
 async def test_a_client_outlives_the_head(survivor: Survivor, own_cluster: RayCluster) -> None:

@@ -21,7 +21,13 @@ ENDED_BY_IT, AS_IT_LIKES = -int(signal.SIGTERM), 0
 
 @pytest.mark.parametrize(
     ("how", "code"),
-    [("plainly", ENDED_BY_IT), ("gracefully", AS_IT_LIKES), ("deaf", AS_IT_LIKES), ("threaded", ENDED_BY_IT)],
+    [
+        ("plainly", ENDED_BY_IT),
+        ("gracefully", AS_IT_LIKES),
+        ("early", AS_IT_LIKES),
+        ("deaf", AS_IT_LIKES),
+        ("threaded", ENDED_BY_IT),
+    ],
 )
 async def test_sigterm_is_the_programs_own(
     cluster: RayCluster, redis: Server, client: ConversationClient, how: str, code: int

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -239,6 +240,16 @@ def test_an_adopted_server_is_stopped(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not is_running(pid)
     assert not (tmp_path / "server.json").exists()
     first.stop()
+
+
+def test_a_server_whose_directory_was_removed_is_stopped(tmp_path: Path) -> None:
+    """Whoever starts afresh that way leaves no server behind, and no error."""
+    server = EmbeddedServer(tmp_path / "data")
+    server.start()
+    pid = server.pid
+    shutil.rmtree(tmp_path / "data")
+    server.stop()
+    assert not is_running(pid)
 
 
 def test_finding_starts_nothing(tmp_path: Path) -> None:

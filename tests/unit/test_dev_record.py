@@ -1,14 +1,19 @@
 """What a `dev` writes down, and what another one, or `stop`, makes of it."""
 
 import asyncio
+import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import psutil
 import pytest
@@ -22,6 +27,7 @@ from conversation_actors.errors import InvalidInputError, StoreUnavailableError
 from conversation_actors.store import EmbeddedServer
 from tests.ray_cluster import is_alive
 from tests.servers import wait_for
+from tests.unit.fakes import until
 
 URL = "redis://default:secret@127.0.0.1:1/0"
 VARIABLES = {"RAY_ADDRESS": "127.0.0.1:6379", "CONVERSATION_REDIS_URL": URL}
@@ -120,8 +126,9 @@ def test_a_process_is_known_again(monkeypatch: pytest.MonkeyPatch, started: Call
     running.kill()
     wait_for(lambda: not process.is_running, "its end")  # not collected yet
     running.wait()
-    assert Process.of(running.pid) == Process(running.pid, "")
+    assert not Process.of(running.pid).started
     assert not process.is_replaced
+    assert replace(process, boot="an earlier one").is_replaced
 
 
 def test_what_a_dead_one_left_of_ray_is_ended(session: tuple[int, int], tmp_path: Path) -> None:
@@ -143,6 +150,38 @@ def test_what_is_left_without_its_first_process_is_ended_too(session: tuple[int,
     wait_for(lambda: not head.is_running, "its end")
     assert end_head(DevRecord(Process(1, "x"), head=head)) == 1
     assert not is_alive(child)
+
+
+def test_a_head_that_was_not_noted_any_more_is_ended_too(tmp_path: Path) -> None:
+    """`dev` was killed between starting it and writing down its number: it is known by its directory."""
+    made = tmp_path / f"{DIRECTORY_PREFIX}test"
+    made.mkdir()
+    head = subprocess.Popen([*SLEEP, f"--temp-dir={made}"], start_new_session=True)
+    other = subprocess.Popen([*SLEEP, f"--temp-dir={made}2"], start_new_session=True)
+    try:
+        assert end_head(DevRecord(Process(1, "x"), head_directory=str(made))) == 1
+        assert head.wait(10) == -signal.SIGKILL
+        assert is_alive(other.pid)
+    finally:
+        for process in (head, other):
+            process.kill()
+            process.wait()
+    assert not made.exists()
+
+
+def test_a_directory_is_noted_before_anything_is_started_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """So that there is no moment at which a kill leaves something that nobody knows of."""
+    noted: list[int | None] = []
+
+    def start(*_: object, **__: object) -> SimpleNamespace:
+        assert noted == [None]
+        return SimpleNamespace(pid=7)
+
+    monkeypatch.setattr("conversation_actors.cli.ray_head.subprocess.Popen", start)
+    head = RayHead(spawned=lambda pid, _: noted.append(pid))
+    head._directory = tmp_path
+    head._spawn(tmp_path)
+    assert noted == [None, 7]
 
 
 def test_another_process_with_the_same_id_is_left_alone(session: tuple[int, int], tmp_path: Path) -> None:
@@ -187,6 +226,38 @@ async def test_a_second_one_waits_for_the_first(tmp_path: Path) -> None:
     assert isinstance(taken, DevFile)
     with taken:
         assert shown.getvalue().count("is starting; waiting for it") == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"dev": {"pid": 1, "started": ""}, "phase": "ready", "redis_digests": []}']
+)
+async def test_who_holds_the_directory_without_a_word_is_told_of(tmp_path: Path, text: str) -> None:
+    """A `stop`, or a `dev` of another version: nobody waits in silence."""
+    file = DevFile.take(tmp_path)
+    assert file is not None
+    (tmp_path / "dev.json").write_text(text)
+    terminal, shown = console()
+    waiting = asyncio.create_task(dev._take_or_find(tmp_path, terminal))
+    await until(lambda: bool(shown.getvalue()) or waiting.done())
+    file.__exit__(None, None, None)
+    taken = await waiting
+    assert isinstance(taken, DevFile)
+    with taken:
+        assert shown.getvalue() == f"Another process works in {tmp_path}; waiting for it …\n"
+
+
+def test_a_record_of_a_newer_version_is_read(tmp_path: Path) -> None:
+    """What it says beside is passed over: what it has started is found, and ended."""
+    file = DevFile.take(tmp_path)
+    assert file is not None
+    with file:
+        file.write(phase=Phase.READY, head=Process(7, "x"))
+    told = json.loads((tmp_path / "dev.json").read_text())
+    told["head"]["colour"] = told["colour"] = "blue"
+    (tmp_path / "dev.json").write_text(json.dumps(told))
+    found = read(tmp_path)
+    assert found is not None
+    assert found.head == Process(7, "x")
 
 
 def test_a_second_one_with_another_redis_is_refused() -> None:
@@ -287,6 +358,94 @@ def test_stop_ends_a_running_one_by_its_signal(
     told = capsys.readouterr().out
     assert f"Stopping `dev` (process {running.pid}), it saves every conversation first …" in told
     assert "Ended: `dev`, with all that it had started." in told
+
+
+def test_stop_hurries_nobody_who_stops_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second signal would have `dev` stop without saving anything: Ctrl-C was pressed, or another `stop` is at it."""
+    monkeypatch.setenv("CONVERSATION_DATA_DIR", str(tmp_path))
+    code = (
+        "import pathlib, signal, sys, time\n"
+        "from conversation_actors.cli.dev_record import DevFile, Phase\n"
+        "file = DevFile.take(pathlib.Path(sys.argv[1]))\n"
+        "file.write(phase=Phase.STOPPING); print('saving', flush=True); time.sleep(0.5); print('saved', flush=True)"
+    )
+    running = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "saving\n"
+    stop.run()
+    assert running.communicate()[0] == "saved\n"
+    assert f"`dev` (process {running.pid}) is stopping already, it saves every conversation first …" in (
+        capsys.readouterr().out
+    )
+
+
+async def test_who_saves_is_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another `dev` then waits instead of naming what is about to end, and `stop` does not hurry it."""
+    phases = []
+
+    async def drain(_address: str, _hurry: asyncio.Event) -> str:
+        phases.append(phase_of(tmp_path))
+        return "Saved: 0."
+
+    stack, signals = a_stack(tmp_path, monkeypatch)
+    monkeypatch.setattr(dev, "_drain", drain)
+    running = asyncio.create_task(stack.run(as_json=True))
+    await until(lambda: phase_of(tmp_path) is Phase.READY)
+    signals.stop.set()
+    assert await running == 0
+    assert [*phases, phase_of(tmp_path)] == [Phase.STOPPING, Phase.ENDED]
+
+
+async def test_a_record_that_cannot_be_written_leaves_nothing_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has removed the data directory while it ran, or the disk is full: what was started is ended."""
+    stack, signals = a_stack(tmp_path / "data", monkeypatch)
+    monkeypatch.setattr(dev, "_drain", lambda *_: asyncio.sleep(0, "Saved: 0."))
+    running = asyncio.create_task(stack.run(as_json=True))
+    await until(lambda: phase_of(tmp_path / "data") is Phase.READY)
+    shutil.rmtree(tmp_path / "data")
+    signals.stop.set()
+    assert await running == 0
+    assert cast("Head", stack._head).is_stopped
+
+
+class Head:
+    """Ray's head as `dev` sees it."""
+
+    def __init__(self) -> None:
+        """It runs until it is stopped."""
+        self.is_stopped = False
+
+    async def start(self) -> str:
+        """At once."""
+        return "127.0.0.1:6379"
+
+    async def wait(self) -> int:
+        """For ever."""
+        await asyncio.Event().wait()
+        return 0
+
+    def stop(self, *, hurry: bool) -> None:
+        """Be stopped."""
+        self.is_stopped = not hurry
+
+
+def phase_of(directory: Path) -> Phase | None:
+    """How far the last `dev` there is."""
+    found = read(directory)
+    return None if found is None else found.phase
+
+
+def a_stack(directory: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dev._Stack, dev._Signals]:
+    """What a `dev` starts beside a Redis that is not its own, without any process."""
+    monkeypatch.setattr(dev, "RayHead", lambda **_: Head())
+    file = DevFile.take(directory)
+    assert file is not None
+    signals = dev._Signals()
+    return dev._Stack(file, "redis://other/0", console()[0], signals), signals
 
 
 def test_a_redis_of_another_directory_is_worked_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

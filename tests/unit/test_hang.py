@@ -13,11 +13,11 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutErro
 
 from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.runtime import hang, owner
-from conversation_actors.runtime.hang import HangWatch, Whereabouts
+from conversation_actors.runtime.hang import HangWatch, Lodging
 from conversation_actors.runtime.owner import RemoteOwner
 from tests.unit.fakes import brief, until
 
-HERE = Whereabouts(pid=7, node_id="n", restarts=0)
+HERE = Lodging(pid=7, node_id="n", restarts=0)
 
 
 class Owner:
@@ -26,20 +26,20 @@ class Owner:
     def __init__(self) -> None:
         """It runs, and hangs."""
         self.answer: Any = asyncio.get_running_loop().create_future()
-        self.seen: list[Whereabouts | None] = []
+        self.seen: list[Lodging | None] = []
         self.examined = 0
         self.looked = 0
         self.error: Exception | None = None
         self.ping = self.execute = SimpleNamespace(remote=lambda: self.answer)
 
-    async def whereabouts(self, _actor: object) -> Whereabouts | None:
+    async def lodging(self, _actor: object) -> Lodging | None:
         """Where it is, by and by."""
         self.looked += 1
         if self.error is not None:
             raise self.error
         return self.seen.pop(0) if self.seen else HERE
 
-    async def examine(self, _actor: object, _found: Whereabouts) -> bool:
+    async def examine(self, _actor: object, _found: Lodging) -> bool:
         """Kill it."""
         self.examined += 1
         return True
@@ -49,7 +49,7 @@ class Owner:
 async def hung(monkeypatch: pytest.MonkeyPatch) -> Owner:
     """An owner that hangs."""
     made = Owner()
-    monkeypatch.setattr(hang, "whereabouts", made.whereabouts)
+    monkeypatch.setattr(hang, "lodging", made.lodging)
     monkeypatch.setattr(hang, "_examine_there", made.examine)
     return made
 
@@ -85,8 +85,8 @@ async def test_who_is_dead_or_cannot_be_asked_is_left_alone(hung: Owner, error: 
     assert not hung.examined
 
 
-@pytest.mark.parametrize("seen", [[None], [HERE, None], [HERE, Whereabouts(8, "n", 1)]])
-async def test_who_starts_or_was_replaced_is_left_alone(hung: Owner, seen: list[Whereabouts | None]) -> None:
+@pytest.mark.parametrize("seen", [[None], [HERE, None], [HERE, Lodging(8, "n", 1)]])
+async def test_who_starts_or_was_replaced_is_left_alone(hung: Owner, seen: list[Lodging | None]) -> None:
     """A process that has not run all the time has had no time to answer."""
     hung.seen = seen
     await look(hung)
@@ -117,6 +117,7 @@ class Directory:
 
     def get_or_create(self, _conversation_id: str) -> Owner:
         """See `ActorDirectory.get_or_create`."""
+        self.confirm()
         return self._owner
 
     find = get_or_create
@@ -152,6 +153,51 @@ async def test_a_handle_of_a_cluster_that_was_left_is_looked_up_anew(hung: Owner
         return hung.answer
 
     assert await remote.call(send, 20.0) == "answer"
+
+
+@pytest.mark.parametrize("error", [ConnectionError("GRPC connection failed"), Exception("left"), RpcError("away")])
+async def test_a_cluster_that_is_lost_while_an_owner_is_looked_for_is_told(hung: Owner, error: Exception) -> None:
+    """Whatever Ray, its client, or who is just joining anew raises: callers get an error of ours, in time."""
+    directory = Directory(hung)
+    directory.error = error
+    remote = RemoteOwner("c", directory=cast("Any", directory), settings=brief())
+    with pytest.raises(ClusterUnavailableError, match=str(error)):
+        await remote.call(lambda actor: actor.execute.remote(), 0.2)
+    assert await remote.call_if_running(lambda actor: actor.execute.remote(), 0.2) is None
+    with pytest.raises(ClusterUnavailableError, match=str(error)):
+        await remote.passivate(0.2)
+
+
+async def test_that_there_is_no_head_is_told_once(hung: Owner, caplog: pytest.LogCaptureFixture) -> None:
+    """However often somebody who follows a conversation looks for its owner meanwhile; and again the next time."""
+    directory = Directory(hung)
+    directory.error = ClusterUnavailableError("no head")
+    remote = RemoteOwner("c", directory=cast("Any", directory), settings=brief())
+    for _ in range(3):
+        assert await remote.call_if_running(lambda actor: actor.execute.remote(), 0.2) is None
+    assert caplog.text.count("cannot be looked for") == 1
+    hung.answer.set_result("answer")
+    directory.error = None
+    assert await remote.call_if_running(lambda actor: actor.execute.remote(), 0.2) == "answer"
+    remote._forget(hung)
+    directory.error = ClusterUnavailableError("no head")
+    assert await remote.call_if_running(lambda actor: actor.execute.remote(), 0.2) is None
+    assert caplog.text.count("cannot be looked for") == 2
+
+
+async def test_an_actor_of_a_cluster_that_was_left_is_not_looked_at(
+    hung: Owner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ray refuses its handle; that is a line in the log, and no traceback of a task that nobody waits for."""
+
+    def refuse() -> None:
+        message = "Failed to submit task to actor"
+        raise Exception(message)  # noqa: TRY002  # as Ray does
+
+    monkeypatch.setattr(hung, "ping", SimpleNamespace(remote=refuse))
+    await look(hung)
+    assert not hung.examined
+    assert "cannot be looked at" in caplog.text
 
 
 async def test_who_is_unavailable_for_long_has_the_head_asked(hung: Owner, monkeypatch: pytest.MonkeyPatch) -> None:

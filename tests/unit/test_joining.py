@@ -56,3 +56,29 @@ def test_a_ray_without_tokens_is_joined_without(monkeypatch: pytest.MonkeyPatch)
     package.authentication_token_setup = ModuleType("setup")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, name, package)
     cluster._use_own_token()
+
+
+def test_what_others_joined_after_us_is_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """We could not join, or have left, and then the program itself has called `ray.init`: that is not ours to leave."""
+    ray, places = Ray(), [""]
+    ray.may_end.set()
+    monkeypatch.setattr(cluster, "ray", ray)
+    monkeypatch.setattr(cluster, "place", lambda: places[-1])
+    monkeypatch.setattr(cluster, "_OURS", set())
+
+    def fail(**_options: object) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ray, "init", fail)
+        with pytest.raises(ConnectionError):
+            cluster._join(None)
+    places.append("theirs")
+    assert not cluster._is_ours()
+    places.append("ours")
+    cluster._join(None)
+    assert cluster._is_ours()
+    places.append("")
+    assert cluster._is_ours()
+    places.append("theirs")
+    assert not cluster._is_ours()

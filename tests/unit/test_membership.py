@@ -5,9 +5,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray import ClusterID
 from ray.exceptions import RaySystemError, RpcError
 
-from conversation_actors.errors import ClusterUnavailableError
+from conversation_actors.errors import (
+    ClusterMisconfiguredError,
+    ClusterUnavailableError,
+    ConversationError,
+    IncompatibleVersionError,
+)
 from conversation_actors.runtime import membership
 from conversation_actors.runtime.membership import Membership
 
@@ -23,6 +29,7 @@ class Head:
         """It answers, and knows one node."""
         self.error: Exception | None = None
         self.asked = 0
+        self.cluster_id = ClusterID.from_random()
         self.nodes = {b"1": SimpleNamespace(state=0, node_id=b"\x01", resources_total={"conversation": 1.0})}
 
     def internal_kv_exists(self, *_: object, **__: object) -> bool:
@@ -46,6 +53,7 @@ class Process:
         self.head, self.joins, self.leaves, self.stays = Head(), 0, 0, 1
         self.is_ours = True
         self.listening = {ADDRESS}
+        self.objection: ConversationError | None = None
         self.join_error: Exception | None = None
         self.now = 100.0
 
@@ -56,6 +64,14 @@ class Process:
     def shutdown(self) -> None:
         """Leave."""
         self.leaves, self.stays = self.leaves + 1, -abs(self.stays)
+
+    def reach(self, address: str) -> None:
+        """Find somebody who lets this process in."""
+        if address not in self.listening:
+            message = "nobody listens"
+            raise ClusterUnavailableError(message)
+        if self.objection is not None:
+            raise self.objection
 
     def join(self, address: str | None) -> None:
         """Join another head at the same address."""
@@ -68,7 +84,7 @@ class Process:
     @property
     def worker(self) -> SimpleNamespace:
         """Ray's own view of the process."""
-        identity = str(self.stays).encode()
+        identity = b"\x01\x00\x00\x00"  # of a driver it is its job's number, which each head begins to count anew
         return SimpleNamespace(connected=self.is_initialized(), gcs_client=self.head, worker_id=identity)
 
     def get_runtime_context(self) -> SimpleNamespace:
@@ -94,7 +110,8 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Process:
     made = Process()
     monkeypatch.setattr(membership, "ray", made)
     monkeypatch.setattr(membership, "global_worker", _Worker(made))
-    monkeypatch.setattr(membership, "_is_listening", made.listening.__contains__)
+    monkeypatch.setattr(membership, "reach", made.reach)
+    monkeypatch.setattr(membership, "require_joinable", made.reach)
     monkeypatch.setattr(membership, "time", SimpleNamespace(monotonic=lambda: made.now))
     return made
 
@@ -141,7 +158,14 @@ def test_a_head_that_has_gone_elsewhere_is_joined_there(process: Process) -> Non
     assert process.joins == 1
 
 
-@pytest.mark.parametrize("error", [RpcError("WrongClusterID: Perhaps …"), RaySystemError("WrongClusterID: Perhaps …")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RpcError("WrongClusterID: Perhaps …"),
+        RaySystemError("WrongClusterID: Perhaps …"),
+        RpcError("RPC error: InvalidAuthToken: Authentication token is missing or incorrect"),
+    ],
+)
 def test_another_head_is_joined_anew(process: Process, error: Exception) -> None:
     """It has nothing of the old one's memory, and its answers to what the old one was asked would end the process."""
     member, before = process.member(), membership.place()
@@ -204,3 +228,49 @@ def test_nothing_is_left_under_a_call(process: Process, monkeypatch: pytest.Monk
     process.now += 1.0
     member.confirm()
     assert process.joins == 1
+
+
+@pytest.mark.parametrize("kind", [ClusterMisconfiguredError, IncompatibleVersionError])
+def test_a_head_that_would_refuse_is_not_tried(process: Process, kind: type[ConversationError]) -> None:
+    """Of another version, or with another token: Ray itself would try for 20 seconds, with each call anew."""
+    process.head.error, process.objection = RpcError("WrongClusterID"), kind("of another version")
+    with pytest.raises(ClusterUnavailableError, match=r"cannot be joined anew \(of another version"):
+        process.member().confirm()
+    assert (process.leaves, process.joins) == (0, 0)
+
+
+def test_a_client_server_that_is_gone_is_told(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By way of Ray's client server, whose library raises what the system's sockets do."""
+
+    def cluster_resources() -> dict[str, float]:
+        message = "GRPC connection failed"
+        raise ConnectionError(message)
+
+    monkeypatch.setattr(process, "cluster_resources", cluster_resources, raising=False)
+    monkeypatch.setattr(Process, "worker", SimpleNamespace(connected=False))
+    with pytest.raises(ClusterUnavailableError, match=r"client server does not answer \(GRPC connection failed"):
+        process.member().confirm()
+
+
+def test_nothing_is_asked_of_a_cluster_that_is_being_left(process: Process) -> None:
+    """Ray itself would join any cluster it finds, or start one of its own, for a process that is in none."""
+    member, met = process.member(), []
+    process.head.error = RpcError("WrongClusterID")
+    shutdown = process.shutdown
+
+    def slow() -> None:
+        for is_in in (True, False):
+            with pytest.raises(ClusterUnavailableError, match="is being joined anew"), membership.CALLS.counted():
+                met.append("the cluster")
+            if is_in:
+                shutdown()
+
+    process.shutdown = slow  # type: ignore[method-assign]
+    member.confirm()
+    assert (met, process.joins) == ([], 1)
+    with membership.CALLS.counted():
+        met.append("the next one")
+    shutdown()
+    with pytest.raises(ClusterUnavailableError, match="has left"), membership.CALLS.counted():
+        met.append("none")
+    assert met == ["the next one"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from conversation_actors import Settings
-from conversation_actors.runtime import actor_name
+from conversation_actors.runtime import actor, actor_name, owner_log
 from conversation_actors.runtime.owner_log import OwnerFormatter, SharedFile
 from conversation_actors.runtime.titles import shown_name, title_of
 
@@ -146,3 +146,36 @@ def test_titles() -> None:
         title = title_of(long, 12)
         assert title.endswith("… epoch 12")
         assert len(title.encode()) < 140
+
+
+def test_a_title_that_cannot_be_shown_is_no_harm(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither when the actor begins, nor when it answers its first call: what it is called is nobody's answer."""
+
+    class Title:
+        """One that the system refuses."""
+
+        def show(self, title: str) -> None:
+            """Refuse."""
+            raise OSError(title)
+
+    monkeypatch.setattr(actor, "ProcessTitle", Title)
+    monkeypatch.setattr(actor, "write_to_node", lambda _lines: None)
+    signature = actor.Signature("c", Settings(redis_url="redis://host/0"))
+    signature.show(1)
+    assert "does not show whose it is" in caplog.text
+
+
+def test_a_log_that_cannot_be_had_is_no_harm_to_a_pool(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor to anything else that writes there: a constructor that raises would be the end of the actor, for ever."""
+
+    def refuse() -> Path:
+        message = "no such attribute in this Ray"
+        raise AttributeError(message)
+
+    monkeypatch.setattr(owner_log, "log_directory", refuse)
+    owner_log.write_to_node(owner_log.NodeFormatter())
+    assert "stay where they are" in caplog.text

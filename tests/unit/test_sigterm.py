@@ -187,3 +187,47 @@ async def test_a_thread_chooses_no_handler() -> None:
     await asyncio.to_thread(thread.join)
     assert told == [None]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_forked_child_ends_at_once() -> None:
+    """It has a copy of what its parent had recorded, which is its parent's to send."""
+    ended = ran("""
+        outbox = Outbox("a", 0)
+        flushed_at_sigterm(outbox, seconds=20)
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(1)
+        await asyncio.sleep(0.2)
+        os.kill(child, signal.SIGTERM)
+        began = time.monotonic()
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        print(os.waitstatus_to_exitcode(status), "late" if time.monotonic() - began > 10 else "at once", flush=True)
+    """)
+    assert ended.stdout.splitlines() == ["-15 at once", "went on"]
+
+
+@pytest.mark.parametrize("handler", ["", "signal.signal(signal.SIGTERM, lambda *_: os._exit(3))"])
+def test_a_handler_that_is_set_while_ray_is_joined_stays(handler: str) -> None:
+    """A program may set one as soon as it has entered its client, which does not wait for Ray.
+
+    Joining gives back the handler that was found when it began: not where the program has chosen another one since.
+    """
+    ended = ran(f"""
+        from conversation_actors.runtime.signals import sigterm_kept
+        begun, set_by_us, ended = threading.Event(), threading.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        def join():
+            with sigterm_kept():
+                begun.set()
+                set_by_us.wait(10)
+            loop.call_soon_threadsafe(ended.set)
+        threading.Thread(target=join, daemon=True).start()
+        await asyncio.to_thread(begun.wait, 10)
+        {handler or "loop.add_signal_handler(signal.SIGTERM, os._exit, 3)"}
+        set_by_us.set()
+        await ended.wait()
+        term()
+        await asyncio.sleep(30)
+    """)
+    assert (ended.returncode, ended.stderr) == (3, "")

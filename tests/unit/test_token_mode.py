@@ -292,6 +292,22 @@ def test_another_way_of_letting_people_in_is_left_to_ray(
 # --- what a node does ------------------------------------------------------------------------------------------------
 
 
+def test_a_head_that_goes_while_it_is_asked_is_no_wrong_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It restarts: the same address may be right a moment later."""
+    with socket.create_server((HOST, 0)) as listening:
+        port = listening.getsockname()[1]
+        reach = diagnosis.reach
+
+        def reach_and_go(address: str) -> bool:
+            is_here = reach(address)
+            listening.close()
+            return is_here
+
+        monkeypatch.setattr(diagnosis, "reach", reach_and_go)
+        with pytest.raises(ClusterUnavailableError, match="nobody listens"):
+            require_joinable(f"{HOST}:{port}")
+
+
 @pytest.mark.usefixtures("kept_mode")
 def test_a_head_asks_for_a_token_that_is_made(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It says so in one line; the token is nobody else's to read."""

@@ -5,13 +5,16 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.exceptions import ActorDiedError
 
 from conversation_actors.runtime import warm_pool
-from conversation_actors.runtime.warm_pool import EXTRA, RECENT_SECONDS, Stock, UnsupportedError, WarmPool
+from conversation_actors.runtime.starter import CleanStarts
+from conversation_actors.runtime.warm_pool import EXTRA, RECENT_SECONDS, Pool, Stock, UnsupportedError, WarmPool
 from conversation_actors.settings import PoolSettings
 
 
@@ -290,3 +293,16 @@ async def test_workers_beyond_the_minimum_do_not_stay_for_long() -> None:
         await pool.opened("a", True)
         await until(lambda: nodes.started["a:1"] == 4)
         assert min(nodes.kept) < EXTRA * 2
+
+
+@pytest.mark.parametrize("error", [ActorDiedError(), Exception("Can't find actor 1. It might be dead")])
+async def test_an_opening_does_not_fail_for_its_pool(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """It may have died, or be of a cluster that this process has left: Ray refuses such handles by plain exceptions."""
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    pool = Pool(PoolSettings(), CleanStarts())
+    pool._actor = SimpleNamespace(opened=SimpleNamespace(remote=refuse))
+    pool.opened("a", was_ready=True)
+    assert "not told of an opening" in caplog.text

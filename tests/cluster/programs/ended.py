@@ -1,7 +1,8 @@
 """A program that records something and is ended by SIGTERM: ``ended.py HOW ID``.
 
-``plainly`` it does nothing about the signal, ``gracefully`` it has a handler of its own, ``deaf`` it ignores it, and
-``threaded`` its conversation is in another thread than the main one. Prints when it is to be ended.
+``plainly`` it does nothing about the signal, ``gracefully`` it has a handler of its own, ``early`` one that it chooses
+while Ray is being joined, ``deaf`` it ignores it, and ``threaded`` its conversation is in another thread than the main
+one. Prints when it is to be ended.
 """
 
 import asyncio
@@ -18,6 +19,9 @@ async def main(how: str, conversation_id: str) -> None:
     if how == "gracefully":
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     async with ConversationClient() as client:
+        if how == "early":
+            await asyncio.sleep(0.1)  # the thread that joins has begun
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
         handle = await client.open(conversation_id)
         sys.stdout.write("opened\n")
         sys.stdout.flush()
