@@ -442,6 +442,7 @@ def phase_of(directory: Path) -> Phase | None:
 def a_stack(directory: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dev._Stack, dev._Signals]:
     """What a `dev` starts beside a Redis that is not its own, without any process."""
     monkeypatch.setattr(dev, "RayHead", lambda **_: Head())
+    monkeypatch.setattr(dev, "_check_redis", lambda: asyncio.sleep(0))
     file = DevFile.take(directory)
     assert file is not None
     signals = dev._Signals()

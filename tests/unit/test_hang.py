@@ -168,23 +168,6 @@ async def test_a_cluster_that_is_lost_while_an_owner_is_looked_for_is_told(hung:
         await remote.passivate(0.2)
 
 
-async def test_that_there_is_no_head_is_told_once(hung: Owner, caplog: pytest.LogCaptureFixture) -> None:
-    """However often somebody who follows a conversation looks for its owner meanwhile; and again the next time."""
-    directory = Directory(hung)
-    directory.error = ClusterUnavailableError("no head")
-    remote = RemoteOwner("c", directory=cast("Any", directory), settings=brief())
-    for _ in range(3):
-        assert await remote.call_if_running(lambda actor: actor.execute.remote(), 0.2) is None
-    assert caplog.text.count("cannot be looked for") == 1
-    hung.answer.set_result("answer")
-    directory.error = None
-    assert await remote.call_if_running(lambda actor: actor.execute.remote(), 0.2) == "answer"
-    remote._forget(hung)
-    directory.error = ClusterUnavailableError("no head")
-    assert await remote.call_if_running(lambda actor: actor.execute.remote(), 0.2) is None
-    assert caplog.text.count("cannot be looked for") == 2
-
-
 async def test_an_actor_of_a_cluster_that_was_left_is_not_looked_at(
     hung: Owner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

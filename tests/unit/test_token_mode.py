@@ -298,8 +298,8 @@ def test_a_head_that_goes_while_it_is_asked_is_no_wrong_port(monkeypatch: pytest
         port = listening.getsockname()[1]
         reach = diagnosis.reach
 
-        def reach_and_go(address: str) -> bool:
-            is_here = reach(address)
+        def reach_and_go(address: str, *how: str) -> bool:
+            is_here = reach(address, *how)
             listening.close()
             return is_here
 
