@@ -258,4 +258,8 @@ async def _drain(address: str, hurry: asyncio.Event) -> str:
     if process.returncode:
         reason = errors.decode(errors="replace").strip()[-400:]
         return f"Not saved ({reason}); the conversations will be rebuilt from their journals."
-    return f"Saved: {int(told)}."
+    saved, running = (int(count) for count in told.split())
+    if saved == running:
+        return f"Saved: {saved}."
+    reason = errors.decode(errors="replace").strip()[-400:] or "no answer in time"
+    return f"Saved: {saved} of {running}; the others will be rebuilt from their journals ({reason})."

@@ -1,6 +1,6 @@
 """``python -m conversation_actors.cli.drain ADDRESS SECONDS``: save and end every conversation of a cluster.
 
-A process of its own, so that `dev` is no client of the Ray that it stops. Prints how many there were.
+A process of its own, so that `dev` is no client of the Ray that it stops. Prints how many it saved, and of how many.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from conversation_actors.runtime import connect, drain
 from conversation_actors.settings import Settings
 
 
-async def _drain(address: str, seconds: float) -> int:
+async def _drain(address: str, seconds: float) -> tuple[int, int]:
     await connect(Settings(ray_address=address))
     return await drain(seconds)
 
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     """Drain. Returns the exit code."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        print(asyncio.run(_drain(arguments[0], float(arguments[1]))))  # noqa: T201  # the interface
+        print(*asyncio.run(_drain(arguments[0], float(arguments[1]))))  # noqa: T201  # the interface
     except ConversationError as error:
         print(error, file=sys.stderr)  # noqa: T201  # the interface
         return 1

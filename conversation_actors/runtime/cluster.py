@@ -13,7 +13,7 @@ from ray._private.utils import read_ray_address
 from ray.exceptions import RayError
 
 from conversation_actors.activation import ActivationInfo
-from conversation_actors.errors import ClusterUnavailableError, ConversationError
+from conversation_actors.errors import ClusterUnavailableError, ConversationError, RetryableError
 from conversation_actors.runtime.actor import ConversationActor
 from conversation_actors.runtime.diagnosis import require_joinable
 from conversation_actors.runtime.membership import Membership, in_cluster, place
@@ -34,6 +34,8 @@ RESOURCE = "conversation"
 _STRATEGIES = {Placement.SPREAD: "SPREAD", Placement.PACK: "DEFAULT"}
 _PREFIX = "conversation:"
 _JOINING = threading.Lock()
+_AGAIN_SECONDS = 0.1
+"""Until an owner that did not answer is asked to passivate once more."""
 _OURS: set[str] = set()
 """Each `place` that this package had the process join: what others have joined is theirs to leave."""
 
@@ -253,8 +255,8 @@ class ActorDirectory:
         return {RESOURCE: 1.0} if RESOURCE in self._membership.resources else {}
 
 
-async def drain(timeout: float) -> int:  # noqa: ASYNC109  # one bound for all actors together
-    """Passivate every conversation of the cluster, before it is shut down; returns how many did.
+async def drain(timeout: float) -> tuple[int, int]:  # noqa: ASYNC109  # one bound for all actors together
+    """Passivate every conversation of the cluster, before it is shut down; returns how many did, and of how many.
 
     Those that do not answer within `timeout` seconds lose nothing: they are rebuilt from their journals.
     """
@@ -262,18 +264,27 @@ async def drain(timeout: float) -> int:  # noqa: ASYNC109  # one bound for all a
     names = [n["name"] for n in named if n["namespace"] == NAMESPACE and n["name"].startswith(_PREFIX)]
     passivating = [asyncio.create_task(_passivate(name)) for name in names]
     if not passivating:
-        return 0
+        return 0, 0
     done, late = await asyncio.wait(passivating, timeout=timeout)
     for task in late:
         task.cancel()
-    return sum(task.result() for task in done)
+    return sum(task.result() for task in done), len(names)
 
 
 async def _passivate(name: str) -> bool:
-    try:
-        actor = await in_thread(ray.get_actor, name, NAMESPACE)
-        answer: object = await actor.passivate.remote()
-    except (ValueError, RayError) as error:
-        log.warning("not passivated", extra={"reason": str(error)})
-        return False
-    return answer is True
+    """Ask an owner until it has left: its answer may be lost on the way, as it leaves right behind it."""
+    while True:
+        try:
+            actor = await in_thread(ray.get_actor, name, NAMESPACE)
+        except ValueError:
+            return True  # one that had crashed instead would be there: Ray starts it anew
+        try:
+            answer: object = await actor.passivate.remote()
+        except RayError as error:
+            answer = error
+        if answer is True:
+            return True
+        log.warning("not passivated yet: %s", answer)
+        if isinstance(answer, ConversationError) and not isinstance(answer, RetryableError):
+            return False
+        await asyncio.sleep(_AGAIN_SECONDS)
