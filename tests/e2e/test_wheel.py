@@ -78,7 +78,7 @@ def test_a_node_and_readmes_program_need_no_extra(core: Installation, own_redis:
         _,
         told,
     ):
-        address = told.read_text().split("ray start --address='")[1].split("'")[0]
+        address = told.read_text().split("conversation-actors start --address='")[1].split("'")[0]
         variables = {"RAY_ADDRESS": address, "CONVERSATION_REDIS_URL": own_redis.url, "RAY_AUTH_MODE": "disabled"}
         ran = core.run("python", "-c", FIRST_PROGRAM, **variables)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, PRINTED, ""), ran.stderr
