@@ -72,18 +72,19 @@ def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> No
 
 async def test_models_that_die_are_started_again_where_they_were() -> None:
     """A worker goes on with the address that it was given."""
+    others = _servers()
     async with models(bundled()) as variables, asyncio.timeout(LATE):
         assert await _asked(variables, "hello") == "Hello. How can I help? Ask me what I can do."
-        (process,) = _servers()
+        (process,) = (one for one in _servers() if one not in others)
         process.kill()
-        await until(lambda: bool(_servers()) and _servers() != [process])
+        await until(lambda: any(one not in [*others, process] for one in _servers()))
         while True:
             try:
                 assert await _asked(variables, "hello") == "Hello. How can I help? Ask me what I can do."
                 break
             except openai.APIConnectionError:
                 await asyncio.sleep(0.05)
-    assert not _servers()
+    assert _servers() == others
 
 
 def _servers() -> list[psutil.Process]:
