@@ -28,9 +28,8 @@ def test_a_second_terminal_and_a_second_day(tmp_path: Path) -> None:
     """The printed variables are enough to append; after SIGTERM the next start has it all, out of a snapshot."""
     directory = tmp_path / "data"
     with development_stack(directory) as (first, variables):
-        assert set(variables) == {"RAY_ADDRESS", "CONVERSATION_REDIS_URL"} | (
-            {"RAY_AUTH_MODE"} if knows_tokens() else set()
-        )
+        token = {"RAY_AUTH_MODE", *({"RAY_AUTH_TOKEN"} & os.environ.keys())} if knows_tokens() else set()
+        assert set(variables) == {"RAY_ADDRESS", "CONVERSATION_REDIS_URL"} | token
         assert run_client(APPEND, variables) == {"seq": 1, "items": 1}
     assert first.returncode == 0
     assert "Saved: 1." in directory.with_suffix(".log").read_text()
