@@ -1,4 +1,4 @@
-"""The command line: ``conversation-actors dev``, ``show`` and ``demo``."""
+"""The command line: ``conversation-actors --help``."""
 
 from conversation_actors.cli.app import main
 

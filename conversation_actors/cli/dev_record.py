@@ -4,11 +4,9 @@ Two files: ``dev.lock``, which a living `dev` holds, so that the kernel lets go 
 ``dev.json`` with what it has started. Processes are named by id and start time: an id alone may be somebody else's.
 """
 
-import fcntl
 import json
 import os
 import shutil
-import subprocess
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from hashlib import sha256
@@ -16,9 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from conversation_actors.cli.processes import kill_session, session_members, sessions_with
+from conversation_actors.cli.processes import is_running, kill_session, session_members, sessions_with, start_of
 from conversation_actors.cli.ray_head import DIRECTORY_PREFIX, temporary_directory
 from conversation_actors.errors import InvalidInputError
+from conversation_actors.private_files import try_lock, write_json
 
 _LOCK, _RECORD = "dev.lock", "dev.json"
 DIGESTS = 20
@@ -96,16 +95,11 @@ class DevFile:
         """Hold it; None while another process does. Makes the directory; `InvalidInputError` where that cannot be."""
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(directory / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+            descriptor = try_lock(directory / _LOCK)
         except OSError as error:
             message = f"the data directory {directory} (CONVERSATION_DATA_DIR) cannot be used: {error.strerror}"
             raise InvalidInputError(message, field="CONVERSATION_DATA_DIR") from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        return cls(directory, descriptor)
+        return None if descriptor is None else cls(directory, descriptor)
 
     def write(self, **changes: Any) -> None:
         """Note what has changed; for nobody else to read."""
@@ -119,11 +113,7 @@ class DevFile:
             self._save()
 
     def _save(self) -> None:
-        draft = self.directory / f"{_RECORD}.draft"
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            json.dump(asdict(self._record), file)
-        draft.replace(self.directory / _RECORD)
+        write_json(self.directory / _RECORD, asdict(self._record))
 
     def __enter__(self) -> Self:
         """Nothing: it is held already."""
@@ -178,17 +168,10 @@ def _leaders(record: DevRecord) -> set[int]:
 
 def _started(pid: int) -> str | None:
     """When the process with this id started; None where there is none, or it is dead and not collected."""
-    return _started_linux(pid) if Path("/proc/self/stat").exists() else _started_elsewhere(pid)
-
-
-def _started_linux(pid: int) -> str | None:
-    try:
-        told = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
+    if not is_running(pid):
         return None
-    # Behind the name, which may hold anything but is in parentheses; the 22nd of all: ticks since the machine's start.
-    state, *fields = told.rpartition(")")[2].split()
-    return None if state in {"Z", "X"} else f"{_boot()} {fields[18]}"
+    moment = start_of(pid)
+    return f"{_boot()} {moment}".strip() if moment else None
 
 
 def _boot() -> str:
@@ -196,9 +179,3 @@ def _boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
-
-
-def _started_elsewhere(pid: int) -> str | None:
-    command = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
-    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split(None, 1)  # noqa: S603  # a number of ours
-    return told[1].strip() if len(told) > 1 and not told[0].startswith("Z") else None

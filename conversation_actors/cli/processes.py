@@ -13,6 +13,8 @@ _POLL = 0.05
 _PROC = Path("/proc")
 """Where Linux tells of processes, also in an image that has no ``ps``."""
 _DEAD = {"", "Z", "X"}
+_START = 19
+"""Of a process's fields behind its name: when it started, in ticks since the machine did."""
 
 
 def with_environment(command: Iterable[str], *, changes: dict[str, str | None]) -> list[str]:
@@ -61,15 +63,26 @@ def _arguments(pid: int) -> list[str]:
         return []
 
 
+def start_of(pid: int) -> str:
+    """When the process started, in a form that only serves to be compared; empty where there is none."""
+    if not _PROC.joinpath("self/stat").exists():
+        return _ps("-o", "lstart=", "-p", str(pid)).strip()
+    return next(iter(_fields(pid)[_START:]), "")
+
+
 def _state(pid: int) -> str:
     """The system's letter for what the process does; empty where there is none."""
     if not _PROC.joinpath("self/stat").exists():
         return _ps("-o", "stat=", "-p", str(pid)).strip()[:1]
+    return next(iter(_fields(pid)), "")
+
+
+def _fields(pid: int) -> list[str]:
+    """What Linux tells of a process behind its name, which may hold anything but is in parentheses: its state first."""
     try:
-        # behind the name, which may hold anything but is in parentheses
-        return _PROC.joinpath(str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        return _PROC.joinpath(str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
-        return ""
+        return []
 
 
 def _all_pids() -> list[int]:

@@ -1,6 +1,5 @@
 """A Valkey or Redis server of our own, for development: no installation, no port to choose, data that stays."""
 
-import fcntl
 import json
 import os
 import secrets
@@ -24,6 +23,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
+from conversation_actors.private_files import try_lock, write_json
 from conversation_actors.store.connection import NAMELESS
 
 _HOST = "127.0.0.1"
@@ -178,7 +178,7 @@ class EmbeddedServer:
         """End a process that is no child of this one: it holds the lock on the data as long as it lives."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             deadline = time.monotonic() + _STOP_TIMEOUT
-            while (data_lock := _try_lock(self._directory / "data.lock")) is None and time.monotonic() < deadline:
+            while (data_lock := try_lock(self._directory / "data.lock")) is None and time.monotonic() < deadline:
                 with suppress(ProcessLookupError):
                     os.kill(running.pid, number)
                 time.sleep(_POLL)
@@ -207,7 +207,7 @@ class EmbeddedServer:
         That server may be loading still, and so not answer yet; or be on its way out, and let go in a moment.
         """
         deadline = time.monotonic() + _READY_TIMEOUT
-        while (data_lock := _try_lock(self._directory / "data.lock")) is None:
+        while (data_lock := try_lock(self._directory / "data.lock")) is None:
             running = _read_state(self._directory)
             if running is not None and _answers(running):
                 self._running = running
@@ -227,7 +227,7 @@ class EmbeddedServer:
             process = self._spawn(binary, port, password, data_lock)
             running = _Running(process.pid, port, password)
             # Before it answers: whoever comes after we are killed at this point must find the password.
-            self._write_state(running)
+            write_json(self._state_file, asdict(running))
             if self._is_ready(process, running):
                 self._running, self._process = running, process
                 return
@@ -292,13 +292,6 @@ class EmbeddedServer:
             time.sleep(_POLL)
         return False
 
-    def _write_state(self, running: _Running) -> None:
-        draft = self._state_file.with_suffix(".draft")
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            json.dump(asdict(running), file)
-        draft.replace(self._state_file)
-
 
 def _end_child(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
@@ -355,21 +348,11 @@ def _quoted(value: str) -> str:
     return f'"{escaped}"'
 
 
-def _try_lock(path: Path) -> int | None:
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Let one command at a time decide who starts a server."""
     deadline = time.monotonic() + _READY_TIMEOUT + _STOP_TIMEOUT
-    while (descriptor := _try_lock(path)) is None:
+    while (descriptor := try_lock(path)) is None:
         if time.monotonic() > deadline:
             message = f"another command has been starting a server for too long; it holds {path}"
             raise StoreUnavailableError(message)

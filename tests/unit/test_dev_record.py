@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -19,7 +19,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from conversation_actors.cli import dev, dev_record, stop
+from conversation_actors.cli import dev, processes, stop
 from conversation_actors.cli.dev_record import DevFile, DevRecord, Phase, Process, digest, end_head, read
 from conversation_actors.cli.processes import with_environment
 from conversation_actors.cli.ray_head import DIRECTORY_PREFIX, ENVIRONMENT, RayHead
@@ -112,10 +112,10 @@ def test_a_record_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None
     assert read(tmp_path) is None
 
 
-@pytest.mark.parametrize("started", [dev_record._started, dev_record._started_elsewhere])
-def test_a_process_is_known_again(monkeypatch: pytest.MonkeyPatch, started: Callable[[int], str | None]) -> None:
+@pytest.mark.parametrize("proc", ["/proc", "/nowhere"])
+def test_a_process_is_known_again(monkeypatch: pytest.MonkeyPatch, proc: str) -> None:
     """By id and start time, by /proc and by ps; another start time is another process, and a dead one is none."""
-    monkeypatch.setattr(dev_record, "_started", started)
+    monkeypatch.setattr(processes, "_PROC", Path(proc))
     running = subprocess.Popen(SLEEP)
     process = Process.of(running.pid)
     assert process.is_running

@@ -18,6 +18,7 @@ LAYERS = (
     "errors",
     "failures",
     "log_lines",
+    "private_files",
     "versions",
     "values",
     "items",
