@@ -5,19 +5,18 @@ import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
-from importlib import metadata
 from pathlib import Path
-from platform import python_version
 from typing import Annotated
 
 import typer
 
 from agent_worker import commands
-from agent_worker.commands import TalkCommand, WorkerCommand
+from agent_worker.commands import EXIT_FAILED, TalkCommand, WorkerCommand
 from agent_worker.extras import missing_extra
 from conversation_actors.errors import ConversationError, InvalidInputError
+from conversation_actors.versions import tell_versions
 
-EXIT_FAILED, EXIT_USAGE = 1, 2
+EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 """What a shell reports of a program that SIGINT has ended."""
 PROGRAM, MODULE = "agent-worker", "python -m agent_worker"
@@ -281,17 +280,8 @@ def _print(line: str) -> None:
 
 def _tell_versions(*, is_wanted: bool) -> None:
     if is_wanted:
-        found = [("conversation-actors", metadata.version("conversation-actors"))]
-        found += [("livekit-agents", _version("livekit-agents")), ("Ray", _version("ray"))]
-        _print("\n".join(f"{name} {version}" for name, version in [*found, ("Python", python_version())]))
+        _print("\n".join(tell_versions("livekit-agents")))
         raise typer.Exit
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "is not installed"
 
 
 @app.callback(help="Voice agents with durable conversations.")

@@ -20,22 +20,24 @@ def tell_untested(*names: str) -> None:
         log.warning("newer than what this version was tested with, and used all the same: %s", ", ".join(newer))
 
 
-def tell_versions() -> list[str]:
-    """Return a line for this package, and for each thing that all nodes and clients of a cluster must have alike."""
-    names = {"conversation-actors": "conversation-actors", "Ray": "ray"}
-    return [
-        *(f"{told} {metadata.version(name)}" for told, name in names.items()),
-        f"Python {platform.python_version()}",
-    ]
+def tell_versions(*others: str) -> list[str]:
+    """Return a line for this package, for `others`, and for what all nodes and clients of a cluster must have alike."""
+    names = {"conversation-actors": "conversation-actors", **{name: name for name in others}, "Ray": "ray"}
+    told = [f"{name} {_installed(distribution) or 'is not installed'}" for name, distribution in names.items()]
+    return [*told, f"Python {platform.python_version()}"]
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _newer(name: str) -> str | None:
     """Return the installed version where its minor was not tested; None where it was, or where nothing is installed."""
-    try:
-        found = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-    return found if _minor(found) > _minor(NEWEST_TESTED[name]) else None
+    found = _installed(name)
+    return found if found is not None and _minor(found) > _minor(NEWEST_TESTED[name]) else None
 
 
 def _minor(version: str) -> tuple[int, ...]:

@@ -234,7 +234,7 @@ def test_what_may_come_later_ends_with_one(monkeypatch: pytest.MonkeyPatch, caps
         raise ClusterUnavailableError(message)
 
     monkeypatch.setattr(commands, "work", away)
-    assert cli.main(["work"]) == cli.EXIT_FAILED
+    assert cli.main(["work"]) == commands.EXIT_FAILED
     assert capsys.readouterr().err == "agent-worker: no cluster (False)\n"
 
 
