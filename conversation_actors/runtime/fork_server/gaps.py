@@ -75,17 +75,24 @@ def fill_malloc() -> None:
     libc.free.argtypes, libc.free.restype = [ctypes.c_size_t], None
     libc.sbrk.argtypes, libc.sbrk.restype = [ctypes.c_ssize_t], ctypes.c_size_t
     libc.malloc_trim(0)
-    end = libc.sbrk(0) - 2 * _PAGE_BYTES
-    for size in range(_MALLOC_BYTES - 8, 0, -_GRANULE):
-        outside: list[int] = []
-        while len(outside) < (_CACHED_BLOCKS if size <= _CACHED_BYTES else 1):
-            block = libc.malloc(size)
-            if not start <= block < end:
-                outside.append(block)
-        if size == _MALLOC_BYTES - 8 and outside[0] in range(end, libc.sbrk(0)):
-            end = outside[0]  # no gap is as large as that above the first `end`: the heap's use ends just here
-        for block in outside:
-            libc.free(block)
+    largest, end = _MALLOC_BYTES - 8, libc.sbrk(0) - 2 * _PAGE_BYTES
+    behind = _fill_size(libc, largest, range(start, end))
+    if behind in range(end, libc.sbrk(0)):
+        end = behind  # no gap is as large as that above the first `end`: the heap's use ends just here
+    for size in range(largest - _GRANULE, 0, -_GRANULE):
+        _fill_size(libc, size, range(start, end))
+
+
+def _fill_size(libc: ctypes.CDLL, size: int, heap: range) -> int:
+    """Take all gaps of the heap that fit a block of this size; returns where a block lies for which none is left."""
+    outside: list[int] = []
+    while len(outside) < (_CACHED_BLOCKS if size <= _CACHED_BYTES else 1):
+        block = libc.malloc(size)
+        if block not in heap:
+            outside.append(block)
+    for block in outside:
+        libc.free(block)
+    return outside[0]
 
 
 def heap_start() -> int | None:
