@@ -46,9 +46,9 @@ def plain_address(address: str | None) -> tuple[str, int] | None:
 
 
 def require_joinable(address: str | None) -> bool:
-    """Return where this process may join the cluster, as far as one can tell from here; nothing is joined.
+    """Return if this process may join the cluster, as far as one can tell from here; nothing is joined.
 
-    Tells whether the head is on this machine, where the address is of the form host:port.
+    Tells whether the head is known to be on this machine: false for an address that is not of the form host:port.
 
     Raises `ClusterUnavailableError` where nobody listens or answers, `ClusterMisconfiguredError` where the token is
     missing or another one, or where the port is not Ray's, and `IncompatibleVersionError` where Ray's or Python's

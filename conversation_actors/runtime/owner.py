@@ -132,7 +132,7 @@ class RemoteOwner:
         try:
             async with asyncio.timeout(timeout):
                 await self._confirm_if_unavailable()
-                if self._actor is None or self._joined != place():
+                if not self._has_actor:
                     self._actor = await self._find()
                     self._joined = place()
         except (ClusterUnavailableError, TimeoutError) as error:
@@ -160,6 +160,11 @@ class RemoteOwner:
             message = f"the conversation's owner has not answered in {timeout} s"
             raise ClusterUnavailableError(message) from None
 
+    @property
+    def _has_actor(self) -> bool:
+        """Whether there is an actor in hand that was looked up in the cluster of now."""
+        return self._actor is not None and self._joined == place()
+
     async def _find(self) -> Handle | None:
         try:
             return await in_thread(self._directory.find, self._conversation_id)
@@ -174,7 +179,7 @@ class RemoteOwner:
         async with self._resolving:
             try:
                 await self._confirm_if_unavailable()
-                if self._actor is None or self._joined != place():
+                if not self._has_actor:
                     self._actor = await in_thread(self._directory.get_or_create, self._conversation_id)
                     self._joined = place()
             except ClusterUnavailableError as error:

@@ -6,7 +6,6 @@ has to be set before.
 
 import os
 import secrets
-from collections.abc import MutableMapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -106,9 +105,9 @@ def compares_python_patch() -> bool:
     return os.environ.get("RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL", "patch") == "patch"
 
 
-def address_of_this_terminal(environment: MutableMapping[str, str] = os.environ) -> str | None:
+def address_of_this_terminal() -> str | None:
     """What ``auto`` means first: RAY_ADDRESS."""
-    return environment.get("RAY_ADDRESS") or None
+    return os.environ.get("RAY_ADDRESS") or None
 
 
 def _token_file() -> Path:

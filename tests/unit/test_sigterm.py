@@ -194,11 +194,13 @@ def test_a_forked_child_ends_at_once() -> None:
     ended = ran("""
         outbox = Outbox("a", 0)
         flushed_at_sigterm(outbox, seconds=20)
+        ready, begun = os.pipe()
         child = os.fork()
         if not child:
+            os.write(begun, b".")
             time.sleep(60)
             os._exit(1)
-        await asyncio.sleep(0.2)
+        await asyncio.to_thread(os.read, ready, 1)  # what comes before, Python itself forgets in a new child
         os.kill(child, signal.SIGTERM)
         began = time.monotonic()
         _, status = await asyncio.to_thread(os.waitpid, child, 0)
