@@ -68,6 +68,8 @@ def other_node(own_cluster: RayCluster, head: Node) -> Iterator[tuple[Node, list
     yield node, actors
     node.kill()
     own_cluster.nodes.remove(node)
+    # until then the head would send the next test's actors there
+    wait_for(lambda: sum(one["Alive"] for one in ray.nodes()) == len(own_cluster.nodes), "the head to miss the node")
 
 
 @pytest.fixture(scope="module")
