@@ -97,14 +97,19 @@ class Caller(Witness):
         attributes: Mapping[str, str] | None = None,
         metadata: str | None = None,
         dispatch: Iterable[api.RoomAgentDispatch] = (),
+        is_deaf: bool = False,
     ) -> None:
-        """`dispatch` brings agents if this caller is the first in the room. Nothing is sent before it is entered."""
+        """`dispatch` brings agents if this caller is the first in the room. Nothing is sent before it is entered.
+
+        A caller who `is_deaf` subscribes to nobody's track before `listen`.
+        """
         super().__init__()
         self.room_name = room
         self.identity = identity
         self.said: list[Said] = []
         self.joined_at = 0.0
         self._url = server.url
+        self._is_deaf = is_deaf
         self._make_token = partial(
             server.token,
             identity,
@@ -154,7 +159,7 @@ class Caller(Witness):
     async def _join(self) -> None:
         room = rtc.Room()
         self._watch(room)
-        await room.connect(self._url, self._make_token())
+        await room.connect(self._url, self._make_token(), rtc.RoomOptions(auto_subscribe=not self._is_deaf))
         self._room = room
         self.joined_at = time.monotonic()
         self.note(ConnectionChanged(self.joined_at, "connected"))
@@ -164,6 +169,12 @@ class Caller(Witness):
         track = rtc.LocalAudioTrack.create_audio_track("microphone", self._microphone.source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
         await room.local_participant.publish_track(track, options)
+
+    def listen(self) -> None:
+        """Subscribe to the tracks of everybody who is here."""
+        for participant in self.rtc_room.remote_participants.values():
+            for publication in participant.track_publications.values():
+                publication.set_subscribed(True)
 
     async def leave(self) -> None:
         """Hang up, as a client does that closes its page; nothing where it has left."""

@@ -19,6 +19,7 @@ from livekit.agents import Agent, AgentSession, AgentTask, JobContext
 from livekit.agents.llm import ChatMessage
 from livekit.agents.utils import is_given
 
+from agent_worker.call.audible import keep_audible
 from agent_worker.call.data_messages import DataMessages
 from agent_worker.call.ending import Ending
 from agent_worker.call.life import Call, Keeper
@@ -160,6 +161,7 @@ class Starting:
         began = time.monotonic()
         with _being_started():
             result = await self._start(prepared.word.agent, **named)
+        keep_audible(self._session)
         if self._opening is not None:
             self._opening.session_started()
         seconds = round(time.monotonic() - began, 3)

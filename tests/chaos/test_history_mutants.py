@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 QUICK = "a deposed holder may write"
 """Is found at once, without any fault of the system's: one for each run of all tests."""
+HISTORIES = 5
+"""A history shows a fault in all likelihood, and not for certain: what two clients do at once is not for the seed."""
 _NAMES = [pytest.param(name, marks=[] if name == QUICK else [pytest.mark.long]) for name in MUTANTS]
 
 
@@ -42,11 +44,13 @@ def mutated_cluster(python_path: str) -> Iterator[RayCluster]:
 
 
 async def test_mutant_is_found(mutated_cluster: RayCluster, mutant: Mutant, python_path: str, tmp_path: Path) -> None:
-    """A history that the faulty product played has violations."""
-    seed = random.randrange(10**6)
-    report = await play(
-        mutated_cluster, tmp_path / "history", seed=seed, seconds=mutant.seconds,
-        weights=dict.fromkeys(mutant.kinds, 1), python_path=python_path,
-    )  # fmt: skip
-    log.warning("%s", report)
-    assert report.violations
+    """A history that the faulty product played has violations: one of a few, for each is another one."""
+    for number in range(HISTORIES):
+        report = await play(
+            mutated_cluster, tmp_path / f"history-{number}", seed=random.randrange(10**6), seconds=mutant.seconds,
+            weights=dict.fromkeys(mutant.kinds, 1), python_path=python_path,
+        )  # fmt: skip
+        log.warning("%s", report)
+        if report.violations:
+            return
+    pytest.fail(f"none of {HISTORIES} histories showed it")

@@ -52,3 +52,18 @@ async def careful(ctx: JobContext) -> None:
     await attach(session, ctx)
     await session.start(agent=Careful(), room=ctx.room)
     await ctx.connect()
+
+
+class Eager(SupportAgent):
+    """Speaks first, whoever hears it."""
+
+    async def on_enter(self) -> None:
+        """Greet."""
+        self.session.say("Front desk, good morning. This is a greeting that nobody hears to its end.")
+
+
+async def eager(ctx: JobContext) -> None:
+    """Speaks as soon as it is there."""
+    session = voice_session(LanguageModelSettings(), SpeechSettings())
+    await attach(session, ctx)
+    await session.start(agent=Eager(), room=ctx.room)
