@@ -27,7 +27,7 @@ REPORT = ROOT / "tests" / "matrix" / "report.json"
 EXTRAS = ("agent", "embedded", "hiredis", "models")
 NOT_FOR_TESTS = ("conversation-actors", "mypy", "ruff", "types-")
 PARTS = {
-    "unit": ["tests/unit", "--ignore=tests/unit/test_matrix_report.py"],
+    "unit": ["tests/unit", "--ignore=tests/unit/repository/test_matrix_report.py"],
     "store": ["tests/store"],
     "worker": ["tests/worker"],
     "cluster": [

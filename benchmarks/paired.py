@@ -89,9 +89,9 @@ def compare(before: Side, after: Side, what: str, rounds: int) -> list[str]:
 async def serve() -> None:
     """Measure what is asked for on standard input, until that ends."""
     from conversation_actors import ConversationClient, Message  # noqa: PLC0415  # the checkout's own
-    from tests.cluster.observation import make_settings  # noqa: PLC0415
-    from tests.ray_cluster import RayCluster  # noqa: PLC0415
-    from tests.servers import Server, newest  # noqa: PLC0415
+    from tests.support.observation import make_settings  # noqa: PLC0415
+    from tests.support.ray_cluster import RayCluster  # noqa: PLC0415
+    from tests.support.servers import Server, newest  # noqa: PLC0415
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # Ray tells of each worker that dies on standard output

@@ -23,15 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from conversation_actors import Settings
-from tests.caller import Caller
-from tests.cluster.observation import make_settings
 from tests.e2e import application
 from tests.e2e.calls import UTTERANCE, agent_of, identity_of
-from tests.livekit_server import LiveKitServer, livekit_server_missing
-from tests.programs import Program
-from tests.ray_cluster import RayCluster, program_environment
-from tests.servers import Server, newest, wait_for
-from tests.workers import OfflineModels, WorkerProcess
+from tests.support.caller import Caller
+from tests.support.livekit_server import LiveKitServer, livekit_server_missing
+from tests.support.observation import make_settings
+from tests.support.programs import Program
+from tests.support.ray_cluster import RayCluster, program_environment
+from tests.support.servers import Server, newest, wait_for
+from tests.support.workers import OfflineModels, WorkerProcess
 
 REST_SECONDS = 4.0
 """Between two rounds: the worker gets another job process ready."""

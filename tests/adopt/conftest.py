@@ -8,9 +8,9 @@ from tests.adopt.model import Model
 from tests.adopt.shapes import Shape
 from tests.adopt.stage import Stage, Workers
 from tests.cluster.conftest import server_binary
-from tests.livekit_server import LiveKitServer, livekit_server_missing
-from tests.ray_cluster import RayCluster
-from tests.servers import Server
+from tests.support.livekit_server import LiveKitServer, livekit_server_missing
+from tests.support.ray_cluster import RayCluster
+from tests.support.servers import Server
 
 _LOG_TAIL = 12_000
 

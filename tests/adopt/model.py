@@ -26,7 +26,7 @@ from agent_worker.offline.realtime_behaviour import RealtimeBehaviour, RealtimeR
 from agent_worker.offline.refusals import RequestRefusedError, read_body, require_key
 from agent_worker.offline.script import Reply
 from agent_worker.offline.speech import SpeechRequest, speak
-from tests.servers import HOST
+from tests.support.servers import HOST
 
 _LINE = re.compile(r"Say exactly this(, and nothing else| first): ([^\n]*)")
 _LOOK_SECONDS = 0.01

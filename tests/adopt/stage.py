@@ -19,14 +19,14 @@ from agent_worker.worker.migration import migrate
 from conversation_actors import ConversationClient, Settings
 from tests.adopt.model import Asked, Model
 from tests.adopt.shapes import Fault, Shape, Turn
-from tests.caller import Caller
-from tests.cluster.observation import make_settings
 from tests.e2e.calls import BACK, Stored, agent_of, identity_of, stored
-from tests.livekit_server import LiveKitServer
-from tests.ray_cluster import RayCluster, is_alive, program_environment
-from tests.servers import Server, wait_for, wait_until
-from tests.witness import Caption, State
-from tests.workers import WorkerProcess, kill
+from tests.support.caller import Caller
+from tests.support.livekit_server import LiveKitServer
+from tests.support.observation import make_settings
+from tests.support.ray_cluster import RayCluster, is_alive, program_environment
+from tests.support.servers import Server, wait_for, wait_until
+from tests.support.witness import Caption, State
+from tests.support.workers import WorkerProcess, kill
 
 AGENTS = Path(__file__).parent / "agents"
 PROGRAM = (sys.executable, "-m", "agent_worker")

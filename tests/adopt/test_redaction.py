@@ -5,8 +5,8 @@ import pytest
 from tests.adopt.judge import judge
 from tests.adopt.shapes import TELLER, Fault, Shape
 from tests.adopt.stage import Workers, performance, play
-from tests.contents import everything
-from tests.servers import wait_until
+from tests.support.contents import everything
+from tests.support.servers import wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 SECRETS = (b"4111 1111 1111 1111", b"Orlova")

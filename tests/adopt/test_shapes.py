@@ -24,8 +24,8 @@ from tests.adopt.shapes import (
 )
 from tests.adopt.stage import HEARD, Performance, Stage, Workers, performance, play
 from tests.e2e.calls import BACK
-from tests.servers import wait_until
-from tests.workers import kill
+from tests.support.servers import wait_until
+from tests.support.workers import kill
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 _RHYTHM = 1.0

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.conftest import connect, conversation_id, own_redis
-from tests.ray_cluster import QUICK_NODE_DEATH, RayCluster, as_json
-from tests.servers import Server
+from tests.support.ray_cluster import QUICK_NODE_DEATH, RayCluster, as_json
+from tests.support.servers import Server
 
 __all__ = ["connect", "conversation_id", "own_redis"]
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import ray
 
-from tests.fork_servers import (
+from tests.support.fork_servers import (
     NEEDS_FORKED_WORKERS,
     answer,
     end,
@@ -23,9 +23,9 @@ from tests.fork_servers import (
     start_probe,
     zombies_of,
 )
-from tests.probe import Probe
-from tests.ray_cluster import Node, RayCluster, is_alive, sigkill
-from tests.servers import wait_for
+from tests.support.probe import Probe
+from tests.support.ray_cluster import Node, RayCluster, is_alive, sigkill
+from tests.support.servers import wait_for
 
 pytestmark = [pytest.mark.chaos, NEEDS_FORKED_WORKERS, pytest.mark.timeout(240)]
 log = logging.getLogger(__name__)

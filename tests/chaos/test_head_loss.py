@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.observation import PROGRAMS
-from tests.ray_cluster import RayCluster, program_environment
-from tests.servers import Server
+from tests.support.observation import PROGRAMS
+from tests.support.ray_cluster import RayCluster, program_environment
+from tests.support.servers import Server
 
 pytestmark = [pytest.mark.chaos]
 

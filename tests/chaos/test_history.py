@@ -15,8 +15,8 @@ import pytest
 
 from tests.chaos.history.nemesis import FAULTS
 from tests.chaos.history.play import Report, play
-from tests.faketime import REMEDY, libfaketime
-from tests.ray_cluster import RayCluster
+from tests.support.faketime import REMEDY, libfaketime
+from tests.support.ray_cluster import RayCluster
 
 pytestmark = [pytest.mark.skipif(libfaketime() is None, reason=REMEDY), pytest.mark.chaos]
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ import pytest
 
 from tests.chaos.history.mutants import MUTANTS, Mutant
 from tests.chaos.history.play import play
-from tests.faketime import REMEDY, libfaketime
-from tests.ray_cluster import RayCluster
+from tests.support.faketime import REMEDY, libfaketime
+from tests.support.ray_cluster import RayCluster
 
 pytestmark = [pytest.mark.skipif(libfaketime() is None, reason=REMEDY), pytest.mark.chaos, pytest.mark.timeout(300)]
 log = logging.getLogger(__name__)

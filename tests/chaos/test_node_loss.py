@@ -14,7 +14,7 @@ import ray
 
 from conversation_actors import ConversationHandle
 from tests.cluster.conftest import Connect
-from tests.cluster.observation import (
+from tests.support.observation import (
     Watcher,
     assert_contiguous,
     assert_exactly_once,
@@ -24,8 +24,8 @@ from tests.cluster.observation import (
     texts,
     user,
 )
-from tests.ray_cluster import Node, RayCluster, is_alive
-from tests.servers import Server, wait_until
+from tests.support.ray_cluster import Node, RayCluster, is_alive
+from tests.support.servers import Server, wait_until
 
 pytestmark = [pytest.mark.chaos]
 log = logging.getLogger(__name__)

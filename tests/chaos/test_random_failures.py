@@ -10,9 +10,9 @@ import pytest
 
 from conversation_actors import ConversationHandle, RetryableError
 from tests.cluster.conftest import Connect
-from tests.cluster.observation import Watcher, assert_contiguous, assert_exactly_once, assert_ordered, texts, user
-from tests.ray_cluster import sigkill
-from tests.servers import Server
+from tests.support.observation import Watcher, assert_contiguous, assert_exactly_once, assert_ordered, texts, user
+from tests.support.ray_cluster import sigkill
+from tests.support.servers import Server
 
 pytestmark = [pytest.mark.chaos]
 log = logging.getLogger(__name__)

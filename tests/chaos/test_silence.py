@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.beating import AGENTS, Beating, beating
-from tests.faketime import REMEDY, ClockedServer, can_fake, libfaketime
-from tests.servers import BINARIES, newest
+from tests.support.beating import AGENTS, Beating, beating
+from tests.support.faketime import REMEDY, ClockedServer, can_fake, libfaketime
+from tests.support.servers import BINARIES, newest
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
 log = logging.getLogger(__name__)

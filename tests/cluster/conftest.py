@@ -12,9 +12,9 @@ import pytest
 
 from conversation_actors import ConversationClient, Settings
 from conversation_actors.store import RedisStore
-from tests.cluster.observation import make_settings
-from tests.ray_cluster import RayCluster
-from tests.servers import Server, newest
+from tests.support.observation import make_settings
+from tests.support.ray_cluster import RayCluster
+from tests.support.servers import Server, newest
 
 Connect = Callable[..., Any]
 

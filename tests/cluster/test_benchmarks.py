@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.cluster.conftest import server_binary
-from tests.ray_cluster import program_environment
+from tests.support.ray_cluster import program_environment
 
 
 @pytest.mark.timeout(110)

@@ -15,9 +15,9 @@ from agent_worker.tenure.conversation import AGENT, LEASE, CallConversation, Pos
 from conversation_actors import ConversationClient, ConversationHandle, Message
 from conversation_actors.store import RedisStore
 from tests.cluster.conftest import Connect
-from tests.cluster.observation import make_settings, pid_of, user
-from tests.ray_cluster import RayCluster, sigkill
-from tests.servers import Server, wait_until
+from tests.support.observation import make_settings, pid_of, user
+from tests.support.ray_cluster import RayCluster, sigkill
+from tests.support.servers import Server, wait_until
 
 RETENTION = timedelta(seconds=3)
 Call = Callable[[], CallConversation]

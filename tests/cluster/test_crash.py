@@ -16,7 +16,7 @@ import pytest
 from conversation_actors import ConflictError, ConversationClient, ConversationHandle
 from conversation_actors.state import ItemsAppended
 from tests.cluster.conftest import Connect
-from tests.cluster.observation import (
+from tests.support.observation import (
     Watcher,
     assert_contiguous,
     assert_exactly_once,
@@ -29,8 +29,8 @@ from tests.cluster.observation import (
     texts,
     user,
 )
-from tests.ray_cluster import RayCluster, sigkill
-from tests.servers import Server, wait_until
+from tests.support.ray_cluster import RayCluster, sigkill
+from tests.support.servers import Server, wait_until
 
 log = logging.getLogger(__name__)
 

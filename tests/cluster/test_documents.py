@@ -16,9 +16,9 @@ from conversation_actors import (
     FunctionCallOutput,
     Settings,
 )
-from tests.documents import Block, blocks
-from tests.ray_cluster import RayCluster, program_environment
-from tests.servers import Server
+from tests.support.documents import Block, blocks
+from tests.support.ray_cluster import RayCluster, program_environment
+from tests.support.servers import Server
 
 PROGRAMS = [block for block in blocks() if block.is_program]
 CONVERSATION = "support-42"

@@ -16,7 +16,7 @@ from conversation_actors.runtime.actor import ConversationActor
 from conversation_actors.state import AppendItems
 from conversation_actors.store import RedisStore
 from tests.cluster.conftest import Connect
-from tests.cluster.observation import (
+from tests.support.observation import (
     Watcher,
     assert_contiguous,
     assert_exactly_once,
@@ -26,8 +26,8 @@ from tests.cluster.observation import (
     texts,
     user,
 )
-from tests.ray_cluster import RayCluster
-from tests.servers import Server
+from tests.support.ray_cluster import RayCluster
+from tests.support.servers import Server
 
 TTL = timedelta(hours=1)
 

@@ -16,8 +16,7 @@ from ray.autoscaler._private.constants import RAY_PROCESSES
 from conversation_actors import ConversationClient
 from conversation_actors.runtime import NAMESPACE, actor_name
 from conversation_actors.runtime.fork_server import launcher
-from tests.cluster.observation import user
-from tests.fork_servers import (
+from tests.support.fork_servers import (
     NEEDS_FORKED_WORKERS,
     Asked,
     answer,
@@ -30,9 +29,10 @@ from tests.fork_servers import (
     start_probe,
     zombies_of,
 )
-from tests.probe import describe, is_forked, loaded
-from tests.ray_cluster import Node, RayCluster, is_alive, sigkill
-from tests.servers import wait_for
+from tests.support.observation import user
+from tests.support.probe import describe, is_forked, loaded
+from tests.support.ray_cluster import Node, RayCluster, is_alive, sigkill
+from tests.support.servers import wait_for
 
 pytestmark = [NEEDS_FORKED_WORKERS, pytest.mark.timeout(180)]
 
@@ -132,7 +132,7 @@ async def test_owner_loads_nothing_but_its_actor(
 
 def test_more_start_at_once(head: Node) -> None:
     """A node lets twice as many workers start at the same time as it has CPUs."""
-    cpus = min(4, max(1, int(get_num_cpus())))  # `tests.ray_cluster` starts it with four
+    cpus = min(4, max(1, int(get_num_cpus())))  # `tests.support.ray_cluster` starts it with four
     variables = Path("/proc", str(head.raylet.pid), "environ").read_bytes().decode().split("\0")
     assert f"RAY_worker_maximum_startup_concurrency={2 * cpus}" in variables
 

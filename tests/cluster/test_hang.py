@@ -10,9 +10,9 @@ import pytest
 
 from conversation_actors import ConversationHandle, RetryableError
 from tests.cluster.conftest import Connect
-from tests.cluster.observation import assert_exactly_once, gone, texts, user
-from tests.ray_cluster import is_alive, sigkill
-from tests.servers import Server
+from tests.support.observation import assert_exactly_once, gone, texts, user
+from tests.support.ray_cluster import is_alive, sigkill
+from tests.support.servers import Server
 
 HANG_SECONDS = 3.0
 REPLACED_SECONDS = 60.0

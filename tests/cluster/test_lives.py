@@ -13,8 +13,8 @@ from conversation_actors import ConversationClient, ConversationNotFoundError, L
 from conversation_actors.store import Outcome, RedisStore
 from conversation_actors.store.keys import Keys
 from tests.cluster.conftest import Connect
-from tests.cluster.observation import gone, texts, user
-from tests.servers import Server, wait_until
+from tests.support.observation import gone, texts, user
+from tests.support.servers import Server, wait_until
 
 TTL = timedelta(hours=1)
 

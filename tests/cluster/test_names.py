@@ -20,9 +20,9 @@ from conversation_actors.runtime import NAMESPACE, find_whereabouts
 from conversation_actors.runtime.titles import shown_name
 from conversation_actors.runtime.warm_pool import POOL_NAME
 from tests.cluster.conftest import Connect
-from tests.cluster.observation import make_settings, pid_of, user
-from tests.ray_cluster import RayCluster, program_environment, sigkill
-from tests.servers import Server, wait_until
+from tests.support.observation import make_settings, pid_of, user
+from tests.support.ray_cluster import RayCluster, program_environment, sigkill
+from tests.support.servers import Server, wait_until
 
 pytestmark = pytest.mark.timeout(180)
 PROGRAMS = Path(__file__).parent / "programs"

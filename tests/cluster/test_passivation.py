@@ -11,9 +11,9 @@ import pytest
 from conversation_actors import ConversationClient, ConversationNotFoundError
 from conversation_actors.store import RedisStore
 from tests.cluster.conftest import Connect
-from tests.cluster.observation import gone, pid_of, texts, user
-from tests.ray_cluster import is_alive
-from tests.servers import wait_until
+from tests.support.observation import gone, pid_of, texts, user
+from tests.support.ray_cluster import is_alive
+from tests.support.servers import wait_until
 
 IDLE_SECONDS = 0.8
 

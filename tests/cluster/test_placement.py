@@ -10,9 +10,9 @@ import ray
 
 from conversation_actors import ConversationClient
 from conversation_actors.settings import Placement
-from tests.cluster.observation import make_settings
-from tests.ray_cluster import RayCluster
-from tests.servers import Server
+from tests.support.observation import make_settings
+from tests.support.ray_cluster import RayCluster
+from tests.support.servers import Server
 
 NODES = 3
 OPENED = 30

@@ -23,9 +23,9 @@ from conversation_actors import (
     Message,
 )
 from tests.cluster.conftest import Connect
-from tests.cluster.observation import Watcher, assert_contiguous, make_settings, start_program, texts, user
-from tests.ray_cluster import RayCluster
-from tests.servers import Server, wait_until
+from tests.support.observation import Watcher, assert_contiguous, make_settings, start_program, texts, user
+from tests.support.ray_cluster import RayCluster
+from tests.support.servers import Server, wait_until
 
 
 @pytest.fixture

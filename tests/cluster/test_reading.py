@@ -11,8 +11,8 @@ from conversation_actors import ConversationClient, ConversationNotFoundError
 from conversation_actors.runtime import NAMESPACE, actor_name
 from conversation_actors.store import RedisStore
 from tests.cluster.conftest import Connect
-from tests.cluster.observation import gone, make_settings, pid_of, start_program, texts, user
-from tests.servers import HOST, Server
+from tests.support.observation import gone, make_settings, pid_of, start_program, texts, user
+from tests.support.servers import HOST, Server
 
 
 async def test_a_sleeping_conversation_is_read(

@@ -17,7 +17,7 @@ from conversation_actors import (
 )
 from conversation_actors.store.keys import Keys
 from tests.cluster.conftest import Connect
-from tests.cluster.observation import (
+from tests.support.observation import (
     Watcher,
     assert_contiguous,
     assert_exactly_once,
@@ -25,8 +25,8 @@ from tests.cluster.observation import (
     texts,
     user,
 )
-from tests.ray_cluster import is_alive, sigkill
-from tests.servers import Server, wait_until
+from tests.support.ray_cluster import is_alive, sigkill
+from tests.support.servers import Server, wait_until
 
 IMPATIENT = {"command": 3.0, "write": 0.5, "redis": 0.3, "attempt": 2.0}
 """Short time-outs, so that an outage shows quickly."""

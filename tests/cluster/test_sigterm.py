@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from conversation_actors import ConversationClient
-from tests.ray_cluster import RayCluster, program_environment
-from tests.servers import Server
+from tests.support.ray_cluster import RayCluster, program_environment
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.timeout(120)
 PROGRAM = Path(__file__).parent / "programs" / "ended.py"

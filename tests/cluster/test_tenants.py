@@ -6,8 +6,8 @@ import ray
 from conversation_actors import ConversationNotFoundError, InvalidInputError, Settings
 from conversation_actors.runtime import NAMESPACE, actor_name
 from tests.cluster.conftest import Connect
-from tests.cluster.observation import texts, user
-from tests.servers import Server
+from tests.support.observation import texts, user
+from tests.support.servers import Server
 
 
 async def test_tenants_do_not_meet(connect: Connect, redis: Server, conversation_id: str) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from conversation_actors import ConversationClient, ConversationNotFoundError
 from tests.cluster.conftest import Connect
-from tests.cluster.observation import gone, pid_of, start_program, texts, user
-from tests.ray_cluster import RayCluster
-from tests.servers import HOST, Server
+from tests.support.observation import gone, pid_of, start_program, texts, user
+from tests.support.ray_cluster import RayCluster
+from tests.support.servers import HOST, Server
 
 
 async def outcome(program: "subprocess.Popen[str]") -> list[str]:

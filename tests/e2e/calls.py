@@ -11,11 +11,11 @@ from livekit import api
 from agent_worker.offline.transcript import Transcript, load
 from agent_worker.tenure.conversation import LEASE
 from conversation_actors import ConversationClient, Heartbeats, Item, Settings
-from tests.caller import Caller
-from tests.distant import DistantCaller
-from tests.livekit_server import LiveKitServer
-from tests.servers import wait_until
-from tests.workers import TRANSCRIPT
+from tests.support.caller import Caller
+from tests.support.distant import DistantCaller
+from tests.support.livekit_server import LiveKitServer
+from tests.support.servers import wait_until
+from tests.support.workers import TRANSCRIPT
 
 Speaker = Caller | DistantCaller
 GREETING = "Hello, you're speaking with the assistant. How can I help?"

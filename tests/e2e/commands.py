@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.servers import wait_for
+from tests.support.servers import wait_for
 
 COMMAND = (sys.executable, "-m", "conversation_actors.cli")
 STARTED = 90.0

@@ -8,13 +8,13 @@ import pytest
 
 from conversation_actors import ConversationClient, Settings
 from tests.cluster.conftest import cluster, conversation_id, own_redis, redis, session_cluster
-from tests.cluster.observation import make_settings
 from tests.e2e.scene import Scene
-from tests.livekit_server import LiveKitServer, livekit_server_missing
-from tests.netns import SecondHost, namespaces_missing
-from tests.ray_cluster import RayCluster, program_environment
-from tests.servers import Server
-from tests.workers import OfflineModels, WorkerProcess
+from tests.support.livekit_server import LiveKitServer, livekit_server_missing
+from tests.support.netns import SecondHost, namespaces_missing
+from tests.support.observation import make_settings
+from tests.support.ray_cluster import RayCluster, program_environment
+from tests.support.servers import Server
+from tests.support.workers import OfflineModels, WorkerProcess
 
 __all__ = ["cluster", "conversation_id", "own_redis", "redis", "session_cluster"]
 _LOG_TAIL = 6000

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from conversation_actors import ConversationClient, Settings
-from tests.caller import Caller
 from tests.e2e.calls import UTTERANCE, Stored, agent_of, dispatch, identity_of, stored
-from tests.livekit_server import LiveKitServer
-from tests.servers import wait_until
-from tests.witness import Witness
-from tests.workers import OfflineModels, WorkerProcess
+from tests.support.caller import Caller
+from tests.support.livekit_server import LiveKitServer
+from tests.support.servers import wait_until
+from tests.support.witness import Witness
+from tests.support.workers import OfflineModels, WorkerProcess
 
 
 @dataclass(slots=True)

@@ -18,14 +18,14 @@ import jwt
 import pytest
 
 from conversation_actors import ConversationClient
-from tests.caller import Caller
 from tests.e2e import application
 from tests.e2e.calls import UTTERANCE, hear, turn
 from tests.e2e.scene import Scene
-from tests.livekit_server import LiveKitServer
-from tests.programs import Program
-from tests.servers import free_port, wait_until
-from tests.workers import REPOSITORY, kill
+from tests.support.caller import Caller
+from tests.support.livekit_server import LiveKitServer
+from tests.support.programs import Program
+from tests.support.servers import free_port, wait_until
+from tests.support.workers import REPOSITORY, kill
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 

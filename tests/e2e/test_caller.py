@@ -8,11 +8,11 @@ from itertools import pairwise
 import pytest
 from livekit import api
 
-from tests.caller import CAPTION_TOPIC, Caller
-from tests.distant import DistantCaller
-from tests.livekit_server import LiveKitServer
-from tests.netns import SecondHost
-from tests.witness import AUDIBLE, State
+from tests.support.caller import CAPTION_TOPIC, Caller
+from tests.support.distant import DistantCaller
+from tests.support.livekit_server import LiveKitServer
+from tests.support.netns import SecondHost
+from tests.support.witness import AUDIBLE, State
 
 FINAL = "lk.transcription_final"
 

@@ -25,7 +25,7 @@ from tests.e2e.calls import (
     turn,
 )
 from tests.e2e.scene import Scene
-from tests.workers import kill
+from tests.support.workers import kill
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 

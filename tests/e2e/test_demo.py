@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.commands import COMMAND, run, wait_for_none_naming
-from tests.servers import wait_for
+from tests.support.servers import wait_for
 
 
 @pytest.mark.chaos

@@ -10,9 +10,9 @@ from typing import Self
 
 import pytest
 
-from tests.livekit_server import LiveKitServer
-from tests.servers import wait_for
-from tests.workers import REPOSITORY, WorkerProcess
+from tests.support.livekit_server import LiveKitServer
+from tests.support.servers import wait_for
+from tests.support.workers import REPOSITORY, WorkerProcess
 
 _ACCOUNTS = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "DEEPGRAM_API_KEY", "DEEPGRAM_BASE_URL")
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.e2e.calls import CALL, UTTERANCE, hear
 from tests.e2e.scene import Scene
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from tests.distant import DistantCaller
 from tests.e2e.calls import GREETING, hear, times_heard, turn
 from tests.e2e.scene import Scene
-from tests.livekit_server import LiveKitServer
-from tests.netns import SecondHost
+from tests.support.distant import DistantCaller
+from tests.support.livekit_server import LiveKitServer
+from tests.support.netns import SecondHost
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 

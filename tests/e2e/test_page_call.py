@@ -16,11 +16,11 @@ from agent_worker.development.stored_lines import StoredConversations
 from agent_worker.settings import LiveKitSettings
 from agent_worker.worker.rooms import Rooms
 from conversation_actors import Heartbeats
-from tests.browser import DESKTOP, PHONE, chromium_missing, open_page
 from tests.e2e.calls import BACK, CALL, GREETING, UTTERANCE
 from tests.e2e.scene import Scene
-from tests.servers import wait_until
-from tests.workers import kill
+from tests.support.browser import DESKTOP, PHONE, chromium_missing, open_page
+from tests.support.servers import wait_until
+from tests.support.workers import kill
 
 if TYPE_CHECKING:
     from playwright.async_api import Page

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser import chromium_missing, open_page
 from tests.e2e import application, late_application
 from tests.e2e.calls import CALL, UTTERANCE
 from tests.e2e.scene import Scene
-from tests.livekit_server import LiveKitServer
-from tests.programs import Program
-from tests.servers import free_port, wait_until
+from tests.support.browser import chromium_missing, open_page
+from tests.support.livekit_server import LiveKitServer
+from tests.support.programs import Program
+from tests.support.servers import free_port, wait_until
 
 if TYPE_CHECKING:
     from playwright.async_api import Page

@@ -12,12 +12,12 @@ from pydantic import SecretStr
 from agent_worker.settings import LiveKitSettings
 from agent_worker.tenure.conversation import HANDOVER
 from agent_worker.worker.migration import migrate
-from tests.caller import Caller
 from tests.e2e.calls import BACK, CALL, UTTERANCE, hear, turn
 from tests.e2e.plain_agents import REFUSED
 from tests.e2e.scene import Scene
-from tests.servers import wait_until
-from tests.workers import kill
+from tests.support.caller import Caller
+from tests.support.servers import wait_until
+from tests.support.workers import kill
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 TYPING, CAREFUL = "tests.e2e.plain_agents:typing", "tests.e2e.plain_agents:careful"

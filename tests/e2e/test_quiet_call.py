@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.calls import GREETING, hear, turn
 from tests.e2e.scene import Scene
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 pytestmark = pytest.mark.timeout(240)
 

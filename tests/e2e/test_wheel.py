@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import blocks
-from tests.installations import Installation, build_wheel, exported
-from tests.servers import Server
+from tests.support.documents import blocks
+from tests.support.installations import Installation, build_wheel, exported
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.timeout(600)
 FIRST_PROGRAM = blocks()[0].code

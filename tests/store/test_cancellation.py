@@ -9,7 +9,7 @@ import pytest
 
 from conversation_actors.errors import StoreUnavailableError
 from conversation_actors.store.redis import RedisStore
-from tests.servers import PATIENCE
+from tests.support.servers import PATIENCE
 
 ROUNDS = 300
 SWALLOWED: dict[str, Exception | None] = {"an answer": None, "a failure": OSError("gone")}

@@ -14,9 +14,9 @@ import pytest
 
 from conversation_actors.codec import decode_entry
 from conversation_actors.state import Entry
-from tests.faketime import REMEDY, ClockedServer, can_fake, libfaketime
-from tests.servers import BINARIES, wait_for
 from tests.store.conftest import make_store
+from tests.support.faketime import REMEDY, ClockedServer, can_fake, libfaketime
+from tests.support.servers import BINARIES, wait_for
 
 PROGRAM = Path(__file__).parent / "programs" / "owner.py"
 HOUR = 3600

@@ -12,8 +12,8 @@ from conversation_actors.errors import InvalidInputError, StoreMisconfiguredErro
 from conversation_actors.settings import Settings, Timeouts
 from conversation_actors.store import open_store
 from conversation_actors.store.redis import RedisStore
-from tests.servers import Server, newest, wait_until
 from tests.store.conftest import NO_SERVER
+from tests.support.servers import Server, newest, wait_until
 
 SECRET = "s3cret"
 

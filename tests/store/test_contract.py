@@ -7,7 +7,7 @@ import pytest
 
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError, InvalidInputError
 from conversation_actors.store import Claim, Head, Outcome, Recovered, Store
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 pytestmark = pytest.mark.asyncio
 

@@ -10,8 +10,8 @@ from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailable
 from conversation_actors.settings import Durability
 from conversation_actors.store import Outcome
 from conversation_actors.store.redis import RedisStore
-from tests.servers import BINARIES, Server, replica_of
 from tests.store.conftest import NO_SERVER, confirmed, make_store
+from tests.support.servers import BINARIES, Server, replica_of
 
 pytestmark = pytest.mark.asyncio
 

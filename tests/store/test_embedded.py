@@ -17,8 +17,8 @@ from redis import Redis
 
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
 from conversation_actors.store import EmbeddedServer, embedded
-from tests.servers import Server, wait_for
 from tests.store.conftest import make_store
+from tests.support.servers import Server, wait_for
 
 TTL = timedelta(minutes=10)
 

@@ -7,7 +7,7 @@ import pytest
 
 from conversation_actors.store import ExpectationStore, MemoryStore, Place, Store
 from conversation_actors.store.expectations import MOST_EXPECTATIONS
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 pytestmark = pytest.mark.asyncio
 

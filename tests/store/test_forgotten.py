@@ -16,9 +16,9 @@ from conversation_actors.state import (
     UpdateParticipant,
 )
 from conversation_actors.store.redis import RedisStore
-from tests.contents import everything
-from tests.servers import Server
-from tests.unit.strategies import call, message, output
+from tests.support.contents import everything
+from tests.support.servers import Server
+from tests.support.strategies import call, message, output
 
 SECRET = "4111 1111 1111 1111"
 

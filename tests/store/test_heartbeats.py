@@ -21,8 +21,8 @@ from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
 from conversation_actors.store.script_calls import Argument, ScriptCalls
 from conversation_actors.store.scripts import Script
-from tests.servers import Server, newest
 from tests.store.conftest import NO_SERVER, assert_no_leak, make_store
+from tests.support.servers import Server, newest
 
 pytestmark = pytest.mark.asyncio
 

@@ -14,8 +14,8 @@ import pytest
 from conversation_actors.settings import Durability
 from conversation_actors.store import Claim, Outcome
 from conversation_actors.store.redis import RedisStore
-from tests.servers import Server, wait_until
 from tests.store.conftest import make_store
+from tests.support.servers import Server, wait_until
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.chaos]
 

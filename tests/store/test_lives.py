@@ -10,8 +10,8 @@ import pytest
 from conversation_actors.store import Claim, MemoryStore, Outcome, Recovered, Store
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
-from tests.servers import Server, wait_until
 from tests.store.conftest import make_store
+from tests.support.servers import Server, wait_until
 
 pytestmark = pytest.mark.asyncio
 

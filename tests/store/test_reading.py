@@ -22,8 +22,8 @@ from conversation_actors.settings import Durability
 from conversation_actors.store import Claim, Outcome
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
-from tests.servers import HOST, Cluster, Server, newest, replica_of, wait_until
 from tests.store.conftest import NO_SERVER, TIMEOUT, confirmed, make_store
+from tests.support.servers import HOST, Cluster, Server, newest, replica_of, wait_until
 
 pytestmark = pytest.mark.asyncio
 

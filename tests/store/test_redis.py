@@ -24,8 +24,8 @@ from conversation_actors.store.durability import Acknowledgement
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
 from conversation_actors.store.replies import translate
-from tests.servers import PATIENCE, Server, replica_of, wait_until
 from tests.store.conftest import confirmed, make_store
+from tests.support.servers import PATIENCE, Server, replica_of, wait_until
 
 pytestmark = pytest.mark.asyncio
 

@@ -21,8 +21,8 @@ from conversation_actors.errors import (
 from conversation_actors.items import Message
 from conversation_actors.settings import Settings, Timeouts
 from conversation_actors.state import AppendItems
-from tests.servers import BINARIES, Server, wait_until
 from tests.store.conftest import each_server, make_store
+from tests.support.servers import BINARIES, Server, wait_until
 
 SETTINGS = Settings(timeouts=Timeouts(write=timedelta(seconds=0.5)))
 

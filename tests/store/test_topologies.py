@@ -13,8 +13,8 @@ from conversation_actors.settings import Durability
 from conversation_actors.store import Claim, Outcome
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
-from tests.servers import BINARIES, HOST, Cluster, Server, replica_of, sentinel_of, wait_until, with_tls
 from tests.store.conftest import NO_SERVER, assert_no_leak, confirmed, each_server, make_store
+from tests.support.servers import BINARIES, HOST, Cluster, Server, replica_of, sentinel_of, wait_until, with_tls
 
 pytestmark = pytest.mark.asyncio
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.unit.fakes import Activations
+from tests.support.fakes import Activations
 
 
 @pytest.fixture

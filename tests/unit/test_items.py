@@ -23,8 +23,8 @@ from conversation_actors.items import (
     StoredItem,
     item_from_dict,
 )
-from tests.unit.strategies import items as stored_items
-from tests.unit.strategies import json_texts, json_values
+from tests.support.strategies import items as stored_items
+from tests.support.strategies import json_texts, json_values
 
 KINDS: list[dict[str, Any]] = [
     {"type": "message", "role": "user", "content": "hello"},

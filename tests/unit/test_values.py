@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from conversation_actors.errors import InvalidInputError, ItemTooLargeError
 from conversation_actors.values import MAX_DEPTH, check_id, check_text, decode, encode, encode_checked
-from tests.unit.strategies import json_texts, json_values
+from tests.support.strategies import json_texts, json_values
 
 
 class Colour(StrEnum):

@@ -21,9 +21,9 @@ from agent_worker.offline.script import TranscriptScript
 from agent_worker.offline.transcript import Transcript, load
 from agent_worker.settings import LanguageModelSettings
 from conversation_actors import Heartbeats, Settings
-from tests.worker.answering import answer, world
-from tests.worker.fakes import FakeConversation
-from tests.worker.fakes_call import Clock, ShakyStore, on_store
+from tests.support.sessions.answering import answer, world
+from tests.support.sessions.fakes_call import Clock, ShakyStore, on_store
+from tests.support.sessions.fakes_room import FakeConversation
 
 __all__ = ["answer", "world"]
 

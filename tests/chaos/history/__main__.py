@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from tests.chaos.history.play import play
-from tests.ray_cluster import RayCluster
+from tests.support.ray_cluster import RayCluster
 
 
 def main() -> int:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from conversation_actors import Settings
 from tests.chaos.history.client import LAST_SECONDS, TICK_SECONDS
-from tests.ray_cluster import program_environment
-from tests.servers import wait_until
+from tests.support.ray_cluster import program_environment
+from tests.support.servers import wait_until
 
 PATIENCE = 30.0
 """Seconds in which clients do what they do at once on an idle machine."""

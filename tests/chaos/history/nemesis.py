@@ -26,7 +26,7 @@ from tests.chaos.history.record import Recorder
 from tests.chaos.history.server import Backup, HistoryServer
 from tests.chaos.history.successor import Successor
 from tests.chaos.history.witness import Witness
-from tests.ray_cluster import sigkill
+from tests.support.ray_cluster import sigkill
 
 FAULTS = {
     "owner_killed": 4, "owner_killed_server_frozen": 2, "owner_doubled": 1, "owner_frozen": 2,

@@ -18,10 +18,10 @@ from tests.chaos.history.nemesis import FAULTS, Nemesis
 from tests.chaos.history.record import Recorder, read
 from tests.chaos.history.server import HistoryServer
 from tests.chaos.history.witness import Witness
-from tests.cluster.observation import make_settings
-from tests.faketime import REMEDY, can_fake, libfaketime
-from tests.ray_cluster import RayCluster
-from tests.servers import BINARIES, newest
+from tests.support.faketime import REMEDY, can_fake, libfaketime
+from tests.support.observation import make_settings
+from tests.support.ray_cluster import RayCluster
+from tests.support.servers import BINARIES, newest
 
 TIMEOUTS = {"command": 6.0, "write": 1.0, "redis": 0.5, "attempt": 2.0, "poll": 2.0, "open": 10.0, "close": 2.0}
 """Seconds; short, so that much happens in a minute."""

@@ -21,7 +21,7 @@ from typing import Any
 from conversation_actors import AttributesChanged, Entry, ItemsAppended, LeaseAcquired, LeaseReleased
 from conversation_actors.activation import View
 from conversation_actors.codec import decode_snapshot
-from tests.cluster.observation import appended, texts
+from tests.support.observation import appended, texts
 
 Line = dict[str, Any]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from conversation_actors.store.keys import Keys
-from tests.faketime import ClockedServer
-from tests.servers import Server
+from tests.support.faketime import ClockedServer
+from tests.support.servers import Server
 
 DIRECTIVES = {"appendonly": "yes", "appendfsync": "always"}
 _DATA = "appendonlydir"

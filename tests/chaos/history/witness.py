@@ -8,7 +8,7 @@ from typing import Self
 from conversation_actors import ConversationClient, ConversationNotFoundError, RetryableError
 from tests.chaos.history.observing import follow, look, opened
 from tests.chaos.history.record import Recorder
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 PATIENCE = 60.0
 """Seconds in which a conversation must answer once nothing is broken any more."""

@@ -1,0 +1,641 @@
+"""Stand-ins for what the owner's and the handle's tests do not need for real: Redis that fails, and Ray."""
+
+import asyncio
+import copy
+import pickle
+import random
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import timedelta
+from enum import StrEnum
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from conversation_actors.activation import (
+    PROTOCOL,
+    Activation,
+    ActivationInfo,
+    Done,
+    Execute,
+    Executed,
+    Request,
+    View,
+)
+from conversation_actors.activation.activation import Place
+from conversation_actors.activation.recovery import rebuild
+from conversation_actors.client import ConversationHandle
+from conversation_actors.errors import (
+    ActivationLostError,
+    ClusterUnavailableError,
+    ConversationError,
+    OutcomeUnknownError,
+    RetryableError,
+    StoreUnavailableError,
+)
+from conversation_actors.settings import HistoryLimits, Settings, Timeouts
+from conversation_actors.state import AppendItems, ConversationState, Limits
+from conversation_actors.store import Claim, Found, Head, HeartbeatStore, MemoryStore, Outcome, Recovered, Store, Stored
+from conversation_actors.store.expectations import MemoryExpectations
+from tests.support.strategies import message
+
+if TYPE_CHECKING:
+    from conversation_actors.runtime import RemoteOwner
+
+CONVERSATION = "c"
+PATIENCE = 20.0
+"""Seconds until a condition that does not come about fails its test; nothing waits that long otherwise."""
+
+
+def brief(
+    *,
+    write: float = PATIENCE,
+    command: float = PATIENCE,
+    attempt: float = PATIENCE,
+    close: float = PATIENCE,
+    poll: float = PATIENCE,
+    idle: float = 300.0,
+    ttl: float = 7 * 86_400.0,
+    outbox_items: int = 10_000,
+    **history: int,
+) -> Settings:
+    """Settings, with what a test is about in seconds and the history's bounds by name."""
+    return Settings(
+        idle_timeout=timedelta(seconds=idle),
+        ttl=timedelta(seconds=ttl),
+        outbox_items=outbox_items,
+        history=HistoryLimits.model_validate(history),
+        timeouts=Timeouts(
+            write=timedelta(seconds=write),
+            command=timedelta(seconds=command),
+            attempt=timedelta(seconds=attempt),
+            close=timedelta(seconds=close),
+            poll=timedelta(seconds=poll),
+        ),
+    )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when `condition` holds; fail the test when it does not come about."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110  # conditions on what has no event to wait for
+            await asyncio.sleep(0.001)
+
+
+async def turns() -> None:
+    """Let everything run that can run: what is still waiting after this, waits for something outside the loop."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def append(identity: str, text: str = "hello", *, request_id: str | None = None) -> Request:
+    """A request to append one message of this id; its request id follows from the item's."""
+    return Request(request_id or f"request-{identity}", AppendItems((message(identity, text),)))
+
+
+async def execute(activation: Activation, *requests: Request, watcher: str = "nobody", after_seq: int = 0) -> Executed:
+    """Execute, as an actor would."""
+    return await activation.execute(requests, watcher=watcher, after_seq=after_seq)
+
+
+async def done(activation: Activation, request: Request) -> Done:
+    """Execute one request that must succeed, again where `timeouts.write` was short: as a handle would."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            (reply,) = (await execute(activation, request)).replies
+            if not isinstance(reply, OutcomeUnknownError):
+                assert isinstance(reply, Done), reply
+                return reply
+
+
+def ids(state: ConversationState) -> list[str]:
+    """Ids of the history's items."""
+    return [item.id for item in state.window]
+
+
+class Fault(StrEnum):
+    """How a write of a `FaultyStore` goes wrong."""
+
+    BEFORE = "raises, and nothing was written"
+    AFTER = "raises, and everything was written"
+    HANG = "never answers; nothing was written"
+
+
+class FaultyStore:
+    """A `MemoryStore` whose writes can be held, refused, lost on the way there and lost on the way back.
+
+    `appends`, `snapshots` and `indexed` tell what was asked for, failed attempts too; `landed` holds every
+    entry ever written, by `seq`, whatever was compacted since.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        """Start empty and healthy."""
+        self.inner = MemoryStore(clock=clock)
+        self.is_down = False
+        self.reads = 0
+        self.append_faults: deque[Fault | Outcome | Exception] = deque()
+        self.snapshot_faults: deque[Fault | Outcome | Exception] = deque()
+        self.index_fault: ConversationError | None = None
+        self.appends: list[tuple[int, tuple[bytes, ...]]] = []
+        self.snapshots: list[int] = []
+        self.indexed: list[tuple[str, ...]] = []
+        self.landed: dict[int, bytes] = {}
+        self.answers: list[Outcome] = []
+        self._released = asyncio.Event()
+        self._released.set()
+        self._index_released = asyncio.Event()
+        self._index_released.set()
+        self._snapshots_released = asyncio.Event()
+        self._snapshots_released.set()
+
+    @property
+    def journal(self) -> int:
+        """Entries in the journal: those to replay, and those kept for watchers."""
+        return len(self.inner._conversations[CONVERSATION].journal)
+
+    @property
+    def writes(self) -> int:
+        """Calls that would write."""
+        return len(self.appends) + len(self.snapshots)
+
+    def hold(self) -> None:
+        """Let writes arrive and go no further."""
+        self._released.clear()
+
+    def release(self) -> None:
+        """Let everything go on."""
+        self._released.set()
+        self._index_released.set()
+        self._snapshots_released.set()
+
+    def hold_snapshots(self) -> None:
+        """Let snapshots arrive and go no further, and all else pass."""
+        self._snapshots_released.clear()
+
+    @property
+    def content(self) -> bytes:
+        """All that is stored of the conversation, which fences nobody."""
+        kept = self.inner._conversations[CONVERSATION]
+        return b"\n".join([kept.snapshot or b"", *kept.journal])
+
+    def lose_everything(self) -> None:
+        """Restart without persistence."""
+        self.inner._conversations.clear()
+
+    def remember(self) -> Callable[[], None]:
+        """Return what brings back the store as it is now: a failover to a replica that lagged."""
+        kept = copy.deepcopy(self.inner._conversations)
+
+        def fail_over() -> None:
+            self.inner._conversations = copy.deepcopy(kept)
+
+        return fail_over
+
+    def hold_index(self) -> None:
+        """Let listings wait."""
+        self._index_released.clear()
+
+    async def check(self) -> None:
+        """Find nothing wrong."""
+
+    async def activate(self, conversation_id: str, *, owner: str, create: bool, ttl: timedelta) -> Recovered:
+        """See `Store.activate`."""
+        if self.is_down:
+            message = "down"
+            raise StoreUnavailableError(message)
+        return await self.inner.activate(conversation_id, owner=owner, create=create, ttl=ttl)
+
+    async def append(
+        self,
+        claim: Claim,
+        *,
+        expected_seq: int,
+        entries: Sequence[bytes],
+        ttl: timedelta,
+        kept: timedelta | None = None,
+        participants: Sequence[str] | None = None,
+    ) -> Outcome:
+        """See `Store.append`."""
+        self.appends.append((expected_seq, tuple(entries)))
+
+        async def land() -> Outcome:
+            outcome = await self.inner.append(
+                claim, expected_seq=expected_seq, entries=entries, ttl=ttl, kept=kept, participants=participants
+            )
+            if outcome is Outcome.OK:
+                self.landed.update(enumerate(entries, expected_seq + 1))
+            return outcome
+
+        return await self._write(self.append_faults, land)
+
+    async def save_snapshot(
+        self,
+        claim: Claim,
+        *,
+        seq: int,
+        snapshot: bytes,
+        ttl: timedelta,
+        participants: Sequence[str],
+        kept: timedelta | None = None,
+        keep: int = 0,
+        restore: bool = True,
+    ) -> Outcome:
+        """See `Store.save_snapshot`."""
+        self.snapshots.append(seq)
+        await self._snapshots_released.wait()
+
+        async def land() -> Outcome:
+            return await self.inner.save_snapshot(
+                claim,
+                seq=seq,
+                snapshot=snapshot,
+                ttl=ttl,
+                kept=kept,
+                participants=participants,
+                keep=keep,
+                restore=restore,
+            )
+
+        return await self._write(self.snapshot_faults, land)
+
+    async def keep(self, conversation_id: str, *, ttl: timedelta) -> timedelta | None:
+        """See `Store.keep`."""
+        return await self.inner.keep(conversation_id, ttl=ttl)
+
+    async def head(self, conversation_id: str) -> Head | None:
+        """See `Store.head`."""
+        return await self.inner.head(conversation_id)
+
+    async def read(self, conversation_id: str) -> Stored:
+        """See `Store.read`."""
+        self.reads += 1
+        if self.is_down:
+            message = "the read did not arrive"
+            raise StoreUnavailableError(message)
+        return await self.inner.read(conversation_id)
+
+    async def index(self, conversation_id: str, *, participants: Sequence[str], ttl: timedelta) -> None:
+        """See `Store.index`."""
+        self.indexed.append(tuple(participants))
+        await self._index_released.wait()
+        if self.index_fault is not None:
+            raise self.index_fault
+        await self.inner.index(conversation_id, participants=participants, ttl=ttl)
+
+    async def reindex(self) -> int:
+        """See `Store.reindex`."""
+        return await self.inner.reindex()
+
+    def heartbeats(self, lease: str, *, ttl: timedelta) -> HeartbeatStore:
+        """See `Store.heartbeats`."""
+        return self.inner.heartbeats(lease, ttl=ttl)
+
+    def expectations(self, lease: str) -> MemoryExpectations:
+        """See `Store.expectations`."""
+        return self.inner.expectations(lease)
+
+    async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
+        """See `Store.delete`."""
+        return await self.inner.delete(conversation_id, ttl=ttl)
+
+    async def aclose(self) -> None:
+        """Do nothing."""
+
+    async def _write(
+        self, faults: deque[Fault | Outcome | Exception], land: Callable[[], Awaitable[Outcome]]
+    ) -> Outcome:
+        await self._released.wait()
+        fault = faults.popleft() if faults else None
+        if fault is Fault.HANG:
+            await asyncio.Event().wait()
+        if fault is Fault.BEFORE or self.is_down:
+            message = "the write did not arrive"
+            raise StoreUnavailableError(message)
+        if isinstance(fault, Exception):
+            raise fault
+        if isinstance(fault, Outcome):
+            self.answers.append(fault)
+            return fault
+        outcome = await land()
+        if fault is Fault.AFTER:
+            message = "the answer did not arrive"
+            raise StoreUnavailableError(message)
+        self.answers.append(outcome)
+        return outcome
+
+    def list(self, *, participant: str | None = None) -> AsyncIterator[Found]:
+        """See `Store.list`."""
+        return self.inner.list(participant=participant)
+
+
+async def stored(store: Store, conversation_id: str = CONVERSATION) -> tuple[ConversationState, Recovered]:
+    """What is stored, read as the next activation would (which fences the present one)."""
+    recovered = await store.activate(conversation_id, owner=uuid.uuid4().hex, create=False, ttl=timedelta(days=1))
+    return rebuild(recovered, Limits())[0], recovered
+
+
+class Activations:
+    """Starts activations, and stops at the end of a test those that still run."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._started: list[Activation] = []
+
+    async def __aenter__(self) -> Self:
+        """Begin."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop them all."""
+        for activation in self._started:
+            await activation.aclose()
+
+    async def __call__(
+        self,
+        store: Store,
+        settings: Settings | None = None,
+        *,
+        create: bool = True,
+        elapsed: Callable[[], float] = time.monotonic,
+    ) -> Activation:
+        """One more activation of the one conversation; it fences those before it."""
+        activation = await Activation.recover(
+            CONVERSATION,
+            owner=uuid.uuid4().hex,
+            create=create,
+            store=store,
+            settings=settings or brief(),
+            place=Place(pid=1, node_id="node"),
+            elapsed=elapsed,
+        )
+        self._started.append(activation)
+        return activation
+
+
+class LostError(Exception):
+    """What a call ends with whose actor died, or whose answer was lost."""
+
+
+class _Method:
+    """One method of an actor's proxy: `remote()` sends at once and gives something to await, as Ray's does."""
+
+    def __init__(self, actor: "FakeActor", name: str) -> None:
+        self._actor, self._name = actor, name
+
+    def remote(self, *arguments: Any, **named: Any) -> "asyncio.Task[Any]":
+        return self._actor.send(self._name, arguments, named)
+
+
+class FakeActor:
+    """A process that owns a conversation: the twin of `ConversationActor`, in this process's loop.
+
+    What passes its border is pickled. A call goes on when its caller has given up, and ends when the actor dies.
+    """
+
+    def __init__(self, cluster: "FakeCluster") -> None:
+        """Own nothing yet."""
+        self._cluster = cluster
+        self._owner = uuid.uuid4().hex
+        self.activation: Activation | None = None
+        self._activating = asyncio.Lock()
+        self._running: set[asyncio.Task[Any]] = set()
+        self._watchman: asyncio.Task[None] | None = None
+        self.died = asyncio.get_running_loop().create_future()
+        self.execute, self.read, self.poll, self.passivate, self.open, self.info, self.let_go = (
+            _Method(self, name) for name in ("execute", "read", "poll", "passivate", "open", "info", "let_go")
+        )
+
+    def send(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> "asyncio.Task[Any]":
+        """Start a call; await what this returns for its answer."""
+        self._cluster.calls[name] += 1
+        return asyncio.create_task(self._call(name, pickle.dumps((arguments, named))))
+
+    async def kill(self) -> None:
+        """Die at once: nothing more is written, nobody is answered."""
+        if not self.died.done():
+            self.died.set_result(None)
+        for task in self._running:
+            task.cancel()
+        if self.activation is not None:
+            await self.activation.aclose()
+
+    async def _call(self, name: str, sent: bytes) -> Any:
+        if self.died.done():
+            raise LostError
+        arguments, named = pickle.loads(sent)
+        work = asyncio.create_task(self._answer(name, arguments, named))
+        self._running.add(work)
+        work.add_done_callback(self._running.discard)
+        await asyncio.wait({work, self.died}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done() or work.cancelled() or self._cluster.loses(name):
+            raise LostError
+        return pickle.loads(pickle.dumps(work.result()))
+
+    async def _answer(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if name == "let_go":
+            if self.activation is not None:
+                self.activation.let_go(*arguments)
+            return None
+        return await self._asked(name, arguments, named)
+
+    async def _asked(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        try:
+            activation = await self._activated(create=named.pop("create", False))
+            match name:
+                case "open" | "info":
+                    assert named == {"protocol": PROTOCOL}
+                    facts = activation.info()
+                    return facts if name == "info" else (facts, await activation.read(fresh=False))
+                case "execute":
+                    call = Execute.unpack(*arguments)
+                    executed = await activation.execute(
+                        call.requests, watcher=call.watcher, after_seq=call.after_seq, seen=call.seen
+                    )
+                    return executed.pack()
+                case "poll":
+                    watcher, after_seq, seen, timeout = arguments
+                    return await activation.poll(watcher=watcher, after_seq=after_seq, timeout=timeout, seen=seen)
+                case "passivate":
+                    await activation.passivate()
+                    return True
+                case _:
+                    return await activation.read(**named)
+        except ConversationError as error:
+            return error
+
+    async def _activated(self, *, create: bool) -> Activation:
+        async with self._activating:
+            if self.activation is None:
+                self.activation = await Activation.recover(
+                    CONVERSATION,
+                    owner=self._owner,
+                    create=create,
+                    store=self._cluster.store,
+                    settings=self._cluster.settings,
+                    place=Place(pid=1, node_id="node"),
+                )
+                self._watchman = asyncio.create_task(self._exit_when_stopped(self.activation))
+            return self.activation
+
+    async def _exit_when_stopped(self, activation: Activation) -> None:
+        """Leave when the activation has stopped, after the last replies."""
+        await asyncio.shield(activation.stopped)
+        while self._running:
+            await asyncio.wait(set(self._running))
+        if not self.died.done():
+            self.died.set_result(None)
+
+
+class FakeCluster:
+    """A name under which at most one actor of the conversation is found, and ways to disturb it."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        """No actor runs yet."""
+        self.store, self.settings = store, settings
+        self.actor: FakeActor | None = None
+        self.actors: list[FakeActor] = []
+        self.calls: Counter[str] = Counter()
+        """Calls that were sent, by method."""
+        self.looks = 0
+        """How often somebody looked for an actor without wanting to start one."""
+        self.replies_to_lose: Counter[str] = Counter()
+        self.loss = 0.0
+        """The share of all answers that are lost."""
+        self.random = random.Random(0)
+        self._handles: list[ConversationHandle] = []
+
+    async def __aenter__(self) -> Self:
+        """Begin."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the handles, stop the actors."""
+        self.loss = 0.0
+        for handle in self._handles:
+            await handle.aclose()
+        for actor in self.actors:
+            await actor.kill()
+
+    def find(self) -> FakeActor | None:
+        """The actor that runs, if one does."""
+        return self.actor if self.actor is not None and not self.actor.died.done() else None
+
+    def get_or_create(self) -> FakeActor:
+        """The actor that runs, started if there is none."""
+        actor = self.find()
+        if actor is None:
+            actor = self.actor = FakeActor(self)
+            self.actors.append(actor)
+        return actor
+
+    def loses(self, name: str) -> bool:
+        """Whether this answer is lost."""
+        if self.replies_to_lose[name]:
+            self.replies_to_lose[name] -= 1
+            return True
+        return self.random.random() < self.loss
+
+    async def kill(self) -> None:
+        """Kill the actor that runs."""
+        actor = self.find()
+        if actor is not None:
+            await actor.kill()
+
+    async def handle(self) -> ConversationHandle:
+        """One more handle, as another process would have it."""
+        owner = FakeOwner(self)
+        _, view = await owner.open(create=True)
+        handle = ConversationHandle(CONVERSATION, cast("RemoteOwner", owner), view, self.settings)
+        self._handles.append(handle)
+        return handle
+
+
+class FakeOwner:
+    """The twin of `RemoteOwner`, with no Ray in it: the same calls, the same answers, the same errors."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        """Know whom to ask."""
+        self._cluster = cluster
+        self._actor: FakeActor | None = None
+
+    async def open(self, *, create: bool) -> tuple[ActivationInfo, View]:
+        """See `RemoteOwner.open`."""
+        opened: tuple[ActivationInfo, View] = await self.call(
+            lambda actor: actor.open.remote(create=create, protocol=PROTOCOL), PATIENCE
+        )
+        return opened
+
+    async def info(self) -> ActivationInfo:
+        """See `RemoteOwner.info`."""
+        info: ActivationInfo = await self.call(lambda actor: actor.info.remote(protocol=PROTOCOL), PATIENCE)
+        return info
+
+    async def call(self, send: Callable[[Any], Awaitable[Any]], timeout: float, *, patient: bool = False) -> Any:  # noqa: ASYNC109  # its twin's signature
+        """See `RemoteOwner.call`."""
+        attempt = self._cluster.settings.timeouts.attempt.total_seconds()
+        trouble: RetryableError | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    self._actor = self._actor or self._cluster.get_or_create()
+                    try:
+                        answer = await self._ask(self._actor, send, attempt)
+                    except RetryableError as error:
+                        if not patient:
+                            raise
+                        trouble, answer = error, LostError()
+                    if not isinstance(answer, LostError):
+                        return answer
+                    await asyncio.sleep(0.001)
+        except TimeoutError:
+            if trouble is not None:
+                raise trouble from None
+            message = "no answer"
+            raise ClusterUnavailableError(message) from None
+
+    async def call_if_running(
+        self,
+        send: Callable[[Any], Awaitable[Any]],
+        timeout: float,  # noqa: ASYNC109  # its twin's signature
+        *,
+        usual: float = 2.0,  # noqa: ARG002  # no fake owner hangs
+    ) -> Any:
+        """See `RemoteOwner.call_if_running`."""
+        if self._actor is None:
+            self._cluster.looks += 1
+            self._actor = self._cluster.find()
+        if self._actor is None:
+            return None
+        answer = await self._ask(self._actor, send, timeout)
+        return None if isinstance(answer, LostError) else answer
+
+    async def passivate(self, timeout: float) -> None:  # noqa: ASYNC109  # its twin's signature
+        """See `RemoteOwner.passivate`."""
+        async with asyncio.timeout(timeout):
+            while self._cluster.find() is not None:
+                if await self.call_if_running(lambda actor: actor.passivate.remote(), timeout):
+                    return
+                await asyncio.sleep(0.001)
+
+    async def _ask(self, actor: FakeActor, send: Callable[[Any], Awaitable[Any]], seconds: float) -> Any:
+        try:
+            async with asyncio.timeout(seconds):  # not wait_for, for the reason that its twin tells
+                answer = await send(actor)
+        except (LostError, TimeoutError):
+            self._forget(actor)
+            return LostError()
+        if isinstance(answer, ActivationLostError):
+            self._forget(actor)
+            return LostError()
+        if isinstance(answer, ConversationError):
+            raise answer
+        return answer
+
+    def _forget(self, actor: FakeActor) -> None:
+        if self._actor is actor:
+            self._actor = None

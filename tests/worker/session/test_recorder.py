@@ -1,0 +1,510 @@
+"""Recording: everything that enters a real session's history is in the conversation, and nothing breaks the call."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from livekit.agents import Agent, AgentSession, ConversationItemAddedEvent, RunContext, function_tool
+from livekit.agents.llm import (
+    AgentConfigUpdate,
+    ChatContext,
+    ChatItem,
+    ChatMessage,
+    FunctionCall,
+    FunctionCallOutput,
+    ImageContent,
+)
+from livekit.agents.voice.events import ToolCallStarted, ToolExecutionUpdatedEvent
+
+from agent_worker.example.agent import SupportAgent
+from agent_worker.offline import OfflineServer
+from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
+from agent_worker.offline.transcript import Transcript
+from agent_worker.session.recorder import Recorder
+from agent_worker.session.serialise import SHORTENED
+from conversation_actors import DataMessage, Message
+from tests.support.sessions.fakes_room import FakeConversation, FunctionScript
+from tests.worker.conftest import SessionFactory, Starter
+
+Say = Callable[[AgentSession[None], str], Awaitable[str]]
+
+
+def _as_livekit_stores(items: list[ChatItem]) -> dict[str, dict[str, Any]]:
+    stored = ChatContext(items).to_dict(
+        exclude_image=False, exclude_audio=False, exclude_timestamp=False, exclude_config_update=True
+    )
+    return {item["id"]: item for item in stored["items"]}
+
+
+async def test_a_whole_call_is_recorded(
+    server: OfflineServer, transcript: Transcript, started: Starter, say: Say
+) -> None:
+    """After 26 turns with tools the conversation holds exactly the session's history, field by field."""
+    conversation = FakeConversation()
+    async with started(server, SupportAgent(), conversation) as (session, attached):
+        for turn in transcript.turns:
+            assert await say(session, turn.user) == turn.reply
+    stored = {item.id: item.to_dict() for item in conversation.items}
+    assert stored == _as_livekit_stores(session.history.items)
+    assert len(conversation.history) == len(stored), "an item was sent twice although nothing changed"
+    assert attached.recorder.refused == 0
+
+
+async def test_a_tool_call_is_recorded_before_its_tool_ends(started: Starter, say: Say) -> None:
+    """While the tool runs, its call is there without an output: a crash now can be told to the next agent."""
+    conversation = FakeConversation()
+    seen: list[list[str]] = []
+
+    class Slow(Agent):
+        def __init__(self) -> None:
+            super().__init__(instructions="x")
+
+        @function_tool
+        async def measure(self) -> str:
+            """Look at what is stored while this tool runs."""
+            seen.append([item.type for item in conversation.items][-1:])
+            return "done"
+
+    def decide(request: ChatRequest) -> Reply:
+        done = any(message["role"] == "tool" for message in request.messages)
+        return Reply("Finished.") if done else Reply("", (RequestedCall("c1", "measure", "{}"),))
+
+    async with OfflineServer(FunctionScript(decide)) as server, started(server, Slow(), conversation) as (session, _):
+        assert await say(session, "Go") == "Finished."
+    assert seen == [["function_call"]]
+    kinds = [item.type for item in conversation.items]
+    assert kinds == ["agent_handoff", "message", "function_call", "function_call_output", "message"]
+
+
+async def test_what_a_tool_reports_from_the_background_is_recorded(started: Starter, say: Say) -> None:
+    """A tool that goes on after a first update puts its result into the history late, without an event of its own."""
+    conversation = FakeConversation()
+    release = asyncio.Event()
+
+    class Background(Agent):
+        def __init__(self) -> None:
+            super().__init__(instructions="x")
+
+        @function_tool
+        async def search(self, context: RunContext[None]) -> str:
+            """Search for long."""
+            await context.update("searching")
+            await release.wait()
+            return "found it"
+
+    def decide(request: ChatRequest) -> Reply:
+        outputs = [str(message["content"]) for message in request.messages if message["role"] == "tool"]
+        if not outputs:
+            return Reply("", (RequestedCall("c1", "search", "{}"),))
+        return Reply("It is found." if "found it" in outputs[-1] else "I am searching.")
+
+    async with (
+        OfflineServer(FunctionScript(decide)) as server,
+        started(server, Background(), conversation) as (session, _),
+    ):
+        answered = asyncio.Event()
+
+        def on_item(event: ConversationItemAddedEvent) -> None:
+            if isinstance(event.item, ChatMessage) and event.item.text_content == "It is found.":
+                answered.set()
+
+        session.on("conversation_item_added", on_item)
+        session.generate_reply(user_input="Search")
+        release.set()
+        await asyncio.wait_for(answered.wait(), 20)
+    assert {item.id for item in conversation.items} == set(_as_livekit_stores(session.history.items))
+    assert any(item.to_dict().get("call_id") == "c1_final" for item in conversation.items)
+
+
+async def test_an_unserialisable_extra_does_not_kill_the_reply(
+    server: OfflineServer, transcript: Transcript, started: Starter, say: Say, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A provider's bytes and foreign objects cost only themselves; the message is recorded, the answer comes."""
+    conversation = FakeConversation()
+    async with started(server, SupportAgent(), conversation) as (session, _):
+
+        def poison(event: ConversationItemAddedEvent) -> None:
+            if isinstance(event.item, ChatMessage):
+                event.item.extra |= {"good": {"a": 1}, "signature": b"\xff\xfe", "object": object()}
+
+        # before the recorder's handler, as a plugin would have it when it makes the message
+        session._events["conversation_item_added"] = {
+            poison: None,
+            **dict.fromkeys(session._events["conversation_item_added"]),
+        }
+        assert await say(session, transcript.turns[0].user) == transcript.turns[0].reply
+    messages = [item.to_dict() for item in conversation.items if item.type == "message"]
+    assert [message["extra"] for message in messages] == [{"good": {"a": 1}}, {"good": {"a": 1}}]
+    assert [message["content"] for message in messages] == [[transcript.turns[0].user], [transcript.turns[0].reply]]
+    assert transcript.turns[0].reply not in caplog.text
+
+
+async def test_a_full_outbox_does_not_break_the_call(
+    server: OfflineServer, transcript: Transcript, started: Starter, say: Say, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Refused items are counted and logged without a word of the transcript; the answer comes from local history."""
+    conversation = FakeConversation()
+    conversation.full = True
+    caplog.set_level(logging.INFO)
+    async with started(server, SupportAgent(), conversation) as (session, attached):
+        for turn in transcript.turns[:3]:
+            assert await say(session, turn.user) == turn.reply
+    assert attached.recorder.refused == len(_as_livekit_stores(session.history.items)) + 2  # calls: at start and end
+    ours = [record for record in caplog.records if record.name.startswith("agent_worker")]
+    assert {record.getMessage() for record in ours} == {"an item could not be recorded"}
+    assert {record.__dict__["reason"] for record in ours} == {"OverloadedError: the outbox is full"}
+
+
+class _BrokenConversation(FakeConversation):
+    def record(self, item: Any) -> None:
+        raise TypeError(item)
+
+
+async def test_a_type_error_does_not_reach_livekit(
+    server: OfflineServer, transcript: Transcript, started: Starter, say: Say
+) -> None:
+    """LiveKit lets exactly this exception out of a handler, and the turn would have no answer."""
+    async with started(server, SupportAgent(), _BrokenConversation()) as (session, attached):
+        assert await say(session, transcript.turns[0].user) == transcript.turns[0].reply
+    assert attached.recorder.refused == 3
+
+
+async def _recorder(new_session: SessionFactory, server: OfflineServer, conversation: FakeConversation) -> Recorder:
+    return Recorder(await new_session(server), conversation)
+
+
+async def test_instructions_and_configuration_are_not_recorded(
+    server: OfflineServer, new_session: SessionFactory
+) -> None:
+    """System prompts, config updates and LiveKit's reserved ids belong to the agent."""
+    conversation = FakeConversation()
+    (await _recorder(new_session, server, conversation)).record(
+        [
+            ChatMessage(role="system", content=["secret prompt"]),
+            ChatMessage(role="developer", content=["secret prompt"]),
+            ChatMessage(id="lk.agent_task.instructions", role="assistant", content=["secret prompt"]),
+            AgentConfigUpdate(instructions="secret prompt"),
+        ]
+    )
+    assert conversation.items == ()
+
+
+async def test_an_item_that_is_too_large_is_shortened(server: OfflineServer, new_session: SessionFactory) -> None:
+    """A tool's output keeps its beginning and says that it was cut: its call must not look interrupted."""
+    conversation = FakeConversation(item_bytes=4096)
+    big = FunctionCallOutput(call_id="c1", name="t", output="ü" * 100_000, is_error=False)
+    image = ImageContent(image="data:image/png;base64," + "A" * 100_000)
+    said = ChatMessage(role="user", content=["Look at this", image])
+    recorder = await _recorder(new_session, server, conversation)
+    recorder.record([big, said])
+    output, message = (item.to_dict() for item in conversation.items)
+    assert output["output"].endswith(SHORTENED)
+    assert len(output["output"]) > 1000
+    assert output["call_id"] == "c1"
+    assert message["content"][0] == "Look at this"
+    assert message["content"][1].startswith("[picture left out")
+    assert recorder.refused == 0
+
+
+async def test_text_that_is_no_unicode_and_numbers_that_are_none(
+    server: OfflineServer, new_session: SessionFactory
+) -> None:
+    """A lone surrogate is replaced, a NaN in the metrics costs the metrics; the words stay."""
+    conversation = FakeConversation()
+    half = ChatMessage(role="assistant", content=["half \ud83d here"])
+    timed = ChatMessage(role="assistant", content=["fine"], metrics={"llm_node_ttft": float("nan")})
+    (await _recorder(new_session, server, conversation)).record([half, timed])
+    assert [item.to_dict()["content"] for item in conversation.items] == [["half ? here"], ["fine"]]
+
+
+async def test_a_stopped_recorder_records_no_more(
+    server: OfflineServer, transcript: Transcript, started: Starter, say: Say
+) -> None:
+    """After `stop` the session goes on alone."""
+    conversation = FakeConversation()
+    async with started(server, SupportAgent(), conversation) as (session, attached):
+        before = conversation.items
+        attached.recorder.stop()
+        await say(session, transcript.turns[0].user)
+    assert conversation.items == before
+
+
+# Who said it
+
+
+async def test_who_said_it(server: OfflineServer, transcript: Transcript, new_session: SessionFactory) -> None:
+    """Each user message names its speaker, in the session and in the conversation; nobody else's does."""
+    conversation, said = FakeConversation(), ["phone", None]
+    session = await new_session(server)
+
+    def speaker(_message: ChatMessage) -> dict[str, Any]:
+        return {"identity": "anna", "device": said.pop(0), "sid": "not kept"}
+
+    recorder = Recorder(session, conversation, speaker=speaker).start()
+    await session.start(SupportAgent(), record=False)
+    for turn in transcript.turns[:2]:
+        await session.run(user_input=turn.user)
+    messages = [item for item in conversation.items if isinstance(item, Message)]
+    expected = [{"identity": "anna", "device": "phone"}, None, {"identity": "anna", "device": None}, None]
+    assert [one.participant for one in messages if one.role == "user"] == expected[::2]
+    assert {one.participant for one in messages if one.role == "assistant"} == {None}
+    assert {item.id: item.to_dict() for item in conversation.items} == _as_livekit_stores(session.history.items)
+    recorder.record_again(is_afresh=False)
+    assert len(conversation.history) == len(conversation.items)
+    assert said == []
+
+
+@pytest.mark.parametrize("kind", ["raises", "unknown", "none"])
+async def test_a_speaker_that_is_not_known(
+    kind: str, server: OfflineServer, transcript: Transcript, new_session: SessionFactory
+) -> None:
+    """The message is recorded all the same, and the answer comes."""
+    given: dict[str, Any] = {"unknown": {"device": "phone"}, "none": None}
+    conversation = FakeConversation()
+    session = await new_session(server)
+    Recorder(session, conversation, speaker=lambda _message: given[kind]).start()
+    await session.start(SupportAgent(), record=False)
+    await session.run(user_input=transcript.turns[0].user)
+    messages = [item for item in conversation.items if isinstance(item, Message)]
+    assert [(one.text, one.participant) for one in messages] == [
+        (transcript.turns[0].user, None),
+        (transcript.turns[0].reply, None),
+    ]
+
+
+@pytest.mark.parametrize("provider", ["openai", "openai.responses", "google", "anthropic", "aws", "mistralai"])
+def test_models_are_not_told_who_said_it(provider: Any) -> None:
+    """A request is the same, to every provider that LiveKit has a format for."""
+    said = ChatMessage(role="user", content=["Hello"])
+    named = said.model_copy(update={"extra": {"participant": {"identity": "anna", "device": "phone"}}})
+    answer = ChatMessage(role="assistant", content=["Hi"])
+    requests = [ChatContext([one, answer]).to_provider_format(provider)[0] for one in (said, named)]
+    assert requests[0] == requests[1]
+    assert "Hello" in str(requests[1])
+
+
+# Who has the word
+
+
+async def test_a_successor_records_no_handoff(
+    server: OfflineServer, transcript: Transcript, started: Starter, say: Say
+) -> None:
+    """A session that begins with the agent that has the word is no news, also for a conversation that lost all."""
+    conversation = FakeConversation()
+    for turn in transcript.turns[:2]:
+        async with started(server, SupportAgent(), conversation) as (session, _):
+            await say(session, turn.user)
+    async with started(server, SupportAgent(), conversation) as (session, attached):
+        await say(session, transcript.turns[2].user)
+    assert kinds(conversation).count("agent_handoff") == 1
+    afresh = FakeConversation()
+    attached.recorder._conversation = afresh
+    attached.recorder.record_again(is_afresh=True)
+    assert kinds(afresh).count("agent_handoff") == 1
+
+
+async def test_another_agent_is_news(server: OfflineServer, started: Starter) -> None:
+    """A session that begins with another agent than the last one tells so."""
+    conversation = FakeConversation()
+    for agent in (SupportAgent(), Agent(instructions=""), SupportAgent()):
+        async with started(server, agent, conversation):
+            pass
+    handed = [item.to_dict()["new_agent_id"] for item in conversation.items]
+    assert handed == ["support_agent", "default_agent", "support_agent"]
+
+
+# Again
+
+
+def words(conversation: FakeConversation) -> list[str]:
+    """What is in the conversation, in its order."""
+    return [str(item.to_dict()["content"][0]) for item in conversation.items if item.type == "message"]
+
+
+async def test_what_was_refused_is_recorded_again(server: OfflineServer, new_session: SessionFactory) -> None:
+    """Once, when the conversation takes items again; what it has is not sent once more."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation)
+    said: list[ChatItem] = [ChatMessage(role="user", content=[text]) for text in ("a", "b", "c")]
+    session.history.merge(ChatContext(said))
+    recorder.record(said[:1])
+    conversation.full = True
+    recorder.record(said[1:])
+    recorder.record_again(is_afresh=False)
+    assert recorder.refused == 4
+    conversation.full = False
+    recorder.record_again(is_afresh=False)
+    assert words(conversation) == ["a", "b", "c"]
+    recorder.record_again(is_afresh=False)
+    assert len(conversation.history) == 3
+
+
+async def test_what_the_conversation_has_left_behind_is_not_recorded_again(
+    server: OfflineServer, new_session: SessionFactory
+) -> None:
+    """It keeps less than the session; nor is what was restored into the session, and renamed there."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation)
+    restored = ChatMessage(id="item_1_b", role="assistant", content=["restored"])
+    said: list[ChatItem] = [ChatMessage(role="user", content=[text]) for text in ("a", "b", "c")]
+    session.history.merge(ChatContext([restored, *said]))
+    recorder.record(said[:2])
+    del conversation._items[said[0].id]
+    recorder.record_again(is_afresh=False, is_full=True)
+    assert words(conversation) == ["b"]
+
+
+async def test_a_conversation_that_lost_everything_gets_everything(
+    server: OfflineServer, new_session: SessionFactory
+) -> None:
+    """Also what this session was given by another one; not the agent's instructions. One bad item costs only itself."""
+    conversation = FakeConversation(item_bytes=4096)
+    session = await new_session(server)
+    recorder = Recorder(session, conversation)
+    secret = ChatMessage(role="system", content=["secret prompt"])
+    said: list[ChatItem] = [ChatMessage(role="user", content=[text]) for text in ("a", "b" * 10_000, "c")]
+    session.history.merge(ChatContext([secret, *said]))
+    recorder.record_again(is_afresh=True)
+    assert [text[0] for text in words(conversation)] == ["a", "b", "c"]
+    assert recorder.refused == 0
+
+
+def kinds(conversation: FakeConversation) -> list[str]:
+    """Which items are in the conversation, in its order."""
+    return [item.type for item in conversation.items]
+
+
+def lose(conversation: FakeConversation, *items: ChatItem) -> None:
+    """What was taken is refused after all."""
+    for item in items:
+        del conversation._items[item.id]
+
+
+async def test_the_first_items_are_recorded_again_too(server: OfflineServer, new_session: SessionFactory) -> None:
+    """While nothing has left the conversation, whatever is not in it was refused; what is there keeps its place."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation)
+    said: list[ChatItem] = [ChatMessage(role="user", content=[text]) for text in ("a", "b", "c", "d")]
+    session.history.merge(ChatContext(said))
+    recorder.record(said)
+    lose(conversation, said[0], said[2])
+    recorder.record_again(is_afresh=False)
+    assert words(conversation) == ["b", "d", "a", "c"]
+
+
+async def test_the_first_items_of_an_agent_are_recorded_again_into_a_full_conversation(
+    server: OfflineServer, new_session: SessionFactory
+) -> None:
+    """What an earlier agent left is there still, so that nothing of this one's can have been left behind."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation)
+    earlier: list[ChatItem] = [ChatMessage(role="user", content=["earlier"])]
+    recorder.record(earlier)
+    recorder = Recorder(session, conversation)
+    said: list[ChatItem] = [ChatMessage(role="user", content=[text]) for text in ("a", "b")]
+    session.history.merge(ChatContext([*earlier, *said]))
+    recorder.record(said)
+    lose(conversation, said[0])
+    recorder.record_again(is_afresh=False, is_full=True)
+    assert words(conversation) == ["earlier", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("place", "again"), [(0, ["a", "b", "c"]), (1, ["b", "c"]), (2, ["c"])], ids=["in front", "behind a", "behind b"]
+)
+async def test_a_data_message_tells_by_its_time_what_has_left(
+    server: OfflineServer, new_session: SessionFactory, place: int, again: list[str]
+) -> None:
+    """It is in no session: what is younger than the oldest one cannot have left the conversation, the rest has."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation)
+    said: list[ChatItem] = [ChatMessage(role="user", content=[text], created_at=n) for n, text in enumerate("abc")]
+    session.history.merge(ChatContext(said))
+    conversation.record(DataMessage(topic="t", kind="packet", size=0, created_at=place - 0.5))
+    recorder.record(said)
+    lose(conversation, *said)
+    recorder.record_again(is_afresh=False, is_full=True)
+    assert words(conversation) == again
+
+
+async def test_a_call_that_stays_behind_hides_nothing_of_what_left(
+    server: OfflineServer, new_session: SessionFactory
+) -> None:
+    """A running tool's call, and a system message, are older than the oldest message that is left."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation)
+    call = FunctionCall(call_id="c1", name="t", arguments="{}")
+    said: list[ChatItem] = [call, *(ChatMessage(role="user", content=[text]) for text in ("a", "b", "c"))]
+    conversation.record(Message(id="s", role="system", content="of the operator"))
+    session.history.merge(ChatContext(said))
+    recorder.record(said)
+    lose(conversation, said[1], said[3])
+    recorder.record_again(is_afresh=False, is_full=True)
+    assert [item.id for item in conversation.items] == ["s", call.id, said[2].id, said[3].id]
+
+
+def _starts(call: FunctionCall) -> ToolExecutionUpdatedEvent:
+    return ToolExecutionUpdatedEvent(update=ToolCallStarted(function_call=call))
+
+
+@pytest.mark.parametrize("is_afresh", [True, False])
+async def test_an_announced_call_that_was_refused_is_recorded_before_its_output(
+    server: OfflineServer, new_session: SessionFactory, *, is_afresh: bool
+) -> None:
+    """Although the session's history has it only when its tool has ended; an output without its call is unreadable."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation).start()
+    calls = [FunctionCall(call_id=f"c{number}", name="t", arguments="{}") for number in range(2)]
+    output = FunctionCallOutput(call_id="c0", name="t", output="partly", is_error=False)
+    for call in calls:
+        session.emit("tool_execution_updated", _starts(call))
+    lose(conversation, *calls)
+    session.history.merge(ChatContext([output]))
+    recorder.record([output])
+    lose(conversation, output)
+    recorder.record_again(is_afresh=is_afresh)
+    assert [item.id for item in conversation.items] == [calls[0].id, output.id, calls[1].id]
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+async def test_a_call_whose_announcement_was_refused_is_recorded_at_its_end(
+    server: OfflineServer, new_session: SessionFactory, *, is_heard: bool
+) -> None:
+    """Whether it was refused at once or later, and nobody told it again: its output does not come alone."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation).start()
+    call = FunctionCall(call_id="c1", name="t", arguments="{}")
+    conversation.full = is_heard
+    session.emit("tool_execution_updated", _starts(call))
+    if not is_heard:
+        lose(conversation, call)
+    conversation.full = False
+    recorder.record([call, FunctionCallOutput(call_id="c1", name="t", output="done", is_error=False)])
+    assert kinds(conversation) == ["function_call", "function_call_output"]
+
+
+async def test_a_call_whose_announcement_did_not_fit_is_recorded_again(
+    server: OfflineServer, new_session: SessionFactory
+) -> None:
+    """While its tool runs: a crash now can be told to the next agent."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    recorder = Recorder(session, conversation).start()
+    conversation.full = True
+    missing = [recorder.has_unrecorded_calls]
+    session.emit("tool_execution_updated", _starts(FunctionCall(call_id="c1", name="t", arguments="{}")))
+    missing.append(recorder.has_unrecorded_calls)
+    conversation.full = False
+    recorder.record_again(is_afresh=False)
+    assert kinds(conversation) == ["function_call"]
+    assert [*missing, recorder.has_unrecorded_calls] == [False, True, False]
