@@ -15,6 +15,8 @@ PACKAGES = ("conversation_actors", "agent_worker")
 
 LAYERS = (
     "clock",
+    "backoff",
+    "timing",
     "errors",
     "failures",
     "log_lines",

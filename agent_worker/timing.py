@@ -1,0 +1,97 @@
+"""How long the parts of a call and of a worker wait: what no setting says, in one object that is passed in."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Durations in seconds; a pair is the first and the longest pause of a `Backoff`.
+
+    A test passes shorter ones. What an operator may want to change is a setting instead.
+    """
+
+    # tenure: being the one agent of a conversation
+    guard: float = 0.1
+    """Between two looks at whether the lease still stands."""
+    handover_look: float = 0.02
+    """Between two looks while a handover is waited for."""
+    opening: tuple[float, float] = (0.2, 5.0)
+    """Between two attempts to open a conversation."""
+    flush: float = 5.0
+    """How long the end of a call waits for what was recorded."""
+    operation: float = 30.0
+    """How long one operation on the conversation may take, its repeats with it."""
+    backlog_pause: float = 0.05
+    """Between two looks at operations that wait."""
+    renew: float = 20.0
+    """Between two renewals of the lease."""
+    keep: float = 30.0
+    """Between two uses that keep the conversation from expiring."""
+    pulse_look: float = 0.02
+    """Between two looks of the pulse."""
+    pulse: tuple[float, float] = (0.2, 5.0)
+    """Between two attempts to beat, or to renew."""
+    once: tuple[float, float] = (0.05, 2.0)
+    """Between two attempts to settle what is to be done once."""
+    expected_patience: float = 2.0
+    """How long a job waits for what its dispatch has told of it."""
+    expected_look: float = 0.05
+    """Between two looks for it."""
+
+    # call: from the first word to the successor
+    room_poll: float = 0.05
+    """Between two looks at the room's state."""
+    room_retry: float = 0.5
+    """Before something in the room is tried once more."""
+    room_quiet: float = 0.75
+    """How long nothing may happen before a call counts as quiet."""
+    room_lost: float = 0.5
+    """How long a room may be away before that counts."""
+    room_stream: float = 5.0
+    """How long a stream that has begun may take to end."""
+    farewell: float = 10.0
+    """How long a farewell may take."""
+    farewell_quiet: float = 5.0
+    """How long a farewell waits for a moment in which nobody speaks."""
+    tracks_together: float = 0.2
+    """How long tracks that come together may come apart."""
+    guard_answer: float = 5.0
+    """How long LiveKit may take to answer whether the room is there."""
+    entrypoint: float = 3.0
+    """How long after its session's start an entrypoint's lines count as its opening."""
+    data_pause: float = 0.05
+    """Between two looks at data messages that wait."""
+
+    # session: an `AgentSession` and its conversation
+    turn_slack: float = 1.0
+    """How far the times of a turn's messages may lie apart."""
+    task_closing: float = 10.0
+    """How long an awaited task may take to close."""
+
+    # worker: processes and their deaths
+    ghost: float = 20.0
+    """How long an agent that LiveKit still shows may stay silent."""
+    ask: float = 5.0
+    """How long a job may take to answer its worker."""
+    takeover_longest_retry: float = 30.0
+    """The longest pause between two attempts at a takeover."""
+    empty_room: float = 1.0
+    """How long a room is looked at before it counts as empty."""
+    takeover_store: float = 0.25
+    """Before the store is asked again in a takeover."""
+    health: float = 3.0
+    """How long a look at the worker's health may take."""
+    migration_look: float = 0.05
+    """Between two looks while a call is migrated."""
+    migration_declined: tuple[float, float] = (0.2, 2.0)
+    """Before a handover that was declined is asked for again."""
+    server_retry: float = 1.0
+    """Before the worker's preparation is tried again."""
+    supervisor_look: float = 0.5
+    """Between two looks at whether the supervising process lives."""
+    restart_delays: tuple[float, ...] = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
+    """Before a worker that ended is started again, by how often it has."""
+
+
+TIMING = Timing()
+"""What everything uses that is told nothing else."""

@@ -1,0 +1,45 @@
+"""How long owners and clients wait: what no setting says, in one object that is passed in."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Durations in seconds; a pair is the first and the longest pause of a `Backoff`.
+
+    A test passes shorter ones. What an operator may want to change is a setting instead.
+    """
+
+    # activation
+    write: tuple[float, float] = (0.02, 1.0)
+    """Between two attempts to write to a store that does not answer."""
+
+    # runtime
+    ask: tuple[float, float] = (0.01, 0.5)
+    """Between two attempts to reach an owner."""
+    pool_look: float = 30.0
+    """Between two looks of the warm pool at its nodes."""
+    pool_count: float = 10.0
+    """How long a count of a node's workers is believed."""
+    pool_gather: float = 0.25
+    """How long starts are gathered before workers are made for them."""
+    membership_calls: float = 5.0
+    """How long the number of failed calls is believed."""
+
+    # client
+    read: tuple[float, float] = (0.01, 0.5)
+    """Between two attempts to read a conversation where it is stored."""
+    read_away: float = 5.0
+    """How long a store that does not answer is waited for by a read."""
+    outbox: tuple[float, float] = (0.05, 1.0)
+    """Between two attempts to deliver what the outbox holds."""
+    outbox_grace: float = 0.1
+    """How much longer than its deadline an answer is waited for."""
+    joined: float = 2.0
+    """How long an entering client waits for Ray."""
+    tell: float = 5.0
+    """How long a deletion may take to tell the owner of it."""
+
+
+TIMING = Timing()
+"""What everything uses that is told nothing else."""
