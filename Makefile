@@ -103,8 +103,8 @@ else
 	$(BIN)/pytest $(ARGS)
 endif
 
-quick: lint types ## Check format, style and types, and run the unit tests: about a minute
-	$(BIN)/pytest -n $(PROCESSES) tests/unit
+quick: lint types ## Check format, style and types, and run the unit tests that start no processes: about a minute
+	QUICK=1 $(BIN)/pytest -q -n $(PROCESSES) -m 'not long and not processes' tests/unit
 
 # LONG_SEEDS random histories, LONG_SECONDS of faults in all of them together; then the tests marked `long` elsewhere.
 LONG_SEEDS ?= 22
