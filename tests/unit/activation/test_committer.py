@@ -184,7 +184,7 @@ async def test_a_repeat_takes_nobody_along(start: Activations) -> None:
     assert [(seq, len(entries)) for seq, entries in store.appends] == [(0, 1)] * 4 + [(1, 1)]
 
 
-@hypothesis_settings(max_examples=30)
+@hypothesis_settings(max_examples=min(30, hypothesis_settings().max_examples))
 @given(st.lists(st.sampled_from([Fault.BEFORE, Fault.AFTER, None, Outcome.GAP]), max_size=12))
 async def test_no_gap_no_double(faults: list[Fault | Outcome | None]) -> None:
     """Whatever happens to single writes, each item is stored once, in order, and positions have no gaps."""

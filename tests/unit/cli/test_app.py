@@ -12,6 +12,8 @@ import pytest
 from conversation_actors.cli import app as cli
 from conversation_actors.errors import CorruptStateError, InvalidInputError
 
+pytestmark = pytest.mark.processes
+
 COMMANDS = [command.name or getattr(command.callback, "__name__", "") for command in cli.app.registered_commands]
 
 

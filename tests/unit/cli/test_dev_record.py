@@ -29,6 +29,8 @@ from tests.support.fakes import until
 from tests.support.ray_cluster import is_alive
 from tests.support.servers import wait_for
 
+pytestmark = pytest.mark.processes
+
 URL = "redis://default:secret@127.0.0.1:1/0"
 VARIABLES = {"RAY_ADDRESS": "127.0.0.1:6379", "CONVERSATION_REDIS_URL": URL}
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]

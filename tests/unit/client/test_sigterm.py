@@ -14,6 +14,8 @@ import pytest
 
 from conversation_actors.client.sigterm import flushed_at_sigterm
 
+pytestmark = pytest.mark.processes
+
 PROGRAM = """
 import asyncio, os, signal, sys, threading, time
 from conversation_actors.client.sigterm import flushed_at_sigterm

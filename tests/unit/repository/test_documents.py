@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.documents import ROOT, Block, blocks
 
+pytestmark = pytest.mark.processes
+
 
 def test_the_first_thing_in_the_readme_is_a_whole_program() -> None:
     """What a newcomer copies first can be run as it stands; tests/cluster does it."""

@@ -16,6 +16,8 @@ from conversation_actors.runtime import cluster
 from conversation_actors.settings import Settings
 from conversation_actors.store import embedded
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[3]
 
 

@@ -21,6 +21,8 @@ import conversation_actors
 from conversation_actors import errors
 from conversation_actors.errors import ConversationError, CorruptStateError
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[3]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 

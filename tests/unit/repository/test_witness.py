@@ -151,4 +151,4 @@ def test_missing_namespaces_are_one_sentence(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("shutil.which", lambda _: "/sbin/ip")
     assert netns.namespaces_missing() == "no network namespaces: only root can make them"
     monkeypatch.setattr("shutil.which", lambda _: None)
-    assert netns.namespaces_missing() == "no network namespaces: install iproute2"
+    assert netns.namespaces_missing() == "no network namespaces: run `make setup`, or install iproute2"

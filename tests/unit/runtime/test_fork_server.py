@@ -33,6 +33,7 @@ from tests.support.ray_cluster import is_alive
 from tests.support.servers import wait_for
 
 pytestmark = [
+    pytest.mark.processes,
     pytest.mark.skipif(sys.platform != "linux", reason="not on this platform: processes are forked on Linux"),
     pytest.mark.skipif(any(node.untested_ray()), reason="not on this platform: this Ray's workers are not forked"),
 ]

@@ -15,6 +15,8 @@ from conversation_actors.runtime import actor, actor_name, owner_log
 from conversation_actors.runtime.owner_log import OwnerFormatter, SharedFile
 from conversation_actors.runtime.titles import shown_name, title_of
 
+pytestmark = pytest.mark.processes
+
 WRITER = """
 import logging, sys
 from pathlib import Path

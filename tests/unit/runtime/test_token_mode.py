@@ -28,6 +28,8 @@ from conversation_actors.runtime import diagnosis, ray_environment
 from conversation_actors.runtime.diagnosis import require_joinable
 from conversation_actors.runtime.token_mode import choose_token_mode
 
+pytestmark = pytest.mark.processes
+
 HOST = "127.0.0.1"
 ELSEWHERE = "192.0.2.77"
 """An address of nobody."""

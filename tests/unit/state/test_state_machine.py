@@ -315,4 +315,6 @@ class Conversation(RuleBasedStateMachine):
 
 
 TestConversation = Conversation.TestCase
-TestConversation.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)
+TestConversation.settings = settings(
+    max_examples=min(80, settings().max_examples), stateful_step_count=60, deadline=None
+)
