@@ -13,7 +13,7 @@ LIVEKIT_VERSION := 1.13.5
 LIVEKIT_SERVER := build/bin/livekit-server
 
 .DEFAULT_GOAL := help
-.PHONY: help install livekit-server demo test long matrix lint format types bench clean
+.PHONY: help install livekit-server demo test long matrix lint format types docs bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -99,6 +99,9 @@ format: install ## Rewrite format and what can be fixed by itself
 
 types: install ## Check types
 	$(BIN)/mypy
+
+docs: install ## Build the documentation into build/site; a link that leads nowhere is an error
+	$(BIN)/mkdocs build --strict $(ARGS)
 
 # Without what it compares itself with, and without plots, the suite measures all the same, and says what it left out.
 $(BENCH_STAMP): $(STAMP)

@@ -1,4 +1,4 @@
-"""The code in README.md and docs is right: it is checked as strictly as our own."""
+"""README.md and docs: their code is checked as strictly as our own, their links lead somewhere, the site is built."""
 
 import subprocess
 import sys
@@ -6,13 +6,42 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.documents import ROOT, Block, blocks
+from tests.support.documents import ROOT, Block, anchors, blocks, links, pages, words
+
+MAX_README_WORDS = 500
 
 
 def test_the_first_thing_in_the_readme_is_a_whole_program() -> None:
     """What a newcomer copies first can be run as it stands; tests/cluster does it."""
     first = blocks()[0]
     assert (first.file, first.is_program) == ("README.md", True)
+
+
+def test_the_readme_has_at_most_500_words_outside_its_code() -> None:
+    """Everything else has a page of its own in docs."""
+    assert words(ROOT / "README.md") <= MAX_README_WORDS
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_link_leads_to_a_file_and_a_heading_that_exist(page: Path) -> None:
+    """On GitHub, where README.md and docs are read as they are in the repository."""
+    broken = [target for target in links(page) if not _is_there(page, target)]
+    assert broken == []
+
+
+@pytest.mark.timeout(120)
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """No page is missing from the navigation, and no link or anchor on the site leads nowhere."""
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert (tmp_path / "site" / "index.html").is_file()
 
 
 @pytest.mark.timeout(300)
@@ -30,6 +59,12 @@ def test_the_documents_code_has_the_types_it_shows(tmp_path: Path) -> None:
         timeout=280,
     )
     assert checked.returncode == 0, f"{_located(checked.stdout, files)}{checked.stderr}"
+
+
+def _is_there(page: Path, target: str) -> bool:
+    name, _, anchor = target.partition("#")
+    led_to = page.parent / name if name else page
+    return led_to.exists() and (not anchor or anchor in anchors(led_to))
 
 
 def _located(told: str, files: dict[str, Block]) -> str:
