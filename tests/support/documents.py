@@ -40,7 +40,7 @@ async def part(
     agent: Agent,
 ) -> None:
 """
-"""What a part of a program may use without saying where it comes from; on pages about LiveKit a conversation is a call's."""
+"""What a part of a program may use without an import; on a page about LiveKit the conversation is a call's."""
 _FENCE = re.compile(r"^```(python|diff)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ANY_FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
