@@ -1,8 +1,11 @@
 """README.md and docs: their code is checked as strictly as our own, their links lead somewhere, the site is built."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +23,19 @@ def test_the_first_thing_in_the_readme_is_a_whole_program() -> None:
 def test_the_readme_has_at_most_500_words_outside_its_code() -> None:
     """Everything else has a page of its own in docs."""
     assert words(ROOT / "README.md") <= MAX_README_WORDS
+
+
+def test_the_versions_are_those_that_the_package_asks_for() -> None:
+    """README and the overview name the lowest Python, Ray, redis-py, pydantic and livekit-agents of pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    bounds = dict(re.findall(r"^([a-z-]+)>=([\d.]+)", "\n".join(_requirements(project)), re.MULTILINE))
+    told = (ROOT / "README.md").read_text() + (ROOT / "docs" / "index.md").read_text()
+    for name, package in {"Python": "python", "Ray": "ray", "livekit-agents": "livekit-agents"}.items():
+        assert f"{name} ≥ {bounds[package]}" in told
+    for name, package in {"Ray": "ray", "redis-py": "redis", "pydantic": "pydantic"}.items():
+        assert f"| {name} | {bounds[package]} or newer" in told
+    assert f"| Python | {bounds['python']} or newer" in told
+    assert f"| livekit-agents | {bounds['livekit-agents']} or newer" in told
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
@@ -59,6 +75,11 @@ def test_the_documents_code_has_the_types_it_shows(tmp_path: Path) -> None:
         timeout=280,
     )
     assert checked.returncode == 0, f"{_located(checked.stdout, files)}{checked.stderr}"
+
+
+def _requirements(project: dict[str, Any]) -> list[str]:
+    extras: dict[str, list[str]] = project["optional-dependencies"]
+    return [f"python{project['requires-python']}", *project["dependencies"], *extras["agent"]]
 
 
 def _is_there(page: Path, target: str) -> bool:
