@@ -38,6 +38,12 @@ def test_the_versions_are_those_that_the_package_asks_for() -> None:
     assert f"| livekit-agents | {bounds['livekit-agents']} or newer" in told
 
 
+def test_each_agent_in_tests_adopt_has_a_row_on_the_page_about_recovery() -> None:
+    """The page lists the shapes of agents that are tried, and no others."""
+    rows = re.findall(r"^\|.*\| `(\w+\.py)` \|", (ROOT / "docs" / "livekit-recovery.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(path.name for path in (ROOT / "tests" / "adopt" / "agents").glob("[a-z]*.py"))
+
+
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_link_leads_to_a_file_and_a_heading_that_exist(page: Path) -> None:
     """On GitHub, where README.md and docs are read as they are in the repository."""
