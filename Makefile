@@ -13,7 +13,7 @@ LIVEKIT_VERSION := 1.13.5
 LIVEKIT_SERVER := build/bin/livekit-server
 
 .DEFAULT_GOAL := help
-.PHONY: help install livekit-server demo test long matrix lint format types docs bench clean
+.PHONY: help install livekit-server demo test long matrix lint format types bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -100,6 +100,8 @@ format: install ## Rewrite format and what can be fixed by itself
 types: install ## Check types
 	$(BIN)/mypy
 
+# A folder has the same name.
+.PHONY: docs
 docs: install ## Build the documentation into build/site; a link that leads nowhere is an error
 	$(BIN)/mkdocs build --strict $(ARGS)
 
