@@ -78,6 +78,12 @@ def pages() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
+def documents() -> list[Path]:
+    """Return the pages and every other document for people, in order."""
+    others = [path for folder in ("benchmarks", "examples") for path in sorted((ROOT / folder).rglob("*.md"))]
+    return [*pages(), *sorted(path for path in ROOT.glob("*.md") if path.name != "README.md"), *others]
+
+
 def blocks() -> list[Block]:
     """Return every block of the pages, in order."""
     return [block for path in pages() for block in _blocks(path)]

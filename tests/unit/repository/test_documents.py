@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.documents import ROOT, Block, anchors, blocks, links, pages, words
+from tests.support.documents import ROOT, Block, anchors, blocks, documents, links, words
 
 MAX_README_WORDS = 500
 
@@ -44,11 +44,17 @@ def test_each_agent_in_tests_adopt_has_a_row_on_the_page_about_recovery() -> Non
     assert sorted(rows) == sorted(path.name for path in (ROOT / "tests" / "adopt" / "agents").glob("[a-z]*.py"))
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", documents(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_link_leads_to_a_file_and_a_heading_that_exist(page: Path) -> None:
-    """On GitHub, where README.md and docs are read as they are in the repository."""
+    """On GitHub, where README.md, docs and other documents are read as they are in the repository."""
     broken = [target for target in links(page) if not _is_there(page, target)]
     assert broken == []
+
+
+def test_a_link_that_leads_nowhere_is_found() -> None:
+    """The check above can fail: of these three only the first leads to a heading that exists."""
+    targets = ["docs/guarantees.md#what-is-guaranteed", "docs/guarantees.md#nowhere", "docs/nowhere.md"]
+    assert [_is_there(ROOT / "README.md", target) for target in targets] == [True, False, False]
 
 
 @pytest.mark.timeout(120)
