@@ -134,6 +134,11 @@ format: install ## Rewrite format and what can be fixed by itself
 types: install ## Check types
 	$(BIN)/mypy
 
+# A folder has the same name.
+.PHONY: docs
+docs: install ## Build the documentation into build/site; a link that leads nowhere is an error
+	$(BIN)/mkdocs build --strict $(ARGS)
+
 # Without what it compares itself with, and without plots, the suite measures all the same, and says what it left out.
 $(BENCH_STAMP): $(STAMP)
 	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'; then touch $@; \

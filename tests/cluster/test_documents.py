@@ -20,7 +20,8 @@ from tests.support.documents import Block, blocks
 from tests.support.ray_cluster import RayCluster, program_environment
 from tests.support.servers import Server
 
-PROGRAMS = [block for block in blocks() if block.is_program]
+PROGRAMS = list({block.code: block for block in reversed(blocks()) if block.is_program}.values())[::-1]
+"""Each once, although README.md and docs/index.md both begin with the same one."""
 CONVERSATION = "support-42"
 """The id that the documents use."""
 

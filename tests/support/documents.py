@@ -3,6 +3,8 @@
 A block with ``asyncio.run(`` is a whole program. Any other is a part of one: it stands in a coroutine that is given the
 names of `PRELUDE`, and ``…`` in it stands for a value of the reader's own. A ``diff`` is what it leads to; what the
 reader has already is written as LiveKit's documentation writes it, which is not strict.
+
+`links` and `words` are what else a test asks of a page.
 """
 
 import re
@@ -38,8 +40,10 @@ async def part(
     agent: Agent,
 ) -> None:
 """
-"""What a part of a program may use without saying where it comes from; in docs a conversation is a call's."""
+"""What a part of a program may use without an import; on a page about LiveKit the conversation is a call's."""
 _FENCE = re.compile(r"^```(python|diff)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_ANY_FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +69,41 @@ class Block:
         if self.is_program:
             return self.code
         lenient = '# mypy: disable-error-code="no-untyped-def, var-annotated"\n' if self.is_diff else ""
-        handle = "ConversationHandle" if self.file == "README.md" else "CallConversation"
+        handle = "CallConversation" if Path(self.file).name.startswith("livekit") else "ConversationHandle"
         return lenient + PRELUDE.replace("HANDLE", handle) + textwrap.indent(self.code.replace("…", "yours()"), "    ")
 
 
+def pages() -> list[Path]:
+    """Return README.md and every page of docs, in order."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def documents() -> list[Path]:
+    """Return the pages and every other document for people, in order."""
+    others = [path for folder in ("benchmarks", "examples") for path in sorted((ROOT / folder).rglob("*.md"))]
+    return [*pages(), *sorted(path for path in ROOT.glob("*.md") if path.name != "README.md"), *others]
+
+
 def blocks() -> list[Block]:
-    """Every block of README.md and docs, in order."""
-    return [block for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) for block in _blocks(path)]
+    """Return every block of the pages, in order."""
+    return [block for path in pages() for block in _blocks(path)]
+
+
+def words(path: Path) -> int:
+    """Count the words of a page that stand in no block of code."""
+    return len(_ANY_FENCE.sub("", path.read_text()).split())
+
+
+def links(path: Path) -> list[str]:
+    """Return where a page's links lead, without those that leave the repository."""
+    found = _LINK.findall(_ANY_FENCE.sub("", path.read_text()))
+    return [target for target in found if "://" not in target and not target.startswith("mailto:")]
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the names that a page's headings have in links, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", _ANY_FENCE.sub("", path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def _blocks(path: Path) -> list[Block]:

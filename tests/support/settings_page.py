@@ -27,25 +27,43 @@ GROUPS: tuple[type[SettingsGroup], ...] = tuple(
 _NONE = "–"  # noqa: RUF001  # no number follows that it could be a minus of
 HEAD = """# Settings
 
-Every setting there is, by its environment variable. A test holds this page to the code;
-`python -m tests.support.settings_page` writes it.
+This page lists every setting by its environment variable. `python -m tests.support.settings_page` writes it from the
+code, and a test compares the two.
 
-- **Where they come from**, in this order: a keyword (`Settings(ttl=…)`; the classes are named below), the environment,
-  `.env.local`, `.env` in the current directory. Empty counts as unset. The settings of whoever starts an owner are
-  that owner's until it stops: give all clients of a conversation the same.
-- **Durations** are seconds (`300`, `1.5`), numbers with units from the largest to the smallest (`500ms`, `5m`, `1h30m`,
-  `7d`), or ISO 8601 (`PT5M`).
-- **A mistake** is an `InvalidInputError` of one sentence, with the field and where it was set:
-  `ttl (.env: CONVERSATION_TTL): must be longer than zero`. Secrets are in no error, log or `repr`.
-- **A misspelt name** that begins with `CONVERSATION_` or `AGENT_` is told once a process, with the
-  nearest one, in the log. What Kubernetes sets for a service is none.
-- **A `.env` file** that is a directory, cannot be read, is not UTF-8 or has a line that is not `NAME=value` is an
-  `InvalidInputError` with the file and the line. A virtual environment of that name is passed over.
-- **Redis by its parts**: where no URL is given and `REDIS_HOST` is, the URL is made of the `REDIS_…` variables.
+**Where settings come from.** A keyword (`Settings(ttl=…)`; the headings below name the classes) comes first, then the
+environment, then `.env.local` and `.env` in the current directory. Empty counts as unset. The settings of the process
+that starts an owner are that owner's until it stops: give all clients of a conversation the same.
 
-At SIGTERM, a program that has no handler of its own for it sends what its conversations have recorded, for at most
-`CONVERSATION_TIMEOUT_CLOSE`, and then ends by the signal; a second one ends it at once. A handler of yours, set before
-or after, replaces that: `signal.signal(signal.SIGTERM, signal.SIG_DFL)` after opening has the process end at once.
+**Durations** are seconds (`300`, `1.5`), numbers with units from the largest to the smallest (`500ms`, `5m`, `1h30m`,
+`7d`), or ISO 8601 (`PT5M`).
+
+**A mistake** is an `InvalidInputError` of one sentence, with the field and the place where it was set:
+`ttl (.env: CONVERSATION_TTL): must be longer than zero`. No error, log or `repr` shows a secret.
+
+**A misspelt name** that begins with `CONVERSATION_` or `AGENT_` is logged once a process, with the nearest one that
+exists. Variables that Kubernetes sets for a service are not taken for misspelt.
+
+**A `.env` file** that is a directory, cannot be read, is not UTF-8 or has a line that is not `NAME=value` is an
+`InvalidInputError` with the file and the line. A virtual environment of that name is passed over.
+
+**Redis by its parts.** If no URL is set and `REDIS_HOST` is, the URL is made of the `REDIS_…` variables.
+
+**At SIGTERM** a program that has no handler of its own sends what its conversations have recorded, for at most
+`CONVERSATION_TIMEOUT_CLOSE`, and then ends by the signal. A second SIGTERM ends it at once. A handler of yours, set
+before or after, replaces this: with `signal.signal(signal.SIGTERM, signal.SIG_DFL)` after opening, the process ends
+at once.
+
+What most people set:
+
+| variable | meaning |
+| --- | --- |
+| `CONVERSATION_REDIS_URL` | where Redis is |
+| `RAY_ADDRESS` | which Ray cluster to join; a Ray connection that the process has comes first |
+| `CONVERSATION_DURABILITY` | when a write is acknowledged: `redis`, `fsync` or `replicas=2` |
+| `CONVERSATION_TTL`, `CONVERSATION_IDLE_TIMEOUT` | when a conversation is forgotten, and when its owner is passivated |
+| `LIVEKIT_URL`, `LIVEKIT_API_KEY`, `LIVEKIT_API_SECRET` | which LiveKit the worker serves |
+| `OPENAI_API_KEY`, `DEEPGRAM_API_KEY` | which models the example agent speaks to |
+| `AGENT_GREETING`, `AGENT_WELCOME_BACK` | what the agent says unasked |
 """
 
 

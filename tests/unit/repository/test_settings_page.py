@@ -1,4 +1,4 @@
-"""docs/settings.md and README, held to the settings themselves."""
+"""docs/settings.md and every other page, held to the settings themselves."""
 
 import re
 from datetime import timedelta
@@ -8,9 +8,8 @@ import pytest
 
 from conversation_actors.settings import SettingsGroup
 from conversation_actors.sources.groups import all_names, names_of
+from tests.support.documents import pages
 from tests.support.settings_page import GROUPS, PAGE, docstrings, duration, inner_groups, page
-
-README = Path(__file__).parents[3] / "README.md"
 
 
 @pytest.fixture(autouse=True)
@@ -41,11 +40,12 @@ def test_every_setting_says_what_it_means(group: type[SettingsGroup]) -> None:
     assert fields <= docstrings(group).keys()
 
 
-def test_the_readme_names_no_setting_that_there_is_not() -> None:
-    """A renamed one would stay there for ever."""
-    named = set(re.findall(r"`((?:CONVERSATION|AGENT)_[A-Z_]*[A-Z])`", README.read_text()))
+def test_no_page_names_a_setting_that_does_not_exist() -> None:
+    """A renamed one would stay in README.md or docs for ever."""
+    text = "\n".join(path.read_text() for path in pages())
+    named = set(re.findall(r"`((?:CONVERSATION|AGENT)_[A-Z_]*[A-Z])(?:=[^`]*)?`", text))
     known = {name for group in GROUPS for names in names_of(group).values() for name in names}
-    assert named - known <= {"CONVERSATION_DATA_DIR"}
+    assert named - known == set()
     assert named
 
 
