@@ -34,6 +34,7 @@ from conversation_actors.state import (
     ReopenConversation,
     Summary,
 )
+from conversation_actors.timing import TIMING, Timing
 from conversation_actors.values import check_id
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ class ConversationHandle:
     event loop.
     """
 
-    def __init__(self, conversation_id: str, owner: "RemoteOwner", view: View, settings: Settings) -> None:
+    def __init__(
+        self, conversation_id: str, owner: "RemoteOwner", view: View, settings: Settings, *, timing: Timing = TIMING
+    ) -> None:
         """Follow the conversation from `view` on."""
         self._id, self._owner, self._settings = conversation_id, owner, settings
         self._limits = settings.history.limits()
@@ -75,8 +78,8 @@ class ConversationHandle:
         self._catching_up = asyncio.Lock()
         self._told_by = view.owner
         """The owner that has answered last."""
-        self._failures = Failures()
-        self._outbox = Outbox(self._send, settings, self._failures)
+        self._failures = Failures(timing=timing)
+        self._outbox = Outbox(self._send, settings, self._failures, timing=timing)
         self._last_words = flushed_at_sigterm(self._outbox, seconds=settings.timeouts.close.total_seconds())
         feed = Feed(owner, settings.timeouts)
         self._follower = Follower(self._copy, feed, lambda: self._read(fresh=False), self._failures)

@@ -38,6 +38,8 @@ from conversation_actors.settings import HistoryLimits, Settings, Timeouts
 from conversation_actors.state import AppendItems, ConversationState, Limits
 from conversation_actors.store import Claim, Found, Head, HeartbeatStore, MemoryStore, Outcome, Recovered, Store, Stored
 from conversation_actors.store.expectations import MemoryExpectations
+from conversation_actors.timing import Timing
+from tests.support.quick import QUICK
 from tests.support.strategies import message
 
 if TYPE_CHECKING:
@@ -360,6 +362,7 @@ class Activations:
         *,
         create: bool = True,
         elapsed: Callable[[], float] = time.monotonic,
+        timing: Timing = QUICK,
     ) -> Activation:
         """One more activation of the one conversation; it fences those before it."""
         activation = await Activation.recover(
@@ -370,6 +373,7 @@ class Activations:
             settings=settings or brief(),
             place=Place(pid=1, node_id="node"),
             elapsed=elapsed,
+            timing=timing,
         )
         self._started.append(activation)
         return activation
@@ -476,6 +480,7 @@ class FakeActor:
                     store=self._cluster.store,
                     settings=self._cluster.settings,
                     place=Place(pid=1, node_id="node"),
+                    timing=self._cluster.timing,
                 )
                 self._watchman = asyncio.create_task(self._exit_when_stopped(self.activation))
             return self.activation
@@ -495,6 +500,8 @@ class FakeCluster:
     def __init__(self, store: Store, settings: Settings) -> None:
         """No actor runs yet."""
         self.store, self.settings = store, settings
+        self.timing = QUICK
+        """How long what is started from now on waits."""
         self.actor: FakeActor | None = None
         self.actors: list[FakeActor] = []
         self.calls: Counter[str] = Counter()
@@ -550,7 +557,7 @@ class FakeCluster:
         """One more handle, as another process would have it."""
         owner = FakeOwner(self)
         _, view = await owner.open(create=True)
-        handle = ConversationHandle(CONVERSATION, cast("RemoteOwner", owner), view, self.settings)
+        handle = ConversationHandle(CONVERSATION, cast("RemoteOwner", owner), view, self.settings, timing=self.timing)
         self._handles.append(handle)
         return handle
 
