@@ -16,16 +16,6 @@ from typing import Self
 from conversation_actors.activation.committer import COMPACT_BYTES, COMPACT_ENTRIES, Committer
 from conversation_actors.activation.deciding import Decider
 from conversation_actors.activation.journal import RecentEntries, fitting
-from conversation_actors.activation.messages import (
-    ActivationInfo,
-    Echo,
-    Executed,
-    Polled,
-    Reply,
-    Request,
-    Seen,
-    View,
-)
 from conversation_actors.activation.passing_time import ForgottenRequests, store_clock
 from conversation_actors.activation.positions import objection_to
 from conversation_actors.activation.recovery import rebuild
@@ -42,6 +32,7 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.failures import Failures
+from conversation_actors.protocol import ActivationInfo, Echo, Executed, Polled, Reply, Request, Seen, View
 from conversation_actors.settings import Settings
 from conversation_actors.state import ConversationState
 from conversation_actors.store import Recovered, Store

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from conversation_actors.activation.messages import Done, Echo, Reply, Request
 from conversation_actors.activation.positions import check_named_position
 from conversation_actors.errors import ConflictError, RefusedError
+from conversation_actors.protocol import Done, Echo, Reply, Request
 from conversation_actors.state import (
     EVENT_OF,
     Command,

@@ -1,7 +1,7 @@
 """Positions of one history or another: an activation answers only those of its own."""
 
-from conversation_actors.activation.messages import Request, Seen
 from conversation_actors.errors import ConflictError
+from conversation_actors.protocol import Request, Seen
 from conversation_actors.state import SetAttributes, SetSummary
 from conversation_actors.store import Claim
 

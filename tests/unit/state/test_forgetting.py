@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from conversation_actors.activation import Activation, Done, Request
+from conversation_actors.activation import Activation
 from conversation_actors.codec import decode_entry, decode_snapshot
 from conversation_actors.errors import PositionLostError
+from conversation_actors.protocol import Done, Request
 from conversation_actors.state import ClearHistory, ItemsRemoved, RemoveItems
 from conversation_actors.timing import Timing
 from tests.support.fakes import (
