@@ -4,7 +4,6 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,19 @@ from tests.support.fork_servers import (
     NEEDS_FORKED_WORKERS,
     answer,
     end,
-    forking_cluster,
+    head,
+    own_cluster,
     server_of,
     servers_of,
     start_probe,
     zombies_of,
 )
 from tests.support.probe import Probe
-from tests.support.ray_cluster import Node, RayCluster, is_alive, sigkill
+from tests.support.processes import is_alive, sigkill
+from tests.support.ray_cluster import Node
 from tests.support.servers import wait_for
+
+__all__ = ["head", "own_cluster"]
 
 pytestmark = [pytest.mark.chaos, NEEDS_FORKED_WORKERS, pytest.mark.timeout(240)]
 log = logging.getLogger(__name__)
@@ -35,23 +38,6 @@ CYCLES, AT_ONCE = 200, 5
 WARM_UP_CYCLES = 20
 RSS_SLACK_BYTES = 2 << 20
 """Of a server of some 90 MB; a leak of 10 kB a worker would take as much."""
-
-
-@pytest.fixture(scope="module")
-def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """A cluster whose fork servers these tests kill."""
-    with forking_cluster(tmp_path_factory.mktemp("forking")) as started:
-        yield started
-
-
-@pytest.fixture
-def head(own_cluster: RayCluster) -> Node:
-    """Its only node, joined by this process; its fork server is idle."""
-    own_cluster.join()
-    node = own_cluster.nodes[0]
-    end(start_probe(node))
-    server_of(node)
-    return node
 
 
 def burst() -> list[Any]:

@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import os
-import signal
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -24,7 +22,8 @@ from tests.support.observation import (
     texts,
     user,
 )
-from tests.support.ray_cluster import Node, RayCluster, is_alive
+from tests.support.processes import is_alive, pause, resume
+from tests.support.ray_cluster import Node, RayCluster
 from tests.support.servers import Server, wait_until
 
 pytestmark = [pytest.mark.chaos]
@@ -151,12 +150,12 @@ async def test_hung_head_lets_a_process_end(cluster: RayCluster, monkeypatch: py
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     monkeypatch.setenv("CONVERSATION_TIMEOUT_CONNECT", "4")
     control_plane = cluster.nodes[0].named("gcs_server")
-    os.kill(control_plane.pid, signal.SIGSTOP)
+    pause(control_plane.pid)
     program = start_program("outsider")
     try:
         output, _ = await asyncio.to_thread(program.communicate, timeout=60)
     finally:
-        os.kill(control_plane.pid, signal.SIGCONT)
+        resume(control_plane.pid)
         program.kill()
         program.communicate()
     kind, *sentences = output.splitlines()

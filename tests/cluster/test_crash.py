@@ -29,7 +29,8 @@ from tests.support.observation import (
     texts,
     user,
 )
-from tests.support.ray_cluster import RayCluster, sigkill
+from tests.support.processes import sigkill
+from tests.support.ray_cluster import RayCluster
 from tests.support.servers import Server, wait_until
 
 log = logging.getLogger(__name__)

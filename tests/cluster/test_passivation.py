@@ -1,8 +1,6 @@
 """An idle owner costs nothing: it exits, and the next call brings it back."""
 
 import asyncio
-import os
-import signal
 import time
 from datetime import timedelta
 
@@ -12,7 +10,7 @@ from conversation_actors import ConversationClient, ConversationNotFoundError
 from conversation_actors.store import RedisStore
 from tests.cluster.conftest import Connect
 from tests.support.observation import gone, pid_of, texts, user
-from tests.support.ray_cluster import is_alive
+from tests.support.processes import is_alive, paused
 from tests.support.servers import wait_until
 
 IDLE_SECONDS = 0.8
@@ -134,15 +132,12 @@ async def test_an_owner_that_slept_through_the_end_does_not_undo_it(
     pid = await pid_of(conversation)
     await conversation.aclose()
     await asyncio.sleep(0.5)  # the last poll is over, and half of the retention, when it would passivate, is not
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with paused(pid):
 
         async def is_forgotten() -> bool:
             return await store.head(conversation_id) is None
 
         await wait_until(is_forgotten, "the conversation to be forgotten")
-    finally:
-        os.kill(pid, signal.SIGCONT)
     woken = time.monotonic()
     await gone(pid)
     await wait_until(is_forgotten, "what was restored for a moment to be forgotten")

@@ -25,7 +25,7 @@ from tests.support.observation import (
     texts,
     user,
 )
-from tests.support.ray_cluster import is_alive, sigkill
+from tests.support.processes import is_alive, sigkill
 from tests.support.servers import Server, wait_until
 
 IMPATIENT = {"command": 3.0, "write": 0.5, "redis": 0.3, "attempt": 2.0}

@@ -18,6 +18,7 @@ from redis import Redis
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
 from conversation_actors.store import EmbeddedServer, embedded
 from tests.store.conftest import make_store
+from tests.support.processes import pause, paused
 from tests.support.servers import Server, wait_for
 
 TTL = timedelta(minutes=10)
@@ -155,15 +156,11 @@ def test_hung_server_is_not_doubled(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """A server that hangs keeps its files: the next start names the process and starts none beside it."""
     with EmbeddedServer(tmp_path):
         pid = state_of(tmp_path)["pid"]
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            with monkeypatch.context() as patch:
-                patch.setattr(embedded, "_READY_TIMEOUT", 0.2)
-                patch.setattr(embedded, "_ANSWER_TIMEOUT", 0.2)
-                with pytest.raises(StoreUnavailableError, match=str(pid)):
-                    EmbeddedServer(tmp_path).start()
-        finally:
-            os.kill(pid, signal.SIGCONT)
+        with paused(pid), monkeypatch.context() as patch:
+            patch.setattr(embedded, "_READY_TIMEOUT", 0.2)
+            patch.setattr(embedded, "_ANSWER_TIMEOUT", 0.2)
+            with pytest.raises(StoreUnavailableError, match=str(pid)):
+                EmbeddedServer(tmp_path).start()
 
 
 def test_lost_race_for_the_port(tmp_path: Path, binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +231,7 @@ def test_an_adopted_server_is_stopped(tmp_path: Path, monkeypatch: pytest.Monkey
     assert second.pid == pid
     second.adopt()
     if is_hung:
-        os.kill(pid, signal.SIGSTOP)
+        pause(pid)
         monkeypatch.setattr(embedded, "_STOP_TIMEOUT", 0.5)
     second.stop()
     assert not is_running(pid)

@@ -16,6 +16,7 @@ from agent_worker.worker.supervisor import JobSource, Supervisor
 from agent_worker.worker.takeover import Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.errors import ConversationError
+from tests.support.processes import paused
 from tests.support.servers import PATIENCE, Server, wait_until
 
 AGENTS, WORKERS = 30, 2
@@ -119,11 +120,8 @@ class Beating:
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
         """The server is stopped meanwhile."""
-        self.server.pause()
-        try:
+        with paused(self.server.pid):
             yield
-        finally:
-            self.server.resume()
 
 
 class _Noting:
