@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -318,8 +319,7 @@ async def test_pool_goes_on(monkeypatch: pytest.MonkeyPatch, told: Told) -> None
     """A round of the pool that fails in whatever way is followed by the next."""
     nodes = FakeNodes("a")
     monkeypatch.setattr(nodes, "alive", Throwing(nodes.alive))
-    monkeypatch.setattr(warm_pool, "_LOOK_SECONDS", 0.01)
-    pool = warm_pool.WarmPool(PoolSettings(minimum=2, maximum=4), nodes)
+    pool = warm_pool.WarmPool(PoolSettings(minimum=2, maximum=4), nodes, timing=replace(QUICK, pool_look=0.01))
     await until(lambda: nodes.started["a:1"] == 2)
     assert await pool.failures() == {"pool": 2}
     assert told("pool") == [UnforeseenError] * 2
