@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import pytest
 
 from conversation_actors.activation.listing import LISTED_RETENTIONS
-from conversation_actors.client import ConversationClient, following
+from conversation_actors.client import ConversationClient
 from conversation_actors.errors import (
     FencedError,
     OwnerFailedError,
@@ -45,12 +45,6 @@ from tests.unit.runtime.test_warm_pool import FakeNodes
 
 class UnforeseenError(Exception):
     """A defect, or something of a library's that nobody here knows."""
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look for an owner without long pauses."""
-    monkeypatch.setattr(following, "DORMANT_SECONDS", (0.001, 0.002))
 
 
 @pytest.fixture
