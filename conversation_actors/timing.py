@@ -10,6 +10,14 @@ class Timing:
     A test passes shorter ones. What an operator may want to change is a setting instead.
     """
 
+    # store
+    embedded_ready: float = 60.0
+    """How long a server of our own may take to answer; loading gigabytes of journal takes a while."""
+    embedded_stop: float = 15.0
+    """How long it may take to end."""
+    embedded_answer: float = 2.0
+    """How long it may take to answer one question."""
+
     # activation
     write: tuple[float, float] = (0.02, 1.0)
     """Between two attempts to write to a store that does not answer."""
