@@ -43,7 +43,7 @@ async def opened(store: Store, conversation_id: str = "c", *, owner: str = "o1",
 
 
 def brand_new(claim: Claim, *, seq: int) -> Recovered:
-    """What the activation that creates a life reads; times are compared with none."""
+    """Return what the activation that creates a life reads; times are compared with none."""
     return Recovered(claim, seq, seq, None, (), created=True, left=TTL, at=0.0)
 
 

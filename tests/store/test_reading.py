@@ -51,7 +51,7 @@ async def written(store: RedisStore) -> Claim:
 
 @pytest.fixture(params=["any user", "a user that may only read"])
 async def reader(request: pytest.FixtureRequest, server: Server) -> AsyncIterator[RedisStore]:
-    """A store to read from, as either user."""
+    """Make a store to read from, as either user."""
     made = make_store(server.url if request.param == "any user" else with_reader(server))
     yield made
     await made.aclose()

@@ -363,7 +363,7 @@ async def test_user_without_rights_fails_the_check(server: Server, rights: str) 
 
 
 async def server_time(client: Redis) -> float:
-    """The server's clock, in ms."""
+    """Return the server's clock, in ms."""
     seconds, microseconds = await asyncio.to_thread(client.time)
     return float(seconds) * 1000 + float(microseconds) / 1000
 

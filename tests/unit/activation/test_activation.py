@@ -488,18 +488,18 @@ async def test_aclose_answers_those_who_wait(start: Activations) -> None:
 
 
 def entry(seq: int, identity: str = "u") -> bytes:
-    """An encoded entry."""
+    """Return an encoded entry."""
     return encode_entry(Entry(seq, 1, 1.0, ItemsAppended((message(f"{identity}{seq}"),))))
 
 
 def recovered(*journal: bytes, seq: int, snapshot: bytes | None = None, snapshot_seq: int = 0) -> Recovered:
-    """What a store might hold."""
+    """Return what a store might hold."""
     claim, left = Claim("c", 2, "o"), timedelta(days=1)
     return Recovered(claim, seq, snapshot_seq, snapshot, journal, created=False, left=left, at=1000.0)
 
 
 def snapshot_at(seq: int) -> bytes:
-    """A snapshot with one item for each entry."""
+    """Return a snapshot with one item for each entry."""
     state = ConversationState()
     for number in range(1, seq + 1):
         state.apply(decode_entry(entry(number)))

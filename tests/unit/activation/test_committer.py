@@ -48,12 +48,12 @@ def _keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def join(identity: str) -> Request:
-    """A request to join."""
+    """Return a request to join."""
     return Request(f"join-{identity}", JoinParticipant(identity=identity, device_id="web"))
 
 
 async def outcome(owner: Activation, request: Request) -> ConversationError | Done:
-    """The reply, or what `execute` raised."""
+    """Return the reply, or what `execute` raised."""
     try:
         return (await execute(owner, request)).replies[0]
     except ConversationError as error:
@@ -61,7 +61,7 @@ async def outcome(owner: Activation, request: Request) -> ConversationError | Do
 
 
 async def failure(call: Awaitable[object]) -> ConversationError | None:
-    """What a call raises."""
+    """Return what a call raises."""
     try:
         await call
     except ConversationError as error:

@@ -49,7 +49,7 @@ class UnforeseenError(Exception):
 
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[Any]]:
-    """What the log says of a task: the exceptions it came with."""
+    """Return what the log says of a task: the exceptions it came with."""
 
     def of(task: str) -> list[Any]:
         records = [record for record in caplog.records if getattr(record, "task", None) == task]
@@ -222,7 +222,7 @@ class Host(ActivationHost):
 
 @pytest.fixture
 async def host(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A host whose recovery fails in a way that nobody foresaw, twice."""
+    """Make a host whose recovery fails in a way that nobody foresaw, twice."""
     store = FaultyStore()
     throwing = Throwing(store.activate)
     monkeypatch.setattr(store, "activate", throwing)

@@ -16,7 +16,7 @@ FENCED = FencedError("fenced")
 
 
 async def held(start: Activations) -> tuple[FaultyStore, Activation]:
-    """An activation with one durable item, whose store lets nothing more through."""
+    """Return an activation with one durable item, whose store lets nothing more through."""
     store = FaultyStore()
     activation = await start(store)
     await execute(activation, append("u0"))
