@@ -69,7 +69,7 @@ def assert_recovers(node: Node) -> None:
     end(actor)
 
 
-def test_killed_while_idle(head: Node) -> None:
+def test_burst_that_finds_the_fork_server_dead_starts(head: Node) -> None:
     """A burst of actors that finds the server dead: each starts, in a process of its own."""
     sigkill(server_of(head).pid)
     actors = burst()
@@ -79,7 +79,7 @@ def test_killed_while_idle(head: Node) -> None:
     assert_recovers(head)
 
 
-def test_killed_while_importing(head: Node) -> None:
+def test_fork_server_killed_at_its_start_costs_ordinary_workers(head: Node) -> None:
     """Those who wait for a server that is killed at its start get ordinary workers, three times in a row."""
     sigkill(server_of(head).pid)
     actors = []
@@ -93,7 +93,7 @@ def test_killed_while_importing(head: Node) -> None:
     assert_recovers(head)
 
 
-def test_killed_during_bursts(head: Node) -> None:
+def test_fork_server_killed_during_a_burst_costs_no_actor(head: Node) -> None:
     """At whatever moment of a burst: all actors answer in the end, each from a process of its own."""
     seed = random.randrange(10**6)
     log.warning("seed %d", seed)  # shown when the test fails
@@ -125,7 +125,7 @@ def test_killed_with_a_child_at_work(head: Node) -> None:
         assert_recovers(head)
 
 
-def test_nothing_grows(head: Node) -> None:
+def test_fork_server_grows_by_nothing_over_many_actors(head: Node) -> None:
     """200 actors come and go: the server has no more descriptors, children and memory, the node no more processes."""
     server = server_of(head)
 

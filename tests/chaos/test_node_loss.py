@@ -58,7 +58,7 @@ async def elsewhere(
     assert (await conversation.info()).node_id == head_id
 
 
-async def test_node_killed(elsewhere: tuple[ConversationHandle, Node]) -> None:
+async def test_append_goes_on_at_another_node_when_one_is_killed(elsewhere: tuple[ConversationHandle, Node]) -> None:
     """SIGKILL of raylet and workers: the next append is acknowledged by an owner on another node."""
     conversation, node = elsewhere
     written = [f"before-{number}" for number in range(20)]
@@ -80,7 +80,9 @@ async def has_tried(client: Any, *, epoch: int) -> bool:
     return any(command[:1] == [b"EVALSHA"] and command[7:8] == [b"%d" % epoch] for command in commands)
 
 
-async def test_raylet_hung(elsewhere: tuple[ConversationHandle, Node], redis: Server) -> None:
+async def test_owner_of_a_hung_raylet_is_refused_what_it_writes(
+    elsewhere: tuple[ConversationHandle, Node], redis: Server
+) -> None:
     """A hung raylet's actor lives on beside its successor: what it still wants to write is refused."""
     conversation, node = elsewhere
     await conversation.append(user("before"))

@@ -152,6 +152,6 @@ LONG: dict[str, Disturbance] = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", LONG)
-async def test_the_table(scene: Beating, name: str) -> None:
+async def test_each_row_of_the_table_of_silences(scene: Beating, name: str) -> None:
     """One thing at a time, each on a server of its own: the rows of the table in benchmarks/README.md."""
     await disturb(scene, name, "c00", LONG[name])

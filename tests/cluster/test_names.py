@@ -144,7 +144,7 @@ async def test_an_owner_that_hangs_is_found_by_its_lines(
     assert "owner  says nothing (no answer in 5 s)" in told(found)
 
 
-async def test_the_command(
+async def test_command_prints_facts_and_nothing_else(
     cluster: RayCluster, redis: Server, client: ConversationClient, conversation_id: str
 ) -> None:
     """By the command line: facts on standard output, nothing else on it, nothing on standard error."""

@@ -63,7 +63,9 @@ async def test_explicit_with_two_handles(client: ConversationClient, connect: Co
     assert (again.seq, again.epoch) == (3, 2)
 
 
-async def test_passivated_under_load(client: ConversationClient, connect: Connect, conversation_id: str) -> None:
+async def test_passivating_under_load_loses_nothing(
+    client: ConversationClient, connect: Connect, conversation_id: str
+) -> None:
     """Passivating again and again while another handle writes loses nothing."""
     writer = await client.open(conversation_id)
     other = await (await connect()).open(conversation_id)
@@ -83,7 +85,7 @@ async def test_passivated_under_load(client: ConversationClient, connect: Connec
     assert found.count("x") == 3
 
 
-async def test_never_opened(client: ConversationClient, conversation_id: str) -> None:
+async def test_asking_for_what_does_not_exist_makes_nothing(client: ConversationClient, conversation_id: str) -> None:
     """What does not exist is not made by asking for it."""
     for _ in range(2):
         with pytest.raises(ConversationNotFoundError):

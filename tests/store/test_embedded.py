@@ -178,7 +178,7 @@ def test_bad_option_is_told(tmp_path: Path) -> None:
         assert not server.is_reused
 
 
-def test_options_replace_ours(tmp_path: Path) -> None:
+def test_caller_can_ask_for_another_journal_policy(tmp_path: Path) -> None:
     """A caller can ask for another policy of the journal."""
     with EmbeddedServer(tmp_path, options={"appendfsync": "always"}) as server:
         client = Redis.from_url(server.url, protocol=2)
@@ -245,7 +245,7 @@ def test_a_server_whose_directory_was_removed_is_stopped(tmp_path: Path) -> None
     assert not is_running(pid)
 
 
-def test_finding_starts_nothing(tmp_path: Path) -> None:
+def test_finding_a_server_starts_none(tmp_path: Path) -> None:
     """Where no server runs there is none afterwards either."""
     assert not EmbeddedServer(tmp_path / "none").find()
     assert not (tmp_path / "none").exists()

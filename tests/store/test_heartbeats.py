@@ -222,7 +222,7 @@ async def test_a_lost_record_is_written_anew(signs: Signs) -> None:
     assert (record.holder, record.group, record.details, record.attempt) == ("h1", "g", {"room": "r"}, 0)
 
 
-async def test_another_holder_deposes(signs: Signs) -> None:
+async def test_another_holders_start_deposes_the_one_before(signs: Signs) -> None:
     """From its start on, the one before hears False, and can neither beat nor stop the new one's record."""
     await start(signs, holder="h1")
     await start(signs, holder="h2")
@@ -231,7 +231,7 @@ async def test_another_holder_deposes(signs: Signs) -> None:
     assert await beat(signs, "h2")
 
 
-async def test_a_claim_deposes(signs: Signs) -> None:
+async def test_claimed_holder_is_told_so_for_good(signs: Signs) -> None:
     """The holder hears False while the claim holds, after it has expired, and after it was settled."""
     await start(signs, valid_for=SHORT)
     await expired(signs)

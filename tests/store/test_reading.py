@@ -57,7 +57,7 @@ async def reader(request: pytest.FixtureRequest, server: Server) -> AsyncIterato
     await made.aclose()
 
 
-async def test_everything_is_read(redis_store: RedisStore, reader: RedisStore) -> None:
+async def test_reader_gets_what_the_next_owner_would_recover(redis_store: RedisStore, reader: RedisStore) -> None:
     """What the next owner would recover, and who the last one was."""
     claim = await written(redis_store)
     read = await reader.read("c")
@@ -117,7 +117,7 @@ async def test_what_is_not_there(redis_store: RedisStore, reader: RedisStore) ->
         (("SET", KEYS.journal, "x"), KEYS.journal),
     ],
 )
-async def test_damage_is_named(
+async def test_damage_is_told_to_readers_by_its_key(
     server: Server, redis_store: RedisStore, reader: RedisStore, damage: tuple[str, ...], key: str
 ) -> None:
     """Whatever contradicts itself is a CorruptStateError with the key, as it is for an owner."""

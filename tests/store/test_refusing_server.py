@@ -117,7 +117,9 @@ async def parts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.mark.parametrize("reason", ["MISCONF", "OOM", "NOREPLICAS"])
-async def test_refuses_for_now(parts: tuple[Refusing, Start], reason: str) -> None:
+async def test_servers_own_word_is_told_and_what_was_decided_lands_later(
+    parts: tuple[Refusing, Start], reason: str
+) -> None:
     """Who writes, and who reads freshly, is told the server's own word; what was decided lands when it is well."""
     refusing, start = parts
     turn = getattr(refusing, reason.lower())

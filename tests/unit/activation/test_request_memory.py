@@ -60,7 +60,7 @@ async def ask(activation: Activation, request_id: str, command: Command) -> Done
     return reply
 
 
-def test_results_are_bounded() -> None:
+def test_old_requests_stay_known_without_their_results() -> None:
     """Of old requests the result goes, which may be large; that they happened stays known."""
     state = filled()
     assert len(state.requests) == MOST_RESULTS + 10
