@@ -24,7 +24,8 @@ from conversation_actors import (
     Timeouts,
 )
 from conversation_actors.state import ItemsAppended
-from tests.support.ray_cluster import is_alive, program_environment
+from tests.support.processes import is_alive
+from tests.support.ray_cluster import program_environment
 from tests.support.servers import wait_until
 
 PROGRAMS = Path(__file__).parent / "programs"
