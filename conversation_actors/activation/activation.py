@@ -15,17 +15,6 @@ from typing import Self
 
 from conversation_actors.activation.committer import COMPACT_BYTES, COMPACT_ENTRIES, Committer
 from conversation_actors.activation.journal import RecentEntries, fitting
-from conversation_actors.activation.messages import (
-    ActivationInfo,
-    Done,
-    Echo,
-    Executed,
-    Polled,
-    Reply,
-    Request,
-    Seen,
-    View,
-)
 from conversation_actors.activation.passing_time import ForgottenRequests, store_clock
 from conversation_actors.activation.recovery import rebuild
 from conversation_actors.activation.watchers import Watchers
@@ -43,6 +32,7 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.failures import Failures
+from conversation_actors.protocol import ActivationInfo, Done, Echo, Executed, Polled, Reply, Request, Seen, View
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     EVENT_OF,

@@ -15,7 +15,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from conversation_actors.activation.activation import Activation, Place
-from conversation_actors.activation.messages import (
+from conversation_actors.clock import uptime
+from conversation_actors.errors import ConversationError, ConversationNotFoundError, IncompatibleVersionError
+from conversation_actors.failures import Failures
+from conversation_actors.protocol import (
     PROTOCOL,
     ActivationInfo,
     Execute,
@@ -25,9 +28,6 @@ from conversation_actors.activation.messages import (
     View,
     incompatible,
 )
-from conversation_actors.clock import uptime
-from conversation_actors.errors import ConversationError, ConversationNotFoundError, IncompatibleVersionError
-from conversation_actors.failures import Failures
 from conversation_actors.settings import Settings
 from conversation_actors.store import Store
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TypeVar
 
-from conversation_actors.activation.messages import Echo
 from conversation_actors.errors import PositionLostError
+from conversation_actors.protocol import Echo
 
 Told = TypeVar("Told", bound=bytes | Echo)
 

@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from conversation_actors.activation import Polled, Seen, View
 from conversation_actors.client.copy import LocalCopy
 from conversation_actors.errors import ConversationError, PositionLostError
 from conversation_actors.failures import Failures
+from conversation_actors.protocol import Polled, Seen, View
 from conversation_actors.settings import Timeouts
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from conversation_actors.activation import ActivationInfo, Done, Execute, Executed, Request, Seen, View
 from conversation_actors.client import arguments
 from conversation_actors.client.copy import LocalCopy, retention_of
 from conversation_actors.client.following import DORMANT_SECONDS, Feed, Follower
@@ -23,6 +22,7 @@ from conversation_actors.errors import (
 )
 from conversation_actors.failures import Failures
 from conversation_actors.items import Item
+from conversation_actors.protocol import ActivationInfo, Done, Execute, Executed, Request, Seen, View
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     ClearHistory,

@@ -19,7 +19,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from conversation_actors.activation import Done, Executed, Reply, Request, Seen
 from conversation_actors.client.digest import digest_of
 from conversation_actors.client.refusals import Refusals, Task
 from conversation_actors.errors import (
@@ -33,6 +32,7 @@ from conversation_actors.errors import (
 )
 from conversation_actors.failures import Failures
 from conversation_actors.items import StoredItem, bytes_of
+from conversation_actors.protocol import Done, Executed, Reply, Request, Seen
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     AppendItems,

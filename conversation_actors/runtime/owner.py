@@ -8,7 +8,6 @@ from typing import Any
 
 from ray.exceptions import ActorUnavailableError, RayTaskError
 
-from conversation_actors.activation import PROTOCOL, ActivationInfo, Opened, View
 from conversation_actors.clock import uptime
 from conversation_actors.errors import (
     ActivationLostError,
@@ -17,6 +16,7 @@ from conversation_actors.errors import (
     OwnerFailedError,
     RetryableError,
 )
+from conversation_actors.protocol import PROTOCOL, ActivationInfo, Opened, View
 from conversation_actors.runtime.answers import answer_of
 from conversation_actors.runtime.cluster import ActorDirectory
 from conversation_actors.runtime.hang import HangWatch

@@ -13,16 +13,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from conversation_actors.activation import (
-    PROTOCOL,
-    Activation,
-    ActivationInfo,
-    Done,
-    Execute,
-    Executed,
-    Request,
-    View,
-)
+from conversation_actors.activation import Activation
 from conversation_actors.activation.activation import Place
 from conversation_actors.activation.recovery import rebuild
 from conversation_actors.client import ConversationHandle
@@ -34,6 +25,7 @@ from conversation_actors.errors import (
     RetryableError,
     StoreUnavailableError,
 )
+from conversation_actors.protocol import PROTOCOL, ActivationInfo, Done, Execute, Executed, Request, View
 from conversation_actors.settings import HistoryLimits, Settings, Timeouts
 from conversation_actors.state import AppendItems, ConversationState, Limits
 from conversation_actors.store import Claim, Found, Head, HeartbeatStore, MemoryStore, Outcome, Recovered, Store, Stored

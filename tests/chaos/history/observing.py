@@ -12,7 +12,7 @@ from conversation_actors import (
     RefusedError,
     RetryableError,
 )
-from conversation_actors.activation import View
+from conversation_actors.protocol import View
 from tests.chaos.history.record import Recorder
 
 _PAUSE = 0.05

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conversation_actors.activation import Activation, Done, Request, activation, committer
+from conversation_actors.activation import Activation, activation, committer
 from conversation_actors.activation.passing_time import ForgottenRequests
 from conversation_actors.activation.recovery import rebuild
 from conversation_actors.codec import decode_entry, decode_snapshot, encode_entry, encode_snapshot
@@ -26,6 +26,7 @@ from conversation_actors.errors import (
     PositionLostError,
     StoreUnavailableError,
 )
+from conversation_actors.protocol import Done, Request
 from conversation_actors.state import (
     AcquireLease,
     AppendItems,

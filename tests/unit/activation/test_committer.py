@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from conversation_actors.activation import Activation, Done, Request, committer
+from conversation_actors.activation import Activation, committer
 from conversation_actors.codec import decode_entry, decode_snapshot, encode_entry
 from conversation_actors.errors import (
     ActivationLostError,
@@ -20,6 +20,7 @@ from conversation_actors.errors import (
     StoreMisconfiguredError,
     StoreUnavailableError,
 )
+from conversation_actors.protocol import Done, Request
 from conversation_actors.state import Entry, JoinParticipant, LeaveParticipant
 from conversation_actors.store import MemoryStore, Outcome
 from tests.support.fakes import (

@@ -5,12 +5,13 @@ from datetime import timedelta
 
 import pytest
 
-from conversation_actors.activation import Activation, Request, committer
+from conversation_actors.activation import Activation, committer
 from conversation_actors.errors import (
     ConversationError,
     ConversationNotFoundError,
     PassivatedError,
 )
+from conversation_actors.protocol import Request
 from conversation_actors.state import SetRetention
 from conversation_actors.store import Outcome
 from tests.support.fakes import (

@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 
 from conversation_actors import ConversationClient, Message
-from conversation_actors.activation import ActivationInfo, View
 from conversation_actors.client import Heartbeats
 from conversation_actors.errors import InvalidInputError
+from conversation_actors.protocol import ActivationInfo, View
 from tests.support.fakes import CONVERSATION, FakeCluster, FakeOwner, FaultyStore, brief, turns, until
 
 

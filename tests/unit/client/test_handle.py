@@ -10,7 +10,7 @@ from enum import IntEnum, StrEnum
 
 import pytest
 
-from conversation_actors.activation import View, activation, committer
+from conversation_actors.activation import activation, committer
 from conversation_actors.client import ConversationHandle, copy, following, handle, outbox
 from conversation_actors.codec import decode_entry
 from conversation_actors.errors import (
@@ -28,6 +28,7 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.items import Message
+from conversation_actors.protocol import View
 from conversation_actors.state import Entry, ItemsAppended, ItemsRemoved, Lease
 from tests.support.fakes import FakeCluster, Fault, FaultyStore, brief, stored, turns, until
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from conversation_actors.activation import Done, Executed, Reply, Request
 from conversation_actors.client import outbox, refusals
 from conversation_actors.client.digest import digest_of
 from conversation_actors.client.outbox import Outbox
@@ -23,6 +22,7 @@ from conversation_actors.errors import (
     OwnerFailedError,
     StoreUnavailableError,
 )
+from conversation_actors.protocol import Done, Executed, Reply, Request
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     AppendItems,

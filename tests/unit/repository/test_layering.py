@@ -28,6 +28,7 @@ LAYERS = (
     "codec",
     "sources",
     "settings",
+    "protocol",
     "store",
     "activation",
     "runtime",

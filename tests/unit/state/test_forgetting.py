@@ -6,9 +6,10 @@ import re
 
 import pytest
 
-from conversation_actors.activation import Activation, Done, Request, committer
+from conversation_actors.activation import Activation, committer
 from conversation_actors.codec import decode_entry, decode_snapshot
 from conversation_actors.errors import PositionLostError
+from conversation_actors.protocol import Done, Request
 from conversation_actors.state import ClearHistory, ItemsRemoved, RemoveItems
 from tests.support.fakes import (
     Activations,
