@@ -134,7 +134,7 @@ def _check_before_start(command: WorkerCommand) -> None:
     from conversation_actors import Settings  # noqa: PLC0415
 
     LiveKitSettings().require()
-    Settings().require_redis_url()
+    Settings().require_redis_url(shared_by="agent-worker")
     WorkerSettings()
     if command.is_example:
         _check_models(is_offline=command.offline)
