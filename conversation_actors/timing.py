@@ -26,7 +26,14 @@ class Timing:
     membership_calls: float = 5.0
     """How long the number of failed calls is believed."""
 
+    restart: float = 1.0
+    """How long an owner may be restarting until it is asked whether its cluster is there at all."""
+
     # client
+    dormant: tuple[float, float] = (0.1, 1.0)
+    """How often an owner is looked for while none runs; none is started only to watch."""
+    entries: float = 0.25
+    """How long a write that is acknowledged waits for the poll to bring it, before it asks for the whole state."""
     read: tuple[float, float] = (0.01, 0.5)
     """Between two attempts to read a conversation where it is stored."""
     read_away: float = 5.0

@@ -14,7 +14,7 @@ import pytest
 
 from conversation_actors import failures
 from conversation_actors.activation import committer
-from conversation_actors.client import ConversationClient, following
+from conversation_actors.client import ConversationClient
 from conversation_actors.errors import (
     FencedError,
     OwnerFailedError,
@@ -51,7 +51,6 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again without long pauses."""
     monkeypatch.setattr(failures, "AGAIN_SECONDS", 0.001)
     monkeypatch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
-    monkeypatch.setattr(following, "DORMANT_SECONDS", (0.001, 0.002))
 
 
 @pytest.fixture

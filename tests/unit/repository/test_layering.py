@@ -29,6 +29,7 @@ LAYERS = (
     "sources",
     "settings",
     "protocol",
+    "port",
     "store",
     "activation",
     "runtime",
