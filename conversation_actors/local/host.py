@@ -14,7 +14,7 @@ from conversation_actors.store import Store
 Value = TypeVar("Value")
 
 _GONE = "the owner has ended"
-_NODE = "memory"
+MEMORY_NODE = "memory"
 """Stands where `ActivationInfo.node_id` has the id of Ray's node."""
 _LEAVE_SECONDS = 5.0
 """How long an owner may take to save its snapshot when the last client of its event loop leaves."""
@@ -101,7 +101,7 @@ class LocalHost(Host):
         await asyncio.gather(*ending, return_exceptions=True)
 
     def _place(self) -> Place:
-        return Place(self._process, _NODE)
+        return Place(self._process, MEMORY_NODE)
 
     def _was_ready(self) -> bool:
         return False
