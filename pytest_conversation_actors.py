@@ -5,7 +5,7 @@ pytest imports it at each start, so nothing of the package is imported before a 
 
 from collections.abc import AsyncIterator
 from importlib import import_module
-from types import SimpleNamespace
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,5 +28,6 @@ async def conversation_client() -> "AsyncIterator[ConversationClient]":
 def pytest_configure(config: pytest.Config) -> None:
     """Offer the fixture to whatever runs coroutines here: pytest-asyncio, if it is active, or anyio."""
     fixture = import_module("pytest_asyncio").fixture if config.pluginmanager.hasplugin("asyncio") else pytest.fixture
-    fixtures = SimpleNamespace(conversation_client=fixture(conversation_client))
-    config.pluginmanager.register(fixtures, "conversation-actors-fixtures")
+    fixtures = ModuleType("pytest_conversation_actors.fixtures")  # pytest looks for them in modules and classes
+    vars(fixtures)["conversation_client"] = fixture(conversation_client)
+    config.pluginmanager.register(fixtures)

@@ -40,6 +40,11 @@ class LocalHost(Host):
         """Whether it may answer: it has not ended, nor has its loop, nor is it what a fork has copied."""
         return not self._ended.done() and self._process == os.getpid() and self.loop.is_running()
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether its activation has stopped: it gives its last answers, and ends."""
+        return self._activation is not None and self._activation.stopped.done()
+
     async def ask(self, call: Callable[[], Awaitable[Value]]) -> Value:
         """Return what a call of one of this host's methods returns; to be awaited in any loop.
 

@@ -69,6 +69,7 @@ class LocalHosts:
         """Kill the hosts of a conversation, whatever store they belong to; return how many there were."""
         with self._lock:
             found = [host for key, host in self._hosts.items() if key[1] == conversation_id and host.is_running]
+        found = [host for host in found if not host.is_leaving]
         for host in found:
             await host.in_own_loop(host.kill)
         return len(found)
