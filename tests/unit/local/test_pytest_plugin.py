@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.documents import blocks
+
 ROOT = Path(__file__).parents[3]
 PLUGIN = "pytest_conversation_actors"
 LOOPS = ("-o", "asyncio_default_fixture_loop_scope=function")
@@ -61,6 +63,14 @@ def test_each_test_has_an_empty_client(tmp_path: Path, mark: str, options: list[
     ran = run(tmp_path, TESTS.format(mark=mark), *options)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "2 passed" in ran.stdout
+
+
+def test_the_pages_test_passes(tmp_path: Path) -> None:
+    """What docs/testing.md shows of a test can be copied as it stands."""
+    (shown,) = [block.code for block in blocks() if block.file == "docs/testing.md" and "def test_" in block.code]
+    ran = run(tmp_path, shown, *LOOPS, "-o", "asyncio_mode=auto")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "1 passed" in ran.stdout
 
 
 def test_nothing_is_imported_before_it_is_used(tmp_path: Path) -> None:
