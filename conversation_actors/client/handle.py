@@ -73,8 +73,8 @@ class ConversationHandle:
         self._catching_up = asyncio.Lock()
         self._told_by = view.owner
         """The owner that has answered last."""
-        self._failures = Failures()
-        self._outbox = Outbox(self._send, settings, self._failures)
+        self._failures = Failures(timing=timing)
+        self._outbox = Outbox(self._send, settings, self._failures, timing=timing)
         self._last_words = flushed_at_sigterm(self._outbox, seconds=settings.timeouts.close.total_seconds())
         feed = Feed(owner, timing=timing)
         self._follower = Follower(self._copy, feed, lambda: owner.read(fresh=False), self._failures, timing=timing)

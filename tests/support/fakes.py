@@ -25,6 +25,7 @@ from conversation_actors.settings import HistoryLimits, Settings, Timeouts
 from conversation_actors.state import AppendItems, ConversationState, Limits
 from conversation_actors.store import Claim, Found, Head, HeartbeatStore, MemoryStore, Outcome, Recovered, Store, Stored
 from conversation_actors.store.expectations import MemoryExpectations
+from conversation_actors.timing import Timing
 from tests.support.quick import QUICK
 from tests.support.strategies import message
 
@@ -347,6 +348,7 @@ class Activations:
         *,
         create: bool = True,
         elapsed: Callable[[], float] = time.monotonic,
+        timing: Timing = QUICK,
     ) -> Activation:
         """One more activation of the one conversation; it fences those before it."""
         activation = await Activation.recover(
@@ -357,6 +359,7 @@ class Activations:
             settings=settings or brief(),
             place=Place(pid=1, node_id="node"),
             elapsed=elapsed,
+            timing=timing,
         )
         self._started.append(activation)
         return activation
@@ -484,6 +487,7 @@ class FakeActor:
                     store=self._cluster.store,
                     settings=self._cluster.settings,
                     place=Place(pid=1, node_id="node"),
+                    timing=self._cluster.timing,
                 )
                 self._watchman = asyncio.create_task(self._exit_when_stopped(self.activation))
             return self.activation

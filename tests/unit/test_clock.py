@@ -13,7 +13,10 @@ import agent_worker.tenure.vigil
 import conversation_actors.activation.activation
 import conversation_actors.activation.committer
 import conversation_actors.activation.host
+import conversation_actors.activation.listing
 import conversation_actors.activation.passing_time
+import conversation_actors.activation.patience
+import conversation_actors.activation.retention
 import conversation_actors.client.heartbeats
 from conversation_actors import clock
 from conversation_actors.activation import Activation
@@ -26,7 +29,10 @@ MEASURED = [
     conversation_actors.activation.activation,
     conversation_actors.activation.committer,
     conversation_actors.activation.host,
+    conversation_actors.activation.listing,
     conversation_actors.activation.passing_time,
+    conversation_actors.activation.patience,
+    conversation_actors.activation.retention,
     conversation_actors.client.heartbeats,
 ]
 """What measures leases, retentions, the request memory, idleness, and whether somebody is silent."""

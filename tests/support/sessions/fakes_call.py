@@ -29,8 +29,7 @@ from agent_worker.tenure.conversation import CallConversation, Post
 from agent_worker.tenure.role import AGENT_ROLE
 from agent_worker.worker.rooms import AgentInRoom, Occupants, Original, Rooms, RoomServiceError
 from conversation_actors import ConversationHandle
-from conversation_actors.activation import committer
-from conversation_actors.client import opening, outbox
+from conversation_actors.client import opening
 from conversation_actors.errors import ConversationError
 from conversation_actors.settings import Settings
 from conversation_actors.store import Beat, HeartbeatRecord, Place
@@ -284,8 +283,6 @@ class FakeClient:
 def quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Everything that is repeated is repeated without long pauses."""
     with monkeypatch.context() as patch:
-        patch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
-        patch.setattr(outbox, "_BACKOFF", (0.0005, 0.002))
         for module in (call, tenure):
             patch.setattr(module, "_BACKOFF", (0.002, 0.01))
         patch.setattr(tenure, "_LOOK_SECONDS", 0.002)

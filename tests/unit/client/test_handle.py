@@ -11,7 +11,7 @@ from enum import IntEnum, StrEnum
 import pytest
 
 from conversation_actors.activation import activation, committer
-from conversation_actors.client import ConversationHandle, copy, outbox
+from conversation_actors.client import ConversationHandle, copy
 from conversation_actors.codec import decode_entry
 from conversation_actors.errors import (
     ClusterUnavailableError,
@@ -31,13 +31,7 @@ from conversation_actors.items import Message
 from conversation_actors.protocol import View
 from conversation_actors.state import Entry, ItemsAppended, ItemsRemoved, Lease
 from tests.support.fakes import FakeCluster, Fault, FaultyStore, brief, stored, turns, until
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeat, and look for an owner, without long pauses."""
-    monkeypatch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
-    monkeypatch.setattr(outbox, "_BACKOFF", (0.0005, 0.002))
+from tests.support.quick import QUICK
 
 
 @pytest.fixture
@@ -379,9 +373,9 @@ async def test_ids_to_be_taken_out_are_checked(cluster: FakeCluster, item_ids: t
     assert error.value.field == "item_ids"
 
 
-async def test_copy_that_was_away_takes_the_state_anew(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_copy_that_was_away_takes_the_state_anew(cluster: FakeCluster) -> None:
     """Entries of a forgotten past are told to nobody: who has missed them gets the whole state, without what left."""
-    monkeypatch.setattr(committer, "FORGET_SECONDS", 0.0)
+    cluster.timing = replace(QUICK, forget=0.0)
     one = await cluster.handle()
     await one.append(say("u0"))
     two = await cluster.handle()

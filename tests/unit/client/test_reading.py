@@ -14,7 +14,6 @@ from pydantic import SecretStr
 from conversation_actors import ConversationClient, ConversationHandle, Message, RefusedError, Settings
 from conversation_actors.client import client as client_module
 from conversation_actors.client import opening
-from conversation_actors.client import reading as reading_module
 from conversation_actors.client.reading import Reader
 from conversation_actors.errors import (
     ClusterMisconfiguredError,
@@ -229,13 +228,12 @@ async def test_what_a_replica_does_not_have_is_read_from_the_primary() -> None:
         await reader.read("never", stale_ok=True)
 
 
-async def test_a_replica_that_is_away(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_replica_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
     """The primary is read instead, and the log tells it once, until the replica is back."""
-    monkeypatch.setattr(reading_module, "_AWAY_SECONDS", 0.0)
     primary, replica = FaultyStore(), FaultyStore()
     for store in (primary, replica):
         await store.activate(CONVERSATION, owner="o", create=True, ttl=TTL)
-    reader = Reader(primary, replica, brief())
+    reader = Reader(primary, replica, brief(), timing=Timing(read_away=0.0))
     for is_down, lines in ((True, 1), (True, 1), (False, 1), (True, 2)):
         replica.is_down = is_down
         await reader.read(CONVERSATION, stale_ok=True)
