@@ -10,7 +10,7 @@ import pytest
 
 from conversation_actors import ConversationClient, ConversationNotFoundError
 from conversation_actors.store import RedisStore
-from tests.cluster.conftest import Connect
+from tests.cluster.conftest import Connect, everywhere
 from tests.support.observation import gone, pid_of, texts, user
 from tests.support.ray_cluster import is_alive
 from tests.support.servers import wait_until
@@ -65,6 +65,7 @@ async def test_explicit_with_two_handles(client: ConversationClient, connect: Co
     assert (again.seq, again.epoch) == (3, 2)
 
 
+@everywhere
 async def test_passivated_under_load(client: ConversationClient, connect: Connect, conversation_id: str) -> None:
     """Passivating again and again while another handle writes loses nothing."""
     writer = await client.open(conversation_id)
@@ -85,6 +86,7 @@ async def test_passivated_under_load(client: ConversationClient, connect: Connec
     assert found.count("x") == 3
 
 
+@everywhere
 async def test_never_opened(client: ConversationClient, conversation_id: str) -> None:
     """What does not exist is not made by asking for it."""
     for _ in range(2):
