@@ -1,5 +1,6 @@
 """README.md and docs: their code is checked as strictly as our own, their links lead somewhere, the site is built."""
 
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,21 @@ def test_the_first_thing_in_the_readme_is_a_whole_program() -> None:
     """What a newcomer copies first can be run as it stands; tests/cluster does it."""
     first = blocks()[0]
     assert (first.file, first.is_program) == ("README.md", True)
+
+
+def test_the_first_program_runs_without_ray_and_redis(tmp_path: Path) -> None:
+    """With the one variable that README names, as it stands, and it says nothing on standard error."""
+    ran = subprocess.run(
+        [sys.executable, "-c", blocks()[0].code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CONVERSATION_REDIS_URL": "memory://"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == "['Where is my order?', 'On its way.'] True\n"
 
 
 def test_the_readme_has_at_most_500_words_outside_its_code() -> None:
