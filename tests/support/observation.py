@@ -31,7 +31,7 @@ from conversation_actors.testing import crash
 from tests.support.ray_cluster import is_alive, program_environment, sigkill
 from tests.support.servers import wait_until
 
-PROGRAMS = Path(__file__).parent / "programs"
+PROGRAMS = Path(__file__).parents[1] / "cluster" / "programs"
 
 
 def make_settings(url: str, ray_address: str, *, timeouts: dict[str, float] | None = None, **fields: Any) -> Settings:
