@@ -99,7 +99,7 @@ class ConversationClient:
         tell_untested("pydantic", "ray", "redis")
         self._replica = open_replica(self._settings)  # first: a wrong URL leaves nothing open
         self._store, self._objection = await open_readable_store(self._settings)
-        self._reader = Reader(self._store, self._replica, self._settings)
+        self._reader = Reader(self._store, self._replica, self._settings, timing=self._timing)
         if self._settings.ray_address is not None or _has_imported("ray"):
             self._begin_to_join()
         return self

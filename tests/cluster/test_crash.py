@@ -219,7 +219,7 @@ async def test_repeat_with_other_content_after_a_kill(
     assert texts((await second.snapshot(fresh=True)).items) == ["once", "more"][: 1 + (way == "snapshot")]
 
 
-async def test_sigterm(client: ConversationClient, conversation_id: str) -> None:
+async def test_owner_saves_a_snapshot_at_sigterm(client: ConversationClient, conversation_id: str) -> None:
     """At SIGTERM the owner saves a snapshot and goes, though a poll is parked: nothing is replayed afterwards."""
     conversation = await client.open(conversation_id)
     for number in range(30):
@@ -234,7 +234,9 @@ async def test_sigterm(client: ConversationClient, conversation_id: str) -> None
 
 
 @everywhere
-async def test_cancelled_calls(client: ConversationClient, connect: Connect, conversation_id: str) -> None:
+async def test_storm_of_cancelled_appends_loses_and_doubles_nothing(
+    client: ConversationClient, connect: Connect, conversation_id: str
+) -> None:
     """Storms of cancelled appends through two handles: what was acknowledged is there, nothing twice, both work."""
     handles = [await client.open(conversation_id), await (await connect()).open(conversation_id)]
     acknowledged: list[str] = []
@@ -265,7 +267,9 @@ async def test_cancelled_calls(client: ConversationClient, connect: Connect, con
         assert_ordered(watcher.texts, name)
 
 
-async def test_many_at_once(client: ConversationClient, conversation_id: str) -> None:
+async def test_conversations_opened_at_once_get_owners_of_their_own(
+    client: ConversationClient, conversation_id: str
+) -> None:
     """Eight conversations opened at one time each get an owner of their own."""
     started = time.monotonic()
     handles = await asyncio.gather(*(client.open(f"{conversation_id}-{number}") for number in range(8)))

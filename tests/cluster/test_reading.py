@@ -53,7 +53,9 @@ async def test_a_read_shows_what_was_acknowledged(connect: Connect, conversation
     assert await pid_of(writer) == pid
 
 
-async def test_without_ray(redis: Server, client: ConversationClient, conversation_id: str) -> None:
+async def test_process_without_ray_reads_lists_and_deletes(
+    redis: Server, client: ConversationClient, conversation_id: str
+) -> None:
     """Another process, which reaches no Ray, reads, lists and deletes; a running owner finds out when it writes."""
     conversation = await client.open(conversation_id)
     await conversation.append(user("one"))

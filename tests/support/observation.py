@@ -28,7 +28,8 @@ from conversation_actors import (
 from conversation_actors.local import MEMORY_NODE
 from conversation_actors.state import ItemsAppended
 from conversation_actors.testing import crash
-from tests.support.ray_cluster import is_alive, program_environment, sigkill
+from tests.support.processes import is_alive, sigkill
+from tests.support.ray_cluster import program_environment
 from tests.support.servers import wait_until
 
 PROGRAMS = Path(__file__).parents[1] / "cluster" / "programs"
