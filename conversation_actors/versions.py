@@ -35,7 +35,7 @@ def _installed(name: str) -> str | None:
 
 
 def _newer(name: str) -> str | None:
-    """Return the installed version where its minor was not tested; None where it was, or where nothing is installed."""
+    """Return the installed version where its minor was not tested; None if it was, or where nothing is installed."""
     found = _installed(name)
     return found if found is not None and _minor(found) > _minor(NEWEST_TESTED[name]) else None
 

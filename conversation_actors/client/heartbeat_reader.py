@@ -42,7 +42,7 @@ class HeartbeatReader:
         return self._silence.gaps
 
     async def find(self, conversation_id: str) -> HeartbeatRecord | None:
-        """The record of one conversation, with how long this reader has seen it unchanged."""
+        """Return the record of one conversation, with how long this reader has seen it unchanged."""
         with self._telling():
             return await self._find(conversation_id)
 
@@ -111,7 +111,7 @@ class HeartbeatReader:
         return _of(incarnation, silent)
 
     async def _answered(self, question: Awaitable[T]) -> tuple[T, Read]:
-        """The answer, and when it was asked for and there. Without one, silence is counted anew."""
+        """Return the answer, and when it was asked for and there. Without one, silence is counted anew."""
         sent = self._clock()
         try:
             answer = await question
@@ -131,7 +131,7 @@ class HeartbeatReader:
         return replace(record, silent_for=timedelta(seconds=seconds))
 
     def _seen_damaged(self, damaged: Damaged, read: Read) -> list[Damaged]:
-        """What is to be dropped: this one, or nothing yet."""
+        """Return what is to be dropped: this one, or nothing yet."""
         self._note(damaged)
         seconds = self._silence.see(read, damaged.conversation_id, damaged.beat, valid_for=_DAMAGED_SECONDS)
         return [damaged] if seconds >= _DAMAGED_SECONDS else []

@@ -359,7 +359,7 @@ class Outbox:
                 self._settle(queued, error)
 
     def _late(self, queued: _Queued) -> RetryableError:
-        """What to tell a caller whose time is up."""
+        """Return what to tell a caller whose time is up."""
         if queued.sent:
             return OutcomeUnknownError(
                 f"no acknowledgement in time ({self.trouble or 'no answer'}); it may have happened"

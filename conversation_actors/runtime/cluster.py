@@ -184,7 +184,7 @@ class ActorDirectory:
         self._is_pool_due = False
 
     def get_or_create(self, conversation_id: str) -> Any:
-        """The actor of this name, started if there is none. It may be dying: ask it something first.
+        """Return the actor of this name, started if there is none. It may be dying: ask it something first.
 
         Raises `ClusterUnavailableError` while the head does not answer.
         """
@@ -210,7 +210,7 @@ class ActorDirectory:
         await self.pool.start(NAMESPACE)
 
     def started(self, info: ActivationInfo, *, was_ready: bool) -> None:
-        """A conversation's owner was started: prepare for the next one."""
+        """Prepare for the next owner, now that one was started."""
         if self._is_pool_due:
             self._is_pool_due = False
             self._renewing = asyncio.create_task(self._start_pool_again())
@@ -224,7 +224,7 @@ class ActorDirectory:
             )
 
     def find(self, conversation_id: str) -> Any:
-        """The actor of this name, or None. It may be dying. Raises as `get_or_create` does."""
+        """Return the actor of this name, or None. It may be dying. Raises as `get_or_create` does."""
         self.confirm()
         try:
             return in_cluster(ray.get_actor, actor_name(conversation_id, self._settings), NAMESPACE)

@@ -45,7 +45,7 @@ class HangWatch:
     """Looks at one conversation's owner while somebody waits for it in vain. Belongs to one event loop."""
 
     def __init__(self, conversation_id: str, *, seconds: float) -> None:
-        """An owner that answers nothing for so many `seconds` hangs."""
+        """Take an owner that answers nothing for so many `seconds` for one that hangs."""
         self._conversation_id, self._seconds = conversation_id, seconds
         self._look: asyncio.Task[None] | None = None
 
@@ -74,7 +74,7 @@ class HangWatch:
 
 
 async def lodging(actor: Any) -> Lodging | None:
-    """Where an actor's process runs; None while there is none. Raises `RayError` where the head does not answer."""
+    """Where an actor's process runs; None while there is none. Raises `RayError` if the head does not answer."""
     head = getattr(global_worker, "gcs_client", None)
     if head is None:
         return None  # by way of Ray's client server: nobody can be asked
@@ -99,7 +99,7 @@ async def _answers(actor: Any, seconds: float) -> bool:
 
 
 async def _examine_there(actor: Any, found: Lodging) -> bool:
-    """Whether it was found hanging on its own node, and was killed. Raises `TimeoutError` where nobody could look."""
+    """Whether it was found hanging on its own node, and was killed. Raises `TimeoutError` if nobody could look."""
     on_its_node = NodeAffinitySchedulingStrategy(found.node_id, soft=False)
     task: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=on_its_node)(examine)
     verdict = await in_thread(in_cluster, task.remote, actor, found.pid, _CONFIRM_SECONDS)

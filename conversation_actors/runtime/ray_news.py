@@ -35,7 +35,7 @@ class _Teller:
     """In the place of Ray's function that prints."""
 
     def __init__(self, otherwise: Callable[..., object]) -> None:
-        """What is no message of Ray's goes to `otherwise`."""
+        """Hand on to `otherwise` what is no message of Ray's."""
         self._otherwise = otherwise
 
     def __call__(self, data: Mapping[str, Any], *args: Any, **options: Any) -> None:

@@ -62,7 +62,7 @@ class ProcessTitle:
 
 
 def _holder() -> Any:
-    """Where Ray finds its function: a module of its own, or one that it brings along. None where there is neither."""
+    """Where Ray finds its function: a module of its own, or one that it brings along. None if there is neither."""
     found = (_raylet, getattr(worker, "setproctitle", None))
     return next((one for one in found if callable(getattr(one, "setproctitle", None))), None)
 

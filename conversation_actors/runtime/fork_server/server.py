@@ -170,7 +170,7 @@ async def rehearse() -> None:
 
 
 def _sample() -> tuple[str, ...]:
-    """Random numbers of a forked child, one from each generator that ids are made of; empty where it failed."""
+    """Random numbers of a forked child, one from each generator that ids are made of; empty if it failed."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -188,7 +188,7 @@ def _sample() -> tuple[str, ...]:
 
 
 def versions_of(files: list[Path]) -> list[tuple[int, int]]:
-    """What changes when one of the files does."""
+    """Return what changes when one of the files does."""
     found = []
     for file in files:
         try:
