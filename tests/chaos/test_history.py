@@ -53,7 +53,7 @@ async def test_short_history(history_cluster: RayCluster, tmp_path: Path) -> Non
 
 @pytest.fixture(scope="module")
 def met() -> Counter[str]:
-    """The faults of all long histories."""
+    """Return the faults of all long histories."""
     return Counter()
 
 

@@ -37,7 +37,7 @@ def python_path(mutant: Mutant, tmp_path: Path) -> str:
 
 @pytest.fixture
 def mutated_cluster(python_path: str) -> Iterator[RayCluster]:
-    """A cluster whose owners have the fault; joined by this process, which has not."""
+    """Make a cluster whose owners have the fault; joined by this process, which has not."""
     with RayCluster(environment={"PYTHONPATH": python_path}) as cluster:
         cluster.join()
         yield cluster

@@ -24,7 +24,7 @@ PATIENCE = 90.0
 
 @pytest.fixture
 def cluster() -> Iterator[RayCluster]:
-    """A head with room for all of them."""
+    """Make a head with room for all of them."""
     with RayCluster() as started:
         started.join()
         yield started

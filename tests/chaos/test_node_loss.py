@@ -45,7 +45,7 @@ class _Filler:
 async def elsewhere(
     cluster: RayCluster, connect: Connect, conversation_id: str
 ) -> AsyncIterator[tuple[ConversationHandle, Node]]:
-    """A conversation on a node beside the head, and that node; the head has room to take it over."""
+    """Make a conversation on a node beside the head, and that node; the head has room to take it over."""
     filler = ray.remote(_Filler).options(num_cpus=0, resources={"conversation": 1}).remote()
     head_id = await filler.here.remote()
     node = cluster.add_node()

@@ -33,7 +33,7 @@ Disturbance = Callable[[Beating, str], Awaitable[float]]
 
 @pytest.fixture
 def clocked(tmp_path: Path) -> ClockedServer:
-    """A server whose clock can be set; not started."""
+    """Make a server whose clock can be set; not started."""
     library = libfaketime()
     if library is None:
         pytest.skip(REMEDY)

