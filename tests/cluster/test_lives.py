@@ -10,7 +10,7 @@ import pytest
 from conversation_actors import ConversationClient, ConversationNotFoundError, Lease, LeaseLostError
 from conversation_actors.store import Outcome, RedisStore
 from conversation_actors.store.keys import Keys
-from tests.cluster.conftest import Connect
+from tests.cluster.conftest import Connect, everywhere
 from tests.support.observation import gone, texts, user
 from tests.support.processes import paused
 from tests.support.servers import Server, wait_until
@@ -71,6 +71,7 @@ def _entry(seq: int) -> bytes:
     return encode_entry(Entry(seq, 1, 1.0, ItemsAppended((user(f"new {seq}").to_stored(),))))
 
 
+@everywhere
 async def test_a_lease_of_an_earlier_life_writes_nothing(
     client: ConversationClient, connect: Connect, conversation_id: str
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from conversation_actors import ConversationClient, ConversationNotFoundError
 from conversation_actors.store import RedisStore
-from tests.cluster.conftest import Connect
+from tests.cluster.conftest import Connect, everywhere
 from tests.support.observation import gone, pid_of, texts, user
 from tests.support.processes import is_alive, paused
 from tests.support.servers import wait_until
@@ -63,6 +63,7 @@ async def test_explicit_with_two_handles(client: ConversationClient, connect: Co
     assert (again.seq, again.epoch) == (3, 2)
 
 
+@everywhere
 async def test_passivating_under_load_loses_nothing(
     client: ConversationClient, connect: Connect, conversation_id: str
 ) -> None:
@@ -85,6 +86,7 @@ async def test_passivating_under_load_loses_nothing(
     assert found.count("x") == 3
 
 
+@everywhere
 async def test_asking_for_what_does_not_exist_makes_nothing(client: ConversationClient, conversation_id: str) -> None:
     """What does not exist is not made by asking for it."""
     for _ in range(2):
