@@ -10,7 +10,7 @@ from typing import TypeVar
 from conversation_actors.client.silence import Read, Silence
 from conversation_actors.store import Damaged, FoundHeartbeat, HeartbeatRecord, HeartbeatStore
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _PAGE = 500
 """Records that one script reads, or drops."""
@@ -167,7 +167,7 @@ class HeartbeatReader:
                 ids = [ascii(conversation_id) for conversation_id in self._untold[:_TOLD_IDS]]
                 fields = {"conversation_id": ids[0], "conversation_ids": ids, "records": len(self._untold)}
                 self._untold = []
-                log.error("records of heartbeats cannot be read", extra=fields)
+                logger.error("records of heartbeats cannot be read", extra=fields)
 
 
 S = TypeVar("S", HeartbeatRecord, Damaged)

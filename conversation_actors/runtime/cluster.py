@@ -25,7 +25,7 @@ from conversation_actors.runtime.titles import full_name
 from conversation_actors.runtime.warm_pool import Pool
 from conversation_actors.settings import Placement, Settings, lasting_connection, quick_crash_detection
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 NAMESPACE = "conversations"
 RESOURCE = "conversation"
@@ -217,7 +217,7 @@ class ActorDirectory:
         self.pool.opened(info.node_id, was_ready=was_ready)
         if not info.is_forked and not self._has_told:
             self._has_told = True
-            log.warning(
+            logger.warning(
                 "an owner was started the slow way: its node was not started by `conversation-actors start`, "
                 "or conversation_fork_server.log among its Ray logs says why not",
                 extra={"node_id": info.node_id},
@@ -235,7 +235,7 @@ class ActorDirectory:
         try:
             await self.start_pool()
         except Exception as error:  # noqa: BLE001  # nobody waits for this task, and all goes on without a pool
-            log.warning("no workers are started ahead of time", extra={"reason": repr(error)})
+            logger.warning("no workers are started ahead of time", extra={"reason": repr(error)})
 
     def confirm(self) -> None:
         """Make sure that the head answers, and begin anew where this process had to join again.
@@ -284,7 +284,7 @@ async def _passivate(name: str) -> bool:
             answer = error
         if answer is True:
             return True
-        log.warning("not passivated yet: %s", answer)
+        logger.warning("not passivated yet: %s", answer)
         if isinstance(answer, ConversationError) and not isinstance(answer, RetryableError):
             return False
         await asyncio.sleep(_AGAIN_SECONDS)

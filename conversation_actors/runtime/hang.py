@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from conversation_actors.runtime.membership import in_cluster
 from conversation_actors.runtime.threads import in_thread
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _TABLE_SECONDS = 2.0
 """How long the head may take to tell where an actor is."""
@@ -58,12 +58,12 @@ class HangWatch:
         try:
             found = await self._find_hung(actor)
             if found is not None and await _examine_there(actor, found):
-                log.warning(
+                logger.warning(
                     "an owner's process hung, and was killed: Ray starts it anew",
                     extra={"conversation_id": self._conversation_id, "pid": found.pid, "node_id": found.node_id},
                 )
         except Exception as error:  # noqa: BLE001  # nobody waits for this task, and Ray's errors are of many kinds
-            log.warning("an owner that does not answer cannot be looked at", extra={"reason": repr(error)})
+            logger.warning("an owner that does not answer cannot be looked at", extra={"reason": repr(error)})
 
     async def _find_hung(self, actor: Any) -> Lodging | None:
         """Where it runs, if it has run there all the time without a sign of life."""

@@ -26,7 +26,7 @@ from conversation_actors.errors import (
 from conversation_actors.runtime.diagnosis import reach, require_joinable
 from conversation_actors.timing import TIMING, Timing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -208,7 +208,7 @@ class Membership:
         with CALLS.none(self._timing.membership_calls) as may_be_left:
             if not may_be_left:
                 return f"{trouble}, and calls still wait for it"
-            log.warning("Ray is joined anew", extra={"reason": trouble})
+            logger.warning("Ray is joined anew", extra={"reason": trouble})
             ray.shutdown()
             try:
                 self._join(self._address)

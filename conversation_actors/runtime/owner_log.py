@@ -19,7 +19,7 @@ from conversation_actors.log_lines import JsonFormatter
 from conversation_actors.runtime.titles import shown_name
 from conversation_actors.settings import Settings
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 FILE = "conversation_owners.log"
 MOST_BYTES = 10 << 20
@@ -147,10 +147,10 @@ def write_to_node(formatter: logging.Formatter) -> None:
     try:
         directory = log_directory()
     except Exception:  # where Ray keeps its logs is Ray's own business, and may change
-        log.exception("the log lines of this process stay where they are")
+        logger.exception("the log lines of this process stay where they are")
         return
     if directory is None:
-        log.warning("this process belongs to no Ray node: its log lines stay where they are")
+        logger.warning("this process belongs to no Ray node: its log lines stay where they are")
         return
     handler = SharedFile(directory / FILE)
     handler.setFormatter(formatter)

@@ -22,7 +22,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 STARTER_NAME = "conversation-starter"
 _START_SECONDS = 10.0
@@ -75,13 +75,13 @@ class CleanStarts:
         try:
             return ray.get_actor(options["name"], namespace=options["namespace"])
         except ValueError:
-            log.debug("not running; it is started")
+            logger.debug("not running; it is started")
         try:
             asked = self._found(options["namespace"]).start.remote(plain, dict(options), arguments)
             return ray.get(asked, timeout=_START_SECONDS)
         except (OSError, RayError, ValueError, subprocess.SubprocessError) as error:
             self._starter, self._failed_at = None, time.monotonic()
-            log.warning("actors keep the runtime environment of this program", extra={"reason": _reason(error)})
+            logger.warning("actors keep the runtime environment of this program", extra={"reason": _reason(error)})
         return _remote(plain).options(**options).remote(*arguments)
 
     @property

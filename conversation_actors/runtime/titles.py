@@ -10,7 +10,7 @@ from ray._private import worker
 
 from conversation_actors.settings import DEFAULT_TENANT, Settings
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PREFIX = "ray::conversation "
 """Ray's own commands know its workers by the first letters of it."""
@@ -52,7 +52,7 @@ class ProcessTitle:
         self._set: Callable[[str], object] = _unchanged
         holder = _holder()
         if holder is None:
-            log.info("this Ray lets nobody set a process's title")
+            logger.info("this Ray lets nobody set a process's title")
             return
         self._set, holder.setproctitle = holder.setproctitle, _unchanged
 

@@ -31,7 +31,7 @@ from conversation_actors.runtime.threads import in_thread
 from conversation_actors.settings import PoolSettings
 from conversation_actors.timing import TIMING, Timing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 POOL_NAME = "conversation-pool"
 RECENT_SECONDS = 10.0
@@ -181,10 +181,10 @@ class WarmPool:
                 await self._refill()
             except UnsupportedError as error:
                 self._is_supported = False
-                log.warning("this Ray cannot start workers ahead of time (no %s); openings take longer", error)
+                logger.warning("this Ray cannot start workers ahead of time (no %s); openings take longer", error)
             except (OSError, RayError) as error:
                 self._failures.count("pool")
-                log.warning("no workers could be started ahead of time", extra={"reason": repr(error)})
+                logger.warning("no workers could be started ahead of time", extra={"reason": repr(error)})
 
     async def _refill(self) -> None:
         is_look = time.monotonic() - self._looked >= self._timing.pool_look
@@ -196,7 +196,7 @@ class WarmPool:
                 raise result
             if isinstance(result, OSError):
                 self._failures.count("node")
-                log.warning("a node did not start workers", extra={"reason": repr(result)})
+                logger.warning("a node did not start workers", extra={"reason": repr(result)})
             elif isinstance(result, BaseException):
                 self._failures.note("node", result)
 
@@ -289,7 +289,7 @@ async def tell_of_restart(node_id: str, *, was_ready: bool) -> None:
     except ValueError:
         return  # there is none
     except RayError as error:
-        log.warning("the pool was not told of a restart", extra={"reason": repr(error)})
+        logger.warning("the pool was not told of a restart", extra={"reason": repr(error)})
         return
     pool.opened.remote(node_id, was_ready)
 
@@ -325,4 +325,4 @@ class Pool:
             except Exception as error:
                 if not tells_of_loss(error):
                     raise
-                log.warning("the pool was not told of an opening", extra={"reason": repr(error)})
+                logger.warning("the pool was not told of an opening", extra={"reason": repr(error)})

@@ -21,7 +21,7 @@ from conversation_actors.store.redis_reading import RedisReading
 from conversation_actors.store.script_calls import ScriptCalls
 from conversation_actors.store.scripts import SCHEMA, conversation_script
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _PROBE_TTL_MS = 10_000
 _NOTHING = ("", "", "", "")
@@ -212,7 +212,7 @@ def _lineage(meta: str, text: bytes) -> tuple[Ancestor, ...]:
             Ancestor(str(life), int(epoch), str(owner), int(seq)) for life, epoch, owner, seq in json.loads(text)
         )
     except (TypeError, ValueError) as error:
-        log.warning("the lineage cannot be read, and is not used", extra={"key": meta, "reason": repr(error)})
+        logger.warning("the lineage cannot be read, and is not used", extra={"key": meta, "reason": repr(error)})
         return ()
 
 
