@@ -32,7 +32,7 @@ from conversation_actors.settings import Settings
 from conversation_actors.store import Store
 from conversation_actors.timing import TIMING, Timing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -194,7 +194,7 @@ class Host(ABC):
         try:
             await self._activated(create=False)
         except ConversationNotFoundError:
-            log.debug("not stored yet")  # the connection is there, for the one who creates it
+            logger.debug("not stored yet")  # the connection is there, for the one who creates it
 
     async def _exit_when_done(self) -> None:
         """Leave when the activation has stopped, or when there is none to be had.
