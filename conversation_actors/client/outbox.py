@@ -47,7 +47,7 @@ from conversation_actors.state.facts import LEAST_REQUESTS, MOST_ITEMS
 from conversation_actors.timing import TIMING, Timing
 from conversation_actors.values import encode_checked
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 BATCH_COMMANDS = 2000
 BATCH_BYTES = 512 << 10
@@ -359,7 +359,7 @@ class Outbox:
                 self._settle(queued, error)
 
     def _late(self, queued: _Queued) -> RetryableError:
-        """What to tell a caller whose time is up."""
+        """Return what to tell a caller whose time is up."""
         if queued.sent:
             return OutcomeUnknownError(
                 f"no acknowledgement in time ({self.trouble or 'no answer'}); it may have happened"
@@ -376,7 +376,7 @@ class Outbox:
         if queued.answer is None:
             if isinstance(reply, ConversationError):
                 self._refused.add(queued.number, reply, owner=owner)
-                log.warning("a recorded item was refused", extra={"reason": type(reply).__name__})
+                logger.warning("a recorded item was refused", extra={"reason": type(reply).__name__})
             return
         if queued.answer.done():
             return

@@ -10,6 +10,7 @@ from conversation_actors.activation.host import Host
 from conversation_actors.port import PeerFailedError, PeerLostError
 from conversation_actors.settings import Settings
 from conversation_actors.store import Store
+from conversation_actors.timing import TIMING, Timing
 
 Value = TypeVar("Value")
 
@@ -27,13 +28,13 @@ class LocalHost(Host):
     a process of its own.
     """
 
-    def __init__(self, conversation_id: str, settings: Settings, store: Store) -> None:
+    def __init__(self, conversation_id: str, settings: Settings, store: Store, *, timing: Timing = TIMING) -> None:
         """Run in the running loop from now on."""
         self.loop = asyncio.get_running_loop()
         self._process = os.getpid()
         self._ended: asyncio.Future[None] = self.loop.create_future()
         self._answering: set[asyncio.Task[Any]] = set()
-        super().__init__(conversation_id, settings, store)
+        super().__init__(conversation_id, settings, store, timing=timing)
 
     @property
     def is_running(self) -> bool:
