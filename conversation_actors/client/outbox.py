@@ -100,7 +100,7 @@ class Outbox:
         queued = self._put(command, request_id, lease, time.monotonic() + seconds, answer)
         queued.seen = seen
         try:
-            # The batch it is in looks after the deadline; this is for what waits behind a batch that doesn't end.
+            # The batch it is in looks after the deadline; this is for what waits for a batch that doesn't end.
             async with asyncio.timeout(seconds + self._timing.outbox_grace):
                 return await answer
         except TimeoutError:
@@ -130,7 +130,7 @@ class Outbox:
         """Send what comes, until cancelled.
 
         A failure that nobody foresaw is counted as `sending`, and told to whoever's commands were on their way; what
-        is behind them goes on.
+        comes after them goes on.
         """
         while True:
             await self._wake.wait()
@@ -140,7 +140,7 @@ class Outbox:
                     self._batch = self._next_batch()
                     if self._batch:
                         await self._deliver(self._batch)
-                except Exception as error:  # noqa: BLE001  # what comes behind it must not wait for ever
+                except Exception as error:  # noqa: BLE001  # what comes after it must not wait for ever
                     self._give_up(error)
                 self._note_progress()
 
@@ -228,7 +228,7 @@ class Outbox:
                 self.trouble = (self.trouble if is_short else None) or error
             except ConversationError as error:
                 self._settle_all(batch, error)
-            except Exception as error:  # noqa: BLE001  # what comes behind it must not wait for ever
+            except Exception as error:  # noqa: BLE001  # what comes after it must not wait for ever
                 self._failures.note("sending", error)
                 self._settle_all(batch, OwnerFailedError(f"the call failed: {error!r}"))
             else:
