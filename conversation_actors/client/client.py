@@ -230,7 +230,7 @@ class ConversationClient:
 
     async def _join(self) -> None:
         if self._settings.is_in_memory:
-            self._local = self._local or LocalOwners(self._settings)
+            self._local = self._local or LocalOwners(self._settings, timing=self._timing)
             return
         from conversation_actors.runtime.threads import in_thread  # noqa: PLC0415
 
