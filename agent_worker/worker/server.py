@@ -1,4 +1,4 @@
-"""The worker process: LiveKit's `AgentServer`, with a supervisor beside it.
+"""The worker process: LiveKit's `AgentServer`, with a failure detector beside it.
 
 A worker has job processes, each of which is one call. They are forked from a server process that has
 imported everything already, and have joined Ray before they get a call.
@@ -32,11 +32,11 @@ from agent_worker.settings import (
 from agent_worker.tenure.conversation import AGENT
 from agent_worker.tenure.role import AGENT_ROLE, attribute_name
 from agent_worker.worker.application import Entrypoint, begin
+from agent_worker.worker.failure_detector import FailureDetector, JobSource
 from agent_worker.worker.health import Health, HealthServer
 from agent_worker.worker.preparation import Preparation
 from agent_worker.worker.registration import Registrar
 from agent_worker.worker.rooms import Rooms
-from agent_worker.worker.supervisor import JobSource, Supervisor
 from agent_worker.worker.takeover import Takeover
 from conversation_actors import ConversationClient, HeartbeatRecord, Heartbeats, Settings
 
@@ -137,15 +137,15 @@ async def run_worker(options: WorkerOptions) -> None:
         name = options.livekit.agent_name if is_ours else None
         Registrar(server, Path(file), agent_name=name, otherwise=options.livekit.given_agent_name).start()
     failures, told = Failures(), _told_to_stop()
-    async with _supervising(server, options, failures, draining=lambda: server.draining) as supervisor:
-        await _run_until(told, server, supervisor, options, failures)
+    async with _detecting(server, options, failures, draining=lambda: server.draining) as detector:
+        await _run_until(told, server, detector, options, failures)
 
 
 async def run_watcher(options: WorkerOptions) -> None:
     """Follow agents that die anywhere, until SIGTERM or SIGINT; take no calls. Raises `InvalidInputError`."""
     failures, (stop, _) = Failures(), _told_to_stop()
-    async with _supervising(_NoJobs(), options, failures, draining=lambda: False) as supervisor:
-        watching, stopping = asyncio.create_task(supervisor.run()), asyncio.create_task(stop.wait())
+    async with _detecting(_NoJobs(), options, failures, draining=lambda: False) as detector:
+        watching, stopping = asyncio.create_task(detector.run()), asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
@@ -175,10 +175,10 @@ def _told_to_stop() -> tuple[asyncio.Event, asyncio.Event]:
 
 
 @asynccontextmanager
-async def _supervising(
+async def _detecting(
     jobs: JobSource, options: WorkerOptions, failures: Failures, *, draining: Callable[[], bool]
-) -> AsyncIterator[Supervisor]:
-    """A supervisor that is ready to run, and the health endpoint."""
+) -> AsyncIterator[FailureDetector]:
+    """A failure detector that is ready to run, and the health endpoint."""
     store = Settings()
     store.require_redis_url()
     call = CallSettings()
@@ -191,7 +191,7 @@ async def _supervising(
             linger=call.linger,
             give_up=functools.partial(_give_up, store),
         )
-        supervisor = Supervisor(
+        detector = FailureDetector(
             jobs,
             heartbeats,
             takeover,
@@ -212,13 +212,13 @@ async def _supervising(
         port = 0 if options.is_development else options.worker.health_port
         async with HealthServer(health, host=options.worker.host, port=port) as listening:
             logger.info("health", extra={"url": f"{listening.url}/health"})
-            yield supervisor
+            yield detector
 
 
 async def _run_until(
     told: tuple[asyncio.Event, asyncio.Event],
     server: AgentServer,
-    supervisor: Supervisor,
+    detector: FailureDetector,
     options: WorkerOptions,
     failures: Failures,
 ) -> None:
@@ -229,7 +229,7 @@ async def _run_until(
     """
     stop, hurry = told
     serving = await begin(server, is_development=options.is_development)
-    watching = asyncio.create_task(supervisor.run())
+    watching = asyncio.create_task(detector.run())
     looking = failures.until_done("orphaned", lambda: _stop_when_orphaned(stop), pause=_PARENT_SECONDS)
     orphaned = asyncio.create_task(looking)
     stopping = asyncio.create_task(stop.wait())
@@ -237,7 +237,7 @@ async def _run_until(
         await asyncio.wait({serving, watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done() or watching.done():
             await (serving if serving.done() else watching)
-        await _drain(server, supervisor, hurry, failures)
+        await _drain(server, detector, hurry, failures)
     finally:
         for task in (watching, orphaned, stopping):
             task.cancel()
@@ -245,12 +245,12 @@ async def _run_until(
         await asyncio.gather(serving, watching, orphaned, stopping, return_exceptions=True)
 
 
-async def _drain(server: AgentServer, supervisor: Supervisor, hurry: asyncio.Event, failures: Failures) -> None:
+async def _drain(server: AgentServer, detector: FailureDetector, hurry: asyncio.Event, failures: Failures) -> None:
     """Take no more jobs; let those that run go over to other workers, or come to their end.
 
     Successors are asked for until the end, whatever goes wrong with that meanwhile.
     """
-    giving_over = asyncio.create_task(failures.until_done("give_over", supervisor.give_over, pause=_RETRY_SECONDS))
+    giving_over = asyncio.create_task(failures.until_done("give_over", detector.give_over, pause=_RETRY_SECONDS))
     draining, hurrying = asyncio.create_task(server.drain()), asyncio.create_task(hurry.wait())
     try:
         await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)

@@ -19,8 +19,8 @@ from agent_worker.tenure.backlog import Operation
 from agent_worker.tenure.conversation import HANDOVER, LEASE, CallConversation
 from agent_worker.worker import parent
 from agent_worker.worker import server as worker
+from agent_worker.worker.failure_detector import FailureDetector
 from agent_worker.worker.parent import EXIT_NOT_STARTED, EXIT_USAGE, Parent
-from agent_worker.worker.supervisor import Supervisor
 from agent_worker.worker.takeover import Takeover
 from conversation_actors import ConversationHandle, Heartbeats, Message, OverloadedError, Settings
 from conversation_actors.errors import StoreUnavailableError
@@ -331,15 +331,15 @@ async def test_whatever_is_thrown_into_a_worker_that_drains(monkeypatch: pytest.
     async def watch() -> None:
         await asyncio.Event().wait()
 
-    supervisor = SimpleNamespace(run=watch, give_over=give_over)
-    Broken(monkeypatch, supervisor, "give_over")
+    detector = SimpleNamespace(run=watch, give_over=give_over)
+    Broken(monkeypatch, detector, "give_over")
     Broken(monkeypatch, worker, "_stop_when_orphaned")
     failures, stop = Failures(), asyncio.Event()
     running = asyncio.create_task(
         worker._run_until(
             (stop, asyncio.Event()),
             cast("AgentServer", server),
-            cast("Supervisor", supervisor),
+            cast("FailureDetector", detector),
             cast("worker.WorkerOptions", SimpleNamespace(is_development=False)),
             failures,
         )
@@ -359,11 +359,11 @@ async def test_a_worker_that_cannot_watch_ends(monkeypatch: pytest.MonkeyPatch) 
     async def watch() -> None:
         raise TypeError(PRIVATE)
 
-    supervisor = SimpleNamespace(run=watch, give_over=watch)
+    detector = SimpleNamespace(run=watch, give_over=watch)
     options = SimpleNamespace(is_development=False)
     told = (asyncio.Event(), asyncio.Event())
     with pytest.raises(TypeError):
-        await worker._run_until(told, cast("Any", Server()), cast("Any", supervisor), cast("Any", options), Failures())
+        await worker._run_until(told, cast("Any", Server()), cast("Any", detector), cast("Any", options), Failures())
 
 
 @pytest.mark.usefixtures("livekit")
@@ -371,13 +371,13 @@ async def test_a_watcher_that_cannot_watch_ends(monkeypatch: pytest.MonkeyPatch)
     """With what went wrong: whoever started it starts it again; it takes no calls meanwhile."""
     jobs: list[int] = []
 
-    async def watch(supervisor: Supervisor) -> None:
-        jobs.append(len(supervisor._jobs.active_jobs))
+    async def watch(detector: FailureDetector) -> None:
+        jobs.append(len(detector._jobs.active_jobs))
         raise TypeError(PRIVATE)
 
     monkeypatch.setenv("CONVERSATION_REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setenv("AGENT_HEALTH_PORT", "0")
-    monkeypatch.setattr(Supervisor, "run", watch)
+    monkeypatch.setattr(FailureDetector, "run", watch)
     with on_store(monkeypatch, ShakyStore(Clock())):
         try:
             with pytest.raises(TypeError):

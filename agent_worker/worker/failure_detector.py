@@ -50,7 +50,7 @@ class JobSource(Protocol):
         """The jobs whose processes run."""
 
 
-class Supervisor:
+class FailureDetector:
     """Takes over what dies. One for each worker; any number of them may run on one Redis."""
 
     def __init__(

@@ -13,9 +13,9 @@ from livekit.agents.job import RunningJobInfo
 
 from agent_worker.settings import TakeoverSettings
 from agent_worker.tenure.assignment import Assignment, RestartReason
-from agent_worker.worker import supervisor as module
+from agent_worker.worker import failure_detector as module
+from agent_worker.worker.failure_detector import FailureDetector
 from agent_worker.worker.rooms import Original, RoomServiceError
-from agent_worker.worker.supervisor import Supervisor
 from agent_worker.worker.takeover import HOLD, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
@@ -59,10 +59,10 @@ def make(
     takeover: Takeover | None = None,
     *,
     named_by_participants: bool = False,
-) -> Supervisor:
-    """A supervisor of these jobs."""
+) -> FailureDetector:
+    """A failure detector of these jobs."""
     mending = takeover or Takeover(heartbeats, rooms.as_rooms, settings(), linger=timedelta(seconds=0.02), give_up=None)
-    return Supervisor(
+    return FailureDetector(
         jobs,
         heartbeats,
         mending,
@@ -74,9 +74,9 @@ def make(
 
 
 @asynccontextmanager
-async def running(supervisor: Supervisor) -> AsyncIterator["asyncio.Task[None]"]:
+async def running(detector: FailureDetector) -> AsyncIterator["asyncio.Task[None]"]:
     """It watches; afterwards it does no more."""
-    task = asyncio.create_task(supervisor.run())
+    task = asyncio.create_task(detector.run())
     await asyncio.sleep(0.05)
     try:
         yield task
@@ -92,12 +92,12 @@ async def begin(heartbeats: Heartbeats, *names: str, holder: str = "job-1") -> N
         await heartbeats.start(name, holder, valid_for=VALID_FOR, details=DETAILS)
 
 
-async def ended(jobs: FakeJobs, supervisor: Supervisor, store: ShakyStore) -> None:
-    """All jobs are gone, and the supervisor has done what it does about that."""
+async def ended(jobs: FakeJobs, detector: FailureDetector, store: ShakyStore) -> None:
+    """All jobs are gone, and the detector has done what it does about that."""
     looked = store.agents.asked
     jobs.active_jobs = []
     await asyncio.sleep(2 * module._JOBS_SECONDS)
-    await until(lambda: store.agents.asked > looked + 3 and not supervisor._running)
+    await until(lambda: store.agents.asked > looked + 3 and not detector._running)
 
 
 # Its own jobs
@@ -173,9 +173,9 @@ async def test_a_job_that_left_before_it_began_is_followed_by_nobody(
     """Its entrypoint has shut it down, or returned, and never was on its way to a conversation."""
     jobs = FakeJobs(running_job("job-1", metadata='{"kind": "not ours"}'))
     rooms.agents = [ghost("agent-of-others")]
-    supervisor = make(heartbeats, rooms, jobs)
-    async with running(supervisor):
-        await ended(jobs, supervisor, store)
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
+        await ended(jobs, detector, store)
     assert rooms.asked == []
     assert await heartbeats.find(ROOM) is None
 
@@ -186,12 +186,12 @@ async def test_a_participant_that_is_about_to_leave_is_no_ghost(
     """LiveKit's server may list it for a moment behind the end of its process."""
     jobs = FakeJobs(running_job("job-1", metadata=METADATA))
     rooms.agents = [ghost()]
-    supervisor = make(heartbeats, rooms, jobs)
-    async with running(supervisor):
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
         jobs.active_jobs = []
         await until(lambda: rooms.looks == 1)
         rooms.agents = []
-        await ended(jobs, supervisor, store)
+        await ended(jobs, detector, store)
     assert (rooms.looks, rooms.asked) == (2, [])
 
 
@@ -199,14 +199,14 @@ async def test_a_ghost_is_looked_for_until_livekit_answers(heartbeats: Heartbeat
     """An outage at the moment of the death costs the caller no agent; it is counted."""
     jobs = FakeJobs(running_job("job-1", metadata=METADATA))
     rooms.agents, rooms.is_down = [ghost()], True
-    supervisor = make(heartbeats, rooms, jobs)
-    async with running(supervisor):
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
         jobs.active_jobs = []
         await until(lambda: rooms.looks > 1)
         assert rooms.asked == []
         rooms.is_down = False
         await until(lambda: bool(rooms.dispatched))
-    assert supervisor.failures["ended jobs"] > 1
+    assert detector.failures["ended jobs"] > 1
 
 
 async def test_a_ghost_is_looked_for_no_longer_than_there_are_any(
@@ -216,9 +216,9 @@ async def test_a_ghost_is_looked_for_no_longer_than_there_are_any(
     monkeypatch.setattr(module, "_GHOST_SECONDS", 0.02)
     jobs = FakeJobs(running_job("job-1", metadata=METADATA))
     rooms.agents, rooms.is_down = [ghost()], True
-    supervisor = make(heartbeats, rooms, jobs)
-    async with running(supervisor):
-        await ended(jobs, supervisor, store)
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
+        await ended(jobs, detector, store)
     assert rooms.looks > 0
     assert await heartbeats.find("c") is None
 
@@ -250,9 +250,9 @@ async def test_a_job_that_took_its_announcement_back_is_nobodys_death(
     await heartbeats.announce("c", "job-1", role="translator")
     await heartbeats.withdraw("c", "job-1", role="translator")
     jobs = FakeJobs(running_job("job-1", metadata=METADATA))
-    supervisor = make(heartbeats, rooms, jobs)
-    async with running(supervisor):
-        await ended(jobs, supervisor, store)
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
+        await ended(jobs, detector, store)
     assert rooms.asked == []
 
 
@@ -263,9 +263,9 @@ async def test_beside_another_role_nobody_knows_what_a_ghost_was(
     await heartbeats.start("c", "job-9", role="translator", valid_for=VALID_FOR, details=DETAILS)
     jobs = FakeJobs(running_job("job-1", metadata=METADATA))
     rooms.agents = [ghost(), ghost("agent-job-9")]
-    supervisor = make(heartbeats, rooms, jobs)
-    async with running(supervisor):
-        await ended(jobs, supervisor, store)
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
+        await ended(jobs, detector, store)
     assert rooms.asked == []
     assert await heartbeats.find("c") is None
 
@@ -375,12 +375,12 @@ async def test_a_job_whose_conversation_is_not_known_is_not_followed(
     """It died before it began, and a participant may have named it: a successor could open the wrong one."""
     jobs = FakeJobs(running_job("job-1"))
     rooms.agents = [ghost()]
-    supervisor = make(heartbeats, rooms, jobs, named_by_participants=True)
-    async with running(supervisor):
+    detector = make(heartbeats, rooms, jobs, named_by_participants=True)
+    async with running(detector):
         looked = store.agents.asked
         jobs.active_jobs = []
         await until(lambda: store.agents.asked > looked + 3)
-        await until(lambda: not supervisor._running)
+        await until(lambda: not detector._running)
     assert rooms.asked == []
     assert await heartbeats.find(ROOM) is None
 
@@ -423,8 +423,8 @@ async def test_after_redis_was_away_nobody_is_taken_for_dead(
 ) -> None:
     """Agents could not be heard: their silence counts anew; and the watch itself goes on, whatever it was."""
     await begin(heartbeats, "c")
-    supervisor = make(heartbeats, rooms, FakeJobs())
-    async with running(supervisor) as task:
+    detector = make(heartbeats, rooms, FakeJobs())
+    async with running(detector) as task:
         clock.pace = PACE
         almost = clock.now + VALID_FOR.total_seconds() - 2 * PACE
         await until(lambda: clock.now >= almost)
@@ -436,7 +436,7 @@ async def test_after_redis_was_away_nobody_is_taken_for_dead(
         await until(lambda: bool(rooms.dispatched))
         assert clock.now - back >= VALID_FOR.total_seconds()
         assert not task.done()
-    assert supervisor.failures["heartbeats"] > 2
+    assert detector.failures["heartbeats"] > 2
 
 
 async def test_after_a_long_sleep_nobody_is_taken_for_dead(
@@ -476,19 +476,19 @@ SLOW = TakeoverSettings(
 @asynccontextmanager
 async def slowly(
     monkeypatch: pytest.MonkeyPatch, store: ShakyStore, rooms: FakeRooms, *, seconds: float
-) -> AsyncIterator[Supervisor]:
-    """A supervisor by a real clock, whose Redis takes so long; an agent died."""
+) -> AsyncIterator[FailureDetector]:
+    """A failure detector by a real clock, whose Redis takes so long; an agent died."""
     store.agents = slow = SlowHeartbeats(Clock())
     slow.seconds = seconds
     with on_store(monkeypatch, store):
         async with Heartbeats(Settings()) as heartbeats:
             await heartbeats.start("c", "job-1", valid_for=SLOW.valid_for, details=DETAILS)
             takeover = Takeover(heartbeats, rooms.as_rooms, SLOW, linger=timedelta(seconds=1), give_up=None)
-            supervisor = Supervisor(
+            detector = FailureDetector(
                 FakeJobs(), heartbeats, takeover, rooms.as_rooms, instance="worker-1", settings=SLOW
             )
-            async with running(supervisor):
-                yield supervisor
+            async with running(detector):
+                yield detector
 
 
 async def test_a_slow_redis_hides_no_death(
@@ -503,8 +503,8 @@ async def test_a_redis_that_is_too_slow_is_told(
     monkeypatch: pytest.MonkeyPatch, store: ShakyStore, rooms: FakeRooms, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What hides a death is counted for `/health`, and is one line in the log, until Redis is quick again."""
-    async with slowly(monkeypatch, store, rooms, seconds=0.3) as supervisor:
-        await until(lambda: supervisor.failures.get("heartbeat gaps", 0) > 2)
+    async with slowly(monkeypatch, store, rooms, seconds=0.3) as detector:
+        await until(lambda: detector.failures.get("heartbeat gaps", 0) > 2)
         assert rooms.dispatched == []
         assert len([line for line in caplog.records if line.__dict__.get("task") == "heartbeat gaps"]) == 1
         cast("SlowHeartbeats", store.agents).seconds = 0.0
@@ -523,11 +523,11 @@ async def test_jobs_that_cannot_be_listed_end_no_watch(
             raise TypeError(message)
 
     await begin(heartbeats, "c")
-    supervisor = make(heartbeats, rooms, FakeJobs(running_job("job-1", metadata=METADATA)))
-    async with running(supervisor) as task:
-        monkeypatch.setattr(supervisor, "_jobs", Broken())
-        await until(lambda: supervisor.failures.get("jobs", 0) > 2)
-        monkeypatch.setattr(supervisor, "_jobs", FakeJobs())
+    detector = make(heartbeats, rooms, FakeJobs(running_job("job-1", metadata=METADATA)))
+    async with running(detector) as task:
+        monkeypatch.setattr(detector, "_jobs", Broken())
+        await until(lambda: detector.failures.get("jobs", 0) > 2)
+        monkeypatch.setattr(detector, "_jobs", FakeJobs())
         await until(lambda: bool(rooms.dispatched))
         assert not task.done()
 
@@ -537,8 +537,8 @@ async def test_a_job_that_cannot_be_looked_at_holds_up_no_other(heartbeats: Hear
     jobs = FakeJobs(running_job("job-1", metadata=METADATA), running_job("job-9", metadata='{"conversation_id": "d"}'))
     await begin(heartbeats, "c")
     await begin(heartbeats, "d", holder="job-9")
-    supervisor = make(heartbeats, rooms, jobs)
-    original = supervisor._left_by
+    detector = make(heartbeats, rooms, jobs)
+    original = detector._left_by
 
     async def picky(info: RunningJobInfo) -> list[HeartbeatRecord]:
         if info.job.id == "job-1":
@@ -546,25 +546,25 @@ async def test_a_job_that_cannot_be_looked_at_holds_up_no_other(heartbeats: Hear
             raise TypeError(message)
         return await original(info)
 
-    supervisor._left_by = picky  # type: ignore[method-assign]
-    async with running(supervisor) as task:
+    detector._left_by = picky  # type: ignore[method-assign]
+    async with running(detector) as task:
         jobs.active_jobs = []
-        await until(lambda: bool(rooms.dispatched) and bool(supervisor.failures))
+        await until(lambda: bool(rooms.dispatched) and bool(detector.failures))
         assert not task.done()
     assert [assignment.conversation_id for *_, assignment in rooms.dispatched] == ["d"]
-    assert supervisor.failures == {"ended jobs": 1}
+    assert detector.failures == {"ended jobs": 1}
 
 
 async def test_damaged_heartbeats_are_counted(
     heartbeats: Heartbeats, rooms: FakeRooms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where an operator looks, each once."""
-    supervisor = make(heartbeats, rooms, FakeJobs())
-    async with running(supervisor):
+    detector = make(heartbeats, rooms, FakeJobs())
+    async with running(detector):
         monkeypatch.setattr(Heartbeats, "damaged", 2)
-        await until(lambda: bool(supervisor.failures))
+        await until(lambda: bool(detector.failures))
         await asyncio.sleep(0.02)
-    assert supervisor.failures == {"damaged heartbeats": 2}
+    assert detector.failures == {"damaged heartbeats": 2}
 
 
 async def test_one_that_cannot_be_mended_holds_up_nobody(
@@ -584,14 +584,14 @@ async def test_one_that_cannot_be_mended_holds_up_nobody(
 
     await begin(heartbeats, "defect", "away", "c")
     picky = Picky(heartbeats, rooms.as_rooms, settings(), linger=VALID_FOR, give_up=None)
-    supervisor = make(heartbeats, rooms, FakeJobs(), picky)
-    async with running(supervisor) as task:
+    detector = make(heartbeats, rooms, FakeJobs(), picky)
+    async with running(detector) as task:
         clock.pace = PACE
         await until(lambda: bool(rooms.dispatched))
         assert not task.done()
     told = [record.getMessage() for record in caplog.records]
     assert "a call could not be taken over" in told
-    assert supervisor.failures["takeovers"] >= 2
+    assert detector.failures["takeovers"] >= 2
     assert "a call could not be taken over yet" in told
 
 
@@ -606,11 +606,11 @@ async def test_waiting_for_one_caller_holds_up_nobody(heartbeats: Heartbeats, ro
 
     await begin(heartbeats, "c", "d", "e")
     slow = Slow(heartbeats, rooms.as_rooms, settings(), linger=VALID_FOR, give_up=None)
-    supervisor = make(heartbeats, rooms, FakeJobs(), slow)
-    async with running(supervisor):
+    detector = make(heartbeats, rooms, FakeJobs(), slow)
+    async with running(detector):
         clock.pace = PACE
         await until(lambda: sorted(entered) == [(name, RestartReason.SILENCE) for name in ("c", "d", "e")])
-    await until(lambda: not supervisor._running)
+    await until(lambda: not detector._running)
 
 
 async def test_two_workers_mend_a_call_once(
@@ -683,18 +683,18 @@ async def test_what_goes_wrong_ends_no_giving_over(
     await begin(heartbeats, "c")
     await begin(heartbeats, "d", holder="job-2")
     jobs = FakeJobs(running_job("job-1", metadata=METADATA), running_job("job-2", metadata='{"conversation_id": "d"}'))
-    supervisor = make(heartbeats, rooms, jobs)
+    detector = make(heartbeats, rooms, jobs)
     store.agents.trouble = StoreMisconfiguredError("NOPERM")
     rooms.dispatch_trouble = cast("RoomServiceError", TypeError("broken"))
-    giving = asyncio.create_task(supervisor.give_over())
-    await until(lambda: supervisor.failures.get("giving over", 0) > 3)
+    giving = asyncio.create_task(detector.give_over())
+    await until(lambda: detector.failures.get("giving over", 0) > 3)
     store.agents.trouble = None
-    told = supervisor.failures["giving over"]
-    await until(lambda: supervisor.failures["giving over"] > told + 3)
+    told = detector.failures["giving over"]
+    await until(lambda: detector.failures["giving over"] > told + 3)
     rooms.dispatch_trouble = None
-    monkeypatch.setattr(supervisor, "_jobs", None)
-    await until(lambda: supervisor.failures.get("jobs", 0) > 2)
-    monkeypatch.setattr(supervisor, "_jobs", jobs)
+    monkeypatch.setattr(detector, "_jobs", None)
+    await until(lambda: detector.failures.get("jobs", 0) > 2)
+    monkeypatch.setattr(detector, "_jobs", jobs)
     await until(lambda: {assignment.replaces for *_, assignment in rooms.dispatched} == {"job-1", "job-2"})
     jobs.active_jobs = []
     await asyncio.wait_for(giving, 5)
