@@ -22,11 +22,11 @@ EXIT_INTERRUPTED = 130
 PROGRAM, MODULE = "agent-worker", "python -m agent_worker"
 
 START = (
-    "Run a worker for production: a parent process that starts it again when it dies. SIGTERM hands its calls over to "
-    "other workers."
+    "Run a worker for production: a supervisor process that starts it again when it dies. SIGTERM hands its calls over "
+    "to other workers."
 )
 DEV = "Run a worker, and a page in the browser to talk to it."
-WORK = "Run a worker without a parent: when it is killed, other workers take its calls over by the clock."
+WORK = "Run a worker without a supervisor: when it is killed, other workers take its calls over by the clock."
 WATCH = (
     "Follow agents that die or hang, and take no calls: for agents that are started by LiveKit's own command line "
     "(`python my_agent.py start`). One of these, or of our workers, has to run anywhere on the same Redis. The next "
@@ -108,7 +108,7 @@ Drain = Annotated[
 ]
 
 
-@app.command(help=START, short_help="Run a worker for production, and its parent.")
+@app.command(help=START, short_help="Run a worker for production, and its supervisor.")
 def start(
     application: Application = None,
     *,
@@ -122,7 +122,7 @@ def start(
     log_level: Level = LogLevel.INFO,
     verbose: Verbose = False,
 ) -> None:
-    """Run a parent and its worker."""
+    """Run a supervisor and its worker."""
     _override(url=url, api_key=api_key, api_secret=api_secret, drain_timeout=drain_timeout)
     command = _worker(application, entrypoint, _level(log_level, verbose=verbose), offline, transcript)
     raise typer.Exit(commands.start(command))
@@ -150,7 +150,7 @@ def dev(
     raise typer.Exit(commands.dev(command, _print))
 
 
-@app.command(help=WORK, short_help="Run a worker without a parent.")
+@app.command(help=WORK, short_help="Run a worker without a supervisor.")
 def work(
     application: Application = None,
     *,

@@ -1,4 +1,4 @@
-"""What the worker's commands do. Each imports what it needs when it runs: the parent of a worker stays small."""
+"""What the worker's commands do. Each imports what it needs when it runs: the supervisor of a worker stays small."""
 
 import asyncio
 import logging
@@ -39,7 +39,7 @@ class WorkerCommand:
 
     @property
     def arguments(self) -> list[str]:
-        """The command line of the worker, for the parent that starts it."""
+        """The command line of the worker, for the supervisor that starts it."""
         arguments = ["work"]
         if self.application is not None:
             arguments += [self.application]
@@ -58,9 +58,9 @@ class WorkerCommand:
 
 
 def start(command: WorkerCommand) -> int:
-    """Run a parent, and the worker that it keeps up. Returns the worker's exit code."""
+    """Run a supervisor, and the worker that it keeps up. Returns the worker's exit code."""
     from agent_worker.offline.running import models  # noqa: PLC0415  # see the module's docstring
-    from agent_worker.worker.parent import Parent, instance_name  # noqa: PLC0415
+    from agent_worker.worker.supervisor import Supervisor, instance_name  # noqa: PLC0415
 
     transcript = command.followed()
     _check_before_start(command)
@@ -68,7 +68,7 @@ def start(command: WorkerCommand) -> int:
     async def run() -> int:
         await _check_livekit()
         async with models(transcript) as environment:
-            return await Parent(command.arguments, instance_name(), environment).run()
+            return await Supervisor(command.arguments, instance_name(), environment).run()
 
     if command.offline:
         logger.warning("calls are answered by offline stand-ins, and by no language model")
@@ -78,7 +78,7 @@ def start(command: WorkerCommand) -> int:
 def dev(command: WorkerCommand, write: Callable[[str], object]) -> int:
     """Run a worker and the caller's page. Returns the worker's exit code."""
     from agent_worker.development.develop import develop  # noqa: PLC0415  # see the module's docstring
-    from agent_worker.worker.parent import instance_name  # noqa: PLC0415
+    from agent_worker.worker.supervisor import instance_name  # noqa: PLC0415
 
     transcript = command.followed()
     _check_before_start(command)
@@ -105,7 +105,7 @@ def work(command: WorkerCommand, *, is_development: bool) -> int:
         _check_models(is_offline=False)
 
     async def run() -> None:
-        if instance_from_environment() is None:  # else the parent has asked, before the first of its workers
+        if instance_from_environment() is None:  # else the supervisor has asked, before the first of its workers
             await _check_livekit()
         await run_worker(options)
 

@@ -353,7 +353,7 @@ class LogSettings(SettingsGroup):
 
 
 INSTANCE_VARIABLE = "AGENT_WORKER_INSTANCE"
-"""Names one run of a worker; its parent sets it, and finds by it what a dead worker has left."""
+"""Names one run of a worker; its supervisor sets it, and finds by it what a dead worker has left."""
 
 
 REGISTRATION_VARIABLE = "AGENT_WORKER_REGISTRATION"
@@ -371,7 +371,7 @@ def registration_variables(file: str) -> dict[str, str]:
 
 
 def instance_from_environment() -> str | None:
-    """The name that the parent gave this worker; None where it has no parent."""
+    """The name that the supervisor gave this worker; None where it has no supervisor."""
     return os.environ.get(INSTANCE_VARIABLE) or None
 
 

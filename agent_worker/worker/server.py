@@ -50,7 +50,7 @@ _PRELOADED_OF_EXAMPLE = [
     *("pydantic.v1", "anyio._backends._asyncio"),
 ]
 _SETUP_SECONDS = 15.0
-_PARENT_SECONDS = 0.5
+_SUPERVISOR_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
 _DEVELOPMENT_CALLS = 20
 
@@ -224,13 +224,13 @@ async def _run_until(
 ) -> None:
     """Work until `told` to stop; drain until told again, to hurry.
 
-    A worker that can serve, or watch, no longer ends with what ended that, and its parent starts it again. What else
-    goes wrong in the background is counted in `failures`, and tried again.
+    A worker that can serve, or watch, no longer ends with what ended that, and its supervisor starts it again. What
+    else goes wrong in the background is counted in `failures`, and tried again.
     """
     stop, hurry = told
     serving = await begin(server, is_development=options.is_development)
     watching = asyncio.create_task(detector.run())
-    looking = failures.until_done("orphaned", lambda: _stop_when_orphaned(stop), pause=_PARENT_SECONDS)
+    looking = failures.until_done("orphaned", lambda: _stop_when_orphaned(stop), pause=_SUPERVISOR_SECONDS)
     orphaned = asyncio.create_task(looking)
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -265,13 +265,13 @@ async def _drain(server: AgentServer, detector: FailureDetector, hurry: asyncio.
 
 
 async def _stop_when_orphaned(stop: asyncio.Event) -> None:
-    """A worker whose parent is gone has nobody to start it again: it ends in order."""
+    """A worker whose supervisor is gone has nobody to start it again: it ends in order."""
     if instance_from_environment() is None:
         return
-    parent = os.getppid()
-    while os.getppid() == parent:  # noqa: ASYNC110  # there is no event for this
-        await asyncio.sleep(_PARENT_SECONDS)
-    logger.error("the parent process is gone")
+    supervisor = os.getppid()
+    while os.getppid() == supervisor:  # noqa: ASYNC110  # there is no event for this
+        await asyncio.sleep(_SUPERVISOR_SECONDS)
+    logger.error("the supervisor process is gone")
     stop.set()
 
 

@@ -17,10 +17,10 @@ from agent_worker.tenure import pulse as tenure
 from agent_worker.tenure.assignment import RestartReason
 from agent_worker.tenure.backlog import Operation
 from agent_worker.tenure.conversation import HANDOVER, LEASE, CallConversation
-from agent_worker.worker import parent
 from agent_worker.worker import server as worker
+from agent_worker.worker import supervisor
 from agent_worker.worker.failure_detector import FailureDetector
-from agent_worker.worker.parent import EXIT_NOT_STARTED, EXIT_USAGE, Parent
+from agent_worker.worker.supervisor import EXIT_NOT_STARTED, EXIT_USAGE, Supervisor
 from agent_worker.worker.takeover import Takeover
 from conversation_actors import ConversationHandle, Heartbeats, Message, OverloadedError, Settings
 from conversation_actors.errors import StoreUnavailableError
@@ -291,7 +291,7 @@ async def test_whatever_is_thrown_at_the_end(world: World, monkeypatch: pytest.M
     assert LEASE not in (await world.cluster.handle()).leases
 
 
-# A worker, and its parent
+# A worker, and its supervisor
 
 
 class Server:
@@ -317,12 +317,12 @@ class Server:
 
 
 async def test_whatever_is_thrown_into_a_worker_that_drains(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Successors are asked for all the same, and a worker whose parent is gone ends; both are counted."""
+    """Successors are asked for all the same, and a worker whose supervisor is gone ends; both are counted."""
     monkeypatch.setattr(worker, "_RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(worker, "_PARENT_SECONDS", 0.001)
+    monkeypatch.setattr(worker, "_SUPERVISOR_SECONDS", 0.001)
     monkeypatch.setattr(worker, "instance_from_environment", lambda: "w")
-    parents = iter([1, 1])
-    monkeypatch.setattr("os.getppid", lambda: next(parents, 2))
+    supervisors = iter([1, 1])
+    monkeypatch.setattr("os.getppid", lambda: next(supervisors, 2))
     server, asked = Server(), asyncio.Event()
 
     async def give_over() -> None:
@@ -353,7 +353,7 @@ async def test_whatever_is_thrown_into_a_worker_that_drains(monkeypatch: pytest.
 
 
 async def test_a_worker_that_cannot_watch_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what went wrong: its parent starts it again."""
+    """With what went wrong: its supervisor starts it again."""
     monkeypatch.setattr(worker, "instance_from_environment", lambda: None)
 
     async def watch() -> None:
@@ -390,21 +390,21 @@ async def test_a_watcher_that_cannot_watch_ends(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def livekit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings as a parent has them."""
+    """Settings as a supervisor has them."""
     for name in ("URL", "API_KEY", "API_SECRET"):
         monkeypatch.setenv(f"LIVEKIT_{name}", "ws://127.0.0.1:1" if name == "URL" else "secret")
 
 
 @pytest.mark.usefixtures("livekit")
-async def test_whatever_is_thrown_into_a_parent(
+async def test_whatever_is_thrown_into_a_supervisor(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A worker that the system could not start is started again, and what cannot be looked up is found by the clock."""
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(parent, "_RESTART_DELAYS", (0.0,))
+    monkeypatch.setattr(supervisor, "_RESTART_DELAYS", (0.0,))
     runs: list[str] = []
 
-    async def run_once(_self: Parent, name: str) -> int:
+    async def run_once(_self: Supervisor, name: str) -> int:
         runs.append(name)
         if len(runs) < 3:
             message = "no more processes"
@@ -412,11 +412,11 @@ async def test_whatever_is_thrown_into_a_parent(
         await asyncio.sleep(0)  # lets the take-overs begin
         return EXIT_USAGE
 
-    monkeypatch.setattr(Parent, "_run_once", run_once)
+    monkeypatch.setattr(Supervisor, "_run_once", run_once)
     Broken(monkeypatch, Heartbeats, "claim_group")
     store = ShakyStore(Clock())
     with on_store(monkeypatch, store):
-        one = Parent([], "p")
+        one = Supervisor([], "p")
         try:
             assert await one.run() == EXIT_USAGE
         finally:
@@ -428,7 +428,7 @@ async def test_whatever_is_thrown_into_a_parent(
     assert PRIVATE not in caplog.text
 
 
-async def test_one_call_that_a_parent_cannot_hand_over_costs_no_other(
+async def test_one_call_that_a_supervisor_cannot_hand_over_costs_no_other(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is counted; workers find it by the clock."""
@@ -445,7 +445,7 @@ async def test_one_call_that_a_parent_cannot_hand_over_costs_no_other(
         async with Heartbeats(Settings()) as heartbeats:
             for number in range(2):
                 await heartbeats.start(f"c{number}", "job", valid_for=timedelta(seconds=3), group="p-1")
-            one = Parent([], "p")
+            one = Supervisor([], "p")
             await one._take_over(heartbeats, cast("Takeover", Half()), "p-1")
     assert sorted(ran) == ["c0", "c1"]
     assert one._failures.counts == {"take_over": 1}

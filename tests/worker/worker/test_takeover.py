@@ -463,7 +463,7 @@ async def test_an_empty_room_is_put_away_when_redis_answers(
 
 
 async def test_redis_down_for_an_hour_ends_the_wait(heartbeats: Heartbeats, away: Away, rooms: FakeRooms) -> None:
-    """A worker's parent leaves the call to whoever finds it then."""
+    """A worker's supervisor leaves the call to whoever finds it then."""
     record = await die(heartbeats)
     assert await make(away, rooms, forget=timedelta(seconds=0.02)).run(record) is Outcome.POSTPONED
     assert rooms.asked == []
@@ -488,7 +488,7 @@ async def test_the_last_attempt_is_still_made(heartbeats: Heartbeats, rooms: Fak
 
 
 async def test_who_cannot_say_it_leaves_it_to_the_next(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
-    """A worker's parent has no connection to Ray: the claim expires, and a worker gives the call up."""
+    """A worker's supervisor has no connection to Ray: the claim expires, and a worker gives the call up."""
     record = await die(heartbeats, {**DETAILS, "attempt": 9})
     assert await make(heartbeats, rooms).run(record) is Outcome.POSTPONED
     assert await again(heartbeats, clock, after=HOLD.total_seconds() + 0.1) is not None

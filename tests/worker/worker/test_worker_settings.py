@@ -252,7 +252,7 @@ def test_this_machine(url: str, *, is_ours: bool) -> None:
 
 
 def test_the_name_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given by its parent, in the environment; the rest of that is inherited."""
+    """Given by its supervisor, in the environment; the rest of that is inherited."""
     monkeypatch.delenv(INSTANCE_VARIABLE, raising=False)
     assert instance_from_environment() is None
     monkeypatch.setenv("SOMETHING", "else")

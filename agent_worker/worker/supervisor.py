@@ -1,4 +1,4 @@
-"""The parent of a worker: starts it, sees it end, calls agents into its calls, starts it again.
+"""The supervisor of a worker: starts it, sees it end, calls agents into its calls, starts it again.
 
 It is small on purpose: it imports neither LiveKit's agents nor Ray, and has nothing to do that could fail
 while the worker lives.
@@ -34,7 +34,7 @@ _STEADY = timedelta(minutes=1)
 """A worker that ran for so long is started again at once."""
 
 
-class Parent:
+class Supervisor:
     """Keeps one worker running until it is told to stop."""
 
     def __init__(self, arguments: Sequence[str], instance: str, environment: dict[str, str] | None = None) -> None:
@@ -103,7 +103,7 @@ class Parent:
     async def _take_over(self, heartbeats: Heartbeats, takeover: Takeover, name: str) -> None:
         """Hand over at once what the dead worker had. What fails here is counted, and workers find it by the clock."""
         try:
-            records = await heartbeats.claim_group(name, f"parent of {name}", hold=HOLD)
+            records = await heartbeats.claim_group(name, f"supervisor of {name}", hold=HOLD)
             running = (takeover.run(record, reason=RestartReason.WORKER) for record in records)
             results = await asyncio.gather(*running, return_exceptions=True)
         except Exception as error:  # noqa: BLE001  # see the docstring
@@ -120,5 +120,5 @@ class Parent:
 
 
 def instance_name() -> str:
-    """A name for a parent's workers that people can read, and that no other parent gives."""
+    """A name for a supervisor's workers that people can read, and that no other supervisor gives."""
     return f"{socket.gethostname()}-{uuid4().hex[:12]}"
