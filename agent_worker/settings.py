@@ -18,8 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
-from agent_worker.call.lines import check_line, filled, in_language
-from agent_worker.call.welcome import Welcome
+from agent_worker.lines import Welcome, check_line, filled, in_language
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.settings import Duration, SettingsGroup, settings_config
 from conversation_actors.sources import KEEPS_EMPTY

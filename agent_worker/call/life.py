@@ -20,7 +20,8 @@ from agent_worker.call.person_notes import PersonNotes
 from agent_worker.call.speaker import Speaker
 from agent_worker.call.speaking import Speaking
 from agent_worker.call.typed_words import leave_typed_words
-from agent_worker.call.welcome import Welcome, spoken_name, visits
+from agent_worker.call.welcome import spoken_name, visits
+from agent_worker.lines import Welcome
 from agent_worker.session.bounds import SessionBounds
 from agent_worker.session.notes import SessionNotes, unanswered_item
 from agent_worker.session.recorder import Recorder

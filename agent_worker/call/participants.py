@@ -18,7 +18,8 @@ from typing import Any
 from livekit import rtc
 
 from agent_worker.call.tracks import Tracks
-from agent_worker.call.welcome import GREETED, SIP, Welcome, greeted_context, retention, spoken_name, welcome
+from agent_worker.call.welcome import GREETED, SIP, greeted_context, retention, spoken_name, welcome
+from agent_worker.lines import Welcome
 from agent_worker.session.handlers import total
 from agent_worker.tenure.assignment import trusted_attribute, user_named_by_room
 from agent_worker.tenure.conversation import CallConversation

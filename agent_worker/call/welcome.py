@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from enum import Enum
 from typing import Any
 
+from agent_worker.lines import Welcome
 from conversation_actors import Participant
 
 GREETED = "livekit.greeted"
@@ -14,18 +14,6 @@ SIP = "sip"
 """The kind of participant that calls by telephone."""
 _NUMBERED = "Phone "
 """Begins the name of a caller who has none: LiveKit's SIP service puts the number, or the end of it, behind it."""
-
-
-class Welcome(Enum):
-    """What an arrival calls for."""
-
-    FIRST = "first"
-    """Somebody is here for the first time."""
-    BACK = "back"
-    """Somebody comes back who had been away."""
-    RESUME = "resume"
-    """Somebody was here all the time, and has lost the agent."""
-    NOTHING = "nothing"
 
 
 def welcome(

@@ -13,7 +13,8 @@ import pytest
 from livekit import rtc
 
 from agent_worker.call.participants import Participants
-from agent_worker.call.welcome import GREETED, Welcome
+from agent_worker.call.welcome import GREETED
+from agent_worker.lines import Welcome
 from agent_worker.settings import CallSettings
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation

@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 from pydantic import ValidationError
 
-from agent_worker.call.welcome import Welcome, retention
+from agent_worker.call.welcome import retention
+from agent_worker.lines import Welcome
 from agent_worker.settings import (
     INSTANCE_VARIABLE,
     CallSettings,
