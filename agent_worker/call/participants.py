@@ -18,8 +18,9 @@ from typing import Any
 from livekit import rtc
 
 from agent_worker.call.tracks import Tracks
-from agent_worker.call.welcome import GREETED, SIP, greeted_context, retention, spoken_name, welcome
+from agent_worker.call.welcome import GREETED, greeted_context, retention, spoken_name, welcome
 from agent_worker.lines import Welcome
+from agent_worker.people import PEOPLE
 from agent_worker.session.handlers import total
 from agent_worker.tenure.assignment import trusted_attribute, user_named_by_room
 from agent_worker.tenure.conversation import CallConversation
@@ -33,12 +34,8 @@ LANGUAGE = "language"
 _RESERVED = "lk."
 _LONGEST_NAME, LONGEST_LANGUAGE = 256, 64
 """Characters; what is longer is no name and no language, and must not cost the join."""
-_KINDS = {
-    rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD: "standard",
-    rtc.ParticipantKind.PARTICIPANT_KIND_SIP: SIP,
-    rtc.ParticipantKind.PARTICIPANT_KIND_CONNECTOR: "connector",
-}
-"""Kinds of participants that are people; agents, recorders and sources of media are not."""
+_KINDS = {rtc.ParticipantKind.Value(f"PARTICIPANT_KIND_{name}"): kind for name, kind in PEOPLE.items()}
+"""Kinds of participants that are people."""
 
 _MOST_GREETED = 1000
 """People remembered as greeted in this call, should the conversation forget them."""

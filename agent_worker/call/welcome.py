@@ -5,13 +5,12 @@ from datetime import timedelta
 from typing import Any
 
 from agent_worker.lines import Welcome
+from agent_worker.people import SIP
 from conversation_actors import Participant
 
 GREETED = "livekit.greeted"
 """Key in a participant's context: the `reconnect_count` with which it was greeted last."""
 
-SIP = "sip"
-"""The kind of participant that calls by telephone."""
 _NUMBERED = "Phone "
 """Begins the name of a caller who has none: LiveKit's SIP service puts the number, or the end of it, behind it."""
 

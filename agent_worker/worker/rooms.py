@@ -12,6 +12,7 @@ from livekit import api
 from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import ParticipantInfo
 
+from agent_worker.people import PEOPLE
 from agent_worker.settings import LiveKitSettings
 from conversation_actors.errors import RetryableError
 
@@ -36,7 +37,7 @@ _REFUSALS = frozenset(
 """Codes behind which nothing was done. Of the others none excludes that a server went on without being heard."""
 _OWN_FIELDS = frozenset({"room", "agent_name"})
 _SECONDS = 5.0
-_HUMAN = frozenset({ParticipantInfo.Kind.STANDARD, ParticipantInfo.Kind.SIP, ParticipantInfo.Kind.CONNECTOR})
+_HUMAN = frozenset(ParticipantInfo.Kind.Value(name) for name in PEOPLE)
 
 
 class RoomServiceError(RetryableError):

@@ -2,16 +2,20 @@
 
 import logging
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from google.protobuf.message import Message
-from livekit import api
+from livekit import api, rtc
 from livekit.protocol.agent_dispatch import ListAgentDispatchResponse
 from livekit.protocol.models import ParticipantInfo
 from pydantic import SecretStr
 
+from agent_worker.call.participants import is_human
+from agent_worker.people import PEOPLE
 from agent_worker.settings import LiveKitSettings
 from agent_worker.worker import rooms as module
 from agent_worker.worker.rooms import Occupants, Original, Rooms, RoomServiceError, UnansweredError
@@ -134,6 +138,15 @@ async def test_who_is_in_a_room_is_told_by_kind(rooms: Rooms, fake: FakeServer) 
     found = await rooms.occupants(ROOM)
     assert found.people == ("alice", "phone")
     assert [agent.identity for agent in found.agents] == ["agent-1"]
+
+
+@pytest.mark.parametrize("kind", [*PEOPLE, "AGENT", "EGRESS", "INGRESS"])
+async def test_a_room_and_its_server_take_the_same_kinds_for_people(rooms: Rooms, fake: FakeServer, kind: str) -> None:
+    """Their numbers differ; an agent in the room, and whoever asks LiveKit's server, still count the same people."""
+    fake.people = [ParticipantInfo(identity="one", kind=ParticipantInfo.Kind.Value(kind))]
+    in_the_room = SimpleNamespace(kind=rtc.ParticipantKind.Value(f"PARTICIPANT_KIND_{kind}"))
+
+    assert bool((await rooms.occupants(ROOM)).people) is is_human(cast("rtc.Participant", in_the_room))
 
 
 # What a successor's dispatch says
