@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent_worker.settings import LanguageModelSettings
+    from agent_worker.worker.application import Entrypoint
 
 logger = logging.getLogger(__name__)
 
@@ -92,17 +93,21 @@ def dev(command: WorkerCommand, write: Callable[[str], object]) -> int:
 
 def work(command: WorkerCommand, *, is_development: bool) -> int:
     """Run a worker in this process, until it is told to stop."""
-    from agent_worker.settings import instance_from_environment  # noqa: PLC0415  # see the module's docstring
+    from agent_worker import example  # noqa: PLC0415  # see the module's docstring
+    from agent_worker.settings import instance_from_environment  # noqa: PLC0415
     from agent_worker.worker.application import entrypoint_named, load_server  # noqa: PLC0415
     from agent_worker.worker.server import PRELOADED, WorkerOptions, run_worker  # noqa: PLC0415
 
     # first of all: the application may read a file of variables when it is imported
     application = None if command.application is None else load_server(command.application, preload=PRELOADED)
     entrypoint = None if command.entrypoint is None else entrypoint_named(command.entrypoint)
-    options = WorkerOptions(is_development=is_development, application=application, entrypoint=entrypoint)
+    options = WorkerOptions(
+        is_development=is_development, application=application, entrypoint=entrypoint, preloaded=example.PRELOADED
+    )
     options.livekit.require()
     if command.is_example:
         _check_models(is_offline=False)
+        options = replace(options, entrypoint=_answer_of_example())
 
     async def run() -> None:
         if instance_from_environment() is None:  # else the supervisor has asked, before the first of its workers
@@ -111,6 +116,12 @@ def work(command: WorkerCommand, *, is_development: bool) -> int:
 
     asyncio.run(run())
     return 0
+
+
+def _answer_of_example() -> "Entrypoint":
+    from agent_worker.example.answer import answer_call  # noqa: PLC0415  # applications need none of its models
+
+    return answer_call
 
 
 def watch() -> int:

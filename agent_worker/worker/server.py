@@ -42,13 +42,8 @@ from conversation_actors import ConversationClient, HeartbeatRecord, Heartbeats,
 
 logger = logging.getLogger(__name__)
 
-PRELOADED = ["ray", "agent_worker.call.attach", "conversation_actors.runtime"]
+PRELOADED = ("ray", "agent_worker.call.attach", "conversation_actors.runtime")
 """Imported once, in the process that the job processes are forked from: they share the memory."""
-_PRELOADED_OF_EXAMPLE = [
-    *("agent_worker.example.answer", "openai.resources.chat", "openai.resources.audio", "openai.pagination"),
-    # imported by the OpenAI client at its first request: half a second in a call that has just been taken over
-    *("pydantic.v1", "anyio._backends._asyncio"),
-]
 _SETUP_SECONDS = 15.0
 _SUPERVISOR_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
@@ -63,7 +58,9 @@ class WorkerOptions:
     application: AgentServer | None = None
     """The application's own server; None: one of ours."""
     entrypoint: Entrypoint | None = None
-    """The session function of a server of ours; None: the example's."""
+    """The session function of a server of ours, which is made when there is no `application`."""
+    preloaded: Sequence[str] = ()
+    """What a server of ours imports beside `PRELOADED`."""
     instance: str = field(default_factory=lambda: instance_from_environment() or uuid4().hex)
     livekit: LiveKitSettings = field(default_factory=LiveKitSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
@@ -99,7 +96,7 @@ def _own_server(options: WorkerOptions) -> AgentServer:
         initialize_process_timeout=60.0,
         load_threshold=settings.job_threshold,
         drain_timeout=int(settings.drain.total_seconds()),
-        preload_modules=[*PRELOADED, *_PRELOADED_OF_EXAMPLE],
+        preload_modules=[*PRELOADED, *options.preloaded],
         ws_url=url,
         api_key=key,
         api_secret=secret,
@@ -108,17 +105,9 @@ def _own_server(options: WorkerOptions) -> AgentServer:
     )
     if most_calls is not None:
         server.load_fnc = functools.partial(_load_by_calls, most_calls)
-    server.rtc_session(
-        options.entrypoint or _example(),
-        agent_name=options.livekit.agent_name,
-    )
+    if options.entrypoint is not None:
+        server.rtc_session(options.entrypoint, agent_name=options.livekit.agent_name)
     return server
-
-
-def _example() -> Entrypoint:
-    from agent_worker.example.answer import answer_call  # noqa: PLC0415  # applications need none of its models
-
-    return answer_call
 
 
 def _load_by_calls(most_calls: int, server: AgentServer) -> float:
