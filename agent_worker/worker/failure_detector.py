@@ -25,6 +25,7 @@ from agent_worker.settings import TakeoverSettings
 from agent_worker.tenure.assignment import Assignment, RestartReason, named_by_room
 from agent_worker.tenure.conversation import copied_metadata
 from agent_worker.tenure.role import AGENT_ROLE
+from agent_worker.timing import TIMING, Timing
 from agent_worker.worker.rooms import Original, Rooms, RoomServiceError
 from agent_worker.worker.summons import Vacancy, summon
 from agent_worker.worker.takeover import HOLD, WAS_OPEN, Takeover
@@ -32,14 +33,6 @@ from conversation_actors import HeartbeatRecord, Heartbeats
 from conversation_actors.errors import ConversationError, RetryableError
 
 logger = logging.getLogger(__name__)
-
-_JOBS_SECONDS = 0.02
-_GHOST_SECONDS = 20.0
-"""How long LiveKit's server is asked who is in a room: a participant whose process died is there for 22 s."""
-_GONE_SECONDS = 0.5
-"""How long a participant may still be there behind the end of its process, though it has left."""
-_ASK_SECONDS = 5.0
-"""How often a successor is asked for while a worker that ends still has a call."""
 
 
 class JobSource(Protocol):
@@ -64,13 +57,14 @@ class FailureDetector:
         settings: TakeoverSettings,
         named_by_participants: bool = False,
         failures: Failures | None = None,
+        timing: Timing = TIMING,
     ) -> None:
         """`instance` names this run of this worker; `named_by_participants`: `CallSettings.participant_identity`.
 
         `failures` counts what goes wrong in the background; None: it is counted here only.
         """
         self._jobs, self._heartbeats, self._takeover, self._rooms = jobs, heartbeats, takeover, rooms
-        self._instance, self._settings = instance, settings
+        self._instance, self._settings, self._timing = instance, settings, timing
         self._named_by_participants = named_by_participants
         self._running: set[asyncio.Task[None]] = set()
         self._failures = failures or Failures()
@@ -104,9 +98,9 @@ class FailureDetector:
             for job_id in known.keys() - current.keys():
                 self._spawn("ended jobs", self._job_ended(known[job_id]))
             known = current
-            await asyncio.sleep(_JOBS_SECONDS)
+            await asyncio.sleep(self._timing.jobs_look)
 
-        await self._failures.forever("jobs", look, pause=_JOBS_SECONDS)
+        await self._failures.forever("jobs", look, pause=self._timing.jobs_look)
 
     async def _job_ended(self, info: RunningJobInfo) -> None:
         """Take over the call of a job whose process is gone without having let go of it."""
@@ -167,7 +161,7 @@ class FailureDetector:
 
         While LiveKit's server does not answer it is asked again, as long as a ghost would be there.
         """
-        deadline = time.monotonic() + _GHOST_SECONDS
+        deadline = time.monotonic() + self._timing.ghost
         is_there = False
         while time.monotonic() < deadline:
             try:
@@ -179,7 +173,7 @@ class FailureDetector:
                 is_there = any(one.identity == info.accept_arguments.identity for one in occupants.agents)
                 if was_there or not is_there:
                     return is_there
-            await asyncio.sleep(_GONE_SECONDS)
+            await asyncio.sleep(self._timing.gone)
         return False
 
     def _is_known(self, info: RunningJobInfo) -> bool:
@@ -222,7 +216,7 @@ class FailureDetector:
         """Ask, again and again, for successors on other workers, until this worker has no call any more."""
         asked: dict[str, tuple[float, float]] = {}
         while await self._ask_for_successors(asked):  # noqa: ASYNC110  # there is no event for a call's end
-            await asyncio.sleep(_JOBS_SECONDS)
+            await asyncio.sleep(self._timing.jobs_look)
 
     async def _ask_for_successors(self, asked: dict[str, tuple[float, float]]) -> bool:
         """Ask for those whose time it is: whether there is any call left, as far as is known."""
@@ -232,7 +226,7 @@ class FailureDetector:
             self._failures.count("jobs", error)
             return True
         for info in jobs:
-            due, wait = asked.get(info.job.id, (0.0, _ASK_SECONDS))
+            due, wait = asked.get(info.job.id, (0.0, self._timing.ask))
             if time.monotonic() >= due:
                 asked[info.job.id] = (time.monotonic() + wait, wait * 2)
                 await self._ask_for_successor(info)

@@ -31,6 +31,7 @@ from agent_worker.settings import (
 )
 from agent_worker.tenure.conversation import AGENT
 from agent_worker.tenure.role import AGENT_ROLE, attribute_name
+from agent_worker.timing import TIMING, Timing
 from agent_worker.worker.application import Entrypoint, begin
 from agent_worker.worker.failure_detector import FailureDetector, JobSource
 from agent_worker.worker.health import Health, HealthServer
@@ -45,8 +46,6 @@ logger = logging.getLogger(__name__)
 PRELOADED = ("ray", "agent_worker.call.attach", "conversation_actors.runtime")
 """Imported once, in the process that the job processes are forked from: they share the memory."""
 _SETUP_SECONDS = 15.0
-_SUPERVISOR_SECONDS = 0.5
-_RETRY_SECONDS = 1.0
 _DEVELOPMENT_CALLS = 20
 
 
@@ -65,6 +64,7 @@ class WorkerOptions:
     livekit: LiveKitSettings = field(default_factory=LiveKitSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     takeover: TakeoverSettings = field(default_factory=TakeoverSettings)
+    timing: Timing = TIMING
 
 
 def make_server(options: WorkerOptions) -> AgentServer:
@@ -168,17 +168,18 @@ async def _detecting(
     jobs: JobSource, options: WorkerOptions, failures: Failures, *, draining: Callable[[], bool]
 ) -> AsyncIterator[FailureDetector]:
     """A failure detector that is ready to run, and the health endpoint."""
-    store = Settings()
-    store.require_redis_url()
+    settings = Settings()
+    settings.require_redis_url()
     call = CallSettings()
     RoomSettings()  # jobs read them: a mistake is told here, and not in each call
-    async with Heartbeats(store) as heartbeats, Rooms(options.livekit) as rooms:
+    async with Heartbeats(settings) as heartbeats, Rooms(options.livekit, timing=options.timing) as rooms:
         takeover = Takeover(
             heartbeats,
             rooms,
             options.takeover,
             linger=call.linger,
-            give_up=functools.partial(_give_up, store),
+            give_up=functools.partial(_give_up, settings),
+            timing=options.timing,
         )
         detector = FailureDetector(
             jobs,
@@ -189,14 +190,16 @@ async def _detecting(
             settings=options.takeover,
             named_by_participants=call.participant_identity,
             failures=failures,
+            timing=options.timing,
         )
         health = Health(
             heartbeats,
             rooms,
-            store,
+            settings,
             jobs=lambda: len(jobs.active_jobs),
             draining=draining,
             failures=lambda: failures.counts,
+            timing=options.timing,
         )
         port = 0 if options.is_development else options.worker.health_port
         async with HealthServer(health, host=options.worker.host, port=port) as listening:
@@ -219,14 +222,15 @@ async def _run_until(
     stop, hurry = told
     serving = await begin(server, is_development=options.is_development)
     watching = asyncio.create_task(detector.run())
-    looking = failures.until_done("orphaned", lambda: _stop_when_orphaned(stop), pause=_SUPERVISOR_SECONDS)
+    pause = options.timing.supervisor_look
+    looking = failures.until_done("orphaned", lambda: _stop_when_orphaned(stop, pause=pause), pause=pause)
     orphaned = asyncio.create_task(looking)
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({serving, watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done() or watching.done():
             await (serving if serving.done() else watching)
-        await _drain(server, detector, hurry, failures)
+        await _drain(server, detector, hurry, failures, retry=options.timing.server_retry)
     finally:
         for task in (watching, orphaned, stopping):
             task.cancel()
@@ -234,12 +238,14 @@ async def _run_until(
         await asyncio.gather(serving, watching, orphaned, stopping, return_exceptions=True)
 
 
-async def _drain(server: AgentServer, detector: FailureDetector, hurry: asyncio.Event, failures: Failures) -> None:
+async def _drain(
+    server: AgentServer, detector: FailureDetector, hurry: asyncio.Event, failures: Failures, *, retry: float
+) -> None:
     """Take no more jobs; let those that run go over to other workers, or come to their end.
 
     Successors are asked for until the end, whatever goes wrong with that meanwhile.
     """
-    giving_over = asyncio.create_task(failures.until_done("give_over", detector.give_over, pause=_RETRY_SECONDS))
+    giving_over = asyncio.create_task(failures.until_done("give_over", detector.give_over, pause=retry))
     draining, hurrying = asyncio.create_task(server.drain()), asyncio.create_task(hurry.wait())
     try:
         await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
@@ -253,20 +259,20 @@ async def _drain(server: AgentServer, detector: FailureDetector, hurry: asyncio.
         await asyncio.gather(giving_over, draining, hurrying, return_exceptions=True)
 
 
-async def _stop_when_orphaned(stop: asyncio.Event) -> None:
+async def _stop_when_orphaned(stop: asyncio.Event, *, pause: float) -> None:
     """A worker whose supervisor is gone has nobody to start it again: it ends in order."""
     if instance_from_environment() is None:
         return
     supervisor = os.getppid()
     while os.getppid() == supervisor:  # noqa: ASYNC110  # there is no event for this
-        await asyncio.sleep(_SUPERVISOR_SECONDS)
+        await asyncio.sleep(pause)
     logger.error("the supervisor process is gone")
     stop.set()
 
 
-async def _give_up(store: Settings, record: HeartbeatRecord, attempts: int) -> None:
+async def _give_up(settings: Settings, record: HeartbeatRecord, attempts: int) -> None:
     """Say in the conversation that no agent comes any more."""
-    async with ConversationClient(store) as client:
+    async with ConversationClient(settings) as client:
         conversation = await client.open(record.conversation_id)
         told = {"holder": None, "state": "given up", "attempts": attempts, "at": time.time()}
         await conversation.set_attributes({attribute_name(AGENT, record.role or AGENT_ROLE): told})

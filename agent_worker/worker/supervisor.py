@@ -19,6 +19,7 @@ from uuid import uuid4
 from agent_worker.failures import Failures
 from agent_worker.settings import CallSettings, LiveKitSettings, TakeoverSettings, child_environment
 from agent_worker.tenure.assignment import RestartReason
+from agent_worker.timing import TIMING, Timing
 from agent_worker.worker.rooms import Rooms
 from agent_worker.worker.takeover import HOLD, Takeover
 from conversation_actors import Heartbeats, Settings
@@ -29,7 +30,6 @@ EXIT_USAGE = 2
 """A worker's exit code for a mistake in what it was given."""
 EXIT_NOT_STARTED = 1
 """In place of a worker's exit code where there was no worker."""
-_RESTART_DELAYS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 _STEADY = timedelta(minutes=1)
 """A worker that ran for so long is started again at once."""
 
@@ -37,10 +37,17 @@ _STEADY = timedelta(minutes=1)
 class Supervisor:
     """Keeps one worker running until it is told to stop."""
 
-    def __init__(self, arguments: Sequence[str], instance: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        instance: str,
+        environment: dict[str, str] | None = None,
+        *,
+        timing: Timing = TIMING,
+    ) -> None:
         """`arguments`: the worker's command line, behind ``python -m agent_worker``."""
         self._command = [sys.executable, "-m", "agent_worker", *arguments]
-        self._instance = instance
+        self._instance, self._delays = instance, timing.restart_delays
         self._environment = environment or {}
         self._failures = Failures()
         self._stop = asyncio.Event()
@@ -76,7 +83,7 @@ class Supervisor:
                 task.add_done_callback(takeovers.discard)
                 is_steady = time.monotonic() - started > _STEADY.total_seconds()
                 failures = 0 if is_steady else failures + 1
-                delay = _RESTART_DELAYS[min(failures, len(_RESTART_DELAYS) - 1)] if failures > 1 else 0.0
+                delay = self._delays[min(failures, len(self._delays) - 1)] if failures > 1 else 0.0
                 with suppress(TimeoutError):
                     async with asyncio.timeout(delay):
                         await self._stop.wait()

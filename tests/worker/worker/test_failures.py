@@ -17,8 +17,8 @@ from agent_worker.tenure import pulse as tenure
 from agent_worker.tenure.assignment import RestartReason
 from agent_worker.tenure.backlog import Operation
 from agent_worker.tenure.conversation import HANDOVER, LEASE, CallConversation
+from agent_worker.timing import Timing
 from agent_worker.worker import server as worker
-from agent_worker.worker import supervisor
 from agent_worker.worker.failure_detector import FailureDetector
 from agent_worker.worker.supervisor import EXIT_NOT_STARTED, EXIT_USAGE, Supervisor
 from agent_worker.worker.takeover import Takeover
@@ -294,6 +294,9 @@ async def test_whatever_is_thrown_at_the_end(world: World, monkeypatch: pytest.M
 # A worker, and its supervisor
 
 
+QUICK = Timing(server_retry=0.001, supervisor_look=0.001, restart_delays=(0.0,))
+
+
 class Server:
     """The part of LiveKit's server that a worker runs and drains."""
 
@@ -318,8 +321,6 @@ class Server:
 
 async def test_whatever_is_thrown_into_a_worker_that_drains(monkeypatch: pytest.MonkeyPatch) -> None:
     """Successors are asked for all the same, and a worker whose supervisor is gone ends; both are counted."""
-    monkeypatch.setattr(worker, "_RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(worker, "_SUPERVISOR_SECONDS", 0.001)
     monkeypatch.setattr(worker, "instance_from_environment", lambda: "w")
     supervisors = iter([1, 1])
     monkeypatch.setattr("os.getppid", lambda: next(supervisors, 2))
@@ -340,7 +341,7 @@ async def test_whatever_is_thrown_into_a_worker_that_drains(monkeypatch: pytest.
             (stop, asyncio.Event()),
             cast("AgentServer", server),
             cast("FailureDetector", detector),
-            cast("worker.WorkerOptions", SimpleNamespace(is_development=False)),
+            cast("worker.WorkerOptions", SimpleNamespace(is_development=False, timing=QUICK)),
             failures,
         )
     )
@@ -360,7 +361,7 @@ async def test_a_worker_that_cannot_watch_ends(monkeypatch: pytest.MonkeyPatch) 
         raise TypeError(PRIVATE)
 
     detector = SimpleNamespace(run=watch, give_over=watch)
-    options = SimpleNamespace(is_development=False)
+    options = SimpleNamespace(is_development=False, timing=QUICK)
     told = (asyncio.Event(), asyncio.Event())
     with pytest.raises(TypeError):
         await worker._run_until(told, cast("Any", Server()), cast("Any", detector), cast("Any", options), Failures())
@@ -401,7 +402,6 @@ async def test_whatever_is_thrown_into_a_supervisor(
 ) -> None:
     """A worker that the system could not start is started again, and what cannot be looked up is found by the clock."""
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(supervisor, "_RESTART_DELAYS", (0.0,))
     runs: list[str] = []
 
     async def run_once(_self: Supervisor, name: str) -> int:
@@ -416,7 +416,7 @@ async def test_whatever_is_thrown_into_a_supervisor(
     Broken(monkeypatch, Heartbeats, "claim_group")
     store = ShakyStore(Clock())
     with on_store(monkeypatch, store):
-        one = Supervisor([], "p")
+        one = Supervisor([], "p", timing=QUICK)
         try:
             assert await one.run() == EXIT_USAGE
         finally:

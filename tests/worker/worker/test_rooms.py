@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from agent_worker.call.participants import is_human
 from agent_worker.people import PEOPLE
 from agent_worker.settings import LiveKitSettings
-from agent_worker.worker import rooms as module
+from agent_worker.timing import Timing
 from agent_worker.worker.rooms import Occupants, Original, Rooms, RoomServiceError, UnansweredError
 from tests.support.sessions.fakes_call import ROOM
 
@@ -69,11 +69,15 @@ async def server(fake: FakeServer) -> AsyncIterator[TestServer]:
         yield running
 
 
+def settings(server: TestServer) -> LiveKitSettings:
+    """What finds it."""
+    return LiveKitSettings(url=str(server.make_url("")), api_key="key", api_secret=SecretStr("s" * 32))
+
+
 @pytest.fixture
 async def rooms(server: TestServer) -> AsyncIterator[Rooms]:
     """The room service on it."""
-    settings = LiveKitSettings(url=str(server.make_url("")), api_key="key", api_secret=SecretStr("s" * 32))
-    async with Rooms(settings) as entered:
+    async with Rooms(settings(server)) as entered:
         yield entered
 
 
@@ -118,13 +122,11 @@ async def test_a_server_that_is_not_there_did_nothing(rooms: Rooms, server: Test
     assert not isinstance(refused.value, UnansweredError)
 
 
-async def test_without_an_answer_in_time_nobody_knows(
-    rooms: Rooms, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_without_an_answer_in_time_nobody_knows(server: TestServer, fake: FakeServer) -> None:
     """The time is over before the answer is there."""
-    monkeypatch.setattr(module, "_SECONDS", 0.0)
-    with pytest.raises(UnansweredError):
-        await dispatch(rooms)
+    async with Rooms(settings(server), timing=Timing(rooms_answer=0.0)) as rooms:
+        with pytest.raises(UnansweredError):
+            await dispatch(rooms)
     assert fake.asked == []
 
 
