@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from agent_worker.listening import Listening
 from agent_worker.timing import TIMING, Timing
 from agent_worker.worker.rooms import Rooms
 from conversation_actors import Heartbeats, Settings, check_cluster
@@ -121,23 +122,18 @@ class HealthServer:
         self._health, self._host, self._port = health, host, port
         app = web.Application()
         app.router.add_get("/health", self._answer)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._listening = Listening(app, host=host, port=port)
 
     @property
     def url(self) -> str:
         """Where it listens. Raises `RuntimeError` before it does."""
-        if not self._runner.addresses:
-            message = "the server is not running"
-            raise RuntimeError(message)
-        return f"http://{self._host}:{self._runner.addresses[0][1]}"
+        return f"http://{self._host}:{self._listening.port}"
 
     async def __aenter__(self) -> Self:
         """Listen. Raises `HealthPortError` if the port is taken."""
-        await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
+            await self._listening.__aenter__()
         except OSError as error:
-            await self._runner.cleanup()
             message = f"health_port: {self._port} cannot be listened on ({error.strerror}); set AGENT_HEALTH_PORT"
             raise HealthPortError(message) from error
         return self
@@ -146,7 +142,7 @@ class HealthServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop listening."""
-        await self._runner.cleanup()
+        await self._listening.__aexit__(kind, error, trace)
 
     async def _answer(self, _request: web.Request) -> web.Response:
         report = await self._health.report()

@@ -42,6 +42,7 @@ ROOMS = {
     "extras": "",
     "failures": "",
     "lines": "",
+    "listening": "",
     "people": "",
     "timing": "",
     "settings": "",
