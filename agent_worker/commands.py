@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent_worker.environment import instance_from_environment
+
 if TYPE_CHECKING:
     from agent_worker.settings import LanguageModelSettings
     from agent_worker.worker.application import Entrypoint
@@ -94,7 +96,6 @@ def dev(command: WorkerCommand, write: Callable[[str], object]) -> int:
 def work(command: WorkerCommand, *, is_development: bool) -> int:
     """Run a worker in this process, until it is told to stop."""
     from agent_worker import example  # noqa: PLC0415  # see the module's docstring
-    from agent_worker.settings import instance_from_environment  # noqa: PLC0415
     from agent_worker.worker.application import entrypoint_named, load_server  # noqa: PLC0415
     from agent_worker.worker.server import PRELOADED, WorkerOptions, run_worker  # noqa: PLC0415
 

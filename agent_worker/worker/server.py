@@ -19,16 +19,9 @@ from uuid import uuid4
 from livekit.agents import AgentServer
 from livekit.agents.job import RunningJobInfo
 
+from agent_worker.environment import instance_from_environment, registration_from_environment
 from agent_worker.failures import Failures
-from agent_worker.settings import (
-    CallSettings,
-    LiveKitSettings,
-    RoomSettings,
-    TakeoverSettings,
-    WorkerSettings,
-    instance_from_environment,
-    registration_from_environment,
-)
+from agent_worker.settings import CallSettings, LiveKitSettings, RoomSettings, TakeoverSettings, WorkerSettings
 from agent_worker.tenure.conversation import AGENT
 from agent_worker.tenure.role import AGENT_ROLE, attribute_name
 from agent_worker.timing import TIMING, Timing

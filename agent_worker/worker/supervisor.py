@@ -16,8 +16,9 @@ from contextlib import suppress
 from datetime import timedelta
 from uuid import uuid4
 
+from agent_worker.environment import child_environment
 from agent_worker.failures import Failures
-from agent_worker.settings import CallSettings, LiveKitSettings, TakeoverSettings, child_environment
+from agent_worker.settings import CallSettings, LiveKitSettings, TakeoverSettings
 from agent_worker.tenure.assignment import RestartReason
 from agent_worker.timing import TIMING, Timing
 from agent_worker.worker.rooms import Rooms

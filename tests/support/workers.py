@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import psutil
 
-from agent_worker.settings import offline_environment
+from agent_worker.environment import offline_environment
 from tests.support.servers import wait_for, wait_until
 
 REPOSITORY = Path(__file__).parents[2]

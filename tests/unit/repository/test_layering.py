@@ -39,12 +39,14 @@ LAYERS = (
 """Each layer imports only those before it (and itself)."""
 
 ROOMS = {
+    "environment": "",
     "extras": "",
     "failures": "",
     "lines": "",
     "listening": "",
     "people": "",
     "timing": "",
+    "setting_types": "",
     "settings": "",
     "session": "An `AgentSession` and its conversation, each made of the other: no room and no process is known here.",
     "tenure": "Being the one agent of a conversation: the lease, the heartbeat, what waits to be told, the succession.",
@@ -54,6 +56,7 @@ ROOMS = {
     "example": "The example agent, and the models it uses.",
     "development": "What a developer talks to an agent with: the page in the browser, the terminal, a scripted call.",
     "commands": "",
+    "options": "",
     "cli": "",
     "__main__": "",
 }
@@ -89,12 +92,12 @@ OWNERS = {
 ENVIRONMENT_READERS = {
     "conversation_actors.settings",
     "conversation_actors.sources.groups",
-    "agent_worker.settings",
     # They read no settings: they hand one process's environment to another.
     "conversation_actors.runtime.fork_server.node",
     "conversation_actors.runtime.fork_server.server",
     "conversation_actors.runtime.ray_environment",
     "conversation_actors.runtime.starter",
+    "agent_worker.environment",
 }
 ENVIRONMENT_NAMES = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 
@@ -382,7 +385,10 @@ def test_each_rule_can_fail(name: str, source: str, expected: str) -> None:
         ("conversation_actors.settings", "import os\nos.environ"),
         ("conversation_actors.cli", "import subprocess\nfrom conversation_actors import ConversationClient"),
         ("agent_worker", "from agent_worker.call.attach import attach"),
-        ("agent_worker.call.life", "from agent_worker.tenure import role\nfrom agent_worker.settings import Lines"),
+        (
+            "agent_worker.call.life",
+            "from agent_worker.tenure import role\nfrom agent_worker.settings import CallSettings",
+        ),
         ("agent_worker.session.pictures", "from livekit import rtc\nx = rtc.VideoFrame"),
         ("agent_worker.worker.rooms", "from livekit import api"),
         (

@@ -22,13 +22,8 @@ from agent_worker import cli
 from agent_worker.development.agent_calls import AgentCalls
 from agent_worker.development.page import PageServer
 from agent_worker.development.reception import STARTING, Reception
-from agent_worker.settings import (
-    REGISTRATION_VARIABLE,
-    LiveKitSettings,
-    WorkerSettings,
-    registration_from_environment,
-    registration_variables,
-)
+from agent_worker.environment import REGISTRATION_VARIABLE, registration_from_environment, registration_variables
+from agent_worker.settings import LiveKitSettings, WorkerSettings
 from agent_worker.worker import preparation
 from agent_worker.worker.application import begin, load_server
 from agent_worker.worker.preparation import Preparation

@@ -6,9 +6,14 @@ import pytest
 from pydantic import ValidationError
 
 from agent_worker.call.welcome import retention
+from agent_worker.environment import (
+    INSTANCE_VARIABLE,
+    child_environment,
+    instance_from_environment,
+    offline_environment,
+)
 from agent_worker.lines import Welcome
 from agent_worker.settings import (
-    INSTANCE_VARIABLE,
     CallSettings,
     LanguageModelSettings,
     LiveKitSettings,
@@ -16,10 +21,7 @@ from agent_worker.settings import (
     SpeechSettings,
     TakeoverSettings,
     WorkerSettings,
-    child_environment,
-    instance_from_environment,
     is_loopback,
-    offline_environment,
 )
 from conversation_actors import Participant
 from conversation_actors.errors import InvalidInputError
