@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from conversation_actors.client.handle import ConversationHandle
 from conversation_actors.client.opening import open_readable_store
+from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.client.reading import Reader
 from conversation_actors.client.views import Snapshot
 from conversation_actors.errors import (
@@ -20,24 +21,21 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.failures import Failures
+from conversation_actors.port import OwnerPort
 from conversation_actors.settings import Settings
 from conversation_actors.store import Found, Store, open_replica
+from conversation_actors.timing import TIMING, Timing
 from conversation_actors.values import check_id
 from conversation_actors.versions import tell_untested
 
 if TYPE_CHECKING:
-    from conversation_actors.runtime import ActorDirectory, RemoteOwner
+    from conversation_actors.runtime import ActorDirectory
 
 
 log = logging.getLogger(__name__)
 
-_TELL_SECONDS = 5.0
-"""How long a deletion looks for the owner, to tell it."""
 _UNTOLD_SECONDS = 30.0
 """For how long deletions look for nobody after one that found no cluster: many of them cost no more than one."""
-_JOINED_SECONDS = 2.0
-"""How long a client that closes waits for Ray to have been joined, which takes about a second: a process that ends in
-the midst of it may crash. While Ray itself is at it, as long as `timeouts.close`: a busy machine takes longer."""
 
 
 def _has_imported(package: str) -> bool:
@@ -55,12 +53,12 @@ class ConversationClient:
     where they name none, and this process has nothing to do with Ray yet, the first `open` or `delete` looks for one.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        """Without `settings`, read them from the environment. Connects when entered."""
+    def __init__(self, settings: Settings | None = None, *, timing: Timing = TIMING) -> None:
+        """Without `settings`, read them from the environment. Connects when entered. `timing` is for tests."""
         if settings is not None and not isinstance(settings, Settings):
             message = f"settings: expected Settings, got {type(settings).__name__}"  # type: ignore[unreachable]  # untyped callers
             raise InvalidInputError(message, field="settings")
-        self._settings = settings or Settings()
+        self._settings, self._timing = settings or Settings(), timing
         self._handles: dict[str, ConversationHandle] = {}
         self._store: Store | None = None
         self._directory: ActorDirectory | None = None
@@ -127,7 +125,9 @@ class ConversationClient:
         # Somebody else may have opened or closed it in this process meanwhile: one handle an id, for one order.
         known = self._open_handle(conversation_id)
         if known is None:
-            known = self._handles[conversation_id] = ConversationHandle(conversation_id, owner, view, self._settings)
+            known = self._handles[conversation_id] = ConversationHandle(
+                conversation_id, owner, view, self._settings, timing=self._timing
+            )
         elif was_open:
             await known.catch_up(view)
         return known
@@ -220,7 +220,8 @@ class ConversationClient:
     async def _end_joining(self) -> None:
         joining, self._joining = self._joining, None
         if joining is not None and not joining.done():
-            await asyncio.wait({joining}, timeout=_JOINED_SECONDS)
+            # A process that ends while Ray is being joined, which takes about a second, may crash.
+            await asyncio.wait({joining}, timeout=self._timing.joined)
             if not joining.done() and self._is_joining():
                 await asyncio.wait({joining}, timeout=self._settings.timeouts.close.total_seconds())
             joining.cancel()
@@ -233,17 +234,15 @@ class ConversationClient:
         if not self._has_joined and loop.time() < self._untold_until:
             return
         try:
-            async with asyncio.timeout(_TELL_SECONDS):
+            async with asyncio.timeout(self._timing.tell):
                 await self.join_cluster()
         except (ConversationError, TimeoutError) as error:
-            reason = str(error) or f"not joined within {_TELL_SECONDS:g} s"
+            reason = str(error) or f"not joined within {self._timing.tell:g} s"
             log.info("owners, if any run, are not told of deletions", extra={"reason": reason})
             self._untold_until = loop.time() + _UNTOLD_SECONDS
             return
         try:
-            await self._owner(conversation_id).call_if_running(
-                lambda actor: actor.read.remote(fresh=True), _TELL_SECONDS
-            )
+            await self._owner(conversation_id).tell_of_deletion()
         except ConversationError as error:  # it is deleted all the same
             log.info("an owner was told of a deletion, and failed", extra={"reason": str(error)})
 
@@ -258,9 +257,12 @@ class ConversationClient:
             raise InvalidInputError(message, field="client")
         return self._store
 
-    def _owner(self, conversation_id: str) -> "RemoteOwner":
-        from conversation_actors.runtime import RemoteOwner  # noqa: PLC0415  # see __aenter__
-
+    def _owner(self, conversation_id: str) -> RemoteOwner:
         self._connected_store()
+        return RemoteOwner(self._port(conversation_id), self._settings, timing=self._timing)
+
+    def _port(self, conversation_id: str) -> OwnerPort:
+        from conversation_actors.runtime import RayPort  # noqa: PLC0415  # see `_join`
+
         assert self._directory is not None
-        return RemoteOwner(conversation_id, directory=self._directory, settings=self._settings)
+        return RayPort(conversation_id, directory=self._directory, settings=self._settings)

@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from conversation_actors.activation import ActivationInfo, Done, Execute, Executed, Request, Seen, View
 from conversation_actors.client import arguments
 from conversation_actors.client.copy import LocalCopy, retention_of
-from conversation_actors.client.following import DORMANT_SECONDS, Feed, Follower
+from conversation_actors.client.following import Feed, Follower
 from conversation_actors.client.outbox import Outbox
+from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.client.sigterm import flushed_at_sigterm
 from conversation_actors.client.views import Receipt, Snapshot, snapshot_of
 from conversation_actors.codec import decode_entry, decode_snapshot
@@ -23,6 +23,7 @@ from conversation_actors.errors import (
 )
 from conversation_actors.failures import Failures
 from conversation_actors.items import Item
+from conversation_actors.protocol import ActivationInfo, Done, Execute, Executed, Request, Seen, View
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     ClearHistory,
@@ -34,17 +35,12 @@ from conversation_actors.state import (
     ReopenConversation,
     Summary,
 )
+from conversation_actors.timing import TIMING, Timing
 from conversation_actors.values import check_id
-
-if TYPE_CHECKING:
-    from conversation_actors.runtime import RemoteOwner
 
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
-
-_ENTRIES_SECONDS = 0.25
-"""How long a write that is acknowledged waits for the poll to bring it, before it asks for the whole state."""
 
 
 class ConversationHandle:
@@ -65,9 +61,11 @@ class ConversationHandle:
     event loop.
     """
 
-    def __init__(self, conversation_id: str, owner: "RemoteOwner", view: View, settings: Settings) -> None:
+    def __init__(
+        self, conversation_id: str, owner: RemoteOwner, view: View, settings: Settings, *, timing: Timing = TIMING
+    ) -> None:
         """Follow the conversation from `view` on."""
-        self._id, self._owner, self._settings = conversation_id, owner, settings
+        self._id, self._owner, self._settings, self._timing = conversation_id, owner, settings, timing
         self._limits = settings.history.limits()
         self.is_closed = False
         self._closing = asyncio.Event()
@@ -75,11 +73,11 @@ class ConversationHandle:
         self._catching_up = asyncio.Lock()
         self._told_by = view.owner
         """The owner that has answered last."""
-        self._failures = Failures()
-        self._outbox = Outbox(self._send, settings, self._failures)
+        self._failures = Failures(timing=timing)
+        self._outbox = Outbox(self._send, settings, self._failures, timing=timing)
         self._last_words = flushed_at_sigterm(self._outbox, seconds=settings.timeouts.close.total_seconds())
-        feed = Feed(owner, settings.timeouts)
-        self._follower = Follower(self._copy, feed, lambda: self._read(fresh=False), self._failures)
+        feed = Feed(owner, timing=timing)
+        self._follower = Follower(self._copy, feed, lambda: owner.read(fresh=False), self._failures, timing=timing)
         self._tasks = [asyncio.create_task(self._outbox.run()), asyncio.create_task(self._follower.run())]
 
     def __repr__(self) -> str:
@@ -214,7 +212,7 @@ class ConversationHandle:
         """
         if self.is_closed:
             raise self._closed()
-        view = await self._read(fresh=fresh)
+        view = await self._owner.read(fresh=fresh)
         if view.life != self._copy.seen.life:
             self._copy.replace(view)  # else a watch from this snapshot's position would be one of the old life
         state = decode_snapshot(view.snapshot)
@@ -364,13 +362,13 @@ class ConversationHandle:
         return self._watch(position, self._seen_at(position))
 
     async def _watch(self, position: int, seen: Seen) -> AsyncGenerator[Entry, None]:
-        feed = Feed(self._owner, self._settings.timeouts)
+        feed = Feed(self._owner, timing=self._timing)
         try:
             while True:
                 try:
                     entries, owner = await self._unless_closed(feed.after(position, seen))
                 except RetryableError:  # an owner that cannot recover yet, or has too many watchers: a delay, no more
-                    await self._unless_closed(asyncio.sleep(DORMANT_SECONDS[1]))
+                    await self._unless_closed(asyncio.sleep(self._timing.dormant[1]))
                     continue
                 seen = seen._replace(owner=owner)
                 for data in entries:
@@ -402,7 +400,7 @@ class ConversationHandle:
         """Have the owner save a snapshot and exit; the next call brings the conversation back."""
         if self.is_closed:
             raise self._closed()
-        await self._owner.passivate(self._command_seconds)
+        await self._owner.passivate()
 
     async def info(self) -> ActivationInfo:
         """Facts about the owner that runs now; starts one if none does."""
@@ -479,7 +477,7 @@ class ConversationHandle:
         owner = self._told_by
         with suppress(TimeoutError):
             # The entries usually came with the answer. If not, the poll brings them,
-            async with asyncio.timeout(_ENTRIES_SECONDS):
+            async with asyncio.timeout(self._timing.entries):
                 await self._copy.reach(seq, owner=owner)
         if not self._copy.shows(seq, owner):
             # unless the owner has died since (to be followed only, none is started), or the copy is one of what was
@@ -487,7 +485,7 @@ class ConversationHandle:
             try:
                 async with asyncio.timeout(self._settings.timeouts.attempt.total_seconds()), self._catching_up:
                     if not self._copy.shows(seq, owner):  # no other call has read it meanwhile
-                        view = await self._read(fresh=False)
+                        view = await self._owner.read(fresh=False)
                         if view.seq >= seq:
                             self._copy.replace(view)
             except (ConversationError, TimeoutError) as error:
@@ -496,24 +494,17 @@ class ConversationHandle:
     async def _send(self, requests: Sequence[Request], seconds: float) -> Executed:
         asked = self._copy.position
 
-        def execute(actor: Any) -> Awaitable[Any]:
+        def compose() -> Execute:
             nonlocal asked
-            asked = self._copy.position  # for each attempt anew: the copy may have gone on since the last one
-            return actor.execute.remote(Execute(requests, self._follower.watcher, *asked).pack())  # type: ignore[no-any-return]  # Ray's proxy has no types
+            asked = self._copy.position  # the copy may have gone on since the last attempt
+            return Execute(requests, self._follower.watcher, *asked)
 
         try:
-            answer = await self._owner.call(execute, seconds)
+            executed = await self._owner.execute(compose, seconds)
         except RetryableError:
             self._follower.fell_behind()  # entries that came with a lost answer are not announced again
             raise
-        executed = Executed.unpack(answer)
         self._told_by = executed.owner
         commands = [request.command for request in requests]
         self._copy.apply(executed.entries, owner=executed.owner, asked=asked, sent=commands)
         return executed
-
-    async def _read(self, *, fresh: bool) -> View:
-        view: View = await self._owner.call(
-            lambda actor: actor.read.remote(fresh=fresh), self._command_seconds, patient=True
-        )
-        return view

@@ -18,21 +18,12 @@ from typing import TypeVar
 import ray
 from ray.exceptions import AsyncioActorExit
 
-from conversation_actors.activation import (
-    PROTOCOL,
-    Activation,
-    ActivationInfo,
-    Execute,
-    Opened,
-    Polled,
-    Seen,
-    View,
-    incompatible,
-)
+from conversation_actors.activation import Activation
 from conversation_actors.activation.activation import Place
 from conversation_actors.clock import uptime
 from conversation_actors.errors import ConversationError, ConversationNotFoundError, IncompatibleVersionError
 from conversation_actors.failures import Failures
+from conversation_actors.protocol import PROTOCOL, ActivationInfo, Execute, Opened, Polled, Seen, View, incompatible
 from conversation_actors.runtime.fork_server import is_forked, was_ready
 from conversation_actors.runtime.termination import on_sigterm
 from conversation_actors.settings import Settings

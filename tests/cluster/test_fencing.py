@@ -10,8 +10,8 @@ import pytest
 import ray
 
 from conversation_actors import ConversationClient
-from conversation_actors.activation import PROTOCOL, ActivationInfo, Done, Execute, Executed, Request
 from conversation_actors.errors import ActivationLostError, FencedError, LeaseLostError
+from conversation_actors.protocol import PROTOCOL, ActivationInfo, Done, Execute, Executed, Request
 from conversation_actors.runtime.actor import ConversationActor
 from conversation_actors.state import AppendItems
 from conversation_actors.store import RedisStore

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from conversation_actors.activation import Activation, Request
+from conversation_actors.activation import Activation
 from conversation_actors.activation.activation import Place
+from conversation_actors.protocol import Request
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     AppendItems,

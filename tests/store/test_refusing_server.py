@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conversation_actors.activation import Activation, Done, Request
+from conversation_actors.activation import Activation
 from conversation_actors.activation.activation import Place
 from conversation_actors.codec import decode_snapshot
 from conversation_actors.errors import (
@@ -19,6 +19,7 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.items import Message
+from conversation_actors.protocol import Done, Request
 from conversation_actors.settings import Settings, Timeouts
 from conversation_actors.state import AppendItems
 from tests.store.conftest import each_server, make_store

@@ -12,7 +12,10 @@ import agent_worker.tenure.conversation
 import agent_worker.tenure.vigil
 import conversation_actors.activation.activation
 import conversation_actors.activation.committer
+import conversation_actors.activation.listing
 import conversation_actors.activation.passing_time
+import conversation_actors.activation.patience
+import conversation_actors.activation.retention
 import conversation_actors.client.heartbeats
 import conversation_actors.runtime.host
 from conversation_actors import clock
@@ -25,7 +28,10 @@ MEASURED = [
     agent_worker.tenure.vigil,
     conversation_actors.activation.activation,
     conversation_actors.activation.committer,
+    conversation_actors.activation.listing,
     conversation_actors.activation.passing_time,
+    conversation_actors.activation.patience,
+    conversation_actors.activation.retention,
     conversation_actors.client.heartbeats,
     conversation_actors.runtime.host,
 ]

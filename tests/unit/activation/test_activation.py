@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conversation_actors.activation import Activation, Done, Request, activation, committer
+from conversation_actors.activation import Activation, activation, committer
 from conversation_actors.activation.passing_time import ForgottenRequests
 from conversation_actors.activation.recovery import rebuild
 from conversation_actors.codec import decode_entry, decode_snapshot, encode_entry, encode_snapshot
@@ -26,6 +26,7 @@ from conversation_actors.errors import (
     PositionLostError,
     StoreUnavailableError,
 )
+from conversation_actors.protocol import Done, Request
 from conversation_actors.state import (
     AcquireLease,
     AppendItems,
@@ -57,18 +58,12 @@ from tests.support.fakes import (
 from tests.support.strategies import message
 
 
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeat without long pauses."""
-    monkeypatch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
-
-
 async def failing(owner: Activation) -> None:
     """Return when the store has failed for longer than a write may take."""
 
     def refuses() -> bool:
         try:
-            owner._admit()
+            owner._committer.patience.raise_if_failing_for(owner._settings.timeouts.write.total_seconds())
         except StoreUnavailableError:
             return True
         return False
@@ -176,7 +171,7 @@ async def test_a_cancelled_caller_changes_nothing(start: Activations) -> None:
 
 async def test_pending_bytes_are_bounded(start: Activations, monkeypatch: pytest.MonkeyPatch) -> None:
     """When too much waits for the store, commands are refused with the limit in the text, and nothing is taken."""
-    monkeypatch.setattr(activation, "MOST_PENDING_BYTES", 3000)
+    monkeypatch.setattr(committer, "MAX_PENDING_BYTES", 3000)
     store = FaultyStore()
     owner = await start(store)
     store.hold()
@@ -194,7 +189,7 @@ async def test_pending_bytes_are_bounded(start: Activations, monkeypatch: pytest
 
 async def test_watchers_are_bounded(start: Activations, monkeypatch: pytest.MonkeyPatch) -> None:
     """One parked poll too many is refused; the others stay."""
-    monkeypatch.setattr(activation, "MOST_WATCHERS", 2)
+    monkeypatch.setattr(activation, "MAX_WATCHERS", 2)
     owner = await start(FaultyStore())
     parked = [asyncio.create_task(owner.poll(watcher=name, after_seq=0, timeout=5)) for name in "ab"]
     await turns()
@@ -667,7 +662,7 @@ async def test_requests_are_forgotten_when_they_are_old(start: Activations) -> N
     now = [0.0]
     owner = await start(FaultyStore(), brief())
     owner._forgotten = ForgottenRequests(60.0, elapsed=lambda: now[0])
-    states = (owner._working, owner._committer.durable)
+    states = (owner._decider.working, owner._committer.durable)
     await done(owner, append("u0"))
     for moment in (0.0, 30.0, 59.9):
         now[0] = moment

@@ -1,7 +1,6 @@
 """Writing: group commit, unknown outcomes, fencing, a store that forgot, compaction, listings."""
 
 import asyncio
-import time
 from collections.abc import Awaitable
 
 import pytest
@@ -9,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from conversation_actors.activation import Activation, Done, Request, committer
+from conversation_actors.activation import Activation, committer
 from conversation_actors.codec import decode_entry, decode_snapshot, encode_entry
 from conversation_actors.errors import (
     ActivationLostError,
@@ -20,8 +19,10 @@ from conversation_actors.errors import (
     StoreMisconfiguredError,
     StoreUnavailableError,
 )
+from conversation_actors.protocol import Done, Request
 from conversation_actors.state import Entry, JoinParticipant, LeaveParticipant
 from conversation_actors.store import MemoryStore, Outcome
+from conversation_actors.timing import Timing
 from tests.support.fakes import (
     Activations,
     Fault,
@@ -36,12 +37,14 @@ from tests.support.fakes import (
     until,
 )
 
+NEVER_AGAIN = Timing(write=(60.0, 60.0))
+"""A write that fails is not repeated while a test lasts."""
+
 
 @pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeat without long pauses; keep nothing for watchers, so that the journal is what is to be replayed."""
+def _keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep nothing for watchers, so that the journal is what is to be replayed."""
     monkeypatch.setattr(committer, "KEPT_ENTRIES", 0)
-    monkeypatch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
 
 
 def join(identity: str) -> Request:
@@ -125,9 +128,8 @@ async def test_a_crash_shows_no_half_of_a_request(
 ) -> None:
     """Wherever a write ends, what one request caused is in it as a whole: a crash behind any write shows no half."""
     monkeypatch.setattr(committer, bound, most)
-    monkeypatch.setattr(committer, "_BACKOFF", (60.0, 60.0))  # nothing more is written before the crash
     store = FaultyStore()
-    owner = await start(store, brief(items=4))
+    owner = await start(store, brief(items=4), timing=NEVER_AGAIN)  # nothing more is written before the crash
     for number in range(4):
         await done(owner, append(f"u{number}", "x" * 50))
     store.hold()
@@ -189,11 +191,10 @@ async def test_a_repeat_takes_nobody_along(start: Activations) -> None:
 async def test_no_gap_no_double(faults: list[Fault | Outcome | None]) -> None:
     """Whatever happens to single writes, each item is stored once, in order, and positions have no gaps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(committer, "_BACKOFF", (0.0001, 0.0002))
-        patch.setattr(committer, "_MOST_HEALS", 20)
+        patch.setattr(committer, "MAX_HEALS", 20)
         store = FaultyStore()
         async with Activations() as start:
-            owner = await start(store)
+            owner = await start(store, timing=Timing(write=(0.0001, 0.0002)))
             for number, fault in enumerate(faults):
                 if fault is not None:
                     store.append_faults.append(fault)
@@ -204,9 +205,8 @@ async def test_no_gap_no_double(faults: list[Fault | Outcome | None]) -> None:
 
 
 @pytest.mark.parametrize("reason", ["MISCONF cannot persist", "OOM command not allowed", "NOREPLICAS not enough"])
-async def test_the_servers_reason_is_told(start: Activations, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+async def test_the_servers_reason_is_told(start: Activations, reason: str) -> None:
     """Whoever waits for a write that the server refuses for now is told why; when it takes it, that is forgotten."""
-    monkeypatch.setattr(committer, "_BACKOFF", (0.001, 0.002))
     store = FaultyStore()
     owner = await start(store, brief(write=0.05))
     await done(owner, append("u0"))
@@ -214,9 +214,7 @@ async def test_the_servers_reason_is_told(start: Activations, monkeypatch: pytes
     answered = await outcome(owner, append("u1"))
     assert isinstance(answered, OutcomeUnknownError)
     assert str(answered).startswith("not durable after 0.05 s: Redis cannot do append now")
-    since = owner._committer.failing_since
-    assert since is not None
-    await until(lambda: time.monotonic() - since > 0.05)
+    await until(lambda: owner._committer.patience.failing_for > 0.05)
     refused = [outcome(owner, append("u2")), failure(owner.read(fresh=True)), failure(owner.passivate())]
     for error in await asyncio.gather(*refused):
         assert isinstance(error, StoreUnavailableError)
@@ -417,9 +415,8 @@ async def test_the_journal_stays_bounded_in_bytes(start: Activations, monkeypatc
 async def test_compaction_survives_a_crash(start: Activations, monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
     """A crash right before or right after the snapshot landed loses nothing and doubles nothing."""
     monkeypatch.setattr(committer, "COMPACT_ENTRIES", 8)
-    monkeypatch.setattr(committer, "_BACKOFF", (60.0, 60.0))
     store = FaultyStore()
-    owner = await start(store, brief(items=4))
+    owner = await start(store, brief(items=4), timing=NEVER_AGAIN)
     store.snapshot_faults.append(fault)
     requests = [append(f"u{number}") for number in range(4)]
     for request in [*requests, append("u3", "changed", request_id="r"), join("al"), join("bo"), join("cy")]:

@@ -12,9 +12,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from conversation_actors import failures
-from conversation_actors.activation import committer
-from conversation_actors.client import ConversationClient, following
+from conversation_actors.activation.listing import LISTED_RETENTIONS
+from conversation_actors.client import ConversationClient
 from conversation_actors.errors import (
     FencedError,
     OwnerFailedError,
@@ -38,20 +37,13 @@ from tests.support.fakes import (
     execute,
     until,
 )
+from tests.support.quick import QUICK
 from tests.support.strategies import message
 from tests.unit.runtime.test_warm_pool import FakeNodes
 
 
 class UnforeseenError(Exception):
     """A defect, or something of a library's that nobody here knows."""
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try again without long pauses."""
-    monkeypatch.setattr(failures, "AGAIN_SECONDS", 0.001)
-    monkeypatch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
-    monkeypatch.setattr(following, "DORMANT_SECONDS", (0.001, 0.002))
 
 
 @pytest.fixture
@@ -90,7 +82,7 @@ class Throwing:
 
 async def test_kept_work_goes_on(told: Told) -> None:
     """Work that fails begins anew until it returns; each failure is counted and logged with its traceback."""
-    kept = Failures()
+    kept = Failures(timing=QUICK)
 
     async def work() -> None:
         return None
@@ -103,7 +95,7 @@ async def test_kept_work_goes_on(told: Told) -> None:
 
 async def test_kept_work_can_be_cancelled() -> None:
     """Cancelling is no failure: it ends the work."""
-    kept = Failures()
+    kept = Failures(timing=QUICK)
     task = asyncio.create_task(kept.keep("a task", asyncio.Event().wait))  # type: ignore[arg-type]  # never returns
     await asyncio.sleep(0)
     task.cancel()
@@ -113,7 +105,7 @@ async def test_kept_work_can_be_cancelled() -> None:
 
 async def test_our_own_errors_are_logged_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
     """What was foreseen needs no traceback; counts are a copy, as of when they were asked for."""
-    kept = Failures()
+    kept = Failures(timing=QUICK)
     before = kept.counts
     kept.note("a task", StoreUnavailableError("away"))
     (record,) = caplog.records
@@ -185,7 +177,7 @@ async def test_listing_is_entered_for_the_conversations_own_time(start: Activati
     store.inner = type(store.inner)(clock=lambda: now)
     await start(store, brief(idle=10.0, ttl=100.0))
     await until(lambda: bool(store.inner._active.expiries))
-    assert store.inner._active.expiries == {"c": now + 100.0 * committer.LISTED_RETENTIONS}
+    assert store.inner._active.expiries == {"c": now + 100.0 * LISTED_RETENTIONS}
 
 
 async def test_writer_that_fails_stops_the_activation(

@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
-from conversation_actors.activation import Activation, Done, Request
+from conversation_actors.activation import Activation
 from conversation_actors.activation.gate import OutputGate
 from conversation_actors.codec import decode_entry, decode_snapshot
 from conversation_actors.errors import ConflictError, FencedError, LeaseHeldError
+from conversation_actors.protocol import Done, Request
 from conversation_actors.state import AcquireLease, SetAttributes
 from tests.support.fakes import Activations, FaultyStore, append, brief, execute, ids, turns, until
 

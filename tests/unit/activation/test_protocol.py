@@ -4,8 +4,19 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from conversation_actors.activation import PROTOCOL, Echo, Execute, Executed, Opened, Request, Seen
-from conversation_actors.activation.messages import ActivationInfo, Done, Polled, View
+from conversation_actors.protocol import (
+    PROTOCOL,
+    ActivationInfo,
+    Done,
+    Echo,
+    Execute,
+    Executed,
+    Opened,
+    Polled,
+    Request,
+    Seen,
+    View,
+)
 from conversation_actors.state import EVENT_NAMES, Command, Guard, Lease, Participant
 
 _DATA = Path(__file__).parents[2] / "data" / "protocol"

@@ -2,10 +2,10 @@
 
 from datetime import timedelta
 
-from conversation_actors.activation import Done, Request
 from conversation_actors.activation.activation import Activation, Place
 from conversation_actors.codec import decode_snapshot, encode_snapshot
 from conversation_actors.errors import ConflictError
+from conversation_actors.protocol import Done, Request
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     ClearHistory,

@@ -5,12 +5,13 @@ from datetime import timedelta
 
 import pytest
 
-from conversation_actors.activation import Activation, Request, committer
+from conversation_actors.activation import Activation, committer
 from conversation_actors.errors import (
     ConversationError,
     ConversationNotFoundError,
     PassivatedError,
 )
+from conversation_actors.protocol import Request
 from conversation_actors.state import SetRetention
 from conversation_actors.store import Outcome
 from tests.support.fakes import (
@@ -30,12 +31,6 @@ from tests.support.fakes import (
 HOUR, MINUTE = 3600.0, 60.0
 
 
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeat without long pauses."""
-    monkeypatch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
-
-
 class Clock:
     """The store's time, which stands still unless it is moved; the owner's last use is moved with it."""
 
@@ -51,9 +46,9 @@ class Clock:
         """Let time pass in which nobody uses these owners, nor do they do anything."""
         self.now += seconds
         for owner in owners:
-            owner._last_used -= seconds
-            owner._committer._touched_at -= seconds
-            owner._committer._told_use_at -= seconds
+            owner._use.last -= seconds
+            owner._retention._touched_at -= seconds
+            owner._retention._told_use_at -= seconds
 
 
 @pytest.fixture

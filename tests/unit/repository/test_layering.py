@@ -28,6 +28,8 @@ LAYERS = (
     "codec",
     "sources",
     "settings",
+    "protocol",
+    "port",
     "store",
     "activation",
     "runtime",
