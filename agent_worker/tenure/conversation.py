@@ -6,10 +6,8 @@ that is gone in the middle of a call is opened again, and told what the job stil
 """
 
 import asyncio
-import json
 import logging
 import os
-import random
 import socket
 import time
 from collections import deque
@@ -25,12 +23,24 @@ from agent_worker.tenure.announcement import Announcement
 from agent_worker.tenure.assignment import Assignment, CallDeclinedError, RestartReason
 from agent_worker.tenure.backlog import MOST_OWNER_FAILURES, Changes, Operation, is_trouble
 from agent_worker.tenure.expected import find_expectation
+from agent_worker.tenure.heartbeat_details import HeartbeatDetails, copied_metadata
 from agent_worker.tenure.once import Held, Mark, Marks, Todo, mark_name
 from agent_worker.tenure.pace import Pace
+from agent_worker.tenure.post import Post
 from agent_worker.tenure.pulse import News, Tenure
 from agent_worker.tenure.removals import Removals
-from agent_worker.tenure.role import AGENT_ROLE, attribute_name, check_role, own_items, record_role, tagged
+from agent_worker.tenure.role import (
+    AGENT,
+    AGENT_ROLE,
+    LEASE,
+    attribute_name,
+    check_role,
+    own_items,
+    record_role,
+    tagged,
+)
 from agent_worker.tenure.succession import HANDOVER, LEASE_DURATION, REFUSED, Succession, Successor, wish_of
+from agent_worker.timing import TIMING, Timing
 from conversation_actors import (
     ConversationClient,
     ConversationHandle,
@@ -44,6 +54,7 @@ from conversation_actors import (
     Participant,
     Settings,
 )
+from conversation_actors.backoff import Backoff
 from conversation_actors.client.heartbeats import Expectation
 from conversation_actors.clock import uptime
 from conversation_actors.errors import (
@@ -61,45 +72,17 @@ __all__ = ["AGENT", "HANDOVER", "LEASE", "LEASE_DURATION", "REFUSED", "CallConve
 
 logger = logging.getLogger(__name__)
 
-LEASE = AGENT_ROLE
-"""The lease that the one agent of a conversation holds; its holder is the job's id. Other roles' have their names."""
-AGENT = "livekit.agent"
-"""The attribute that tells who the agent is, or that there is none and why."""
-
-_GUARD_SECONDS = 0.1
-_WAIT_SECONDS = 0.02
-_BACKOFF = (0.2, 5.0)
 _MOST_WAITING = 10_000
 """Items kept while the conversation is not open, or has missed earlier ones."""
 _FULL_SHARE = 0.75
 """Of a bound of the history: what leaves is a message, or a call with its output, which may be a quarter of it."""
-_FLUSH_SECONDS = 5.0
 _DECLINED_KEPT = timedelta(minutes=1)
-MOST_COPIED_CHARACTERS = 1 << 10
-"""Of a job's metadata, as JSON: what is longer is not copied into its heartbeat's record."""
 _SETTLE_SECONDS = 1.0
 
 OnMissed = Callable[[bool], None]
 """Told whether the conversation knows nothing at all any more (True), or may lack something."""
 OnRemoved = Callable[[frozenset[str]], None]
 """Told the ids of what is taken out of the conversation."""
-
-
-@dataclass(frozen=True, slots=True)
-class Post:
-    """Where an agent stands: written beside its heartbeat, so that whoever takes over knows where to go."""
-
-    room: str
-    agent_name: str
-    agent_identity: str
-    group: str = ""
-    """The worker process that the job belongs to."""
-    worker_id: str = ""
-    """The same worker, as LiveKit's server names it."""
-    dispatch_id: str = ""
-    """The dispatch that the job came by: its successors' are to be alike."""
-    metadata: str = ""
-    """What that dispatch has told the job."""
 
 
 @dataclass(slots=True)
@@ -121,7 +104,7 @@ class CallConversation:
     wrong there is counted in `failures`, which the heartbeat's record shows, and tried again.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0915  # the parts are carved out next
         self,
         conversation_id: str,
         *,
@@ -132,6 +115,7 @@ class CallConversation:
         store: Settings | None = None,
         call: CallSettings | None = None,
         takeover: TakeoverSettings | None = None,
+        timing: Timing = TIMING,
     ) -> None:
         """Nothing is connected before `open`. `store` None: read the environment."""
         self.id = conversation_id
@@ -140,6 +124,8 @@ class CallConversation:
         self.holder = holder
         self.post = post
         self.settings = call or CallSettings()
+        self.timing = timing
+        """How long the parts of the call wait."""
         self.deposed = asyncio.Event()
         """Set when another agent has the call, or is about to: this one has to leave it."""
         self.handover_asked = asyncio.Event()
@@ -169,10 +155,11 @@ class CallConversation:
             lease=lambda: self._held.lease,
             on_trouble=self._doubt,
             room=self._store.history.attributes_bytes,
+            timing=timing,
         )
         self._removals, self._marks = (
             Removals(self.later, self._all_taken),
-            Marks(self._held_to_tell, self.failures, on_trouble=self._doubt),
+            Marks(self._held_to_tell, self.failures, on_trouble=self._doubt, timing=timing),
         )
         self._on_items_missed, self._on_removed = list[OnMissed](), list[OnRemoved]()
         self._on_changes_missed: list[OnMissed] = [self._removals.put_again]
@@ -183,7 +170,7 @@ class CallConversation:
         self._round = _Round()
         self._telling: set[str] | None = None
         self._tellings = self._owner_failures = self._sent = self._heard = 0
-        self._doubting = Pace(self._doubt_now, pauses=_BACKOFF)
+        self._doubting = Pace(self._doubt_now, pauses=timing.opening)
         self._has_given_up = self._has_looked = self._has_begun_without = self._has_missed_items = False
         self._opened_at, self._beaten_at = 0.0, float("-inf")
         self._tasks: list[asyncio.Task[None]] = []
@@ -303,7 +290,7 @@ class CallConversation:
             record = await heartbeats.find(self.id, role=record_role(self.role))
         if record is None or not record.is_alive or record.holder in {self.holder, self._assignment.replaces}:
             return False
-        return bool(record.details.get("room", self.post.room) == self.post.room)
+        return HeartbeatDetails.from_dict(record.details).room in {None, self.post.room}
 
     def _may_have_been_claimed(self) -> bool:
         if self._beaten_at < 0:
@@ -361,7 +348,7 @@ class CallConversation:
     async def _settle_mark(self, mark: Mark, value: Mapping[str, Any] | None) -> None:
         """Say what became of it; returns when that is durable, or after a while: it is told as soon as it can be."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(_FLUSH_SECONDS):
+            async with asyncio.timeout(self.timing.flush):
                 await self._marks.settle(mark, value)
 
     @property
@@ -527,7 +514,7 @@ class CallConversation:
             try:
                 await self._flush_items()
             except RetryableError:
-                await asyncio.sleep(_GUARD_SECONDS)
+                await asyncio.sleep(self.timing.guard)
             else:
                 return
 
@@ -542,7 +529,7 @@ class CallConversation:
         mends.
         """
         self._opening = self._start(self._open_at_last())
-        self._start(self.failures.forever("marks", self._marks.tell, pause=_BACKOFF[0]))
+        self._start(self.failures.forever("marks", self._marks.tell, pause=self.timing.opening[0]))
         try:
             async with asyncio.timeout(self.settings.open_timeout.total_seconds()):
                 await self._is_assigned.wait()
@@ -563,7 +550,7 @@ class CallConversation:
 
     async def _open_at_last(self) -> None:
         """Try until it is open, or refused; whatever else goes wrong is counted, and tried again after a pause."""
-        delay, longest = _BACKOFF
+        backoff = Backoff(self.timing.opening)
         while self._handle is None and self._refusal is None:
             try:
                 await self._open_once()
@@ -578,8 +565,7 @@ class CallConversation:
                 told = "the conversation cannot be opened yet"
                 self.failures.count("open", error, told, conversation_id=self.id)
                 await self.failures.at_most_once("open", self._stack.aclose)
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
-                delay = min(delay * 2, longest)
+                await backoff.wait()
         self._is_assigned.set()
         self._is_readable.set()
         self._opened.set()
@@ -624,6 +610,7 @@ class CallConversation:
             settings=self._takeover,
             is_ready=self._is_ready,
             on_restart=self._on_restart,
+            timing=self.timing,
         )
 
     def _on_restart(self, reason: RestartReason | None) -> None:
@@ -660,6 +647,7 @@ class CallConversation:
             dispatch_id=self.post.dispatch_id,
             role=self.role,
             named=self._assignment.conversation_id,
+            timing=self.timing,
         )
 
     def _why_declined(self, told: Assignment) -> str | None:
@@ -694,6 +682,7 @@ class CallConversation:
             on_deposed=self._depose,
             failures=self.failures,
             interval=self._takeover.heartbeat,
+            timing=self.timing,
         )
 
     @property
@@ -703,7 +692,7 @@ class CallConversation:
 
     def _look_after(self, handle: ConversationHandle, tenure: Tenure) -> None:
         """Begin what goes on as long as this job has the conversation. A step that fails is counted and repeated."""
-        forever, pause = self.failures.forever, _BACKOFF[0]
+        forever, pause = self.failures.forever, self.timing.opening[0]
         self._start(forever("notes", lambda: self._changes.write_notes(handle), pause=pause))
         self._start(forever("changes", lambda: self._changes.operate(handle), pause=pause))
         self._start(forever("guard", lambda: self._guard(handle), pause=pause))
@@ -756,18 +745,19 @@ class CallConversation:
 
     def _details(self, attempt: int) -> dict[str, Any]:
         post = self.post
-        return {
-            "room": post.room,
-            "agent_name": post.agent_name,
-            "agent_identity": post.agent_identity,
-            "attempt": attempt,
-            "worker_id": post.worker_id,
-            "dispatch_id": post.dispatch_id,
-            **copied_metadata(post.metadata),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "failures": dict(self.failures.counts),
-        }
+        details = HeartbeatDetails(
+            room=post.room,
+            agent_name=post.agent_name,
+            agent_identity=post.agent_identity,
+            attempt=attempt,
+            worker_id=post.worker_id,
+            dispatch_id=post.dispatch_id,
+            metadata=copied_metadata(post.metadata),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            failures=self.failures.counts,
+        )
+        return details.to_dict()
 
     # While it is open.
 
@@ -868,7 +858,7 @@ class CallConversation:
             asked.is_over.set()
         if asked.trouble is not None:
             self.failures.count("items", asked.trouble, "items are not durable yet", conversation_id=self.id)
-            await asyncio.sleep(_BACKOFF[0])
+            await asyncio.sleep(self.timing.opening[0])
 
     async def _learn(self, handle: ConversationHandle) -> RetryableError | None:
         """Wait until what was recorded is durable, or refused; return why that is not known yet."""
@@ -917,7 +907,7 @@ class CallConversation:
         if wish.get("from") == self.holder and REFUSED not in wish:
             is_here = wish.get("room", self.post.room) == self.post.room
             (self.handover_asked if is_here else self.redialled).set()
-        await asyncio.sleep(_GUARD_SECONDS)
+        await asyncio.sleep(self.timing.guard)
 
     def _depose(self, reason: str) -> None:
         if not self.deposed.is_set() and not self._closing:
@@ -990,14 +980,14 @@ class CallConversation:
         self.note(AGENT, None)
         self.note(HANDOVER, None)
         try:
-            async with asyncio.timeout(_FLUSH_SECONDS):
+            async with asyncio.timeout(self.timing.flush):
                 await self.flush()
         except Exception as error:  # noqa: BLE001  # whatever was not taken, the lease can still be given back
             self.failures.count("release", error, "not all was taken", conversation_id=self.id)
         if self._holding is not None:
             self._holding.cancel()  # what is given back now must not be renewed
         try:
-            async with asyncio.timeout(_FLUSH_SECONDS):
+            async with asyncio.timeout(self.timing.flush):
                 assert self._heartbeats is not None
                 role = record_role(self.role)
                 if not await self._heartbeats.beat(self.id, self.holder, role=role, valid_for=self._takeover.valid_for):
@@ -1027,8 +1017,3 @@ class CallConversation:
         self._round.trouble = OutcomeUnknownError("closed before the items were acknowledged")
         self._round.is_over.set()
         await self._stack.aclose()
-
-
-def copied_metadata(metadata: str) -> dict[str, str]:
-    """A job's metadata, where it is small: LiveKit's server may not know the job's dispatch any more when it dies."""
-    return {"metadata": metadata} if metadata and len(json.dumps(metadata)) <= MOST_COPIED_CHARACTERS else {}

@@ -20,13 +20,12 @@ from livekit.protocol import agent as agent_proto
 from livekit.protocol import models
 
 from agent_worker.settings import CallSettings, TakeoverSettings
-from agent_worker.tenure import backlog as changes
 from agent_worker.tenure import conversation as call
-from agent_worker.tenure import pulse as tenure
-from agent_worker.tenure import succession
 from agent_worker.tenure.assignment import Assignment
-from agent_worker.tenure.conversation import CallConversation, Post
-from agent_worker.tenure.role import AGENT_ROLE
+from agent_worker.tenure.conversation import CallConversation
+from agent_worker.tenure.post import Post
+from agent_worker.tenure.role import AGENT_ROLE, LEASE
+from agent_worker.timing import Timing
 from agent_worker.worker.rooms import AgentInRoom, Occupants, Original, Rooms, RoomServiceError
 from conversation_actors import ConversationHandle
 from conversation_actors.activation import committer
@@ -41,6 +40,17 @@ from tests.support.fakes import CONVERSATION, FakeCluster, FakeOwner, FaultyStor
 
 ROOM = "room-1"
 POST = Post(room=ROOM, agent_name="support", agent_identity="agent-1", group="worker-1")
+QUICK = Timing(
+    guard=0.002,
+    handover_look=0.002,
+    opening=(0.002, 0.01),
+    backlog_pause=0.002,
+    pulse_look=0.002,
+    pulse=(0.002, 0.01),
+    once=(0.001, 0.01),
+    expected_look=0.002,
+)
+"""What is repeated is repeated without long pauses."""
 STANDARD = rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD
 
 _sids = count(1)
@@ -184,12 +194,12 @@ class ShakyStore(FaultyStore):
 
     def expectations(self, lease: str) -> "ShakyExpectations":
         """See `Store.expectations`."""
-        assert lease == call.LEASE
+        assert lease == LEASE
         return self.called
 
     def heartbeats(self, lease: str, *, ttl: timedelta) -> ShakyHeartbeats:
         """See `Store.heartbeats`: there is one lease."""
-        assert lease == call.LEASE
+        assert lease == LEASE
         assert ttl > timedelta(0)
         return self.agents
 
@@ -207,6 +217,8 @@ class World:
         self.may_open.set()
         self.clients = 0
         """Clients that are connected now."""
+        self.timing = QUICK
+        """How long the parts of the calls wait that are made from now on."""
         self._calls: list[CallConversation] = []
 
     @property
@@ -234,6 +246,7 @@ class World:
             store=self.cluster.settings,
             call=settings or CallSettings(),
             takeover=takeover or TakeoverSettings(heartbeat=timedelta(milliseconds=5), valid_for=timedelta(seconds=3)),
+            timing=self.timing,
         )
         self._calls.append(made)
         return made
@@ -288,13 +301,6 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patch.setattr(outbox, "_BACKOFF", (0.0005, 0.002))
         for module in (handle, following):
             patch.setattr(module, "DORMANT_SECONDS", (0.001, 0.005))
-        for module in (call, tenure):
-            patch.setattr(module, "_BACKOFF", (0.002, 0.01))
-        patch.setattr(tenure, "_LOOK_SECONDS", 0.002)
-        patch.setattr(call, "_GUARD_SECONDS", 0.002)
-        patch.setattr(changes, "_PAUSE_SECONDS", 0.002)
-        for module in (call, succession):
-            patch.setattr(module, "_WAIT_SECONDS", 0.002)
         yield
 
 

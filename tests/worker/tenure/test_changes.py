@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agent_worker.tenure import backlog as module
 from agent_worker.tenure.backlog import MOST_NOTES, MOST_OPERATIONS, MOST_OWNER_FAILURES, Operation, is_trouble
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import ConversationHandle, Lease
@@ -93,11 +93,9 @@ def _noting(done: list[int], number: int) -> Operation:
     return note_down
 
 
-async def test_an_attribute_waits_for_longer_than_an_operation_may_take(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_attribute_waits_for_longer_than_an_operation_may_take(world: World) -> None:
     """Neither its time-out nor the owner's loses it."""
-    monkeypatch.setattr(module, "_OPERATION_SECONDS", 0.02)
+    world.timing = replace(world.timing, operation=0.02)
     call = await opened(world)
     world.store.is_down = True
     call.note("x", 1)
@@ -195,11 +193,9 @@ async def test_flush_waits_for_what_takes_the_place_of_the_dropped(world: World)
     assert "bob" in call.participants
 
 
-async def test_the_end_of_a_call_waits_no_longer_for_any_of_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_end_of_a_call_waits_no_longer_for_any_of_it(world: World) -> None:
     """However much waits while Redis is away."""
-    from agent_worker.tenure import conversation as call_module
-
-    monkeypatch.setattr(call_module, "_FLUSH_SECONDS", 0.1)
+    world.timing = replace(world.timing, flush=0.1)
     call = await opened(world)
     world.store.is_down = True
     for number in range(2 * MOST_OPERATIONS):

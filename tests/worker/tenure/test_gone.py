@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from agent_worker.settings import TakeoverSettings
-from agent_worker.tenure import pulse as tenure
 from agent_worker.tenure.backlog import MOST_OWNER_FAILURES
 from agent_worker.tenure.conversation import AGENT, LEASE, CallConversation
 from conversation_actors import ConversationHandle, Item, Lease, Message
@@ -150,9 +150,9 @@ async def test_a_call_that_is_over_is_kept_no_longer(world: World) -> None:
 # Gone
 
 
-async def test_a_conversation_that_is_gone_is_opened_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_conversation_that_is_gone_is_opened_again(world: World) -> None:
     """With this job as its agent, what its session has, and what it noted; what follows is taken as before."""
-    monkeypatch.setattr(tenure, "_KEEP_SECONDS", 60.0)
+    world.timing = replace(world.timing, keep=60.0)
     call = world.call()
     await call.open()
     session = Session(call)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from agent_worker.settings import CallSettings, TakeoverSettings
-from agent_worker.tenure import once
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation
 from agent_worker.tenure.once import NoRoomError, Todo
@@ -25,7 +24,6 @@ LOST = Lease("agent", "", 0, 0.0)
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A conversation that can be opened; what is tried again is tried again soon."""
-    monkeypatch.setattr(once, "_BACKOFF", (0.001, 0.01))
     async with Worlds(monkeypatch, Clock(), close=0.5) as made:
         yield made
 
@@ -51,6 +49,7 @@ def role_of(world: World, role: str) -> CallConversation:
         assignment=Assignment(conversation_id="c"),
         role=role,
         store=world.cluster.settings,
+        timing=world.timing,
         takeover=TakeoverSettings(heartbeat=timedelta(milliseconds=5), valid_for=timedelta(seconds=3)),
     )
 

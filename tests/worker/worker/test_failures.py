@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,10 +14,10 @@ from livekit.agents import AgentServer
 
 from agent_worker.failures import Failures
 from agent_worker.tenure import conversation as module
-from agent_worker.tenure import pulse as tenure
 from agent_worker.tenure.assignment import RestartReason
 from agent_worker.tenure.backlog import Operation
 from agent_worker.tenure.conversation import HANDOVER, LEASE, CallConversation
+from agent_worker.tenure.pulse import MAX_BEATS
 from agent_worker.worker import parent
 from agent_worker.worker import server as worker
 from agent_worker.worker.parent import EXIT_NOT_STARTED, EXIT_USAGE, Parent
@@ -33,8 +34,8 @@ PRIVATE = "private words"
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A conversation that can be opened."""
-    monkeypatch.setattr(tenure, "_RENEW_SECONDS", 0.02)
     async with Worlds(monkeypatch, Clock(), close=0.5) as made:
+        made.timing = replace(made.timing, renew=0.02)
         yield made
 
 
@@ -160,11 +161,11 @@ async def test_a_beat_that_hangs_holds_up_no_other(world: World, monkeypatch: py
     await until(lambda: hanging == 2 and landed > 2)
     limit = 100
     # one more is the lease's
-    await until(lambda: hanging == tenure._MOST_BEATS + 1)
+    await until(lambda: hanging == MAX_BEATS + 1)
     assert await world.agents.claim("c", "w", hold=timedelta(hours=1), holder="job-1")
     let_go.set()
     await asyncio.wait_for(call.deposed.wait(), 5)
-    assert hanging == tenure._MOST_BEATS + 1
+    assert hanging == MAX_BEATS + 1
 
 
 Evidence = Callable[[CallConversation, World], Any]
