@@ -24,6 +24,7 @@ from agent_worker.tenure.assignment import Assignment, CallDeclinedError, Restar
 from agent_worker.tenure.backlog import MOST_OWNER_FAILURES, Changes, Operation, is_trouble
 from agent_worker.tenure.expected import find_expectation
 from agent_worker.tenure.heartbeat_details import HeartbeatDetails, copied_metadata
+from agent_worker.tenure.local_copy import LocalCopy
 from agent_worker.tenure.once import Held, Mark, Marks, Todo, mark_name
 from agent_worker.tenure.pace import Pace
 from agent_worker.tenure.post import Post
@@ -34,11 +35,10 @@ from agent_worker.tenure.role import (
     AGENT_ROLE,
     LEASE,
     attribute_name,
-    check_role,
-    own_items,
     record_role,
     tagged,
 )
+from agent_worker.tenure.standing import Standing
 from agent_worker.tenure.succession import HANDOVER, LEASE_DURATION, REFUSED, Succession, Successor, wish_of
 from agent_worker.timing import TIMING, Timing
 from conversation_actors import (
@@ -66,7 +66,6 @@ from conversation_actors.errors import (
     RefusedError,
     RetryableError,
 )
-from conversation_actors.items import bytes_of
 
 __all__ = ["AGENT", "HANDOVER", "LEASE", "LEASE_DURATION", "REFUSED", "CallConversation", "OnMissed", "Post"]
 
@@ -74,8 +73,6 @@ logger = logging.getLogger(__name__)
 
 _MOST_WAITING = 10_000
 """Items kept while the conversation is not open, or has missed earlier ones."""
-_FULL_SHARE = 0.75
-"""Of a bound of the history: what leaves is a message, or a call with its output, which may be a quarter of it."""
 _DECLINED_KEPT = timedelta(minutes=1)
 _SETTLE_SECONDS = 1.0
 
@@ -104,7 +101,7 @@ class CallConversation:
     wrong there is counted in `failures`, which the heartbeat's record shows, and tried again.
     """
 
-    def __init__(  # noqa: PLR0915  # the parts are carved out next
+    def __init__(  # the parts are carved out next
         self,
         conversation_id: str,
         *,
@@ -118,16 +115,10 @@ class CallConversation:
         timing: Timing = TIMING,
     ) -> None:
         """Nothing is connected before `open`. `store` None: read the environment."""
-        self.id = conversation_id
-        self.role = check_role(role)
-        """Which of several agents of one conversation this one is: each is followed by itself."""
-        self.holder = holder
-        self.post = post
+        self._standing = Standing(conversation_id, role=role, holder=holder, post=post)
         self.settings = call or CallSettings()
         self.timing = timing
         """How long the parts of the call wait."""
-        self.deposed = asyncio.Event()
-        """Set when another agent has the call, or is about to: this one has to leave it."""
         self.handover_asked = asyncio.Event()
         """Set when a successor waits for this agent to finish its sentence and to release the lease."""
         self.redialled = asyncio.Event()
@@ -143,30 +134,28 @@ class CallConversation:
         self._assignment, self._store = assignment, store or Settings()
         self._takeover, self._stack = takeover or TakeoverSettings(), AsyncExitStack()
         self._announcement = Announcement(self._store, holder, self.role, self.failures)
+        self._copy = LocalCopy(self._standing, self._store.history)
         self._expectation: Expectation | None = None
         self._heartbeats: Heartbeats | None = None
-        self._handle: ConversationHandle | None = None
-        self._tenure: Tenure | None = None
-        self._view: ConversationHandle | None = None
         self._is_assigned, self._is_readable, self._is_ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._waiting: deque[Item] = deque()
         self._changes = Changes(
             self.failures,
-            lease=lambda: self._held.lease,
+            lease=lambda: self._standing.lease,
             on_trouble=self._doubt,
             room=self._store.history.attributes_bytes,
             timing=timing,
         )
         self._removals, self._marks = (
             Removals(self.later, self._all_taken),
-            Marks(self._held_to_tell, self.failures, on_trouble=self._doubt, timing=timing),
+            Marks(lambda: self._standing.held_to_tell, self.failures, on_trouble=self._doubt, timing=timing),
         )
         self._on_items_missed, self._on_removed = list[OnMissed](), list[OnRemoved]()
         self._on_changes_missed: list[OnMissed] = [self._removals.put_again]
         self._refusal: ConversationError | None = None
         self._refused_item: ConversationError | None = None
         self._missed_for: ConversationError | None = None
-        self._opened, self._recorded, self._told_again = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._recorded, self._told_again = asyncio.Event(), asyncio.Event()
         self._round = _Round()
         self._telling: set[str] | None = None
         self._tellings = self._owner_failures = self._sent = self._heard = 0
@@ -176,74 +165,90 @@ class CallConversation:
         self._tasks: list[asyncio.Task[None]] = []
         self._holding: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._closing = self._has_ended = self._has_left = self._is_released = False
-        self._own: tuple[tuple[Item, ...], tuple[Item, ...]] = ((), ())
 
     def __repr__(self) -> str:
         """Show which conversation, and whether it is open."""
-        return f"<CallConversation {self.id!r} {'open' if self._handle else 'not open yet'}>"
+        return f"<CallConversation {self.id!r} {'open' if self._standing.handle else 'not open yet'}>"
 
     # What the recorder and the restore use: see agent_worker.session.protocol.Conversation.
 
     @property
+    def id(self) -> str:
+        """The conversation's id."""
+        return self._standing.conversation_id
+
+    @property
+    def role(self) -> str:
+        """Which of several agents of one conversation this one is: each is followed by itself."""
+        return self._standing.role
+
+    @property
+    def holder(self) -> str:
+        """The job's id, by which it holds the lease."""
+        return self._standing.holder
+
+    @property
+    def post(self) -> Post:
+        """Where this agent stands."""
+        return self._standing.post
+
+    @property
+    def deposed(self) -> asyncio.Event:
+        """Set when another agent has the call, or is about to: this one has to leave it."""
+        return self._standing.deposed
+
+    @property
     def items(self) -> tuple[Item, ...]:
         """The history, as far as it is this role's; empty while the conversation cannot be read."""
-        items = () if self._view is None else self._view.items
-        if self._own[0] is not items:
-            self._own = items, own_items(items, self.role)
-        return self._own[1]
+        return self._copy.items
 
     @property
     def seq(self) -> int:
         """The position of the local copy; 0 while the conversation cannot be read."""
-        return 0 if self._view is None else self._view.seq
+        return self._copy.seq
 
     @property
     def participants(self) -> Mapping[str, Participant]:
         """Who is and was here, by identity."""
-        return {} if self._handle is None else self._handle.participants
+        return self._copy.participants
 
     @property
     def attributes(self) -> Mapping[str, Any]:
         """Shared attributes."""
-        return {} if self._handle is None else self._handle.attributes
+        return self._copy.attributes
 
     @property
     def is_beside(self) -> bool:
         """Whether this agent has another role in a call that `agent` leads: what is said of the call is that one's."""
-        lead = None if self.role == AGENT_ROLE or self._handle is None else self._handle.leases.get(AGENT_ROLE)
-        return lead is not None and lead.expires_at > time.time()
+        return self._copy.is_beside
 
     @property
     def is_open(self) -> bool:
         """Whether the conversation is open, and this job its agent."""
-        return self._handle is not None
+        return self._standing.handle is not None
 
     @property
     def is_full(self) -> bool:
         """Whether the history is near a bound, so that old items may have left it."""
-        bounds, items = self._store.history, () if self._view is None else self._view.items
-        if len(items) >= _FULL_SHARE * bounds.items:
-            return True
-        return bytes_of([item.to_stored() for item in items]) >= _FULL_SHARE * bounds.bytes
+        return self._copy.is_full
 
     @property
     def is_over(self) -> bool:
         """Whether the call has ended in order, and not only this agent's part in it."""
-        return self._has_ended and not self.goes_on_elsewhere
+        return self._standing.is_over
 
     @property
     def goes_on_elsewhere(self) -> bool:
         """Whether this agent leaves, or has left, a call that goes on: handed over, deposed, or interrupted."""
-        return self._has_left or self.deposed.is_set()
+        return self._standing.goes_on_elsewhere
 
     def ended(self) -> None:
-        """The call is over: nobody is there any more, or whoever may end it has. Idempotent."""
-        self._has_ended = True
+        """Note that the call is over: nobody is there any more, or whoever may end it has. Idempotent."""
+        self._standing.end()
 
     def left(self) -> None:
-        """This job ends, and the call does not: another agent is to come, or has come. Idempotent; it is for good."""
-        self._has_left = True
+        """Note that this job ends, and the call does not: another agent is to come, or has come. Idempotent."""
+        self._standing.leave()
 
     async def confirm(self) -> bool:
         """Ask Redis, by a beat, whether this job is still the agent, or was until it let go of a call that is over.
@@ -252,8 +257,8 @@ class CallConversation:
         the conversation, or Redis does not answer.
         """
         await asyncio.sleep(0)  # of callbacks that run at a job's end others' may come before ours
-        if self._is_released or self.goes_on_elsewhere or self._handle is None:
-            return self._is_released and not self.goes_on_elsewhere
+        if self._standing.is_released or self.goes_on_elsewhere or self._standing.handle is None:
+            return self._standing.is_released and not self.goes_on_elsewhere
         try:
             async with asyncio.timeout(self._store.timeouts.command.total_seconds()):
                 return await self._beat()
@@ -269,11 +274,11 @@ class CallConversation:
         and never had the conversation. Else nobody can tell: then it may be another's, and the log says so.
         """
         await asyncio.sleep(0)  # see `confirm`
-        if self._is_released or self.goes_on_elsewhere or self.is_waiting_for_handover:
-            return self.goes_on_elsewhere or not self._is_released
+        if self._standing.is_released or self.goes_on_elsewhere or self.is_waiting_for_handover:
+            return self.goes_on_elsewhere or not self._standing.is_released
         try:
             async with asyncio.timeout(self._store.timeouts.command.total_seconds()):
-                return await (self.is_another_here() if self._handle is None else self._is_claimed())
+                return await (self.is_another_here() if self._standing.handle is None else self._is_claimed())
         except (ConversationError, TimeoutError) as error:
             if not self._may_have_been_claimed():
                 return False
@@ -332,18 +337,12 @@ class CallConversation:
         if self._assignment.is_planned:
             await self._is_readable.wait()
         else:
-            await self._opened.wait()
+            await self._standing.opened.wait()
         if self._refusal is not None:
             raise self._refusal
 
     def _held_now(self) -> Held | None:
-        return None if self._closing else self._held_to_tell()
-
-    def _held_to_tell(self) -> Held | None:
-        """What marks are written to; at the end of a call too, until the lease is given back."""
-        if self.deposed.is_set() or self._view is None:
-            return None
-        return self._view, None if self._tenure is None else self._tenure.lease
+        return None if self._standing.is_closing else self._standing.held_to_tell
 
     async def _settle_mark(self, mark: Mark, value: Mapping[str, Any] | None) -> None:
         """Say what became of it; returns when that is durable, or after a while: it is told as soon as it can be."""
@@ -359,7 +358,7 @@ class CallConversation:
     @property
     def is_waiting_for_handover(self) -> bool:
         """Whether another agent has the call, and gives it over when this one is `ready`."""
-        return self._assignment.is_planned and self._handle is None
+        return self._assignment.is_planned and self._standing.handle is None
 
     def ready(self) -> None:
         """This job's session could listen at once: the agent that has the call may be asked to give it over."""
@@ -372,12 +371,12 @@ class CallConversation:
         taken before anybody knew of that is stored before them: the conversation keeps the order in which it takes.
         """
         item = tagged(item, self.role)
-        if self._handle is None or self._tenure is None or self._has_missed_items:
+        if self._standing.handle is None or self._standing.tenure is None or self._has_missed_items:
             # refused now, as the handle would: what is refused later can no longer be shortened
             item.to_stored(limit=self._store.history.item_bytes)
             self._keep(item)
         else:
-            self._record(self._handle, item, self._tenure.lease)
+            self._record(self._standing.handle, item, self._standing.tenure.lease)
         if self._telling is not None:
             self._telling.add(item.id)
 
@@ -428,7 +427,7 @@ class CallConversation:
 
     def noted(self, name: str) -> Any:
         """A shared attribute, as an agent of this role has set it by `note`; None where there is none."""
-        return self.attributes.get(attribute_name(name, self.role))
+        return self._copy.noted(name)
 
     def on_items_missed(self, callback: OnMissed) -> None:
         """Have `callback` record again what the conversation lacks, when it answers after having missed items."""
@@ -443,7 +442,7 @@ class CallConversation:
 
         Raises what `ConversationHandle.flush` raises.
         """
-        if self._handle is None:
+        if self._standing.handle is None:
             return
         seconds = self._store.timeouts.command.total_seconds()
         try:
@@ -484,7 +483,7 @@ class CallConversation:
 
         While the conversation is not open it returns at once.
         """
-        if self._handle is None:
+        if self._standing.handle is None:
             return
         try:
             async with asyncio.timeout(_SETTLE_SECONDS):
@@ -500,13 +499,13 @@ class CallConversation:
         refused = self._refused_item
         try:
             async with asyncio.timeout(timeout):
-                await self._opened.wait()
+                await self._standing.opened.wait()
                 await self._flush_items_at_last()
         except (ConversationError, TimeoutError) as error:
             self.failures.count("durable", error, "not durable yet", conversation_id=self.id)
             return False
         is_refused = self._refused_item is not None and self._refused_item is not refused
-        return not (is_refused or self.deposed.is_set() or self._handle is None)
+        return not (is_refused or self.deposed.is_set() or self._standing.handle is None)
 
     async def _flush_items_at_last(self) -> None:
         """Do as `_flush_items`, again and again where that may help; not in a conversation that is another agent's."""
@@ -533,7 +532,7 @@ class CallConversation:
         try:
             async with asyncio.timeout(self.settings.open_timeout.total_seconds()):
                 await self._is_assigned.wait()
-                await (self._is_readable if self._assignment.is_planned else self._opened).wait()
+                await (self._is_readable if self._assignment.is_planned else self._standing.opened).wait()
         except TimeoutError:
             self._has_begun_without = not self._is_assigned.is_set()
             logger.warning("the call starts without its conversation", extra={"conversation_id": self.id})
@@ -544,14 +543,14 @@ class CallConversation:
 
     async def wait_open(self) -> None:
         """Return when the conversation is open, however late. Raises as `open` does."""
-        await self._opened.wait()
+        await self._standing.opened.wait()
         if self._refusal is not None:
             raise self._refusal
 
     async def _open_at_last(self) -> None:
         """Try until it is open, or refused; whatever else goes wrong is counted, and tried again after a pause."""
         backoff = Backoff(self.timing.opening)
-        while self._handle is None and self._refusal is None:
+        while self._standing.handle is None and self._refusal is None:
             try:
                 await self._open_once()
             except Exception as error:  # noqa: BLE001  # whatever it is, the call goes on, and the next try may do
@@ -568,7 +567,7 @@ class CallConversation:
                 await backoff.wait()
         self._is_assigned.set()
         self._is_readable.set()
-        self._opened.set()
+        self._standing.opened.set()
 
     async def _open_once(self) -> None:
         heartbeats = await self._stack.enter_async_context(Heartbeats(self._store, lease=LEASE))
@@ -577,7 +576,7 @@ class CallConversation:
         client = await self._stack.enter_async_context(ConversationClient(self._store))
         handle = await client.open(self.id)
         self._heartbeats = heartbeats
-        self._view = handle
+        self._standing.view = handle
         self._marks.look(handle)
         self._is_readable.set()
         if handle.closing is not None:
@@ -589,9 +588,9 @@ class CallConversation:
             # what happened in this job's session so far was not part of the call
             self._waiting.clear()
             self._has_missed_items = False
-        self._handle, self._opened_at = handle, uptime()
-        self._tenure = self._begin_tenure(handle, lease, client, heartbeats)
-        self._look_after(handle, self._tenure)
+        self._standing.handle, self._opened_at = handle, uptime()
+        self._standing.tenure = self._begin_tenure(handle, lease, client, heartbeats)
+        self._look_after(handle, self._standing.tenure)
         self._start(self.failures.at_most_once("expectation", lambda: self._meet(heartbeats)))
         # those that waited come before those that were missed because too many waited
         has_missed, self._has_missed_items = self._has_missed_items, False
@@ -599,7 +598,7 @@ class CallConversation:
         self._has_missed_items = self._has_missed_items or has_missed
         self.note(AGENT, {"holder": self.holder, "room": self.post.room, "since": time.time()})
         if self._has_missed_items or self._changes.has_missed:
-            self._tenure.doubt()
+            self._standing.tenure.doubt()
 
     def _succession(self, handle: ConversationHandle, heartbeats: Heartbeats) -> Succession:
         return Succession(
@@ -633,7 +632,7 @@ class CallConversation:
                 await self._decline(heartbeats, found, reason)
             self._expectation, self._assignment = found, told
             if told.conversation_id not in {None, self.id}:
-                self.id = told.conversation_id or self.id
+                self._standing.conversation_id = told.conversation_id or self.id
                 await self._announcement.make(heartbeats, self.id)
             # known before the conversation is: whoever starts without it is not the first one either
             self.is_restart = self.is_restart or told.replaces is not None
@@ -684,11 +683,6 @@ class CallConversation:
             interval=self._takeover.heartbeat,
             timing=self.timing,
         )
-
-    @property
-    def _held(self) -> Tenure:
-        assert self._tenure is not None
-        return self._tenure
 
     def _look_after(self, handle: ConversationHandle, tenure: Tenure) -> None:
         """Begin what goes on as long as this job has the conversation. A step that fails is counted and repeated."""
@@ -784,20 +778,13 @@ class CallConversation:
     def _doubt(self, error: Exception) -> None:
         """Ask soon whose the conversation is, and whether it answers. At the end of a call nothing is begun anew."""
         is_gone = isinstance(error, LeaseLostError | ConversationNotFoundError | ConversationClosedError)
-        if self._closing and is_gone and not self._is_of_earlier_lease(error):
+        if self._standing.is_closing and is_gone and not self._standing.is_of_earlier_lease(error):
             self._give_up()
-        elif self._tenure is not None:
+        elif self._standing.tenure is not None:
             self._doubting.ask()
 
     def _doubt_now(self) -> None:
-        self._held.doubt()
-
-    def _is_of_earlier_lease(self, error: Exception) -> bool:
-        """Whether what was refused came in the name of a lease that this job has taken anew since."""
-        if not isinstance(error, LeaseLostError) or self._tenure is None:
-            return False
-        lease = self._tenure.lease
-        return error.name == lease.name and error.token != lease.token
+        self._standing.held.doubt()
 
     def _on_renewed(self, news: News) -> None:
         """The conversation answers: let everybody tell what it missed."""
@@ -810,8 +797,8 @@ class CallConversation:
         self._has_missed_items = False
         self._missed_for = None
         self._changes.resume(is_afresh=is_afresh)
-        if self._view is not None:
-            self._marks.look(self._view)  # of what was done in the life before, the new one is told at once
+        if self._standing.view is not None:
+            self._marks.look(self._standing.view)  # of what was done in the life before, the new one is told at once
         if are_items_missed:
             self._tell_items(is_afresh=is_afresh)
         if are_changes_missed:
@@ -822,7 +809,7 @@ class CallConversation:
         """Have recorded again what was missed, and behind it what has waited for that."""
         self._tellings += 1
         waiting, told = self._taken_out(), set[str]()
-        self._tell_removed(() if self._view is None else self._view.removed)
+        self._tell_removed(() if self._standing.view is None else self._standing.view.removed)
         self._telling = told
         try:
             self._tell(self._on_items_missed, is_afresh=is_afresh)
@@ -869,7 +856,7 @@ class CallConversation:
             return error
         except ConversationError as error:
             # a flush hears only of what was put before it: all of that was told again since, if anything was
-            is_mended = tellings != self._tellings or self._is_of_earlier_lease(error)
+            is_mended = tellings != self._tellings or self._standing.is_of_earlier_lease(error)
             if not (is_mended and is_trouble(error)):
                 self._take_refusal(error)
         else:
@@ -902,7 +889,7 @@ class CallConversation:
 
     async def _guard(self, handle: ConversationHandle) -> None:
         """Look at the local copy, which other processes' changes reach in milliseconds. No I/O."""
-        self._held.compare(handle.leases.get(self.role))
+        self._standing.held.compare(handle.leases.get(self.role))
         wish = wish_of(handle, self.role)
         if wish.get("from") == self.holder and REFUSED not in wish:
             is_here = wish.get("room", self.post.room) == self.post.room
@@ -910,11 +897,11 @@ class CallConversation:
         await asyncio.sleep(self.timing.guard)
 
     def _depose(self, reason: str) -> None:
-        if not self.deposed.is_set() and not self._closing:
+        if not self.deposed.is_set() and not self._standing.is_closing:
             logger.warning("deposed", extra={"conversation_id": self.id, "holder": self.holder, "reason": reason})
             self.deposed.set()
-            if self._tenure is not None:
-                self._tenure.end()
+            if self._standing.tenure is not None:
+                self._standing.tenure.end()
             self._give_up()
 
     def _give_up(self) -> None:
@@ -935,13 +922,13 @@ class CallConversation:
 
     async def refuse_redial(self) -> None:
         """Tell the agent in another room that the call goes on here; never raises. It may ask again."""
-        wish = {} if self._handle is None else wish_of(self._handle, self.role)
-        if self._handle is not None and wish.get("from") == self.holder:
+        wish = {} if self._standing.handle is None else wish_of(self._standing.handle, self.role)
+        if self._standing.handle is not None and wish.get("from") == self.holder:
             try:
                 # now or never: an answer that waited could take the place of another one's wish
                 async with asyncio.timeout(_SETTLE_SECONDS):
                     refused = {attribute_name(HANDOVER, self.role): {**wish, REFUSED: True}}
-                    await self._handle.set_attributes(refused, lease=self._held.lease)
+                    await self._standing.handle.set_attributes(refused, lease=self._standing.lease)
             except Exception as error:  # noqa: BLE001  # see the docstring
                 self.failures.count("redial", error, "no answer to another room", conversation_id=self.id)
         self.redialled.clear()
@@ -951,7 +938,7 @@ class CallConversation:
     async def release(self) -> None:
         """End as the agent, in order: all is durable, nobody needs to take over. Idempotent, never raises."""
         self.ended()
-        if self._handle is None and not self._closing:
+        if self._standing.handle is None and not self._standing.is_closing:
             await self._open_no_more()
         await self._let_go(is_over=True)
 
@@ -960,7 +947,7 @@ class CallConversation:
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
-        if self._handle is None:
+        if self._standing.handle is None:
             await self._announcement.withdraw()
 
     async def hand_over(self) -> None:
@@ -972,11 +959,11 @@ class CallConversation:
         await self._let_go(is_over=False)
 
     async def _let_go(self, *, is_over: bool) -> None:
-        if self._handle is None or self._closing or self.deposed.is_set():
+        if self._standing.handle is None or self._standing.is_closing or self.deposed.is_set():
             return
-        self._closing = True
-        handle = self._handle
-        self._held.is_ending = True
+        self._standing.is_closing = True
+        handle = self._standing.handle
+        self._standing.held.is_ending = True
         self.note(AGENT, None)
         self.note(HANDOVER, None)
         try:
@@ -994,17 +981,17 @@ class CallConversation:
                     self.left()  # taken over a moment ago: the record is the successor's
                     return
                 if is_over:
-                    self._is_released = True  # first: a beat is refused once it has stopped
+                    self._standing.is_released = True  # first: a beat is refused once it has stopped
                     await self._heartbeats.stop(self.id, self.holder, role=role)
-                await handle.release_lease(self._held.lease)
+                await handle.release_lease(self._standing.lease)
         except Exception as error:  # noqa: BLE001  # its heartbeat stops with this process, and a worker finds out
             self.failures.count("release", error, "the lease was not released", conversation_id=self.id)
 
     async def aclose(self) -> None:
         """Let go of everything, sending what is still to be sent. Releases nothing: see `release`."""
-        self._closing = True
+        self._standing.is_closing = True
         self._doubting.stop()
-        if self._handle is not None and self._waiting:
+        if self._standing.handle is not None and self._waiting:
             # nobody will record again what was missed: what waits behind it is better there than lost
             self._has_missed_items = False
             self._record_waiting(self._taken_out())

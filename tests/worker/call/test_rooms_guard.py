@@ -114,7 +114,7 @@ async def test_the_deposed_ends_nothing(answer: Answer, world: World, asked: Ask
 async def test_one_that_wakes_up_asks_first(answer: Answer, world: World, asked: Asked) -> None:
     """It was claimed while it hung, and has not seen that yet."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
-        running.call._held.end()  # no beat of its own tells it
+        running.call._standing.held.end()  # no beat of its own tells it
         await world.agents.claim("c", "worker-2", hold=timedelta(minutes=1), holder="job-1")
         await end_room()
         assert asked == []

@@ -110,7 +110,7 @@ async def test_it_is_kept_in_time(world: World) -> None:
     await until(lambda: len(world.store.kept) == 1)
     handle = await world.cluster.handle()
     await handle.set_retention(timedelta(seconds=1))
-    await until(lambda: call._handle is not None and call._handle.retention is not None)
+    await until(lambda: call._standing.handle is not None and call._standing.handle.retention is not None)
     await world.cluster.kill()
     before = asyncio.get_running_loop().time()
     await until(lambda: world.store.kept[1:] == [timedelta(seconds=1)] * 4)
@@ -236,7 +236,7 @@ async def test_it_is_opened_however_long_that_takes(world: World) -> None:
     world.may_open.clear()
     await vanish(world)
     session.say(2)
-    await until(lambda: call._held._is_gone)
+    await until(lambda: call._standing.held._is_gone)
     session.say(3)
     world.store.is_down = True
     world.may_open.set()
@@ -304,7 +304,7 @@ async def test_an_older_copy_deposes_nobody(world: World) -> None:
     await call.open()
     await call.flush()
     mine = (await world.cluster.handle()).leases[LEASE]
-    held = call._held
+    held = call._standing.held
     held._is_shown = False
     held.compare(Lease(LEASE, "job-0", mine.token - 1, mine.expires_at))
     assert not call.deposed.is_set()
@@ -427,8 +427,8 @@ async def test_a_conversation_that_was_closed_in_mid_call_is_reopened(world: Wor
     session.say(1)
     call.note("x", 1)
     await call.flush()
-    assert call._handle is not None
-    snapshot = await call._handle.snapshot()
+    assert call._standing.handle is not None
+    snapshot = await call._standing.handle.snapshot()
     assert [item.id for item in snapshot.items] == ["u0", "u1"]
     assert snapshot.closing is None
     assert snapshot.attributes["x"] == 1
@@ -480,14 +480,14 @@ async def test_at_the_end_of_a_call_a_mended_refusal_loses_nothing(world: World)
     call = world.call()
     await call.open()
     await call.flush()
-    earlier = call._held.lease
+    earlier = call._standing.held.lease
     handle = await world.cluster.handle()
     await handle.release_lease(earlier)
-    await until(lambda: call._held.lease.token > earlier.token)
+    await until(lambda: call._standing.held.lease.token > earlier.token)
     call.note("x", 1)
-    call._closing = True
+    call._standing.is_closing = True
     call._doubt(LeaseLostError("late", name=LEASE, token=earlier.token))
-    call._closing = False
+    call._standing.is_closing = False
     await call.release()
     snapshot = await handle.snapshot()
     assert snapshot.attributes["x"] == 1
@@ -543,7 +543,7 @@ async def test_what_waits_is_sent_when_the_job_ends_without_order(
     call = world.call(takeover=TakeoverSettings(heartbeat=timedelta(seconds=60), valid_for=timedelta(seconds=180)))
     await call.open()
     await call.flush()
-    monkeypatch.setattr(call._held, "doubt", lambda: None)
+    monkeypatch.setattr(call._standing.held, "doubt", lambda: None)
     call._has_missed_items = True
     call.record(say(1))
     await call.aclose()

@@ -230,12 +230,16 @@ async def test_what_is_no_name_is_refused(world: World, name: Any) -> None:
 
 async def lose(world: World, call: CallConversation) -> None:
     """Redis loses everything in mid-call; the agent has it opened anew."""
-    assert call._handle is not None
-    life = call._handle.leases["agent"].life
+    assert call._standing.handle is not None
+    life = call._standing.handle.leases["agent"].life
     await world.cluster.kill()
     world.store.lose_everything()
     call._doubt_now()
-    await until(lambda: call._handle is not None and call._handle.leases.get("agent", LOST).life not in {life, ""})
+    await until(
+        lambda: (
+            call._standing.handle is not None and call._standing.handle.leases.get("agent", LOST).life not in {life, ""}
+        )
+    )
     await until(lambda: "livekit.agent" in call.attributes)
 
 
@@ -299,7 +303,7 @@ async def test_what_is_lost_is_not_begun_before_it_is_told(world: World) -> None
     await world.cluster.handle()
     todo = await asyncio.wait_for(done(standing_by), 5)
     assert (bool(todo), todo.is_unknown) == (False, False)
-    await until(lambda: MARK in (standing_by._view.attributes if standing_by._view else {}))
+    await until(lambda: MARK in (standing_by._standing.view.attributes if standing_by._standing.view else {}))
 
 
 async def test_what_was_taken_back_is_not_told_again(world: World) -> None:

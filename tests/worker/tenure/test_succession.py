@@ -478,7 +478,7 @@ async def test_two_roles_share_a_conversation_and_nothing_else(world: World, hea
     translator.note("theirs", 1)
     await agent.flush()
     await translator.flush()
-    await until(lambda: len(agent._view.items if agent._view else ()) == 2)
+    await until(lambda: len(agent._standing.view.items if agent._standing.view else ()) == 2)
     await until(lambda: agent.attributes.get("theirs") == 1)
     assert [item.id for item in agent.items] == ["u1"]
     assert [item.id for item in translator.items] == ["u2"]

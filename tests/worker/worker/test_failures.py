@@ -176,8 +176,8 @@ async def _is_kept(_call: CallConversation, world: World) -> None:
 
 
 async def _is_renewed(call: CallConversation, _world: World) -> None:
-    assert call._handle is not None
-    handle = call._handle
+    assert call._standing.handle is not None
+    handle = call._standing.handle
     first = handle.leases[LEASE].expires_at
     await until(lambda: handle.leases[LEASE].expires_at > first)
 
