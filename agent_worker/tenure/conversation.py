@@ -10,10 +10,9 @@ import logging
 import os
 import socket
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,25 +20,25 @@ from agent_worker.failures import Failures
 from agent_worker.settings import CallSettings, TakeoverSettings
 from agent_worker.tenure.announcement import Announcement
 from agent_worker.tenure.assignment import Assignment, CallDeclinedError, RestartReason
-from agent_worker.tenure.backlog import MOST_OWNER_FAILURES, Changes, Operation, is_trouble
+from agent_worker.tenure.backlog import Operation
 from agent_worker.tenure.expected import find_expectation
 from agent_worker.tenure.heartbeat_details import HeartbeatDetails, copied_metadata
 from agent_worker.tenure.local_copy import LocalCopy
-from agent_worker.tenure.once import Held, Mark, Marks, Todo, mark_name
+from agent_worker.tenure.once import Held, Mark, Todo, mark_name
 from agent_worker.tenure.pace import Pace
 from agent_worker.tenure.post import Post
 from agent_worker.tenure.pulse import News, Tenure
-from agent_worker.tenure.removals import Removals
+from agent_worker.tenure.recording import OnMissed, OnRemoved
 from agent_worker.tenure.role import (
     AGENT,
     AGENT_ROLE,
     LEASE,
     attribute_name,
     record_role,
-    tagged,
 )
 from agent_worker.tenure.standing import Standing
 from agent_worker.tenure.succession import HANDOVER, LEASE_DURATION, REFUSED, Succession, Successor, wish_of
+from agent_worker.tenure.telling import SETTLE_SECONDS, Telling
 from agent_worker.timing import TIMING, Timing
 from conversation_actors import (
     ConversationClient,
@@ -49,8 +48,6 @@ from conversation_actors import (
     Lease,
     LeaseHeldError,
     LeaseLostError,
-    OutcomeUnknownError,
-    OverloadedError,
     Participant,
     Settings,
 )
@@ -62,33 +59,14 @@ from conversation_actors.errors import (
     ConversationError,
     ConversationNotFoundError,
     InvalidInputError,
-    OwnerFailedError,
     RefusedError,
-    RetryableError,
 )
 
 __all__ = ["AGENT", "HANDOVER", "LEASE", "LEASE_DURATION", "REFUSED", "CallConversation", "OnMissed", "Post"]
 
 logger = logging.getLogger(__name__)
 
-_MOST_WAITING = 10_000
-"""Items kept while the conversation is not open, or has missed earlier ones."""
 _DECLINED_KEPT = timedelta(minutes=1)
-_SETTLE_SECONDS = 1.0
-
-OnMissed = Callable[[bool], None]
-"""Told whether the conversation knows nothing at all any more (True), or may lack something."""
-OnRemoved = Callable[[frozenset[str]], None]
-"""Told the ids of what is taken out of the conversation."""
-
-
-@dataclass(slots=True)
-class _Round:
-    """One look at what became of recorded items, for all who had asked before it began."""
-
-    is_over: asyncio.Event = field(default_factory=asyncio.Event)
-    trouble: RetryableError | None = None
-    """Why they are not durable yet."""
 
 
 class CallConversation:
@@ -127,8 +105,6 @@ class CallConversation:
         """Whether an agent of this role held this call before, and died or gave it over."""
         self.restart_reason: RestartReason | None = None
         """Why this agent follows another one; None where it follows nobody, or before it is open."""
-        self.lost = 0
-        """Items that could not be kept: too many waited."""
         self.failures = Failures()
         """What went wrong in the background of this call."""
         self._assignment, self._store = assignment, store or Settings()
@@ -138,29 +114,12 @@ class CallConversation:
         self._expectation: Expectation | None = None
         self._heartbeats: Heartbeats | None = None
         self._is_assigned, self._is_readable, self._is_ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._waiting: deque[Item] = deque()
-        self._changes = Changes(
-            self.failures,
-            lease=lambda: self._standing.lease,
-            on_trouble=self._doubt,
-            room=self._store.history.attributes_bytes,
-            timing=timing,
+        self._telling = Telling(
+            self._standing, self.failures, settings=self._store, on_trouble=self._doubt, timing=timing
         )
-        self._removals, self._marks = (
-            Removals(self.later, self._all_taken),
-            Marks(lambda: self._standing.held_to_tell, self.failures, on_trouble=self._doubt, timing=timing),
-        )
-        self._on_items_missed, self._on_removed = list[OnMissed](), list[OnRemoved]()
-        self._on_changes_missed: list[OnMissed] = [self._removals.put_again]
         self._refusal: ConversationError | None = None
-        self._refused_item: ConversationError | None = None
-        self._missed_for: ConversationError | None = None
-        self._recorded, self._told_again = asyncio.Event(), asyncio.Event()
-        self._round = _Round()
-        self._telling: set[str] | None = None
-        self._tellings = self._owner_failures = self._sent = self._heard = 0
         self._doubting = Pace(self._doubt_now, pauses=timing.opening)
-        self._has_given_up = self._has_looked = self._has_begun_without = self._has_missed_items = False
+        self._has_begun_without = False
         self._opened_at, self._beaten_at = 0.0, float("-inf")
         self._tasks: list[asyncio.Task[None]] = []
         self._holding: asyncio.Task[None] | None = None
@@ -317,7 +276,7 @@ class CallConversation:
         """
         mark = Mark(mark_name(name), self.holder)
         await self._until_told_whose()
-        todo = await self._marks.begin(mark, self._held_now)
+        todo = await self._telling.marks.begin(mark, self._held_now)
         if not todo:
             yield todo
             return
@@ -348,7 +307,12 @@ class CallConversation:
         """Say what became of it; returns when that is durable, or after a while: it is told as soon as it can be."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self.timing.flush):
-                await self._marks.settle(mark, value)
+                await self._telling.marks.settle(mark, value)
+
+    @property
+    def lost(self) -> int:
+        """Items that could not be kept: too many waited."""
+        return self._telling.recording.lost
 
     @property
     def is_planned_handover(self) -> bool:
@@ -370,22 +334,14 @@ class CallConversation:
         Where the conversation has missed earlier items, this one waits until those were recorded again. One that was
         taken before anybody knew of that is stored before them: the conversation keeps the order in which it takes.
         """
-        item = tagged(item, self.role)
-        if self._standing.handle is None or self._standing.tenure is None or self._has_missed_items:
-            # refused now, as the handle would: what is refused later can no longer be shortened
-            item.to_stored(limit=self._store.history.item_bytes)
-            self._keep(item)
-        else:
-            self._record(self._standing.handle, item, self._standing.tenure.lease)
-        if self._telling is not None:
-            self._telling.add(item.id)
+        self._telling.record(item)
 
     def later(self, operation: Operation) -> None:
         """Do something with the handle, behind all that was put here before. Failures are counted.
 
         Where the conversation does not answer, or too much waits, what waits is dropped: see `on_changes_missed`.
         """
-        self._changes.put(operation)
+        self._telling.later(operation)
 
     def remove(self, *item_ids: str) -> None:
         """Take items out of the conversation, and forget what was stored before. Kept until it is done; never waits.
@@ -393,37 +349,21 @@ class CallConversation:
         What waits to be recorded is taken out too, and what was recorded or noted before is stored first, so that the
         store holds none of it at the end. See `ConversationHandle.remove`.
         """
-        gone = set(item_ids)
-        self._waiting = deque(item for item in self._waiting if item.id not in gone)
-        self._tell_removed(gone)
-        self._removals.put(item_ids)
+        self._telling.remove(item_ids)
 
     def on_removed(self, callback: OnRemoved) -> None:
         """Have `callback` told of what is removed: whoever records again what is missed, is not to record that.
 
         At once of what is removed here; of what others remove, before anything is recorded again.
         """
-        self._on_removed.append(callback)
-
-    def _tell_removed(self, item_ids: Iterable[str]) -> None:
-        gone = frozenset(item_ids)
-        for callback in self._on_removed if gone else ():
-            try:
-                callback(gone)
-            except Exception as error:  # noqa: BLE001  # one that fails must not keep anything here
-                self.failures.count("removed", error, conversation_id=self.id)
-
-    async def _all_taken(self) -> None:
-        """Return when what was noted and recorded so far is stored, or refused."""
-        await self._changes.notes_taken()
-        await self._flush_items()
+        self._telling.recording.on_removed(callback)
 
     def note(self, name: str, value: Any) -> None:
         """Set a shared attribute; None removes it. Kept, as its latest value, until it is taken or refused.
 
         A name that begins with ``livekit.`` is this role's own: see `noted`.
         """
-        self._changes.note(attribute_name(name, self.role), value)
+        self._telling.note(name, value)
 
     def noted(self, name: str) -> Any:
         """A shared attribute, as an agent of this role has set it by `note`; None where there is none."""
@@ -431,91 +371,32 @@ class CallConversation:
 
     def on_items_missed(self, callback: OnMissed) -> None:
         """Have `callback` record again what the conversation lacks, when it answers after having missed items."""
-        self._on_items_missed.append(callback)
+        self._telling.recording.on_missed(callback)
 
     def on_changes_missed(self, callback: OnMissed) -> None:
         """Have `callback` look again at what `later` tells of, when the conversation answers after a drop."""
-        self._on_changes_missed.append(callback)
+        self._telling.on_changes_missed(callback)
 
     async def flush(self) -> None:
         """Return when all that was put before is durable, or refused for its own sake.
 
         Raises what `ConversationHandle.flush` raises.
         """
-        if self._standing.handle is None:
-            return
-        seconds = self._store.timeouts.command.total_seconds()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._changes.settled()
-                await self._marks.settled()
-                await self._flush_items()
-        except TimeoutError:
-            message = f"{len(self._changes)} changes, or items, are not acknowledged after {seconds} s"
-            raise OutcomeUnknownError(message) from None
-        refused = self._refused_item or self._missed_for
-        self._refused_item = self._missed_for = None
-        if refused is not None:
-            raise refused
-
-    async def _flush_items(self) -> None:
-        """Return when what was recorded is durable or refused; what has to be recorded again, when it was."""
-        while True:
-            told_again, tellings = self._told_again, self._tellings
-            await self._ask_for_items()
-            if self._has_given_up:
-                return
-            if self._has_missed_items:
-                await told_again.wait()
-            elif tellings == self._tellings:
-                return
-
-    async def _ask_for_items(self) -> None:
-        """Return when what was recorded so far is durable, or refused. Raises `RetryableError`s."""
-        asked = self._round
-        self._recorded.set()
-        await asked.is_over.wait()
-        if asked.trouble is not None:
-            raise asked.trouble
+        await self._telling.flush()
 
     async def settled(self) -> None:
         """Return when what was recorded is durable, or after a second: the call waits for nothing longer.
 
         While the conversation is not open it returns at once.
         """
-        if self._standing.handle is None:
-            return
-        try:
-            async with asyncio.timeout(_SETTLE_SECONDS):
-                await self._flush_items()
-        except (ConversationError, TimeoutError) as error:
-            self.failures.count("settled", error, "not durable yet", conversation_id=self.id)
+        await self._telling.settled()
 
     async def is_durable(self, timeout: float) -> bool:  # noqa: ASYNC109  # asked of, not waited with
         """Whether all that was recorded so far is durable, at the latest after `timeout` seconds.
 
         False where an item was refused meanwhile, and where this job is not the agent any more. Never raises.
         """
-        refused = self._refused_item
-        try:
-            async with asyncio.timeout(timeout):
-                await self._standing.opened.wait()
-                await self._flush_items_at_last()
-        except (ConversationError, TimeoutError) as error:
-            self.failures.count("durable", error, "not durable yet", conversation_id=self.id)
-            return False
-        is_refused = self._refused_item is not None and self._refused_item is not refused
-        return not (is_refused or self.deposed.is_set() or self._standing.handle is None)
-
-    async def _flush_items_at_last(self) -> None:
-        """Do as `_flush_items`, again and again where that may help; not in a conversation that is another agent's."""
-        while not self.deposed.is_set():
-            try:
-                await self._flush_items()
-            except RetryableError:
-                await asyncio.sleep(self.timing.guard)
-            else:
-                return
+        return await self._telling.is_durable(timeout)
 
     # Opening.
 
@@ -528,7 +409,7 @@ class CallConversation:
         mends.
         """
         self._opening = self._start(self._open_at_last())
-        self._start(self.failures.forever("marks", self._marks.tell, pause=self.timing.opening[0]))
+        self._start(self.failures.forever("marks", self._telling.marks.tell, pause=self.timing.opening[0]))
         try:
             async with asyncio.timeout(self.settings.open_timeout.total_seconds()):
                 await self._is_assigned.wait()
@@ -559,7 +440,7 @@ class CallConversation:
                     self.deposed.set()
                     if isinstance(error, LeaseHeldError | CallDeclinedError):
                         await self._announcement.withdraw()
-                    self._marks.give_up()
+                    self._telling.marks.give_up()
                     break
                 told = "the conversation cannot be opened yet"
                 self.failures.count("open", error, told, conversation_id=self.id)
@@ -577,7 +458,7 @@ class CallConversation:
         handle = await client.open(self.id)
         self._heartbeats = heartbeats
         self._standing.view = handle
-        self._marks.look(handle)
+        self._telling.marks.look(handle)
         self._is_readable.set()
         if handle.closing is not None:
             # whoever ended it did not know that somebody would call again
@@ -586,18 +467,14 @@ class CallConversation:
         await self._begin_heartbeats()
         if self._assignment.is_planned:
             # what happened in this job's session so far was not part of the call
-            self._waiting.clear()
-            self._has_missed_items = False
+            self._telling.recording.forget_waiting()
         self._standing.handle, self._opened_at = handle, uptime()
         self._standing.tenure = self._begin_tenure(handle, lease, client, heartbeats)
         self._look_after(handle, self._standing.tenure)
         self._start(self.failures.at_most_once("expectation", lambda: self._meet(heartbeats)))
-        # those that waited come before those that were missed because too many waited
-        has_missed, self._has_missed_items = self._has_missed_items, False
-        self._record_waiting(self._taken_out())
-        self._has_missed_items = self._has_missed_items or has_missed
+        self._telling.begin()
         self.note(AGENT, {"holder": self.holder, "room": self.post.room, "since": time.time()})
-        if self._has_missed_items or self._changes.has_missed:
+        if self._telling.has_missed:
             self._standing.tenure.doubt()
 
     def _succession(self, handle: ConversationHandle, heartbeats: Heartbeats) -> Succession:
@@ -687,10 +564,9 @@ class CallConversation:
     def _look_after(self, handle: ConversationHandle, tenure: Tenure) -> None:
         """Begin what goes on as long as this job has the conversation. A step that fails is counted and repeated."""
         forever, pause = self.failures.forever, self.timing.opening[0]
-        self._start(forever("notes", lambda: self._changes.write_notes(handle), pause=pause))
-        self._start(forever("changes", lambda: self._changes.operate(handle), pause=pause))
+        for task, step in self._telling.steps(handle).items():
+            self._start(forever(task, step, pause=pause))
         self._start(forever("guard", lambda: self._guard(handle), pause=pause))
-        self._start(forever("items", lambda: self._acknowledge(handle), pause=pause))
         self._holding = self._start(forever("lease", tenure.hold, pause=pause))
         self._start(tenure.keep_alive())
         self._start(tenure.keep_conversation())
@@ -699,30 +575,6 @@ class CallConversation:
         task = asyncio.create_task(work)
         self._tasks.append(task)
         return task
-
-    def _taken_out(self) -> Iterable[Item]:
-        waiting, self._waiting = self._waiting, deque()
-        return waiting
-
-    def _record_waiting(self, waiting: Iterable[Item]) -> None:
-        """Send what has waited, in order; one that is refused costs only itself: the call goes on."""
-        for item in waiting:
-            try:
-                self.record(item)
-            except ConversationError as error:
-                logger.warning("an item was not kept", extra={"conversation_id": self.id, "reason": str(error)})
-
-    def _record(self, handle: ConversationHandle, item: Item, lease: Lease) -> None:
-        try:
-            handle.record(item, lease=lease)
-        except OverloadedError as error:
-            self.lost += 1
-            self.failures.count("items", error, "an item does not fit into the outbox", conversation_id=self.id)
-            self._has_missed_items = True
-            self._doubt(error)
-            raise
-        self._sent += 1
-        self._recorded.set()
 
     async def _begin_heartbeats(self) -> None:
         assert self._heartbeats is not None
@@ -790,102 +642,7 @@ class CallConversation:
         """The conversation answers: let everybody tell what it missed."""
         if self.deposed.is_set():
             return  # while the lease was asked for
-        is_afresh = news is News.AFRESH
-        # what was recorded in another lease's name meanwhile was refused
-        are_items_missed = news is not News.NONE or self._has_missed_items
-        are_changes_missed = is_afresh or self._changes.has_missed
-        self._has_missed_items = False
-        self._missed_for = None
-        self._changes.resume(is_afresh=is_afresh)
-        if self._standing.view is not None:
-            self._marks.look(self._standing.view)  # of what was done in the life before, the new one is told at once
-        if are_items_missed:
-            self._tell_items(is_afresh=is_afresh)
-        if are_changes_missed:
-            self._tell(self._on_changes_missed, is_afresh=is_afresh)
-        self._wake_flushes()
-
-    def _tell_items(self, *, is_afresh: bool) -> None:
-        """Have recorded again what was missed, and behind it what has waited for that."""
-        self._tellings += 1
-        waiting, told = self._taken_out(), set[str]()
-        self._tell_removed(() if self._standing.view is None else self._standing.view.removed)
-        self._telling = told
-        try:
-            self._tell(self._on_items_missed, is_afresh=is_afresh)
-        finally:
-            self._telling = None
-        self._record_waiting(item for item in waiting if item.id not in told)
-
-    def _tell(self, callbacks: list[OnMissed], *, is_afresh: bool) -> None:
-        for callback in callbacks:
-            try:
-                callback(is_afresh)
-            except Exception as error:  # noqa: BLE001  # one that fails must not hold up the others
-                self.failures.count("missed", error, conversation_id=self.id)
-
-    def _wake_flushes(self) -> None:
-        told_again, self._told_again = self._told_again, asyncio.Event()
-        told_again.set()
-
-    async def _acknowledge(self, handle: ConversationHandle) -> None:
-        """Learn what became of recorded items: whoever recorded them does not wait for it.
-
-        Only this task flushes the handle, which tells each task that does of each refusal: so each is heard once.
-        """
-        await self._recorded.wait()
-        self._recorded.clear()
-        asked, self._round = self._round, _Round()
-        asked.trouble = OutcomeUnknownError("it was not learnt whether the items are durable")
-        try:
-            asked.trouble = await self._learn(handle)
-        finally:
-            if asked.trouble is not None:
-                self._recorded.set()
-            asked.is_over.set()
-        if asked.trouble is not None:
-            self.failures.count("items", asked.trouble, "items are not durable yet", conversation_id=self.id)
-            await asyncio.sleep(self.timing.opening[0])
-
-    async def _learn(self, handle: ConversationHandle) -> RetryableError | None:
-        """Wait until what was recorded is durable, or refused; return why that is not known yet."""
-        tellings, (heard, self._heard) = self._tellings, (self._heard, self._sent)
-        try:
-            await handle.flush()
-        except RetryableError as error:
-            return error
-        except ConversationError as error:
-            # a flush hears only of what was put before it: all of that was told again since, if anything was
-            is_mended = tellings != self._tellings or self._standing.is_of_earlier_lease(error)
-            if not (is_mended and is_trouble(error)):
-                self._take_refusal(error)
-        else:
-            if self._heard > heard:  # else nothing was there to be refused
-                self._owner_failures, self._has_looked = 0, False
-        return None
-
-    def _take_refusal(self, error: ConversationError) -> None:
-        self.failures.count("items", error, "an item was refused", conversation_id=self.id)
-        self._owner_failures = self._owner_failures + 1 if isinstance(error, OwnerFailedError) else 0
-        if self._owner_failures >= MOST_OWNER_FAILURES:
-            self._owner_failures = 0
-            self._refused_item = error
-        elif self._has_given_up or not (is_trouble(error) or self._may_hide_trouble(error)):
-            self._refused_item = error
-        else:
-            self._missed_for = error if is_trouble(error) else None
-            self._refused_item = self._refused_item if is_trouble(error) else error
-            self._has_missed_items = True
-            self._doubt(error)
-
-    def _may_hide_trouble(self, error: ConversationError) -> bool:
-        """Whether a refusal that is told with a note, of how many others there were, is to be followed by a look.
-
-        Once, until all is taken: a look at what is refused for its own sake ends in the same.
-        """
-        is_news = bool(getattr(error, "__notes__", ())) and not self._has_looked
-        self._has_looked = self._has_looked or is_news
-        return is_news
+        self._telling.resume(news)
 
     async def _guard(self, handle: ConversationHandle) -> None:
         """Look at the local copy, which other processes' changes reach in milliseconds. No I/O."""
@@ -906,19 +663,7 @@ class CallConversation:
 
     def _give_up(self) -> None:
         """Nothing more can be told: another agent has the conversation, or the call ends without one."""
-        self._has_given_up, self._has_missed_items = True, False
-        self._changes.give_up()
-        self._marks.give_up()
-        self._waiting.clear()
-        self._wake_flushes()
-
-    def _keep(self, item: Item) -> None:
-        if len(self._waiting) >= _MOST_WAITING:
-            self.lost += 1
-            self._has_missed_items = True
-            message = f"{len(self._waiting)} items wait for the conversation to open; this one was not kept"
-            raise OverloadedError(message)
-        self._waiting.append(item)
+        self._telling.give_up()
 
     async def refuse_redial(self) -> None:
         """Tell the agent in another room that the call goes on here; never raises. It may ask again."""
@@ -926,7 +671,7 @@ class CallConversation:
         if self._standing.handle is not None and wish.get("from") == self.holder:
             try:
                 # now or never: an answer that waited could take the place of another one's wish
-                async with asyncio.timeout(_SETTLE_SECONDS):
+                async with asyncio.timeout(SETTLE_SECONDS):
                     refused = {attribute_name(HANDOVER, self.role): {**wish, REFUSED: True}}
                     await self._standing.handle.set_attributes(refused, lease=self._standing.lease)
             except Exception as error:  # noqa: BLE001  # see the docstring
@@ -991,16 +736,9 @@ class CallConversation:
         """Let go of everything, sending what is still to be sent. Releases nothing: see `release`."""
         self._standing.is_closing = True
         self._doubting.stop()
-        if self._standing.handle is not None and self._waiting:
-            # nobody will record again what was missed: what waits behind it is better there than lost
-            self._has_missed_items = False
-            self._record_waiting(self._taken_out())
+        self._telling.send_the_rest()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # nobody is left who would tell whoever asks now
-        self._changes.give_up()
-        self._marks.give_up()
-        self._round.trouble = OutcomeUnknownError("closed before the items were acknowledged")
-        self._round.is_over.set()
+        self._telling.close()
         await self._stack.aclose()

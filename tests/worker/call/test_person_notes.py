@@ -311,7 +311,7 @@ async def test_words_that_the_conversation_missed_are_told_again(talking: Talkin
         handle = talk.call._standing.handle
         assert handle is not None
         await handle.update_participant("alice", context={})
-        for told in talk.call._on_changes_missed:
+        for told in talk.call._telling._on_changes_missed:
             told(False)
         assert await talk.context() == {LAST_QUERY: "Where is it?", LAST_ANSWER: "On its way."}
 

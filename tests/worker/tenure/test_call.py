@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent_worker.settings import CallSettings, TakeoverSettings
-from agent_worker.tenure import conversation as module
+from agent_worker.tenure import recording
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import AGENT, HANDOVER, LEASE, CallConversation
 from conversation_actors import (
@@ -175,7 +175,7 @@ async def test_a_failed_try_leaves_no_connection(world: World) -> None:
 
 async def test_what_waits_is_bounded_and_counted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An item too many is refused as by a full outbox; who has the items is asked for them when it is open."""
-    monkeypatch.setattr(module, "_MOST_WAITING", 3)
+    monkeypatch.setattr(recording, "MAX_WAITING", 3)
     world.may_open.clear()
     call = world.call(settings=short())
     await call.open()

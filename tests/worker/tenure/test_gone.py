@@ -544,7 +544,7 @@ async def test_what_waits_is_sent_when_the_job_ends_without_order(
     await call.open()
     await call.flush()
     monkeypatch.setattr(call._standing.held, "doubt", lambda: None)
-    call._has_missed_items = True
+    call._telling.recording.has_missed = True
     call.record(say(1))
     await call.aclose()
     assert ids(await world.cluster.handle()) == ["u1"]

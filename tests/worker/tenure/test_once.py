@@ -284,7 +284,7 @@ async def test_so_is_what_another_role_has_done(world: World) -> None:
     await other.open()
     await done(other)
     await other.aclose()
-    await until(lambda: MARK in call._marks._known)
+    await until(lambda: MARK in call._telling.marks._known)
     await lose(world, call)
     await until(lambda: call.attributes.get(MARK, {}).get("state") == "done")
 
@@ -296,7 +296,7 @@ async def test_what_is_lost_is_not_begun_before_it_is_told(world: World) -> None
     await done(first)
     standing_by = world.call("job-2", Assignment(conversation_id="c", replaces="job-1", is_planned=True))
     await standing_by.open()
-    await until(lambda: MARK in standing_by._marks._known)
+    await until(lambda: MARK in standing_by._telling.marks._known)
     await first.aclose()
     await world.cluster.kill()
     world.store.lose_everything()
@@ -322,11 +322,11 @@ async def test_what_was_taken_back_is_not_told_again(world: World) -> None:
 
     dialling = asyncio.create_task(dial())
     await entered.wait()
-    await until(lambda: MARK in beside._marks._known)
+    await until(lambda: MARK in beside._telling.marks._known)
     may_fail.set()
     with pytest.raises(BusyError):
         await dialling
-    await until(lambda: MARK not in beside._marks._known)
+    await until(lambda: MARK not in beside._telling.marks._known)
     await lose(world, first)
     beside._doubt_now()
     await until(lambda: "livekit.role.translator.agent" in beside.attributes)

@@ -190,14 +190,14 @@ async def _is_asked(call: CallConversation, world: World) -> None:
 async def _is_acknowledged(call: CallConversation, _world: World) -> None:
     for number in range(3):
         call.record(Message(id=f"u{number}", role="user", content="hello"))
-        await until(lambda: not call._recorded.is_set())
+        await until(lambda: not call._telling.recording.to_acknowledge.is_set())
     await until(lambda: len(call.items) == 3)
 
 
 async def _is_noted(call: CallConversation, _world: World) -> None:
     for number in range(5):
         call.note("x", number)
-        await until(lambda: len(call._changes) == 0)
+        await until(lambda: len(call._telling.changes) == 0)
     assert call.attributes["x"] == 4
 
 
@@ -238,7 +238,7 @@ async def test_whatever_is_thrown_into_a_task_of_a_call(
         await call.open()
     else:
         await call.open()
-        await until(lambda: len(call._changes) == 0)
+        await until(lambda: len(call._telling.changes) == 0)
         broken = Broken(monkeypatch, owner, name)
     await evidence(call, world)
     await until(lambda: broken.left == 0)
