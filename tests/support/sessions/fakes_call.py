@@ -20,7 +20,7 @@ from livekit.protocol import agent as agent_proto
 from livekit.protocol import models
 
 from agent_worker.settings import CallSettings, TakeoverSettings
-from agent_worker.tenure import conversation as call
+from agent_worker.tenure import opening as tenure_opening
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation
 from agent_worker.tenure.post import Post
@@ -332,7 +332,7 @@ class Worlds:
         self._quickly, self._on_store = quickly(self._patch), on_store(self._patch, store)
         self._quickly.__enter__()
         self._on_store.__enter__()
-        self._patch.setattr(call, "ConversationClient", lambda _settings: FakeClient(world))
+        self._patch.setattr(tenure_opening, "ConversationClient", lambda _settings: FakeClient(world))
         return world
 
     async def __aexit__(

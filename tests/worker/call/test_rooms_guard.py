@@ -126,11 +126,11 @@ async def test_without_redis_a_call_is_ended_as_long_as_nobody_can_have_it(
     """Nobody takes a heartbeat for silent before its time is up; later nobody can tell whose call it is."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
         world.agents.trouble = TimeoutError("away")
-        running.call._beaten_at -= 3.0
+        running.call._life.beaten_at -= 3.0
         await end_room()
         assert asked == []
         assert caplog.text.count("nobody can tell whose call it is") == 1
-        running.call._beaten_at += 3.0
+        running.call._life.beaten_at += 3.0
         await end_room()
         assert asked == ENDED
         world.agents.trouble = None

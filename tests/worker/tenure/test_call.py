@@ -14,8 +14,10 @@ from agent_worker.settings import CallSettings, TakeoverSettings
 from agent_worker.tenure import recording
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import AGENT, HANDOVER, LEASE, CallConversation
+from agent_worker.tenure.sign_of_life import SignOfLife
 from conversation_actors import (
     ConversationHandle,
+    Heartbeats,
     Item,
     Lease,
     LeaseHeldError,
@@ -250,17 +252,17 @@ async def test_a_second_try_is_no_restart_by_itself(
     """The lease that it finds is this job's own, of the first try; only an agent before this job makes it one."""
     if had_agent:
         await succeed(world, "dead", replacing=None)
-    begin = CallConversation._begin_heartbeats
+    begin = SignOfLife.begin
     tries: list[str] = []
 
-    async def once_broken(self: CallConversation) -> None:
-        tries.append(self.holder)
+    async def once_broken(self: SignOfLife, heartbeats: Heartbeats) -> None:
+        tries.append("try")
         if len(tries) == 1:
             message = "away"
             raise StoreUnavailableError(message)
-        await begin(self)
+        await begin(self, heartbeats)
 
-    monkeypatch.setattr(CallConversation, "_begin_heartbeats", once_broken)
+    monkeypatch.setattr(SignOfLife, "begin", once_broken)
     call = world.call(takeover=brisk())
     assert await call.open()
     assert len(tries) == 2

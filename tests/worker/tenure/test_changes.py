@@ -213,7 +213,7 @@ async def test_the_deposed_tells_nothing_more(world: World) -> None:
     world.store.is_down = True
     call.note("x", 1)
     call.later(_nothing)
-    call._depose("test")
+    call._upkeep.depose("test")
     await asyncio.wait_for(call._telling.changes.settled(), 1)
     call.note("y", 1)
     call.later(_nothing)

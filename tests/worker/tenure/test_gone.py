@@ -486,7 +486,7 @@ async def test_at_the_end_of_a_call_a_mended_refusal_loses_nothing(world: World)
     await until(lambda: call._standing.held.lease.token > earlier.token)
     call.note("x", 1)
     call._standing.is_closing = True
-    call._doubt(LeaseLostError("late", name=LEASE, token=earlier.token))
+    call._upkeep.doubt(LeaseLostError("late", name=LEASE, token=earlier.token))
     call._standing.is_closing = False
     await call.release()
     snapshot = await handle.snapshot()

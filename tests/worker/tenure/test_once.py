@@ -234,7 +234,7 @@ async def lose(world: World, call: CallConversation) -> None:
     life = call._standing.handle.leases["agent"].life
     await world.cluster.kill()
     world.store.lose_everything()
-    call._doubt_now()
+    call._upkeep.look_now()
     await until(
         lambda: (
             call._standing.handle is not None and call._standing.handle.leases.get("agent", LOST).life not in {life, ""}
@@ -328,7 +328,7 @@ async def test_what_was_taken_back_is_not_told_again(world: World) -> None:
         await dialling
     await until(lambda: MARK not in beside._telling.marks._known)
     await lose(world, first)
-    beside._doubt_now()
+    beside._upkeep.look_now()
     await until(lambda: "livekit.role.translator.agent" in beside.attributes)
     await beside.flush()
     assert await done(first)

@@ -13,11 +13,13 @@ import pytest
 from livekit.agents import AgentServer
 
 from agent_worker.failures import Failures
-from agent_worker.tenure import conversation as module
+from agent_worker.tenure import wishes
 from agent_worker.tenure.assignment import RestartReason
 from agent_worker.tenure.backlog import Operation
 from agent_worker.tenure.conversation import HANDOVER, LEASE, CallConversation
 from agent_worker.tenure.pulse import MAX_BEATS
+from agent_worker.tenure.sign_of_life import SignOfLife
+from agent_worker.tenure.telling import Telling
 from agent_worker.worker import parent
 from agent_worker.worker import server as worker
 from agent_worker.worker.parent import EXIT_NOT_STARTED, EXIT_USAGE, Parent
@@ -215,7 +217,7 @@ async def _is_done(call: CallConversation, _world: World) -> None:
 TASKS: dict[str, tuple[Any, str, Evidence]] = {
     "keep": (Heartbeats, "keep", _is_kept),
     "lease": (ConversationHandle, "acquire_lease", _is_renewed),
-    "guard": (module, "wish_of", _is_asked),
+    "guard": (wishes, "wish_of", _is_asked),
     "items": (ConversationHandle, "flush", _is_acknowledged),
     "notes": (ConversationHandle, "set_attributes", _is_noted),
     "changes": (ConversationHandle, "join", _is_done),
@@ -250,15 +252,15 @@ async def test_whatever_is_thrown_into_a_task_of_a_call(
 async def test_whatever_is_thrown_at_the_opening(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is tried again; also where what was opened half cannot be closed."""
     call = world.call()
-    Broken(monkeypatch, CallConversation, "_begin_heartbeats")
+    Broken(monkeypatch, SignOfLife, "begin")
 
     async def broken_close() -> None:
-        monkeypatch.setattr(call._stack, "aclose", original)
+        monkeypatch.setattr(call._opening.stack, "aclose", original)
         await original()
         raise TypeError(PRIVATE)
 
-    original = call._stack.aclose
-    monkeypatch.setattr(call._stack, "aclose", broken_close)
+    original = call._opening.stack.aclose
+    monkeypatch.setattr(call._opening.stack, "aclose", broken_close)
     assert await call.open()
     assert call.failures.counts["open"] == 3
 
@@ -286,7 +288,7 @@ async def test_whatever_is_thrown_at_the_end(world: World, monkeypatch: pytest.M
     """The lease is given back although not all was taken; `release` raises nothing."""
     call = world.call()
     await call.open()
-    Broken(monkeypatch, CallConversation, "flush", times=1)
+    Broken(monkeypatch, Telling, "flush", times=1)
     await call.release()
     assert call.failures.counts["release"] == 1
     assert LEASE not in (await world.cluster.handle()).leases
