@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 from agent_worker.failures import Failures
+from agent_worker.timing import TIMING, Timing
 from conversation_actors import ConversationHandle, Lease, LeaseLostError, OverloadedError
 from conversation_actors.errors import (
     ConversationClosedError,
@@ -30,12 +31,10 @@ MOST_OPERATIONS = 1000
 """Operations that wait; with one too many all are dropped, and whoever put them has to look again."""
 MOST_OWNER_FAILURES = 3
 """Times in a row that the owner fails at the same, until that is taken for the fault of what was asked."""
-_OPERATION_SECONDS = 30.0
 _BULKY_BYTES = 9 << 10
 """Of a value: what tells who has the call, what was heard, and what is done once, is smaller."""
 _RESERVED_BYTES = 16 << 10
 """Of the room for attributes, for what is small; an eighth of it at most."""
-_PAUSE_SECONDS = 0.05
 _FAILED = "a change of the conversation failed"
 
 Operation = Callable[[ConversationHandle, Lease], Awaitable[object]]
@@ -52,7 +51,13 @@ class Changes:
     """
 
     def __init__(
-        self, failures: Failures, *, lease: Callable[[], Lease], on_trouble: Callable[[Exception], None], room: int
+        self,
+        failures: Failures,
+        *,
+        lease: Callable[[], Lease],
+        on_trouble: Callable[[Exception], None],
+        room: int,
+        timing: Timing = TIMING,
     ) -> None:
         """`lease`: in whose name is written. `on_trouble` is told why nothing is tried any more.
 
@@ -62,7 +67,7 @@ class Changes:
         """Operations were dropped, and more are until `resume`: who put them has to look at what they were about."""
         self.dropped = 0
         """Operations that were."""
-        self._failures, self._lease, self._on_trouble = failures, lease, on_trouble
+        self._failures, self._lease, self._on_trouble, self._timing = failures, lease, on_trouble, timing
         self._latest: dict[str, Any] = {}
         self._pending: dict[str, tuple[int, Any]] = {}
         self._operations: deque[tuple[int, Operation]] = deque()
@@ -164,7 +169,7 @@ class Changes:
             return
         first = self._operations[0]
         try:
-            async with asyncio.timeout(_OPERATION_SECONDS):
+            async with asyncio.timeout(self._timing.operation):
                 await first[1](handle, self._lease())
         except Exception as error:  # noqa: BLE001  # see the docstring
             self._failures.count("changes", error, _FAILED)
@@ -212,7 +217,7 @@ class Changes:
         """Raises nothing but trouble."""
         changes = {name: value for name, (_, value) in batch.items()}
         try:
-            async with asyncio.timeout(_OPERATION_SECONDS):
+            async with asyncio.timeout(self._timing.operation):
                 await handle.set_attributes(changes, lease=self._lease())
         except Exception as error:
             has_owner_failed = isinstance(error, OwnerFailedError)
@@ -259,7 +264,7 @@ class Changes:
     async def _stop_trying(self, error: Exception) -> None:
         self._may_write.clear()
         self._on_trouble(error)
-        await asyncio.sleep(_PAUSE_SECONDS)
+        await asyncio.sleep(self._timing.backlog_pause)
 
     @property
     def _oldest(self) -> float:

@@ -7,6 +7,10 @@ from conversation_actors.values import check_id
 
 AGENT_ROLE = "agent"
 """The role of the one agent of a conversation that has no other; its lease has this name too."""
+LEASE = AGENT_ROLE
+"""The lease that the one agent of a conversation holds; its holder is the job's id. Other roles' have their names."""
+AGENT = "livekit.agent"
+"""The attribute that tells who the agent is, or that there is none and why."""
 ROLE_FIELD = "agent_role"
 """In the stored form of an item that an agent of another role has recorded."""
 MOST_ROLE_CHARACTERS = 64

@@ -23,12 +23,12 @@ from livekit.agents.job import RunningJobInfo
 from agent_worker.failures import Failures
 from agent_worker.settings import TakeoverSettings
 from agent_worker.tenure.assignment import Assignment, RestartReason, named_by_room
-from agent_worker.tenure.conversation import copied_metadata
+from agent_worker.tenure.heartbeat_details import HeartbeatDetails, copied_metadata
 from agent_worker.tenure.role import AGENT_ROLE
 from agent_worker.timing import TIMING, Timing
 from agent_worker.worker.rooms import Original, Rooms, RoomServiceError
 from agent_worker.worker.summons import Vacancy, summon
-from agent_worker.worker.takeover import HOLD, WAS_OPEN, Takeover
+from agent_worker.worker.takeover import HOLD, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats
 from conversation_actors.errors import ConversationError, RetryableError
 
@@ -138,16 +138,7 @@ class FailureDetector:
             role=role,
             valid_for=self._settings.valid_for,
             group=self._instance,
-            details={
-                "room": info.job.room.name,
-                "agent_name": info.job.agent_name,
-                "agent_identity": info.accept_arguments.identity,
-                "attempt": 0,
-                "worker_id": info.worker_id,
-                "dispatch_id": info.job.dispatch_id,
-                **copied_metadata(info.job.metadata),
-                WAS_OPEN: False,
-            },
+            details=_details(info).to_dict(),
         )
 
     async def _died_unannounced(self, info: RunningJobInfo) -> bool:
@@ -281,3 +272,16 @@ def conversation_id_of(info: RunningJobInfo) -> str:
 def _named_by_dispatch(info: RunningJobInfo) -> str | None:
     named = Assignment.read(info.job.metadata, where="job metadata").conversation_id
     return named or named_by_room(info.job.room.metadata)
+
+
+def _details(info: RunningJobInfo) -> HeartbeatDetails:
+    """Return what a job would have told of itself if it had lived to open its conversation."""
+    return HeartbeatDetails(
+        room=info.job.room.name,
+        agent_name=info.job.agent_name,
+        agent_identity=info.accept_arguments.identity,
+        worker_id=info.worker_id,
+        dispatch_id=info.job.dispatch_id,
+        metadata=copied_metadata(info.job.metadata),
+        was_open=False,
+    )

@@ -32,7 +32,6 @@ from agent_worker.session.notes import TRANSCRIPT
 from agent_worker.session.recorder import Recorder, belongs_in_history
 from agent_worker.session.restoration import INTERRUPTED_OUTPUT
 from agent_worker.session.serialise import to_fields
-from agent_worker.tenure import conversation as call_module
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import LEASE, CallConversation
 from conversation_actors import LeaseHeldError, item_from_dict
@@ -783,7 +782,6 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings as a job has them."""
     monkeypatch.setenv("AGENT_TAKEOVER_HEARTBEAT", "0.01")
     monkeypatch.setenv("AGENT_OPEN_TIMEOUT", "5")
-    monkeypatch.setattr(call_module, "_FLUSH_SECONDS", 1.0)
 
 
 METADATA = '{"conversation_id": "c"}'

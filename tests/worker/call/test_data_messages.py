@@ -421,8 +421,8 @@ async def test_a_conversation_that_lost_everything_is_told_again(follow: Follow,
     await followed.settled()
     await until(lambda: not followed.data._unsure)
     followed.data._record_again(False)
-    assert followed.call._handle is not None
-    await followed.call._handle.clear_history()
+    assert followed.call._standing.handle is not None
+    await followed.call._standing.handle.clear_history()
     followed.data._record_again(False)  # what is known to be durable is not lost: it has left
     assert await followed.settled() == []
     followed.data._record_again(True)
@@ -437,8 +437,8 @@ async def test_what_was_taken_out_is_not_told_again(follow: Follow) -> None:
     first, _ = await followed.settled()
     followed.call.remove(first.id)
     await followed.call.flush()
-    assert followed.call._handle is not None
-    await followed.call._handle.clear_history()
+    assert followed.call._standing.handle is not None
+    await followed.call._standing.handle.clear_history()
     followed.data._record_again(True)
     assert [item.text for item in await followed.settled()] == ["second"]
 

@@ -480,7 +480,7 @@ async def test_the_conversation_is_kept_longer_for_who_comes_back(follow: Follow
     """By the number of returns; set only where it changes."""
     followed = await follow(FakeRoom())
     kept: list[timedelta | None] = []
-    handle = followed.call._handle
+    handle = followed.call._standing.handle
     original = handle.set_retention
 
     async def counted(duration: timedelta, **named: Any) -> Any:
@@ -602,7 +602,7 @@ async def test_an_answer_that_is_lost_costs_no_greeting_and_doubles_none(
     assert await followed.told() == [Welcome.FIRST]
     person = await followed.person()
     assert (person.connected, person.context[GREETED]) == (True, 0)
-    assert followed.call._handle.retention == STEPS[0]
+    assert followed.call._standing.handle.retention == STEPS[0]
 
 
 async def test_a_conversation_that_was_lost_is_told_who_is_here(shaky: World, followed_on: Follow) -> None:
@@ -617,7 +617,7 @@ async def test_a_conversation_that_was_lost_is_told_who_is_here(shaky: World, fo
     people = await followed.settled()
     assert {name: one.devices for name, one in people.items()} == {"alice": (alice.sid,), "bob": (bob.sid,)}
     assert await followed.told() == [Welcome.FIRST] * 2
-    assert followed.call._handle.retention == STEPS[0]
+    assert followed.call._standing.handle.retention == STEPS[0]
     assert [one.context[GREETED] for one in people.values()] == [0, 0]
     await followed.call.aclose()
     second = await followed_on(FakeRoom(alice, bob), "job-2")
