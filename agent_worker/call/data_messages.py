@@ -38,7 +38,7 @@ _LONGEST_NAME, _LARGEST_ATTRIBUTES = 256, 2 << 10
 """Characters of a topic, of a file's name and type; of a stream's attributes, as JSON."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """Signs that no text has; what has them is kept as bytes."""
-_DURABLE_SECONDS, _PAUSE_SECONDS = 30.0, 1.0
+_DURABLE_SECONDS = 30.0
 
 Kind = Literal["text_stream", "byte_stream"]
 Who = Callable[[rtc.RemoteParticipant], Mapping[str, Any]]
@@ -287,7 +287,7 @@ class DataMessages:
                 for known in asked:
                     self._unsure.pop(known, None)
             else:
-                await asyncio.sleep(_PAUSE_SECONDS)
+                await asyncio.sleep(self._conversation.timing.data_pause)
 
     @property
     def _unsure_bytes(self) -> int:

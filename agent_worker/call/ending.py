@@ -37,7 +37,8 @@ class Ending:
         """Keep the room from now on, also in a job that only stands by for the call. Idempotent."""
         if self._context is not None and not self._own:
             self._own.add(self._context.local_participant_identity)
-            guard(self._context.job.room.name, self)  # the other one has no name before it is connected
+            # the other one has no name before it is connected
+            guard(self._context.job.room.name, self, timing=self._conversation.timing)
 
     def start(self, session: AgentSession[Any]) -> None:
         """Learn from now on how the job ends."""

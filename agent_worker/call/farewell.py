@@ -20,10 +20,6 @@ from agent_worker.call.speaking import Speaking
 from agent_worker.call.welcome import spoken_name, visits
 from agent_worker.tenure.conversation import CallConversation
 
-_QUIET_SECONDS = 5.0
-"""How long the agent may take to finish what it is saying, where nobody waits for the end."""
-_FAREWELL_SECONDS = 10.0
-"""How long the line may take, with all that is said before it: a voice that hangs must not keep anybody."""
 _POLL_SECONDS = 0.02
 
 
@@ -132,13 +128,13 @@ class Farewell:
         if not self._is_due:
             return
         self._on_begin()
-        async with asyncio.timeout(_FAREWELL_SECONDS):
+        async with asyncio.timeout(self._conversation.timing.farewell):
             speech = self._speaking.say_last(line)
             if speech is not None:
                 await speech.wait_for_playout()
 
     async def _until_quiet(self) -> None:
-        end = asyncio.get_running_loop().time() + _QUIET_SECONDS
+        end = asyncio.get_running_loop().time() + self._conversation.timing.farewell_quiet
         while self._session.agent_state in {"thinking", "speaking"} or self._session.current_speech is not None:
             if asyncio.get_running_loop().time() > end:
                 return

@@ -30,16 +30,8 @@ from conversation_actors import Participant
 
 logger = logging.getLogger(__name__)
 
-_LOST_SECONDS = 0.5
-"""An answer that has not begun by then does not come by itself."""
-_POLL_SECONDS = 0.05
-_RETRY_SECONDS = 0.5
 _IN_PLACE_SECONDS = 5.0
 """Longer than what an application does between two tasks that are over, unless it waits for somebody."""
-_QUIET_SECONDS = 0.75
-"""Longer than the offline turn detection waits for the end of a turn; others commit within it or show words."""
-_STREAM_SECONDS = 5.0
-"""How long a handover waits for files that are being sent; it takes 20 s at most (`TakeoverSettings.handover`)."""
 _TYPED_SECONDS = 0.25
 """Typed words that came before the agent takes no more have become a turn by then, or show as a busy session."""
 
@@ -77,9 +69,9 @@ class Call:
         self._session, self._conversation, self._recorder = session, conversation, recorder
         self._room, self._ending, self._data = room, ending, data
         self._keepers: list[Keeper] = []
-        self._failures = conversation.failures
+        self._failures, self._timing = conversation.failures, conversation.timing
         self._notes = SessionNotes(session, conversation, self._failures)
-        self._turns = Turns(session, self._notes, self._failures)
+        self._turns = Turns(session, self._notes, self._failures, timing=self._timing)
         self._bounds = SessionBounds(session, conversation.settings.session_items, self._failures)
         self.speaking = Speaking(session, conversation, opening)
         self._participants: Participants | None = None
@@ -182,7 +174,7 @@ class Call:
             self.begin("answer_lost", lambda: self._answer_lost(lost.id))
 
     async def _answer_lost(self, item_id: str) -> None:
-        await self._until_quiet(_LOST_SECONDS)
+        await self._until_quiet(self._timing.room_lost)
         # a tool that runs is an answer that comes, also where LiveKit says that it listens meanwhile
         if not (self._is_over or self._recorder.running_calls):
             self.speaking.answer_lost(item_id)
@@ -234,8 +226,8 @@ class Call:
         await self._listening.wait()
         if self._data is not None:
             # the successor gets what begins from now on, and nobody else what has begun
-            await self._data.until_read(_STREAM_SECONDS)
-        await self._until_quiet(_QUIET_SECONDS)
+            await self._data.until_read(self._timing.room_stream)
+        await self._until_quiet(self._timing.room_quiet)
         if self._room is not None:
             # the successor has what is typed from now on, and what was typed a moment ago is answered here
             leave_typed_words(self._room)
@@ -251,7 +243,7 @@ class Call:
         while (now := asyncio.get_running_loop().time()) - quiet_since < seconds or self._is_busy:
             if self._is_busy:
                 quiet_since = now
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(self._timing.room_poll)
 
     async def _follow_redials(self) -> None:
         """Let an agent in another room have the conversation, as soon as it asks while nobody is in this one."""
@@ -317,7 +309,7 @@ class Call:
 
     def _follow(self, name: str, step: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """Do something that the end of the call hangs on. What it raises is counted, and it is begun anew."""
-        return self._keep_task(self._failures.until_done(name, step, pause=_RETRY_SECONDS))
+        return self._keep_task(self._failures.until_done(name, step, pause=self._timing.room_retry))
 
     def _keep_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

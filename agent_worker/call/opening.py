@@ -15,6 +15,7 @@ from agent_worker.tenure.assignment import ID_KEY, Assignment, CallDeclinedError
 from agent_worker.tenure.conversation import CallConversation, Post
 from agent_worker.tenure.role import AGENT_ROLE
 from agent_worker.tenure.simulated import SimulatedConversation
+from agent_worker.timing import TIMING, Timing
 from conversation_actors import ConversationError, LeaseHeldError
 from conversation_actors.values import check_id
 
@@ -40,11 +41,10 @@ ON_PURPOSE = frozenset(
 """How an agent leaves a room, or is put out of it, because somebody means it."""
 _ENDED_BY_OTHERS = ON_PURPOSE - {rtc.DisconnectReason.CLIENT_INITIATED}
 """What LiveKit's server does to an agent; it tells the worker too, which ends the job as if the worker went."""
-_IDENTITY_SECONDS = 5.0
 
 
 async def open_conversation(
-    ctx: JobContext, *, role: str = AGENT_ROLE, call: CallSettings | None = None
+    ctx: JobContext, *, role: str = AGENT_ROLE, call: CallSettings | None = None, timing: Timing = TIMING
 ) -> CallConversation:
     """Open the conversation that this job is there for, and become its one agent, or the one of this `role`.
 
@@ -55,7 +55,8 @@ async def open_conversation(
     application's, and the same in every successor. Raises `LeaseHeldError`, and ends the job, where another agent is
     alive in this conversation; one in another room that everybody has left lets this job have it. Raises
     `CallDeclinedError`, and ends the job, where it is on the very worker that the call is to leave: another is called.
-    `call`: how the agent behaves in the call, instead of what the environment says.
+    `call`: how the agent behaves in the call, instead of what the environment says. `timing`: how long parts of the
+    call wait; a test passes shorter times.
 
     In LiveKit's console, and in its fake jobs, there is no call: what is returned at once is never open.
     """
@@ -64,7 +65,7 @@ async def open_conversation(
     settings = call or CallSettings()
     assignment = Assignment.read(ctx.job.metadata, where="job metadata")
     conversation = CallConversation(
-        await _conversation_id(ctx, assignment, settings),
+        await _conversation_id(ctx, assignment, settings, timing=timing),
         holder=ctx.job.id,
         post=Post(
             room=ctx.job.room.name,
@@ -78,10 +79,13 @@ async def open_conversation(
         assignment=assignment,
         role=role,
         call=settings,
+        timing=timing,
     )
 
     departure = _Departure(conversation, ctx)
-    guard(ctx.job.room.name, departure)  # before it is open: a job that is not to have the call ends no room
+    guard(
+        ctx.job.room.name, departure, timing=timing
+    )  # before it is open: a job that is not to have the call ends no room
 
     async def close(reason: str) -> None:
         # where the call is not over, the lease stays as it is: whoever finds it calls the next agent
@@ -184,17 +188,19 @@ def _leave_if_it_raises(task: "asyncio.Task[Any] | None", conversation: CallConv
         task.add_done_callback(look)
 
 
-async def _conversation_id(ctx: JobContext, assignment: Assignment, settings: CallSettings) -> str:
+async def _conversation_id(
+    ctx: JobContext, assignment: Assignment, settings: CallSettings, *, timing: Timing = TIMING
+) -> str:
     named = assignment.conversation_id or named_by_room(ctx.job.room.metadata)
     if named is None and settings.participant_identity:
-        named = await _named_by_participant(ctx)
+        named = await _named_by_participant(ctx, timing)
     return named or check_id(ctx.job.room.name, "room")
 
 
-async def _named_by_participant(ctx: JobContext) -> str | None:
+async def _named_by_participant(ctx: JobContext, timing: Timing) -> str | None:
     await ctx.connect()
     try:
-        async with asyncio.timeout(_IDENTITY_SECONDS):
+        async with asyncio.timeout(timing.identity):
             participant = await ctx.wait_for_participant()
     except TimeoutError:
         return None

@@ -17,10 +17,8 @@ from livekit.agents.voice import SpeechHandle
 
 from agent_worker.session.had_the_word import HadTheWord, Path
 from agent_worker.session.notes import unanswered_words
+from agent_worker.timing import TIMING, Timing
 from conversation_actors.items import Item
-
-_ENTRYPOINT_SECONDS = 3.0
-"""How long behind the session's start what the entrypoint says is an opening: in a successor its caller is there."""
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +89,7 @@ class OpeningLines:
         has_entered: bool = False,
         said: Iterable[str] = (),
         has_begun_since: Callable[[str | None], bool] | None = None,
+        timing: Timing = TIMING,
     ) -> None:
         """`is_hushed`: the agent's own lines are not to be heard; `is_call_hushed`: the entrypoint's.
 
@@ -100,7 +99,7 @@ class OpeningLines:
         """
         self._session, self._said = session, frozenset(said)
         self._is_hushed, self._is_call_hushed, self._is_left_out_whole = is_hushed, is_call_hushed, has_entered
-        self._entrypoint = entrypoint
+        self._entrypoint, self._timing = entrypoint, timing
         self._has_begun_since = has_begun_since or (lambda _since: is_hushed)
         self._enterings: dict[Path, _Entering] = {}
         self._is_past = False
@@ -173,7 +172,7 @@ class OpeningLines:
 
     def session_started(self) -> None:
         """The session's start has returned, and the entrypoint goes on."""
-        self._entrypoint_until = asyncio.get_running_loop().time() + _ENTRYPOINT_SECONDS
+        self._entrypoint_until = asyncio.get_running_loop().time() + self._timing.entrypoint
 
     async def begin(self, seconds: float) -> bool:
         """Whether opening lines are spoken, as soon as that can be known; it is waited for so long at most."""

@@ -91,7 +91,7 @@ class Starting:
         self._gate = until_durable(self._is_durable, ToolSettings())
         self._userdata = Userdata(session, conversation, failures, kind=userdata)
         content = ContentSettings()
-        pictures = Pictures(content, failures)
+        pictures = Pictures(content, failures, timing=conversation.timing)
         self.recorder = Recorder(session, conversation, failures, speaker=self._speaker, pictures=pictures)
         self._content = content
         self._edits = ContextEdits(session, conversation, self.recorder, failures)
@@ -285,6 +285,7 @@ class Starting:
             has_entered=had is not None and had.has_entered and has_talked_since(had.given),
             said=_said_by_callers(conversation.items),
             has_begun_since=has_talked_since,
+            timing=conversation.timing,
         )
 
     def _settled_by(self, word: Word) -> str | None:
@@ -298,7 +299,14 @@ class Starting:
         """Those who note what the session is, for the next agent."""
         keep, had, taken = self._userdata.keep, word.had, self._edits.taken
         active = ActiveAgent(
-            self._session, self._conversation, self._failures, first=first, had=had, keep=keep, taken=taken
+            self._session,
+            self._conversation,
+            self._failures,
+            first=first,
+            had=had,
+            keep=keep,
+            taken=taken,
+            timing=self._conversation.timing,
         )
         # behind it what was noted before is forgotten: what is noted is to lack what was taken out
         self._edits.tell(lambda _texts: active.look())

@@ -23,8 +23,6 @@ _SOURCES = {
     rtc.TrackSource.SOURCE_SCREENSHARE: "screen_share",
     rtc.TrackSource.SOURCE_SCREENSHARE_AUDIO: "screen_share_audio",
 }
-_TOGETHER_SECONDS = 0.2
-"""Changes within this time are one write: a page that joins opens its microphone and its camera one after the other."""
 _EVENTS: tuple[Any, ...] = ("track_published", "track_unpublished", "track_muted", "track_unmuted")
 
 Devices = Callable[[str], Iterable[rtc.RemoteParticipant]]
@@ -68,7 +66,8 @@ class Tracks:
     def change(self) -> None:
         """Something has changed: tell of it in a moment, with what changes until then."""
         if self._timer is None and not self._is_stopped:
-            self._timer = asyncio.get_running_loop().call_later(_TOGETHER_SECONDS, self._total(self._tell))
+            pause = self._conversation.timing.tracks_together
+            self._timer = asyncio.get_running_loop().call_later(pause, self._total(self._tell))
 
     def look(self) -> None:
         """Tell what is open, whatever was told so far: some of it may have been missed."""

@@ -24,6 +24,7 @@ from agent_worker.session.known_context import HeldHistory, KnownContext, Speaks
 from agent_worker.session.notes import Noted, NoteTaker, look_up
 from agent_worker.session.saved_state import latest_state, restore_itself
 from agent_worker.session.told_tasks import ToldTasks
+from agent_worker.timing import TIMING, Timing
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,7 @@ class ActiveAgent:
         had: HadTheWord | None = None,
         keep: Callable[[], None] | None = None,
         taken: Collection[str] = frozenset(),
+        timing: Timing = TIMING,
     ) -> None:
         """Nothing is noted before `start`. `first` is the agent that the application started; `had` of `Word`.
 
@@ -124,7 +126,7 @@ class ActiveAgent:
         self._since: str | None = None
         self._held = HeldHistory(session, taken)
         self._context = KnownContext(self._held)
-        self._tasks = ToldTasks(session, self._held, self._failures)
+        self._tasks = ToldTasks(session, self._held, self._failures, timing=timing)
         # of a job before: it stands there until something else is noted
         self._tasks_noted: dict[str, Any] | None = None if had is None or had.tasks is None else {}
         self._state: Mapping[str, Any] | None = had.state if had is not None else None

@@ -20,12 +20,11 @@ from agent_worker.session.had_the_word import DoneTask, HadTask, HadTasks, HadTh
 from agent_worker.session.outcomes import read_outcome, write_outcome
 from agent_worker.session.record_fields import UnstorableError
 from agent_worker.session.task_awaits import Plain, Scope, follow_awaits, scope_of_on_enter, until_over
+from agent_worker.timing import TIMING
 
 logger = logging.getLogger(__name__)
 
 _NOTHING = object()
-_CLOSING_SECONDS = 10.0
-"""Longer than a session takes to close, from where it cancels its tasks; one that lives on has cancelled one itself."""
 GiveBack = Callable[[Agent, HadTheWord], Awaitable[None]]
 """Gives an agent that has not entered yet what it knew."""
 
@@ -95,6 +94,8 @@ class AwaitedTasks:
         self.in_place.set()
         self.listener: Callable[[], None] | None = None
         """Told of each change."""
+        self.timing = TIMING
+        """How long a session may take to close; whoever listens says so."""
         self.follower: Follower | None = None
         self.when_alive: Callable[[], None] | None = None
         """Called once, when it is known that the session does not close."""
@@ -260,7 +261,7 @@ class AwaitedTasks:
         @functools.wraps(cancel)
         def cancelled() -> None:
             self.is_closing = True  # LiveKit does so when the session closes
-            asyncio.get_running_loop().call_later(_CLOSING_SECONDS, self._live_on)
+            asyncio.get_running_loop().call_later(self.timing.task_closing, self._live_on)
             cancel()
 
         task.on_enter = on_enter  # type: ignore[method-assign]  # on this instance: there is no event

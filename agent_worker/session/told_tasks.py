@@ -15,6 +15,7 @@ from agent_worker.session.entering import entrance_of
 from agent_worker.session.fitting import fits, largest_of, size_of
 from agent_worker.session.known_context import HeldHistory, KnownContext, Speaks
 from agent_worker.session.saved_state import latest_state
+from agent_worker.timing import TIMING, Timing
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +37,11 @@ class _Told:
 class ToldTasks:
     """What the attribute holds, while its agent has the word."""
 
-    def __init__(self, session: AgentSession[Any], held: HeldHistory, failures: Failures) -> None:
+    def __init__(
+        self, session: AgentSession[Any], held: HeldHistory, failures: Failures, *, timing: Timing = TIMING
+    ) -> None:
         """Nobody has the word."""
-        self._session, self._held, self._failures = session, held, failures
+        self._session, self._held, self._failures, self._timing = session, held, failures, timing
         self._agent: Agent | None = None
         self._tasks: AwaitedTasks | None = None
         self._running: dict[RunningTask, _Told] = {}
@@ -63,7 +66,7 @@ class ToldTasks:
             self._tasks.listener = None
         self._agent, self._tasks, self._running = agent, entrance_of(agent).tasks, {}
         self._whole = self._last = None
-        self._tasks.listener = listener
+        self._tasks.listener, self._tasks.timing = listener, self._timing
 
     def give_word(self, agent: Agent, handoff: str) -> None:
         """A task has got the word, or has it back."""

@@ -31,6 +31,7 @@ from agent_worker.tenure.pulse import News, Tenure
 from agent_worker.tenure.removals import Removals
 from agent_worker.tenure.role import AGENT_ROLE, attribute_name, check_role, own_items, record_role, tagged
 from agent_worker.tenure.succession import HANDOVER, LEASE_DURATION, REFUSED, Succession, Successor, wish_of
+from agent_worker.timing import TIMING, Timing
 from conversation_actors import (
     ConversationClient,
     ConversationHandle,
@@ -132,6 +133,7 @@ class CallConversation:
         store: Settings | None = None,
         call: CallSettings | None = None,
         takeover: TakeoverSettings | None = None,
+        timing: Timing = TIMING,
     ) -> None:
         """Nothing is connected before `open`. `store` None: read the environment."""
         self.id = conversation_id
@@ -139,7 +141,7 @@ class CallConversation:
         """Which of several agents of one conversation this one is: each is followed by itself."""
         self.holder = holder
         self.post = post
-        self.settings = call or CallSettings()
+        self.settings, self.timing = call or CallSettings(), timing
         self.deposed = asyncio.Event()
         """Set when another agent has the call, or is about to: this one has to leave it."""
         self.handover_asked = asyncio.Event()

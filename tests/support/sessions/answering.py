@@ -12,7 +12,6 @@ from livekit.agents import Agent, AgentSession
 from livekit.agents.llm import ChatMessage
 from livekit.agents.voice.io import AudioInput, AudioOutput, TextOutput
 
-from agent_worker.call import life
 from agent_worker.call.attach import Attached, attach
 from agent_worker.example.agent import SupportAgent
 from agent_worker.offline import OfflineServer
@@ -35,7 +34,6 @@ LATE = 10.0
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A conversation that can be opened."""
-    monkeypatch.setattr(life, "_POLL_SECONDS", 0.002)
     async with Worlds(monkeypatch, Clock(), close=0.5) as made:
         yield made
 

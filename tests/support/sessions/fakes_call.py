@@ -27,6 +27,7 @@ from agent_worker.tenure import succession
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation, Post
 from agent_worker.tenure.role import AGENT_ROLE
+from agent_worker.timing import Timing
 from agent_worker.worker.rooms import AgentInRoom, Occupants, Original, Rooms, RoomServiceError
 from conversation_actors import ConversationHandle
 from conversation_actors.activation import committer
@@ -42,6 +43,9 @@ from tests.support.fakes import CONVERSATION, FakeCluster, FakeOwner, FaultyStor
 ROOM = "room-1"
 POST = Post(room=ROOM, agent_name="support", agent_identity="agent-1", group="worker-1")
 STANDARD = rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD
+
+QUICK = Timing(room_poll=0.002, tracks_together=0.005, data_pause=0.01)
+"""How long a call waits in tests: shorter wherever a test would wait for it."""
 
 _sids = count(1)
 
@@ -205,6 +209,8 @@ class World:
         self.may_open = asyncio.Event()
         """Cleared, the owner gives no answer to an `open`."""
         self.may_open.set()
+        self.timing = QUICK
+        """How long the calls wait that are made from now on."""
         self.clients = 0
         """Clients that are connected now."""
         self._calls: list[CallConversation] = []
@@ -234,6 +240,7 @@ class World:
             store=self.cluster.settings,
             call=settings or CallSettings(),
             takeover=takeover or TakeoverSettings(heartbeat=timedelta(milliseconds=5), valid_for=timedelta(seconds=3)),
+            timing=self.timing,
         )
         self._calls.append(made)
         return made

@@ -26,6 +26,7 @@ from agent_worker.session.task_groups import follow_groups
 from agent_worker.session.tools import HeldTools, hold_tools_back
 from agent_worker.session.userdata import Userdata
 from agent_worker.settings import LanguageModelSettings
+from agent_worker.timing import TIMING, Timing
 from conversation_actors.items import item_from_dict
 from conversation_actors.values import encode
 from tests.support.sessions.fakes_room import FakeConversation, FunctionScript
@@ -123,6 +124,7 @@ class Jobs:
         speaker: Speaker | None = None,
         gate: Callable[[], Awaitable[None]] = at_once,
         tools: Iterable[Tool | Toolset] = (),
+        timing: Timing = TIMING,
     ) -> Job:
         """Start a session on a conversation; `is_restart`: an earlier job had it."""
         follow_groups()
@@ -145,7 +147,14 @@ class Jobs:
         edits = ContextEdits(session, conversation, recorder, failures)
         edits.start()
         active = ActiveAgent(
-            session, conversation, failures, first=first, had=word.had, keep=kept.keep, taken=edits.taken
+            session,
+            conversation,
+            failures,
+            first=first,
+            had=word.had,
+            keep=kept.keep,
+            taken=edits.taken,
+            timing=timing,
         )
         edits.tell(lambda _texts: active.look())
         active.start()

@@ -32,7 +32,6 @@ from agent_worker.session.notes import TRANSCRIPT
 from agent_worker.session.recorder import Recorder, belongs_in_history
 from agent_worker.session.restoration import INTERRUPTED_OUTPUT
 from agent_worker.session.serialise import to_fields
-from agent_worker.tenure import conversation as call_module
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import LEASE, CallConversation
 from conversation_actors import LeaseHeldError, item_from_dict
@@ -337,7 +336,7 @@ async def test_a_handover_waits_for_the_caller_too(
     answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever speaks is let finish, however often it was looked."""
-    monkeypatch.setattr(life, "_QUIET_SECONDS", 0.0)
+    world.timing = replace(world.timing, room_quiet=0.0)
     looks: list[bool] = []
     is_busy = life.Call._is_busy
 
@@ -700,9 +699,9 @@ async def test_a_tool_that_runs_while_it_is_lost_is_told_with_its_output(answer:
 # What goes wrong in the background
 
 
-async def test_what_ends_a_call_is_tried_again(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_ends_a_call_is_tried_again(answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error at the end of a call leaves no job behind; it is counted."""
-    monkeypatch.setattr(life, "_RETRY_SECONDS", 0.002)
+    world.timing = replace(world.timing, room_retry=0.002)
     broken_once(monkeypatch, life.Call, "_end")
     alice = FakeParticipant("alice")
     async with answer(FakeRoom(alice), linger=0.02, greeting="") as running:
@@ -717,7 +716,7 @@ async def test_what_follows_the_call_goes_on(
     answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
     """Whatever it met once: the agent leaves when it is deposed, or asked to."""
-    monkeypatch.setattr(life, "_RETRY_SECONDS", 0.002)
+    world.timing = replace(world.timing, room_retry=0.002)
     broken_once(monkeypatch, *{"deposition": (Recorder, "stop")}.get(task, (CallConversation, "hand_over")))
     async with answer(FakeRoom(), linger=60.0, greeting="") as running:
         await running.session_is_calm()
@@ -783,7 +782,6 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings as a job has them."""
     monkeypatch.setenv("AGENT_TAKEOVER_HEARTBEAT", "0.01")
     monkeypatch.setenv("AGENT_OPEN_TIMEOUT", "5")
-    monkeypatch.setattr(call_module, "_FLUSH_SECONDS", 1.0)
 
 
 METADATA = '{"conversation_id": "c"}'

@@ -5,11 +5,12 @@ import base64
 import hashlib
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agent_worker.call import data_messages, life
+from agent_worker.call import data_messages
 from agent_worker.call.data_messages import DataMessages
 from agent_worker.call.participants import who
 from agent_worker.settings import CallSettings, RoomSettings
@@ -27,8 +28,6 @@ ALICE_SENDS = b'{"do": "hold"}'
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A conversation that can be opened."""
-    monkeypatch.setattr(life, "_POLL_SECONDS", 0.002)
-    monkeypatch.setattr(data_messages, "_PAUSE_SECONDS", 0.01)
     async with Worlds(monkeypatch, Clock(), close=0.5) as made:
         yield made
 
@@ -576,9 +575,9 @@ async def test_a_handover_waits_for_a_file_that_is_being_sent(answer: Answer, mo
 
 
 @pytest.mark.usefixtures("topics")
-async def test_a_handover_does_not_wait_for_ever(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_handover_does_not_wait_for_ever(answer: Answer, world: World) -> None:
     """A stream that does not end is given up."""
-    monkeypatch.setattr(life, "_STREAM_SECONDS", 0.01)
+    world.timing = replace(world.timing, room_stream=0.01)
     alice = FakeParticipant("alice")
     room = FakeRoom(alice)
     async with answer(room, greeting="") as running:

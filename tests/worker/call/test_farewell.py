@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from agent_worker.call.person_notes import PersonNotes
 from agent_worker.call.speaking import Speaking
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
+from agent_worker.timing import TIMING
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import Answer, Running, assistant, seed, texts
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
@@ -305,11 +306,9 @@ async def test_without_a_line_nothing_is_put_in_between(answer: Answer) -> None:
         assert running.heard.lines == []
 
 
-async def test_a_voice_that_hangs_keeps_nobody(
-    answer: Answer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_voice_that_hangs_keeps_nobody(answer: Answer, world: World, caplog: pytest.LogCaptureFixture) -> None:
     """The call ends without the line, and the log says so."""
-    monkeypatch.setattr(farewell, "_FAREWELL_SECONDS", 0.05)
+    world.timing = replace(world.timing, farewell=0.05)
 
     class Hanging(Agent):
         async def transcription_node(
@@ -330,10 +329,9 @@ async def test_a_voice_that_hangs_keeps_nobody(
         assert "a background task failed" in caplog.text
 
 
-async def test_a_session_that_is_busy_for_ever_is_shut_down(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_session_that_is_busy_for_ever_is_shut_down(answer: Answer, world: World) -> None:
     """A tool that hangs is not waited for, except by LiveKit."""
-    monkeypatch.setattr(farewell, "_QUIET_SECONDS", 0.05)
-    monkeypatch.setattr(farewell, "_FAREWELL_SECONDS", 0.05)
+    world.timing = replace(world.timing, farewell=0.05, farewell_quiet=0.05)
     release = asyncio.Event()
 
     async def hang(_context: RunContext[None]) -> None:
@@ -381,4 +379,4 @@ async def test_a_call_that_is_deposed_while_the_line_waits_says_nothing(answer: 
 
 def test_the_bounds_are_shorter_than_what_livekit_waits_for() -> None:
     """It gives up on a session's end after a minute."""
-    assert timedelta(seconds=farewell._QUIET_SECONDS + farewell._FAREWELL_SECONDS) <= timedelta(seconds=30)
+    assert TIMING.farewell_quiet + TIMING.farewell <= 30

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from livekit.agents import Agent, AgentSession, AgentTask, function_tool
 from livekit.agents.llm import AgentHandoff, ChatMessage
 
-from agent_worker.call import opening_lines
 from agent_worker.call.opening_lines import has_begun
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
@@ -378,12 +378,10 @@ async def test_what_on_enter_has_begun_speaks_when_it_has_returned(answer: Answe
         await running.hears("Are you still there?")
 
 
-async def test_what_the_entrypoint_says_later_is_heard(
-    answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_the_entrypoint_says_later_is_heard(answer: Answer, world: World) -> None:
     """A moment after the start it opens nothing any more, though the caller has been silent."""
     alice = await seed(world, assistant(WELCOME))
-    monkeypatch.setattr(opening_lines, "_ENTRYPOINT_SECONDS", 0.2)
+    world.timing = replace(world.timing, entrypoint=0.2)
     async with answer(FakeRoom(alice), "job-2", greeting="", back_line="") as running:
         await running.session.say(WELCOME)
         loop = asyncio.get_running_loop()

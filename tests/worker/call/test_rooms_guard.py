@@ -12,13 +12,13 @@ from livekit import api, rtc
 from livekit.api.room_service import RoomService
 from livekit.protocol.room import DeleteRoomRequest, RoomParticipantIdentity
 
-from agent_worker.call import rooms_guard
 from agent_worker.call.ending import JOB_TASK
 from agent_worker.call.opening import NOT_FINISHED, WORKER_GONE, open_conversation
 from agent_worker.call.rooms_guard import guard
 from agent_worker.call.starting import ENTRYPOINT_TASK
 from agent_worker.tenure.assignment import Assignment, CallDeclinedError
 from agent_worker.tenure.conversation import LEASE, CallConversation
+from agent_worker.timing import TIMING, Timing
 from conversation_actors import LeaseHeldError
 from tests.support.sessions.answering import LATE, Answer
 from tests.support.sessions.fakes_call import POST, ROOM, FakeParticipant, FakeRoom, World, fake_job
@@ -193,11 +193,11 @@ def _ended(loop: asyncio.AbstractEventLoop) -> None:
         time.sleep(0.001)
 
 
-async def in_loop(loop: asyncio.AbstractEventLoop, keeper: Witness) -> None:
+async def in_loop(loop: asyncio.AbstractEventLoop, keeper: Witness, *, timing: Timing = TIMING) -> None:
     """Have a job guard the room."""
 
     async def begin() -> None:
-        guard(ROOM, keeper)
+        guard(ROOM, keeper, timing=timing)
 
     await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(begin(), loop))
 
@@ -228,13 +228,10 @@ async def test_whoever_asks_from_a_loop_of_his_own(asked: Asked, other_job: asyn
     assert asked == ENDED
 
 
-async def test_a_job_that_does_not_answer_keeps_its_room(
-    asked: Asked, other_job: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_job_that_does_not_answer_keeps_its_room(asked: Asked, other_job: asyncio.AbstractEventLoop) -> None:
     """Whoever asks from another loop does not wait for ever: it may be that loop which waits."""
-    monkeypatch.setattr(rooms_guard, "_ANSWER_SECONDS", 0.05)
     keeper = Hanging(goes_on=False)
-    await in_loop(other_job, keeper)
+    await in_loop(other_job, keeper, timing=Timing(guard_answer=0.05))
     await end_room()
     assert asked == []
 

@@ -1,12 +1,12 @@
 """Who has a microphone, a camera or a screen open, as the conversation knows it."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from livekit import rtc
 
-from agent_worker.call import tracks
 from agent_worker.call.welcome import GREETED
 from conversation_actors import Participant, ParticipantUpdated
 from conversation_actors.codec import decode_entry
@@ -23,7 +23,6 @@ MICROPHONE, CAMERA, SCREEN = SOURCE.SOURCE_MICROPHONE, SOURCE.SOURCE_CAMERA, SOU
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A conversation that can be opened."""
-    monkeypatch.setattr(tracks, "_TOGETHER_SECONDS", 0.005)
     async with Worlds(monkeypatch, Clock(), close=0.5, write=0.05, command=0.2) as made:
         yield made
 
@@ -184,9 +183,9 @@ async def test_metadata_that_is_too_large_costs_itself_and_not_the_tracks(follow
     await has(followed, {"microphone": "open"})
 
 
-async def test_a_job_that_leaves_tells_nothing_more(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_job_that_leaves_tells_nothing_more(follow: Follow, world: World) -> None:
     """While it leaves, everything in its room seems to end."""
-    monkeypatch.setattr(tracks, "_TOGETHER_SECONDS", 0.0)
+    world.timing = replace(world.timing, tracks_together=0.0)
     alice = FakeParticipant("alice")
     followed = await follow(FakeRoom(alice))
     microphone = followed.room.publish(alice, MICROPHONE)

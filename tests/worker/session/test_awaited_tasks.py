@@ -14,10 +14,10 @@ from livekit.agents.beta.workflows import TaskCompletedEvent, TaskGroup, TaskGro
 from livekit.agents.llm import ChatContext, ToolError
 
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
-from agent_worker.session import awaited_tasks
 from agent_worker.session.active_agent import ActiveAgent
 from agent_worker.session.had_the_word import ACTIVE_AGENT, TASKS, DoneTask, HadTasks, HadTheWord
 from agent_worker.session.restoration import INTERRUPTED_OUTPUT
+from agent_worker.timing import Timing
 from tests.support.fakes import until
 from tests.support.sessions.jobs import Job, Jobs, NotedConversation, last_text, said, tools_of
 
@@ -350,12 +350,10 @@ async def test_a_task_that_the_application_cancels() -> None:
         assert survey.answers == ["AgentTask question is cancelled"]
 
 
-async def test_the_last_task_is_cancelled_by_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_last_task_is_cancelled_by_the_application() -> None:
     """When the session has not closed by then, the agent has entered, and is noted as ever."""
-    monkeypatch.setattr(awaited_tasks, "_CLOSING_SECONDS", 0.01)
-
     async with Jobs(MODEL) as jobs:
-        job = await jobs.start(Survey(1, _or_refusal), NotedConversation())
+        job = await jobs.start(Survey(1, _or_refusal), NotedConversation(), timing=Timing(task_closing=0.01))
         await until(partial(asks, job, 1))
         task = job.session.current_agent
         assert isinstance(task, Question)

@@ -5,7 +5,7 @@ import io
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from agent_worker.session.recorder import Recorder
 from agent_worker.session.serialise import to_fields
 from agent_worker.session.stored_items import to_livekit
 from agent_worker.settings import ContentSettings
+from agent_worker.timing import TIMING, Timing
 from conversation_actors.values import encode
 from tests.support.fakes import until
 from tests.support.sessions.fakes_room import FakeConversation
@@ -81,12 +82,26 @@ class Desk:
         return self.content(item)
 
 
+NewDesk = Callable[..., Awaitable[Desk]]
+
+
 @pytest.fixture
-async def desk(server: OfflineServer, new_session: SessionFactory) -> Desk:
+async def new_desk(server: OfflineServer, new_session: SessionFactory) -> NewDesk:
+    """Make recorders of sessions that are not started."""
+
+    async def make(timing: Timing = TIMING) -> Desk:
+        conversation, failures = FakeConversation(), Failures()
+        pictures = Pictures(failures=failures, timing=timing)
+        recorder = Recorder(await new_session(server), conversation, failures, pictures=pictures)
+        return Desk(recorder.start(), conversation, failures)
+
+    return make
+
+
+@pytest.fixture
+async def desk(new_desk: NewDesk) -> Desk:
     """A recorder of a session that is not started."""
-    conversation, failures = FakeConversation(), Failures()
-    session = await new_session(server)
-    return Desk(Recorder(session, conversation, failures).start(), conversation, failures)
+    return await new_desk()
 
 
 async def test_a_frame_is_stored_as_a_small_jpeg(desk: Desk) -> None:
@@ -195,16 +210,14 @@ async def test_what_cannot_be_kept_says_so(
     assert desk.recorder.refused == 0
 
 
-async def test_a_picture_that_takes_too_long(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_picture_that_takes_too_long(new_desk: NewDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its thread cannot be ended, but is waited for no longer: the message says so, and the next picture is made."""
-    monkeypatch.setattr(module, "_SECONDS", 0.02)
-    may_end = threading.Event()
+    desk, may_end = await new_desk(Timing(picture=1.0)), threading.Event()
     with monkeypatch.context() as patch:
         patch.setattr(module, "as_jpeg", lambda *_given, **_named: may_end.wait(20))
         (shown,) = await desk.record(ImageContent(image=frame(64, 64)))
     assert shown == LEFT_OUT.format("it took too long")
     may_end.set()
-    monkeypatch.setattr(module, "_SECONDS", 20)
     (shown,) = await desk.record(ImageContent(image=frame(64, 64)))
     assert read(shown).size == (64, 64)
 

@@ -14,7 +14,6 @@ from livekit.agents.llm import FunctionCall, FunctionCallOutput, InputTranscript
 from livekit.plugins import openai
 from openai import AsyncOpenAI
 
-from agent_worker.call import life
 from agent_worker.call.opening import NOT_FINISHED
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.realtime_behaviour import RealtimeRequest
@@ -203,10 +202,10 @@ class Slow(Concierge):
     reason="LiveKit 1.6.5 does not tell a provider's new session of a call whose tool runs: the model repeats it",
 )
 async def test_a_tool_that_works_is_an_answer_that_comes(
-    answer: Answer, models: OfflineServer, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+    answer: Answer, models: OfflineServer, http: aiohttp.ClientSession, world: World
 ) -> None:
     """The provider's session ended meanwhile: the new one is told what the tool gives, and asked for nothing before."""
-    monkeypatch.setattr(life, "_LOST_SECONDS", 0.0)
+    world.timing = replace(world.timing, room_lost=0.0)
     agent, microphone = Slow(models, http, is_greeting=False), Microphone()
     async with answer(
         FakeRoom(FakeParticipant("alice")), agent=agent, greeting="", output=Loudspeaker(), microphone=microphone
