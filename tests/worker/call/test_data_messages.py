@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent_worker.call import data_messages
+from agent_worker.call import data_messages, held_data
 from agent_worker.call.data_messages import DataMessages
 from agent_worker.call.participants import who
 from agent_worker.settings import CallSettings, RoomSettings
@@ -243,7 +243,7 @@ async def test_a_sender_cannot_take_the_place_of_another_ones_message(follow: Fo
 
 async def test_streams_at_one_time_are_bounded(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
     """One too many is not kept, which is counted; the application gets it."""
-    monkeypatch.setattr(data_messages, "_MOST_STREAMS", 2)
+    monkeypatch.setattr(data_messages, "MAX_STREAMS", 2)
     followed, taken = await follow(), []
     streams = [followed.stream("byte") for _ in range(3)]
     assert [stream.is_closed for stream in streams] == [False, False, True]
@@ -401,14 +401,14 @@ async def test_what_comes_while_redis_is_away_is_kept_then(
 
 async def test_payloads_that_wait_are_bounded(follow: Follow, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond that only their facts wait."""
-    monkeypatch.setattr(data_messages, "_MOST_UNSURE_BYTES", 25)
+    monkeypatch.setattr(held_data, "MAX_UNSURE_BYTES", 25)
     followed = await follow()
     world.store.is_down = True
     for _ in range(3):
         followed.room.send(b"x" * 10, COMMAND, followed.alice)
     world.store.is_down = False
     assert [item.text for item in await followed.settled()] == ["x" * 10, "x" * 10, ""]
-    await until(lambda: not followed.data._unsure)
+    await until(lambda: followed.data.held.are_durable)
     followed.room.send(b"y" * 10, COMMAND, followed.alice)
     assert (await followed.settled())[-1].text == "y" * 10
 
@@ -418,13 +418,13 @@ async def test_a_conversation_that_lost_everything_is_told_again(follow: Follow,
     followed = await follow()
     followed.room.send(b"first", COMMAND, followed.alice)
     await followed.settled()
-    await until(lambda: not followed.data._unsure)
-    followed.data._record_again(False)
+    await until(lambda: followed.data.held.are_durable)
+    followed.data.held.record_again(is_afresh=False)
     assert followed.call._handle is not None
     await followed.call._handle.clear_history()
-    followed.data._record_again(False)  # what is known to be durable is not lost: it has left
+    followed.data.held.record_again(is_afresh=False)  # what is known to be durable is not lost: it has left
     assert await followed.settled() == []
-    followed.data._record_again(True)
+    followed.data.held.record_again(is_afresh=True)
     assert [item.text for item in await followed.settled()] == ["first"]
 
 
@@ -438,7 +438,7 @@ async def test_what_was_taken_out_is_not_told_again(follow: Follow) -> None:
     await followed.call.flush()
     assert followed.call._handle is not None
     await followed.call._handle.clear_history()
-    followed.data._record_again(True)
+    followed.data.held.record_again(is_afresh=True)
     assert [item.text for item in await followed.settled()] == ["second"]
 
 
@@ -617,5 +617,5 @@ async def test_what_was_removed_is_not_recorded_again(follow: Follow) -> None:
     secret, hold = await followed.settled()
     followed.call.remove(secret.id)
     await followed.settled()
-    followed.data._record_again(True)
+    followed.data.held.record_again(is_afresh=True)
     assert [item.text for item in await followed.settled()] == [hold.text]
