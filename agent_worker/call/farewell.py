@@ -12,10 +12,11 @@ from typing import Any
 from livekit import rtc
 from livekit.agents import AgentSession, CloseEvent
 
+from agent_worker.call.arrivals import name_of
 from agent_worker.call.ending import Ending
 from agent_worker.call.linking import Linking
 from agent_worker.call.opening_lines import apart
-from agent_worker.call.participants import Participants, name_of
+from agent_worker.call.participants import Participants
 from agent_worker.call.speaking import Speaking
 from agent_worker.call.welcome import spoken_name, visits
 from agent_worker.tenure.conversation import CallConversation

@@ -8,7 +8,7 @@ from typing import Any
 from livekit import rtc
 from livekit.agents import AgentSession, ConversationItemAddedEvent
 
-from agent_worker.call.participants import is_human
+from agent_worker.call.arrivals import is_human
 from agent_worker.failures import Failures
 from agent_worker.session.handlers import total
 

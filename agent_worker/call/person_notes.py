@@ -16,8 +16,9 @@ from livekit.agents import (
 )
 from livekit.agents.llm import ChatMessage
 
+from agent_worker.call.arrivals import LONGEST_LANGUAGE
 from agent_worker.call.linking import Linking
-from agent_worker.call.participants import LONGEST_LANGUAGE, Participants
+from agent_worker.call.participants import Participants
 from agent_worker.failures import Failures
 from agent_worker.session.handlers import total
 from agent_worker.session.notes import unanswered_item

@@ -19,13 +19,13 @@ from livekit.agents import Agent, AgentSession, AgentTask, JobContext
 from livekit.agents.llm import ChatMessage
 from livekit.agents.utils import is_given
 
+from agent_worker.call.arrivals import who
 from agent_worker.call.audible import keep_audible
 from agent_worker.call.data_messages import DataMessages
 from agent_worker.call.ending import Ending
 from agent_worker.call.life import Call, Keeper
 from agent_worker.call.linking import is_starting
 from agent_worker.call.opening_lines import OpeningLines, has_begun, has_talked
-from agent_worker.call.participants import who
 from agent_worker.call.person_notes import Retractions
 from agent_worker.call.typed_words import TypedWords
 from agent_worker.session.active_agent import ActiveAgent, Word, agent_with_the_word

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from agent_worker.call import data_messages, held_data
+from agent_worker.call.arrivals import who
 from agent_worker.call.data_messages import DataMessages
-from agent_worker.call.participants import who
 from agent_worker.settings import CallSettings, RoomSettings
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation
