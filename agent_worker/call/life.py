@@ -12,12 +12,9 @@ from livekit.agents.llm import ChatMessage
 
 from agent_worker.call.data_messages import DataMessages
 from agent_worker.call.ending import Ending
-from agent_worker.call.farewell import Farewell
-from agent_worker.call.linking import Linking
 from agent_worker.call.opening_lines import OpeningLines
-from agent_worker.call.participants import Participants
-from agent_worker.call.person_notes import PersonNotes
-from agent_worker.call.speaker import Speaker
+from agent_worker.call.people import People
+from agent_worker.call.quiet import Quiet
 from agent_worker.call.speaking import Speaking
 from agent_worker.call.typed_words import leave_typed_words
 from agent_worker.call.welcome import Welcome, spoken_name, visits
@@ -74,13 +71,9 @@ class Call:
         self._turns = Turns(session, self._notes, self._failures, timing=self._timing)
         self._bounds = SessionBounds(session, conversation.settings.session_items, self._failures)
         self.speaking = Speaking(session, conversation, opening)
-        self._participants: Participants | None = None
-        self.linking: Linking | None = None
-        self._speaker: Speaker | None = None
-        self._person_notes: PersonNotes | None = None
-        self._farewell: Farewell | None = None
-        if room is not None:
-            self._follow_people(room, has_tracks=has_tracks)
+        self.people = None if room is None else self._people_of(room, has_tracks=has_tracks)
+        """Those of the room; None if there is no room."""
+        self._quiet = Quiet(session, self._notes, timing=self._timing)
         self._listening, self._in_place = asyncio.Event(), in_place
         self._tasks: set[asyncio.Task[None]] = set()
         self._lingering: asyncio.Task[None] | None = None
@@ -88,24 +81,17 @@ class Call:
         self._has_resumed = False
         self._is_over = False
 
-    def _follow_people(self, room: rtc.Room, *, has_tracks: bool) -> None:
-        """Make what knows of the people in the room; nothing of it is followed before `start`."""
-        session, conversation = self._session, self._conversation
-        people = self._participants = Participants(
-            room, conversation, on_welcome=self._on_welcome, on_empty=self._on_empty, has_tracks=has_tracks
-        )
-        linking = self.linking = Linking(session, room, self._failures)
-        self._speaker = Speaker(session, room, linking, people)
-        self._person_notes = PersonNotes(session, conversation, linking, people)
-        self._farewell = Farewell(
-            session,
-            conversation,
+    def _people_of(self, room: rtc.Room, *, has_tracks: bool) -> People:
+        """Make what knows of the people in the room; nothing of the room is followed before `start`."""
+        return People(
+            self._session,
+            self._conversation,
             room,
             ending=self._ending,
             speaking=self.speaking,
-            linking=linking,
-            people=people,
-            on_begin=self._stop_person_notes,
+            on_welcome=self._on_welcome,
+            on_empty=self._on_empty,
+            has_tracks=has_tracks,
         )
 
     def start(self) -> None:
@@ -114,18 +100,11 @@ class Call:
         self._turns.start()
         self._bounds.start()
         self._ending.start(self._session)
-        if self._farewell is not None:
-            self._farewell.start()
-        if self._person_notes is not None:
-            self._person_notes.start(self._failures)
+        if self.people is not None:
+            self.people.start()
         self._session.on("agent_state_changed", self._on_agent_state)
         self._session.on("close", self._on_close)
         self._conversation.on_items_missed(self._record_again)
-        if self._participants is not None and self.linking is not None:
-            self._participants.start()
-            self.linking.start()
-        if self._speaker is not None:
-            self._speaker.start(self._failures)
         if self._data is not None:
             self.keep(self._data)
         self._follow("deposition", self._follow_deposition)
@@ -140,18 +119,18 @@ class Call:
                 keeper.start()
 
     def speaker(self, message: ChatMessage) -> Mapping[str, Any] | None:
-        """Who said what becomes a message now; see `Speaker`."""
-        return None if self._speaker is None else self._speaker(message)
+        """Return who said what becomes a message now; None if people are not followed."""
+        return None if self.people is None else self.people.speaker(message)
 
     def who(self, participant: rtc.RemoteParticipant) -> Mapping[str, Any] | None:
-        """A participant as the conversation knows it, where people are followed; see `Participants.who`."""
-        return None if self._participants is None else self._participants.who(participant)
+        """Return a participant as the conversation knows it; None if people are not followed."""
+        return None if self.people is None else self.people.who(participant)
 
     def restored_late(self) -> None:
         """The history is whole only now: what it ends with is owed an answer."""
         self.speaking.owe()
-        if self._person_notes is not None:
-            self._person_notes.look_back()
+        if self.people is not None:
+            self.people.look_back()
 
     def begin(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do something once, when the session listens. What it raises is counted, and the call goes on without it."""
@@ -174,7 +153,7 @@ class Call:
             self.begin("answer_lost", lambda: self._answer_lost(lost.id))
 
     async def _answer_lost(self, item_id: str) -> None:
-        await self._until_quiet(self._timing.room_lost)
+        await self._quiet.lasts(self._timing.room_lost)
         # a tool that runs is an answer that comes, also where LiveKit says that it listens meanwhile
         if not (self._is_over or self._recorder.running_calls):
             self.speaking.answer_lost(item_id)
@@ -206,8 +185,8 @@ class Call:
         elif self._is_over:
             # the session closed when its caller went, and somebody is here: the next agent is called
             self._end("somebody came back", is_clean=False)
-        elif self.linking is not None and self._participants is not None:
-            self.linking.to_somebody(self._participants.present)
+        elif self.people is not None:
+            self.people.listen_to_somebody()
 
     async def _leave_when_nobody_comes(self) -> None:
         await asyncio.sleep(self._conversation.settings.linger.total_seconds())
@@ -227,29 +206,20 @@ class Call:
         if self._data is not None:
             # the successor gets what begins from now on, and nobody else what has begun
             await self._data.until_read(self._timing.room_stream)
-        await self._until_quiet(self._timing.room_quiet)
+        await self._quiet.lasts(self._timing.room_quiet)
         if self._room is not None:
             # the successor has what is typed from now on, and what was typed a moment ago is answered here
             leave_typed_words(self._room)
-            await self._until_quiet(_TYPED_SECONDS)
+            await self._quiet.lasts(_TYPED_SECONDS)
         if self._session.input.audio_enabled:
             self._session.input.set_audio_enabled(False)
         await self._go("handed over")
-
-    async def _until_quiet(self, seconds: float) -> None:
-        """Return when nobody has spoken, and nothing was owed, for so long."""
-        quiet_since = asyncio.get_running_loop().time()
-        # Who has stopped speaking has not been answered yet: that takes as long as the end of a turn is waited for.
-        while (now := asyncio.get_running_loop().time()) - quiet_since < seconds or self._is_busy:
-            if self._is_busy:
-                quiet_since = now
-            await asyncio.sleep(self._timing.room_poll)
 
     async def _follow_redials(self) -> None:
         """Let an agent in another room have the conversation, as soon as it asks while nobody is in this one."""
         while True:
             await self._conversation.redialled.wait()
-            if self._participants is not None and self._participants.is_empty:
+            if self.people is not None and self.people.is_empty:
                 break
             await self._conversation.refuse_redial()
         await self._go("the call goes on in another room")
@@ -261,13 +231,6 @@ class Call:
         await self._conversation.hand_over()
         self._end(reason, is_clean=True)
 
-    @property
-    def _is_busy(self) -> bool:
-        """Whether somebody speaks, or something that was said is not answered yet."""
-        states = (self._session.agent_state, self._session.user_state)
-        is_quiet = states[0] == "listening" and states[1] != "speaking" and not self._notes.has_unsettled_words
-        return not (is_quiet or self._is_over)
-
     def _on_agent_state(self, event: AgentStateChangedEvent) -> None:
         if event.new_state == "listening":
             self._listening.set()
@@ -277,31 +240,29 @@ class Call:
         self._stop()
         if event.reason is CloseReason.ERROR:
             self._end("the session failed", is_clean=False)
-        elif event.reason is CloseReason.PARTICIPANT_DISCONNECTED and self._participants is not None:
+        elif event.reason is CloseReason.PARTICIPANT_DISCONNECTED and self.people is not None:
             # the participants are still followed: somebody may come back
-            self._on_empty(not self._participants.present)
+            self._on_empty(not self.people.is_somebody_here)
 
     def _stop(self) -> None:
         """Record no more."""
         self._is_over = True
+        self._quiet.end()
         self._recorder.stop()
         self._notes.stop()
         self._turns.stop()
         self._bounds.stop()
-        self._stop_person_notes()
+        if self.people is not None:
+            self.people.stop_notes()
         keepers, self._keepers = self._keepers, []
         for keeper in keepers:
             keeper.stop()
 
-    def _stop_person_notes(self) -> None:
-        if self._person_notes is not None:
-            self._person_notes.stop()
-
     def _end(self, reason: str, *, is_clean: bool) -> None:
         """End the job; not clean: in a way that has the next agent called."""
         self._stop()
-        if self._participants is not None:
-            self._participants.stop()
+        if self.people is not None:
+            self.people.stop()
         if self._redials is not None:
             # who asks now gets the call when this job has ended, and must not be refused
             self._redials.cancel()

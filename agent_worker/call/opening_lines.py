@@ -15,8 +15,10 @@ from livekit.agents import Agent, AgentSession, ConversationItemAddedEvent, User
 from livekit.agents.llm import ChatMessage
 from livekit.agents.voice import SpeechHandle
 
+from agent_worker.session.active_agent import Word
 from agent_worker.session.had_the_word import HadTheWord, Path
-from agent_worker.session.notes import unanswered_words
+from agent_worker.session.notes import TRANSCRIPT, unanswered_words
+from agent_worker.tenure.conversation import CallConversation
 from agent_worker.timing import TIMING, Timing
 from conversation_actors.items import Item
 
@@ -65,6 +67,13 @@ def has_begun(history: Iterable[Item], attributes: Mapping[str, Any], *, since: 
 def has_talked(history: Iterable[Item]) -> bool:
     """Whether anything was said in a call, by whichever agent or to it."""
     return any(_is_talk(item) for item in history)
+
+
+def said_by_callers(items: Iterable[Item]) -> list[str]:
+    """Return the texts of the user messages in a history."""
+    told = (item.to_dict() for item in items if item.type == "message")
+    parts = (fields.get("content") for fields in told if fields.get("role") == "user")
+    return ["\n".join(one for one in part if isinstance(one, str)) for part in parts if isinstance(part, list)]
 
 
 def _is_talk(item: Item) -> bool:
@@ -232,6 +241,33 @@ class OpeningLines:
     def _on_item(self, event: ConversationItemAddedEvent) -> None:
         is_turn = event.item.type == "message" and event.item.role == "user" and event.item.id not in self.own
         self._is_past = self._is_past or is_turn
+
+
+def opening_lines_of(
+    session: AgentSession[Any], conversation: CallConversation, word: Word, entrypoint: asyncio.Task[Any] | None
+) -> OpeningLines | None:
+    """Return the lines that the agent with the word would say again; None in a job that follows nobody."""
+    if not conversation.is_restart:
+        return None
+    words = {TRANSCRIPT: conversation.noted(TRANSCRIPT)}
+    items, had = conversation.items, word.had
+
+    def has_talked_since(since: str | None) -> bool:
+        return has_begun(items, words, since=since)
+
+    is_hushed = not conversation.is_open or has_talked_since(None if had is None else had.since)
+    return OpeningLines(
+        session,
+        entrypoint,
+        is_hushed=is_hushed,
+        # the entrypoint opens the call, and not the part of an agent that had the word later
+        is_call_hushed=is_hushed or has_talked(conversation.items),
+        # who entered and was never heard has lost its first words with its process, and enters again
+        has_entered=had is not None and had.has_entered and has_talked_since(had.given),
+        said=said_by_callers(conversation.items),
+        has_begun_since=has_talked_since,
+        timing=conversation.timing,
+    )
 
 
 async def _nothing() -> AsyncIterator[rtc.AudioFrame]:

@@ -22,7 +22,9 @@ from livekit.agents.llm import AgentHandoff, ChatContext, FunctionCall
 
 from agent_worker.call import life, starting
 from agent_worker.call.attach import attach
+from agent_worker.call.late_joining import LateJoining
 from agent_worker.call.opening import JOB_CRASHED, NOT_FINISHED, ROOM_LOST, WORKER_GONE, open_conversation
+from agent_worker.call.quiet import Quiet
 from agent_worker.call.speaking import Speaking
 from agent_worker.example.agent import SupportAgent
 from agent_worker.offline import OfflineServer
@@ -338,13 +340,13 @@ async def test_a_handover_waits_for_the_caller_too(
     """Whoever speaks is let finish, however often it was looked."""
     world.timing = replace(world.timing, room_quiet=0.0)
     looks: list[bool] = []
-    is_busy = life.Call._is_busy
+    is_busy = Quiet.is_busy
 
     def looked_at(self: Any) -> bool:
         looks.append(is_busy.__get__(self))
         return looks[-1]
 
-    monkeypatch.setattr(life.Call, "_is_busy", property(looked_at))
+    monkeypatch.setattr(Quiet, "is_busy", property(looked_at))
     planned = Assignment(conversation_id="c", replaces="job-1", is_planned=True)
     async with answer(FakeRoom(), greeting="") as running:
         await running.session_is_calm()
@@ -761,7 +763,7 @@ async def test_what_is_done_once_costs_only_itself(
         raise TypeError(message)
 
     if task == "catch_up":
-        monkeypatch.setattr(starting.Starting, "_catch_up", broken)
+        monkeypatch.setattr(LateJoining, "restore", broken)
     else:
         monkeypatch.setattr(Speaking, task, broken)
     alice = await seed(world, user("Hello?")) if task == "resume" else FakeParticipant("alice")
