@@ -299,10 +299,9 @@ async def test_a_successor_records_no_handoff(
     async with started(server, SupportAgent(), conversation) as (session, attached):
         await say(session, transcript.turns[2].user)
     assert kinds(conversation).count("agent_handoff") == 1
-    afresh = FakeConversation()
-    attached.recorder._conversation = afresh
+    conversation.lose_everything()
     attached.recorder.record_again(is_afresh=True)
-    assert kinds(afresh).count("agent_handoff") == 1
+    assert kinds(conversation).count("agent_handoff") == 1
 
 
 async def test_another_agent_is_news(server: OfflineServer, started: Starter) -> None:
