@@ -9,67 +9,23 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 from livekit.agents import Agent, AgentTask
-from livekit.agents.llm import ChatContext
 
 from agent_worker.session.agent_classes import class_name
 from agent_worker.session.had_the_word import DoneTask, HadTask, HadTasks, HadTheWord, Path
 from agent_worker.session.outcomes import read_outcome, write_outcome
 from agent_worker.session.record_fields import UnstorableError
+from agent_worker.session.running_task import Follower, RunningTask, last_handoff, merge
 from agent_worker.session.task_awaits import Plain, Scope, follow_awaits, scope_of_on_enter, until_over
 from agent_worker.timing import TIMING
 
 logger = logging.getLogger(__name__)
 
-_NOTHING = object()
 GiveBack = Callable[[Agent, HadTheWord], Awaitable[None]]
 """Gives an agent that has not entered yet what it knew."""
-
-
-class Follower(Protocol):
-    """Whoever decides what is to be heard of an `on_enter` that runs again."""
-
-    def replayed(self, path: Path, since: str | None) -> None:
-        """A task came to an end at once, in the `on_enter` at `path`: what was said behind `since` is behind it."""
-
-    def resumed(self, task: Agent, path: Path, had: HadTheWord) -> None:
-        """A task is about to go on."""
-
-    def ended(self, path: Path) -> None:
-        """A task has come to its end in this job: what the `on_enter` at `path` does from now on is new."""
-
-
-@dataclass(slots=True, eq=False)
-class RunningTask:
-    """A task that runs, and those that run in it are noted by themselves."""
-
-    path: Path
-    task: AgentTask[Any]
-    parent: Agent
-    instructions: object
-    """Those that it was made with."""
-    had: HadTheWord | None = None
-    since: str | None = None
-    has_begun: bool = False
-    has_entered: bool = False
-    outcome: dict[str, Any] | None = None
-    """What it was completed with; None also where that cannot be stored."""
-    came_to: object = _NOTHING
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether it has come to its end, as far as it is concerned."""
-        return self.came_to is not _NOTHING
-
-    @property
-    def changed_instructions(self) -> str | None:
-        """Those that it would not have by itself."""
-        had, own = self.had, self.task.instructions
-        is_changed = own != self.instructions or (had is not None and had.instructions is not None)
-        return own if is_changed and isinstance(own, str) else None
 
 
 class AwaitedTasks:
@@ -180,7 +136,7 @@ class AwaitedTasks:
         for one in left:
             scratch = Agent(instructions="")
             await self._give_all_back(scratch, one.had)
-            await _merge(parent, scratch)
+            await merge(parent, scratch)
 
     async def _completed(self, path: Path, task: AgentTask[Any], parent: Agent) -> DoneTask | None:
         """End a task that was complete, and of which the agent that waits for it had not heard yet."""
@@ -188,7 +144,7 @@ class AwaitedTasks:
         if pending is None or pending.outcome is None:
             return None
         await self._give_all_back(task, pending.had)
-        await _merge(parent, task)
+        await merge(parent, task)
         self._forget_below(path)
         self._done[path] = done = DoneTask(path, task.id, class_name(task), pending.outcome, pending.had.since)
         self._changed()
@@ -328,7 +284,7 @@ class AwaitedTasks:
             if self._running.pop(one.path, None) is one:
                 self._forget_below(one.path)
                 self._done[one.path] = DoneTask(
-                    one.path, one.task.id, class_name(one.task), one.outcome, _last_handoff(one.parent)
+                    one.path, one.task.id, class_name(one.task), one.outcome, last_handoff(one.parent)
                 )
         self._changed()
 
@@ -364,19 +320,3 @@ class AwaitedTasks:
         if task.id not in self._told:
             self._told.add(task.id)
             logger.warning(told, extra={"agent_id": self._agent.id, "task_id": task.id, "reason": reason})
-
-
-async def _merge(parent: Agent, task: Agent) -> None:
-    """Give an agent what it gets of a task's context when that has ended."""
-    merged = parent.chat_ctx.copy().merge(task.chat_ctx, exclude_function_call=True, exclude_instructions=True)
-    await parent.update_chat_ctx(ChatContext(merged.items), exclude_invalid_function_calls=False)
-
-
-def _last_handoff(agent: Agent) -> str | None:
-    """The handoff that gave the word to an agent last; None where the session is over."""
-    try:
-        items = agent.session.history.items
-    except RuntimeError:
-        return None
-    handoffs = (item.id for item in reversed(items) if item.type == "agent_handoff" and item.new_agent_id == agent.id)
-    return next(handoffs, None)

@@ -10,10 +10,11 @@ from livekit.agents import Agent, AgentSession
 
 from agent_worker.failures import Failures
 from agent_worker.session.agent_classes import class_name
-from agent_worker.session.awaited_tasks import AwaitedTasks, RunningTask
+from agent_worker.session.awaited_tasks import AwaitedTasks
 from agent_worker.session.entering import entrance_of
 from agent_worker.session.fitting import fits, largest_of, size_of
 from agent_worker.session.known_context import HeldHistory, KnownContext, Speaks
+from agent_worker.session.running_task import RunningTask
 from agent_worker.session.saved_state import latest_state
 from agent_worker.timing import TIMING, Timing
 
