@@ -32,9 +32,15 @@ LATE = 10.0
 
 
 @pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+def waits() -> dict[str, float]:
+    """Return how long an owner and its clients wait, as `brief` takes it; a module that needs less overrides this."""
+    return {"close": 0.5}
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch, clock: Clock, waits: dict[str, float]) -> AsyncIterator[World]:
     """A conversation that can be opened."""
-    async with Worlds(monkeypatch, Clock(), close=0.5) as made:
+    async with Worlds(monkeypatch, clock, **waits) as made:
         yield made
 
 
@@ -165,6 +171,12 @@ async def crash(running: Running) -> None:
     await running.call.flush()
     running.attached.recorder.stop()
     await running.call.aclose()
+
+
+async def vanish(world: World) -> None:
+    """The keys of the conversation are gone, and so is its owner."""
+    await world.cluster.kill()
+    world.store.lose_everything()
 
 
 async def seed(world: World, *items: Any, attributes: dict[str, Any] | None = None) -> FakeParticipant:

@@ -50,6 +50,7 @@ from tests.support.sessions.answering import (
     seed,
     texts,
     user,
+    vanish,
 )
 from tests.support.sessions.fakes_call import POST, FakeParticipant, FakeRoom, World, fake_job
 from tests.support.sessions.fakes_room import FakeConversation, FunctionScript
@@ -627,12 +628,6 @@ async def test_a_tool_that_runs_while_it_opens_is_not_interrupted(answer: Answer
 # A conversation that is lost
 
 
-async def vanish(world: World) -> None:
-    """The keys of the conversation are gone, and so is its owner."""
-    await world.cluster.kill()
-    world.store.lose_everything()
-
-
 async def test_a_conversation_that_is_gone_is_told_the_talk(
     answer: Answer, world: World, transcript: Transcript
 ) -> None:
@@ -779,17 +774,10 @@ async def test_what_is_done_once_costs_only_itself(
 # The job
 
 
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings as a job has them."""
-    monkeypatch.setenv("AGENT_TAKEOVER_HEARTBEAT", "0.01")
-    monkeypatch.setenv("AGENT_OPEN_TIMEOUT", "5")
-
-
 METADATA = '{"conversation_id": "c"}'
 
 
-@pytest.mark.usefixtures("environment")
+@pytest.mark.usefixtures("job_environment")
 async def test_a_job_opens_its_conversation(world: World) -> None:
     """As the agent, with its job's id; what it left is told to whoever finds it dead."""
     with fake_job(FakeRoom(), metadata=METADATA) as job:
@@ -802,7 +790,7 @@ async def test_a_job_opens_its_conversation(world: World) -> None:
         await job.shut_down("")
 
 
-@pytest.mark.usefixtures("environment")
+@pytest.mark.usefixtures("job_environment")
 @pytest.mark.parametrize(
     ("reason", "is_over"),
     [
@@ -825,7 +813,7 @@ async def test_the_lease_is_given_back_when_the_call_is_over(world: World, reaso
     assert (await world.agents.find("c") is None) == is_over
 
 
-@pytest.mark.usefixtures("environment")
+@pytest.mark.usefixtures("job_environment")
 async def test_a_second_job_of_a_call_ends_itself(world: World) -> None:
     """It has nothing to say here, and takes nothing away at its end."""
     with fake_job(FakeRoom(), metadata=METADATA) as job:

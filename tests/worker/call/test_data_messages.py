@@ -4,7 +4,7 @@ import asyncio
 import base64
 import hashlib
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,17 +19,10 @@ from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import DataMessage, InvalidInputError, Message
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import Answer, crash, texts
-from tests.support.sessions.fakes_call import Clock, FakeInfo, FakeParticipant, FakeRoom, FakeStream, World, Worlds
+from tests.support.sessions.fakes_call import FakeInfo, FakeParticipant, FakeRoom, FakeStream, World
 
 COMMAND, FILES = "commands", "files.pdf"
 ALICE_SENDS = b'{"do": "hold"}'
-
-
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A conversation that can be opened."""
-    async with Worlds(monkeypatch, Clock(), close=0.5) as made:
-        yield made
 
 
 class Followed:

@@ -23,10 +23,9 @@ from tests.support.sessions.answering import Answer, Running, assistant, seed, t
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
 from tests.support.sessions.fakes_realtime import FakeRealtime
 from tests.support.sessions.fakes_room import FunctionScript
-from tests.worker.call.test_rooms_guard import ENDED, Asked, asked, end_room
-from tests.worker.call.test_speaking import Loudspeaker, spoken
-
-__all__ = ["asked"]
+from tests.support.sessions.realtime_calls import Loudspeaker
+from tests.support.sessions.room_service import ENDED, Asked, end_room
+from tests.worker.call.test_speaking import spoken
 
 LINE = {"en": "Goodbye, {name}.", "de": "Auf Wiederhören, {name}."}
 SAID = "Goodbye, Ada."

@@ -30,7 +30,7 @@ from tests.support.fakes import until
 from tests.support.sessions.answering import Answer, Running, assistant, crash, seed, user
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
 from tests.support.sessions.fakes_room import FunctionScript
-from tests.worker.call.test_linking import FakeRoomIO
+from tests.support.sessions.room_io import FakeRoomIO
 
 ANSWERS = {"Where is it?": "On its way.", "When?": "On Monday.", "Look it up.": ""}
 

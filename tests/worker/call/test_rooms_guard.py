@@ -8,9 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from livekit import api, rtc
-from livekit.api.room_service import RoomService
-from livekit.protocol.room import DeleteRoomRequest, RoomParticipantIdentity
+from livekit import rtc
 
 from agent_worker.call.ending import JOB_TASK
 from agent_worker.call.opening import NOT_FINISHED, WORKER_GONE, open_conversation
@@ -22,37 +20,11 @@ from agent_worker.timing import TIMING, Timing
 from conversation_actors import LeaseHeldError
 from tests.support.sessions.answering import LATE, Answer
 from tests.support.sessions.fakes_call import POST, ROOM, FakeParticipant, FakeRoom, World, fake_job
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What LiveKit's server is asked for: the method, and the room or who is to go."""
-    told: list[tuple[str, str]] = []
-
-    async def delete_room(_service: RoomService, delete: DeleteRoomRequest) -> None:
-        told.append(("delete_room", delete.room))
-
-    async def remove_participant(_service: RoomService, remove: RoomParticipantIdentity) -> None:
-        told.append(("remove_participant", remove.identity))
-
-    monkeypatch.setattr(RoomService, "delete_room", delete_room)
-    monkeypatch.setattr(RoomService, "remove_participant", remove_participant)
-    return told
-
-
-async def end_room(room: str = ROOM, *, person: str = "alice") -> None:
-    """What applications do when they think that a call is over."""
-    async with api.LiveKitAPI("http://127.0.0.1:1", "key", "secret") as client:
-        await client.room.delete_room(DeleteRoomRequest(room=room))
-        await client.room.remove_participant(RoomParticipantIdentity(room=room, identity=person))
+from tests.support.sessions.room_service import ENDED, Asked, end_room
 
 
 async def _hang_up() -> None:
     await end_room()
-
-
-ENDED = [("delete_room", ROOM), ("remove_participant", "alice")]
-Asked = list[tuple[str, str]]
 
 
 async def test_a_call_that_is_over_ends_its_room(answer: Answer, asked: Asked) -> None:

@@ -19,13 +19,7 @@ METADATA = '{"conversation_id": "c"}'
 _MINUTE = timedelta(minutes=1)
 
 
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings as a job has them."""
-    monkeypatch.setenv("AGENT_TAKEOVER_HEARTBEAT", "0.01")
-
-
-@pytest.mark.usefixtures("environment")
+@pytest.mark.usefixtures("job_environment")
 async def test_one_line_is_enough(
     world: World, server: OfflineServer, new_session: SessionFactory, transcript: Transcript
 ) -> None:
@@ -77,7 +71,7 @@ async def test_a_start_with_another_agent_than_attached_is_told(
         assert session.agent_state == "initializing"
 
 
-@pytest.mark.usefixtures("environment")
+@pytest.mark.usefixtures("job_environment")
 async def test_a_second_session_in_a_job_is_refused(
     world: World, server: OfflineServer, new_session: SessionFactory
 ) -> None:

@@ -1,6 +1,5 @@
 """Who has a microphone, a camera or a screen open, as the conversation knows it."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,24 +12,17 @@ from conversation_actors.codec import decode_entry
 from conversation_actors.state import Limits
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import Answer
-from tests.support.sessions.fakes_call import Clock, FakeParticipant, FakeRoom, World, Worlds
-from tests.worker.call.test_participants import Follow, Followed, following
+from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
+from tests.support.sessions.following import Follow, Followed
 
 SOURCE = rtc.TrackSource
 MICROPHONE, CAMERA, SCREEN = SOURCE.SOURCE_MICROPHONE, SOURCE.SOURCE_CAMERA, SOURCE.SOURCE_SCREENSHARE
 
 
 @pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A conversation that can be opened."""
-    async with Worlds(monkeypatch, Clock(), close=0.5, write=0.05, command=0.2) as made:
-        yield made
-
-
-@pytest.fixture
-def follow(world: World) -> Follow:
-    """Follow a room, as an agent that has the conversation."""
-    return following(world)
+def waits() -> dict[str, float]:
+    """Return how long an owner and its clients wait: for Redis only a moment."""
+    return {"close": 0.5, "write": 0.05, "command": 0.2}
 
 
 def known(followed: Followed, identity: str = "alice") -> Any:

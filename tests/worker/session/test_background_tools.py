@@ -17,8 +17,8 @@ from conversation_actors.items import item_from_dict
 from tests.support.fakes import until
 from tests.support.sessions.fakes_room import FakeConversation
 from tests.support.sessions.jobs import Job, Jobs, NotedConversation, last_text
+from tests.support.sessions.made_items import call, new_session, output, said, stored
 from tests.support.sessions.provider_rules import refusals
-from tests.worker.session.test_valid_windows import call, new_session, output, said, stored
 
 FINAL = "call_1_final"
 

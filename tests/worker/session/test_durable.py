@@ -2,24 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import Message
 from tests.support.fakes import until
-from tests.support.sessions.fakes_call import Clock, World, Worlds
+from tests.support.sessions.fakes_call import World
 
 LONG = 20.0
 """Seconds that no test waits for: each answer comes sooner, or was not due."""
 
 
 @pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A conversation that can be opened, whose owner waits only for a moment for Redis."""
-    async with Worlds(monkeypatch, Clock(), close=0.5, write=0.05, command=0.3) as made:
-        yield made
+def waits() -> dict[str, float]:
+    """Return how long an owner and its clients wait: for Redis only a moment."""
+    return {"close": 0.5, "write": 0.05, "command": 0.3}
 
 
 async def opened(world: World) -> CallConversation:

@@ -16,8 +16,8 @@ from agent_worker.session.restoration import restore
 from agent_worker.session.serialise import to_fields
 from conversation_actors.items import item_from_dict
 from tests.support.sessions.fakes_room import FakeConversation
+from tests.support.sessions.made_items import call, new_session, output, said
 from tests.support.sessions.provider_rules import RULES
-from tests.worker.session.test_valid_windows import call, new_session, output, said
 
 
 class Talk:

@@ -1,14 +1,12 @@
 """A call with a realtime model is a call like any other: greeted once, resumed, and not ended by its provider."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Self
 
 import aiohttp
 import pytest
-import pytest_asyncio
 from livekit.agents import APIConnectOptions, function_tool
 from livekit.agents.llm import FunctionCall, FunctionCallOutput, InputTranscriptionCompleted
 from livekit.plugins import openai
@@ -17,13 +15,19 @@ from openai import AsyncOpenAI
 from agent_worker.call.opening import NOT_FINISHED
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.realtime_behaviour import RealtimeRequest
-from agent_worker.offline.script import Reply, RequestedCall
+from agent_worker.offline.script import Reply
 from agent_worker.session.notes import TRANSCRIPT
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import BACK, Answer, assistant, crash, seed, texts, user
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
-from tests.support.sessions.realtime_calls import Concierge, Microphone, obedient, reconnecting
-from tests.worker.call.test_speaking import Loudspeaker
+from tests.support.sessions.realtime_calls import (
+    Concierge,
+    Loudspeaker,
+    Microphone,
+    answer_guest,
+    obedient,
+    reconnecting,
+)
 
 CALL = FunctionCall(id="item_1/fnc_0", call_id="call_1", name="book", arguments="{}")
 OUTPUT = FunctionCallOutput(id="item_1/out", call_id="call_1", name="book", output="In Kiel.", is_error=False)
@@ -45,26 +49,6 @@ class Held(OfflineServer):
         reply = await super().respond(request)
         await self.may_answer.wait()
         return reply
-
-
-def _answers(said: str) -> Reply:
-    if said == "A table for two":
-        return Reply(calls=(RequestedCall("call_1", "book", '{"table": "two"}'),))
-    return Reply(f"You said {said}.")
-
-
-@pytest_asyncio.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """The models' connections."""
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@pytest_asyncio.fixture
-async def models() -> AsyncIterator[OfflineServer]:
-    """Where the models are."""
-    async with OfflineServer(obedient(_answers)) as server:
-        yield server
 
 
 async def test_it_greets_once_and_comes_back(
@@ -158,7 +142,7 @@ async def test_the_providers_own_limit_is_no_end(
 async def test_what_the_provider_has_not_answered_is_asked_again(answer: Answer, http: aiohttp.ClientSession) -> None:
     """Its session ended between the caller's words and the answer: the next session is asked for it, once."""
     alice, microphone = FakeParticipant("alice"), Microphone()
-    held = Held(obedient(_answers))
+    held = Held(obedient(answer_guest))
     async with (
         held,
         answer(
@@ -224,7 +208,7 @@ async def test_a_tool_that_works_is_an_answer_that_comes(
 async def test_a_provider_that_is_gone_is_followed(answer: Answer, http: aiohttp.ClientSession) -> None:
     """The session fails, and the job ends so that the next agent is called."""
     alice = FakeParticipant("alice")
-    server = OfflineServer(obedient(_answers))
+    server = OfflineServer(obedient(answer_guest))
     async with server:
         agent = Concierge(server, http, conn_options=APIConnectOptions(max_retry=0))
         async with answer(FakeRoom(alice), agent=agent, greeting="", output=Loudspeaker()) as running:

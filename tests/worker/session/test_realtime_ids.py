@@ -2,11 +2,9 @@
 
 import logging
 import re
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 from livekit.agents import Agent, function_tool, llm
@@ -23,8 +21,7 @@ from tests.support.fakes import until
 from tests.support.sessions.answering import Answer, Running, assistant, crash, seed, texts, user
 from tests.support.sessions.fakes_call import FakeRoom, World
 from tests.support.sessions.fakes_room import FunctionScript
-from tests.support.sessions.realtime_calls import reconnecting
-from tests.worker.call.test_speaking import Loudspeaker
+from tests.support.sessions.realtime_calls import Loudspeaker, reconnecting
 
 HISTORY: tuple[ChatItem, ...] = (
     ChatMessage(id="item_0/msg_0", role="assistant", content=["The post office."]),
@@ -54,13 +51,6 @@ class Postman(Agent):
             what: It.
         """
         return f"{what} is in Kiel."
-
-
-@pytest_asyncio.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """The models' connections."""
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 def _contents(server: OfflineServer) -> list[str | None]:

@@ -8,9 +8,7 @@ from agent_worker.session.had_the_word import TASKS
 from tests.support.fakes import until
 from tests.support.sessions.answering import BACK, Answer, crash, texts
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom
-from tests.support.sessions.realtime_calls import Concierge, Microphone
-from tests.worker.call.test_speaking import Loudspeaker
-from tests.worker.session.test_realtime_calls import http, models  # noqa: F401  # fixtures
+from tests.support.sessions.realtime_calls import Concierge, Loudspeaker, Microphone
 
 
 class Asking(AgentTask[str]):
@@ -47,8 +45,8 @@ class Host(Concierge):
 
 async def test_the_second_task_goes_on(
     answer: Answer,
-    models: OfflineServer,  # noqa: F811
-    http: aiohttp.ClientSession,  # noqa: F811
+    models: OfflineServer,
+    http: aiohttp.ClientSession,
 ) -> None:
     """With what was said before, also in the first; its question is not asked again, and the results are there."""
     alice, microphone = FakeParticipant("alice"), Microphone()

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from agent_worker.session import active_agent
 from agent_worker.session.had_the_word import ACTIVE_AGENT
 from agent_worker.session.userdata import MOST_BYTES, USERDATA, Userdata
-from tests.support.sessions.fakes_call import Clock, Worlds
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.jobs import Jobs, NotedConversation, calls_when_asked
 
 if TYPE_CHECKING:
@@ -325,20 +325,19 @@ async def test_five_megabytes(large: Any, caplog: pytest.LogCaptureFixture) -> N
     assert fresh == replace(an_order(), untold="fresh")
 
 
-async def test_as_much_as_fits_reaches_the_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_as_much_as_fits_reaches_the_conversation(world: World) -> None:
     """An owner takes the largest userdata, and the most that is noted of an agent, of two agents in one room."""
-    async with Worlds(monkeypatch, Clock(), close=0.5) as world:
-        call = world.call()
-        assert await call.open()
-        Userdata(session_with({"page": "x" * (MOST_BYTES - 100)}), call).keep()
-        for name in (ACTIVE_AGENT, f"{ACTIVE_AGENT}.translator"):
-            call.note(name, {"agent_id": "x" * (active_agent.MOST_BYTES - 100)})
-        call.note(f"{USERDATA}.translator", {"page": "x" * (MOST_BYTES - 100)})
-        await call.flush()
-        assert call.failures.counts == {}
-        session = session_with({"page": ""})
-        await Userdata(session, call).restore(call.attributes)
-        assert len(session.userdata["page"]) == MOST_BYTES - 100
+    call = world.call()
+    assert await call.open()
+    Userdata(session_with({"page": "x" * (MOST_BYTES - 100)}), call).keep()
+    for name in (ACTIVE_AGENT, f"{ACTIVE_AGENT}.translator"):
+        call.note(name, {"agent_id": "x" * (active_agent.MOST_BYTES - 100)})
+    call.note(f"{USERDATA}.translator", {"page": "x" * (MOST_BYTES - 100)})
+    await call.flush()
+    assert call.failures.counts == {}
+    session = session_with({"page": ""})
+    await Userdata(session, call).restore(call.attributes)
+    assert len(session.userdata["page"]) == MOST_BYTES - 100
 
 
 async def test_too_much_together(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,8 +13,8 @@ from conversation_actors.state.window import Window
 from tests.support.fakes import until
 from tests.support.sessions.fakes_room import FakeConversation
 from tests.support.sessions.jobs import Job, Jobs, NotedConversation, last_text, said
+from tests.support.sessions.made_items import new_session
 from tests.support.sessions.provider_rules import refusals
-from tests.worker.session.test_valid_windows import new_session
 
 _WINDOWS = (3, 7, 11, 40)
 _numbers = count(1)

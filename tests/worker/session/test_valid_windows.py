@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from livekit.agents import Agent, AgentSession
-from livekit.agents.llm import ChatContext, ChatItem, ChatMessage, FunctionCall, FunctionCallOutput
+from livekit.agents import Agent
+from livekit.agents.llm import ChatContext, ChatItem, ChatMessage
 
 from agent_worker.session.bounds import cut
 from agent_worker.session.context import Heard
@@ -20,39 +20,10 @@ from conversation_actors.state.facts import Limits
 from conversation_actors.state.window import Window
 from tests.support.sessions import provider_rules
 from tests.support.sessions.fakes_room import FakeConversation
+from tests.support.sessions.made_items import call, new_session, output, said, stored
 from tests.support.sessions.provider_rules import RULES, refusals
 
 _TOOL = {"function_call", "function_call_output"}
-
-
-def said(role: Any, text: str, number: int = 0, **fields: Any) -> ChatMessage:
-    """A message."""
-    return ChatMessage(role=role, content=[text], created_at=float(number), **fields)
-
-
-def call(number: int, *, call_id: str | None = None, **fields: Any) -> FunctionCall:
-    """A call of a tool."""
-    fields = {"id": f"item_{number}/fnc_0", "created_at": float(number), **fields}
-    return FunctionCall(call_id=call_id or f"call_{number}", name="search", arguments='{"n": 1}', **fields)
-
-
-def output(number: int, *, call_id: str | None = None, text: str = "found", **fields: Any) -> FunctionCallOutput:
-    """What it gave."""
-    fields = {"id": f"output_{number}", "name": "search", "created_at": float(number), **fields}
-    return FunctionCallOutput(call_id=call_id or f"call_{number}", output=text, is_error=False, **fields)
-
-
-def stored(items: Sequence[ChatItem]) -> FakeConversation:
-    """A conversation of these items, in this order."""
-    conversation = FakeConversation()
-    for item in items:
-        conversation.record(item_from_dict(to_fields(item)))
-    return conversation
-
-
-def new_session() -> AgentSession[None]:
-    """A session that nobody starts."""
-    return AgentSession(vad=None, turn_handling={"turn_detection": None})
 
 
 async def given_to(
