@@ -1,6 +1,7 @@
 """An agent that answers a call, in one process: a real session, a real owner, and a room that is not real."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -85,9 +86,7 @@ class Running:
     async def hears(self, *lines: str) -> None:
         """Wait until the caller has heard these lines, and nothing else for a moment."""
         try:
-            async with asyncio.timeout(LATE):
-                while len(self.heard.lines) < len(lines):  # noqa: ASYNC110  # the fake has no event for this
-                    await asyncio.sleep(0.002)
+            await until(lambda: len(self.heard.lines) >= len(lines))
             await self.session_is_calm()
         finally:
             assert self.heard.lines == list(lines)
@@ -171,6 +170,12 @@ async def crash(running: Running) -> None:
     await running.call.flush()
     running.attached.recorder.stop()
     await running.call.aclose()
+
+
+async def gone_for(call: CallConversation, seconds: float, identity: str = "alice") -> None:
+    """Return when somebody who has left has been away for longer than so long, as the conversation knows it."""
+    await call.flush()
+    await until(lambda: time.time() - call.participants[identity].last_seen > seconds)
 
 
 async def vanish(world: World) -> None:

@@ -1,6 +1,5 @@
 """Jobs that follow each other in one conversation, each with a real session; a crash is the end of hearing of one."""
 
-import asyncio
 import copy
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -29,6 +28,7 @@ from agent_worker.settings import LanguageModelSettings
 from agent_worker.timing import TIMING, Timing
 from conversation_actors.items import item_from_dict
 from conversation_actors.values import encode
+from tests.support.fakes import turns
 from tests.support.sessions.fakes_room import FakeConversation, FunctionScript
 
 Request = Mapping[str, Any]
@@ -79,8 +79,7 @@ class Job:
     async def say(self, text: str) -> None:
         """Have the caller say something, and wait for the answer."""
         await self.session.run(user_input=text)
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await turns()
 
 
 async def at_once() -> None:

@@ -47,6 +47,7 @@ from tests.support.sessions.answering import (
     Running,
     assistant,
     crash,
+    gone_for,
     seed,
     texts,
     user,
@@ -79,8 +80,7 @@ async def test_who_comes_later_is_greeted_then(answer: Answer) -> None:
         alice = running.room.enter(FakeParticipant("alice"))
         await running.hears(GREETING)
         running.room.exit(alice)
-        await running.call.flush()
-        await asyncio.sleep(0.02)
+        await gone_for(running.call, 0.01)
         running.room.enter(FakeParticipant("alice"))
         await running.hears(GREETING, AGAIN)
 
@@ -92,7 +92,7 @@ async def test_a_greeting_in_the_callers_language(answer: Answer) -> None:
         await running.hears("Guten Tag.")
 
 
-async def test_no_line_nothing_said(answer: Answer) -> None:
+async def test_an_empty_greeting_is_not_said(answer: Answer) -> None:
     """An empty greeting is none."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
         await running.session_is_calm()
@@ -172,7 +172,7 @@ async def test_a_tool_call_that_was_interrupted_is_answered(
         assert outputs == [INTERRUPTED_OUTPUT]
 
 
-async def test_two_devices_hear_it_once(answer: Answer, world: World) -> None:
+async def test_two_devices_hear_once_that_the_agent_is_back(answer: Answer, world: World) -> None:
     """Both have lost the agent; it speaks to both."""
     handle = await world.cluster.handle()
     alice, bob = FakeParticipant("alice"), FakeParticipant("bob")
@@ -283,7 +283,7 @@ async def test_a_history_that_cannot_be_given_leaves_nobody_alone(
 # How it ends
 
 
-async def test_the_deposed_leaves_at_once(answer: Answer, world: World) -> None:
+async def test_a_deposed_agent_leaves_at_once_and_not_cleanly(answer: Answer, world: World) -> None:
     """Not cleanly, should nobody have taken over after all; it records and releases nothing more."""
     async with answer(FakeRoom(FakeParticipant("alice"))) as running:
         await running.hears(GREETING)
@@ -400,7 +400,8 @@ async def test_a_job_that_is_ending_refuses_nobody(answer: Answer, world: World)
         assert await running.ended() == "nobody is in the room"
         opening = asyncio.create_task(world.call("job-2", post=ELSEWHERE).open())
         await asyncio.wait_for(running.call.redialled.wait(), LATE)
-        await asyncio.sleep(0.05)
+        beaten = world.agents.asked
+        await until(lambda: world.agents.asked > beaten + 10)
         assert not opening.done()
         await running.call.release()
         assert await asyncio.wait_for(opening, LATE)
@@ -442,7 +443,7 @@ async def test_a_session_that_was_closed_on_purpose_ends_nothing_more(answer: An
         assert running.job.ended == []
 
 
-async def test_nobody_for_a_while_ends_the_call(answer: Answer) -> None:
+async def test_a_room_without_anybody_for_a_while_ends_the_call_cleanly(answer: Answer) -> None:
     """Cleanly: there is nobody to take over for."""
     alice = FakeParticipant("alice")
     async with answer(FakeRoom(alice), linger=0.05) as running:
@@ -481,7 +482,7 @@ async def test_who_comes_back_in_time_finds_the_agent_there(answer: Answer, monk
         assert running.job.ended == []
 
 
-async def test_a_session_that_closed_with_its_caller(answer: Answer) -> None:
+async def test_a_session_that_closed_with_its_caller_waits_for_somebody_to_come_back(answer: Answer) -> None:
     """LiveKit's default: the job waits for a while; who comes back gets the next agent."""
     alice = FakeParticipant("alice")
     async with answer(FakeRoom(alice), linger=60.0) as running:
@@ -507,7 +508,7 @@ async def test_a_session_that_closed_with_its_caller_for_good(answer: Answer) ->
 
 
 @pytest.mark.parametrize("ahead", [0.0, 7200.0, -7200.0])
-async def test_what_was_before_is_put_in_front(
+async def test_what_was_said_before_a_late_opening_is_put_in_front(
     answer: Answer, world: World, transcript: Transcript, ahead: float
 ) -> None:
     """Whatever the clocks say of it; the next request to the model has it in order, behind the instructions."""
@@ -568,7 +569,7 @@ async def test_opened_before_the_session_starts_it_waits_for_it(
     assert [message["content"] for message in sent if message["role"] == "user"] == ["Long ago", "Now"]
 
 
-async def test_the_greeting_of_a_late_conversation(answer: Answer, world: World) -> None:
+async def test_a_greeting_waits_for_a_conversation_that_opens_late(answer: Answer, world: World) -> None:
     """Said when it can be noted."""
     world.may_open.clear()
     async with answer(FakeRoom(FakeParticipant("alice"))) as running:
@@ -709,7 +710,7 @@ async def test_what_ends_a_call_is_tried_again(answer: Answer, world: World, mon
 
 
 @pytest.mark.parametrize("task", ["deposition", "handover", "redials"])
-async def test_what_follows_the_call_goes_on(
+async def test_an_error_does_not_end_what_follows_the_call(
     answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
     """Whatever it met once: the agent leaves when it is deposed, or asked to."""
@@ -744,7 +745,7 @@ def broken_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("task", ["say", "catch_up", "resume"])
-async def test_what_is_done_once_costs_only_itself(
+async def test_an_error_in_what_is_done_once_does_not_end_the_call(
     answer: Answer,
     world: World,
     monkeypatch: pytest.MonkeyPatch,
@@ -814,7 +815,7 @@ async def test_the_lease_is_given_back_when_the_call_is_over(world: World, reaso
 
 
 @pytest.mark.usefixtures("job_environment")
-async def test_a_second_job_of_a_call_ends_itself(world: World) -> None:
+async def test_a_second_job_of_a_call_ends_itself_and_releases_nothing(world: World) -> None:
     """It has nothing to say here, and takes nothing away at its end."""
     with fake_job(FakeRoom(), metadata=METADATA) as job:
         await open_conversation(job.context)
@@ -830,7 +831,7 @@ async def test_a_second_job_of_a_call_ends_itself(world: World) -> None:
         await job.shut_down("")
 
 
-def test_livekits_word_for_a_crash() -> None:
+def test_livekit_still_calls_a_crash_as_we_know_it() -> None:
     """A new version of LiveKit that calls it otherwise would end calls that are not over."""
     import inspect
 
@@ -906,7 +907,9 @@ async def test_a_speaker_that_cannot_be_followed_raises_nothing(
     assert "the speaker was not followed" in caplog.text
 
 
-async def test_no_words_are_logged(answer: Answer, world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_word_of_a_whole_call_is_logged(
+    answer: Answer, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     """Of the whole life of a call."""
     caplog.set_level(logging.DEBUG)
     alice = await seed(world, user("private words"), attributes={TRANSCRIPT: {"text": "private words too"}})

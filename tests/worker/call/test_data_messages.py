@@ -96,7 +96,7 @@ async def test_a_command_is_kept_with_who_sent_it(follow: Follow, world: World) 
     }
 
 
-async def test_the_same_command_twice_is_two(follow: Follow) -> None:
+async def test_the_same_command_sent_twice_is_kept_twice(follow: Follow) -> None:
     """Somebody has meant it twice."""
     followed = await follow()
     for _ in range(2):
@@ -104,7 +104,7 @@ async def test_the_same_command_twice_is_two(follow: Follow) -> None:
     assert [item.text for item in await followed.settled()] == ["next", "next"]
 
 
-async def test_who_is_known_as_the_person(follow: Follow) -> None:
+async def test_the_sender_is_named_as_the_person_of_the_conversation(follow: Follow) -> None:
     """A server is nobody; who has left already is known by what LiveKit calls it."""
     phone = FakeParticipant("alice", attributes={"person": "Alice Smith"})
     followed = await follow(FakeRoom(phone))
@@ -120,7 +120,7 @@ async def test_who_is_known_as_the_person(follow: Follow) -> None:
 
 
 @pytest.mark.parametrize("topic", [None, "", "other", "Commands", "files", "lk.chat", "lk.agent.session"])
-async def test_other_topics_are_not_kept(follow: Follow, topic: str | None) -> None:
+async def test_messages_of_unnamed_topics_are_not_kept(follow: Follow, topic: str | None) -> None:
     """Nor any of LiveKit's."""
     followed = await follow()
     followed.room.send(b"x", topic, followed.alice)
@@ -330,7 +330,7 @@ async def test_an_application_that_reads_no_further_costs_nothing(follow: Follow
     assert not followed.call.failures.counts
 
 
-async def test_handlers_come_and_go_as_ever(follow: Follow) -> None:
+async def test_an_applications_stream_handlers_come_and_go_as_ever(follow: Follow) -> None:
     """A second one for a topic is refused; without one the topic is read all the same."""
     followed, reader = await follow(), Reader()
     room = followed.room
@@ -421,7 +421,7 @@ async def test_a_conversation_that_lost_everything_is_told_again(follow: Follow,
     assert [item.text for item in await followed.settled()] == ["first"]
 
 
-async def test_what_was_taken_out_is_not_told_again(follow: Follow) -> None:
+async def test_a_data_message_that_was_taken_out_is_not_told_again(follow: Follow) -> None:
     """The application has taken one out of the conversation, which loses everything behind that."""
     followed = await follow()
     for payload in (b"first", b"second"):
@@ -435,7 +435,7 @@ async def test_what_was_taken_out_is_not_told_again(follow: Follow) -> None:
     assert [item.text for item in await followed.settled()] == ["second"]
 
 
-async def test_one_that_is_refused_costs_only_itself(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_data_message_costs_only_itself(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is counted, and not quoted."""
     followed = await follow()
     with monkeypatch.context() as patch:
@@ -502,7 +502,7 @@ async def test_nothing_is_touched_where_no_topic_is_kept(answer: Answer) -> None
 
 
 @pytest.mark.usefixtures("topics")
-async def test_in_a_handover_nothing_is_lost_or_doubled(world: World, follow: Follow) -> None:
+async def test_in_a_handover_no_data_message_is_lost_or_doubled(world: World, follow: Follow) -> None:
     """Both jobs get what is sent then: the one that leaves keeps it until it goes, the other what came behind that."""
     alice = FakeParticipant("alice")
     old = await follow(FakeRoom(alice))
@@ -583,7 +583,9 @@ async def test_a_handover_does_not_wait_for_ever(answer: Answer, world: World) -
         assert not any(isinstance(item, DataMessage) for item in running.call.items)
 
 
-async def test_a_role_keeps_its_own(follow: Follow, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_of_two_roles_keeps_its_own_copy(
+    follow: Follow, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two agents in a room get the same stream: neither takes the place of what the other has kept."""
     followed = await follow()
     other = await world.cluster.handle()
@@ -602,7 +604,7 @@ def test_words_and_data_messages_are_told_apart() -> None:
     assert said.participant == sent.participant
 
 
-async def test_what_was_removed_is_not_recorded_again(follow: Follow) -> None:
+async def test_a_removed_data_message_is_not_recorded_again_after_a_loss(follow: Follow) -> None:
     """Though the conversation loses everything, and is told what came."""
     followed = await follow()
     for words in (b"secret", b"hold"):

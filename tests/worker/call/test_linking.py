@@ -115,7 +115,7 @@ async def test_kinds_that_the_start_names_are_kept_to(bench: Bench) -> None:
     assert bench.room_io.linked == [phone.identity]
 
 
-async def test_whose_words_they_were(bench: Bench) -> None:
+async def test_spoken_words_are_of_whom_the_agent_listened_to(bench: Bench) -> None:
     """Those of whom the agent listened to when they were final, though it listens to another by now."""
     who = Speaker(bench.session, bench.room.as_room, bench.linking, cast("Any", People()))
     who.start(Failures())
@@ -126,7 +126,7 @@ async def test_whose_words_they_were(bench: Bench) -> None:
     assert who(user("Hello")) is None
 
 
-async def test_whose_typed_words_they_were(bench: Bench) -> None:
+async def test_typed_words_are_of_their_sender(bench: Bench) -> None:
     """The sender's, in whatever task they become a message."""
     who = Speaker(bench.session, bench.room.as_room, bench.linking, cast("Any", People()))
     who.start(Failures())

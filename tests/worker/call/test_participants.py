@@ -1,6 +1,5 @@
 """The people of a room, as the conversation knows them: who they are, when they come, what they are told."""
 
-import asyncio
 import json
 import logging
 from datetime import timedelta
@@ -13,6 +12,7 @@ from agent_worker.call.participants import Participants
 from agent_worker.call.welcome import GREETED, Welcome
 from conversation_actors import ConversationHandle
 from tests.support.fakes import turns, until
+from tests.support.sessions.answering import gone_for
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, Permissions, World
 from tests.support.sessions.following import STEPS, Follow
 
@@ -48,7 +48,7 @@ async def test_a_room_that_is_not_connected_yet_is_followed_from_then_on(follow:
     assert (await followed.person()).connected
 
 
-async def test_coming_and_going(follow: Follow) -> None:
+async def test_who_leaves_and_comes_back_is_one_person(follow: Follow) -> None:
     """One person, who comes back: counted as the conversation counts."""
     followed = await follow(FakeRoom())
     for number in range(3):
@@ -116,7 +116,7 @@ async def test_agents_and_recorders_are_not_people(follow: Follow) -> None:
     assert followed.welcomes == []
 
 
-async def test_a_telephone_is_a_person(follow: Follow) -> None:
+async def test_a_telephone_caller_is_a_person(follow: Follow) -> None:
     """With what LiveKit tells of the line, less its own attributes."""
     line = FakeParticipant(
         "sip_1",
@@ -136,7 +136,7 @@ async def test_a_telephone_is_a_person(follow: Follow) -> None:
     }
 
 
-async def test_devices_of_one_person(follow: Follow) -> None:
+async def test_devices_whose_tokens_name_one_person_are_one_person(follow: Follow) -> None:
     """Several LiveKit participants whose tokens name one person; that person is away when all of them are."""
     phone = FakeParticipant("alice-phone", attributes={"person": "alice"})
     laptop = FakeParticipant("alice-laptop", attributes={"person": "alice"})
@@ -233,7 +233,7 @@ async def test_a_person_leaves_as_whom_it_came(follow: Follow) -> None:
 # What is known of them
 
 
-async def test_changes_are_followed(follow: Follow) -> None:
+async def test_changed_names_metadata_and_languages_are_followed(follow: Follow) -> None:
     """Name, metadata, attributes, language."""
     alice = FakeParticipant("alice")
     followed = await follow(FakeRoom(alice))
@@ -262,7 +262,7 @@ async def test_changes_are_followed(follow: Follow) -> None:
         (json.dumps({"language": "x" * 40_000}), "x" * 64),
     ],
 )
-async def test_a_language_in_metadata(follow: Follow, metadata: str, language: str | None) -> None:
+async def test_a_language_is_read_from_json_metadata(follow: Follow, metadata: str, language: str | None) -> None:
     """Where it is JSON and says so; whatever else it is, somebody joins."""
     followed = await follow(FakeRoom(FakeParticipant("alice", metadata=metadata)))
     person = await followed.person()
@@ -349,7 +349,7 @@ async def test_who_was_away_is_welcomed_back_once(follow: Follow) -> None:
     await followed.settled()
     followed.room.exit(alice)
     await followed.settled()
-    await asyncio.sleep(0.03)
+    await gone_for(followed.call, 0.02)
     followed.room.enter(FakeParticipant("alice", attributes={"language": "de"}))
     followed.room.enter(FakeParticipant("alice", attributes={"language": "de"}))
     await followed.settled()
@@ -419,7 +419,7 @@ async def test_the_conversation_is_kept_longer_for_who_comes_back(follow: Follow
 # Handlers
 
 
-async def test_handlers_never_raise(
+async def test_a_room_event_that_cannot_be_followed_raises_nothing(
     follow: Follow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A TypeError would come out of LiveKit's event loop; it is told without the error's text."""
@@ -441,7 +441,7 @@ async def test_handlers_never_raise(
     assert sum(followed.call.failures.counts.values()) == 6
 
 
-async def test_followed_no_more(follow: Follow) -> None:
+async def test_after_stop_nobody_leaves(follow: Follow) -> None:
     """While a job leaves its room, everybody seems to go: that is nobody's leaving."""
     alice = FakeParticipant("alice")
     followed = await follow(FakeRoom(alice))

@@ -98,7 +98,7 @@ async def test_who_was_greeted_is_not_new_though_the_conversation_was_lost(world
     assert await followed.told() == [Welcome.FIRST, Welcome.NOTHING]
 
 
-async def test_a_room_that_is_left_is_not_looked_at(world: World, follow: Follow) -> None:
+async def test_a_room_that_the_job_has_left_is_not_looked_at_again(world: World, follow: Follow) -> None:
     """When the conversation answers again, this job may be leaving: then it shows nobody who is there."""
     followed = await follow(FakeRoom(FakeParticipant("alice")))
     await followed.settled()

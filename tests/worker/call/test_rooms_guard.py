@@ -71,7 +71,7 @@ async def test_a_call_that_was_handed_over_keeps_its_room(
         assert not running.call.is_over
 
 
-async def test_the_deposed_ends_nothing(answer: Answer, world: World, asked: Asked) -> None:
+async def test_a_deposed_job_ends_no_room(answer: Answer, world: World, asked: Asked) -> None:
     """Its successor is in that room."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
         handle = await world.cluster.handle()
@@ -83,7 +83,7 @@ async def test_the_deposed_ends_nothing(answer: Answer, world: World, asked: Ask
         assert asked == []
 
 
-async def test_one_that_wakes_up_asks_first(answer: Answer, world: World, asked: Asked) -> None:
+async def test_a_job_that_was_claimed_while_it_hung_ends_no_room(answer: Answer, world: World, asked: Asked) -> None:
     """It was claimed while it hung, and has not seen that yet."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
         running.call._held.end()  # no beat of its own tells it
@@ -135,7 +135,7 @@ class Witness:
 
 
 @pytest.mark.parametrize("order", [(True, False), (False, True), (False, False)])
-async def test_two_roles_in_one_room(asked: Asked, order: tuple[bool, bool]) -> None:
+async def test_a_room_of_two_roles_stays_while_either_has_a_successor(asked: Asked, order: tuple[bool, bool]) -> None:
     """The room stays where either of them has a successor in it; each may put out what is its own."""
     first, second = Witness(goes_on=order[0], own=("avatar",)), Witness(goes_on=order[1])
     guard(ROOM, first)
@@ -187,7 +187,9 @@ async def test_jobs_of_one_process_decide_for_themselves(asked: Asked, other_job
     assert set(other.loops) == {other_job}
 
 
-async def test_whoever_asks_from_a_loop_of_his_own(asked: Asked, other_job: asyncio.AbstractEventLoop) -> None:
+async def test_a_thread_of_the_application_has_the_job_asked_in_its_own_loop(
+    asked: Asked, other_job: asyncio.AbstractEventLoop
+) -> None:
     """As a thread of the application's does: the job is asked in its own loop; one whose loop has ended is not."""
     keeper = Witness(goes_on=True)
     await in_loop(other_job, keeper)
@@ -250,7 +252,7 @@ async def test_a_successor_without_its_conversation_asks_redis(answer: Answer, w
         assert asked == ENDED
 
 
-async def test_who_stands_by_ends_nothing(answer: Answer, world: World, asked: Asked) -> None:
+async def test_a_job_that_stands_by_ends_no_room(answer: Answer, world: World, asked: Asked) -> None:
     """Another agent has the call, and gives it over when this one is ready."""
     first = world.call("job-1")
     await first.open()
@@ -346,7 +348,7 @@ async def test_a_session_that_the_application_closes_does_not(answer: Answer, as
         assert asked == ENDED
 
 
-def test_livekits_names_for_a_jobs_tasks() -> None:
+def test_livekit_still_names_a_jobs_tasks_as_we_know_them() -> None:
     """A new version of LiveKit that has others would delete rooms of calls that go on, and greet again."""
     import inspect
 

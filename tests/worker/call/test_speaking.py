@@ -68,7 +68,7 @@ async def test_who_opens_a_part_of_the_call_answers_too(answer: Answer, world: W
         assert len(server.requests) == 1
 
 
-async def test_without_a_voice_the_answer_comes(answer: Answer, world: World) -> None:
+async def test_without_a_voice_the_line_is_left_out_and_the_answer_comes(answer: Answer, world: World) -> None:
     """The line is left out; today's error was the whole resumption's."""
     alice = await seed(world, user("Where is it?"))
     script = FunctionScript(lambda _request: Reply(ANSWER))

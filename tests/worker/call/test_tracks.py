@@ -101,7 +101,7 @@ async def test_a_change_of_something_else_does_not_undo_it(follow: Follow) -> No
     assert (await followed.person()).metadata["metadata"] == "new"
 
 
-async def test_who_has_gone_has_nothing_open(follow: Follow) -> None:
+async def test_who_has_left_has_no_open_tracks(follow: Follow) -> None:
     """Whether LiveKit tells first that the tracks have ended, or not at all."""
     alice = FakeParticipant("alice")
     followed = await follow(FakeRoom(alice))
@@ -175,7 +175,7 @@ async def test_metadata_that_is_too_large_costs_itself_and_not_the_tracks(follow
     await has(followed, {"microphone": "open"})
 
 
-async def test_a_job_that_leaves_tells_nothing_more(follow: Follow, world: World) -> None:
+async def test_a_job_that_leaves_tells_nothing_more_of_tracks(follow: Follow, world: World) -> None:
     """While it leaves, everything in its room seems to end."""
     world.timing = replace(world.timing, tracks_together=0.0)
     alice = FakeParticipant("alice")
@@ -190,7 +190,9 @@ async def test_a_job_that_leaves_tells_nothing_more(follow: Follow, world: World
     assert known(followed) == {"microphone": "open"}
 
 
-async def test_handlers_never_raise(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_track_event_that_cannot_be_followed_raises_nothing(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nor does what they leave for later."""
     alice = FakeParticipant("alice")
     followed = await follow(FakeRoom(alice))
@@ -206,7 +208,7 @@ async def test_handlers_never_raise(follow: Follow, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("has_tracks", [True, False])
-async def test_it_is_a_setting(answer: Answer, monkeypatch: pytest.MonkeyPatch, *, has_tracks: bool) -> None:
+async def test_a_setting_turns_tracks_off(answer: Answer, monkeypatch: pytest.MonkeyPatch, *, has_tracks: bool) -> None:
     """A whole call, with tracks and without."""
     monkeypatch.setenv("AGENT_TRACKS", str(has_tracks).lower())
     alice, room = FakeParticipant("alice"), FakeRoom()

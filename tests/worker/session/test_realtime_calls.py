@@ -51,7 +51,7 @@ class Held(OfflineServer):
         return reply
 
 
-async def test_it_greets_once_and_comes_back(
+async def test_a_realtime_agent_greets_once_and_says_that_it_is_back(
     answer: Answer, world: World, models: OfflineServer, http: aiohttp.ClientSession
 ) -> None:
     """The successor says that it is back, once, knows what was said, and uses its tools."""
@@ -78,7 +78,7 @@ async def test_it_greets_once_and_comes_back(
         assert roles == ["system", "assistant", "user", "assistant", "assistant", "user", "assistant", "tool"]
 
 
-async def test_our_own_lines_are_spoken_by_the_model(
+async def test_a_realtime_model_speaks_our_lines(
     answer: Answer, models: OfflineServer, http: aiohttp.ClientSession
 ) -> None:
     """The application wants a greeting, and has no voice for it but the model's."""
@@ -102,7 +102,7 @@ async def test_what_was_unanswered_is_answered_with_the_line(
         assert asked.messages[0]["content"].startswith("You are the concierge of a hotel.\nSay exactly this first")
 
 
-async def test_words_that_were_in_no_message_are_answered(
+async def test_words_that_were_in_no_message_become_one_and_are_answered(
     answer: Answer, world: World, models: OfflineServer, http: aiohttp.ClientSession
 ) -> None:
     """They become a message of the caller first."""
@@ -115,7 +115,7 @@ async def test_words_that_were_in_no_message_are_answered(
         assert [one["content"] for one in models.responses[-1].messages[1:]] == ["Good evening.", "Is there a pool?"]
 
 
-async def test_the_providers_own_limit_is_no_end(
+async def test_a_provider_session_that_ends_is_begun_anew_with_all_that_was_said(
     answer: Answer, models: OfflineServer, http: aiohttp.ClientSession
 ) -> None:
     """The plugin begins a new session with the provider: it has all that was said, and the call goes on.
@@ -185,7 +185,7 @@ class Slow(Concierge):
     "turn_started_at" not in InputTranscriptionCompleted.__dataclass_fields__,
     reason="LiveKit 1.6.5 does not tell a provider's new session of a call whose tool runs: the model repeats it",
 )
-async def test_a_tool_that_works_is_an_answer_that_comes(
+async def test_a_running_tool_counts_as_an_answer_in_a_new_provider_session(
     answer: Answer, models: OfflineServer, http: aiohttp.ClientSession, world: World
 ) -> None:
     """The provider's session ended meanwhile: the new one is told what the tool gives, and asked for nothing before."""
@@ -205,7 +205,7 @@ async def test_a_tool_that_works_is_an_answer_that_comes(
         assert (agent.booked, len(models.responses)) == (1, 2)
 
 
-async def test_a_provider_that_is_gone_is_followed(answer: Answer, http: aiohttp.ClientSession) -> None:
+async def test_a_provider_that_is_gone_has_the_next_agent_called(answer: Answer, http: aiohttp.ClientSession) -> None:
     """The session fails, and the job ends so that the next agent is called."""
     alice = FakeParticipant("alice")
     server = OfflineServer(obedient(answer_guest))
@@ -264,7 +264,7 @@ async def test_a_greeting_of_the_entrypoint_is_not_said_again(
         assert not models.responses
 
 
-async def test_late_transcripts(
+async def test_late_transcripts_keep_livekits_order_in_the_next_job(
     answer: Answer, world: World, models: OfflineServer, http: aiohttp.ClientSession
 ) -> None:
     """A provider may tell what was heard behind its answer: the next agent has LiveKit's order of the two.

@@ -198,7 +198,7 @@ async def test_a_provider_that_refuses_much_gets_the_rest_all_the_same(
 
 
 @given(st.text(min_size=1))
-def test_an_id_fits_and_stays_the_same(own: str) -> None:
+def test_an_id_that_the_provider_refuses_is_changed_the_same_way_each_time(own: str) -> None:
     """What the provider takes is not changed; all else becomes something that it takes."""
     there = fitting_id(own, "item")
     assert re.fullmatch(r"[A-Za-z0-9_-]{1,32}", there)
@@ -250,7 +250,9 @@ async def test_a_model_that_an_agent_brings_is_guarded_too(
 
 
 @pytest.mark.skipif(not hasattr(llm, "RealtimeModelFallbackAdapter"), reason="this LiveKit has no such adapter")
-async def test_models_that_stand_in_for_each_other(answer: Answer, world: World, http: aiohttp.ClientSession) -> None:
+async def test_contexts_go_to_whichever_realtime_provider_is_there(
+    answer: Answer, world: World, http: aiohttp.ClientSession
+) -> None:
     """LiveKit's adapter hands contexts on to whichever provider is there."""
     alice, script = await seed(world, *HISTORY), FunctionScript(_answers)
     async with OfflineServer(script) as server:

@@ -43,7 +43,7 @@ class Host(Concierge):
         await self.session.generate_reply(instructions="Greet the guest.")
 
 
-async def test_the_second_task_goes_on(
+async def test_the_second_task_of_a_realtime_agent_goes_on_without_asking_again(
     answer: Answer,
     models: OfflineServer,
     http: aiohttp.ClientSession,

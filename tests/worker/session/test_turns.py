@@ -319,7 +319,7 @@ async def test_a_message_that_wants_no_answer_gets_none(answer: Answer, world: W
         await running.hears(BACK, "What?")
 
 
-async def test_an_open_question_is_answered_once(answer: Answer, world: World) -> None:
+async def test_an_open_question_is_answered_once_by_however_many_agents(answer: Answer, world: World) -> None:
     """However many agents follow one another: the control."""
     noted = {TRANSCRIPT: {"text": "Where is it?", "language": "en", "at": 1.0}}
     alice = await seed(world, user("Hello."), attributes=noted)

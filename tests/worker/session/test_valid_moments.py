@@ -80,7 +80,7 @@ async def assert_valid_for_whoever_follows(job: Job) -> None:
         assert refusals(session.history.items) == {}
 
 
-async def test_every_moment_of_a_call() -> None:
+async def test_a_crash_at_every_moment_of_a_call_leaves_a_valid_context() -> None:
     """Of twenty turns with tools of all kinds, in a session that is cut, through a crash at each fifth."""
     asked = ("look, please", "both", "Hello", "search", "look", "both, please", "And?", "search, please")
     async with Jobs(model, items=14) as jobs:
