@@ -1,6 +1,6 @@
 """Room → conversation: what participants send each other beside their words, by topic: commands, files.
 
-A packet is kept when it comes, a stream when it has ended or broken off: with its payload where that is small, else
+A packet is kept when it comes, a stream when it has ended or broken off: with its payload if that is small, else
 with its size and its digest. However large it is, no more of it is in memory than is kept.
 """
 
@@ -84,7 +84,7 @@ class DataMessages:
         self._conversation.on_removed(self.held.forget)
 
     def start(self) -> None:
-        """The call is this job's: record what came while it stood by, without what the other agent has recorded."""
+        """Record what came while this job stood by, less what the other agent has recorded: the call is this job's."""
         standing, self._standing = self._standing, None
         there = [item for item in self._conversation.items if isinstance(item, DataMessage)]
         ids, packets = {item.id for item in there}, Counter(map(likeness, there))
@@ -186,7 +186,7 @@ class DataMessages:
         return {"identity": who["identity"], "device": who.get("device")}
 
     def _stream_id(self, kind: Kind, identity: str, info: Any) -> str:
-        """The id of a stream's item: the same in each job of this role that reads it, and nobody else's.
+        """Return the id of a stream's item: the same in each job of this role that reads it, and nobody else's.
 
         A sender chooses the id of its stream, and might choose one that is taken.
         """

@@ -48,7 +48,7 @@ class Farewell:
         self._has_closed = False
 
     def start(self) -> None:
-        """Stand between the application and the end of its session; behind what learns how the job ends."""
+        """Stand between the application and the end of its session; after what learns how the job ends."""
         if not self._conversation.settings.farewell:
             return
         self._ending.before_end = self.said
@@ -83,7 +83,7 @@ class Farewell:
         return saying is not None
 
     def _begin(self, *, is_awaited: bool, is_whole_call: bool = False) -> "asyncio.Task[None] | None":
-        """What says the line, if it is due, or is being said; None where the call may end at once.
+        """Return what says the line, if it is due, or is being said; None if the call may end at once.
 
         `is_whole_call`: it ends for every agent in it, and not for this one only.
         """
@@ -103,14 +103,14 @@ class Farewell:
 
     @property
     def _is_due(self) -> bool:
-        """Whether the call is what ends, and somebody hears it: not where this job alone is told to leave."""
+        """Whether the call is what ends, and somebody hears it: not if this job alone is told to leave."""
         is_talking = not self._has_closed and self._session.agent_state != "initializing"
         is_somebody_here = self._room.isconnected() and bool(self._people.present)
         is_over = not (self._conversation.goes_on_elsewhere or self._ending.is_told_to_leave)
         return is_talking and is_somebody_here and is_over
 
     def _line(self) -> str:
-        """The line for whoever is listened to, or is there."""
+        """Return the line for whoever is listened to, or is there."""
         linked = self._linking.linked
         here = [one for one in self._room.remote_participants.values() if one.identity in self._people.present]
         heard = linked if linked is not None and linked.identity in self._people.present else next(iter(here), None)

@@ -51,7 +51,7 @@ class LateJoining:
         return word
 
     async def restore(self, word: Word) -> None:
-        """Give the session the history, behind what has been said in it since its start."""
+        """Give the session the history, before what has been said in it since its start."""
         running = self._recorder.running_calls
         restored = await restore_late(self._session, self._conversation, word.agent, had=word.had, running=running)
         self._recorder.record(restored.made_up)

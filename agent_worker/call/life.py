@@ -59,7 +59,7 @@ class Call:
         in_place: asyncio.Event | None = None,
         has_tracks: bool = True,
     ) -> None:
-        """`opening`: the agent's own lines, in a job that follows another. `data`: where data messages are kept.
+        """Take the agent's own lines in a job that follows another (`opening`), and what keeps data messages (`data`).
 
         `in_place`: see `AwaitedTasks`; `has_tracks`: see `Participants`.
         """
@@ -127,7 +127,7 @@ class Call:
         return None if self.people is None else self.people.who(participant)
 
     def restored_late(self) -> None:
-        """The history is whole only now: what it ends with is owed an answer."""
+        """Owe an answer to what the history ends with, which is whole only now."""
         self.speaking.owe()
         if self.people is not None:
             self.people.look_back()
@@ -147,14 +147,14 @@ class Call:
             await work()
 
     def provider_renewed(self) -> None:
-        """A model's provider has begun a new session: what the old one was asked last may never be answered."""
+        """Answer what a model's provider was asked last before it began a new session: the old one may never do so."""
         lost = unanswered_item(self._session.history.items)
         if lost is not None:
             self.begin("answer_lost", lambda: self._answer_lost(lost.id))
 
     async def _answer_lost(self, item_id: str) -> None:
         await self._quiet.lasts(self._timing.room_lost)
-        # a tool that runs is an answer that comes, also where LiveKit says that it listens meanwhile
+        # a tool that runs is an answer that comes, also when LiveKit says that it listens meanwhile
         if not (self._is_over or self._recorder.running_calls):
             self.speaking.answer_lost(item_id)
 

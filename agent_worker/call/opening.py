@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 JOB_CRASHED = "job crashed"
 """LiveKit's reason for the end of a job whose entrypoint raised."""
 ROOM_LOST = "room disconnected"
-"""LiveKit's reason where the job lost the room: for good, or because the room is over; the one who looks can tell."""
+"""LiveKit's reason for a job that lost the room: for good, or because the room is over; the one who looks can tell."""
 WORKER_GONE = "parent process shutdown"
-"""LiveKit's reason where the worker ends and takes its jobs with it."""
+"""LiveKit's reason when the worker ends and takes its jobs with it."""
 NOT_FINISHED = "the call goes on without this agent"
 """Ours for the end of a job in whose room somebody still waits for an agent."""
 _UNFINISHED = frozenset({JOB_CRASHED, NOT_FINISHED})
@@ -49,12 +49,12 @@ async def open_conversation(
     """Open the conversation that this job is there for, and become its one agent, or the one of this `role`.
 
     The id comes from the job's metadata (``{"conversation_id": …}``), the room's metadata, a participant's
-    attribute (`CallSettings.participant_identity`), or is the room's name. Where Ray or Redis are away the
+    attribute (`CallSettings.participant_identity`), or is the room's name. If Ray or Redis are away the
     job goes on without after `CallSettings.open_timeout`; the conversation joins it when it can be opened.
     Whom this job follows, if anybody, is told in Redis by whoever has called it; the job's metadata is the
-    application's, and the same in every successor. Raises `LeaseHeldError`, and ends the job, where another agent is
+    application's, and the same in every successor. Raises `LeaseHeldError`, and ends the job, if another agent is
     alive in this conversation; one in another room that everybody has left lets this job have it. Raises
-    `CallDeclinedError`, and ends the job, where it is on the very worker that the call is to leave: another is called.
+    `CallDeclinedError`, and ends the job, if it is on the very worker that the call is to leave: another is called.
     `call`: how the agent behaves in the call, instead of what the environment says. `timing`: how long parts of the
     call wait; a test passes shorter times.
 
@@ -88,7 +88,7 @@ async def open_conversation(
     )  # before it is open: a job that is not to have the call ends no room
 
     async def close(reason: str) -> None:
-        # where the call is not over, the lease stays as it is: whoever finds it calls the next agent
+        # if the call is not over, the lease stays as it is: whoever finds it calls the next agent
         if departure.is_unfinished(reason) and not conversation.is_over:
             conversation.left()
         else:
@@ -161,11 +161,11 @@ class _Departure:
         return False
 
     def deleted(self) -> None:
-        """The room is gone, and the call with it."""
+        """Note that the room is gone, and the call with it."""
         self._conversation.ended()
 
     async def _is_another_here(self) -> bool:
-        """Whether the agent that has the conversation is in this room; where nobody answers it is."""
+        """Whether the agent that has the conversation is in this room; if nobody answers it is."""
         try:
             return await self._conversation.is_another_here()
         except (ConversationError, TimeoutError) as error:

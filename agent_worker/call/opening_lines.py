@@ -1,6 +1,6 @@
 """What an agent says of itself when it begins: once in a call, and not again by its successor.
 
-A greeting stands in `on_enter`, or behind ``session.start`` in the entrypoint; a successor runs both again.
+A greeting stands in `on_enter`, or after ``session.start`` in the entrypoint; a successor runs both again.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ _entering: ContextVar[_Entering | None] = ContextVar("the agent that enters", de
 
 
 def apart() -> Context:
-    """The running code's context, less who enters: what is said in it is no opening line."""
+    """Return the running code's context, less who enters: what is said in it is no opening line."""
     context = copy_context()
     context.run(_entering.set, None)
     return context
@@ -53,7 +53,7 @@ def apart() -> Context:
 def has_begun(history: Iterable[Item], attributes: Mapping[str, Any], *, since: str | None = None) -> bool:
     """Whether the agent that has the word has said something since it got it, or was told something.
 
-    `since` is the id of the handoff that gave it the word. Those behind it are of tasks, which speak in its name: a
+    `since` is the id of the handoff that gave it the word. Those after it are of tasks, which speak in its name: a
     task that ends gives the word back, and that is a handoff like any other. None: the last handoff is taken for it.
     """
     for item in reversed(list(history)):
@@ -163,13 +163,13 @@ class OpeningLines:
     # See `Follower`: what the agent's `on_enter` waits for.
 
     def replayed(self, path: Path, since: str | None) -> None:
-        """What is said behind a task that was over is left out where something was said behind it before."""
+        """Leave out what is said after a task that was over, if something was said after it before."""
         entering = self._enterings.get(path)
         if entering is not None and since is not None:
             entering.is_hushed = self._has_begun_since(since)
 
     def resumed(self, task: Agent, path: Path, had: HadTheWord) -> None:
-        """A task that goes on enters as an agent does."""
+        """Follow a task that goes on as an agent that enters."""
         has_begun = self._has_begun_since(had.since)
         self._follow(path, _Entering(self, task, has_begun, had.has_entered and has_begun))
 
@@ -180,7 +180,7 @@ class OpeningLines:
                 entering.is_past = True
 
     def session_started(self) -> None:
-        """The session's start has returned, and the entrypoint goes on."""
+        """Note that the session's start has returned, and the entrypoint goes on."""
         self._entrypoint_until = asyncio.get_running_loop().time() + self._timing.entrypoint
 
     async def begin(self, seconds: float) -> bool:
@@ -190,7 +190,7 @@ class OpeningLines:
         try:
             async with asyncio.timeout(seconds):
                 await list(self._enterings.values())[-1].is_over.wait()
-                # the entrypoint goes on behind the start, and may speak a moment later
+                # the entrypoint goes on after the start, and may speak a moment later
                 while self._may_still_speak():  # noqa: ASYNC110  # there is no event for what it does next
                     await asyncio.sleep(0.01)
         except TimeoutError:
@@ -217,7 +217,7 @@ class OpeningLines:
         return is_left_out
 
     def _entering(self) -> _Entering | None:
-        """Whose `on_enter` the running code belongs to; None where it has returned, or does what is new."""
+        """Whose `on_enter` the running code belongs to; None if it has returned, or does what is new."""
         entering = _entering.get()
         if entering is None or entering.lines is not self or entering.is_over.is_set() or entering.is_past:
             return None
@@ -231,7 +231,7 @@ class OpeningLines:
 
     @staticmethod
     def _silence(say: Any) -> SpeechHandle:
-        """A speech that is over: no model is asked for it, and whoever awaits it goes on."""
+        """Return a speech that is over: no model is asked for it, and whoever awaits it goes on."""
         handle: SpeechHandle = say("", audio=_nothing(), add_to_chat_ctx=False)
         return handle.interrupt(force=True)
 

@@ -1,6 +1,6 @@
 """Room → conversation: who is there, with which devices, and what that calls for.
 
-A person is what the attribute ``person`` says where the token gave it, else the ``user_id`` of the room's metadata,
+A person is what the attribute ``person`` says if the token gave it, else the ``user_id`` of the room's metadata,
 else a LiveKit identity: several LiveKit participants may be devices of one person. A device is one connection
 (LiveKit's ``sid``), so that a page that was reloaded is a new device of the same person, in whichever order the two
 events come.
@@ -86,7 +86,7 @@ class Participants:
         return self._is_synced and not self._present and self._room.isconnected()
 
     def who(self, participant: rtc.RemoteParticipant) -> dict[str, Any]:
-        """A participant as the conversation knows it: the person, and the device."""
+        """Return a participant as the conversation knows it: the person, and the device."""
         device = participant.sid
         return {"identity": self._person(participant), "device": device}
 
@@ -127,7 +127,7 @@ class Participants:
         self._on_empty(not self._present)
 
     def _look(self) -> list[rtc.RemoteParticipant]:
-        """The people in the room now; those who are not are let go."""
+        """Return the people in the room now; those who are not are let go."""
         people = [one for one in self._room.remote_participants.values() if is_human(one)]
         self._persons = {one.sid: self._person(one) for one in people}
         self._owed = {device: owed for device, owed in self._owed.items() if device in self._persons}
@@ -218,7 +218,7 @@ class Participants:
             await handle.set_retention(kept, lease=lease)
 
     def _wanted(self, owed: _Owed, joined: Participant, arrival: Arrival) -> Welcome:
-        """What an arrival calls for; who was greeted in this call is not new, though the conversation forgot."""
+        """Return what an arrival calls for; who was greeted in this call is not new, though the conversation forgot."""
         conversation = self._conversation
         wanted = welcome(
             owed.before,
@@ -256,7 +256,7 @@ class Participants:
     async def _written(
         self, write: Callable[[dict[str, Any]], Awaitable[Participant]], metadata: dict[str, Any], person: str
     ) -> Participant:
-        """Write metadata with what is open now; without that, where there is no room for both."""
+        """Write metadata with what is open now; without that, if there is no room for both."""
         if self._tracks is None:
             return await write(metadata)
         try:
@@ -265,7 +265,7 @@ class Participants:
             return await write(metadata)
 
     def _devices_of(self, person: str) -> list[rtc.RemoteParticipant]:
-        """The LiveKit participants in the room that are this person."""
+        """Return the LiveKit participants in the room that are this person."""
         people = (one for one in self._room.remote_participants.values() if is_human(one))
         return [one for one in people if self._person(one) == person]
 

@@ -35,13 +35,13 @@ class Keeper(Protocol):
         """Whether a participant of the room is not the job's own."""
 
     async def ends(self, identity: str | None) -> bool:
-        """The room is about to be deleted, or somebody put out of it, and the call does not go on.
+        """Do what comes before a room is deleted, or somebody put out of it, in a call that does not go on.
 
-        Whether something was done first that took its time; never raises.
+        Return whether that took time. Never raises.
         """
 
     def deleted(self) -> None:
-        """The room was deleted by this job."""
+        """Note that this job has deleted the room."""
 
 
 _Method = Callable[[RoomService, Any], Awaitable[Any]]
@@ -86,7 +86,7 @@ class _Asked:
 
 
 class _Keepers:
-    """Those who are asked: several of one room, where a process has several jobs, or a job several parts, in it."""
+    """Those who are asked: several of one room, if a process has several jobs, or a job several parts, in it."""
 
     def __init__(self) -> None:
         """Nobody is."""

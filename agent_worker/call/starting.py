@@ -78,7 +78,7 @@ class Starting:
         agents: AgentFactories | None,
         userdata: type | None,
     ) -> None:
-        """`room`: the one that is followed where the session starts with none. Made in the entrypoint's task."""
+        """`room`: the one that is followed if the session starts with none. Made in the entrypoint's task."""
         self._session, self._conversation, self._context = session, conversation, context
         self._room, self._agents = room, agents or {}
         self._entrypoint = _entrypoint()
@@ -105,7 +105,7 @@ class Starting:
         self._opening: OpeningLines | None = None
 
     def watch(self, expected: Agent | None = None) -> None:
-        """Do from now on, when the session starts, what comes before it; only with `expected`, where that is given."""
+        """Do from now on, when the session starts, what comes before it; only with `expected`, if that is given."""
         self._expected = expected
         self._ending.keep_room()
         if self._data is not None:
@@ -176,7 +176,7 @@ class Starting:
         return result
 
     def _refuse_another(self, agent: Agent) -> None:
-        """Raise where the session was attached, or started, with another agent."""
+        """Raise if the session was attached, or started, with another agent."""
         prepared = self._prepared
         known = self._expected if prepared is None else prepared.given
         if known is None or agent is known or (prepared is not None and agent is prepared.word.agent):
@@ -190,7 +190,7 @@ class Starting:
     # Before the start.
 
     def _follow_data(self) -> DataMessages | None:
-        """Follow data messages, from now on; None where none are to be kept, or there is no room."""
+        """Follow data messages, from now on; None if none are to be kept, or there is no room."""
         settings = self._settings
         if self._room is None or not settings.data_topics:
             return None
@@ -201,7 +201,7 @@ class Starting:
         return who(participant, room) if followed is None else followed
 
     def _follow_typed_words(self, room: Any) -> TypedWords | None:
-        """Stand between the session and what is typed in its room; None where it has no room."""
+        """Stand between the session and what is typed in its room; None if it has no room."""
         if not is_given(room) or room is None:
             return None
         typed = TypedWords(room, self._failures)
@@ -209,7 +209,7 @@ class Starting:
         return typed
 
     async def _stand_by(self) -> Counter[str]:
-        """Wait until the call is this job's; return what its callers had said by then, where words are kept.
+        """Wait until the call is this job's; return what its callers had said by then, if words are kept.
 
         The session has not begun: nothing is heard, said, asked of a model or done twice until then.
         """
@@ -255,7 +255,7 @@ class Starting:
         )
 
     def _settled_by(self, word: Word) -> str | None:
-        """The id of the item up to which nobody is owed an answer: a task that has ended wants none."""
+        """Return the id of the item up to which nobody is owed an answer: a task that has ended wants none."""
         tasks = None if word.had is None else word.had.tasks
         if tasks is None:
             return None
@@ -274,7 +274,7 @@ class Starting:
             taken=taken,
             timing=self._conversation.timing,
         )
-        # behind it what was noted before is forgotten: what is noted is to lack what was taken out
+        # after that, what was noted before is forgotten: what is noted is to lack what was taken out
         self._edits.tell(lambda _texts: active.look())
         return active, self._userdata
 
@@ -314,7 +314,7 @@ class Starting:
 
 
 def _entrypoint() -> asyncio.Task[Any] | None:
-    """The task of the application's entrypoint; the current one, where LiveKit has begun none."""
+    """Return the task of the application's entrypoint; the current one, if LiveKit has begun none."""
     named = (task for task in asyncio.all_tasks() if task.get_name() == ENTRYPOINT_TASK)
     return next(named, asyncio.current_task())
 

@@ -30,7 +30,7 @@ Devices = Callable[[str], Iterable[rtc.RemoteParticipant]]
 
 
 def tracks_of(devices: Iterable[rtc.RemoteParticipant]) -> dict[str, str]:
-    """What somebody has published; of two tracks from one source one that is open is enough."""
+    """Return what somebody has published; of two tracks from one source one that is open is enough."""
     tracks: dict[str, str] = {}
     for publication in [one for device in devices for one in device.track_publications.values()]:
         source = _SOURCES.get(publication.source, "unknown")
@@ -43,7 +43,7 @@ class Tracks:
     """Follows what people have open into the conversation. Handlers never raise and never wait.
 
     Nothing is told of a change by itself: when the conversation's turn comes, it is told what is open then. So
-    nothing is written where nothing is different, whoever wrote it, and what was missed needs only another look.
+    nothing is written if nothing is different, whoever wrote it, and what was missed needs only another look.
     """
 
     def __init__(self, room: rtc.Room, conversation: CallConversation, devices: Devices) -> None:
@@ -75,7 +75,7 @@ class Tracks:
         self._tell()
 
     def added(self, metadata: Mapping[str, Any], person: str) -> dict[str, Any]:
-        """A participant's metadata, with what the person has open now."""
+        """Return a participant's metadata, with what the person has open now."""
         tracks = tracks_of(self._devices(person))
         kept = {name: value for name, value in metadata.items() if name != TRACKS}
         return {**kept, TRACKS: tracks} if tracks else kept

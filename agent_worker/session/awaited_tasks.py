@@ -46,7 +46,7 @@ class AwaitedTasks:
         self.is_closing = False
         """Whether a task was cancelled, and none has begun since: what tasks come to is the end of the session."""
         self.in_place = asyncio.Event()
-        """Set where it is known who has the word: the agent, or the task that had it."""
+        """Set when it is known who has the word: the agent, or the task that had it."""
         self.in_place.set()
         self.listener: Callable[[], None] | None = None
         """Told of each change."""
@@ -86,7 +86,7 @@ class AwaitedTasks:
 
     @contextmanager
     def entering(self) -> Iterator[None]:
-        """What is awaited meanwhile is a task of this agent's."""
+        """Count what is awaited meanwhile as a task of this agent's."""
         if self._has_been_entered:  # the agent has the word again, in this job
             self.forget()
         self._has_been_entered = True
@@ -122,7 +122,7 @@ class AwaitedTasks:
     # What was before.
 
     async def _drop_others(self, path: Path, task: AgentTask[Any], parent: Agent) -> None:
-        """Forget what was noted from here on, where that is of another task: the application has changed."""
+        """Forget what was noted from here on, if that is of another task: the application has changed."""
         done, pending = self._done.get(path), self._pending.get(path)
         known = (done.agent_id, done.class_name) if done is not None else None
         if pending is not None:
@@ -153,7 +153,7 @@ class AwaitedTasks:
         return done
 
     def _given_again(self, done: DoneTask, task: AgentTask[Any]) -> Callable[[], Any] | None:
-        """What gives, or raises, what a task has come to; None where that cannot be made again."""
+        """Return what gives, or raises, what a task has come to; None if that cannot be made again."""
         try:
             result, error = read_outcome(done.outcome or {}, self._agent)
         except UnstorableError as unread:
@@ -225,7 +225,7 @@ class AwaitedTasks:
         task.cancel = cancelled  # type: ignore[method-assign]
 
     def _begin(self, running: RunningTask) -> None:
-        """A task has the word: the session lives."""
+        """Note that a task has the word: the session lives."""
         running.has_begun = True
         self._pending.pop(running.path, None)
         is_above = (one[: len(running.path)] == running.path for one in self._pending)
@@ -234,7 +234,7 @@ class AwaitedTasks:
         self._live_on()
 
     def _live_on(self) -> None:
-        """The session has not closed."""
+        """Note that the session has not closed."""
         self.is_closing = False
         self._settle()
         waiting, self.when_alive = self.when_alive, None
@@ -247,7 +247,7 @@ class AwaitedTasks:
             self._changed()
 
     def _complete(self, running: RunningTask, result: object) -> None:
-        """A task has come to its end; whoever waits for it hears of that when all that is said has been said."""
+        """Keep what a task has come to; whoever waits for it hears of that when all that is said has been said."""
         running.came_to, running.outcome = result, None
         try:
             running.outcome = write_outcome(result, self._agent)
@@ -270,7 +270,7 @@ class AwaitedTasks:
         asyncio.get_running_loop().call_soon(self._settle)
 
     def _give_up_in(self, path: Path) -> None:
-        """The `on_enter` at `path` goes on: a task that it has waited for, and that did not end, has taken too long."""
+        """End the tasks that the `on_enter` at `path` has given up: it goes on, and they have taken too long."""
         for one in list(self._running.values()):
             if one.path[:-1] == path and one not in self._to_settle:
                 self._end(one, TimeoutError())
@@ -298,14 +298,14 @@ class AwaitedTasks:
         return path in self._done and self._done[path].is_told
 
     def tell(self, path: Path) -> None:
-        """The group has told of that task, and does not do so again."""
+        """Note that the group has told of that task, and does not do so again."""
         self._settle()
         if path in self._done:
             self._done[path] = replace(self._done[path], is_told=True)
             self._changed()
 
     def give_word(self, agent: Agent, handoff: str) -> RunningTask | None:
-        """A handoff has given the word to a task; None where it is none of these."""
+        """Note the handoff that gave the word to a task, and return that; None if it is none of these."""
         for one in self._running.values():
             if one.task is agent:
                 one.since = one.since or handoff

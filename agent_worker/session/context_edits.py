@@ -97,9 +97,9 @@ class ContextEdits:
         self._listeners.append(total(listener, self._failures, "context_edits", _FAILURE))
 
     def removed(self, item_ids: Collection[str]) -> None:
-        """These were taken out of the conversation, by whomever; the session may have them still, and nobody behind it.
+        """Keep out what somebody took out of the conversation; the session may have it still, and no successor.
 
-        Also where edits are not followed.
+        Also when edits are not followed.
         """
         calls = {item.id for item in self._conversation.items if item.type == "function_call" and item.id in item_ids}
         new = {
@@ -128,7 +128,7 @@ class ContextEdits:
             self._follow(self._session.current_agent)
         elif item.type == "message" and item.role == "user":
             words, self._words = self._words, []
-            # a realtime model may tell the words behind the message that they are in
+            # a realtime model may tell the words after the message that they are in
             said = [item.text_content or "", *map(_user_text, self._session.history.items[-_LATEST:])]
             if not all(any(word in text for text in said) for word in words):
                 # they were noted as they were heard, before the application changed them
@@ -251,7 +251,7 @@ class ContextEdits:
                 logger.info("an item was changed", extra={"item_id": item.id})
 
     def _change_words(self, agent: Agent) -> None:
-        """Where an agent has other words for a call than it had, the conversation is not to have the call."""
+        """If an agent has other words for a call than it had, the conversation is not to have the call."""
         own = self._own.setdefault(agent, {})
         for item in filter(are_words, agent.chat_ctx.items):
             before, now = own.setdefault(item.id, wording(item)), wording(item)
@@ -274,7 +274,7 @@ class ContextEdits:
         task.add_done_callback(self._tasks.discard)
 
     def _left(self, agent: Agent) -> list[ChatItem] | None:
-        """What an agent's context is to be; None where it is that."""
+        """Return what an agent's context is to be; None if it is that."""
         items = agent.chat_ctx.items
         left = [self._changed.get(item.id, item) for item in items if item.id not in self.taken]
         is_same = len(left) == len(items) and all(

@@ -33,7 +33,7 @@ class ItemWriter:
         running: Mapping[str, bool],
         on_refused: Callable[[ChatItem, Exception], None],
     ) -> None:
-        """`running`: the calls whose tools run, and whether they have reported, now and later.
+        """Take the calls whose tools run, and whether they have reported, now and later (`running`).
 
         `on_refused` is told of an item whose pictures could not be written; `write` raises.
         """

@@ -60,14 +60,14 @@ class Made:
 
 
 def left_out(part: ImageContent) -> Form:
-    """The part, where a picture is a short address; else words."""
+    """Return the part, if a picture is a short address; else words."""
     if isinstance(part.image, str) and len(part.image) <= _MOST_ADDRESS:
         return part.model_dump(mode="json", exclude_none=True)
     return LEFT_OUT.format("only what was said is kept here")
 
 
 def pictures_of(item: ChatItem) -> list[ImageContent]:
-    """The pictures in an item."""
+    """Return the pictures in an item."""
     return [part for part in item.content if isinstance(part, ImageContent)] if item.type == "message" else []
 
 
@@ -90,7 +90,7 @@ class Pictures:
         self._told: set[str] = set()
 
     def form(self, part: ImageContent) -> Form:
-        """The part as it is stored by now: words, as long as its JPEG is not made."""
+        """Return the part as it is stored by now: words, as long as its JPEG is not made."""
         if (known := self._known(part)) is not None:
             return known
         return LEFT_OUT.format("its process ended before it was stored")
@@ -228,7 +228,7 @@ def _stored(part: ImageContent, made: Made) -> dict[str, Any]:
 
 
 def _key(part: ImageContent) -> tuple[str, int]:
-    """A picture that is put into the place of another one should have an id of its own, and need not have."""
+    """Return what a picture is known by: one that takes another's place should have an id of its own, and need not."""
     return part.id, id(part.image)
 
 

@@ -30,7 +30,7 @@ MAX_ANNOUNCED = 64
 RESERVED_PREFIX = "lk."
 """LiveKit's own messages, such as the agent's instructions, have ids that start so."""
 Speaker = Callable[[ChatMessage], Mapping[str, Any] | None]
-"""Gives ``{identity, device}`` of whoever has spoken, or typed, a message; None where that is not known."""
+"""Gives ``{identity, device}`` of whoever has spoken, or typed, a message; None if that is not known."""
 
 
 def belongs_in_history(item: ChatItem) -> bool:
@@ -46,7 +46,7 @@ def _leaves_in_its_turn(fields: dict[str, Any]) -> bool:
 
 
 def _place(oldest: dict[str, Any] | None, own: list[ChatItem]) -> int:
-    """The index of the first item that cannot have left, as the `oldest` one of the conversation has not."""
+    """Return the index of the first item that cannot have left, as the `oldest` one of the conversation has not."""
     if oldest is not None and oldest["type"] == DATA_MESSAGE:  # is not in the session: its time tells
         later = (index for index, item in enumerate(own) if item.created_at >= oldest["created_at"])
         return next(later, len(own))
@@ -57,7 +57,7 @@ class Recorder:
     """Records a session's messages, handoffs, tool calls and outputs into a conversation.
 
     A tool call is recorded before the tool runs, and again only if it changed. Handlers never raise and never
-    wait; an item that is refused is logged, without its text, and counted in `refused`. Where the conversation
+    wait; an item that is refused is logged, without its text, and counted in `refused`. If the conversation
     could not take it for now, `record_again` brings it.
     """
 
@@ -149,9 +149,9 @@ class Recorder:
         """Record what the session has and the conversation lacks. Never raises.
 
         `is_afresh`: the conversation has lost everything, so all that the session still has is recorded. Else only
-        what was recorded here before, and is not there as it was recorded; where the conversation `is_full`, not what
+        what was recorded here before, and is not there as it was recorded; if the conversation `is_full`, not what
         came before the oldest item that it holds: it was left behind. Either with the calls whose tools are running.
-        An item whose successors are stored already comes behind them: the conversation keeps the order in which it
+        An item whose successors are stored already comes after them: the conversation keeps the order in which it
         takes items. Their time stamps tell the other one.
         """
         there = self._session.history.items
@@ -168,7 +168,7 @@ class Recorder:
         logger.info("recorded again", extra={"items": len(items), "is_afresh": is_afresh})
 
     def _with_running_calls(self, items: list[ChatItem]) -> list[ChatItem]:
-        """The session's items with the calls that were announced, and that the session gets when their tools end."""
+        """Return the session's items with the announced calls, which the session gets when their tools end."""
         there = {item.id for item in items}
         complete = list(items)
         for call, _ in self._announced.values():
@@ -236,7 +236,7 @@ class Recorder:
                 self._record_late(
                     lambda call_id: call_id == update.id or call_id.startswith(f"{update.call_id}_update_")
                 )
-            # behind that: what a tool has reported that gave nothing in the end is told as interrupted
+            # after that: what a tool has reported that gave nothing in the end is told as interrupted
             self._running.pop(update.call_id, None)
         elif update.status == "scheduled":
             late = frozenset(update.update_ids)
@@ -279,7 +279,7 @@ class Recorder:
 
 
 def _silent(call: FunctionCall) -> FunctionCallOutput:
-    """The output of a call of which nothing is to be told."""
+    """Return the output of a call of which nothing is to be told."""
     return FunctionCallOutput(
         id=call.id + "/silent",
         call_id=call.call_id,

@@ -15,13 +15,13 @@ class Follower(Protocol):
     """Whoever decides what is to be heard of an `on_enter` that runs again."""
 
     def replayed(self, path: Path, since: str | None) -> None:
-        """A task came to an end at once, in the `on_enter` at `path`: what was said behind `since` is behind it."""
+        """Learn that a task in the `on_enter` at `path` was over at once; `since`: the handoff of its end."""
 
     def resumed(self, task: Agent, path: Path, had: HadTheWord) -> None:
-        """A task is about to go on."""
+        """Learn that a task is about to go on."""
 
     def ended(self, path: Path) -> None:
-        """A task has come to its end in this job: what the `on_enter` at `path` does from now on is new."""
+        """Learn that a task has ended in this job: what the `on_enter` at `path` does from now on is new."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +38,7 @@ class RunningTask:
     has_begun: bool = False
     has_entered: bool = False
     outcome: dict[str, Any] | None = None
-    """What it was completed with; None also where that cannot be stored."""
+    """What it was completed with; None also when that cannot be stored."""
     came_to: object = _NOTHING
 
     @property

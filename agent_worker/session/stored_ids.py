@@ -1,4 +1,4 @@
-"""The ids that items of a session have in its conversation, where these are others."""
+"""The ids that items of a session have in its conversation, which may be other ones."""
 
 from collections.abc import Collection, Iterable
 

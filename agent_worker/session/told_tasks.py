@@ -70,13 +70,13 @@ class ToldTasks:
         self._tasks.listener, self._tasks.timing = listener, self._timing
 
     def give_word(self, agent: Agent, handoff: str) -> None:
-        """A task has got the word, or has it back."""
+        """Note that a task has got the word, or has it back."""
         running = None if self._tasks is None else self._tasks.give_word(agent, handoff)
         if running is not None:
             self._of(running).context.begin()
 
     def look(self, since: str | None, *, has_entered: bool) -> dict[str, Any] | None:
-        """What is to be noted; None: there is nothing."""
+        """Return what is to be noted; None: there is nothing."""
         agent, tasks = self._agent, self._tasks
         if agent is None or tasks is None or tasks.is_closing:
             return self._last
@@ -130,7 +130,7 @@ class ToldTasks:
         return {name: value for name, value in fields.items() if value is not None}
 
     def _within_bounds(self, told: dict[str, Any]) -> dict[str, Any]:
-        """What can be stored of it: what was brought is the first to go, then what a task has come to."""
+        """Return what can be stored of it: what was brought is the first to go, then what a task has come to."""
         if fits(told, MOST_BYTES):
             return told
         for without in (_without_brought, _without_outcomes):

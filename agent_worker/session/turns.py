@@ -104,7 +104,7 @@ class Turns:
         self._look_later()
 
     def _on_error(self, _event: object) -> None:
-        """What a model did not answer because it failed is a question still."""
+        """Note that a model has failed: what it did not answer is a question still."""
         self._has_failed = True
 
     def _watch(self, agent: Agent) -> None:
