@@ -12,7 +12,7 @@ GREETED = "livekit.greeted"
 """Key in a participant's context: the `reconnect_count` with which it was greeted last."""
 
 _NUMBERED = "Phone "
-"""Begins the name of a caller who has none: LiveKit's SIP service puts the number, or the end of it, behind it."""
+"""Begins the name of a caller who has none: LiveKit's SIP service puts the number, or the end of it, after it."""
 
 
 def welcome(
@@ -38,12 +38,12 @@ def welcome(
 
 
 def greeted_context(participant: Participant) -> Mapping[str, Any]:
-    """The participant's context once the greeting is on its way."""
+    """Return the participant's context once the greeting is on its way."""
     return {**participant.context, GREETED: participant.reconnect_count}
 
 
 def spoken_name(name: str, kind: object) -> str:
-    """What somebody is called when spoken to: not the number by which LiveKit's SIP service names a caller."""
+    """Return what somebody is called when spoken to: not the number by which LiveKit's SIP service names a caller."""
     return "" if kind == SIP and name.startswith(_NUMBERED) else name
 
 

@@ -14,7 +14,7 @@ from livekit.protocol.agent_dispatch import ListAgentDispatchResponse
 from livekit.protocol.models import ParticipantInfo
 from pydantic import SecretStr
 
-from agent_worker.call.participants import is_human
+from agent_worker.call.arrivals import is_human
 from agent_worker.people import PEOPLE
 from agent_worker.settings import LiveKitSettings
 from agent_worker.timing import Timing
