@@ -597,7 +597,7 @@ async def test_a_role_keeps_its_own(follow: Follow, world: World, monkeypatch: p
     other = await world.cluster.handle()
     followed.stream("byte", stream_id="one").send(b"x").end()
     await followed.settled()
-    monkeypatch.setattr(followed.call, "role", "translator")
+    monkeypatch.setattr(followed.call._standing, "role", "translator")
     followed.stream("byte", stream_id="one").send(b"x").end()
     assert [item.text for item in await followed.settled()] == ["x"]
     await until(lambda: [item.to_dict().get("agent_role") for item in other.items] == [None, "translator"])
