@@ -42,31 +42,35 @@ class Timing:
     room_poll: float = 0.05
     """Between two looks at the room's state."""
     room_retry: float = 0.5
-    """Before something in the room is tried once more."""
+    """Before a step that the end of the call hangs on is tried once more."""
     room_quiet: float = 0.75
-    """How long nothing may happen before a call counts as quiet."""
+    """How long nobody may speak before a handover: longer than the offline turn detection waits for a turn's end."""
     room_lost: float = 0.5
-    """How long a room may be away before that counts."""
+    """How long a session may be quiet before an answer that has not begun counts as lost."""
     room_stream: float = 5.0
-    """How long a stream that has begun may take to end."""
+    """How long a handover waits for streams that are being sent; the handover's own limit is 20 s."""
     farewell: float = 10.0
-    """How long a farewell may take."""
+    """How long a farewell may take, with all that is said before it: a voice that hangs must not keep anybody."""
     farewell_quiet: float = 5.0
-    """How long a farewell waits for a moment in which nobody speaks."""
+    """How long a farewell lets the agent finish what it is saying."""
     tracks_together: float = 0.2
-    """How long tracks that come together may come apart."""
+    """How long changes of tracks are gathered: a page opens its microphone and its camera one after the other."""
     guard_answer: float = 5.0
-    """How long LiveKit may take to answer whether the room is there."""
+    """How long a job in another thread may take to say what becomes of a room; then the room stays."""
     entrypoint: float = 3.0
     """How long after its session's start an entrypoint's lines count as its opening."""
-    data_pause: float = 0.05
-    """Between two looks at data messages that wait."""
+    identity: float = 5.0
+    """How long a job waits for the participant that names its conversation."""
+    data_pause: float = 1.0
+    """Before it is asked again whether data messages are durable."""
 
     # session: an `AgentSession` and its conversation
     turn_slack: float = 1.0
-    """How far the times of a turn's messages may lie apart."""
+    """How much longer than LiveKit's longest wait a turn may take to end."""
     task_closing: float = 10.0
-    """How long an awaited task may take to close."""
+    """How long a session may take to close after it cancels its tasks; later it has cancelled one only."""
+    picture: float = 10.0
+    """How long the copy of one picture may take."""
 
     # worker: processes and their deaths
     ghost: float = 20.0

@@ -13,7 +13,7 @@ GREETED = "livekit.greeted"
 SIP = "sip"
 """The kind of participant that calls by telephone."""
 _NUMBERED = "Phone "
-"""Begins the name of a caller who has none: LiveKit's SIP service puts the number, or the end of it, behind it."""
+"""Begins the name of a caller who has none: LiveKit's SIP service puts the number, or the end of it, after it."""
 
 
 class Welcome(Enum):
@@ -51,12 +51,12 @@ def welcome(
 
 
 def greeted_context(participant: Participant) -> Mapping[str, Any]:
-    """The participant's context once the greeting is on its way."""
+    """Return the participant's context once the greeting is on its way."""
     return {**participant.context, GREETED: participant.reconnect_count}
 
 
 def spoken_name(name: str, kind: object) -> str:
-    """What somebody is called when spoken to: not the number by which LiveKit's SIP service names a caller."""
+    """Return what somebody is called when spoken to: not the number by which LiveKit's SIP service names a caller."""
     return "" if kind == SIP and name.startswith(_NUMBERED) else name
 
 

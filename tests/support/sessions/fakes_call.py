@@ -49,8 +49,11 @@ QUICK = Timing(
     pulse=(0.002, 0.01),
     once=(0.001, 0.01),
     expected_look=0.002,
+    room_poll=0.002,
+    tracks_together=0.005,
+    data_pause=0.01,
 )
-"""What is repeated is repeated without long pauses."""
+"""How long a call waits in tests: shorter wherever a test would wait for it."""
 STANDARD = rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD
 
 _sids = count(1)
@@ -215,10 +218,10 @@ class World:
         self.may_open = asyncio.Event()
         """Cleared, the owner gives no answer to an `open`."""
         self.may_open.set()
+        self.timing = QUICK
+        """How long the calls wait that are made from now on."""
         self.clients = 0
         """Clients that are connected now."""
-        self.timing = QUICK
-        """How long the parts of the calls wait that are made from now on."""
         self._calls: list[CallConversation] = []
 
     @property

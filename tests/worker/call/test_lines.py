@@ -88,7 +88,7 @@ def test_a_line_may_begin_with_a_placeholder(monkeypatch: pytest.MonkeyPatch) ->
     assert settings.line(Welcome.FIRST, None) == "Welcome!"
 
 
-def test_a_farewell_by_language() -> None:
+def test_a_farewell_is_chosen_by_language() -> None:
     """As any line; nothing by default."""
     assert CallSettings().farewell_line("de", name="Ada") == ""
     lines = {"en": "Goodbye, {name}.", "de": "Auf Wiederhören, {name}."}

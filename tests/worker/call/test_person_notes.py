@@ -30,7 +30,7 @@ from tests.support.fakes import until
 from tests.support.sessions.answering import Answer, Running, assistant, crash, seed, user
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
 from tests.support.sessions.fakes_room import FunctionScript
-from tests.worker.call.test_linking import FakeRoomIO
+from tests.support.sessions.room_io import FakeRoomIO
 
 ANSWERS = {"Where is it?": "On its way.", "When?": "On Monday.", "Look it up.": ""}
 
@@ -316,7 +316,7 @@ async def test_words_that_the_conversation_missed_are_told_again(talking: Talkin
         assert await talk.context() == {LAST_QUERY: "Where is it?", LAST_ANSWER: "On its way."}
 
 
-async def test_long_words_are_cut(talking: Talking) -> None:
+async def test_a_long_question_is_noted_up_to_a_bound(talking: Talking) -> None:
     """They are a note, and no second history."""
     async with talking(alice()) as talk:
         await talk.ask("電" * 5000)
@@ -397,7 +397,7 @@ async def test_words_that_are_taken_out_are_forgotten_though_the_conversation_wa
 
 
 @pytest.mark.parametrize("text", ["", "short", "x" * MOST_NOTED_BYTES, "é" * 2000, "a" + "😀" * 500])
-def test_bounded_text_is_text(text: str) -> None:
+def test_bounded_text_is_cut_between_characters(text: str) -> None:
     """Cut between characters; nothing is added to what fits."""
     cut = bounded(text)
     assert len(cut.encode()) <= MOST_NOTED_BYTES

@@ -21,6 +21,7 @@ from agent_worker.tenure.assignment import (
     RestartReason,
     trusted_attribute,
 )
+from agent_worker.timing import Timing
 from agent_worker.worker.supervisor import conversation_id_of
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.values import forbidden_character
@@ -232,12 +233,11 @@ async def test_a_caller_who_could_have_written_it_names_nothing(monkeypatch: pyt
         assert await _conversation_id(context, NOTHING, CallSettings(participant_identity=True)) == ROOM
 
 
-async def test_a_caller_who_does_not_come_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_who_does_not_come_is_not_waited_for_long() -> None:
     """The call must not hang on a question that is opt-in."""
-    monkeypatch.setattr("agent_worker.call.opening._IDENTITY_SECONDS", 0.02)
     with job("", "") as context:
         settings = CallSettings(participant_identity=True, linger=timedelta(seconds=1))
-        assert await _conversation_id(context, NOTHING, settings) == ROOM
+        assert await _conversation_id(context, NOTHING, settings, timing=Timing(identity=0.02)) == ROOM
 
 
 def test_a_supervisor_finds_the_same_conversation() -> None:
