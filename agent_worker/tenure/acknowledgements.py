@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent_worker.failures import Failures
-from agent_worker.tenure.backlog import MOST_OWNER_FAILURES, is_trouble
+from agent_worker.tenure.backlog import MAX_OWNER_FAILURES, is_trouble
 from agent_worker.tenure.recording import Recording
 from agent_worker.tenure.standing import Standing
 from conversation_actors import ConversationHandle, OutcomeUnknownError
@@ -135,7 +135,7 @@ class Acknowledgements:
     def _note_refusal(self, error: ConversationError) -> None:
         self._failures.count("items", error, "an item was refused", conversation_id=self._standing.conversation_id)
         self._owner_failures = self._owner_failures + 1 if isinstance(error, OwnerFailedError) else 0
-        if self._owner_failures >= MOST_OWNER_FAILURES:
+        if self._owner_failures >= MAX_OWNER_FAILURES:
             self._owner_failures = 0
             self.refused = error
         elif self._has_given_up or not (is_trouble(error) or self._may_hide_trouble(error)):

@@ -25,11 +25,11 @@ from conversation_actors.values import encode
 
 logger = logging.getLogger(__name__)
 
-MOST_NOTES = 1000
+MAX_NOTES = 1000
 """Names of attributes; one too many is not kept."""
-MOST_OPERATIONS = 1000
+MAX_OPERATIONS = 1000
 """Operations that wait; with one too many all are dropped, and whoever put them has to look again."""
-MOST_OWNER_FAILURES = 3
+MAX_OWNER_FAILURES = 3
 """Times in a row that the owner fails at the same, until that is taken for the fault of what was asked."""
 _BULKY_BYTES = 9 << 10
 """Of a value: what tells who has the call, what was heard, and what is done once, is smaller."""
@@ -88,8 +88,8 @@ class Changes:
         """Set an attribute; None removes it. What it was to be before is forgotten. Never raises."""
         if self._is_over:
             return
-        if name not in self._latest and len(self._latest) >= MOST_NOTES:
-            self._failures.count("notes", OverloadedError(f"{MOST_NOTES} attributes are noted; no other one is"))
+        if name not in self._latest and len(self._latest) >= MAX_NOTES:
+            self._failures.count("notes", OverloadedError(f"{MAX_NOTES} attributes are noted; no other one is"))
             return
         self._latest[name] = value
         self._pending.pop(name, None)  # the latest is the last
@@ -102,11 +102,9 @@ class Changes:
             return
         if self.has_missed:
             self.dropped += 1
-        elif len(self._operations) >= MOST_OPERATIONS:
+        elif len(self._operations) >= MAX_OPERATIONS:
             self.dropped += 1
-            error = OverloadedError(
-                f"{MOST_OPERATIONS} changes wait; they are dropped, and what they tell is looked up"
-            )
+            error = OverloadedError(f"{MAX_OPERATIONS} changes wait; they are dropped, and what they tell is looked up")
             self._failures.count("changes", error)
             self._miss(error)
         else:
@@ -174,7 +172,7 @@ class Changes:
         except Exception as error:  # noqa: BLE001  # see the docstring
             self._failures.count("changes", error, _FAILED)
             self._failed_operations = self._failed_operations + 1 if isinstance(error, OwnerFailedError) else 0
-            if self._failed_operations >= MOST_OWNER_FAILURES:
+            if self._failed_operations >= MAX_OWNER_FAILURES:
                 self._failed_operations = 0
             elif is_trouble(error):
                 self._miss(error)
@@ -247,7 +245,7 @@ class Changes:
 
     def _has_failed_too_often(self, name: str) -> bool:
         self._failed_notes[name] = self._failed_notes.get(name, 0) + 1
-        return self._failed_notes[name] >= MOST_OWNER_FAILURES
+        return self._failed_notes[name] >= MAX_OWNER_FAILURES
 
     def _settle(self, name: str, noted: tuple[int, Any]) -> None:
         if self._pending.get(name, noted)[0] == noted[0]:
@@ -291,7 +289,7 @@ def _size(value: Any) -> int:
 def is_trouble(error: Exception) -> bool:
     """Whether a failure says nothing about what was asked: the same may succeed later, or from another agent.
 
-    An owner that failed may do better at the next try; who goes by this ends at `MOST_OWNER_FAILURES`.
+    An owner that failed may do better at the next try; who goes by this ends at `MAX_OWNER_FAILURES`.
     """
     if isinstance(error, ConversationError):
         return isinstance(

@@ -8,7 +8,7 @@ from typing import Any, Self
 from uuid import uuid4
 
 from agent_worker.failures import Failures
-from agent_worker.tenure.backlog import MOST_OWNER_FAILURES, is_trouble
+from agent_worker.tenure.backlog import MAX_OWNER_FAILURES, is_trouble
 from agent_worker.timing import TIMING, Timing
 from conversation_actors import ConversationHandle, Lease, LeaseLostError
 from conversation_actors.backoff import Backoff
@@ -27,7 +27,7 @@ from conversation_actors.values import check_id
 
 PREFIX = "livekit.once."
 """In front of the names of the attributes that hold the marks; they are every role's."""
-MOST_NAME_CHARACTERS = 128
+MAX_NAME_CHARACTERS = 128
 _LOOK_SECONDS = 0.1
 """How often the local copy is looked at: of what is made known in it later than that nothing is told again."""
 _MENDED = (RetryableError, ConflictError, LeaseLostError, ConversationClosedError, ConversationNotFoundError)
@@ -65,8 +65,8 @@ class Todo:
 def mark_name(name: object) -> str:
     """The attribute that tells of it. Raises `InvalidInputError`."""
     checked = check_id(name, "once")
-    if len(checked) > MOST_NAME_CHARACTERS:
-        message = f"once: {len(checked)} characters; the limit is {MOST_NAME_CHARACTERS}"
+    if len(checked) > MAX_NAME_CHARACTERS:
+        message = f"once: {len(checked)} characters; the limit is {MAX_NAME_CHARACTERS}"
         raise InvalidInputError(message, field="once")
     return PREFIX + checked
 
@@ -213,7 +213,7 @@ class Marks:
 
     def _is_for_good(self, error: ConversationError) -> bool:
         self._owner_failures = self._owner_failures + 1 if isinstance(error, OwnerFailedError) else 0
-        return not is_trouble(error) or self._owner_failures >= MOST_OWNER_FAILURES
+        return not is_trouble(error) or self._owner_failures >= MAX_OWNER_FAILURES
 
     async def _tell(self, handle: ConversationHandle, lease: Lease | None) -> None:
         seen = await handle.snapshot()

@@ -22,7 +22,7 @@ from livekit.agents.job import RunningJobInfo
 
 from agent_worker.failures import Failures
 from agent_worker.settings import TakeoverSettings
-from agent_worker.tenure.assignment import Assignment, RestartReason, named_by_room
+from agent_worker.tenure.assignment import Assignment, RestartReason, named_by_dispatch
 from agent_worker.tenure.heartbeat_details import HeartbeatDetails, copied_metadata
 from agent_worker.tenure.role import AGENT_ROLE
 from agent_worker.timing import TIMING, Timing
@@ -169,7 +169,7 @@ class FailureDetector:
 
     def _is_known(self, info: RunningJobInfo) -> bool:
         """Whether `conversation_id_of` a job is its conversation for certain."""
-        return not self._named_by_participants or _named_by_dispatch(info) is not None
+        return not self._named_by_participants or _named(info) is not None
 
     async def _watch_heartbeats(self) -> None:
         """Claim what falls silent. While Redis is away nobody does: see `Heartbeats.claim_expired`.
@@ -266,12 +266,11 @@ class FailureDetector:
 
 def conversation_id_of(info: RunningJobInfo) -> str:
     """The conversation of a job, as the job itself finds it; not where a participant named it."""
-    return _named_by_dispatch(info) or info.job.room.name
+    return _named(info) or info.job.room.name
 
 
-def _named_by_dispatch(info: RunningJobInfo) -> str | None:
-    named = Assignment.read(info.job.metadata, where="job metadata").conversation_id
-    return named or named_by_room(info.job.room.metadata)
+def _named(info: RunningJobInfo) -> str | None:
+    return named_by_dispatch(info.job.metadata, info.job.room.metadata)
 
 
 def _details(info: RunningJobInfo) -> HeartbeatDetails:

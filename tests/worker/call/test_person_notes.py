@@ -387,7 +387,7 @@ async def test_words_that_are_taken_out_are_forgotten_though_the_conversation_wa
             history[:] = [item for item in history if item is not asked]
             done = FunctionToolsExecutedEvent(function_calls=[], function_call_outputs=[])
             talk.session.emit("function_tools_executed", done)
-        monkeypatch.setattr("agent_worker.tenure.backlog.MOST_OPERATIONS", 20)
+        monkeypatch.setattr("agent_worker.tenure.backlog.MAX_OPERATIONS", 20)
         for number in range(25):
             talk.call.later(lambda handle, lease, name=f"n{number}": handle.set_attributes({name: 1}, lease=lease))
         assert talk.call.failures.counts["changes"] == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent_worker.tenure.backlog import MOST_NOTES, MOST_OPERATIONS, MOST_OWNER_FAILURES, Operation, is_trouble
+from agent_worker.tenure.backlog import MAX_NOTES, MAX_OPERATIONS, MAX_OWNER_FAILURES, Operation, is_trouble
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import ConversationHandle, Lease
 from conversation_actors.errors import (
@@ -68,7 +68,7 @@ async def test_while_redis_is_away_fifty_thousand_changes_are_a_few(world: World
         call.later(_noting(done, number))
         if number % 1000 == 0:
             await asyncio.sleep(0)
-        assert len(call._telling.changes) <= MOST_OPERATIONS + 10
+        assert len(call._telling.changes) <= MAX_OPERATIONS + 10
     assert call._telling.changes.has_missed
     await until(lambda: call.failures.counts.get("lease", 0) > 0)
     assert looks == []
@@ -136,13 +136,13 @@ async def test_the_names_are_bounded(world: World) -> None:
     """A name too many is counted; those that are known change as before."""
     call = await opened(world)
     world.store.is_down = True
-    for number in range(MOST_NOTES * 2):
+    for number in range(MAX_NOTES * 2):
         call.note(f"n{number}", number)
     call.note("n1", "new")
-    assert len(call._telling.changes) <= MOST_NOTES
+    assert len(call._telling.changes) <= MAX_NOTES
     world.store.is_down = False
     await noted(call, "n1", "new")
-    assert call.failures.counts["notes"] > MOST_NOTES
+    assert call.failures.counts["notes"] > MAX_NOTES
 
 
 async def test_operations_keep_their_order(world: World) -> None:
@@ -168,9 +168,9 @@ async def test_too_many_before_it_is_open_are_looked_up_then(world: World) -> No
     looks: list[bool] = []
     call.on_changes_missed(looks.append)
     opening = asyncio.create_task(call.open())
-    for _ in range(MOST_OPERATIONS + 1):
+    for _ in range(MAX_OPERATIONS + 1):
         call.later(_nothing)
-    assert call._telling.changes.dropped == MOST_OPERATIONS + 1
+    assert call._telling.changes.dropped == MAX_OPERATIONS + 1
     world.may_open.set()
     await opening
     await until(lambda: looks == [False])
@@ -198,7 +198,7 @@ async def test_the_end_of_a_call_waits_no_longer_for_any_of_it(world: World) -> 
     world.timing = replace(world.timing, flush=0.1)
     call = await opened(world)
     world.store.is_down = True
-    for number in range(2 * MOST_OPERATIONS):
+    for number in range(2 * MAX_OPERATIONS):
         call.note("x", number)
         call.later(lambda handle, lease: handle.join("alice", lease=lease))
     started = asyncio.get_running_loop().time()
@@ -287,7 +287,7 @@ async def test_an_operation_that_the_owner_fails_at_is_looked_at_again(world: Wo
     look(False)
     await flushed(call)
     assert done == [1]
-    assert len(tries) == MOST_OWNER_FAILURES
+    assert len(tries) == MAX_OWNER_FAILURES
 
 
 async def test_a_closed_conversation_gets_the_changes_when_it_is_reopened(world: World) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent_worker.settings import TakeoverSettings
-from agent_worker.tenure.backlog import MOST_OWNER_FAILURES
+from agent_worker.tenure.backlog import MAX_OWNER_FAILURES
 from agent_worker.tenure.conversation import AGENT, LEASE, CallConversation
 from conversation_actors import ConversationHandle, Item, Lease, Message
 from conversation_actors.activation import Activation
@@ -410,7 +410,7 @@ async def test_an_item_that_the_owner_always_fails_at_costs_only_itself(
     session.say(1)
     with pytest.raises(OwnerFailedError):
         await call.flush()
-    assert refused() <= MOST_OWNER_FAILURES + 1
+    assert refused() <= MAX_OWNER_FAILURES + 1
     session.items.clear()
     session.say(2)
     await call.flush()
