@@ -40,7 +40,7 @@ class Failures:
         )
 
     async def keep(self, task: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work` until it returns; where it raises, note that and run it again, after a pause."""
+        """Run `work` until it returns; if it raises, note that and run it again, after a pause."""
         while True:
             try:
                 await work()
@@ -51,7 +51,7 @@ class Failures:
                 return
 
     async def once(self, task: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run what is not worth a second try; where it raises, note that."""
+        """Run what is not worth a second try; if it raises, note that."""
         try:
             await work()
         except Exception as error:  # noqa: BLE001  # as in `keep`

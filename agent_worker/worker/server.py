@@ -162,7 +162,7 @@ async def _detecting(
 ) -> AsyncIterator[FailureDetector]:
     """A failure detector that is ready to run, and the health endpoint."""
     settings = Settings()
-    settings.require_redis_url()
+    settings.require_redis_url(shared_by="agent-worker")
     call = CallSettings()
     RoomSettings()  # jobs read them: a mistake is told here, and not in each call
     async with Heartbeats(settings) as heartbeats, Rooms(options.livekit, timing=options.timing) as rooms:

@@ -320,7 +320,7 @@ class Activation:
         return self._committer
 
     def _stop(self, reason: ConversationError) -> None:
-        """Be the owner no more: answer everybody with `reason`, end the tasks."""
+        """Stop being the owner: answer everybody with `reason`, end the tasks."""
         if self.stopped.done():
             return
         self.stopped.set_result(reason)

@@ -138,7 +138,7 @@ class Committer:
     async def upkeep(self) -> None:
         """Keep TTLs fresh, and the listings, which show when a conversation was last active.
 
-        Is no use: of what nobody uses, no TTL ends later for it. Raises `PassivatedError` when it has expired.
+        Upkeep is no use: of what nobody uses, no TTL ends later for it. Raises `PassivatedError` when it has expired.
         """
         async with self._lock:
             if self._pending:
@@ -216,7 +216,7 @@ class Committer:
         return tuple(identities) if changed else None
 
     async def _is_ours(self) -> bool:
-        """Whether what is stored is what this claim has left; a look that writes nothing."""
+        """Tell whether what is stored is what this claim has left; write nothing."""
         head = await self._store.head(self._claim.conversation_id)
         return head == Head(self._claim.epoch, self._claim.owner, self.durable.seq)
 

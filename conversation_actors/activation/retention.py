@@ -104,7 +104,7 @@ class Retention:
         self._touched_at, self._told_use_at = uptime(), self._telling_use_at
 
     def _is_due(self, last: float) -> bool:
-        """Whether what happened last at this `uptime` is to happen again."""
+        """Tell whether what happened last at this `uptime` is to happen again."""
         return uptime() - last > self.quarter.total_seconds()
 
 

@@ -21,6 +21,7 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.failures import Failures
+from conversation_actors.local import LocalOwners
 from conversation_actors.port import OwnerPort
 from conversation_actors.settings import Settings
 from conversation_actors.store import Found, Store, open_replica
@@ -51,6 +52,7 @@ class ConversationClient:
 
     Only `open` needs a Ray cluster. Entering begins to join the one that the settings name, and does not wait for it;
     where they name none, and this process has nothing to do with Ray yet, the first `open` or `delete` looks for one.
+    With the Redis URL ``memory://`` nothing needs Redis or Ray: see `local`.
     """
 
     def __init__(self, settings: Settings | None = None, *, timing: Timing = TIMING) -> None:
@@ -62,6 +64,7 @@ class ConversationClient:
         self._handles: dict[str, ConversationHandle] = {}
         self._store: Store | None = None
         self._directory: ActorDirectory | None = None
+        self._local: LocalOwners | None = None
         self._replica: Store | None = None
         self._reader: Reader | None = None
         self._objection: StoreMisconfiguredError | None = None
@@ -70,6 +73,21 @@ class ConversationClient:
         self._background: asyncio.Task[None] | None = None
         self._is_joining: Callable[[], bool] = lambda: False
         self._failures = Failures()
+
+    @classmethod
+    def local(cls, settings: Settings | None = None, *, name: str = "", timing: Timing = TIMING) -> Self:
+        """Make a client that needs neither Redis nor Ray: store and owners are in this process, and end with it.
+
+        The short form of the Redis URL ``memory://``. Every answer goes through the same gate, bounds and errors; what
+        a server or another process adds is not there: nothing outlives the process, nor is seen from another one. All
+        clients of a process that have the same `name` share one store. Of the `settings`, those that name servers, and
+        `durability`, do not count. Example:
+
+            async with ConversationClient.local() as client:
+                conversation = await client.open("support-42")
+                await conversation.append(Message(role="user", content="Hello"))
+        """
+        return cls((settings or Settings()).in_memory(name), timing=timing)
 
     @property
     def failures(self) -> Mapping[str, int]:
@@ -81,7 +99,7 @@ class ConversationClient:
         tell_untested("pydantic", "ray", "redis")
         self._replica = open_replica(self._settings)  # first: a wrong URL leaves nothing open
         self._store, self._objection = await open_readable_store(self._settings)
-        self._reader = Reader(self._store, self._replica, self._settings)
+        self._reader = Reader(self._store, self._replica, self._settings, timing=self._timing)
         if self._settings.ray_address is not None or _has_imported("ray"):
             self._begin_to_join()
         return self
@@ -192,6 +210,9 @@ class ConversationClient:
             await asyncio.gather(*(handle.aclose() for handle in handles.values()), return_exceptions=True)
             await self._end_joining()
         finally:
+            if self._local is not None:
+                await self._local.aclose()
+                self._local = None
             for store in stores:
                 await store.aclose()
 
@@ -208,6 +229,9 @@ class ConversationClient:
         return self._joining
 
     async def _join(self) -> None:
+        if self._settings.is_in_memory:
+            self._local = self._local or LocalOwners(self._settings)
+            return
         from conversation_actors.runtime.threads import in_thread  # noqa: PLC0415
 
         # Ray takes most of a second to import, which neither `import conversation_actors` nor a read should.
@@ -262,6 +286,8 @@ class ConversationClient:
         return RemoteOwner(self._port(conversation_id), self._settings, timing=self._timing)
 
     def _port(self, conversation_id: str) -> OwnerPort:
+        if self._local is not None:
+            return self._local.port(conversation_id)
         from conversation_actors.runtime import RayPort  # noqa: PLC0415  # see `_join`
 
         assert self._directory is not None

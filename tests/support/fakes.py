@@ -48,7 +48,7 @@ def brief(
     outbox_items: int = 10_000,
     **history: int,
 ) -> Settings:
-    """Settings, with what a test is about in seconds and the history's bounds by name."""
+    """Return settings, with what a test is about in seconds and the history's bounds by name."""
     return Settings(
         idle_timeout=timedelta(seconds=idle),
         ttl=timedelta(seconds=ttl),
@@ -78,7 +78,7 @@ async def turns() -> None:
 
 
 def append(identity: str, text: str = "hello", *, request_id: str | None = None) -> Request:
-    """A request to append one message of this id; its request id follows from the item's."""
+    """Return a request to append one message of this id; its request id follows from the item's."""
     return Request(request_id or f"request-{identity}", AppendItems((message(identity, text),)))
 
 
@@ -318,7 +318,7 @@ class FaultyStore:
 
 
 async def stored(store: Store, conversation_id: str = CONVERSATION) -> tuple[ConversationState, Recovered]:
-    """What is stored, read as the next activation would (which fences the present one)."""
+    """Return what is stored, read as the next activation would (which fences the present one)."""
     recovered = await store.activate(conversation_id, owner=uuid.uuid4().hex, create=False, ttl=timedelta(days=1))
     return rebuild(recovered, Limits())[0], recovered
 
@@ -543,11 +543,11 @@ class FakeCluster:
             await actor.kill()
 
     def find(self) -> FakeActor | None:
-        """The actor that runs, if one does."""
+        """Return the actor that runs, if one does."""
         return self.actor if self.actor is not None and not self.actor.died.done() else None
 
     def get_or_create(self) -> FakeActor:
-        """The actor that runs, started if there is none."""
+        """Return the actor that runs, started if there is none."""
         actor = self.find()
         if actor is None:
             actor = self.actor = FakeActor(self)
@@ -568,7 +568,7 @@ class FakeCluster:
             await actor.kill()
 
     def owner(self) -> RemoteOwner:
-        """The conversation's owner, as one more process sees it."""
+        """Return the conversation's owner, as one more process sees it."""
         return RemoteOwner(FakePort(self), self.settings, timing=self.timing)
 
     async def handle(self) -> ConversationHandle:

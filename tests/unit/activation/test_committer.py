@@ -48,12 +48,12 @@ def _keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def join(identity: str) -> Request:
-    """A request to join."""
+    """Return a request to join."""
     return Request(f"join-{identity}", JoinParticipant(identity=identity, device_id="web"))
 
 
 async def outcome(owner: Activation, request: Request) -> ConversationError | Done:
-    """The reply, or what `execute` raised."""
+    """Return the reply, or what `execute` raised."""
     try:
         return (await execute(owner, request)).replies[0]
     except ConversationError as error:
@@ -61,7 +61,7 @@ async def outcome(owner: Activation, request: Request) -> ConversationError | Do
 
 
 async def failure(call: Awaitable[object]) -> ConversationError | None:
-    """What a call raises."""
+    """Return what a call raises."""
     try:
         await call
     except ConversationError as error:
@@ -72,7 +72,7 @@ async def failure(call: Awaitable[object]) -> ConversationError | None:
 # Group commit
 
 
-async def test_group_commit(start: Activations) -> None:
+async def test_what_is_decided_during_a_write_becomes_one_further_write(start: Activations) -> None:
     """All that is decided while one write is on its way becomes one further write."""
     store = FaultyStore()
     owner = await start(store)
@@ -155,7 +155,9 @@ async def test_a_crash_shows_no_half_of_a_request(
 
 
 @pytest.mark.parametrize("faults", [[Fault.AFTER], [Fault.BEFORE], [Fault.AFTER] * 5, [Fault.BEFORE] * 5])
-async def test_unknown_outcome(start: Activations, faults: list[Fault]) -> None:
+async def test_write_whose_answer_was_lost_is_repeated_until_it_is_decided(
+    start: Activations, faults: list[Fault]
+) -> None:
     """A write whose answer was lost is repeated, the same bytes at the same position, until it is decided."""
     store = FaultyStore()
     owner = await start(store)
@@ -244,7 +246,7 @@ async def test_the_reason_of_a_confirmation_is_told(start: Activations) -> None:
 # Fenced
 
 
-async def test_fenced(start: Activations) -> None:
+async def test_newer_activation_ends_this_one_at_once(start: Activations) -> None:
     """A newer activation ends this one at once: callers, watchers and later calls get `FencedError`; no more writes."""
     store = FaultyStore()
     owner = await start(store)
@@ -276,7 +278,7 @@ async def test_fenced(start: Activations) -> None:
     assert (await done(newer, append("u5"))).seq == 2
 
 
-async def test_deleted_is_fenced(start: Activations) -> None:
+async def test_owner_of_a_deleted_conversation_stops_at_its_next_write(start: Activations) -> None:
     """A conversation that was deleted has no owner: the one it had stops at its next write."""
     store = FaultyStore()
     owner = await start(store)
@@ -357,7 +359,7 @@ async def test_a_fresh_read_heals_too(start: Activations) -> None:
     assert ids(state) == ["u0"]
 
 
-async def test_endless_gap(start: Activations) -> None:
+async def test_store_that_stays_behind_ends_the_activation(start: Activations) -> None:
     """A store that stays behind, whatever is written to it, ends the activation with a typed error: no endless loop."""
     store = FaultyStore()
     owner = await start(store)
@@ -369,7 +371,7 @@ async def test_endless_gap(start: Activations) -> None:
     assert (len(store.appends), len(store.snapshots)) == (4, 3)
 
 
-async def test_fenced_while_healing(start: Activations) -> None:
+async def test_newer_activation_wins_over_healing(start: Activations) -> None:
     """A newer activation that comes in the middle of the healing wins."""
     store = FaultyStore()
     owner = await start(store)
@@ -444,7 +446,9 @@ async def test_a_lost_answer_to_compaction(start: Activations, monkeypatch: pyte
     assert store.journal == 2
 
 
-async def test_fenced_at_compaction(start: Activations, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_owner_that_meets_its_successor_at_compaction_stops(
+    start: Activations, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An owner that learns of its successor when it compacts stops then; what it had acknowledged stays."""
     monkeypatch.setattr(committer, "COMPACT_ENTRIES", 8)
     store = FaultyStore()
@@ -460,7 +464,7 @@ async def test_fenced_at_compaction(start: Activations, monkeypatch: pytest.Monk
 # Listings
 
 
-async def test_listings_follow_participants(start: Activations) -> None:
+async def test_joining_is_listed_and_other_writes_touch_no_listing(start: Activations) -> None:
     """Who takes part is listed when the join is answered; what changes nobody's presence touches no listing."""
     store = FaultyStore()
     owner = await start(store)
@@ -573,7 +577,7 @@ async def test_what_cannot_be_applied_is_acknowledged_to_nobody(
     assert "cannot be applied" in str(told)
 
 
-async def test_store_twins_agree() -> None:
+async def test_faulty_store_left_alone_is_a_memory_store() -> None:
     """The faulty store, left alone, is a MemoryStore."""
     plain, faulty = MemoryStore(), FaultyStore()
     ttl = brief().ttl

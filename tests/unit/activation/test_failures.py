@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -48,7 +49,7 @@ class UnforeseenError(Exception):
 
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[Any]]:
-    """What the log says of a task: the exceptions it came with."""
+    """Return what the log says of a task: the exceptions it came with."""
 
     def of(task: str) -> list[Any]:
         records = [record for record in caplog.records if getattr(record, "task", None) == task]
@@ -116,7 +117,9 @@ async def test_our_own_errors_are_logged_in_a_line(caplog: pytest.LogCaptureFixt
 # The owner's tasks
 
 
-async def test_upkeep_goes_on(start: Activations, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+async def test_upkeep_goes_on_after_an_unforeseen_failure(
+    start: Activations, monkeypatch: pytest.MonkeyPatch, told: Told
+) -> None:
     """What nobody foresaw postpones the upkeep of a conversation in use, and does not end it."""
     store = FaultyStore()
     owner = await start(store, brief(idle=0.05, ttl=0.2))
@@ -157,7 +160,9 @@ async def test_upkeep_that_cannot_be_mended_stops_the_activation(start: Activati
         assert isinstance(await owner.stopped, StoreMisconfiguredError)
 
 
-async def test_listing_goes_on(start: Activations, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+async def test_failed_listing_is_tried_again_by_the_next_upkeep(
+    start: Activations, monkeypatch: pytest.MonkeyPatch, told: Told
+) -> None:
     """A listing that fails in whatever way is tried again by the next upkeep."""
     store = FaultyStore()
     throwing = Throwing(store.index)
@@ -221,7 +226,7 @@ class Host(ActivationHost):
 
 @pytest.fixture
 async def host(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A host whose recovery fails in a way that nobody foresaw, twice."""
+    """Make a host whose recovery fails in a way that nobody foresaw, twice."""
     store = FaultyStore()
     throwing = Throwing(store.activate)
     monkeypatch.setattr(store, "activate", throwing)
@@ -308,12 +313,11 @@ async def _failing() -> NoReturn:
     raise UnforeseenError(message)
 
 
-async def test_pool_goes_on(monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+async def test_pool_goes_on_after_a_failed_round(monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
     """A round of the pool that fails in whatever way is followed by the next."""
     nodes = FakeNodes("a")
     monkeypatch.setattr(nodes, "alive", Throwing(nodes.alive))
-    monkeypatch.setattr(warm_pool, "_LOOK_SECONDS", 0.01)
-    pool = warm_pool.WarmPool(PoolSettings(minimum=2, maximum=4), nodes)
+    pool = warm_pool.WarmPool(PoolSettings(minimum=2, maximum=4), nodes, timing=replace(QUICK, pool_look=0.01))
     await until(lambda: nodes.started["a:1"] == 2)
     assert await pool.failures() == {"pool": 2}
     assert told("pool") == [UnforeseenError] * 2
@@ -346,7 +350,7 @@ def asked(forking: server.ForkServer, path: Path) -> bytes:
 # The client's tasks
 
 
-async def test_following_goes_on(monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+async def test_copy_that_could_not_be_updated_is_updated_later(monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
     """A copy that could not be updated in whatever way is updated later; the handle tells how often that failed."""
     async with FakeCluster(FaultyStore(), brief()) as cluster:
         reader, writer = await cluster.handle(), await cluster.handle()
@@ -359,7 +363,7 @@ async def test_following_goes_on(monkeypatch: pytest.MonkeyPatch, told: Told) ->
 
 
 @pytest.mark.parametrize("step", ["_next_batch", "_answered"])
-async def test_sending_goes_on(monkeypatch: pytest.MonkeyPatch, told: Told, step: str) -> None:
+async def test_commands_after_a_failed_batch_are_sent(monkeypatch: pytest.MonkeyPatch, told: Told, step: str) -> None:
     """Whoever's commands were on their way when sending failed is told; what comes behind is sent."""
     async with FakeCluster(FaultyStore(), brief()) as cluster:
         handle = await cluster.handle()

@@ -35,7 +35,7 @@ class Clock:
     """The store's time, which stands still unless it is moved; the owner's last use is moved with it."""
 
     def __init__(self) -> None:
-        """Some time."""
+        """Begin at some time."""
         self.now = 1000.0
 
     def __call__(self) -> float:
@@ -53,13 +53,13 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Clock:
-    """The store's clock."""
+    """Return the store's clock."""
     return Clock()
 
 
 @pytest.fixture
 def store(clock: Clock) -> FaultyStore:
-    """A store on it."""
+    """Make a store on it."""
     return FaultyStore(clock=clock)
 
 
@@ -313,7 +313,7 @@ async def test_a_short_retention_is_refreshed_in_time(start: Activations, store:
 
 
 async def expired(start: Activations, store: FaultyStore, clock: Clock) -> Activation:
-    """An owner that did not notice, stopped as it was, that its conversation has expired."""
+    """Return an owner that did not notice, stopped as it was, that its conversation has expired."""
     owner = await start(store, brief(ttl=HOUR))
     await done(owner, append("u0"))
     await keep(owner, 10 * MINUTE)

@@ -126,7 +126,7 @@ async def test_a_position_of_another_history_decides_nothing(
     else:
         await _branch(cluster, store, handle)
     seq = handle.seq
-    handle._tasks[1].cancel()  # its copy follows no more: what it decides is decided on what it saw then
+    handle._link._tasks[1].cancel()  # its copy follows no more: what it decides is decided on what it saw then
     third = await cluster.handle()
     for number in range(4):
         await third.append(say(f"new{number}"))
@@ -183,7 +183,7 @@ async def test_a_watch_that_is_resumed_does_not_slip_into_another_branch(
     """From a position that the copy has had, of which the new history has another entry: it says so."""
     handle = await cluster.handle()
     await _rolled_back(cluster, store, handle)
-    handle._tasks[1].cancel()  # its copy follows no more
+    handle._link._tasks[1].cancel()  # its copy follows no more
     third = await cluster.handle()
     for number in range(9, 15):
         await third.append(say(f"b{number}"))
