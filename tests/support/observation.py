@@ -32,7 +32,7 @@ from tests.support.processes import is_alive, sigkill
 from tests.support.ray_cluster import program_environment
 from tests.support.servers import wait_until
 
-PROGRAMS = Path(__file__).parent / "programs"
+PROGRAMS = Path(__file__).parents[1] / "cluster" / "programs"
 
 
 def make_settings(url: str, ray_address: str, *, timeouts: dict[str, float] | None = None, **fields: Any) -> Settings:
