@@ -33,7 +33,7 @@ PARTS = {
     "cluster": [
         "tests/cluster/test_public_api.py",
         "tests/cluster/test_crash.py::test_killed_in_mid_stream",
-        "tests/cluster/test_crash.py::test_sigterm",
+        "tests/cluster/test_crash.py::test_owner_saves_a_snapshot_at_sigterm",
         "tests/cluster/test_passivation.py::test_idle_owner_exits",
     ],
 }
@@ -188,7 +188,7 @@ def _counts(result: Path, *, is_whole: bool) -> tuple[dict[str, int], list[str]]
 
 
 def _test(case: ET.Element) -> str:
-    """The name by which pytest runs a test, which is a function in a module here."""
+    """Return the name by which pytest runs a test, which is a function in a module here."""
     return f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
 
 

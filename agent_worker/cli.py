@@ -34,8 +34,9 @@ WATCH = (
     "the death of the one before it."
 )
 CONSOLE = (
-    "Type to the example agent in a terminal. No LiveKit server and no sound; Ray, Redis and a model are needed, and "
-    "with --offline no account for one."
+    "Type to the example agent in a terminal. No LiveKit server and no sound; Ray, Redis and a model are needed. With "
+    "--offline no account for one, and where no Redis is configured nothing at all: then the conversation is forgotten "
+    "when this ends."
 )
 TALK = "Run the example agent in text mode, speaking the caller's part of a transcript; prints a JSON line per event."
 

@@ -134,7 +134,7 @@ def _check_before_start(command: WorkerCommand) -> None:
     from conversation_actors import Settings  # noqa: PLC0415
 
     LiveKitSettings().require()
-    Settings().require_redis_url()
+    Settings().require_redis_url(shared_by="agent-worker")
     WorkerSettings()
     if command.is_example:
         _check_models(is_offline=command.offline)
@@ -170,7 +170,8 @@ def console(conversation_id: str, write: Callable[[str], object], *, llm_url: st
 
     _check_plugins()
     model = None if offline else _model(llm_url)
-    Settings().require_redis_url()
+    if not offline:  # which needs none
+        Settings().require_redis_url()
     from agent_worker.development import console as terminal  # noqa: PLC0415
 
     try:

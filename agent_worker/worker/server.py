@@ -180,7 +180,7 @@ async def _supervising(
 ) -> AsyncIterator[Supervisor]:
     """A supervisor that is ready to run, and the health endpoint."""
     store = Settings()
-    store.require_redis_url()
+    store.require_redis_url(shared_by="agent-worker")
     call = CallSettings()
     RoomSettings()  # jobs read them: a mistake is told here, and not in each call
     async with Heartbeats(store) as heartbeats, Rooms(options.livekit) as rooms:

@@ -13,7 +13,7 @@ from conversation_actors.clock import uptime
 from conversation_actors.state import ConversationState
 from conversation_actors.store import Recovered
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SKEW_SECONDS = 2.0
 """Clocks that differ by more than this are worth a line in the log."""
@@ -24,14 +24,14 @@ _MARKS = 60
 def store_clock(recovered: Recovered, durable: ConversationState, elapsed: Callable[[], float]) -> Callable[[], float]:
     """Return a clock, in seconds since the epoch, that goes on from the store's time at the speed of `elapsed`.
 
-    Where the conversation is ahead of the store, whose clock was set back, it goes on from the conversation's last
+    If the conversation is ahead of the store, whose clock was set back, it goes on from the conversation's last
     change: a lease that was taken there lasts as long as it was taken for, and not until the clock has caught up.
     """
     node_ahead, ahead = time.time() - recovered.at, durable.changed_at - recovered.at
     if abs(node_ahead) > SKEW_SECONDS:
-        log.warning("this node's clock differs from the store's", extra={"seconds_ahead": round(node_ahead, 1)})
+        logger.warning("this node's clock differs from the store's", extra={"seconds_ahead": round(node_ahead, 1)})
     if ahead > SKEW_SECONDS:
-        log.warning("the conversation is ahead of the store's clock", extra={"seconds_ahead": round(ahead, 1)})
+        logger.warning("the conversation is ahead of the store's clock", extra={"seconds_ahead": round(ahead, 1)})
     began, base = elapsed(), max(recovered.at, durable.changed_at)
     return lambda: base + elapsed() - began
 
@@ -40,7 +40,7 @@ class ForgottenRequests:
     """Forgets requests by their age, counted from when this activation first had them: no clock makes them older."""
 
     def __init__(self, age: float, *, elapsed: Callable[[], float] = uptime) -> None:
-        """`age` in seconds, by `elapsed`."""
+        """Forget requests that are older than `age`, in seconds by `elapsed`."""
         self._age, self._elapsed = age, elapsed
         self._marks: deque[tuple[float, int]] = deque()
 

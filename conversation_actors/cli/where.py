@@ -17,13 +17,15 @@ _NODE = 12
 async def run(conversation_id: str, *, most_lines: int, as_json: bool) -> int:
     """Print it. Returns the exit code: 1 where nobody has heard of it. Raises `ClusterUnavailableError`."""
     conversation_id = check_id(conversation_id, "conversation_id")
-    found = await find_whereabouts(conversation_id, Settings(), most_lines=most_lines)
+    settings = Settings()
+    settings.refuse_memory("conversation-actors where")
+    found = await find_whereabouts(conversation_id, settings, most_lines=most_lines)
     print(document(found) if as_json else told(found))  # noqa: T201  # the interface
     return 0 if found.owner or found.trouble or found.lines else 1
 
 
 def document(found: Whereabouts) -> str:
-    """The same as JSON."""
+    """Return what was found as JSON."""
     owner = None
     if found.owner is not None:
         owner = {name: getattr(found.owner, name) for name in ("pid", "node_id", "epoch", "activated_at")}
@@ -31,7 +33,7 @@ def document(found: Whereabouts) -> str:
 
 
 def told(found: Whereabouts) -> str:
-    """The same for people, a line for each fact."""
+    """Tell people what was found, a line for each fact."""
     lines = [found.name, *_owner(found)]
     lines += [f"node   {node[:_NODE]} does not answer: its log is not among these lines" for node in found.silent_nodes]
     lines.append("log    " + ("these lines of its owners:" if found.lines else "no line is about it"))

@@ -24,8 +24,9 @@ from conversation_actors.errors import (
     IncompatibleVersionError,
 )
 from conversation_actors.runtime.diagnosis import reach, require_joinable
+from conversation_actors.timing import TIMING, Timing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -38,8 +39,6 @@ _NODES_SECONDS = 10.0
 _ALIVE = 0
 """Ray's number of a node that lives."""
 _LEAVING = threading.Lock()
-_CALLS_SECONDS = 5.0
-"""How long calls that still wait for the old head may take to be answered by the new one; a second is usual."""
 _LEFT = "this process has left its Ray cluster"
 _OF_ANOTHER = ("WrongClusterID", "InvalidAuthToken")
 """How Ray names what a head refuses that is not the one this process had joined."""
@@ -60,7 +59,7 @@ class Calls:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count the enclosed call. Raises `ClusterUnavailableError` where there is no cluster to be asked."""
+        """Count the enclosed call. Raises `ClusterUnavailableError` if there is no cluster to be asked."""
         with self._ended:
             if self._is_leaving:
                 message = "Ray is being joined anew"
@@ -95,9 +94,16 @@ CALLS = Calls()
 class Membership:
     """Asks the head before others do, and joins anew where that helps. Its methods block: call them in a thread."""
 
-    def __init__(self, address: str | None, join: Callable[[str | None], None], *, is_ours: Callable[[], bool]) -> None:
-        """`join` joins the cluster at `address`. A cluster that others had this process join is theirs to leave."""
-        self._address, self._join, self._is_ours = address, join, is_ours
+    def __init__(
+        self,
+        address: str | None,
+        join: Callable[[str | None], None],
+        *,
+        is_ours: Callable[[], bool],
+        timing: Timing = TIMING,
+    ) -> None:
+        """Join the cluster at `address` with `join`. One that is not `is_ours`, but others', is theirs to leave."""
+        self._address, self._join, self._is_ours, self._timing = address, join, is_ours, timing
         self._asking = threading.Lock()
         self._asked_at = self._nodes_at = float("-inf")
         self._known: str | None = None
@@ -129,7 +135,7 @@ class Membership:
         return self._resources
 
     def _ask(self) -> str | None:
-        """Why nothing can be had from the head; None where it answers as it should."""
+        """Why nothing can be had from the head; None if it answers as it should."""
         asked_in = place()
         trouble = self._trouble()
         return self._join_anew(trouble, asked_in) if trouble is not None and self._is_ours() else trouble
@@ -199,10 +205,10 @@ class Membership:
 
     def _leave_and_join(self, trouble: str) -> str | None:
         """Why it was not possible, or None."""
-        with CALLS.none(_CALLS_SECONDS) as may_be_left:
+        with CALLS.none(self._timing.membership_calls) as may_be_left:
             if not may_be_left:
                 return f"{trouble}, and calls still wait for it"
-            log.warning("Ray is joined anew", extra={"reason": trouble})
+            logger.warning("Ray is joined anew", extra={"reason": trouble})
             ray.shutdown()
             try:
                 self._join(self._address)
@@ -212,7 +218,7 @@ class Membership:
 
 
 def place() -> str:
-    """What tells this process's stay in a cluster from all others: a handle of one is none in another."""
+    """Return what tells this process's stay in a cluster from all others: a handle of one is none in another."""
     if not ray.is_initialized():
         return ""
     if not global_worker.connected:

@@ -1,7 +1,5 @@
 """A call whose job lives while Ray, its owner or Redis's keys are gone: on a real Ray and a real server."""
 
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -16,7 +14,8 @@ from conversation_actors import ConversationClient, ConversationHandle, Message
 from conversation_actors.store import RedisStore
 from tests.cluster.conftest import Connect
 from tests.support.observation import make_settings, pid_of, user
-from tests.support.ray_cluster import RayCluster, sigkill
+from tests.support.processes import paused, sigkill
+from tests.support.ray_cluster import RayCluster
 from tests.support.servers import Server, wait_until
 
 RETENTION = timedelta(seconds=3)
@@ -25,7 +24,7 @@ Call = Callable[[], CallConversation]
 
 @pytest.fixture
 async def call(cluster: RayCluster, redis: Server, conversation_id: str) -> AsyncIterator[CallConversation]:
-    """The conversation as its agent's job has it, kept for three seconds after its last use."""
+    """Return the conversation as its agent's job has it, kept for three seconds after its last use."""
     made = CallConversation(
         conversation_id,
         holder="job-1",
@@ -45,7 +44,7 @@ async def call(cluster: RayCluster, redis: Server, conversation_id: str) -> Asyn
 
 
 async def owner_of(connect: Connect, conversation_id: str) -> int:
-    """The process that owns the conversation; whoever asked has let go of it."""
+    """Return the process that owns the conversation; whoever asked has let go of it."""
     client: ConversationClient = await connect()
     handle: ConversationHandle = await client.open(conversation_id)
     pid = await pid_of(handle)
@@ -58,8 +57,7 @@ async def test_while_the_owner_hangs_the_conversation_is_kept(
 ) -> None:
     """For as long as the job lives, several times its retention; then the call goes on where it was."""
     pid = await owner_of(connect, call.id)
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with paused(pid):
         until = time.monotonic() + 3 * RETENTION.total_seconds()
 
         async def is_over_or_gone() -> bool:
@@ -67,8 +65,6 @@ async def test_while_the_owner_hangs_the_conversation_is_kept(
 
         await wait_until(is_over_or_gone, "the time to be over")
         assert await store.head(call.id) is not None
-    finally:
-        os.kill(pid, signal.SIGCONT)
     call.record(user("two"))
     await call.flush()
     assert [item.to_dict()["content"] for item in call.items] == ["one", "two"]

@@ -22,7 +22,8 @@ from tests.support.fork_servers import (
     answer,
     connected_to,
     end,
-    forking_cluster,
+    head,
+    own_cluster,
     server_log,
     server_of,
     source_of,
@@ -31,8 +32,11 @@ from tests.support.fork_servers import (
 )
 from tests.support.observation import user
 from tests.support.probe import describe, is_forked, loaded
-from tests.support.ray_cluster import Node, RayCluster, is_alive, sigkill
+from tests.support.processes import is_alive, sigkill
+from tests.support.ray_cluster import Node, RayCluster
 from tests.support.servers import wait_for
+
+__all__ = ["head", "own_cluster"]
 
 pytestmark = [NEEDS_FORKED_WORKERS, pytest.mark.timeout(180)]
 
@@ -41,25 +45,9 @@ GONE_SECONDS = 20.0
 """A worker asks every second whether its raylet is alive; the rest is for a busy machine."""
 
 
-@pytest.fixture(scope="module")
-def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """A cluster whose fork servers these tests may hurt."""
-    with forking_cluster(tmp_path_factory.mktemp("forking")) as started:
-        yield started
-
-
-@pytest.fixture
-def head(own_cluster: RayCluster) -> Node:
-    """Its only node, joined by this process; there is a fork server, as one worker was forked already."""
-    own_cluster.join()
-    node = own_cluster.nodes[0]
-    end(start_probe(node))
-    return node
-
-
 @pytest.fixture
 def other_node(own_cluster: RayCluster, head: Node) -> Iterator[tuple[Node, list[Any]]]:
-    """A node beside the head that a test may end, with a fork server and three actors; and the actors."""
+    """Make a node beside the head that a test may end, with a fork server and three actors; and the actors."""
     node = own_cluster.add_node(resources='{"other": 3}')
     actors = [start_probe(node, resources={"other": 1}) for _ in range(3)]
     assert all(answer([actor.is_forked.remote() for actor in actors]))
@@ -74,7 +62,7 @@ def other_node(own_cluster: RayCluster, head: Node) -> Iterator[tuple[Node, list
 
 @pytest.fixture(scope="module")
 def ordinary(own_cluster: RayCluster) -> dict[str, Any]:
-    """What a worker of the same node is like that was started the ordinary way, for the server was stopped."""
+    """Return what a worker of the same node is like that was started the ordinary way, for the server was stopped."""
     own_cluster.join()
     node = own_cluster.nodes[0]
     end(start_probe(node))

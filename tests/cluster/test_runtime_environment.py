@@ -16,7 +16,8 @@ from conversation_actors.runtime import NAMESPACE, actor_name
 from conversation_actors.runtime.starter import STARTER_NAME
 from conversation_actors.runtime.warm_pool import POOL_NAME
 from tests.support.observation import make_settings, start_program, texts, user
-from tests.support.ray_cluster import IS_PLAIN, RayCluster, sigkill
+from tests.support.processes import sigkill
+from tests.support.ray_cluster import IS_PLAIN, RayCluster
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.timeout(180)
@@ -24,14 +25,14 @@ pytestmark = pytest.mark.timeout(180)
 
 @pytest.fixture(scope="module")
 def fresh_cluster() -> Iterator[RayCluster]:
-    """A cluster where nobody has started anything."""
+    """Make a cluster where nobody has started anything."""
     with RayCluster() as cluster:
         yield cluster
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """What a job has for its working directory."""
+    """Return what a job has for its working directory."""
     made = tmp_path / "of-the-job"
     made.mkdir()
     (made / "data.txt").write_text("of the job")

@@ -16,6 +16,7 @@ from agent_worker.worker.supervisor import JobSource, Supervisor
 from agent_worker.worker.takeover import Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.errors import ConversationError
+from tests.support.processes import paused
 from tests.support.servers import PATIENCE, Server, wait_until
 
 AGENTS, WORKERS = 30, 2
@@ -34,6 +35,8 @@ class Agent:
     heartbeats: Heartbeats
     takeover: TakeoverSettings
     is_deposed: bool = False
+    answered: int = 0
+    """Beats that the server has answered."""
     task: "asyncio.Task[None] | None" = None
 
     @property
@@ -53,6 +56,7 @@ class Agent:
                 self.is_deposed = not await self.heartbeats.beat(
                     self.conversation_id, self.holder, valid_for=self.takeover.valid_for, group="g", details=DETAILS
                 )
+                self.answered += 1
             await asyncio.sleep(self.takeover.heartbeat.total_seconds())
 
 
@@ -92,6 +96,16 @@ class Beating:
         await wait_until(is_claimed, f"{conversation_id} to be claimed", patience=patience)
         return self.claimed_at[conversation_id]
 
+    async def all_have_beaten(self) -> None:
+        """Wait until every living agent has had an answer to a beat that it sent after this call."""
+        living = [agent for name, agent in self.agents.items() if name not in self.dead]
+        before = {agent.conversation_id: agent.answered for agent in living}
+
+        async def have_beaten() -> bool:  # the first answer may be that to a beat which was on its way
+            return all(agent.is_deposed or agent.answered >= before[agent.conversation_id] + 2 for agent in living)
+
+        await wait_until(have_beaten, "everybody to have beaten")
+
     async def all_known(self) -> None:
         """Wait until every living agent has a record: those whose record was lost have written it anew."""
         async with Heartbeats(self.settings) as heartbeats:
@@ -118,12 +132,9 @@ class Beating:
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
-        """The server is stopped meanwhile."""
-        self.server.pause()
-        try:
+        """Stop the server while the block runs."""
+        with paused(self.server.pid):
             yield
-        finally:
-            self.server.resume()
 
 
 class _Noting:

@@ -1,6 +1,7 @@
 """What tests on a cluster look at: settings, watchers, journals, processes."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any, Self
 from pydantic import SecretStr
 
 from conversation_actors import (
+    ActivationInfo,
     ConversationHandle,
     Entry,
     HistoryLimits,
@@ -23,15 +25,18 @@ from conversation_actors import (
     Settings,
     Timeouts,
 )
+from conversation_actors.local import MEMORY_NODE
 from conversation_actors.state import ItemsAppended
-from tests.support.ray_cluster import is_alive, program_environment
+from conversation_actors.testing import crash
+from tests.support.processes import is_alive, sigkill
+from tests.support.ray_cluster import program_environment
 from tests.support.servers import wait_until
 
-PROGRAMS = Path(__file__).parent / "programs"
+PROGRAMS = Path(__file__).parents[1] / "cluster" / "programs"
 
 
 def make_settings(url: str, ray_address: str, *, timeouts: dict[str, float] | None = None, **fields: Any) -> Settings:
-    """Settings as a user has them, with room for a test's whole history; time-outs in seconds."""
+    """Return settings as a user has them, with room for a test's whole history; time-outs in seconds."""
     limits: dict[str, Any] = {
         name: timedelta(seconds=value) for name, value in {"poll": 5.0, **(timeouts or {})}.items()
     }
@@ -135,8 +140,17 @@ def assert_ordered(present: Sequence[str], writer: str) -> None:
     assert own == sorted(own)
 
 
+async def kill_owner(info: ActivationInfo) -> None:
+    """End an owner without a word: its process, or what stands for one in this process."""
+    if info.node_id == MEMORY_NODE:
+        await crash(info.conversation_id)
+    else:
+        assert info.pid != os.getpid()
+        sigkill(info.pid)
+
+
 async def pid_of(handle: ConversationHandle) -> int:
-    """The process id of the conversation's owner."""
+    """Return the process id of the conversation's owner."""
     return (await handle.info()).pid
 
 
@@ -168,6 +182,6 @@ def start_program(name: str, *arguments: str, settings: Settings | None = None) 
 
 
 def lines_of(path: Path) -> list[str]:
-    """The complete lines of a file that somebody is writing."""
+    """Return the complete lines of a file that somebody is writing."""
     text = path.read_text() if path.exists() else ""
     return text[: text.rfind("\n") + 1].split()

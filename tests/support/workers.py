@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
@@ -142,7 +141,7 @@ class WorkerProcess:
         return children[0] if children else own
 
     def log(self) -> str:
-        """What it, and its jobs, have logged."""
+        """Return what it, and its jobs, have logged."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     @property
@@ -192,10 +191,3 @@ class WorkerProcess:
         self.stop()
         if isinstance(error, Exception):
             error.add_note(f"the worker's log ends:\n{self.log()[-6000:]}")
-
-
-def kill(pid: int) -> float:
-    """SIGKILL a process; returns when, on the monotonic clock."""
-    moment = time.monotonic()
-    os.kill(pid, signal.SIGKILL)
-    return moment

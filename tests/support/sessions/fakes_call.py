@@ -29,15 +29,14 @@ from agent_worker.tenure.conversation import CallConversation, Post
 from agent_worker.tenure.role import AGENT_ROLE
 from agent_worker.worker.rooms import AgentInRoom, Occupants, Original, Rooms, RoomServiceError
 from conversation_actors import ConversationHandle
-from conversation_actors.activation import committer
-from conversation_actors.client import following, handle, opening, outbox
+from conversation_actors.client import opening
 from conversation_actors.errors import ConversationError
 from conversation_actors.settings import Settings
 from conversation_actors.store import Beat, HeartbeatRecord, Place
 from conversation_actors.store.expectations import MemoryExpectations
 from conversation_actors.store.heartbeats import MemoryHeartbeats, Page
 from conversation_actors.values import decode
-from tests.support.fakes import CONVERSATION, FakeCluster, FakeOwner, FaultyStore, brief
+from tests.support.fakes import CONVERSATION, FakeCluster, FaultyStore, brief
 
 ROOM = "room-1"
 POST = Post(room=ROOM, agent_name="support", agent_identity="agent-1", group="worker-1")
@@ -275,7 +274,7 @@ class FakeClient:
         if self._handle is None:
             self._handle = await self._world.cluster.handle()
         else:
-            _, view = await FakeOwner(self._world.cluster).open(create=True)
+            _, view = await self._world.cluster.owner().open(create=True)
             await self._handle.catch_up(view)
         return self._handle
 
@@ -284,10 +283,6 @@ class FakeClient:
 def quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Everything that is repeated is repeated without long pauses."""
     with monkeypatch.context() as patch:
-        patch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
-        patch.setattr(outbox, "_BACKOFF", (0.0005, 0.002))
-        for module in (handle, following):
-            patch.setattr(module, "DORMANT_SECONDS", (0.001, 0.005))
         for module in (call, tenure):
             patch.setattr(module, "_BACKOFF", (0.002, 0.01))
         patch.setattr(tenure, "_LOOK_SECONDS", 0.002)

@@ -365,3 +365,18 @@ def test_a_handover_outlives_a_crash() -> None:
     assert isinstance(SupportAgent.of([said, to_supervisor, said]), SupervisorAgent)
     assert isinstance(SupportAgent.of([to_supervisor, back]), SupportAgent)
     assert isinstance(SupportAgent.of([to_supervisor, unknown]), SupportAgent)
+
+
+@pytest.mark.usefixtures("_livekit")
+@pytest.mark.parametrize("arguments", [["start", "--offline"], ["dev", "--offline"]])
+def test_a_worker_refuses_memory(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is several processes, and its agents die: with 2, and one sentence."""
+    monkeypatch.setenv("CONVERSATION_REDIS_URL", "memory://")
+    assert cli.main(arguments) == cli.EXIT_USAGE
+    (line,) = [line for line in capsys.readouterr().err.strip().splitlines() if "WARNING" not in line]
+    assert line == (
+        "agent-worker: redis_url (CONVERSATION_REDIS_URL): memory:// is the memory of one process, "
+        "and `agent-worker` works with several; name a Redis server"
+    )

@@ -52,7 +52,7 @@ class Seen(NamedTuple):
     """The history that a reader's position is one of: a `life` of the conversation, as the activation `owner` told it.
 
     Where the store has lost acknowledged entries together with their owner, a later owner has written others in
-    their place; it knows those before it (`Claim.lineage`). `owner` is None where the reader has no more than a number.
+    their place; it knows those before it (`Claim.lineage`). `owner` is None if the reader has no more than a number.
     """
 
     life: str
@@ -85,7 +85,7 @@ class Execute:
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """Read what `pack` made. Raises `IncompatibleVersionError` where another protocol did."""
+        """Read what `pack` made. Raises `IncompatibleVersionError` if another protocol did."""
         rows, watcher, after_seq, seen = _unpack(data)
         requests = [
             Request(name, _command(given), lease and Guard(*lease), *rest) for name, given, lease, *rest in rows
@@ -131,7 +131,7 @@ class Executed:
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """Read what `pack` made. Raises `IncompatibleVersionError` where another protocol did."""
+        """Read what `pack` made. Raises `IncompatibleVersionError` if another protocol did."""
         rows, entries, owner = _unpack(data)
         return cls(tuple([Done(*row) if type(row) is tuple else row for row in rows]), entries, owner)
 
@@ -144,7 +144,7 @@ class Polled(NamedTuple):
 
 
 def _columns(command: Command) -> Any:
-    """An append as its items' fields, field by field: an object each would cost ten times as much."""
+    """Return an append as its items' fields, field by field: an object each would cost ten times as much."""
     if type(command) is not AppendItems:
         return command
     return list(zip(*[(item.id, item.type, item.role, item.call_id, item.data) for item in command.items], strict=True))
@@ -168,7 +168,7 @@ def _unpack(data: bytes) -> Any:
 
 
 def incompatible(protocol: int) -> IncompatibleVersionError:
-    """The error for a peer that speaks another `protocol`."""
+    """Return the error for a peer that speaks another `protocol`."""
     message = f"the other side speaks protocol {protocol}, this one {PROTOCOL}; update the older one"
     return IncompatibleVersionError(message)
 
