@@ -58,6 +58,12 @@ async def open_conversation(
     `call`: how the agent behaves in the call, instead of what the environment says.
 
     In LiveKit's console, and in its fake jobs, there is no call: what is returned at once is never open.
+
+    Example:
+        conversation = await open_conversation(ctx)
+        agent = Assistant(seen_before=len(conversation.items) > 0)
+        await attach(session, agent, conversation, room=ctx.room)
+        await session.start(agent=agent, room=ctx.room)
     """
     if ctx.is_fake_job():
         return _simulated(ctx, role, call)

@@ -9,8 +9,8 @@ from tests.adopt.judge import judge
 from tests.adopt.shapes import Fault, Shape, Turn
 from tests.adopt.stage import HEARD, Performance, Stage, Workers, performance, play
 from tests.support.contents import everything
+from tests.support.processes import kill
 from tests.support.servers import wait_until
-from tests.support.workers import kill
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 SECRET = b"swordfish"

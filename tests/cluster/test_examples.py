@@ -13,7 +13,8 @@ import pytest
 
 from conversation_actors import ConversationClient
 from tests.support.observation import texts
-from tests.support.ray_cluster import RayCluster, program_environment, sigkill
+from tests.support.processes import sigkill
+from tests.support.ray_cluster import RayCluster, program_environment
 from tests.support.servers import Server
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
