@@ -59,7 +59,11 @@ class Placement(StrEnum):
 
 
 class HistoryLimits(SettingsGroup):
-    """Bounds of what one conversation may hold (``CONVERSATION_HISTORY_…``). Bytes are of the stored form."""
+    """Bounds of what one conversation may hold (``CONVERSATION_HISTORY_…``). Bytes are of the stored form.
+
+    Example:
+        Settings(history=HistoryLimits(items=500, bytes=4 << 20))
+    """
 
     model_config = settings_config("CONVERSATION_HISTORY_")
 
@@ -96,7 +100,11 @@ class HistoryLimits(SettingsGroup):
 
 
 class Timeouts(SettingsGroup):
-    """How long anything may take (``CONVERSATION_TIMEOUT_…``)."""
+    """How long anything may take (``CONVERSATION_TIMEOUT_…``).
+
+    Example:
+        Settings(timeouts=Timeouts(command=timedelta(seconds=10)))
+    """
 
     model_config = settings_config("CONVERSATION_TIMEOUT_")
 
@@ -121,7 +129,11 @@ class Timeouts(SettingsGroup):
 
 
 class PoolSettings(SettingsGroup):
-    """Workers kept ready on each node (``CONVERSATION_POOL_…``); those of whoever comes first hold for the cluster."""
+    """Workers kept ready on each node (``CONVERSATION_POOL_…``); those of whoever comes first hold for the cluster.
+
+    Example:
+        Settings(pool=PoolSettings(maximum=0))  # no workers ahead of time
+    """
 
     model_config = settings_config("CONVERSATION_POOL_")
 
@@ -210,7 +222,12 @@ def _durability(value: str) -> str:
 
 
 class Settings(SettingsGroup):
-    """Everything a client, and the owners it starts, need to know. ``repr`` shows no secret."""
+    """Everything a client, and the owners it starts, need to know. ``repr`` shows no secret.
+
+    Example:
+        settings = Settings(redis_url=SecretStr("redis://127.0.0.1:6379/0"), ttl=timedelta(days=1))
+        client = ConversationClient(settings)
+    """
 
     model_config = settings_config("CONVERSATION_")
 

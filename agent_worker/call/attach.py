@@ -87,6 +87,13 @@ async def attach(
     In LiveKit's console and its fake jobs (``ctx.is_fake_job()``) the session starts as if this was not called.
 
     Raises `RuntimeError` if the session has started, and `InvalidInputError` for a second session in one job.
+
+    Example:
+        conversation = await attach(session, ctx, agents={"specialist": Specialist})
+        await session.start(agent=Assistant(), room=ctx.room)
+        async with conversation.once("greet") as todo:
+            if todo:
+                print("this is done once, whichever job gets to it")
     """
     _require_not_started(session)
     tell_untested("livekit-agents")

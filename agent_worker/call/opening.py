@@ -60,6 +60,12 @@ async def open_conversation(
     call wait; a test passes shorter times.
 
     In LiveKit's console, and in its fake jobs, there is no call: what is returned at once is never open.
+
+    Example:
+        conversation = await open_conversation(ctx)
+        agent = Assistant(seen_before=len(conversation.items) > 0)
+        await attach(session, agent, conversation, room=ctx.room)
+        await session.start(agent=agent, room=ctx.room)
     """
     if ctx.is_fake_job():
         return _simulated(ctx, role, call)

@@ -174,6 +174,9 @@ def active_agent(
 
     `others` are found by LiveKit's agent id (the class's name in snake case); an unknown id, or none,
     makes the `first`.
+
+    Example:
+        agent = active_agent(conversation.items, {"specialist": Specialist}, Assistant)
     """
     handed = (item.to_dict().get("new_agent_id") for item in history if item.type == "agent_handoff")
     last = next(reversed(list(handed)), None)

@@ -53,6 +53,11 @@ class ConversationClient:
     Only `open` needs a Ray cluster. Entering begins to join the one that the settings name, and does not wait for it.
     If they name none, and this process has not imported Ray, the first `open` or `delete` looks for one.
     With the Redis URL ``memory://`` nothing needs Redis or Ray: see `local`.
+
+    Example:
+        async with ConversationClient() as client:  # RAY_ADDRESS, CONVERSATION_REDIS_URL
+            conversation = await client.open("support-42")
+            await conversation.append(Message(role="user", content="Hello"))
     """
 
     def __init__(self, settings: Settings | None = None, *, timing: Timing = TIMING) -> None:
@@ -115,6 +120,9 @@ class ConversationClient:
 
         Raises `ClusterUnavailableError` if there is no cluster, or if it does not answer within `timeouts.connect`; the
         next call tries again. Raises `ClusterMisconfiguredError` or `IncompatibleVersionError` if no repeat helps.
+
+        Example:
+            await client.join_cluster()  # so that the first `open` does not wait for it
         """
         self._connected_store()
         joining = self._joining
@@ -129,6 +137,10 @@ class ConversationClient:
 
         A second `open` of an id returns the same handle. Raises `ConversationNotFoundError` if there is no such
         conversation and `create` is false, and what `join_cluster` raises if there is no Ray cluster.
+
+        Example:
+            conversation = await client.open("support-42")
+            assert await client.open("support-42") is conversation
         """
         conversation_id = check_id(conversation_id, "conversation_id")
         await self._check_rights()
@@ -175,6 +187,11 @@ class ConversationClient:
 
         Raises `ConversationNotFoundError`, also for a conversation whose time is up; `CorruptStateError` and
         `IncompatibleVersionError` for what cannot be read; `StoreUnavailableError` after `timeouts.command`.
+
+        Example:
+            await conversation.append(Message(role="user", content="Hello"))
+            state = await client.read("support-42")
+            assert [item.text for item in state.items] == ["Hello"]
         """
         conversation_id = check_id(conversation_id, "conversation_id")
         self._connected_store()
@@ -183,6 +200,12 @@ class ConversationClient:
 
     async def list(self, *, participant: str | None = None) -> AsyncIterator[Found]:
         """Yield the stored conversations, or those of a `participant`; the most recently active come first."""
+
+        Example:
+            await conversation.join("alice")
+            found = [one.conversation_id async for one in client.list(participant="alice")]
+            assert found == ["support-42"]
+        """
         if participant is not None:
             participant = check_id(participant, "participant")
         async for found in self._connected_store().list(participant=participant):
@@ -193,6 +216,13 @@ class ConversationClient:
 
         Its handles raise `ConversationNotFoundError` from then on, until somebody opens it anew. Needs no Ray: an owner
         that cannot be told finds out by its next write, or within half a minute.
+
+        Example:
+            await client.delete("support-42")
+            try:
+                await client.open("support-42", create=False)
+            except ConversationNotFoundError:
+                print("it is gone")
         """
         conversation_id = check_id(conversation_id, "conversation_id")
         existed = await self._connected_store().delete(conversation_id, ttl=self._settings.ttl)
@@ -202,7 +232,13 @@ class ConversationClient:
             raise ConversationNotFoundError(message)
 
     async def aclose(self) -> None:
-        """Send what is in the handles' outboxes, and let go of everything. Idempotent."""
+        """Send what is in the handles' outboxes, and let go of everything. Idempotent.
+
+        Example:
+            client = ConversationClient()
+            await client.__aenter__()  # `async with` does both
+            await client.aclose()
+        """
         handles, self._handles = self._handles, {}
         stores = [store for store in (self._store, self._replica) if store is not None]
         self._store = self._replica = None

@@ -133,6 +133,10 @@ class ConversationHandle:
         A `request_id` stands for its content: `ConflictError` if it comes again with other content or with another
         method. An item's `created_at` is no content, nor is an `id` that was made up for it: a process that starts
         again makes the same message anew. Neither are `lease` and `expected_seq`, here and elsewhere.
+
+        Example:
+            await conversation.append(Message(role="user", content="Where is my order?"), request_id="turn-1")
+            assert conversation.items[-1].text == "Where is my order?"
         """
         return await self._link.write(arguments.append_items(items, self._limits), request_id, lease)
 
@@ -143,6 +147,10 @@ class ConversationHandle:
         are stored together as few entries, if they have one lease and no id comes twice; if those are refused, each
         call is tried alone. Raises `InvalidInputError`, `ItemTooLargeError`, or `OverloadedError` for a full outbox.
         `flush` acknowledges, and raises refusals. A process that dies loses what is in its outbox.
+
+        Example:
+            conversation.record(Message(role="assistant", content="On its way."))  # in a loop that must not wait
+            await conversation.flush()
         """
         self._link.put(arguments.append_items(items, self._limits), lease)
 
@@ -157,6 +165,12 @@ class ConversationHandle:
 
         Not forgotten is what was copied elsewhere (an append-only file until it is rewritten, backups, processes that
         have read it), nor what attributes, participants and the summary say now.
+
+        Example:
+            card = Message(role="user", content="4111 1111 1111 1111")
+            await conversation.append(card)
+            await conversation.remove(card.id)
+            assert card not in conversation.items
         """
         return await self._link.write(arguments.remove_items(item_ids), request_id, lease)
 
@@ -166,6 +180,11 @@ class ConversationHandle:
         Raises the first refusal that this task was not told of yet: of what it has recorded, of what it was flushing,
         or of what nobody was told of. So each refusal reaches everybody whom it concerns, once. Raises
         `OutcomeUnknownError` after `timeouts.command`; what is queued then stays queued.
+
+        Example:
+            conversation.record(Message(role="user", content="Hello"))
+            await conversation.flush()
+            assert conversation.unacknowledged == 0
         """
         await self._link.flush()
 
@@ -174,6 +193,10 @@ class ConversationHandle:
 
         If `fresh`, the owner first makes sure in Redis that it still is the owner. If not, an owner that is cut off
         without knowing it may show an old state.
+
+        Example:
+            state = await conversation.snapshot(fresh=True)
+            print(state.seq, [item.text for item in state.items], dict(state.attributes))
         """
         view = await self._link.read(fresh=fresh)
         return snapshot_of(self._id, decode_snapshot(view.snapshot), epoch=view.epoch)
@@ -192,6 +215,11 @@ class ConversationHandle:
         """Note that a participant is here, on `device_id` (None: one unnamed device). None leaves a value as it is.
 
         `reconnect_count` rises when the participant comes back after leaving with every device.
+
+        Example:
+            alice = await conversation.join("alice", name="Alice", device_id="phone")
+            assert alice.connected
+            assert conversation.participants["alice"].name == "Alice"
         """
         command = arguments.join(identity, device_id, self._limits, name=name, metadata=metadata, language=language)
         return await self._link.participant(command, request_id, lease)
@@ -199,7 +227,13 @@ class ConversationHandle:
     async def leave(
         self, identity: str, *, device_id: str | None = None, request_id: str | None = None, lease: Lease | None = None
     ) -> Participant | None:
-        """Note that a participant left with `device_id`, or with every device (None); None if nobody knows them."""
+        """Note that a participant left with `device_id`, or with every device (None); None if nobody knows them.
+
+        Example:
+            await conversation.join("alice", device_id="phone")
+            await conversation.leave("alice", device_id="phone")
+            assert not conversation.participants["alice"].connected
+        """
         done = await self._link.ask(arguments.leave(identity, device_id), request_id, lease)
         assert not isinstance(done.result, Lease)
         return done.result
@@ -215,7 +249,13 @@ class ConversationHandle:
         request_id: str | None = None,
         lease: Lease | None = None,
     ) -> Participant:
-        """Change what is known of a participant; None leaves a value as it is. `ConflictError` if nobody knows them."""
+        """Change what is known of a participant; None leaves a value as it is. `ConflictError` if nobody knows them.
+
+        Example:
+            await conversation.join("alice")
+            alice = await conversation.update_participant("alice", language="de", context={"tier": "gold"})
+            assert alice.context["tier"] == "gold"
+        """
         command = arguments.update_participant(
             identity, self._limits, name=name, metadata=metadata, language=language, context=context
         )
@@ -233,6 +273,11 @@ class ConversationHandle:
 
         Give the `seq` of the copy or snapshot on which you decided as `expected_seq`: `ConflictError` if any attribute
         has changed since.
+
+        Example:
+            await conversation.set_attributes({"order": "1042", "mood": "calm"})
+            await conversation.set_attributes({"mood": None}, expected_seq=conversation.seq)
+            assert conversation.attributes == {"order": "1042"}
         """
         command = arguments.set_attributes(changes, expected_seq, self._limits)
         return await self._link.write(command, request_id, lease, position=expected_seq)
@@ -250,24 +295,46 @@ class ConversationHandle:
 
         `LeaseHeldError` while somebody else holds it. If that holder is known to be gone, name it as `replacing`: it is
         deposed before its time, and what it still sends in the name of the lease is refused.
+
+        Example:
+            lease = await conversation.acquire_lease("agent", holder="job-1", duration=timedelta(seconds=30))
+            await conversation.append(Message(role="assistant", content="Hello"), lease=lease)
         """
         done = await self._link.ask(arguments.acquire_lease(name, holder, duration, replacing), request_id)
         assert isinstance(done.result, Lease)
         return done.result
 
     async def release_lease(self, lease: Lease, *, request_id: str | None = None) -> None:
-        """Give a lease back; do nothing if it is no longer held."""
+        """Give a lease back; do nothing if it is no longer held.
+
+        Example:
+            lease = await conversation.acquire_lease("agent", holder="job-1", duration=timedelta(seconds=30))
+            await conversation.release_lease(lease)
+            assert "agent" not in conversation.leases
+        """
         await self._link.ask(arguments.release_lease(lease), request_id)
 
     async def set_summary(
         self, text: str, *, through_seq: int, request_id: str | None = None, lease: Lease | None = None
     ) -> Receipt:
-        """Keep a summary of the history up to `through_seq`. `ConflictError` if there is a later one."""
+        """Keep a summary of the history up to `through_seq`. `ConflictError` if there is a later one.
+
+        Example:
+            await conversation.append(Message(role="user", content="Where is my order?"))
+            await conversation.set_summary("The caller waits for an order.", through_seq=conversation.seq)
+            assert conversation.summary is not None
+        """
         command = arguments.set_summary(text, through_seq, self._limits)
         return await self._link.write(command, request_id, lease, position=command.through_seq)
 
     async def clear_history(self, *, request_id: str | None = None, lease: Lease | None = None) -> Receipt:
-        """Drop all items (system messages too) and the summary. Participants and attributes stay."""
+        """Drop all items (system messages too) and the summary. Participants and attributes stay.
+
+        Example:
+            await conversation.append(Message(role="user", content="Hello"))
+            await conversation.clear_history()
+            assert conversation.items == ()
+        """
         return await self._link.write(ClearHistory(), request_id, lease)
 
     async def set_retention(
@@ -278,17 +345,33 @@ class ConversationHandle:
         Commands, reads that ask the owner, watches and open handles are use. When the time is over Redis forgets the
         conversation, and handles raise `ConversationNotFoundError`. Listings, which hold its id under the identities of
         its participants, forget it when they are read, or after half as long again.
+
+        Example:
+            await conversation.set_retention(timedelta(minutes=10))
+            assert conversation.retention == timedelta(minutes=10)
         """
         return await self._link.write(arguments.set_retention(duration), request_id, lease)
 
     async def close_conversation(
         self, reason: str = "", *, request_id: str | None = None, lease: Lease | None = None
     ) -> Receipt:
-        """End the conversation: writes raise `ConversationClosedError` until it is reopened."""
+        """End the conversation: writes raise `ConversationClosedError` until it is reopened.
+
+        Example:
+            await conversation.close_conversation("the caller hung up")
+            assert conversation.closing is not None
+            assert conversation.closing.reason == "the caller hung up"
+        """
         return await self._link.write(arguments.close_conversation(reason, self._limits), request_id, lease)
 
     async def reopen_conversation(self, *, request_id: str | None = None, lease: Lease | None = None) -> Receipt:
-        """Take writes again."""
+        """Take writes again.
+
+        Example:
+            await conversation.close_conversation()
+            await conversation.reopen_conversation()
+            await conversation.append(Message(role="user", content="One more thing"))
+        """
         return await self._link.write(ReopenConversation(), request_id, lease)
 
     def watch(self, *, after_seq: int | None = None) -> AsyncGenerator[Entry, None]:
@@ -297,6 +380,13 @@ class ConversationHandle:
         Resume with the `seq` of the last entry you saw. Raises `PositionLostError` if the owner does not keep entries
         that far back, or Redis has lost what this watch brought: take a snapshot, and watch from its `seq`. Raises
         `InvalidInputError` when the handle is closed. An owner that is watched is not passivated; a watch starts none.
+
+        Example:
+            await conversation.append(Message(role="user", content="Hello"))
+            async for entry in conversation.watch(after_seq=0):
+                if isinstance(entry.event, ItemsAppended):
+                    print(entry.seq, [stored.to_item().text for stored in entry.event.items])
+                    break
         """
         return self._link.watch(self.seq if after_seq is None else arguments.check_position(after_seq, "after_seq"))
 
@@ -305,12 +395,22 @@ class ConversationHandle:
         await self._link.catch_up(view)
 
     async def passivate(self) -> None:
-        """Have the owner save a snapshot and exit; the next call brings the conversation back."""
+        """Have the owner save a snapshot and exit; the next call brings the conversation back.
+
+        Example:
+            await conversation.passivate()
+            await conversation.append(Message(role="user", content="Back again"))  # by the next owner
+        """
         self._lifetime.check()
         await self._owner.passivate()
 
     async def info(self) -> ActivationInfo:
-        """Return facts about the owner that runs now; start one if none does."""
+        """Return facts about the owner that runs now; start one if none does.
+
+        Example:
+            facts = await conversation.info()
+            print(facts.pid, facts.epoch, facts.total_items, facts.talked_for)
+        """
         self._lifetime.check()
         return await self._owner.info()
 
@@ -320,6 +420,10 @@ class ConversationHandle:
         Whoever still waits then gets `OutcomeUnknownError`, or `ClusterUnavailableError` if nothing was sent; the log
         counts what was not acknowledged. Watches end, and the owner may be passivated. The client's next `open` of this
         id makes a new handle.
+
+        Example:
+            await conversation.aclose()
+            conversation = await client.open("support-42")
         """
         self._lifetime.end()
         await self._link.aclose()

@@ -52,6 +52,13 @@ class Heartbeats:
 
     Every method may be repeated, and raises `StoreUnavailableError` when Redis does not answer in time. An async
     context manager; belongs to one event loop.
+
+    Example:
+        async with Heartbeats() as heartbeats:  # CONVERSATION_REDIS_URL
+            await heartbeats.start("support-42", "job-1", valid_for=timedelta(seconds=3))
+            record = await heartbeats.find("support-42")
+            assert record is not None
+            assert record.holder == "job-1"
     """
 
     def __init__(

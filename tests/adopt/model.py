@@ -125,6 +125,7 @@ class Model:
             "OPENAI_BASE_URL": base,
             "OPENAI_API_KEY": "adopted",
             "DEEPGRAM_API_KEY": "adopted",
+            "DEEPGRAM_BASE_URL": f"{base}/listen",
             "LISTEN_URL": f"{base}/listen",
         }
 

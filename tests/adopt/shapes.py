@@ -49,7 +49,7 @@ class Shape:
     """
 
     name: str
-    """The agent's module, in `tests.adopt.agents`."""
+    """The agent's module, in `tests.adopt.agents`, unless it has a `program` of its own."""
     before: tuple[Turn, ...]
     after: tuple[Turn, ...]
     others: tuple[Turn, ...] = ()
@@ -77,11 +77,15 @@ class Shape:
     """Whether the call is longer than what an agent keeps in its context."""
     by_livekit: bool = False
     """Whether its worker is started by LiveKit's own command line, and watched by ours."""
+    program: str = ""
+    """What `agent-worker start` is given: a file, and perhaps a server in it."""
+    effects_as: str = "EFFECTS"
+    """The variable by which its agents know the file into which they write what they have done."""
 
     @property
     def module(self) -> str:
         """By which `python -m agent_worker` finds it."""
-        return f"tests.adopt.agents.{self.name}"
+        return self.program or f"tests.adopt.agents.{self.name}"
 
     @property
     def _turns(self) -> tuple[Turn, ...]:

@@ -68,7 +68,7 @@ class Stage:
             CONVERSATION_REDIS_URL=self.redis.url,
             RAY_ADDRESS=self.cluster.address,
             LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE="0",
-            EFFECTS=str(self.effects(shape)),
+            **{shape.effects_as: str(self.effects(shape))},
             **shape.environment,
         )
 
