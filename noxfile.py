@@ -188,7 +188,7 @@ def _counts(result: Path, *, is_whole: bool) -> tuple[dict[str, int], list[str]]
 
 
 def _test(case: ET.Element) -> str:
-    """The name by which pytest runs a test, which is a function in a module here."""
+    """Return the name by which pytest runs a test, which is a function in a module here."""
     return f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
 
 

@@ -29,7 +29,7 @@ WIDTH = 140
 
 
 def options(arguments: Sequence[str]) -> argparse.Namespace:
-    """What was asked for on the command line."""
+    """Return what was asked for on the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -82,7 +82,7 @@ def write(results: Results, directory: Path) -> Path:
 
 
 def document(results: Results) -> dict[str, object]:
-    """The results, and what they say about the aims."""
+    """Return the results, and what they say about the aims."""
     return {**results.as_json(), "aims": judged(results.values)}
 
 

@@ -25,7 +25,7 @@ Command = Callable[..., Awaitable[Any]]
 
 
 def a_message() -> Message:
-    """What is appended everywhere: 200 bytes of text."""
+    """Return what is appended everywhere: 200 bytes of text."""
     return Message(role="user", content=TEXT)
 
 
@@ -54,7 +54,7 @@ class Session:
         )
 
     async def client(self, history: int = 200) -> ConversationClient:
-        """The client whose owners keep so many items."""
+        """Return the client whose owners keep so many items."""
         if history not in self._clients:
             made = ConversationClient(self.settings(history))
             self._clients[history] = await self.stack.enter_async_context(made)

@@ -34,7 +34,7 @@ class Ratio:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The value below which `share` (0 to 1) of sorted measurements lie, interpolated between two of them."""
+    """Return the value below which `share` (0 to 1) of sorted measurements lie, interpolated between two of them."""
     position = share * (len(ordered) - 1)
     below = int(position)
     above = min(below + 1, len(ordered) - 1)
@@ -42,7 +42,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Raises `ValueError` where nothing was measured."""
+    """Keep the values. Raises `ValueError` if nothing was measured."""
     if not values:
         message = "nothing was measured"
         raise ValueError(message)
@@ -52,7 +52,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratio(values: Sequence[float], baseline: Sequence[float]) -> Ratio:
-    """The median of `values` as a multiple of the baseline's.
+    """Return the median of `values` as a multiple of the baseline's.
 
     The interval is a bootstrap's: both lists are drawn anew, with repeats, and their medians divided. It tells what
     another run of the same length might have shown, not what another machine would.

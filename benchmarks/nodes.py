@@ -55,7 +55,7 @@ class Variant(StrEnum):
 
 
 def clean_environment(**added: str) -> dict[str, str]:
-    """This process's environment without anybody's settings, and with the repository on the path.
+    """Return this process's environment without anybody's settings, and with the repository on the path.
 
     So no process compiles the project anew where PYTHONDONTWRITEBYTECODE is set: none does where it is installed.
     """

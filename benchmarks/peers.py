@@ -103,7 +103,7 @@ SAVER = "langgraph AsyncRedisSaver"
 
 
 async def available(stack: AsyncExitStack, url: str, modules_url: str | None) -> tuple[dict[str, Call], list[str]]:
-    """The peers that can be measured here, and a sentence for each of those that cannot."""
+    """Return the peers that can be measured here, and a sentence for each of those that cannot."""
     calls: dict[str, Call] = {}
     reasons = []
     made = {

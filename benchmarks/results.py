@@ -111,7 +111,7 @@ class Results:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Raises `ValueError` for a document of another format."""
+        """Read a document. Raises `ValueError` for one of another format."""
         given = dict(data)
         if given.pop("format", None) != FORMAT:
             message = f"results of another format than {FORMAT}: measure anew"
@@ -149,5 +149,5 @@ def curve(label: str, measured: Mapping[float, Sequence[float]]) -> Curve:
 
 
 def distribution_curve(label: str, values: Sequence[float]) -> Curve:
-    """The share of measurements (y) that are at most x."""
+    """Return the share of measurements (y) that are at most x."""
     return Curve(label, [(value, share, share, share) for value, share in distribution(values)])

@@ -58,7 +58,7 @@ class Driver:
         return self.cluster.variant
 
     def call(self, command: str, **given: Any) -> Any:
-        """What the command returns. Raises `DriverError`."""
+        """Return what the command returns. Raises `DriverError`."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"call": command, "given": given}).encode() + b"\n")
@@ -99,7 +99,7 @@ class Stage:
     """URL of a Redis with the modules JSON and search, for peers that need them."""
 
     def pick(self, full: int, quick: int) -> int:
-        """A number of rounds, or of anything."""
+        """Return a number of rounds, or of anything."""
         return quick if self.is_quick else full
 
     def pick_many(self, full: tuple[int, ...], quick: tuple[int, ...]) -> tuple[int, ...]:
@@ -108,7 +108,7 @@ class Stage:
 
     @contextmanager
     def valkey(self) -> Iterator["Valkey"]:
-        """A server with nothing in it."""
+        """Return a server with nothing in it."""
         directory = Path(tempfile.mkdtemp(prefix="cab-redis-", dir="/tmp"))  # mkdtemp makes it private
         try:
             with EmbeddedServer(directory / "data") as server:

@@ -110,7 +110,7 @@ async def measure(rounds: int, *, livekit_cli: bool = False) -> Figures:
 
 
 def summary(values: list[float]) -> dict[str, Any]:
-    """The middle, the slow end, and both ends, in seconds."""
+    """Return the middle, the slow end, and both ends, in seconds."""
     ordered = sorted(values)
     slow = ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
     return {

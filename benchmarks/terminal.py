@@ -32,7 +32,7 @@ def show_report(console: Console, report: Report) -> None:
 
 
 def show_aims(console: Console, results: Results) -> None:
-    """The aims that this run has something to say about."""
+    """Return the aims that this run has something to say about."""
     values = results.values
     table = Table(title="Aims", title_justify="left")
     for heading in ("what", "aim", "measured", ""):

@@ -32,5 +32,5 @@ def threshold(aim: Aim) -> str:
 
 
 def measured(aim: Aim, value: float | None) -> str:
-    """The number that stands beside an aim; the verdict was made of the exact one."""
+    """Return the number that stands beside an aim; the verdict was made of the exact one."""
     return "–" if value is None else f"{number(value)} {aim.unit}".rstrip()

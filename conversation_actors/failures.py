@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from conversation_actors.errors import ConversationError
 from conversation_actors.timing import TIMING, Timing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Failures:
@@ -32,7 +32,7 @@ class Failures:
         """Count one and log it: one of our own errors by its text, any other with its traceback."""
         self.count(task)
         is_foreseen = isinstance(error, ConversationError)
-        log.log(
+        logger.log(
             logging.WARNING if is_foreseen else logging.ERROR,
             "a task in the background failed, and goes on",
             extra={"task": task, "reason": str(error) if is_foreseen else repr(error)},

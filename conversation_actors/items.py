@@ -76,7 +76,7 @@ class StoredItem(NamedTuple):
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Read the facts out of stored bytes. Raises `ValueError` where they are not those of an item."""
+        """Read the facts out of stored bytes. Raises `ValueError` if they are not those of an item."""
         fields = decode(data)
         if not isinstance(fields, dict):
             message = "an item is a JSON object"
@@ -107,7 +107,7 @@ def _facts(kind: str, fields: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _reason(field: str, fault: str, told: str) -> str:
-    """What pydantic told, where that helps: of a union it tells what the first alternative lacks."""
+    """Return what pydantic told, if that helps: of a union it tells what the first alternative lacks."""
     if fault == "extra_forbidden":
         return "no such field"
     if field == "content" and fault != "missing":
@@ -135,7 +135,7 @@ class Item(BaseModel):
 
         @property
         def text(self) -> str:
-            """What it says in words, to be shown: every kind of item has it, empty where there are none."""
+            """What it says in words, to be shown: every kind of item has it, empty if there are none."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -153,7 +153,7 @@ class Item(BaseModel):
         return item
 
     def to_dict(self) -> dict[str, Any]:
-        """The stored form: what was given, and what tells the kind of item. Other defaults are left out."""
+        """Return the stored form: what was given, and what tells the kind of item. Other defaults are left out."""
         chosen = self.__pydantic_fields_set__
         fields = {}
         for name, value in self.__dict__.items():
@@ -207,7 +207,7 @@ class Message(Item):
 
     @property
     def participant(self) -> Mapping[str, Any] | None:
-        """Who said it, where its author has noted that: ``identity``, and ``device`` (None where it has no name)."""
+        """Who said it, where its author has noted that: ``identity``, and ``device`` (None if it has no name)."""
         return speaker_in(self.extra)
 
 
@@ -268,7 +268,7 @@ class DataMessage(Item):
     size: int = Field(ge=0)
     """Bytes that came."""
     participant: Mapping[str, str | None] | None = None
-    """Who sent it: ``identity``, and ``device`` (None where it has no name); None: a server."""
+    """Who sent it: ``identity``, and ``device`` (None if it has no name); None: a server."""
     name: str = ""
     """Of a file, as its sender has it."""
     mime_type: str = ""
@@ -339,7 +339,7 @@ _KINDS: Mapping[str, type[Item]] = {
 def item_from_dict(fields: Mapping[str, Any]) -> Item:
     """Read a stored or foreign form: unknown fields are kept, an unknown `type` gives an `OtherItem`.
 
-    Raises `InvalidInputError` where a known field has a wrong type, or `type` is missing.
+    Raises `InvalidInputError` if a known field has a wrong type, or `type` is missing.
     """
     kind = fields.get("type") if isinstance(fields, Mapping) else None  # type: ignore[redundant-expr]  # foreign JSON
     if not isinstance(kind, str) or not kind:

@@ -74,7 +74,7 @@ def check_text(value: object, field: str, *, limit: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """What every process can unpickle: not a member of an enumeration, nor another type of the caller's own."""
+    """Return what every process can unpickle: no member of an enumeration, nor another type of the caller's own."""
     return text if type(text) is str else str.__str__(text)
 
 
@@ -106,7 +106,7 @@ def _encode_exactly(value: object, field: str) -> bytes:
 
 
 def _encode_alike(fields: object) -> bytes | None:
-    """The same bytes at a fifth of the price, for an object of plain values such as most items are; None for others."""
+    """Encode an object of plain values, as most items are, at a fifth of the price; return None for others."""
     if type(fields) is not dict:
         return None
     for name, value in fields.items():
@@ -135,7 +135,7 @@ def encode_checked(value: object) -> bytes:
 
 
 def encode_text(text: str) -> str:
-    """The JSON of a text, as `encode` writes it."""
+    """Return the JSON of a text, as `encode` writes it."""
     return _quoted(text)
 
 

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from importlib import metadata
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 NEWEST_TESTED = {"livekit-agents": "1.8.9", "pydantic": "2.14.4", "ray": "2.60.0", "redis": "8.1.0"}
 """Of tests/matrix/report.json, by the name of the distribution. A later patch of the same minor is no other version."""
@@ -17,7 +17,7 @@ def tell_untested(*names: str) -> None:
     """Warn, once in a process, of those installed libraries of `names` that are newer than all that was tested."""
     newer = [f"{name} {found} (tested up to {NEWEST_TESTED[name]})" for name in names if (found := _newer(name))]
     if newer:
-        log.warning("newer than what this version was tested with, and used all the same: %s", ", ".join(newer))
+        logger.warning("newer than what this version was tested with, and used all the same: %s", ", ".join(newer))
 
 
 def tell_versions(*others: str) -> list[str]:
@@ -35,7 +35,7 @@ def _installed(name: str) -> str | None:
 
 
 def _newer(name: str) -> str | None:
-    """Return the installed version where its minor was not tested; None where it was, or where nothing is installed."""
+    """Return the installed version where its minor was not tested; None if it was, or where nothing is installed."""
     found = _installed(name)
     return found if found is not None and _minor(found) > _minor(NEWEST_TESTED[name]) else None
 

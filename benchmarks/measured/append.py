@@ -52,7 +52,7 @@ async def measure_calls(session: Session, rounds: int, repeats: int, modules_red
 
 
 def _bare_actor() -> Any:
-    """The cheapest thing an actor can do. A class made here travels by value: workers need not import this module."""
+    """Make the cheapest actor. A class made here travels by value: workers need not import this module."""
     import ray  # noqa: PLC0415  # the suite itself never imports it
 
     class Bare:
@@ -84,7 +84,7 @@ async def _recorded(handle: ConversationHandle) -> float:
 
 
 async def _throughput(call: Call) -> float:
-    """Calls per second of 32 callers, each of which waits for its answer before it calls again."""
+    """Return the calls per second of 32 callers, each of which waits for its answer before it calls again."""
     each = 40
 
     async def caller() -> None:

@@ -21,7 +21,7 @@ def _name(bound: int) -> str:
 
 
 async def prepare(session: Session) -> None:
-    """A conversation whose history is at its bound, for each bound."""
+    """Return a conversation whose history is at its bound, for each bound."""
     for bound in BOUNDS:
         await fill(await session.open(_name(bound), bound), bound)
     await append(session, 10)
@@ -44,7 +44,7 @@ async def crash(session: Session, bound: int) -> float:
 
 
 async def stored_bytes(session: Session) -> dict[str, int]:
-    """What Redis says its keys take, by bound."""
+    """Return what Redis says its keys take, by bound."""
     redis: Any = Redis.from_url(session.redis_url)
     found = {}
     for bound in BOUNDS:

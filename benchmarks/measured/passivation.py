@@ -98,7 +98,7 @@ def _roam(driver: Driver, **given: int) -> list[float]:
 
 
 def _footprint(drivers: Drivers) -> tuple[int, float]:
-    """Processes of the node, and MiB of all of them."""
+    """Return the number of the node's processes, and MiB of all of them."""
     processes: list[psutil.Process] = drivers[Variant.WARM].cluster.processes()
     return len(processes), sum(proportional(processes)) / MIB
 

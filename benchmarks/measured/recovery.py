@@ -54,7 +54,7 @@ async def lose_node(session: Session, conversation_id: str, pids: list[int]) -> 
 
 
 async def owner(session: Session, conversation_id: str) -> int:
-    """The process id of a conversation's owner."""
+    """Return the process id of a conversation's owner."""
     return (await session.handles[conversation_id].info()).pid
 
 
@@ -139,7 +139,7 @@ def _nodes(stage: Stage, report: Report) -> None:
 
 
 def _lose_node(driver: Driver, number: int) -> float:
-    """The conversation moves to whichever of two nodes is left; then a new one takes the dead one's place."""
+    """Move the conversation to whichever of two nodes is left; then start a new one in the dead one's place."""
     cluster, name = driver.cluster, "on-a-node-0"
     if number == 0:
         cluster.add_node()

@@ -38,7 +38,7 @@ from conversation_actors.state import ConversationState
 from conversation_actors.store import Recovered, Store
 from conversation_actors.timing import TIMING, Timing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_WATCHERS = 500
 """Parked polls of one conversation. Ray lets an async actor run 1000 calls at a time."""
@@ -96,7 +96,7 @@ class Activation:
             replayed=replayed,
             recovery_seconds=uptime() - started,
         )
-        log.info("activated", extra={"epoch": facts.epoch, "seq": facts.seq, "replayed": replayed})
+        logger.info("activated", extra={"epoch": facts.epoch, "seq": facts.seq, "replayed": replayed})
         return cls(recovered, durable, facts, store=store, settings=settings, clock=clock, timing=timing)
 
     def __init__(  # see `recover`, which is how to get one
@@ -329,7 +329,7 @@ class Activation:
         for task in self._tasks:
             if task is not asyncio.current_task():
                 task.cancel()
-        log.info("stopped", extra={"reason": str(reason)})
+        logger.info("stopped", extra={"reason": str(reason)})
 
     async def _look_after(self) -> None:
         """Keep TTLs fresh; passivate when nobody has asked or watched for long enough, well before the TTL ends.

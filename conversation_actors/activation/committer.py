@@ -33,7 +33,7 @@ from conversation_actors.state import (
 from conversation_actors.store import Claim, Head, Outcome, Store
 from conversation_actors.timing import TIMING, Timing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_PENDING_BYTES = 16 << 20
 """Decided and not yet durable; beyond it commands are answered with `OverloadedError`."""
@@ -132,7 +132,7 @@ class Committer:
         except ConversationError as error:
             self._on_lost(error)
         except Exception as error:
-            log.exception("the committer failed", extra={"epoch": self._claim.epoch})
+            logger.exception("the committer failed", extra={"epoch": self._claim.epoch})
             self._on_lost(FencedError(f"this activation failed and stopped: {error!r}"))
 
     async def upkeep(self) -> None:
@@ -249,7 +249,7 @@ class Committer:
             if heals > MAX_HEALS:
                 message = f"the store stays behind seq {expected_seq}, whatever is written to it"
                 raise CorruptStateError(message, key=self._claim.conversation_id, position=0)
-            log.warning(
+            logger.warning(
                 "the store lost acknowledged writes; restoring it from memory",
                 extra={"epoch": self._claim.epoch, "seq": self.durable.seq},
             )

@@ -30,8 +30,9 @@ from conversation_actors.protocol import (
 )
 from conversation_actors.settings import Settings
 from conversation_actors.store import Store
+from conversation_actors.timing import TIMING, Timing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -46,9 +47,10 @@ class Host(ABC):
     recovers at once what is stored, while the first call is on its way; only `open` makes a new conversation.
     """
 
-    def __init__(self, conversation_id: str, settings: Settings, store: Store) -> None:
+    def __init__(self, conversation_id: str, settings: Settings, store: Store, *, timing: Timing = TIMING) -> None:
         """Remember what to own, and begin to recover it."""
         self._conversation_id, self._settings, self._store = conversation_id, settings, store
+        self._timing = timing
         self._owner = uuid.uuid4().hex
         self._activation: Activation | None = None
         self._activating = asyncio.Lock()
@@ -57,7 +59,7 @@ class Host(ABC):
         self._last_call = uptime()
         self._is_wanted = True
         self._is_counted = False
-        self._failures = Failures()
+        self._failures = Failures(timing=timing)
         self._tasks = [
             asyncio.create_task(self._failures.once("recovery", self._recover)),
             asyncio.create_task(self._failures.keep("exit", self._exit_when_done)),
@@ -181,6 +183,7 @@ class Host(ABC):
                     store=self._store,
                     settings=self._settings,
                     place=self._place(),
+                    timing=self._timing,
                 )
                 self._is_wanted = True
                 self._has_activated.set()
@@ -191,7 +194,7 @@ class Host(ABC):
         try:
             await self._activated(create=False)
         except ConversationNotFoundError:
-            log.debug("not stored yet")  # the connection is there, for the one who creates it
+            logger.debug("not stored yet")  # the connection is there, for the one who creates it
 
     async def _exit_when_done(self) -> None:
         """Leave when the activation has stopped, or when there is none to be had.

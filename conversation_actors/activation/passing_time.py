@@ -13,7 +13,7 @@ from conversation_actors.clock import uptime
 from conversation_actors.state import ConversationState
 from conversation_actors.store import Recovered
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SKEW_SECONDS = 2.0
 """Clocks that differ by more than this are worth a line in the log."""
@@ -29,9 +29,9 @@ def store_clock(recovered: Recovered, durable: ConversationState, elapsed: Calla
     """
     node_ahead, ahead = time.time() - recovered.at, durable.changed_at - recovered.at
     if abs(node_ahead) > SKEW_SECONDS:
-        log.warning("this node's clock differs from the store's", extra={"seconds_ahead": round(node_ahead, 1)})
+        logger.warning("this node's clock differs from the store's", extra={"seconds_ahead": round(node_ahead, 1)})
     if ahead > SKEW_SECONDS:
-        log.warning("the conversation is ahead of the store's clock", extra={"seconds_ahead": round(ahead, 1)})
+        logger.warning("the conversation is ahead of the store's clock", extra={"seconds_ahead": round(ahead, 1)})
     began, base = elapsed(), max(recovered.at, durable.changed_at)
     return lambda: base + elapsed() - began
 

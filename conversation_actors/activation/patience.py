@@ -10,7 +10,7 @@ from conversation_actors.failures import Failures
 from conversation_actors.store import Outcome
 from conversation_actors.timing import Timing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Patience:
@@ -60,4 +60,4 @@ class Patience:
         self._failures.count("write")
         if self._failing_since is None:
             self._failing_since = uptime()
-            log.warning("a write is being repeated", extra={"reason": str(error)})
+            logger.warning("a write is being repeated", extra={"reason": str(error)})

@@ -42,7 +42,7 @@ class _Signals:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up)
 
     def _hung_up(self) -> None:
-        """The terminal was closed: stop in order, and tell nobody, since a word would raise now."""
+        """Stop in order when the terminal was closed, and tell nobody, since a word would raise now."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())
@@ -90,7 +90,7 @@ def _directory(url: str | None) -> Path:
 
 
 async def _take_or_find(directory: Path, console: Console) -> DevFile | DevRecord:
-    """The directory's record, held; or what another `dev` there has started, once that is ready."""
+    """Return the directory's record, held; or what another `dev` there has started, once that is ready."""
     has_told = False
     while (file := DevFile.take(directory)) is None:
         record = read(directory)
@@ -107,7 +107,7 @@ async def _take_or_find(directory: Path, console: Console) -> DevFile | DevRecor
 
 
 def _tell_of_other(record: DevRecord, url: str | None, console: Console, *, as_json: bool) -> None:
-    """Say where the running one is. Raises `InvalidInputError` where another Redis than its own is asked for."""
+    """Say where the running one is. Raises `InvalidInputError` if another Redis than its own is asked for."""
     running = f"`conversation-actors dev` is running already (process {record.dev.pid})"
     if url is not None and digest(url) not in record.redis_digests[: None if record.has_server else 1]:
         message = (
@@ -217,7 +217,7 @@ class _Stack:
 
 
 async def _unless_stopped(starting: Coroutine[Any, Any, Value], signals: _Signals) -> Value | None:
-    """What `starting` returns; None if a signal came first."""
+    """Return what `starting` returns; None if a signal came first."""
     work, stopped = asyncio.ensure_future(starting), asyncio.ensure_future(signals.stop.wait())
     await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()

@@ -36,7 +36,7 @@ class Process:
 
     @classmethod
     def of(cls, pid: int) -> Self:
-        """The process that has this id now."""
+        """Return the process that has this id now."""
         return cls(pid, _started(pid) or "", _boot())
 
     @property
@@ -92,7 +92,7 @@ class DevFile:
 
     @classmethod
     def take(cls, directory: Path) -> Self | None:
-        """Hold it; None while another process does. Makes the directory; `InvalidInputError` where that cannot be."""
+        """Hold it; None while another process does. Makes the directory; `InvalidInputError` if that cannot be."""
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = try_lock(directory / _LOCK)
@@ -127,7 +127,7 @@ class DevFile:
 
 
 def read(directory: Path) -> DevRecord | None:
-    """The record of the last `dev` there, which may be running or not; None without one that can be read."""
+    """Return the record of the last `dev` there, which may be running or not; None without one that can be read."""
     try:
         told = json.loads((directory / _RECORD).read_text())
         told |= {"dev": Process(**_known(Process, told["dev"])), "phase": Phase(told["phase"])}
@@ -139,12 +139,12 @@ def read(directory: Path) -> DevRecord | None:
 
 
 def _known(kind: type[Process | DevRecord], told: dict[str, Any]) -> dict[str, Any]:
-    """What this version knows of: a newer one may have written more."""
+    """Return what this version knows of: a newer one may have written more."""
     return {one.name: told[one.name] for one in fields(kind) if one.name in told}
 
 
 def digest(redis_url: str) -> str:
-    """What is kept of a URL with a password."""
+    """Return what is kept of a URL with a password."""
     return sha256(redis_url.encode()).hexdigest()
 
 
@@ -160,14 +160,14 @@ def end_head(record: DevRecord) -> int:
 
 
 def _leaders(record: DevRecord) -> set[int]:
-    """The sessions of its Ray. One that was killed before it noted the process had noted the directory."""
+    """Return the sessions of its Ray. One that was killed before it noted the process had noted the directory."""
     if record.head is not None:
         return set() if record.head.is_replaced else {record.head.pid}
     return set() if record.head_directory is None else sessions_with(temporary_directory(Path(record.head_directory)))
 
 
 def _started(pid: int) -> str | None:
-    """When the process with this id started; None where there is none, or it is dead and not collected."""
+    """When the process with this id started; None if there is none, or it is dead and not collected."""
     if not is_running(pid):
         return None
     moment = start_of(pid)

@@ -18,13 +18,13 @@ _START = 19
 
 
 def with_environment(command: Iterable[str], *, changes: dict[str, str | None]) -> list[str]:
-    """The command in a changed environment, by ``env``; a value of None unsets. Not for secrets: ``ps`` shows them."""
+    """Change a command's environment, by ``env``; a value of None unsets. Not for secrets: ``ps`` shows them."""
     unset = [option for name, value in changes.items() if value is None for option in ("-u", name)]
     return ["env", *unset, *(f"{name}={value}" for name, value in changes.items() if value is not None), *command]
 
 
 def last_lines(path: Path, count: int = 12) -> list[str]:
-    """The end of a log; empty where there is none."""
+    """Return the end of a log; empty if there is none."""
     return path.read_text(errors="replace").splitlines()[-count:] if path.exists() else []
 
 
@@ -44,7 +44,7 @@ def session_members(leader: int) -> list[int]:
 
 
 def sessions_with(argument: str) -> set[int]:
-    """The sessions of all processes that were started with this very argument."""
+    """Return the sessions of all processes that were started with this very argument."""
     found = set()
     for pid in _all_pids():
         with suppress(ProcessLookupError, PermissionError):
@@ -54,7 +54,7 @@ def sessions_with(argument: str) -> set[int]:
 
 
 def _arguments(pid: int) -> list[str]:
-    """The words of the command that the process was started with; empty where there is none."""
+    """Return the words of the command that the process was started with; empty if there is none."""
     if not _PROC.joinpath("self/stat").exists():
         return _ps("-ww", "-o", "args=", "-p", str(pid)).split()
     try:
@@ -64,21 +64,21 @@ def _arguments(pid: int) -> list[str]:
 
 
 def start_of(pid: int) -> str:
-    """When the process started, in a form that only serves to be compared; empty where there is none."""
+    """When the process started, in a form that only serves to be compared; empty if there is none."""
     if not _PROC.joinpath("self/stat").exists():
         return _ps("-o", "lstart=", "-p", str(pid)).strip()
     return next(iter(_fields(pid)[_START:]), "")
 
 
 def _state(pid: int) -> str:
-    """The system's letter for what the process does; empty where there is none."""
+    """Return the system's letter for what the process does; empty if there is none."""
     if not _PROC.joinpath("self/stat").exists():
         return _ps("-o", "stat=", "-p", str(pid)).strip()[:1]
     return next(iter(_fields(pid)), "")
 
 
 def _fields(pid: int) -> list[str]:
-    """What Linux tells of a process behind its name, which may hold anything but is in parentheses: its state first."""
+    """Return what Linux tells of a process after its name, which may hold anything, in parentheses: its state first."""
     try:
         return _PROC.joinpath(str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:

@@ -91,7 +91,7 @@ class RayHead:
             shutil.rmtree(directory, ignore_errors=True)
 
     def last_words(self) -> str:
-        """The end of what it printed."""
+        """Return the end of what it printed."""
         return " ".join(last_lines(self._log, 4))[-800:] or "it said nothing"
 
     @property
@@ -108,7 +108,7 @@ class RayHead:
         self._spawned(self._process.pid, directory)
 
     async def _address(self, directory: Path) -> str:
-        """What Ray writes there as its last act of starting."""
+        """Return what Ray writes there as its last act of starting."""
         written = directory / "ray_current_cluster"
         assert self._process is not None
         while not (written.exists() and (address := written.read_text().strip())):
@@ -142,12 +142,12 @@ class RayHead:
 
 
 def temporary_directory(directory: Path) -> str:
-    """The option by which a head of ours is known from all others."""
+    """Return the option by which a head of ours is known from all others."""
     return f"--temp-dir={directory}"
 
 
 def variables_for_others(address: str) -> dict[str, str]:
-    """What whoever joins a head of ours needs in the environment."""
+    """Return what whoever joins a head of ours needs in the environment."""
     variables = {"RAY_ADDRESS": address}
     return variables | ({MODE: "token"} | chosen_token_variables() if knows_tokens() else {})
 

@@ -92,7 +92,7 @@ class Facts:
 
 
 def document(snapshot: Snapshot, facts: Facts) -> dict[str, Any]:
-    """The conversation as JSON's types; field names are those of the API."""
+    """Return the conversation as JSON's types; field names are those of the API."""
     return {
         "conversation_id": snapshot.conversation_id,
         "seq": snapshot.seq,
@@ -156,7 +156,7 @@ def _participants(snapshot: Snapshot) -> Group:
 
 
 def _tracks(metadata: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """What somebody has open, in words, and the rest of the metadata."""
+    """Return what somebody has open, in words, and the rest of the metadata."""
     tracks = metadata.get("tracks")
     if not isinstance(tracks, Mapping) or not all(isinstance(state, str) for state in tracks.values()):
         return "", metadata
@@ -204,7 +204,7 @@ def _author(item: Item) -> str:
 
 
 def _sent(item: DataMessage) -> str:
-    """What was sent by which topic: text as it is, of anything else what it is and how large."""
+    """Return what was sent by which topic: text as it is, of anything else what it is and how large."""
     if item.text:
         told = ": ".join(filter(None, [item.name, item.text]))
     else:

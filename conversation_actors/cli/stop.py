@@ -19,7 +19,7 @@ _POLL = 0.1
 
 
 def run() -> None:
-    """End it all. Raises `ClusterUnavailableError` where a running `dev` does not end."""
+    """End it all. Raises `ClusterUnavailableError` if a running `dev` does not end."""
     directory = data_directory()
     ended = []
     if directory.is_dir():

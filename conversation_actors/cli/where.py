@@ -25,7 +25,7 @@ async def run(conversation_id: str, *, most_lines: int, as_json: bool) -> int:
 
 
 def document(found: Whereabouts) -> str:
-    """The same as JSON."""
+    """Return what was found as JSON."""
     owner = None
     if found.owner is not None:
         owner = {name: getattr(found.owner, name) for name in ("pid", "node_id", "epoch", "activated_at")}
@@ -33,7 +33,7 @@ def document(found: Whereabouts) -> str:
 
 
 def told(found: Whereabouts) -> str:
-    """The same for people, a line for each fact."""
+    """Tell people what was found, a line for each fact."""
     lines = [found.name, *_owner(found)]
     lines += [f"node   {node[:_NODE]} does not answer: its log is not among these lines" for node in found.silent_nodes]
     lines.append("log    " + ("these lines of its owners:" if found.lines else "no line is about it"))

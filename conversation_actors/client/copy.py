@@ -128,7 +128,7 @@ class LocalCopy:
             del self.removed[next(iter(self.removed))]
 
     def _completed(self, echo: Echo, sent: Sequence[Command]) -> Entry:
-        """The entry, with the items that are here already: sent just now, or in the window."""
+        """Return the entry, with the items that are here already: sent just now, or in the window."""
         if echo.appended is None:
             present = [item for identity in echo.evicted if (item := self.state.window.get(identity))]
             return Entry(echo.seq, echo.epoch, echo.at, ItemsEvicted(tuple(present)))
@@ -165,5 +165,5 @@ def retention_of(state: ConversationState) -> timedelta | None:
 
 
 def history_of(state: ConversationState) -> tuple[Item, ...]:
-    """The items of a state, decoded."""
+    """Return the items of a state, decoded."""
     return tuple(stored.to_item() for stored in state.window)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from conversation_actors.client.silence import Read, Silence
 from conversation_actors.store import Damaged, FoundHeartbeat, HeartbeatRecord, HeartbeatStore
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _PAGE = 500
 """Records that one script reads, or drops."""
@@ -42,7 +42,7 @@ class HeartbeatReader:
         return self._silence.gaps
 
     async def find(self, conversation_id: str) -> HeartbeatRecord | None:
-        """The record of one conversation, with how long this reader has seen it unchanged."""
+        """Return the record of one conversation, with how long this reader has seen it unchanged."""
         with self._telling():
             return await self._find(conversation_id)
 
@@ -111,7 +111,7 @@ class HeartbeatReader:
         return _of(incarnation, silent)
 
     async def _answered(self, question: Awaitable[T]) -> tuple[T, Read]:
-        """The answer, and when it was asked for and there. Without one, silence is counted anew."""
+        """Return the answer, and when it was asked for and there. Without one, silence is counted anew."""
         sent = self._clock()
         try:
             answer = await question
@@ -131,7 +131,7 @@ class HeartbeatReader:
         return replace(record, silent_for=timedelta(seconds=seconds))
 
     def _seen_damaged(self, damaged: Damaged, read: Read) -> list[Damaged]:
-        """What is to be dropped: this one, or nothing yet."""
+        """Return what is to be dropped: this one, or nothing yet."""
         self._note(damaged)
         seconds = self._silence.see(read, damaged.conversation_id, damaged.beat, valid_for=_DAMAGED_SECONDS)
         return [damaged] if seconds >= _DAMAGED_SECONDS else []
@@ -167,7 +167,7 @@ class HeartbeatReader:
                 ids = [ascii(conversation_id) for conversation_id in self._untold[:_TOLD_IDS]]
                 fields = {"conversation_id": ids[0], "conversation_ids": ids, "records": len(self._untold)}
                 self._untold = []
-                log.error("records of heartbeats cannot be read", extra=fields)
+                logger.error("records of heartbeats cannot be read", extra=fields)
 
 
 S = TypeVar("S", HeartbeatRecord, Damaged)

@@ -132,7 +132,7 @@ class Heartbeats:
         group: str = "",
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        """The holder that has just acquired the lease begins: it is believed to live for `valid_for`.
+        """Begin, as the holder that has just acquired the lease: it is believed to live for `valid_for`.
 
         Takes the place of whatever record there was, claimed or not. `group` is what dies together.
         """
@@ -168,7 +168,7 @@ class Heartbeats:
         )
 
     async def stop(self, conversation_id: str, holder: str, *, role: str = "") -> bool:
-        """The holder is done: nothing is to be taken over, not by a claimant either. False if it has no record."""
+        """Note that the holder is done: nobody is to take over, no claimant either. False if it has no record."""
         return await self._records.end(_name(conversation_id, role), check_id(holder, "holder"))
 
     async def claim_expired(
@@ -231,14 +231,14 @@ class Heartbeats:
     async def keep(self, conversation_id: str) -> timedelta | None:
         """Count as use of the conversation itself: it is kept from now on for as long as its retention says.
 
-        Returns that time, so that the next call can come well before it is over; None where there is no such
+        Returns that time, so that the next call can come well before it is over; None if there is no such
         conversation any more. Needs no owner: while a job lives its conversation does, whatever happens to Ray.
         """
         store = self._connected()
         return await store.keep(check_id(conversation_id, "conversation_id"), ttl=self._settings.ttl)
 
     async def find(self, conversation_id: str, *, role: str = "") -> HeartbeatRecord | None:
-        """The record of one conversation, if there is one that can be read.
+        """Return the record of one conversation, if there is one that can be read.
 
         `silent_for` is zero at the first look; who asks at least six times while a beat is valid sees it rise.
         """

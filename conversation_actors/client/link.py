@@ -22,7 +22,7 @@ from conversation_actors.state import Command, Entry, Lease, Participant
 from conversation_actors.timing import TIMING, Timing
 from conversation_actors.values import check_id
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Link:
@@ -125,10 +125,10 @@ class Link:
             async with asyncio.timeout(self._close_seconds):
                 await self.outbox.flush()
         except (TimeoutError, ConversationError) as error:
-            log.warning("closing: not all that was sent was taken", extra={"reason": str(error)})
+            logger.warning("closing: not all that was sent was taken", extra={"reason": str(error)})
         finally:
             if len(self.outbox):
-                log.error("closed with unacknowledged commands", extra={"unacknowledged": len(self.outbox)})
+                logger.error("closed with unacknowledged commands", extra={"unacknowledged": len(self.outbox)})
             for task in self._tasks:
                 task.cancel()
             self.outbox.close(self._lifetime.refusal())
@@ -159,7 +159,7 @@ class Link:
                         if view.seq >= seq:
                             self.copy.replace(view)
             except (ConversationError, TimeoutError) as error:
-                log.warning("the local copy does not show a write yet", extra={"reason": str(error)})
+                logger.warning("the local copy does not show a write yet", extra={"reason": str(error)})
 
     async def _send(self, requests: Sequence[Request], seconds: float) -> Executed:
         asked = self.copy.position

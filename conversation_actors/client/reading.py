@@ -12,7 +12,7 @@ from conversation_actors.settings import Settings
 from conversation_actors.store import Store, Stored
 from conversation_actors.timing import TIMING, Timing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Reader:
@@ -43,7 +43,7 @@ class Reader:
             self._has_told = False  # it answers; the conversation may be younger than what it has
         except RetryableError as error:
             if not self._has_told:
-                log.warning("the replica does not answer; the primary is read instead", extra={"reason": str(error)})
+                logger.warning("the replica does not answer; the primary is read instead", extra={"reason": str(error)})
             self._has_told = True
             self._away_until = loop.time() + self._timing.read_away
         else:

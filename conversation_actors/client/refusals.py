@@ -114,7 +114,7 @@ class Refusals:
 
     @staticmethod
     def _starter_of(task: Task) -> Task | None:
-        """The task in whose place this one flushes, as `asyncio.wait_for` and `gather` do it; None: in its own."""
+        """Return the task for which this one flushes, as `asyncio.wait_for` and `gather` do; None if for itself."""
         known = _putter.get()
         starter = None if known is None else known()
         return None if starter is task else starter

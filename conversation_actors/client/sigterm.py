@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Flushable(Protocol):
@@ -96,7 +96,7 @@ async def _flush(one: Flushable, seconds: float) -> None:
             await one.flush()
     except Exception as error:  # noqa: BLE001  # the process ends, whatever it was
         reason = str(error) or f"no answer in {seconds:g} s"
-        log.warning("ended by SIGTERM with unacknowledged commands: %d (%s)", len(one), reason)
+        logger.warning("ended by SIGTERM with unacknowledged commands: %d (%s)", len(one), reason)
 
 
 def _end() -> None:

@@ -61,7 +61,7 @@ class Silence:
         """Reads before which there was a gap that had something counted anew: as long as they go on nobody is found."""
 
     def until(self, now: float) -> int:
-        """The last beat that is worth reading: of records that were silent ever since a while ago."""
+        """Return the last beat that is worth reading: of records that were silent ever since a while ago."""
         return next((mark.last.number for mark in reversed(self._marks) if mark.read.received <= now - LOOK_BACK), 0)
 
     def mark(self, read: Read, last: Beat) -> None:
@@ -102,7 +102,7 @@ class Silence:
         return since
 
     def _marks_before(self, read: Read, beat: Beat) -> Iterator[_Mark]:
-        """The marks, from this read's own back to the first one that knows of the beat."""
+        """Return the marks, from this read's own back to the first one that knows of the beat."""
         for mark in reversed(self._marks):
             if mark.read.received > read.received:
                 continue

@@ -44,7 +44,7 @@ class Snapshot:
 def snapshot_of(
     conversation_id: str, state: ConversationState, *, epoch: int, lag: timedelta | None = timedelta(0)
 ) -> Snapshot:
-    """The state, as it is handed out."""
+    """Return the state, as it is handed out."""
     return Snapshot(
         conversation_id=conversation_id,
         seq=state.seq,

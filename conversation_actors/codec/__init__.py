@@ -73,7 +73,7 @@ _SNAPSHOT_FIELDS = frozenset(
 
 
 def encode_entry(entry: Entry) -> bytes:
-    """The stored form of one journal entry."""
+    """Return the stored form of one journal entry."""
     if type(entry.event) in _ITEMS_MOVED and math.isfinite(entry.at):
         return _encode_items_moved(entry, entry.event)
     name = EVENT_NAMES[type(entry.event)]
@@ -88,7 +88,7 @@ def encode_entry(entry: Entry) -> bytes:
 
 
 def _encode_items_moved(entry: Entry, event: Any) -> bytes:
-    """The same bytes as for any event; nearly all entries are of these two kinds."""
+    """Encode as any event is encoded, but faster; nearly all entries are of these two kinds."""
     request = "" if entry.request_id is None else f',"request":{encode_text(entry.request_id)}'
     if entry.digest is not None:
         request += f',"digest":{encode_text(entry.digest)}'
@@ -131,7 +131,7 @@ def decode_entry(data: bytes) -> Entry:
 
 
 def encode_snapshot(state: ConversationState, *, requests: bool = True) -> bytes:
-    """The stored form of a whole conversation; readers, who decide nothing, need no request memory."""
+    """Return the stored form of a whole conversation; readers, who decide nothing, need no request memory."""
     header: dict[str, Any] = {
         **state.unknown,
         "v": SCHEMA,

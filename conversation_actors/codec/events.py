@@ -38,7 +38,7 @@ from conversation_actors.state import (
 
 
 def event_fields(event: Event) -> dict[str, Any]:  # noqa: C901, PLR0911  # one line for each kind of event
-    """The header fields of an event, besides its name and its items."""
+    """Return the header fields of an event, besides its name and its items."""
     match event:
         case ItemsRemoved(identities):
             return {"ids": list(identities)}
@@ -71,7 +71,7 @@ _CLASSES = {kind.__name__: name for kind, name in EVENT_NAMES.items()}
 
 
 def named_by(header: Fields) -> Callable[[str], str]:
-    """What gives the stored name of an event that this header names: schema 1 named some by their Python classes."""
+    """Return what names the event of this header as it is stored now: schema 1 named some by their Python classes."""
     return (lambda name: _CLASSES.get(name, name)) if header["v"] == 1 else str
 
 

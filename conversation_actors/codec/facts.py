@@ -10,7 +10,7 @@ _PARTICIPANT_FIELDS = tuple(name for name in Participant.__slots__ if name != "u
 
 
 def participant_fields(participant: Participant) -> dict[str, Any]:
-    """A participant as stored, with the fields of a newer version."""
+    """Return a participant as stored, with the fields of a newer version."""
     known = {name: getattr(participant, name) for name in _PARTICIPANT_FIELDS}
     return {**participant.unknown, **known, "devices": list(participant.devices)}
 
@@ -33,7 +33,7 @@ def participant_of(fields: Fields) -> Participant:
 
 
 def lease_fields(lease: Lease) -> dict[str, Any]:
-    """A lease as stored."""
+    """Return a lease as stored."""
     return {name: getattr(lease, name) for name in Lease.__slots__}
 
 
@@ -61,7 +61,7 @@ def closing_of(reason: Any, at: Any) -> Closing:
 
 
 def remembered_row(request_id: str, kept: Remembered) -> list[Any]:
-    """A row and not an object: there are a thousand of these in a snapshot. Nulls at its end are left out."""
+    """Return a row and not an object: there are a thousand of these in a snapshot. Nulls at its end are left out."""
     row: list[Any] = [request_id, kept.seq, kept.epoch, kept.at, kept.kind]
     if isinstance(kept.result, Participant):
         row.append({"participant": participant_fields(kept.result)})

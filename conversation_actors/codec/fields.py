@@ -19,7 +19,7 @@ def shaped(build: Callable[[], Built]) -> Built:
 
 
 def typed(fields: Fields, name: str, kind: type[Kind] | tuple[type[Kind], ...]) -> Kind:
-    """The field, if it is of this kind; a bool is no number. Raises `TypeError`, or `KeyError`."""
+    """Return the field, if it is of this kind; a bool is no number. Raises `TypeError`, or `KeyError`."""
     value = fields[name]
     if type(value) is kind:
         return value
@@ -30,41 +30,41 @@ def typed(fields: Fields, name: str, kind: type[Kind] | tuple[type[Kind], ...]) 
 
 
 def text(fields: Fields, name: str) -> str:
-    """A text."""
+    """Read a text."""
     return typed(fields, name, str)
 
 
 def optional_text(fields: Fields, name: str) -> str | None:
-    """A text or null."""
+    """Read a text or null."""
     return None if fields[name] is None else text(fields, name)
 
 
 def integer(fields: Fields, name: str) -> int:
-    """A whole number."""
+    """Read a whole number."""
     return typed(fields, name, int)
 
 
 def number(fields: Fields, name: str) -> float:
-    """A number."""
+    """Read a number."""
     value = fields[name]
     return value if type(value) is float else float(typed(fields, name, (int, float)))
 
 
 def optional_number(fields: Fields, name: str) -> float | None:
-    """A number or null."""
+    """Read a number or null."""
     return None if fields[name] is None else number(fields, name)
 
 
 def mapping(fields: Fields, name: str) -> dict[str, Any]:
-    """An object."""
+    """Read an object."""
     return typed(fields, name, dict)
 
 
 def array(fields: Fields, name: str) -> list[Any]:
-    """A list."""
+    """Read a list."""
     return typed(fields, name, list)
 
 
 def texts(fields: Fields, name: str) -> tuple[str, ...]:
-    """A list of texts."""
+    """Read a list of texts."""
     return tuple(text({name: part}, name) for part in array(fields, name))

@@ -20,7 +20,7 @@ def join_lines(header: dict[str, Any], items: Sequence[StoredItem]) -> bytes:
 
 
 def split_lines(data: bytes) -> tuple[dict[str, Any], tuple[StoredItem, ...]]:
-    """The header and the items of an encoded value. Raises `CorruptStateError` with the byte position."""
+    """Return the header and the items of an encoded value. Raises `CorruptStateError` with the byte position."""
     first, _, rest = data.partition(b"\n")
     header = _parse(first, 0)
     if not isinstance(header, dict):
@@ -56,7 +56,7 @@ def _parse(line: bytes, position: int) -> Any:
 
 
 def _position(line: bytes, error: ValueError) -> int:
-    """The byte at which reading `line` failed, as far as the error tells."""
+    """Return the byte at which reading `line` failed, as far as the error tells."""
     if isinstance(error, UnicodeDecodeError):
         return error.start
     if isinstance(error, json.JSONDecodeError):
@@ -65,5 +65,5 @@ def _position(line: bytes, error: ValueError) -> int:
 
 
 def corrupt(reason: str, position: int) -> CorruptStateError:
-    """The error for damage at a byte; its key is named by whoever knows it."""
+    """Return the error for damage at a byte; its key is named by whoever knows it."""
     return CorruptStateError(f"byte {position}: {reason}", key="", position=position)

@@ -10,7 +10,7 @@ TOTALS = ("total_items", "talked_for", "counted_all", "counted_at")
 
 
 def totals_fields(state: ConversationState) -> dict[str, Any]:
-    """The totals as stored; none of a state in which nothing was counted."""
+    """Return the totals as stored; none of a state in which nothing was counted."""
     has_counted = bool(state.total_items or state.talked_for or (state.has_counted_all and state.seq))
     counted = (state.total_items, state.talked_for, state.has_counted_all, state.seq)
     return dict(zip(TOTALS, counted, strict=True)) if has_counted else {}

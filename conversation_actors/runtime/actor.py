@@ -14,7 +14,7 @@ from conversation_actors.settings import Settings
 
 listen()  # see there why at import
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _NOT_SHOWN = "this process does not show whose it is"
 
@@ -45,7 +45,7 @@ class Signature:
         try:
             self._title = ProcessTitle()
         except Exception:  # a constructor that raises would be the end of the actor, for ever
-            log.exception(_NOT_SHOWN)
+            logger.exception(_NOT_SHOWN)
         self._show_title()
 
     def show(self, epoch: int) -> None:
@@ -62,4 +62,4 @@ class Signature:
             self._title.show(title_of(self._name, self._lines.epoch))
         except Exception:  # this is called before an answer, which must not depend on it
             self._title = None
-            log.exception(_NOT_SHOWN)
+            logger.exception(_NOT_SHOWN)

@@ -25,7 +25,7 @@ from conversation_actors.runtime.titles import full_name
 from conversation_actors.runtime.warm_pool import Pool
 from conversation_actors.settings import Placement, Settings, lasting_connection, quick_crash_detection
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 NAMESPACE = "conversations"
 RESOURCE = "conversation"
@@ -184,7 +184,7 @@ class ActorDirectory:
         self._is_pool_due = False
 
     def get_or_create(self, conversation_id: str) -> Any:
-        """The actor of this name, started if there is none. It may be dying: ask it something first.
+        """Return the actor of this name, started if there is none. It may be dying: ask it something first.
 
         Raises `ClusterUnavailableError` while the head does not answer.
         """
@@ -210,21 +210,21 @@ class ActorDirectory:
         await self.pool.start(NAMESPACE)
 
     def started(self, info: ActivationInfo, *, was_ready: bool) -> None:
-        """A conversation's owner was started: prepare for the next one."""
+        """Prepare for the next owner, now that one was started."""
         if self._is_pool_due:
             self._is_pool_due = False
             self._renewing = asyncio.create_task(self._start_pool_again())
         self.pool.opened(info.node_id, was_ready=was_ready)
         if not info.is_forked and not self._has_told:
             self._has_told = True
-            log.warning(
+            logger.warning(
                 "an owner was started the slow way: its node was not started by `conversation-actors start`, "
                 "or conversation_fork_server.log among its Ray logs says why not",
                 extra={"node_id": info.node_id},
             )
 
     def find(self, conversation_id: str) -> Any:
-        """The actor of this name, or None. It may be dying. Raises as `get_or_create` does."""
+        """Return the actor of this name, or None. It may be dying. Raises as `get_or_create` does."""
         self.confirm()
         try:
             return in_cluster(ray.get_actor, actor_name(conversation_id, self._settings), NAMESPACE)
@@ -235,7 +235,7 @@ class ActorDirectory:
         try:
             await self.start_pool()
         except Exception as error:  # noqa: BLE001  # nobody waits for this task, and all goes on without a pool
-            log.warning("no workers are started ahead of time", extra={"reason": repr(error)})
+            logger.warning("no workers are started ahead of time", extra={"reason": repr(error)})
 
     def confirm(self) -> None:
         """Make sure that the head answers, and begin anew where this process had to join again.
@@ -284,7 +284,7 @@ async def _passivate(name: str) -> bool:
             answer = error
         if answer is True:
             return True
-        log.warning("not passivated yet: %s", answer)
+        logger.warning("not passivated yet: %s", answer)
         if isinstance(answer, ConversationError) and not isinstance(answer, RetryableError):
             return False
         await asyncio.sleep(_AGAIN_SECONDS)

@@ -34,11 +34,11 @@ class Head:
     """It did not answer, for want of a token or of another one."""
     ray: str | None = None
     python: str | None = None
-    """Versions; None where it did not tell."""
+    """Versions; None if it did not tell."""
 
 
 def plain_address(address: str | None) -> tuple[str, int] | None:
-    """Host and port; None where the address is none of that form (``auto``, ``ray://…``)."""
+    """Host and port; None if the address is none of that form (``auto``, ``ray://…``)."""
     host, _, port = (address or "").rpartition(":")
     if not host or "/" in host or not port.isdecimal():
         return None
@@ -50,7 +50,7 @@ def require_joinable(address: str | None) -> bool:
 
     Tells whether the head is known to be on this machine: false for an address that is not of the form host:port.
 
-    Raises `ClusterUnavailableError` where nobody listens or answers, `ClusterMisconfiguredError` where the token is
+    Raises `ClusterUnavailableError` if nobody listens or answers, `ClusterMisconfiguredError` if the token is
     missing or another one, or where the port is not Ray's, and `IncompatibleVersionError` where Ray's or Python's
     version is another one. To another machine the token is sent only where RAY_AUTH_MODE says so. Blocks, for at most
     two and a half seconds.
@@ -75,7 +75,7 @@ def require_joinable(address: str | None) -> bool:
 
 
 def found_by_ray() -> str | None:
-    """What ``auto`` means: the one cluster that runs on this machine, or the one that was started last; else None.
+    """Return what ``auto`` means: the one cluster that runs here, or the one that was started last; else None.
 
     Of several that run, Ray chooses; and it tries for long to join one that was started last and is dead.
     """
@@ -159,7 +159,7 @@ def require_same_versions(head: Head) -> None:
 
 
 def refusal(head: Head, token: Token | None) -> str:
-    """Why a head that wants a token does not let us in; `token` is what was sent, None where none was to be."""
+    """Why a head that wants a token does not let us in; `token` is what was sent, None if none was to be."""
     copy = "copy ~/.ray/auth_token of the head's machine and user there (mode 600), or set RAY_AUTH_TOKEN to it"
     asks = f"the Ray cluster at {head.address} asks for a token"
     if not ray_environment.knows_tokens():
@@ -198,7 +198,7 @@ def _request() -> bytes:
 
 
 def _versions(answer: bytes) -> dict[str, str]:
-    """The JSON object in an ``InternalKVGetReply``; empty where there is none (yet)."""
+    """Read the JSON object in an ``InternalKVGetReply``; empty if there is none (yet)."""
     begin, end = answer.find(b"{"), answer.rfind(b"}")
     try:
         told = json.loads(answer[begin : end + 1])

@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from conversation_actors.runtime.membership import in_cluster
 from conversation_actors.runtime.threads import in_thread
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _TABLE_SECONDS = 2.0
 """How long the head may take to tell where an actor is."""
@@ -45,7 +45,7 @@ class HangWatch:
     """Looks at one conversation's owner while somebody waits for it in vain. Belongs to one event loop."""
 
     def __init__(self, conversation_id: str, *, seconds: float) -> None:
-        """An owner that answers nothing for so many `seconds` hangs."""
+        """Take an owner that answers nothing for so many `seconds` for one that hangs."""
         self._conversation_id, self._seconds = conversation_id, seconds
         self._look: asyncio.Task[None] | None = None
 
@@ -58,12 +58,12 @@ class HangWatch:
         try:
             found = await self._find_hung(actor)
             if found is not None and await _examine_there(actor, found):
-                log.warning(
+                logger.warning(
                     "an owner's process hung, and was killed: Ray starts it anew",
                     extra={"conversation_id": self._conversation_id, "pid": found.pid, "node_id": found.node_id},
                 )
         except Exception as error:  # noqa: BLE001  # nobody waits for this task, and Ray's errors are of many kinds
-            log.warning("an owner that does not answer cannot be looked at", extra={"reason": repr(error)})
+            logger.warning("an owner that does not answer cannot be looked at", extra={"reason": repr(error)})
 
     async def _find_hung(self, actor: Any) -> Lodging | None:
         """Where it runs, if it has run there all the time without a sign of life."""
@@ -74,7 +74,7 @@ class HangWatch:
 
 
 async def lodging(actor: Any) -> Lodging | None:
-    """Where an actor's process runs; None while there is none. Raises `RayError` where the head does not answer."""
+    """Where an actor's process runs; None while there is none. Raises `RayError` if the head does not answer."""
     head = getattr(global_worker, "gcs_client", None)
     if head is None:
         return None  # by way of Ray's client server: nobody can be asked
@@ -99,7 +99,7 @@ async def _answers(actor: Any, seconds: float) -> bool:
 
 
 async def _examine_there(actor: Any, found: Lodging) -> bool:
-    """Whether it was found hanging on its own node, and was killed. Raises `TimeoutError` where nobody could look."""
+    """Whether it was found hanging on its own node, and was killed. Raises `TimeoutError` if nobody could look."""
     on_its_node = NodeAffinitySchedulingStrategy(found.node_id, soft=False)
     task: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=on_its_node)(examine)
     verdict = await in_thread(in_cluster, task.remote, actor, found.pid, _CONFIRM_SECONDS)

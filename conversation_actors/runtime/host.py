@@ -16,7 +16,7 @@ from conversation_actors.runtime.termination import on_sigterm
 from conversation_actors.settings import Settings
 from conversation_actors.store import open_store
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _EXIT_SECONDS = 3.0
 _RAYLET_SECONDS = 5.0

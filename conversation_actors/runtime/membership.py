@@ -26,7 +26,7 @@ from conversation_actors.errors import (
 from conversation_actors.runtime.diagnosis import reach, require_joinable
 from conversation_actors.timing import TIMING, Timing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -59,7 +59,7 @@ class Calls:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count the enclosed call. Raises `ClusterUnavailableError` where there is no cluster to be asked."""
+        """Count the enclosed call. Raises `ClusterUnavailableError` if there is no cluster to be asked."""
         with self._ended:
             if self._is_leaving:
                 message = "Ray is being joined anew"
@@ -135,7 +135,7 @@ class Membership:
         return self._resources
 
     def _ask(self) -> str | None:
-        """Why nothing can be had from the head; None where it answers as it should."""
+        """Why nothing can be had from the head; None if it answers as it should."""
         asked_in = place()
         trouble = self._trouble()
         return self._join_anew(trouble, asked_in) if trouble is not None and self._is_ours() else trouble
@@ -208,7 +208,7 @@ class Membership:
         with CALLS.none(self._timing.membership_calls) as may_be_left:
             if not may_be_left:
                 return f"{trouble}, and calls still wait for it"
-            log.warning("Ray is joined anew", extra={"reason": trouble})
+            logger.warning("Ray is joined anew", extra={"reason": trouble})
             ray.shutdown()
             try:
                 self._join(self._address)
@@ -218,7 +218,7 @@ class Membership:
 
 
 def place() -> str:
-    """What tells this process's stay in a cluster from all others: a handle of one is none in another."""
+    """Return what tells this process's stay in a cluster from all others: a handle of one is none in another."""
     if not ray.is_initialized():
         return ""
     if not global_worker.connected:

@@ -19,7 +19,7 @@ from conversation_actors.log_lines import JsonFormatter
 from conversation_actors.runtime.titles import shown_name
 from conversation_actors.settings import Settings
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 FILE = "conversation_owners.log"
 MOST_BYTES = 10 << 20
@@ -29,7 +29,7 @@ _MODE = 0o600
 
 
 def log_directory() -> Path | None:
-    """Return where this node's Ray keeps its logs; None where this process is in no node."""
+    """Return where this node's Ray keeps its logs; None if this process is in no node."""
     node = getattr(worker, "_global_node", None)
     return None if node is None else Path(node.get_logs_dir_path())
 
@@ -65,7 +65,7 @@ class SharedFile(logging.Handler):
         super().close()
 
     def _opened(self) -> int:
-        """The descriptor of the file that is at the path now."""
+        """Return the descriptor of the file that is at the path now."""
         if self._descriptor is not None and not self._is_current(self._descriptor):
             self._forget()
         if self._descriptor is None:
@@ -116,7 +116,7 @@ class OwnerFormatter(NodeFormatter):
     """Lines that say whose they are. With `Settings.hashed_names` the id stands in none of them."""
 
     def __init__(self, conversation_id: str, settings: Settings) -> None:
-        """The epoch is not known yet."""
+        """Begin without an epoch."""
         super().__init__()
         self._name = shown_name(conversation_id, settings)
         self._id = _pattern(conversation_id) if settings.hashed_names else None
@@ -132,7 +132,7 @@ class OwnerFormatter(NodeFormatter):
 
 
 def _pattern(conversation_id: str) -> re.Pattern[str]:
-    """What an id looks like in a line: as it is, or as part of a key or an address; not inside of another word."""
+    """Match an id in a line: as it is, or as part of a key or an address; not inside of another word."""
     spellings = {conversation_id, json.dumps(conversation_id)[1:-1], quote(conversation_id)}
     spellings |= {json.dumps(conversation_id, ensure_ascii=False)[1:-1], json.dumps(repr(conversation_id)[1:-1])[1:-1]}
     alternatives = "|".join(re.escape(one) for one in sorted(spellings, key=len, reverse=True))
@@ -147,10 +147,10 @@ def write_to_node(formatter: logging.Formatter) -> None:
     try:
         directory = log_directory()
     except Exception:  # where Ray keeps its logs is Ray's own business, and may change
-        log.exception("the log lines of this process stay where they are")
+        logger.exception("the log lines of this process stay where they are")
         return
     if directory is None:
-        log.warning("this process belongs to no Ray node: its log lines stay where they are")
+        logger.warning("this process belongs to no Ray node: its log lines stay where they are")
         return
     handler = SharedFile(directory / FILE)
     handler.setFormatter(formatter)

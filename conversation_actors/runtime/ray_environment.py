@@ -39,7 +39,7 @@ def knows_tokens() -> bool:
 
 
 def token_mode() -> str | None:
-    """``token``, ``disabled``, or what else somebody chose; None where nobody did."""
+    """``token``, ``disabled``, or what else somebody chose; None if nobody did."""
     return os.environ.get(MODE, "").lower() or None
 
 
@@ -54,7 +54,7 @@ def use_token() -> None:
 
 
 def token() -> Token:
-    """This user's token, looked for where Ray looks, in Ray's order."""
+    """Return this user's token, looked for where Ray looks, in Ray's order."""
     if value := os.environ.get(_TOKEN):
         return Token(value.strip(), _TOKEN)
     path = _token_file()
@@ -69,9 +69,9 @@ def token() -> Token:
 
 
 def ensure_token() -> Token:
-    """This user's token, made if there is none. The file, if it is this user's, is nobody else's to read.
+    """Return this user's token, made if there is none. The file, if it is this user's, is nobody else's to read.
 
-    Raises `ClusterMisconfiguredError` where it cannot be written.
+    Raises `ClusterMisconfiguredError` if it cannot be written.
     """
     found = token()
     path = _token_file()
@@ -87,7 +87,7 @@ def ensure_token() -> Token:
 
 
 def chosen_token_variables() -> dict[str, str]:
-    """Variables by which this terminal names its token; empty where that is in its ordinary place."""
+    """Variables by which this terminal names its token; empty if that is in its ordinary place."""
     return {name: value for name in (_TOKEN, _TOKEN_FILE) if (value := os.environ.get(name))}
 
 
@@ -106,7 +106,7 @@ def compares_python_patch() -> bool:
 
 
 def address_of_this_terminal() -> str | None:
-    """What ``auto`` means first: RAY_ADDRESS."""
+    """Return what ``auto`` means first: RAY_ADDRESS."""
     return os.environ.get("RAY_ADDRESS") or None
 
 
@@ -116,7 +116,7 @@ def _token_file() -> Path:
 
 
 def _shown(path: Path) -> str:
-    """The path as people write it."""
+    """Return the path as people write it."""
     return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
 
 

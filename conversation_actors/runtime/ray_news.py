@@ -11,7 +11,7 @@ from typing import Any
 
 from ray._private import worker
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _PRINT = "print_to_stdstream"
 _RAYLET = "raylet"
@@ -35,7 +35,7 @@ class _Teller:
     """In the place of Ray's function that prints."""
 
     def __init__(self, otherwise: Callable[..., object]) -> None:
-        """What is no message of Ray's goes to `otherwise`."""
+        """Hand on to `otherwise` what is no message of Ray's."""
         self._otherwise = otherwise
 
     def __call__(self, data: Mapping[str, Any], *args: Any, **options: Any) -> None:
@@ -49,10 +49,10 @@ class _Teller:
 
 def _tell(message: str) -> None:
     if _EXPECTED in message:
-        log.debug("Ray runs many worker processes: one for each owner")
+        logger.debug("Ray runs many worker processes: one for each owner")
     elif death := _DEATH.search(message):
         told = "process %s of the cluster has died (%s); if it was an owner, Ray starts the next one"
-        log.warning(told, death["pid"], death["kind"], extra={"node_id": death["node"]})
+        logger.warning(told, death["pid"], death["kind"], extra={"node_id": death["node"]})
     else:
         text = " ".join(message.split())
-        log.warning("Ray tells: %s", text if len(text) <= _LONGEST else text[:_LONGEST] + " …")
+        logger.warning("Ray tells: %s", text if len(text) <= _LONGEST else text[:_LONGEST] + " …")

@@ -22,7 +22,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 STARTER_NAME = "conversation-starter"
 _START_SECONDS = 10.0
@@ -51,7 +51,7 @@ class Starter:
         return _remote(plain).options(**options).remote(*arguments)
 
     def is_ready(self) -> bool:
-        """True, once there is a process for it."""
+        """Return True, once there is a process for it."""
         return True
 
 
@@ -75,13 +75,13 @@ class CleanStarts:
         try:
             return ray.get_actor(options["name"], namespace=options["namespace"])
         except ValueError:
-            log.debug("not running; it is started")
+            logger.debug("not running; it is started")
         try:
             asked = self._found(options["namespace"]).start.remote(plain, dict(options), arguments)
             return ray.get(asked, timeout=_START_SECONDS)
         except (OSError, RayError, ValueError, subprocess.SubprocessError) as error:
             self._starter, self._failed_at = None, time.monotonic()
-            log.warning("actors keep the runtime environment of this program", extra={"reason": _reason(error)})
+            logger.warning("actors keep the runtime environment of this program", extra={"reason": _reason(error)})
         return _remote(plain).options(**options).remote(*arguments)
 
     @property
@@ -89,7 +89,7 @@ class CleanStarts:
         return time.monotonic() - self._failed_at < _AGAIN_SECONDS
 
     def _found(self, namespace: str) -> Any:
-        """The starter, made if there is none. Raises `OSError` where others have just waited for one in vain."""
+        """Return the starter, made if there is none. Raises `OSError` if others have just waited for one in vain."""
         with self._making:
             if self._has_failed:
                 message = "no starter could be made a moment ago"
@@ -123,7 +123,7 @@ def _find_or_make(namespace: str) -> Any:
 
 
 def _run_make(namespace: str) -> None:
-    """Run `make` in a process of its own. Raises `subprocess.SubprocessError` where that fails."""
+    """Run `make` in a process of its own. Raises `subprocess.SubprocessError` if that fails."""
     environment = {name: value for name, value in os.environ.items() if name not in _OF_THE_JOB}
     environment["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     # It finds this package where this process did; what Ray hands on of a driver's path is its directory only.
@@ -152,7 +152,7 @@ def make(address: str, namespace: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in a line; of a process that failed, its last."""
+    """Return what went wrong, in a line; of a process that failed, its last."""
     if isinstance(error, subprocess.CalledProcessError) and error.stderr:
         return str(error.stderr.decode(errors="replace").strip().rpartition("\n")[2])
     return repr(error)

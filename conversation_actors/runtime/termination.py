@@ -51,4 +51,4 @@ def on_sigterm(tell: Callable[[], None]) -> None:
 
 
 def _leave_it_to_the_loop(_number: int, _frame: FrameType | None) -> None:
-    """The wake-up descriptor has told the loop already."""
+    """Do nothing: the wake-up descriptor has told the loop already."""

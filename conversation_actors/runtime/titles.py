@@ -10,7 +10,7 @@ from ray._private import worker
 
 from conversation_actors.settings import DEFAULT_TENANT, Settings
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PREFIX = "ray::conversation "
 """Ray's own commands know its workers by the first letters of it."""
@@ -52,7 +52,7 @@ class ProcessTitle:
         self._set: Callable[[str], object] = _unchanged
         holder = _holder()
         if holder is None:
-            log.info("this Ray lets nobody set a process's title")
+            logger.info("this Ray lets nobody set a process's title")
             return
         self._set, holder.setproctitle = holder.setproctitle, _unchanged
 
@@ -62,7 +62,7 @@ class ProcessTitle:
 
 
 def _holder() -> Any:
-    """Where Ray finds its function: a module of its own, or one that it brings along. None where there is neither."""
+    """Where Ray finds its function: a module of its own, or one that it brings along. None if there is neither."""
     found = (_raylet, getattr(worker, "setproctitle", None))
     return next((one for one in found if callable(getattr(one, "setproctitle", None))), None)
 

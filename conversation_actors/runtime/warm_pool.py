@@ -31,7 +31,7 @@ from conversation_actors.runtime.threads import in_thread
 from conversation_actors.settings import PoolSettings
 from conversation_actors.timing import TIMING, Timing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 POOL_NAME = "conversation-pool"
 RECENT_SECONDS = 10.0
@@ -64,7 +64,7 @@ class Stock:
     timing: Timing = TIMING
 
     def take(self, now: float, *, was_ready: bool) -> None:
-        """A conversation was opened there; `was_ready` tells whether in a worker of the stock."""
+        """Note that a conversation was opened there; `was_ready` tells whether in a worker of the stock."""
         self.opened.append(now)
         if not was_ready:
             self.calm = now + _CALM_SECONDS
@@ -118,7 +118,7 @@ class Nodes(Protocol):
     async def start(self, address: str, count: int, *, keep: timedelta) -> None:
         """Have this raylet start `count` workers, which stay for `keep` if nobody takes them.
 
-        Raises `OSError`, and `UnsupportedError` where it does not know how.
+        Raises `OSError`, and `UnsupportedError` if it does not know how.
         """
 
 
@@ -140,7 +140,7 @@ class WarmPool:
         self._task = asyncio.create_task(self._failures.keep("pool", self._run))
 
     async def opened(self, node_id: str, was_ready: bool) -> None:  # noqa: FBT001  # Ray sends it by position
-        """A conversation's owner was started on this node, in a worker that `was_ready` or in one of its own."""
+        """Note that an owner was started on this node, in a worker that `was_ready` or in one of its own."""
         stock = self._stocks.get(node_id)
         if stock is None or (stock.ready and not was_ready and time.monotonic() > stock.settled):
             self._looked = (
@@ -151,11 +151,11 @@ class WarmPool:
         self._wake.set()
 
     async def ready(self) -> dict[str, int]:
-        """Workers that should be ready, by node id; empty where the pool can do nothing."""
+        """Workers that should be ready, by node id; empty if the pool can do nothing."""
         return {node_id: len(stock.ready) for node_id, stock in self._stocks.items()} if self._is_supported else {}
 
     async def failures(self) -> Mapping[str, int]:
-        """What went wrong and was survived: `pool` counts rounds, `node` nodes that started no workers in one."""
+        """Return what went wrong and was survived: `pool` counts rounds, `node` nodes that started no workers."""
         return self._failures.counts
 
     async def aclose(self) -> None:
@@ -181,10 +181,10 @@ class WarmPool:
                 await self._refill()
             except UnsupportedError as error:
                 self._is_supported = False
-                log.warning("this Ray cannot start workers ahead of time (no %s); openings take longer", error)
+                logger.warning("this Ray cannot start workers ahead of time (no %s); openings take longer", error)
             except (OSError, RayError) as error:
                 self._failures.count("pool")
-                log.warning("no workers could be started ahead of time", extra={"reason": repr(error)})
+                logger.warning("no workers could be started ahead of time", extra={"reason": repr(error)})
 
     async def _refill(self) -> None:
         is_look = time.monotonic() - self._looked >= self._timing.pool_look
@@ -196,7 +196,7 @@ class WarmPool:
                 raise result
             if isinstance(result, OSError):
                 self._failures.count("node")
-                log.warning("a node did not start workers", extra={"reason": repr(result)})
+                logger.warning("a node did not start workers", extra={"reason": repr(result)})
             elif isinstance(result, BaseException):
                 self._failures.note("node", result)
 
@@ -289,7 +289,7 @@ async def tell_of_restart(node_id: str, *, was_ready: bool) -> None:
     except ValueError:
         return  # there is none
     except RayError as error:
-        log.warning("the pool was not told of a restart", extra={"reason": repr(error)})
+        logger.warning("the pool was not told of a restart", extra={"reason": repr(error)})
         return
     pool.opened.remote(node_id, was_ready)
 
@@ -325,4 +325,4 @@ class Pool:
             except Exception as error:
                 if not tells_of_loss(error):
                     raise
-                log.warning("the pool was not told of an opening", extra={"reason": repr(error)})
+                logger.warning("the pool was not told of an opening", extra={"reason": repr(error)})

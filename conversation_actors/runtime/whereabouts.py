@@ -32,9 +32,9 @@ class Whereabouts:
     name: str
     """What it is called in titles and log lines: its id, or a hash of it."""
     owner: ActivationInfo | None
-    """What its owner says of itself; None where none runs, or it says nothing."""
+    """What its owner says of itself; None if none runs, or it says nothing."""
     trouble: str
-    """Why an owner that runs says nothing; empty where there is no such thing."""
+    """Why an owner that runs says nothing; empty if there is no such thing."""
     lines: tuple[Mapping[str, Any], ...]
     """The newest log lines of its owners, the oldest first; each has ``node``, an id of Ray's."""
     silent_nodes: tuple[str, ...]
@@ -52,7 +52,7 @@ async def find_whereabouts(conversation_id: str, settings: Settings, *, most_lin
 
 
 async def _owner(conversation_id: str, settings: Settings) -> tuple[ActivationInfo | None, str]:
-    """What the owner that runs says of itself, or why it does not; neither where there is none."""
+    """Return what the owner that runs says of itself, or why it does not; neither if there is none."""
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             actor = await in_thread(ray.get_actor, actor_name(conversation_id, settings), NAMESPACE)
@@ -67,7 +67,7 @@ async def _owner(conversation_id: str, settings: Settings) -> tuple[ActivationIn
 
 
 async def _lines(name: str, most: int) -> tuple[tuple[Mapping[str, Any], ...], tuple[str, ...]]:
-    """The newest lines about one conversation from all nodes that live, and the nodes that did not answer."""
+    """Return the newest lines about one conversation from all nodes that live, and the nodes that did not answer."""
     read = ray.remote(num_cpus=0, max_retries=0)(lines_of_node)
     nodes = [node["NodeID"] for node in await in_thread(ray.nodes) if node["Alive"]]
     reading = {}
@@ -95,7 +95,7 @@ def lines_of_node(name: str, most: int) -> list[dict[str, Any]]:
 
 
 def _about(path: Path, name: str) -> Iterator[str]:
-    """The lines about a conversation, the oldest first."""
+    """Return the lines about a conversation, the oldest first."""
     marked = f'"conversation": {json.dumps(name, ensure_ascii=False)},'
     older = [path.with_name(f"{path.name}.{number}") for number in range(KEPT, 0, -1)]
     for one in [*older, path]:

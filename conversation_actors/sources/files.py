@@ -20,7 +20,7 @@ _FEW = 8
 
 
 def read(name: str) -> Mapping[str, str | None]:
-    """Return the variables of a file, in its own spelling; nothing where there is no such file."""
+    """Return the variables of a file, in its own spelling; nothing if there is no such file."""
     path = Path(name)  # relative: there may be no directory to be in any more
     text = _text(path)
     if not text:

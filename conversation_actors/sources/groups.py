@@ -139,7 +139,7 @@ def settings_config(prefix: str = "") -> SettingsConfigDict:
 
 @cache
 def names_of(group: type[BaseSettings]) -> dict[str, tuple[str, ...]]:
-    """The variables of a group's fields, by field; the first name of a field is the one to speak of."""
+    """Return the variables of a group's fields, by field; the first name of a field is the one to speak of."""
     prefix = group.model_config.get("env_prefix", "")
     found = {}
     for field, described in group.model_fields.items():
@@ -150,7 +150,7 @@ def names_of(group: type[BaseSettings]) -> dict[str, tuple[str, ...]]:
 
 
 def all_names() -> set[str]:
-    """The variables of every group that was defined in this process, whoever defined it."""
+    """Return the variables of every group that was defined in this process, whoever defined it."""
     groups = list(_below(SettingsGroup))
     fields = {name for group in groups for names in names_of(group).values() for name in names}
     return fields | {name for group in groups for name in group.also_known}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from difflib import SequenceMatcher
 from functools import cache, lru_cache
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _ALIKE = {"CONVERSATION": 0.7, "AGENT": 0.82}
 """How like a setting's name the rest of a name must be, by its first word; other programs have agents too."""
@@ -33,7 +33,7 @@ def warn(name: str, place: str, nearest: str) -> None:
     """Tell of a name, once in a process."""
     if (name, place) not in _told:
         _told.add((name, place))
-        log.warning("%s (%s) is no setting, and is ignored; did you mean %s?", name, place, nearest)
+        logger.warning("%s (%s) is no setting, and is ignored; did you mean %s?", name, place, nearest)
 
 
 def forget() -> None:

@@ -181,7 +181,7 @@ EVENT_OF: Mapping[type[Command], str] = {
 
 
 def described(command: JoinParticipant | UpdateParticipant, *, at: float) -> Participant:
-    """The participant of a command of that time, as far as the command tells: not connected, with no device."""
+    """Return the participant of a command of that time, as far as the command tells: not connected, with no device."""
     return Participant(
         identity=command.identity,
         name=command.name or "",

@@ -50,7 +50,7 @@ _APPENDED = EVENT_NAMES[ItemsAppended]
 
 
 def remembered(entry: Entry) -> Remembered:
-    """What is kept of the first entry that a request caused."""
+    """Return what is kept of the first entry that a request caused."""
     event = entry.event
     if type(event) is ItemsAppended:  # first: nearly all of them are
         return Remembered(entry.seq, entry.epoch, entry.at, _APPENDED, None, entry.digest)
@@ -139,7 +139,7 @@ class ConversationState:
         return self.talked_for
 
     def copy(self) -> Self:
-        """An equal state that changes on its own. Facts and items are immutable and shared."""
+        """Return an equal state that changes on its own. Facts and items are immutable and shared."""
         twin = type(self)(self.limits, seq=self.seq)
         twin.life = self.life
         twin.changed_at = self.changed_at

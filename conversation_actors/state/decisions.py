@@ -150,7 +150,7 @@ def _is_news(state: ConversationState, items: Sequence[StoredItem]) -> bool:
 
 
 def _changed(state: ConversationState, items: Sequence[StoredItem]) -> tuple[StoredItem, ...]:
-    """What of `items` is new to the window, or refuse."""
+    """Return what of `items` is new to the window, or refuse."""
     limits, window = state.limits, state.window
     _check_items(state, items)
     # The last of several with one id counts, even where an earlier one is news and the last is not.

@@ -51,11 +51,11 @@ class Window:
         return identity in self._items
 
     def get(self, identity: str) -> StoredItem | None:
-        """The item of this id, if it is in the window."""
+        """Return the item of this id, if it is in the window."""
         return self._items.get(identity)
 
     def together_with(self, identities: Iterable[str]) -> list[StoredItem]:
-        """The items of these ids that are here, each with all of its call, in no particular order."""
+        """Return the items of these ids that are here, each with all of its call, in no particular order."""
         found: dict[str, StoredItem] = {}
         for identity in identities:
             item = self._items.get(identity)
@@ -113,7 +113,7 @@ class Window:
             self._orphans.popitem(last=False)
 
     def evictions(self, arriving: Sequence[StoredItem], limits: Limits) -> tuple[StoredItem, ...]:
-        """What must leave when `arriving` is put: enough, oldest first, whole groups. Changes nothing."""
+        """Return what must leave when `arriving` is put: enough, oldest first, whole groups. Changes nothing."""
         latest = {item.id: item for item in arriving}
         if len(latest) == len(arriving) and not any(item.call_id or item.id in self._items for item in arriving):
             return self._evictions_by(arriving, limits)
@@ -139,7 +139,7 @@ class Window:
         return tuple(leaving)
 
     def _evictions_by(self, arriving: Sequence[StoredItem], limits: Limits) -> tuple[StoredItem, ...]:
-        """What new items displace that are no part of a call: the same, found with less ado."""
+        """Return what new items displace that are no part of a call: as `evictions` does, but faster."""
         items, count = self._items, len(self._items) + len(arriving)
         size = self.size + bytes_of(arriving)
         if count <= limits.items and size <= limits.bytes:
@@ -171,7 +171,7 @@ class Window:
         return count, size
 
     def _groups_after(self, arriving: dict[str, StoredItem]) -> dict[Group, list[StoredItem]]:
-        """The groups that gain a member, with all their members, oldest group first."""
+        """Return the groups that gain a member, with all their members, oldest group first."""
         touched: dict[Group, list[StoredItem]] = {}
         for item in arriving.values():
             if item.pinned or item.id in self._items:
@@ -184,7 +184,7 @@ class Window:
         return touched
 
     def _members(self, group: Group, arriving: Mapping[str, StoredItem]) -> list[StoredItem]:
-        """The items of a group, as they are when those `arriving` have taken their places; none of an unknown one."""
+        """Return a group's items, as they are when those `arriving` have taken their places; none of an unknown one."""
         if group not in self._groups:
             return []
         identities = (group,) if isinstance(group, str) else self._groups[group] or ()

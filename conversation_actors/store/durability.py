@@ -8,7 +8,7 @@ from typing import Any
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
 from conversation_actors.settings import Durability
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _OLDEST_REDIS = (6, 2)
 _WAITAOF_REDIS = (7, 2)
@@ -82,7 +82,7 @@ def _warn_of_eviction(info: Mapping[str, Any]) -> None:
     """Warn of every policy but noeviction: all our keys have a TTL, so ``volatile-*`` takes them too."""
     policy = str(info.get("maxmemory_policy", "noeviction"))
     if policy != "noeviction":
-        _LOG.warning(
+        logger.warning(
             "Redis may evict acknowledged conversations; set maxmemory-policy to noeviction",
             extra={"maxmemory_policy": policy, "maxmemory": info.get("maxmemory")},
         )

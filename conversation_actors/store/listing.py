@@ -15,7 +15,7 @@ from conversation_actors.store.keys import Keys, ListingKeys
 from conversation_actors.store.script_calls import ScriptCalls, milliseconds
 from conversation_actors.store.scripts import script
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _PAGE = 100
 _SCAN = 500
@@ -79,7 +79,7 @@ class Listing:
         except StoreMisconfiguredError as error:
             if not error.lacks_right:
                 raise
-            log.debug("what has vanished stays listed for others to drop", extra={"reason": str(error)})
+            logger.debug("what has vanished stays listed for others to drop", extra={"reason": str(error)})
 
     async def _page(self, listing: ListingKeys, bound: str) -> list[tuple[str, int]]:
         """Read one page, the highest scores first. Entries of one score are never parted by its end.

@@ -21,7 +21,7 @@ from conversation_actors.store.redis_reading import RedisReading
 from conversation_actors.store.script_calls import ScriptCalls, milliseconds
 from conversation_actors.store.scripts import SCHEMA, conversation_script
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _PROBE_TTL_MS = 10_000
 _NOTHING = ("", "", "", "")
@@ -188,7 +188,7 @@ class RedisStore:
         await self._servers.aclose()
 
     async def _write(self, name: str, claim: Claim, *arguments: str | bytes | int) -> tuple[str, Ancestor | None]:
-        """Run a script in the name of a claim. Return its outcome, and what another claim has left, if there is that."""
+        """Run a script in the name of a claim. Return its outcome, and what another claim has left, if it has."""
         keys = self._keys.conversation(claim.conversation_id)
         place = (claim.life, claim.epoch, claim.owner)
         reply = await self._calls.on_conversation(conversation_script(name), keys, *place, *arguments)
@@ -212,7 +212,7 @@ def _lineage(meta: str, text: bytes) -> tuple[Ancestor, ...]:
             Ancestor(str(life), int(epoch), str(owner), int(seq)) for life, epoch, owner, seq in json.loads(text)
         )
     except (TypeError, ValueError) as error:
-        log.warning("the lineage cannot be read, and is not used", extra={"key": meta, "reason": repr(error)})
+        logger.warning("the lineage cannot be read, and is not used", extra={"key": meta, "reason": repr(error)})
         return ()
 
 

@@ -13,7 +13,7 @@ __all__ = ["connect", "conversation_id", "own_redis"]
 
 @pytest.fixture
 def cluster() -> Iterator[RayCluster]:
-    """A head that soon notices a dead node, and has room for one conversation; joined by this process."""
+    """Make a head that soon notices a dead node, and has room for one conversation; joined by this process."""
     with RayCluster(resources=as_json(conversation=1), environment=QUICK_NODE_DEATH) as started:
         started.join()
         yield started

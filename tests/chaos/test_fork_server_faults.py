@@ -31,7 +31,7 @@ from tests.support.servers import wait_for
 __all__ = ["head", "own_cluster"]
 
 pytestmark = [pytest.mark.chaos, NEEDS_FORKED_WORKERS, pytest.mark.timeout(240)]
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 BURST = 10
 CYCLES, AT_ONCE = 200, 5
@@ -96,7 +96,7 @@ def test_fork_server_killed_at_its_start_costs_ordinary_workers(head: Node) -> N
 def test_fork_server_killed_during_a_burst_costs_no_actor(head: Node) -> None:
     """At whatever moment of a burst: all actors answer in the end, each from a process of its own."""
     seed = random.randrange(10**6)
-    log.warning("seed %d", seed)  # shown when the test fails
+    logger.warning("seed %d", seed)  # shown when the test fails
     dice = random.Random(seed)
     for _ in range(6):
         server = server_of(head)
@@ -148,7 +148,7 @@ def test_fork_server_grows_by_nothing_over_many_actors(head: Node) -> None:
     for _ in range(CYCLES // AT_ONCE):
         cycle()
     after, bytes_after = measure(), server.memory_info().rss
-    log.warning("%s, %d kB; then %s, %d kB", before, bytes_before >> 10, after, bytes_after >> 10)
+    logger.warning("%s, %d kB; then %s, %d kB", before, bytes_before >> 10, after, bytes_after >> 10)
 
     assert server_of(head) == server
     assert {name: count for name, count in after.items() if count > before[name]} == {}

@@ -55,7 +55,7 @@ class Survivor:
         return answer
 
     async def done(self, word: str) -> Any:
-        """What it gets when it does something until that works."""
+        """Return what it gets when it does something until that works."""
         deadline = time.monotonic() + BACK_SECONDS
         while True:
             told = await self.do(word)
@@ -66,14 +66,14 @@ class Survivor:
 
 @pytest.fixture
 def own_cluster() -> Iterator[RayCluster]:
-    """A cluster that this process has not joined: it loses its head."""
+    """Make a cluster that this process has not joined: it loses its head."""
     with RayCluster() as started:
         yield started
 
 
 @pytest.fixture
 def survivor(own_cluster: RayCluster, own_redis: Server, conversation_id: str) -> Iterator[Survivor]:
-    """A client of that cluster."""
+    """Make a client of that cluster."""
     started = Survivor(own_cluster, own_redis, conversation_id)
     yield started
     with started.process:

@@ -19,7 +19,7 @@ from tests.support.faketime import REMEDY, libfaketime
 from tests.support.ray_cluster import RayCluster
 
 pytestmark = [pytest.mark.skipif(libfaketime() is None, reason=REMEDY), pytest.mark.chaos]
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SECONDS = 18.0
 """Of the short one; starting and ending take as long again on two cores."""
@@ -39,7 +39,7 @@ async def judged(cluster: RayCluster, directory: Path, seconds: float) -> Report
     """Play a history with a fresh seed; fail where it has violations."""
     cluster.join()
     report = await play(cluster, directory, seed=random.randrange(10**6), seconds=seconds)
-    log.warning("%s", report)
+    logger.warning("%s", report)
     assert report.violations == [], f"seed {report.seed}, see {directory}"
     assert report.figures["ok"] > 20 * seconds / SECONDS
     return report
@@ -53,7 +53,7 @@ async def test_short_history(history_cluster: RayCluster, tmp_path: Path) -> Non
 
 @pytest.fixture(scope="module")
 def met() -> Counter[str]:
-    """The faults of all long histories."""
+    """Return the faults of all long histories."""
     return Counter()
 
 
@@ -63,5 +63,5 @@ def met() -> Counter[str]:
 async def test_long_history(history_cluster: RayCluster, tmp_path: Path, met: Counter[str], number: int) -> None:
     """Many longer histories, in which every kind of fault comes, and comes again."""
     met += (await judged(history_cluster, tmp_path / "history", LONG_SECONDS / LONG_SEEDS)).faults
-    log.warning("history %d of %d; faults of all: %s", number + 1, LONG_SEEDS, dict(met))
+    logger.warning("history %d of %d; faults of all: %s", number + 1, LONG_SEEDS, dict(met))
     assert number + 1 < LONG_SEEDS or set(met) == set(FAULTS)

@@ -14,7 +14,7 @@ from tests.support.faketime import REMEDY, libfaketime
 from tests.support.ray_cluster import RayCluster
 
 pytestmark = [pytest.mark.skipif(libfaketime() is None, reason=REMEDY), pytest.mark.chaos, pytest.mark.timeout(300)]
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 QUICK = "a deposed holder may write"
 """Is found at once, without any fault of the system's: one for each run of all tests."""
@@ -37,7 +37,7 @@ def python_path(mutant: Mutant, tmp_path: Path) -> str:
 
 @pytest.fixture
 def mutated_cluster(python_path: str) -> Iterator[RayCluster]:
-    """A cluster whose owners have the fault; joined by this process, which has not."""
+    """Make a cluster whose owners have the fault; joined by this process, which has not."""
     with RayCluster(environment={"PYTHONPATH": python_path}) as cluster:
         cluster.join()
         yield cluster
@@ -50,7 +50,7 @@ async def test_mutant_is_found(mutated_cluster: RayCluster, mutant: Mutant, pyth
             mutated_cluster, tmp_path / f"history-{number}", seed=random.randrange(10**6), seconds=mutant.seconds,
             weights=dict.fromkeys(mutant.kinds, 1), python_path=python_path,
         )  # fmt: skip
-        log.warning("%s", report)
+        logger.warning("%s", report)
         if report.violations:
             return
     pytest.fail(f"none of {HISTORIES} histories showed it")

@@ -14,7 +14,7 @@ from tests.support.processes import sigkill
 from tests.support.ray_cluster import IS_PLAIN, RayCluster
 
 pytestmark = [pytest.mark.chaos]
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 OWNERS = 10 if IS_PLAIN else 60
 """An ordinary worker takes two seconds of a core to start."""
@@ -24,7 +24,7 @@ PATIENCE = 90.0
 
 @pytest.fixture
 def cluster() -> Iterator[RayCluster]:
-    """A head with room for all of them."""
+    """Make a head with room for all of them."""
     with RayCluster() as started:
         started.join()
         yield started
@@ -50,5 +50,5 @@ async def test_all_owners_killed_at_once(connect: Connect, conversation_id: str)
         assert texts((await handle.snapshot(fresh=True)).items) == ["before", "after"]
 
     await asyncio.gather(*(go_on(handle) for handle in handles))
-    log.warning("%d owners: the first was back after %.1f s, the last after %.1f s", OWNERS, waited[0], waited[-1])
+    logger.warning("%d owners: the first was back after %.1f s, the last after %.1f s", OWNERS, waited[0], waited[-1])
     assert len(waited) == OWNERS

@@ -27,7 +27,7 @@ from tests.support.ray_cluster import Node, RayCluster
 from tests.support.servers import Server, wait_until
 
 pytestmark = [pytest.mark.chaos]
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 NOTICED_SECONDS = 30.0
 """A dead node is noticed in 3 s, a hung one in 6 s, on an idle machine."""
@@ -45,7 +45,7 @@ class _Filler:
 async def elsewhere(
     cluster: RayCluster, connect: Connect, conversation_id: str
 ) -> AsyncIterator[tuple[ConversationHandle, Node]]:
-    """A conversation on a node beside the head, and that node; the head has room to take it over."""
+    """Make a conversation on a node beside the head, and that node; the head has room to take it over."""
     filler = ray.remote(_Filler).options(num_cpus=0, resources={"conversation": 1}).remote()
     head_id = await filler.here.remote()
     node = cluster.add_node()
@@ -68,7 +68,7 @@ async def test_append_goes_on_at_another_node_when_one_is_killed(elsewhere: tupl
     killed = time.monotonic()
     receipt = await conversation.append(user("after"))
     seconds = time.monotonic() - killed
-    log.warning("acknowledged again after %.1f s", seconds)
+    logger.warning("acknowledged again after %.1f s", seconds)
     assert seconds < NOTICED_SECONDS
     assert (receipt.seq, receipt.epoch) == (21, 2)
     assert texts((await conversation.snapshot(fresh=True)).items) == [*written, "after"]
@@ -94,7 +94,7 @@ async def test_owner_of_a_hung_raylet_is_refused_what_it_writes(
     hung = time.monotonic()
     receipt = await in_flight
     seconds = time.monotonic() - hung
-    log.warning("acknowledged again after %.1f s", seconds)
+    logger.warning("acknowledged again after %.1f s", seconds)
     assert seconds < NOTICED_SECONDS
     assert (receipt.seq, receipt.epoch) == (2, 2)
     assert is_alive(zombie.pid)

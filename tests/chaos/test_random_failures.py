@@ -15,7 +15,7 @@ from tests.support.processes import sigkill
 from tests.support.servers import Server
 
 pytestmark = [pytest.mark.chaos]
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SECONDS = 20.0
 TIMEOUTS = {"command": 8.0, "write": 1.0, "redis": 0.5, "attempt": 3.0}
@@ -62,7 +62,7 @@ async def pause_redis(redis: Server, seconds: float) -> None:
 async def test_random_failures(connect: Connect, redis: Server, conversation_id: str) -> None:
     """Kills, hangs and cancellations at random: acknowledged is there once, in order, and a watcher saw it all."""
     seed = random.randrange(10**6)
-    log.warning("seed %d", seed)  # shown when the test fails
+    logger.warning("seed %d", seed)  # shown when the test fails
     dice = random.Random(seed)
     handles = [await (await connect(timeouts=TIMEOUTS)).open(conversation_id) for _ in range(3)]
     stop = asyncio.Event()
@@ -86,7 +86,7 @@ async def test_random_failures(connect: Connect, redis: Server, conversation_id:
             await handle.flush()
         snapshot = await handles[0].snapshot(fresh=True)
         await watcher.saw(snapshot.seq)
-    log.warning(
+    logger.warning(
         "%s, epoch %d, %d acknowledged, watch resumed %d times",
         done,
         snapshot.epoch,

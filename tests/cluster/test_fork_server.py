@@ -47,7 +47,7 @@ GONE_SECONDS = 20.0
 
 @pytest.fixture
 def other_node(own_cluster: RayCluster, head: Node) -> Iterator[tuple[Node, list[Any]]]:
-    """A node beside the head that a test may end, with a fork server and three actors; and the actors."""
+    """Make a node beside the head that a test may end, with a fork server and three actors; and the actors."""
     node = own_cluster.add_node(resources='{"other": 3}')
     actors = [start_probe(node, resources={"other": 1}) for _ in range(3)]
     assert all(answer([actor.is_forked.remote() for actor in actors]))
@@ -62,7 +62,7 @@ def other_node(own_cluster: RayCluster, head: Node) -> Iterator[tuple[Node, list
 
 @pytest.fixture(scope="module")
 def ordinary(own_cluster: RayCluster) -> dict[str, Any]:
-    """What a worker of the same node is like that was started the ordinary way, for the server was stopped."""
+    """Return what a worker of the same node is like that was started the ordinary way, for the server was stopped."""
     own_cluster.join()
     node = own_cluster.nodes[0]
     end(start_probe(node))

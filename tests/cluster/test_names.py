@@ -28,18 +28,18 @@ PROGRAMS = Path(__file__).parent / "programs"
 
 
 def title(pid: int) -> str:
-    """What a process is called."""
+    """Return what a process is called."""
     return " ".join(psutil.Process(pid).cmdline()).rstrip()
 
 
 def log_of(cluster: RayCluster) -> Path:
-    """The owners' log of the cluster's head."""
+    """Return the owners' log of the cluster's head."""
     (session,) = [a.partition("=")[2] for a in cluster.nodes[0].raylet.cmdline() if a.startswith("--session_dir=")]
     return Path(session) / "logs" / "conversation_owners.log"
 
 
 def lines_about(cluster: RayCluster, name: str) -> list[dict[str, Any]]:
-    """What owners of one conversation have logged."""
+    """Return what owners of one conversation have logged."""
     lines = [json.loads(line) for line in log_of(cluster).read_text().splitlines()]
     return [line for line in lines if line.get("conversation") == name]
 

@@ -34,7 +34,7 @@ IMPATIENT = {"command": 3.0, "write": 0.5, "redis": 0.3, "attempt": 2.0}
 
 @pytest.fixture
 async def conversation(connect: Connect, own_redis: Server, conversation_id: str) -> ConversationHandle:
-    """A conversation with two messages, on a Redis of its own."""
+    """Make a conversation with two messages, on a Redis of its own."""
     client = await connect(own_redis.url, timeouts=IMPATIENT)
     handle: ConversationHandle = await client.open(conversation_id)
     await handle.append(user("one"))
@@ -44,7 +44,7 @@ async def conversation(connect: Connect, own_redis: Server, conversation_id: str
 
 @pytest.fixture
 async def patient(connect: Connect, own_redis: Server, conversation_id: str) -> ConversationHandle:
-    """The same, with the usual time-outs: a killed owner needs 2 to 3 s to be back."""
+    """Return the same, with the usual time-outs: a killed owner needs 2 to 3 s to be back."""
     client = await connect(own_redis.url)
     handle: ConversationHandle = await client.open(conversation_id)
     await handle.append(user("one"))

@@ -25,14 +25,14 @@ pytestmark = pytest.mark.timeout(180)
 
 @pytest.fixture(scope="module")
 def fresh_cluster() -> Iterator[RayCluster]:
-    """A cluster where nobody has started anything."""
+    """Make a cluster where nobody has started anything."""
     with RayCluster() as cluster:
         yield cluster
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """What a job has for its working directory."""
+    """Return what a job has for its working directory."""
     made = tmp_path / "of-the-job"
     made.mkdir()
     (made / "data.txt").write_text("of the job")

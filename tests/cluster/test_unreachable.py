@@ -14,7 +14,7 @@ from tests.support.servers import HOST, Server
 
 
 async def outcome(program: "subprocess.Popen[str]") -> list[str]:
-    """What a program printed."""
+    """Return what a program printed."""
     try:
         output, _ = await asyncio.to_thread(program.communicate, timeout=60)
     finally:

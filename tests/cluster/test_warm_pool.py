@@ -38,7 +38,7 @@ async def ready() -> int:
 
 @pytest.fixture
 async def pooled(connect: Connect, cluster: RayCluster) -> ConversationClient:
-    """A client of a cluster whose pool is full."""
+    """Make a client of a cluster whose pool is full."""
     client: ConversationClient = await connect()
 
     async def full() -> bool:
@@ -106,7 +106,7 @@ async def test_the_pool_can_be_killed(pooled: ConversationClient, cluster: RayCl
 
 
 async def pool_pid(cluster: RayCluster) -> int:
-    """The pool's process."""
+    """Return the pool's process."""
     for node in cluster.nodes:
         for process in node.processes():
             try:

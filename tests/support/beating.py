@@ -132,7 +132,7 @@ class Beating:
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
-        """The server is stopped meanwhile."""
+        """Stop the server while the block runs."""
         with paused(self.server.pid):
             yield
 

@@ -23,7 +23,7 @@ _FLAGS = (
 
 
 def _chromium() -> str | None:
-    """The one that `CHROMIUM` names, else Debian's, else the first on PATH."""
+    """Return the one that `CHROMIUM` names, else Debian's, else the first on PATH."""
     named = os.environ.get("CHROMIUM")
     if named:
         return named if os.access(named, os.X_OK) else None
@@ -33,7 +33,7 @@ def _chromium() -> str | None:
 
 
 def chromium_missing() -> str | None:
-    """What to install for `open_page`, in a sentence; None if everything is there."""
+    """Return what to install for `open_page`, in a sentence; None if everything is there."""
     if find_spec("playwright") is None:
         return "the package playwright is not installed: run `make install`"
     if _chromium() is None:
@@ -43,7 +43,7 @@ def chromium_missing() -> str | None:
 
 @asynccontextmanager
 async def open_page(*, size: tuple[int, int] = DESKTOP, dark: bool = False) -> "AsyncIterator[Page]":
-    """An empty page in a browser of its own, `size` in CSS pixels; the browser ends with the block.
+    """Open an empty page in a browser of its own, `size` in CSS pixels; the browser ends with the block.
 
     The page's own storage is empty and private to it. Raises `RuntimeError` with `chromium_missing`'s sentence.
     """

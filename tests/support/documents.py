@@ -88,5 +88,5 @@ def _blocks(path: Path) -> list[Block]:
 
 
 def _result(diff: str) -> str:
-    """What a diff leads to."""
+    """Return what a diff leads to."""
     return "".join(line[1:] or "\n" for line in diff.splitlines(keepends=True) if not line.startswith("-"))

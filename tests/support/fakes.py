@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, cast
 
 from conversation_actors.activation import Activation
 from conversation_actors.activation.activation import Place
@@ -19,8 +19,10 @@ from conversation_actors.activation.recovery import rebuild
 from conversation_actors.client import ConversationHandle
 from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.errors import ConversationError, OutcomeUnknownError, StoreUnavailableError
-from conversation_actors.port import PeerLostError
-from conversation_actors.protocol import ActivationInfo, Done, Execute, Executed, Opened, Polled, Request, Seen, View
+from conversation_actors.local.host import LocalHost
+from conversation_actors.local.port import LocalPeer
+from conversation_actors.port import Peer, PeerLostError
+from conversation_actors.protocol import ActivationInfo, Done, Executed, Request
 from conversation_actors.settings import HistoryLimits, Settings, Timeouts
 from conversation_actors.state import AppendItems, ConversationState, Limits
 from conversation_actors.store import Claim, Found, Head, HeartbeatStore, MemoryStore, Outcome, Recovered, Store, Stored
@@ -28,8 +30,6 @@ from conversation_actors.store.expectations import MemoryExpectations
 from conversation_actors.timing import Timing
 from tests.support.quick import QUICK
 from tests.support.strategies import message
-
-Value = TypeVar("Value")
 
 CONVERSATION = "c"
 PATIENCE = 20.0
@@ -365,147 +365,39 @@ class Activations:
         return activation
 
 
-class FakeActor:
-    """A process that owns a conversation, in this process's loop, and the `Peer` by which it is asked.
+class FakeActor(LocalHost):
+    """An owner in this process whose activation a test may look at."""
 
-    What passes its border is pickled. A call goes on when its caller has given up, and ends when the actor dies.
-    """
+    @property
+    def activation(self) -> Activation | None:
+        """The activation, once it is recovered."""
+        return self._activation
+
+
+class FakePeer:
+    """The `Peer` of a `FakeActor`: calls are counted, what passes is pickled, and answers get lost."""
 
     is_current = True
 
-    def __init__(self, cluster: "FakeCluster") -> None:
-        """Own nothing yet."""
-        self._cluster = cluster
-        self._owner = uuid.uuid4().hex
-        self.activation: Activation | None = None
-        self._activating = asyncio.Lock()
-        self._running: set[asyncio.Task[Any]] = set()
-        self._watchman: asyncio.Task[None] | None = None
-        self.died = asyncio.get_running_loop().create_future()
+    def __init__(self, cluster: "FakeCluster", actor: FakeActor) -> None:
+        """Ask this actor."""
+        self._cluster, self._peer = cluster, LocalPeer(actor)
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        """Make a method of a `LocalPeer` that may fail."""
+
+        async def call(*arguments: Any, **named: Any) -> Any:
+            self._cluster.calls[name] += 1
+            arguments, named = pickle.loads(pickle.dumps((arguments, named)))
+            answer = await getattr(self._peer, name)(*arguments, **named)
+            if self._cluster.loses(name):
+                raise PeerLostError
+            return pickle.loads(pickle.dumps(answer))
+
+        return call
 
     def suspect(self) -> None:
         """Do nothing: no fake owner hangs."""
-
-    async def open(self, *, create: bool) -> Opened | ConversationError:
-        """See `Peer.open`."""
-
-        async def work() -> Opened:
-            activation = await self._activated(create=create)
-            return Opened(activation.info(), await activation.read(fresh=False), None)
-
-        return await self._answer("open", work)
-
-    async def info(self) -> ActivationInfo | ConversationError:
-        """See `Peer.info`."""
-
-        async def work() -> ActivationInfo:
-            return (await self._activated()).info()
-
-        return await self._answer("info", work)
-
-    async def execute(self, call: Execute) -> Executed | ConversationError:
-        """See `Peer.execute`."""
-        packed = call.pack()
-
-        async def work() -> bytes:
-            activation, told = await self._activated(), Execute.unpack(packed)
-            executed = await activation.execute(
-                told.requests, watcher=told.watcher, after_seq=told.after_seq, seen=told.seen
-            )
-            return executed.pack()
-
-        answer = await self._answer("execute", work)
-        return answer if isinstance(answer, ConversationError) else Executed.unpack(answer)
-
-    async def read(self, *, fresh: bool) -> View | ConversationError:
-        """See `Peer.read`."""
-
-        async def work() -> View:
-            return await (await self._activated()).read(fresh=fresh)
-
-        return await self._answer("read", work)
-
-    async def poll(self, watcher: str, after_seq: int, seen: Seen, seconds: float) -> Polled | ConversationError:
-        """See `Peer.poll`."""
-        told: tuple[str, int, Seen, float] = pickle.loads(pickle.dumps((watcher, after_seq, seen, seconds)))
-
-        async def work() -> Polled:
-            watcher, after_seq, seen, seconds = told
-            activation = await self._activated()
-            return await activation.poll(watcher=watcher, after_seq=after_seq, timeout=seconds, seen=seen)
-
-        return await self._answer("poll", work)
-
-    async def let_go(self, watchers: Sequence[str]) -> None:
-        """See `Peer.let_go`."""
-
-        async def work() -> None:
-            if self.activation is not None:
-                self.activation.let_go(watchers)
-
-        await self._answer("let_go", work)
-
-    async def passivate(self) -> bool | ConversationError:
-        """See `Peer.passivate`."""
-
-        async def work() -> bool:
-            await (await self._activated()).passivate()
-            return True
-
-        return await self._answer("passivate", work)
-
-    async def kill(self) -> None:
-        """Die at once: nothing more is written, nobody is answered."""
-        if not self.died.done():
-            self.died.set_result(None)
-        for task in self._running:
-            task.cancel()
-        if self.activation is not None:
-            await self.activation.aclose()
-
-    async def _answer(self, name: str, work: Callable[[], Awaitable[Value]]) -> Value | ConversationError:
-        """Do what a call asks for, and give its answer, unless that is lost."""
-        self._cluster.calls[name] += 1
-        if self.died.done():
-            raise PeerLostError
-        working = asyncio.create_task(_value_of(work))
-        self._running.add(working)
-        working.add_done_callback(self._running.discard)
-        await asyncio.wait({working, self.died}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done() or working.cancelled() or self._cluster.loses(name):
-            raise PeerLostError
-        answer: Value | ConversationError = pickle.loads(pickle.dumps(working.result()))
-        return answer
-
-    async def _activated(self, *, create: bool = False) -> Activation:
-        async with self._activating:
-            if self.activation is None:
-                self.activation = await Activation.recover(
-                    CONVERSATION,
-                    owner=self._owner,
-                    create=create,
-                    store=self._cluster.store,
-                    settings=self._cluster.settings,
-                    place=Place(pid=1, node_id="node"),
-                    timing=self._cluster.timing,
-                )
-                self._watchman = asyncio.create_task(self._exit_when_stopped(self.activation))
-            return self.activation
-
-    async def _exit_when_stopped(self, activation: Activation) -> None:
-        """Leave when the activation has stopped, after the last replies."""
-        await asyncio.shield(activation.stopped)
-        while self._running:
-            await asyncio.wait(set(self._running))
-        if not self.died.done():
-            self.died.set_result(None)
-
-
-async def _value_of(work: Callable[[], Awaitable[Value]]) -> Value | ConversationError:
-    try:
-        return await work()
-    except ConversationError as error:
-        return error
 
 
 class FakeCluster:
@@ -544,13 +436,13 @@ class FakeCluster:
 
     def find(self) -> FakeActor | None:
         """Return the actor that runs, if one does."""
-        return self.actor if self.actor is not None and not self.actor.died.done() else None
+        return self.actor if self.actor is not None and self.actor.is_running else None
 
     def get_or_create(self) -> FakeActor:
         """Return the actor that runs, started if there is none."""
         actor = self.find()
         if actor is None:
-            actor = self.actor = FakeActor(self)
+            actor = self.actor = FakeActor(CONVERSATION, self.settings, self.store, timing=self.timing)
             self.actors.append(actor)
         return actor
 
@@ -587,14 +479,18 @@ class FakePort:
         """Look for actors there."""
         self._cluster = cluster
 
-    async def find(self) -> FakeActor | None:
+    async def find(self) -> Peer | None:
         """See `OwnerPort.find`."""
         self._cluster.looks += 1
-        return self._cluster.find()
+        actor = self._cluster.find()
+        return None if actor is None else self._peer(actor)
 
-    async def find_or_start(self) -> FakeActor:
+    async def find_or_start(self) -> Peer:
         """See `OwnerPort.find_or_start`."""
-        return self._cluster.get_or_create()
+        return self._peer(self._cluster.get_or_create())
+
+    def _peer(self, actor: FakeActor) -> Peer:
+        return cast("Peer", FakePeer(self._cluster, actor))
 
     async def confirm(self) -> None:
         """See `OwnerPort.confirm`: there always is a cluster."""

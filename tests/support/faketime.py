@@ -42,7 +42,7 @@ class ClockedServer(Server):
         written.replace(self._offset)
 
     def time(self) -> float:
-        """What it says that time is."""
+        """Return what it says that time is."""
         with self.client() as client:
             seconds, microseconds = client.time()
             return float(seconds + microseconds / 1e6)

@@ -50,7 +50,7 @@ def forking_cluster(directory: Path) -> Iterator[RayCluster]:
 
 @pytest.fixture(scope="module")
 def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """A cluster of a module's own, whose fork servers its tests may hurt."""
+    """Make a cluster of a module's own, whose fork servers its tests may hurt."""
     with forking_cluster(tmp_path_factory.mktemp("forking")) as started:
         yield started
 

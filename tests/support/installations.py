@@ -71,7 +71,7 @@ class Installation:
         return next((self._place / "lib").glob("python*")) / "site-packages"
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """What a command gets: these variables, and nothing of this process but its language."""
+        """Return what a command gets: these variables, and nothing of this process but its language."""
         path = f"{self._place / 'bin'}:{self._tools}"
         return {"HOME": str(self._home), "PATH": path, "LANG": "C.UTF-8", "COLUMNS": "120", **variables}
 
@@ -95,7 +95,7 @@ class Installation:
 
     @contextmanager
     def running(self, *command: str, until: str, **variables: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-        """A command in the background, from the moment its output has a text on; and the file of that output."""
+        """Run a command in the background, from when its output has a text on; yield it with its output's file."""
         told = self.directory.parent / f"{Path(command[-1]).name}.log"
         with told.open("wb") as output:
             process = subprocess.Popen(
@@ -115,7 +115,7 @@ class Installation:
 
 
 def exported(text: str) -> dict[str, str]:
-    """The variables of the lines that a command prints for another terminal."""
+    """Return the variables of the lines that a command prints for another terminal."""
     lines = [line for line in text.splitlines() if line.startswith("export ")]
     return dict(word.split("=", 1) for line in lines for word in shlex.split(line)[1:])
 

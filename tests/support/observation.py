@@ -32,11 +32,11 @@ from tests.support.processes import is_alive, sigkill
 from tests.support.ray_cluster import program_environment
 from tests.support.servers import wait_until
 
-PROGRAMS = Path(__file__).parent / "programs"
+PROGRAMS = Path(__file__).parents[1] / "cluster" / "programs"
 
 
 def make_settings(url: str, ray_address: str, *, timeouts: dict[str, float] | None = None, **fields: Any) -> Settings:
-    """Settings as a user has them, with room for a test's whole history; time-outs in seconds."""
+    """Return settings as a user has them, with room for a test's whole history; time-outs in seconds."""
     limits: dict[str, Any] = {
         name: timedelta(seconds=value) for name, value in {"poll": 5.0, **(timeouts or {})}.items()
     }
@@ -150,7 +150,7 @@ async def kill_owner(info: ActivationInfo) -> None:
 
 
 async def pid_of(handle: ConversationHandle) -> int:
-    """The process id of the conversation's owner."""
+    """Return the process id of the conversation's owner."""
     return (await handle.info()).pid
 
 
@@ -182,6 +182,6 @@ def start_program(name: str, *arguments: str, settings: Settings | None = None) 
 
 
 def lines_of(path: Path) -> list[str]:
-    """The complete lines of a file that somebody is writing."""
+    """Return the complete lines of a file that somebody is writing."""
     text = path.read_text() if path.exists() else ""
     return text[: text.rfind("\n") + 1].split()

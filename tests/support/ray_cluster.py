@@ -89,7 +89,7 @@ class Node:
         return next(process for process in self.processes() if _name(process) == name)
 
     def kill_raylet(self) -> None:
-        """What a node's sudden end looks like: SIGKILL of the raylet and of every worker."""
+        """End the node as suddenly as one ends: SIGKILL of the raylet and of every worker."""
         raylet = self.raylet
         for process in [raylet, *raylet.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):

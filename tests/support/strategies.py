@@ -40,17 +40,17 @@ LIFE = "life"
 
 
 def message(identity: str, text: str = "hello", *, role: Any = "user") -> StoredItem:
-    """A message, as stored."""
+    """Return a message, as stored."""
     return Message(id=identity, role=role, content=text, created_at=1.0).to_stored()
 
 
 def call(identity: str, call_id: str, arguments: str = "{}") -> StoredItem:
-    """A function call, as stored."""
+    """Return a function call, as stored."""
     return FunctionCall(id=identity, call_id=call_id, name="look_up", arguments=arguments, created_at=1.0).to_stored()
 
 
 def output(identity: str, call_id: str, text: str = "found") -> StoredItem:
-    """A function call's output, as stored."""
+    """Return a function call's output, as stored."""
     return FunctionCallOutput(id=identity, call_id=call_id, output=text, created_at=1.0).to_stored()
 
 

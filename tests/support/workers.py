@@ -141,7 +141,7 @@ class WorkerProcess:
         return children[0] if children else own
 
     def log(self) -> str:
-        """What it, and its jobs, have logged."""
+        """Return what it, and its jobs, have logged."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     @property

@@ -9,6 +9,6 @@ from tests.support.fakes import Activations
 
 @pytest.fixture
 async def start() -> AsyncIterator[Activations]:
-    """A starter of activations; they are stopped behind the test."""
+    """Make a starter of activations; they are stopped behind the test."""
     async with Activations() as starting:
         yield starting

@@ -30,7 +30,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
 
 
 def family(kind: type[ConversationError]) -> Iterator[type[ConversationError]]:
-    """A class and everything below it."""
+    """Return a class and everything below it."""
     yield kind
     for child in kind.__subclasses__():
         yield from family(child)

@@ -21,7 +21,7 @@ GROUPS: list[type[BaseSettings]] = [Settings, HistoryLimits, Timeouts]
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty environment in an empty directory, where a test may put a `.env` file."""
+    """Empty the environment, in an empty directory, where a test may put a `.env` file."""
     for group in GROUPS:
         for name in group.model_fields:
             monkeypatch.delenv(f"{group.model_config['env_prefix']}{name}".upper(), raising=False)

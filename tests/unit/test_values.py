@@ -27,7 +27,7 @@ class Level(IntEnum):
 
 
 def nested(depth: int) -> Any:
-    """A list in a list in a list, `depth` of them."""
+    """Return a list in a list in a list, `depth` of them."""
     value: list[Any] = []
     for _ in range(depth - 1):
         value = [value]
@@ -35,7 +35,7 @@ def nested(depth: int) -> Any:
 
 
 def cycle() -> list[Any]:
-    """A list that holds itself."""
+    """Return a list that holds itself."""
     value: list[Any] = []
     value.append(value)
     return value
@@ -244,7 +244,7 @@ def is_storable(value: Any) -> bool:
 
 
 def as_the_standard_library_reads(data: bytes) -> str:
-    """What JSON these bytes are, types and signs of zeros included; empty where they are none that may be stored."""
+    """Return what JSON these bytes are, types and signs of zeros included; empty if they may not be stored."""
     try:
         value = json.loads(data.decode())
     except ValueError:

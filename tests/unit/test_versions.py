@@ -10,7 +10,7 @@ from conversation_actors import versions
 
 @pytest.fixture(autouse=True)
 def _nothing_told() -> Iterator[None]:
-    """A process tells once; each test is a new one."""
+    """Forget what was told: a process tells once, and each test is a new one."""
     versions.tell_untested.cache_clear()
     yield
     versions.tell_untested.cache_clear()

@@ -15,7 +15,7 @@ class Intruder:
     """Goes to the store directly, past the actor."""
 
     def __init__(self, settings: Settings, conversation_id: str) -> None:
-        """Takes nothing yet."""
+        """Begin without taking anything."""
         self._store = open_store(settings)
         self._conversation_id, self._ttl = conversation_id, settings.ttl
         self._recovered: Recovered | None = None

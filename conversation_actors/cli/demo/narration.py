@@ -57,7 +57,7 @@ class Narration:
             status.stop()
 
     def hear(self, line: Told, *, who: str) -> None:
-        """A line that an agent's process has printed."""
+        """Return a line that an agent's process has printed."""
         match line["event"]:
             case "user":
                 self._say("caller", "cyan", line["text"])
@@ -70,7 +70,7 @@ class Narration:
                 self.busy(f"the call goes on: turn {line['turn'] + 1}, {line['items']} items are safe")
 
     def table(self, kills: list[dict[str, Any]], verdict: Verdict, seconds: float) -> None:
-        """The end."""
+        """Tell the end."""
         self.stop()
         self._console.print()
         self._console.print(Group(_kills(kills), Text(), _counts(verdict)), width=self._width)

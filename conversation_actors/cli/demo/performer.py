@@ -58,7 +58,7 @@ class Performer:
         self._reader = asyncio.create_task(self._read())
 
     async def until(self, wanted: Callable[[Told], bool], what: str, *, patience: float = 40.0) -> Told:
-        """The first line that is wanted, said already or still to come. Raises `DemoFailedError`."""
+        """Return the first line that is wanted, said already or still to come. Raises `DemoFailedError`."""
         seen = 0
         try:
             async with asyncio.timeout(patience):
@@ -80,7 +80,7 @@ class Performer:
         raise self.failed(message)
 
     def failed(self, message: str) -> DemoFailedError:
-        """An error with this process's last words."""
+        """Return an error with this process's last words."""
         return DemoFailedError(message, stderr=last_lines(self._log))
 
     def kill(self) -> None:

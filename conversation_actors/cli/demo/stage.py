@@ -99,7 +99,7 @@ class Stage:
 
 
 def make_settings(redis_url: str, ray_address: str) -> Settings:
-    """The demo's own settings; nothing is read from the environment or a file."""
+    """Return the demo's own settings; nothing is read from the environment or a file."""
     history: dict[str, Any] = {"items": HISTORY_ITEMS, "bytes": HISTORY_BYTES}
     return Settings.model_construct(
         redis_url=SecretStr(redis_url),

@@ -33,7 +33,7 @@ def start(*, transcript: Path | None, conversation: str, pause: float, as_json: 
 
 
 def environment() -> dict[str, str | None]:
-    """What is different for the demo: no setting of the user's reaches it."""
+    """Return what is different for the demo: no setting of the user's reaches it."""
     unset: dict[str, str | None] = dict.fromkeys(["OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"])
     unset |= dict.fromkeys(sorted(all_names()))
     # LiveKit would load a turn detector of 400 MB, which a call in text does not need
@@ -41,7 +41,7 @@ def environment() -> dict[str, str | None]:
 
 
 def _require_agent() -> None:
-    """Raise `InvalidInputError` where the process that holds the call could not start."""
+    """Raise `InvalidInputError` if the process that holds the call could not start."""
     # a name with a dot can be looked for only where the one before it is there
     if find_spec("livekit") is None or any(find_spec(name) is None for name in _NEEDED):
         message = "the demo needs LiveKit's agents: pip install 'conversation-actors[agent,embedded]'"
@@ -49,7 +49,7 @@ def _require_agent() -> None:
 
 
 def default_transcript() -> Path:
-    """The call that comes with the package, or lies in the checkout. Raises `InvalidInputError`."""
+    """Return the call that comes with the package, or lies in the checkout. Raises `InvalidInputError`."""
     _require_agent()
     found = find_spec("agent_worker")
     assert found is not None

@@ -62,7 +62,7 @@ class Story:
     async def _perform(
         self, script: Script, handle: ConversationHandle, witness: Witness, first: Performer
     ) -> list[Performer]:
-        """What happens to the call. Returns the agents that held it."""
+        """Play what happens to the call. Return the agents that held it."""
         await self._kill_actor(script.turns[script.cut(_ACTOR_SHARE)], handle, witness, first)
         second = await self._kill_agent(script.turns[script.cut(_AGENT_SHARE, with_tools=True)], witness, first)
         await self._intrude(script.turns[script.cut(_INTRUDER_SHARE)], handle, witness)
@@ -216,7 +216,7 @@ def _acknowledged(agent: Performer) -> list[str]:
 
 
 def _seen(watcher: Performer, written: list[Written]) -> set[str]:
-    """What it has printed, and what was there when it came."""
+    """Return what it has printed, and what was there when it came."""
     began = next((line["seq"] for line in watcher.lines if line["event"] == "watching"), 0)
     shown = {line["item"]["id"] for line in watcher.lines if line["event"] == "item"}
     return shown | {one.item_id for one in written if one.seq <= began}

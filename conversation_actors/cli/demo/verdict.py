@@ -81,7 +81,7 @@ def judge(evidence: Evidence, script: Script) -> Verdict:
 
 
 def _duplicates(evidence: Evidence, script: Script) -> Iterable[str]:
-    """An id twice, the same bytes written twice, a sentence said or a tool used more often than in the script."""
+    """Find ids that came twice, bytes written twice, sentences said or tools used more often than in the script."""
     ids = Counter(str(item["id"]) for item in evidence.final)
     yield from (f"id {identity}" for identity, count in ids.items() if count > 1)
     writes = Counter((one.item_id, one.data) for one in evidence.written)

@@ -29,7 +29,7 @@ class Witness:
             self._task.cancel()
 
     async def until(self, wanted: Callable[[Entry], bool], what: str, *, patience: float = 40.0) -> Entry:
-        """The first wanted entry, seen already or still to come. Raises `DemoFailedError`."""
+        """Return the first wanted entry, seen already or still to come. Raises `DemoFailedError`."""
         seen = 0
         try:
             async with asyncio.timeout(patience):

@@ -96,7 +96,7 @@ def _fill_size(libc: ctypes.CDLL, size: int, heap: range) -> int:
 
 
 def heap_start() -> int | None:
-    """Where the heap begins that grows by `brk`; None where there is none."""
+    """Where the heap begins that grows by `brk`; None if there is none."""
     for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.endswith("[heap]"):
             return int(line.partition("-")[0], 16)

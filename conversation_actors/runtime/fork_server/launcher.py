@@ -32,20 +32,20 @@ def is_ordinary(arguments: list[str]) -> bool:
 
 
 def server_name(raylet: int) -> bytes:
-    """The abstract socket's name: this user's, this raylet's, and nobody's who gets its process id later."""
+    """Return the abstract socket's name: this user's, this raylet's, and nobody's who gets its process id later."""
     with open(f"/proc/{raylet}/stat", "rb") as status:  # noqa: PTH123  # pathlib is not there
         started = status.read().rpartition(b")")[2].split()[19]
     return b"\0conversation-actors/%d/%d/%s" % (posix.getuid(), raylet, started)
 
 
 def peer_user(connection: _socket.socket) -> int:
-    """The user id at the other end, as the kernel knows it."""
+    """Return the user id at the other end, as the kernel knows it."""
     credentials = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
     return int.from_bytes(credentials[4:8], sys.byteorder)
 
 
 def hand_over(arguments: list[str]) -> bool:
-    """True when a forked worker has begun; False, or an `OSError`, when there is none and will be none."""
+    """Return True when a forked worker has begun; False, or an `OSError`, when there is none and will be none."""
     raylet = posix.getppid()
     if posix.environ.get(b"RAY_RAYLET_PID") != b"%d" % raylet:
         return False
@@ -77,7 +77,7 @@ def log_path(arguments: list[str]) -> str:
 
 
 def start_server(name: bytes, raylet: int, log: str) -> None:
-    """Take the server's name, become the server, and go on here in a child; `OSError` where it is taken.
+    """Take the server's name, become the server, and go on here in a child; `OSError` if it is taken.
 
     So the server is the raylet's child. What is started here first waits, connected, until it listens.
     """

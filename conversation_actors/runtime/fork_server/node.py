@@ -12,7 +12,7 @@ from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.runtime.fork_server.launcher import FORKED, NIL_JOB
 from conversation_actors.runtime.fork_server.ray_words import name_our_command
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 TESTED_RAY = "2.60."
 """The releases whose workers were seen to survive a fork. Another one gets ordinary workers until it is tested."""
@@ -47,7 +47,7 @@ def start_node(arguments: Sequence[str], *, program: str = "ray") -> NoReturn:
         os.environ.setdefault(_STARTS_AT_ONCE, str(_starts_at_once(arguments)))
         sys.executable = str(_LAUNCHER)
     else:
-        log.warning("workers start the ordinary way, slowly: %s", obstacle)
+        logger.warning("workers start the ordinary way, slowly: %s", obstacle)
     sys.argv = ["ray", "start", *arguments]
     # Ray would ask a person, or say in five lines that it has asked nobody.
     os.environ.setdefault(_USAGE_STATS, "0")

@@ -30,7 +30,7 @@ else:
     # By its path: the packages above would bring in what has to be imported in the workers themselves.
     from launcher import FORKED, GO, READY, VERSION
 
-log = logging.getLogger("conversation_actors.fork_server")
+logger = logging.getLogger("conversation_actors.fork_server")
 
 PRELOADED = (
     "ray",
@@ -170,7 +170,7 @@ async def rehearse() -> None:
 
 
 def _sample() -> tuple[str, ...]:
-    """Random numbers of a forked child, one from each generator that ids are made of; empty where it failed."""
+    """Random numbers of a forked child, one from each generator that ids are made of; empty if it failed."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -188,7 +188,7 @@ def _sample() -> tuple[str, ...]:
 
 
 def versions_of(files: list[Path]) -> list[tuple[int, int]]:
-    """What changes when one of the files does."""
+    """Return what changes when one of the files does."""
     found = []
     for file in files:
         try:
@@ -224,7 +224,7 @@ class ForkServer:
 
     def refuse(self, reason: str) -> None:
         """From now on every worker is an ordinary one."""
-        log.error("no worker will be forked: %s", reason)
+        logger.error("no worker will be forked: %s", reason)
         self._refusal = reason
 
     def serve(self) -> Request:
@@ -243,7 +243,7 @@ class ForkServer:
             if self._raylet in ready:
                 os._exit(0)
             if versions_of(files) != versions:
-                log.warning("what was imported has changed on disk; the next worker starts another fork server")
+                logger.warning("what was imported has changed on disk; the next worker starts another fork server")
                 os._exit(0)
             request = self._serve_one()
             if request is not None:
@@ -256,9 +256,9 @@ class ForkServer:
             with connection:
                 return self._answer(connection)
         except OSError:
-            log.debug("the launcher has gone already")
+            logger.debug("the launcher has gone already")
         except Exception:
-            log.exception("a launcher got no answer")
+            logger.exception("a launcher got no answer")
         return None
 
     def _answer(self, connection: socket.socket) -> Request | None:
@@ -269,7 +269,7 @@ class ForkServer:
         try:
             child = os.fork()
         except OSError as error:
-            log.warning("cannot fork: %s", error)
+            logger.warning("cannot fork: %s", error)
             return None
         return None if child else self._prepare(connection)
 
@@ -280,9 +280,9 @@ class ForkServer:
             os.close(self._raylet)
             return self._agree(connection)
         except (RefusedError, OSError) as error:
-            log.warning("not forked: %s", error)
+            logger.warning("not forked: %s", error)
         except BaseException:
-            log.exception("not forked")
+            logger.exception("not forked")
         os._exit(1)
 
     def _agree(self, connection: socket.socket) -> Request:
@@ -296,7 +296,7 @@ class ForkServer:
         if connection.recv(1) != GO:
             message = "the launcher did not say go"
             raise RefusedError(message)
-        log.handlers.clear()
+        logger.handlers.clear()
         os.close(kept)
         return request
 
@@ -344,14 +344,14 @@ def main() -> types.CodeType:
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
             runner.run(rehearse())
     except Exception:  # whatever it was: this saves time, and an actor that has the same fault tells of it itself
-        log.exception("the rehearsal failed; workers begin cold")
+        logger.exception("the rehearsal failed; workers begin cold")
     for doubt in doubts(raylet):
         server.refuse(doubt)
     gc.collect()
     try:
         fill_gaps()
     except Exception:  # whatever it was: this saves memory, and nothing depends on it
-        log.exception("gaps are left; workers copy more of what they share")
+        logger.exception("gaps are left; workers copy more of what they share")
     gc.freeze()  # no collection in a worker shall write to, and so copy, what it shares
     signal.alarm(0)
     request = server.serve()
@@ -386,8 +386,8 @@ def _log_to(descriptor: int) -> None:
     handler = logging.StreamHandler(os.fdopen(descriptor, "w", buffering=1, closefd=False))
     pattern, moment = "%(asctime)s %(process)d %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"
     handler.setFormatter(logging.Formatter(pattern, moment))
-    log.handlers[:] = [handler]
-    log.propagate = False
+    logger.handlers[:] = [handler]
+    logger.propagate = False
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def _walk(life: Life, views: Iterable[Line], operations: dict[str, Operation]) -
 
 
 def _handles_keep_order(lives: Iterable[Life]) -> Iterator[str]:
-    """What one handle recorded (`n:<handle>:<number>`) is in its order, in each life."""
+    """Find what one handle recorded (`n:<handle>:<number>`) and is not in its order, in a life."""
     for life in lives:
         last: dict[str, str] = defaultdict(str)
         for seq in sorted(life.entries):

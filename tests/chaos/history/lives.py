@@ -35,7 +35,7 @@ class Life:
         return f"two entries at seq {seq} of life {self.name}: {_content(known)} and {_content(entry)}"
 
     def lose(self, at: float, after: int) -> None:
-        """What is behind a position is gone."""
+        """Note that what comes after a position is gone."""
         self.losses.append((at, after))
         self.lost += [self.entries.pop(seq) for seq in sorted(self.entries) if seq > after]
 
@@ -58,7 +58,7 @@ def _content(entry: Line) -> list[object]:
 
 
 def lives_of(conversation: str, lines: Iterable[Line]) -> tuple[list[Life], list[str]]:
-    """The lives in their order, and what is wrong with that order.
+    """Return the lives in their order, and what is wrong with that order.
 
     A life ends only where a fault said so; one that has ended does not come back.
     """
@@ -132,7 +132,7 @@ class Logs:
             yield trouble
 
     def _shared(self) -> Iterator[str]:
-        """An entry of one life was shown as one of another."""
+        """Find entries of one life that were shown as ones of another."""
         known: dict[tuple[object, ...], Life] = {}
         for life in self._lives.values():
             for entry in [*life.entries.values(), *life.lost]:

@@ -79,7 +79,7 @@ class Nemesis:
         await self._freeze_some("owner_frozen_beyond_lease", LEASE_SECONDS + self._dice.uniform(0.1, 2))
 
     async def _owner_doubled(self) -> None:
-        """An owner sleeps, another one goes on; then it wakes up."""
+        """Let an owner sleep while another one goes on; then wake it up."""
         conversation = self._dice.choice(self._witness.conversations)
         owner = await self._witness.owner(conversation)
         self._declare("owner_doubled")
@@ -89,7 +89,7 @@ class Nemesis:
             await self._witness.owner(conversation)
 
     async def _owner_killed_server_frozen(self) -> None:
-        """What was on its way to the server when its owner died happens, or not; what comes after must know."""
+        """Kill an owner whose writes are on their way: they happen or not, and what comes after must know."""
         owners = await self._some_owners()
         self._declare("owner_killed_server_frozen")
         self._server.pause()
@@ -153,7 +153,7 @@ class Nemesis:
     # What ends lives, or loses what came last.
 
     async def _owner_frozen_beyond_retention(self) -> None:
-        """An owner sleeps until the keys are gone. It may know that they are, or that it was in use all the time."""
+        """Let an owner sleep until the keys are gone. It may know that they are, or that it was in use all the time."""
         conversation = self._dice.choice(self._witness.conversations)
         await self._retain(conversation, _RETENTION)
         owner = await self._witness.owner(conversation)
@@ -189,7 +189,7 @@ class Nemesis:
             await asyncio.sleep(self._dice.uniform(1, 3) if late else 0)
 
     async def _keys_gone_owner_frozen(self) -> None:
-        """An owner sleeps while its conversation is forgotten and begun anew by another; then it wakes up."""
+        """Let an owner sleep while its conversation is forgotten and begun anew by another; then wake it up."""
         conversation = self._dice.choice(self._witness.conversations)
         owner = await self._witness.owner(conversation)
         self._declare("keys_gone_owner_frozen", ends=[conversation])
@@ -228,7 +228,7 @@ class Nemesis:
             await (await opened(self._witness.client, conversation)).set_retention(retention)
 
     async def _backup(self) -> Backup:
-        """A copy of the data, some tenths of a second old at least."""
+        """Return a copy of the data, some tenths of a second old at least."""
         await self._witness.settle()
         backup = self._server.back_up(self._witness.conversations, sum(self._counts.values()))
         await asyncio.sleep(self._dice.uniform(0.2, 1.5))

@@ -65,7 +65,7 @@ async def follow(client: ConversationClient, conversation: str, recorder: Record
 
 
 async def _in_the_present_life(client: ConversationClient, conversation: str, recorder: Recorder) -> ConversationHandle:
-    """A handle whose copy is in the life that was just read in full."""
+    """Return a handle whose copy is in the life that was just read in full."""
     while True:
         handle = await opened(client, conversation)
         try:

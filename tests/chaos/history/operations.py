@@ -71,7 +71,7 @@ class Places:
                     self._entries[name].append((life, entry))
 
     def entries(self, name: str) -> list[tuple[Life, Line]]:
-        """The entries of a request id, or with a text."""
+        """Return the entries of a request id, or with a text."""
         return self._entries.get(name, [])
 
     def may_be_lost(self, operation: Operation) -> bool:
@@ -102,7 +102,7 @@ class Answers:
     """Compares what was acknowledged with where it is."""
 
     def __init__(self, lives: Sequence[Life], final: Line | None) -> None:
-        """`final` is the last full view."""
+        """Judge by `final`, the last full view."""
         self._places = Places(lives)
         self._lives = lives
         self._last_texts = set(final["texts"]) if final else set()
@@ -150,7 +150,7 @@ class Answers:
         )
 
     def missing(self) -> Iterator[str]:
-        """What the last life's log brought is in the last view."""
+        """Return what the last life's log brought and is not in the last view."""
         for entry in self._lives[-1].entries.values():
             for text in entry.get("texts") or ():
                 if text not in self._last_texts:
@@ -172,7 +172,7 @@ class Answers:
                 yield f"{text} of an earlier life is in the last view"
 
     def in_real_time(self, operations: Iterable[Operation], views: Iterable[Line]) -> Iterator[str]:
-        """What began after something had been acknowledged comes after it: each write, and each fresh read."""
+        """Find writes and fresh reads that began after something was acknowledged, and do not come after it."""
         seen: list[tuple[float, float, Place, str]] = []
         for operation in operations:
             if operation.result == "ok" and operation.kind != "repeat":

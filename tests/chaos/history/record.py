@@ -44,7 +44,7 @@ class Recorder:
         self._file.flush()
 
     def invoke(self, operation: str, conversation: str, **facts: Any) -> int:
-        """An operation begins; return the number under which it ends."""
+        """Note that an operation begins; return the number under which it ends."""
         number = next(self._numbers)
         self.write("invoke", number=number, operation=operation, conversation=conversation, **facts)
         return number
@@ -54,18 +54,18 @@ class Recorder:
         self.write("complete", number=number, result=result, **facts)
 
     def run(self, conversation: str, life: str, after: int) -> int:
-        """A watch begins; return its number."""
+        """Note that a watch begins; return its number."""
         number = next(self._numbers)
         self.write("run", run=number, conversation=conversation, life=life, after=after)
         return number
 
     def entry(self, run: int, conversation: str, life: str, entry: Entry) -> None:
-        """A watch brought an entry."""
+        """Note that a watch brought an entry."""
         self.reached[conversation, life] = entry.seq
         self.write("entry", run=run, conversation=conversation, life=life, **described(entry))
 
     def view(self, conversation: str, view: View, *, started: float, fresh: bool, is_full: bool = False) -> None:
-        """A read that began at `started` showed a state."""
+        """Note what state a read showed that began at `started`."""
         if is_full:
             self.reached[conversation, view.life] = view.seq
         state = decode_snapshot(view.snapshot)
@@ -83,7 +83,7 @@ class Recorder:
 
 
 def described(entry: Entry) -> Line:
-    """What the checker looks at in an entry."""
+    """Return what the checker looks at in an entry."""
     line: Line = {"seq": entry.seq, "epoch": entry.epoch, "request": entry.request_id, "time": entry.at}
     event = entry.event
     line["kind"] = type(event).__name__
@@ -100,7 +100,7 @@ def described(entry: Entry) -> Line:
 
 
 def digest(said: Iterable[str]) -> str:
-    """A hash of texts in their order."""
+    """Return a hash of texts in their order."""
     return hashlib.sha1("".join(f"{text}\n" for text in said).encode(), usedforsecurity=False).hexdigest()
 
 

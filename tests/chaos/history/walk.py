@@ -66,7 +66,7 @@ class Walk:
         yield from self._lease(where, entry)
 
     def _guard(self, where: str, operation: Operation | None) -> Iterator[str]:
-        """What came in a lease's name is there only while that lease is its holder's."""
+        """Check that what came in a lease's name is there only while that lease is its holder's."""
         if operation is None or operation.lease is None or self._leases is None:
             return
         name, *claimed = operation.lease

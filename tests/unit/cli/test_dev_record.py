@@ -36,7 +36,7 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[tuple[int, int]]:
-    """A process in a session of its own, as Ray's head is one, and its child."""
+    """Make a process in a session of its own, as Ray's head is one, and its child."""
     noted = tmp_path / "child"
     code = (
         "import pathlib, subprocess, sys, time\n"
@@ -56,7 +56,7 @@ def session(tmp_path: Path) -> Iterator[tuple[int, int]]:
 
 
 def console() -> tuple[Console, StringIO]:
-    """A terminal, and what is shown there."""
+    """Return a terminal, and what is shown there."""
     shown = StringIO()
     return Console(file=shown, highlight=False, soft_wrap=True, width=500), shown
 
@@ -416,7 +416,7 @@ class Head:
     """Ray's head as `dev` sees it."""
 
     def __init__(self) -> None:
-        """It runs until it is stopped."""
+        """Begin to run, until it is stopped."""
         self.is_stopped = False
 
     async def start(self) -> str:
@@ -440,7 +440,7 @@ def phase_of(directory: Path) -> Phase | None:
 
 
 def a_stack(directory: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dev._Stack, dev._Signals]:
-    """What a `dev` starts beside a Redis that is not its own, without any process."""
+    """Return what a `dev` starts beside a Redis that is not its own, without any process."""
     monkeypatch.setattr(dev, "RayHead", lambda **_: Head())
     monkeypatch.setattr(dev, "_check_redis", lambda: asyncio.sleep(0))
     file = DevFile.take(directory)

@@ -17,7 +17,7 @@ class Owner:
     """An owner that answers one thing after the other, and is gone for good once it has `LEFT`."""
 
     def __init__(self, *answers: object) -> None:
-        """What it answers each time."""
+        """Answer so each time."""
         self._answers = list(answers)
         self.asked = 0
         self.passivate = SimpleNamespace(remote=self._passivate)

@@ -29,7 +29,7 @@ def _told_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tm
 
 @pytest.fixture
 def leader() -> Iterator[subprocess.Popen[str]]:
-    """A process in a session of its own, which has started another one."""
+    """Make a process in a session of its own, which has started another one."""
     command = [sys.executable, "-c", FAMILY]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True) as started:

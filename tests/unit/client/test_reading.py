@@ -151,6 +151,7 @@ async def test_a_sleeping_conversation_sleeps_on() -> None:
         await handle.append(said("u0"))
         await handle.passivate()
         await handle.aclose()
+        await until(lambda: cluster.find() is None)
         before = await store.read(CONVERSATION)
         now += 60.0
         read = await Reader(store, None, cluster.settings).read(CONVERSATION)

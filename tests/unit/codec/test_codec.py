@@ -87,7 +87,7 @@ DIGEST = "0123456789abcdef"
 
 
 def full_state() -> ConversationState:
-    """A conversation with something in every place."""
+    """Return a conversation with something in every place."""
     state = ConversationState(seq=41)
     state.changed_at = 1003.75
     state.window = Window((message("s1", "Be brief.", role="system"), *ITEMS), ("call8", "call9"))
@@ -108,14 +108,14 @@ def full_state() -> ConversationState:
 
 
 def counted_state() -> ConversationState:
-    """The same, with what was counted in it."""
+    """Return the same, with what was counted in it."""
     state = full_state()
     state.total_items, state.talked_for, state.has_counted_all = 1204, 3723.25, True
     return state
 
 
 def entry(event: Event, request_id: str | None = None, digest: str | None = None) -> Entry:
-    """An entry somewhere in a conversation."""
+    """Return an entry somewhere in a conversation."""
     return Entry(42, 3, 1004.125, event, request_id, digest)
 
 
@@ -153,7 +153,7 @@ SNAPSHOT_FILES = {f"snapshot_{name}.bin": build for name, build in SNAPSHOTS.ite
 
 
 def state_1() -> ConversationState:
-    """The full state as schema 1 could tell it: it knew no lives of leases, and no digests."""
+    """Return the full state as schema 1 could tell it: it knew no lives of leases, and no digests."""
     state = full_state()
     del state.requests["r4"]
     lease = replace(LEASE, life="")
@@ -164,7 +164,7 @@ def state_1() -> ConversationState:
 
 
 def entry_1(expected: Entry) -> Entry:
-    """The same of an entry."""
+    """Return the same of an entry."""
     if isinstance(expected.event, LeaseAcquired):
         return replace(expected, event=replace(expected.event, lease=replace(LEASE, life="")))
     return expected
@@ -174,7 +174,7 @@ FILES_1 = sorted(path.name for path in GOLDEN_1.iterdir())
 
 
 def reader(name: str) -> Callable[[bytes], object]:
-    """What reads a golden file of this name, down to something that compares."""
+    """Return what reads a golden file of this name, down to something that compares."""
     if name.startswith("entry_"):
         return decode_entry
     return lambda data: encode_snapshot(decode_snapshot(data))
@@ -191,18 +191,18 @@ def write_missing_golden_files() -> None:
 
 
 def golden(name: str) -> bytes:
-    """The bytes of a golden file."""
+    """Return the bytes of a golden file."""
     return (GOLDEN / name).read_bytes()
 
 
 def changed(data: bytes, **fields: Any) -> bytes:
-    """The same value with other fields in its header."""
+    """Return the same value with other fields in its header."""
     header, *rest = data.split(b"\n")
     return b"\n".join([json.dumps({**json.loads(header), **fields}).encode(), *rest])
 
 
 def without(data: bytes, field: str) -> bytes:
-    """The same value with one field of its header missing."""
+    """Return the same value with one field of its header missing."""
     header, *rest = data.split(b"\n")
     fields = {name: value for name, value in json.loads(header).items() if name != field}
     return b"\n".join([json.dumps(fields).encode(), *rest])

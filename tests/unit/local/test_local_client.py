@@ -8,13 +8,13 @@ import textwrap
 import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from conversation_actors import (
-    ConflictError,
     ConversationClient,
     ConversationHandle,
     ConversationNotFoundError,
@@ -29,10 +29,13 @@ from conversation_actors import (
     check_cluster,
 )
 from conversation_actors.activation import Activation
+from conversation_actors.errors import PassivatedError
 from conversation_actors.local import hosts_of_process
 from conversation_actors.local.hosts import Home
+from conversation_actors.local.port import LocalPeer
 from conversation_actors.store import forget_memory
 from conversation_actors.testing import crash, local_client
+from tests.support.documents import blocks
 from tests.support.observation import texts, user
 from tests.support.servers import wait_until
 
@@ -102,6 +105,23 @@ def test_neither_ray_nor_redis_is_imported() -> None:
     assert ran.stdout == "{'main'}\nset()\n"
 
 
+def test_the_readmes_program_needs_no_server(tmp_path: Path) -> None:
+    """With ``memory://`` for a Redis it runs as it stands."""
+    program = blocks()[0]
+    assert program.is_program
+    ran = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", program.code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(Path(__file__).parents[3]), "CONVERSATION_REDIS_URL": "memory://"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout
+
+
 async def test_clients_of_one_name_meet_at_one_owner() -> None:
     """The environment's URL and `local` are the same; another name is another world, and so is another tenant."""
     async with local() as one, ConversationClient(Settings(redis_url=SecretStr(f"memory://{NAME}"))) as two:
@@ -139,21 +159,28 @@ async def test_what_is_refused_elsewhere_is_refused_here() -> None:
 
 
 async def test_values_are_copied_on_the_way() -> None:
-    """What the caller does with its own afterwards changes nothing there; a refusal is its own to add to."""
-    async with local() as client, local() as other:
+    """What the caller does with its own afterwards changes nothing there."""
+    async with local() as client:
         conversation = await client.open("c")
         changes = {"order": {"state": "open"}}
-        receipt = await conversation.set_attributes(changes)
+        await conversation.set_attributes(changes)
         changes["order"]["state"] = "changed"
         assert (await conversation.snapshot()).attributes == {"order": {"state": "open"}}
-        await conversation.set_attributes({"order": 1}, request_id="r")
-        second = await other.open("c")
-        refused = []
-        for handle in (conversation, second):
-            with pytest.raises(ConflictError) as refusal:
-                await handle.set_attributes({"order": 2}, expected_seq=receipt.seq)
-            refused.append(refusal.value)
-        assert refused[0] is not refused[1]
+
+
+async def test_each_caller_has_an_error_of_its_own() -> None:
+    """One reason is told to all who ask an owner that has stopped: each may add notes and tracebacks to its own."""
+    async with local() as client:
+        await client.open("c")
+        host = hosts_of_process().find(HOME, "c")
+        assert host is not None
+        peer = LocalPeer(host)
+        assert await peer.passivate() is True
+        first, second = await asyncio.gather(peer.read(fresh=False), peer.read(fresh=False))
+        assert isinstance(first, PassivatedError)
+        assert isinstance(second, PassivatedError)
+        assert first is not second
+        assert str(first) == str(second)
 
 
 async def test_no_cluster_is_checked() -> None:
@@ -426,3 +453,24 @@ async def test_a_message_is_what_it_was(text: str) -> None:
         conversation = await client.open("c")
         await conversation.append(Message(role="user", content=text))
         assert [item.to_dict()["content"] for item in (await client.read("c")).items] == [text]
+
+
+async def test_an_owner_that_cannot_save_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever fails when the last client leaves is logged; nothing is lost, since nothing depends on the snapshot."""
+    async with local() as client:
+        await (await client.open("c")).append(user("one"))
+
+        async def fail(_: Activation) -> None:
+            message = "nobody thought of this"
+            raise ZeroDivisionError(message)
+
+        monkeypatch.setattr(Activation, "passivate", fail)
+    assert not is_owned("c")
+    assert [record.__dict__["task"] for record in caplog.records if "background" in record.message] == [
+        "snapshot at the end"
+    ]
+    monkeypatch.undo()
+    async with local() as again:
+        assert texts((await again.open("c", create=False)).items) == ["one"]

@@ -14,7 +14,7 @@ class Direct:
     """What a call gives where the process is in the cluster itself."""
 
     def __await__(self) -> Generator[Any, None, str]:
-        """The answer is there."""
+        """Note that the answer is there."""
         yield from asyncio.sleep(0).__await__()
         return "direct"
 

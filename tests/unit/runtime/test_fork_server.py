@@ -156,7 +156,7 @@ def receive(connection: socket.socket, placed: list[tuple[int, int]]) -> server.
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A launcher's end of a connection, and the server's."""
+    """Make a launcher's end of a connection, and the server's."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.settimeout(5)
@@ -631,7 +631,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server that tests share; each of its workers is asked for help only, and ends."""
+    """Make a server that tests share; each of its workers is asked for help only, and ends."""
     with Served(tmp_path_factory.mktemp("served")) as started:
         yield started
 

@@ -21,7 +21,7 @@ class Owner:
     """An owner's process, as somebody sees it who looks whether it hangs."""
 
     def __init__(self) -> None:
-        """It runs, and hangs."""
+        """Begin as one that runs, and hangs."""
         self.answer: Any = asyncio.get_running_loop().create_future()
         self.seen: list[Lodging | None] = []
         self.examined = 0
@@ -44,7 +44,7 @@ class Owner:
 
 @pytest.fixture
 async def hung(monkeypatch: pytest.MonkeyPatch) -> Owner:
-    """An owner that hangs."""
+    """Make an owner that hangs."""
     made = Owner()
     monkeypatch.setattr(hang, "lodging", made.lodging)
     monkeypatch.setattr(hang, "_examine_there", made.examine)
@@ -117,7 +117,7 @@ class Ray:
     """Asks an owner from its own node."""
 
     def __init__(self, error: Exception | None) -> None:
-        """The owner answers, or what comes instead."""
+        """Return what the owner answers, or what comes instead."""
         self._error = error
 
     def get(self, _asked: object, *, timeout: float) -> None:
@@ -129,7 +129,7 @@ class Ray:
 
 @pytest.fixture
 def child() -> Iterator["subprocess.Popen[bytes]"]:
-    """A process below this one."""
+    """Make a process below this one."""
     process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
     yield process
     process.kill()
@@ -140,7 +140,7 @@ class Process:
     """What is known of a process: its parents and its name."""
 
     def __init__(self, *parents: "Process", name: str = "") -> None:
-        """It runs."""
+        """Begin as one that runs."""
         self._parents, self._name, self.is_killed = parents, name, False
 
     def parents(self) -> list["Process"]:
@@ -152,7 +152,7 @@ class Process:
         return self._name
 
     def kill(self) -> None:
-        """It is killed."""
+        """Note that it is killed."""
         self.is_killed = True
 
 

@@ -27,7 +27,7 @@ class Head:
     address = ADDRESS
 
     def __init__(self) -> None:
-        """It answers, and knows one node."""
+        """Answer, and know one node."""
         self.error: Exception | None = None
         self.asked = 0
         self.cluster_id = ClusterID.from_random()
@@ -41,7 +41,7 @@ class Head:
         return False
 
     def get_all_node_info(self, **_: object) -> dict[bytes, Any]:
-        """The nodes."""
+        """Return the nodes."""
         self.internal_kv_exists()
         return self.nodes
 
@@ -50,7 +50,7 @@ class Process:
     """A process that has joined a cluster; the part of Ray that is in it."""
 
     def __init__(self) -> None:
-        """It is in, by its own doing."""
+        """Begin in a cluster, joined by its own doing."""
         self.head, self.joins, self.leaves, self.stays = Head(), 0, 0, 1
         self.is_ours = True
         self.listening = {ADDRESS}
@@ -107,7 +107,7 @@ class _Worker:
 
 @pytest.fixture
 def process(monkeypatch: pytest.MonkeyPatch) -> Process:
-    """A process in a cluster, with a clock that stands still."""
+    """Make a process in a cluster, with a clock that stands still."""
     made = Process()
     monkeypatch.setattr(membership, "ray", made)
     monkeypatch.setattr(membership, "global_worker", _Worker(made))

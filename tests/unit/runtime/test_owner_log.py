@@ -35,7 +35,7 @@ def record(message: str, **fields: Any) -> logging.LogRecord:
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Iterator[SharedFile]:
-    """A small log file."""
+    """Make a log file of small parts."""
     handler = SharedFile(tmp_path / "owners.log", most_bytes=200, kept=2)
     yield handler
     handler.close()

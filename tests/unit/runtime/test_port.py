@@ -64,13 +64,13 @@ class Directory:
 
 
 def made(actor: Actor | None) -> tuple[OwnerPort, Directory]:
-    """A port to one actor, and where it finds that."""
+    """Return a port to one actor, and where it finds that."""
     directory = Directory(actor)
     return RayPort("c", directory=cast("Any", directory), settings=brief()), directory
 
 
 async def found(answer: Any) -> tuple[Peer, Actor]:
-    """The peer of an actor that answers the same to everything."""
+    """Return the peer of an actor that answers the same to everything."""
     actor = Actor(answer)
     port, _ = made(actor)
     return await port.find_or_start(), actor

@@ -24,7 +24,7 @@ Say = Callable[..., None]
 
 @pytest.fixture
 def printed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What Ray has printed itself."""
+    """Return what Ray has printed itself."""
     found: list[Any] = []
     monkeypatch.setattr(worker, "print_to_stdstream", lambda data, *_args, **_options: found.append(data))
     return found

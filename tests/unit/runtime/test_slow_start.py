@@ -9,7 +9,7 @@ from conversation_actors.runtime import ActorDirectory
 
 
 def owner(*, is_forked: bool) -> ActivationInfo:
-    """What an owner tells of itself."""
+    """Return what an owner tells of itself."""
     return ActivationInfo("c", 1, 0, 1, "node", 0.0, 0, 0, 0.0, is_forked=is_forked)
 
 

@@ -60,7 +60,7 @@ class ControlStore(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no t
 
 @contextmanager
 def a_head(token: str | None = None, **versions: str) -> Iterator[tuple[str, ControlStore]]:
-    """A control store on a port; its versions are ours unless others are given."""
+    """Return a control store on a port; its versions are ours unless others are given."""
     ours = {"ray_version": metadata.version("ray"), "python_version": python_version()}
     store = ControlStore(token, ours | versions)
     server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[store])
@@ -74,7 +74,7 @@ def a_head(token: str | None = None, **versions: str) -> Iterator[tuple[str, Con
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user without a token and without an opinion on them, whose Ray knows tokens."""
+    """Make a user without a token and without an opinion on them, whose Ray knows tokens."""
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_USE_TLS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", lambda: tmp_path)

@@ -55,7 +55,7 @@ AT_ONCE = Timing(pool_gather=0.0)
 async def pool_of(
     nodes: FakeNodes, minimum: int = 2, maximum: int = 4, *, timing: Timing = AT_ONCE
 ) -> AsyncIterator[WarmPool]:
-    """A pool of these nodes, stopped at the end."""
+    """Start a pool of these nodes, stopped at the end."""
     pool = WarmPool(PoolSettings(minimum=minimum, maximum=maximum), nodes, timing=timing)
     try:
         yield pool
@@ -71,7 +71,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def stock(minimum: int = 2, maximum: int = 5, keep_alive: float = 600.0) -> Stock:
-    """A stock with bounds for these tests."""
+    """Return a stock with bounds for these tests."""
     return Stock(minimum, maximum, keep_alive)
 
 

@@ -17,7 +17,7 @@ OURS = ("CONVERSATION_", "AGENT_", "REDIS_", "RAY_", "OPENAI_", "DEEPGRAM_")
 
 @pytest.fixture(autouse=True)
 def directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """An empty environment in an empty directory; a process tells once of a misspelt name, each test is a new one."""
+    """Empty the environment, in an empty directory, and forget what was told, as a new process would."""
     import os
 
     for name in os.environ:
@@ -30,7 +30,7 @@ def directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
 
 
 def refusal() -> str:
-    """What reading the settings is refused with, which is one sentence."""
+    """Return what reading the settings is refused with, which is one sentence."""
     with pytest.raises(InvalidInputError) as refused:
         Settings()
     assert "\n" not in str(refused.value)

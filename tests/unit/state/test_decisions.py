@@ -63,7 +63,7 @@ Refusal = TypeVar("Refusal", bound=RefusedError)
 
 
 def conversation(**limits: Any) -> ConversationState:
-    """An empty conversation."""
+    """Return an empty conversation."""
     return ConversationState(Limits(**limits))
 
 
@@ -843,7 +843,7 @@ def test_one_new_item_is_decided_like_several(history: list[StoredItem], item: S
 
 
 def outcome(state: ConversationState, command: Command) -> object:
-    """The events, or the refusal's words."""
+    """Return the events, or the refusal's words."""
     try:
         return decide(state, command, now=1.0)
     except RefusedError as refusal:

@@ -32,12 +32,12 @@ SECRET = "4111 1111 1111 1111"
 
 
 def remove(*identities: str, request_id: str = "remove") -> Request:
-    """A request to take items out."""
+    """Return a request to take items out."""
     return Request(request_id, RemoveItems(identities))
 
 
 async def with_secret(start: Activations, store: FaultyStore, *, timing: Timing = QUICK, **history: int) -> Activation:
-    """An owner of a conversation in which a secret was said."""
+    """Return an owner of a conversation in which a secret was said."""
     owner = await start(store, brief(**history), timing=timing)
     await done(owner, append("u0"))
     await done(owner, append("u1", SECRET))

@@ -14,13 +14,13 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture
 async def cluster() -> AsyncIterator[FakeCluster]:
-    """A fake cluster."""
+    """Make a fake cluster."""
     async with FakeCluster(FaultyStore(), brief()) as fake:
         yield fake
 
 
 async def lose_everything(cluster: FakeCluster) -> None:
-    """The keys and the owner are gone; the next open makes the id anew."""
+    """Lose the keys and the owner; the next open makes the id anew."""
     assert isinstance(cluster.store, FaultyStore)
     await cluster.kill()
     cluster.store.lose_everything()

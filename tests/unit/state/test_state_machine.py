@@ -233,7 +233,7 @@ class Conversation(RuleBasedStateMachine):
                 assert item.call_id not in self.left_running
 
     def check_refused_lease(self, command: Command, refusal: RefusedError, now: float, lease: Guard | None) -> None:
-        """A lost lease, and nothing else, is called lost; what is held is an unexpired lease of somebody else."""
+        """Check that a lost lease, and nothing else, is called lost, and what is held is somebody else's, unexpired."""
         assert isinstance(refusal, LeaseLostError) is self.is_lost(lease)
         if isinstance(refusal, LeaseHeldError):
             assert isinstance(command, AcquireLease)
@@ -292,7 +292,7 @@ class Conversation(RuleBasedStateMachine):
 
     @invariant()
     def snapshot_reads_back(self) -> None:
-        """A snapshot, read and written again, is the same bytes and the same state; so is a copy."""
+        """Check that a snapshot, read and written again, is the same bytes and state; so is a copy."""
         assert everything(decode_snapshot(self.snapshots[-1], self.state.limits)) == everything(self.state)
         assert everything(self.state.copy()) == everything(self.state)
 
@@ -309,7 +309,7 @@ class Conversation(RuleBasedStateMachine):
 
     @invariant()
     def tokens_grow(self) -> None:
-        """The token of a lease never goes down, and is another one for another holder."""
+        """Check that the token of a lease never goes down, and is another one for another holder."""
         assert self.state.leases == self.leases
         assert all(earlier <= later for seen in self.tokens.values() for earlier, later in pairwise(seen))
 

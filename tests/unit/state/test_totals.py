@@ -165,7 +165,7 @@ def test_totals_are_the_same_however_a_conversation_is_brought_back(
 
 
 def talked() -> ConversationState:
-    """A conversation of three items and ten seconds, one of which is in its window."""
+    """Return a conversation of three items and ten seconds, one of which is in its window."""
     life = Life(items=1)
     life.come(0)
     life.say(4, "a", "b", "c")
@@ -174,7 +174,7 @@ def talked() -> ConversationState:
 
 
 def changed(data: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
-    """The snapshot with another header."""
+    """Return the snapshot with another header."""
     first, *rest = data.split(b"\n")
     told = json.loads(first)
     change(told)

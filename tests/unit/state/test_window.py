@@ -260,7 +260,7 @@ def test_pinned_are_counted_ahead() -> None:
 
 
 def full_conversation(length: int) -> ConversationState:
-    """A conversation whose window is full, so that each append pushes something out."""
+    """Return a conversation whose window is full, so that each append pushes something out."""
     state = ConversationState(Limits(items=length, bytes=1 << 30))
     items = tuple(message(f"m{n}") for n in range(length))
     for first in range(0, length, 1000):

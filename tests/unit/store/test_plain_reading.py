@@ -12,7 +12,7 @@ from conversation_actors.store.script_calls import Command, ScriptCalls
 
 
 def meta(*, seq: int, base: int = 0, first: int = 0, owner: str = "o") -> list[bytes | None]:
-    """What the hash says of a conversation without a snapshot."""
+    """Return what the hash says of a conversation without a snapshot."""
     fields: list[str | int | None] = [1, owner, seq, base, None, 2, None, first, "life", 1000 + seq]
     return [None if field is None else str(field).encode() for field in fields]
 
@@ -21,7 +21,7 @@ class Busy:
     """A server on which something is written during each read."""
 
     def __init__(self, replies: Callable[[int], tuple[list[bytes | None], int, list[bytes | None]]]) -> None:
-        """`replies` tells, by the number of the read: meta before, entries of the journal, meta after."""
+        """Answer by the number of the read: meta before, entries of the journal, meta after."""
         self._replies = replies
         self.reads = 0
         self.left_ms = 60_000
@@ -36,7 +36,7 @@ class Busy:
 
 
 def reading(server: Busy) -> RedisReading:
-    """The reader of a replica, which is read plainly."""
+    """Return the reader of a replica, which is read plainly."""
     return RedisReading(cast("ScriptCalls", server), Keys(), is_replica=True)
 
 
