@@ -13,9 +13,9 @@ _WITHDRAW_SECONDS = 5.0
 class Announcement:
     """One job's, in Redis beside the heartbeats. What goes wrong with it is counted, and costs the call nothing."""
 
-    def __init__(self, store: Settings, holder: str, role: str, failures: Failures) -> None:
+    def __init__(self, settings: Settings, holder: str, role: str, failures: Failures) -> None:
         """Nothing is announced yet."""
-        self._store, self._holder, self._role, self._failures = store, holder, record_role(role), failures
+        self._settings, self._holder, self._role, self._failures = settings, holder, record_role(role), failures
         self._told: set[str] = set()
 
     async def make(self, heartbeats: Heartbeats, conversation_id: str) -> None:
@@ -42,6 +42,6 @@ class Announcement:
 
     async def _withdraw_all(self) -> None:
         """Do it on a connection of its own: between two tries to open there is none."""
-        async with asyncio.timeout(_WITHDRAW_SECONDS), Heartbeats(self._store, lease=AGENT_ROLE) as heartbeats:
+        async with asyncio.timeout(_WITHDRAW_SECONDS), Heartbeats(self._settings, lease=AGENT_ROLE) as heartbeats:
             for conversation_id in sorted(self._told):
                 await self._withdraw(heartbeats, conversation_id)

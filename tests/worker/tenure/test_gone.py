@@ -30,6 +30,7 @@ from conversation_actors.errors import (
 from conversation_actors.state import AppendItems
 from tests.support.fakes import until
 from tests.support.sessions.fakes_call import Clock, World, Worlds
+from tests.support.tasks import running
 
 HOUR = timedelta(hours=1)
 LATE = 10.0
@@ -141,10 +142,9 @@ async def test_a_call_that_is_over_is_kept_no_longer(world: World) -> None:
     handle = await world.cluster.handle()
     await handle.set_retention(timedelta(seconds=1))
     await until(lambda: len(world.store.kept) > 1)
+    assert running("Tenure.keep_conversation")
     await call.release()
-    before = len(world.store.kept)
-    await asyncio.sleep(0.4)
-    assert len(world.store.kept) == before
+    await until(lambda: not running("Tenure.keep_conversation"))
 
 
 # Gone
