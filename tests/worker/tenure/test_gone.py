@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agent_worker.settings import TakeoverSettings
-from agent_worker.tenure.backlog import MAX_OWNER_FAILURES
 from agent_worker.tenure.conversation import AGENT, LEASE, CallConversation
+from agent_worker.tenure.trouble import MAX_OWNER_FAILURES
 from conversation_actors import ConversationHandle, Item, Lease, Message
 from conversation_actors.activation import Activation, Executed, Request
 from conversation_actors.errors import (
