@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 _FAILURE = "an edit of the context was not followed"
 _FOLLOWED = "followed_by_context_edits"
-_MOST_WORDS = 64
+_MAX_WORDS = 64
 """Final transcripts that are remembered until they are a message."""
 _LATEST = 20
 """Items among which the message of a transcript is looked for."""
@@ -138,7 +138,7 @@ class ContextEdits:
 
     def _on_transcript(self, event: UserInputTranscribedEvent) -> None:
         if event.is_final and event.transcript.strip():
-            self._words = [*self._words[-_MOST_WORDS:], event.transcript.strip()]
+            self._words = [*self._words[-_MAX_WORDS:], event.transcript.strip()]
 
     def _on_agent_state(self, _event: AgentStateChangedEvent) -> None:
         self._look()

@@ -22,11 +22,11 @@ from pydantic_core import to_jsonable_python
 
 from agent_worker.failures import Failures
 from agent_worker.session.handlers import total
-from agent_worker.session.unsettled import MOST_TRANSCRIPT_BYTES, UnsettledWords
+from agent_worker.session.unsettled import MAX_TRANSCRIPT_BYTES, UnsettledWords
 
 __all__ = [
     "ERROR",
-    "MOST_TRANSCRIPT_BYTES",
+    "MAX_TRANSCRIPT_BYTES",
     "SETTLED",
     "SPEECH",
     "TRANSCRIPT",
