@@ -22,12 +22,12 @@ from livekit.agents.job import RunningJobInfo
 
 from agent_worker.failures import Failures
 from agent_worker.settings import TakeoverSettings
-from agent_worker.tenure.assignment import Assignment, RestartReason, named_by_room
-from agent_worker.tenure.conversation import copied_metadata
+from agent_worker.tenure.assignment import Assignment, RestartReason, named_by_dispatch
+from agent_worker.tenure.heartbeat_details import HeartbeatDetails, copied_metadata
 from agent_worker.tenure.role import AGENT_ROLE
 from agent_worker.worker.rooms import Original, Rooms, RoomServiceError
 from agent_worker.worker.summons import Vacancy, summon
-from agent_worker.worker.takeover import HOLD, WAS_OPEN, Takeover
+from agent_worker.worker.takeover import HOLD, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats
 from conversation_actors.errors import ConversationError, RetryableError
 
@@ -144,16 +144,7 @@ class Supervisor:
             role=role,
             valid_for=self._settings.valid_for,
             group=self._instance,
-            details={
-                "room": info.job.room.name,
-                "agent_name": info.job.agent_name,
-                "agent_identity": info.accept_arguments.identity,
-                "attempt": 0,
-                "worker_id": info.worker_id,
-                "dispatch_id": info.job.dispatch_id,
-                **copied_metadata(info.job.metadata),
-                WAS_OPEN: False,
-            },
+            details=_details(info).to_dict(),
         )
 
     async def _died_unannounced(self, info: RunningJobInfo) -> bool:
@@ -184,7 +175,7 @@ class Supervisor:
 
     def _is_known(self, info: RunningJobInfo) -> bool:
         """Whether `conversation_id_of` a job is its conversation for certain."""
-        return not self._named_by_participants or _named_by_dispatch(info) is not None
+        return not self._named_by_participants or _named(info) is not None
 
     async def _watch_heartbeats(self) -> None:
         """Claim what falls silent. While Redis is away nobody does: see `Heartbeats.claim_expired`.
@@ -281,9 +272,21 @@ class Supervisor:
 
 def conversation_id_of(info: RunningJobInfo) -> str:
     """The conversation of a job, as the job itself finds it; not where a participant named it."""
-    return _named_by_dispatch(info) or info.job.room.name
+    return _named(info) or info.job.room.name
 
 
-def _named_by_dispatch(info: RunningJobInfo) -> str | None:
-    named = Assignment.read(info.job.metadata, where="job metadata").conversation_id
-    return named or named_by_room(info.job.room.metadata)
+def _named(info: RunningJobInfo) -> str | None:
+    return named_by_dispatch(info.job.metadata, info.job.room.metadata)
+
+
+def _details(info: RunningJobInfo) -> HeartbeatDetails:
+    """Return what a job would have told of itself if it had lived to open its conversation."""
+    return HeartbeatDetails(
+        room=info.job.room.name,
+        agent_name=info.job.agent_name,
+        agent_identity=info.accept_arguments.identity,
+        worker_id=info.worker_id,
+        dispatch_id=info.job.dispatch_id,
+        metadata=copied_metadata(info.job.metadata),
+        was_open=False,
+    )

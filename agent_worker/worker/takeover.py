@@ -15,6 +15,7 @@ from typing import Any
 
 from agent_worker.settings import TakeoverSettings
 from agent_worker.tenure.assignment import Assignment, RestartReason
+from agent_worker.tenure.heartbeat_details import HeartbeatDetails
 from agent_worker.tenure.role import AGENT_ROLE
 from agent_worker.worker.rooms import Occupants, Original, Rooms, RoomServiceError, UnansweredError
 from agent_worker.worker.summons import Vacancy, summon
@@ -33,8 +34,6 @@ _STORE_SECONDS = 0.25
 NOTHING_KNOWN = Original("")
 _AGENT_PREFIX = "agent-"
 """In LiveKit's own identities for agents: the job's id follows."""
-WAS_OPEN = "was_open"
-"""In a record's details: False where a worker wrote it for a job that died before it could begin one."""
 
 
 class Outcome(StrEnum):
@@ -70,24 +69,18 @@ class Deceased:
     @classmethod
     def of(cls, record: HeartbeatRecord) -> "Deceased | None":
         """Read a record; None where another program wrote it."""
-        told = record.details
-        texts = [told.get(name) for name in ("room", "agent_name", "agent_identity")]
-        before = told.get("attempt", 0)
-        if not all(isinstance(text, str) for text in texts) or not texts[0]:
+        told = HeartbeatDetails.from_dict(record.details)
+        if not told.room or told.agent_name is None or told.agent_identity is None or told.attempt is None:
             return None
-        if not isinstance(before, int) or before < 0:
-            return None
-        room, agent_name, identity = (str(text) for text in texts)
-        metadata = told.get("metadata")
-        dispatch = Original(str(told.get("dispatch_id") or ""), metadata if isinstance(metadata, str) else None)
+        dispatch = Original(told.dispatch_id, told.metadata)
         return cls(
-            room,
-            agent_name,
-            identity,
-            before + record.attempt,
-            was_open=told.get(WAS_OPEN) is not False,
+            told.room,
+            told.agent_name,
+            told.agent_identity,
+            told.attempt + record.attempt,
+            was_open=told.was_open,
             original=None if dispatch == NOTHING_KNOWN else dispatch,
-            worker_id=str(told.get("worker_id") or ""),
+            worker_id=told.worker_id,
         )
 
     @property

@@ -413,8 +413,8 @@ async def test_a_conversation_that_lost_everything_is_told_again(follow: Follow,
     await followed.settled()
     await until(lambda: followed.data.held.are_durable)
     followed.data.held.record_again(is_afresh=False)
-    assert followed.call._handle is not None
-    await followed.call._handle.clear_history()
+    assert followed.call._standing.handle is not None
+    await followed.call._standing.handle.clear_history()
     followed.data.held.record_again(is_afresh=False)  # what is known to be durable is not lost: it has left
     assert await followed.settled() == []
     followed.data.held.record_again(is_afresh=True)
@@ -429,8 +429,8 @@ async def test_a_data_message_that_was_taken_out_is_not_told_again(follow: Follo
     first, _ = await followed.settled()
     followed.call.remove(first.id)
     await followed.call.flush()
-    assert followed.call._handle is not None
-    await followed.call._handle.clear_history()
+    assert followed.call._standing.handle is not None
+    await followed.call._standing.handle.clear_history()
     followed.data.held.record_again(is_afresh=True)
     assert [item.text for item in await followed.settled()] == ["second"]
 
@@ -591,7 +591,7 @@ async def test_each_of_two_roles_keeps_its_own_copy(
     other = await world.cluster.handle()
     followed.stream("byte", stream_id="one").send(b"x").end()
     await followed.settled()
-    monkeypatch.setattr(followed.call, "role", "translator")
+    monkeypatch.setattr(followed.call._standing, "role", "translator")
     followed.stream("byte", stream_id="one").send(b"x").end()
     assert [item.text for item in await followed.settled()] == ["x"]
     await until(lambda: [item.to_dict().get("agent_role") for item in other.items] == [None, "translator"])

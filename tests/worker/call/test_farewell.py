@@ -137,7 +137,7 @@ async def test_a_room_is_not_deleted_whose_call_was_lost_while_the_line_was_said
         await running.session_is_calm()
 
         def say(speaking: Speaking, line: str) -> Any:
-            running.call._depose("the test says so")
+            running.call._upkeep.depose("the test says so")
             return original(speaking, line)
 
         monkeypatch.setattr(Speaking, "say_last", say)
@@ -265,7 +265,7 @@ async def handed_over(running: Running) -> None:
 
 async def deposed(running: Running) -> None:
     """Another agent took it."""
-    running.call._depose("the test says so")
+    running.call._upkeep.depose("the test says so")
     await running.ended()
 
 
@@ -370,7 +370,7 @@ async def test_a_call_that_is_deposed_while_the_line_waits_says_nothing(answer: 
         await running.session_is_calm()
         assert world.clients
         running.session.shutdown()
-        running.call._depose("the test says so")
+        running.call._upkeep.depose("the test says so")
         await closed(running)
         await turns()
         assert running.heard.lines == []

@@ -399,7 +399,7 @@ async def test_the_conversation_is_kept_longer_for_who_comes_back(follow: Follow
     """By the number of returns; set only where it changes."""
     followed = await follow(FakeRoom())
     kept: list[timedelta | None] = []
-    handle = followed.call._handle
+    handle = followed.call._standing.handle
     original = handle.set_retention
 
     async def counted(duration: timedelta, **named: Any) -> Any:

@@ -62,7 +62,7 @@ async def test_an_answer_that_is_lost_costs_no_greeting_and_doubles_none(
     assert await followed.told() == [Welcome.FIRST]
     person = await followed.person()
     assert (person.connected, person.context[GREETED]) == (True, 0)
-    assert followed.call._handle.retention == STEPS[0]
+    assert followed.call._standing.handle.retention == STEPS[0]
 
 
 async def test_a_conversation_that_was_lost_is_told_who_is_here(world: World, follow: Follow) -> None:
@@ -77,7 +77,7 @@ async def test_a_conversation_that_was_lost_is_told_who_is_here(world: World, fo
     people = await followed.settled()
     assert {name: one.devices for name, one in people.items()} == {"alice": (alice.sid,), "bob": (bob.sid,)}
     assert await followed.told() == [Welcome.FIRST] * 2
-    assert followed.call._handle.retention == STEPS[0]
+    assert followed.call._standing.handle.retention == STEPS[0]
     assert [one.context[GREETED] for one in people.values()] == [0, 0]
     await followed.call.aclose()
     second = await follow(FakeRoom(alice, bob), "job-2")

@@ -86,7 +86,7 @@ async def test_a_deposed_job_ends_no_room(answer: Answer, world: World, asked: A
 async def test_a_job_that_was_claimed_while_it_hung_ends_no_room(answer: Answer, world: World, asked: Asked) -> None:
     """It was claimed while it hung, and has not seen that yet."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
-        running.call._held.end()  # no beat of its own tells it
+        running.call._standing.held.end()  # no beat of its own tells it
         await world.agents.claim("c", "worker-2", hold=timedelta(minutes=1), holder="job-1")
         await end_room()
         assert asked == []
@@ -98,11 +98,11 @@ async def test_without_redis_a_call_is_ended_as_long_as_nobody_can_have_it(
     """Nobody takes a heartbeat for silent before its time is up; later nobody can tell whose call it is."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
         world.agents.trouble = TimeoutError("away")
-        running.call._beaten_at -= 3.0
+        running.call._life.beaten_at -= 3.0
         await end_room()
         assert asked == []
         assert caplog.text.count("nobody can tell whose call it is") == 1
-        running.call._beaten_at += 3.0
+        running.call._life.beaten_at += 3.0
         await end_room()
         assert asked == ENDED
         world.agents.trouble = None

@@ -77,7 +77,7 @@ async def test_nothing_of_a_deposed_job_is_durable(world: World) -> None:
     world.store.is_down = True
     call.record(say(1))
     asked = asyncio.create_task(call.is_durable(LONG))
-    call._depose("test")
+    call._upkeep.depose("test")
     began = time.monotonic()
     assert not await asked
     assert time.monotonic() - began < LONG / 2

@@ -15,7 +15,7 @@ from livekit.agents import JobContext
 from agent_worker.call.opening import _conversation_id
 from agent_worker.settings import CallSettings
 from agent_worker.tenure.assignment import (
-    MOST_METADATA_BYTES,
+    MAX_METADATA_BYTES,
     Assignment,
     MetadataRefusedError,
     RestartReason,
@@ -88,8 +88,8 @@ BAD = {
     "a bomb of lists": '{"conversation_id": ' + "[" * 20_000,
     "a bomb of objects": '{"a":' * 5000,
     "a number of many digits": '{"x": ' + "9" * 5000 + "}",
-    "too much": '{"conversation_id": "c", "x": "' + "x" * MOST_METADATA_BYTES + '"}',
-    "too much in bytes": '{"conversation_id": "c", "x": "' + "\u00fc" * (MOST_METADATA_BYTES // 2) + '"}',
+    "too much": '{"conversation_id": "c", "x": "' + "x" * MAX_METADATA_BYTES + '"}',
+    "too much in bytes": '{"conversation_id": "c", "x": "' + "\u00fc" * (MAX_METADATA_BYTES // 2) + '"}',
     "an id that is a number": '{"conversation_id": 7}',
     "an id that is a list": '{"conversation_id": ["c"]}',
     "an id that is an object": '{"conversation_id": {"a": 1}}',

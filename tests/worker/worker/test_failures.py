@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,11 +13,13 @@ import pytest
 from livekit.agents import AgentServer
 
 from agent_worker.failures import Failures
-from agent_worker.tenure import conversation as module
-from agent_worker.tenure import pulse as tenure
+from agent_worker.tenure import wishes
 from agent_worker.tenure.assignment import RestartReason
 from agent_worker.tenure.backlog import Operation
 from agent_worker.tenure.conversation import HANDOVER, LEASE, CallConversation
+from agent_worker.tenure.pulse import MAX_BEATS
+from agent_worker.tenure.sign_of_life import SignOfLife
+from agent_worker.tenure.telling import Telling
 from agent_worker.worker import parent
 from agent_worker.worker import server as worker
 from agent_worker.worker.parent import EXIT_NOT_STARTED, EXIT_USAGE, Parent
@@ -33,8 +36,8 @@ PRIVATE = "private words"
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A conversation that can be opened."""
-    monkeypatch.setattr(tenure, "_RENEW_SECONDS", 0.02)
     async with Worlds(monkeypatch, Clock(), close=0.5) as made:
+        made.timing = replace(made.timing, renew=0.02)
         yield made
 
 
@@ -160,11 +163,11 @@ async def test_a_beat_that_hangs_holds_up_no_other(world: World, monkeypatch: py
     await until(lambda: hanging == 2 and landed > 2)
     limit = 100
     # one more is the lease's
-    await until(lambda: hanging == tenure._MOST_BEATS + 1)
+    await until(lambda: hanging == MAX_BEATS + 1)
     assert await world.agents.claim("c", "w", hold=timedelta(hours=1), holder="job-1")
     let_go.set()
     await asyncio.wait_for(call.deposed.wait(), 5)
-    assert hanging == tenure._MOST_BEATS + 1
+    assert hanging == MAX_BEATS + 1
 
 
 Evidence = Callable[[CallConversation, World], Any]
@@ -175,8 +178,8 @@ async def _is_kept(_call: CallConversation, world: World) -> None:
 
 
 async def _is_renewed(call: CallConversation, _world: World) -> None:
-    assert call._handle is not None
-    handle = call._handle
+    assert call._standing.handle is not None
+    handle = call._standing.handle
     first = handle.leases[LEASE].expires_at
     await until(lambda: handle.leases[LEASE].expires_at > first)
 
@@ -189,14 +192,14 @@ async def _is_asked(call: CallConversation, world: World) -> None:
 async def _is_acknowledged(call: CallConversation, _world: World) -> None:
     for number in range(3):
         call.record(Message(id=f"u{number}", role="user", content="hello"))
-        await until(lambda: not call._recorded.is_set())
+        await until(lambda: not call._telling.recording.to_acknowledge.is_set())
     await until(lambda: len(call.items) == 3)
 
 
 async def _is_noted(call: CallConversation, _world: World) -> None:
     for number in range(5):
         call.note("x", number)
-        await until(lambda: len(call._changes) == 0)
+        await until(lambda: len(call._telling.changes) == 0)
     assert call.attributes["x"] == 4
 
 
@@ -214,7 +217,7 @@ async def _is_done(call: CallConversation, _world: World) -> None:
 TASKS: dict[str, tuple[Any, str, Evidence]] = {
     "keep": (Heartbeats, "keep", _is_kept),
     "lease": (ConversationHandle, "acquire_lease", _is_renewed),
-    "guard": (module, "wish_of", _is_asked),
+    "guard": (wishes, "wish_of", _is_asked),
     "items": (ConversationHandle, "flush", _is_acknowledged),
     "notes": (ConversationHandle, "set_attributes", _is_noted),
     "changes": (ConversationHandle, "join", _is_done),
@@ -237,7 +240,7 @@ async def test_whatever_is_thrown_into_a_task_of_a_call(
         await call.open()
     else:
         await call.open()
-        await until(lambda: len(call._changes) == 0)
+        await until(lambda: len(call._telling.changes) == 0)
         broken = Broken(monkeypatch, owner, name)
     await evidence(call, world)
     await until(lambda: broken.left == 0)
@@ -249,15 +252,15 @@ async def test_whatever_is_thrown_into_a_task_of_a_call(
 async def test_whatever_is_thrown_at_the_opening(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is tried again; also where what was opened half cannot be closed."""
     call = world.call()
-    Broken(monkeypatch, CallConversation, "_begin_heartbeats")
+    Broken(monkeypatch, SignOfLife, "begin")
 
     async def broken_close() -> None:
-        monkeypatch.setattr(call._stack, "aclose", original)
+        monkeypatch.setattr(call._opening.stack, "aclose", original)
         await original()
         raise TypeError(PRIVATE)
 
-    original = call._stack.aclose
-    monkeypatch.setattr(call._stack, "aclose", broken_close)
+    original = call._opening.stack.aclose
+    monkeypatch.setattr(call._opening.stack, "aclose", broken_close)
     assert await call.open()
     assert call.failures.counts["open"] == 3
 
@@ -285,7 +288,7 @@ async def test_whatever_is_thrown_at_the_end(world: World, monkeypatch: pytest.M
     """The lease is given back although not all was taken; `release` raises nothing."""
     call = world.call()
     await call.open()
-    Broken(monkeypatch, CallConversation, "flush", times=1)
+    Broken(monkeypatch, Telling, "flush", times=1)
     await call.release()
     assert call.failures.counts["release"] == 1
     assert LEASE not in (await world.cluster.handle()).leases

@@ -14,7 +14,7 @@ from agent_worker.settings import TakeoverSettings
 from agent_worker.tenure.assignment import Assignment, RestartReason
 from agent_worker.worker import takeover as module
 from agent_worker.worker.rooms import AgentInRoom, RoomServiceError, UnansweredError
-from agent_worker.worker.takeover import HOLD, WAS_OPEN, Deceased, Outcome, Takeover
+from agent_worker.worker.takeover import HOLD, Deceased, Outcome, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.client.heartbeats import FORGET
 from conversation_actors.errors import StoreUnavailableError
@@ -275,7 +275,7 @@ async def test_an_agent_that_joined_and_left_is_followed(
 async def test_who_never_had_the_call_may_have_a_colleague(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """A job died before it began: another agent in its room may be the one that has the call."""
     rooms.agents = [ghost("agent-2", age=1.0)]
-    record = await die(heartbeats, {**DETAILS, WAS_OPEN: False})
+    record = await die(heartbeats, {**DETAILS, "was_open": False})
     running = asyncio.create_task(make(heartbeats, rooms, retry=0.001).run(record))
     await looked(rooms, 3)
     assert rooms.asked == []
@@ -609,6 +609,6 @@ def test_what_a_heartbeat_tells_of_the_dead() -> None:
     record = HeartbeatRecord("c", "job-1", "g", {**DETAILS, "attempt": 2}, 3, WORKER, HOLD)
     assert Deceased.of(record) == Deceased(ROOM, "support", "agent-1", 5)
     assert Deceased.of(replace(record, details={**DETAILS, "agent_name": ""})) is not None
-    unopened = Deceased.of(replace(record, details={**DETAILS, WAS_OPEN: False}))
+    unopened = Deceased.of(replace(record, details={**DETAILS, "was_open": False}))
     assert unopened is not None
     assert not unopened.was_open
