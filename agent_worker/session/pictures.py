@@ -40,7 +40,9 @@ _MAX_PIXELS = 40_000_000
 _MAX_ADDRESS = 8 << 10
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 _QUALITIES = (80, 65, 50, 35)
-_SHRINK, _SMALLEST = 0.7, 64
+_SHRINK = 0.7
+MIN_EDGE = 64
+"""Pixels of the longer side, below which no picture is shrunk."""
 _MAX_FORMS = 200
 """Pictures remembered as they were stored: a session's history has no more."""
 
@@ -159,7 +161,7 @@ def as_jpeg(image: str | rtc.VideoFrame, *, edge: int, most_bytes: int) -> Made:
             if written.tell() <= room:
                 return Made(written.getvalue(), width, height, picture.size != (width, height))
         longer = int(max(picture.size) * _SHRINK)
-        if longer < _SMALLEST:
+        if longer < MIN_EDGE:
             raise PictureError(_too_large(f"more than {most_bytes} bytes"))
         picture.thumbnail((longer, longer))
 

@@ -22,6 +22,7 @@ from livekit.agents.llm import AgentHandoff, ChatContext, FunctionCall
 
 from agent_worker.call import life, starting
 from agent_worker.call.attach import attach
+from agent_worker.call.ending import Ending
 from agent_worker.call.late_joining import LateJoining
 from agent_worker.call.opening import JOB_CRASHED, NOT_FINISHED, ROOM_LOST, WORKER_GONE, open_conversation
 from agent_worker.call.quiet import Quiet
@@ -700,7 +701,7 @@ async def test_a_tool_that_runs_while_it_is_lost_is_told_with_its_output(answer:
 async def test_what_ends_a_call_is_tried_again(answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error at the end of a call leaves no job behind; it is counted."""
     world.timing = replace(world.timing, room_retry=0.002)
-    broken_once(monkeypatch, life.Call, "_end")
+    broken_once(monkeypatch, Ending, "end")
     alice = FakeParticipant("alice")
     async with answer(FakeRoom(alice), linger=0.02, greeting="") as running:
         await running.session_is_calm()

@@ -186,7 +186,7 @@ def other_format(_patch: pytest.MonkeyPatch) -> str:
 
 def never_small(patch: pytest.MonkeyPatch) -> str:
     """One that cannot be made small enough."""
-    patch.setattr(module, "_SMALLEST", 2000)
+    patch.setattr(module, "MIN_EDGE", 2000)
     return address(noise(600, 600), "JPEG", quality=95)
 
 

@@ -185,7 +185,7 @@ async def test_a_provider_that_refuses_much_gets_the_rest_all_the_same(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """What it is asked for again is bounded; the last time counts too, and what is left over then is told."""
-    monkeypatch.setattr(realtime, "_MAX_REFUSALS", 1)
+    monkeypatch.setattr(realtime, "MAX_REFUSALS", 1)
     alice = await seed(world, *HISTORY)
     behaviour = RealtimeBehaviour(refused_words=frozenset({"The post office.", "It is in Kiel."}))
     async with (

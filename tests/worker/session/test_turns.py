@@ -89,13 +89,13 @@ def pad() -> Pad:
 @pytest.fixture
 def looked(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Return what is set when somebody has looked for words that stayed without a message."""
-    is_done, look = asyncio.Event(), Turns._look
+    is_done, look = asyncio.Event(), Turns.look
 
     def looking(self: Turns) -> None:
         look(self)
         is_done.set()
 
-    monkeypatch.setattr(Turns, "_look", looking)
+    monkeypatch.setattr(Turns, "look", looking)
     return is_done
 
 
