@@ -50,7 +50,7 @@ class Listing:
             bound = f"({page[-1][1]}"
 
     async def check(self) -> None:
-        """Look into the listing of all conversations. Raises what the store raises where that cannot be done."""
+        """Look into the listing of all conversations. Raises what the store raises if that cannot be done."""
         await self._entries(self._keys.active_index, "+inf", "-inf", 1)
 
     async def rebuild(self) -> int:

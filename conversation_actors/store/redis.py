@@ -45,7 +45,7 @@ class RedisStore:
         tenant: str = DEFAULT_TENANT,
         is_replica: bool = False,
     ) -> None:
-        """Read the URL (`InvalidInputError` where it is wrong); connect when first used.
+        """Read the URL (`InvalidInputError` if it is wrong); connect when first used.
 
         With `is_replica`, read from servers that may lag behind those that are written to.
         """
@@ -130,7 +130,7 @@ class RedisStore:
         keep: int = 0,
         restore: bool = True,
     ) -> Outcome:
-        """See `Store.save_snapshot`. Two round trips where it replaces what another claim has left."""
+        """See `Store.save_snapshot`. Two round trips if it replaces what another claim has left."""
         ttls = (_milliseconds(ttl), _milliseconds(kept or ttl))
         described = (_json(participants), snapshot, SCHEMA, keep, int(restore), _json(claim.lineage))
         outcome, left = await self._write("save_snapshot", claim, seq, *ttls, *described, *_NOTHING)
@@ -188,7 +188,7 @@ class RedisStore:
         await self._servers.aclose()
 
     async def _write(self, name: str, claim: Claim, *arguments: str | bytes | int) -> tuple[str, Ancestor | None]:
-        """Run a script in the name of a claim; its outcome, and what another claim has left, if that is there."""
+        """Run a script in the name of a claim. Return its outcome, and what another claim has left, if there is that."""
         keys = self._keys.conversation(claim.conversation_id)
         place = (claim.life, claim.epoch, claim.owner)
         reply = await self._calls.on_conversation(conversation_script(name), keys, *place, *arguments)
@@ -199,7 +199,7 @@ class RedisStore:
 
 
 def _judged(claim: Claim, outcome: str, left: Ancestor | None) -> Outcome:
-    """What another claim has left is a gap only where this claim followed that one."""
+    """Tell what another claim has left: a gap only if this claim followed that one."""
     if left is None:
         return Outcome(outcome)
     return Outcome.GAP if claim.follows(left) else Outcome.FENCED

@@ -209,7 +209,7 @@ def _count(value: object, *, least: int = 0) -> int:
 
 
 def _number(score: bytes) -> int:
-    """The number of a beat; -1, which is none, for what no beat has written."""
+    """Return the number of a beat; -1, which is none, for what no beat has written."""
     return int(score) if score.isdigit() else -1
 
 
@@ -218,7 +218,7 @@ def _flat(found: Sequence[Found]) -> list[Argument]:
 
 
 def _name(raw: bytes) -> str:
-    """What is stored as a name; what is damaged may be no text, and reads back all the same."""
+    """Read what is stored as a name; what is damaged may be no text, and reads back all the same."""
     return raw.decode(errors="surrogateescape")
 
 
@@ -227,7 +227,7 @@ def _raw(name: str) -> bytes:
 
 
 def _fresh() -> str:
-    """A name for the beats from now on, should those before be lost. No two calls give the same one."""
+    """Return a name for the beats from now on, should those before be lost. No two calls give the same one."""
     return secrets.token_hex(8)
 
 

@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 from livekit import rtc
 
-from agent_worker.call.welcome import GREETED, Welcome
+from agent_worker.call.welcome import GREETED
+from agent_worker.lines import Welcome
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import gone_for
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, Permissions, World
