@@ -23,8 +23,8 @@ from agent_worker.offline.transcript import Transcript, load
 from agent_worker.settings import LanguageModelSettings
 from conversation_actors import Heartbeats, Settings
 from tests.support.sessions.answering import answer, waits, world
+from tests.support.sessions.fake_conversation import FakeConversation
 from tests.support.sessions.fakes_call import Clock, ShakyStore, on_store
-from tests.support.sessions.fakes_room import FakeConversation
 from tests.support.sessions.following import follow
 from tests.support.sessions.following_data import follow_data
 from tests.support.sessions.realtime_calls import models

@@ -16,7 +16,8 @@ from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import OutcomeUnknownError, Participant
 from tests.support.fakes import PATIENCE, until
-from tests.support.sessions.fakes_call import FakeRoom, World
+from tests.support.sessions.fake_room import FakeRoom
+from tests.support.sessions.fakes_call import World
 
 GRACE = timedelta(hours=1)
 STEPS = (timedelta(minutes=5), timedelta(minutes=10), timedelta(minutes=30))

@@ -11,7 +11,8 @@ from agent_worker.settings import CallSettings, RoomSettings
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import DataMessage
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, FakeStream, World
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom, FakeStream
+from tests.support.sessions.fakes_call import World
 
 COMMAND, FILES = "commands", "files.pdf"
 ALICE_SENDS = b'{"do": "hold"}'

@@ -33,8 +33,9 @@ from tests.support.sessions.answering import (
     texts,
     user,
 )
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 
 
 async def test_the_caller_hears_that_the_agent_is_back(answer: Answer) -> None:

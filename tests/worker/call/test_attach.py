@@ -32,8 +32,10 @@ from tests.support.sessions.answering import (
     texts,
     user,
 )
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World, fake_job
-from tests.support.sessions.fakes_room import FakeConversation, FunctionScript
+from tests.support.sessions.fake_conversation import FakeConversation, FunctionScript
+from tests.support.sessions.fake_livekit import fake_job
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.worker.conftest import SessionFactory
 
 # Greetings

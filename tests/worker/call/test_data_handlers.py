@@ -8,7 +8,8 @@ import pytest
 from agent_worker.call import held_data
 from conversation_actors import InvalidInputError
 from tests.support.fakes import turns, until
-from tests.support.sessions.fakes_call import FakeInfo, FakeParticipant, FakeRoom, FakeStream, World
+from tests.support.sessions.fake_room import FakeInfo, FakeParticipant, FakeRoom, FakeStream
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.following_data import COMMAND, FILES, FollowData
 
 # The application's own handlers

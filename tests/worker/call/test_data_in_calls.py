@@ -11,7 +11,8 @@ from agent_worker.tenure.assignment import Assignment
 from conversation_actors import DataMessage, Message
 from tests.support.fakes import until
 from tests.support.sessions.answering import Answer, crash, texts
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, FakeStream, World
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom, FakeStream
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.following_data import ALICE_SENDS, COMMAND, FollowData
 
 

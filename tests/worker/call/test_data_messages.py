@@ -10,7 +10,8 @@ import pytest
 from agent_worker.call import data_messages
 from conversation_actors import DataMessage
 from tests.support.fakes import turns
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.following_data import ALICE_SENDS, COMMAND, FollowData
 
 

@@ -20,9 +20,10 @@ from agent_worker.settings import CallSettings
 from agent_worker.timing import TIMING
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import Answer, Running, assistant, seed, texts
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.fakes_realtime import FakeRealtime
-from tests.support.sessions.fakes_room import FunctionScript
 from tests.support.sessions.realtime_calls import Loudspeaker
 from tests.support.sessions.room_service import ENDED, Asked, end_room
 from tests.worker.call.test_speaking import spoken

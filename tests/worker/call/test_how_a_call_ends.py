@@ -32,8 +32,9 @@ from tests.support.sessions.answering import (
     texts,
     user,
 )
-from tests.support.sessions.fakes_call import POST, FakeParticipant, FakeRoom, World
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import POST, World
 
 # How it ends
 

@@ -28,8 +28,9 @@ from tests.support.sessions.answering import (
     user,
     vanish,
 )
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 
 # A conversation that opens late
 

@@ -12,7 +12,8 @@ from agent_worker.call.welcome import GREETED
 from agent_worker.lines import Welcome
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import gone_for
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, Permissions, World
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom, Permissions
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.following import STEPS, Follow
 
 KIND = rtc.ParticipantKind

@@ -28,8 +28,9 @@ from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from conversation_actors import ConversationHandle
 from tests.support.fakes import until
 from tests.support.sessions.answering import Answer, Running, assistant, crash, seed, user
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.room_io import FakeRoomIO
 
 ANSWERS = {"Where is it?": "On its way.", "When?": "On Monday.", "Look it up.": ""}

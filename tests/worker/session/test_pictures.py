@@ -26,7 +26,7 @@ from agent_worker.settings import ContentSettings
 from agent_worker.timing import TIMING, Timing
 from conversation_actors.values import encode
 from tests.support.fakes import until
-from tests.support.sessions.fakes_room import FakeConversation
+from tests.support.sessions.fake_conversation import FakeConversation
 from tests.worker.conftest import SessionFactory
 
 JPEG = "data:image/jpeg;base64,"

@@ -19,8 +19,9 @@ from agent_worker.session.context import is_kept_apart
 from agent_worker.session.realtime import fitting_id
 from tests.support.fakes import until
 from tests.support.sessions.answering import Answer, Running, assistant, crash, seed, texts, user
-from tests.support.sessions.fakes_call import FakeRoom, World
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.realtime_calls import Loudspeaker, reconnecting
 
 HISTORY: tuple[ChatItem, ...] = (

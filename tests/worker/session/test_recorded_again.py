@@ -16,7 +16,7 @@ from agent_worker.offline import OfflineServer
 from agent_worker.offline.transcript import Transcript
 from agent_worker.session.recorder import Recorder
 from conversation_actors import DataMessage, Message
-from tests.support.sessions.fakes_room import FakeConversation
+from tests.support.sessions.fake_conversation import FakeConversation
 from tests.worker.conftest import Say, SessionFactory, Starter
 
 # Who has the word

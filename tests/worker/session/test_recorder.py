@@ -22,7 +22,7 @@ from agent_worker.offline.transcript import Transcript
 from agent_worker.session.recorder import Recorder
 from agent_worker.session.serialise import SHORTENED
 from conversation_actors import Message
-from tests.support.sessions.fakes_room import FakeConversation, FunctionScript
+from tests.support.sessions.fake_conversation import FakeConversation, FunctionScript
 from tests.worker.conftest import Say, SessionFactory, Starter
 
 

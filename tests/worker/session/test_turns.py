@@ -26,8 +26,9 @@ from agent_worker.session.unsettled import UnsettledWords
 from agent_worker.timing import TIMING, Timing
 from tests.support.fakes import until
 from tests.support.sessions.answering import BACK, Answer, Running, seed, texts, user
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.worker.conftest import SessionFactory
 
 Decide = Callable[[ChatMessage], Awaitable[None]]
