@@ -101,7 +101,7 @@ async def _note(handle: ConversationHandle, lease: Lease, person: str, changes: 
 
 
 class PersonNotes:
-    """Keeps languages and last words up to date. Handlers never raise and never wait.
+    """The languages and last words of people, kept up to date. Handlers never raise and never wait.
 
     A turn is one write, when the agent listens again. If several agents hear the same words it is the one of the
     call that writes.

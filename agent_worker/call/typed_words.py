@@ -74,7 +74,7 @@ class _Kept:
 
 
 class TypedWords:
-    """Stands between a room and the session that is about to start in it. Handlers never raise and never wait."""
+    """The gate for typed words between a room and a session that starts in it. Handlers never raise and never wait."""
 
     def __init__(self, room: rtc.Room, failures: Failures) -> None:
         """Nothing is followed before `start`. What goes wrong is counted in `failures`."""

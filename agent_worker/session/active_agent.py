@@ -94,7 +94,7 @@ def _agents_in(userdata: object) -> Iterator[Agent]:
 
 
 class ActiveAgent:
-    """Keeps the attribute up to date: at each handoff, after `on_enter`, at the end of each turn, after each tool.
+    """The attribute that is kept up to date: at each handoff, after `on_enter`, at each turn's end, after each tool.
 
     An `AgentTask` speaks in the name of the agent that waits for it, which is the one that is noted.
     """

@@ -42,7 +42,7 @@ def _is_pinned(item: ChatItem) -> bool:
 
 
 class SessionBounds:
-    """Keeps the session's history, and its agent's context, below `items` when the agent falls silent.
+    """The bounds of a session's history and of its agent's context, kept when the agent falls silent.
 
     System messages stay, and do not count.
     """

@@ -43,7 +43,7 @@ Listener = Callable[[Collection[str]], None]
 
 
 class ContextEdits:
-    """Follows edits of one session's agents and of its history, in the history and in the conversation.
+    """The edits of a session's contexts and history, followed in the history and in the conversation.
 
     Followed: an item that is taken out (see `taken_out`), and one that says something else under the same id; a turn
     that was changed before it became a message. Everything that was stored before is forgotten then. Nobody waits.

@@ -67,7 +67,7 @@ class NoteTaker(Protocol):
 
 
 class SessionNotes:
-    """Keeps the attributes of this module up to date. Handlers never raise and never wait."""
+    """The attributes of this module, kept up to date. Handlers never raise and never wait."""
 
     def __init__(self, session: AgentSession[Any], conversation: NoteTaker, failures: Failures | None = None) -> None:
         """Nothing is noted before `start`. What goes wrong in a handler is counted in `failures`."""

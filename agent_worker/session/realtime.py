@@ -42,7 +42,7 @@ def fitting_id(given: str, kind: str) -> str:
 
 
 class RealtimeModels:
-    """Stands between a session and the providers of its realtime models, and of each agent's that gets the word."""
+    """The gate between a session, with its agents, and the providers of their realtime models."""
 
     def __init__(
         self, session: AgentSession[Any], failures: Failures, *, on_reconnected: Callable[[], None] | None = None

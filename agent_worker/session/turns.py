@@ -21,7 +21,7 @@ _FAILURE = "a turn was not followed"
 
 
 class Turns:
-    """Has a session's notes forget the words that no message comes of. Handlers never raise and never wait."""
+    """The turns of a session: its notes forget words that no message comes of. Handlers never raise and never wait."""
 
     def __init__(
         self,

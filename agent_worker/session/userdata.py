@@ -32,7 +32,7 @@ _WHOLE = ""
 
 
 class Userdata:
-    """Keeps the attribute up to date: at the end of each turn, and after each tool, if something changed."""
+    """The attribute that is kept up to date: at the end of each turn, and after each tool, if something changed."""
 
     def __init__(
         self,
