@@ -15,7 +15,9 @@ from conversation_actors import Heartbeats, LeaseHeldError
 from conversation_actors.errors import ClusterUnavailableError, ConversationNotFoundError, StoreMisconfiguredError
 from conversation_actors.store.heartbeats import MemoryHeartbeats
 from tests.support.fakes import until
-from tests.support.sessions.fakes_call import POST, ROOM, Clock, FakeRoom, World, Worlds, fake_job
+from tests.support.sessions.fake_livekit import fake_job
+from tests.support.sessions.fake_room import FakeRoom
+from tests.support.sessions.fakes_call import POST, ROOM, Clock, World, Worlds
 from tests.support.tasks import running
 
 KEEP = timedelta(minutes=1)
