@@ -199,7 +199,7 @@ class ConversationClient:
         return await self._reader.read(conversation_id, stale_ok=stale_ok)
 
     async def list(self, *, participant: str | None = None) -> AsyncIterator[Found]:
-        """Yield the stored conversations, or those of a `participant`; the most recently active come first."""
+        """Yield the stored conversations, or those of a `participant`; the most recently active come first.
 
         Example:
             await conversation.join("alice")
