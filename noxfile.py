@@ -33,7 +33,7 @@ PARTS = {
     "cluster": [
         "tests/cluster/test_public_api.py",
         "tests/cluster/test_crash.py::test_killed_in_mid_stream",
-        "tests/cluster/test_crash.py::test_sigterm",
+        "tests/cluster/test_crash.py::test_owner_saves_a_snapshot_at_sigterm",
         "tests/cluster/test_passivation.py::test_idle_owner_exits",
     ],
 }

@@ -73,28 +73,42 @@ class Timing:
     """How long the copy of one picture may take."""
 
     # worker: processes and their deaths
+    jobs_look: float = 0.02
+    """Between two looks at a worker's jobs."""
     ghost: float = 20.0
-    """How long an agent that LiveKit still shows may stay silent."""
+    """How long LiveKit's server is asked who is in a room: a participant whose process died is there for 22 s."""
+    gone: float = 0.5
+    """How long a participant may still be in a room after the end of its process, though it has left."""
     ask: float = 5.0
-    """How long a job may take to answer its worker."""
+    """How soon another successor is asked for when nobody has taken the call; doubled with each."""
     takeover_longest_retry: float = 30.0
     """The longest pause between two attempts at a takeover."""
     empty_room: float = 1.0
-    """How long a room is looked at before it counts as empty."""
-    takeover_store: float = 0.25
-    """Before the store is asked again in a takeover."""
+    """Between two looks into a room that nobody is in."""
+    takeover_redis: float = 0.25
+    """Between two attempts at a takeover while Redis does not answer."""
+    rooms_answer: float = 5.0
+    """How long LiveKit's server may take to answer."""
     health: float = 3.0
-    """How long a look at the worker's health may take."""
+    """How long Ray, Redis and LiveKit may each take to show that they are well."""
+    health_fresh: float = 1.0
+    """How long their answers are told again: whoever asks often burdens none of them."""
     migration_look: float = 0.05
-    """Between two looks while a call is migrated."""
+    """Between two looks at who has a call that is to move."""
     migration_declined: tuple[float, float] = (0.2, 2.0)
-    """Before a handover that was declined is asked for again."""
+    """How soon another successor is asked for when one has declined: LiveKit's server knows of no worker to avoid."""
     server_retry: float = 1.0
-    """Before the worker's preparation is tried again."""
+    """Before a worker that ends tries once more to give its calls over."""
     supervisor_look: float = 0.5
-    """Between two looks at whether the supervising process lives."""
+    """Between two looks at whether a worker's supervisor lives."""
     restart_delays: tuple[float, ...] = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
-    """Before a worker that ended is started again, by how often it has."""
+    """Before a worker that ended is started again, by how often it has ended in a row."""
+
+    # development: the caller's page
+    page_join: float = 5.0
+    """How long a token waits for an agent to be called: better to be alone in a room than to have no room."""
+    page_read: float = 10.0
+    """How long what was said before is waited for; the call goes on meanwhile."""
 
 
 TIMING = Timing()

@@ -3,7 +3,6 @@
 See `ConversationClient`, and the README for what is guaranteed.
 """
 
-from conversation_actors.activation import ActivationInfo
 from conversation_actors.client import (
     ConversationClient,
     ConversationHandle,
@@ -45,6 +44,7 @@ from conversation_actors.items import (
     OtherItem,
     item_from_dict,
 )
+from conversation_actors.protocol import ActivationInfo
 from conversation_actors.settings import HistoryLimits, PoolSettings, Settings, Timeouts
 from conversation_actors.state import (
     AttributesChanged,

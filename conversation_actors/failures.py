@@ -6,18 +6,17 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
 from conversation_actors.errors import ConversationError
+from conversation_actors.timing import TIMING, Timing
 
 log = logging.getLogger(__name__)
-
-AGAIN_SECONDS = 1.0
-"""From a failure that nobody foresaw to the next try: long enough to burden nobody, whatever it was."""
 
 
 class Failures:
     """Failures by the name of the task that has survived them. Belongs to one event loop."""
 
-    def __init__(self) -> None:
-        """None so far."""
+    def __init__(self, *, timing: Timing = TIMING) -> None:
+        """Begin with none."""
+        self._again = timing.again
         self._counts: Counter[str] = Counter()
 
     @property
@@ -41,18 +40,18 @@ class Failures:
         )
 
     async def keep(self, task: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work` until it returns; where it raises, note that and run it again, after a pause."""
+        """Run `work` until it returns; if it raises, note that and run it again, after a pause."""
         while True:
             try:
                 await work()
             except Exception as error:  # noqa: BLE001  # whatever it was: what looks after things must go on
                 self.note(task, error)
-                await asyncio.sleep(AGAIN_SECONDS)
+                await asyncio.sleep(self._again)
             else:
                 return
 
     async def once(self, task: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run what is not worth a second try; where it raises, note that."""
+        """Run what is not worth a second try; if it raises, note that."""
         try:
             await work()
         except Exception as error:  # noqa: BLE001  # as in `keep`

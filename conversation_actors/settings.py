@@ -134,6 +134,8 @@ class PoolSettings(SettingsGroup):
 
 
 DEFAULT_TENANT = "default"
+MEMORY = "memory://"
+"""Begins a URL that stands for this process's own memory; a name may follow."""
 
 
 def _tenant(value: str) -> str:
@@ -218,7 +220,8 @@ class Settings(SettingsGroup):
         default_factory=_named_by_parts, validation_alias=AliasChoices("CONVERSATION_REDIS_URL", "REDIS_URL")
     )
     """``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://h1:26379,h2/service/0``, ``redis+cluster://h1,h2``;
-    user, password and TLS options in the URL. Redis 6.2 or newer, or Valkey, without modules."""
+    user, password and TLS options in the URL. Redis 6.2 or newer, or Valkey, without modules. ``memory://`` is this
+    process's own memory, without Redis and without Ray: see docs/testing.md."""
     read_url: SecretStr | None = None
     """A replica of that Redis, which `read(…, stale_ok=True)` asks; the forms of its URL are the same."""
     redis_connections: int = Field(default=64, ge=1, le=10_000)
@@ -285,15 +288,41 @@ class Settings(SettingsGroup):
         kind, _, count = self.durability.partition("=")
         return Durability(kind), int(count or 0)
 
-    def require_redis_url(self) -> str:
-        """The Redis URL with its secrets, or one sentence on how to get one."""
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether conversations and their owners live in this process: the URL is ``memory://``."""
+        return self.redis_url is not None and self.redis_url.get_secret_value().startswith(MEMORY)
+
+    def in_memory(self, name: str = "") -> Self:
+        """Return these settings with ``memory://`` and a name in the place of all servers."""
+        servers = {"redis_url": SecretStr(MEMORY + name), "read_url": None, "ray_address": None, "durability": "redis"}
+        changed = self.model_copy(update=servers)
+        changed._redis_source = "name="  # noqa: SLF001  # one of its own class
+        return changed
+
+    def require_redis_url(self, *, shared_by: str = "") -> str:
+        """Return the Redis URL with its secrets, or raise `InvalidInputError` with one sentence on how to get one.
+
+        With `shared_by`, the name of a program of several processes, ``memory://`` is refused too.
+        """
         if self.redis_url is None:
             message = (
                 "redis_url: no Redis is configured; set CONVERSATION_REDIS_URL, or run `conversation-actors dev`, "
                 "which starts a server and prints the variable"
             )
             raise InvalidInputError(message, field="redis_url")
+        if shared_by:
+            self.refuse_memory(shared_by)
         return self.redis_url.get_secret_value()
+
+    def refuse_memory(self, program: str) -> None:
+        """Raise `InvalidInputError` if the URL is ``memory://``: the `program` works with several processes."""
+        if self.is_in_memory:
+            message = (
+                f"redis_url ({self._redis_source}): memory:// is the memory of one process, "
+                f"and `{program}` works with several; name a Redis server"
+            )
+            raise InvalidInputError(message, field="redis_url")
 
 
 class DevelopmentSettings(SettingsGroup):

@@ -5,7 +5,8 @@ from typing import Any, Self
 
 from livekit import rtc
 
-from agent_worker.call.welcome import SIP, spoken_name
+from agent_worker.call.welcome import spoken_name
+from agent_worker.people import PEOPLE
 from agent_worker.tenure.assignment import metadata_fields, trusted_attribute, user_named_by_room
 
 PERSON = "person"
@@ -13,12 +14,8 @@ LANGUAGE = "language"
 _RESERVED = "lk."
 _LONGEST_NAME, LONGEST_LANGUAGE = 256, 64
 """Characters; what is longer is no name and no language, and must not cost the join."""
-_KINDS = {
-    rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD: "standard",
-    rtc.ParticipantKind.PARTICIPANT_KIND_SIP: SIP,
-    rtc.ParticipantKind.PARTICIPANT_KIND_CONNECTOR: "connector",
-}
-"""Kinds of participants that are people; agents, recorders and sources of media are not."""
+_KINDS = {rtc.ParticipantKind.Value(f"PARTICIPANT_KIND_{name}"): kind for name, kind in PEOPLE.items()}
+"""Kinds of participants that are people."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from agent_worker.call.people import People
 from agent_worker.call.quiet import Quiet
 from agent_worker.call.speaking import Speaking
 from agent_worker.call.typed_words import leave_typed_words
-from agent_worker.call.welcome import Welcome, spoken_name, visits
+from agent_worker.call.welcome import spoken_name, visits
+from agent_worker.lines import Welcome
 from agent_worker.session.bounds import SessionBounds
 from agent_worker.session.notes import SessionNotes, unanswered_item
 from agent_worker.session.recorder import Recorder

@@ -10,7 +10,8 @@ from livekit.agents import (
 )
 
 from agent_worker.call.rooms_guard import guard
-from agent_worker.settings import CallSettings, instance_from_environment
+from agent_worker.environment import instance_from_environment
+from agent_worker.settings import CallSettings
 from agent_worker.tenure.assignment import ID_KEY, Assignment, CallDeclinedError, named_by_room, trusted_attribute
 from agent_worker.tenure.conversation import CallConversation, Post
 from agent_worker.tenure.role import AGENT_ROLE

@@ -17,7 +17,8 @@ from livekit import rtc
 
 from agent_worker.call.arrivals import Arrival, is_human, person_of
 from agent_worker.call.tracks import Tracks
-from agent_worker.call.welcome import GREETED, Welcome, greeted_context, retention, welcome
+from agent_worker.call.welcome import GREETED, greeted_context, retention, welcome
+from agent_worker.lines import Welcome
 from agent_worker.session.handlers import total
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import ConversationHandle, Lease, Participant

@@ -14,61 +14,33 @@ from datetime import timedelta
 from typing import Self
 
 from conversation_actors.activation.committer import COMPACT_BYTES, COMPACT_ENTRIES, Committer
+from conversation_actors.activation.deciding import Decider
 from conversation_actors.activation.journal import RecentEntries, fitting
-from conversation_actors.activation.messages import (
-    ActivationInfo,
-    Done,
-    Echo,
-    Executed,
-    Polled,
-    Reply,
-    Request,
-    Seen,
-    View,
-)
 from conversation_actors.activation.passing_time import ForgottenRequests, store_clock
+from conversation_actors.activation.positions import objection_to
 from conversation_actors.activation.recovery import rebuild
+from conversation_actors.activation.retention import Retention, Use, kept_for
 from conversation_actors.activation.watchers import Watchers
 from conversation_actors.clock import uptime
 from conversation_actors.codec import encode_snapshot
 from conversation_actors.errors import (
     ActivationLostError,
-    ConflictError,
     ConversationError,
     OutcomeUnknownError,
-    OverloadedError,
     PassivatedError,
     PositionLostError,
-    RefusedError,
     StoreUnavailableError,
 )
 from conversation_actors.failures import Failures
+from conversation_actors.protocol import ActivationInfo, Echo, Executed, Polled, Reply, Request, Seen, View
 from conversation_actors.settings import Settings
-from conversation_actors.state import (
-    EVENT_OF,
-    Command,
-    ConversationState,
-    Entry,
-    ItemsAppended,
-    ItemsEvicted,
-    JoinParticipant,
-    NothingChanged,
-    Participant,
-    Remembered,
-    SetAttributes,
-    SetSummary,
-    UpdateParticipant,
-    decide,
-)
-from conversation_actors.state.commands import described
-from conversation_actors.state.conversation import remembered
+from conversation_actors.state import ConversationState
 from conversation_actors.store import Recovered, Store
+from conversation_actors.timing import TIMING, Timing
 
 log = logging.getLogger(__name__)
 
-MOST_PENDING_BYTES = 16 << 20
-"""Decided and not yet durable; beyond it commands are answered with `OverloadedError`."""
-MOST_WATCHERS = 500
+MAX_WATCHERS = 500
 """Parked polls of one conversation. Ray lets an async actor run 1000 calls at a time."""
 REPLY_BYTES = 512 << 10
 """Entries sent along with a reply to a command; what is more comes by the watcher's own poll, all of it once more."""
@@ -105,6 +77,7 @@ class Activation:
         settings: Settings,
         place: Place,
         elapsed: Callable[[], float] = uptime,
+        timing: Timing = TIMING,
     ) -> Self:
         """Take the next epoch for `owner` and rebuild the state; the same `owner` may try again.
 
@@ -116,22 +89,15 @@ class Activation:
         recovered = await store.activate(conversation_id, owner=owner, create=create, ttl=settings.ttl)
         durable, replayed = rebuild(recovered, settings.history.limits())
         clock = store_clock(recovered, durable, elapsed)
-        facts = ActivationInfo(
-            conversation_id=conversation_id,
-            epoch=recovered.claim.epoch,
+        facts = replace(
+            _facts(recovered, place),
             seq=durable.seq,
-            pid=place.pid,
-            node_id=place.node_id,
-            is_forked=place.is_forked,
             activated_at=clock(),
-            recovered_from=recovered.snapshot_seq,
             replayed=replayed,
             recovery_seconds=uptime() - started,
-            tenant=recovered.claim.tenant,
-            life=recovered.claim.life,
         )
         log.info("activated", extra={"epoch": facts.epoch, "seq": facts.seq, "replayed": replayed})
-        return cls(recovered, durable, facts, store=store, settings=settings, clock=clock)
+        return cls(recovered, durable, facts, store=store, settings=settings, clock=clock, timing=timing)
 
     def __init__(  # see `recover`, which is how to get one
         self,
@@ -142,24 +108,24 @@ class Activation:
         store: Store,
         settings: Settings,
         clock: Callable[[], float],
+        timing: Timing = TIMING,
     ) -> None:
         """Own what `recovered` claims, from `durable` on."""
         self._claim, self._facts, self._settings, self._clock = recovered.claim, facts, settings, clock
-        self._working = durable.copy()
-        self._watchers = Watchers(MOST_WATCHERS)
+        self._watchers = Watchers(MAX_WATCHERS)
         self._recent = RecentEntries(
             seq=recovered.seq - len(recovered.journal),
             entries=4 * max(COMPACT_ENTRIES, 2 * durable.limits.items),
             size=4 * max(COMPACT_BYTES, 2 * durable.limits.bytes),
         )
         self._recent.extend(recovered.journal)
-        kept = settings.ttl if durable.retention is None else timedelta(seconds=durable.retention)
-        self._last_used = uptime() - max(kept - recovered.left, timedelta(0)).total_seconds()
-        self._users = 0
+        unused = max(kept_for(durable.retention, ttl=settings.ttl) - recovered.left, timedelta(0))
+        self._use = Use(uptime() - unused.total_seconds())
+        self._retention = Retention(durable, self._use, ttl=settings.ttl)
         self._forgotten = ForgottenRequests(durable.limits.request_age)
         self._leaving = False
         self._view: View | None = None
-        self._failures = Failures()
+        self._failures = Failures(timing=timing)
         self.stopped: asyncio.Future[ConversationError] = asyncio.get_running_loop().create_future()
         self._committer = Committer(
             store=store,
@@ -169,14 +135,15 @@ class Activation:
             journal_bytes=sum(map(len, recovered.journal)),
             recent=self._recent,
             watchers=self._watchers,
-            settings=settings,
-            last_use=self._last_use,
+            retention=self._retention,
             on_lost=self._stop,
             failures=self._failures,
+            timing=timing,
         )
+        self._decider = Decider(durable.copy(), self._claim, clock=clock, submit=self._committer.submit)
         self._tasks = [
             asyncio.create_task(self._committer.run()),
-            asyncio.create_task(self._failures.keep("listing", self._committer.keep_listed)),
+            asyncio.create_task(self._failures.keep("listing", self._committer.listing.run)),
             asyncio.create_task(self._failures.keep("upkeep", self._look_after)),
         ]
 
@@ -190,125 +157,49 @@ class Activation:
     ) -> Executed:
         """Decide `requests` in order, and answer when all of that is durable.
 
-        A reply is `Done` or the error; behind a refused group nothing is decided. What is not durable after
-        `timeouts.write` is answered with `OutcomeUnknownError`. Entries behind `after_seq` come along for
+        A reply is `Done` or the error; after a refused group nothing is decided. What is not durable after
+        `timeouts.write` is answered with `OutcomeUnknownError`. Entries after `after_seq` come along for
         `watcher`, if what it has `seen` leads here (None: whatever it has). Raises `OverloadedError` or
         `StoreUnavailableError` before anything was decided.
         """
         with self._in_use():
-            committer = self._admit()
-            decided: list[tuple[int, Reply]] = []
-            echoes: dict[int, Echo] = {}
-            for number, request in enumerate(requests):
-                reply, entries = self._decide(request)
-                decided.append((self._working.seq, reply))  # the position that must be durable before it may leave
-                echoes.update(_echoes(number, entries))
-                if request.is_group and isinstance(reply, RefusedError):
-                    break
+            committer, seconds = self._alive(), self._settings.timeouts.write.total_seconds()
+            committer.raise_if_full()
+            committer.patience.raise_if_failing_for(seconds)
+            decided = self._decider.decide(requests)
             try:
-                async with asyncio.timeout(self._settings.timeouts.write.total_seconds()):
-                    await committer.gate.passed(self._working_seq_of(decided))
+                async with asyncio.timeout(seconds):
+                    await committer.gate.passed(decided.seq)
             except TimeoutError:
-                return Executed(tuple(self._answer(seq, reply) for seq, reply in decided), (), self._claim.owner)
-        unseen = self._entries_for(watcher, after_seq, seen, echoes)
-        return Executed(tuple(reply for _, reply in decided), unseen, self._claim.owner)
-
-    def _admit(self) -> Committer:
-        """The committer, if a command may be decided now."""
-        committer = self._alive()
-        if committer.pending_bytes > MOST_PENDING_BYTES:
-            message = f"{committer.pending_bytes} bytes wait to be stored; the limit is {MOST_PENDING_BYTES}"
-            raise OverloadedError(message)
-        failing = committer.failing_since
-        if failing is not None and uptime() - failing > self._settings.timeouts.write.total_seconds():
-            message = f"the store has not taken a write for {uptime() - failing:.1f} s{self._store_says()}"
-            raise StoreUnavailableError(message)
-        return committer
-
-    def _decide(self, request: Request) -> tuple[Reply, Sequence[Entry]]:
-        """The reply, and what the request leads to now: nothing where it is a repeat, or refused."""
-        try:
-            repeated = self._repeat(request)
-            return (repeated, ()) if repeated else self._first_time(request)
-        except RefusedError as refusal:
-            return refusal, ()
-
-    def _repeat(self, request: Request) -> Done | None:
-        kept = self._working.requests.get(request.request_id)
-        if kept is None:
-            return None
-        if kept.kind != EVENT_OF[type(request.command)]:
-            message = f"request_id {request.request_id!r} was used for another command ({kept.kind})"
-            raise ConflictError(message)
-        if None not in (kept.digest, request.digest) and kept.digest != request.digest:
-            message = f"request_id {request.request_id!r} was used at {kept.seq} for other content ({kept.kind})"
-            raise ConflictError(message)
-        return self._done(kept, request.command)
-
-    def _done(self, kept: Remembered, command: Command) -> Done:
-        """The first result; of a participant, the present state where too many have been remembered since.
-
-        Who has been forgotten altogether is answered with as it was described, and gone.
-        """
-        result = self._participant_of(command) if kept.result is None else kept.result
-        if result is None and isinstance(command, (JoinParticipant, UpdateParticipant)):
-            result = described(command, at=kept.at)
-        return Done(kept.seq, kept.epoch, result)
-
-    def _participant_of(self, command: Command) -> Participant | None:
-        """The participant a command is about, as it is now; None where it is about none."""
-        return self._working.participants.get(getattr(command, "identity", ""))
-
-    def _first_time(self, request: Request) -> tuple[Done, Sequence[Entry]]:
-        working = self._working
-        self._check_named_position(request)
-        now = max(self._clock(), working.changed_at)
-        events = decide(working, request.command, now=now, lease=request.lease)
-        if not events:
-            asked = EVENT_OF[type(request.command)]
-            events = (NothingChanged(asked, self._participant_of(request.command)),)
-        epoch, seq = self._claim.epoch, working.seq + 1
-        entries = [Entry(seq, epoch, now, events[0], request.request_id, request.digest)]
-        for event in events[1:]:
-            entries.append(Entry(seq + len(entries), epoch, now, event))
-        self._alive().submit(entries)  # first: what cannot be encoded must leave no trace in the working state
-        for entry in entries:
-            working.apply(entry)
-        return self._done(remembered(entries[0]), request.command), entries
-
-    @staticmethod
-    def _working_seq_of(decided: Sequence[tuple[int, Reply]]) -> int:
-        return decided[-1][0] if decided else 0
+                answers = tuple(self._answer(seq, reply) for seq, reply in decided.replies)
+                return Executed(answers, (), self._claim.owner)
+        unseen = self._entries_for(watcher, after_seq, seen, decided.echoes)
+        return Executed(tuple(reply for _, reply in decided.replies), unseen, self._claim.owner)
 
     def _answer(self, seq: int, reply: Reply) -> Reply:
-        """The reply, if it may leave by now."""
+        """Return the reply, if it may leave by now."""
         if seq <= self._committer.gate.durable_seq:
             return reply
         seconds = self._settings.timeouts.write.total_seconds()
-        return OutcomeUnknownError(f"not durable after {seconds} s{self._store_says()}")
-
-    def _store_says(self) -> str:
-        """The end of a message: why the store takes nothing now, as far as it has told."""
-        reason = self._committer.failing_reason
-        return "" if reason is None else f": {reason}"
+        return OutcomeUnknownError(f"not durable after {seconds} s{self._committer.patience.reason}")
 
     def _entries_for(
         self, watcher: str, after_seq: int, seen: Seen | None, echoes: Mapping[int, Echo]
     ) -> tuple[bytes | Echo, ...]:
-        """What the watcher has not seen, if it is little; its parked poll is then spared."""
+        """Return what the watcher has not seen, if it is little; its parked poll is then spared."""
         try:
             self._check_position(after_seq, seen)
-            behind = self._recent.behind(after_seq)
+            following = self._recent.following(after_seq)
         except PositionLostError:
             return ()
-        told = (echoes.get(seq, data) for seq, data in enumerate(behind, after_seq + 1))
+        told = (echoes.get(seq, data) for seq, data in enumerate(following, after_seq + 1))
         entries = fitting(told, REPLY_BYTES)
         if after_seq + len(entries) == self._recent.seq:
             self._watchers.advance(watcher, self._recent.seq)
         return entries
 
     async def read(self, *, fresh: bool) -> View:
-        """The durable state. With `fresh`, only after the store has confirmed that this is the owner."""
+        """Return the durable state. With `fresh`, only after the store has confirmed that this is the owner."""
         with self._in_use():
             committer = self._alive()
             if fresh:
@@ -327,7 +218,7 @@ class Activation:
         timeout: float,  # noqa: ASYNC109  # a parked poll ends by itself; an outer time-out would lose its answer
         seen: Seen | None = None,
     ) -> Polled:
-        """Entries after `after_seq`, waiting up to `timeout` seconds for the first; empty if none came.
+        """Return entries after `after_seq`, waiting up to `timeout` seconds for the first; empty if none came.
 
         Raises `PositionLostError` for a position that is not kept (any more) or is one of another history than
         this one, and `OverloadedError`.
@@ -346,37 +237,13 @@ class Activation:
             self._watchers.release(watcher)
 
     def _check_position(self, after_seq: int, seen: Seen | None) -> None:
-        """Raise `PositionLostError` where what follows the position here does not follow what the reader has seen."""
-        message = "" if seen is None else self._objection_to(after_seq, seen)
+        """Raise `PositionLostError` if what follows the position here does not follow what the reader has seen."""
+        message = "" if seen is None else objection_to(self._claim, after_seq, seen)
         if message:
             raise PositionLostError(message, first_available=self._recent.first_available)
 
-    def _check_named_position(self, request: Request) -> None:
-        """Raise `ConflictError` where the position that a command names is none of this history."""
-        if request.seen is None:  # first: nearly all commands name none
-            return
-        match request.command:
-            case SetAttributes(expected_seq=int(seq)) | SetSummary(through_seq=seq):
-                message = self._objection_to(seq, request.seen)
-            case _:
-                return
-        if message:
-            raise ConflictError(message)
-
-    def _objection_to(self, seq: int, seen: Seen) -> str:
-        """Why a position of what a reader has seen is none of this history; empty where it is one."""
-        claim = self._claim
-        if seen.life != claim.life:
-            return "the position is one of another life of this conversation"
-        if not seq or seen.owner in {None, claim.owner}:
-            return ""
-        end = claim.end_of(seen.owner or "")
-        if end is None:
-            return f"position {seq} was told by an activation that this one does not know to have been before it"
-        return f"entry {seq} was lost: this history went on from {end}" if seq > end else ""
-
     def info(self) -> ActivationInfo:
-        """Facts about this activation, for people and dashboards."""
+        """Return facts about this activation, for people and dashboards."""
         committer = self._alive()
         durable = committer.durable
         return replace(
@@ -400,7 +267,7 @@ class Activation:
         committer = self._alive()
         self._leaving = True
         try:
-            await self._in_time(committer.gate.passed(self._working.seq))
+            await self._in_time(committer.gate.passed(self._decider.working.seq))
             await self._in_time(committer.save_snapshot())
             self._stop(PassivatedError("passivated"))
         except ActivationLostError as error:
@@ -425,29 +292,23 @@ class Activation:
             async with asyncio.timeout(seconds):
                 await stored
         except TimeoutError:
-            message = f"the store has not answered in {seconds} s{self._store_says()}"
+            message = f"the store has not answered in {seconds} s{self._committer.patience.reason}"
             raise StoreUnavailableError(message) from None
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
-        """Count the enclosed block as use of the conversation while it runs. Raises `PassivatedError` where it is late.
+        """Count the enclosed block as use of the conversation while it runs. Raises `PassivatedError` if it is late.
 
         Beyond its retention a conversation is gone, although this process still knows it: it is not brought
         back by being asked for.
         """
-        if not self.stopped.done() and self._committer.has_expired:
-            self._stop(PassivatedError(f"nobody has used the conversation for {self._committer.unused_for}"))
-        self._users += 1
-        if self._committer.is_ttl_old:
-            self._committer.upkeep_due.set()  # the first use after a long sleep, or by whoever has just started this
-        try:
+        retention = self._retention
+        if not self.stopped.done() and retention.has_expired:
+            self._stop(PassivatedError(f"nobody has used the conversation for {retention.unused_for}"))
+        with self._use.counted():
+            if retention.is_ttl_old:
+                retention.upkeep_due.set()  # the first use after a long sleep, or by whoever has just started this
             yield
-        finally:
-            self._users -= 1
-            self._last_used = uptime()
-
-    def _last_use(self) -> float | None:
-        return None if self._users else self._last_used
 
     def _alive(self) -> Committer:
         if self.stopped.done():
@@ -459,7 +320,7 @@ class Activation:
         return self._committer
 
     def _stop(self, reason: ConversationError) -> None:
-        """Be the owner no more: answer everybody with `reason`, end the tasks."""
+        """Stop being the owner: answer everybody with `reason`, end the tasks."""
         if self.stopped.done():
             return
         self.stopped.set_result(reason)
@@ -476,20 +337,20 @@ class Activation:
         A store that does not answer postpones it, any other `ConversationError` stops the activation with that
         reason. What nobody foresaw leaves here, and `Failures.keep` begins anew.
         """
-        committer = self._committer
+        committer, retention = self._committer, self._retention
         while True:
-            kept = committer.retention
+            kept = retention.kept
             idle = min(self._settings.idle_timeout, kept / 2)
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(idle / 4, kept / 8, timedelta(seconds=30)).total_seconds()):
-                    await committer.upkeep_due.wait()
-            committer.upkeep_due.clear()
-            self._forgotten.forget((self._working, committer.durable))
+                    await retention.upkeep_due.wait()
+            retention.upkeep_due.clear()
+            self._forgotten.forget((self._decider.working, committer.durable))
             if self._leaving:
                 continue  # it ends with a stop, or with the need to be looked after
             try:
                 await self._alive().upkeep()
-                if committer.unused_for >= idle and not self._leaving:
+                if retention.unused_for >= idle and not self._leaving:
                     await self.passivate()
                     return
             except StoreUnavailableError as error:
@@ -499,11 +360,20 @@ class Activation:
                 return
 
 
-def _echoes(number: int, entries: Sequence[Entry]) -> Iterator[tuple[int, Echo]]:
-    """Which of its `entries` the sender of request `number` can be told without their items' bytes, by position."""
-    for entry in entries:
-        match entry.event:
-            case ItemsAppended():  # of all that were sent, those that change the window
-                yield entry.seq, Echo(entry.seq, entry.epoch, entry.at, number)
-            case ItemsEvicted(items):
-                yield entry.seq, Echo(entry.seq, entry.epoch, entry.at, None, tuple([item.id for item in items]))
+def _facts(recovered: Recovered, place: Place) -> ActivationInfo:
+    """Return what is known of an activation before its state is rebuilt."""
+    claim = recovered.claim
+    return ActivationInfo(
+        conversation_id=claim.conversation_id,
+        epoch=claim.epoch,
+        seq=recovered.seq,
+        pid=place.pid,
+        node_id=place.node_id,
+        is_forked=place.is_forked,
+        activated_at=recovered.at,
+        recovered_from=recovered.snapshot_seq,
+        replayed=0,
+        recovery_seconds=0.0,
+        tenant=claim.tenant,
+        life=claim.life,
+    )

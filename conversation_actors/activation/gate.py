@@ -10,14 +10,14 @@ class OutputGate:
     """Holds answers until the position they speak of is durable; opened by the committer alone."""
 
     def __init__(self, seq: int) -> None:
-        """Everything up to `seq` is durable."""
+        """Begin with everything up to `seq` durable."""
         self.durable_seq = seq
         self._closed: ConversationError | None = None
         # In the order of `seq`: positions are handed out by one decider and never go back.
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def __len__(self) -> int:
-        """Answers that are held."""
+        """Return the number of answers that are held."""
         return len(self._waiting)
 
     async def passed(self, seq: int) -> None:
@@ -39,7 +39,7 @@ class OutputGate:
                 future.set_result(None)
 
     def close(self, error: ConversationError) -> None:
-        """Nothing more will become durable here: answer `error` to all who wait, and will."""
+        """Answer `error` to all who wait, and to all who come: nothing more will become durable here."""
         self._closed = error
         while self._waiting:
             _, future = self._waiting.popleft()

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TypeVar
 
-from conversation_actors.activation.messages import Echo
 from conversation_actors.errors import PositionLostError
+from conversation_actors.protocol import Echo
 
 Told = TypeVar("Told", bound=bytes | Echo)
 
@@ -42,28 +42,28 @@ class RecentEntries:
             self._size -= len(self._entries.popleft())
 
     def after(self, seq: int, *, size: int) -> tuple[bytes, ...]:
-        """Entries that follow `seq`, as many as fit in `size` bytes (at least one, if there is one).
+        """Return entries that follow `seq`, as many as fit in `size` bytes (at least one, if there is one).
 
-        Raises as `behind` does.
+        Raises as `following` does.
         """
-        return fitting(self.behind(seq), size)
+        return fitting(self.following(seq), size)
 
-    def behind(self, seq: int) -> Iterable[bytes]:
-        """Entries that follow `seq`, found from the nearer end: a follower is at the newest, of very many.
+    def following(self, seq: int) -> Iterable[bytes]:
+        """Return the entries that follow `seq`, found from the nearer end: a follower is at the newest, of very many.
 
         Raises `PositionLostError` for a position that is no longer here, or not yet.
         """
         if not self.first_available <= seq <= self.seq:
             message = f"entries are kept from {self.first_available} to {self.seq}; {seq} is outside"
             raise PositionLostError(message, first_available=self.first_available)
-        passed, behind = seq - self.first_available, self.seq - seq
-        if passed < behind:
+        passed, left = seq - self.first_available, self.seq - seq
+        if passed < left:
             return islice(self._entries, passed, None)
-        return reversed(tuple(islice(reversed(self._entries), behind)))
+        return reversed(tuple(islice(reversed(self._entries), left)))
 
 
 def fitting(entries: Iterable[Told], size: int) -> tuple[Told, ...]:
-    """The first of `entries` that fit in `size` bytes; at least one, if there is one. An echo's bytes are its ids."""
+    """Return the first of `entries` that fit in `size` bytes, and one in any case. An echo's bytes are its ids."""
     taken: list[Told] = []
     for entry in entries:
         size -= len(entry) if isinstance(entry, bytes) else sum(map(len, entry.evicted))

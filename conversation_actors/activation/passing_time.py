@@ -24,7 +24,7 @@ _MARKS = 60
 def store_clock(recovered: Recovered, durable: ConversationState, elapsed: Callable[[], float]) -> Callable[[], float]:
     """Return a clock, in seconds since the epoch, that goes on from the store's time at the speed of `elapsed`.
 
-    Where the conversation is ahead of the store, whose clock was set back, it goes on from the conversation's last
+    If the conversation is ahead of the store, whose clock was set back, it goes on from the conversation's last
     change: a lease that was taken there lasts as long as it was taken for, and not until the clock has caught up.
     """
     node_ahead, ahead = time.time() - recovered.at, durable.changed_at - recovered.at
@@ -40,7 +40,7 @@ class ForgottenRequests:
     """Forgets requests by their age, counted from when this activation first had them: no clock makes them older."""
 
     def __init__(self, age: float, *, elapsed: Callable[[], float] = uptime) -> None:
-        """`age` in seconds, by `elapsed`."""
+        """Forget requests that are older than `age`, in seconds by `elapsed`."""
         self._age, self._elapsed = age, elapsed
         self._marks: deque[tuple[float, int]] = deque()
 

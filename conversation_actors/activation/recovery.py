@@ -8,7 +8,7 @@ from conversation_actors.store.keys import Keys
 
 
 def rebuild(recovered: Recovered, limits: Limits) -> tuple[ConversationState, int]:
-    """The state that is stored, and the number of journal entries that were replayed on the snapshot.
+    """Return the state that is stored, and the number of journal entries that were replayed on the snapshot.
 
     Raises `CorruptStateError` naming the key and the byte, or `IncompatibleVersionError`.
     """
@@ -16,7 +16,7 @@ def rebuild(recovered: Recovered, limits: Limits) -> tuple[ConversationState, in
 
 
 def restate(stored: Stored, limits: Limits) -> tuple[ConversationState, int]:
-    """The same for whoever only reads."""
+    """Rebuild as `rebuild` does, for whoever only reads."""
     keys = Keys(stored.tenant).conversation(stored.conversation_id)
     if stored.snapshot is None:
         state = ConversationState(limits, seq=stored.snapshot_seq)

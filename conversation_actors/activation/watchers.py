@@ -23,7 +23,7 @@ class Watchers:
         self._closed: ConversationError | None = None
 
     def __len__(self) -> int:
-        """Polls that are parked."""
+        """Return the number of polls that are parked."""
         return len(self._parked)
 
     async def park(self, watcher: str, after_seq: int, timeout: float) -> None:  # noqa: ASYNC109  # ends by itself
@@ -54,7 +54,7 @@ class Watchers:
                 self._wake(parked)
 
     def advance(self, watcher: str, seq: int) -> None:
-        """The watcher gets everything up to `seq` by another way: don't wake it for that."""
+        """Don't wake the watcher for anything up to `seq`, which it gets by another way."""
         parked = self._parked.get(watcher)
         if parked is not None and parked.after_seq < seq:
             parked.after_seq = seq

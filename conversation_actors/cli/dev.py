@@ -62,8 +62,8 @@ async def run(*, as_json: bool) -> int:
     signals.listen()
     # what is told to people goes to standard error where standard output is for a program
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    configured = Settings().redis_url
-    url = None if configured is None else configured.get_secret_value()
+    settings = Settings()
+    url = None if settings.redis_url is None else settings.require_redis_url(shared_by="conversation-actors dev")
     directory = await asyncio.to_thread(_directory, url)
     found = await _unless_stopped(_take_or_find(directory, console), signals)
     if found is None:

@@ -30,6 +30,7 @@ async def run(conversation_id: str, *, as_json: bool) -> None:
     """Print it. Raises what `ConversationClient.read` raises, at once; needs no Ray, and no right but to read."""
     conversation_id = check_id(conversation_id, "conversation_id")
     settings = Settings()
+    settings.require_redis_url(shared_by="conversation-actors show")
     store = open_store(settings)
     try:
         stored = await store.read(conversation_id)

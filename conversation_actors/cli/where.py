@@ -17,7 +17,9 @@ _NODE = 12
 async def run(conversation_id: str, *, most_lines: int, as_json: bool) -> int:
     """Print it. Returns the exit code: 1 where nobody has heard of it. Raises `ClusterUnavailableError`."""
     conversation_id = check_id(conversation_id, "conversation_id")
-    found = await find_whereabouts(conversation_id, Settings(), most_lines=most_lines)
+    settings = Settings()
+    settings.refuse_memory("conversation-actors where")
+    found = await find_whereabouts(conversation_id, settings, most_lines=most_lines)
     print(document(found) if as_json else told(found))  # noqa: T201  # the interface
     return 0 if found.owner or found.trouble or found.lines else 1
 

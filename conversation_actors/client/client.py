@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from conversation_actors.client.handle import ConversationHandle
 from conversation_actors.client.opening import open_readable_store
+from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.client.reading import Reader
 from conversation_actors.client.views import Snapshot
 from conversation_actors.errors import (
@@ -20,24 +21,22 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.failures import Failures
+from conversation_actors.local import LocalOwners
+from conversation_actors.port import OwnerPort
 from conversation_actors.settings import Settings
 from conversation_actors.store import Found, Store, open_replica
+from conversation_actors.timing import TIMING, Timing
 from conversation_actors.values import check_id
 from conversation_actors.versions import tell_untested
 
 if TYPE_CHECKING:
-    from conversation_actors.runtime import ActorDirectory, RemoteOwner
+    from conversation_actors.runtime import ActorDirectory
 
 
 log = logging.getLogger(__name__)
 
-_TELL_SECONDS = 5.0
-"""How long a deletion looks for the owner, to tell it."""
 _UNTOLD_SECONDS = 30.0
 """For how long deletions look for nobody after one that found no cluster: many of them cost no more than one."""
-_JOINED_SECONDS = 2.0
-"""How long a client that closes waits for Ray to have been joined, which takes about a second: a process that ends in
-the midst of it may crash. While Ray itself is at it, as long as `timeouts.close`: a busy machine takes longer."""
 
 
 def _has_imported(package: str) -> bool:
@@ -53,17 +52,19 @@ class ConversationClient:
 
     Only `open` needs a Ray cluster. Entering begins to join the one that the settings name, and does not wait for it;
     where they name none, and this process has nothing to do with Ray yet, the first `open` or `delete` looks for one.
+    With the Redis URL ``memory://`` nothing needs Redis or Ray: see `local`.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        """Without `settings`, read them from the environment. Connects when entered."""
+    def __init__(self, settings: Settings | None = None, *, timing: Timing = TIMING) -> None:
+        """Without `settings`, read them from the environment. Connects when entered. `timing` is for tests."""
         if settings is not None and not isinstance(settings, Settings):
             message = f"settings: expected Settings, got {type(settings).__name__}"  # type: ignore[unreachable]  # untyped callers
             raise InvalidInputError(message, field="settings")
-        self._settings = settings or Settings()
+        self._settings, self._timing = settings or Settings(), timing
         self._handles: dict[str, ConversationHandle] = {}
         self._store: Store | None = None
         self._directory: ActorDirectory | None = None
+        self._local: LocalOwners | None = None
         self._replica: Store | None = None
         self._reader: Reader | None = None
         self._objection: StoreMisconfiguredError | None = None
@@ -72,6 +73,21 @@ class ConversationClient:
         self._background: asyncio.Task[None] | None = None
         self._is_joining: Callable[[], bool] = lambda: False
         self._failures = Failures()
+
+    @classmethod
+    def local(cls, settings: Settings | None = None, *, name: str = "", timing: Timing = TIMING) -> Self:
+        """Make a client that needs neither Redis nor Ray: store and owners are in this process, and end with it.
+
+        The short form of the Redis URL ``memory://``. Every answer goes through the same gate, bounds and errors; what
+        a server or another process adds is not there: nothing outlives the process, nor is seen from another one. All
+        clients of a process that have the same `name` share one store. Of the `settings`, those that name servers, and
+        `durability`, do not count. Example:
+
+            async with ConversationClient.local() as client:
+                conversation = await client.open("support-42")
+                await conversation.append(Message(role="user", content="Hello"))
+        """
+        return cls((settings or Settings()).in_memory(name), timing=timing)
 
     @property
     def failures(self) -> Mapping[str, int]:
@@ -83,7 +99,7 @@ class ConversationClient:
         tell_untested("pydantic", "ray", "redis")
         self._replica = open_replica(self._settings)  # first: a wrong URL leaves nothing open
         self._store, self._objection = await open_readable_store(self._settings)
-        self._reader = Reader(self._store, self._replica, self._settings)
+        self._reader = Reader(self._store, self._replica, self._settings, timing=self._timing)
         if self._settings.ray_address is not None or _has_imported("ray"):
             self._begin_to_join()
         return self
@@ -127,7 +143,9 @@ class ConversationClient:
         # Somebody else may have opened or closed it in this process meanwhile: one handle an id, for one order.
         known = self._open_handle(conversation_id)
         if known is None:
-            known = self._handles[conversation_id] = ConversationHandle(conversation_id, owner, view, self._settings)
+            known = self._handles[conversation_id] = ConversationHandle(
+                conversation_id, owner, view, self._settings, timing=self._timing
+            )
         elif was_open:
             await known.catch_up(view)
         return known
@@ -192,6 +210,9 @@ class ConversationClient:
             await asyncio.gather(*(handle.aclose() for handle in handles.values()), return_exceptions=True)
             await self._end_joining()
         finally:
+            if self._local is not None:
+                await self._local.aclose()
+                self._local = None
             for store in stores:
                 await store.aclose()
 
@@ -208,6 +229,9 @@ class ConversationClient:
         return self._joining
 
     async def _join(self) -> None:
+        if self._settings.is_in_memory:
+            self._local = self._local or LocalOwners(self._settings)
+            return
         from conversation_actors.runtime.threads import in_thread  # noqa: PLC0415
 
         # Ray takes most of a second to import, which neither `import conversation_actors` nor a read should.
@@ -220,7 +244,8 @@ class ConversationClient:
     async def _end_joining(self) -> None:
         joining, self._joining = self._joining, None
         if joining is not None and not joining.done():
-            await asyncio.wait({joining}, timeout=_JOINED_SECONDS)
+            # A process that ends while Ray is being joined, which takes about a second, may crash.
+            await asyncio.wait({joining}, timeout=self._timing.joined)
             if not joining.done() and self._is_joining():
                 await asyncio.wait({joining}, timeout=self._settings.timeouts.close.total_seconds())
             joining.cancel()
@@ -233,17 +258,15 @@ class ConversationClient:
         if not self._has_joined and loop.time() < self._untold_until:
             return
         try:
-            async with asyncio.timeout(_TELL_SECONDS):
+            async with asyncio.timeout(self._timing.tell):
                 await self.join_cluster()
         except (ConversationError, TimeoutError) as error:
-            reason = str(error) or f"not joined within {_TELL_SECONDS:g} s"
+            reason = str(error) or f"not joined within {self._timing.tell:g} s"
             log.info("owners, if any run, are not told of deletions", extra={"reason": reason})
             self._untold_until = loop.time() + _UNTOLD_SECONDS
             return
         try:
-            await self._owner(conversation_id).call_if_running(
-                lambda actor: actor.read.remote(fresh=True), _TELL_SECONDS
-            )
+            await self._owner(conversation_id).tell_of_deletion()
         except ConversationError as error:  # it is deleted all the same
             log.info("an owner was told of a deletion, and failed", extra={"reason": str(error)})
 
@@ -258,9 +281,14 @@ class ConversationClient:
             raise InvalidInputError(message, field="client")
         return self._store
 
-    def _owner(self, conversation_id: str) -> "RemoteOwner":
-        from conversation_actors.runtime import RemoteOwner  # noqa: PLC0415  # see __aenter__
-
+    def _owner(self, conversation_id: str) -> RemoteOwner:
         self._connected_store()
+        return RemoteOwner(self._port(conversation_id), self._settings, timing=self._timing)
+
+    def _port(self, conversation_id: str) -> OwnerPort:
+        if self._local is not None:
+            return self._local.port(conversation_id)
+        from conversation_actors.runtime import RayPort  # noqa: PLC0415  # see `_join`
+
         assert self._directory is not None
-        return RemoteOwner(conversation_id, directory=self._directory, settings=self._settings)
+        return RayPort(conversation_id, directory=self._directory, settings=self._settings)

@@ -6,9 +6,9 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
-from conversation_actors.activation import Echo, Seen, View
 from conversation_actors.codec import decode_entry, decode_snapshot
 from conversation_actors.items import Item, StoredItem
+from conversation_actors.protocol import Echo, Seen, View
 from conversation_actors.state import (
     AppendItems,
     Command,

@@ -2,41 +2,31 @@
 
 import asyncio
 import logging
-import random
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
-from conversation_actors.activation import Polled, Seen, View
+from conversation_actors.backoff import Backoff
 from conversation_actors.client.copy import LocalCopy
+from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.errors import ConversationError, PositionLostError
 from conversation_actors.failures import Failures
-from conversation_actors.settings import Timeouts
-
-if TYPE_CHECKING:
-    from conversation_actors.runtime import RemoteOwner
-    from conversation_actors.runtime.owner import Send
+from conversation_actors.protocol import Polled, Seen, View
+from conversation_actors.timing import TIMING, Timing
 
 log = logging.getLogger(__name__)
 
 _MOST_NAMES = 16
 """Names of a feed that its owner is told of at the end: polls under older ones have long come to their own end."""
-_LET_GO_SECONDS = 1.0
-DORMANT_SECONDS = (0.1, 1.0)
-"""How often an owner is looked for while none runs; none is started only to watch."""
 
 
 class Feed:
     """Entries behind a position, from whichever owner runs. Waits while none does."""
 
-    def __init__(self, owner: "RemoteOwner", timeouts: Timeouts) -> None:
+    def __init__(self, owner: RemoteOwner, *, timing: Timing = TIMING) -> None:
         """A watcher of its own, as far as the owner can tell."""
         self._names: deque[str] = deque([secrets.token_hex(8)], maxlen=_MOST_NAMES)
-        self._owner = owner
-        self._poll = timeouts.poll.total_seconds()
-        self._longest = self._poll * 1.2
-        self._patience = self._longest + timeouts.attempt.total_seconds()
+        self._owner, self._timing = owner, timing
 
     def renew(self) -> None:
         """Be another watcher from now on: what an abandoned call sends to the old one spares no poll of the new one."""
@@ -51,7 +41,7 @@ class Feed:
         """Tell the owner that runs now, if one does, that nobody reads what it would send here; never raises."""
         names = list(self._names)
         try:
-            await self._owner.call_if_running(lambda actor: actor.let_go.remote(names), _LET_GO_SECONDS)
+            await self._owner.let_go(names)
         except ConversationError as error:
             log.warning("the owner was not told that nobody follows", extra={"reason": str(error)})
 
@@ -60,33 +50,33 @@ class Feed:
 
         Raises `PositionLostError`, and what the owner raises.
         """
-        delay, longest = DORMANT_SECONDS
+        backoff = Backoff(self._timing.dormant)
         while True:
-            polled: Polled | None = await self._owner.call_if_running(
-                self._poll_after(seq, seen), self._patience, usual=self._longest
-            )
+            polled = await self._owner.poll(self.watcher, seq, seen)
             if polled is not None and polled.entries:
                 return polled
             if polled is None:
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
-                delay = min(delay * 2, longest)
+                await backoff.wait()
             else:
                 seen = Seen(seen.life, polled.owner)
-                delay = DORMANT_SECONDS[0]
-
-    def _poll_after(self, seq: int, seen: Seen) -> "Send":
-        seconds = self._poll * random.uniform(0.8, 1.2)  # noqa: S311  # spreads load, guards nothing
-        return lambda actor: actor.poll.remote(self.watcher, seq, seen, seconds)
+                backoff.reset()
 
 
 class Follower:
     """Keeps a `LocalCopy` current, across everything that happens to the owner."""
 
     def __init__(
-        self, copy: LocalCopy, feed: Feed, read: Callable[[], Awaitable[View]], failures: Failures | None = None
+        self,
+        copy: LocalCopy,
+        feed: Feed,
+        read: Callable[[], Awaitable[View]],
+        failures: Failures | None = None,
+        *,
+        timing: Timing = TIMING,
     ) -> None:
         """`read` asks the owner for its whole state, where entries alone no longer lead there."""
         self._copy, self._feed, self._read = copy, feed, read
+        self._again_soon, self._again = timing.dormant
         self._failures = failures or Failures()
         self._behind = asyncio.Event()
 
@@ -116,10 +106,10 @@ class Follower:
                 if str(error) != complaint:
                     complaint = str(error)
                     log.warning("the local copy is not being updated", extra={"reason": complaint})
-                await asyncio.sleep(DORMANT_SECONDS[1])
+                await asyncio.sleep(self._again)
             except Exception as error:  # noqa: BLE001  # a copy must not stand still unnoticed
                 self._failures.note("following", error)
-                await asyncio.sleep(DORMANT_SECONDS[1])
+                await asyncio.sleep(self._again)
 
     async def _poll_until_behind(self) -> None:
         """Poll once; drop the poll when entries that it would not bring again have gone astray."""
@@ -143,6 +133,6 @@ class Follower:
         except PositionLostError:
             self._copy.replace(await self._read())
             if self._copy.position == asked:
-                await asyncio.sleep(DORMANT_SECONDS[0])  # replaced by nothing better: don't ask in a circle
+                await asyncio.sleep(self._again_soon)  # replaced by nothing better: don't ask in a circle
         else:
             self._copy.apply(polled.entries, owner=polled.owner, asked=asked)

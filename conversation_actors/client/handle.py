@@ -1,90 +1,68 @@
 """A conversation, as an application holds it."""
 
-import asyncio
-import logging
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-from conversation_actors.activation import ActivationInfo, Done, Execute, Executed, Request, Seen, View
 from conversation_actors.client import arguments
-from conversation_actors.client.copy import LocalCopy, retention_of
-from conversation_actors.client.following import DORMANT_SECONDS, Feed, Follower
-from conversation_actors.client.outbox import Outbox
-from conversation_actors.client.sigterm import flushed_at_sigterm
+from conversation_actors.client.copy import retention_of
+from conversation_actors.client.lifetime import Lifetime
+from conversation_actors.client.link import Link
+from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.client.views import Receipt, Snapshot, snapshot_of
-from conversation_actors.codec import decode_entry, decode_snapshot
-from conversation_actors.errors import (
-    ClusterUnavailableError,
-    ConversationError,
-    InvalidInputError,
-    RetryableError,
-)
+from conversation_actors.codec import decode_snapshot
 from conversation_actors.failures import Failures
 from conversation_actors.items import Item
+from conversation_actors.protocol import ActivationInfo, View
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     ClearHistory,
     Closing,
-    Command,
     Entry,
     Lease,
     Participant,
     ReopenConversation,
     Summary,
 )
-from conversation_actors.values import check_id
-
-if TYPE_CHECKING:
-    from conversation_actors.runtime import RemoteOwner
-
-log = logging.getLogger(__name__)
-
-Answer = TypeVar("Answer")
-
-_ENTRIES_SECONDS = 0.25
-"""How long a write that is acknowledged waits for the poll to bring it, before it asks for the whole state."""
+from conversation_actors.timing import TIMING, Timing
 
 
 class ConversationHandle:
     """One conversation, bound to its id and to no process: it survives whatever happens to the owner.
 
-    Everything sent through one handle keeps its order. Reading `items`, `participants`, `attributes`,
-    `leases`, `summary`, `closing`, `retention` and `seq` does no I/O: it shows a copy of the durable state, which an
-    awaited call of this handle is in and other handles' changes reach in milliseconds (not promised:
-    it stands still while no owner can be reached).
+    Everything sent through one handle keeps its order. The properties do no I/O: they show a local copy of the durable
+    state. An awaited call has changed the copy when it returns. Changes by other handles reach it in milliseconds,
+    which is not promised: it stands still while no owner can be reached.
 
-    A write with `lease=` comes in that lease's name: the owner refuses it with `LeaseLostError` once the lease
-    has another holder or token, or is one of a conversation that is gone and was made again, so that who was
-    deposed cannot write. That it has expired alone refuses nothing.
+    A write with `lease=` comes in the name of that lease. The owner refuses it with `LeaseLostError` if the lease has
+    another holder or token by then, or belongs to a conversation that is gone and was made again: whoever was deposed
+    cannot write. A lease that has merely expired refuses nothing.
 
-    Every awaited call raises its refusal (`RefusedError`), or a `RetryableError` when its time is up.
-    Cancelling an await takes back what was not sent yet; what was sent may happen. A closed handle refuses
-    every call (`InvalidInputError`) and shows its last copy. Made by `ConversationClient.open`; belongs to one
-    event loop.
+    Every awaited call raises its refusal (`RefusedError`), or a `RetryableError` when its time is up. Cancelling an
+    await takes back what was not sent yet; what was sent may happen. A closed handle refuses every call
+    (`InvalidInputError`) and shows its last copy. `ConversationClient.open` makes handles; each belongs to one event
+    loop.
     """
 
-    def __init__(self, conversation_id: str, owner: "RemoteOwner", view: View, settings: Settings) -> None:
+    def __init__(
+        self, conversation_id: str, owner: RemoteOwner, view: View, settings: Settings, *, timing: Timing = TIMING
+    ) -> None:
         """Follow the conversation from `view` on."""
-        self._id, self._owner, self._settings = conversation_id, owner, settings
+        self._id, self._owner = conversation_id, owner
         self._limits = settings.history.limits()
-        self.is_closed = False
-        self._closing = asyncio.Event()
-        self._copy = LocalCopy(view)
-        self._catching_up = asyncio.Lock()
-        self._told_by = view.owner
-        """The owner that has answered last."""
-        self._failures = Failures()
-        self._outbox = Outbox(self._send, settings, self._failures)
-        self._last_words = flushed_at_sigterm(self._outbox, seconds=settings.timeouts.close.total_seconds())
-        feed = Feed(owner, settings.timeouts)
-        self._follower = Follower(self._copy, feed, lambda: self._read(fresh=False), self._failures)
-        self._tasks = [asyncio.create_task(self._outbox.run()), asyncio.create_task(self._follower.run())]
+        self._lifetime = Lifetime(conversation_id)
+        self._failures = Failures(timing=timing)
+        self._link = Link(owner, view, settings, lifetime=self._lifetime, failures=self._failures, timing=timing)
+        self._copy, self._outbox = self._link.copy, self._link.outbox
 
     def __repr__(self) -> str:
         """Show which conversation, and where the local copy stands."""
         return f"<ConversationHandle {self._id!r} seq={self.seq}>"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `aclose` was called."""
+        return self._lifetime.is_over
 
     @property
     def id(self) -> str:
@@ -103,25 +81,22 @@ class ConversationHandle:
 
     @property
     def participants(self) -> Mapping[str, Participant]:
-        """Participants by identity, those who have left too; ask again to see what has changed since."""
+        """Participants by identity, with those who have left; a later change is in what is asked for later."""
         return self._copy.participants
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """Shared attributes, as they are now. Don't change nested values: they are the copy's own."""
+        """Shared attributes as they are now. Nested values belong to the copy: do not change them."""
         return self._copy.attributes
 
     @property
     def leases(self) -> Mapping[str, Lease]:
-        """Leases by name; an expired one stays listed for a while.
-
-        `expires_at` is by the store's clock, which may differ from this process's: whether it is over the owner knows.
-        """
+        """Leases by name, for a while also expired ones: only the owner knows the clock by which they expire."""
         return dict(self._copy.state.leases)
 
     @property
     def summary(self) -> Summary | None:
-        """What a summariser wrote, if one did."""
+        """What a summariser wrote; None if none did."""
         return self._copy.state.summary
 
     @property
@@ -141,10 +116,7 @@ class ConversationHandle:
 
     @property
     def removed(self) -> tuple[str, ...]:
-        """Ids of items that were removed, by whomever, while this handle looked; up to 2000. No I/O.
-
-        A copy elsewhere of what was said is not to bring those back.
-        """
+        """The last 2000 ids of items that anybody removed since this handle was opened: no copy may bring them back."""
         return tuple(self._copy.removed)
 
     @property
@@ -155,70 +127,56 @@ class ConversationHandle:
     async def append(self, *items: Item, request_id: str | None = None, lease: Lease | None = None) -> Receipt:
         """Append items as one atomic entry; return when they are durable.
 
-        An item whose `id` is in the window already takes the old one's place. A repeat with the same
-        `request_id` returns the first receipt (for `HistoryLimits.request_age`, and `requests` of them).
+        An item takes the place of one with the same `id` in the history. A repeat with the same `request_id` returns
+        the first receipt, for `HistoryLimits.request_age` and for the last `HistoryLimits.requests` of them.
 
-        A `request_id` stands for its content: the same with other content, or of another call, is a `ConflictError`.
-        Content is all that was given, in its order, but for an item's `created_at` and an `id` that it was not
-        given: a process that was started again makes the same message anew. `lease` and `expected_seq`, of this
-        and other calls, say when a call is good, and are no content.
+        A `request_id` stands for its content: `ConflictError` if it comes again with other content or with another
+        method. An item's `created_at` is no content, nor is an `id` that was made up for it: a process that starts
+        again makes the same message anew. Neither are `lease` and `expected_seq`, here and elsewhere.
         """
-        done = await self._ask(arguments.append_items(items, self._limits), request_id, lease)
-        return Receipt(done.seq, done.epoch)
+        return await self._link.write(arguments.append_items(items, self._limits), request_id, lease)
 
     def record(self, *items: Item, lease: Lease | None = None) -> None:
-        """Put items into the outbox and return at once: they are sent in order, with all else.
+        """Put items into the outbox and return at once; they are sent in order with everything else.
 
-        Those of one call are taken or refused together. What many calls have put while an earlier batch was on
-        its way (eight or more in a row, of one lease, no id twice) is stored as few entries, which a watch brings;
-        where one is refused, each call's items are tried by themselves.
-        Raises `InvalidInputError`, `ItemTooLargeError` or `OverloadedError` (outbox full; nothing taken).
-        Acknowledged only by `flush`, which also raises a refusal. What is in the outbox when the process
-        dies is lost.
+        The items of one call are taken or refused together. Eight or more calls in a row that wait for an earlier batch
+        are stored together as few entries, if they have one lease and no id comes twice; if those are refused, each
+        call is tried alone. Raises `InvalidInputError`, `ItemTooLargeError`, or `OverloadedError` for a full outbox.
+        `flush` acknowledges, and raises refusals. A process that dies loses what is in its outbox.
         """
-        if self.is_closed:
-            raise self._closed()
-        self._outbox.put(arguments.append_items(items, self._limits), lease=arguments.guard(lease))
+        self._link.put(arguments.append_items(items, self._limits), lease)
 
     async def remove(self, *item_ids: str, request_id: str | None = None, lease: Lease | None = None) -> Receipt:
         """Take items out, each function call with its outputs, and forget what was stored before.
 
-        When it returns, no key in Redis holds an item's bytes that is not in the history now: not those taken out, not
-        what was replaced or left the window earlier, and no earlier values of anything else. Ids that are not in the
-        history are passed over; with none at all only the past is forgotten, as `append` with an item's `id` replaces
-        it. Allowed on a closed conversation. A watch brings `ItemsRemoved`, with the ids that were there; from a second
-        later on, a position before it is a `PositionLostError`. It costs one snapshot.
+        When this returns, no key in Redis holds the bytes of an item that is not in the history now, nor an earlier
+        value of anything else. Ids that are not in the history are passed over; without ids only the past is forgotten,
+        for instance that of items which `append` has replaced. A closed conversation allows it. It costs one snapshot.
+        A watch brings `ItemsRemoved` with the ids that were there; from a second later on, it cannot begin before that
+        (`PositionLostError`).
 
-        Not reached: what was copied elsewhere (a server's append-only file until it is rewritten, backups, processes
-        that have read it), and what attributes, participants and the summary say now.
+        Not forgotten is what was copied elsewhere (an append-only file until it is rewritten, backups, processes that
+        have read it), nor what attributes, participants and the summary say now.
         """
-        done = await self._ask(arguments.remove_items(item_ids), request_id, lease)
-        return Receipt(done.seq, done.epoch)
+        return await self._link.write(arguments.remove_items(item_ids), request_id, lease)
 
     async def flush(self) -> None:
-        """Return when all that was recorded before is durable.
+        """Return when everything that was recorded before is durable.
 
-        Raises the first refusal of it that is still to be told here: of what this task has recorded, of what a
-        flush of this task was waiting for, and of what nobody was told of yet. So a refusal reaches everybody whom it
-        concerns, each once. Or `OutcomeUnknownError` after `timeouts.command`; what is queued then stays queued.
+        Raises the first refusal that this task was not told of yet: of what it has recorded, of what it was flushing,
+        or of what nobody was told of. So each refusal reaches everybody whom it concerns, once. Raises
+        `OutcomeUnknownError` after `timeouts.command`; what is queued then stays queued.
         """
-        if self.is_closed:
-            raise self._closed()
-        await self._outbox.flush()
+        await self._link.flush()
 
     async def snapshot(self, *, fresh: bool = False) -> Snapshot:
         """Ask the owner for the durable state.
 
-        With `fresh`, the owner first makes sure in Redis that it is the owner still; without, an owner
-        that is cut off and does not know it may show an old state.
+        If `fresh`, the owner first makes sure in Redis that it still is the owner. If not, an owner that is cut off
+        without knowing it may show an old state.
         """
-        if self.is_closed:
-            raise self._closed()
-        view = await self._read(fresh=fresh)
-        if view.life != self._copy.seen.life:
-            self._copy.replace(view)  # else a watch from this snapshot's position would be one of the old life
-        state = decode_snapshot(view.snapshot)
-        return snapshot_of(self._id, state, epoch=view.epoch)
+        view = await self._link.read(fresh=fresh)
+        return snapshot_of(self._id, decode_snapshot(view.snapshot), epoch=view.epoch)
 
     async def join(
         self,
@@ -231,25 +189,18 @@ class ConversationHandle:
         request_id: str | None = None,
         lease: Lease | None = None,
     ) -> Participant:
-        """A participant is here, on `device_id` (None: one unnamed device). What is None stays as it was.
+        """Note that a participant is here, on `device_id` (None: one unnamed device). None leaves a value as it is.
 
-        Coming back after having left with every device raises `reconnect_count`.
+        `reconnect_count` rises when the participant comes back after leaving with every device.
         """
         command = arguments.join(identity, device_id, self._limits, name=name, metadata=metadata, language=language)
-        done = await self._ask(command, request_id, lease)
-        assert isinstance(done.result, Participant)
-        return done.result
+        return await self._link.participant(command, request_id, lease)
 
     async def leave(
-        self,
-        identity: str,
-        *,
-        device_id: str | None = None,
-        request_id: str | None = None,
-        lease: Lease | None = None,
+        self, identity: str, *, device_id: str | None = None, request_id: str | None = None, lease: Lease | None = None
     ) -> Participant | None:
-        """A participant left with `device_id`, or with every device (None). Unknown ones are passed over."""
-        done = await self._ask(arguments.leave(identity, device_id), request_id, lease)
+        """Note that a participant left with `device_id`, or with every device (None); None if nobody knows them."""
+        done = await self._link.ask(arguments.leave(identity, device_id), request_id, lease)
         assert not isinstance(done.result, Lease)
         return done.result
 
@@ -264,13 +215,11 @@ class ConversationHandle:
         request_id: str | None = None,
         lease: Lease | None = None,
     ) -> Participant:
-        """Change what is known of a participant; None leaves a value as it is. `ConflictError` if unknown."""
+        """Change what is known of a participant; None leaves a value as it is. `ConflictError` if nobody knows them."""
         command = arguments.update_participant(
             identity, self._limits, name=name, metadata=metadata, language=language, context=context
         )
-        done = await self._ask(command, request_id, lease)
-        assert isinstance(done.result, Participant)
-        return done.result
+        return await self._link.participant(command, request_id, lease)
 
     async def set_attributes(
         self,
@@ -282,14 +231,11 @@ class ConversationHandle:
     ) -> Receipt:
         """Merge shared attributes; a value of None removes its key.
 
-        With `expected_seq` (of the copy or snapshot the decision was made on), `ConflictError` when any
-        attribute has changed since.
+        Give the `seq` of the copy or snapshot on which you decided as `expected_seq`: `ConflictError` if any attribute
+        has changed since.
         """
         command = arguments.set_attributes(changes, expected_seq, self._limits)
-        done = await self._ask(
-            command, request_id, lease, seen=None if expected_seq is None else self._seen_at(expected_seq)
-        )
-        return Receipt(done.seq, done.epoch)
+        return await self._link.write(command, request_id, lease, position=expected_seq)
 
     async def acquire_lease(
         self,
@@ -300,220 +246,80 @@ class ConversationHandle:
         replacing: str | None = None,
         request_id: str | None = None,
     ) -> Lease:
-        """Take a lease, or renew one's own, which keeps its token as long as nobody else had it in between.
+        """Take a lease, or renew your own, which keeps its token unless somebody else had the lease in between.
 
-        `LeaseHeldError` while somebody else holds it, unless that is `replacing`: a holder that is known to
-        be gone is deposed before its time, and what it still sends in the lease's name is refused.
+        `LeaseHeldError` while somebody else holds it. If that holder is known to be gone, name it as `replacing`: it is
+        deposed before its time, and what it still sends in the name of the lease is refused.
         """
-        done = await self._ask(arguments.acquire_lease(name, holder, duration, replacing), request_id)
+        done = await self._link.ask(arguments.acquire_lease(name, holder, duration, replacing), request_id)
         assert isinstance(done.result, Lease)
         return done.result
 
     async def release_lease(self, lease: Lease, *, request_id: str | None = None) -> None:
-        """Give a lease back; nothing happens if it is held no longer."""
-        await self._ask(arguments.release_lease(lease), request_id)
+        """Give a lease back; do nothing if it is no longer held."""
+        await self._link.ask(arguments.release_lease(lease), request_id)
 
     async def set_summary(
         self, text: str, *, through_seq: int, request_id: str | None = None, lease: Lease | None = None
     ) -> Receipt:
         """Keep a summary of the history up to `through_seq`. `ConflictError` if there is a later one."""
         command = arguments.set_summary(text, through_seq, self._limits)
-        done = await self._ask(command, request_id, lease, seen=self._seen_at(command.through_seq))
-        return Receipt(done.seq, done.epoch)
+        return await self._link.write(command, request_id, lease, position=command.through_seq)
 
     async def clear_history(self, *, request_id: str | None = None, lease: Lease | None = None) -> Receipt:
         """Drop all items (system messages too) and the summary. Participants and attributes stay."""
-        done = await self._ask(ClearHistory(), request_id, lease)
-        return Receipt(done.seq, done.epoch)
+        return await self._link.write(ClearHistory(), request_id, lease)
 
     async def set_retention(
         self, duration: timedelta | None, *, request_id: str | None = None, lease: Lease | None = None
     ) -> Receipt:
         """Keep the conversation for this long after its last use, 1 second to 366 days; None: for `Settings.ttl`.
 
-        Commands, reads that ask the owner, and being followed or watched are use: while a handle is open,
-        it is kept. Then Redis forgets it, and the handle raises `ConversationNotFoundError`. Listings, which
-        hold its id under its participants' identities, forget it when they are read, or after half as long again.
+        Commands, reads that ask the owner, watches and open handles are use. When the time is over Redis forgets the
+        conversation, and handles raise `ConversationNotFoundError`. Listings, which hold its id under the identities of
+        its participants, forget it when they are read, or after half as long again.
         """
-        done = await self._ask(arguments.set_retention(duration), request_id, lease)
-        return Receipt(done.seq, done.epoch)
+        return await self._link.write(arguments.set_retention(duration), request_id, lease)
 
     async def close_conversation(
         self, reason: str = "", *, request_id: str | None = None, lease: Lease | None = None
     ) -> Receipt:
         """End the conversation: writes raise `ConversationClosedError` until it is reopened."""
-        done = await self._ask(arguments.close_conversation(reason, self._limits), request_id, lease)
-        return Receipt(done.seq, done.epoch)
+        return await self._link.write(arguments.close_conversation(reason, self._limits), request_id, lease)
 
     async def reopen_conversation(self, *, request_id: str | None = None, lease: Lease | None = None) -> Receipt:
         """Take writes again."""
-        done = await self._ask(ReopenConversation(), request_id, lease)
-        return Receipt(done.seq, done.epoch)
+        return await self._link.write(ReopenConversation(), request_id, lease)
 
     def watch(self, *, after_seq: int | None = None) -> AsyncGenerator[Entry, None]:
-        """Durable entries in order, without a gap, from behind `after_seq` (None: from this call on) for ever.
+        """Yield durable entries in order, without a gap, from the one after `after_seq` (None: from now on) for ever.
 
-        Resume with the `seq` of the last entry seen. Raises `PositionLostError` when the owner does not
-        keep entries that far back, or Redis has lost what this watch brought: take a snapshot, and watch from its
-        `seq`. Being watched keeps an owner from being passivated; watching alone starts none. Ends with
-        `InvalidInputError` when the handle is closed.
+        Resume with the `seq` of the last entry you saw. Raises `PositionLostError` if the owner does not keep entries
+        that far back, or Redis has lost what this watch brought: take a snapshot, and watch from its `seq`. Raises
+        `InvalidInputError` when the handle is closed. An owner that is watched is not passivated; a watch starts none.
         """
-        if self.is_closed:
-            raise self._closed()
-        position = self.seq if after_seq is None else arguments.check_position(after_seq, "after_seq")
-        return self._watch(position, self._seen_at(position))
-
-    async def _watch(self, position: int, seen: Seen) -> AsyncGenerator[Entry, None]:
-        feed = Feed(self._owner, self._settings.timeouts)
-        try:
-            while True:
-                try:
-                    entries, owner = await self._unless_closed(feed.after(position, seen))
-                except RetryableError:  # an owner that cannot recover yet, or has too many watchers: a delay, no more
-                    await self._unless_closed(asyncio.sleep(DORMANT_SECONDS[1]))
-                    continue
-                seen = seen._replace(owner=owner)
-                for data in entries:
-                    entry = decode_entry(data)
-                    position = entry.seq
-                    yield entry
-        finally:
-            await feed.let_go()
+        return self._link.watch(self.seq if after_seq is None else arguments.check_position(after_seq, "after_seq"))
 
     async def catch_up(self, view: View) -> None:
-        """Return when the local copy is where a view of the owner is, which was read a moment ago.
-
-        Raises `ClusterUnavailableError` when it does not get there within `timeouts.command`.
-        """
-        if self.is_closed:
-            raise self._closed()
-        if view.seen != self._copy.seen:
-            self._copy.replace(view)
-        seq = view.seq
-        self._follower.fell_behind()
-        try:
-            async with asyncio.timeout(self._command_seconds):
-                await self._unless_closed(self._copy.reach(seq))
-        except TimeoutError:
-            message = f"the local copy stands at {self.seq}, and did not reach {seq} in {self._command_seconds} s"
-            raise ClusterUnavailableError(message) from None
+        """Return when the local copy shows a view of the owner. Raises `ClusterUnavailableError` when time is up."""
+        await self._link.catch_up(view)
 
     async def passivate(self) -> None:
         """Have the owner save a snapshot and exit; the next call brings the conversation back."""
-        if self.is_closed:
-            raise self._closed()
-        await self._owner.passivate(self._command_seconds)
+        self._lifetime.check()
+        await self._owner.passivate()
 
     async def info(self) -> ActivationInfo:
-        """Facts about the owner that runs now; starts one if none does."""
-        if self.is_closed:
-            raise self._closed()
+        """Return facts about the owner that runs now; start one if none does."""
+        self._lifetime.check()
         return await self._owner.info()
 
     async def aclose(self) -> None:
-        """Send what is in the outbox (for at most `timeouts.close`), then let go. Idempotent.
+        """Send what is in the outbox, for at most `timeouts.close`, and let go. Idempotent.
 
-        Whoever still waits then gets `OutcomeUnknownError`, or `ClusterUnavailableError` where nothing was sent; what
-        was not acknowledged is counted in the log. Watches end. Let go, the owner may be passivated. The client's
-        next `open` of this id makes a new handle.
+        Whoever still waits then gets `OutcomeUnknownError`, or `ClusterUnavailableError` if nothing was sent; the log
+        counts what was not acknowledged. Watches end, and the owner may be passivated. The client's next `open` of this
+        id makes a new handle.
         """
-        self.is_closed = True
-        self._closing.set()
-        try:
-            async with asyncio.timeout(self._settings.timeouts.close.total_seconds()):
-                await self._outbox.flush()
-        except (TimeoutError, ConversationError) as error:
-            log.warning("closing: not all that was sent was taken", extra={"reason": str(error)})
-        finally:
-            if len(self._outbox):
-                log.error("closed with unacknowledged commands", extra={"unacknowledged": len(self._outbox)})
-            for task in self._tasks:
-                task.cancel()
-            self._outbox.close(self._closed())
-            if self._last_words is not None:
-                self._last_words.remove(self._outbox)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._follower.let_go()
-
-    @property
-    def _command_seconds(self) -> float:
-        return self._settings.timeouts.command.total_seconds()
-
-    def _closed(self) -> InvalidInputError:
-        message = f"conversation: this handle of {self._id!r} was closed; open it again with `ConversationClient.open`"
-        return InvalidInputError(message, field="conversation")
-
-    async def _unless_closed(self, waited: Coroutine[Any, Any, Answer]) -> Answer:
-        """What `waited` returns or raises; or, when the handle is closed first, the error that says so."""
-        work, closing = asyncio.create_task(waited), asyncio.create_task(self._closing.wait())
-        try:
-            await asyncio.wait({work, closing}, return_when=asyncio.FIRST_COMPLETED)
-            answered = work.done() and not self.is_closed
-        finally:
-            work.cancel()
-            closing.cancel()
-            await asyncio.gather(work, closing, return_exceptions=True)
-        if not answered:
-            raise self._closed()
-        return work.result()
-
-    def _seen_at(self, seq: int) -> Seen:
-        """The history that a position named by the caller is one of; of one beyond the copy only the life is known."""
-        seen = self._copy.seen
-        return seen if seq <= self._copy.seq else seen._replace(owner=None)
-
-    async def _ask(
-        self, command: Command, request_id: str | None, lease: Lease | None = None, *, seen: Seen | None = None
-    ) -> Done:
-        """Send a command in its turn; return when it is durable and the local copy has it."""
-        if self.is_closed:
-            raise self._closed()
-        if request_id is not None:
-            request_id = check_id(request_id, "request_id")
-        done = await self._outbox.ask(command, request_id, lease=arguments.guard(lease), seen=seen)
-        await self._show(done.seq)
-        return done
-
-    async def _show(self, seq: int) -> None:
-        """Return when the local copy has what was acknowledged at `seq`. The write stands where that takes too long."""
-        owner = self._told_by
-        with suppress(TimeoutError):
-            # The entries usually came with the answer. If not, the poll brings them,
-            async with asyncio.timeout(_ENTRIES_SECONDS):
-                await self._copy.reach(seq, owner=owner)
-        if not self._copy.shows(seq, owner):
-            # unless the owner has died since (to be followed only, none is started), or the copy is one of what was
-            # lost: then it may be further on, and shows nothing of this.
-            try:
-                async with asyncio.timeout(self._settings.timeouts.attempt.total_seconds()), self._catching_up:
-                    if not self._copy.shows(seq, owner):  # no other call has read it meanwhile
-                        view = await self._read(fresh=False)
-                        if view.seq >= seq:
-                            self._copy.replace(view)
-            except (ConversationError, TimeoutError) as error:
-                log.warning("the local copy does not show a write yet", extra={"reason": str(error)})
-
-    async def _send(self, requests: Sequence[Request], seconds: float) -> Executed:
-        asked = self._copy.position
-
-        def execute(actor: Any) -> Awaitable[Any]:
-            nonlocal asked
-            asked = self._copy.position  # for each attempt anew: the copy may have gone on since the last one
-            return actor.execute.remote(Execute(requests, self._follower.watcher, *asked).pack())  # type: ignore[no-any-return]  # Ray's proxy has no types
-
-        try:
-            answer = await self._owner.call(execute, seconds)
-        except RetryableError:
-            self._follower.fell_behind()  # entries that came with a lost answer are not announced again
-            raise
-        executed = Executed.unpack(answer)
-        self._told_by = executed.owner
-        commands = [request.command for request in requests]
-        self._copy.apply(executed.entries, owner=executed.owner, asked=asked, sent=commands)
-        return executed
-
-    async def _read(self, *, fresh: bool) -> View:
-        view: View = await self._owner.call(
-            lambda actor: actor.read.remote(fresh=fresh), self._command_seconds, patient=True
-        )
-        return view
+        self._lifetime.end()
+        await self._link.aclose()

@@ -42,7 +42,12 @@ async def _check(store: Store) -> None:
 
 
 async def check_cluster(settings: Settings) -> None:
-    """Raise `ClusterUnavailableError` unless Ray's control plane can be reached. Joins nothing."""
+    """Raise `ClusterUnavailableError` unless Ray's control plane can be reached. Joins nothing.
+
+    With the Redis URL ``memory://`` there is none, and none is needed.
+    """
+    if settings.is_in_memory:
+        return
     from conversation_actors.runtime import check  # noqa: PLC0415  # Ray takes most of a second to import
 
     await check(settings)

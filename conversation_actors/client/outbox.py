@@ -11,7 +11,6 @@ by one, to find out which of them is at fault; what is behind it has waited, and
 
 import asyncio
 import logging
-import random
 import secrets
 import time
 from collections import deque
@@ -19,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from conversation_actors.activation import Done, Executed, Reply, Request, Seen
+from conversation_actors.backoff import Backoff
 from conversation_actors.client.digest import digest_of
 from conversation_actors.client.refusals import Refusals, Task
 from conversation_actors.errors import (
@@ -33,6 +32,7 @@ from conversation_actors.errors import (
 )
 from conversation_actors.failures import Failures
 from conversation_actors.items import StoredItem, bytes_of
+from conversation_actors.protocol import Done, Executed, Reply, Request, Seen
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     AppendItems,
@@ -44,6 +44,7 @@ from conversation_actors.state import (
     UpdateParticipant,
 )
 from conversation_actors.state.facts import LEAST_REQUESTS, MOST_ITEMS
+from conversation_actors.timing import TIMING, Timing
 from conversation_actors.values import encode_checked
 
 log = logging.getLogger(__name__)
@@ -57,10 +58,6 @@ GROUP_BYTES = 128 << 10
 """Bound of one group, beside the window's own: what is appended at once must not be more than is kept."""
 OUTBOX_BYTES = 64 << 20
 """Bytes of commands that wait, beside the number that `Settings.outbox_items` bounds."""
-
-_BACKOFF = (0.05, 1.0)
-_GRACE_SECONDS = 0.1
-"""After its time is up, a call waits this long for the batch it is in, which can tell why."""
 
 Send = Callable[[Sequence[Request], float], Awaitable[Executed]]
 
@@ -127,10 +124,12 @@ class _Run:
 class Outbox:
     """A bounded queue of commands and the task that sends it."""
 
-    def __init__(self, send: Send, settings: Settings, failures: Failures | None = None) -> None:
-        """`send` takes requests and a number of seconds, and returns the owner's `Executed`."""
-        self._send, self._settings = send, settings
-        self._failures = failures or Failures()
+    def __init__(
+        self, send: Send, settings: Settings, failures: Failures | None = None, *, timing: Timing = TIMING
+    ) -> None:
+        """Send with `send`, which takes requests and a number of seconds, and returns the owner's `Executed`."""
+        self._send, self._settings, self._timing = send, settings, timing
+        self._failures = failures or Failures(timing=timing)
         self._taken: list[_Queued] = []
         self._most = settings.outbox_items
         self._group_items = min(settings.history.items, MOST_ITEMS)
@@ -175,7 +174,7 @@ class Outbox:
         queued.seen = seen
         try:
             # The batch it is in looks after the deadline; this is for what waits behind a batch that doesn't end.
-            async with asyncio.timeout(seconds + _GRACE_SECONDS):
+            async with asyncio.timeout(seconds + self._timing.outbox_grace):
                 return await answer
         except TimeoutError:
             raise self._late(queued) from self.trouble
@@ -303,7 +302,7 @@ class Outbox:
 
     async def _deliver(self, batch: Sequence[_Parcel]) -> None:
         """Repeat until every command of the batch is settled."""
-        delay, longest = _BACKOFF
+        backoff = Backoff(self._timing.outbox)
         while batch:
             # No more than the smallest request memory holds, which a refused group that is sent singly may be.
             requests = [parcel.request for parcel in batch[:LEAST_REQUESTS]]
@@ -324,8 +323,7 @@ class Outbox:
             self._expire(batch)
             batch = [parcel for parcel in batch if not all(queued.settled for queued in parcel.queued)]
             if batch and self.trouble:
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
-                delay = min(delay * 2, longest)
+                await backoff.wait()
         self.trouble = None
 
     def _answered(self, batch: Sequence[_Parcel], replies: Sequence[Reply]) -> list[_Parcel]:

@@ -2,28 +2,26 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 
 from conversation_actors.activation.recovery import restate
+from conversation_actors.backoff import Backoff
 from conversation_actors.client.views import Snapshot, snapshot_of
 from conversation_actors.errors import ConversationNotFoundError, RetryableError
 from conversation_actors.settings import Settings
 from conversation_actors.store import Store, Stored
+from conversation_actors.timing import TIMING, Timing
 
 log = logging.getLogger(__name__)
-
-_BACKOFF = (0.01, 0.5)
-_AWAY_SECONDS = 5.0
-"""For how long nobody waits for a replica that has not answered: one that hangs takes its whole time-out."""
 
 
 class Reader:
     """Reads from a store, or from a replica of it where that may be stale. Closes neither."""
 
-    def __init__(self, store: Store, replica: Store | None, settings: Settings) -> None:
+    def __init__(self, store: Store, replica: Store | None, settings: Settings, *, timing: Timing = TIMING) -> None:
         """Without a `replica`, what may be stale is read from the store as well."""
         self._store, self._replica = store, replica
+        self._timing = timing
         self._limits = settings.history.limits()
         self._patience = settings.timeouts.command.total_seconds()
         self._has_told = False
@@ -47,7 +45,7 @@ class Reader:
             if not self._has_told:
                 log.warning("the replica does not answer; the primary is read instead", extra={"reason": str(error)})
             self._has_told = True
-            self._away_until = loop.time() + _AWAY_SECONDS
+            self._away_until = loop.time() + self._timing.read_away
         else:
             self._has_told = False
             return stored
@@ -55,14 +53,14 @@ class Reader:
 
     async def _patiently(self, read: Callable[[], Awaitable[Stored]]) -> Stored:
         """Repeat what may succeed later, for `timeouts.command`; then raise why it has not."""
-        delay, longest = _BACKOFF
+        backoff = Backoff(self._timing.read)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience
         while True:
             try:
                 return await read()
             except RetryableError:
-                if loop.time() + delay >= deadline:
+                pause = backoff.next()
+                if loop.time() + pause >= deadline:
                     raise
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
-            delay = min(delay * 2, longest)
+            await asyncio.sleep(pause)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from conversation_actors.runtime.cluster import NAMESPACE, ActorDirectory, actor_name, check, connect, drain
     from conversation_actors.runtime.fork_server import start_node
-    from conversation_actors.runtime.owner import RemoteOwner
+    from conversation_actors.runtime.port import RayPort
     from conversation_actors.runtime.whereabouts import Whereabouts, find_whereabouts
 
 __all__ = [
     "NAMESPACE",
     "ActorDirectory",
-    "RemoteOwner",
+    "RayPort",
     "Whereabouts",
     "actor_name",
     "check",
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "RemoteOwner": "owner",
+    "RayPort": "port",
     "Whereabouts": "whereabouts",
     "find_whereabouts": "whereabouts",
     "start_node": "fork_server",

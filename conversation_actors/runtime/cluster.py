@@ -12,8 +12,8 @@ import ray
 from ray._private.utils import read_ray_address
 from ray.exceptions import RayError
 
-from conversation_actors.activation import ActivationInfo
 from conversation_actors.errors import ClusterUnavailableError, ConversationError, RetryableError
+from conversation_actors.protocol import ActivationInfo
 from conversation_actors.runtime.actor import ConversationActor
 from conversation_actors.runtime.diagnosis import require_joinable
 from conversation_actors.runtime.membership import Membership, in_cluster, place

@@ -24,6 +24,7 @@ from conversation_actors.errors import (
     IncompatibleVersionError,
 )
 from conversation_actors.runtime.diagnosis import reach, require_joinable
+from conversation_actors.timing import TIMING, Timing
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,6 @@ _NODES_SECONDS = 10.0
 _ALIVE = 0
 """Ray's number of a node that lives."""
 _LEAVING = threading.Lock()
-_CALLS_SECONDS = 5.0
-"""How long calls that still wait for the old head may take to be answered by the new one; a second is usual."""
 _LEFT = "this process has left its Ray cluster"
 _OF_ANOTHER = ("WrongClusterID", "InvalidAuthToken")
 """How Ray names what a head refuses that is not the one this process had joined."""
@@ -95,9 +94,16 @@ CALLS = Calls()
 class Membership:
     """Asks the head before others do, and joins anew where that helps. Its methods block: call them in a thread."""
 
-    def __init__(self, address: str | None, join: Callable[[str | None], None], *, is_ours: Callable[[], bool]) -> None:
-        """`join` joins the cluster at `address`. A cluster that others had this process join is theirs to leave."""
-        self._address, self._join, self._is_ours = address, join, is_ours
+    def __init__(
+        self,
+        address: str | None,
+        join: Callable[[str | None], None],
+        *,
+        is_ours: Callable[[], bool],
+        timing: Timing = TIMING,
+    ) -> None:
+        """Join the cluster at `address` with `join`. One that is not `is_ours`, but others', is theirs to leave."""
+        self._address, self._join, self._is_ours, self._timing = address, join, is_ours, timing
         self._asking = threading.Lock()
         self._asked_at = self._nodes_at = float("-inf")
         self._known: str | None = None
@@ -199,7 +205,7 @@ class Membership:
 
     def _leave_and_join(self, trouble: str) -> str | None:
         """Why it was not possible, or None."""
-        with CALLS.none(_CALLS_SECONDS) as may_be_left:
+        with CALLS.none(self._timing.membership_calls) as may_be_left:
             if not may_be_left:
                 return f"{trouble}, and calls still wait for it"
             log.warning("Ray is joined anew", extra={"reason": trouble})

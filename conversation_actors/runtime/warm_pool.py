@@ -29,6 +29,7 @@ from conversation_actors.runtime.owner_log import NodeFormatter, write_to_node
 from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.threads import in_thread
 from conversation_actors.settings import PoolSettings
+from conversation_actors.timing import TIMING, Timing
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +38,8 @@ RECENT_SECONDS = 10.0
 """Openings of so many seconds are prepared for beyond the minimum."""
 EXTRA = timedelta(seconds=60)
 """How long a worker beyond the minimum stays: even an idle one costs Ray's main loop 1 % of a core."""
-_GATHER_SECONDS = 0.25
-"""From an opening to the refill: by then the first that found none ready, if there are such, has told."""
 _CALM_SECONDS = 1.0
 """Without an opening that found none ready: then a burst is over."""
-_LOOK_SECONDS = 30.0
-"""How often new nodes are looked for, and the workers counted that are there."""
-_COUNT_SECONDS = 10.0
-"""Workers that were started may not be there yet for so long, and would be missed by a count."""
 _ASK_TIMEOUT = 10.0
 _PYTHON, _ORDINARY_WORKER = 0, 0
 """Ray's numbers for `Language.PYTHON` and `WorkerType.WORKER`."""
@@ -66,6 +61,7 @@ class Stock:
     """When all that were started should be there."""
     calm: float = 0.0
     """When a burst will be over."""
+    timing: Timing = TIMING
 
     def take(self, now: float, *, was_ready: bool) -> None:
         """A conversation was opened there; `was_ready` tells whether in a worker of the stock."""
@@ -92,7 +88,7 @@ class Stock:
         """They were started, and end after so many seconds (None: `keep_alive`) if nobody takes them."""
         self.ready.extend([now + (self.keep_alive if keep_alive is None else keep_alive)] * count)
         self.ready = deque(sorted(self.ready))
-        self.settled = now + _COUNT_SECONDS
+        self.settled = now + self.timing.pool_count
 
     def recount(self, count: int, now: float) -> None:
         """So many are there."""
@@ -129,25 +125,27 @@ class Nodes(Protocol):
 class WarmPool:
     """Keeps workers ready on every node. A plain class; `Pool.start` makes it the cluster's one actor."""
 
-    def __init__(self, settings: PoolSettings, nodes: Nodes | None = None) -> None:
-        """Work begins at once; `nodes` are the cluster's unless others are given."""
+    def __init__(self, settings: PoolSettings, nodes: Nodes | None = None, *, timing: Timing = TIMING) -> None:
+        """Begin to work at once, with the cluster's `nodes` unless others are given."""
         if nodes is None:  # an actor: what it logs would go nowhere that anybody looks
             write_to_node(NodeFormatter())
-        self._settings = settings
+        self._settings, self._timing = settings, timing
         self._nodes = nodes or RayNodes()
         self._stocks: dict[str, Stock] = {}
         self._addresses: dict[str, str] = {}
         self._wake = asyncio.Event()
         self._is_supported = True
-        self._looked = -_LOOK_SECONDS
-        self._failures = Failures()
+        self._looked = -timing.pool_look
+        self._failures = Failures(timing=timing)
         self._task = asyncio.create_task(self._failures.keep("pool", self._run))
 
     async def opened(self, node_id: str, was_ready: bool) -> None:  # noqa: FBT001  # Ray sends it by position
         """A conversation's owner was started on this node, in a worker that `was_ready` or in one of its own."""
         stock = self._stocks.get(node_id)
         if stock is None or (stock.ready and not was_ready and time.monotonic() > stock.settled):
-            self._looked = -_LOOK_SECONDS  # a node that is new, or one whose workers are not where they should be
+            self._looked = (
+                -self._timing.pool_look
+            )  # a node that is new, or one whose workers are not where they should be
         if stock is not None:
             stock.take(time.monotonic(), was_ready=was_ready)
         self._wake.set()
@@ -173,10 +171,12 @@ class WarmPool:
             with suppress(TimeoutError):
                 async with asyncio.timeout(longest):
                     await self._wake.wait()
-                    await asyncio.sleep(_GATHER_SECONDS)
+                    await asyncio.sleep(self._timing.pool_gather)
             self._wake.clear()
             now = time.monotonic()
-            longest = _CALM_SECONDS if any(stock.is_burst(now) for stock in self._stocks.values()) else _LOOK_SECONDS
+            longest = (
+                _CALM_SECONDS if any(stock.is_burst(now) for stock in self._stocks.values()) else self._timing.pool_look
+            )
             try:
                 await self._refill()
             except UnsupportedError as error:
@@ -187,7 +187,7 @@ class WarmPool:
                 log.warning("no workers could be started ahead of time", extra={"reason": repr(error)})
 
     async def _refill(self) -> None:
-        is_look = time.monotonic() - self._looked >= _LOOK_SECONDS
+        is_look = time.monotonic() - self._looked >= self._timing.pool_look
         if is_look:
             await self._look()
         starts = [self._start(node_id, stock, counts=is_look) for node_id, stock in self._stocks.items()]
@@ -208,7 +208,9 @@ class WarmPool:
             del self._stocks[node_id]
         for node_id in self._addresses.keys() - self._stocks.keys():
             chosen = self._settings
-            self._stocks[node_id] = Stock(chosen.minimum, chosen.maximum, chosen.keep_alive.total_seconds())
+            self._stocks[node_id] = Stock(
+                chosen.minimum, chosen.maximum, chosen.keep_alive.total_seconds(), timing=self._timing
+            )
 
     async def _start(self, node_id: str, stock: Stock, *, counts: bool) -> None:
         address = self._addresses[node_id]

@@ -13,8 +13,8 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from conversation_actors.activation import PROTOCOL, ActivationInfo
 from conversation_actors.errors import ConversationError
+from conversation_actors.protocol import PROTOCOL, ActivationInfo
 from conversation_actors.runtime.cluster import NAMESPACE, actor_name, connect
 from conversation_actors.runtime.owner_log import FILE, KEPT, log_directory
 from conversation_actors.runtime.threads import in_thread

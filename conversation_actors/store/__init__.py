@@ -22,6 +22,7 @@ from conversation_actors.store.heartbeats import (
 )
 from conversation_actors.store.heartbeats import Found as FoundHeartbeat
 from conversation_actors.store.memory import MemoryStore
+from conversation_actors.store.shared import forget_memory, memory_name, shared_store
 
 if TYPE_CHECKING:
     from conversation_actors.settings import Settings
@@ -47,6 +48,8 @@ __all__ = [
     "Store",
     "Stored",
     "conversation_of",
+    "forget_memory",
+    "memory_name",
     "open_replica",
     "open_store",
     "record_name",
@@ -58,8 +61,11 @@ _LAZY = {"RedisStore": "redis", "EmbeddedServer": "embedded"}
 def open_store(settings: "Settings") -> Store:
     """Make the store that the settings ask for; connect when it is first used.
 
-    Raises `InvalidInputError` where no Redis is configured, or its URL is wrong.
+    Raises `InvalidInputError` if no Redis is configured, or its URL is wrong; for ``memory://`` also
+    `StoreMisconfiguredError`.
     """
+    if settings.is_in_memory:
+        return shared_store(settings)
     from conversation_actors.store.address import parse  # noqa: PLC0415 - see the module's docstring
     from conversation_actors.store.redis import RedisStore  # noqa: PLC0415 - same
 
@@ -82,11 +88,11 @@ def open_replica(settings: "Settings") -> Store | None:
 
     Raises `InvalidInputError` where its URL is wrong.
     """
+    if settings.read_url is None:
+        return None
     from conversation_actors.store.address import parse  # noqa: PLC0415 - see the module's docstring
     from conversation_actors.store.redis import RedisStore  # noqa: PLC0415 - same
 
-    if settings.read_url is None:
-        return None
     try:
         address = parse(settings.read_url.get_secret_value())
         return RedisStore(

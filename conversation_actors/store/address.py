@@ -16,7 +16,7 @@ _HIGHEST_PORT = 65535
 
 
 class Topology(StrEnum):
-    """What is behind the URL."""
+    """What kind of servers the URL leads to."""
 
     SERVER = "server"
     UNIX = "unix"
@@ -183,9 +183,9 @@ def _tls(options: dict[str, str], *, uses_tls: bool) -> dict[str, Any]:
 
 
 def _named(option: str) -> str:
-    """How an option may be called: a password with a `?` in it looks like one, and is not to be shown."""
+    """Return how an option may be called: a password with a `?` in it looks like one, and is not to be shown."""
     known = option in _FILES or option in _CHOICES or option in _TEXTS
-    return f"option {option!r}" if known else "an option behind the ? (in a password, write ? as %3F)"
+    return f"option {option!r}" if known else "an option after the ? (in a password, write ? as %3F)"
 
 
 def _tls_option(name: str, value: str) -> object:

@@ -70,7 +70,7 @@ class Claim:
         )
 
     def end_of(self, owner: str) -> int | None:
-        """Return the last position of a claim before this one, of this life; None where it is not known."""
+        """Return the last position of a claim before this one, of this life; None if it is not known."""
         ends = [known.seq for known in self.lineage if (known.life, known.owner) == (self.life, owner)]
         return ends[-1] if ends else None
 
@@ -81,7 +81,7 @@ class Stored:
 
     `life`, `epoch` and `owner` are those of the last claim. `seq`, `snapshot_seq`, `snapshot`, `journal` and `left`
     are as in `Recovered`. `active_at` is when it was last written or activated, in seconds since the epoch, by the
-    store's clock. `lag` is how far the server that was asked may be behind what was acknowledged; None where it does
+    store's clock. `lag` is how far the server that was asked may be behind what was acknowledged; None if it does
     not say.
     """
 
@@ -173,7 +173,7 @@ class Store(Protocol):
         `ttl` is that of a conversation this creates; one that exists keeps its own: being activated is no use.
 
         Repeated with the same `owner` it takes no second epoch. Raises `ConversationNotFoundError`
-        (and takes nothing) where the conversation does not exist and `create` is false.
+        (and takes nothing) if the conversation does not exist and `create` is false.
         """
 
     async def append(
@@ -190,9 +190,9 @@ class Store(Protocol):
 
         `ttl` is what is left of `kept` (None: the same), the time it is kept after its last use. A TTL that is longer,
         because somebody has used it since (`keep`), stays, unless `kept` has changed.
-        With no entries it only refreshes, and still tells FENCED. `participants`, where given, replaces
+        With no entries it only refreshes, and still tells FENCED. `participants`, if given, replaces
         the identities kept beside the conversation for listings. After OK or DUPLICATE the entries are as
-        durable as the settings ask. GAP also where the stored journal or snapshot is damaged.
+        durable as the settings ask. GAP also if the stored journal or snapshot is damaged.
         """
 
     async def save_snapshot(
@@ -209,26 +209,26 @@ class Store(Protocol):
     ) -> Outcome:
         """Store the state at `seq` and drop the journal up to `keep` entries before it (compaction).
 
-        Where the store is behind `seq`, has lost the conversation, or holds what a claim before this one has left,
+        If the store is behind `seq`, has lost the conversation, or holds what a claim before this one has left,
         this restores it (with no entries kept): the snapshot is acknowledged state, and this claim the newest one
-        known. Unless `restore` is false: then it is GAP. `ttl` and `kept` as of `append`. DUPLICATE where a snapshot at
-        or after `seq` is there already; GAP also where what is stored is damaged and ahead of `seq`.
+        known. Unless `restore` is false: then it is GAP. `ttl` and `kept` as of `append`. DUPLICATE if a snapshot at
+        or after `seq` is there already; GAP also if what is stored is damaged and ahead of `seq`.
         """
 
     async def keep(self, conversation_id: str, *, ttl: timedelta) -> timedelta | None:
         """Count as use: keep the conversation from now on for as long as its retention says; return that.
 
-        Needs no owner. None where there is no such conversation. `ttl` is for one that says nothing.
+        Needs no owner. None if there is no such conversation. `ttl` is for one that says nothing.
         """
 
     async def head(self, conversation_id: str) -> Head | None:
-        """Where the stored conversation stands; None where there is none."""
+        """If the stored conversation stands; None if there is none."""
 
     async def read(self, conversation_id: str) -> Stored:
         """Read everything, at one moment, and change nothing: no epoch is taken, no TTL refreshed.
 
         All that was acknowledged before is in it, and nothing that is not yet as durable as the settings ask. Raises
-        `ConversationNotFoundError` where there is no such conversation, or its time is up.
+        `ConversationNotFoundError` if there is no such conversation, or its time is up.
         """
 
     async def index(self, conversation_id: str, *, participants: Sequence[str], ttl: timedelta) -> None:
@@ -239,7 +239,7 @@ class Store(Protocol):
         """
 
     def list(self, *, participant: str | None = None) -> AsyncIterator[Found]:
-        """Conversations, the most recently active first; with `participant`, those it took part in.
+        """Yield conversations, the most recently active first; with `participant`, those it took part in.
 
         Pages through an index, never a key scan. Entries of vanished conversations are dropped from the index.
         """
@@ -248,10 +248,10 @@ class Store(Protocol):
         """Rebuild the listings from the conversations themselves; returns how many there are."""
 
     def heartbeats(self, lease: str, *, ttl: timedelta) -> HeartbeatStore:
-        """The signs of life of the holders of one lease; forgotten when nothing is written to them for `ttl`."""
+        """Return the signs of life of the holders of one lease; forgotten when nothing is written to them for `ttl`."""
 
     def expectations(self, lease: str) -> ExpectationStore:
-        """Who was called to take this lease, by the place that they were called to."""
+        """Return who was called to take this lease, by the place that they were called to."""
 
     async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
         """Forget everything but a tombstone that keeps `epoch` and `seq` growing; False if not there.

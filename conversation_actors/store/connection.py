@@ -147,7 +147,7 @@ class ClusterServers:
         self._lock = asyncio.Lock()
 
     async def owner_of(self, key: str) -> Redis:
-        """Find the server of the key's slot; raises `ClusterDownError` where no server has it."""
+        """Find the server of the key's slot; raises `ClusterDownError` if no server has it."""
         slot = key_slot(key.encode())
         for first, last, node in await self._map():
             if first <= slot <= last:

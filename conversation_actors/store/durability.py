@@ -23,17 +23,17 @@ class Acknowledgement:
     """The settings' durability, as commands and checks."""
 
     def __init__(self, durability: tuple[Durability, int], *, timeout: float) -> None:
-        """`durability` is the kind and the number of replicas (0 unless ``replicas=n``)."""
+        """Ask for this kind of durability, and number of replicas (0 unless ``replicas=n``)."""
         self._kind, self._replicas = durability
         self._wait_ms = max(1, int(timeout * 1000 * _WAIT_SHARE))
 
-    def commands(self, *, behind_read: bool = False) -> tuple[tuple[str | int, ...], ...]:
-        """Return what to send right behind a write, on the same connection; nothing where the reply is enough.
+    def commands(self, *, after_read: bool = False) -> tuple[tuple[str | int, ...], ...]:
+        """Return what to send right after a write, on the same connection; nothing if the reply is enough.
 
-        With `behind_read`, behind what has only read: what others had written by then must be durable, too. The last
+        With `after_read`, after what has only read: what others had written by then must be durable, too. The last
         reply is for `judge`.
         """
-        marked = (_MARK,) if behind_read else ()
+        marked = (_MARK,) if after_read else ()
         if self._kind is Durability.FSYNC:
             return (*marked, ("WAITAOF", 1, 0, self._wait_ms))
         if self._kind is Durability.REPLICAS:

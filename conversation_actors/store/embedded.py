@@ -1,6 +1,5 @@
 """A Valkey or Redis server of our own, for development: no installation, no port to choose, data that stays."""
 
-import json
 import os
 import secrets
 import shutil
@@ -8,31 +7,20 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote, urlsplit
-
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
 from conversation_actors.private_files import try_lock, write_json
-from conversation_actors.store.connection import NAMELESS
+from conversation_actors.store.running_server import HOST, STATE, RunningServer, directory_of
+from conversation_actors.timing import TIMING, Timing
 
-_HOST = "127.0.0.1"
-_STATE = "server.json"
 _PORT_ATTEMPTS = 5
-_READY_TIMEOUT = 60.0
-"""Seconds; loading gigabytes of journal takes a while."""
-_STOP_TIMEOUT = 15.0
-_ANSWER_TIMEOUT = 2.0
 _POLL = 0.02
 
 
@@ -57,20 +45,6 @@ def find_binary() -> Path:
     raise StoreMisconfiguredError(message)
 
 
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """What a second command needs to use the server of the first; kept in a file of mode 0600."""
-
-    pid: int
-    port: int
-    password: str
-
-    @property
-    def url(self) -> str:
-        # `default` is the user that has the password; redis-cli needs its name
-        return f"redis://default:{quote(self.password, safe='')}@{_HOST}:{self.port}/0"
-
-
 class EmbeddedServer:
     """A server on a directory; ``with EmbeddedServer(directory) as server: server.url``.
 
@@ -79,34 +53,34 @@ class EmbeddedServer:
     on the directory uses it, and leaves it running; the one who started it stops it. If that one is killed,
     the server stays, the next start uses it, and may `adopt` it. Blocks its thread; not for use inside an event loop.
 
-    Raises `StoreMisconfiguredError` where no server is installed or it does not start, and
-    `StoreUnavailableError` where one runs on the directory but does not answer.
+    Raises `StoreMisconfiguredError` if no server is installed or it does not start, and
+    `StoreUnavailableError` if one runs on the directory but does not answer.
     """
 
-    def __init__(self, directory: Path, *, options: Mapping[str, str] | None = None) -> None:
-        """`options` are directives of the server's configuration file that replace ours."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        options: Mapping[str, str] | None = None,
+        pick_port: Callable[[], int] | None = None,
+        timing: Timing = TIMING,
+    ) -> None:
+        """Keep data in `directory`; `options` are directives of the server's configuration that replace ours.
+
+        `pick_port` is asked for a port that is free (without it: the kernel).
+        """
         self._directory = directory.expanduser().resolve()
-        self._options = dict(options or {})
-        self._running: _Running | None = None
+        self._options, self._timing = dict(options or {}), timing
+        self._pick_port = pick_port or free_port
+        self._running: RunningServer | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.is_adopted = False
         """Whether this object stops the server although somebody else started it."""
 
     @staticmethod
     def directory_of(url: str) -> Path | None:
-        """The directory of the running server that has this URL; None where it is no such server's."""
-        parts = urlsplit(url)
-        if (parts.scheme, parts.hostname) != ("redis", _HOST):
-            return None
-        client = _client(url)
-        try:
-            directory = client.config_get("dir").get("dir")
-        except RedisError:
-            return None
-        finally:
-            client.close()
-        running = _read_state(Path(directory)) if directory else None
-        return Path(directory) if directory and running is not None and running.url == url else None
+        """Return the directory of the running server that has this URL; None if it is no such server's."""
+        return directory_of(url, TIMING.embedded_answer)
 
     @property
     def url(self) -> str:
@@ -137,7 +111,7 @@ class EmbeddedServer:
             return True
         if not self._directory.is_dir():
             return False
-        with _locked(self._directory / "start.lock"):
+        with _locked(self._directory / "start.lock", self._timing):
             data_lock = self._lock_or_reuse()
         if data_lock is not None:
             os.close(data_lock)
@@ -149,7 +123,7 @@ class EmbeddedServer:
             return
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._directory.chmod(0o700)
-        with _locked(self._directory / "start.lock"):
+        with _locked(self._directory / "start.lock", self._timing):
             data_lock = self._lock_or_reuse()
             if data_lock is None:
                 return
@@ -167,17 +141,17 @@ class EmbeddedServer:
         if process is None:
             self._end_adopted(running)
         else:
-            _end_child(process)
+            _end_child(process, self._timing.embedded_stop)
         if not self._directory.is_dir():
             return  # somebody has removed it meanwhile
-        with _locked(self._directory / "start.lock"):
-            if _read_state(self._directory) == running:
+        with _locked(self._directory / "start.lock", self._timing):
+            if RunningServer.read(self._directory) == running:
                 self._state_file.unlink()
 
-    def _end_adopted(self, running: _Running) -> None:
+    def _end_adopted(self, running: RunningServer) -> None:
         """End a process that is no child of this one: it holds the lock on the data as long as it lives."""
         for number in (signal.SIGTERM, signal.SIGKILL):
-            deadline = time.monotonic() + _STOP_TIMEOUT
+            deadline = time.monotonic() + self._timing.embedded_stop
             while (data_lock := try_lock(self._directory / "data.lock")) is None and time.monotonic() < deadline:
                 with suppress(ProcessLookupError):
                     os.kill(running.pid, number)
@@ -199,17 +173,17 @@ class EmbeddedServer:
 
     @property
     def _state_file(self) -> Path:
-        return self._directory / _STATE
+        return self._directory / STATE
 
     def _lock_or_reuse(self) -> int | None:
-        """The lock on the data; or None, and the server that holds it is used.
+        """Return the lock on the data; or None, and the server that holds it is used.
 
         That server may be loading still, and so not answer yet; or be on its way out, and let go in a moment.
         """
-        deadline = time.monotonic() + _READY_TIMEOUT
+        deadline = time.monotonic() + self._timing.embedded_ready
         while (data_lock := try_lock(self._directory / "data.lock")) is None:
-            running = _read_state(self._directory)
-            if running is not None and _answers(running):
+            running = RunningServer.read(self._directory)
+            if running is not None and running.answers(self._timing.embedded_answer):
                 self._running = running
                 return None
             if time.monotonic() > deadline:
@@ -223,9 +197,9 @@ class EmbeddedServer:
         binary = find_binary()
         for _ in range(_PORT_ATTEMPTS):
             password = secrets.token_urlsafe(32)
-            port = _free_port()
+            port = self._pick_port()
             process = self._spawn(binary, port, password, data_lock)
-            running = _Running(process.pid, port, password)
+            running = RunningServer(process.pid, port, password)
             # Before it answers: whoever comes after we are killed at this point must find the password.
             write_json(self._state_file, asdict(running))
             if self._is_ready(process, running):
@@ -257,7 +231,7 @@ class EmbeddedServer:
 
     def _configuration(self, port: int, password: str) -> str:
         directives = {
-            "bind": _HOST,
+            "bind": HOST,
             "port": str(port),
             "requirepass": password,
             "dir": str(self._directory),
@@ -280,10 +254,10 @@ class EmbeddedServer:
             return ""
         return " ".join(self._log_file.read_text(errors="replace").splitlines()[-3:])[-500:]
 
-    def _is_ready(self, process: subprocess.Popen[bytes], running: _Running) -> bool:
-        deadline = time.monotonic() + _READY_TIMEOUT
+    def _is_ready(self, process: subprocess.Popen[bytes], running: RunningServer) -> bool:
+        deadline = time.monotonic() + self._timing.embedded_ready
         while process.poll() is None:
-            if _answers(running):
+            if running.answers(self._timing.embedded_answer):
                 return True
             if time.monotonic() > deadline:
                 process.kill()
@@ -293,53 +267,21 @@ class EmbeddedServer:
         return False
 
 
-def _end_child(process: subprocess.Popen[bytes]) -> None:
+def _end_child(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """End it, with so much time to write what it has."""
     process.terminate()
     try:
-        process.wait(_STOP_TIMEOUT)
+        process.wait(seconds)
     except subprocess.TimeoutExpired:
         # The journal is on disk but for its last second; a server that hangs must not outlive us.
         process.kill()
         process.wait()
 
 
-def _read_state(directory: Path) -> _Running | None:
-    try:
-        return _Running(**json.loads((directory / _STATE).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None  # never written, or by somebody else; the lock on the data says whether a server runs
-
-
-def _client(url: str) -> Redis:
-    """A client that tries once."""
-    return Redis.from_url(
-        url,
-        socket_timeout=_ANSWER_TIMEOUT,
-        socket_connect_timeout=_ANSWER_TIMEOUT,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-        decode_responses=True,
-        **NAMELESS,
-    )
-
-
-def _answers(running: _Running) -> bool:
-    """Tell whether the very server of the state file answers, and not another that got its port."""
-    client = _client(running.url)
-    try:
-        info = client.info("server")
-        client.ping()  # refused while loading, where INFO is answered
-    except RedisError:
-        return False
-    finally:
-        client.close()
-    return int(info["process_id"]) == running.pid
-
-
-def _free_port() -> int:
+def free_port() -> int:
     """Ask the kernel for a free port. Somebody may take it before the server does."""
     with socket.socket() as probe:
-        probe.bind((_HOST, 0))
+        probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
@@ -349,9 +291,9 @@ def _quoted(value: str) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, timing: Timing) -> Iterator[None]:
     """Let one command at a time decide who starts a server."""
-    deadline = time.monotonic() + _READY_TIMEOUT + _STOP_TIMEOUT
+    deadline = time.monotonic() + timing.embedded_ready + timing.embedded_stop
     while (descriptor := try_lock(path)) is None:
         if time.monotonic() > deadline:
             message = f"another command has been starting a server for too long; it holds {path}"

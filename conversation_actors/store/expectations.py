@@ -24,13 +24,13 @@ class ExpectationStore(Protocol):
     """
 
     async def put(self, place: Place, token: str, told: bytes, *, keep: timedelta, is_new: bool) -> bool:
-        """Keep `told` for `keep` from now; False where it is not `is_new`, and is there no more."""
+        """Keep `told` for `keep` from now. Return False if it is not `is_new`, and is there no more."""
 
     async def all(self, place: Place) -> Sequence[tuple[str, bytes]]:
-        """Tokens and what was told, of those whose time is not over."""
+        """Return tokens and what was told, of those whose time is not over."""
 
     async def drop(self, place: Place, token: str) -> bool:
-        """Forget one; False where it is not there."""
+        """Forget one. Return False if it is not there."""
 
 
 class MemoryExpectations:

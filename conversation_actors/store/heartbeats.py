@@ -9,17 +9,17 @@ from conversation_actors.values import decode
 
 ENDED_SECONDS = 600.0
 """How long an end is remembered, so that a holder who slept through it cannot undo it by a late beat; and how long
-behind its last beat it is remembered what a holder has begun; and how long where a holder is on its way to."""
+after its last beat it is remembered what a holder has begun; and how long where a holder is on its way to."""
 _ROLE_MARK = "\n"
 
 
 def record_name(conversation_id: str, role: str) -> str:
-    """The name of one record among a lease's: an id has no line feed, so no two pairs share a name."""
+    """Return the name of one record among a lease's: an id has no line feed, so no two pairs share a name."""
     return f"{conversation_id}{_ROLE_MARK}{role}" if role else conversation_id
 
 
 def conversation_of(name: str) -> tuple[str, str]:
-    """The conversation's id, and the role, of a record's name."""
+    """Return the conversation's id, and the role, of a record's name."""
     conversation_id, _, role = name.partition(_ROLE_MARK)
     return conversation_id, role
 
@@ -28,7 +28,7 @@ def conversation_of(name: str) -> tuple[str, str]:
 class Beat:
     """One of all beats of a lease's holders, by its number.
 
-    Numbers only rise within an `incarnation`. Where the store lost them it begins another one, so that a
+    Numbers only rise within an `incarnation`. If the store lost them it begins another one, so that a
     number that comes again is not taken for the one before.
     """
 
@@ -48,7 +48,7 @@ class HeartbeatRecord:
     long the last beat, or the claim, is to be believed. `silent_for` is how long the reader that tells this has
     seen the record unchanged, counting only time in which the store has answered that reader: zero at the
     first look. In a record that was claimed, it is zero. `role` tells the holders of several leases of one conversation
-    apart that are watched together; it is empty where there is only one.
+    apart that are watched together; it is empty if there is only one.
     """
 
     conversation_id: str
@@ -121,14 +121,14 @@ class HeartbeatStore(Protocol):
     ) -> bool:
         """Raise the beat; an empty group, and no details, leave what there is. A lost or damaged record begins anew.
 
-        False where it is claimed, another holder's, or was ended.
+        False if it is claimed, another holder's, or was ended.
         """
 
     async def end(self, conversation_id: str, holder: str) -> bool:
-        """Drop this holder's record, claimed or not. False where there is none."""
+        """Drop this holder's record, claimed or not. False if there is none."""
 
     async def silent(self, *, after: int, until: int, limit: int) -> Page:
-        """The records whose beats are behind `after`, and not behind `until`: the lowest first, `limit` at most."""
+        """Return at most `limit` records whose beats are after `after`, and not after `until`, the lowest first."""
 
     async def claim(
         self, conversation_id: str, claimant: str, *, hold: timedelta, holder: str | None, seen: Beat | None
@@ -152,13 +152,13 @@ class HeartbeatStore(Protocol):
         """Forget those that still stand at their beats. All are of one incarnation."""
 
     async def postpone(self, record: HeartbeatRecord, *, delay: timedelta) -> bool:
-        """Let a claim hold for `delay` from now. False where it is this claimant's no more."""
+        """Let a claim hold for `delay` from now. False if it is this claimant's no more."""
 
     async def settle(self, record: HeartbeatRecord) -> bool:
-        """Drop a claimed record. False where it is this claimant's no more."""
+        """Drop a claimed record. False if it is this claimant's no more."""
 
     async def find(self, conversation_id: str) -> Found | None:
-        """The record of one conversation."""
+        """Return the record of one conversation."""
 
     async def announce(self, conversation_id: str, holder: str) -> None:
         """Note that a holder is on its way to a record, whoever has it now: `held_by` names it for a while."""
@@ -167,13 +167,13 @@ class HeartbeatStore(Protocol):
         """Take that back; what the holder has begun under this name is forgotten with it."""
 
     async def held_by(self, holder: str) -> Sequence[str]:
-        """The names of the records that a holder has begun, or has announced, whoever has them now.
+        """Return the names of the records that a holder has begun, or has announced, whoever has them now.
 
         For a while after its last beat, or after it was announced.
         """
 
     async def roles_of(self, conversation_id: str) -> Sequence[str]:
-        """The roles that have a record of this conversation, damaged ones too. Not atomic over all records."""
+        """Return the roles that have a record of this conversation, damaged ones too. Not atomic over all records."""
 
 
 class MemoryHeartbeats:

@@ -29,7 +29,7 @@ from conversation_actors.settings import DEFAULT_TENANT
 _META_SUFFIX = "}:meta"
 _ENCODED = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 _PART = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D", ":": "%3A"})
-"""Of a name that another one follows behind a colon."""
+"""Of a name that another one follows after a colon."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ class _Stored:
     life: str = ""
     base: int = 0
     first: int = 0
-    """The journal holds the entries behind this position, which is `base` or before."""
+    """The journal holds the entries after this position, which is `base` or before."""
     snapshot: bytes | None = None
     journal: list[bytes] = field(default_factory=list)
     participants: tuple[str, ...] = ()
@@ -285,7 +285,7 @@ class MemoryStore:
             index.enter(conversation_id, active_at=active_at, expires_at=expires_at, now=now)
 
     def _of_participant(self, identity: str) -> _Index:
-        """That one's listing; it goes as a whole when all of its entries are over, as its Redis twin does."""
+        """Return that one's listing; it goes as a whole when all of its entries are over, as its Redis twin does."""
         index = self._by_participant.setdefault(identity, _Index())
         if all(until <= self._clock() for until in index.expiries.values()):
             index = self._by_participant[identity] = _Index()

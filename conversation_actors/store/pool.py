@@ -20,7 +20,7 @@ class BoundedPool:
     """A pool of redis-py's, of which at most so many connections are in use; all else is the pool's own."""
 
     def __init__(self, pool: Any, *, most: int, seconds: float) -> None:
-        """`seconds`: how long one waits for a connection."""
+        """Let whoever needs a connection wait for one up to `seconds`."""
         self._pool = pool
         self._most = most
         self._seconds = seconds

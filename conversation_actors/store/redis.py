@@ -18,7 +18,7 @@ from conversation_actors.store.listing import Listing
 from conversation_actors.store.redis_expectations import RedisExpectations
 from conversation_actors.store.redis_heartbeats import RedisHeartbeats
 from conversation_actors.store.redis_reading import RedisReading
-from conversation_actors.store.script_calls import ScriptCalls
+from conversation_actors.store.script_calls import ScriptCalls, milliseconds
 from conversation_actors.store.scripts import SCHEMA, conversation_script
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class RedisStore:
         tenant: str = DEFAULT_TENANT,
         is_replica: bool = False,
     ) -> None:
-        """Read the URL (`InvalidInputError` where it is wrong); connect when first used.
+        """Read the URL (`InvalidInputError` if it is wrong); connect when first used.
 
         With `is_replica`, read from servers that may lag behind those that are written to.
         """
@@ -86,7 +86,7 @@ class RedisStore:
         """See `Store.activate`."""
         keys = self._keys.conversation(conversation_id)
         script = conversation_script("activate")
-        reply = await self._calls.on_conversation(script, keys, owner, int(create), _milliseconds(ttl), SCHEMA)
+        reply = await self._calls.on_conversation(script, keys, owner, int(create), milliseconds(ttl), SCHEMA)
         if reply[0] == b"NOTFOUND":
             message = f"conversation {conversation_id!r} does not exist"
             raise ConversationNotFoundError(message)
@@ -114,7 +114,7 @@ class RedisStore:
     ) -> Outcome:
         """See `Store.append`. One round trip, whose cost does not depend on what is stored already."""
         identities = "" if participants is None else _json(participants)
-        ttls = (_milliseconds(ttl), _milliseconds(kept or ttl))
+        ttls = (milliseconds(ttl), milliseconds(kept or ttl))
         outcome, left = await self._write("append", claim, expected_seq, *ttls, identities, *entries)
         return _judged(claim, outcome, left)
 
@@ -130,8 +130,8 @@ class RedisStore:
         keep: int = 0,
         restore: bool = True,
     ) -> Outcome:
-        """See `Store.save_snapshot`. Two round trips where it replaces what another claim has left."""
-        ttls = (_milliseconds(ttl), _milliseconds(kept or ttl))
+        """See `Store.save_snapshot`. Two round trips if it replaces what another claim has left."""
+        ttls = (milliseconds(ttl), milliseconds(kept or ttl))
         described = (_json(participants), snapshot, SCHEMA, keep, int(restore), _json(claim.lineage))
         outcome, left = await self._write("save_snapshot", claim, seq, *ttls, *described, *_NOTHING)
         if restore and left is not None and claim.follows(left):
@@ -141,7 +141,7 @@ class RedisStore:
     async def keep(self, conversation_id: str, *, ttl: timedelta) -> timedelta | None:
         """See `Store.keep`. Nothing waits for its durability: it is repeated long before it is needed."""
         keys = self._keys.conversation(conversation_id)
-        reply = await self._calls.on_conversation(conversation_script("keep"), keys, _milliseconds(ttl))
+        reply = await self._calls.on_conversation(conversation_script("keep"), keys, milliseconds(ttl))
         return timedelta(milliseconds=reply[1]) if reply[0] == b"OK" else None
 
     async def head(self, conversation_id: str) -> Head | None:
@@ -180,7 +180,7 @@ class RedisStore:
         """See `Store.delete`."""
         keys = self._keys.conversation(conversation_id)
         script = conversation_script("delete")
-        reply = await self._calls.on_conversation(script, keys, _milliseconds(ttl), SCHEMA)
+        reply = await self._calls.on_conversation(script, keys, milliseconds(ttl), SCHEMA)
         return bool(reply[0] == b"OK")
 
     async def aclose(self) -> None:
@@ -188,7 +188,7 @@ class RedisStore:
         await self._servers.aclose()
 
     async def _write(self, name: str, claim: Claim, *arguments: str | bytes | int) -> tuple[str, Ancestor | None]:
-        """Run a script in the name of a claim; its outcome, and what another claim has left, if that is there."""
+        """Run a script in the name of a claim. Return its outcome, and what another claim has left, if there is that."""
         keys = self._keys.conversation(claim.conversation_id)
         place = (claim.life, claim.epoch, claim.owner)
         reply = await self._calls.on_conversation(conversation_script(name), keys, *place, *arguments)
@@ -199,7 +199,7 @@ class RedisStore:
 
 
 def _judged(claim: Claim, outcome: str, left: Ancestor | None) -> Outcome:
-    """What another claim has left is a gap only where this claim followed that one."""
+    """Tell what another claim has left: a gap only if this claim followed that one."""
     if left is None:
         return Outcome(outcome)
     return Outcome.GAP if claim.follows(left) else Outcome.FENCED
@@ -229,7 +229,3 @@ def _head(meta: str, raw: Sequence[Any]) -> Head | None:
 
 def _json(values: Sequence[object]) -> str:
     return json.dumps(list(values), ensure_ascii=False, separators=(",", ":"))
-
-
-def _milliseconds(duration: timedelta) -> int:
-    return max(1, round(duration.total_seconds() * 1000))

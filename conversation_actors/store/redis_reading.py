@@ -56,7 +56,7 @@ class RedisReading:
     """Reads from the server that may be written to, or from a replica of it."""
 
     def __init__(self, calls: ScriptCalls, keys: Keys, *, is_replica: bool) -> None:
-        """Share the connections of the store; `is_replica` where they lead to servers that lag."""
+        """Share the connections of the store; `is_replica` if they lead to servers that lag."""
         self._calls, self._keys, self._is_replica = calls, keys, is_replica
         self._may_run_scripts = True
         """A user whose rights are those of reading (`+@read`) may not."""
@@ -110,9 +110,9 @@ class RedisReading:
 def _between(
     first: Sequence[bytes | None], last: Sequence[bytes | None], *, entries: int
 ) -> Sequence[bytes | None] | None:
-    """Meta as it was when the journal was read, by what it was before and after; None where that cannot be told.
+    """Return meta as it was when the journal was read, by what it was before and after; None if that cannot be told.
 
-    Where entries were appended and nothing else happened, the number of entries tells it: a conversation that is
+    If entries were appended and nothing else happened, the number of entries tells it: a conversation that is
     written to all the time is read as well.
     """
     if first == last:
@@ -172,7 +172,7 @@ def _damaged(key: str, what: str) -> NoReturn:
 
 
 def _lag(info: object) -> timedelta | None:
-    """How long ago the server last heard from its primary; zero for a primary, None where it does not say.
+    """Return how long ago the server last heard from its primary; zero for a primary, None if it does not say.
 
     A primary that has nothing to say pings its replicas every ten seconds, unless it is configured otherwise.
     """

@@ -65,7 +65,7 @@ _OPERATOR_CODE = re.compile(
     r"\b(NOAUTH|WRONGPASS|NOPERM)\b|unknown command|Unknown Redis command|unknown or unsupported command"
     r"|can't run this command|can't access .* keys|ACL failure|AUTH .* without any password configured"
 )
-# A server that wants a password says this instead of NOAUTH where a call has more than ten arguments.
+# A server that wants a password says this instead of NOAUTH if a call has more than ten arguments.
 _NO_PASSWORD = re.compile(r"unauthenticated (multi)?bulk length")
 _MISSING_RIGHT = re.compile(r"\bNOPERM\b|can't run this command|can't access .* keys|ACL failure")
 _WRONG_TYPE = re.compile(r"\bWRONGTYPE\b")
@@ -86,7 +86,7 @@ def translate(error: Exception, *, doing: str) -> ConversationError:
 
 
 def placed(error: ConversationError, where: str, *, doing: str) -> ConversationError:
-    """Name the server and the setting where somebody may have to change it: what is not allowed, or a first check."""
+    """Name the server and the setting if somebody may have to change it: what is not allowed, or a first check."""
     if isinstance(error, StoreMisconfiguredError) or doing == "check":
         error.args = (f"{error} ({where})",)
     return error

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
@@ -32,7 +33,7 @@ class ScriptCalls:
     """Calls of scripts on the servers behind one URL."""
 
     def __init__(self, servers: Servers, acknowledgement: Acknowledgement, *, timeout: float, where: str) -> None:
-        """`timeout`, in seconds, is for a whole call: connect, script, and the wait for durability.
+        """Give each call `timeout` seconds for all of it: connect, script, and the wait for durability.
 
         `where` tells people which servers these are, and by which setting.
         """
@@ -53,17 +54,19 @@ class ScriptCalls:
     async def reading(self, script: Script, keys: ConversationKeys, *arguments: Argument) -> list[Any]:
         """Run a script that only reads; answer when what it has read is as durable as asked."""
         async with self.answering(script.name), self._naming_wrong_types(keys):
-            after = self._acknowledgement.commands(behind_read=True)
+            after = self._acknowledgement.commands(after_read=True)
             return await self._call(script, keys.as_tuple(), arguments, after=after)
 
     async def reading_plainly(
         self, keys: ConversationKeys, before: Sequence[Command], commands: Sequence[Command]
     ) -> tuple[list[Any], list[Any]]:
-        """The same with commands, all on one connection: what the server says to those `before`, errors too; the rest.
+        """Send commands that only read, on one connection. Return what the server says to `before`, and to the rest.
+
+        Errors in the answers to `before` are answers.
 
         A slot of a cluster that is on its way to another server is `StoreUnavailableError`.
         """
-        after = self._acknowledgement.commands(behind_read=True)
+        after = self._acknowledgement.commands(after_read=True)
 
         async def send(client: Redis, *, is_asking: bool) -> list[Any]:  # noqa: ARG001  # nobody asks: see above
             pipeline = client.pipeline(transaction=False)
@@ -195,7 +198,7 @@ class ScriptCalls:
 
 @contextmanager
 def _cancelled_for_good() -> Iterator[None]:
-    """End a task that was cancelled inside, also where that was swallowed inside.
+    """End a task that was cancelled inside, also if that was swallowed inside.
 
     redis-py sends with `asyncio.wait_for`, which in Python 3.11 forgets a cancellation that comes just when it is
     done: a loop around our calls would go on for ever, and whoever ends it would wait as long.
@@ -224,3 +227,8 @@ def _checked(reply: list[Any], keys: ConversationKeys) -> list[Any]:
         message = f"{keys.meta}: written in layout {reply[1]}; this version reads up to {SCHEMA}; upgrade this process"
         raise IncompatibleVersionError(message)
     return reply
+
+
+def milliseconds(duration: timedelta) -> int:
+    """Return a duration as Redis counts it; none is so short that it counts as nothing."""
+    return max(1, round(duration.total_seconds() * 1000))

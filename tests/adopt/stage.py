@@ -1,9 +1,7 @@
 """Everybody who is real in the call of a stranger's agent, and what may happen to it."""
 
 import asyncio
-import os
 import secrets
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -23,10 +21,11 @@ from tests.e2e.calls import BACK, Stored, agent_of, identity_of, stored
 from tests.support.caller import Caller
 from tests.support.livekit_server import LiveKitServer
 from tests.support.observation import make_settings
-from tests.support.ray_cluster import RayCluster, is_alive, program_environment
+from tests.support.processes import is_alive, kill, pause, resume
+from tests.support.ray_cluster import RayCluster, program_environment
 from tests.support.servers import Server, wait_for, wait_until
 from tests.support.witness import Caption, State
-from tests.support.workers import WorkerProcess, kill
+from tests.support.workers import WorkerProcess
 
 AGENTS = Path(__file__).parent / "agents"
 PROGRAM = (sys.executable, "-m", "agent_worker")
@@ -248,7 +247,7 @@ class Performance:
             case Fault.CRASH:
                 kill(pid)
             case Fault.HANG:
-                os.kill(pid, signal.SIGSTOP)
+                pause(pid)
             case Fault.DEPLOY:
                 blow.leaving = self.workers.of(pid)
                 blow.leaving.terminate()
@@ -271,7 +270,7 @@ class Performance:
     async def is_over_for(self, pid: int) -> None:
         """Wait until the old agent's process has ended; one that slept wakes up first."""
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+            resume(pid)
 
         async def has_ended() -> bool:
             return not is_alive(pid)

@@ -5,7 +5,7 @@ import pytest
 from agent_worker.session.restoration import INTERRUPTED_OUTPUT
 from tests.adopt.shapes import COURIER
 from tests.adopt.stage import HEARD, Workers, performance
-from tests.support.workers import kill
+from tests.support.processes import kill
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 

@@ -1,8 +1,6 @@
 """Agents that know nothing of this project but one line: each comes back as itself, whatever happens to it."""
 
 import asyncio
-import os
-import signal
 
 import pytest
 
@@ -24,8 +22,8 @@ from tests.adopt.shapes import (
 )
 from tests.adopt.stage import HEARD, Performance, Stage, Workers, performance, play
 from tests.e2e.calls import BACK
+from tests.support.processes import kill, pause
 from tests.support.servers import wait_until
-from tests.support.workers import kill
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 _RHYTHM = 1.0
@@ -231,7 +229,7 @@ async def test_an_interpreter_is_followed_by_an_interpreter(stage: Stage, worker
                 await _both(call, turn, translated)
             before = stage.model.asked(INTERPRETER.name)[-1]
             holder, _ = await call.agent()
-            (kill(before.pid) if fault is Fault.CRASH else os.kill(before.pid, signal.SIGSTOP))
+            (kill if fault is Fault.CRASH else pause)(before.pid)
             await call.caller.wait(lambda: len(call.caller.presences) == 3, "another interpreter", HEARD)
             await call.is_over_for(before.pid)
             await _listen(call)

@@ -4,7 +4,6 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,19 @@ from tests.support.fork_servers import (
     NEEDS_FORKED_WORKERS,
     answer,
     end,
-    forking_cluster,
+    head,
+    own_cluster,
     server_of,
     servers_of,
     start_probe,
     zombies_of,
 )
 from tests.support.probe import Probe
-from tests.support.ray_cluster import Node, RayCluster, is_alive, sigkill
+from tests.support.processes import is_alive, sigkill
+from tests.support.ray_cluster import Node
 from tests.support.servers import wait_for
+
+__all__ = ["head", "own_cluster"]
 
 pytestmark = [pytest.mark.chaos, NEEDS_FORKED_WORKERS, pytest.mark.timeout(240)]
 log = logging.getLogger(__name__)
@@ -35,23 +38,6 @@ CYCLES, AT_ONCE = 200, 5
 WARM_UP_CYCLES = 20
 RSS_SLACK_BYTES = 2 << 20
 """Of a server of some 90 MB; a leak of 10 kB a worker would take as much."""
-
-
-@pytest.fixture(scope="module")
-def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """A cluster whose fork servers these tests kill."""
-    with forking_cluster(tmp_path_factory.mktemp("forking")) as started:
-        yield started
-
-
-@pytest.fixture
-def head(own_cluster: RayCluster) -> Node:
-    """Its only node, joined by this process; its fork server is idle."""
-    own_cluster.join()
-    node = own_cluster.nodes[0]
-    end(start_probe(node))
-    server_of(node)
-    return node
 
 
 def burst() -> list[Any]:
@@ -83,7 +69,7 @@ def assert_recovers(node: Node) -> None:
     end(actor)
 
 
-def test_killed_while_idle(head: Node) -> None:
+def test_burst_that_finds_the_fork_server_dead_starts(head: Node) -> None:
     """A burst of actors that finds the server dead: each starts, in a process of its own."""
     sigkill(server_of(head).pid)
     actors = burst()
@@ -93,7 +79,7 @@ def test_killed_while_idle(head: Node) -> None:
     assert_recovers(head)
 
 
-def test_killed_while_importing(head: Node) -> None:
+def test_fork_server_killed_at_its_start_costs_ordinary_workers(head: Node) -> None:
     """Those who wait for a server that is killed at its start get ordinary workers, three times in a row."""
     sigkill(server_of(head).pid)
     actors = []
@@ -107,7 +93,7 @@ def test_killed_while_importing(head: Node) -> None:
     assert_recovers(head)
 
 
-def test_killed_during_bursts(head: Node) -> None:
+def test_fork_server_killed_during_a_burst_costs_no_actor(head: Node) -> None:
     """At whatever moment of a burst: all actors answer in the end, each from a process of its own."""
     seed = random.randrange(10**6)
     log.warning("seed %d", seed)  # shown when the test fails
@@ -139,7 +125,7 @@ def test_killed_with_a_child_at_work(head: Node) -> None:
         assert_recovers(head)
 
 
-def test_nothing_grows(head: Node) -> None:
+def test_fork_server_grows_by_nothing_over_many_actors(head: Node) -> None:
     """200 actors come and go: the server has no more descriptors, children and memory, the node no more processes."""
     server = server_of(head)
 

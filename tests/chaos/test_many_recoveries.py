@@ -10,7 +10,8 @@ import pytest
 from conversation_actors import ConversationHandle
 from tests.cluster.conftest import Connect
 from tests.support.observation import texts, user
-from tests.support.ray_cluster import IS_PLAIN, RayCluster, sigkill
+from tests.support.processes import sigkill
+from tests.support.ray_cluster import IS_PLAIN, RayCluster
 
 pytestmark = [pytest.mark.chaos]
 log = logging.getLogger(__name__)

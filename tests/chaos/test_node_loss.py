@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import os
-import signal
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -24,7 +22,8 @@ from tests.support.observation import (
     texts,
     user,
 )
-from tests.support.ray_cluster import Node, RayCluster, is_alive
+from tests.support.processes import is_alive, pause, resume
+from tests.support.ray_cluster import Node, RayCluster
 from tests.support.servers import Server, wait_until
 
 pytestmark = [pytest.mark.chaos]
@@ -59,7 +58,7 @@ async def elsewhere(
     assert (await conversation.info()).node_id == head_id
 
 
-async def test_node_killed(elsewhere: tuple[ConversationHandle, Node]) -> None:
+async def test_append_goes_on_at_another_node_when_one_is_killed(elsewhere: tuple[ConversationHandle, Node]) -> None:
     """SIGKILL of raylet and workers: the next append is acknowledged by an owner on another node."""
     conversation, node = elsewhere
     written = [f"before-{number}" for number in range(20)]
@@ -81,7 +80,9 @@ async def has_tried(client: Any, *, epoch: int) -> bool:
     return any(command[:1] == [b"EVALSHA"] and command[7:8] == [b"%d" % epoch] for command in commands)
 
 
-async def test_raylet_hung(elsewhere: tuple[ConversationHandle, Node], redis: Server) -> None:
+async def test_owner_of_a_hung_raylet_is_refused_what_it_writes(
+    elsewhere: tuple[ConversationHandle, Node], redis: Server
+) -> None:
     """A hung raylet's actor lives on beside its successor: what it still wants to write is refused."""
     conversation, node = elsewhere
     await conversation.append(user("before"))
@@ -151,12 +152,12 @@ async def test_hung_head_lets_a_process_end(cluster: RayCluster, monkeypatch: py
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     monkeypatch.setenv("CONVERSATION_TIMEOUT_CONNECT", "4")
     control_plane = cluster.nodes[0].named("gcs_server")
-    os.kill(control_plane.pid, signal.SIGSTOP)
+    pause(control_plane.pid)
     program = start_program("outsider")
     try:
         output, _ = await asyncio.to_thread(program.communicate, timeout=60)
     finally:
-        os.kill(control_plane.pid, signal.SIGCONT)
+        resume(control_plane.pid)
         program.kill()
         program.communicate()
     kind, *sentences = output.splitlines()

@@ -11,7 +11,7 @@ import pytest
 from conversation_actors import ConversationHandle, RetryableError
 from tests.cluster.conftest import Connect
 from tests.support.observation import Watcher, assert_contiguous, assert_exactly_once, assert_ordered, texts, user
-from tests.support.ray_cluster import sigkill
+from tests.support.processes import sigkill
 from tests.support.servers import Server
 
 pytestmark = [pytest.mark.chaos]

@@ -104,8 +104,7 @@ async def found_after(scene: Beating, dying: str, since: float) -> float:
 async def disturb(scene: Beating, name: str, dying: str, disturbance: Disturbance) -> None:
     """Let it happen; who died is found, by one worker, and of the others nobody is taken for dead."""
     seconds = await found_after(scene, dying, await disturbance(scene, dying))
-    # whatever was on its way has arrived, and everybody has beaten
-    await asyncio.sleep(1.0)
+    await scene.all_have_beaten()  # and so whatever was on its way has arrived
     log.info("| %s | %d of %d | %.1f s |", name, len(scene.deposed), AGENTS, seconds)
     assert scene.deposed == set()
     assert seconds < FOUND
@@ -129,7 +128,7 @@ async def test_a_clock_that_steps_deposes_nobody(scene: Beating) -> None:
     for ahead in (4.0, -4.0, HOUR, -HOUR):
         set_clock(scene, ahead)
         assert scene.server.time() - time.time() == pytest.approx(ahead, abs=2)
-        await asyncio.sleep(1.0)
+        await scene.all_have_beaten()
         assert scene.deposed == set()
     await disturb(scene, "steps of the clock", "c00", partial(step, ahead=HOUR))
     await disturb(scene, "keys expired", "c01", partial(lose, expire=True))
@@ -152,6 +151,6 @@ LONG: dict[str, Disturbance] = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", LONG)
-async def test_the_table(scene: Beating, name: str) -> None:
+async def test_each_row_of_the_table_of_silences(scene: Beating, name: str) -> None:
     """One thing at a time, each on a server of its own: the rows of the table in benchmarks/README.md."""
     await disturb(scene, name, "c00", LONG[name])

@@ -1,4 +1,7 @@
-"""One Ray cluster and one Redis for the session; each test has its own conversation ids."""
+"""One Ray cluster and one Redis for the session; each test has its own conversation ids.
+
+What needs no more than a client runs `everywhere`: on the cluster, and in memory, where nothing of these is started.
+"""
 
 import re
 import secrets
@@ -11,12 +14,16 @@ from typing import Any
 import pytest
 
 from conversation_actors import ConversationClient, Settings
-from conversation_actors.store import RedisStore
+from conversation_actors.store import RedisStore, Store, forget_memory, open_store
 from tests.support.observation import make_settings
 from tests.support.ray_cluster import RayCluster
 from tests.support.servers import Server, newest
 
 Connect = Callable[..., Any]
+Configure = Callable[..., Settings]
+
+everywhere = pytest.mark.parametrize("surroundings", ["cluster", "memory"], indirect=True)
+"""Marks a test that runs unchanged on ``memory://`` as well; its owners have no process that may be killed."""
 
 
 @pytest.fixture(scope="session")
@@ -62,13 +69,30 @@ def conversation_id(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def connect(cluster: RayCluster, redis: Server) -> AsyncIterator[Connect]:
+def surroundings(request: pytest.FixtureRequest) -> str:
+    """What is behind the clients: a ``cluster``, or ``memory``; see `everywhere`."""
+    return str(getattr(request, "param", "cluster"))
+
+
+@pytest.fixture
+def configure(request: pytest.FixtureRequest, surroundings: str) -> Iterator[Configure]:
+    """A maker of settings, ``(url, timeouts=…, …)``, for what is behind the clients."""
+    if surroundings == "memory":
+        name = secrets.token_hex(8)
+        yield lambda url=f"memory://{name}", **fields: make_settings(url, "", **fields)
+        forget_memory(name)
+        return
+    cluster, redis = request.getfixturevalue("cluster"), request.getfixturevalue("redis")
+    yield lambda url=redis.url, **fields: make_settings(url, cluster.address, **fields)
+
+
+@pytest.fixture
+async def connect(configure: Configure) -> AsyncIterator[Connect]:
     """A maker of clients, ``(url, timeouts=…, …)``; they are closed behind the test."""
     async with AsyncExitStack() as stack:
 
-        async def make(url: str = redis.url, **fields: Any) -> ConversationClient:
-            settings = make_settings(url, cluster.address, **fields)
-            return await stack.enter_async_context(ConversationClient(settings))
+        async def make(*url: str, **fields: Any) -> ConversationClient:
+            return await stack.enter_async_context(ConversationClient(configure(*url, **fields)))
 
         yield make
 
@@ -78,6 +102,14 @@ async def client(connect: Connect) -> ConversationClient:
     """A client of the session's Redis."""
     made: ConversationClient = await connect()
     return made
+
+
+@pytest.fixture
+async def any_store(configure: Configure) -> AsyncIterator[Store]:
+    """The store as the owners see it, whatever is behind the clients."""
+    made = open_store(configure())
+    yield made
+    await made.aclose()
 
 
 @pytest.fixture

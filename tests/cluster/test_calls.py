@@ -1,7 +1,5 @@
 """A call whose job lives while Ray, its owner or Redis's keys are gone: on a real Ray and a real server."""
 
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -16,7 +14,8 @@ from conversation_actors import ConversationClient, ConversationHandle, Message
 from conversation_actors.store import RedisStore
 from tests.cluster.conftest import Connect
 from tests.support.observation import make_settings, pid_of, user
-from tests.support.ray_cluster import RayCluster, sigkill
+from tests.support.processes import paused, sigkill
+from tests.support.ray_cluster import RayCluster
 from tests.support.servers import Server, wait_until
 
 RETENTION = timedelta(seconds=3)
@@ -58,8 +57,7 @@ async def test_while_the_owner_hangs_the_conversation_is_kept(
 ) -> None:
     """For as long as the job lives, several times its retention; then the call goes on where it was."""
     pid = await owner_of(connect, call.id)
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with paused(pid):
         until = time.monotonic() + 3 * RETENTION.total_seconds()
 
         async def is_over_or_gone() -> bool:
@@ -67,8 +65,6 @@ async def test_while_the_owner_hangs_the_conversation_is_kept(
 
         await wait_until(is_over_or_gone, "the time to be over")
         assert await store.head(call.id) is not None
-    finally:
-        os.kill(pid, signal.SIGCONT)
     call.record(user("two"))
     await call.flush()
     assert [item.to_dict()["content"] for item in call.items] == ["one", "two"]

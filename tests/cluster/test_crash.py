@@ -15,13 +15,14 @@ import pytest
 
 from conversation_actors import ConflictError, ConversationClient, ConversationHandle
 from conversation_actors.state import ItemsAppended
-from tests.cluster.conftest import Connect
+from tests.cluster.conftest import Connect, everywhere
 from tests.support.observation import (
     Watcher,
     assert_contiguous,
     assert_exactly_once,
     assert_ordered,
     gone,
+    kill_owner,
     lines_of,
     make_settings,
     pid_of,
@@ -29,7 +30,7 @@ from tests.support.observation import (
     texts,
     user,
 )
-from tests.support.ray_cluster import RayCluster, sigkill
+from tests.support.ray_cluster import RayCluster
 from tests.support.servers import Server, wait_until
 
 log = logging.getLogger(__name__)
@@ -38,12 +39,13 @@ PROCESS_PATIENCE = 60.0
 MESSAGES = 500
 
 
+@everywhere
 async def test_killed_in_mid_stream(client: ConversationClient, conversation_id: str) -> None:
     """The append that follows a SIGKILL is acknowledged, under the next epoch; all that came before is there."""
     conversation = await client.open(conversation_id)
     for number in range(20):
         await conversation.append(user(f"before-{number}"))
-    sigkill(await pid_of(conversation))
+    await kill_owner(await conversation.info())
     receipt = await conversation.append(user("after"))
     assert (receipt.seq, receipt.epoch) == (21, 2)
     assert texts((await conversation.snapshot(fresh=True)).items) == [*(f"before-{n}" for n in range(20)), "after"]
@@ -51,6 +53,7 @@ async def test_killed_in_mid_stream(client: ConversationClient, conversation_id:
     assert (info.epoch, info.replayed) == (2, 20)
 
 
+@everywhere
 async def test_what_was_counted_outlives_the_owner(client: ConversationClient, conversation_id: str) -> None:
     """How many items came, and how long somebody was there: killed, and passivated."""
     conversation = await client.open(conversation_id)
@@ -60,7 +63,7 @@ async def test_what_was_counted_outlives_the_owner(client: ConversationClient, c
     first = await conversation.info()
     assert (first.total_items, first.has_counted_all) == (2, True)
     assert first.talked_for > timedelta(0)
-    sigkill(first.pid)
+    await kill_owner(first)
     await conversation.append(user("c"))
     second = await conversation.info()
     assert (second.epoch, second.total_items, second.talked_for) == (2, 3, first.talked_for)
@@ -82,6 +85,7 @@ async def write_until(stop: asyncio.Event, conversation: ConversationHandle, nam
     raise AssertionError
 
 
+@everywhere
 async def test_ten_kills_under_load(client: ConversationClient, connect: Connect, conversation_id: str) -> None:
     """Ten SIGKILLs in a row while two handles write: all acknowledged is there once, in order, without a gap."""
     first = await client.open(conversation_id)
@@ -96,7 +100,7 @@ async def test_ten_kills_under_load(client: ConversationClient, connect: Connect
             assert info.epoch == kill
             seen = info.seq + 10
             await watcher.saw(seen)
-            sigkill(info.pid)
+            await kill_owner(info)
             killed = time.monotonic()
             await first.info()
             log.warning("answers again after %.2f s", time.monotonic() - killed)
@@ -112,18 +116,19 @@ async def test_ten_kills_under_load(client: ConversationClient, connect: Connect
         assert_ordered(watcher.texts, name)
 
 
+@everywhere
 async def test_killed_while_much_is_recorded(client: ConversationClient, conversation_id: str) -> None:
     """Five SIGKILLs while hundreds of recorded items are on their way as one: each is there once, in order."""
     conversation = await client.open(conversation_id)
     recorded = [f"a-{number:05}" for number in range(5000)]
     async with Watcher(conversation) as watcher:
         for kill in range(1, 6):
-            pid = await pid_of(conversation)
+            info = await conversation.info()
             seen = len(watcher.seqs)
             for text in recorded[(kill - 1) * 1000 : kill * 1000]:
                 conversation.record(user(text))
             await watcher.saw(seen + 1)
-            sigkill(pid)
+            await kill_owner(info)
             await conversation.flush()
         snapshot = await conversation.snapshot(fresh=True)
         await watcher.saw(snapshot.seq)
@@ -175,16 +180,18 @@ async def finished(program: "subprocess.Popen[str]") -> int:
     return await asyncio.to_thread(program.wait, PROCESS_PATIENCE)
 
 
+@everywhere
 async def test_repeat_after_a_kill(client: ConversationClient, conversation_id: str) -> None:
     """A request_id that is repeated on the next activation returns the first receipt and appends nothing."""
     conversation = await client.open(conversation_id)
     first = await conversation.append(user("once"), request_id="r-1")
-    sigkill(await pid_of(conversation))
+    await kill_owner(await conversation.info())
     again = await conversation.append(user("once"), request_id="r-1")
     assert again == first
     assert texts((await conversation.snapshot(fresh=True)).items) == ["once"]
 
 
+@everywhere
 async def test_repeat_after_a_snapshot(client: ConversationClient, conversation_id: str) -> None:
     """The memory of requests survives passivation too: it is part of the snapshot."""
     conversation = await client.open(conversation_id)
@@ -193,6 +200,7 @@ async def test_repeat_after_a_snapshot(client: ConversationClient, conversation_
     assert await conversation.append(user("once"), request_id="r-1") == first
 
 
+@everywhere
 @pytest.mark.parametrize("way", ["journal", "snapshot"])
 async def test_repeat_with_other_content_after_a_kill(
     connect: Connect, conversation_id: str, way: Literal["journal", "snapshot"]
@@ -203,7 +211,7 @@ async def test_repeat_with_other_content_after_a_kill(
     if way == "snapshot":
         await first.passivate()
         await first.append(user("more"))
-    sigkill(await pid_of(first))
+    await kill_owner(await first.info())
     with pytest.raises(ConflictError, match="'r-1' was used at 1 for other content"):
         await second.append(user("something else"), request_id="r-1")
     assert await second.append(user("once"), request_id="r-1") == receipt
@@ -211,7 +219,7 @@ async def test_repeat_with_other_content_after_a_kill(
     assert texts((await second.snapshot(fresh=True)).items) == ["once", "more"][: 1 + (way == "snapshot")]
 
 
-async def test_sigterm(client: ConversationClient, conversation_id: str) -> None:
+async def test_owner_saves_a_snapshot_at_sigterm(client: ConversationClient, conversation_id: str) -> None:
     """At SIGTERM the owner saves a snapshot and goes, though a poll is parked: nothing is replayed afterwards."""
     conversation = await client.open(conversation_id)
     for number in range(30):
@@ -225,7 +233,10 @@ async def test_sigterm(client: ConversationClient, conversation_id: str) -> None
     assert receipt.seq == 31
 
 
-async def test_cancelled_calls(client: ConversationClient, connect: Connect, conversation_id: str) -> None:
+@everywhere
+async def test_storm_of_cancelled_appends_loses_and_doubles_nothing(
+    client: ConversationClient, connect: Connect, conversation_id: str
+) -> None:
     """Storms of cancelled appends through two handles: what was acknowledged is there, nothing twice, both work."""
     handles = [await client.open(conversation_id), await (await connect()).open(conversation_id)]
     acknowledged: list[str] = []
@@ -256,7 +267,9 @@ async def test_cancelled_calls(client: ConversationClient, connect: Connect, con
         assert_ordered(watcher.texts, name)
 
 
-async def test_many_at_once(client: ConversationClient, conversation_id: str) -> None:
+async def test_conversations_opened_at_once_get_owners_of_their_own(
+    client: ConversationClient, conversation_id: str
+) -> None:
     """Eight conversations opened at one time each get an owner of their own."""
     started = time.monotonic()
     handles = await asyncio.gather(*(client.open(f"{conversation_id}-{number}") for number in range(8)))
@@ -268,6 +281,7 @@ async def test_many_at_once(client: ConversationClient, conversation_id: str) ->
         await handle.passivate()
 
 
+@everywhere
 async def test_opened_by_everybody_at_once(connect: Connect, conversation_id: str) -> None:
     """Clients that open one new id at the same time meet at one owner, of epoch 1."""
     clients = [await connect() for _ in range(4)]

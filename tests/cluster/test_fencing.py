@@ -10,12 +10,12 @@ import pytest
 import ray
 
 from conversation_actors import ConversationClient
-from conversation_actors.activation import PROTOCOL, ActivationInfo, Done, Execute, Executed, Request
 from conversation_actors.errors import ActivationLostError, FencedError, LeaseLostError
+from conversation_actors.protocol import PROTOCOL, ActivationInfo, Done, Execute, Executed, Request
 from conversation_actors.runtime.actor import ConversationActor
 from conversation_actors.state import AppendItems
-from conversation_actors.store import RedisStore
-from tests.cluster.conftest import Connect
+from conversation_actors.store import RedisStore, Store
+from tests.cluster.conftest import Connect, everywhere
 from tests.support.observation import (
     Watcher,
     assert_contiguous,
@@ -107,8 +107,9 @@ async def test_two_live_owners(client: ConversationClient, connect: Connect, cop
     assert texts(snapshot.items) == ["first", "newer's", "carried over"]
 
 
+@everywhere
 async def test_owners_taking_turns(
-    client: ConversationClient, store: RedisStore, connect: Connect, conversation_id: str
+    client: ConversationClient, any_store: Store, connect: Connect, conversation_id: str
 ) -> None:
     """While somebody takes the epoch again and again, two handles write on: nothing is lost, doubled or moved."""
     handles = [await client.open(conversation_id), await (await connect()).open(conversation_id)]
@@ -122,7 +123,7 @@ async def test_owners_taking_turns(
     async def steal() -> None:
         for number in range(3):
             await watcher.saw(1 + 20 * number)
-            await store.activate(conversation_id, owner=f"thief-{number}", create=False, ttl=TTL)
+            await any_store.activate(conversation_id, owner=f"thief-{number}", create=False, ttl=TTL)
 
     async with Watcher(handles[0]) as watcher:
         await asyncio.gather(write(0), write(1), steal())

@@ -22,7 +22,8 @@ from tests.support.fork_servers import (
     answer,
     connected_to,
     end,
-    forking_cluster,
+    head,
+    own_cluster,
     server_log,
     server_of,
     source_of,
@@ -31,30 +32,17 @@ from tests.support.fork_servers import (
 )
 from tests.support.observation import user
 from tests.support.probe import describe, is_forked, loaded
-from tests.support.ray_cluster import Node, RayCluster, is_alive, sigkill
+from tests.support.processes import is_alive, sigkill
+from tests.support.ray_cluster import Node, RayCluster
 from tests.support.servers import wait_for
+
+__all__ = ["head", "own_cluster"]
 
 pytestmark = [NEEDS_FORKED_WORKERS, pytest.mark.timeout(180)]
 
 RUNTIME_ENVIRONMENT = {"env_vars": {"OF_A_TEST": "1"}}
 GONE_SECONDS = 20.0
 """A worker asks every second whether its raylet is alive; the rest is for a busy machine."""
-
-
-@pytest.fixture(scope="module")
-def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """A cluster whose fork servers these tests may hurt."""
-    with forking_cluster(tmp_path_factory.mktemp("forking")) as started:
-        yield started
-
-
-@pytest.fixture
-def head(own_cluster: RayCluster) -> Node:
-    """Its only node, joined by this process; there is a fork server, as one worker was forked already."""
-    own_cluster.join()
-    node = own_cluster.nodes[0]
-    end(start_probe(node))
-    return node
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """An owner whose process hangs on a node that is well is replaced; one that only waits is left alone."""
 
 import asyncio
-import os
-import signal
 from collections.abc import Iterator
 
 import psutil
@@ -11,7 +9,7 @@ import pytest
 from conversation_actors import ConversationHandle, RetryableError
 from tests.cluster.conftest import Connect
 from tests.support.observation import assert_exactly_once, gone, texts, user
-from tests.support.ray_cluster import is_alive, sigkill
+from tests.support.processes import is_alive, pause, sigkill
 from tests.support.servers import Server
 
 HANG_SECONDS = 3.0
@@ -32,7 +30,7 @@ async def stop_owner(handle: ConversationHandle, stopped: list[int]) -> int:
     """SIGSTOP the process of an owner."""
     pid = (await handle.info()).pid
     stopped.append(pid)
-    os.kill(pid, signal.SIGSTOP)
+    pause(pid)
     return pid
 
 

@@ -2,8 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -12,21 +10,12 @@ import pytest
 from conversation_actors import ConversationClient, ConversationNotFoundError, Lease, LeaseLostError
 from conversation_actors.store import Outcome, RedisStore
 from conversation_actors.store.keys import Keys
-from tests.cluster.conftest import Connect
+from tests.cluster.conftest import Connect, everywhere
 from tests.support.observation import gone, texts, user
+from tests.support.processes import paused
 from tests.support.servers import Server, wait_until
 
 TTL = timedelta(hours=1)
-
-
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    """Stop a process, and let it go on at the end."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def end_life(server: Server, conversation_id: str, how: str) -> None:
@@ -56,7 +45,7 @@ async def test_a_frozen_owner_brings_nothing_back(
             await conversation.passivate()
     old = await conversation.info()
     assert old.epoch == 3
-    with frozen(old.pid):
+    with paused(old.pid):
         end_life(redis, conversation_id, how)
         await wait_until(lambda: _is_gone(store, conversation_id), "the conversation to be gone")
         claim = (await store.activate(conversation_id, owner="c1", create=True, ttl=TTL)).claim
@@ -82,6 +71,7 @@ def _entry(seq: int) -> bytes:
     return encode_entry(Entry(seq, 1, 1.0, ItemsAppended((user(f"new {seq}").to_stored(),))))
 
 
+@everywhere
 async def test_a_lease_of_an_earlier_life_writes_nothing(
     client: ConversationClient, connect: Connect, conversation_id: str
 ) -> None:

@@ -3,9 +3,7 @@
 import asyncio
 import json
 import logging
-import os
 import secrets
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,8 @@ from conversation_actors.runtime.titles import shown_name
 from conversation_actors.runtime.warm_pool import POOL_NAME
 from tests.cluster.conftest import Connect
 from tests.support.observation import make_settings, pid_of, user
-from tests.support.ray_cluster import RayCluster, program_environment, sigkill
+from tests.support.processes import paused, sigkill
+from tests.support.ray_cluster import RayCluster, program_environment
 from tests.support.servers import Server, wait_until
 
 pytestmark = pytest.mark.timeout(180)
@@ -138,17 +137,14 @@ async def test_an_owner_that_hangs_is_found_by_its_lines(
     """It says nothing, within seconds; its log lines have its process."""
     conversation = await client.open(conversation_id)
     pid = await pid_of(conversation)
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with paused(pid):
         found = await find_whereabouts(conversation_id, make_settings(redis.url, cluster.address), most_lines=20)
-    finally:
-        os.kill(pid, signal.SIGCONT)
     assert (found.owner, found.trouble) == (None, "no answer in 5 s")
     assert found.lines[0]["pid"] == pid
     assert "owner  says nothing (no answer in 5 s)" in told(found)
 
 
-async def test_the_command(
+async def test_command_prints_facts_and_nothing_else(
     cluster: RayCluster, redis: Server, client: ConversationClient, conversation_id: str
 ) -> None:
     """By the command line: facts on standard output, nothing else on it, nothing on standard error."""

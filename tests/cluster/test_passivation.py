@@ -1,8 +1,6 @@
 """An idle owner costs nothing: it exits, and the next call brings it back."""
 
 import asyncio
-import os
-import signal
 import time
 from datetime import timedelta
 
@@ -10,9 +8,9 @@ import pytest
 
 from conversation_actors import ConversationClient, ConversationNotFoundError
 from conversation_actors.store import RedisStore
-from tests.cluster.conftest import Connect
+from tests.cluster.conftest import Connect, everywhere
 from tests.support.observation import gone, pid_of, texts, user
-from tests.support.ray_cluster import is_alive
+from tests.support.processes import is_alive, paused
 from tests.support.servers import wait_until
 
 IDLE_SECONDS = 0.8
@@ -65,7 +63,10 @@ async def test_explicit_with_two_handles(client: ConversationClient, connect: Co
     assert (again.seq, again.epoch) == (3, 2)
 
 
-async def test_passivated_under_load(client: ConversationClient, connect: Connect, conversation_id: str) -> None:
+@everywhere
+async def test_passivating_under_load_loses_nothing(
+    client: ConversationClient, connect: Connect, conversation_id: str
+) -> None:
     """Passivating again and again while another handle writes loses nothing."""
     writer = await client.open(conversation_id)
     other = await (await connect()).open(conversation_id)
@@ -85,7 +86,8 @@ async def test_passivated_under_load(client: ConversationClient, connect: Connec
     assert found.count("x") == 3
 
 
-async def test_never_opened(client: ConversationClient, conversation_id: str) -> None:
+@everywhere
+async def test_asking_for_what_does_not_exist_makes_nothing(client: ConversationClient, conversation_id: str) -> None:
     """What does not exist is not made by asking for it."""
     for _ in range(2):
         with pytest.raises(ConversationNotFoundError):
@@ -134,15 +136,12 @@ async def test_an_owner_that_slept_through_the_end_does_not_undo_it(
     pid = await pid_of(conversation)
     await conversation.aclose()
     await asyncio.sleep(0.5)  # the last poll is over, and half of the retention, when it would passivate, is not
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with paused(pid):
 
         async def is_forgotten() -> bool:
             return await store.head(conversation_id) is None
 
         await wait_until(is_forgotten, "the conversation to be forgotten")
-    finally:
-        os.kill(pid, signal.SIGCONT)
     woken = time.monotonic()
     await gone(pid)
     await wait_until(is_forgotten, "what was restored for a moment to be forgotten")

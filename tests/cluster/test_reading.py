@@ -10,7 +10,7 @@ import ray
 from conversation_actors import ConversationClient, ConversationNotFoundError
 from conversation_actors.runtime import NAMESPACE, actor_name
 from conversation_actors.store import RedisStore
-from tests.cluster.conftest import Connect
+from tests.cluster.conftest import Connect, everywhere
 from tests.support.observation import gone, make_settings, pid_of, start_program, texts, user
 from tests.support.servers import HOST, Server
 
@@ -39,6 +39,7 @@ async def test_a_sleeping_conversation_is_read(
         await reader.read("nobody has ever opened this")
 
 
+@everywhere
 async def test_a_read_shows_what_was_acknowledged(connect: Connect, conversation_id: str) -> None:
     """While somebody writes, each read has all that was acknowledged before; the owner is not disturbed."""
     writer = await (await connect()).open(conversation_id)
@@ -52,7 +53,9 @@ async def test_a_read_shows_what_was_acknowledged(connect: Connect, conversation
     assert await pid_of(writer) == pid
 
 
-async def test_without_ray(redis: Server, client: ConversationClient, conversation_id: str) -> None:
+async def test_process_without_ray_reads_lists_and_deletes(
+    redis: Server, client: ConversationClient, conversation_id: str
+) -> None:
     """Another process, which reaches no Ray, reads, lists and deletes; a running owner finds out when it writes."""
     conversation = await client.open(conversation_id)
     await conversation.append(user("one"))

@@ -25,7 +25,7 @@ from tests.support.observation import (
     texts,
     user,
 )
-from tests.support.ray_cluster import is_alive, sigkill
+from tests.support.processes import is_alive, sigkill
 from tests.support.servers import Server, wait_until
 
 IMPATIENT = {"command": 3.0, "write": 0.5, "redis": 0.3, "attempt": 2.0}
@@ -64,7 +64,9 @@ async def flushed(conversation: ConversationHandle) -> None:
     await wait_until(is_flushed, "the outbox to drain")
 
 
-async def test_hung(conversation: ConversationHandle, own_redis: Server) -> None:
+async def test_reads_go_on_and_appends_fail_in_time_while_redis_hangs(
+    conversation: ConversationHandle, own_redis: Server
+) -> None:
     """Reads go on from memory; an append fails, typed and in time; what was recorded meanwhile drains afterwards."""
     own_redis.pause()
     assert texts(conversation.items) == ["one", "two"]
@@ -112,7 +114,9 @@ TROUBLES = {
 
 
 @pytest.mark.parametrize("reason", TROUBLES)
-async def test_refuses_writes(conversation: ConversationHandle, own_redis: Server, reason: str) -> None:
+async def test_each_caller_is_told_why_redis_takes_no_writes(
+    conversation: ConversationHandle, own_redis: Server, reason: str
+) -> None:
     """A Redis that takes no writes for now: each caller is told its reason; then all that was recorded is there."""
     ill, well = TROUBLES[reason]
     with own_redis.client() as redis:
@@ -149,7 +153,7 @@ async def test_takes_a_right_away(patient: ConversationHandle, own_redis: Server
     assert texts((await patient.snapshot(fresh=True)).items) == ["one", "two", "three", "four"]
 
 
-async def test_emptied(patient: ConversationHandle, own_redis: Server) -> None:
+async def test_owner_restores_a_flushed_redis_from_memory(patient: ConversationHandle, own_redis: Server) -> None:
     """FLUSHALL under a live conversation: its owner restores it from memory at its next write."""
     with own_redis.client() as redis:
         redis.flushall()
@@ -179,7 +183,9 @@ async def test_killed_while_redis_is_away(conversation: ConversationHandle, own_
     assert (await conversation.append(user("three"))).seq == 3
 
 
-async def test_away_when_opening(connect: Connect, own_redis: Server, conversation_id: str) -> None:
+async def test_opening_while_redis_is_away_fails_in_time(
+    connect: Connect, own_redis: Server, conversation_id: str
+) -> None:
     """Opening while Redis is away fails typed within `timeouts.open`, and works once it is back."""
     client = await connect(own_redis.url, timeouts={**IMPATIENT, "open": 10.0})
     own_redis.kill()
@@ -225,7 +231,7 @@ def damage_entry(redis: Any, keys: Any) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("damage", [damage_snapshot, damage_entry], ids=["snapshot", "entry"])
-async def test_corrupt_bytes(
+async def test_damaged_bytes_are_told_by_key_and_position(
     patient: ConversationHandle, own_redis: Server, connect: Connect, conversation_id: str, damage: Any
 ) -> None:
     """Damaged bytes are told by key and position, by an owner that lives; repaired, the conversation opens again."""

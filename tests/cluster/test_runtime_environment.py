@@ -16,7 +16,8 @@ from conversation_actors.runtime import NAMESPACE, actor_name
 from conversation_actors.runtime.starter import STARTER_NAME
 from conversation_actors.runtime.warm_pool import POOL_NAME
 from tests.support.observation import make_settings, start_program, texts, user
-from tests.support.ray_cluster import IS_PLAIN, RayCluster, sigkill
+from tests.support.processes import sigkill
+from tests.support.ray_cluster import IS_PLAIN, RayCluster
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.timeout(180)

@@ -1,7 +1,6 @@
 """A client's process that is ended by SIGTERM: it is not Ray that answers, and what was recorded is sent."""
 
 import asyncio
-import os
 import secrets
 import signal
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conversation_actors import ConversationClient
+from tests.support.processes import paused
 from tests.support.ray_cluster import RayCluster, program_environment
 from tests.support.servers import Server
 
@@ -46,15 +46,12 @@ async def test_sigterm_is_the_programs_own(
     assert program.stdin is not None
     assert program.stdout is not None
     assert await program.stdout.readline() == b"opened\n"
-    os.kill(owner, signal.SIGSTOP)
-    try:
+    with paused(owner):
         program.stdin.write(b"\n")
         assert await program.stdout.readline() == b"recorded\n"
         program.send_signal(signal.SIGTERM)
         if how == "threaded":
             await program.wait()
-    finally:
-        os.kill(owner, signal.SIGCONT)
     told, errors = await program.communicate(b"\n")
 
     assert errors.decode() == ""

@@ -23,7 +23,9 @@ async def outcome(program: "subprocess.Popen[str]") -> list[str]:
     return output.splitlines()
 
 
-async def test_no_cluster(redis: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_address_that_leads_nowhere_is_told_in_one_sentence(
+    redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the address leads nowhere, the client says so in one sentence, in its time-out."""
     monkeypatch.setenv("CONVERSATION_REDIS_URL", redis.url)
     monkeypatch.setenv("CONVERSATION_TIMEOUT_CONNECT", "8")
@@ -36,7 +38,7 @@ async def test_no_cluster(redis: Server, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "RAY_ADDRESS" in sentences[0]
 
 
-async def test_no_redis_url(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_redis_url_is_told_by_its_variable(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a Redis URL the client says which variable to set."""
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     kind, *sentences = await outcome(start_program("outsider"))
@@ -45,7 +47,9 @@ async def test_no_redis_url(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
     assert "CONVERSATION_REDIS_URL" in sentences[0]
 
 
-async def test_deleted(client: ConversationClient, connect: Connect, conversation_id: str) -> None:
+async def test_handles_of_a_deleted_conversation_say_that_it_is_gone(
+    client: ConversationClient, connect: Connect, conversation_id: str
+) -> None:
     """Handles of a deleted conversation say that it is gone; opened anew it is empty, and its seq goes on."""
     first = await client.open(conversation_id)
     second = await (await connect()).open(conversation_id)

@@ -12,7 +12,8 @@ from conversation_actors.runtime import NAMESPACE
 from conversation_actors.runtime.warm_pool import POOL_NAME, RayNodes
 from conversation_actors.settings import PoolSettings
 from tests.cluster.conftest import Connect
-from tests.support.ray_cluster import RayCluster, sigkill
+from tests.support.processes import sigkill
+from tests.support.ray_cluster import RayCluster
 from tests.support.servers import wait_until
 
 

@@ -23,9 +23,10 @@ from tests.e2e.calls import UTTERANCE, hear, turn
 from tests.e2e.scene import Scene
 from tests.support.caller import Caller
 from tests.support.livekit_server import LiveKitServer
+from tests.support.processes import kill
 from tests.support.programs import Program
 from tests.support.servers import free_port, wait_until
-from tests.support.workers import REPOSITORY, kill
+from tests.support.workers import REPOSITORY
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 

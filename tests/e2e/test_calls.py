@@ -5,8 +5,6 @@ from the request or is there twice: an answer that is heard as written is proof 
 """
 
 import asyncio
-import os
-import signal
 import time
 
 import pytest
@@ -25,7 +23,7 @@ from tests.e2e.calls import (
     turn,
 )
 from tests.e2e.scene import Scene
-from tests.support.workers import kill
+from tests.support.processes import kill, paused
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
@@ -71,7 +69,7 @@ async def test_job_killed_while_it_speaks(common_scene: Scene) -> None:
 
 
 async def test_worker_killed_with_another_one_up(scene: Scene) -> None:
-    """The parent sees its worker die, calls the other worker's agent, and starts a worker again."""
+    """The supervisor sees its worker die, calls the other worker's agent, and starts a worker again."""
     first = await scene.worker()
     async with scene.caller() as caller:
         await hear(caller, GREETING, after=caller.joined_at)
@@ -96,11 +94,9 @@ async def test_agent_that_hangs(common_scene: Scene) -> None:
         await common_scene.settled()
         holder, pid = await common_scene.agent()
         stopped = time.monotonic()
-        os.kill(pid, signal.SIGSTOP)
-        try:
+        # Woken in time: ten seconds after its participant was removed its worker would kill it.
+        with paused(pid):
             await common_scene.heard_again(caller, stopped, holder, "agent hangs")
-        finally:
-            os.kill(pid, signal.SIGCONT)  # ten seconds after its participant was removed its worker would kill it
         awake = time.monotonic()
         await turn(caller, 1)
         await turn(caller, 2)

@@ -18,8 +18,8 @@ from conversation_actors import DataMessage
 from tests.e2e.calls import BACK, GREETING, UTTERANCE, hear, times_heard, turn
 from tests.e2e.data_agents import READ
 from tests.e2e.scene import Scene
+from tests.support.processes import kill
 from tests.support.servers import wait_until
-from tests.support.workers import kill
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 

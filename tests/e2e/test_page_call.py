@@ -19,8 +19,8 @@ from conversation_actors import Heartbeats
 from tests.e2e.calls import BACK, CALL, GREETING, UTTERANCE
 from tests.e2e.scene import Scene
 from tests.support.browser import DESKTOP, PHONE, chromium_missing, open_page
+from tests.support.processes import kill
 from tests.support.servers import wait_until
-from tests.support.workers import kill
 
 if TYPE_CHECKING:
     from playwright.async_api import Page

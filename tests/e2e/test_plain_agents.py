@@ -1,8 +1,6 @@
 """Agents that are not ours, with one line of ours: what they refuse stays refused, rooms outlive jobs."""
 
 import asyncio
-import os
-import signal
 import time
 
 import pytest
@@ -16,8 +14,8 @@ from tests.e2e.calls import BACK, CALL, UTTERANCE, hear, turn
 from tests.e2e.plain_agents import REFUSED
 from tests.e2e.scene import Scene
 from tests.support.caller import Caller
+from tests.support.processes import kill, paused
 from tests.support.servers import wait_until
-from tests.support.workers import kill
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 TYPING, CAREFUL = "tests.e2e.plain_agents:typing", "tests.e2e.plain_agents:careful"
@@ -94,11 +92,8 @@ async def test_a_room_outlives_the_jobs_of_a_call_and_not_the_call(scene: Scene)
         await caller.wait_left(first.identity, 30)
         await typed_turn(caller, 1)
         holder, pid = await scene.agent()
-        os.kill(pid, signal.SIGSTOP)
-        try:
+        with paused(pid):
             await scene.agent(other_than=holder)
-        finally:
-            os.kill(pid, signal.SIGCONT)
         await caller.wait_left(f"agent-{holder}", 30)
         # it has joined, and reads: what is typed before that is lost
         await caller.wait_caption(BACK, UTTERANCE)

@@ -20,8 +20,9 @@ from agent_worker.worker.migration import migrate
 from tests.e2e.scene import Scene
 from tests.e2e.told import NOTES, digest
 from tests.support.livekit_server import LiveKitServer
+from tests.support.processes import kill
 from tests.support.servers import wait_until
-from tests.support.workers import REPOSITORY, STARTED, OfflineModels, WorkerProcess, kill
+from tests.support.workers import REPOSITORY, STARTED, OfflineModels, WorkerProcess
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 

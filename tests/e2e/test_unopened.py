@@ -10,8 +10,8 @@ from livekit import rtc
 from tests.e2e.calls import dispatch
 from tests.e2e.scene import Scene
 from tests.e2e.unopened import CAME
+from tests.support.processes import kill
 from tests.support.servers import wait_until
-from tests.support.workers import kill
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(140)]
 

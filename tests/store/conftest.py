@@ -98,7 +98,7 @@ def server(
 
 @pytest.fixture
 async def redis_store(server: Server) -> AsyncIterator[RedisStore]:
-    """A RedisStore on `server`."""
+    """Make a RedisStore on `server`."""
     made = make_store(server.url)
     yield made
     await made.aclose()

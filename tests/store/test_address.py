@@ -31,12 +31,12 @@ from conversation_actors.store.address import Address, Topology, parse
         ("rediss+cluster://a", Address(Topology.CLUSTER, (("a", 6379),), uses_tls=True)),
     ],
 )  # fmt: skip
-def test_url_is_understood(url: str, address: Address) -> None:
+def test_every_documented_url_is_read_into_its_parts(url: str, address: Address) -> None:
     """Every documented form is read into its parts."""
     assert parse(url) == address
 
 
-def test_tls_options(tmp_path: Path) -> None:
+def test_tls_options_become_what_redis_py_wants(tmp_path: Path) -> None:
     """TLS options are read into what redis-py wants; no verification means no check of the name either."""
     authority = tmp_path / "ca.pem"
     authority.touch()
@@ -84,7 +84,7 @@ def test_bad_url_names_the_field_and_no_password(url: str) -> None:
     assert caught.value.__suppress_context__
 
 
-def test_address_hides_passwords() -> None:
+def test_repr_of_an_address_shows_no_password() -> None:
     """``repr`` shows neither password."""
     address = parse("redis+sentinel://u:hunter2@h/s?sentinel_password=hunter3")
     assert "hunter" not in repr(address)

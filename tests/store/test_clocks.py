@@ -45,7 +45,7 @@ class Owner:
 
 @pytest.fixture
 def library() -> Path:
-    """What lets a process have another clock."""
+    """Find what lets a process have another clock."""
     found = libfaketime()
     if found is None:
         pytest.skip(REMEDY)
@@ -54,7 +54,7 @@ def library() -> Path:
 
 @pytest.fixture
 def server(tmp_path: Path, library: Path) -> Iterator[ClockedServer]:
-    """A server whose clock can be set."""
+    """Make a server whose clock can be set."""
     binary = next((path for path in BINARIES.values() if can_fake(path, library)), None)
     if binary is None:
         pytest.skip("no server whose clock can be set: install redis-server or valkey")

@@ -20,7 +20,7 @@ SECRET = "s3cret"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A server of its own, whose connections are counted."""
+    """Make a server of its own, whose connections are counted."""
     binary = newest()
     if binary is None:
         pytest.skip(NO_SERVER)

@@ -43,7 +43,7 @@ async def opened(store: Store, conversation_id: str = "c", *, owner: str = "o1",
 
 
 def brand_new(claim: Claim, *, seq: int) -> Recovered:
-    """What the activation that creates a life reads; times are compared with none."""
+    """Return what the activation that creates a life reads; times are compared with none."""
     return Recovered(claim, seq, seq, None, (), created=True, left=TTL, at=0.0)
 
 
@@ -61,12 +61,12 @@ async def listed(store: Store, participant: str | None = None) -> list[str]:
     return [found.conversation_id async for found in store.list(participant=participant)]
 
 
-async def test_check_passes(store: Store) -> None:
+async def test_server_in_good_order_passes_the_check(store: Store) -> None:
     """A server in good order passes the check."""
     await store.check()
 
 
-async def test_activate_creates(store: Store) -> None:
+async def test_first_activation_takes_epoch_one_of_an_empty_conversation(store: Store) -> None:
     """The first activation takes epoch 1 of an empty conversation."""
     assert await opened(store) == brand_new(Claim("c", 1, "o1", "o1"), seq=0)
 
@@ -84,7 +84,7 @@ async def test_repeated_activate_takes_no_epoch(store: Store) -> None:
     assert (first, first.claim.life, first.claim.lineage) == (again, again.claim.life, again.claim.lineage)
 
 
-async def test_activate_without_create(store: Store) -> None:
+async def test_nothing_is_created_unless_asked_for(store: Store) -> None:
     """What does not exist is not created unless asked for."""
     with pytest.raises(ConversationNotFoundError):
         await store.activate("c", owner="o1", create=False, ttl=TTL)
@@ -163,7 +163,7 @@ async def test_old_claim_cannot_save_a_snapshot(store: Store) -> None:
     assert (await opened(store, owner="o2")).snapshot is None
 
 
-async def test_empty_append_refreshes(store: Store) -> None:
+async def test_append_without_entries_changes_only_the_ttl(store: Store) -> None:
     """Without entries an append changes nothing but the time to live."""
     claim = (await opened(store)).claim
     assert await store.append(claim, expected_seq=0, entries=[], ttl=TTL) is Outcome.OK
@@ -230,7 +230,7 @@ async def test_snapshot_keeps_entries_for_watchers(store: Store) -> None:
     assert (second.snapshot_seq, second.snapshot, second.journal) == (4, b"s4", (b"2", b"3", b"4"))
 
 
-async def test_snapshot_advances(store: Store) -> None:
+async def test_second_snapshot_replaces_the_first(store: Store) -> None:
     """A second snapshot replaces the first and trims from there."""
     claim = (await opened(store)).claim
     await store.append(claim, expected_seq=0, entries=[b"1", b"2", b"3"], ttl=TTL)
@@ -294,7 +294,7 @@ async def test_snapshot_of_an_old_claim_restores_nothing(store: Store) -> None:
     )
 
 
-async def test_head(store: Store) -> None:
+async def test_head_tells_epoch_owner_and_seq(store: Store) -> None:
     """The head tells epoch, owner and seq, and None of what is not there."""
     claim = (await opened(store)).claim
     await store.append(claim, expected_seq=0, entries=[b"1"], ttl=TTL)
@@ -302,7 +302,7 @@ async def test_head(store: Store) -> None:
     assert await store.head("other") is None
 
 
-async def test_delete(store: Store) -> None:
+async def test_deleted_conversation_is_gone(store: Store) -> None:
     """A deleted conversation is gone; deleting it again finds nothing."""
     await opened(store)
     assert await store.delete("c", ttl=TTL)
@@ -312,13 +312,13 @@ async def test_delete(store: Store) -> None:
         await store.activate("c", owner="o2", create=False, ttl=TTL)
 
 
-async def test_delete_of_nothing(store: Store) -> None:
+async def test_deleting_what_never_was_leaves_nothing(store: Store) -> None:
     """Deleting what never was leaves nothing behind."""
     assert not await store.delete("c", ttl=TTL)
     assert (await opened(store)).claim.epoch == 1
 
 
-async def test_delete_fences(store: Store) -> None:
+async def test_owner_of_a_deleted_conversation_cannot_write(store: Store) -> None:
     """Whoever owned it can neither write nor bring it back."""
     claim = (await opened(store)).claim
     await store.delete("c", ttl=TTL)
@@ -326,7 +326,7 @@ async def test_delete_fences(store: Store) -> None:
     assert await store.save_snapshot(claim, seq=9, snapshot=b"s", ttl=TTL, participants=[]) is Outcome.FENCED
 
 
-async def test_life_after_deletion(store: Store) -> None:
+async def test_new_life_begins_above_all_that_was_used_before(store: Store) -> None:
     """A new life starts empty, with epoch and seq above all that was used before."""
     claim = (await opened(store)).claim
     await store.append(claim, expected_seq=0, entries=[b"1", b"2"], ttl=TTL)
@@ -347,7 +347,7 @@ async def test_first_snapshot_after_deletion(store: Store) -> None:
     assert (await opened(store)).snapshot == b"s"
 
 
-async def test_tombstone_expires(store: Store) -> None:
+async def test_nothing_is_remembered_after_the_tombstones_time(store: Store) -> None:
     """After the tombstone's time nothing is remembered."""
     claim = (await opened(store)).claim
     await store.delete("c", ttl=SHORT)
@@ -432,7 +432,7 @@ async def test_list_pages_without_loss(store: Store) -> None:
         assert set(found) == ids
 
 
-async def test_list_by_participant(store: Store) -> None:
+async def test_participants_listing_holds_that_ones_conversations_only(store: Store) -> None:
     """A participant's listing holds that one's conversations, not those of a longer name."""
     for conversation_id, identities in (("a", ["al"]), ("b", ["alice"]), ("c", ["al", "alice"])):
         await opened(store, conversation_id)
@@ -490,7 +490,7 @@ async def test_entry_again_moves_its_expiry(store: Store) -> None:
     assert set(await listed(store)) == {"kept", "next"}
 
 
-async def test_reindex(store: Store) -> None:
+async def test_listings_are_rebuilt_from_living_conversations_alone(store: Store) -> None:
     """The listings are rebuilt from the living conversations alone."""
     for conversation_id in STRANGE_IDS:
         claim = (await opened(store, conversation_id)).claim

@@ -22,7 +22,7 @@ WITHOUT_WAITAOF = [path for label, path in BINARIES.items() if path not in WITH_
 
 @pytest.fixture
 def modern() -> Path:
-    """A server that has WAITAOF."""
+    """Make a server that has WAITAOF."""
     if not WITH_WAITAOF:
         pytest.skip(f"{NO_SERVER}; WAITAOF needs Valkey or Redis 7.2")
     return WITH_WAITAOF[0]

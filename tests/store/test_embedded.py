@@ -17,8 +17,10 @@ from redis import Redis
 
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
 from conversation_actors.store import EmbeddedServer, embedded
+from conversation_actors.timing import TIMING, Timing
 from tests.store.conftest import make_store
-from tests.support.servers import Server, wait_for
+from tests.support.processes import pause, paused
+from tests.support.servers import Server, free_port, wait_for
 
 TTL = timedelta(minutes=10)
 
@@ -151,28 +153,20 @@ def test_ctrl_c_does_not_reach_it(tmp_path: Path) -> None:
         assert os.getsid(state_of(tmp_path)["pid"]) != os.getsid(0)
 
 
-def test_hung_server_is_not_doubled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hung_server_is_not_doubled(tmp_path: Path) -> None:
     """A server that hangs keeps its files: the next start names the process and starts none beside it."""
     with EmbeddedServer(tmp_path):
         pid = state_of(tmp_path)["pid"]
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            with monkeypatch.context() as patch:
-                patch.setattr(embedded, "_READY_TIMEOUT", 0.2)
-                patch.setattr(embedded, "_ANSWER_TIMEOUT", 0.2)
-                with pytest.raises(StoreUnavailableError, match=str(pid)):
-                    EmbeddedServer(tmp_path).start()
-        finally:
-            os.kill(pid, signal.SIGCONT)
+        second = EmbeddedServer(tmp_path, timing=Timing(embedded_ready=0.2, embedded_answer=0.2))
+        with paused(pid), pytest.raises(StoreUnavailableError, match=str(pid)):
+            second.start()
 
 
-def test_lost_race_for_the_port(tmp_path: Path, binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_race_for_the_port(tmp_path: Path, binary: Path) -> None:
     """A port that somebody else took in between costs another attempt."""
     with Server(binary, tmp_path / "other") as other:
-        free = embedded._free_port
         ports = iter([other.port, other.port])
-        monkeypatch.setattr(embedded, "_free_port", lambda: next(ports, None) or free())
-        with EmbeddedServer(tmp_path / "ours") as server:
+        with EmbeddedServer(tmp_path / "ours", pick_port=lambda: next(ports, None) or free_port()) as server:
             assert str(other.port) not in server.url
 
 
@@ -184,7 +178,7 @@ def test_bad_option_is_told(tmp_path: Path) -> None:
         assert not server.is_reused
 
 
-def test_options_replace_ours(tmp_path: Path) -> None:
+def test_caller_can_ask_for_another_journal_policy(tmp_path: Path) -> None:
     """A caller can ask for another policy of the journal."""
     with EmbeddedServer(tmp_path, options={"appendfsync": "always"}) as server:
         client = Redis.from_url(server.url, protocol=2)
@@ -224,18 +218,17 @@ def test_url_names_the_user(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_hung", [False, True])
-def test_an_adopted_server_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_hung: bool) -> None:
+def test_an_adopted_server_is_stopped(tmp_path: Path, *, is_hung: bool) -> None:
     """Who knows its starter to be dead ends it, also one that hangs meanwhile; its file goes too."""
     first = EmbeddedServer(tmp_path)
     first.start()
     pid = state_of(tmp_path)["pid"]
-    second = EmbeddedServer(tmp_path)
+    second = EmbeddedServer(tmp_path, timing=Timing(embedded_stop=0.5) if is_hung else TIMING)
     assert second.find()
     assert second.pid == pid
     second.adopt()
     if is_hung:
-        os.kill(pid, signal.SIGSTOP)
-        monkeypatch.setattr(embedded, "_STOP_TIMEOUT", 0.5)
+        pause(pid)
     second.stop()
     assert not is_running(pid)
     assert not (tmp_path / "server.json").exists()
@@ -252,7 +245,7 @@ def test_a_server_whose_directory_was_removed_is_stopped(tmp_path: Path) -> None
     assert not is_running(pid)
 
 
-def test_finding_starts_nothing(tmp_path: Path) -> None:
+def test_finding_a_server_starts_none(tmp_path: Path) -> None:
     """Where no server runs there is none afterwards either."""
     assert not EmbeddedServer(tmp_path / "none").find()
     assert not (tmp_path / "none").exists()

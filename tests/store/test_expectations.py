@@ -114,7 +114,7 @@ async def test_a_clock_in_memory_decides_there() -> None:
 
 
 @pytest.mark.parametrize("ask", [lambda one: one.all(HERE), lambda one: one.drop(HERE, "t"), put])
-async def test_repeats_are_harmless(
+async def test_each_call_may_be_repeated(
     expectations: ExpectationStore, ask: Callable[[ExpectationStore], Awaitable[object]]
 ) -> None:
     """Each may be asked for twice."""

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from conversation_actors.activation import Activation, Request
+from conversation_actors.activation import Activation
 from conversation_actors.activation.activation import Place
+from conversation_actors.protocol import Request
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     AppendItems,
@@ -24,7 +25,7 @@ SECRET = "4111 1111 1111 1111"
 
 
 async def owner_of(store: RedisStore) -> Activation:
-    """An owner of the conversation."""
+    """Return an owner of the conversation."""
     return await Activation.recover(
         "c", owner="owner", create=True, store=store, settings=Settings(), place=Place(pid=1, node_id="n")
     )
@@ -32,7 +33,7 @@ async def owner_of(store: RedisStore) -> Activation:
 
 @pytest.fixture
 async def owner(redis_store: RedisStore) -> AsyncIterator[Activation]:
-    """An owner whose conversation has just begun."""
+    """Return an owner whose conversation has just begun."""
     started = await owner_of(redis_store)
     yield started
     await started.aclose()

@@ -51,7 +51,7 @@ class Signs:
     """The signs of life of one lease, as one worker knows them: by its own reader, and a clock that a test moves."""
 
     def __init__(self, records: HeartbeatStore) -> None:
-        """It has not looked yet."""
+        """Begin with no look taken."""
         self.now = 0.0
         self.records = records
         self.reader = HeartbeatReader(records, lambda: self.now)
@@ -72,7 +72,7 @@ class Signs:
 
 @pytest.fixture
 def signs(store: Store) -> Signs:
-    """The signs of life of the lease "agent", in every store."""
+    """Return the signs of life of the lease "agent", in every store."""
     return Signs(store.heartbeats("agent", ttl=TTL))
 
 
@@ -94,7 +94,7 @@ async def beat(signs: Signs | HeartbeatStore, holder: str = "h1", *, valid_for: 
 
 
 async def known(signs: Signs, conversation_id: str = "c") -> HeartbeatRecord:
-    """The record that must be there."""
+    """Return the record that must be there."""
     record = await signs.find(conversation_id)
     assert record is not None
     return record
@@ -222,7 +222,7 @@ async def test_a_lost_record_is_written_anew(signs: Signs) -> None:
     assert (record.holder, record.group, record.details, record.attempt) == ("h1", "g", {"room": "r"}, 0)
 
 
-async def test_another_holder_deposes(signs: Signs) -> None:
+async def test_another_holders_start_deposes_the_one_before(signs: Signs) -> None:
     """From its start on, the one before hears False, and can neither beat nor stop the new one's record."""
     await start(signs, holder="h1")
     await start(signs, holder="h2")
@@ -231,7 +231,7 @@ async def test_another_holder_deposes(signs: Signs) -> None:
     assert await beat(signs, "h2")
 
 
-async def test_a_claim_deposes(signs: Signs) -> None:
+async def test_claimed_holder_is_told_so_for_good(signs: Signs) -> None:
     """The holder hears False while the claim holds, after it has expired, and after it was settled."""
     await start(signs, valid_for=SHORT)
     await expired(signs)
@@ -564,7 +564,7 @@ async def test_a_start_forgets_the_end_before_it_in_memory_too() -> None:
 
 @pytest.fixture
 def redis_signs(redis_store: RedisStore) -> Signs:
-    """The signs of life of the lease "agent", on every server."""
+    """Return the signs of life of the lease "agent", on every server."""
     return Signs(redis_store.heartbeats("agent", ttl=TTL))
 
 
@@ -676,7 +676,7 @@ async def own_server(tmp_path: Path) -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def own_signs(own_server: Server) -> AsyncIterator[Signs]:
-    """The signs of life of the lease "agent", on that one."""
+    """Return the signs of life of the lease "agent", on that one."""
     store = make_store(own_server.url)
     yield Signs(store.heartbeats("agent", ttl=TTL))
     await store.aclose()
@@ -684,7 +684,7 @@ async def own_signs(own_server: Server) -> AsyncIterator[Signs]:
 
 @pytest.fixture(params=DAMAGED)
 async def damaged(request: pytest.FixtureRequest, own_server: Server, own_signs: Signs) -> Callable[[], bool]:
-    """A record "c" that cannot be read, between two good ones, "b" and "d"; tells whether it is still there."""
+    """Make a record "c" that cannot be read, between two good ones, "b" and "d"; tells whether it is still there."""
     for name in ("b", "c", "d"):
         await start(own_signs, name, valid_for=SHORT)
     text = DAMAGED[request.param].encode("latin-1")

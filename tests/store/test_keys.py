@@ -13,7 +13,7 @@ IDS = strategies.text(strategies.sampled_from("a%{}257BD:é"), min_size=1, max_s
 
 
 @given(IDS)
-def test_one_slot(conversation_id: str) -> None:
+def test_all_keys_of_a_conversation_are_in_one_slot(conversation_id: str) -> None:
     """All keys of a conversation are in one slot, which the id alone decides."""
     keys = KEYS.conversation(conversation_id).as_tuple()
     assert len({key_slot(key.encode(errors="replace")) for key in keys}) == 1

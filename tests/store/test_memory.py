@@ -24,7 +24,7 @@ async def test_time_is_the_clocks() -> None:
     assert await store.head("c") is None
 
 
-async def test_participants_listing_expires() -> None:
+async def test_participants_listing_goes_with_the_last_conversation() -> None:
     """A participant's listing goes with the last of its conversations."""
     now = [0.0]
     store = MemoryStore(clock=lambda: now[0])

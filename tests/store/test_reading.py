@@ -51,13 +51,13 @@ async def written(store: RedisStore) -> Claim:
 
 @pytest.fixture(params=["any user", "a user that may only read"])
 async def reader(request: pytest.FixtureRequest, server: Server) -> AsyncIterator[RedisStore]:
-    """A store to read from, as either user."""
+    """Make a store to read from, as either user."""
     made = make_store(server.url if request.param == "any user" else with_reader(server))
     yield made
     await made.aclose()
 
 
-async def test_everything_is_read(redis_store: RedisStore, reader: RedisStore) -> None:
+async def test_reader_gets_what_the_next_owner_would_recover(redis_store: RedisStore, reader: RedisStore) -> None:
     """What the next owner would recover, and who the last one was."""
     claim = await written(redis_store)
     read = await reader.read("c")
@@ -117,7 +117,7 @@ async def test_what_is_not_there(redis_store: RedisStore, reader: RedisStore) ->
         (("SET", KEYS.journal, "x"), KEYS.journal),
     ],
 )
-async def test_damage_is_named(
+async def test_damage_is_told_to_readers_by_its_key(
     server: Server, redis_store: RedisStore, reader: RedisStore, damage: tuple[str, ...], key: str
 ) -> None:
     """Whatever contradicts itself is a CorruptStateError with the key, as it is for an owner."""

@@ -71,7 +71,9 @@ def restore_ttls(client: Redis) -> None:
         (("SET", KEYS.journal, "x"), KEYS.journal),
     ],
 )
-async def test_damage_is_named(server: Server, redis_store: RedisStore, damage: tuple[str, ...], key: str) -> None:
+async def test_damage_is_told_by_its_key_and_takes_no_epoch(
+    server: Server, redis_store: RedisStore, damage: tuple[str, ...], key: str
+) -> None:
     """Whatever contradicts itself is a CorruptStateError with the key, and no epoch is taken."""
     await written(redis_store, snapshot_at=1)
     client = server.client()
@@ -363,7 +365,7 @@ async def test_user_without_rights_fails_the_check(server: Server, rights: str) 
 
 
 async def server_time(client: Redis) -> float:
-    """The server's clock, in ms."""
+    """Return the server's clock, in ms."""
     seconds, microseconds = await asyncio.to_thread(client.time)
     return float(seconds) * 1000 + float(microseconds) / 1000
 
@@ -438,7 +440,7 @@ async def test_old_server_is_refused(info: dict[str, str]) -> None:
         Acknowledgement((Durability.REDIS, 0), timeout=1).check(info)
 
 
-async def test_open_store(server: Server) -> None:
+async def test_settings_make_a_store_that_works(server: Server) -> None:
     """The settings make a store that works."""
     store = open_store(Settings(redis_url=SecretStr(server.url)))
     await store.check()

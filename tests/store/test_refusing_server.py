@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conversation_actors.activation import Activation, Done, Request
+from conversation_actors.activation import Activation
 from conversation_actors.activation.activation import Place
 from conversation_actors.codec import decode_snapshot
 from conversation_actors.errors import (
@@ -19,6 +19,7 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.items import Message
+from conversation_actors.protocol import Done, Request
 from conversation_actors.settings import Settings, Timeouts
 from conversation_actors.state import AppendItems
 from tests.store.conftest import each_server, make_store
@@ -31,7 +32,7 @@ class Refusing:
     """One server, and the reasons for which it may take no writes."""
 
     def __init__(self, server: Server, data: Path) -> None:
-        """`data` is where it saves."""
+        """Have it save in `data`."""
         self._redis, self._dump = server.client(), data / "dump.rdb"
 
     def close(self) -> None:
@@ -47,7 +48,7 @@ class Refusing:
         await wait_until(is_saved, f"a background save that ends with {status}")
 
     async def misconf(self, *, is_well: bool) -> None:
-        """It cannot save: a directory lies where its file belongs."""
+        """Keep it from saving: a directory lies where its file belongs."""
         if is_well:
             self._dump.rmdir()
         else:
@@ -60,7 +61,7 @@ class Refusing:
         self._redis.config_set("maxmemory", 0 if is_well else 1)
 
     async def noreplicas(self, *, is_well: bool) -> None:
-        """It has fewer replicas than it asks for."""
+        """Have it ask for more replicas than it has."""
         self._redis.config_set("min-replicas-to-write", 0 if is_well else 1)
 
     async def noperm(self, *, is_well: bool) -> None:
@@ -69,14 +70,14 @@ class Refusing:
 
 
 def say(identity: str) -> Request:
-    """A request to append one message, by its id."""
+    """Return a request to append one message, by its id."""
     return Request(
         f"request-{identity}", AppendItems((Message(id=identity, role="user", content="hello").to_stored(),))
     )
 
 
 async def outcome(owner: Activation, request: Request) -> Done | ConversationError:
-    """The reply, or what was raised."""
+    """Return the reply, or what was raised."""
     try:
         (reply,) = (await owner.execute([request], watcher="nobody", after_seq=0)).replies
     except ConversationError as error:
@@ -94,7 +95,7 @@ Start = Callable[..., Any]
 
 @pytest.fixture(params=each_server())
 async def parts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Refusing, Start]]:
-    """A server of its own, and a starter of owners on it."""
+    """Make a server of its own, and a starter of owners on it."""
     data = tmp_path / "data"
     data.mkdir()
     directives = {"dir": str(data), "save": "3600 100000", "stop-writes-on-bgsave-error": "yes"}
@@ -116,7 +117,9 @@ async def parts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.mark.parametrize("reason", ["MISCONF", "OOM", "NOREPLICAS"])
-async def test_refuses_for_now(parts: tuple[Refusing, Start], reason: str) -> None:
+async def test_servers_own_word_is_told_and_what_was_decided_lands_later(
+    parts: tuple[Refusing, Start], reason: str
+) -> None:
     """Who writes, and who reads freshly, is told the server's own word; what was decided lands when it is well."""
     refusing, start = parts
     turn = getattr(refusing, reason.lower())

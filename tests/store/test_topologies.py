@@ -31,7 +31,7 @@ async def appended(store: RedisStore, claim: Claim, seq: int) -> bool:
     return True
 
 
-async def test_sentinel_failover(binary: Path, tmp_path: Path) -> None:
+async def test_writes_go_on_at_the_replica_that_sentinel_promotes(binary: Path, tmp_path: Path) -> None:
     """When the master is killed, writes go on at the promoted replica, with all that was acknowledged."""
     with (
         Server(binary, tmp_path / "master") as master,
@@ -83,7 +83,7 @@ async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
             assert_no_leak(node)
 
 
-async def test_cluster(cluster: Cluster) -> None:
+async def test_conversations_spread_over_a_clusters_masters(cluster: Cluster) -> None:
     """Conversations spread over the masters; everything works as on one server."""
     store = make_store(cluster.url)
     await store.check()
@@ -111,7 +111,7 @@ async def test_cluster(cluster: Cluster) -> None:
         client.close()
 
 
-async def test_cluster_slot_moves(cluster: Cluster) -> None:
+async def test_slot_that_moves_under_an_owner_is_followed(cluster: Cluster) -> None:
     """A slot that migrates under a running owner is followed: while it moves (ASK), and when it has moved (MOVED)."""
     store = make_store(cluster.url)
     claim = (await store.activate("c", owner="o", create=True, ttl=TTL)).claim
@@ -154,7 +154,7 @@ async def test_cluster_found_through_one_node_with_another_hung(cluster: Cluster
     await store.aclose()
 
 
-async def test_cluster_fsync(tmp_path: Path) -> None:
+async def test_wait_for_the_disk_is_on_the_connection_that_wrote(tmp_path: Path) -> None:
     """On a cluster, too, the wait for the disk is on the connection that wrote."""
     binary = next((path for label, path in BINARIES.items() if "valkey" in label or label >= "redis-7.2"), None)
     if binary is None:
@@ -188,7 +188,7 @@ def secured(tmp_path: Path) -> dict[str, str]:
     }
 
 
-async def test_tls(secured: dict[str, str], tmp_path: Path) -> None:
+async def test_wrong_certificate_is_an_operators_matter(secured: dict[str, str], tmp_path: Path) -> None:
     """With the authority's certificate it works; without it, the refusal is an operator's matter, not a retry."""
     binary = with_tls(tmp_path)
     if binary is None:
@@ -211,7 +211,7 @@ async def test_tls(secured: dict[str, str], tmp_path: Path) -> None:
         await plain.aclose()
 
 
-async def test_unix_socket(binary: Path, tmp_path: Path) -> None:
+async def test_server_is_reached_through_its_socket(binary: Path, tmp_path: Path) -> None:
     """A server on this machine can be reached through its socket."""
     with Server(binary, tmp_path, {"unixsocket": str(tmp_path / "s")}):
         store = make_store(f"unix://{tmp_path}/s")

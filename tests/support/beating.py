@@ -11,11 +11,12 @@ from typing import Any, cast
 
 from agent_worker.settings import TakeoverSettings
 from agent_worker.tenure.assignment import RestartReason
+from agent_worker.worker.failure_detector import FailureDetector, JobSource
 from agent_worker.worker.rooms import Rooms
-from agent_worker.worker.supervisor import JobSource, Supervisor
 from agent_worker.worker.takeover import Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.errors import ConversationError
+from tests.support.processes import paused
 from tests.support.servers import PATIENCE, Server, wait_until
 
 AGENTS, WORKERS = 30, 2
@@ -34,6 +35,8 @@ class Agent:
     heartbeats: Heartbeats
     takeover: TakeoverSettings
     is_deposed: bool = False
+    answered: int = 0
+    """Beats that the server has answered."""
     task: "asyncio.Task[None] | None" = None
 
     @property
@@ -53,6 +56,7 @@ class Agent:
                 self.is_deposed = not await self.heartbeats.beat(
                     self.conversation_id, self.holder, valid_for=self.takeover.valid_for, group="g", details=DETAILS
                 )
+                self.answered += 1
             await asyncio.sleep(self.takeover.heartbeat.total_seconds())
 
 
@@ -92,6 +96,16 @@ class Beating:
         await wait_until(is_claimed, f"{conversation_id} to be claimed", patience=patience)
         return self.claimed_at[conversation_id]
 
+    async def all_have_beaten(self) -> None:
+        """Wait until every living agent has had an answer to a beat that it sent after this call."""
+        living = [agent for name, agent in self.agents.items() if name not in self.dead]
+        before = {agent.conversation_id: agent.answered for agent in living}
+
+        async def have_beaten() -> bool:  # the first answer may be that to a beat which was on its way
+            return all(agent.is_deposed or agent.answered >= before[agent.conversation_id] + 2 for agent in living)
+
+        await wait_until(have_beaten, "everybody to have beaten")
+
     async def all_known(self) -> None:
         """Wait until every living agent has a record: those whose record was lost have written it anew."""
         async with Heartbeats(self.settings) as heartbeats:
@@ -105,7 +119,7 @@ class Beating:
     async def add_worker(self) -> None:
         """One more looks for silent agents, with a reader of its own."""
         heartbeats = await self.stack.enter_async_context(Heartbeats(self.settings))
-        supervisor = Supervisor(
+        detector = FailureDetector(
             cast("JobSource", _NoJobs()),
             heartbeats,
             cast("Takeover", _Noting(self, heartbeats)),
@@ -113,17 +127,14 @@ class Beating:
             instance=f"worker-{random.random()}",
             settings=self.takeover,
         )
-        task = asyncio.create_task(supervisor.run())
+        task = asyncio.create_task(detector.run())
         self.stack.push_async_callback(_ended, task)
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
         """The server is stopped meanwhile."""
-        self.server.pause()
-        try:
+        with paused(self.server.pid):
             yield
-        finally:
-            self.server.resume()
 
 
 class _Noting:

@@ -11,37 +11,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, TypeVar
 
-from conversation_actors.activation import (
-    PROTOCOL,
-    Activation,
-    ActivationInfo,
-    Done,
-    Execute,
-    Executed,
-    Request,
-    View,
-)
+from conversation_actors.activation import Activation
 from conversation_actors.activation.activation import Place
 from conversation_actors.activation.recovery import rebuild
 from conversation_actors.client import ConversationHandle
-from conversation_actors.errors import (
-    ActivationLostError,
-    ClusterUnavailableError,
-    ConversationError,
-    OutcomeUnknownError,
-    RetryableError,
-    StoreUnavailableError,
-)
+from conversation_actors.client.owner import RemoteOwner
+from conversation_actors.errors import ConversationError, OutcomeUnknownError, StoreUnavailableError
+from conversation_actors.port import PeerLostError
+from conversation_actors.protocol import ActivationInfo, Done, Execute, Executed, Opened, Polled, Request, Seen, View
 from conversation_actors.settings import HistoryLimits, Settings, Timeouts
 from conversation_actors.state import AppendItems, ConversationState, Limits
 from conversation_actors.store import Claim, Found, Head, HeartbeatStore, MemoryStore, Outcome, Recovered, Store, Stored
 from conversation_actors.store.expectations import MemoryExpectations
+from conversation_actors.timing import Timing
+from tests.support.quick import QUICK
 from tests.support.strategies import message
 
-if TYPE_CHECKING:
-    from conversation_actors.runtime import RemoteOwner
+Value = TypeVar("Value")
 
 CONVERSATION = "c"
 PATIENCE = 20.0
@@ -60,7 +48,7 @@ def brief(
     outbox_items: int = 10_000,
     **history: int,
 ) -> Settings:
-    """Settings, with what a test is about in seconds and the history's bounds by name."""
+    """Return settings, with what a test is about in seconds and the history's bounds by name."""
     return Settings(
         idle_timeout=timedelta(seconds=idle),
         ttl=timedelta(seconds=ttl),
@@ -90,7 +78,7 @@ async def turns() -> None:
 
 
 def append(identity: str, text: str = "hello", *, request_id: str | None = None) -> Request:
-    """A request to append one message of this id; its request id follows from the item's."""
+    """Return a request to append one message of this id; its request id follows from the item's."""
     return Request(request_id or f"request-{identity}", AppendItems((message(identity, text),)))
 
 
@@ -330,7 +318,7 @@ class FaultyStore:
 
 
 async def stored(store: Store, conversation_id: str = CONVERSATION) -> tuple[ConversationState, Recovered]:
-    """What is stored, read as the next activation would (which fences the present one)."""
+    """Return what is stored, read as the next activation would (which fences the present one)."""
     recovered = await store.activate(conversation_id, owner=uuid.uuid4().hex, create=False, ttl=timedelta(days=1))
     return rebuild(recovered, Limits())[0], recovered
 
@@ -360,6 +348,7 @@ class Activations:
         *,
         create: bool = True,
         elapsed: Callable[[], float] = time.monotonic,
+        timing: Timing = QUICK,
     ) -> Activation:
         """One more activation of the one conversation; it fences those before it."""
         activation = await Activation.recover(
@@ -370,30 +359,19 @@ class Activations:
             settings=settings or brief(),
             place=Place(pid=1, node_id="node"),
             elapsed=elapsed,
+            timing=timing,
         )
         self._started.append(activation)
         return activation
 
 
-class LostError(Exception):
-    """What a call ends with whose actor died, or whose answer was lost."""
-
-
-class _Method:
-    """One method of an actor's proxy: `remote()` sends at once and gives something to await, as Ray's does."""
-
-    def __init__(self, actor: "FakeActor", name: str) -> None:
-        self._actor, self._name = actor, name
-
-    def remote(self, *arguments: Any, **named: Any) -> "asyncio.Task[Any]":
-        return self._actor.send(self._name, arguments, named)
-
-
 class FakeActor:
-    """A process that owns a conversation: the twin of `ConversationActor`, in this process's loop.
+    """A process that owns a conversation, in this process's loop, and the `Peer` by which it is asked.
 
     What passes its border is pickled. A call goes on when its caller has given up, and ends when the actor dies.
     """
+
+    is_current = True
 
     def __init__(self, cluster: "FakeCluster") -> None:
         """Own nothing yet."""
@@ -404,14 +382,77 @@ class FakeActor:
         self._running: set[asyncio.Task[Any]] = set()
         self._watchman: asyncio.Task[None] | None = None
         self.died = asyncio.get_running_loop().create_future()
-        self.execute, self.read, self.poll, self.passivate, self.open, self.info, self.let_go = (
-            _Method(self, name) for name in ("execute", "read", "poll", "passivate", "open", "info", "let_go")
-        )
 
-    def send(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> "asyncio.Task[Any]":
-        """Start a call; await what this returns for its answer."""
-        self._cluster.calls[name] += 1
-        return asyncio.create_task(self._call(name, pickle.dumps((arguments, named))))
+    def suspect(self) -> None:
+        """Do nothing: no fake owner hangs."""
+
+    async def open(self, *, create: bool) -> Opened | ConversationError:
+        """See `Peer.open`."""
+
+        async def work() -> Opened:
+            activation = await self._activated(create=create)
+            return Opened(activation.info(), await activation.read(fresh=False), None)
+
+        return await self._answer("open", work)
+
+    async def info(self) -> ActivationInfo | ConversationError:
+        """See `Peer.info`."""
+
+        async def work() -> ActivationInfo:
+            return (await self._activated()).info()
+
+        return await self._answer("info", work)
+
+    async def execute(self, call: Execute) -> Executed | ConversationError:
+        """See `Peer.execute`."""
+        packed = call.pack()
+
+        async def work() -> bytes:
+            activation, told = await self._activated(), Execute.unpack(packed)
+            executed = await activation.execute(
+                told.requests, watcher=told.watcher, after_seq=told.after_seq, seen=told.seen
+            )
+            return executed.pack()
+
+        answer = await self._answer("execute", work)
+        return answer if isinstance(answer, ConversationError) else Executed.unpack(answer)
+
+    async def read(self, *, fresh: bool) -> View | ConversationError:
+        """See `Peer.read`."""
+
+        async def work() -> View:
+            return await (await self._activated()).read(fresh=fresh)
+
+        return await self._answer("read", work)
+
+    async def poll(self, watcher: str, after_seq: int, seen: Seen, seconds: float) -> Polled | ConversationError:
+        """See `Peer.poll`."""
+        told: tuple[str, int, Seen, float] = pickle.loads(pickle.dumps((watcher, after_seq, seen, seconds)))
+
+        async def work() -> Polled:
+            watcher, after_seq, seen, seconds = told
+            activation = await self._activated()
+            return await activation.poll(watcher=watcher, after_seq=after_seq, timeout=seconds, seen=seen)
+
+        return await self._answer("poll", work)
+
+    async def let_go(self, watchers: Sequence[str]) -> None:
+        """See `Peer.let_go`."""
+
+        async def work() -> None:
+            if self.activation is not None:
+                self.activation.let_go(watchers)
+
+        await self._answer("let_go", work)
+
+    async def passivate(self) -> bool | ConversationError:
+        """See `Peer.passivate`."""
+
+        async def work() -> bool:
+            await (await self._activated()).passivate()
+            return True
+
+        return await self._answer("passivate", work)
 
     async def kill(self) -> None:
         """Die at once: nothing more is written, nobody is answered."""
@@ -422,51 +463,21 @@ class FakeActor:
         if self.activation is not None:
             await self.activation.aclose()
 
-    async def _call(self, name: str, sent: bytes) -> Any:
+    async def _answer(self, name: str, work: Callable[[], Awaitable[Value]]) -> Value | ConversationError:
+        """Do what a call asks for, and give its answer, unless that is lost."""
+        self._cluster.calls[name] += 1
         if self.died.done():
-            raise LostError
-        arguments, named = pickle.loads(sent)
-        work = asyncio.create_task(self._answer(name, arguments, named))
-        self._running.add(work)
-        work.add_done_callback(self._running.discard)
-        await asyncio.wait({work, self.died}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done() or work.cancelled() or self._cluster.loses(name):
-            raise LostError
-        return pickle.loads(pickle.dumps(work.result()))
+            raise PeerLostError
+        working = asyncio.create_task(_value_of(work))
+        self._running.add(working)
+        working.add_done_callback(self._running.discard)
+        await asyncio.wait({working, self.died}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done() or working.cancelled() or self._cluster.loses(name):
+            raise PeerLostError
+        answer: Value | ConversationError = pickle.loads(pickle.dumps(working.result()))
+        return answer
 
-    async def _answer(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        if name == "let_go":
-            if self.activation is not None:
-                self.activation.let_go(*arguments)
-            return None
-        return await self._asked(name, arguments, named)
-
-    async def _asked(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        try:
-            activation = await self._activated(create=named.pop("create", False))
-            match name:
-                case "open" | "info":
-                    assert named == {"protocol": PROTOCOL}
-                    facts = activation.info()
-                    return facts if name == "info" else (facts, await activation.read(fresh=False))
-                case "execute":
-                    call = Execute.unpack(*arguments)
-                    executed = await activation.execute(
-                        call.requests, watcher=call.watcher, after_seq=call.after_seq, seen=call.seen
-                    )
-                    return executed.pack()
-                case "poll":
-                    watcher, after_seq, seen, timeout = arguments
-                    return await activation.poll(watcher=watcher, after_seq=after_seq, timeout=timeout, seen=seen)
-                case "passivate":
-                    await activation.passivate()
-                    return True
-                case _:
-                    return await activation.read(**named)
-        except ConversationError as error:
-            return error
-
-    async def _activated(self, *, create: bool) -> Activation:
+    async def _activated(self, *, create: bool = False) -> Activation:
         async with self._activating:
             if self.activation is None:
                 self.activation = await Activation.recover(
@@ -476,6 +487,7 @@ class FakeActor:
                     store=self._cluster.store,
                     settings=self._cluster.settings,
                     place=Place(pid=1, node_id="node"),
+                    timing=self._cluster.timing,
                 )
                 self._watchman = asyncio.create_task(self._exit_when_stopped(self.activation))
             return self.activation
@@ -489,12 +501,21 @@ class FakeActor:
             self.died.set_result(None)
 
 
+async def _value_of(work: Callable[[], Awaitable[Value]]) -> Value | ConversationError:
+    try:
+        return await work()
+    except ConversationError as error:
+        return error
+
+
 class FakeCluster:
     """A name under which at most one actor of the conversation is found, and ways to disturb it."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         """No actor runs yet."""
         self.store, self.settings = store, settings
+        self.timing = QUICK
+        """How long what is started from now on waits."""
         self.actor: FakeActor | None = None
         self.actors: list[FakeActor] = []
         self.calls: Counter[str] = Counter()
@@ -522,11 +543,11 @@ class FakeCluster:
             await actor.kill()
 
     def find(self) -> FakeActor | None:
-        """The actor that runs, if one does."""
+        """Return the actor that runs, if one does."""
         return self.actor if self.actor is not None and not self.actor.died.done() else None
 
     def get_or_create(self) -> FakeActor:
-        """The actor that runs, started if there is none."""
+        """Return the actor that runs, started if there is none."""
         actor = self.find()
         if actor is None:
             actor = self.actor = FakeActor(self)
@@ -546,96 +567,37 @@ class FakeCluster:
         if actor is not None:
             await actor.kill()
 
+    def owner(self) -> RemoteOwner:
+        """Return the conversation's owner, as one more process sees it."""
+        return RemoteOwner(FakePort(self), self.settings, timing=self.timing)
+
     async def handle(self) -> ConversationHandle:
         """One more handle, as another process would have it."""
-        owner = FakeOwner(self)
+        owner = self.owner()
         _, view = await owner.open(create=True)
-        handle = ConversationHandle(CONVERSATION, cast("RemoteOwner", owner), view, self.settings)
+        handle = ConversationHandle(CONVERSATION, owner, view, self.settings, timing=self.timing)
         self._handles.append(handle)
         return handle
 
 
-class FakeOwner:
-    """The twin of `RemoteOwner`, with no Ray in it: the same calls, the same answers, the same errors."""
+class FakePort:
+    """Finds and starts the actors of a `FakeCluster`; an `OwnerPort`."""
 
     def __init__(self, cluster: FakeCluster) -> None:
-        """Know whom to ask."""
+        """Look for actors there."""
         self._cluster = cluster
-        self._actor: FakeActor | None = None
 
-    async def open(self, *, create: bool) -> tuple[ActivationInfo, View]:
-        """See `RemoteOwner.open`."""
-        opened: tuple[ActivationInfo, View] = await self.call(
-            lambda actor: actor.open.remote(create=create, protocol=PROTOCOL), PATIENCE
-        )
-        return opened
+    async def find(self) -> FakeActor | None:
+        """See `OwnerPort.find`."""
+        self._cluster.looks += 1
+        return self._cluster.find()
 
-    async def info(self) -> ActivationInfo:
-        """See `RemoteOwner.info`."""
-        info: ActivationInfo = await self.call(lambda actor: actor.info.remote(protocol=PROTOCOL), PATIENCE)
-        return info
+    async def find_or_start(self) -> FakeActor:
+        """See `OwnerPort.find_or_start`."""
+        return self._cluster.get_or_create()
 
-    async def call(self, send: Callable[[Any], Awaitable[Any]], timeout: float, *, patient: bool = False) -> Any:  # noqa: ASYNC109  # its twin's signature
-        """See `RemoteOwner.call`."""
-        attempt = self._cluster.settings.timeouts.attempt.total_seconds()
-        trouble: RetryableError | None = None
-        try:
-            async with asyncio.timeout(timeout):
-                while True:
-                    self._actor = self._actor or self._cluster.get_or_create()
-                    try:
-                        answer = await self._ask(self._actor, send, attempt)
-                    except RetryableError as error:
-                        if not patient:
-                            raise
-                        trouble, answer = error, LostError()
-                    if not isinstance(answer, LostError):
-                        return answer
-                    await asyncio.sleep(0.001)
-        except TimeoutError:
-            if trouble is not None:
-                raise trouble from None
-            message = "no answer"
-            raise ClusterUnavailableError(message) from None
+    async def confirm(self) -> None:
+        """See `OwnerPort.confirm`: there always is a cluster."""
 
-    async def call_if_running(
-        self,
-        send: Callable[[Any], Awaitable[Any]],
-        timeout: float,  # noqa: ASYNC109  # its twin's signature
-        *,
-        usual: float = 2.0,  # noqa: ARG002  # no fake owner hangs
-    ) -> Any:
-        """See `RemoteOwner.call_if_running`."""
-        if self._actor is None:
-            self._cluster.looks += 1
-            self._actor = self._cluster.find()
-        if self._actor is None:
-            return None
-        answer = await self._ask(self._actor, send, timeout)
-        return None if isinstance(answer, LostError) else answer
-
-    async def passivate(self, timeout: float) -> None:  # noqa: ASYNC109  # its twin's signature
-        """See `RemoteOwner.passivate`."""
-        async with asyncio.timeout(timeout):
-            while self._cluster.find() is not None:
-                if await self.call_if_running(lambda actor: actor.passivate.remote(), timeout):
-                    return
-                await asyncio.sleep(0.001)
-
-    async def _ask(self, actor: FakeActor, send: Callable[[Any], Awaitable[Any]], seconds: float) -> Any:
-        try:
-            async with asyncio.timeout(seconds):  # not wait_for, for the reason that its twin tells
-                answer = await send(actor)
-        except (LostError, TimeoutError):
-            self._forget(actor)
-            return LostError()
-        if isinstance(answer, ActivationLostError):
-            self._forget(actor)
-            return LostError()
-        if isinstance(answer, ConversationError):
-            raise answer
-        return answer
-
-    def _forget(self, actor: FakeActor) -> None:
-        if self._actor is actor:
-            self._actor = None
+    def note_start(self, info: ActivationInfo, *, was_ready: bool) -> None:
+        """See `OwnerPort.note_start`: there is no pool."""

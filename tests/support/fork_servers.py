@@ -17,7 +17,8 @@ import ray
 import conversation_actors
 from conversation_actors.runtime.fork_server import launcher
 from tests.support.probe import Probe
-from tests.support.ray_cluster import IS_PLAIN, Node, RayCluster, is_alive
+from tests.support.processes import is_alive
+from tests.support.ray_cluster import IS_PLAIN, Node, RayCluster
 from tests.support.servers import wait_for
 
 NEEDS_FORKED_WORKERS = pytest.mark.skipif(
@@ -45,6 +46,23 @@ def forking_cluster(directory: Path) -> Iterator[RayCluster]:
         environment = {"PYTHONPATH": str(source), "RAY_prestart_worker_first_driver": "0"}
         with RayCluster(environment=environment) as cluster:
             yield cluster
+
+
+@pytest.fixture(scope="module")
+def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """A cluster of a module's own, whose fork servers its tests may hurt."""
+    with forking_cluster(tmp_path_factory.mktemp("forking")) as started:
+        yield started
+
+
+@pytest.fixture
+def head(own_cluster: RayCluster) -> Node:
+    """Its only node, joined by this process; its fork server is idle, and has forked a worker already."""
+    own_cluster.join()
+    node = own_cluster.nodes[0]
+    end(start_probe(node))
+    server_of(node)
+    return node
 
 
 def source_of(process: psutil.Process) -> Path:

@@ -4,9 +4,7 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -18,7 +16,8 @@ from livekit import api as lk
 from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import ParticipantInfo
 
-from tests.support.servers import HOST, PATIENCE, free_port
+from tests.support.processes import ServerProcess
+from tests.support.servers import HOST, free_port
 
 ROOT = Path(__file__).parents[2]
 _BUILT = ROOT / "build" / "bin" / "livekit-server"
@@ -48,8 +47,8 @@ def livekit_server_missing(*, local: bool = False) -> str | None:
     )
 
 
-class LiveKitServer:
-    """One livekit-server, on loopback. Use it as a context manager; it is killed at the end.
+class LiveKitServer(ServerProcess):
+    """One livekit-server, on loopback.
 
     Where `LIVEKIT_URL`, `LIVEKIT_API_KEY` and `LIVEKIT_API_SECRET` are all set, it stands for that server and starts
     none. `address` asks for one of the machine's own addresses beside loopback (see `tests.support.netns`), and so
@@ -65,7 +64,6 @@ class LiveKitServer:
         self.api_key = ""
         self.api_secret = ""
         self._ports: tuple[int, int] | None = None
-        self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def http_url(self) -> str:
@@ -79,7 +77,7 @@ class LiveKitServer:
 
     def start(self) -> Self:
         """Start, and wait until it answers. Does nothing while it runs; started again, it has the same URL."""
-        if self.process is not None and self.process.poll() is None:
+        if self.is_running:
             return self
         if self.address == HOST and self.process is None and (elsewhere := _elsewhere()):
             self.url, self.api_key, self.api_secret = elsewhere
@@ -127,14 +125,6 @@ class LiveKitServer:
                 cwd=self.directory,
             )  # fmt: skip
 
-    def _comes_up(self) -> bool:
-        deadline = time.monotonic() + PATIENCE
-        while self.process is not None and self.process.poll() is None and time.monotonic() < deadline:
-            if self._answers():
-                return True
-            time.sleep(0.01)
-        return False
-
     def _answers(self) -> bool:
         """Tell whether it takes a token made with this server's secret; a stranger on the same port does not."""
         url = f"{self.http_url}/rtc/validate?access_token={self.token('probe', 'probe')}"
@@ -150,36 +140,6 @@ class LiveKitServer:
     def log(self) -> str:
         """Return what it logged; nothing for a server elsewhere."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
-
-    @property
-    def pid(self) -> int:
-        """The process id; a server elsewhere has none."""
-        if self.process is None:
-            message = "not started by this test"
-            raise RuntimeError(message)
-        return self.process.pid
-
-    def pause(self) -> None:
-        """Hang it."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let a paused server go on."""
-        os.kill(self.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        """End it without a chance to say goodbye; a server elsewhere is left alone."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-
-    def __enter__(self) -> Self:
-        """Start."""
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        """Kill: SIGKILL ends a paused process too."""
-        self.kill()
 
     def api(self) -> lk.LiveKitAPI:
         """Return a client of its API: an async context manager, of one event loop."""

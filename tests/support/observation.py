@@ -1,6 +1,7 @@
 """What tests on a cluster look at: settings, watchers, journals, processes."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any, Self
 from pydantic import SecretStr
 
 from conversation_actors import (
+    ActivationInfo,
     ConversationHandle,
     Entry,
     HistoryLimits,
@@ -23,8 +25,11 @@ from conversation_actors import (
     Settings,
     Timeouts,
 )
+from conversation_actors.local import MEMORY_NODE
 from conversation_actors.state import ItemsAppended
-from tests.support.ray_cluster import is_alive, program_environment
+from conversation_actors.testing import crash
+from tests.support.processes import is_alive, sigkill
+from tests.support.ray_cluster import program_environment
 from tests.support.servers import wait_until
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -133,6 +138,15 @@ def assert_ordered(present: Sequence[str], writer: str) -> None:
     """Fail unless what `writer` numbered (``writer-00017``) is there in its order."""
     own = [text for text in present if text.startswith(f"{writer}-")]
     assert own == sorted(own)
+
+
+async def kill_owner(info: ActivationInfo) -> None:
+    """End an owner without a word: its process, or what stands for one in this process."""
+    if info.node_id == MEMORY_NODE:
+        await crash(info.conversation_id)
+    else:
+        assert info.pid != os.getpid()
+        sigkill(info.pid)
 
 
 async def pid_of(handle: ConversationHandle) -> int:

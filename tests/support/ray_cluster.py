@@ -3,7 +3,6 @@
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -221,21 +220,6 @@ def program_environment(**variables: str) -> dict[str, str]:
     """Return the environment for a process of a test's own: this one's, and the repository on the path."""
     root = str(Path(__file__).parents[2])
     return {**os.environ, **_ENVIRONMENT, "PYTHONPATH": root, **variables}
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; one that is dead and not yet reaped does not."""
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def sigkill(pid: int) -> None:
-    """End a process without a chance to say goodbye, and wait until it is gone."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not is_alive(pid), f"process {pid} to be gone")
 
 
 def as_json(**resources: float) -> Any:

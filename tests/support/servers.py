@@ -1,15 +1,12 @@
 """Real servers for tests: on free ports, in temporary directories, ended by their process id."""
 
-import asyncio
 import os
 import random
 import re
-import signal
 import socket
 import subprocess
-import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
@@ -17,32 +14,18 @@ from typing import Any, Self
 import psutil
 from redis import Redis
 
+from tests.support.processes import ServerProcess
+from tests.support.waiting import PATIENCE, wait_for, wait_until
+
+__all__ = [
+    "BINARIES", "HOST", "PATIENCE", "Cluster", "Server", "free_port", "newest", "replica_of", "sentinel_of", "wait_for",
+    "wait_until", "with_tls",
+]  # fmt: skip
+
 HOST = "127.0.0.1"
-PATIENCE = 20.0
-"""Seconds any condition may take before a test fails."""
 _PORT_ATTEMPTS = 10
 _LOWEST_PORT, _HIGHEST_PORT = 20_000, 32_000
 """Below the kernel's ephemeral range, and low enough that a cluster's bus port (+10000) exists."""
-
-
-def wait_for(condition: Callable[[], object], what: str, *, patience: float = PATIENCE) -> None:
-    """Wait until the condition is true; fail by naming it."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            message = f"still waiting after {patience} s: {what}"
-            raise TimeoutError(message)
-        time.sleep(0.01)
-
-
-async def wait_until(condition: Callable[[], Awaitable[object]], what: str, *, patience: float = PATIENCE) -> None:
-    """Wait until the awaited condition is true; fail by naming it."""
-    deadline = time.monotonic() + patience
-    while not await condition():
-        if time.monotonic() > deadline:
-            message = f"still waiting after {patience} s: {what}"
-            raise TimeoutError(message)
-        await asyncio.sleep(0.01)
 
 
 def _carried_by(package: str, name: str) -> Path | None:
@@ -105,8 +88,8 @@ def free_port() -> int:
             return port
 
 
-class Server:
-    """One server process. Use it as a context manager; it is killed at the end whatever state it is in."""
+class Server(ServerProcess):
+    """One Redis or Valkey server."""
 
     def __init__(
         self,
@@ -124,11 +107,10 @@ class Server:
         self.is_sentinel = is_sentinel
         self.environment = environment
         self.port = 0
-        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
         """Start, and wait until it accepts connections. Does nothing while it runs."""
-        if self.process is not None and self.process.poll() is None:
+        if self.is_running:
             return self
         self.directory.mkdir(parents=True, exist_ok=True)
         for _ in range(_PORT_ATTEMPTS):
@@ -157,14 +139,6 @@ class Server:
             [self.binary, config, *(["--sentinel"] if self.is_sentinel else [])],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.directory, env=self.environment,
         )  # fmt: skip
-
-    def _comes_up(self) -> bool:
-        deadline = time.monotonic() + PATIENCE
-        while self.process is not None and self.process.poll() is None and time.monotonic() < deadline:
-            if self._answers():
-                return True
-            time.sleep(0.01)
-        return False
 
     def _answers(self) -> bool:
         """Tell whether it says anything but that it is loading; a TLS server need only accept the connection.
@@ -195,14 +169,6 @@ class Server:
         return path.read_text(errors="replace") if path.exists() else ""
 
     @property
-    def pid(self) -> int:
-        """The process id, of a running server."""
-        if self.process is None:
-            message = "not started"
-            raise RuntimeError(message)
-        return self.process.pid
-
-    @property
     def url(self) -> str:
         """The URL, without a user."""
         return f"redis://{HOST}:{self.port}"
@@ -210,37 +176,6 @@ class Server:
     def client(self) -> Any:
         """Return a client of redis-py; untyped, as most of its methods are."""
         return Redis(host=HOST, port=self.port, protocol=2, socket_timeout=5)
-
-    def pause(self) -> None:
-        """Hang it: it accepts connections (the kernel does) and answers nothing."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let a paused server go on."""
-        os.kill(self.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        """End it without a chance to say goodbye."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-
-    @contextmanager
-    def killed_on_error(self) -> Iterator[None]:
-        """Kill it when what follows its start fails."""
-        try:
-            yield
-        except BaseException:
-            self.kill()
-            raise
-
-    def __enter__(self) -> Self:
-        """Start."""
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        """Kill: SIGKILL ends a paused process too."""
-        self.kill()
 
 
 def replica_of(master: Server, directory: Path) -> Server:

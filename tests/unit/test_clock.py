@@ -12,9 +12,12 @@ import agent_worker.tenure.conversation
 import agent_worker.tenure.vigil
 import conversation_actors.activation.activation
 import conversation_actors.activation.committer
+import conversation_actors.activation.host
+import conversation_actors.activation.listing
 import conversation_actors.activation.passing_time
+import conversation_actors.activation.patience
+import conversation_actors.activation.retention
 import conversation_actors.client.heartbeats
-import conversation_actors.runtime.host
 from conversation_actors import clock
 from conversation_actors.activation import Activation
 from conversation_actors.activation.passing_time import ForgottenRequests
@@ -25,9 +28,12 @@ MEASURED = [
     agent_worker.tenure.vigil,
     conversation_actors.activation.activation,
     conversation_actors.activation.committer,
+    conversation_actors.activation.listing,
+    conversation_actors.activation.host,
     conversation_actors.activation.passing_time,
+    conversation_actors.activation.patience,
+    conversation_actors.activation.retention,
     conversation_actors.client.heartbeats,
-    conversation_actors.runtime.host,
 ]
 """What measures leases, retentions, the request memory, idleness, and whether somebody is silent."""
 

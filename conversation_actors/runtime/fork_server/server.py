@@ -142,9 +142,10 @@ def doubts(raylet: int) -> Iterator[str]:
 
 async def rehearse() -> None:
     """Own a conversation in memory, so that all that is made when first used is there, and shared."""
-    from conversation_actors.activation import Activation, Request  # noqa: PLC0415  # as in `doubts`
+    from conversation_actors.activation import Activation  # noqa: PLC0415  # as in `doubts`
     from conversation_actors.activation.activation import Place  # noqa: PLC0415
     from conversation_actors.items import Message  # noqa: PLC0415
+    from conversation_actors.protocol import Request  # noqa: PLC0415  # as in `doubts`
     from conversation_actors.settings import HistoryLimits, PoolSettings, Settings, Timeouts  # noqa: PLC0415
     from conversation_actors.state import AppendItems  # noqa: PLC0415
     from conversation_actors.store import MemoryStore  # noqa: PLC0415

@@ -7,13 +7,10 @@ passivates: a conversation that has no owner while its keys go is to be one that
 """
 
 import asyncio
-import os
 import random
-import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -26,7 +23,7 @@ from tests.chaos.history.record import Recorder
 from tests.chaos.history.server import Backup, HistoryServer
 from tests.chaos.history.successor import Successor
 from tests.chaos.history.witness import Witness
-from tests.support.ray_cluster import sigkill
+from tests.support.processes import paused, sigkill
 
 FAULTS = {
     "owner_killed": 4, "owner_killed_server_frozen": 2, "owner_doubled": 1, "owner_frozen": 2,
@@ -87,7 +84,7 @@ class Nemesis:
         owner = await self._witness.owner(conversation)
         self._declare("owner_doubled")
         async with Successor(conversation, self._witness.client, self._recorder) as successor:
-            with _frozen([owner.pid]):
+            with paused(owner.pid):
                 await successor.begin()
             await self._witness.owner(conversation)
 
@@ -161,7 +158,7 @@ class Nemesis:
         await self._retain(conversation, _RETENTION)
         owner = await self._witness.owner(conversation)
         self._declare("owner_frozen_beyond_retention", ends=[conversation])
-        with _frozen([owner.pid]):
+        with paused(owner.pid):
             await asyncio.sleep(_RETENTION.total_seconds() + 1)
         await self._witness.owner(conversation)
         await self._retain(conversation, None)
@@ -169,7 +166,7 @@ class Nemesis:
     async def _flushed_owners_dead(self) -> None:
         owners = (await self._witness.settle()).values()
         self._declare("flushed_owners_dead", ends=self._witness.conversations)
-        with self._server.client() as client, _frozen(owner.pid for owner in owners):
+        with self._server.client() as client, paused(*(owner.pid for owner in owners)):
             client.flushall()
             for owner in owners:
                 sigkill(owner.pid)
@@ -186,7 +183,7 @@ class Nemesis:
         self._declare("set_back_owners_dead", losses=losses)
         self._server.set_back(backup)
         late = [self._clients.some_pid()] if self._dice.random() < _HALF else []
-        with _frozen(late):  # it comes back when the new history is longer than the one it has seen
+        with paused(*late):  # it comes back when the new history is longer than the one it has seen
             await self._start_server()
             await self._witness.settle()
             await asyncio.sleep(self._dice.uniform(1, 3) if late else 0)
@@ -198,7 +195,7 @@ class Nemesis:
         self._declare("keys_gone_owner_frozen", ends=[conversation])
         with self._server.client() as client:
             async with Successor(conversation, self._witness.client, self._recorder) as successor:
-                with _frozen([owner.pid]):
+                with paused(owner.pid):
                     client.delete(*Keys().conversation(conversation).as_tuple())
                     await successor.begin()
                     await asyncio.sleep(self._dice.uniform(0, 1))
@@ -223,7 +220,7 @@ class Nemesis:
     async def _freeze_some(self, kind: str, seconds: float) -> None:
         owners = await self._some_owners()
         self._declare(kind)
-        with _frozen(owners):
+        with paused(*owners):
             await asyncio.sleep(seconds)
 
     async def _retain(self, conversation: str, retention: timedelta | None) -> None:
@@ -239,18 +236,3 @@ class Nemesis:
 
     async def _start_server(self) -> None:
         await asyncio.to_thread(self._server.start)
-
-
-@contextmanager
-def _frozen(pids: Iterable[int]) -> Iterator[None]:
-    """Stop processes, and let them go on."""
-    stopped = set(pids)
-    for pid in stopped:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in stopped:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)

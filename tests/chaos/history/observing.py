@@ -12,7 +12,7 @@ from conversation_actors import (
     RefusedError,
     RetryableError,
 )
-from conversation_actors.activation import View
+from conversation_actors.protocol import View
 from tests.chaos.history.record import Recorder
 
 _PAUSE = 0.05
@@ -33,7 +33,7 @@ async def opened(client: ConversationClient, conversation: str) -> ConversationH
 async def look(handle: ConversationHandle, recorder: Recorder, *, fresh: bool, is_full: bool = False) -> View:
     """Read the state and write it down. What `snapshot()` hands out has no life: this asks for what it is made of."""
     started = time.monotonic()
-    view = await handle._read(fresh=fresh)
+    view = await handle._owner.read(fresh=fresh)
     recorder.view(handle.id, view, started=started, fresh=fresh, is_full=is_full)
     return view
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from conversation_actors import AttributesChanged, Entry, ItemsAppended, LeaseAcquired, LeaseReleased
-from conversation_actors.activation import View
 from conversation_actors.codec import decode_snapshot
+from conversation_actors.protocol import View
 from tests.support.observation import appended, texts
 
 Line = dict[str, Any]

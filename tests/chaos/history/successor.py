@@ -9,7 +9,7 @@ from typing import Any, Self
 import ray
 
 from conversation_actors import ConversationClient, ConversationError, Message, RetryableError
-from conversation_actors.activation import PROTOCOL, Done, Execute, Executed, Opened, Request
+from conversation_actors.protocol import PROTOCOL, Done, Execute, Executed, Opened, Request
 from conversation_actors.runtime.actor import ConversationActor
 from conversation_actors.state import AppendItems
 from tests.chaos.history.record import Recorder

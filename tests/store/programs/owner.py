@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import SecretStr
 
 from conversation_actors import Message, Settings
-from conversation_actors.activation import Activation, Done, Request
+from conversation_actors.activation import Activation
 from conversation_actors.activation.activation import Place
+from conversation_actors.protocol import Done, Request
 from conversation_actors.state import AcquireLease, AppendItems, Command
 from conversation_actors.store import open_store
 

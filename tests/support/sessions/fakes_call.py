@@ -28,15 +28,14 @@ from agent_worker.tenure.role import AGENT_ROLE, LEASE
 from agent_worker.timing import Timing
 from agent_worker.worker.rooms import AgentInRoom, Occupants, Original, Rooms, RoomServiceError
 from conversation_actors import ConversationHandle
-from conversation_actors.activation import committer
-from conversation_actors.client import following, handle, opening, outbox
+from conversation_actors.client import opening
 from conversation_actors.errors import ConversationError
 from conversation_actors.settings import Settings
 from conversation_actors.store import Beat, HeartbeatRecord, Place
 from conversation_actors.store.expectations import MemoryExpectations
 from conversation_actors.store.heartbeats import MemoryHeartbeats, Page
 from conversation_actors.values import decode
-from tests.support.fakes import CONVERSATION, FakeCluster, FakeOwner, FaultyStore, brief
+from tests.support.fakes import CONVERSATION, FakeCluster, FaultyStore, brief
 
 ROOM = "room-1"
 POST = Post(room=ROOM, agent_name="support", agent_identity="agent-1", group="worker-1")
@@ -291,20 +290,9 @@ class FakeClient:
         if self._handle is None:
             self._handle = await self._world.cluster.handle()
         else:
-            _, view = await FakeOwner(self._world.cluster).open(create=True)
+            _, view = await self._world.cluster.owner().open(create=True)
             await self._handle.catch_up(view)
         return self._handle
-
-
-@contextmanager
-def quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Everything that is repeated is repeated without long pauses."""
-    with monkeypatch.context() as patch:
-        patch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
-        patch.setattr(outbox, "_BACKOFF", (0.0005, 0.002))
-        for module in (handle, following):
-            patch.setattr(module, "DORMANT_SECONDS", (0.001, 0.005))
-        yield
 
 
 @contextmanager
@@ -332,8 +320,7 @@ class Worlds:
         store = ShakyStore(self._clock)
         self._cluster = await FakeCluster(store, brief(**self._settings)).__aenter__()
         self._world = world = World(store, self._cluster)
-        self._quickly, self._on_store = quickly(self._patch), on_store(self._patch, store)
-        self._quickly.__enter__()
+        self._on_store = on_store(self._patch, store)
         self._on_store.__enter__()
         self._patch.setattr(tenure_opening, "ConversationClient", lambda _settings: FakeClient(world))
         return world
@@ -345,7 +332,6 @@ class Worlds:
         await self._world.aclose()
         await self._cluster.__aexit__(kind, error, traceback)
         self._on_store.__exit__(None, None, None)
-        self._quickly.__exit__(None, None, None)
 
 
 # LiveKit's server

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent_worker.call.participants import Participants
-from agent_worker.call.welcome import Welcome
+from agent_worker.lines import Welcome
 from agent_worker.settings import CallSettings
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation

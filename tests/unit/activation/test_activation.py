@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conversation_actors.activation import Activation, Done, Request, activation, committer
+from conversation_actors.activation import Activation, activation, committer
 from conversation_actors.activation.passing_time import ForgottenRequests
 from conversation_actors.activation.recovery import rebuild
 from conversation_actors.codec import decode_entry, decode_snapshot, encode_entry, encode_snapshot
@@ -26,6 +26,7 @@ from conversation_actors.errors import (
     PositionLostError,
     StoreUnavailableError,
 )
+from conversation_actors.protocol import Done, Request
 from conversation_actors.state import (
     AcquireLease,
     AppendItems,
@@ -57,18 +58,12 @@ from tests.support.fakes import (
 from tests.support.strategies import message
 
 
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeat without long pauses."""
-    monkeypatch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
-
-
 async def failing(owner: Activation) -> None:
     """Return when the store has failed for longer than a write may take."""
 
     def refuses() -> bool:
         try:
-            owner._admit()
+            owner._committer.patience.raise_if_failing_for(owner._settings.timeouts.write.total_seconds())
         except StoreUnavailableError:
             return True
         return False
@@ -176,7 +171,7 @@ async def test_a_cancelled_caller_changes_nothing(start: Activations) -> None:
 
 async def test_pending_bytes_are_bounded(start: Activations, monkeypatch: pytest.MonkeyPatch) -> None:
     """When too much waits for the store, commands are refused with the limit in the text, and nothing is taken."""
-    monkeypatch.setattr(activation, "MOST_PENDING_BYTES", 3000)
+    monkeypatch.setattr(committer, "MAX_PENDING_BYTES", 3000)
     store = FaultyStore()
     owner = await start(store)
     store.hold()
@@ -192,9 +187,9 @@ async def test_pending_bytes_are_bounded(start: Activations, monkeypatch: pytest
     assert (await done(owner, append("later"))).seq == accepted + 1
 
 
-async def test_watchers_are_bounded(start: Activations, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_parked_poll_too_many_is_refused(start: Activations, monkeypatch: pytest.MonkeyPatch) -> None:
     """One parked poll too many is refused; the others stay."""
-    monkeypatch.setattr(activation, "MOST_WATCHERS", 2)
+    monkeypatch.setattr(activation, "MAX_WATCHERS", 2)
     owner = await start(FaultyStore())
     parked = [asyncio.create_task(owner.poll(watcher=name, after_seq=0, timeout=5)) for name in "ab"]
     await turns()
@@ -234,7 +229,7 @@ async def test_repeat_after_the_state_has_moved_on(start: Activations) -> None:
 
 
 @pytest.mark.parametrize("passivated", [False, True], ids=["journal", "snapshot"])
-async def test_repeat_after_recovery(start: Activations, *, passivated: bool) -> None:
+async def test_next_activation_recognises_a_repeat(start: Activations, *, passivated: bool) -> None:
     """The next activation knows a repeat too, whether it recovers from the journal or from a snapshot."""
     store = FaultyStore()
     owner = await start(store)
@@ -248,7 +243,7 @@ async def test_repeat_after_recovery(start: Activations, *, passivated: bool) ->
     assert sorted(store.landed) == [1, 2]
 
 
-async def test_reused_request_id(start: Activations) -> None:
+async def test_request_id_of_another_kind_of_command_is_a_conflict(start: Activations) -> None:
     """A request id that stood for another kind of command is a conflict, and changes nothing."""
     owner = await start(FaultyStore())
     await done(owner, append("u0", request_id="r"))
@@ -280,7 +275,7 @@ async def test_a_command_with_no_effect(start: Activations) -> None:
 # Passivation
 
 
-async def test_passivate(start: Activations) -> None:
+async def test_passivation_saves_what_was_decided_and_stops(start: Activations) -> None:
     """Passivation takes along what was decided, saves a snapshot and stops; the next one replays nothing."""
     store = FaultyStore()
     owner = await start(store)
@@ -378,7 +373,7 @@ async def test_a_cancelled_passivation_leaves_the_activation_working(start: Acti
     assert (await done(owner, append("u1"))).seq == 2
 
 
-async def test_fenced_at_passivation(start: Activations) -> None:
+async def test_owner_that_meets_its_successor_at_passivation_stops_with_that_reason(start: Activations) -> None:
     """An owner that learns of its successor when it passivates stops with that reason."""
     store = FaultyStore()
     owner = await start(store)
@@ -389,7 +384,7 @@ async def test_fenced_at_passivation(start: Activations) -> None:
     assert isinstance(await owner.stopped, FencedError)
 
 
-async def test_idle_passivation(start: Activations) -> None:
+async def test_owner_that_nobody_uses_passivates_by_itself(start: Activations) -> None:
     """An owner that nobody asks or watches saves a snapshot and stops by itself."""
     store = FaultyStore()
     owner = await start(store, brief(idle=0.04))
@@ -413,7 +408,7 @@ async def test_a_poll_keeps_it_awake(start: Activations) -> None:
         assert isinstance(await owner.stopped, PassivatedError)
 
 
-async def test_upkeep_refreshes_ttls(start: Activations) -> None:
+async def test_what_is_only_watched_does_not_expire(start: Activations) -> None:
     """What is only watched does not expire: the TTL is refreshed without a write, again and again."""
     now = [0.0]
     store = FaultyStore(clock=lambda: now[0])
@@ -493,31 +488,31 @@ async def test_aclose_answers_those_who_wait(start: Activations) -> None:
 
 
 def entry(seq: int, identity: str = "u") -> bytes:
-    """An encoded entry."""
+    """Return an encoded entry."""
     return encode_entry(Entry(seq, 1, 1.0, ItemsAppended((message(f"{identity}{seq}"),))))
 
 
 def recovered(*journal: bytes, seq: int, snapshot: bytes | None = None, snapshot_seq: int = 0) -> Recovered:
-    """What a store might hold."""
+    """Return what a store might hold."""
     claim, left = Claim("c", 2, "o"), timedelta(days=1)
     return Recovered(claim, seq, snapshot_seq, snapshot, journal, created=False, left=left, at=1000.0)
 
 
 def snapshot_at(seq: int) -> bytes:
-    """A snapshot with one item for each entry."""
+    """Return a snapshot with one item for each entry."""
     state = ConversationState()
     for number in range(1, seq + 1):
         state.apply(decode_entry(entry(number)))
     return encode_snapshot(state)
 
 
-async def test_unknown_conversation(start: Activations) -> None:
+async def test_nothing_is_recovered_where_nothing_is_stored(start: Activations) -> None:
     """Without `create` there must be something to recover."""
     with pytest.raises(ConversationNotFoundError):
         await start(FaultyStore(), create=False)
 
 
-async def test_recovery_is_told(start: Activations) -> None:
+async def test_facts_tell_where_it_was_recovered_from(start: Activations) -> None:
     """The facts say where it was recovered from, and every activation has the next epoch."""
     store = FaultyStore()
     for number in range(3):
@@ -527,7 +522,7 @@ async def test_recovery_is_told(start: Activations) -> None:
         await owner.aclose()
 
 
-def test_rebuild() -> None:
+def test_state_is_rebuilt_from_snapshot_and_journal() -> None:
     """Snapshot and journal give the state; entries before the snapshot, kept for watchers, are not replayed."""
     for given, replayed in (
         (recovered(seq=0), 0),
@@ -568,7 +563,7 @@ def test_rebuild() -> None:
         "no journal",
     ],
 )
-def test_corrupt(given: Recovered, key: str, position: int | None) -> None:
+def test_damage_is_told_by_key_and_byte(given: Recovered, key: str, position: int | None) -> None:
     """What cannot be read, or does not fit together, is told with the key and the byte; never skipped."""
     with pytest.raises(CorruptStateError) as error:
         rebuild(given, Limits())
@@ -579,7 +574,7 @@ def test_corrupt(given: Recovered, key: str, position: int | None) -> None:
 
 
 @pytest.mark.parametrize("part", ["snapshot", "journal"])
-def test_newer_version(part: str) -> None:
+def test_what_a_newer_version_wrote_is_not_called_damage(part: str) -> None:
     """What a newer version wrote is told as such, and not as damage."""
     newer = b'{"v":999}'
     given = recovered(newer, seq=1) if part == "journal" else recovered(seq=1, snapshot=newer, snapshot_seq=1)
@@ -667,7 +662,7 @@ async def test_requests_are_forgotten_when_they_are_old(start: Activations) -> N
     now = [0.0]
     owner = await start(FaultyStore(), brief())
     owner._forgotten = ForgottenRequests(60.0, elapsed=lambda: now[0])
-    states = (owner._working, owner._committer.durable)
+    states = (owner._decider.working, owner._committer.durable)
     await done(owner, append("u0"))
     for moment in (0.0, 30.0, 59.9):
         now[0] = moment
@@ -728,7 +723,7 @@ async def test_what_a_deposed_writer_did_before_is_still_answered(start: Activat
 # Polling
 
 
-async def test_poll_wakes_up(start: Activations) -> None:
+async def test_poll_brings_what_becomes_durable(start: Activations) -> None:
     """A parked poll brings what becomes durable; from an older position entries come at once."""
     owner = await start(FaultyStore())
     parked = asyncio.create_task(owner.poll(watcher="w", after_seq=0, timeout=60))
@@ -741,7 +736,7 @@ async def test_poll_wakes_up(start: Activations) -> None:
     assert [decode_entry(data).seq for data in again.entries] == [1, 2]
 
 
-async def test_poll_returns_empty(start: Activations) -> None:
+async def test_poll_that_nothing_happens_to_returns_nothing(start: Activations) -> None:
     """A poll that nothing happens to returns with nothing."""
     owner = await start(FaultyStore())
     assert (await owner.poll(watcher="w", after_seq=0, timeout=0.001)).entries == ()
@@ -829,7 +824,7 @@ async def test_a_poll_takes_a_bounded_part(start: Activations, monkeypatch: pyte
     assert seen == list(range(1, 11))
 
 
-async def test_views_are_shared(start: Activations) -> None:
+async def test_two_reads_of_one_position_share_one_encoding(start: Activations) -> None:
     """Two reads of one position cost one encoding; the request memory is left out."""
     owner = await start(FaultyStore())
     await done(owner, append("u0"))

@@ -1,7 +1,6 @@
 """Writing: group commit, unknown outcomes, fencing, a store that forgot, compaction, listings."""
 
 import asyncio
-import time
 from collections.abc import Awaitable
 
 import pytest
@@ -9,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from conversation_actors.activation import Activation, Done, Request, committer
+from conversation_actors.activation import Activation, committer
 from conversation_actors.codec import decode_entry, decode_snapshot, encode_entry
 from conversation_actors.errors import (
     ActivationLostError,
@@ -20,8 +19,10 @@ from conversation_actors.errors import (
     StoreMisconfiguredError,
     StoreUnavailableError,
 )
+from conversation_actors.protocol import Done, Request
 from conversation_actors.state import Entry, JoinParticipant, LeaveParticipant
 from conversation_actors.store import MemoryStore, Outcome
+from conversation_actors.timing import Timing
 from tests.support.fakes import (
     Activations,
     Fault,
@@ -36,21 +37,23 @@ from tests.support.fakes import (
     until,
 )
 
+NEVER_AGAIN = Timing(write=(60.0, 60.0))
+"""A write that fails is not repeated while a test lasts."""
+
 
 @pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeat without long pauses; keep nothing for watchers, so that the journal is what is to be replayed."""
+def _keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep nothing for watchers, so that the journal is what is to be replayed."""
     monkeypatch.setattr(committer, "KEPT_ENTRIES", 0)
-    monkeypatch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
 
 
 def join(identity: str) -> Request:
-    """A request to join."""
+    """Return a request to join."""
     return Request(f"join-{identity}", JoinParticipant(identity=identity, device_id="web"))
 
 
 async def outcome(owner: Activation, request: Request) -> ConversationError | Done:
-    """The reply, or what `execute` raised."""
+    """Return the reply, or what `execute` raised."""
     try:
         return (await execute(owner, request)).replies[0]
     except ConversationError as error:
@@ -58,7 +61,7 @@ async def outcome(owner: Activation, request: Request) -> ConversationError | Do
 
 
 async def failure(call: Awaitable[object]) -> ConversationError | None:
-    """What a call raises."""
+    """Return what a call raises."""
     try:
         await call
     except ConversationError as error:
@@ -69,7 +72,7 @@ async def failure(call: Awaitable[object]) -> ConversationError | None:
 # Group commit
 
 
-async def test_group_commit(start: Activations) -> None:
+async def test_what_is_decided_during_a_write_becomes_one_further_write(start: Activations) -> None:
     """All that is decided while one write is on its way becomes one further write."""
     store = FaultyStore()
     owner = await start(store)
@@ -125,9 +128,8 @@ async def test_a_crash_shows_no_half_of_a_request(
 ) -> None:
     """Wherever a write ends, what one request caused is in it as a whole: a crash behind any write shows no half."""
     monkeypatch.setattr(committer, bound, most)
-    monkeypatch.setattr(committer, "_BACKOFF", (60.0, 60.0))  # nothing more is written before the crash
     store = FaultyStore()
-    owner = await start(store, brief(items=4))
+    owner = await start(store, brief(items=4), timing=NEVER_AGAIN)  # nothing more is written before the crash
     for number in range(4):
         await done(owner, append(f"u{number}", "x" * 50))
     store.hold()
@@ -153,7 +155,9 @@ async def test_a_crash_shows_no_half_of_a_request(
 
 
 @pytest.mark.parametrize("faults", [[Fault.AFTER], [Fault.BEFORE], [Fault.AFTER] * 5, [Fault.BEFORE] * 5])
-async def test_unknown_outcome(start: Activations, faults: list[Fault]) -> None:
+async def test_write_whose_answer_was_lost_is_repeated_until_it_is_decided(
+    start: Activations, faults: list[Fault]
+) -> None:
     """A write whose answer was lost is repeated, the same bytes at the same position, until it is decided."""
     store = FaultyStore()
     owner = await start(store)
@@ -189,11 +193,10 @@ async def test_a_repeat_takes_nobody_along(start: Activations) -> None:
 async def test_no_gap_no_double(faults: list[Fault | Outcome | None]) -> None:
     """Whatever happens to single writes, each item is stored once, in order, and positions have no gaps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(committer, "_BACKOFF", (0.0001, 0.0002))
-        patch.setattr(committer, "_MOST_HEALS", 20)
+        patch.setattr(committer, "MAX_HEALS", 20)
         store = FaultyStore()
         async with Activations() as start:
-            owner = await start(store)
+            owner = await start(store, timing=Timing(write=(0.0001, 0.0002)))
             for number, fault in enumerate(faults):
                 if fault is not None:
                     store.append_faults.append(fault)
@@ -204,9 +207,8 @@ async def test_no_gap_no_double(faults: list[Fault | Outcome | None]) -> None:
 
 
 @pytest.mark.parametrize("reason", ["MISCONF cannot persist", "OOM command not allowed", "NOREPLICAS not enough"])
-async def test_the_servers_reason_is_told(start: Activations, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+async def test_the_servers_reason_is_told(start: Activations, reason: str) -> None:
     """Whoever waits for a write that the server refuses for now is told why; when it takes it, that is forgotten."""
-    monkeypatch.setattr(committer, "_BACKOFF", (0.001, 0.002))
     store = FaultyStore()
     owner = await start(store, brief(write=0.05))
     await done(owner, append("u0"))
@@ -214,9 +216,7 @@ async def test_the_servers_reason_is_told(start: Activations, monkeypatch: pytes
     answered = await outcome(owner, append("u1"))
     assert isinstance(answered, OutcomeUnknownError)
     assert str(answered).startswith("not durable after 0.05 s: Redis cannot do append now")
-    since = owner._committer.failing_since
-    assert since is not None
-    await until(lambda: time.monotonic() - since > 0.05)
+    await until(lambda: owner._committer.patience.failing_for > 0.05)
     refused = [outcome(owner, append("u2")), failure(owner.read(fresh=True)), failure(owner.passivate())]
     for error in await asyncio.gather(*refused):
         assert isinstance(error, StoreUnavailableError)
@@ -246,7 +246,7 @@ async def test_the_reason_of_a_confirmation_is_told(start: Activations) -> None:
 # Fenced
 
 
-async def test_fenced(start: Activations) -> None:
+async def test_newer_activation_ends_this_one_at_once(start: Activations) -> None:
     """A newer activation ends this one at once: callers, watchers and later calls get `FencedError`; no more writes."""
     store = FaultyStore()
     owner = await start(store)
@@ -278,7 +278,7 @@ async def test_fenced(start: Activations) -> None:
     assert (await done(newer, append("u5"))).seq == 2
 
 
-async def test_deleted_is_fenced(start: Activations) -> None:
+async def test_owner_of_a_deleted_conversation_stops_at_its_next_write(start: Activations) -> None:
     """A conversation that was deleted has no owner: the one it had stops at its next write."""
     store = FaultyStore()
     owner = await start(store)
@@ -359,7 +359,7 @@ async def test_a_fresh_read_heals_too(start: Activations) -> None:
     assert ids(state) == ["u0"]
 
 
-async def test_endless_gap(start: Activations) -> None:
+async def test_store_that_stays_behind_ends_the_activation(start: Activations) -> None:
     """A store that stays behind, whatever is written to it, ends the activation with a typed error: no endless loop."""
     store = FaultyStore()
     owner = await start(store)
@@ -371,7 +371,7 @@ async def test_endless_gap(start: Activations) -> None:
     assert (len(store.appends), len(store.snapshots)) == (4, 3)
 
 
-async def test_fenced_while_healing(start: Activations) -> None:
+async def test_newer_activation_wins_over_healing(start: Activations) -> None:
     """A newer activation that comes in the middle of the healing wins."""
     store = FaultyStore()
     owner = await start(store)
@@ -417,9 +417,8 @@ async def test_the_journal_stays_bounded_in_bytes(start: Activations, monkeypatc
 async def test_compaction_survives_a_crash(start: Activations, monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
     """A crash right before or right after the snapshot landed loses nothing and doubles nothing."""
     monkeypatch.setattr(committer, "COMPACT_ENTRIES", 8)
-    monkeypatch.setattr(committer, "_BACKOFF", (60.0, 60.0))
     store = FaultyStore()
-    owner = await start(store, brief(items=4))
+    owner = await start(store, brief(items=4), timing=NEVER_AGAIN)
     store.snapshot_faults.append(fault)
     requests = [append(f"u{number}") for number in range(4)]
     for request in [*requests, append("u3", "changed", request_id="r"), join("al"), join("bo"), join("cy")]:
@@ -447,7 +446,9 @@ async def test_a_lost_answer_to_compaction(start: Activations, monkeypatch: pyte
     assert store.journal == 2
 
 
-async def test_fenced_at_compaction(start: Activations, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_owner_that_meets_its_successor_at_compaction_stops(
+    start: Activations, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An owner that learns of its successor when it compacts stops then; what it had acknowledged stays."""
     monkeypatch.setattr(committer, "COMPACT_ENTRIES", 8)
     store = FaultyStore()
@@ -463,7 +464,7 @@ async def test_fenced_at_compaction(start: Activations, monkeypatch: pytest.Monk
 # Listings
 
 
-async def test_listings_follow_participants(start: Activations) -> None:
+async def test_joining_is_listed_and_other_writes_touch_no_listing(start: Activations) -> None:
     """Who takes part is listed when the join is answered; what changes nobody's presence touches no listing."""
     store = FaultyStore()
     owner = await start(store)
@@ -576,7 +577,7 @@ async def test_what_cannot_be_applied_is_acknowledged_to_nobody(
     assert "cannot be applied" in str(told)
 
 
-async def test_store_twins_agree() -> None:
+async def test_faulty_store_left_alone_is_a_memory_store() -> None:
     """The faulty store, left alone, is a MemoryStore."""
     plain, faulty = MemoryStore(), FaultyStore()
     ttl = brief().ttl

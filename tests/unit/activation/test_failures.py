@@ -6,15 +6,15 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
 import pytest
 
-from conversation_actors import failures
-from conversation_actors.activation import committer
-from conversation_actors.client import ConversationClient, following
+from conversation_actors.activation.listing import LISTED_RETENTIONS
+from conversation_actors.client import ConversationClient
 from conversation_actors.errors import (
     FencedError,
     OwnerFailedError,
@@ -38,6 +38,7 @@ from tests.support.fakes import (
     execute,
     until,
 )
+from tests.support.quick import QUICK
 from tests.support.strategies import message
 from tests.unit.runtime.test_warm_pool import FakeNodes
 
@@ -46,17 +47,9 @@ class UnforeseenError(Exception):
     """A defect, or something of a library's that nobody here knows."""
 
 
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try again without long pauses."""
-    monkeypatch.setattr(failures, "AGAIN_SECONDS", 0.001)
-    monkeypatch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
-    monkeypatch.setattr(following, "DORMANT_SECONDS", (0.001, 0.002))
-
-
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[Any]]:
-    """What the log says of a task: the exceptions it came with."""
+    """Return what the log says of a task: the exceptions it came with."""
 
     def of(task: str) -> list[Any]:
         records = [record for record in caplog.records if getattr(record, "task", None) == task]
@@ -90,7 +83,7 @@ class Throwing:
 
 async def test_kept_work_goes_on(told: Told) -> None:
     """Work that fails begins anew until it returns; each failure is counted and logged with its traceback."""
-    kept = Failures()
+    kept = Failures(timing=QUICK)
 
     async def work() -> None:
         return None
@@ -103,7 +96,7 @@ async def test_kept_work_goes_on(told: Told) -> None:
 
 async def test_kept_work_can_be_cancelled() -> None:
     """Cancelling is no failure: it ends the work."""
-    kept = Failures()
+    kept = Failures(timing=QUICK)
     task = asyncio.create_task(kept.keep("a task", asyncio.Event().wait))  # type: ignore[arg-type]  # never returns
     await asyncio.sleep(0)
     task.cancel()
@@ -113,7 +106,7 @@ async def test_kept_work_can_be_cancelled() -> None:
 
 async def test_our_own_errors_are_logged_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
     """What was foreseen needs no traceback; counts are a copy, as of when they were asked for."""
-    kept = Failures()
+    kept = Failures(timing=QUICK)
     before = kept.counts
     kept.note("a task", StoreUnavailableError("away"))
     (record,) = caplog.records
@@ -124,7 +117,9 @@ async def test_our_own_errors_are_logged_in_a_line(caplog: pytest.LogCaptureFixt
 # The owner's tasks
 
 
-async def test_upkeep_goes_on(start: Activations, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+async def test_upkeep_goes_on_after_an_unforeseen_failure(
+    start: Activations, monkeypatch: pytest.MonkeyPatch, told: Told
+) -> None:
     """What nobody foresaw postpones the upkeep of a conversation in use, and does not end it."""
     store = FaultyStore()
     owner = await start(store, brief(idle=0.05, ttl=0.2))
@@ -165,7 +160,9 @@ async def test_upkeep_that_cannot_be_mended_stops_the_activation(start: Activati
         assert isinstance(await owner.stopped, StoreMisconfiguredError)
 
 
-async def test_listing_goes_on(start: Activations, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+async def test_failed_listing_is_tried_again_by_the_next_upkeep(
+    start: Activations, monkeypatch: pytest.MonkeyPatch, told: Told
+) -> None:
     """A listing that fails in whatever way is tried again by the next upkeep."""
     store = FaultyStore()
     throwing = Throwing(store.index)
@@ -185,7 +182,7 @@ async def test_listing_is_entered_for_the_conversations_own_time(start: Activati
     store.inner = type(store.inner)(clock=lambda: now)
     await start(store, brief(idle=10.0, ttl=100.0))
     await until(lambda: bool(store.inner._active.expiries))
-    assert store.inner._active.expiries == {"c": now + 100.0 * committer.LISTED_RETENTIONS}
+    assert store.inner._active.expiries == {"c": now + 100.0 * LISTED_RETENTIONS}
 
 
 async def test_writer_that_fails_stops_the_activation(
@@ -229,7 +226,7 @@ class Host(ActivationHost):
 
 @pytest.fixture
 async def host(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A host whose recovery fails in a way that nobody foresaw, twice."""
+    """Make a host whose recovery fails in a way that nobody foresaw, twice."""
     store = FaultyStore()
     throwing = Throwing(store.activate)
     monkeypatch.setattr(store, "activate", throwing)
@@ -316,12 +313,11 @@ async def _failing() -> NoReturn:
     raise UnforeseenError(message)
 
 
-async def test_pool_goes_on(monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+async def test_pool_goes_on_after_a_failed_round(monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
     """A round of the pool that fails in whatever way is followed by the next."""
     nodes = FakeNodes("a")
     monkeypatch.setattr(nodes, "alive", Throwing(nodes.alive))
-    monkeypatch.setattr(warm_pool, "_LOOK_SECONDS", 0.01)
-    pool = warm_pool.WarmPool(PoolSettings(minimum=2, maximum=4), nodes)
+    pool = warm_pool.WarmPool(PoolSettings(minimum=2, maximum=4), nodes, timing=replace(QUICK, pool_look=0.01))
     await until(lambda: nodes.started["a:1"] == 2)
     assert await pool.failures() == {"pool": 2}
     assert told("pool") == [UnforeseenError] * 2
@@ -354,7 +350,7 @@ def asked(forking: server.ForkServer, path: Path) -> bytes:
 # The client's tasks
 
 
-async def test_following_goes_on(monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+async def test_copy_that_could_not_be_updated_is_updated_later(monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
     """A copy that could not be updated in whatever way is updated later; the handle tells how often that failed."""
     async with FakeCluster(FaultyStore(), brief()) as cluster:
         reader, writer = await cluster.handle(), await cluster.handle()
@@ -367,7 +363,7 @@ async def test_following_goes_on(monkeypatch: pytest.MonkeyPatch, told: Told) ->
 
 
 @pytest.mark.parametrize("step", ["_next_batch", "_answered"])
-async def test_sending_goes_on(monkeypatch: pytest.MonkeyPatch, told: Told, step: str) -> None:
+async def test_commands_after_a_failed_batch_are_sent(monkeypatch: pytest.MonkeyPatch, told: Told, step: str) -> None:
     """Whoever's commands were on their way when sending failed is told; what comes behind is sent."""
     async with FakeCluster(FaultyStore(), brief()) as cluster:
         handle = await cluster.handle()

@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
-from conversation_actors.activation import Activation, Done, Request
+from conversation_actors.activation import Activation
 from conversation_actors.activation.gate import OutputGate
 from conversation_actors.codec import decode_entry, decode_snapshot
 from conversation_actors.errors import ConflictError, FencedError, LeaseHeldError
+from conversation_actors.protocol import Done, Request
 from conversation_actors.state import AcquireLease, SetAttributes
 from tests.support.fakes import Activations, FaultyStore, append, brief, execute, ids, turns, until
 
@@ -15,7 +16,7 @@ FENCED = FencedError("fenced")
 
 
 async def held(start: Activations) -> tuple[FaultyStore, Activation]:
-    """An activation with one durable item, whose store lets nothing more through."""
+    """Return an activation with one durable item, whose store lets nothing more through."""
     store = FaultyStore()
     activation = await start(store)
     await execute(activation, append("u0"))
@@ -29,7 +30,7 @@ async def passing(gate: OutputGate, seq: int, out: list[int]) -> None:
     out.append(seq)
 
 
-async def test_durable_positions_pass() -> None:
+async def test_what_is_durable_never_waits() -> None:
     """What is durable already never waits, not even after the gate was closed."""
     gate = OutputGate(3)
     gate.close(FENCED)
@@ -51,7 +52,7 @@ async def test_let_out_in_order() -> None:
     assert (out, len(gate)) == ([1, 2, 2, 3, 5], 0)
 
 
-async def test_close_answers_everybody() -> None:
+async def test_closing_raises_in_all_who_wait_and_all_who_come() -> None:
     """Closing raises its error in all who wait, and in all who come later."""
     gate = OutputGate(0)
     waiting = [asyncio.create_task(gate.passed(seq)) for seq in (1, 2)]
@@ -119,7 +120,7 @@ async def test_watchers_see_nothing_undecided(start: Activations) -> None:
     await answer
 
 
-async def test_refusals_wait_too(start: Activations) -> None:
+async def test_refusal_waits_for_what_it_speaks_of(start: Activations) -> None:
     """A refusal that speaks of what is not durable yet leaves only after it: else it might speak of nothing."""
     store, activation = await held(start)
     taken = asyncio.create_task(execute(activation, Request("r1", AcquireLease("agent", "one", 60.0))))
@@ -193,7 +194,7 @@ async def test_one_call_is_answered_as_a_whole(start: Activations) -> None:
     assert decode_entry(told).seq == 2
 
 
-async def test_time_is_bounded(start: Activations) -> None:
+async def test_gate_holds_no_answer_longer_than_a_write_may_take(start: Activations) -> None:
     """The gate does not hold an answer for longer than `timeouts.write`."""
     store = FaultyStore()
     activation = await start(store, brief(write=0.02))

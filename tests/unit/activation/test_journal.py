@@ -21,7 +21,7 @@ def test_from_any_position_that_is_kept() -> None:
     assert [recent.after(seq, size=ALL) for seq in (7, 8, 9, 10)] == [(b"8", b"9", b"10"), (b"9", b"10"), (b"10",), ()]
 
 
-def test_bounded_by_number() -> None:
+def test_oldest_entries_go_beyond_the_number() -> None:
     """The oldest go first; positions before the rest are lost, and the error tells from where on it goes."""
     recent = entries(most=3)
     recent.extend(b"%d" % seq for seq in range(1, 6))
@@ -31,7 +31,7 @@ def test_bounded_by_number() -> None:
     assert lost.value.first_available == 2
 
 
-def test_bounded_by_bytes() -> None:
+def test_oldest_entries_go_beyond_the_bytes_but_the_latest_stays() -> None:
     """Bytes are bounded too, but the latest entry stays, however large."""
     recent = entries(size=10)
     recent.extend([b"1" * 6, b"2" * 6])

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conversation_actors.activation import PROTOCOL, Done, Echo, Execute, Executed, Request, Seen
 from conversation_actors.errors import ConflictError, IncompatibleVersionError
+from conversation_actors.protocol import PROTOCOL, Done, Echo, Execute, Executed, Request, Seen
 from conversation_actors.state import Guard, Lease, Participant
 from tests.support.strategies import (
     appends,

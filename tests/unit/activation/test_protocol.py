@@ -4,8 +4,19 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from conversation_actors.activation import PROTOCOL, Echo, Execute, Executed, Opened, Request, Seen
-from conversation_actors.activation.messages import ActivationInfo, Done, Polled, View
+from conversation_actors.protocol import (
+    PROTOCOL,
+    ActivationInfo,
+    Done,
+    Echo,
+    Execute,
+    Executed,
+    Opened,
+    Polled,
+    Request,
+    Seen,
+    View,
+)
 from conversation_actors.state import EVENT_NAMES, Command, Guard, Lease, Participant
 
 _DATA = Path(__file__).parents[2] / "data" / "protocol"
@@ -27,19 +38,19 @@ _MESSAGES = (
 
 
 def _parts(kind: Any) -> str:
-    """A kind of message with what it is made of."""
+    """Return a kind of message with what it is made of."""
     names = [one.name for one in fields(kind)] if is_dataclass(kind) else kind._fields
     return " ".join([kind.__name__, *names])
 
 
 def said() -> set[str]:
-    """What is said now: commands, messages and the facts in them by their fields, and events by name."""
+    """Return what is said now: commands, messages and the facts in them by their fields, and events by name."""
     kinds = {_parts(kind) for kind in (*get_args(Command), *_MESSAGES)}
     return kinds | {f"event {name}" for name in EVENT_NAMES.values()}
 
 
 def known() -> dict[int, set[str]]:
-    """What each number has stood for; a file each, and none is changed once somebody may run it."""
+    """Return what each number has stood for; a file each, and none is changed once somebody may run it."""
     return {int(path.stem): set(path.read_text().splitlines()) for path in _DATA.glob("*.txt")}
 
 

@@ -2,10 +2,10 @@
 
 from datetime import timedelta
 
-from conversation_actors.activation import Done, Request
 from conversation_actors.activation.activation import Activation, Place
 from conversation_actors.codec import decode_snapshot, encode_snapshot
 from conversation_actors.errors import ConflictError
+from conversation_actors.protocol import Done, Request
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     ClearHistory,
@@ -32,7 +32,7 @@ def run(state: ConversationState, command: Command, request_id: str) -> None:
 
 
 def filled() -> ConversationState:
-    """A conversation that remembers more participants than it may keep."""
+    """Return a conversation that remembers more participants than it may keep."""
     state = ConversationState(LIMITS)
     for number in range(MOST_RESULTS + 10):
         run(state, JoinParticipant(identity="al", device_id="d", metadata={"note": number}), f"r{number}")
@@ -40,12 +40,12 @@ def filled() -> ConversationState:
 
 
 def results(state: ConversationState) -> list[str]:
-    """The requests whose result is kept."""
+    """Return the requests whose result is kept."""
     return [request_id for request_id, kept in state.requests.items() if kept.result is not None]
 
 
 async def activated(store: MemoryStore, owner: str) -> Activation:
-    """An owner of the one conversation of a test."""
+    """Return an owner of the one conversation of a test."""
     settings = Settings(idle_timeout=timedelta(hours=1))
     return await Activation.recover(
         "c", owner=owner, create=True, store=store, settings=settings, place=Place(1, "node")
@@ -60,7 +60,7 @@ async def ask(activation: Activation, request_id: str, command: Command) -> Done
     return reply
 
 
-def test_results_are_bounded() -> None:
+def test_old_requests_stay_known_without_their_results() -> None:
     """Of old requests the result goes, which may be large; that they happened stays known."""
     state = filled()
     assert len(state.requests) == MOST_RESULTS + 10

@@ -5,12 +5,13 @@ from datetime import timedelta
 
 import pytest
 
-from conversation_actors.activation import Activation, Request, committer
+from conversation_actors.activation import Activation, committer
 from conversation_actors.errors import (
     ConversationError,
     ConversationNotFoundError,
     PassivatedError,
 )
+from conversation_actors.protocol import Request
 from conversation_actors.state import SetRetention
 from conversation_actors.store import Outcome
 from tests.support.fakes import (
@@ -30,17 +31,11 @@ from tests.support.fakes import (
 HOUR, MINUTE = 3600.0, 60.0
 
 
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeat without long pauses."""
-    monkeypatch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
-
-
 class Clock:
     """The store's time, which stands still unless it is moved; the owner's last use is moved with it."""
 
     def __init__(self) -> None:
-        """Some time."""
+        """Begin at some time."""
         self.now = 1000.0
 
     def __call__(self) -> float:
@@ -51,20 +46,20 @@ class Clock:
         """Let time pass in which nobody uses these owners, nor do they do anything."""
         self.now += seconds
         for owner in owners:
-            owner._last_used -= seconds
-            owner._committer._touched_at -= seconds
-            owner._committer._told_use_at -= seconds
+            owner._use.last -= seconds
+            owner._retention._touched_at -= seconds
+            owner._retention._told_use_at -= seconds
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """The store's clock."""
+    """Return the store's clock."""
     return Clock()
 
 
 @pytest.fixture
 def store(clock: Clock) -> FaultyStore:
-    """A store on it."""
+    """Make a store on it."""
     return FaultyStore(clock=clock)
 
 
@@ -318,7 +313,7 @@ async def test_a_short_retention_is_refreshed_in_time(start: Activations, store:
 
 
 async def expired(start: Activations, store: FaultyStore, clock: Clock) -> Activation:
-    """An owner that did not notice, stopped as it was, that its conversation has expired."""
+    """Return an owner that did not notice, stopped as it was, that its conversation has expired."""
     owner = await start(store, brief(ttl=HOUR))
     await done(owner, append("u0"))
     await keep(owner, 10 * MINUTE)

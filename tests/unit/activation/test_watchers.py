@@ -29,7 +29,7 @@ async def test_woken_by_what_it_has_not_seen() -> None:
     assert len(watchers) == 0
 
 
-async def test_ends_by_itself() -> None:
+async def test_poll_returns_after_its_time() -> None:
     """A poll returns after its time, and leaves nothing behind."""
     watchers = Watchers(10)
     await watchers.park("w", 0, 0.001)
@@ -63,7 +63,7 @@ async def test_a_cancelled_poll_is_forgotten() -> None:
     assert len(watchers) == 0
 
 
-async def test_bounded() -> None:
+async def test_one_poll_too_many_is_refused_with_the_number() -> None:
     """One poll too many is refused with the number in the text; a watcher that polls again needs no second place."""
     watchers = Watchers(2)
     parked = [park(watchers, "a"), park(watchers, "b")]
@@ -92,7 +92,7 @@ async def test_advance_spares_a_poll() -> None:
     await poll
 
 
-async def test_close() -> None:
+async def test_closing_wakes_everybody_with_the_reason() -> None:
     """The end of the activation wakes everybody with its reason, and refuses whoever comes later."""
     watchers = Watchers(10)
     polls = [park(watchers, name) for name in "ab"]

@@ -26,7 +26,7 @@ from conversation_actors.cli.ray_head import DIRECTORY_PREFIX, ENVIRONMENT, RayH
 from conversation_actors.errors import InvalidInputError, StoreUnavailableError
 from conversation_actors.store import EmbeddedServer
 from tests.support.fakes import until
-from tests.support.ray_cluster import is_alive
+from tests.support.processes import is_alive
 from tests.support.servers import wait_for
 
 URL = "redis://default:secret@127.0.0.1:1/0"

@@ -7,18 +7,19 @@ from typing import Any, cast
 import pytest
 
 from conversation_actors import ConversationClient, Message
-from conversation_actors.activation import ActivationInfo, View
 from conversation_actors.client import Heartbeats
+from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.errors import InvalidInputError
-from tests.support.fakes import CONVERSATION, FakeCluster, FakeOwner, FaultyStore, brief, turns, until
+from conversation_actors.protocol import ActivationInfo, View
+from tests.support.fakes import CONVERSATION, FakeCluster, FakePort, FaultyStore, brief, turns, until
 
 
-class SlowOwner(FakeOwner):
+class SlowOwner(RemoteOwner):
     """An owner whose answer to an `open` is held until it may come."""
 
     def __init__(self, cluster: FakeCluster, may_answer: asyncio.Event) -> None:
         """Hold nothing while `may_answer` is set."""
-        super().__init__(cluster)
+        super().__init__(FakePort(cluster), cluster.settings, timing=cluster.timing)
         self._may_answer = may_answer
 
     async def open(self, *, create: bool) -> tuple[ActivationInfo, View]:
@@ -43,7 +44,7 @@ class Client(ConversationClient):
         """See `ConversationClient.join_cluster`."""
         self._connected_store()
 
-    def _owner(self, conversation_id: str) -> Any:
+    def _owner(self, conversation_id: str) -> SlowOwner:
         assert conversation_id == CONVERSATION
         self._connected_store()
         self.opening += 1

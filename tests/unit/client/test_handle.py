@@ -10,8 +10,8 @@ from enum import IntEnum, StrEnum
 
 import pytest
 
-from conversation_actors.activation import View, activation, committer
-from conversation_actors.client import ConversationHandle, copy, following, handle, outbox
+from conversation_actors.activation import activation, committer
+from conversation_actors.client import ConversationHandle, copy
 from conversation_actors.codec import decode_entry
 from conversation_actors.errors import (
     ClusterUnavailableError,
@@ -28,17 +28,10 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.items import Message
+from conversation_actors.protocol import View
 from conversation_actors.state import Entry, ItemsAppended, ItemsRemoved, Lease
 from tests.support.fakes import FakeCluster, Fault, FaultyStore, brief, stored, turns, until
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeat, and look for an owner, without long pauses."""
-    monkeypatch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
-    monkeypatch.setattr(outbox, "_BACKOFF", (0.0005, 0.002))
-    for module in (handle, following):
-        monkeypatch.setattr(module, "DORMANT_SECONDS", (0.001, 0.005))
+from tests.support.quick import QUICK
 
 
 @pytest.fixture
@@ -186,7 +179,7 @@ async def test_a_closed_handle_is_told_from_an_open_one(cluster: FakeCluster) ->
             await conversation.aclose()
     await conversation.aclose()
     assert (was_closed, conversation.is_closed) == (False, True)
-    assert all(task.done() for task in conversation._tasks)
+    assert all(task.done() for task in conversation._link._tasks)
 
 
 async def test_reads_its_own_writes_behind_those_of_others(
@@ -380,9 +373,9 @@ async def test_ids_to_be_taken_out_are_checked(cluster: FakeCluster, item_ids: t
     assert error.value.field == "item_ids"
 
 
-async def test_copy_that_was_away_takes_the_state_anew(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_copy_that_was_away_takes_the_state_anew(cluster: FakeCluster) -> None:
     """Entries of a forgotten past are told to nobody: who has missed them gets the whole state, without what left."""
-    monkeypatch.setattr(committer, "FORGET_SECONDS", 0.0)
+    cluster.timing = replace(QUICK, forget=0.0)
     one = await cluster.handle()
     await one.append(say("u0"))
     two = await cluster.handle()
@@ -444,13 +437,13 @@ async def test_a_copy_far_behind_starts_afresh(cluster: FakeCluster, monkeypatch
     monkeypatch.setattr(committer, "KEPT_ENTRIES", 0)
     one, two = await cluster.handle(), await cluster.handle()
     await parked(cluster, 2)
-    one._tasks[1].cancel()
+    cluster.replies_to_lose["poll"] = 1_000_000
     for number in range(5):
         await two.append(say(f"u{number}"))
     await two.passivate()
     await two.append(say("u5"))
     assert ids(one) == []
-    one._tasks[1] = asyncio.create_task(one._follower.run())
+    cluster.replies_to_lose.clear()
     await until(lambda: one.seq == 6)
     assert ids(one) == ids(two)
 
@@ -459,7 +452,7 @@ async def test_catch_up(cluster: FakeCluster) -> None:
     """Opening a conversation that is open already waits for its copy to be as new as the owner."""
     one, two = await cluster.handle(), await cluster.handle()
     await one.append(say("u0"))
-    await two.catch_up(await one._read(fresh=False))
+    await two.catch_up(await one._owner.read(fresh=False))
     assert ids(two) == ["u0"]
 
 
@@ -811,7 +804,7 @@ async def test_a_watch_of_a_passivated_conversation_ends_with_its_handle(cluster
 async def test_catching_up_ends_with_the_handle(cluster: FakeCluster) -> None:
     """Who waits for a copy that nobody keeps current any more is told so, not left to the time-out."""
     conversation = await cluster.handle()
-    waiting = asyncio.create_task(conversation.catch_up(replace(await conversation._read(fresh=False), seq=99)))
+    waiting = asyncio.create_task(conversation.catch_up(replace(await conversation._owner.read(fresh=False), seq=99)))
     await turns()
     await conversation.aclose()
     with pytest.raises(InvalidInputError, match="open it again"):

@@ -7,7 +7,6 @@ from contextlib import aclosing
 import pytest
 
 from conversation_actors import ConversationHandle, Message
-from conversation_actors.client import following
 from conversation_actors.errors import ConflictError, PositionLostError
 from conversation_actors.state import Entry, ItemsAppended
 from tests.support.fakes import FakeCluster, FaultyStore, brief, until
@@ -26,12 +25,6 @@ def ids(handle: ConversationHandle) -> list[str]:
 def told(entries: list[Entry]) -> list[str]:
     """Ids of the items that entries brought."""
     return [item.id for entry in entries if isinstance(entry.event, ItemsAppended) for item in entry.event.items]
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look for an owner without long pauses."""
-    monkeypatch.setattr(following, "DORMANT_SECONDS", (0.001, 0.002))
 
 
 @pytest.fixture
@@ -133,7 +126,7 @@ async def test_a_position_of_another_history_decides_nothing(
     else:
         await _branch(cluster, store, handle)
     seq = handle.seq
-    handle._tasks[1].cancel()  # its copy follows no more: what it decides is decided on what it saw then
+    handle._link._tasks[1].cancel()  # its copy follows no more: what it decides is decided on what it saw then
     third = await cluster.handle()
     for number in range(4):
         await third.append(say(f"new{number}"))
@@ -180,7 +173,7 @@ async def test_opening_again_shows_what_is_left(cluster: FakeCluster, store: Fau
     handle = await cluster.handle()
     await _rolled_back(cluster, store, handle)
     third = await cluster.handle()
-    await handle.catch_up(await third._read(fresh=False))
+    await handle.catch_up(await third._owner.read(fresh=False))
     assert ids(handle)[-1] == "a8"
 
 
@@ -190,7 +183,7 @@ async def test_a_watch_that_is_resumed_does_not_slip_into_another_branch(
     """From a position that the copy has had, of which the new history has another entry: it says so."""
     handle = await cluster.handle()
     await _rolled_back(cluster, store, handle)
-    handle._tasks[1].cancel()  # its copy follows no more
+    handle._link._tasks[1].cancel()  # its copy follows no more
     third = await cluster.handle()
     for number in range(9, 15):
         await third.append(say(f"b{number}"))
@@ -207,7 +200,7 @@ async def test_opening_again_shows_the_new_life(cluster: FakeCluster, store: Fau
     store.lose_everything()
     third = await cluster.handle()
     await third.append(say("new"))
-    await handle.catch_up(await third._read(fresh=False))
+    await handle.catch_up(await third._owner.read(fresh=False))
     assert ids(handle) == ["new"]
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conversation_actors.activation import Echo, Executed, Request, Seen, View
 from conversation_actors.client.copy import LocalCopy
 from conversation_actors.codec import encode_entry, encode_snapshot
 from conversation_actors.items import Message
+from conversation_actors.protocol import Echo, Executed, Request, Seen, View
 from conversation_actors.state import (
     AppendItems,
     AttributesChanged,

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from conversation_actors.activation import Done, Executed, Reply, Request
 from conversation_actors.client import outbox, refusals
 from conversation_actors.client.digest import digest_of
 from conversation_actors.client.outbox import Outbox
@@ -23,6 +22,7 @@ from conversation_actors.errors import (
     OwnerFailedError,
     StoreUnavailableError,
 )
+from conversation_actors.protocol import Done, Executed, Reply, Request
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     AppendItems,
@@ -34,17 +34,12 @@ from conversation_actors.state import (
     SetSummary,
     UpdateParticipant,
 )
+from conversation_actors.timing import Timing
 from tests.support.fakes import brief, turns, until
+from tests.support.quick import QUICK
 from tests.support.strategies import message
 
 AWAY = StoreUnavailableError("Redis does not answer")
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeat without long pauses."""
-    monkeypatch.setattr(outbox, "_BACKOFF", (0.0005, 0.002))
-    monkeypatch.setattr(outbox, "_GRACE_SECONDS", 0.5)
 
 
 class FakeSend:
@@ -102,10 +97,10 @@ def item(identity: str, text: str = "hello") -> AppendItems:
 class Running:
     """An outbox and its task."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, timing: Timing = QUICK) -> None:
         """Start it."""
         self.send = FakeSend()
-        self.box = Outbox(self.send, settings)
+        self.box = Outbox(self.send, settings, timing=timing)
         self.task = asyncio.create_task(self.box.run())
 
     def ask(self, identity: str, text: str = "hello", request_id: str | None = None) -> "asyncio.Task[Done]":
@@ -124,8 +119,8 @@ async def run() -> AsyncIterator[type[Running]]:
     started: list[Running] = []
 
     class Started(Running):
-        def __init__(self, settings: Settings | None = None) -> None:
-            super().__init__(settings or brief())
+        def __init__(self, settings: Settings | None = None, timing: Timing = QUICK) -> None:
+            super().__init__(settings or brief(), timing)
             started.append(self)
 
     yield Started
@@ -243,10 +238,9 @@ async def test_what_goes_as_one(run: type[Running], put: str, sent: list[str]) -
     assert [one for batch in it.send.batches for one in batch] == sent
 
 
-async def test_a_refused_group_is_gone_through(run: type[Running], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_group_is_gone_through(run: type[Running]) -> None:
     """At once, only what is at fault is refused; all else is taken, in order, before what came behind the group."""
-    monkeypatch.setattr(outbox, "_BACKOFF", (60.0, 60.0))
-    it = run(brief())
+    it = run(brief(), Timing(outbox=(60.0, 60.0)))
     it.send.refused["u3"] = ConflictError("u3")
     for number in range(9):
         it.box.put(item(f"u{number}"))

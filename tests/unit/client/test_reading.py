@@ -14,7 +14,6 @@ from pydantic import SecretStr
 from conversation_actors import ConversationClient, ConversationHandle, Message, RefusedError, Settings
 from conversation_actors.client import client as client_module
 from conversation_actors.client import opening
-from conversation_actors.client import reading as reading_module
 from conversation_actors.client.reading import Reader
 from conversation_actors.errors import (
     ClusterMisconfiguredError,
@@ -28,6 +27,7 @@ from conversation_actors.errors import (
 )
 from conversation_actors.runtime import cluster as runtime
 from conversation_actors.store import MemoryStore, Stored
+from conversation_actors.timing import Timing
 from tests.support.fakes import CONVERSATION, FakeCluster, FaultyStore, brief, turns, until
 
 TTL = timedelta(minutes=10)
@@ -228,13 +228,12 @@ async def test_what_a_replica_does_not_have_is_read_from_the_primary() -> None:
         await reader.read("never", stale_ok=True)
 
 
-async def test_a_replica_that_is_away(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_replica_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
     """The primary is read instead, and the log tells it once, until the replica is back."""
-    monkeypatch.setattr(reading_module, "_AWAY_SECONDS", 0.0)
     primary, replica = FaultyStore(), FaultyStore()
     for store in (primary, replica):
         await store.activate(CONVERSATION, owner="o", create=True, ttl=TTL)
-    reader = Reader(primary, replica, brief())
+    reader = Reader(primary, replica, brief(), timing=Timing(read_away=0.0))
     for is_down, lines in ((True, 1), (True, 1), (False, 1), (True, 2)):
         replica.is_down = is_down
         await reader.read(CONVERSATION, stale_ok=True)
@@ -380,19 +379,17 @@ async def test_a_deletion_fails_for_no_cluster(ray: Ray, store: Checked, reason:
 
 
 async def test_many_deletions_look_for_a_cluster_once(
-    ray: Ray, store: Checked, monkeypatch: pytest.MonkeyPatch
+    ray: Ray, store: Checked, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One that does not answer is not waited for with each; once it is joined, owners are told again."""
-    monkeypatch.setattr(client_module, "_TELL_SECONDS", 0.01)
+    caplog.set_level("INFO")
     for number in range(20):
         await store.activate(f"c{number}", owner="o", create=True, ttl=TTL)
     ray.answers.clear()
-    async with ConversationClient(brief()) as client:
-        await client.delete("c0")
-        monkeypatch.setattr(client_module, "_TELL_SECONDS", 600.0)
-        async with asyncio.timeout(60):
-            for number in range(1, 10):
-                await client.delete(f"c{number}")
+    async with ConversationClient(brief(), timing=Timing(tell=1.0)) as client:
+        for number in range(10):
+            await client.delete(f"c{number}")
+        assert caplog.text.count("owners, if any run, are not told of deletions") == 1
         ray.is_away = False
         ray.answers.set()
         await client.join_cluster()
@@ -411,7 +408,7 @@ async def test_a_deletion_does_not_fail_with_its_owner(
     ray.is_away = False
 
     class Owner:
-        async def call_if_running(self, *_: object) -> None:
+        async def tell_of_deletion(self) -> None:
             message = "Redis is away"
             raise StoreUnavailableError(message)
 
@@ -449,13 +446,10 @@ async def test_a_cluster_that_comes_later_is_joined(ray: Ray, store: Checked) ->
     assert ray.joined == 1
 
 
-async def test_a_client_that_closes_ends_who_waits_to_join(
-    ray: Ray, store: Checked, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_client_that_closes_ends_who_waits_to_join(ray: Ray, store: Checked) -> None:
     """With the error of a closed client, not as if the caller had been cancelled."""
-    monkeypatch.setattr(client_module, "_JOINED_SECONDS", 0.01)
     ray.answers.clear()
-    async with ConversationClient(brief()) as client:
+    async with ConversationClient(brief(), timing=Timing(joined=0.01)) as client:
         waiting = asyncio.create_task(client.join_cluster())
         await turns()
     with pytest.raises(InvalidInputError, match="not connected"):
@@ -464,11 +458,11 @@ async def test_a_client_that_closes_ends_who_waits_to_join(
 
 async def test_a_client_that_closes_lets_ray_finish(ray: Ray, store: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that ends while Ray joins, which takes long on a busy machine, may crash."""
-    monkeypatch.setattr(client_module, "_JOINED_SECONDS", 0.01)
     monkeypatch.setattr(runtime, "is_joining", lambda: not ray.joined)
     ray.answers.clear()
     ray.is_away = False
-    client = await ConversationClient(brief().model_copy(update={"ray_address": "head:6379"})).__aenter__()
+    settings = brief().model_copy(update={"ray_address": "head:6379"})
+    client = await ConversationClient(settings, timing=Timing(joined=0.01)).__aenter__()
     await until(lambda: client._is_joining())  # noqa: PLW0108  # it becomes another one
     closing = asyncio.create_task(client.aclose())
     done, _ = await asyncio.wait({closing}, timeout=0.2)

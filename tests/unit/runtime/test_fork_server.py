@@ -11,7 +11,6 @@ import os
 import re
 import resource
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.runtime.fork_server import gaps, launcher, node, ray_words, server
 from conversation_actors.versions import NEWEST_TESTED
 from tests.support.fork_servers import Asked, connected_to, encoded
-from tests.support.ray_cluster import is_alive
+from tests.support.processes import is_alive, paused
 from tests.support.servers import wait_for
 
 pytestmark = [
@@ -542,12 +541,9 @@ def test_listener_that_dies_after_ready(tmp_path: Path) -> None:
         launched = Launched(tmp_path)
         connection, _ = listener.accept()
         read_request(connection)
-        launched.process.send_signal(signal.SIGSTOP)
-        try:
+        with paused(launched.process.pid):
             connection.sendall(launcher.READY)
             connection.close()
-        finally:
-            launched.process.send_signal(signal.SIGCONT)
         assert launched.became_the_interpreter(), launched.said
 
 

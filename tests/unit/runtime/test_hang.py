@@ -5,17 +5,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import pytest
-from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RpcError
+from ray.exceptions import ActorDiedError, GetTimeoutError, RpcError
 
-from conversation_actors.errors import ClusterUnavailableError
-from conversation_actors.runtime import hang, owner
+from conversation_actors.runtime import hang
 from conversation_actors.runtime.hang import HangWatch, Lodging
-from conversation_actors.runtime.owner import RemoteOwner
-from tests.support.fakes import brief, until
 
 HERE = Lodging(pid=7, node_id="n", restarts=0)
 
@@ -30,7 +27,7 @@ class Owner:
         self.examined = 0
         self.looked = 0
         self.error: Exception | None = None
-        self.ping = self.execute = SimpleNamespace(remote=lambda: self.answer)
+        self.ping = SimpleNamespace(remote=lambda: self.answer)
 
     async def lodging(self, _actor: object) -> Lodging | None:
         """Where it is, by and by."""
@@ -101,73 +98,6 @@ async def test_without_the_head_nobody_is_killed(hung: Owner, caplog: pytest.Log
     assert "cannot be looked at" in caplog.text
 
 
-class Directory:
-    """Finds one owner."""
-
-    def __init__(self, owner: Owner) -> None:
-        """This one."""
-        self._owner = owner
-        self.confirmed, self.error = 0, cast("Exception | None", None)
-
-    def confirm(self) -> None:
-        """See `ActorDirectory.confirm`."""
-        self.confirmed += 1
-        if self.error is not None:
-            raise self.error
-
-    def get_or_create(self, _conversation_id: str) -> Owner:
-        """See `ActorDirectory.get_or_create`."""
-        self.confirm()
-        return self._owner
-
-    find = get_or_create
-
-
-async def test_who_waits_looks_and_who_is_answered_does_not(hung: Owner) -> None:
-    """A call that takes long has its owner looked at; one that is to take long, only when it is overdue."""
-    remote = RemoteOwner("c", directory=cast("Any", Directory(hung)), settings=brief())
-    patient = asyncio.create_task(
-        remote.call_if_running(lambda actor: actor.execute.remote(), 20.0, usual=10.0)  # it is never overdue here
-    )
-    quick = asyncio.create_task(remote._ask(hung, lambda actor: actor.execute.remote(), 20.0, usual=10.0))
-    await asyncio.sleep(0)
-    assert not hung.looked
-    slow = asyncio.create_task(remote._ask(hung, lambda actor: actor.execute.remote(), 20.0, usual=0.01))
-    await until(lambda: hung.looked > 0)
-    hung.answer.set_result("answer")
-    assert [await task for task in (patient, quick, slow)] == ["answer"] * 3
-
-
-async def test_a_handle_of_a_cluster_that_was_left_is_looked_up_anew(hung: Owner) -> None:
-    """Ray refuses it with an exception of no kind; a repeat finds the owner of now."""
-    remote = RemoteOwner("c", directory=cast("Any", Directory(hung)), settings=brief())
-    sent = 0
-
-    def send(_actor: object) -> Any:
-        nonlocal sent
-        sent += 1
-        if sent == 1:
-            message = "Failed to submit task to actor"
-            raise Exception(message)  # noqa: TRY002  # as Ray does
-        hung.answer.set_result("answer")
-        return hung.answer
-
-    assert await remote.call(send, 20.0) == "answer"
-
-
-@pytest.mark.parametrize("error", [ConnectionError("GRPC connection failed"), Exception("left"), RpcError("away")])
-async def test_a_cluster_that_is_lost_while_an_owner_is_looked_for_is_told(hung: Owner, error: Exception) -> None:
-    """Whatever Ray, its client, or who is just joining anew raises: callers get an error of ours, in time."""
-    directory = Directory(hung)
-    directory.error = error
-    remote = RemoteOwner("c", directory=cast("Any", directory), settings=brief())
-    with pytest.raises(ClusterUnavailableError, match=str(error)):
-        await remote.call(lambda actor: actor.execute.remote(), 0.2)
-    assert await remote.call_if_running(lambda actor: actor.execute.remote(), 0.2) is None
-    with pytest.raises(ClusterUnavailableError, match=str(error)):
-        await remote.passivate(0.2)
-
-
 async def test_an_actor_of_a_cluster_that_was_left_is_not_looked_at(
     hung: Owner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -181,34 +111,6 @@ async def test_an_actor_of_a_cluster_that_was_left_is_not_looked_at(
     await look(hung)
     assert not hung.examined
     assert "cannot be looked at" in caplog.text
-
-
-async def test_who_is_unavailable_for_long_has_the_head_asked(hung: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind a head that is gone, or another one, an actor stays unavailable: that is told instead of repeated."""
-    monkeypatch.setattr("conversation_actors.runtime.owner._RESTART_SECONDS", 0.0)
-    directory = Directory(hung)
-    remote = RemoteOwner("c", directory=cast("Any", directory), settings=brief())
-    hung.answer.set_exception(ActorUnavailableError("restarting", b"1" * 16))
-    directory.error = ClusterUnavailableError("no head")
-    with pytest.raises(ClusterUnavailableError, match="no head"):
-        await remote.call(lambda actor: actor.execute.remote(), 0.2)
-    assert directory.confirmed
-    assert await remote.call_if_running(lambda actor: actor.execute.remote(), 0.2) is None
-
-
-async def test_that_ray_is_away_is_told_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every open handle of a process finds the same, again and again."""
-    told: list[str] = []
-    monkeypatch.setattr(owner.log, "warning", lambda message, **_: told.append(message))
-    monkeypatch.setattr(owner, "_told_at", None)
-    now = [1000.0]
-    monkeypatch.setattr(owner, "uptime", lambda: now[0])
-    for _ in range(3):
-        owner._tell_of_absence(ClusterUnavailableError("no head"))
-    assert len(told) == 1
-    now[0] += 60.0
-    owner._tell_of_absence(TimeoutError())
-    assert len(told) == 2
 
 
 class Ray:

@@ -16,6 +16,7 @@ from conversation_actors.errors import (
 )
 from conversation_actors.runtime import membership
 from conversation_actors.runtime.membership import Membership
+from conversation_actors.timing import TIMING, Timing
 
 ADDRESS = "10.0.0.1:6379"
 
@@ -91,9 +92,9 @@ class Process:
         """Which node it has joined through."""
         return SimpleNamespace(get_node_id=lambda: "01")
 
-    def member(self) -> Membership:
+    def member(self, timing: Timing = TIMING) -> Membership:
         """One client's."""
-        return Membership(ADDRESS, self.join, is_ours=lambda: self.is_ours)
+        return Membership(ADDRESS, self.join, is_ours=lambda: self.is_ours, timing=timing)
 
 
 class _Worker:
@@ -217,10 +218,9 @@ def test_who_could_not_join_tries_again(process: Process) -> None:
     assert process.joins == 2
 
 
-def test_nothing_is_left_under_a_call(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_left_under_a_call(process: Process) -> None:
     """What still waits in Ray's core for the old head is answered first, by the new one."""
-    monkeypatch.setattr(membership, "_CALLS_SECONDS", 0.0)
-    member = process.member()
+    member = process.member(Timing(membership_calls=0.0))
     process.head.error = RpcError("WrongClusterID")
     with membership.CALLS.counted(), pytest.raises(ClusterUnavailableError, match="calls still wait"):
         member.confirm()

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -12,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.exceptions import ActorDiedError
 
-from conversation_actors.runtime import warm_pool
 from conversation_actors.runtime.starter import CleanStarts
 from conversation_actors.runtime.warm_pool import EXTRA, RECENT_SECONDS, Pool, Stock, UnsupportedError, WarmPool
 from conversation_actors.settings import PoolSettings
+from conversation_actors.timing import Timing
 
 
 class FakeNodes:
@@ -46,16 +47,16 @@ class FakeNodes:
         self.kept.add(keep)
 
 
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pools of these tests do not wait for more openings before they refill."""
-    monkeypatch.setattr(warm_pool, "_GATHER_SECONDS", 0.0)
+AT_ONCE = Timing(pool_gather=0.0)
+"""Pools of these tests do not wait for more openings before they refill."""
 
 
 @asynccontextmanager
-async def pool_of(nodes: FakeNodes, minimum: int = 2, maximum: int = 4) -> AsyncIterator[WarmPool]:
+async def pool_of(
+    nodes: FakeNodes, minimum: int = 2, maximum: int = 4, *, timing: Timing = AT_ONCE
+) -> AsyncIterator[WarmPool]:
     """A pool of these nodes, stopped at the end."""
-    pool = WarmPool(PoolSettings(minimum=minimum, maximum=maximum), nodes)
+    pool = WarmPool(PoolSettings(minimum=minimum, maximum=maximum), nodes, timing=timing)
     try:
         yield pool
     finally:
@@ -252,31 +253,27 @@ async def test_without_the_call_it_says_so_once_and_rests(caplog: pytest.LogCapt
     assert caplog.text.count("PrestartWorkers") == 1
 
 
-async def test_an_idle_pool_only_looks_for_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_pool_only_looks_for_nodes() -> None:
     """While nothing is opened nobody is asked for anything but who is there."""
-    monkeypatch.setattr(warm_pool, "_LOOK_SECONDS", 0.01)
     nodes = FakeNodes("a")
-    async with pool_of(nodes):
+    async with pool_of(nodes, timing=replace(AT_ONCE, pool_look=0.01)):
         await until(lambda: nodes.looks >= 5)
         assert nodes.started == {"a:1": 2}
 
 
-async def test_workers_that_others_took_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_workers_that_others_took_are_replaced() -> None:
     """Nobody tells of them: the count at the next look does."""
-    monkeypatch.setattr(warm_pool, "_LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(warm_pool, "_COUNT_SECONDS", 0.0)
     nodes = FakeNodes("a")
-    async with pool_of(nodes):
+    async with pool_of(nodes, timing=replace(AT_ONCE, pool_look=0.01, pool_count=0.0)):
         await until(lambda: nodes.started["a:1"] == 2)
         nodes.taken["a:1"] = 2
         await until(lambda: nodes.started["a:1"] == 4)
 
 
-async def test_an_owner_that_found_none_ready_has_them_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the pool believed in some, it does not wait for the next look."""
-    monkeypatch.setattr(warm_pool, "_COUNT_SECONDS", 0.0)
+async def test_an_owner_that_found_none_ready_has_them_counted() -> None:
+    """If the pool believed in some, it does not wait for the next look."""
     nodes = FakeNodes("a")
-    async with pool_of(nodes) as pool:
+    async with pool_of(nodes, timing=replace(AT_ONCE, pool_count=0.0)) as pool:
         await until(lambda: nodes.started["a:1"] == 2)
         nodes.taken["a:1"] = 2
         await pool.opened("a", False)

@@ -3,13 +3,16 @@
 import asyncio
 import random
 import re
+from dataclasses import replace
 
 import pytest
 
-from conversation_actors.activation import Activation, Done, Request, committer
+from conversation_actors.activation import Activation
 from conversation_actors.codec import decode_entry, decode_snapshot
 from conversation_actors.errors import PositionLostError
+from conversation_actors.protocol import Done, Request
 from conversation_actors.state import ClearHistory, ItemsRemoved, RemoveItems
+from conversation_actors.timing import Timing
 from tests.support.fakes import (
     Activations,
     Fault,
@@ -23,14 +26,9 @@ from tests.support.fakes import (
     turns,
     until,
 )
+from tests.support.quick import QUICK
 
 SECRET = "4111 1111 1111 1111"
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeat without long pauses."""
-    monkeypatch.setattr(committer, "_BACKOFF", (0.0005, 0.002))
 
 
 def remove(*identities: str, request_id: str = "remove") -> Request:
@@ -38,9 +36,9 @@ def remove(*identities: str, request_id: str = "remove") -> Request:
     return Request(request_id, RemoveItems(identities))
 
 
-async def with_secret(start: Activations, store: FaultyStore, **history: int) -> Activation:
+async def with_secret(start: Activations, store: FaultyStore, *, timing: Timing = QUICK, **history: int) -> Activation:
     """An owner of a conversation in which a secret was said."""
-    owner = await start(store, brief(**history))
+    owner = await start(store, brief(**history), timing=timing)
     await done(owner, append("u0"))
     await done(owner, append("u1", SECRET))
     await done(owner, append("u2"))
@@ -165,10 +163,9 @@ async def test_removal_is_repeated_without_effect(start: Activations) -> None:
     assert ids((await stored(store))[0]) == ["u0", "u2"]
 
 
-async def test_followers_are_told_and_latecomers_are_not(start: Activations, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_followers_are_told_and_latecomers_are_not(start: Activations) -> None:
     """Who is a moment behind reads on; from then on a position before the removal is lost."""
-    monkeypatch.setattr(committer, "FORGET_SECONDS", 0.05)
-    owner = await with_secret(start, FaultyStore())
+    owner = await with_secret(start, FaultyStore(), timing=replace(QUICK, forget=0.05))
     await done(owner, remove("u1"))
     polled = await owner.poll(watcher="w", after_seq=2, timeout=0.0)
     assert [decode_entry(data).seq for data in polled.entries] == [3, 4]

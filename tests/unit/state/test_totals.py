@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from conversation_actors.activation import Request
 from conversation_actors.cli.show import Facts, document, tell
 from conversation_actors.client import Snapshot
 from conversation_actors.codec import decode_snapshot, encode_snapshot
 from conversation_actors.codec.totals import TOTALS
 from conversation_actors.errors import CorruptStateError, RefusedError
+from conversation_actors.protocol import Request
 from conversation_actors.state import (
     AppendItems,
     ClearHistory,

@@ -9,7 +9,8 @@ import pytest
 from livekit import rtc
 
 from agent_worker.call.participants import Participants
-from agent_worker.call.welcome import GREETED, Welcome
+from agent_worker.call.welcome import GREETED
+from agent_worker.lines import Welcome
 from conversation_actors import ConversationHandle
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import gone_for

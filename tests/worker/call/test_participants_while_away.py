@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from agent_worker.call.welcome import GREETED, Welcome
+from agent_worker.call.welcome import GREETED
+from agent_worker.lines import Welcome
 from conversation_actors import ConversationHandle, OutcomeUnknownError
 from tests.support.fakes import until
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_worker.call.welcome import GREETED, Welcome, greeted_context, retention, welcome
+from agent_worker.call.welcome import GREETED, greeted_context, retention, welcome
+from agent_worker.lines import Welcome
 from conversation_actors import Participant
 
 GRACE = timedelta(seconds=30)

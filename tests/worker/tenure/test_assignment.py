@@ -22,7 +22,7 @@ from agent_worker.tenure.assignment import (
     trusted_attribute,
 )
 from agent_worker.timing import Timing
-from agent_worker.worker.supervisor import conversation_id_of
+from agent_worker.worker.failure_detector import conversation_id_of
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.values import forbidden_character
 from tests.support.sessions.fakes_call import ROOM, FakeParticipant, FakeRoom, Permissions, fake_job, running_job
@@ -240,7 +240,7 @@ async def test_a_caller_who_does_not_come_is_not_waited_for_long() -> None:
         assert await _conversation_id(context, NOTHING, settings, timing=Timing(identity=0.02)) == ROOM
 
 
-def test_a_supervisor_finds_the_same_conversation() -> None:
+def test_a_failure_detector_finds_the_same_conversation() -> None:
     """Without the participant, whom it cannot ask."""
     both = running_job("j", metadata='{"conversation_id": "by-job"}', room_metadata='{"conversation_id": "by-room"}')
     assert conversation_id_of(both) == "by-job"

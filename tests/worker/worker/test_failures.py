@@ -20,10 +20,10 @@ from agent_worker.tenure.conversation import HANDOVER, LEASE, CallConversation
 from agent_worker.tenure.pulse import MAX_BEATS
 from agent_worker.tenure.sign_of_life import SignOfLife
 from agent_worker.tenure.telling import Telling
-from agent_worker.worker import parent
+from agent_worker.timing import Timing
 from agent_worker.worker import server as worker
-from agent_worker.worker.parent import EXIT_NOT_STARTED, EXIT_USAGE, Parent
-from agent_worker.worker.supervisor import Supervisor
+from agent_worker.worker.failure_detector import FailureDetector
+from agent_worker.worker.supervisor import EXIT_NOT_STARTED, EXIT_USAGE, Supervisor
 from agent_worker.worker.takeover import Takeover
 from conversation_actors import ConversationHandle, Heartbeats, Message, OverloadedError, Settings
 from conversation_actors.errors import StoreUnavailableError
@@ -294,7 +294,10 @@ async def test_whatever_is_thrown_at_the_end(world: World, monkeypatch: pytest.M
     assert LEASE not in (await world.cluster.handle()).leases
 
 
-# A worker, and its parent
+# A worker, and its supervisor
+
+
+QUICK = Timing(server_retry=0.001, supervisor_look=0.001, restart_delays=(0.0,))
 
 
 class Server:
@@ -320,12 +323,10 @@ class Server:
 
 
 async def test_whatever_is_thrown_into_a_worker_that_drains(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Successors are asked for all the same, and a worker whose parent is gone ends; both are counted."""
-    monkeypatch.setattr(worker, "_RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(worker, "_PARENT_SECONDS", 0.001)
+    """Successors are asked for all the same, and a worker whose supervisor is gone ends; both are counted."""
     monkeypatch.setattr(worker, "instance_from_environment", lambda: "w")
-    parents = iter([1, 1])
-    monkeypatch.setattr("os.getppid", lambda: next(parents, 2))
+    supervisors = iter([1, 1])
+    monkeypatch.setattr("os.getppid", lambda: next(supervisors, 2))
     server, asked = Server(), asyncio.Event()
 
     async def give_over() -> None:
@@ -334,16 +335,16 @@ async def test_whatever_is_thrown_into_a_worker_that_drains(monkeypatch: pytest.
     async def watch() -> None:
         await asyncio.Event().wait()
 
-    supervisor = SimpleNamespace(run=watch, give_over=give_over)
-    Broken(monkeypatch, supervisor, "give_over")
+    detector = SimpleNamespace(run=watch, give_over=give_over)
+    Broken(monkeypatch, detector, "give_over")
     Broken(monkeypatch, worker, "_stop_when_orphaned")
     failures, stop = Failures(), asyncio.Event()
     running = asyncio.create_task(
         worker._run_until(
             (stop, asyncio.Event()),
             cast("AgentServer", server),
-            cast("Supervisor", supervisor),
-            cast("worker.WorkerOptions", SimpleNamespace(is_development=False)),
+            cast("FailureDetector", detector),
+            cast("worker.WorkerOptions", SimpleNamespace(is_development=False, timing=QUICK)),
             failures,
         )
     )
@@ -356,17 +357,17 @@ async def test_whatever_is_thrown_into_a_worker_that_drains(monkeypatch: pytest.
 
 
 async def test_a_worker_that_cannot_watch_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what went wrong: its parent starts it again."""
+    """With what went wrong: its supervisor starts it again."""
     monkeypatch.setattr(worker, "instance_from_environment", lambda: None)
 
     async def watch() -> None:
         raise TypeError(PRIVATE)
 
-    supervisor = SimpleNamespace(run=watch, give_over=watch)
-    options = SimpleNamespace(is_development=False)
+    detector = SimpleNamespace(run=watch, give_over=watch)
+    options = SimpleNamespace(is_development=False, timing=QUICK)
     told = (asyncio.Event(), asyncio.Event())
     with pytest.raises(TypeError):
-        await worker._run_until(told, cast("Any", Server()), cast("Any", supervisor), cast("Any", options), Failures())
+        await worker._run_until(told, cast("Any", Server()), cast("Any", detector), cast("Any", options), Failures())
 
 
 @pytest.mark.usefixtures("livekit")
@@ -374,13 +375,13 @@ async def test_a_watcher_that_cannot_watch_ends(monkeypatch: pytest.MonkeyPatch)
     """With what went wrong: whoever started it starts it again; it takes no calls meanwhile."""
     jobs: list[int] = []
 
-    async def watch(supervisor: Supervisor) -> None:
-        jobs.append(len(supervisor._jobs.active_jobs))
+    async def watch(detector: FailureDetector) -> None:
+        jobs.append(len(detector._jobs.active_jobs))
         raise TypeError(PRIVATE)
 
     monkeypatch.setenv("CONVERSATION_REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setenv("AGENT_HEALTH_PORT", "0")
-    monkeypatch.setattr(Supervisor, "run", watch)
+    monkeypatch.setattr(FailureDetector, "run", watch)
     with on_store(monkeypatch, ShakyStore(Clock())):
         try:
             with pytest.raises(TypeError):
@@ -393,21 +394,20 @@ async def test_a_watcher_that_cannot_watch_ends(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def livekit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings as a parent has them."""
+    """Settings as a supervisor has them."""
     for name in ("URL", "API_KEY", "API_SECRET"):
         monkeypatch.setenv(f"LIVEKIT_{name}", "ws://127.0.0.1:1" if name == "URL" else "secret")
 
 
 @pytest.mark.usefixtures("livekit")
-async def test_whatever_is_thrown_into_a_parent(
+async def test_whatever_is_thrown_into_a_supervisor(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A worker that the system could not start is started again, and what cannot be looked up is found by the clock."""
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(parent, "_RESTART_DELAYS", (0.0,))
     runs: list[str] = []
 
-    async def run_once(_self: Parent, name: str) -> int:
+    async def run_once(_self: Supervisor, name: str) -> int:
         runs.append(name)
         if len(runs) < 3:
             message = "no more processes"
@@ -415,11 +415,11 @@ async def test_whatever_is_thrown_into_a_parent(
         await asyncio.sleep(0)  # lets the take-overs begin
         return EXIT_USAGE
 
-    monkeypatch.setattr(Parent, "_run_once", run_once)
+    monkeypatch.setattr(Supervisor, "_run_once", run_once)
     Broken(monkeypatch, Heartbeats, "claim_group")
     store = ShakyStore(Clock())
     with on_store(monkeypatch, store):
-        one = Parent([], "p")
+        one = Supervisor([], "p", timing=QUICK)
         try:
             assert await one.run() == EXIT_USAGE
         finally:
@@ -431,7 +431,7 @@ async def test_whatever_is_thrown_into_a_parent(
     assert PRIVATE not in caplog.text
 
 
-async def test_one_call_that_a_parent_cannot_hand_over_costs_no_other(
+async def test_one_call_that_a_supervisor_cannot_hand_over_costs_no_other(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is counted; workers find it by the clock."""
@@ -448,7 +448,7 @@ async def test_one_call_that_a_parent_cannot_hand_over_costs_no_other(
         async with Heartbeats(Settings()) as heartbeats:
             for number in range(2):
                 await heartbeats.start(f"c{number}", "job", valid_for=timedelta(seconds=3), group="p-1")
-            one = Parent([], "p")
+            one = Supervisor([], "p")
             await one._take_over(heartbeats, cast("Takeover", Half()), "p-1")
     assert sorted(ran) == ["c0", "c1"]
     assert one._failures.counts == {"take_over": 1}

@@ -1,6 +1,7 @@
-"""Lines that are said unasked: their placeholders, and a line in somebody's language. Pure."""
+"""Lines that are said unasked: to whom, their placeholders, and a line in somebody's language. Pure."""
 
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from string import Formatter
 
 NAME, VISITS = "name", "visits"
@@ -10,6 +11,18 @@ LONGEST_SPOKEN_NAME = 80
 """Characters; a name may be whatever its owner has typed."""
 _JOINING = " \t\n,;:،、，"  # noqa: RUF001  # a comma is written in several ways
 """What joins a name to what stands before it, and leaves with a name that is not known."""
+
+
+class Welcome(Enum):
+    """What an arrival calls for."""
+
+    FIRST = "first"
+    """Somebody is here for the first time."""
+    BACK = "back"
+    """Somebody comes back who had been away."""
+    RESUME = "resume"
+    """Somebody was here all the time, and has lost the agent."""
+    NOTHING = "nothing"
 
 
 def check_line(line: str) -> str:

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_worker.call.lines import LONGEST_SPOKEN_NAME, check_line, filled
-from agent_worker.call.welcome import Welcome
+from agent_worker.lines import LONGEST_SPOKEN_NAME, Welcome, check_line, filled
 from agent_worker.settings import CallSettings
 from conversation_actors.errors import InvalidInputError
 

@@ -1,0 +1,127 @@
+"""One owner in the process of its clients, which can end as a process does."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from conversation_actors.activation.activation import Place
+from conversation_actors.activation.host import Host
+from conversation_actors.port import PeerFailedError, PeerLostError
+from conversation_actors.settings import Settings
+from conversation_actors.store import Store
+
+Value = TypeVar("Value")
+
+_GONE = "the owner has ended"
+MEMORY_NODE = "memory"
+"""Stands where `ActivationInfo.node_id` has the id of Ray's node."""
+_LEAVE_SECONDS = 5.0
+"""How long an owner may take to save its snapshot when the last client of its event loop leaves."""
+
+
+class LocalHost(Host):
+    """A `Host` that belongs to the event loop in which it was started, and ends with it.
+
+    What is asked of it goes on when whoever asked gives up, and ends without an answer when the host is killed: as with
+    a process of its own.
+    """
+
+    def __init__(self, conversation_id: str, settings: Settings, store: Store) -> None:
+        """Run in the running loop from now on."""
+        self.loop = asyncio.get_running_loop()
+        self._process = os.getpid()
+        self._ended: asyncio.Future[None] = self.loop.create_future()
+        self._answering: set[asyncio.Task[Any]] = set()
+        super().__init__(conversation_id, settings, store)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it may answer: it has not ended, nor has its loop, nor is it what a fork has copied."""
+        return not self._ended.done() and self._process == os.getpid() and self.loop.is_running()
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether its activation has stopped: it gives its last answers, and ends."""
+        return self._activation is not None and self._activation.stopped.done()
+
+    async def ask(self, call: Callable[[], Awaitable[Value]]) -> Value:
+        """Return what a call of one of this host's methods returns; to be awaited in any loop.
+
+        Raises `PeerLostError` if the host ends first, and `PeerFailedError` for what nobody foresaw.
+        """
+        return await self.in_own_loop(lambda: self._ask(call))
+
+    async def in_own_loop(self, work: Callable[[], Coroutine[Any, Any, Value]]) -> Value:
+        """Await `work` where the host runs. Raises `PeerLostError` if that loop ends first."""
+        if self.loop is asyncio.get_running_loop():
+            return await work()
+        waited = work()
+        try:
+            elsewhere = asyncio.run_coroutine_threadsafe(waited, self.loop)
+        except RuntimeError as error:  # the loop was closed
+            waited.close()
+            raise PeerLostError(_GONE) from error
+        try:
+            return await asyncio.wrap_future(elsewhere)
+        except asyncio.CancelledError:
+            waiting = asyncio.current_task()
+            if waiting is not None and waiting.cancelling():
+                raise
+            raise PeerLostError(_GONE) from None  # it was the other loop that has ended
+
+    async def _ask(self, call: Callable[[], Awaitable[Value]]) -> Value:
+        if self._ended.done():
+            raise PeerLostError(_GONE)
+        work = asyncio.ensure_future(call())
+        self._answering.add(work)
+        work.add_done_callback(self._answered)
+        first: set[asyncio.Future[Any]] = {work, self._ended}
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done() or work.cancelled():
+            raise PeerLostError(_GONE)
+        if (error := work.exception()) is not None:
+            raise PeerFailedError(error) from error
+        return work.result()
+
+    async def retire(self) -> None:
+        """Save a snapshot if there is something to save, and end."""
+        try:
+            if self._activation is not None:
+                async with asyncio.timeout(_LEAVE_SECONDS):
+                    await self.passivate()
+        except TimeoutError as error:
+            self._failures.note("snapshot at the end", error)
+        finally:
+            await self.kill()
+
+    async def kill(self) -> None:
+        """End at once: nothing more is written, and nobody is answered."""
+        self._end()
+        ending = [*self._answering, *self._tasks]
+        for task in ending:
+            task.cancel()
+        if self._activation is not None:
+            await self._activation.aclose()
+        await asyncio.gather(*ending, return_exceptions=True)
+
+    def _place(self) -> Place:
+        return Place(self._process, MEMORY_NODE)
+
+    def _was_ready(self) -> bool:
+        return False
+
+    def _on_restart(self) -> None:
+        """Do nothing: no process was taken from a pool."""
+
+    async def _exit(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def _answered(self, work: "asyncio.Task[Any]") -> None:
+        self._answering.discard(work)
+        if not work.cancelled():
+            work.exception()  # it was told, or nobody waits any more
