@@ -4,13 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 from uuid import uuid4
 
 from conversation_actors.client.heartbeat_reader import HeartbeatReader
 from conversation_actors.client.opening import open_checked_store
 from conversation_actors.clock import uptime
-from conversation_actors.errors import InvalidInputError
 from conversation_actors.settings import Settings
 from conversation_actors.state.facts import LONGEST_LEASE
 from conversation_actors.store import (
@@ -22,7 +21,7 @@ from conversation_actors.store import (
     conversation_of,
     record_name,
 )
-from conversation_actors.values import check_id, decode, encode
+from conversation_actors.values import check_id, decode, encode, refuse
 
 DETAILS_BYTES = 8 << 10
 """Bytes of one record's details, in their stored form."""
@@ -84,7 +83,7 @@ class Heartbeats:
     ) -> None:
         """Without `settings`, read them from the environment. Connects when entered. `clock` gives seconds."""
         if settings is not None and not isinstance(settings, Settings):
-            _refuse("settings", f"expected Settings, got {type(settings).__name__}")
+            refuse("settings", f"expected Settings, got {type(settings).__name__}")
         self._settings = settings or Settings()
         self._lease = check_id(lease, "lease")
         self._clock = clock
@@ -315,13 +314,13 @@ class Heartbeats:
 
     def _connected(self) -> Store:
         if self._store is None:
-            _refuse("heartbeats", "not connected; use `async with Heartbeats() as heartbeats`")
+            refuse("heartbeats", "not connected; use `async with Heartbeats() as heartbeats`")
         return self._store
 
     @property
     def _reading(self) -> HeartbeatReader:
         if self._store is None or self._reader is None:
-            _refuse("heartbeats", "not connected; use `async with Heartbeats() as heartbeats`")
+            refuse("heartbeats", "not connected; use `async with Heartbeats() as heartbeats`")
         return self._reader
 
 
@@ -335,7 +334,7 @@ def _place(room: object, agent_name: object) -> Place:
 
 def _expectation(value: object) -> Expectation:
     if not isinstance(value, Expectation):
-        _refuse("expectation", f"expected the Expectation that was made, got {type(value).__name__}")
+        refuse("expectation", f"expected the Expectation that was made, got {type(value).__name__}")
     return value
 
 
@@ -353,15 +352,15 @@ def _read_expectation(room: str, agent_name: str, token: str, data: bytes) -> Ex
 
 def _duration(value: object, field: str, *, longest: timedelta = _LONGEST) -> timedelta:
     if not isinstance(value, timedelta):
-        _refuse(field, f"expected a timedelta, got {type(value).__name__}")
+        refuse(field, f"expected a timedelta, got {type(value).__name__}")
     if not timedelta(0) < value <= longest:
-        _refuse(field, f"{value} is not between 0 and {longest}")
+        refuse(field, f"{value} is not between 0 and {longest}")
     return value
 
 
 def _count(value: object, field: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CLAIMS:
-        _refuse(field, f"expected a whole number from 1 to {MOST_CLAIMS}, got {value!r}")
+        refuse(field, f"expected a whole number from 1 to {MOST_CLAIMS}, got {value!r}")
     return value
 
 
@@ -371,16 +370,11 @@ def _group(value: object) -> str:
 
 def _details(value: object) -> bytes:
     if not isinstance(value, Mapping):
-        _refuse("details", f"expected a mapping, got {type(value).__name__}")
+        refuse("details", f"expected a mapping, got {type(value).__name__}")
     return encode(dict(value), "details", limit=DETAILS_BYTES)
 
 
 def _record(value: object) -> HeartbeatRecord:
     if not isinstance(value, HeartbeatRecord):
-        _refuse("record", f"expected the HeartbeatRecord that was claimed, got {type(value).__name__}")
+        refuse("record", f"expected the HeartbeatRecord that was claimed, got {type(value).__name__}")
     return value
-
-
-def _refuse(field: str, reason: str) -> NoReturn:
-    message = f"{field}: {reason}"
-    raise InvalidInputError(message, field=field)
