@@ -188,7 +188,7 @@ class RedisStore:
         await self._servers.aclose()
 
     async def _write(self, name: str, claim: Claim, *arguments: str | bytes | int) -> tuple[str, Ancestor | None]:
-        """Run a script in the name of a claim. Return its outcome, and what another claim has left, if there is that."""
+        """Run a script in the name of a claim. Return its outcome, and what another claim has left, if it has."""
         keys = self._keys.conversation(claim.conversation_id)
         place = (claim.life, claim.epoch, claim.owner)
         reply = await self._calls.on_conversation(conversation_script(name), keys, *place, *arguments)
