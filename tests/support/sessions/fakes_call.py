@@ -240,6 +240,13 @@ class World:
         self._calls.append(made)
         return made
 
+    async def lose_everything(self) -> None:
+        """Kill the owner and lose all that is stored. No other owner reads any of it in between."""
+        self.store.is_down = True
+        await self.cluster.kill()
+        self.store.lose_everything()
+        self.store.is_down = False
+
     async def aclose(self) -> None:
         """End all jobs."""
         self.may_open.set()
