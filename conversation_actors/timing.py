@@ -22,7 +22,7 @@ class Timing:
     write: tuple[float, float] = (0.02, 1.0)
     """Pauses between attempts to write to a store that does not answer."""
     forget: float = 1.0
-    """How long followers may still be told what was before the past was forgotten, because it is on its way to them."""
+    """How long followers may still be told entries from before the past was forgotten: those may be on their way."""
     again: float = 1.0
     """The pause between an unforeseen failure and the next try: long enough to burden nobody, whatever the failure
     was."""
@@ -56,7 +56,8 @@ class Timing:
     outbox: tuple[float, float] = (0.05, 1.0)
     """Pauses between attempts to deliver what the outbox holds."""
     outbox_grace: float = 0.1
-    """How much longer than its deadline a call waits for the batch that it is in, because the batch can tell why."""
+    """How much longer than its deadline a call waits for the batch that it is in, because the batch can tell what is
+    wrong."""
     joined: float = 2.0
     """How long a client that closes waits for its joining of Ray to end before the joining is cancelled."""
     tell: float = 5.0

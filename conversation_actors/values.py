@@ -120,7 +120,7 @@ def _encode_alike(fields: object) -> bytes | None:
 
 
 def _is_alike(value: Any) -> bool:
-    """Tell whether both encoders write `value` alike. Nobody asks this about text, which most values are."""
+    """Tell whether both encoders write `value` alike. Callers do not ask this about text, which most values are."""
     kind = type(value)
     return (
         (kind is float and _LEAST_ALIKE <= value <= _MOST_ALIKE)
