@@ -64,7 +64,7 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Requests to be decided in order; the copy of `watcher` stands at `after_seq` of what it has `seen`."""
+    """Requests to be decided in order; the copy of `watcher` stands at `after_seq` of the history `seen`."""
 
     requests: Sequence[Request]
     watcher: str
@@ -125,7 +125,7 @@ class Executed:
     """The activation that answers; see `Seen`."""
 
     def pack(self) -> bytes:
-        """Return the message as bytes, for the same reason as in `Execute`; most replies are only a position."""
+        """Return the message as bytes, for the same reason as `Execute.pack`; most replies are only a position."""
         rows = [
             (reply.seq, reply.epoch) if type(reply) is Done and reply.result is None else reply
             for reply in self.replies
@@ -240,9 +240,10 @@ class ActivationInfo:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The answer to an `open`. `was_ready` is None after the first one.
+    """The answer to an `open`.
 
-    In the first answer of an owner's process, it tells whether the process had been started ahead of time.
+    `was_ready` tells whether the owner's process had been started ahead of time. Only the first answer of a process
+    tells that; in later ones it is None.
     """
 
     info: ActivationInfo

@@ -52,7 +52,7 @@ class Durability(StrEnum):
 
 
 class Placement(StrEnum):
-    """On which nodes owners start."""
+    """The nodes on which owners start."""
 
     SPREAD = "spread"
     PACK = "pack"

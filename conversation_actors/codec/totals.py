@@ -6,7 +6,7 @@ from conversation_actors.codec.fields import Fields, integer, number, typed
 from conversation_actors.state import ConversationState
 
 TOTALS = ("total_items", "talked_for", "counted_all", "counted_at")
-"""``counted_at`` is the position up to which was counted. A version that does not count copies all four, and goes on to
+"""``counted_at`` is the position that was counted up to. A version that does not count copies all four, and goes on to
 later positions."""
 
 

@@ -209,7 +209,7 @@ class ConversationState:
                 pass
 
     def remember(self, request_id: str, kept: Remembered) -> None:
-        """Add to the request memory. It keeps only the latest `MOST_RESULTS` participants, because they may be large."""
+        """Add to the request memory. Only the latest `MOST_RESULTS` participants are kept, as they may be large."""
         self.requests.pop(request_id, None)  # one that is used again is the newest, wherever it was
         self.requests[request_id] = kept
         if request_id in self._with_result:  # of an earlier request with this id, which was forgotten
