@@ -5,10 +5,10 @@ import random
 
 
 class Backoff:
-    """Pauses between repeats of one thing: each twice as long as the one before, up to a longest.
+    """Pauses between repeated attempts: each is twice as long as the one before, up to a maximum.
 
-    Each pause is shortened by chance, to between half and all of it: many who wait for the same thing do not come
-    back in one moment.
+    Each pause is shortened at random, to between half and all of it, so that many clients that wait for the same thing
+    do not all come back at once.
     """
 
     def __init__(self, bounds: tuple[float, float]) -> None:
@@ -23,9 +23,9 @@ class Backoff:
         return pause * random.uniform(0.5, 1.0)  # noqa: S311  # spreads load, guards nothing
 
     async def wait(self) -> None:
-        """Wait for `next` seconds."""
+        """Wait for as long as `next` returns."""
         await asyncio.sleep(self.next())
 
     def reset(self) -> None:
-        """Begin again with the first pause."""
+        """Start again with the first pause."""
         self._pause = self._first

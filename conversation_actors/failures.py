@@ -1,4 +1,4 @@
-"""What went wrong in the background and was survived: counted where an operator looks, and logged."""
+"""Failures in the background that were survived: counted where an operator looks, and logged."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class Failures:
-    """Failures by the name of the task that has survived them. Belongs to one event loop."""
+    """Counts of failures, by the name of the task that survived them. Belongs to one event loop."""
 
     def __init__(self, *, timing: Timing = TIMING) -> None:
         """Begin with none."""
@@ -21,15 +21,15 @@ class Failures:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many there were, by task; as of now."""
+        """The number of failures up to now, by task."""
         return dict(self._counts)
 
     def count(self, task: str) -> None:
-        """Count one that is logged elsewhere."""
+        """Count a failure that is logged elsewhere."""
         self._counts[task] += 1
 
     def note(self, task: str, error: BaseException) -> None:
-        """Count one and log it: one of our own errors by its text, any other with its traceback."""
+        """Count a failure and log it: a `ConversationError` by its text, any other error with its traceback."""
         self.count(task)
         is_foreseen = isinstance(error, ConversationError)
         logger.log(
@@ -40,18 +40,18 @@ class Failures:
         )
 
     async def keep(self, task: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work` until it returns; if it raises, note that and run it again, after a pause."""
+        """Run `work` until it returns. If it raises, note the error, pause, and run it again."""
         while True:
             try:
                 await work()
-            except Exception as error:  # noqa: BLE001  # whatever it was: what looks after things must go on
+            except Exception as error:  # noqa: BLE001  # whatever the error is, a task that keeps things going must go on
                 self.note(task, error)
                 await asyncio.sleep(self._again)
             else:
                 return
 
     async def once(self, task: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run what is not worth a second try; if it raises, note that."""
+        """Run `work` once, because it is not worth a second try. If it raises, note the error."""
         try:
             await work()
         except Exception as error:  # noqa: BLE001  # as in `keep`

@@ -1,10 +1,10 @@
 """Items of a conversation's history, with LiveKit's field names so that they map one to one.
 
-A caller builds `Message`, `FunctionCall`, `FunctionCallOutput`, `AgentHandoff` or `DataMessage`, and a mistake (a
-wrong type, an unknown field, a value that JSON cannot hold) is an `InvalidInputError` on the spot. What was
-*stored* is read leniently: fields of a newer version are kept, kinds nobody here knows become
-`OtherItem`. On its way through the system an item is a `StoredItem`: its bytes, untouched, and the few
-facts that bounding the history needs.
+A caller builds `Message`, `FunctionCall`, `FunctionCallOutput`, `AgentHandoff` or `DataMessage`. A wrong type or an
+unknown field is an `InvalidInputError` at once; a value that JSON cannot hold is one when the item is encoded. What was
+*stored* is read leniently: fields of a newer version are kept, and an item of an unknown kind becomes an `OtherItem`.
+On its way through the system an item is a `StoredItem`: its bytes, untouched, and the few facts that are needed to
+bound the history.
 """
 
 import base64
@@ -30,11 +30,11 @@ from conversation_actors.values import check_id, decode, encode
 
 Role = Literal["system", "developer", "user", "assistant"]
 PINNED_ROLES = frozenset({"system", "developer"})
-"""Roles whose messages stay in the window: they say how the conversation is to be led."""
+"""Roles whose messages stay in the window, because they say how to conduct the conversation."""
 DATA_MESSAGE = "data_message"
 """The type of a `DataMessage`."""
 _TELLING = frozenset({"type", "id", "created_at", "role", "call_id"})
-"""Fields that are stored even where they are defaults: without them an item cannot be read back."""
+"""Fields that are stored even if they have their default values: an item cannot be read back without them."""
 
 
 class StoredItem(NamedTuple):
@@ -61,13 +61,13 @@ class StoredItem(NamedTuple):
 
     @property
     def is_readable(self) -> bool:
-        """Whether the facts are such as `parse` reads: what has others would be damage once it is stored."""
-        # not all(…): this is asked of every item
+        """Whether `parse` could read these facts back. An item with other facts would be damage once it is stored."""
+        # not all(…), which is slower: every item is checked
         identity, kind, role, call_id, _ = self
         return str is type(identity) is type(kind) is type(role) is type(call_id) and bool(identity and kind)
 
     def to_item(self) -> "Item":
-        """Decode it. One that does not read as its kind, as a newer version may write it, is an `OtherItem`."""
+        """Return the decoded item: an `OtherItem` if it does not read as its kind, as when a newer version wrote it."""
         fields = decode(self.data)
         try:
             return item_from_dict(fields)
@@ -76,7 +76,7 @@ class StoredItem(NamedTuple):
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Read the facts out of stored bytes. Raises `ValueError` if they are not those of an item."""
+        """Read the facts out of stored bytes. Raises `ValueError` if the bytes are not those of an item."""
         fields = decode(data)
         if not isinstance(fields, dict):
             message = "an item is a JSON object"
@@ -93,21 +93,21 @@ class StoredItem(NamedTuple):
 
 
 def bytes_of(items: Sequence[StoredItem]) -> int:
-    """Bytes of their stored forms together."""
+    """Return the bytes of all stored forms together."""
     if len(items) == 1:  # nearly always
         return len(items[0].data)
     return sum([len(item.data) for item in items])
 
 
 def _facts(kind: str, fields: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Role and call id, which mean something in some kinds only; another kind may use these names for anything."""
+    """Return the role and the call id, if this kind of item has them; another kind may use these names for anything."""
     if kind == "message":
         return fields.get("role"), ""
     return "", fields.get("call_id") if kind in {"function_call", "function_call_output"} else ""
 
 
 def _reason(field: str, fault: str, told: str) -> str:
-    """Return what pydantic told, if that helps: of a union it tells what the first alternative lacks."""
+    """Return pydantic's reason, or a better one: for a union, pydantic reports only what the first of them lacks."""
     if fault == "extra_forbidden":
         return "no such field"
     if field == "content" and fault != "missing":
@@ -120,9 +120,9 @@ def _new_id() -> str:
 
 
 class Item(BaseModel):
-    """What all items have. `id` identifies the item: appending an `id` again replaces its content.
+    """Base of all items. `id` identifies the item: appending an `id` again replaces its content.
 
-    `created_at` is in seconds since the epoch, by the author's clock; it orders nothing here (`seq` does).
+    `created_at` is in seconds since the epoch, by the author's clock. It does not order the history; `seq` does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
@@ -131,11 +131,11 @@ class Item(BaseModel):
     id: str = Field(default_factory=_new_id)
     created_at: float = Field(default_factory=time.time, allow_inf_nan=False)
 
-    if TYPE_CHECKING:  # no attribute of this class at run time: pydantic lets no field of a subclass have its name then
+    if TYPE_CHECKING:  # not at run time: then pydantic would let no field of a subclass be called `text`
 
         @property
         def text(self) -> str:
-            """What it says in words, to be shown: every kind of item has it, empty if there are none."""
+            """The item in words, to be shown. Every kind of item has this; it is empty if there are no words."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -153,7 +153,7 @@ class Item(BaseModel):
         return item
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the stored form: what was given, and what tells the kind of item. Other defaults are left out."""
+        """Return the stored form: the fields that were given, and those that an item cannot be read back without."""
         chosen = self.__pydantic_fields_set__
         fields = {}
         for name, value in self.__dict__.items():
@@ -163,9 +163,10 @@ class Item(BaseModel):
         return fields | extra if extra else fields
 
     def to_stored(self, *, limit: int | None = None) -> StoredItem:
-        """Encode once, for everything that follows. Raises as `conversation_actors.values.encode` does.
+        """Encode the item once, for everything that follows. Raises as `conversation_actors.values.encode` does.
 
-        What could not be read back (an id emptied by `model_copy`, which checks nothing) is an `InvalidInputError`.
+        Also raises `InvalidInputError` if the item could not be read back: `model_copy` checks nothing, and may have
+        emptied an id.
         """
         fields = self.to_dict()
         data = encode(fields, type(self).__name__, limit=limit)
@@ -181,7 +182,7 @@ class Item(BaseModel):
 
 
 def speaker_in(extra: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Who said a message, by its `extra`, where its author has noted that; see `Message.participant`."""
+    """Return who said a message, by its `extra`; None if its author has not noted that. See `Message.participant`."""
     noted = extra.get("participant")
     if not isinstance(noted, Mapping) or not isinstance(noted.get("identity"), str):
         return None
@@ -190,12 +191,7 @@ def speaker_in(extra: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 class Message(Item):
-    """Something said, or an instruction. `content` is text, or a list of texts and content objects.
-
-    Example:
-        Message(role="user", content="Where is my order?")
-        Message(role="user", content=["What is this?", {"type": "image_content", "image": "https://example.org/lamp.jpg"}])
-    """
+    """A message: something said, or an instruction. `content` is text, or a list of texts and content objects."""
 
     type: Literal["message"] = "message"
     role: Role
@@ -205,24 +201,19 @@ class Message(Item):
 
     @property
     def text(self) -> str:
-        """All text of the content, parts joined by line breaks; images and sounds left out."""
+        """All text of the content, with its parts joined by line breaks; images and sounds are left out."""
         if isinstance(self.content, str):
             return self.content
         return "\n".join(part for part in self.content if isinstance(part, str))
 
     @property
     def participant(self) -> Mapping[str, Any] | None:
-        """Who said it, where its author has noted that: ``identity``, and ``device`` (None if it has no name)."""
+        """Who said it, if its author has noted that: ``identity``, and ``device`` (None if it has no name)."""
         return speaker_in(self.extra)
 
 
 class FunctionCall(Item):
-    """The model's wish to run a tool. `arguments` is JSON text as the model wrote it.
-
-    Example:
-        call = FunctionCall(call_id="call_1", name="look_up_order", arguments='{"order_id": "A-1042"}')
-        assert call.text == 'look_up_order({"order_id": "A-1042"})'
-    """
+    """The model's request to run a tool. `arguments` is JSON text as the model wrote it."""
 
     type: Literal["function_call"] = "function_call"
     call_id: str
@@ -238,11 +229,7 @@ class FunctionCall(Item):
 
 
 class FunctionCallOutput(Item):
-    """What the tool returned. Shares `call_id` with its `FunctionCall`; they leave the window together.
-
-    Example:
-        FunctionCallOutput(call_id="call_1", name="look_up_order", output="arriving on Wednesday")
-    """
+    """The output of a tool. It shares `call_id` with its `FunctionCall`, and both leave the window together."""
 
     type: Literal["function_call_output"] = "function_call_output"
     call_id: str
@@ -257,11 +244,7 @@ class FunctionCallOutput(Item):
 
 
 class AgentHandoff(Item):
-    """From here on another agent speaks.
-
-    Example:
-        assert AgentHandoff(old_agent_id="clerk", new_agent_id="cashier").text == "clerk → cashier"
-    """
+    """A change of agents: from here on another agent speaks."""
 
     type: Literal["agent_handoff"] = "agent_handoff"
     old_agent_id: str | None = None
@@ -269,36 +252,32 @@ class AgentHandoff(Item):
 
     @property
     def text(self) -> str:
-        """Who had the word and who has it: ``old → new``."""
+        """The agent that spoke before, and the one that speaks now: ``old → new``."""
         return f"{self.old_agent_id or ''} → {self.new_agent_id}".lstrip()
 
 
 class DataMessage(Item):
-    """Something that was sent beside the words: a command, a file. It is part of no model's history.
+    """Something that was sent besides the words: a command, a file. It is part of no model's history.
 
-    `size` and `sha256` are of the whole payload. The payload is in `text` or, as base64, in `data`; both are empty
-    where it was too large to be kept.
-
-    Example:
-        sent = DataMessage(topic="commands", kind="packet", size=4, text="stop")
-        assert sent.payload == b"stop"
+    `size` and `sha256` are of the whole payload. The payload is in `text` or, as base64, in `data`. Both are empty if
+    it was too large to be kept.
     """
 
     type: Literal["data_message"] = "data_message"
     topic: str
     kind: Literal["packet", "text_stream", "byte_stream"]
     size: int = Field(ge=0)
-    """Bytes that came."""
+    """Bytes that arrived."""
     participant: Mapping[str, str | None] | None = None
-    """Who sent it: ``identity``, and ``device`` (None if it has no name); None: a server."""
+    """Who sent it: ``identity``, and ``device`` (None if it has no name). None if a server sent it."""
     name: str = ""
-    """Of a file, as its sender has it."""
+    """The name of a file, as its sender gave it."""
     mime_type: str = ""
     sha256: str | None = None
     text: str = ""
     data: str | None = None
     interrupted: bool = False
-    """Whether it broke off: there was more."""
+    """Whether the message broke off before its end."""
     extra: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("participant")
@@ -312,7 +291,7 @@ class DataMessage(Item):
     @field_validator("text", mode="before")
     @classmethod
     def _no_text(cls, value: Any) -> Any:
-        return "" if value is None else value  # as earlier versions said that there is none
+        return "" if value is None else value  # earlier versions stored null if there was none
 
     @field_validator("data")
     @classmethod
@@ -331,26 +310,20 @@ class DataMessage(Item):
 
     @property
     def payload(self) -> bytes | None:
-        """What was sent; None where only its facts were kept."""
+        """What was sent; None if only its facts were kept."""
         if self.data is not None:
             return base64.b64decode(self.data)
         return self.text.encode() if self.text or not self.size else None
 
 
 class OtherItem(Item):
-    """An item of a kind not known here, kept as it is; its fields are in `to_dict()`.
-
-    Example:
-        item = item_from_dict({"type": "vote", "id": "v1", "choice": "yes"})
-        assert isinstance(item, OtherItem)
-        assert item.to_dict()["choice"] == "yes"
-    """
+    """An item of a kind unknown to this version, kept as it is; `to_dict()` returns its fields."""
 
     model_config = ConfigDict(extra="allow")
 
     @property
     def text(self) -> str:
-        """A field of that name, where the item has one and it is text."""
+        """The item's own field of this name if that is text, else an empty string."""
         own = (self.__pydantic_extra__ or {}).get("text")
         return own if isinstance(own, str) else ""
 
@@ -365,13 +338,9 @@ _KINDS: Mapping[str, type[Item]] = {
 
 
 def item_from_dict(fields: Mapping[str, Any]) -> Item:
-    """Read a stored or foreign form: unknown fields are kept, an unknown `type` gives an `OtherItem`.
+    """Read a stored or foreign form: unknown fields are kept, and an unknown `type` gives an `OtherItem`.
 
     Raises `InvalidInputError` if a known field has a wrong type, or `type` is missing.
-
-    Example:
-        item = item_from_dict({"type": "message", "role": "user", "content": "Hello"})
-        assert isinstance(item, Message)
     """
     kind = fields.get("type") if isinstance(fields, Mapping) else None  # type: ignore[redundant-expr]  # foreign JSON
     if not isinstance(kind, str) or not kind:

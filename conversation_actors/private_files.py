@@ -1,4 +1,4 @@
-"""Files that processes of one user share with each other, and with nobody else: what is noted, and who holds what."""
+"""Files that the processes of one user share with each other and with nobody else: notes, and locks."""
 
 import fcntl
 import json
@@ -18,9 +18,9 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def try_lock(path: Path) -> int | None:
-    """Return a descriptor that holds the lock until it is closed; None while another process holds it.
+    """Return a descriptor that holds the lock until it is closed; None while another process holds the lock.
 
-    The kernel lets go of it, whatever ends the process.
+    The kernel releases the lock, however the process ends.
     """
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:

@@ -1,4 +1,4 @@
-"""What a client and an activation say to each other. Everything here pickles; what goes to and fro most often packs."""
+"""The messages between a client and an activation. All of them pickle; the most frequent ones also pack."""
 
 import pickle
 from collections.abc import Mapping, Sequence
@@ -12,20 +12,22 @@ from conversation_actors.settings import DEFAULT_TENANT
 from conversation_actors.state import AppendItems, Command, Guard, Lease, Participant
 
 PROTOCOL = 7
-"""Raised when these messages or their meaning change, also by a command or an event that is new: an owner that lacks
-one loses what comes in the same call. Owner and client refuse a peer of another number."""
+"""The number of this protocol. Raise it when these messages or their meaning change, and when a command or an event is
+added: an owner that does not know it loses everything in the same call. Owner and client refuse a peer with another
+number."""
 _PICKLE = 5
-"""Pickle's protocol, which every Python from 3.8 on reads."""
+"""The number of pickle's protocol, which every Python from 3.8 on reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A command, and the name under which a repeat of it is recognised.
+    """A command, and the id by which a repeat of it is recognised.
 
-    A request with a `lease` comes in the name of that lease, and is refused once the lease is lost. A group is several
-    commands in one: if it is refused, nothing after it is decided, so that its sender can try its commands singly.
-    A command that names a position carries the history of that position (`seen`). If the caller chose the
-    `request_id`, `digest` tells the content from other content: a repeat must have the same.
+    A command with a `lease` comes in the name of that lease, and is refused once the lease is lost. A group is several
+    commands in one. If a group is refused, no request after it is decided, so that its sender can go through the group
+    one command at a time. A command that names a position carries the history that the position belongs to (`seen`).
+    `digest` tells the command's content from any other, if a caller chose the `request_id`: a repeat must have the same
+    digest.
     """
 
     request_id: str
@@ -38,7 +40,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The command happened, at `seq`, written by `epoch`; or asked for what was the case at `seq`."""
+    """A reply: the command happened at `seq`, written by `epoch`, or asked for what was the case already at `seq`."""
 
     seq: int
     epoch: int
@@ -49,10 +51,11 @@ Reply = Done | ConversationError
 
 
 class Seen(NamedTuple):
-    """The history that a reader's position is one of: a `life` of the conversation, as the activation `owner` told it.
+    """The history that a reader's position belongs to: a `life` of the conversation, as the activation `owner` told it.
 
-    If the store has lost acknowledged entries together with their owner, a later owner has written others in
-    their place; it knows those before it (`Claim.lineage`). `owner` is None if the reader has no more than a number.
+    If the store has lost acknowledged entries together with their owner, a later owner has written others in their
+    place. The later owner knows the owners before it (`Claim.lineage`). `owner` is None if the reader has only a
+    number.
     """
 
     life: str
@@ -61,7 +64,7 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Requests to be decided in order; the copy of `watcher` stands at `after_seq` of what it has `seen`."""
+    """Requests to be decided in order; the copy of `watcher` stands at `after_seq` of the history `seen`."""
 
     requests: Sequence[Request]
     watcher: str
@@ -69,7 +72,7 @@ class Execute:
     seen: Seen | None = None
 
     def pack(self) -> bytes:
-        """Return this as bytes, which Ray hands on as they are: pickling objects takes it several times as long."""
+        """Return the message as bytes, which Ray passes on as they are; its pickling takes several times as long."""
         rows = [
             (
                 request.request_id,
@@ -85,7 +88,7 @@ class Execute:
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """Read what `pack` made. Raises `IncompatibleVersionError` if another protocol did."""
+        """Read what `pack` made. Raises `IncompatibleVersionError` if another protocol made it."""
         rows, watcher, after_seq, seen = _unpack(data)
         requests = [
             Request(name, _command(given), lease and Guard(*lease), *rest) for name, given, lease, *rest in rows
@@ -94,10 +97,10 @@ class Execute:
 
 
 class Echo(NamedTuple):
-    """An entry of items that the caller has, told without their bytes.
+    """An entry about items that the caller has, without their bytes.
 
-    The items of request number `appended` came, as far as they were not there already. If that is None, the items with
-    the ids `evicted` left.
+    The items of request number `appended` came, except those that were there already. If `appended` is None, the items
+    with the ids `evicted` left.
     """
 
     seq: int
@@ -109,20 +112,20 @@ class Echo(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """One reply for each request, in order, as far as they were decided; and entries that the caller has not seen.
+    """One reply for each request that was decided, in order, and entries that the caller has not seen.
 
-    `entries` follow the position that the caller gave, without a gap. If there are many they are not all here, and if
-    the caller's copy has seen another history there are none. Each is encoded, or an `Echo` of items that these
-    requests brought, or of items that left for them.
+    `entries` follow the position that the caller gave, without a gap. They are not all of them if there are many, and
+    none if the caller's copy has seen another history. Each is encoded, or an `Echo` if it is about items of these
+    requests that came, or items that left for those.
     """
 
     replies: tuple[Reply, ...]
     entries: tuple[bytes | Echo, ...]
     owner: str = ""
-    """Who tells this; see `Seen`."""
+    """The activation that answers; see `Seen`."""
 
     def pack(self) -> bytes:
-        """Return this as bytes, for the same reason as `Execute`; most replies are a position and no more."""
+        """Return the message as bytes, for the same reason as `Execute.pack`; most replies are only a position."""
         rows = [
             (reply.seq, reply.epoch) if type(reply) is Done and reply.result is None else reply
             for reply in self.replies
@@ -131,20 +134,23 @@ class Executed:
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """Read what `pack` made. Raises `IncompatibleVersionError` if another protocol did."""
+        """Read what `pack` made. Raises `IncompatibleVersionError` if another protocol made it."""
         rows, entries, owner = _unpack(data)
         return cls(tuple([Done(*row) if type(row) is tuple else row for row in rows]), entries, owner)
 
 
 class Polled(NamedTuple):
-    """Entries after the position of a poll, encoded, in order, none if none came; `owner` as in `Seen`."""
+    """Entries after the position of a poll, encoded and in order; empty if none came. `owner` is as in `Seen`."""
 
     entries: tuple[bytes, ...]
     owner: str
 
 
 def _columns(command: Command) -> Any:
-    """Return an append as its items' fields, field by field: an object each would cost ten times as much."""
+    """Return an append as columns, one for each field of its items, and any other command as it is.
+
+    An object for each item would cost ten times as much.
+    """
     if type(command) is not AppendItems:
         return command
     return list(zip(*[(item.id, item.type, item.role, item.call_id, item.data) for item in command.items], strict=True))
@@ -177,7 +183,7 @@ def incompatible(protocol: int) -> IncompatibleVersionError:
 class View:
     """The durable state at `seq`, encoded, without the request memory.
 
-    `life` tells it from another conversation of the same id, before a deletion or a loss of everything.
+    `life` tells it from another conversation of the same id, before a deletion or a loss of all data.
     """
 
     seq: int
@@ -188,7 +194,7 @@ class View:
 
     @property
     def seen(self) -> Seen:
-        """The history that this is a state of."""
+        """The history that this state belongs to."""
         return Seen(self.life, self.owner)
 
 
@@ -196,16 +202,17 @@ class View:
 class ActivationInfo:
     """Facts about one process-lifetime of a conversation's owner.
 
-    `recovered_from` is the `seq` of the snapshot it was rebuilt from (0: none), `replayed` the number of
-    journal entries after it. `activated_at` is in seconds since the epoch, `recovery_seconds` the time
-    the rebuilding took. `pending` counts commands not yet durable, `watchers` parked long polls. `is_forked`
-    tells whether its process was forked (see `conversation-actors start`) or is an ordinary Ray worker. `life` tells
-    the conversation from an earlier or later one of the same id; epochs are those of one life. `failures` counts, by
-    task, what went wrong in the background and was survived; the owner's log tells of it.
+    `recovered_from` is the `seq` of the snapshot that the conversation was rebuilt from (0: none), and `replayed` the
+    number of journal entries after it. `activated_at` is in seconds since the epoch. `recovery_seconds` is the time
+    that the rebuilding took. `pending` counts commands that are not yet durable, `watchers` parked long polls.
+    `is_forked` tells whether the owner's process was forked (see `conversation-actors start`) or is an ordinary Ray
+    worker. `life` tells the conversation from an earlier or later one of the same id; epochs are those of one life.
+    `failures` counts, by task, what went wrong in the background and was survived; the owner's log tells of it.
 
-    `total_items` counts the items that ever came, also those that have left the window; `talked_for` is the time in
-    which somebody was connected, up to now, over all calls: the time from entry to entry, of which five minutes count
-    at most. Not `has_counted_all`: an older version has written a part, so that it is at least so much.
+    `total_items` counts all items that ever came, including those that have left the window. `talked_for` is the time
+    in which somebody was connected, up to now, over all calls: the sum of the times from entry to entry, each of which
+    counts for five minutes at most. If `has_counted_all` is false, an older version has written a part of the
+    conversation, and both totals are lower bounds.
     """
 
     conversation_id: str
@@ -233,7 +240,11 @@ class ActivationInfo:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The answer to an `open`. `was_ready`, for the first one only: whether the process had been started ahead."""
+    """The answer to an `open`.
+
+    `was_ready` tells whether the owner's process had been started ahead of time. Only the first answer of a process
+    tells that; in later ones it is None.
+    """
 
     info: ActivationInfo
     view: View

@@ -1,8 +1,8 @@
-"""Settings, read once at the edge of a process and passed on; nobody but this and `sources` reads the environment.
+"""Settings, read once at the edge of a process and passed on; only this module and `sources` read the environment.
 
-Every field can be given as a keyword, as an environment variable (prefix ``CONVERSATION_``) or in a
-``.env.local`` or ``.env`` file, in this order; empty counts as unset. Durations: ``300``, ``500ms``, ``5m``, ``PT5M``.
-docs/settings.md lists all.
+Every field can be given as a keyword, as an environment variable (prefix ``CONVERSATION_``) or in a ``.env.local`` or
+``.env`` file; the first of these counts. Empty counts as unset. Durations: ``300``, ``500ms``, ``5m``, ``PT5M``.
+docs/settings.md lists all settings.
 """
 
 import os
@@ -52,7 +52,7 @@ class Durability(StrEnum):
 
 
 class Placement(StrEnum):
-    """On which nodes owners start."""
+    """The nodes on which owners start."""
 
     SPREAD = "spread"
     PACK = "pack"
@@ -87,7 +87,7 @@ class HistoryLimits(SettingsGroup):
     """How long a request is remembered."""
 
     def limits(self) -> Limits:
-        """The same bounds, for the state."""
+        """Return the same bounds, for the state."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return Limits(**{**values, "request_age": self.request_age.total_seconds()})
 
@@ -129,25 +129,21 @@ class Timeouts(SettingsGroup):
 
 
 class PoolSettings(SettingsGroup):
-    """Workers kept ready on each node (``CONVERSATION_POOL_…``); those of whoever comes first hold for the cluster.
-
-    Example:
-        Settings(pool=PoolSettings(maximum=0))  # no workers ahead of time
-    """
+    """Workers kept ready on each node (``CONVERSATION_POOL_…``). The first client's settings hold for the cluster."""
 
     model_config = settings_config("CONVERSATION_POOL_")
 
     minimum: int = Field(default=2, ge=0, le=1000)
-    """How many, while nothing is opened."""
+    """How many, while no conversation is opened."""
     maximum: int = Field(default=16, ge=0, le=1000)
-    """How many at most, while many are opened: as many more as in the last ten seconds. 0: no pool."""
+    """How many at most, while many conversations are opened: as many more as in the last ten seconds. 0: no pool."""
     keep_alive: Duration = timedelta(minutes=10)
-    """A worker that nobody took for this long ends, and another one takes its place while it is among the minimum."""
+    """A worker that nobody took for this long ends. Another one takes its place if it was among the minimum."""
 
 
 DEFAULT_TENANT = "default"
 MEMORY = "memory://"
-"""Begins a URL that stands for this process's own memory; a name may follow."""
+"""The beginning of a URL that stands for this process's own memory; a name may follow."""
 
 
 def _tenant(value: str) -> str:
@@ -158,11 +154,12 @@ def _tenant(value: str) -> str:
 
 
 Tenant = Annotated[str, AfterValidator(_tenant)]
-"""Whose conversations: part of every key and of every actor's name, so that two tenants may use the same ids."""
+"""The tenant that conversations belong to: part of every key and of every actor's name, so that two tenants may use the
+same ids."""
 
 
 class _RedisHost(SettingsGroup):
-    """Whether Redis is named by its parts: the other parts alone may belong to anything."""
+    """The part of Redis's address that decides whether all parts are read: the others alone may belong to anything."""
 
     model_config = settings_config("REDIS_")
 
@@ -170,7 +167,10 @@ class _RedisHost(SettingsGroup):
 
 
 def _port(value: object) -> object:
-    """Read Kubernetes' form, which it sets where a service is called redis: ``tcp://10.0.0.7:6379``."""
+    """Return the port out of ``tcp://10.0.0.7:6379``, which Kubernetes sets if a service is called redis.
+
+    Return any other value as it is.
+    """
     return value.rpartition(":")[2] if isinstance(value, str) and value.startswith("tcp://") else value
 
 
@@ -185,25 +185,25 @@ def _host(value: str) -> str:
 
 
 class RedisServer(SettingsGroup):
-    """Redis by its parts (``REDIS_…``), as many platforms set them; read where there is a host, and no URL."""
+    """Redis by its parts (``REDIS_…``), as many platforms set them; read if there is a host and no URL."""
 
     model_config = settings_config("REDIS_")
 
     host: Annotated[str, AfterValidator(_host)] = ""
     """A name or an address. Without it, none of these is read."""
     port: Annotated[int, BeforeValidator(_port)] = Field(default=6379, ge=1, le=65535)
-    """Its port."""
+    """The server's port."""
     username: str | None = None
-    """Of an ACL; without it, the default user."""
+    """A user of an ACL; without it, the default user."""
     password: SecretStr | None = None
     """The user's password."""
     db: int = Field(default=0, ge=0)
     """The number of the database."""
     ssl: bool = False
-    """Whether it speaks TLS."""
+    """Whether the server speaks TLS."""
 
     def url(self) -> SecretStr:
-        """The same as a URL."""
+        """Return the same server as a URL."""
         secret = quote(self.password.get_secret_value(), safe="") if self.password else ""
         identity = f"{quote(self.username or '', safe='')}:{secret}@" if secret or self.username else ""
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -242,14 +242,15 @@ class Settings(SettingsGroup):
     read_url: SecretStr | None = None
     """A replica of that Redis, which `read(…, stale_ok=True)` asks; the forms of its URL are the same."""
     redis_connections: int = Field(default=64, ge=1, le=10_000)
-    """Connections that a client has, or an owner, to each of Redis's servers; who needs one more waits for it."""
+    """Connections that a client, or an owner, has to each of Redis's servers at most. A call that needs one more waits
+    for it."""
     ray_address: str | None = Field(
         default=None, validation_alias=AliasChoices("CONVERSATION_RAY_ADDRESS", "RAY_ADDRESS")
     )
     """The Ray cluster; without it the local one. An existing Ray connection of the process comes first."""
     tenant: Tenant = DEFAULT_TENANT
     """Whose conversations these are: 1 to 64 letters, digits, ``.``, ``_`` and ``-``; part of every key, index and
-    actor's name, so that two may use the same ids. Nothing enforces it yet."""
+    actor's name, so that two tenants may use the same ids. Nothing enforces it yet."""
     hashed_names: bool = False
     """Name actors by a hash, so that Ray's logs and lists show no id. The same for all clients of a conversation."""
     durability: Annotated[str, AfterValidator(_durability)] = "redis"
@@ -280,16 +281,16 @@ class Settings(SettingsGroup):
                 self._redis_source = name if place == ENVIRONMENT else f"{name} in {place}"
 
     def __eq__(self, other: object) -> bool:
-        """Compare what is set, wherever each was read."""
+        """Compare the values of both, wherever each value was read."""
         return type(other) is type(self) and self.__dict__ == other.__dict__
 
     def __hash__(self) -> int:
-        """Of the same."""
+        """Hash the values that `__eq__` compares."""
         return hash(tuple(self.__dict__.values()))
 
     @property
     def redis_source(self) -> str:
-        """What has to be changed for another Redis: the variable, with its file, or the keyword ``redis_url=``."""
+        """What to change for another Redis: the variable, with its file, or the keyword ``redis_url=``."""
         return self._redis_source
 
     @model_validator(mode="after")
@@ -348,11 +349,11 @@ class DevelopmentSettings(SettingsGroup):
     model_config = settings_config("CONVERSATION_")
 
     data_dir: Path | None = None
-    """Where they keep what must survive a restart; by default in ``XDG_DATA_HOME``, or ``~/.local/share``."""
+    """Where these commands keep what must survive a restart; by default in ``XDG_DATA_HOME``, or ``~/.local/share``."""
 
 
 def data_directory() -> Path:
-    """Where development commands keep what must survive a restart (``CONVERSATION_DATA_DIR``)."""
+    """Return where development commands keep what must survive a restart (``CONVERSATION_DATA_DIR``)."""
     explicit = DevelopmentSettings().data_dir
     if explicit is not None:
         return explicit.expanduser()
@@ -363,19 +364,19 @@ def data_directory() -> Path:
 _CRASH_DETECTION = {"RAY_timeout_ms_task_wait_for_death_info": "10", "RAY_core_worker_internal_heartbeat_ms": "20"}
 """How long a caller waits to hear why an actor died, and how often it looks; 1000 ms each by default."""
 _LASTING = {"RAY_gcs_rpc_server_reconnect_timeout_s": "31536000"}
-"""After how long without Ray's head a process ends itself, by default after a minute: a year."""
+"""How long a process goes on without Ray's head before it ends itself: a year, instead of Ray's default of a minute."""
 
 
 @contextmanager
 def quick_crash_detection() -> Iterator[None]:
-    """Join a Ray cluster inside of this, and this process learns of a dead actor in 30 ms instead of 1 to 2 s."""
+    """Let a process that joins a Ray cluster inside this block learn of a dead actor in 30 ms instead of 1 to 2 s."""
     with _while_joining(_CRASH_DETECTION):
         yield
 
 
 @contextmanager
 def lasting_connection() -> Iterator[None]:
-    """Join a Ray cluster inside of this, and this process outlives the cluster's head."""
+    """Let a process that joins a Ray cluster inside this block outlive the cluster's head."""
     with _while_joining(_LASTING):
         yield
 
@@ -384,8 +385,8 @@ def lasting_connection() -> Iterator[None]:
 def _while_joining(chosen: dict[str, str]) -> Iterator[None]:
     """Set variables that Ray reads its configuration from when it connects.
 
-    They are gone afterwards, so that no child process inherits them. A value that is set already stays; where Ray was
-    connected before, nothing changes.
+    They are removed afterwards, so that no child process inherits them. A variable that is set already keeps its value.
+    If Ray is connected already, nothing changes.
     """
     added = {name: value for name, value in chosen.items() if name not in os.environ}
     os.environ.update(added)

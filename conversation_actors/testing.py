@@ -1,6 +1,6 @@
-"""For the tests of an application: a client with nothing behind it, and an owner that dies when it is told to.
+"""Help for an application's tests: a client that needs no servers, and an owner that dies when it is told to.
 
-`local_client` is a `ConversationClient` on a ``memory://`` of its own: owners run in this process, without Ray and
+`local_client` is a `ConversationClient` on a ``memory://`` of its own. Its owners run in this process, without Ray and
 without Redis, through the same gate, with the same bounds and errors. pytest has it as the fixture
 ``conversation_client`` as soon as this package is installed (with pytest-asyncio, or anyio's plugin).
 """
@@ -38,9 +38,9 @@ async def local_client(settings: Settings | None = None) -> AsyncIterator[Conver
 async def crash(conversation_id: str) -> None:
     """End a conversation's owner as if its process had been killed: at once, without a snapshot or an answer.
 
-    Nothing that was acknowledged is lost: the next call has the conversation recovered, one `epoch` later. Calls that
-    wait for an answer are repeated there by themselves. Only owners of ``memory://`` in this process are found; raises
-    `LookupError` if none of this conversation runs. Example:
+    Nothing that was acknowledged is lost: the next call recovers the conversation, one `epoch` later. Calls that wait
+    for an answer repeat themselves there. Only owners of ``memory://`` in this process are found; raises `LookupError`
+    if no owner of this conversation runs. Example:
 
         await crash("support-42")
         await conversation.append(Message(role="user", content="Are you still there?"))

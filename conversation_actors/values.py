@@ -19,17 +19,19 @@ MAX_DEPTH = 32
 """Nesting of containers. Python's own decoder gives up near 1000, others (Ruby, .NET) at 100 or 64."""
 
 _MOST_READ_DEPTH = 200
-"""Of what others have written: pydantic's decoder takes so much, Python's own more with each version."""
+"""Nesting of what others have written: pydantic's decoder reads this much, Python's own reads more with each
+version."""
 
 MAX_ID_CHARACTERS = 256
 _INTEGERS = range(-(1 << 63), 1 << 64)
 _LEAST_ALIKE, _MOST_ALIKE = 1e-3, 1e15
-"""Numbers between these are written alike by both encoders; smaller and larger ones differ in their exponents."""
+"""Both encoders write numbers between these alike; they write the exponents of smaller and larger ones differently."""
 
 JSON = None | bool | int | float | str | list[Any] | dict[str, Any]
 
 _FORBIDDEN = {"Cc": "a control character", "Cs": "a surrogate", "Cn": "an unassigned character"}
-"""What LiveKit takes for a name beyond these is ordinary writing, such as U+200C in Persian and U+200D in emoji."""
+"""Categories of characters that no name may hold. All others that LiveKit takes for a name are ordinary writing, such
+as U+200C in Persian and U+200D in emoji."""
 
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False)
 
@@ -56,9 +58,10 @@ def check_id(value: object, field: str) -> str:
 
 
 def forbidden_character(name: str) -> str | None:
-    """Tell what in `name` no name may hold: the first control character, surrogate or unassigned one; None if nothing.
+    """Return the kind of the first character in `name` that no name may hold; None if there is none.
 
-    What is assigned is told by this Python's edition of Unicode (`unicodedata.unidata_version`).
+    No name may hold control characters, surrogates and unassigned characters. Which characters are assigned depends on
+    this Python's edition of Unicode (`unicodedata.unidata_version`).
     """
     if name.isprintable():
         return None
@@ -74,15 +77,15 @@ def check_text(value: object, field: str, *, limit: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return what every process can unpickle: no member of an enumeration, nor another type of the caller's own."""
+    """Return a `str` that every process can unpickle: no member of an enumeration, and no type of the caller's own."""
     return text if type(text) is str else str.__str__(text)
 
 
 def encode(value: object, field: str, *, limit: int | None = None) -> bytes:
     """Encode `value` as compact UTF-8 JSON without line breaks.
 
-    Raises `InvalidInputError` with the path to the first value that cannot be stored, or
-    `ItemTooLargeError` when the result is longer than `limit` bytes.
+    Raises `InvalidInputError` with the path to the first value that cannot be stored, or `ItemTooLargeError` if the
+    result is longer than `limit` bytes.
     """
     encoded = _encode_alike(value) or _encode_exactly(value, field)
     if limit is not None and len(encoded) > limit:
@@ -106,7 +109,7 @@ def _encode_exactly(value: object, field: str) -> bytes:
 
 
 def _encode_alike(fields: object) -> bytes | None:
-    """Encode an object of plain values, as most items are, at a fifth of the price; return None for others."""
+    """Return the same bytes as `_encode_exactly`, at a fifth of the price; None for all but objects of plain values."""
     if type(fields) is not dict:
         return None
     for name, value in fields.items():
@@ -119,7 +122,7 @@ def _encode_alike(fields: object) -> bytes | None:
 
 
 def _is_alike(value: Any) -> bool:
-    """Whether both encoders write it alike; not asked of text, which most values are."""
+    """Tell whether both encoders write `value` alike. Callers do not ask this about text, which most values are."""
     kind = type(value)
     return (
         (kind is float and _LEAST_ALIKE <= value <= _MOST_ALIKE)
@@ -130,7 +133,7 @@ def _is_alike(value: Any) -> bool:
 
 
 def encode_checked(value: object) -> bytes:
-    """Encode what is made of values that `encode` has passed before."""
+    """Encode a value that is made of values which `encode` has passed before."""
     return _encode_alike(value) or _encoder.encode(value).encode()
 
 
@@ -140,16 +143,19 @@ def encode_text(text: str) -> str:
 
 
 def decode(data: bytes) -> Any:
-    """Decode what `encode` made. Raises `ValueError` for everything that `encode` would not have made."""
+    """Decode what `encode` made, or other JSON of such values. Raises `ValueError` for anything else.
+
+    The values may be nested deeper than `encode` allows, because others may have written them.
+    """
     try:
         value = from_json(data, allow_inf_nan=False, cache_strings="keys")
     except ValueError:
-        return _decode_exactly(data)  # which tells the byte
+        return _decode_exactly(data)  # its error tells the byte
     return value if _is_within_bounds(value) else _decode_exactly(data)
 
 
 def _is_within_bounds(value: Any) -> bool:
-    """Whether every number is one that may be stored: pydantic's decoder reads integers of any length, and infinity."""
+    """Tell whether every number may be stored: pydantic's decoder also reads integers of any length, and infinity."""
     for part in value.values() if type(value) is dict else value if type(value) is list else (value,):
         kind = type(part)
         if kind is str:
@@ -179,7 +185,7 @@ def _decode_exactly(data: bytes) -> Any:
 
 
 def _require_depth(value: Any, most: int) -> None:
-    """Raise `RecursionError` for what is nested deeper, as decoders do."""
+    """Raise `RecursionError`, as decoders do, if `value` is nested more than `most` deep."""
     if isinstance(value, dict | list):
         if not most:
             raise RecursionError
@@ -207,7 +213,7 @@ _decoder = json.JSONDecoder(parse_int=_integer, parse_float=_finite, parse_const
 
 
 class _UnstorableError(Exception):
-    """Collects its path while it unwinds, so that values without fault pay nothing for one."""
+    """A fault that collects its path while it unwinds, so that values without a fault pay nothing for a path."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

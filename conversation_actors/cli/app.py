@@ -1,4 +1,4 @@
-"""The commands and their options. What a command needs is imported when it runs: ``--help`` stays quick."""
+"""The commands and their options. A command imports what it needs when it runs, so that ``--help`` stays quick."""
 
 import asyncio
 import inspect
@@ -16,7 +16,7 @@ PROGRAM = "conversation-actors"
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 EXIT_INTERRUPTED, EXIT_UNREAD = 130, 141
-"""What a shell reports of a program that SIGINT, or SIGPIPE, has ended."""
+"""What a shell reports about a program that SIGINT or SIGPIPE has ended."""
 
 app = typer.Typer(
     name=PROGRAM,
@@ -190,15 +190,15 @@ def main() -> None:
 
 
 def _leave_wrapping_to_the_terminal() -> None:
-    """Have each paragraph of a docstring be one line, or the source's ends of lines would be in the help as well."""
+    """Make each paragraph of a docstring one line; otherwise the help would have the source's line breaks."""
     for command in app.registered_commands:
         paragraphs = inspect.cleandoc(inspect.getdoc(command.callback) or "").split("\n\n")
         command.help = "\n\n".join(" ".join(paragraph.splitlines()) for paragraph in paragraphs)
 
 
 def _flush() -> None:
-    """Write what is still to be written, where Python would complain after the last line of ours."""
-    if sys.stdout is None:  # closed by whoever started this: nobody reads
+    """Write what is still to be written; otherwise Python might complain about it after our last line."""
+    if sys.stdout is None:  # the process that started this closed it: nobody reads
         return
     try:
         sys.stdout.flush()
@@ -207,6 +207,6 @@ def _flush() -> None:
 
 
 def _end_unread() -> None:
-    """End as every program does whose reader has gone: `show ID | head` is no failure to be told of."""
+    """End as every program does whose reader has gone: `show ID | head` is not a failure to report."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(EXIT_UNREAD) from None

@@ -1,4 +1,4 @@
-"""The development stack: a Ray head node and, where no Redis is configured, a server of our own."""
+"""The development stack: a Ray head node and, if no Redis is configured, a server of our own."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ Value = TypeVar("Value")
 
 @dataclass
 class _Signals:
-    """What the person at the keyboard wants: once, to stop; twice, to stop now."""
+    """Signals from the person at the keyboard: the first one means stop, the second one means stop now."""
 
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
@@ -42,7 +42,7 @@ class _Signals:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up)
 
     def _hung_up(self) -> None:
-        """Stop in order when the terminal was closed, and tell nobody, since a word would raise now."""
+        """Stop in order because the terminal was closed. Nothing is printed any more, since that would raise now."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())
@@ -54,13 +54,13 @@ class _Signals:
 
 
 async def run(*, as_json: bool) -> int:
-    """Start, wait, stop; or tell where the one is that runs already. Returns the exit code: 1 if Ray ended by itself.
+    """Start, wait and stop, or tell where a running `dev` is. Returns the exit code: 1 if Ray ended by itself.
 
     Raises `ConversationError`.
     """
     signals = _Signals()
     signals.listen()
-    # what is told to people goes to standard error where standard output is for a program
+    # people are told on standard error if standard output is for a program
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     settings = Settings()
     url = None if settings.redis_url is None else settings.require_redis_url(shared_by="conversation-actors dev")
@@ -85,12 +85,12 @@ async def _check_redis() -> None:
 
 
 def _directory(url: str | None) -> Path:
-    """Where to work: beside a Valkey of our own, if that is the Redis asked for, so that it gets one head."""
+    """Return where to work: in the directory of a Valkey of our own if `url` is its URL, so that it gets one head."""
     return (EmbeddedServer.directory_of(url) if url is not None else None) or data_directory()
 
 
 async def _take_or_find(directory: Path, console: Console) -> DevFile | DevRecord:
-    """Return the directory's record, held; or what another `dev` there has started, once that is ready."""
+    """Return the directory's record, held, or the record of another `dev` there, once that one is ready."""
     has_told = False
     while (file := DevFile.take(directory)) is None:
         record = read(directory)
@@ -107,7 +107,7 @@ async def _take_or_find(directory: Path, console: Console) -> DevFile | DevRecor
 
 
 def _tell_of_other(record: DevRecord, url: str | None, console: Console, *, as_json: bool) -> None:
-    """Say where the running one is. Raises `InvalidInputError` if another Redis than its own is asked for."""
+    """Tell where the running `dev` is. Raises `InvalidInputError` if another Redis than its own is asked for."""
     running = f"`conversation-actors dev` is running already (process {record.dev.pid})"
     if url is not None and digest(url) not in record.redis_digests[: None if record.has_server else 1]:
         message = (
@@ -120,10 +120,10 @@ def _tell_of_other(record: DevRecord, url: str | None, console: Console, *, as_j
 
 
 class _Stack:
-    """What one `dev` starts, and stops."""
+    """Everything that one `dev` starts and stops."""
 
     def __init__(self, file: DevFile, url: str | None, console: Console, signals: _Signals) -> None:
-        """`url` is of a Redis that is not ours; what another one has left is known from `file`."""
+        """Take as `url` that of the Redis that is configured, if one is; `file` tells what another `dev` has left."""
         left = file.left
         if left is not None and url is not None and left.is_own(url):
             url = None  # pasted from what a `dev` here has printed: its own server
@@ -132,7 +132,7 @@ class _Stack:
         self._head = RayHead(spawned=self._note_head)
 
     async def run(self, *, as_json: bool) -> int:
-        """Start, wait, stop."""
+        """Start everything, wait, and stop everything. Returns the exit code."""
         try:
             await self._clean_up()
             redis_url = await asyncio.to_thread(self._start_server) if self._url is None else self._url
@@ -153,7 +153,7 @@ class _Stack:
             await asyncio.to_thread(self._stop)
 
     async def _until_stopped(self, address: str) -> int:
-        """Return the exit code when all that is left to do is to end what was started."""
+        """Wait until Ray has ended or a signal comes, save every conversation if one came, and return the exit code."""
         code = await _unless_stopped(self._head.wait(), self._signals)
         if code is not None:
             print(f"Ray has ended by itself (exit code {code}): {self._head.last_words()}", file=sys.stderr)  # noqa: T201  # a command line's way to answer
@@ -166,7 +166,7 @@ class _Stack:
         return 0
 
     async def _clean_up(self) -> None:
-        """End what a `dev` has left that was killed."""
+        """End the Ray of a `dev` that was killed, and adopt the server that it has left."""
         left = self._file.left
         if left is not None and left.phase is not Phase.ENDED:
             count = await asyncio.to_thread(end_head, left)
@@ -197,7 +197,7 @@ class _Stack:
         self._file.write(head=None if pid is None else Process.of(pid), head_directory=str(directory))
 
     def _note_end(self, **changes: Any) -> None:
-        """Note how far the end is; where that cannot be, say so, since everything has to be ended all the same."""
+        """Note how far the end is. If that is impossible, say so and go on, since everything has to be ended anyway."""
         try:
             self._file.write(**changes)
         except OSError as error:
@@ -239,7 +239,7 @@ def _tell(variables: dict[str, str], console: Console, *, as_json: bool) -> None
 
 
 async def _drain(address: str, hurry: asyncio.Event) -> str:
-    """Save every conversation, for as long as nobody is in a hurry. Returns what to tell."""
+    """Save every conversation, as long as nobody is in a hurry. Returns the line that tells what was saved."""
     command = [sys.executable, "-m", "conversation_actors.cli.drain", address, str(DRAIN_SECONDS)]
     process = await asyncio.create_subprocess_exec(
         *with_environment(command, changes=ENVIRONMENT),

@@ -1,7 +1,8 @@
-"""What a `dev` writes down in its data directory: by it another one finds it, and somebody cleans up when it is dead.
+"""The record of a `dev` in its data directory, by which another one finds it, or cleans up if it is dead.
 
-Two files: ``dev.lock``, which a living `dev` holds, so that the kernel lets go of it whatever ends the process; and
-``dev.json`` with what it has started. Processes are named by id and start time: an id alone may be somebody else's.
+There are two files. A living `dev` holds ``dev.lock``, which the kernel releases however the process ends. ``dev.json``
+says what the `dev` has started. Processes are named by id and start time, because an id alone may be another process's
+by now.
 """
 
 import json
@@ -21,18 +22,18 @@ from conversation_actors.private_files import try_lock, write_json
 
 _LOCK, _RECORD = "dev.lock", "dev.json"
 DIGESTS = 20
-"""URLs that are remembered: a terminal may have that of last week in its environment."""
+"""Number of URLs that are remembered: a terminal may have last week's in its environment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process, also when its id has been given to another one since."""
+    """A process, told apart from any other that has been given its id since."""
 
     pid: int
     started: str
-    """When, in a form that only serves to be compared."""
+    """When it started, in a form that only serves to be compared."""
     boot: str = ""
-    """In which run of the machine, where the system tells that."""
+    """The run of the machine in which it started, if the system tells that."""
 
     @classmethod
     def of(cls, pid: int) -> Self:
@@ -41,17 +42,17 @@ class Process:
 
     @property
     def is_running(self) -> bool:
-        """Whether it is still the one that has its id."""
+        """Whether the process still runs under its id."""
         return bool(self.started) and _started(self.pid) == self.started
 
     @property
     def is_replaced(self) -> bool:
-        """Whether its id is another process's by now, or was free to be: then nothing of its session is left either."""
+        """Whether its id is, or may be, another process's by now. If so, nothing of the old session is left either."""
         return bool(self.boot and self.boot != _boot()) or _started(self.pid) not in {None, self.started}
 
 
 class Phase(StrEnum):
-    """How far a `dev` is."""
+    """The phase that a `dev` is in."""
 
     STARTING = "starting"
     READY = "ready"
@@ -61,7 +62,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DevRecord:
-    """What a `dev` has started."""
+    """Everything that a `dev` has started."""
 
     dev: Process
     phase: Phase = Phase.STARTING
@@ -69,30 +70,34 @@ class DevRecord:
     """The first process of Ray's head; the others are in its session."""
     head_directory: str | None = None
     has_server: bool = False
-    """Whether Redis is a server of its own, in the data directory."""
+    """Whether Redis is a server of the `dev`'s own, in the data directory."""
     variables: dict[str, str] = field(default_factory=dict)
-    """What another terminal needs, while it runs; secrets are among it."""
+    """What another terminal needs while the `dev` runs, including secrets."""
     redis_digests: tuple[str, ...] = ()
-    """By which URLs of its Redis are known again: this one's first, then those of earlier ones, pasted somewhere."""
+    """Digests of the URLs by which its Redis is recognised: this one's first, then those of earlier ones, which may
+    have been pasted somewhere."""
 
     def is_own(self, redis_url: str) -> bool:
-        """Whether the URL is of a server of our own, of this `dev` or an earlier one."""
+        """Tell whether the URL is of a server of our own, of this `dev` or an earlier one."""
         return self.has_server and digest(redis_url) in self.redis_digests
 
 
 class DevFile:
-    """The data directory's record, held by one `dev` at a time. A context manager that lets go."""
+    """The data directory's record, held by one `dev` at a time. As a context manager, it lets go at the end."""
 
     def __init__(self, directory: Path, lock: int) -> None:
-        """`lock` is the descriptor that holds it; see `take`."""
+        """Take as `lock` the descriptor that holds the record; see `take`."""
         self.directory, self._lock = directory, lock
         self.left = read(directory)
-        """What the one before has written last."""
+        """What the `dev` before this one wrote last."""
         self._record = DevRecord(Process.of(os.getpid()))
 
     @classmethod
     def take(cls, directory: Path) -> Self | None:
-        """Hold it; None while another process does. Makes the directory; `InvalidInputError` if that cannot be."""
+        """Return the record, held by this process, or None while another process holds it. Makes the directory.
+
+        Raises `InvalidInputError` if the directory cannot be used.
+        """
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = try_lock(directory / _LOCK)
@@ -102,12 +107,12 @@ class DevFile:
         return None if descriptor is None else cls(directory, descriptor)
 
     def write(self, **changes: Any) -> None:
-        """Note what has changed; for nobody else to read."""
+        """Note what has changed, in a file that only its owner may read."""
         self._record = replace(self._record, **changes)
         self._save()
 
     def close_left(self) -> None:
-        """Note that nothing is left of what the one before had started."""
+        """Note that nothing is left of what the `dev` before this one had started."""
         if self.left is not None:
             self._record = replace(self.left, phase=Phase.ENDED, variables={})
             self._save()
@@ -116,18 +121,18 @@ class DevFile:
         write_json(self.directory / _RECORD, asdict(self._record))
 
     def __enter__(self) -> Self:
-        """Nothing: it is held already."""
+        """Return the record, which is held already."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Let go."""
+        """Let go of the record."""
         os.close(self._lock)
 
 
 def read(directory: Path) -> DevRecord | None:
-    """Return the record of the last `dev` there, which may be running or not; None without one that can be read."""
+    """Return the record of the last `dev` there, running or not; None if there is none that can be read."""
     try:
         told = json.loads((directory / _RECORD).read_text())
         told |= {"dev": Process(**_known(Process, told["dev"])), "phase": Phase(told["phase"])}
@@ -139,17 +144,17 @@ def read(directory: Path) -> DevRecord | None:
 
 
 def _known(kind: type[Process | DevRecord], told: dict[str, Any]) -> dict[str, Any]:
-    """Return what this version knows of: a newer one may have written more."""
+    """Return the fields that this version knows; a newer version may have written more."""
     return {one.name: told[one.name] for one in fields(kind) if one.name in told}
 
 
 def digest(redis_url: str) -> str:
-    """Return what is kept of a URL with a password."""
+    """Return what is kept of a URL, because the URL may hold a password."""
     return sha256(redis_url.encode()).hexdigest()
 
 
 def end_head(record: DevRecord) -> int:
-    """End what is left of a dead one's Ray, and remove its files. Returns how many processes there were."""
+    """End what is left of a dead `dev`'s Ray, and remove its files. Returns how many processes there were."""
     count = 0
     for leader in _leaders(record):
         count += len(session_members(leader))
@@ -160,14 +165,17 @@ def end_head(record: DevRecord) -> int:
 
 
 def _leaders(record: DevRecord) -> set[int]:
-    """Return the sessions of its Ray. One that was killed before it noted the process had noted the directory."""
+    """Return the sessions of a `dev`'s Ray.
+
+    A `dev` that was killed before it noted the process had noted the directory, by which the sessions are found.
+    """
     if record.head is not None:
         return set() if record.head.is_replaced else {record.head.pid}
     return set() if record.head_directory is None else sessions_with(temporary_directory(Path(record.head_directory)))
 
 
 def _started(pid: int) -> str | None:
-    """When the process with this id started; None if there is none, or it is dead and not collected."""
+    """Return when the process with this id started; None if there is none, or it is dead and not collected."""
     if not is_running(pid):
         return None
     moment = start_of(pid)

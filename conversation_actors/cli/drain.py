@@ -1,6 +1,7 @@
 """``python -m conversation_actors.cli.drain ADDRESS SECONDS``: save and end every conversation of a cluster.
 
-A process of its own, so that `dev` is no client of the Ray that it stops. Prints how many it saved, and of how many.
+This is a process of its own, so that `dev` is not a client of the Ray that it stops. It prints how many conversations
+it saved, and of how many.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ async def _drain(address: str, seconds: float) -> tuple[int, int]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Drain. Returns the exit code."""
+    """Drain the cluster. Returns the exit code."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         print(*asyncio.run(_drain(arguments[0], float(arguments[1]))))  # noqa: T201  # the interface

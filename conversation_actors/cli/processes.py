@@ -11,30 +11,36 @@ from pathlib import Path
 _GONE_SECONDS = 10.0
 _POLL = 0.05
 _PROC = Path("/proc")
-"""Where Linux tells of processes, also in an image that has no ``ps``."""
+"""The directory in which Linux tells of processes, even in an image that has no ``ps``."""
 _DEAD = {"", "Z", "X"}
 _START = 19
-"""Of a process's fields behind its name: when it started, in ticks since the machine did."""
+"""The index, among a process's fields after its name, of when it started, in ticks since the machine did."""
 
 
 def with_environment(command: Iterable[str], *, changes: dict[str, str | None]) -> list[str]:
-    """Change a command's environment, by ``env``; a value of None unsets. Not for secrets: ``ps`` shows them."""
+    """Return the command in a changed environment, by ``env``; a value of None unsets.
+
+    This is not for secrets, because ``ps`` shows them.
+    """
     unset = [option for name, value in changes.items() if value is None for option in ("-u", name)]
     return ["env", *unset, *(f"{name}={value}" for name, value in changes.items() if value is not None), *command]
 
 
 def last_lines(path: Path, count: int = 12) -> list[str]:
-    """Return the end of a log; empty if there is none."""
+    """Return the last lines of a log; none if there is no log."""
     return path.read_text(errors="replace").splitlines()[-count:] if path.exists() else []
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process lives. One that is dead and not collected by its parent does not."""
+    """Tell whether the process lives. A process that is dead but not yet collected by its parent does not."""
     return _state(pid) not in _DEAD
 
 
 def session_members(leader: int) -> list[int]:
-    """Ids of the processes in the session that `leader` opened: all it started, but for what left on purpose."""
+    """Return the ids of the processes in the session that `leader` opened.
+
+    They are all that `leader` started, except those that left the session on purpose.
+    """
     members = []
     for pid in _all_pids():
         with suppress(ProcessLookupError, PermissionError):
@@ -44,7 +50,7 @@ def session_members(leader: int) -> list[int]:
 
 
 def sessions_with(argument: str) -> set[int]:
-    """Return the sessions of all processes that were started with this very argument."""
+    """Return the sessions of all processes that were started with exactly this argument."""
     found = set()
     for pid in _all_pids():
         with suppress(ProcessLookupError, PermissionError):
@@ -54,7 +60,7 @@ def sessions_with(argument: str) -> set[int]:
 
 
 def _arguments(pid: int) -> list[str]:
-    """Return the words of the command that the process was started with; empty if there is none."""
+    """Return the words of the command that the process was started with; none if there is no such process."""
     if not _PROC.joinpath("self/stat").exists():
         return _ps("-ww", "-o", "args=", "-p", str(pid)).split()
     try:
@@ -64,21 +70,24 @@ def _arguments(pid: int) -> list[str]:
 
 
 def start_of(pid: int) -> str:
-    """When the process started, in a form that only serves to be compared; empty if there is none."""
+    """Return when the process started, in a form that only serves to be compared; empty if there is no such process."""
     if not _PROC.joinpath("self/stat").exists():
         return _ps("-o", "lstart=", "-p", str(pid)).strip()
     return next(iter(_fields(pid)[_START:]), "")
 
 
 def _state(pid: int) -> str:
-    """Return the system's letter for what the process does; empty if there is none."""
+    """Return the system's letter for what the process does; empty if there is no such process."""
     if not _PROC.joinpath("self/stat").exists():
         return _ps("-o", "stat=", "-p", str(pid)).strip()[:1]
     return next(iter(_fields(pid)), "")
 
 
 def _fields(pid: int) -> list[str]:
-    """Return what Linux tells of a process after its name, which may hold anything, in parentheses: its state first."""
+    """Return what Linux tells of a process after its name, the state first; none if there is no such process.
+
+    The name may hold anything, but is in parentheses.
+    """
     try:
         return _PROC.joinpath(str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
@@ -96,7 +105,7 @@ def _ps(*options: str) -> str:
 
 
 def kill_session(leader: int) -> None:
-    """End every process of the session with SIGKILL, and wait until they are gone."""
+    """End every process of the session with SIGKILL, and wait until they are gone, for `_GONE_SECONDS` at most."""
     deadline = time.monotonic() + _GONE_SECONDS
     while (members := session_members(leader)) and time.monotonic() < deadline:
         for pid in members:

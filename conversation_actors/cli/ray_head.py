@@ -1,4 +1,4 @@
-"""A Ray head node of our own: beside any other Ray of the machine, and ended without touching it."""
+"""A Ray head node of our own, which runs beside any other Ray of the machine and ends without touching that."""
 
 import asyncio
 import json
@@ -21,10 +21,11 @@ ENVIRONMENT: dict[str, str | None] = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
-    # Ray would wait for half a minute until nobody works here, and owners, and workers kept ready, stay.
+    # Ray would wait half a minute for all work to end, but owners, and workers kept ready, stay.
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
 }
-"""What `ray start`, and all that connect to it, need; given an address, Ray does not look for the token itself."""
+"""What `ray start`, and everything that connects to it, needs. Given an address, Ray does not look for the token
+itself."""
 DIRECTORY_PREFIX = "ca-ray-"
 CONVERSATIONS = 200
 _OBJECT_STORE_BYTES = 100 << 20
@@ -44,10 +45,10 @@ class RayHead:
     def __init__(
         self, *, cpus: int | None = None, spawned: Callable[[int | None, Path], None] = lambda _pid, _directory: None
     ) -> None:
-        """`cpus`: what Ray believes to have; it keeps as many workers ready. None: what there is.
+        """Take as `cpus` what Ray is to believe it has; it keeps as many workers ready. None: what there is.
 
-        `spawned` is told of the directory before anything is started in it, and then of the process too, whose session
-        all others are in.
+        `spawned` is told of the directory before anything is started in it, and then of the process as well. All other
+        processes are in that one's session.
         """
         self._cpus = cpus
         self._spawned = spawned
@@ -55,7 +56,7 @@ class RayHead:
         self._directory: Path | None = None
 
     async def start(self) -> str:
-        """Start it, and return its address when it is ready. Raises `ClusterUnavailableError`."""
+        """Start the head, and return its address when it is ready. Raises `ClusterUnavailableError`."""
         self._directory = _short_directory()
         if knows_tokens():
             await asyncio.to_thread(ensure_token)
@@ -68,14 +69,14 @@ class RayHead:
             raise ClusterUnavailableError(message) from None
 
     async def wait(self) -> int:
-        """Return its exit code when it has ended."""
+        """Wait until the head has ended, and return its exit code."""
         assert self._process is not None
         while (code := self._process.poll()) is None:  # noqa: ASYNC110  # nothing to wait for but the kernel
             await asyncio.sleep(_POLL * 4)
         return code
 
     def stop(self, *, hurry: bool = False) -> None:
-        """End it with all that it started, and remove its files; with `hurry`, without a goodbye. Idempotent."""
+        """End the head with all that it started, and remove its files; with `hurry`, without a goodbye. Idempotent."""
         process, self._process = self._process, None
         if process is not None:
             if not hurry:
@@ -91,7 +92,7 @@ class RayHead:
             shutil.rmtree(directory, ignore_errors=True)
 
     def last_words(self) -> str:
-        """Return the end of what it printed."""
+        """Return the end of what the head printed."""
         return " ".join(last_lines(self._log, 4))[-800:] or "it said nothing"
 
     @property
@@ -108,7 +109,10 @@ class RayHead:
         self._spawned(self._process.pid, directory)
 
     async def _address(self, directory: Path) -> str:
-        """Return what Ray writes there as its last act of starting."""
+        """Return the address, which Ray writes into the directory as its last act of starting.
+
+        Raises `ClusterUnavailableError` if the head ends before.
+        """
         written = directory / "ray_current_cluster"
         assert self._process is not None
         while not (written.exists() and (address := written.read_text().strip())):
@@ -132,9 +136,7 @@ class RayHead:
         }
         if self._cpus is not None:
             options["num-cpus"] = self._cpus
-        if (
-            find_spec("grpc") is not None
-        ):  # else Ray refuses to start with this option, and has no such server without it
+        if find_spec("grpc") is not None:  # without grpc, Ray refuses to start with this option, and has no such server
             options["ray-client-server-port"] = _free_port()
         arguments = [temporary_directory(directory), *(f"--{name}={value}" for name, value in options.items())]
         command = [sys.executable, "-m", "conversation_actors.cli", "start", "--head", "--block"]
@@ -147,7 +149,7 @@ def temporary_directory(directory: Path) -> str:
 
 
 def variables_for_others(address: str) -> dict[str, str]:
-    """Return what whoever joins a head of ours needs in the environment."""
+    """Return the environment variables that anything needs to join a head of ours."""
     variables = {"RAY_ADDRESS": address}
     return variables | ({MODE: "token"} | chosen_token_variables() if knows_tokens() else {})
 

@@ -27,7 +27,10 @@ _ROLE_STYLES = {"user": "cyan", "assistant": "green", "system": "yellow", "devel
 
 
 async def run(conversation_id: str, *, as_json: bool) -> None:
-    """Print it. Raises what `ConversationClient.read` raises, at once; needs no Ray, and no right but to read."""
+    """Print the conversation. Raises what `ConversationClient.read` raises, but at once.
+
+    This needs no Ray, and no right but to read.
+    """
     conversation_id = check_id(conversation_id, "conversation_id")
     settings = Settings()
     settings.require_redis_url(shared_by="conversation-actors show")
@@ -47,11 +50,12 @@ async def run(conversation_id: str, *, as_json: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is stored of a conversation beside its content. Whether its owner runs now is not.
+    """What is stored of a conversation besides its content. It does not tell whether the owner runs now.
 
-    `epoch` and `life` are those of the last activation, `active_at` is when it was last written or activated and
-    `expires_at` when it will be forgotten unless it is used, both in seconds since the epoch. The next owner would be
-    rebuilt from the snapshot at `snapshot_seq` and `journal_entries` behind it. The rest is as in `ActivationInfo`.
+    `epoch` and `life` are those of the last activation. `active_at` is when the conversation was last written or
+    activated, and `expires_at` when it will be forgotten unless it is used; both are in seconds since the epoch. The
+    next owner would be rebuilt from the snapshot at `snapshot_seq` and the `journal_entries` after it. The rest is as
+    in `ActivationInfo`.
     """
 
     conversation_id: str
@@ -71,7 +75,7 @@ class Facts:
 
     @classmethod
     def of(cls, stored: Stored, state: ConversationState) -> Self:
-        """Tell them of what was read."""
+        """Return the facts about what was read."""
         now = time.time()
         return cls(
             conversation_id=stored.conversation_id,
@@ -109,7 +113,7 @@ def document(snapshot: Snapshot, facts: Facts) -> dict[str, Any]:
 
 
 def tell(console: Console, snapshot: Snapshot, facts: Facts) -> None:
-    """Print it for people."""
+    """Print the conversation for people."""
     console.print(Text(snapshot.conversation_id, style="bold"))
     console.print(_facts(snapshot, facts))
     if snapshot.participants:
@@ -156,7 +160,7 @@ def _participants(snapshot: Snapshot) -> Group:
 
 
 def _tracks(metadata: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Return what somebody has open, in words, and the rest of the metadata."""
+    """Return which tracks somebody has open, in words, and the rest of the metadata."""
     tracks = metadata.get("tracks")
     if not isinstance(tracks, Mapping) or not all(isinstance(state, str) for state in tracks.values()):
         return "", metadata
@@ -195,7 +199,7 @@ def _line(item: Item) -> tuple[Text, Text]:
 
 
 def _author(item: Item) -> str:
-    """Who said it, where that is known: several people may speak in one conversation."""
+    """Return who said it, if that is known: several people may speak in one conversation."""
     participant = item.participant if isinstance(item, Message | DataMessage) else None
     if participant is None:
         return ""
@@ -204,7 +208,7 @@ def _author(item: Item) -> str:
 
 
 def _sent(item: DataMessage) -> str:
-    """Return what was sent by which topic: text as it is, of anything else what it is and how large."""
+    """Return the topic and what was sent: text as it is, and of anything else what it is and how large."""
     if item.text:
         told = ": ".join(filter(None, [item.name, item.text]))
     else:

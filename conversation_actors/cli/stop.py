@@ -1,4 +1,4 @@
-"""Ending what `dev` has started: the living one by a signal, what a dead one has left by the ids it wrote down."""
+"""How `dev` and all that it started are ended: a living one by a signal, a dead one's by the ids that it wrote down."""
 
 import os
 import signal
@@ -13,13 +13,13 @@ from conversation_actors.settings import data_directory
 from conversation_actors.store import EmbeddedServer
 
 _ORDERLY_SECONDS = DRAIN_SECONDS + 40.0
-"""Draining, connecting for it, and ending Ray and Redis."""
+"""Time for draining, for connecting in order to drain, and for ending Ray and Redis."""
 _AT_ONCE_SECONDS = 30.0
 _POLL = 0.1
 
 
 def run() -> None:
-    """End it all. Raises `ClusterUnavailableError` if a running `dev` does not end."""
+    """End everything that `dev` has started. Raises `ClusterUnavailableError` if a running `dev` does not end."""
     directory = data_directory()
     ended = []
     if directory.is_dir():
@@ -33,7 +33,7 @@ def run() -> None:
 
 
 def _end_left(file: DevFile, directory: Path) -> list[str]:
-    """End what is left of a dead one; tells what it was."""
+    """End what is left of a dead `dev`. Returns what it was."""
     ended = []
     left = file.left
     if left is not None and left.phase is not Phase.ENDED and (count := end_head(left)):
@@ -48,13 +48,16 @@ def _end_left(file: DevFile, directory: Path) -> list[str]:
 
 
 def _end_running(directory: Path) -> DevFile:
-    """Have the running one stop in order, or at once if that takes too long."""
+    """Have the running `dev` stop in order, or at once if that takes too long. Returns the record, held.
+
+    Raises `ClusterUnavailableError` if it does not end.
+    """
     record = None
     for seconds, how in ((_ORDERLY_SECONDS, "it saves every conversation first"), (_AT_ONCE_SECONDS, "at once")):
         record = read(directory)
         if record is not None and record.dev.is_running:
             if record.phase is Phase.STOPPING and seconds == _ORDERLY_SECONDS:
-                # a second signal would have it save nothing
+                # after a second signal it would save nothing
                 _say(f"`dev` (process {record.dev.pid}) is stopping already, {how} …")
             else:
                 _say(f"Stopping `dev` (process {record.dev.pid}), {how} …")

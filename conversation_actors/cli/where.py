@@ -11,11 +11,14 @@ from conversation_actors.settings import Settings
 from conversation_actors.values import check_id
 
 _NODE = 12
-"""Letters of a node's id that tell it from others."""
+"""Number of letters of a node's id that tell it from others."""
 
 
 async def run(conversation_id: str, *, most_lines: int, as_json: bool) -> int:
-    """Print it. Returns the exit code: 1 where nobody has heard of it. Raises `ClusterUnavailableError`."""
+    """Print where a conversation's owner runs, and its log. Returns the exit code: 1 if nobody has heard of it.
+
+    Raises `ClusterUnavailableError`.
+    """
     conversation_id = check_id(conversation_id, "conversation_id")
     settings = Settings()
     settings.refuse_memory("conversation-actors where")
@@ -25,7 +28,7 @@ async def run(conversation_id: str, *, most_lines: int, as_json: bool) -> int:
 
 
 def document(found: Whereabouts) -> str:
-    """Return what was found as JSON."""
+    """Return what was found, as JSON."""
     owner = None
     if found.owner is not None:
         owner = {name: getattr(found.owner, name) for name in ("pid", "node_id", "epoch", "activated_at")}
@@ -33,7 +36,7 @@ def document(found: Whereabouts) -> str:
 
 
 def told(found: Whereabouts) -> str:
-    """Tell people what was found, a line for each fact."""
+    """Return what was found, for people, with a line for each fact."""
     lines = [found.name, *_owner(found)]
     lines += [f"node   {node[:_NODE]} does not answer: its log is not among these lines" for node in found.silent_nodes]
     lines.append("log    " + ("these lines of its owners:" if found.lines else "no line is about it"))

@@ -1,12 +1,12 @@
 """Bytes of entries and snapshots: line-delimited JSON, a header line and then one line for each item.
 
-Item lines are the author's own bytes and pass through untouched, whatever fields they have. Every header
-carries the schema number ``v``. This version writes 2 and reads 1 and 2; a higher number is an
-`IncompatibleVersionError`, bytes that cannot be read a `CorruptStateError` with the byte position.
-Fields a newer writer added under the same number are kept where state is written again (snapshots,
-participants) and passed over in entries, which are never rewritten.
+Item lines are the author's own bytes and pass through untouched, whatever fields they have. Every header carries the
+schema number ``v``. This version writes 2 and reads 1 and 2. A higher number raises `IncompatibleVersionError`; bytes
+that cannot be read raise `CorruptStateError` with the byte position. Fields that a newer writer added under the same
+number are kept in what is written again (snapshots, participants). They are passed over in entries, which are never
+rewritten.
 
-Changing what is written: add a number, keep the reader of the old one, add a golden file for it.
+To change what is written, add a number, keep the reader of the old one, and add a golden file for it.
 """
 
 import math
@@ -88,7 +88,7 @@ def encode_entry(entry: Entry) -> bytes:
 
 
 def _encode_items_moved(entry: Entry, event: Any) -> bytes:
-    """Encode as any event is encoded, but faster; nearly all entries are of these two kinds."""
+    """Return the bytes that the general way would return, more quickly: nearly all entries are of these two kinds."""
     request = "" if entry.request_id is None else f',"request":{encode_text(entry.request_id)}'
     if entry.digest is not None:
         request += f',"digest":{encode_text(entry.digest)}'
@@ -111,7 +111,7 @@ def decode_entry(data: bytes) -> Entry:
         and (request_id is None or type(request_id) is str)
         and (digest is None or type(digest) is str)
     ):
-        # Nearly all entries, and nothing about them that the longer way would object to.
+        # Nearly all entries are one of these, and the longer way would not object to them.
         if moved == _APPENDED:
             return Entry(seq, epoch, at, ItemsAppended(items), request_id, digest)
         if moved == _EVICTED:
@@ -131,7 +131,7 @@ def decode_entry(data: bytes) -> Entry:
 
 
 def encode_snapshot(state: ConversationState, *, requests: bool = True) -> bytes:
-    """Return the stored form of a whole conversation; readers, who decide nothing, need no request memory."""
+    """Return the stored form of a whole conversation. Readers, who decide nothing, need no request memory."""
     header: dict[str, Any] = {
         **state.unknown,
         "v": SCHEMA,
@@ -152,7 +152,7 @@ def encode_snapshot(state: ConversationState, *, requests: bool = True) -> bytes
 
 
 def decode_snapshot(data: bytes, limits: Limits | None = None) -> ConversationState:
-    """Read what `encode_snapshot` of this or an older version wrote; `limits` are those from now on."""
+    """Read what `encode_snapshot` of this or an older version wrote; `limits` apply from now on."""
     header, items = split_lines(data)
 
     def build() -> ConversationState:

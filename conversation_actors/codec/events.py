@@ -1,4 +1,4 @@
-"""Events as fields of a header, and read by their stored names."""
+"""Events as fields of a header, and the readers of these, by stored name."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -38,7 +38,7 @@ from conversation_actors.state import (
 
 
 def event_fields(event: Event) -> dict[str, Any]:  # noqa: C901, PLR0911  # one line for each kind of event
-    """Return the header fields of an event, besides its name and its items."""
+    """Return the header fields of an event, except its name and its items."""
     match event:
         case ItemsRemoved(identities):
             return {"ids": list(identities)}
@@ -71,7 +71,10 @@ _CLASSES = {kind.__name__: name for kind, name in EVENT_NAMES.items()}
 
 
 def named_by(header: Fields) -> Callable[[str], str]:
-    """Return what names the event of this header as it is stored now: schema 1 named some by their Python classes."""
+    """Return the function that turns an event's name in this header into its stored name.
+
+    Schema 1 named some events by their Python classes.
+    """
     return (lambda name: _CLASSES.get(name, name)) if header["v"] == 1 else str
 
 
@@ -96,4 +99,4 @@ _READERS: Mapping[type[Event], Callable[[Fields, Items], Event]] = {
     ),
 }
 EVENTS = {EVENT_NAMES[kind]: read for kind, read in _READERS.items()}
-"""What reads an event, by its stored name."""
+"""The function that reads an event, by the event's stored name."""

@@ -38,7 +38,7 @@ def lease_fields(lease: Lease) -> dict[str, Any]:
 
 
 def lease_of(fields: Fields) -> Lease:
-    """Read a lease; schema 1 knew no lives."""
+    """Read a lease. Schema 1 knew no lives."""
     return Lease(
         name=text(fields, "name"),
         holder=text(fields, "holder"),
@@ -61,7 +61,10 @@ def closing_of(reason: Any, at: Any) -> Closing:
 
 
 def remembered_row(request_id: str, kept: Remembered) -> list[Any]:
-    """Return a row and not an object: there are a thousand of these in a snapshot. Nulls at its end are left out."""
+    """Return a remembered request as a row, which is shorter than an object: a snapshot has a thousand of these.
+
+    Nulls at the end of the row are left out.
+    """
     row: list[Any] = [request_id, kept.seq, kept.epoch, kept.at, kept.kind]
     if isinstance(kept.result, Participant):
         row.append({"participant": participant_fields(kept.result)})
@@ -73,7 +76,7 @@ def remembered_row(request_id: str, kept: Remembered) -> list[Any]:
 
 
 def remembered_of(row: Sequence[Any], named: Callable[[str], str]) -> tuple[str, Remembered]:
-    """Read a remembered request, and its id, from their row; `named` gives the stored name of an event."""
+    """Read a request's id, and what is remembered of it, from their row; `named` gives the stored name of an event."""
     fields = dict(zip(("id", "seq", "epoch", "at", "kind", "result", "digest"), row, strict=False))
     result = None if fields.get("result") is None else _result_of(mapping(fields, "result"))
     digest = optional_text(fields, "digest") if "digest" in fields else None

@@ -1,4 +1,4 @@
-"""Reading fields of a header by name and type."""
+"""Readers of a header's fields, by name and type."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ Kind = TypeVar("Kind")
 
 
 def shaped(build: Callable[[], Built]) -> Built:
-    """Run `build`, and call a missing field or a wrong type by its name."""
+    """Run `build`. Raises `CorruptStateError` with the reason if a field is missing or of a wrong type."""
     try:
         return build()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -19,7 +19,7 @@ def shaped(build: Callable[[], Built]) -> Built:
 
 
 def typed(fields: Fields, name: str, kind: type[Kind] | tuple[type[Kind], ...]) -> Kind:
-    """Return the field, if it is of this kind; a bool is no number. Raises `TypeError`, or `KeyError`."""
+    """Return the field if it is of this kind; a bool is not a number. Raises `TypeError` or `KeyError` otherwise."""
     value = fields[name]
     if type(value) is kind:
         return value
@@ -30,41 +30,41 @@ def typed(fields: Fields, name: str, kind: type[Kind] | tuple[type[Kind], ...]) 
 
 
 def text(fields: Fields, name: str) -> str:
-    """Read a text."""
+    """Return a field that is text."""
     return typed(fields, name, str)
 
 
 def optional_text(fields: Fields, name: str) -> str | None:
-    """Read a text or null."""
+    """Return a field that is text or null."""
     return None if fields[name] is None else text(fields, name)
 
 
 def integer(fields: Fields, name: str) -> int:
-    """Read a whole number."""
+    """Return a field that is a whole number."""
     return typed(fields, name, int)
 
 
 def number(fields: Fields, name: str) -> float:
-    """Read a number."""
+    """Return a field that is a number."""
     value = fields[name]
     return value if type(value) is float else float(typed(fields, name, (int, float)))
 
 
 def optional_number(fields: Fields, name: str) -> float | None:
-    """Read a number or null."""
+    """Return a field that is a number or null."""
     return None if fields[name] is None else number(fields, name)
 
 
 def mapping(fields: Fields, name: str) -> dict[str, Any]:
-    """Read an object."""
+    """Return a field that is an object."""
     return typed(fields, name, dict)
 
 
 def array(fields: Fields, name: str) -> list[Any]:
-    """Read a list."""
+    """Return a field that is a list."""
     return typed(fields, name, list)
 
 
 def texts(fields: Fields, name: str) -> tuple[str, ...]:
-    """Read a list of texts."""
+    """Return a field that is a list of texts."""
     return tuple(text({name: part}, name) for part in array(fields, name))

@@ -9,18 +9,21 @@ from conversation_actors.items import StoredItem
 from conversation_actors.values import decode, encode_checked
 
 SCHEMA = 2
-"""The number that is written."""
+"""The schema number that this version writes."""
 
 
 def join_lines(header: dict[str, Any], items: Sequence[StoredItem]) -> bytes:
-    """One encoded value; the number of items goes into the header."""
+    """Encode one value: its header, into which the number of items goes, and its items."""
     if items:
         header["items"] = len(items)
     return b"\n".join([encode_checked(header), *(item.data for item in items)])
 
 
 def split_lines(data: bytes) -> tuple[dict[str, Any], tuple[StoredItem, ...]]:
-    """Return the header and the items of an encoded value. Raises `CorruptStateError` with the byte position."""
+    """Return the header and the items of an encoded value.
+
+    Raises `CorruptStateError` with the byte position, or `IncompatibleVersionError` if a newer schema was written.
+    """
     first, _, rest = data.partition(b"\n")
     header = _parse(first, 0)
     if not isinstance(header, dict):
@@ -56,7 +59,7 @@ def _parse(line: bytes, position: int) -> Any:
 
 
 def _position(line: bytes, error: ValueError) -> int:
-    """Return the byte at which reading `line` failed, as far as the error tells."""
+    """Return the byte at which reading `line` failed, or 0 if the error does not tell."""
     if isinstance(error, UnicodeDecodeError):
         return error.start
     if isinstance(error, json.JSONDecodeError):
@@ -65,5 +68,5 @@ def _position(line: bytes, error: ValueError) -> int:
 
 
 def corrupt(reason: str, position: int) -> CorruptStateError:
-    """Return the error for damage at a byte; its key is named by whoever knows it."""
+    """Return the error for damage at a byte. Code that knows the key adds it later (see `CorruptStateError.at`)."""
     return CorruptStateError(f"byte {position}: {reason}", key="", position=position)

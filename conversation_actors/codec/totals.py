@@ -1,4 +1,4 @@
-"""What a conversation has counted, as fields of a snapshot's header; the same schema was written without them."""
+"""What a conversation has counted, as fields of a snapshot's header; older versions wrote this schema without them."""
 
 from typing import Any
 
@@ -6,18 +6,19 @@ from conversation_actors.codec.fields import Fields, integer, number, typed
 from conversation_actors.state import ConversationState
 
 TOTALS = ("total_items", "talked_for", "counted_all", "counted_at")
-"""``counted_at`` is the position that was counted up to: a version that does not count copies all four, and goes on."""
+"""``counted_at`` is the position that was counted up to. A version that does not count copies all four, and goes on to
+later positions."""
 
 
 def totals_fields(state: ConversationState) -> dict[str, Any]:
-    """Return the totals as stored; none of a state in which nothing was counted."""
+    """Return the totals as stored; none if nothing was counted in this state."""
     has_counted = bool(state.total_items or state.talked_for or (state.has_counted_all and state.seq))
     counted = (state.total_items, state.talked_for, state.has_counted_all, state.seq)
     return dict(zip(TOTALS, counted, strict=True)) if has_counted else {}
 
 
 def read_totals(header: Fields, state: ConversationState) -> None:
-    """Give a state, which is at its position already, what was counted of it."""
+    """Set the totals of a state, which is at its position already, to those in a header."""
     if not any(name in header for name in TOTALS):
         state.has_counted_all = state.seq == 0
         return

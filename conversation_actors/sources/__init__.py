@@ -1,4 +1,4 @@
-"""Where settings come from: keywords, the environment, ``.env`` files; and how mistakes there are told."""
+"""Where settings come from (keywords, the environment, ``.env`` files), and how mistakes in them are reported."""
 
 from conversation_actors.sources.durations import Duration
 from conversation_actors.sources.groups import KEEPS_EMPTY, OrderedSettings, SettingsGroup, settings_config

@@ -11,7 +11,7 @@ FORMS = "must be a duration such as 300, 1.5, 500ms, 5m, 1h30m, 7d or PT5M"
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
 _SECONDS = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _WITH_UNITS = re.compile(r"\s*".join(rf"(?:(\d+(?:\.\d+)?){unit})?" for unit in _SECONDS), re.ASCII)
-"""Every unit at most once, the largest first. Behind a number with ``m`` no ``s`` can follow: that is ``ms``."""
+"""Every unit at most once, the largest first. No ``s`` can follow a number with ``m`` directly: that is ``ms``."""
 
 
 def _in_seconds(text: str) -> float | str:

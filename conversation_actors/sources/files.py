@@ -1,4 +1,4 @@
-"""Reads ``.env`` files. Whatever is wrong with one is an `InvalidInputError`: one sentence with file and line."""
+"""The reader of ``.env`` files. Any mistake in one is an `InvalidInputError`: one sentence with file and line."""
 
 import io
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from dotenv.parser import parse_stream
 from conversation_actors.errors import InvalidInputError
 
 FILES = (".env.local", ".env")
-"""In the current directory; what the first says counts."""
+"""Files in the current directory. If both set a variable, the first one counts."""
 
 
 _FEW = 8
-"""Contents of files that are remembered: each group of settings reads the same ones."""
+"""Number of files whose contents are remembered: each group of settings reads the same ones."""
 
 
 def read(name: str) -> Mapping[str, str | None]:
-    """Return the variables of a file, in its own spelling; nothing if there is no such file."""
-    path = Path(name)  # relative: there may be no directory to be in any more
+    """Return the variables of a file, spelt as they are there; none if there is no such file."""
+    path = Path(name)  # relative: the current directory may no longer exist
     text = _text(path)
     if not text:
         return {}
@@ -30,13 +30,13 @@ def read(name: str) -> Mapping[str, str | None]:
 
 
 def refuse(path: Path, what: str) -> NoReturn:
-    """Refuse a file."""
+    """Raise the `InvalidInputError` that refuses a file."""
     message = f"{path.absolute()}: {what}"
     raise InvalidInputError(message, field=path.name) from None
 
 
 def _values(text: str) -> Mapping[str, str | None]:
-    """Parse a file. What a ``$`` in it stands for is the environment's to say, which may change."""
+    """Parse a file. What a ``$`` in it stands for depends on the environment, which may change."""
     return dotenv_values(stream=io.StringIO(text))
 
 
@@ -62,10 +62,10 @@ def _text(path: Path) -> str:
 
 @lru_cache(_FEW)
 def _check(path: Path, text: str) -> None:
-    """Refuse the first line that is none; the parser itself passes over it, and tells a log."""
+    """Refuse the first line that is not ``NAME=value``. The parser itself passes over such a line, and logs that."""
     for binding in parse_stream(io.StringIO(text)):
         if binding.error:
-            # what it calls the line is that of the empty lines before
+            # the parser's line is that of the empty lines before the faulty one
             written = binding.original.string
             line = binding.original.line + written[: len(written) - len(written.lstrip())].count("\n")
             refuse(path, f"line {line}: not NAME=value")

@@ -1,4 +1,4 @@
-"""Groups of settings: frozen, read from sources in one order, whose mistakes are one sentence."""
+"""Groups of settings: frozen, read from sources in one order, with mistakes reported in one sentence."""
 
 import os
 import re
@@ -21,16 +21,16 @@ from conversation_actors.errors import InvalidInputError
 from conversation_actors.sources import files, spelling
 
 KEEPS_EMPTY = "an empty text is a value of its own"
-"""Annotates a field for which empty is not the same as unset."""
+"""The annotation of a field for which empty is not the same as unset."""
 
 ENVIRONMENT = "environment"
 
 
 class _ByFieldName(PydanticBaseSettingsSource):
-    """What another source says, under the fields' own names.
+    """A source that gives another source's values under the fields' own names.
 
-    Sources give a value under that of its names which they know. Releases of pydantic-settings differ in which of two
-    names wins, so that the environment could beat a keyword, and a file the environment.
+    A source gives a value under whichever of its names the source knows. Releases of pydantic-settings differ in which
+    of two names wins, so that the environment could beat a keyword, and a file the environment.
     """
 
     def __init__(self, settings_class: type[BaseSettings], source: PydanticBaseSettingsSource) -> None:
@@ -38,11 +38,11 @@ class _ByFieldName(PydanticBaseSettingsSource):
         self._source = source
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return what the source knows of one field."""
+        """Return what the other source knows about one field."""
         return self._source.get_field_value(field, field_name)
 
     def __call__(self) -> dict[str, Any]:
-        """Return what the source says; of two names of one field, the first counts."""
+        """Return the other source's values. If it gives a field under two names, the first one counts."""
         told = dict(self._source())
         for name, field in self.settings_cls.model_fields.items():
             choices = field.validation_alias.choices if isinstance(field.validation_alias, AliasChoices) else []
@@ -53,7 +53,7 @@ class _ByFieldName(PydanticBaseSettingsSource):
 
 
 class _Variables(EnvSettingsSource):
-    """Variables that were read already."""
+    """A source of variables that were read already."""
 
     def __init__(self, settings_class: type[BaseSettings], variables: Mapping[str, str | None]) -> None:
         self._variables = variables
@@ -64,7 +64,7 @@ class _Variables(EnvSettingsSource):
 
 
 class OrderedSettings(BaseSettings):
-    """Settings whose sources come in one order: keyword, environment, file; whichever name a value has there."""
+    """Settings whose sources come in one order: keyword, environment, file, under whichever name each gives a value."""
 
     @classmethod
     def settings_customise_sources(
@@ -75,22 +75,22 @@ class OrderedSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # replaced by one that tells what is wrong
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Keep pydantic's order; and tell of misspelt names, as all that is set is at hand."""
+        """Keep pydantic's order. Warn about misspelt names here, because everything that is set is at hand."""
         places = dict(places_of(settings_cls))
         _tell_misspelt(places)
         own = {name.lower() for names in names_of(settings_cls).values() for name in names}
         told = [{name: variables[name] for name in own & variables.keys()} for variables in places.values()]
-        # a source costs as much where nothing is set as where all is
+        # a source in which nothing is set costs as much as any other
         read = [_Variables(settings_cls, variables) for variables in told if variables]
         sources = (init_settings, *read, file_secret_settings)
         return tuple(_ByFieldName(settings_cls, source) for source in sources)
 
 
 class SettingsGroup(OrderedSettings):
-    """A frozen group of settings whose mistakes are `InvalidInputError`; also for packages beside this one."""
+    """A frozen group of settings whose mistakes are `InvalidInputError`; also a base for other packages' settings."""
 
     also_known: ClassVar[tuple[str, ...]] = ()
-    """Variables that begin like settings and are none: what our own processes tell each other."""
+    """Variables that begin like settings but are none: our own processes tell each other something by them."""
 
     if not TYPE_CHECKING:  # type checkers know the fields, and would see only **values
 
@@ -105,7 +105,7 @@ class SettingsGroup(OrderedSettings):
                 raise InvalidInputError(message, field=name) from None
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        """Take what another process had; what its version of this package did not know yet is as by default."""
+        """Take what another process had. Fields that its version of this package did not know get their defaults."""
         super().__setstate__(state)
         for name, field in type(self).model_fields.items():
             if name not in self.__dict__:
@@ -127,7 +127,7 @@ class SettingsGroup(OrderedSettings):
 
 
 def settings_config(prefix: str = "") -> SettingsConfigDict:
-    """How a group of settings is read: variables with this prefix, and no value in an error's text."""
+    """Return how to read a group of settings: variables with this prefix, and no value in an error's text."""
     return SettingsConfigDict(
         env_prefix=prefix,
         frozen=True,
@@ -139,7 +139,7 @@ def settings_config(prefix: str = "") -> SettingsConfigDict:
 
 @cache
 def names_of(group: type[BaseSettings]) -> dict[str, tuple[str, ...]]:
-    """Return the variables of a group's fields, by field; the first name of a field is the one to speak of."""
+    """Return the variables of a group's fields, by field. The first name of a field is the one to use in messages."""
     prefix = group.model_config.get("env_prefix", "")
     found = {}
     for field, described in group.model_fields.items():
@@ -150,14 +150,14 @@ def names_of(group: type[BaseSettings]) -> dict[str, tuple[str, ...]]:
 
 
 def all_names() -> set[str]:
-    """Return the variables of every group that was defined in this process, whoever defined it."""
+    """Return the variables of every group defined in this process, by whichever package, and those `also_known`."""
     groups = list(_below(SettingsGroup))
     fields = {name for group in groups for names in names_of(group).values() for name in names}
     return fields | {name for group in groups for name in group.also_known}
 
 
 def origin(group: type[BaseSettings], field: str) -> str:
-    """Where a field's value was read, ``environment: CONVERSATION_TTL``; by default, where it would be."""
+    """Return where a field's value was read (``environment: CONVERSATION_TTL``); if it was not, where it would be."""
     names = names_of(group).get(field, (f"{group.model_config.get('env_prefix', '')}{field}".upper(),))
     for place, variables in places_of(group):
         for name in names:
@@ -167,7 +167,7 @@ def origin(group: type[BaseSettings], field: str) -> str:
 
 
 def places_of(group: type[BaseSettings]) -> Iterator[tuple[str, Mapping[str, str | None]]]:
-    """Yield what is set in the environment and in each file, by names in small letters; empty counts as unset."""
+    """Yield what is set in the environment and in each file, by names in lower case; empty counts as unset."""
     keeping = {
         name
         for field, names in names_of(group).items()
@@ -190,7 +190,7 @@ def _without_empty(variables: Mapping[str, str | None], keeping: set[str]) -> di
 
 
 def _check_values(file: str, variables: Mapping[str, str | None], group: type[BaseSettings]) -> None:
-    """Refuse a setting's name that stands alone; the names of other programs may."""
+    """Refuse a setting's name without a value; the names of other programs need none."""
     ours = {name for names in names_of(group).values() for name in names}
     for name, value in variables.items():
         if value is None and name.upper() in ours:

@@ -1,4 +1,4 @@
-"""Finds variables that were meant for us and are misspelt. They are no errors: they may be somebody else's."""
+"""The search for misspelt names of settings. They are not errors, because they may be another program's variables."""
 
 import logging
 import re
@@ -9,18 +9,18 @@ from functools import cache, lru_cache
 logger = logging.getLogger(__name__)
 
 _ALIKE = {"CONVERSATION": 0.7, "AGENT": 0.82}
-"""How like a setting's name the rest of a name must be, by its first word; other programs have agents too."""
+"""By the first word of a name, how like a setting's name the rest must be; other programs have agents too."""
 _FIRST_WORD_ALIKE = 0.8
 _WHOLE_ALIKE = 0.88
-"""How like a setting's name a whole name must be, whose first word is not quite ours."""
+"""How like a setting's name a whole name must be if its first word is not quite one of ours."""
 _OF_A_SERVICE = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
-"""What Kubernetes sets in each pod for a service, beside NAME_PORT."""
+"""What Kubernetes sets in each pod for a service, besides NAME_PORT."""
 _MANY = 256
-"""Names whose nearest is remembered: it takes a millisecond to find, and each group of settings asks."""
+"""Number of names whose nearest is remembered: finding it takes a millisecond, and each group of settings asks."""
 
 
 def misspelt(names: Collection[str], known: frozenset[str]) -> Iterator[tuple[str, str]]:
-    """Yield those of `names` that are like a known one and are none, with the nearest."""
+    """Yield those of `names` that are like a known name without being one, each with the nearest known name."""
     for name in names:
         if name not in known and not _is_of_a_service(name, names) and (nearest := _nearest(name, known)):
             yield name, nearest
@@ -30,19 +30,19 @@ _told: set[tuple[str, str]] = set()
 
 
 def warn(name: str, place: str, nearest: str) -> None:
-    """Tell of a name, once in a process."""
+    """Warn about a name in this place, once in a process."""
     if (name, place) not in _told:
         _told.add((name, place))
         logger.warning("%s (%s) is no setting, and is ignored; did you mean %s?", name, place, nearest)
 
 
 def forget() -> None:
-    """Tell of every name again."""
+    """Forget all warnings, so that every name is warned about again."""
     _told.clear()
 
 
 def _is_of_a_service(name: str, names: Collection[str]) -> bool:
-    """Whether Kubernetes has set a variable, which it does for services of whatever name."""
+    """Tell whether Kubernetes has set a variable, which it does for services of any name."""
     if _OF_A_SERVICE.search(name):
         return True
     return name.endswith("_PORT") and f"{name.removesuffix('_PORT')}_SERVICE_HOST" in names
@@ -71,7 +71,7 @@ def _best(names: Collection[str], *, least: float, likeness: Callable[[str], flo
 
 
 def _likeness(one: str, other: str) -> float:
-    """How like two names are, in whichever order their words are."""
+    """Return how alike two names are, in whichever order their words are."""
     in_order = ("_".join(sorted(one.split("_"))), "_".join(sorted(other.split("_"))))
     return max(_ratio(one, other), _ratio(*in_order))
 

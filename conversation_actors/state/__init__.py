@@ -1,7 +1,7 @@
 """The conversation as a state machine: no I/O, no clock, no threads.
 
-A *command* may be refused; `decide` turns it into *events*, which happened and are never refused;
-`ConversationState.apply` is the only way the state changes. Same entries, same state.
+A *command* may be refused. `decide` turns a command into *events*, which happened and are never refused. Only
+`ConversationState.apply` changes the state by events. The same entries give the same state.
 """
 
 from conversation_actors.state.commands import (

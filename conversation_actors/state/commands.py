@@ -1,4 +1,4 @@
-"""What may be asked of a conversation. Built by the client, which has checked every value's form."""
+"""Commands: what may be asked of a conversation. The client builds them after it has checked every value's form."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,16 +26,16 @@ from conversation_actors.state.facts import Participant
 
 @dataclass(frozen=True, slots=True)
 class AppendItems:
-    """Put items at the end of the history, all or none; an `id` already in the window is replaced."""
+    """The command to put items at the end of the history, all or none; an `id` already in the window is replaced."""
 
     items: tuple[StoredItem, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveItems:
-    """Take items out, each call with its outputs, and forget what was stored before; without any, only the latter.
+    """The command to take items out, each call with its outputs, and to forget what was stored before.
 
-    Ids that are not in the window are passed over.
+    Ids that are not in the window are passed over. Without any ids, only the past is forgotten.
     """
 
     identities: tuple[str, ...]
@@ -43,12 +43,15 @@ class RemoveItems:
 
 @dataclass(frozen=True, slots=True)
 class ClearHistory:
-    """Drop every item, system messages and summary too. Participants, attributes and leases stay."""
+    """The command to drop every item, including system messages, and the summary.
+
+    Participants, attributes and leases stay.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class SetSummary:
-    """Keep what a summariser wrote about the history up to `through_seq`."""
+    """The command to keep what a summariser wrote about the history up to `through_seq`."""
 
     text: str
     through_seq: int
@@ -56,7 +59,7 @@ class SetSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinParticipant:
-    """A participant is here, on this device. `None` leaves what is known as it is."""
+    """The command to note that a participant is here, on this device. `None` leaves a known value as it is."""
 
     identity: str
     device_id: str
@@ -67,7 +70,7 @@ class JoinParticipant:
 
 @dataclass(frozen=True, slots=True)
 class LeaveParticipant:
-    """A participant has left with this device, or with all of them (`None`)."""
+    """The command to note that a participant has left with this device, or with all of them (`None`)."""
 
     identity: str
     device_id: str | None = None
@@ -75,7 +78,7 @@ class LeaveParticipant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateParticipant:
-    """Change what is known of a participant. `None` leaves a value as it is."""
+    """The command to change what is known of a participant. `None` leaves a value as it is."""
 
     identity: str
     name: str | None = None
@@ -86,9 +89,9 @@ class UpdateParticipant:
 
 @dataclass(frozen=True, slots=True)
 class SetAttributes:
-    """Merge shared attributes; a value of `None` removes the key.
+    """The command to merge shared attributes; a value of `None` removes the key.
 
-    With `expected_seq`, refused when any attribute changed after that position.
+    With `expected_seq`, it is refused if any attribute changed after that position.
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -97,9 +100,9 @@ class SetAttributes:
 
 @dataclass(frozen=True, slots=True)
 class AcquireLease:
-    """Take a lease that is free, expired, or one's own (which renews it), for `duration` seconds.
+    """The command to take a lease for `duration` seconds: one that is free or expired, or one's own, which renews it.
 
-    A holder named `replacing` is deposed, although its lease has not expired.
+    A holder named `replacing` is deposed, even if its lease has not expired.
     """
 
     name: str
@@ -110,7 +113,10 @@ class AcquireLease:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseLease:
-    """Give a lease back. Nothing happens when `holder`, `token` or `life` is not that of the present one."""
+    """The command to give a lease back.
+
+    Nothing happens if `holder`, `token` or `life` is not that of the present lease.
+    """
 
     name: str
     holder: str
@@ -120,21 +126,24 @@ class ReleaseLease:
 
 @dataclass(frozen=True, slots=True)
 class SetRetention:
-    """Keep the conversation for so many seconds after its last use; `None`: as long as the settings say."""
+    """The command to keep the conversation for so many seconds after its last use.
+
+    `None` means as long as the settings say.
+    """
 
     seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class CloseConversation:
-    """The conversation has ended: refuse writes until it is reopened."""
+    """The command to end the conversation: writes are refused until it is reopened."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReopenConversation:
-    """Accept writes again."""
+    """The command to accept writes again."""
 
 
 class Guard(NamedTuple):
@@ -181,7 +190,7 @@ EVENT_OF: Mapping[type[Command], str] = {
 
 
 def described(command: JoinParticipant | UpdateParticipant, *, at: float) -> Participant:
-    """Return the participant of a command of that time, as far as the command tells: not connected, with no device."""
+    """Return the participant that a command of that time describes: not connected, and with no device."""
     return Participant(
         identity=command.identity,
         name=command.name or "",

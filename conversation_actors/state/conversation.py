@@ -1,4 +1,4 @@
-"""The state of one conversation, and the only function that changes it."""
+"""The state of one conversation, and the function by which events change it."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -29,13 +29,13 @@ from conversation_actors.state.facts import LONGEST_STRETCH, Closing, Lease, Lim
 from conversation_actors.state.window import Window
 
 MOST_RESULTS = 64
-"""Participants remembered as results of requests; of older requests it is known that and when they happened."""
+"""Participants remembered as results of requests. Of older requests it is only known that they happened, and when."""
 
 
 class Remembered(NamedTuple):
-    """What a request led to, for the day it is repeated: `result` is the participant or lease it gave.
+    """What a request led to, in case it is repeated: `result` is the participant or lease that the request gave.
 
-    `kind` is the stored name of the event; `digest` tells this request from one of other content.
+    `kind` is the stored name of the event; `digest` tells this request from one with other content.
     """
 
     seq: int
@@ -50,7 +50,7 @@ _APPENDED = EVENT_NAMES[ItemsAppended]
 
 
 def remembered(entry: Entry) -> Remembered:
-    """Return what is kept of the first entry that a request caused."""
+    """Return what to remember of the first entry that a request caused."""
     event = entry.event
     if type(event) is ItemsAppended:  # first: nearly all of them are
         return Remembered(entry.seq, entry.epoch, entry.at, _APPENDED, None, entry.digest)
@@ -71,32 +71,38 @@ def remembered(entry: Entry) -> Remembered:
 
 
 def _kept(leases: Mapping[str, Lease], most: int, *, now: float) -> dict[str, Lease]:
-    """All leases that hold, and of the expired ones the newest, which their holders may still renew: `most` in all."""
+    """Return all leases that hold, and as many expired ones, the newest first, as fit into `most`.
+
+    Holders may still renew their expired leases.
+    """
     expired = sorted((lease for lease in leases.values() if lease.expires_at <= now), key=lambda held: held.expires_at)
     dropped = {lease.name for lease in expired[: max(0, len(leases) - most)]}
     return {name: lease for name, lease in leases.items() if name not in dropped}
 
 
 class ConversationState:
-    """A conversation at `seq`. Changes only by `apply`; two states that applied the same entries are equal.
+    """A conversation at `seq`. Two states that applied the same entries are equal.
 
-    What is handed out, `participants`, `attributes` and `leases`, is replaced and never changed: who iterates over
-    one sees the moment at which it was asked for.
+    Only `apply` changes the state; `remember` and `forget_requests` only change the request memory. `participants`,
+    `attributes` and `leases` are replaced and never changed, so that code which iterates over one of them sees it as it
+    was at that moment.
     """
 
     def __init__(self, limits: Limits | None = None, *, seq: int = 0) -> None:
         """Start empty at `seq` (0, except for an id that was deleted and is used again)."""
         self.limits = limits or Limits()
         self.life = ""
-        """Which of the conversations of this id it is; the store knows, and no part of what is stored says so."""
+        """Which of the conversations of this id this is. The store tells that; entries and snapshots do not."""
         self.seq = seq
         self.changed_at = 0.0
         self.total_items = 0
-        """Items that ever came: one that took another's place is none, one that had left and came again is another."""
+        """Items that ever came. An item that takes another's place does not count; one that left and comes again counts
+        again."""
         self.talked_for = 0.0
         """Seconds, up to the last entry, in which somebody was connected; see `talked_until`."""
         self.has_counted_all = True
-        """Whether these two are of all that happened; not where an older version has written a part."""
+        """Whether these two totals cover everything that happened. They do not if an older version has written a
+        part."""
         self.window = Window()
         self.participants: dict[str, Participant] = {}
         self.attributes: dict[str, Any] = {}
@@ -105,16 +111,17 @@ class ConversationState:
         self.summary: Summary | None = None
         self.closing: Closing | None = None
         self.retention: float | None = None
-        """Seconds that it is kept after its last use; None: as long as the settings say."""
+        """Seconds that the conversation is kept after its last use; None: as long as the settings say."""
         self.requests: OrderedDict[str, Remembered] = OrderedDict()
         self._with_result: OrderedDict[str, None] = OrderedDict()
         self.forgotten_seq = 0
-        """Where the past was forgotten last, of what was applied here: nothing before it is to stay stored."""
+        """The position at which an entry that was applied here last forgot the past: nothing before it is to stay
+        stored."""
         self.unknown: dict[str, Any] = {}
         """Fields that a newer version stored, kept for it."""
 
     def apply(self, entry: Entry) -> None:
-        """Take one entry. Raises `ValueError`, and changes nothing, unless it is the next one."""
+        """Apply one entry. Raises `ValueError` and changes nothing if it is not the next one."""
         if entry.seq != self.seq + 1:
             message = f"entry {entry.seq} does not follow {self.seq}"
             raise ValueError(message)
@@ -128,9 +135,10 @@ class ConversationState:
                 self.requests.popitem(last=False)
 
     def talked_until(self, at: float) -> float:
-        """Seconds, up to a time behind the last entry, in which somebody was connected; one or more, it is the same.
+        """Return the seconds in which at least one participant was connected, up to `at`, a time after the last entry.
 
-        They are those from entry to entry, by the owners' clocks; `LONGEST_STRETCH` at most from one to the next.
+        They are the seconds from entry to entry, by the owners' clocks. At most `LONGEST_STRETCH` of them count between
+        two entries.
         """
         for participant in self.participants.values():  # any() costs a microsecond, at every entry
             if participant.connected:
@@ -201,7 +209,7 @@ class ConversationState:
                 pass
 
     def remember(self, request_id: str, kept: Remembered) -> None:
-        """Add to the request memory; of participants, which may be large, the latest `MOST_RESULTS` are kept."""
+        """Add to the request memory. Only the latest `MOST_RESULTS` participants are kept, as they may be large."""
         self.requests.pop(request_id, None)  # one that is used again is the newest, wherever it was
         self.requests[request_id] = kept
         if request_id in self._with_result:  # of an earlier request with this id, which was forgotten
@@ -215,7 +223,7 @@ class ConversationState:
                 self.requests[oldest] = self.requests[oldest]._replace(result=None)
 
     def _forget_past(self, seq: int) -> None:
-        """Know of no participant any more what it was: who repeats an old request is told what it is."""
+        """Forget what participants were: from now on, a repeat of an old request is told what its participant is."""
         self.forgotten_seq = seq
         for request_id in self._with_result:
             if request_id in self.requests:
@@ -223,7 +231,7 @@ class ConversationState:
         self._with_result.clear()
 
     def forget_requests(self, *, through_seq: int) -> None:
-        """Forget requests up to a position. How old they are is known to whoever holds the state, not to it."""
+        """Forget requests up to a position. The state does not know how old they are; the code that holds it does."""
         requests = self.requests
         while requests and requests[next(iter(requests))].seq <= through_seq:
             requests.popitem(last=False)

@@ -76,8 +76,8 @@ _ALLOWED_WHEN_CLOSED = (
 def decide(state: ConversationState, command: Command, *, now: float, lease: Guard | None = None) -> Events:  # noqa: C901, PLR0911, PLR0912  # one line for each command
     """Return the events that `command` leads to at time `now`, or raise a `RefusedError`.
 
-    A command in the name of a `lease` is refused unless that lease is the present one: of this holder, token
-    and life. An expired one that nobody else has taken is good: the clock only says when others may take over.
+    A command in the name of a `lease` is refused unless that lease is the present one, with the same holder, token and
+    life. An expired lease that nobody else has taken is good: the clock only says when others may take over.
     """
     if lease is not None:
         _check_lease(state, lease)
@@ -88,7 +88,7 @@ def decide(state: ConversationState, command: Command, *, now: float, lease: Gua
         case AppendItems():
             return _append(state, command)
         case RemoveItems(identities):
-            # also where none is there: the journal may hold what the window has left behind
+            # even if no item is there: the journal may hold items that have left the window
             return (ItemsRemoved(tuple([item.id for item in state.window.together_with(identities)])),)
         case ClearHistory():
             return (HistoryCleared(),) if len(state.window) or state.summary else ()
@@ -136,7 +136,7 @@ def _append(state: ConversationState, command: AppendItems) -> Events:
 
 
 def _is_news(state: ConversationState, items: Sequence[StoredItem]) -> bool:
-    """Whether these are new items that no check of `_changed` could object to, as in nearly all appends."""
+    """Tell whether these are new items to which no check of `_changed` could object, as in nearly all appends."""
     limits, window = state.limits, state.window
     ids: set[str] = set()
     size = 0
@@ -150,10 +150,10 @@ def _is_news(state: ConversationState, items: Sequence[StoredItem]) -> bool:
 
 
 def _changed(state: ConversationState, items: Sequence[StoredItem]) -> tuple[StoredItem, ...]:
-    """Return what of `items` is new to the window, or refuse."""
+    """Return those of `items` that the window does not have in this form, or refuse them all."""
     limits, window = state.limits, state.window
     _check_items(state, items)
-    # The last of several with one id counts, even where an earlier one is news and the last is not.
+    # The last of several with one id counts, even if an earlier one is news and the last is not.
     latest = {item.id: item for item in items}
     changed = tuple(item for item in latest.values() if window.get(item.id) != item)
     pinned_count, pinned_size = window.pinned_after(changed)
@@ -168,7 +168,7 @@ def _changed(state: ConversationState, items: Sequence[StoredItem]) -> tuple[Sto
 
 
 def _check_items(state: ConversationState, items: Sequence[StoredItem]) -> None:
-    """Refuse what is too large, and an id that would turn into another kind of item."""
+    """Refuse too many, too large or unreadable items, and an id that would turn into another kind of item."""
     if len(items) > MOST_ITEMS:
         refuse("items", f"{len(items)} of them; the limit is {MOST_ITEMS}")
     size = bytes_of(items)
@@ -221,7 +221,7 @@ def _join(state: ConversationState, command: JoinParticipant, now: float) -> Eve
 
 
 def _make_room(state: ConversationState) -> Events:
-    """Forget those who left longest ago, if one more participant would be too many."""
+    """Forget those who left longest ago if one more participant would be too many; refuse if too few have left."""
     limit = state.limits.participants
     excess = len(state.participants) + 1 - limit
     if excess <= 0:
@@ -277,7 +277,7 @@ def _check_participant(state: ConversationState, participant: Participant) -> No
 
 
 def _differ(one: object, other: object, field: str) -> bool:
-    """Compare as stored: to Python, 1, 1.0 and True are equal."""
+    """Tell whether two values differ in their stored form: to Python, 1, 1.0 and True are equal."""
     return encode(one, field) != encode(other, field)
 
 

@@ -10,24 +10,24 @@ from conversation_actors.state.facts import Lease, Participant
 
 @dataclass(frozen=True, slots=True)
 class ItemsAppended:
-    """Items came, in this order; one whose id was in the window took the old one's place."""
+    """Items came, in this order. An item whose id was in the window took the old one's place."""
 
     items: tuple[StoredItem, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ItemsEvicted:
-    """Items left the window, to hold its bounds. They are given in full: an archive needs only these."""
+    """Items left the window, to keep its bounds. They are given in full: an archive needs only these events."""
 
     items: tuple[StoredItem, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ItemsRemoved:
-    """Items were taken out on request, and nobody is to read any more what was stored before this entry.
+    """Items were taken out on request, and nobody is to read what was stored before this entry any more.
 
-    `identities` are those of the items that were in the window, each call with its outputs. There may be none: then
-    only the past was forgotten.
+    `identities` are those of the items that were in the window, each call with its outputs. If there are none, only the
+    past was forgotten.
     """
 
     identities: tuple[str, ...]
@@ -71,14 +71,14 @@ class ParticipantUpdated:
 
 @dataclass(frozen=True, slots=True)
 class ParticipantForgotten:
-    """A participant who had left was dropped, to make room for another."""
+    """A participant who had left was dropped to make room for another."""
 
     identity: str
 
 
 @dataclass(frozen=True, slots=True)
 class AttributesChanged:
-    """Shared attributes were set (or removed, where the value is None)."""
+    """Shared attributes were set, or removed if the value is None."""
 
     changes: Mapping[str, Any]
 
@@ -121,7 +121,7 @@ class ConversationReopened:
 
 @dataclass(frozen=True, slots=True)
 class NothingChanged:
-    """A request asked for what was the case already; kept so that a repeat, later, changes nothing either.
+    """A request asked for what was already the case; kept so that a later repeat changes nothing either.
 
     `asked` is the stored name of the event that the request would have led to.
     """
@@ -167,16 +167,16 @@ EVENT_NAMES: Mapping[type[Event], str] = {
     ConversationReopened: "conversation_reopened",
     NothingChanged: "nothing_changed",
 }
-"""The stored names, wherever an event is named: in the journal, in snapshots, in the request memory."""
+"""The stored names of events: in the journal, in snapshots, and in the request memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One line of the journal: what happened at `seq`.
 
-    `epoch` is the activation that wrote it; `at` its clock, in seconds since the epoch, never going
-    back within a conversation. `request_id` is on the first entry of what one request caused, and with it
-    the `digest` of what was asked for, where the request's sender chose the id.
+    `epoch` is the activation that wrote it. `at` is that activation's clock, in seconds since the epoch; it never goes
+    back within a conversation. `request_id` is on the first entry of those that one request caused. With it comes the
+    `digest` of what was asked for, if the request's sender chose the id.
     """
 
     seq: int

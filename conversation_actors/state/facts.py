@@ -31,15 +31,15 @@ class Limits:
 
 
 MOST_ITEMS = 1000
-"""Items of one append: one write of the store."""
+"""Items of one append at most, which is one write to the store."""
 LEAST_REQUESTS = 500
-"""Smallest request memory, and most requests of one call: a call that is repeated is recognised as a whole."""
+"""The smallest request memory, and the most requests of one call, so that a repeated call is recognised as a whole."""
 LONGEST_LEASE = 86_400.0
 """Seconds."""
 SHORTEST_RETENTION, LONGEST_RETENTION = 1.0, 366 * 86_400.0
 """Seconds."""
 LONGEST_STRETCH = 300.0
-"""Seconds without an entry that count as time in which somebody was there: of longer ones nobody knows who was."""
+"""Seconds without an entry that count at most as time with somebody there; nobody knows who was there for longer."""
 MAX_DEVICES = 16
 """Devices that one participant can be connected with at a time."""
 
@@ -69,12 +69,12 @@ class Participant:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A right that expires by the store's clock, as its owner reads it when it starts and carries it on.
+    """A right that expires by the store's clock, which the conversation's owner reads when it starts and carries on.
 
-    `token` grows with every new holder (it is the `seq` of the acquisition) and stays the same when
-    the holder renews, also after the lease has expired, as long as nobody else had it in between: hand
-    it to whatever must tell an old holder from the present one. The clock only says when others may take it.
-    Tokens begin anew where the conversation was gone and is made again; `life` tells which one this lease is of.
+    `token` is the `seq` of the acquisition, so that it grows with every new holder. It stays the same when the holder
+    renews the lease, even after the lease has expired, as long as nobody else had it in between: hand it to whatever
+    must tell an old holder from the present one. The clock only says when others may take the lease. Tokens begin anew
+    if the conversation was gone and is made again; `life` tells which of these conversations the lease belongs to.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """The conversation ended, on purpose."""
+    """The end of the conversation, on purpose."""
 
     reason: str
     at: float

@@ -1,8 +1,8 @@
 """The window: the part of the history that is kept, bounded by items and by bytes.
 
-Old items leave first, with three exceptions. System and developer messages stay. A function call and
-its output leave together, when the younger of the two is the oldest in the window. Output of a call that
-left while it was still running leaves on arrival, because nobody could read it without its call.
+Old items leave first, with three exceptions. System and developer messages stay. A function call and its output leave
+together, when the younger of the two is the oldest in the window. The output of a call that left while it was still
+running leaves on arrival, because nobody could read it without its call.
 """
 
 from collections import OrderedDict
@@ -16,7 +16,8 @@ CALL = "function_call"
 OUTPUT = "function_call_output"
 
 Group = str | tuple[str]
-"""What leaves together: an item by itself, named by its id, or all of one call, by the call's id in a tuple."""
+"""The name of what leaves together: an item by itself, by its id, or all items of one call, by the call's id in a
+tuple."""
 
 
 def _group(item: StoredItem) -> Group:
@@ -24,11 +25,11 @@ def _group(item: StoredItem) -> Group:
 
 
 class Window:
-    """Items in the order they came, by id. Putting or removing one costs the same at any length."""
+    """Items in the order in which they came, by id. Putting or removing one costs the same at any length."""
 
     def __init__(self, items: Iterable[StoredItem] = (), orphans: Iterable[str] = ()) -> None:
-        """Rebuild a window from its `items`, in order, and the `orphans` it reported."""
-        # OrderedDict and not dict: taking the first of a dict costs as much as was ever taken before.
+        """Rebuild a window from its `items`, in order, and the `orphans` that it reported."""
+        # OrderedDict and not dict: taking the first key of a dict costs more the more were taken before.
         self._items: OrderedDict[str, StoredItem] = OrderedDict()
         self._groups: OrderedDict[Group, list[str] | None] = OrderedDict()
         """Ids of each group's items, oldest group first; None for an item by itself."""
@@ -39,23 +40,23 @@ class Window:
         self.put(items)
 
     def __len__(self) -> int:
-        """Items in the window."""
+        """Return the number of items in the window."""
         return len(self._items)
 
     def __iter__(self) -> Iterator[StoredItem]:
-        """Items, oldest first."""
+        """Iterate over the items, oldest first."""
         return iter(self._items.values())
 
     def __contains__(self, identity: object) -> bool:
-        """Whether an item of this id is in the window."""
+        """Tell whether an item of this id is in the window."""
         return identity in self._items
 
     def get(self, identity: str) -> StoredItem | None:
-        """Return the item of this id, if it is in the window."""
+        """Return the item of this id, or None if it is not in the window."""
         return self._items.get(identity)
 
     def together_with(self, identities: Iterable[str]) -> list[StoredItem]:
-        """Return the items of these ids that are here, each with all of its call, in no particular order."""
+        """Return the items of these ids that are here, each with all items of its call, in no particular order."""
         found: dict[str, StoredItem] = {}
         for identity in identities:
             item = self._items.get(identity)
@@ -66,14 +67,14 @@ class Window:
 
     @property
     def orphans(self) -> tuple[str, ...]:
-        """Ids of calls that left before their first output came, oldest first; bounded by `remove`."""
+        """Ids of calls that left before their first output came, oldest first; `remove` bounds their number."""
         return tuple(self._orphans)
 
     def put(self, items: Iterable[StoredItem]) -> None:
-        """Add items at the end; one whose id is here already takes the old one's place."""
+        """Add items at the end. An item whose id is here already takes the old one's place."""
         here = self._items
         for item in items:
-            identity, _, role, call_id, data = item  # at once: this is done to every item, in three places
+            identity, _, role, call_id, data = item  # all at once, for speed: three places do this to every item
             old = here.get(identity)
             here[identity] = item
             growth = len(data) - (len(old.data) if old else 0)
@@ -87,7 +88,7 @@ class Window:
                 self._groups[identity] = None
 
     def remove(self, items: Sequence[StoredItem], *, orphans_kept: int) -> None:
-        """Take items out; those that are not here are passed over. Keeps the latest `orphans_kept` orphans."""
+        """Take items out, except those that are not here. Keep only the latest `orphans_kept` orphans."""
         for item in items:
             old = self._items.pop(item.id, None)
             if old is None:
@@ -113,7 +114,7 @@ class Window:
             self._orphans.popitem(last=False)
 
     def evictions(self, arriving: Sequence[StoredItem], limits: Limits) -> tuple[StoredItem, ...]:
-        """Return what must leave when `arriving` is put: enough, oldest first, whole groups. Changes nothing."""
+        """Return what must leave when `arriving` is put: enough, oldest first, in whole groups. Changes nothing."""
         latest = {item.id: item for item in arriving}
         if len(latest) == len(arriving) and not any(item.call_id or item.id in self._items for item in arriving):
             return self._evictions_by(arriving, limits)
@@ -139,7 +140,7 @@ class Window:
         return tuple(leaving)
 
     def _evictions_by(self, arriving: Sequence[StoredItem], limits: Limits) -> tuple[StoredItem, ...]:
-        """Return what new items displace that are no part of a call: as `evictions` does, but faster."""
+        """Return the same as `evictions`, found more quickly, for new items that are not part of a call."""
         items, count = self._items, len(self._items) + len(arriving)
         size = self.size + bytes_of(arriving)
         if count <= limits.items and size <= limits.bytes:
@@ -161,7 +162,7 @@ class Window:
         return tuple(leaving)
 
     def pinned_after(self, arriving: Sequence[StoredItem]) -> tuple[int, int]:
-        """How many system messages, and how many bytes of them, there would be with `arriving`."""
+        """Return how many system messages, and how many bytes of them, there would be with `arriving`."""
         count, size = self.pinned_count, self.pinned_size
         pinned = {item.id: item for item in arriving if item.pinned}
         for item in pinned.values():
@@ -184,7 +185,7 @@ class Window:
         return touched
 
     def _members(self, group: Group, arriving: Mapping[str, StoredItem]) -> list[StoredItem]:
-        """Return a group's items, as they are when those `arriving` have taken their places; none of an unknown one."""
+        """Return the items of a group once those `arriving` have taken their places; none of an unknown group."""
         if group not in self._groups:
             return []
         identities = (group,) if isinstance(group, str) else self._groups[group] or ()

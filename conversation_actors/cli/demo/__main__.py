@@ -1,4 +1,4 @@
-"""The process that runs the demo; started by `conversation_actors.cli.demo.start`, which says with which options."""
+"""The process that runs the demo; `conversation_actors.cli.demo.start` starts it, and passes the options."""
 
 import asyncio
 import io
@@ -38,7 +38,7 @@ async def _play(options: dict[str, Any], narration: Narration) -> Outcome:
 
 
 async def _interruptible(options: dict[str, Any], narration: Narration) -> Outcome:
-    """End in order on SIGINT and SIGTERM: what was started is killed and removed."""
+    """Play the demo. SIGINT and SIGTERM end it in order: what was started is killed and removed."""
     work = asyncio.ensure_future(_play(options, narration))
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, work.cancel)
@@ -46,7 +46,10 @@ async def _interruptible(options: dict[str, Any], narration: Narration) -> Outco
 
 
 def main(arguments: list[str]) -> int:
-    """Run it. Returns the exit code: 0 if every promise was kept, 1 if not or if it failed, 130 if interrupted."""
+    """Run the demo, and return the exit code.
+
+    It is 0 if every promise was kept, 1 if not or if the demo failed, and 130 if it was interrupted.
+    """
     logging.getLogger("ray").setLevel(logging.ERROR)
     options = json.loads(arguments[0])
     console = Console(file=sys.stdout, highlight=False, quiet=options["as_json"])
@@ -75,7 +78,7 @@ def main(arguments: list[str]) -> int:
 
 
 def exit_code(outcome: Outcome) -> int:
-    """0 only if every promise was kept."""
+    """Return 0 if every promise was kept, 1 otherwise."""
     return 0 if outcome.verdict.passed else 1
 
 

@@ -1,4 +1,4 @@
-"""Somebody who takes a conversation behind its owner's back, as the other side of a network split would."""
+"""Somebody who takes a conversation without its owner's knowledge, as the other side of a network split would."""
 
 from types import TracebackType
 from typing import Self
@@ -12,16 +12,16 @@ from conversation_actors.store import Recovered, open_store
 
 
 class Intruder:
-    """Goes to the store directly, past the actor."""
+    """A second owner, which goes to the store directly, past the actor."""
 
     def __init__(self, settings: Settings, conversation_id: str) -> None:
-        """Begin without taking anything."""
+        """Open the store, and take nothing yet."""
         self._store = open_store(settings)
         self._conversation_id, self._ttl = conversation_id, settings.ttl
         self._recovered: Recovered | None = None
 
     async def __aenter__(self) -> Self:
-        """Ready."""
+        """Return the intruder, which is ready."""
         return self
 
     async def __aexit__(
@@ -32,17 +32,17 @@ class Intruder:
 
     @property
     def epoch(self) -> int:
-        """The epoch it took."""
+        """The epoch that the intruder took."""
         return self._taken.claim.epoch
 
     async def take_over(self) -> None:
-        """Take the next epoch: from now on the store takes no writes of the owner that was."""
+        """Take the next epoch: from now on the store refuses the writes of the previous owner."""
         self._recovered = await self._store.activate(
             self._conversation_id, owner="demo-intruder", create=False, ttl=self._ttl
         )
 
     async def write(self) -> str:
-        """Try to write, which must not be possible once there is a newer owner. Returns the store's outcome."""
+        """Try to write, which must fail once there is a newer owner. Returns the store's outcome, or ``FENCED``."""
         item = Message(role="user", content="I am the owner here.").to_stored()
         seq = self._taken.seq + 1
         entry = Entry(seq, self.epoch, 0.0, ItemsAppended((item,)))

@@ -14,15 +14,15 @@ from conversation_actors.cli.demo.performer import Told
 from conversation_actors.cli.demo.verdict import Verdict
 
 _SPOKEN_LINES = 7
-"""Lines of the call shown after each step; a reader wants to see it go on, not to read it."""
+"""Lines of the call that are shown after each step: a reader wants to see the call go on, not to read it."""
 _WIDTH = 100
 
 
 class Narration:
-    """Tells the steps in plain words, and lets a few lines of the call be heard."""
+    """A narrator that tells the steps in plain words, and lets a few lines of the call be heard."""
 
     def __init__(self, console: Console) -> None:
-        """Print to `console`."""
+        """Take the `console` to print to."""
         self._console = console
         self._status: Live | None = None
         self._heard = 0
@@ -37,11 +37,11 @@ class Narration:
             self._console.print(Text(text), width=min(_WIDTH, self._console.width))
 
     def note(self, text: str, *, style: str = "") -> None:
-        """Say what came of it."""
+        """Say what came of the step."""
         self._console.print(Padding(Text(f"→ {text}", style=style), (0, 0, 0, 2)), width=self._width)
 
     def busy(self, text: str) -> None:
-        """Show what is waited for, where there is a terminal to show it on."""
+        """Show what the demo waits for, if there is a terminal to show it on."""
         if not self._console.is_terminal:
             return
         if self._status is None:
@@ -51,13 +51,13 @@ class Narration:
         self._status.update(Spinner("dots", Text(text)))
 
     def stop(self) -> None:
-        """Take away what is shown for the moment only."""
+        """Remove what is shown only for the moment."""
         status, self._status = self._status, None
         if status is not None:
             status.stop()
 
     def hear(self, line: Told, *, who: str) -> None:
-        """Return a line that an agent's process has printed."""
+        """Show a line that an agent's process has printed."""
         match line["event"]:
             case "user":
                 self._say("caller", "cyan", line["text"])
@@ -70,7 +70,7 @@ class Narration:
                 self.busy(f"the call goes on: turn {line['turn'] + 1}, {line['items']} items are safe")
 
     def table(self, kills: list[dict[str, Any]], verdict: Verdict, seconds: float) -> None:
-        """Tell the end."""
+        """Show what was done to the call, and what is left of it."""
         self.stop()
         self._console.print()
         self._console.print(Group(_kills(kills), Text(), _counts(verdict)), width=self._width)

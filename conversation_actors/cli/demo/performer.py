@@ -16,10 +16,10 @@ _LONGEST_LINE = 1 << 20
 
 
 class DemoFailedError(Exception):
-    """The demo cannot go on. Carries the last lines of the process that is to blame."""
+    """The demo cannot go on. The error carries the last lines of the process that is to blame."""
 
     def __init__(self, message: str, *, stderr: Sequence[str] = ()) -> None:
-        """`stderr`: the end of what the process wrote there."""
+        """Take as `stderr` the end of what the process wrote there."""
         super().__init__(message)
         self.stderr = list(stderr)
 
@@ -28,7 +28,10 @@ class Performer:
     """One process that prints a line of JSON for each event."""
 
     def __init__(self, name: str, directory: Path, *, on_line: Callable[[Told], None] | None = None) -> None:
-        """`on_line` is told every line as it comes. `directory`: where the process runs, and its stderr is kept."""
+        """Take the `directory` in which the process runs, and in which its stderr is kept.
+
+        `on_line` is told every line as it comes.
+        """
         self.name = name
         self.lines: list[Told] = []
         self._directory, self._on_line = directory, on_line
@@ -44,7 +47,7 @@ class Performer:
         return self._process.pid
 
     async def start(self, *command: str) -> None:
-        """Start, in a session of its own, which this terminal's Ctrl-C does not reach."""
+        """Start the process, in a session of its own, which this terminal's Ctrl-C does not reach."""
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *command,
@@ -58,7 +61,7 @@ class Performer:
         self._reader = asyncio.create_task(self._read())
 
     async def until(self, wanted: Callable[[Told], bool], what: str, *, patience: float = 40.0) -> Told:
-        """Return the first line that is wanted, said already or still to come. Raises `DemoFailedError`."""
+        """Return the first line that is wanted, printed already or still to come. Raises `DemoFailedError`."""
         seen = 0
         try:
             async with asyncio.timeout(patience):
@@ -69,7 +72,7 @@ class Performer:
                             return line
                     if self._reader is None or self._reader.done():
                         if self._reader is not None:
-                            self._reader.result()  # raises what has ended the reading, if it was no end of file
+                            self._reader.result()  # raises what ended the reading, unless that was the end of the file
                         break
                     changed = self._changed
                     await changed.wait()
@@ -84,7 +87,7 @@ class Performer:
         return DemoFailedError(message, stderr=last_lines(self._log))
 
     def kill(self) -> None:
-        """SIGKILL: no goodbye. Does nothing when it has ended."""
+        """Kill the process with SIGKILL: no goodbye. Does nothing if the process has ended."""
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGKILL)
@@ -103,7 +106,7 @@ class Performer:
                     self._on_line(line)
                 self._tell()
         finally:
-            # whoever waits has to see that no more will come, which is true one turn of the loop later
+            # those who wait have to see that no more will come, which is true one turn of the loop later
             asyncio.get_running_loop().call_soon(self._tell)
 
     def _tell(self) -> None:

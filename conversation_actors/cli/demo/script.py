@@ -36,7 +36,7 @@ class Script:
         return cls(tuple(turn["user"] for turn in turns), tuple(lines), calls, steps)
 
     def cut(self, share: float, *, with_tools: bool = False) -> int:
-        """Return the turn at which to interfere: near this share of the call, none of the first two, nor the last."""
+        """Return the turn at which to interfere, near this share of the call: none of the first two, nor the last."""
         last = len(self.turns) - 2
         wanted = min(max(2, round(share * len(self.turns))), last)
         fitting = [turn for turn in range(2, last + 1) if self.steps[turn]] if with_tools else []
@@ -44,6 +44,9 @@ class Script:
 
 
 def call_key(name: str, arguments: Any) -> str:
-    """Make a tool call comparable; its `arguments` are an object, or the JSON text a model wrote."""
+    """Return a tool call in a form that can be compared.
+
+    `arguments` is an object, or the JSON text that a model wrote.
+    """
     value = json.loads(arguments) if isinstance(arguments, str) else arguments
     return f"{name} {json.dumps(value, sort_keys=True)}"

@@ -1,4 +1,4 @@
-"""Everything the demo needs, in one temporary directory, and gone when it ends."""
+"""Everything the demo needs, in one temporary directory, which is gone when the demo ends."""
 
 import asyncio
 import shutil
@@ -25,10 +25,10 @@ _CPUS = 2
 
 
 class Stage:
-    """The servers, and every process of the demo. Leaving it kills and removes all of them, by their ids."""
+    """The servers and all other processes of the demo. Leaving the stage kills and removes them all, by their ids."""
 
     def __init__(self, transcript: Path) -> None:
-        """Nothing is started yet."""
+        """Make the directory, and start nothing yet."""
         self.settings: Settings = make_settings("", "")
         self._transcript = transcript
         self._directory = Path(tempfile.mkdtemp(prefix="ca-demo-"))
@@ -53,7 +53,7 @@ class Stage:
         self.close()
 
     def close(self) -> None:
-        """Kill what was started, remove what was written. Awaits nothing, so that nothing can interrupt it."""
+        """Kill what was started, and remove what was written. Awaits nothing, so that nothing can interrupt it."""
         for performer in self._performers:
             performer.kill()
         self._head.stop(hurry=True)
@@ -61,7 +61,7 @@ class Stage:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     async def agent(self, name: str, *options: str, on_line: Callable[[Told], None] | None = None) -> Performer:
-        """Start a process of the agent's, on the demo's own servers."""
+        """Start a process of the agent, on the demo's own servers."""
         command = ["-m", "agent_worker", "talk", *options]
         return await self._perform(name, *command, on_line=on_line)
 
@@ -82,7 +82,7 @@ class Stage:
         self._tell_settings(address)
 
     def _tell_settings(self, address: str) -> None:
-        """Write them to the file that processes read in their directory: it has a password, which ``ps`` would show."""
+        """Write the settings to the file that processes read in their directory: ``ps`` would show the password."""
         lines = [
             f"CONVERSATION_REDIS_URL='{self._server.url}'",
             f"RAY_ADDRESS='{address}'",

@@ -1,4 +1,4 @@
-"""From the command's options to a process that runs the demo, in an environment without the user's settings."""
+"""The start of the process that runs the demo, from the command's options and without the user's settings."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from conversation_actors.settings import all_names
 from conversation_actors.values import check_id
 
 _NEEDED = ("agent_worker", "livekit.agents", "livekit.plugins.openai", "livekit.plugins.deepgram", "aiohttp")
-"""What holds the demo's call, and answers it."""
+"""The modules that hold the demo's call, and answer it."""
 
 
 def start(*, transcript: Path | None, conversation: str, pause: float, as_json: bool) -> NoReturn:
@@ -33,7 +33,7 @@ def start(*, transcript: Path | None, conversation: str, pause: float, as_json: 
 
 
 def environment() -> dict[str, str | None]:
-    """Return what is different for the demo: no setting of the user's reaches it."""
+    """Return the changes to the environment for the demo: no setting of the user's reaches it."""
     unset: dict[str, str | None] = dict.fromkeys(["OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"])
     unset |= dict.fromkeys(sorted(all_names()))
     # LiveKit would load a turn detector of 400 MB, which a call in text does not need
@@ -42,14 +42,17 @@ def environment() -> dict[str, str | None]:
 
 def _require_agent() -> None:
     """Raise `InvalidInputError` if the process that holds the call could not start."""
-    # a name with a dot can be looked for only where the one before it is there
+    # a name with a dot can be looked for only if the one before the dot is there
     if find_spec("livekit") is None or any(find_spec(name) is None for name in _NEEDED):
         message = "the demo needs LiveKit's agents: pip install 'conversation-actors[agent,embedded]'"
         raise InvalidInputError(message, field="agent_worker")
 
 
 def default_transcript() -> Path:
-    """Return the call that comes with the package, or lies in the checkout. Raises `InvalidInputError`."""
+    """Return the path of the call that comes with the package, or lies in the checkout.
+
+    Raises `InvalidInputError` if there is none, or if the process that holds the call could not start.
+    """
     _require_agent()
     found = find_spec("agent_worker")
     assert found is not None

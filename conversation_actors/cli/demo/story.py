@@ -26,7 +26,7 @@ _ACTOR_SHARE, _AGENT_SHARE, _INTRUDER_SHARE = 0.25, 0.6, 0.85
 
 @dataclass
 class Outcome:
-    """What the demo has to show."""
+    """The kills and the verdict: what the demo has to show."""
 
     verdict: Verdict
     kills: list[dict[str, Any]]
@@ -34,7 +34,7 @@ class Outcome:
 
 @dataclass
 class Story:
-    """One run. The steps are methods, in their order."""
+    """One run of the demo. The steps are methods, in their order."""
 
     stage: Stage
     narration: Narration
@@ -46,7 +46,7 @@ class Story:
     """Ids of what the demo itself appended and was told to be durable."""
 
     async def tell(self) -> Outcome:
-        """All of it. Raises `DemoFailedError` and `ConversationError`."""
+        """Tell the whole story. Raises `DemoFailedError` and `ConversationError`."""
         script = Script.load(self.transcript)
         first, watcher = await self._begin()
         async with ConversationClient(self.stage.settings) as client:
@@ -62,7 +62,7 @@ class Story:
     async def _perform(
         self, script: Script, handle: ConversationHandle, witness: Witness, first: Performer
     ) -> list[Performer]:
-        """Play what happens to the call. Return the agents that held it."""
+        """Do to the call what the story tells. Returns the agents that held the call."""
         await self._kill_actor(script.turns[script.cut(_ACTOR_SHARE)], handle, witness, first)
         second = await self._kill_agent(script.turns[script.cut(_AGENT_SHARE, with_tools=True)], witness, first)
         await self._intrude(script.turns[script.cut(_INTRUDER_SHARE)], handle, witness)
@@ -71,7 +71,7 @@ class Story:
         return [first, second]
 
     async def _begin(self) -> tuple[Performer, Performer]:
-        """Start the agent, and the process that watches; they know the conversation's id, and not each other."""
+        """Start the agent, and the process that watches. They know the conversation's id, but not each other."""
         self.narration.step(
             "2. Process A holds a phone call. Process B, started separately, watches it.",
             "All they share is the conversation's id. A real LiveKit agent answers the caller; what is said goes to "
@@ -108,7 +108,7 @@ class Story:
         )
 
     async def _kill_agent(self, turn: str, witness: Witness, agent: Performer) -> Performer:
-        """Kill it between the caller's words, which are durable, and its answer, which is not said yet."""
+        """Kill the agent between the caller's words, which are durable, and its own answer, which is not said yet."""
         await witness.until(says(turn), "the turn at which the agent is killed")
         killed = time.time()
         agent.kill()
@@ -201,7 +201,7 @@ class Story:
 
 
 def _kill_process(pid: int) -> float:
-    """SIGKILL. Returns when, in seconds since the epoch."""
+    """Kill a process with SIGKILL. Returns when, in seconds since the epoch."""
     now = time.time()
     os.kill(pid, signal.SIGKILL)
     return now
@@ -216,14 +216,14 @@ def _acknowledged(agent: Performer) -> list[str]:
 
 
 def _seen(watcher: Performer, written: list[Written]) -> set[str]:
-    """Return what it has printed, and what was there when it came."""
+    """Return the ids of what the watcher has printed, and of what was there when the watcher came."""
     began = next((line["seq"] for line in watcher.lines if line["event"] == "watching"), 0)
     shown = {line["item"]["id"] for line in watcher.lines if line["event"] == "item"}
     return shown | {one.item_id for one in written if one.seq <= began}
 
 
 async def _until_seen(watcher: Performer, ids: set[str], written: list[Written]) -> None:
-    """Give the watching process a moment; what it has not seen by then, the verdict names."""
+    """Give the watching process a moment. The verdict names what it has not seen by then."""
     try:
         await watcher.until(lambda _line: ids <= _seen(watcher, written), "everything", patience=5.0)
     except DemoFailedError:

@@ -1,4 +1,4 @@
-"""The count at the end. Pure: it gets what was acknowledged, written, and present, and says what is wrong."""
+"""The count at the end. Pure: it gets what was acknowledged, written and present, and says what is wrong."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from conversation_actors.cli.demo.script import Script, call_key
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One item in one journal entry, as somebody saw it who has watched from the first."""
+    """One item in one journal entry, as seen by somebody who has watched from the first entry on."""
 
     seq: int
     item_id: str
@@ -34,7 +34,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to be seen in the table."""
+    """The facts that the table shows."""
 
     acknowledged: int
     present: int
@@ -51,7 +51,7 @@ class Verdict:
         return whole and self.order_kept and self.words_as_written and self.acknowledged > 0
 
     def document(self) -> dict[str, Any]:
-        """As JSON's types, counts where people want counts."""
+        """Return the verdict as JSON's types: counts for people, and what was lost or duplicated."""
         listed = asdict(self)
         return {
             **listed,
@@ -64,7 +64,7 @@ class Verdict:
 
 
 def judge(evidence: Evidence, script: Script) -> Verdict:
-    """Compare."""
+    """Compare the evidence with itself and with the script."""
     acknowledged = {identity for ids in evidence.acknowledged.values() for identity in ids}
     present = [str(item["id"]) for item in evidence.final]
     in_journal = {one.item_id for one in evidence.written}
@@ -81,7 +81,10 @@ def judge(evidence: Evidence, script: Script) -> Verdict:
 
 
 def _duplicates(evidence: Evidence, script: Script) -> Iterable[str]:
-    """Find ids that came twice, bytes written twice, sentences said or tools used more often than in the script."""
+    """Yield each id that is there twice, each repeated write, and what occurs more often than in the script.
+
+    The script tells how often a sentence is said and a tool used; sentences and tools that are not in it are ignored.
+    """
     ids = Counter(str(item["id"]) for item in evidence.final)
     yield from (f"id {identity}" for identity, count in ids.items() if count > 1)
     writes = Counter((one.item_id, one.data) for one in evidence.written)
@@ -102,7 +105,11 @@ def _spoken(items: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, str]]:
 
 
 def _is_in_order(evidence: Evidence, present: Sequence[str]) -> bool:
-    """No gap in the journal; the history in the journal's order; each process's items in the order it sent them."""
+    """Tell whether everything is in order.
+
+    That is so if the journal has no gap, the history is in the journal's order, and each process's items are in the
+    order in which the process sent them.
+    """
     first_written = list(dict.fromkeys(one.item_id for one in evidence.written))
     place = {identity: number for number, identity in enumerate(first_written)}
     orders = [[place[identity] for identity in ids if identity in place] for ids in evidence.acknowledged.values()]

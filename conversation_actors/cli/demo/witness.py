@@ -1,4 +1,4 @@
-"""Somebody who reads the journal from its first entry on, and so can say later what happened."""
+"""A witness, who reads the journal from its first entry on, and so can say later what happened."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from conversation_actors.state import Entry, ItemsAppended
 
 
 class Witness:
-    """Watches one conversation without a gap."""
+    """A watcher of one conversation, who misses no entry."""
 
     def __init__(self, handle: ConversationHandle) -> None:
-        """Begins with `start`."""
+        """Take the conversation's handle; `start` begins to watch."""
         self.entries: list[Entry] = []
         self._handle = handle
         self._changed = asyncio.Event()
@@ -47,7 +47,7 @@ class Witness:
             raise DemoFailedError(message) from None
 
     def written(self) -> list[Written]:
-        """Every item of every entry."""
+        """Return every item that an entry has appended."""
         return [
             Written(entry.seq, item.id, item.data)
             for entry in self.entries
@@ -56,13 +56,13 @@ class Witness:
         ]
 
     async def _watch(self) -> None:
-        """Watch until stopped. Whoever waits is told what has ended it otherwise."""
+        """Watch until stopped. If anything else ends it, those who wait are told that."""
         try:
             async for entry in self._handle.watch(after_seq=0):
                 self.entries.append(entry)
                 self._tell()
         finally:
-            # one turn of the loop later the task is done, which they look at
+            # one turn of the loop later the task is done, and those who wait look at that
             asyncio.get_running_loop().call_soon(self._tell)
 
     def _tell(self) -> None:
@@ -71,7 +71,7 @@ class Witness:
 
 
 def says(text: str) -> Callable[[Entry], bool]:
-    """Entries with a user's message of these words."""
+    """Return a function that tells whether an entry has a user's message of these words."""
 
     def wanted(entry: Entry) -> bool:
         if not isinstance(entry.event, ItemsAppended):
