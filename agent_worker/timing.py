@@ -12,31 +12,31 @@ class Timing:
 
     # tenure: being the one agent of a conversation
     guard: float = 0.1
-    """Between two looks at whether the lease still stands."""
+    """Between two looks at whose the lease is, and what is asked of the agent, in the local copy."""
     handover_look: float = 0.02
-    """Between two looks while a handover is waited for."""
+    """Between two looks at whether the agent before has let go of the lease."""
     opening: tuple[float, float] = (0.2, 5.0)
-    """Between two attempts to open a conversation."""
+    """Between two attempts to open a conversation, and between two doubts whether it still answers."""
     flush: float = 5.0
-    """How long the end of a call waits for what was recorded."""
+    """How long the end of a call waits for what was recorded, and then for the lease to be given back."""
     operation: float = 30.0
     """How long one operation on the conversation may take, its repeats with it."""
     backlog_pause: float = 0.05
-    """Between two looks at operations that wait."""
+    """Before changes are tried again that the conversation did not take."""
     renew: float = 20.0
     """Between two renewals of the lease."""
     keep: float = 30.0
-    """Between two uses that keep the conversation from expiring."""
+    """Between two times that a conversation in use is kept; less if it is kept for less than two minutes."""
     pulse_look: float = 0.02
-    """Between two looks of the pulse."""
+    """Between two looks at whether the local copy shows a new lease."""
     pulse: tuple[float, float] = (0.2, 5.0)
-    """Between two attempts to beat, or to renew."""
+    """Between two attempts to renew the lease."""
     once: tuple[float, float] = (0.05, 2.0)
-    """Between two attempts to settle what is to be done once."""
+    """Between two attempts to mark what is to be done once."""
     expected_patience: float = 2.0
-    """How long a job waits for what its dispatch has told of it."""
+    """How long several callers have to note which call is whose; each does as soon as LiveKit has answered it."""
     expected_look: float = 0.05
-    """Between two looks for it."""
+    """Between two looks at what they have noted."""
 
     # call: from the first word to the successor
     room_poll: float = 0.05

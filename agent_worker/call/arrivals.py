@@ -1,7 +1,5 @@
 """Who a LiveKit participant is: a person or not, whose device, called what, speaking which language."""
 
-import json
-import logging
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -9,9 +7,7 @@ from livekit import rtc
 
 from agent_worker.call.welcome import spoken_name
 from agent_worker.people import PEOPLE
-from agent_worker.tenure.assignment import trusted_attribute, user_named_by_room
-
-logger = logging.getLogger(__name__)
+from agent_worker.tenure.assignment import metadata_fields, trusted_attribute, user_named_by_room
 
 PERSON = "person"
 LANGUAGE = "language"
@@ -72,10 +68,5 @@ def person_of(participant: rtc.Participant, room_metadata: str = "") -> str:
 
 def _language_in(metadata: str) -> str | None:
     """Return the language that metadata names, if the metadata is JSON and names one."""
-    try:
-        fields = json.loads(metadata) if metadata.lstrip().startswith("{") else {}
-    except (ValueError, RecursionError):
-        logger.warning("a participant's metadata is not JSON", extra={"size": len(metadata)})
-        return None
-    language = fields.get(LANGUAGE)
+    language = metadata_fields(metadata, "participant metadata").get(LANGUAGE)
     return language if isinstance(language, str) and language else None

@@ -37,7 +37,7 @@ Who = Callable[[rtc.RemoteParticipant], Mapping[str, Any]]
 
 
 class DataMessages:
-    """Records data messages of a room into a conversation. Handlers never raise and never wait.
+    """The recording of a room's data messages into a conversation. Handlers never raise and never wait.
 
     A job that stands by for a planned handover holds what comes until the call is its own; then it records what the
     agent before it has not.

@@ -21,7 +21,7 @@ JOB_TASK = "job_task"
 
 
 class Ending:
-    """Keeps a room, and who is in it, if the job ends and the call does not. Handlers never raise."""
+    """The end of a job, which keeps the room and who is in it if the call goes on. Handlers never raise."""
 
     def __init__(self, conversation: CallConversation, context: JobContext | None) -> None:
         """Nothing is followed before `start`."""

@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.02
 
 
 class Farewell:
-    """Says the line once, and has the end of the call wait for it, for a bounded time. Never raises."""
+    """The last line, said once; the end of the call waits for it, for a bounded time. Never raises."""
 
     def __init__(
         self,

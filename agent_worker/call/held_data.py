@@ -19,7 +19,7 @@ _DURABLE_SECONDS = 30.0
 
 
 class HeldData:
-    """Records data messages, and holds them as long as the conversation may lose them. Raises nothing."""
+    """Data messages that are recorded, and held as long as the conversation may lose them. Raises nothing."""
 
     def __init__(self, conversation: CallConversation) -> None:
         """Nothing is held."""

@@ -24,7 +24,7 @@ WITHOUT = "a session starts without a part of what was before"
 
 
 class LateJoining:
-    """Restores a session that has started before its conversation was open."""
+    """The restoration of a session that has started before its conversation was open."""
 
     def __init__(
         self, session: AgentSession[Any], conversation: CallConversation, recorder: Recorder, userdata: Userdata

@@ -17,7 +17,7 @@ is_starting: ContextVar[bool] = ContextVar("a session is being started", default
 
 
 class Linking:
-    """Has a session listen to whoever speaks, or is there; unless the application says whom it listens to."""
+    """The choice of whom a session listens to: whoever speaks, or is there, unless the application says whom."""
 
     def __init__(self, session: AgentSession[Any], room: rtc.Room, failures: Failures) -> None:
         """Nothing is followed before `start`. What goes wrong in a handler is counted in `failures`."""

@@ -41,7 +41,7 @@ class _Owed:
 
 
 class Participants:
-    """Follows a room's participants into the conversation. Handlers never raise and never wait.
+    """A room's participants, followed into the conversation. Handlers never raise and never wait.
 
     Each device is welcomed once, however often the conversation has to be told of it.
     """

@@ -31,7 +31,7 @@ LAST_QUERY, LAST_ANSWER = "livekit.last_query", "livekit.last_answer"
 """Keys in a participant's context: what the person said last, and what the agent said to that; texts, bounded."""
 HEARD_LANGUAGE = "livekit.heard_language"
 """Key in a participant's context: the language that a recogniser has told; if it is theirs, nobody has given one."""
-MOST_NOTED_BYTES = 1 << 10
+MAX_NOTED_BYTES = 1 << 10
 """Of one text, as UTF-8: both leave most of a participant's room to the application."""
 _NO_LANGUAGES = frozenset({"", "auto", "multi", "und"})
 """What recognisers tell instead of a language."""
@@ -39,9 +39,9 @@ _NO_LANGUAGES = frozenset({"", "auto", "multi", "und"})
 
 def bounded(text: str) -> str:
     """Return the text, cut if it is too long to be noted."""
-    if len(text.encode("utf-8", "replace")) <= MOST_NOTED_BYTES:
+    if len(text.encode("utf-8", "replace")) <= MAX_NOTED_BYTES:
         return text
-    kept = text.encode("utf-8", "replace")[: MOST_NOTED_BYTES - len("…".encode())]
+    kept = text.encode("utf-8", "replace")[: MAX_NOTED_BYTES - len("…".encode())]
     return kept.decode("utf-8", "ignore") + "…"
 
 
@@ -101,7 +101,7 @@ async def _note(handle: ConversationHandle, lease: Lease, person: str, changes: 
 
 
 class PersonNotes:
-    """Keeps languages and last words up to date. Handlers never raise and never wait.
+    """The languages and last words of people, kept up to date. Handlers never raise and never wait.
 
     A turn is one write, when the agent listens again. If several agents hear the same words it is the one of the
     call that writes.

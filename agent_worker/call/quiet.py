@@ -10,7 +10,7 @@ from agent_worker.timing import TIMING, Timing
 
 
 class Quiet:
-    """Tells whether a session is quiet, and waits until it has been quiet for a while."""
+    """The quiet of a session: whether it is there, and waiting until it has lasted for a while."""
 
     def __init__(self, session: AgentSession[Any], notes: SessionNotes, *, timing: Timing = TIMING) -> None:
         """Ask the session's `notes` for words that are not settled."""

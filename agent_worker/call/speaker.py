@@ -15,7 +15,7 @@ from agent_worker.session.handlers import total
 
 
 class Speaker:
-    """Tells of each user message whose it is: who was listened to when its words were final, or who typed it."""
+    """The speaker of each user message: who was listened to when its words were final, or who typed it."""
 
     def __init__(self, session: AgentSession[Any], room: rtc.Room, linking: Linking, people: Participants) -> None:
         """Nobody has spoken; nothing is followed before `start`."""

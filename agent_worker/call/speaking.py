@@ -23,7 +23,7 @@ _SPOKEN_FIRST = "Say exactly this first: {line}\nThen answer what the caller sai
 
 
 class Speaking:
-    """Says what a call calls for, in a session that listens."""
+    """The speech that a call asks for, in a session that listens."""
 
     def __init__(
         self, session: AgentSession[Any], conversation: CallConversation, opening: OpeningLines | None

@@ -40,7 +40,7 @@ def tracks_of(devices: Iterable[rtc.RemoteParticipant]) -> dict[str, str]:
 
 
 class Tracks:
-    """Follows what people have open into the conversation. Handlers never raise and never wait.
+    """The open tracks of people, followed into the conversation. Handlers never raise and never wait.
 
     Nothing is told of a change by itself: when the conversation's turn comes, it is told what is open then. So
     nothing is written if nothing is different, whoever wrote it, and what was missed needs only another look.

@@ -20,7 +20,7 @@ from agent_worker.failures import Failures
 logger = logging.getLogger(__name__)
 
 TOPIC = "lk.chat"
-_MOST_KEPT = 100
+_MAX_KEPT = 100
 """Texts that are kept; who types more while an agent is replaced is no person."""
 _END_SECONDS = 0.25
 """How long a text that has begun may take to end, and keep its place before those that began later."""
@@ -74,7 +74,7 @@ class _Kept:
 
 
 class TypedWords:
-    """Stands between a room and the session that is about to start in it. Handlers never raise and never wait."""
+    """The gate for typed words between a room and a session that starts in it. Handlers never raise and never wait."""
 
     def __init__(self, room: rtc.Room, failures: Failures) -> None:
         """Nothing is followed before `start`. What goes wrong is counted in `failures`."""
@@ -148,7 +148,7 @@ class TypedWords:
             self._handler = handler
 
     def _on_text(self, reader: rtc.TextStreamReader, identity: str) -> None:
-        if len(self._kept) >= _MOST_KEPT:
+        if len(self._kept) >= _MAX_KEPT:
             logger.warning("typed words were not kept: there are too many")
             return
         self._kept.append(asyncio.create_task(self._read(reader, identity)))

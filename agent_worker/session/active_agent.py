@@ -28,7 +28,7 @@ from agent_worker.timing import TIMING, Timing
 
 logger = logging.getLogger(__name__)
 
-MOST_BYTES = 48 << 10
+MAX_BYTES = 48 << 10
 """Of the attribute; beyond that it goes without the largest of what the application brought into the context."""
 
 Factory = Callable[..., Agent]
@@ -94,7 +94,7 @@ def _agents_in(userdata: object) -> Iterator[Agent]:
 
 
 class ActiveAgent:
-    """Keeps the attribute up to date: at each handoff, after `on_enter`, at the end of each turn, after each tool.
+    """The attribute that is kept up to date: at each handoff, after `on_enter`, at each turn's end, after each tool.
 
     An `AgentTask` speaks in the name of the agent that waits for it, which is the one that is noted.
     """
@@ -255,18 +255,18 @@ class ActiveAgent:
 
     def _within_bounds(self, told: dict[str, Any]) -> dict[str, Any]:
         """Return what can be stored of it: the next agent has the rest as it is made."""
-        if fits(told, MOST_BYTES):
+        if fits(told, MAX_BYTES):
             return told
         self._tell_once("what was put into the agent's context, or its instructions, cannot be stored")
         brought = list(told.get("brought", ()))
-        room = MOST_BYTES - size_of({**told, "brought": [], "is_whole": False})
+        room = MAX_BYTES - size_of({**told, "brought": [], "is_whole": False})
         gone = largest_of(brought, room)
         left = [one for place, one in enumerate(brought) if place not in gone]
-        if brought and fits(shorter := {**told, "brought": left, "is_whole": False}, MOST_BYTES):
+        if brought and fits(shorter := {**told, "brought": left, "is_whole": False}, MAX_BYTES):
             return shorter
         for name in ("brought", "instructions", "heard"):
             told = {key: value for key, value in told.items() if key != name} | {"is_whole": False}
-            if fits(told, MOST_BYTES):
+            if fits(told, MAX_BYTES):
                 break
         return told
 

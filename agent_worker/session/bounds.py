@@ -15,7 +15,7 @@ from conversation_actors.items import PINNED_ROLES
 
 logger = logging.getLogger(__name__)
 
-_MOST, _KEPT = 0.95, 0.75
+_MAX_SHARE, _KEPT_SHARE = 0.95, 0.75
 """Shares of the bound: beyond the first it is cut, to the second. Cutting off one item at every turn would make each
 request to a model new to its cache; and the next turn's items have to fit, or a successor would be told less than this
 agent knows."""
@@ -42,7 +42,7 @@ def _is_pinned(item: ChatItem) -> bool:
 
 
 class SessionBounds:
-    """Keeps the session's history, and its agent's context, below `items` when the agent falls silent.
+    """The bounds of a session's history and of its agent's context, kept when the agent falls silent.
 
     System messages stay, and do not count.
     """
@@ -72,7 +72,7 @@ class SessionBounds:
             logger.debug("not cut", extra={"reason": str(error)})
 
     async def _cut(self) -> None:
-        most, kept = int(self._items * _MOST), int(self._items * _KEPT)
+        most, kept = int(self._items * _MAX_SHARE), int(self._items * _KEPT_SHARE)
         try:
             history, agent = self._session.history, self._session.current_agent
             if max(_size(history.items), _size(agent.chat_ctx.items)) <= most:

@@ -23,7 +23,7 @@ def is_kept_apart(item: ChatItem) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """Which part of a history a context has: of what is before `after` only `heard`, of the rest all but `unheard`."""
+    """The part of a history in a context: of what is before `after` only `heard`, of the rest all but `unheard`."""
 
     after: str | None = None
     """The id of an item; None: there is nothing before."""

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 _FAILURE = "an edit of the context was not followed"
 _FOLLOWED = "followed_by_context_edits"
-_MOST_WORDS = 64
+_MAX_WORDS = 64
 """Final transcripts that are remembered until they are a message."""
 _LATEST = 20
 """Items among which the message of a transcript is looked for."""
@@ -43,7 +43,7 @@ Listener = Callable[[Collection[str]], None]
 
 
 class ContextEdits:
-    """Follows edits of one session's agents and of its history, in the history and in the conversation.
+    """The edits of a session's contexts and history, followed in the history and in the conversation.
 
     Followed: an item that is taken out (see `taken_out`), and one that says something else under the same id; a turn
     that was changed before it became a message. Everything that was stored before is forgotten then. Nobody waits.
@@ -138,7 +138,7 @@ class ContextEdits:
 
     def _on_transcript(self, event: UserInputTranscribedEvent) -> None:
         if event.is_final and event.transcript.strip():
-            self._words = [*self._words[-_MOST_WORDS:], event.transcript.strip()]
+            self._words = [*self._words[-_MAX_WORDS:], event.transcript.strip()]
 
     def _on_agent_state(self, _event: AgentStateChangedEvent) -> None:
         self._look()

@@ -22,7 +22,7 @@ MAX_IDS = 2000
 
 
 class ItemWriter:
-    """Writes items of a session's history into the conversation, and their pictures when these are made."""
+    """The writer of a session's items into the conversation, and of their pictures when these are made."""
 
     def __init__(
         self,

@@ -22,11 +22,11 @@ from pydantic_core import to_jsonable_python
 
 from agent_worker.failures import Failures
 from agent_worker.session.handlers import total
-from agent_worker.session.unsettled import MOST_TRANSCRIPT_BYTES, UnsettledWords
+from agent_worker.session.unsettled import MAX_TRANSCRIPT_BYTES, UnsettledWords
 
 __all__ = [
     "ERROR",
-    "MOST_TRANSCRIPT_BYTES",
+    "MAX_TRANSCRIPT_BYTES",
     "SETTLED",
     "SPEECH",
     "TRANSCRIPT",
@@ -67,7 +67,7 @@ class NoteTaker(Protocol):
 
 
 class SessionNotes:
-    """Keeps the attributes of this module up to date. Handlers never raise and never wait."""
+    """The attributes of this module, kept up to date. Handlers never raise and never wait."""
 
     def __init__(self, session: AgentSession[Any], conversation: NoteTaker, failures: Failures | None = None) -> None:
         """Nothing is noted before `start`. What goes wrong in a handler is counted in `failures`."""

@@ -17,7 +17,7 @@ from agent_worker.session.record_fields import UnstorableError, fields_of, is_la
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.values import encode
 
-MOST_RESULT_BYTES = 16 << 10
+MAX_RESULT_BYTES = 16 << 10
 
 _RESULT, _RAISED = "result", "raised"
 _COLLECTIONS: Mapping[str, type] = {"tuple": tuple, "set": set, "frozenset": frozenset}
@@ -29,12 +29,12 @@ def write_outcome(outcome: object, near: Agent) -> dict[str, Any]:
     `near`: an agent of the program whose types may be named.
     """
     name = _RAISED if isinstance(outcome, Exception) else _RESULT
-    if is_larger(outcome, MOST_RESULT_BYTES):
-        message = f"more than {MOST_RESULT_BYTES} bytes"
+    if is_larger(outcome, MAX_RESULT_BYTES):
+        message = f"more than {MAX_RESULT_BYTES} bytes"
         raise UnstorableError(message)
     try:
         written = {name: _write(outcome, near)}
-        encode(written, name, limit=MOST_RESULT_BYTES)
+        encode(written, name, limit=MAX_RESULT_BYTES)
     except UnstorableError:
         raise
     except InvalidInputError as error:

@@ -33,15 +33,17 @@ Form = str | dict[str, Any]
 """A part of a message's content, as stored."""
 
 _JPEG = "data:image/jpeg;base64,"
-_MOST_CHARACTERS = 16 << 20
+_MAX_CHARACTERS = 16 << 20
 """Of a picture given as text: decoding more would hold up the call."""
-_MOST_PIXELS = 40_000_000
+_MAX_PIXELS = 40_000_000
 """Decoded: 120 MB, for the third of a second. A file of some KB may stand for thousands of times as much."""
-_MOST_ADDRESS = 8 << 10
+_MAX_ADDRESS = 8 << 10
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 _QUALITIES = (80, 65, 50, 35)
-_SHRINK, _SMALLEST = 0.7, 64
-_MOST_FORMS = 200
+_SHRINK = 0.7
+MIN_EDGE = 64
+"""Pixels of the longer side, below which no picture is shrunk."""
+_MAX_FORMS = 200
 """Pictures remembered as they were stored: a session's history has no more."""
 
 
@@ -61,7 +63,7 @@ class Made:
 
 def left_out(part: ImageContent) -> Form:
     """Return the part, if a picture is a short address; else words."""
-    if isinstance(part.image, str) and len(part.image) <= _MOST_ADDRESS:
+    if isinstance(part.image, str) and len(part.image) <= _MAX_ADDRESS:
         return part.model_dump(mode="json", exclude_none=True)
     return LEFT_OUT.format("only what was said is kept here")
 
@@ -111,13 +113,13 @@ class Pictures:
         if isinstance(image, str):
             if image.startswith(_JPEG) and len(image) <= self._bytes:
                 return part.model_dump(mode="json", exclude_none=True)
-            if not image.startswith("data:") and len(image) <= _MOST_ADDRESS:
+            if not image.startswith("data:") and len(image) <= _MAX_ADDRESS:
                 return part.model_dump(mode="json", exclude_none=True)
         return self._forms.get(_key(part))
 
     def _remember(self, part: ImageContent, form: Form) -> None:
         self._forms[_key(part)] = form
-        while len(self._forms) > _MOST_FORMS:
+        while len(self._forms) > _MAX_FORMS:
             self._forms.popitem(last=False)
 
     async def _made(self, part: ImageContent, item_id: str) -> Form:
@@ -159,7 +161,7 @@ def as_jpeg(image: str | rtc.VideoFrame, *, edge: int, most_bytes: int) -> Made:
             if written.tell() <= room:
                 return Made(written.getvalue(), width, height, picture.size != (width, height))
         longer = int(max(picture.size) * _SHRINK)
-        if longer < _SMALLEST:
+        if longer < MIN_EDGE:
             raise PictureError(_too_large(f"more than {most_bytes} bytes"))
         picture.thumbnail((longer, longer))
 
@@ -173,7 +175,7 @@ def _from_frame(frame: rtc.VideoFrame) -> "Image.Image":
 
 
 def _from_address(address: str) -> "Image.Image":
-    if len(address) > _MOST_CHARACTERS:
+    if len(address) > _MAX_CHARACTERS:
         raise PictureError(_too_large(f"{len(address) >> 20} MB"))
     head, comma, data = address.partition(",")
     if not (head.startswith("data:") and head.endswith(";base64") and comma):
@@ -211,7 +213,7 @@ def _pillow() -> Any:  # its type is a module's
 
 
 def _check_pixels(width: int, height: int) -> None:
-    if width * height > _MOST_PIXELS:
+    if width * height > _MAX_PIXELS:
         raise PictureError(_too_large(f"{width} by {height} pixels"))
 
 

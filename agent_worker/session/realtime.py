@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 LONGEST = 32
 _FITTING = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST}}}")
-_MOST_REFUSALS = 24
+MAX_REFUSALS = 24
 """Of one update: each costs the provider's answer once more."""
 _THERE_ALREADY = "item_create_duplicate_item_id"
 _FAILURE = "a provider's session was not followed"
@@ -42,7 +42,7 @@ def fitting_id(given: str, kind: str) -> str:
 
 
 class RealtimeModels:
-    """Stands between a session and the providers of its realtime models, and of each agent's that gets the word."""
+    """The gate between a session, with its agents, and the providers of their realtime models."""
 
     def __init__(
         self, session: AgentSession[Any], failures: Failures, *, on_reconnected: Callable[[], None] | None = None
@@ -121,7 +121,7 @@ class _Boundary:
         """See `RealtimeSession.update_chat_ctx`; what the provider refuses is left out, and the rest goes on."""
         async with self._lock:
             items = [one for one in map(self._fitting, chat_ctx.items) if one.id not in self._refused]
-            for tried in range(_MOST_REFUSALS + 1):
+            for tried in range(MAX_REFUSALS + 1):
                 self._asked, self._errors = {}, {}
                 error = await self._tried(ChatContext(items))
                 refused = next((one for one in items if one.id in self._errors), None)
@@ -131,7 +131,7 @@ class _Boundary:
                     return
                 # what stands after a refused item may be refused only for that
                 self._refuse(refused)
-                if tried == _MOST_REFUSALS:
+                if tried == MAX_REFUSALS:
                     logger.warning("the realtime model's provider refuses more items: what follows them may be missing")
                 items.remove(refused)
 

@@ -54,7 +54,7 @@ def _place(oldest: dict[str, Any] | None, own: list[ChatItem]) -> int:
 
 
 class Recorder:
-    """Records a session's messages, handoffs, tool calls and outputs into a conversation.
+    """The recorder of a session's messages, handoffs, tool calls and outputs into a conversation.
 
     A tool call is recorded before the tool runs, and again only if it changed. Handlers never raise and never
     wait; an item that is refused is logged, without its text, and counted in `refused`. If the conversation

@@ -14,7 +14,7 @@ from agent_worker.session.record_fields import is_larger
 
 logger = logging.getLogger(__name__)
 
-MOST_STATE_BYTES = 16 << 10
+MAX_STATE_BYTES = 16 << 10
 
 
 class StateError(Exception):
@@ -32,16 +32,16 @@ def saved_state(agent: Agent) -> dict[str, Any] | None:
     given = hook()
     if inspect.iscoroutine(given):
         given.close()
-    if is_larger(given, MOST_STATE_BYTES):
-        message = f"saved_state() gave more than {MOST_STATE_BYTES} bytes"
+    if is_larger(given, MAX_STATE_BYTES):
+        message = f"saved_state() gave more than {MAX_STATE_BYTES} bytes"
         raise StateError(message)
     try:
         encoded = json.dumps(dict(given), allow_nan=False)
     except (TypeError, ValueError) as error:
         message = f"saved_state() gave no JSON object ({type(error).__name__})"
         raise StateError(message) from None
-    if len(encoded) > MOST_STATE_BYTES:
-        message = f"saved_state() gave more than {MOST_STATE_BYTES} bytes"
+    if len(encoded) > MAX_STATE_BYTES:
+        message = f"saved_state() gave more than {MAX_STATE_BYTES} bytes"
         raise StateError(message)
     state: dict[str, Any] = json.loads(encoded)
     return state

@@ -20,7 +20,7 @@ from agent_worker.timing import TIMING, Timing
 
 logger = logging.getLogger(__name__)
 
-MOST_BYTES = 48 << 10
+MAX_BYTES = 48 << 10
 """Of the attribute; beyond that it goes without the largest of what was brought into contexts, then of the results."""
 
 _LISTS = ("done", "running")
@@ -131,13 +131,13 @@ class ToldTasks:
 
     def _within_bounds(self, told: dict[str, Any]) -> dict[str, Any]:
         """Return what can be stored of it: what was brought is the first to go, then what a task has come to."""
-        if fits(told, MOST_BYTES):
+        if fits(told, MAX_BYTES):
             return told
         for without in (_without_brought, _without_outcomes):
             told = without(told)
-            if fits(told, MOST_BYTES):
+            if fits(told, MAX_BYTES):
                 break
-        while not fits(told, MOST_BYTES):
+        while not fits(told, MAX_BYTES):
             told = {**told, "done": told["done"][: len(told["done"]) // 2], "running": []}
         if any(one.get("is_whole") is False for one in told["running"]):
             self._warn(self._agent, "what was put into a task's context cannot be stored")
@@ -155,7 +155,7 @@ def _without_brought(told: dict[str, Any]) -> dict[str, Any]:
     running = told["running"]
     bare = [{**one, "brought": [], "is_whole": False} if one.get("brought") else one for one in running]
     brought = [(number, one) for number, task in enumerate(running) for one in task.get("brought", ())]
-    gone = largest_of([one for _, one in brought], MOST_BYTES - size_of({**told, "running": bare}))
+    gone = largest_of([one for _, one in brought], MAX_BYTES - size_of({**told, "running": bare}))
     left: dict[int, list[Any]] = {}
     for place, (number, one) in enumerate(brought):
         if place not in gone:
@@ -176,6 +176,6 @@ def _without_outcomes(told: dict[str, Any]) -> dict[str, Any]:
     def with_bare(which: Collection[int]) -> dict[str, Any]:
         return {**told, **{name: [bare[id(one)] if id(one) in which else one for one in told[name]] for name in _LISTS}}
 
-    room = MOST_BYTES - size_of(with_bare(bare)) - len(tasks) * _FIELD_BYTES
+    room = MAX_BYTES - size_of(with_bare(bare)) - len(tasks) * _FIELD_BYTES
     gone = largest_of([one["outcome"] for one in tasks], room)
     return with_bare({id(tasks[place]) for place in gone})

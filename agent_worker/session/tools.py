@@ -75,7 +75,7 @@ async def hold_tools_back(agent: Agent, gate: Gate) -> None:
 
 
 class HeldTools:
-    """Holds back the tools of a session, and those of each agent that gets the word in it."""
+    """The tools of a session and of each agent that gets the word in it, held back."""
 
     def __init__(self, session: AgentSession[Any], gate: Gate, failures: Failures | None = None) -> None:
         """Nothing is held back before `start`. What goes wrong is counted in `failures`."""

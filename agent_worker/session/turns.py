@@ -21,7 +21,7 @@ _FAILURE = "a turn was not followed"
 
 
 class Turns:
-    """Has a session's notes forget the words that no message comes of. Handlers never raise and never wait."""
+    """The turns of a session: its notes forget words that no message comes of. Handlers never raise and never wait."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class Turns:
             self._timer.cancel()
         is_open = self._notes.has_unsettled_words or unanswered_item(self._session.history.items) is not None
         if is_open and not self._is_stopped:
-            self._timer = asyncio.get_running_loop().call_later(self._longest_wait(), self._safely(self._look))
+            self._timer = asyncio.get_running_loop().call_later(self._longest_wait(), self._safely(self.look))
 
     def _longest_wait(self) -> float:
         """Seconds after which words without a message will have none."""
@@ -151,7 +151,8 @@ class Turns:
         waited = float(own) if isinstance(own, int | float) else self._session.options.endpointing["max_delay"]
         return waited + self._timing.turn_slack
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Settle what nobody has answered, and drop the words that no message has come of, if nothing goes on."""
         is_quiet = self._session.agent_state in {"listening", "idle"} and self._session.user_state != "speaking"
         if not is_quiet or self._completing or self._session.current_speech is not None:
             return

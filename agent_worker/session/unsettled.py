@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-MOST_TRANSCRIPT_BYTES = 8 << 10
+MAX_TRANSCRIPT_BYTES = 8 << 10
 """Of what was said and not made a message; the end of it is kept."""
 
 
@@ -37,7 +37,7 @@ class UnsettledWords:
     def hear(self, text: str, *, may_be_skipped: bool) -> None:
         """Add final words."""
         self._words.append(_Words(_end_of(text.strip()), may_be_skipped))
-        while len(self._words) > 1 and _size(self._words) > MOST_TRANSCRIPT_BYTES:
+        while len(self._words) > 1 and _size(self._words) > MAX_TRANSCRIPT_BYTES:
             del self._words[0]
             self._in_turn = max(0, self._in_turn - 1)
 
@@ -77,4 +77,4 @@ def _size(words: list[_Words]) -> int:
 
 
 def _end_of(text: str) -> str:
-    return text.encode("utf-8", "replace")[-MOST_TRANSCRIPT_BYTES:].decode("utf-8", "ignore")
+    return text.encode("utf-8", "replace")[-MAX_TRANSCRIPT_BYTES:].decode("utf-8", "ignore")

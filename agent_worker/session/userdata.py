@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 USERDATA = "livekit.userdata"
 """``{fields: {name: value}, forms: {name: form}}``; forms other than `Form.ITSELF`."""
-MOST_BYTES = 64 << 10
+MAX_BYTES = 64 << 10
 """Of the attribute; a field that is larger by itself is left out, and if all are too much the last ones stay."""
 
 _WHOLE = ""
@@ -32,7 +32,7 @@ _WHOLE = ""
 
 
 class Userdata:
-    """Keeps the attribute up to date: at the end of each turn, and after each tool, if something changed."""
+    """The attribute that is kept up to date: at the end of each turn, and after each tool, if something changed."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class Userdata:
             return
         told = self._written(value)
         try:
-            encode(told, "userdata", limit=MOST_BYTES)
+            encode(told, "userdata", limit=MAX_BYTES)
         except InvalidInputError as error:
             self._tell_once({"": str(error)}, "the session's userdata is not stored")
             return
@@ -153,7 +153,7 @@ class Userdata:
         left_out: dict[str, str] = {}
         for name, one in _fields(value).items():
             try:
-                fields[name], form = shape.write(name, one, limit=MOST_BYTES)
+                fields[name], form = shape.write(name, one, limit=MAX_BYTES)
             except (UnstorableError, ItemTooLargeError) as error:
                 left_out[name] = str(error)
             else:

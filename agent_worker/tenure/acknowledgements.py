@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent_worker.failures import Failures
-from agent_worker.tenure.backlog import MAX_OWNER_FAILURES, is_trouble
 from agent_worker.tenure.recording import Recording
 from agent_worker.tenure.standing import Standing
+from agent_worker.tenure.trouble import MAX_OWNER_FAILURES, is_trouble
 from conversation_actors import ConversationHandle, OutcomeUnknownError
 from conversation_actors.errors import ConversationError, OwnerFailedError, RetryableError
 

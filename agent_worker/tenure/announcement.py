@@ -1,4 +1,4 @@
-"""Where a job that is not the agent yet is going: told so that whoever sees it die knows what it was there for."""
+"""Which conversation a job is on its way to: told so that whoever sees the job die knows what it was there for."""
 
 import asyncio
 from functools import partial
@@ -11,11 +11,11 @@ _WITHDRAW_SECONDS = 5.0
 
 
 class Announcement:
-    """One job's, in Redis beside the heartbeats. What goes wrong with it is counted, and costs the call nothing."""
+    """The note of one job in Redis, beside the heartbeats. A failure is counted, and costs the call nothing."""
 
-    def __init__(self, store: Settings, holder: str, role: str, failures: Failures) -> None:
-        """Nothing is announced yet."""
-        self._store, self._holder, self._role, self._failures = store, holder, record_role(role), failures
+    def __init__(self, settings: Settings, holder: str, role: str, failures: Failures) -> None:
+        """Begin with nothing announced."""
+        self._settings, self._holder, self._role, self._failures = settings, holder, record_role(role), failures
         self._told: set[str] = set()
 
     async def make(self, heartbeats: Heartbeats, conversation_id: str) -> None:
@@ -27,10 +27,10 @@ class Announcement:
             self._told.discard(before)
 
     async def withdraw(self) -> None:
-        """The job ends in order, or is not to have the conversation: nobody is to follow it. Idempotent."""
+        """Take back what was announced: nobody is to follow this job. Idempotent."""
         if self._told:
             await self._failures.at_most_once("announce", self._withdraw_all)
-            self._told.clear()  # not where that was cancelled: whoever cancels an opening withdraws in its place
+            self._told.clear()  # not if that was cancelled: whoever cancels an opening withdraws in its place
 
     async def _announce(self, heartbeats: Heartbeats, conversation_id: str) -> None:
         await heartbeats.announce(conversation_id, self._holder, role=self._role)
@@ -42,6 +42,6 @@ class Announcement:
 
     async def _withdraw_all(self) -> None:
         """Do it on a connection of its own: between two tries to open there is none."""
-        async with asyncio.timeout(_WITHDRAW_SECONDS), Heartbeats(self._store, lease=AGENT_ROLE) as heartbeats:
+        async with asyncio.timeout(_WITHDRAW_SECONDS), Heartbeats(self._settings, lease=AGENT_ROLE) as heartbeats:
             for conversation_id in sorted(self._told):
                 await self._withdraw(heartbeats, conversation_id)

@@ -91,7 +91,7 @@ class Assignment:
         )
 
     def told(self) -> dict[str, Any]:
-        """What is told in Redis, as JSON has it."""
+        """Return what is told in Redis, as JSON has it."""
         fields: dict[str, Any] = {
             ID_KEY: self.conversation_id,
             "role": None if self.role == AGENT_ROLE else self.role,
@@ -142,7 +142,7 @@ def _identifier(fields: Mapping[str, Any], name: str, where: str) -> str | None:
 
 
 def _refuse(where: str, reason: str) -> None:
-    """A typed refusal, told to the operator: there is nobody to raise it to."""
+    """Log a typed refusal for the operator: there is nobody to raise it to."""
     error = MetadataRefusedError(f"{where}: {reason}; it was not used", field=where)
     logger.warning("metadata refused", extra={"where": where, "reason": str(error)})
 
@@ -158,7 +158,7 @@ def named_by_dispatch(job_metadata: str, room_metadata: str) -> str | None:
 
 
 def user_named_by_room(metadata: str) -> str | None:
-    """Whose call it is, where the room's metadata say so: only servers may write them. A number is a name too."""
+    """Return whose call it is, if the room's metadata say so: only servers may write them. A number is a name too."""
     where = "room metadata"
     fields = metadata_fields(metadata, where)
     user = fields.get(USER_KEY)
@@ -182,7 +182,7 @@ class Speaker(Protocol):
 
 
 def trusted_attribute(participant: Speaker, name: str) -> str | None:
-    """An attribute that the participant's token gave it; None where it could have written it itself.
+    """Return an attribute that the participant's token gave it; None if it could have written that itself.
 
     Else anybody could name somebody else's conversation, and be told what is in it.
     """

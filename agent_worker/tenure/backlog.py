@@ -8,18 +8,12 @@ from itertools import count
 from typing import Any
 
 from agent_worker.failures import Failures
+from agent_worker.tenure.trouble import MAX_OWNER_FAILURES, is_trouble
 from agent_worker.timing import TIMING, Timing
-from conversation_actors import ConversationHandle, Lease, LeaseLostError, OverloadedError
+from conversation_actors import ConversationHandle, Lease, OverloadedError
 from conversation_actors.errors import (
-    ConversationClosedError,
-    ConversationError,
-    ConversationNotFoundError,
-    CorruptStateError,
-    IncompatibleVersionError,
     InvalidInputError,
     OwnerFailedError,
-    RetryableError,
-    StoreMisconfiguredError,
 )
 from conversation_actors.values import encode
 
@@ -29,8 +23,6 @@ MAX_NOTES = 1000
 """Names of attributes; one too many is not kept."""
 MAX_OPERATIONS = 1000
 """Operations that wait; with one too many all are dropped, and whoever put them has to look again."""
-MAX_OWNER_FAILURES = 3
-"""Times in a row that the owner fails at the same, until that is taken for the fault of what was asked."""
 _BULKY_BYTES = 9 << 10
 """Of a value: what tells who has the call, what was heard, and what is done once, is smaller."""
 _RESERVED_BYTES = 16 << 10
@@ -45,7 +37,7 @@ Batch = Mapping[str, tuple[int, Any]]
 class Changes:
     """The latest value of each attribute, and operations in order.
 
-    A change that is refused for its own sake is counted and dropped. Where the conversation does not answer, or
+    A change that is refused for its own sake is counted and dropped. If the conversation does not answer, or
     does not know this job as its agent, attributes wait as their latest values, and operations are dropped
     (`has_missed`): then nothing is tried before `resume`.
     """
@@ -81,7 +73,7 @@ class Changes:
         self._wake_notes, self._wake_operations, self._progress = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def __len__(self) -> int:
-        """Changes that wait."""
+        """Return how many changes wait."""
         return len(self._pending) + len(self._operations)
 
     def note(self, name: str, value: Any) -> None:
@@ -97,7 +89,7 @@ class Changes:
         self._wake_notes.set()
 
     def put(self, operation: Operation) -> None:
-        """Have something done, behind the operations that were put before. Never raises."""
+        """Have something done, after the operations that were put before. Never raises."""
         if self._is_over:
             return
         if self.has_missed:
@@ -112,7 +104,7 @@ class Changes:
             self._wake_operations.set()
 
     def resume(self, *, is_afresh: bool) -> None:
-        """The conversation answers again; `is_afresh`: it knows nothing of what was noted."""
+        """Go on, as the conversation answers again; `is_afresh`: it knows nothing of what was noted."""
         self.has_missed = False
         if is_afresh:
             for name, value in list(self._latest.items()):
@@ -121,7 +113,7 @@ class Changes:
         self._note_progress()
 
     def give_up(self) -> None:
-        """Nothing more is to be told: this job is the agent no longer."""
+        """Forget what waits: this job is the agent no longer."""
         self._is_over, self.has_missed = True, False
         self._latest.clear()
         self._pending.clear()
@@ -159,7 +151,7 @@ class Changes:
             await self._stop_trying(error)
 
     async def operate(self, handle: ConversationHandle) -> None:
-        """Do one operation, once there is one. One that fails must not hold up those behind it."""
+        """Do one operation, once there is one. One that fails must not hold up those after it."""
         await self._wake_operations.wait()
         await self._may_write.wait()
         if not self._operations:
@@ -184,7 +176,7 @@ class Changes:
         self._note_progress()
 
     def _with_room(self, there: Mapping[str, Any], batch: Batch) -> Batch:
-        """The batch without bulky values for which there is no room: what is small, and others', needs some too."""
+        """Return the batch without bulky values that have no room: what is small, and others', needs some too."""
         sizes = {name: _size(value) for name, (_, value) in batch.items()}
         bulky = {name: noted for name, noted in batch.items() if sizes[name] > _BULKY_BYTES}
         if not bulky:
@@ -212,7 +204,7 @@ class Changes:
         self._note_progress()
 
     async def _write(self, handle: ConversationHandle, batch: Batch) -> None:
-        """Raises nothing but trouble."""
+        """Write a batch. Raises nothing but trouble."""
         changes = {name: value for name, (_, value) in batch.items()}
         try:
             async with asyncio.timeout(self._timing.operation):
@@ -233,7 +225,7 @@ class Changes:
         self._note_progress()
 
     async def _write_singly(self, handle: ConversationHandle, batch: Batch) -> None:
-        """Raises as `_write` does; one that the owner fails at does not hold up the others."""
+        """Write each by itself, as `_write` does; one that the owner fails at does not hold up the others."""
         failed: OwnerFailedError | None = None
         for name, noted in batch.items():
             try:
@@ -284,23 +276,3 @@ def _size(value: Any) -> int:
         return len(encode(value, "attribute"))
     except InvalidInputError:
         return 0
-
-
-def is_trouble(error: Exception) -> bool:
-    """Whether a failure says nothing about what was asked: the same may succeed later, or from another agent.
-
-    An owner that failed may do better at the next try; who goes by this ends at `MAX_OWNER_FAILURES`.
-    """
-    if isinstance(error, ConversationError):
-        return isinstance(
-            error,
-            RetryableError
-            | LeaseLostError
-            | ConversationNotFoundError
-            | ConversationClosedError
-            | OwnerFailedError
-            | StoreMisconfiguredError
-            | CorruptStateError
-            | IncompatibleVersionError,
-        )
-    return isinstance(error, TimeoutError)

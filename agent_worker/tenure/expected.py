@@ -20,11 +20,11 @@ async def find_expectation(
     named: str | None,
     timing: Timing = TIMING,
 ) -> Expectation | None:
-    """What this job was called for, or None: somebody else has dispatched it, or nobody has noted why.
+    """Return what this job was called for, or None: somebody else has dispatched it, or nobody has noted why.
 
-    That is the one with the job's own dispatch. Where no caller has noted that dispatch yet, it is the only one without
+    That is the one with the job's own dispatch. If no caller has noted that dispatch yet, it is the only one without
     any, unless it is about another conversation than the one that is `named`, or is known to be of the past. A job with
-    a dispatch stands by, or goes away, only where that very dispatch was noted for it: the caller would get nobody.
+    a dispatch stands by, or goes away, only if that very dispatch was noted for it: the caller would get nobody.
     Raises as `Heartbeats.expected` does.
     """
     deadline = time.monotonic() + timing.expected_patience

@@ -8,7 +8,7 @@ from typing import Any, Self
 from uuid import uuid4
 
 from agent_worker.failures import Failures
-from agent_worker.tenure.backlog import MAX_OWNER_FAILURES, is_trouble
+from agent_worker.tenure.trouble import MAX_OWNER_FAILURES, is_trouble
 from agent_worker.timing import TIMING, Timing
 from conversation_actors import ConversationHandle, Lease, LeaseLostError
 from conversation_actors.backoff import Backoff
@@ -42,7 +42,7 @@ class NoRoomError(RefusedError):
 
     @classmethod
     def of(cls, error: ItemTooLargeError) -> Self:
-        """What the owner has said, in one sentence."""
+        """Make it of what the owner has said, in one sentence."""
         return cls(
             f"once: the conversation's attributes are full ({error.size} bytes; the limit is {error.limit}), "
             "so it cannot be noted that this begins; nothing was done"
@@ -51,7 +51,7 @@ class NoRoomError(RefusedError):
 
 @dataclass(frozen=True, slots=True)
 class Todo:
-    """Whether this job is the one that does it; false where it was done, or begun, before."""
+    """Whether this job is the one that does it; false if it was done, or begun, before."""
 
     is_due: bool
     is_unknown: bool = False
@@ -63,7 +63,7 @@ class Todo:
 
 
 def mark_name(name: object) -> str:
-    """The attribute that tells of it. Raises `InvalidInputError`."""
+    """Return the attribute that tells of something. Raises `InvalidInputError` for a name that is none."""
     checked = check_id(name, "once")
     if len(checked) > MAX_NAME_CHARACTERS:
         message = f"once: {len(checked)} characters; the limit is {MAX_NAME_CHARACTERS}"
@@ -139,9 +139,9 @@ class Marks:
         self._known = {n: v for n, v in handle.attributes.items() if n.startswith(PREFIX) and isinstance(v, Mapping)}
 
     async def begin(self, mark: Mark, held: Callable[[], Held | None]) -> Todo:
-        """Write the mark where there is none; returns when that is durable, or who else was first.
+        """Write the mark if there is none; return when that is durable, or tell who else was first.
 
-        While the conversation does not answer this waits. `held` gives the conversation; None where this job is its
+        While the conversation does not answer this waits. `held` gives the conversation; None if this job is its
         agent no longer: then it is nobody's who asks here.
         """
         backoff = Backoff(self._backoff)
@@ -171,7 +171,7 @@ class Marks:
             await self._progress.wait()
 
     def give_up(self) -> None:
-        """Nothing more is to be told: this job is the agent no longer."""
+        """Forget what is to be told: this job is the agent no longer."""
         self._is_over = True
         self._wishes.clear()
         self._known.clear()
@@ -234,7 +234,7 @@ class Marks:
         stored = seen.attributes.get(mark.name)
         there = self._lost(mark.name, _life_of(seen.leases)) if stored is None else stored
         if there is None or (stored is None and _token(there) == mark.token):
-            # refused where any attribute has changed since: of two who see no mark one writes it
+            # refused if any attribute has changed since: of two who see no mark one writes it
             await handle.set_attributes({mark.name: mark.begun}, expected_seq=seen.seq, lease=lease)
             self._note(mark.name, mark.begun)
             return Todo(is_due=True)
@@ -245,7 +245,7 @@ class Marks:
         return Todo(is_due=False, is_unknown=not _is_done(there))
 
     def _lost(self, name: str, life: str) -> Mapping[str, Any] | None:
-        """A mark that a conversation lacks because it was lost, and not because it was taken back."""
+        """Return a mark that a conversation lacks because it was lost, and not because it was taken back."""
         wish = self._wishes.get(name)
         if wish is not None:
             return wish.value
@@ -271,7 +271,7 @@ class Marks:
 
 
 def _life_of(leases: Mapping[str, Lease]) -> str:
-    """Which of a conversation's lives its leases are of; empty where nobody has had one."""
+    """Return which of a conversation's lives its leases are of; empty if nobody has had one."""
     return next((lease.life for lease in leases.values()), "")
 
 

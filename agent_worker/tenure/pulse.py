@@ -81,7 +81,7 @@ class Tenure:
         self._is_over = True
 
     def compare(self, lease: Lease | None) -> None:
-        """Look at the lease in the local copy: another's deposes; where the copy may be behind, the owner is asked."""
+        """Look at the lease in the local copy: another's deposes; if the copy may lag, the owner is asked."""
         mine = self.lease
         if lease is not None and (lease.holder, lease.token, lease.life) == (mine.holder, mine.token, mine.life):
             self._is_shown = True
@@ -132,7 +132,7 @@ class Tenure:
     async def keep_conversation(self) -> None:
         """Have the conversation kept until the call is over, whatever becomes of Ray: that needs only Redis.
 
-        Whatever goes wrong is counted, and tried again at the next beat. Where the conversation is gone, the lease is
+        Whatever goes wrong is counted, and tried again at the next beat. If the conversation is gone, the lease is
         renewed, which brings it back.
         """
         told, kept = float("-inf"), timedelta(0)
@@ -175,7 +175,7 @@ class Tenure:
         await asyncio.Event().wait()
 
     async def _renew(self) -> None:
-        """Hold the lease, and tell that the conversation answers; deposed where somebody else holds it, or is to."""
+        """Hold the lease, and tell that the conversation answers; deposed if somebody else holds it, or is to."""
         if not await self._beat_or_count():
             return
         try:
@@ -195,7 +195,7 @@ class Tenure:
         return News.NONE if lease.token == self.lease.token else News.ANOTHER_LEASE
 
     async def _taken(self) -> Lease:
-        """The lease, also of a conversation that is gone or closed: that is made anew or reopened in mid-call."""
+        """Return the lease, also of a conversation that is gone or closed: it is made anew or reopened in mid-call."""
         try:
             return await self._acquired()
         except ConversationClosedError:

@@ -16,7 +16,7 @@ class Removals:
     """Ids that wait, and that the past is to be forgotten; asked for again when the conversation was away."""
 
     def __init__(self, later: Callable[[Operation], None], all_taken: Callable[[], Awaitable[None]]) -> None:
-        """`later` does something behind what waits; `all_taken` returns when what was told before is stored."""
+        """`later` does something after what waits; `all_taken` returns when what was told before is stored."""
         self._later, self._all_taken = later, all_taken
         self._waiting: dict[str, None] = {}
         self._asked = self._done = 0
@@ -30,7 +30,7 @@ class Removals:
         self._ask()
 
     def put_again(self, _is_afresh: bool) -> None:  # noqa: FBT001  # a callback of one value
-        """The conversation answers again: what was dropped meanwhile is asked for."""
+        """Ask for what was dropped, as the conversation answers again."""
         if self._done < self._asked:
             self._ask()
 
@@ -38,7 +38,7 @@ class Removals:
         self._later(partial(self._remove, self._asked))
 
     async def _remove(self, asked: int, handle: ConversationHandle, lease: Lease) -> None:
-        """Raises what the handle raises.
+        """Remove what waits. Raises what the handle raises.
 
         The last one that was asked for does for all: what was to be done between the first and it may have stored what
         the first was to forget.

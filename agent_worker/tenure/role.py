@@ -18,7 +18,7 @@ _OWN_PREFIX = "livekit."
 
 
 def check_role(role: object) -> str:
-    """Return a role; raise `InvalidInputError` where it is none."""
+    """Return a role; raise `InvalidInputError` if it is none."""
     checked = check_id(role, "role")
     if len(checked) > MAX_ROLE_CHARACTERS:
         message = f"role: {len(checked)} characters; the limit is {MAX_ROLE_CHARACTERS}"
@@ -27,26 +27,26 @@ def check_role(role: object) -> str:
 
 
 def record_role(role: str) -> str:
-    """The role as heartbeats have it: empty for the one agent."""
+    """Return the role as heartbeats have it: empty for the one agent."""
     return "" if role == AGENT_ROLE else role
 
 
 def attribute_name(name: str, role: str) -> str:
-    """The shared attribute in which an agent of this role keeps what it calls `name`; the application's stay."""
+    """Return the attribute in which an agent of this role keeps what it calls `name`; the application's stay."""
     if role == AGENT_ROLE or not name.startswith(_OWN_PREFIX):
         return name
     return f"{_OWN_PREFIX}role.{role}.{name.removeprefix(_OWN_PREFIX)}"
 
 
 def tagged(item: Item, role: str) -> Item:
-    """The item as an agent of this role records it."""
+    """Return the item as an agent of this role records it."""
     if role == AGENT_ROLE:
         return item
     return item_from_dict({**item.to_dict(), ROLE_FIELD: role})
 
 
 def own_items(items: tuple[Item, ...], role: str) -> tuple[Item, ...]:
-    """Those that agents of this role have recorded, and people's, without the tag."""
+    """Return the items that agents of this role have recorded, and people's, without the tag."""
     if role == AGENT_ROLE and not any(_role_of(item) for item in items):
         return items
     wanted = record_role(role)

@@ -33,17 +33,17 @@ class SimulatedConversation(CallConversation):
         )
 
     async def open(self) -> bool:
-        """It stays closed."""
+        """Leave it closed."""
         return False
 
     async def wait_open(self) -> None:
-        """There is nothing to wait for."""
+        """Return at once: there is nothing to wait for."""
 
     def record(self, item: Item, /) -> None:
         """Forget the item."""
 
     def remove(self, *item_ids: str) -> None:
-        """There is nothing."""
+        """Do nothing: nothing is kept."""
 
     def later(self, operation: Operation) -> None:
         """Forget the operation."""
@@ -56,11 +56,11 @@ class SimulatedConversation(CallConversation):
         return True
 
     async def confirm(self) -> bool:
-        """Nobody else can have it."""
+        """Return True: nobody else can have it."""
         return True
 
     async def may_be_others(self) -> bool:
-        """Nobody else can have it."""
+        """Return False: nobody else can have it."""
         return False
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""How a job becomes the agent: as the first, or behind one that is dead, that gives the call over, or lets it go."""
+"""How a job becomes the agent: as the first, or after one that is dead, that gives the call over, or lets it go."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ from conversation_actors.errors import ConflictError
 logger = logging.getLogger(__name__)
 
 HANDOVER = "livekit.handover"
-"""The attribute in which a successor asks the agent to give the call over: ``to``, ``from``, and ``room`` where it
+"""The attribute in which a successor asks the agent to give the call over: ``to``, ``from``, and ``room`` if it
 is in another room than the agent; then the agent goes at once, or adds `REFUSED`. It is removed when that is done."""
 REFUSED = "refused"
 LEASE_DURATION = timedelta(seconds=60)
@@ -40,7 +40,7 @@ class Successor:
 
 
 def wish_of(handle: ConversationHandle, role: str) -> Mapping[str, Any]:
-    """What a successor asks for; empty where nothing is asked, or not by one of ours."""
+    """Return what a successor asks for; empty if nothing is asked, or not by one of ours."""
     wish = handle.attributes.get(attribute_name(HANDOVER, role))
     return wish if isinstance(wish, Mapping) else {}
 
@@ -67,7 +67,7 @@ class Succession:
     async def acquire(self) -> Lease:
         """Become the agent: the first, the follower of a dead one, or of one that gives the call over.
 
-        Raises `LeaseHeldError` where another one has the call, and keeps it.
+        Raises `LeaseHeldError` if another one has the call, and keeps it.
         """
         held = self._handle.leases.get(self._me.role)
         # at a second try the lease may be this job's own, which took it from an agent before
@@ -123,7 +123,7 @@ class Succession:
     async def _has_yielded(self, holder: str) -> bool:
         """Ask a living agent in another room for the call; it goes at once if nobody is left there.
 
-        False where it is in this room, says no, or is silent for as long as a heartbeat lasts, and alive then.
+        False if it is in this room, says no, or is silent for as long as a heartbeat lasts, and alive then.
         """
         room = None if self._assignment.is_planned or self._assignment.replaces else await self._room_of(holder)
         if room in {None, self._me.room}:
@@ -146,7 +146,7 @@ class Succession:
         return False
 
     async def _find_reason(self, dead: str) -> None:
-        """Tell silence from a death that somebody has seen, where nobody has told why there is one to follow."""
+        """Tell silence from a death that somebody has seen, if nobody has told why there is one to follow."""
         if self._assignment.reason is not None:
             return
         record = await self._heartbeats.find(self._me.conversation_id, role=record_role(self._me.role))
@@ -172,7 +172,7 @@ class Succession:
                 await self._handle.set_attributes({name: None}, expected_seq=seen, lease=lease)
 
     async def _room_of(self, holder: str) -> str | None:
-        """Where a lease's holder says that it is."""
+        """Return the room in which a lease's holder says that it is."""
         record = await self._heartbeats.find(self._me.conversation_id, role=record_role(self._me.role))
         if record is None or record.holder != holder:
             return None

@@ -18,7 +18,7 @@ from conversation_actors import ConversationHandle, Item, OutcomeUnknownError, S
 from conversation_actors.errors import ConversationError, RetryableError
 
 SETTLE_SECONDS = 1.0
-"""How long a call waits for what was recorded, where it waits at all."""
+"""How long a call waits for what was recorded, if it waits at all."""
 
 Step = Callable[[], Any]
 """One step of what goes on as long as this job has the conversation."""

@@ -24,7 +24,7 @@ class Vigil:
 
     Dead is who was claimed by somebody, or was seen silent, or without a record, for as long as a heartbeat is
     believed. Only time in which Redis has answered counts: a record that Redis has lost is written anew by the next
-    beat of a living holder, and one that Redis cannot take for a while is on its way. Where Redis answers so slowly
+    beat of a living holder, and one that Redis cannot take for a while is on its way. If Redis answers so slowly
     that every look begins the count anew, nobody is known to be dead, and the watch ends.
     """
 
@@ -46,10 +46,10 @@ class Vigil:
         self._answered = 0.0
 
     async def is_dead(self, pause: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
-        """Look until it is known; False where it cannot be known in time. Raises as `Heartbeats.find` does.
+        """Look until it is known; False if it cannot be known in time. Raises as `Heartbeats.find` does.
 
         `pause` runs beside each look, so that slow answers make no longer gaps; the next look begins when both are
-        done. There have to be six pauses while a heartbeat is believed. It returns True where nobody needs to know any
+        done. There have to be six pauses while a heartbeat is believed. It returns True if nobody needs to know any
         more: then this is False.
         """
         spent, looked = 0.0, self._clock()
@@ -64,7 +64,7 @@ class Vigil:
         return False
 
     async def _look_beside(self, pause: Coroutine[Any, Any, bool]) -> bool | None:
-        """Look once, and pause meanwhile; False also where nobody needs to know any more."""
+        """Look once, and pause meanwhile; False also if nobody needs to know any more."""
         pausing = asyncio.create_task(pause)
         try:
             verdict = await self._look()

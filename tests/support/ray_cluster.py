@@ -40,7 +40,7 @@ QUICK_NODE_DEATH = {
     "RAY_health_check_failure_threshold": "3",
     "RAY_health_check_initial_delay_ms": "1000",
 }
-"""For a head: a killed node is noticed in 2.5 to 3.5 s, a hung one in 5.4 to 6.4 s (see research/ray.md)."""
+"""For a head: a killed node is noticed in 2.5 to 3.5 s, a hung one in 5.4 to 6.4 s."""
 
 
 class Node:

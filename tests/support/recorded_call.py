@@ -19,7 +19,7 @@ from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import TranscriptScript
 from agent_worker.offline.transcript import load
 from agent_worker.settings import LanguageModelSettings
-from tests.support.sessions.fakes_room import FakeConversation
+from tests.support.sessions.fake_conversation import FakeConversation
 
 TRANSCRIPT = Path(__file__).parents[1] / "data" / "transcript.json"
 

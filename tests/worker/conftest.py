@@ -23,17 +23,19 @@ from agent_worker.offline.transcript import Transcript, load
 from agent_worker.settings import LanguageModelSettings
 from conversation_actors import Heartbeats, Settings
 from tests.support.sessions.answering import answer, waits, world
+from tests.support.sessions.fake_conversation import FakeConversation
 from tests.support.sessions.fakes_call import Clock, ShakyStore, on_store
-from tests.support.sessions.fakes_room import FakeConversation
 from tests.support.sessions.following import follow
+from tests.support.sessions.following_data import follow_data
 from tests.support.sessions.realtime_calls import models
 from tests.support.sessions.room_service import asked
 
-__all__ = ["answer", "asked", "follow", "models", "waits", "world"]
+__all__ = ["answer", "asked", "follow", "follow_data", "models", "waits", "world"]
 
 TRANSCRIPT = Path(__file__).parents[1] / "data" / "transcript.json"
 
 SessionFactory = Callable[[OfflineServer], Awaitable[AgentSession[None]]]
+Say = Callable[[AgentSession[None], str], Awaitable[str]]
 Started = tuple[AgentSession[None], Attached]
 Starter = Callable[[OfflineServer, Agent, FakeConversation], AbstractAsyncContextManager[Started]]
 
@@ -92,7 +94,7 @@ def started(new_session: SessionFactory) -> Starter:
 
 
 @pytest.fixture
-def say() -> Callable[[AgentSession[None], str], Awaitable[str]]:
+def say() -> Say:
     """Say something to a session, and hear its answer."""
 
     async def speak(session: AgentSession[None], text: str) -> str:

@@ -24,7 +24,9 @@ from agent_worker.tenure.role import AGENT_ROLE
 from conversation_actors import item_from_dict
 from conversation_actors.items import Item
 from tests.support.fakes import until
-from tests.support.sessions.fakes_call import Clock, FakeJob, FakeParticipant, FakeRoom, World, Worlds, fake_job
+from tests.support.sessions.fake_livekit import FakeJob, fake_job
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import Clock, World, Worlds
 
 SessionFactory = Callable[[OfflineServer], Awaitable[AgentSession[None]]]
 GREETING, AGAIN, BACK = "Hello there.", "Welcome back.", "Sorry, I'm back."

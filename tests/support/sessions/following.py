@@ -16,7 +16,8 @@ from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import OutcomeUnknownError, Participant
 from tests.support.fakes import PATIENCE, until
-from tests.support.sessions.fakes_call import FakeRoom, World
+from tests.support.sessions.fake_room import FakeRoom
+from tests.support.sessions.fakes_call import World
 
 GRACE = timedelta(hours=1)
 STEPS = (timedelta(minutes=5), timedelta(minutes=10), timedelta(minutes=30))
@@ -31,6 +32,8 @@ class Followed:
     participants: Participants
     welcomes: list[tuple[Welcome, str | None]] = field(default_factory=list)
     empty: list[bool] = field(default_factory=list)
+    noted: list[dict[str, Any]] = field(default_factory=list)
+    """What the conversation had in the context of each person when the welcome was told."""
 
     async def settled(self) -> dict[str, Participant]:
         """Return everybody, when all that happened so far is durable."""
@@ -75,13 +78,14 @@ def follow(world: World) -> Follow:
         assert await call.open()
         welcomes: list[tuple[Welcome, str | None]] = []
         empty: list[bool] = []
-        participants = Participants(
-            room.as_room,
-            call,
-            on_welcome=lambda wanted, person: welcomes.append((wanted, person.language)),
-            on_empty=empty.append,
-        )
+        noted: list[dict[str, Any]] = []
+
+        def welcomed(wanted: Welcome, person: Participant) -> None:
+            welcomes.append((wanted, person.language))
+            noted.append(dict(call.participants[person.identity].context))
+
+        participants = Participants(room.as_room, call, on_welcome=welcomed, on_empty=empty.append)
         participants.start()
-        return Followed(room, call, participants, welcomes, empty)
+        return Followed(room, call, participants, welcomes, empty, noted)
 
     return begin

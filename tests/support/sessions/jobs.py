@@ -29,7 +29,7 @@ from agent_worker.timing import TIMING, Timing
 from conversation_actors.items import item_from_dict
 from conversation_actors.values import encode
 from tests.support.fakes import turns
-from tests.support.sessions.fakes_room import FakeConversation, FunctionScript
+from tests.support.sessions.fake_conversation import FakeConversation, FunctionScript
 
 Request = Mapping[str, Any]
 

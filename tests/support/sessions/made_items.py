@@ -8,7 +8,7 @@ from livekit.agents.llm import ChatItem, ChatMessage, FunctionCall, FunctionCall
 
 from agent_worker.session.serialise import to_fields
 from conversation_actors.items import item_from_dict
-from tests.support.sessions.fakes_room import FakeConversation
+from tests.support.sessions.fake_conversation import FakeConversation
 
 
 def said(role: Any, text: str, number: int = 0, **fields: Any) -> ChatMessage:

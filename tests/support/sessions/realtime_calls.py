@@ -17,7 +17,7 @@ from agent_worker.offline import OfflineServer, encode
 from agent_worker.offline.realtime_options import RATE
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from tests.support.sessions.answering import Running
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
 
 _FRAME = RATE // 50
 _TOLD = re.compile(r"Say exactly this(?:, and nothing else| first): ([^\n]*)")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.support.sessions.fakes_call import FakeParticipant
+from tests.support.sessions.fake_room import FakeParticipant
 
 
 class FakeRoomIO:

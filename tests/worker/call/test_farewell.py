@@ -11,18 +11,19 @@ from livekit.agents import Agent, ModelSettings, RunContext, function_tool
 from livekit.agents.voice.io import TimedString
 from livekit.protocol.room import RoomParticipantIdentity
 
-from agent_worker.call import farewell
 from agent_worker.call.ending import JOB_TASK
 from agent_worker.call.person_notes import PersonNotes
 from agent_worker.call.speaking import Speaking
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
+from agent_worker.settings import CallSettings
 from agent_worker.timing import TIMING
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import Answer, Running, assistant, seed, texts
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.fakes_realtime import FakeRealtime
-from tests.support.sessions.fakes_room import FunctionScript
 from tests.support.sessions.realtime_calls import Loudspeaker
 from tests.support.sessions.room_service import ENDED, Asked, end_room
 from tests.worker.call.test_speaking import spoken
@@ -352,11 +353,11 @@ async def test_a_session_that_is_busy_for_ever_is_shut_down(answer: Answer, worl
 async def test_a_mistake_in_between_ends_the_call_all_the_same(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it is; it is counted."""
 
-    def broken(_self: farewell.Farewell) -> str:
+    def broken(*_arguments: Any, **_named: Any) -> str:
         message = "private words"
         raise TypeError(message)
 
-    monkeypatch.setattr(farewell.Farewell, "_line", broken)
+    monkeypatch.setattr(CallSettings, "farewell_line", broken)
     async with answer(FakeRoom(ada()), greeting="", farewell=LINE) as running:
         await running.session_is_calm()
         await running.session.aclose()

@@ -6,7 +6,8 @@ import pytest
 from livekit import rtc
 
 from tests.support.sessions.answering import Answer, gone_for, seed
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 
 GREETING = {"en": "Hello, {name}!", "de": "Guten Tag, {name}!"}
 AGAIN = {"en": "Visit {visits}, {name}.", "de": "Zum {visits}. Mal, {name}."}

@@ -12,8 +12,9 @@ from agent_worker.session.had_the_word import ACTIVE_AGENT
 from agent_worker.session.userdata import USERDATA
 from tests.support.fakes import until
 from tests.support.sessions.answering import Answer, Running, assistant, seed
-from tests.support.sessions.fakes_call import FakeRoom, World
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeRoom
+from tests.support.sessions.fakes_call import World
 
 HERE = "tests.worker.call.test_late_opening"
 

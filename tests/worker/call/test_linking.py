@@ -16,7 +16,7 @@ from agent_worker.failures import Failures
 from agent_worker.offline import OfflineServer
 from tests.support.fakes import turns
 from tests.support.sessions.answering import Answer, user
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
 from tests.support.sessions.room_io import FakeRoomIO
 from tests.worker.conftest import SessionFactory
 

@@ -18,8 +18,9 @@ from agent_worker.session.serialise import to_fields
 from conversation_actors import item_from_dict
 from tests.support.fakes import until
 from tests.support.sessions.answering import BACK, Answer, Running, assistant, crash, seed, texts, user
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 
 WELCOME, HELLO = "Welcome to Fernhill.", "Hello from the model."
 Enter = Callable[[AgentSession[Any]], Awaitable[None]]

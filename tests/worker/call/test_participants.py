@@ -8,13 +8,12 @@ from typing import Any, cast
 import pytest
 from livekit import rtc
 
-from agent_worker.call.participants import Participants
 from agent_worker.call.welcome import GREETED
 from agent_worker.lines import Welcome
-from conversation_actors import ConversationHandle
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import gone_for
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, Permissions, World
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom, Permissions
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.following import STEPS, Follow
 
 KIND = rtc.ParticipantKind
@@ -296,22 +295,12 @@ async def test_what_is_too_large_costs_itself_and_not_the_person(
 # What they are told
 
 
-async def test_a_greeting_is_noted_before_it_is_said(
-    follow: Follow, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_greeting_is_noted_before_it_is_said(follow: Follow, world: World) -> None:
     """Durably: when `on_welcome` is called, another process sees the note."""
-    seen: list[Any] = []
     other = await world.cluster.handle()
-    original = Participants._join
-
-    async def watched(self: Participants, handle: ConversationHandle, lease: Any, arrival: Any) -> None:
-        self._on_welcome = lambda _wanted, _language: seen.append(handle.participants["alice"].context)
-        await original(self, handle, lease, arrival)
-
-    monkeypatch.setattr(Participants, "_join", watched)
     followed = await follow(FakeRoom(FakeParticipant("alice")))
     await followed.settled()
-    assert seen == [{GREETED: 0}]
+    assert followed.noted == [{GREETED: 0}]
     await until(lambda: other.participants["alice"].context == {GREETED: 0})
 
 

@@ -8,7 +8,8 @@ from agent_worker.call.welcome import GREETED
 from agent_worker.lines import Welcome
 from conversation_actors import ConversationHandle, OutcomeUnknownError
 from tests.support.fakes import until
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.following import STEPS, Follow
 
 

@@ -19,7 +19,7 @@ from agent_worker.call.person_notes import (
     HEARD_LANGUAGE,
     LAST_ANSWER,
     LAST_QUERY,
-    MOST_NOTED_BYTES,
+    MAX_NOTED_BYTES,
     bounded,
     forgotten,
 )
@@ -28,8 +28,9 @@ from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from conversation_actors import ConversationHandle
 from tests.support.fakes import until
 from tests.support.sessions.answering import Answer, Running, assistant, crash, seed, user
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.room_io import FakeRoomIO
 
 ANSWERS = {"Where is it?": "On its way.", "When?": "On Monday.", "Look it up.": ""}
@@ -323,7 +324,7 @@ async def test_a_long_question_is_noted_up_to_a_bound(talking: Talking) -> None:
         noted = (await talk.context())[LAST_QUERY]
         assert noted.startswith("電電")
         assert noted.endswith("…")
-        assert len(noted.encode()) <= MOST_NOTED_BYTES
+        assert len(noted.encode()) <= MAX_NOTED_BYTES
 
 
 async def test_a_full_context_costs_the_note_and_is_told_once(
@@ -396,9 +397,9 @@ async def test_words_that_are_taken_out_are_forgotten_though_the_conversation_wa
             await until(lambda: b"Where is it?" not in world.store.content)
 
 
-@pytest.mark.parametrize("text", ["", "short", "x" * MOST_NOTED_BYTES, "é" * 2000, "a" + "😀" * 500])
+@pytest.mark.parametrize("text", ["", "short", "x" * MAX_NOTED_BYTES, "é" * 2000, "a" + "😀" * 500])
 def test_bounded_text_is_cut_between_characters(text: str) -> None:
     """Cut between characters; nothing is added to what fits."""
     cut = bounded(text)
-    assert len(cut.encode()) <= MOST_NOTED_BYTES
+    assert len(cut.encode()) <= MAX_NOTED_BYTES
     assert cut == text or (cut.endswith("…") and text.startswith(cut[:-1]))

@@ -19,7 +19,9 @@ from agent_worker.tenure.conversation import LEASE, CallConversation
 from agent_worker.timing import TIMING, Timing
 from conversation_actors import LeaseHeldError
 from tests.support.sessions.answering import LATE, Answer
-from tests.support.sessions.fakes_call import POST, ROOM, FakeParticipant, FakeRoom, World, fake_job
+from tests.support.sessions.fake_livekit import fake_job
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import POST, ROOM, World
 from tests.support.sessions.room_service import ENDED, Asked, end_room
 
 

@@ -12,9 +12,10 @@ from agent_worker.offline.script import Reply
 from agent_worker.session.notes import TRANSCRIPT
 from tests.support.fakes import until
 from tests.support.sessions.answering import BACK, Answer, seed, texts, user
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.fakes_realtime import FakeRealtime
-from tests.support.sessions.fakes_room import FunctionScript
 from tests.support.sessions.realtime_calls import Loudspeaker
 
 ANSWER = "It is on its way."

@@ -12,7 +12,9 @@ from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import InvalidInputError
 from tests.support.fakes import until
 from tests.support.sessions.answering import BACK, Answer, Heard, settings, texts
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World, fake_job
+from tests.support.sessions.fake_livekit import fake_job
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.worker.conftest import SessionFactory
 
 METADATA = '{"conversation_id": "c"}'

@@ -12,7 +12,8 @@ from conversation_actors.codec import decode_entry
 from conversation_actors.state import Limits
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import Answer
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.following import Follow, Followed
 
 SOURCE = rtc.TrackSource

@@ -15,8 +15,8 @@ from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import Answer
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, FakeText
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom, FakeText
 
 ALICE = FakeParticipant("alice")
 

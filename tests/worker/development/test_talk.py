@@ -16,7 +16,7 @@ from agent_worker.offline.transcript import Transcript
 from agent_worker.settings import LanguageModelSettings
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.items import Item
-from tests.support.sessions.fakes_room import FakeConversation, FakeEntry, FunctionScript
+from tests.support.sessions.fake_conversation import FakeConversation, FakeEntry, FunctionScript
 from tests.worker.conftest import SessionFactory
 
 Lines = list[dict[str, Any]]

@@ -16,7 +16,7 @@ from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors.errors import InvalidInputError
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
 from tests.worker.conftest import SessionFactory
 
 AT_ONCE = 1.0

@@ -18,7 +18,7 @@ from agent_worker.offline.heard import Heard, order_in, plain
 from agent_worker.offline.script import ChatRequest, Reply, TranscriptScript
 from agent_worker.offline.small_talk import FirstCallScript, SmallTalk
 from agent_worker.offline.transcript import Transcript
-from tests.support.sessions.fakes_room import FakeConversation
+from tests.support.sessions.fake_conversation import FakeConversation
 from tests.worker.conftest import Starter
 
 SENTENCES = Path(__file__).parents[2] / "data" / "newcomer" / "sentences.json"

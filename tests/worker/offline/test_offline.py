@@ -17,7 +17,7 @@ import pytest_asyncio
 from agent_worker.offline import KEPT_REQUESTS, MAX_BODY_BYTES, OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from agent_worker.offline.transcript import Transcript
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
 
 TOOLS: Any = [{"type": "function", "function": {"name": "look_up_order", "parameters": {"type": "object"}}}]
 ARGUMENTS = '{"order_id": "A-1024", "note": "ünïcode"}'

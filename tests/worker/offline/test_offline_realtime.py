@@ -24,7 +24,7 @@ from agent_worker.offline.realtime_items import heard_until
 from agent_worker.offline.realtime_options import RATE
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from agent_worker.offline.tones import Decoder, EventKind
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
 
 PATIENCE = 5.0
 Event = dict[str, Any]

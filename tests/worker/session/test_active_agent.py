@@ -7,7 +7,7 @@ import pytest
 from livekit.agents import Agent, AgentTask, RunContext, function_tool
 from livekit.agents.llm import ChatContext
 
-from agent_worker.session.active_agent import MOST_BYTES, agent_with_the_word
+from agent_worker.session.active_agent import MAX_BYTES, agent_with_the_word
 from agent_worker.session.entering import entrance_of
 from agent_worker.session.had_the_word import ACTIVE_AGENT
 from agent_worker.session.restoration import INTERRUPTED_OUTPUT, restore_late
@@ -397,7 +397,7 @@ async def test_pinned_messages_are_in_the_first_request_after_a_long_call() -> N
 async def test_an_agent_too_large_to_be_noted_comes_back_as_it_is_made(caplog: pytest.LogCaptureFixture) -> None:
     """What does not fit comes back as the agent is made with it; one line of the log tells."""
     context = ChatContext.empty()
-    context.add_message(role="system", content="A manual. " * MOST_BYTES)
+    context.add_message(role="system", content="A manual. " * MAX_BYTES)
     async with Jobs(MODEL) as jobs:
         job = await talked(jobs, Front(chat_ctx=context), "Hello", "use charge")
         added = job.session.current_agent.chat_ctx.copy()

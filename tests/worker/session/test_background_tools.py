@@ -15,7 +15,7 @@ from agent_worker.session.restoration import INTERRUPTED_OUTPUT, restore_late
 from agent_worker.session.serialise import to_fields
 from conversation_actors.items import item_from_dict
 from tests.support.fakes import until
-from tests.support.sessions.fakes_room import FakeConversation
+from tests.support.sessions.fake_conversation import FakeConversation
 from tests.support.sessions.jobs import Job, Jobs, NotedConversation, last_text
 from tests.support.sessions.made_items import call, new_session, output, said, stored
 from tests.support.sessions.provider_rules import refusals

@@ -17,7 +17,7 @@ from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from agent_worker.session.bounds import SessionBounds, cut
 from tests.support.fakes import turns
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
 from tests.worker.conftest import SessionFactory
 
 ITEMS = 40

@@ -11,7 +11,9 @@ from agent_worker.offline import OfflineServer
 from agent_worker.offline.transcript import Transcript
 from tests.support.fakes import until
 from tests.support.sessions.answering import Answer, settings, texts
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World, fake_job
+from tests.support.sessions.fake_livekit import fake_job
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.worker.conftest import SessionFactory
 
 METADATA = '{"conversation_id": "c"}'

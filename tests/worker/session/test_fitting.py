@@ -10,7 +10,7 @@ from livekit.agents import Agent, AgentSession
 
 from agent_worker.failures import Failures
 from agent_worker.session import fitting
-from agent_worker.session.active_agent import MOST_BYTES, ActiveAgent
+from agent_worker.session.active_agent import MAX_BYTES, ActiveAgent
 from agent_worker.session.fitting import largest_of, size_of
 from agent_worker.session.known_context import HeldHistory
 from agent_worker.session.told_tasks import ToldTasks
@@ -54,7 +54,7 @@ async def test_each_item_of_a_large_context_is_measured_once(
     assert told["is_whole"] is False
     kept = [brought.index(one) for one in told["brought"]]
     assert kept == sorted(kept)
-    assert MOST_BYTES * 0.97 < size_of(told) <= MOST_BYTES
+    assert MAX_BYTES * 0.97 < size_of(told) <= MAX_BYTES
 
 
 @given(st.lists(st.text(max_size=40) | st.just(float("nan"))), st.integers(0, 200))

@@ -21,7 +21,7 @@ from agent_worker.offline import OfflineServer
 from agent_worker.offline.transcript import Transcript
 from agent_worker.session.notes import (
     ERROR,
-    MOST_TRANSCRIPT_BYTES,
+    MAX_TRANSCRIPT_BYTES,
     SPEECH,
     TRANSCRIPT,
     USAGE,
@@ -134,14 +134,14 @@ async def test_of_a_megabyte_of_words_the_end_is_noted(session: AgentSession[Non
     for number in range(50):
         hear(session, f"word{number} " * 2000)
     last = pad.now[TRANSCRIPT]["text"]
-    assert len(last.encode()) <= MOST_TRANSCRIPT_BYTES
+    assert len(last.encode()) <= MAX_TRANSCRIPT_BYTES
     assert last.endswith("word49")
     first = pad.written[0][1]["text"]
     assert set(first) == {"\u00fc"}
-    assert len(first.encode()) > MOST_TRANSCRIPT_BYTES - 4
+    assert len(first.encode()) > MAX_TRANSCRIPT_BYTES - 4
     held = [value for handler in session._events["user_input_transcribed"] for value in _held(handler)]
     assert held
-    assert max(held) <= MOST_TRANSCRIPT_BYTES
+    assert max(held) <= MAX_TRANSCRIPT_BYTES
 
 
 def _held(handler: Any) -> list[int]:

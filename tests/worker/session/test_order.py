@@ -15,7 +15,7 @@ from agent_worker.session.recorder import Recorder
 from agent_worker.session.restoration import restore
 from agent_worker.session.serialise import to_fields
 from conversation_actors.items import item_from_dict
-from tests.support.sessions.fakes_room import FakeConversation
+from tests.support.sessions.fake_conversation import FakeConversation
 from tests.support.sessions.made_items import call, new_session, output, said
 from tests.support.sessions.provider_rules import RULES
 

@@ -13,7 +13,7 @@ from livekit.agents.beta.workflows import TaskGroupResult
 from livekit.agents.llm import ToolError
 from pydantic import BaseModel, PrivateAttr
 
-from agent_worker.session.outcomes import MOST_RESULT_BYTES, read_outcome, write_outcome
+from agent_worker.session.outcomes import MAX_RESULT_BYTES, read_outcome, write_outcome
 from agent_worker.session.record_fields import UnstorableError
 
 NEAR = Agent(instructions="x")
@@ -192,9 +192,9 @@ def _endless() -> Address:
         float("nan"),
         {"a": float("inf")},
         b"\xff",
-        "x" * (MOST_RESULT_BYTES + 1),
-        Address("x" * MOST_RESULT_BYTES),
-        ["x"] * MOST_RESULT_BYTES,
+        "x" * (MAX_RESULT_BYTES + 1),
+        Address("x" * MAX_RESULT_BYTES),
+        ["x"] * MAX_RESULT_BYTES,
         lambda: None,
         ToolError,
         ValueError(Plain()),

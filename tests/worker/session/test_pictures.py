@@ -16,7 +16,7 @@ from PIL import Image
 from agent_worker.failures import Failures
 from agent_worker.offline import OfflineServer
 from agent_worker.session import pictures as module
-from agent_worker.session.active_agent import MOST_BYTES
+from agent_worker.session.active_agent import MAX_BYTES
 from agent_worker.session.context import Brought
 from agent_worker.session.pictures import LEFT_OUT, Pictures, as_jpeg
 from agent_worker.session.recorder import Recorder
@@ -26,7 +26,7 @@ from agent_worker.settings import ContentSettings
 from agent_worker.timing import TIMING, Timing
 from conversation_actors.values import encode
 from tests.support.fakes import until
-from tests.support.sessions.fakes_room import FakeConversation
+from tests.support.sessions.fake_conversation import FakeConversation
 from tests.worker.conftest import SessionFactory
 
 JPEG = "data:image/jpeg;base64,"
@@ -186,7 +186,7 @@ def other_format(_patch: pytest.MonkeyPatch) -> str:
 
 def never_small(patch: pytest.MonkeyPatch) -> str:
     """One that cannot be made small enough."""
-    patch.setattr(module, "_SMALLEST", 2000)
+    patch.setattr(module, "MIN_EDGE", 2000)
     return address(noise(600, 600), "JPEG", quality=95)
 
 
@@ -317,7 +317,7 @@ def test_a_picture_in_a_brought_context_is_noted_as_words() -> None:
     """What an application puts into a context is noted in an attribute, which has no room for a frame."""
     item = ChatMessage(role="user", content=["Look:", ImageContent(image=frame(640, 480))])
     noted = Brought(None, item).to_dict()
-    assert len(encode(noted, "brought")) < MOST_BYTES // 10
+    assert len(encode(noted, "brought")) < MAX_BYTES // 10
     assert noted["item"]["content"] == ["Look:", LEFT_OUT.format("only what was said is kept here")]
     web = ChatMessage(role="user", content=[ImageContent(image="https://example.com/a.png")])
     assert to_fields(web)["content"][0]["image"] == "https://example.com/a.png"

@@ -19,7 +19,8 @@ from agent_worker.offline.script import Reply
 from agent_worker.session.notes import TRANSCRIPT
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import BACK, Answer, assistant, crash, seed, texts, user
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.realtime_calls import (
     Concierge,
     Loudspeaker,

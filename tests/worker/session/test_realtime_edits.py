@@ -10,7 +10,7 @@ from agent_worker.offline.realtime_behaviour import RealtimeBehaviour
 from agent_worker.offline.script import Reply
 from tests.support.fakes import until
 from tests.support.sessions.answering import BACK, Answer, Running, crash, texts
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
 from tests.support.sessions.realtime_calls import Concierge, Loudspeaker, Microphone, obedient, reconnecting
 
 CARD = "My card is 4711"

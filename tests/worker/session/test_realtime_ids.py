@@ -19,8 +19,9 @@ from agent_worker.session.context import is_kept_apart
 from agent_worker.session.realtime import fitting_id
 from tests.support.fakes import until
 from tests.support.sessions.answering import Answer, Running, assistant, crash, seed, texts, user
-from tests.support.sessions.fakes_call import FakeRoom, World
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.realtime_calls import Loudspeaker, reconnecting
 
 HISTORY: tuple[ChatItem, ...] = (
@@ -185,7 +186,7 @@ async def test_a_provider_that_refuses_much_gets_the_rest_all_the_same(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """What it is asked for again is bounded; the last time counts too, and what is left over then is told."""
-    monkeypatch.setattr(realtime, "_MOST_REFUSALS", 1)
+    monkeypatch.setattr(realtime, "MAX_REFUSALS", 1)
     alice = await seed(world, *HISTORY)
     behaviour = RealtimeBehaviour(refused_words=frozenset({"The post office.", "It is in Kiel."}))
     async with (

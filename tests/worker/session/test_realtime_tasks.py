@@ -7,7 +7,7 @@ from agent_worker.offline import OfflineServer
 from agent_worker.session.had_the_word import TASKS
 from tests.support.fakes import until
 from tests.support.sessions.answering import BACK, Answer, crash, texts
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
 from tests.support.sessions.realtime_calls import Concierge, Loudspeaker, Microphone
 
 

@@ -15,7 +15,7 @@ from agent_worker.session.restoration import restore
 from agent_worker.session.serialise import to_fields
 from conversation_actors.items import item_from_dict
 from tests.support.recorded_call import recorded
-from tests.support.sessions.fakes_room import FakeConversation
+from tests.support.sessions.fake_conversation import FakeConversation
 from tests.worker.conftest import SessionFactory
 
 CALLS = sorted((Path(__file__).parents[2] / "data" / "calls").glob("livekit-*.json"))

@@ -28,7 +28,7 @@ from agent_worker.session.restoration import INTERRUPTED_OUTPUT, restore, restor
 from agent_worker.session.serialise import to_fields
 from agent_worker.session.stored_items import to_livekit
 from conversation_actors.items import Item, Message, item_from_dict
-from tests.support.sessions.fakes_room import FakeConversation
+from tests.support.sessions.fake_conversation import FakeConversation
 from tests.worker.conftest import SessionFactory, Starter
 
 Say = Callable[[AgentSession[None], str], Awaitable[str]]

@@ -11,8 +11,8 @@ from agent_worker.session.had_the_word import ACTIVE_AGENT, TASKS
 from agent_worker.session.notes import TRANSCRIPT
 from tests.support.fakes import until
 from tests.support.sessions.answering import BACK, Answer, Running, crash
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
 
 WELCOME, NAME, THANKS, TOWN, END = "Welcome.", "Your name?", "Thanks.", "Your town?", "That was all."
 

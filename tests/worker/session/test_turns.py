@@ -26,8 +26,9 @@ from agent_worker.session.unsettled import UnsettledWords
 from agent_worker.timing import TIMING, Timing
 from tests.support.fakes import until
 from tests.support.sessions.answering import BACK, Answer, Running, seed, texts, user
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.worker.conftest import SessionFactory
 
 Decide = Callable[[ChatMessage], Awaitable[None]]
@@ -89,13 +90,13 @@ def pad() -> Pad:
 @pytest.fixture
 def looked(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Return what is set when somebody has looked for words that stayed without a message."""
-    is_done, look = asyncio.Event(), Turns._look
+    is_done, look = asyncio.Event(), Turns.look
 
     def looking(self: Turns) -> None:
         look(self)
         is_done.set()
 
-    monkeypatch.setattr(Turns, "_look", looking)
+    monkeypatch.setattr(Turns, "look", looking)
     return is_done
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from agent_worker.session import active_agent
 from agent_worker.session.had_the_word import ACTIVE_AGENT
-from agent_worker.session.userdata import MOST_BYTES, USERDATA, Userdata
+from agent_worker.session.userdata import MAX_BYTES, USERDATA, Userdata
 from tests.support.sessions.fakes_call import World
 from tests.support.sessions.jobs import Jobs, NotedConversation, calls_when_asked
 
@@ -335,15 +335,15 @@ async def test_as_much_as_fits_reaches_the_conversation(world: World) -> None:
     """An owner takes the largest userdata, and the most that is noted of an agent, of two agents in one room."""
     call = world.call()
     assert await call.open()
-    Userdata(session_with({"page": "x" * (MOST_BYTES - 100)}), call).keep()
+    Userdata(session_with({"page": "x" * (MAX_BYTES - 100)}), call).keep()
     for name in (ACTIVE_AGENT, f"{ACTIVE_AGENT}.translator"):
-        call.note(name, {"agent_id": "x" * (active_agent.MOST_BYTES - 100)})
-    call.note(f"{USERDATA}.translator", {"page": "x" * (MOST_BYTES - 100)})
+        call.note(name, {"agent_id": "x" * (active_agent.MAX_BYTES - 100)})
+    call.note(f"{USERDATA}.translator", {"page": "x" * (MAX_BYTES - 100)})
     await call.flush()
     assert call.failures.counts == {}
     session = session_with({"page": ""})
     await Userdata(session, call).restore(call.attributes)
-    assert len(session.userdata["page"]) == MOST_BYTES - 100
+    assert len(session.userdata["page"]) == MAX_BYTES - 100
 
 
 async def test_the_last_userdata_that_could_be_stored_stays(caplog: pytest.LogCaptureFixture) -> None:
@@ -352,7 +352,7 @@ async def test_the_last_userdata_that_could_be_stored_stays(caplog: pytest.LogCa
     conversation = NotedConversation()
     keeper = Userdata(session_with(userdata), conversation)
     keeper.keep()
-    userdata |= {f"page {number}": "x" * (MOST_BYTES // 4) for number in range(5)}
+    userdata |= {f"page {number}": "x" * (MAX_BYTES // 4) for number in range(5)}
     for _ in range(3):
         keeper.keep()
     assert conversation.attributes[USERDATA]["fields"] == {"name": "Anna"}

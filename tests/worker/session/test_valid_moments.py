@@ -11,7 +11,7 @@ from conversation_actors.items import StoredItem
 from conversation_actors.state.facts import Limits
 from conversation_actors.state.window import Window
 from tests.support.fakes import until
-from tests.support.sessions.fakes_room import FakeConversation
+from tests.support.sessions.fake_conversation import FakeConversation
 from tests.support.sessions.jobs import Job, Jobs, NotedConversation, last_text, said
 from tests.support.sessions.made_items import new_session
 from tests.support.sessions.provider_rules import refusals

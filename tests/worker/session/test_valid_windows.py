@@ -19,7 +19,7 @@ from conversation_actors.items import StoredItem, item_from_dict
 from conversation_actors.state.facts import Limits
 from conversation_actors.state.window import Window
 from tests.support.sessions import provider_rules
-from tests.support.sessions.fakes_room import FakeConversation
+from tests.support.sessions.fake_conversation import FakeConversation
 from tests.support.sessions.made_items import call, new_session, output, said, stored
 from tests.support.sessions.provider_rules import RULES, refusals
 

@@ -15,7 +15,10 @@ from conversation_actors import Heartbeats, LeaseHeldError
 from conversation_actors.errors import ClusterUnavailableError, ConversationNotFoundError, StoreMisconfiguredError
 from conversation_actors.store.heartbeats import MemoryHeartbeats
 from tests.support.fakes import until
-from tests.support.sessions.fakes_call import POST, ROOM, Clock, FakeRoom, World, Worlds, fake_job
+from tests.support.sessions.fake_livekit import fake_job
+from tests.support.sessions.fake_room import FakeRoom
+from tests.support.sessions.fakes_call import POST, ROOM, Clock, World, Worlds
+from tests.support.tasks import running
 
 KEEP = timedelta(minutes=1)
 HERE = [("c", "")]
@@ -106,12 +109,11 @@ async def test_who_leaves_before_it_has_the_call_takes_it_back(world: World, hea
     call = world.call(settings=short())
     assert not await call.open()
     await announced(heartbeats)
+    assert running("Opening._open_at_last")
     await call.release()
     world.ray_trouble = None
     assert await heartbeats.held_by("job-1") == []
-    asked = world.agents.asked
-    await asyncio.sleep(0.05)
-    assert world.agents.asked == asked
+    assert not running("Opening._open_at_last")
     assert not call.is_open
 
 

@@ -25,7 +25,9 @@ from agent_worker.timing import Timing
 from agent_worker.worker.failure_detector import conversation_id_of
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.values import forbidden_character
-from tests.support.sessions.fakes_call import ROOM, FakeParticipant, FakeRoom, Permissions, fake_job, running_job
+from tests.support.sessions.fake_livekit import fake_job, running_job
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom, Permissions
+from tests.support.sessions.fakes_call import ROOM
 
 NOTHING = Assignment()
 

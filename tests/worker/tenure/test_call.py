@@ -56,6 +56,20 @@ def short() -> CallSettings:
     return CallSettings(open_timeout=timedelta(seconds=0.05))
 
 
+async def looked(call: CallConversation, times: int = 3) -> None:
+    """Return when the agent has looked so often at what is asked of it."""
+    looks, look = 0, call._wishes.look
+
+    def counted(handle: ConversationHandle) -> None:
+        nonlocal looks
+        looks += 1
+        look(handle)
+
+    call._wishes.look = counted  # type: ignore[method-assign]
+    await until(lambda: looks >= times)
+    call._wishes.look = look  # type: ignore[method-assign]
+
+
 def say(number: int, text: str = "hello") -> Message:
     """A message of the caller's."""
     return Message(id=f"u{number}", role="user", content=text)
@@ -452,7 +466,7 @@ async def test_an_agent_in_another_room_may_refuse(world: World, caplog: pytest.
             with pytest.raises(LeaseHeldError) as held:
                 await opening
         assert held.value.holder == "job-1"
-        await asyncio.sleep(0.02)
+        await looked(first)
         assert not first.redialled.is_set()
     assert not first.deposed.is_set()
     told = [record for record in caplog.records if "another room keeps" in record.getMessage()]
@@ -526,7 +540,7 @@ async def test_a_planned_handover_waits_for_the_release(world: World) -> None:
     await until(lambda: ids(second) == ["u0"])
     assert [second.is_waiting_for_handover, second.is_open] == [True, False]
     second.record(say(9, "of its own session"))
-    await asyncio.sleep(0.05)
+    await looked(first)
     assert HANDOVER not in first.attributes
     second.ready()
     opening = asyncio.create_task(second.wait_open())
@@ -534,7 +548,7 @@ async def test_a_planned_handover_waits_for_the_release(world: World) -> None:
         await first.handover_asked.wait()
     assert first.attributes[HANDOVER] == {"to": "job-2", "from": "job-1"}
     sent = world.cluster.calls["execute"]
-    await asyncio.sleep(0.1)
+    await looked(first, times=20)
     assert not opening.done()
     assert world.cluster.calls["execute"] <= sent + 1, "the local copy tells; the owner is not asked again and again"
     first.record(say(1, "last words"))
@@ -597,7 +611,7 @@ async def test_an_old_wish_asks_nobody(world: World) -> None:
         await handle.set_attributes({HANDOVER: wish})
         call = world.call("job-1")
         await call.open()
-        await asyncio.sleep(0.02)
+        await looked(call)
         assert not call.handover_asked.is_set()
         await call.release()
         await call.aclose()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from agent_worker.tenure.backlog import MAX_NOTES, MAX_OPERATIONS, MAX_OWNER_FAILURES, Operation, is_trouble
+from agent_worker.tenure.backlog import MAX_NOTES, MAX_OPERATIONS, Operation
 from agent_worker.tenure.conversation import CallConversation
+from agent_worker.tenure.trouble import MAX_OWNER_FAILURES, is_trouble
 from conversation_actors import ConversationHandle, Lease
 from conversation_actors.errors import (
     ConflictError,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agent_worker.settings import TakeoverSettings
-from agent_worker.tenure.backlog import MAX_OWNER_FAILURES
 from agent_worker.tenure.conversation import AGENT, LEASE, CallConversation
+from agent_worker.tenure.trouble import MAX_OWNER_FAILURES
 from conversation_actors import ConversationHandle, Item, Lease, Message
 from conversation_actors.activation import Activation
 from conversation_actors.errors import (
@@ -31,6 +31,7 @@ from conversation_actors.protocol import Executed, Request
 from conversation_actors.state import AppendItems
 from tests.support.fakes import until
 from tests.support.sessions.fakes_call import Clock, World, Worlds
+from tests.support.tasks import running
 
 HOUR = timedelta(hours=1)
 LATE = 10.0
@@ -142,10 +143,9 @@ async def test_a_call_that_is_over_is_kept_no_longer(world: World) -> None:
     handle = await world.cluster.handle()
     await handle.set_retention(timedelta(seconds=1))
     await until(lambda: len(world.store.kept) > 1)
+    assert running("Tenure.keep_conversation")
     await call.release()
-    before = len(world.store.kept)
-    await asyncio.sleep(0.4)
-    assert len(world.store.kept) == before
+    await until(lambda: not running("Tenure.keep_conversation"))
 
 
 # Gone

@@ -42,5 +42,9 @@ async def test_stopped_it_does_nothing_more() -> None:
     pace.ask()
     pace.ask()
     pace.stop()
-    await asyncio.sleep(0.03)
+    later: list[bool] = []
+    asked_later = Pace(lambda: later.append(True), pauses=(0.01, 0.01))
+    asked_later.ask()
+    asked_later.ask()
+    await until(lambda: later == [True, True])
     assert done == [True]

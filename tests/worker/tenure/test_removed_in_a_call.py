@@ -7,8 +7,9 @@ from agent_worker.offline import OfflineServer
 from agent_worker.session.had_the_word import ACTIVE_AGENT
 from tests.support.fakes import until
 from tests.support.sessions.answering import Answer, crash, vanish
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.worker.session.test_context_edits import CARD
 from tests.worker.session.test_quoted_calls import Bank, model
 

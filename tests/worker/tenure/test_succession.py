@@ -22,7 +22,9 @@ from conversation_actors import Heartbeats, LeaseHeldError, Message
 from conversation_actors.client.expectations import Expectation
 from conversation_actors.errors import ClusterUnavailableError, InvalidInputError, StoreUnavailableError
 from tests.support.fakes import until
-from tests.support.sessions.fakes_call import POST, ROOM, Clock, FakeRoom, FakeRooms, World, Worlds, fake_job
+from tests.support.sessions.fake_livekit import FakeRooms, fake_job
+from tests.support.sessions.fake_room import FakeRoom
+from tests.support.sessions.fakes_call import POST, ROOM, Clock, World, Worlds
 
 KEEP = timedelta(minutes=1)
 FOLLOWS = Assignment(conversation_id="c", replaces="job-1", attempt=2, reason=RestartReason.CRASH)

@@ -12,8 +12,9 @@ from agent_worker.offline import OfflineServer
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.role import AGENT_ROLE
 from tests.support.sessions.answering import GREETING, Answer, Running, user
-from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
-from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.fake_conversation import FunctionScript
+from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.room_service import Asked
 from tests.support.sessions.room_service import end_room as hang_up
 from tests.worker.call.test_person_notes import Talk, decide

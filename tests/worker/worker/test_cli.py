@@ -22,7 +22,7 @@ from agent_worker.worker.application import entrypoint_named
 from agent_worker.worker.server import WorkerOptions, _load_by_calls, make_server
 from conversation_actors import ClusterUnavailableError, InvalidInputError
 from conversation_actors.items import AgentHandoff, Message
-from tests.support.sessions.fakes_call import FakeJobs, running_job
+from tests.support.sessions.fake_livekit import FakeJobs, running_job
 from tests.worker.conftest import TRANSCRIPT
 
 ROOT = Path(__file__).parents[3]

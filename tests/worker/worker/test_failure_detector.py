@@ -21,16 +21,8 @@ from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
 from conversation_actors.store.heartbeats import Page
 from tests.support.fakes import until
-from tests.support.sessions.fakes_call import (
-    ROOM,
-    Clock,
-    FakeRooms,
-    ShakyHeartbeats,
-    ShakyStore,
-    ghost,
-    on_store,
-    running_job,
-)
+from tests.support.sessions.fake_livekit import FakeRooms, ghost, running_job
+from tests.support.sessions.fakes_call import ROOM, Clock, ShakyHeartbeats, ShakyStore, on_store
 
 DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "attempt": 0}
 VALID_FOR = timedelta(seconds=3)

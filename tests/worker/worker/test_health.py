@@ -27,7 +27,8 @@ from conversation_actors import (
 )
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
 from tests.support.fakes import until
-from tests.support.sessions.fakes_call import ROOM, FakeRooms, ShakyStore, ghost
+from tests.support.sessions.fake_livekit import FakeRooms, ghost
+from tests.support.sessions.fakes_call import ROOM, ShakyStore
 
 DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "attempt": 0, "worker_id": "AW_1"}
 MIGRATE = RestartReason.MIGRATE

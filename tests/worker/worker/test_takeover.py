@@ -19,7 +19,8 @@ from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.client.heartbeats import FORGET
 from conversation_actors.errors import StoreUnavailableError
 from tests.support.fakes import until
-from tests.support.sessions.fakes_call import ROOM, Clock, FakeRooms, ShakyStore, ghost, on_store
+from tests.support.sessions.fake_livekit import FakeRooms, ghost
+from tests.support.sessions.fakes_call import ROOM, Clock, ShakyStore, on_store
 
 DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "attempt": 0}
 VALID_FOR = timedelta(seconds=3)

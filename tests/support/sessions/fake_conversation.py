@@ -1,4 +1,4 @@
-"""Stand-ins for what the worker's tests do not need for real."""
+"""A conversation in memory, and a model that is a function: what a session needs without Ray, Redis or a vendor."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
