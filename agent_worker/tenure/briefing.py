@@ -11,7 +11,7 @@ from agent_worker.tenure.expected import find_expectation
 from agent_worker.tenure.standing import Standing
 from agent_worker.timing import TIMING, Timing
 from conversation_actors import Heartbeats
-from conversation_actors.client.heartbeats import Expectation
+from conversation_actors.client.expectations import Expectation
 from conversation_actors.errors import InvalidInputError
 
 _DECLINED_KEPT = timedelta(minutes=1)

@@ -7,7 +7,7 @@ from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.role import record_role
 from agent_worker.timing import TIMING, Timing
 from conversation_actors import Heartbeats
-from conversation_actors.client.heartbeats import Expectation
+from conversation_actors.client.expectations import Expectation
 
 
 async def find_expectation(

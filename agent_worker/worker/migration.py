@@ -20,7 +20,7 @@ from conversation_actors import (
     Settings,
 )
 from conversation_actors.backoff import Backoff
-from conversation_actors.client.heartbeats import Expectation
+from conversation_actors.client.expectations import Expectation
 from conversation_actors.values import check_id
 
 

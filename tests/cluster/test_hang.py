@@ -11,6 +11,7 @@ from tests.cluster.conftest import Connect
 from tests.support.observation import assert_exactly_once, gone, texts, user
 from tests.support.processes import is_alive, pause, sigkill
 from tests.support.servers import Server
+from tests.support.waiting import wait_until
 
 HANG_SECONDS = 3.0
 REPLACED_SECONDS = 60.0
@@ -46,6 +47,11 @@ async def test_a_stopped_owner_is_replaced(connect: Connect, conversation_id: st
     assert {receipt.epoch for receipt in receipts} == {2}
     info = await handles[0].info()
     assert info.epoch == 2
+
+    async def follows() -> object:
+        return handles[0].seq == max(receipt.seq for receipt in receipts)
+
+    await wait_until(follows, "this handle's copy to have the other's write")
     assert_exactly_once(texts(handles[0].items), ["before", "meanwhile-0", "meanwhile-1"])
 
 

@@ -40,7 +40,7 @@ MUTANTS = {
     ),
     "an answer does not wait for the write": Mutant(
         "activation/activation.py",
-        "await committer.gate.passed(self._working_seq_of(decided))",
+        "await committer.gate.passed(decided.seq)",
         "await asyncio.sleep(0)",
         ("owner_killed_server_frozen",),
     ),
@@ -65,7 +65,7 @@ MUTANTS = {
     ),
     "a watch goes on in any history": Mutant(
         "activation/activation.py",
-        'message = "" if seen is None else self._objection_to(after_seq, seen)',
+        'message = "" if seen is None else objection_to(self._claim, after_seq, seen)',
         'message = ""',
         ("set_back_owners_dead",),
         seconds=30.0,

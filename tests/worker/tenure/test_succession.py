@@ -19,7 +19,7 @@ from agent_worker.tenure.role import AGENT_ROLE
 from agent_worker.worker.rooms import Original, RoomServiceError, UnansweredError
 from agent_worker.worker.summons import Vacancy, summon
 from conversation_actors import Heartbeats, LeaseHeldError, Message
-from conversation_actors.client.heartbeats import Expectation
+from conversation_actors.client.expectations import Expectation
 from conversation_actors.errors import ClusterUnavailableError, InvalidInputError, StoreUnavailableError
 from tests.support.fakes import until
 from tests.support.sessions.fake_livekit import FakeRooms, fake_job
