@@ -53,7 +53,7 @@ async def announced(heartbeats: Heartbeats, job: str = "job-1") -> None:
     await asyncio.wait_for(look(), 5)
 
 
-async def test_it_is_known_before_anything_is_waited_for(world: World, heartbeats: Heartbeats) -> None:
+async def test_a_job_is_announced_before_anything_is_waited_for(world: World, heartbeats: Heartbeats) -> None:
     """Neither Ray, nor an owner, nor another agent has answered; it is no sign of life."""
     world.may_open.clear()
     call = world.call(settings=short())
@@ -65,7 +65,7 @@ async def test_it_is_known_before_anything_is_waited_for(world: World, heartbeat
     assert await heartbeats.held_by("job-1") == HERE
 
 
-async def test_each_role_is_known_by_itself(world: World, heartbeats: Heartbeats) -> None:
+async def test_each_role_is_announced_by_itself(world: World, heartbeats: Heartbeats) -> None:
     """By its name."""
     world.may_open.clear()
     call = CallConversation(
@@ -85,7 +85,7 @@ async def test_each_role_is_known_by_itself(world: World, heartbeats: Heartbeats
     await call.aclose()
 
 
-async def test_who_is_called_elsewhere_is_on_its_way_there(world: World, heartbeats: Heartbeats) -> None:
+async def test_a_job_called_for_another_conversation_is_announced_there(world: World, heartbeats: Heartbeats) -> None:
     """What its room is named by was not what it was called for."""
     follows = Assignment(conversation_id="c", replaces="job-0", attempt=1, reason=RestartReason.CRASH)
     made = await heartbeats.expect(ROOM, "support", follows.told(), keep=KEEP)
@@ -103,7 +103,9 @@ async def test_who_is_called_elsewhere_is_on_its_way_there(world: World, heartbe
     await call.aclose()
 
 
-async def test_who_leaves_before_it_has_the_call_takes_it_back(world: World, heartbeats: Heartbeats) -> None:
+async def test_a_job_that_leaves_before_it_has_the_call_withdraws_its_announcement(
+    world: World, heartbeats: Heartbeats
+) -> None:
     """Also where Ray is away, and between two tries nothing is connected; and it tries no more."""
     world.ray_trouble = ClusterUnavailableError("no cluster")
     call = world.call(settings=short())
@@ -139,7 +141,7 @@ async def test_an_opening_that_is_broken_off_leaves_no_heartbeat(
     await opening
 
 
-async def test_who_is_refused_takes_it_back(world: World, heartbeats: Heartbeats) -> None:
+async def test_a_refused_job_withdraws_its_announcement(world: World, heartbeats: Heartbeats) -> None:
     """Another agent is alive there; that one's own is not touched."""
     first, second = world.call("job-1"), world.call("job-2")
     await first.open()
@@ -150,7 +152,7 @@ async def test_who_is_refused_takes_it_back(world: World, heartbeats: Heartbeats
     assert await heartbeats.find("c") is not None
 
 
-async def test_who_declines_takes_it_back(world: World, heartbeats: Heartbeats) -> None:
+async def test_a_declining_job_withdraws_its_announcement(world: World, heartbeats: Heartbeats) -> None:
     """Whoever called it asks for another one."""
     with fake_job(FakeRoom(), metadata='{"conversation_id": "c"}', job_id="job-2") as job:
         avoided = Assignment(conversation_id="c", replaces="job-1", avoid=job.context.worker_id)
@@ -164,7 +166,7 @@ async def test_who_declines_takes_it_back(world: World, heartbeats: Heartbeats) 
 
 
 @pytest.mark.parametrize(("reason", "left"), [("user requested", []), (JOB_CRASHED, HERE), (NOT_FINISHED, HERE)])
-async def test_how_a_job_ends_before_it_has_the_call(
+async def test_a_job_that_ends_before_it_has_the_call_is_followed_unless_it_ends_in_order(
     world: World, heartbeats: Heartbeats, reason: str, left: list[tuple[str, str]]
 ) -> None:
     """In order it takes it back; where the call is not over it stays: somebody has to come."""
@@ -176,7 +178,7 @@ async def test_how_a_job_ends_before_it_has_the_call(
     assert await heartbeats.held_by("job-1") == left
 
 
-async def test_what_goes_wrong_with_it_costs_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_announcement_costs_the_call_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is counted; the conversation opens all the same, and the job ends in order all the same."""
 
     async def refuse(self: MemoryHeartbeats, conversation_id: str, holder: str) -> None:
@@ -219,7 +221,7 @@ async def test_a_withdrawal_that_is_cut_short_is_made_up_for(
     await asyncio.gather(opening, return_exceptions=True)
 
 
-async def test_a_missing_owner_keeps_it(world: World, heartbeats: Heartbeats) -> None:
+async def test_a_missing_owner_keeps_the_announcement(world: World, heartbeats: Heartbeats) -> None:
     """What may be mended by the next try is no refusal."""
     world.ray_trouble = ConversationNotFoundError("gone")
     call = world.call(settings=short())

@@ -98,7 +98,7 @@ def brisk(**settings: Any) -> TakeoverSettings:
 # Opening
 
 
-async def test_opened_in_time_it_is_the_agents(world: World) -> None:
+async def test_a_job_that_opens_in_time_is_the_agent(world: World) -> None:
     """The lease is the job's, its heartbeat says where it stands, and whoever looks sees who the agent is."""
     call = world.call()
     assert await call.open()
@@ -116,7 +116,7 @@ async def test_opened_in_time_it_is_the_agents(world: World) -> None:
     assert {name: record.details[name] for name in told} == told
 
 
-async def test_before_it_is_open_it_is_empty(world: World) -> None:
+async def test_a_conversation_is_empty_before_it_is_open(world: World) -> None:
     """Everything can be asked for, nothing waits."""
     call = world.call()
     assert (call.items, call.seq, call.is_open) == ((), 0, False)
@@ -283,7 +283,7 @@ async def test_a_second_try_is_no_restart_by_itself(
     assert call.is_restart == had_agent
 
 
-async def test_whether_the_history_is_full(world: World) -> None:
+async def test_the_history_is_full_near_a_bound_of_items_or_bytes(world: World) -> None:
     """By items or by bytes, near the bound: a call leaves with its output, so that it is never quite at it."""
     call = world.call()
     await call.open()
@@ -315,7 +315,7 @@ async def test_another_agent_that_is_alive_keeps_the_call(world: World) -> None:
     assert record.holder == "job-1"
 
 
-async def test_refused_late_it_says_so_to_whoever_waits(world: World) -> None:
+async def test_a_late_refusal_is_told_to_whoever_waits(world: World) -> None:
     """The job runs already: it is deposed, and `wait_open` raises."""
     world.may_open.clear()
     call = world.call("job-2", settings=short(), takeover=brisk())
@@ -758,7 +758,7 @@ async def test_a_change_that_fails_holds_up_nothing(world: World, caplog: pytest
 # The end
 
 
-async def test_released_it_is_over(world: World) -> None:
+async def test_a_released_call_is_over(world: World) -> None:
     """All is durable, the heartbeat is gone, the lease is free, nobody is named the agent."""
     call = world.call()
     await call.open()

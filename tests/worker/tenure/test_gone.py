@@ -105,7 +105,7 @@ async def test_a_living_jobs_conversation_is_kept(world: World) -> None:
     assert not call.failures.counts
 
 
-async def test_it_is_kept_in_time(world: World) -> None:
+async def test_a_conversation_is_kept_before_its_retention_ends(world: World) -> None:
     """A few times in each retention, however short that is, also where it became so during the call."""
     call = world.call()
     await call.open()
@@ -227,7 +227,7 @@ async def test_one_that_another_agent_has_by_now_is_left_to_it(world: World) -> 
     assert await held_by(world) == "job-2"
 
 
-async def test_it_is_opened_however_long_that_takes(world: World) -> None:
+async def test_a_gone_conversation_is_opened_however_long_that_takes(world: World) -> None:
     """Ray and Redis come back one after the other; the call goes on meanwhile."""
     call = world.call()
     await call.open()

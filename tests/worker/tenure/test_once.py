@@ -64,7 +64,7 @@ async def fail(call: CallConversation) -> None:
         raise BusyError
 
 
-async def test_it_is_done_once(world: World) -> None:
+async def test_what_is_done_once_is_not_done_again(world: World) -> None:
     """Not a second time by the same job, nor by the next one; both know that it was done."""
     call = world.call()
     await call.open()
@@ -77,7 +77,7 @@ async def test_it_is_done_once(world: World) -> None:
     assert (bool(later), later.is_unknown) == (False, False)
 
 
-async def test_other_things_are_done_too(world: World) -> None:
+async def test_things_of_other_names_are_done_too(world: World) -> None:
     """Each name by itself."""
     call = world.call()
     await call.open()
@@ -86,7 +86,7 @@ async def test_other_things_are_done_too(world: World) -> None:
         assert todo
 
 
-async def test_its_mark_is_durable_before_it_begins(world: World) -> None:
+async def test_the_mark_is_durable_before_the_body_begins(world: World) -> None:
     """Else a death in it would have it done twice."""
     call = world.call()
     await call.open()
@@ -106,7 +106,7 @@ async def test_its_mark_is_durable_before_it_begins(world: World) -> None:
     assert entered.is_set()
 
 
-async def test_who_dies_in_it_leaves_it_begun(world: World) -> None:
+async def test_a_job_that_dies_in_the_body_leaves_the_mark_begun(world: World) -> None:
     """Nobody knows whether it was done: it is not done again, and the next job is told so."""
     call = world.call()
     await call.open()
@@ -120,7 +120,7 @@ async def test_who_dies_in_it_leaves_it_begun(world: World) -> None:
     assert await done(following) == todo
 
 
-async def test_who_is_cancelled_in_it_leaves_it_begun(world: World) -> None:
+async def test_a_job_cancelled_in_the_body_leaves_the_mark_begun(world: World) -> None:
     """The job's end is the end of a process, as far as this goes."""
     call = world.call()
     await call.open()
@@ -152,7 +152,7 @@ async def test_nothing_runs_where_it_was_not_due_and_errors_are_the_bodys(world:
     assert not await done(call)
 
 
-async def test_of_two_roles_one_does_it(world: World) -> None:
+async def test_of_two_roles_only_one_does_what_is_done_once(world: World) -> None:
     """However they race; it is the conversation's, not a role's."""
     calls = [world.call(), *(role_of(world, f"role-{number}") for number in range(4))]
     await asyncio.gather(*(call.open() for call in calls))
@@ -164,7 +164,7 @@ async def test_of_two_roles_one_does_it(world: World) -> None:
         await call.aclose()
 
 
-async def test_it_waits_for_the_conversation(world: World) -> None:
+async def test_once_waits_for_the_conversation(world: World) -> None:
     """A job that started without it does nothing twice either."""
     world.ray_trouble = ClusterUnavailableError("no cluster")
     call = world.call(settings=CallSettings(open_timeout=timedelta(seconds=0.02)))
@@ -243,7 +243,7 @@ async def lose(world: World, call: CallConversation) -> None:
     await until(lambda: "livekit.agent" in call.attributes)
 
 
-async def test_a_conversation_that_is_lost_is_told_again(world: World) -> None:
+async def test_a_lost_conversation_is_told_what_was_done(world: World) -> None:
     """Redis has lost everything in mid-call: the mark comes back with what the job knows."""
     call = world.call()
     await call.open()
@@ -255,7 +255,7 @@ async def test_a_conversation_that_is_lost_is_told_again(world: World) -> None:
 
 
 @pytest.mark.parametrize("has_asked", [True, False])
-async def test_so_is_what_a_dead_agent_has_done(world: World, *, has_asked: bool) -> None:
+async def test_a_lost_conversation_is_told_what_a_dead_agent_has_done(world: World, *, has_asked: bool) -> None:
     """Its successor has seen that it was done, whether it asked for it or not."""
     first = world.call()
     await first.open()
@@ -276,7 +276,7 @@ async def test_so_is_what_a_dead_agent_has_done(world: World, *, has_asked: bool
     assert not await done(third)
 
 
-async def test_so_is_what_another_role_has_done(world: World) -> None:
+async def test_a_lost_conversation_is_told_what_another_role_has_done(world: World) -> None:
     """Which is seen in the middle of the call, and not asked for."""
     call = world.call()
     await call.open()

@@ -7,7 +7,7 @@ from agent_worker.tenure.pace import Pace
 from tests.support.fakes import until
 
 
-async def test_it_is_done_at_once_and_then_after_pauses() -> None:
+async def test_a_wish_is_done_at_once_and_later_ones_after_pauses() -> None:
     """Each twice as long as the one before, up to the longest; what is asked for in a pause is done once, behind it."""
     loop = asyncio.get_running_loop()
     done: list[float] = []
@@ -22,7 +22,7 @@ async def test_it_is_done_at_once_and_then_after_pauses() -> None:
         assert gap >= least * 0.9
 
 
-async def test_after_a_while_without_a_wish_it_is_done_at_once_again() -> None:
+async def test_after_a_while_without_a_wish_the_next_is_done_at_once() -> None:
     """What went wrong long ago slows nothing down."""
     done: list[bool] = []
     pace = Pace(lambda: done.append(True), pauses=(0.001, 0.002))
@@ -35,7 +35,7 @@ async def test_after_a_while_without_a_wish_it_is_done_at_once_again() -> None:
     assert len(done) == 3
 
 
-async def test_stopped_it_does_nothing_more() -> None:
+async def test_a_stopped_pace_does_nothing_more() -> None:
     """What was still to be done is forgotten."""
     done: list[bool] = []
     pace = Pace(lambda: done.append(True), pauses=(0.01, 0.01))

@@ -181,7 +181,7 @@ async def test_while_redis_is_away_a_job_starts_all_the_same(world: World, heart
     assert [item.id for item in call.items] == ["u1"]
 
 
-async def test_a_slow_cluster_hides_nothing_of_it(world: World, heartbeats: Heartbeats) -> None:
+async def test_a_slow_cluster_hides_nothing_of_what_a_job_was_called_for(world: World, heartbeats: Heartbeats) -> None:
     """Redis answers, Ray does not: a job that shall stand by knows it."""
     await expect(heartbeats, PLANNED)
     world.ray_trouble = ClusterUnavailableError("no cluster")
@@ -291,7 +291,7 @@ async def test_where_a_call_is_cancelled_nobody_is_expected(world: World, heartb
     assert await heartbeats.expected(ROOM, "support") == []
 
 
-async def test_where_its_answer_is_not_noted_in_time_neither(
+async def test_a_call_whose_answer_is_not_noted_in_time_leaves_nobody_expected(
     world: World, heartbeats: Heartbeats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is cancelled when LiveKit has answered, and Redis not yet."""
@@ -358,7 +358,7 @@ async def test_a_job_on_the_worker_to_be_left_declines(world: World, heartbeats:
     assert not call.is_over
 
 
-async def test_a_job_on_another_worker_does_not(world: World, heartbeats: Heartbeats) -> None:
+async def test_a_job_on_another_worker_does_not_decline(world: World, heartbeats: Heartbeats) -> None:
     """It stands by."""
     await expect(heartbeats, replace(PLANNED, avoid="AW_2"))
     call = world.call("job-2", post=posted())
@@ -572,7 +572,7 @@ async def test_who_asks_before_our_own_callback_is_told_the_same(world: World) -
     assert world.agents.trouble is None
 
 
-async def test_a_call_that_somebody_else_has_is_not(world: World, heartbeats: Heartbeats) -> None:
+async def test_a_call_that_somebody_else_has_is_not_over(world: World, heartbeats: Heartbeats) -> None:
     """A hung agent that wakes up learns it when it asks; that it thinks that the call is over changes nothing."""
     call = world.call(takeover=TakeoverSettings(heartbeat=timedelta(hours=1), valid_for=timedelta(hours=4)))
     await call.open()
@@ -592,7 +592,7 @@ async def test_who_lets_go_too_late_has_not_ended_the_call(world: World, heartbe
     assert await heartbeats.find("c") is not None
 
 
-async def test_while_redis_is_away_nobody_can_say_so(world: World) -> None:
+async def test_while_redis_is_away_nobody_can_say_that_a_call_is_over(world: World) -> None:
     """Neither can a job that has never had the conversation."""
     call = world.call()
     assert not await call.confirm()

@@ -130,7 +130,7 @@ SLOW = {
 
 
 @pytest.mark.parametrize("case", SLOW)
-async def test_a_slow_redis(
+async def test_slow_answers_hide_no_death_but_too_slow_ones_end_the_watch(
     watcher: Watcher,
     store: ShakyStore,
     monkeypatch: pytest.MonkeyPatch,
