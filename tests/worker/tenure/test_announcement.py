@@ -17,18 +17,11 @@ from conversation_actors.store.heartbeats import MemoryHeartbeats
 from tests.support.fakes import until
 from tests.support.sessions.fake_livekit import fake_job
 from tests.support.sessions.fake_room import FakeRoom
-from tests.support.sessions.fakes_call import POST, ROOM, Clock, World, Worlds
+from tests.support.sessions.fakes_call import POST, ROOM, World
 from tests.support.tasks import running
 
 KEEP = timedelta(minutes=1)
 HERE = [("c", "")]
-
-
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A conversation that can be opened."""
-    async with Worlds(monkeypatch, Clock(), close=0.5) as made:
-        yield made
 
 
 @pytest.fixture

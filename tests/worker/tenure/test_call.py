@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -33,22 +32,9 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from tests.support.fakes import until
-from tests.support.sessions.fakes_call import POST, ROOM, Clock, World, Worlds
+from tests.support.sessions.fakes_call import POST, ROOM, World
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """The clock by which Redis forgets."""
-    return Clock()
-
-
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> AsyncIterator[World]:
-    """A conversation that can be opened."""
-    async with Worlds(monkeypatch, clock, close=0.5) as made:
-        yield made
 
 
 def short() -> CallSettings:

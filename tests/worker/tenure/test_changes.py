@@ -1,7 +1,6 @@
 """What a job tells its conversation besides items: bounded and in order, whoever is away for however long."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -24,16 +23,15 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from tests.support.fakes import PATIENCE, until
-from tests.support.sessions.fakes_call import Clock, World, Worlds
+from tests.support.sessions.fakes_call import World
 
 MANY = 50_000
 
 
 @pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A conversation that can be opened, whose owner waits only for a moment for Redis."""
-    async with Worlds(monkeypatch, Clock(), close=0.5, write=0.05, command=0.3) as made:
-        yield made
+def waits() -> dict[str, float]:
+    """Return how long an owner and its clients wait: for Redis only a moment."""
+    return {"close": 0.5, "write": 0.05, "command": 0.3}
 
 
 async def flushed(call: CallConversation) -> None:

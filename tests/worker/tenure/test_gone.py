@@ -1,7 +1,7 @@
 """A job whose conversation, lease or Redis is gone for a while, or for good: what it does about it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -30,25 +30,12 @@ from conversation_actors.errors import (
 from conversation_actors.protocol import Executed, Request
 from conversation_actors.state import AppendItems
 from tests.support.fakes import until
-from tests.support.sessions.fakes_call import Clock, World, Worlds
+from tests.support.sessions.fakes_call import World
 from tests.support.tasks import running
 
 HOUR = timedelta(hours=1)
 LATE = 10.0
 """Seconds until something that does not happen fails its test."""
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Redis's clock."""
-    return Clock()
-
-
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> AsyncIterator[World]:
-    """A conversation that can be opened."""
-    async with Worlds(monkeypatch, clock, close=0.5) as made:
-        yield made
 
 
 def say(number: int, text: str = "hello") -> Message:

@@ -1,7 +1,6 @@
 """What is done once in a conversation's life: by one job, whoever dies, whatever is away meanwhile."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -15,17 +14,10 @@ from conversation_actors import Lease
 from conversation_actors.errors import ClusterUnavailableError, InvalidInputError
 from conversation_actors.values import encode
 from tests.support.fakes import Fault, until
-from tests.support.sessions.fakes_call import POST, Clock, World, Worlds
+from tests.support.sessions.fakes_call import POST, World
 
 MARK = "livekit.once.dial"
 LOST = Lease("agent", "", 0, 0.0)
-
-
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A conversation that can be opened; what is tried again is tried again soon."""
-    async with Worlds(monkeypatch, Clock(), close=0.5) as made:
-        yield made
 
 
 def successor(world: World, holder: str = "job-2") -> CallConversation:

@@ -1,7 +1,6 @@
 """What a job takes out of its conversation is in the store no more, whenever it was recorded, and whatever is away."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -11,16 +10,9 @@ from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import Message
 from conversation_actors.errors import ClusterUnavailableError
 from tests.support.fakes import until
-from tests.support.sessions.fakes_call import Clock, World, Worlds
+from tests.support.sessions.fakes_call import World
 
 SECRET = "4111 1111 1111 1111"
-
-
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> AsyncIterator[World]:
-    """A conversation that can be opened; what is not answered is not waited for, for long."""
-    async with Worlds(monkeypatch, clock, close=0.5) as made:
-        yield made
 
 
 def say(identity: str, text: str = "hello") -> Message:

@@ -24,24 +24,11 @@ from conversation_actors.errors import ClusterUnavailableError, InvalidInputErro
 from tests.support.fakes import until
 from tests.support.sessions.fake_livekit import FakeRooms, fake_job
 from tests.support.sessions.fake_room import FakeRoom
-from tests.support.sessions.fakes_call import POST, ROOM, Clock, World, Worlds
+from tests.support.sessions.fakes_call import POST, ROOM, World
 
 KEEP = timedelta(minutes=1)
 FOLLOWS = Assignment(conversation_id="c", replaces="job-1", attempt=2, reason=RestartReason.CRASH)
 PLANNED = Assignment(conversation_id="c", replaces="job-1", is_planned=True, reason=RestartReason.DEPLOY)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """The clock by which Redis forgets."""
-    return Clock()
-
-
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> AsyncIterator[World]:
-    """A conversation that can be opened."""
-    async with Worlds(monkeypatch, clock, close=0.5) as made:
-        yield made
 
 
 @pytest.fixture
