@@ -252,7 +252,7 @@ def agent_worker(
         ),
     ] = False,
 ) -> None:
-    """Whatever command comes behind."""
+    """Do what goes for whatever command follows."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -51,7 +51,7 @@ class WorkerCommand:
         return arguments if self.log_level == "info" else [*arguments, "--log-level", self.log_level]
 
     def followed(self) -> Path | None:
-        """The transcript of the offline models; None where there are none. Raises `InvalidInputError` for a bad one."""
+        """Return the offline models' transcript; None if there are none. Raises `InvalidInputError` for a bad one."""
         from agent_worker.offline.transcript import bundled, load  # noqa: PLC0415  # see the module's docstring
 
         if not self.offline:
@@ -153,7 +153,7 @@ def _check_before_start(command: WorkerCommand) -> None:
 
 
 def _check_models(*, is_offline: bool) -> None:
-    """Whether the example agent can hear, think and speak. Raises `ImportError` or `InvalidInputError`."""
+    """Return whether the example agent can hear, think and speak. Raises `ImportError` or `InvalidInputError`."""
     from agent_worker.settings import LanguageModelSettings, SpeechSettings  # noqa: PLC0415  # see the module's docstring
 
     _check_plugins()
@@ -206,7 +206,7 @@ def _model(llm_url: str | None) -> "LanguageModelSettings":
 
 @dataclass(frozen=True, slots=True)
 class TalkCommand:
-    """A call in text that is to be held, or watched where there is no transcript."""
+    """A call in text that is to be held, or watched if there is no transcript."""
 
     conversation: str
     transcript: Path | None
@@ -217,7 +217,7 @@ class TalkCommand:
 
 
 def talk(command: TalkCommand) -> int:
-    """Hold a call in text. Returns 1 where the model cannot be asked."""
+    """Hold a call in text. Returns 1 if the model cannot be asked."""
     from livekit.agents import APIError  # noqa: PLC0415  # takes two seconds
 
     try:

@@ -10,22 +10,22 @@ REGISTRATION_VARIABLE = "AGENT_WORKER_REGISTRATION"
 
 
 def registration_from_environment() -> str | None:
-    """The file in which this worker tells that it is registered; None where nobody wants to know."""
+    """Return the file in which this worker tells that it is registered; None if nobody wants to know."""
     return os.environ.get(REGISTRATION_VARIABLE) or None
 
 
 def registration_variables(file: str) -> dict[str, str]:
-    """What makes a worker tell in this file that it is registered."""
+    """Return what makes a worker tell in this file that it is registered."""
     return {REGISTRATION_VARIABLE: file}
 
 
 def instance_from_environment() -> str | None:
-    """The name that the supervisor gave this worker; None where it has no supervisor."""
+    """Return the name that the supervisor gave this worker; None if it has no supervisor."""
     return os.environ.get(INSTANCE_VARIABLE) or None
 
 
 def child_environment(instance: str, added: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a worker that is to have this name: this process's, and what is added."""
+    """Return the environment of a worker that is to have this name: this process's, and what is added."""
     return {**os.environ, **added, INSTANCE_VARIABLE: instance}
 
 
@@ -35,7 +35,7 @@ def override(variables: Mapping[str, str]) -> None:
 
 
 def offline_environment(base_url: str, deepgram_url: str) -> dict[str, str]:
-    """What points every model of a worker at the offline server; keys of accounts are not sent there."""
+    """Return what points every model of a worker at the offline server; keys of accounts are not sent there."""
     return {
         "OPENAI_BASE_URL": base_url,
         "OPENAI_API_KEY": "offline",

@@ -10,7 +10,7 @@ _EXTRAS = {
 
 
 def missing_extra(error: ImportError, who: str) -> str | None:
-    """The sentence about what `who` needs; None where no extra brings what cannot be imported."""
+    """Return the sentence about what `who` needs; None if no extra brings what cannot be imported."""
     module = error.name or ""
     for name, (package, extra) in _EXTRAS.items():
         if module == name or module.startswith(f"{name}."):

@@ -38,7 +38,7 @@ class Failures:
         logger.warning(told, extra={"task": task, "count": number, "reason": reason, **fields})
 
     def _is_told(self, kind: tuple[str, str, str]) -> bool:
-        """Whether a failure of this kind is to be logged now."""
+        """Return whether a failure of this kind is to be logged now."""
         now = self._clock()
         if now - self._logged.get(kind, float("-inf")) < _QUIET_SECONDS:
             return False

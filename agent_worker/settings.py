@@ -36,7 +36,7 @@ class LanguageModelSettings(SettingsGroup):
     """Which one."""
 
     def require_key(self) -> str:
-        """The key to send. A server on this machine needs none; for any other a missing key is an error."""
+        """Return the key to send. A server on this machine needs none; for any other a missing key is an error."""
         return _require_key(self.api_key, self.base_url, "OPENAI_API_KEY", "OPENAI_BASE_URL")
 
 
@@ -61,7 +61,7 @@ class SpeechSettings(SettingsGroup):
     """With which voice."""
 
     def require_stt_key(self) -> str:
-        """The key for speech recognition. A server on this machine needs none."""
+        """Return the key for speech recognition. A server on this machine needs none."""
         return _require_key(self.stt_key, self.stt_url, "DEEPGRAM_API_KEY", "DEEPGRAM_BASE_URL")
 
     @property
@@ -185,12 +185,12 @@ class CallSettings(SettingsGroup):
     """Said once before the application ends a call in which somebody still is; empty: nothing."""
 
     def line(self, wanted: Welcome, language: str | None, *, name: str = "", visits: int = 1) -> str:
-        """What to say to an arrival, in its language if there is a line in it (``de`` is good for ``de-AT``)."""
+        """Return what to say to an arrival, in its language if there is a line in it (``de`` is good for ``de-AT``)."""
         lines = {Welcome.FIRST: self.greeting, Welcome.BACK: self.welcome_back, Welcome.RESUME: self.back_line}
         return filled(in_language(lines.get(wanted, {}), language), name=name, visits=visits)
 
     def farewell_line(self, language: str | None, *, name: str = "", visits: int = 1) -> str:
-        """What to say to somebody at the end, in the same way."""
+        """Return what to say to somebody at the end, in the same way."""
         return filled(in_language(self.farewell, language), name=name, visits=visits)
 
 
@@ -236,7 +236,7 @@ class RoomSettings(SettingsGroup):
     """Bytes of a data message that are kept; of a larger one its size and its digest are."""
 
     def keeps(self, topic: str) -> bool:
-        """Whether data messages of this topic are kept."""
+        """Return whether data messages of this topic are kept."""
         is_livekits = topic.startswith(LIVEKITS_TOPICS)
         return not is_livekits and any(fnmatchcase(topic, pattern) for pattern in self.data_topics)
 
@@ -303,7 +303,7 @@ def _require_key(key: SecretStr | None, url: str, key_variable: str, url_variabl
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a URL names this machine."""
+    """Return whether a URL names this machine."""
     host = urlsplit(url).hostname or ""
     if host == "localhost":
         return True

@@ -17,8 +17,8 @@ AGAIN_SECONDS = 10.0
 _RETRY_SECONDS = 2.0
 """How long it is left at that nobody could be asked."""
 _FORGOTTEN_SECONDS = 60.0
-"""Behind which somebody who waits in a room is not the one who waited there before."""
-_MOST_ROOMS = 1000
+"""After which somebody who waits in a room is not the one who waited there before."""
+_MAX_ROOMS = 1000
 _OVERDUE_CALLS = 3
 
 
@@ -55,24 +55,30 @@ class AgentCalls:
         failures: Failures | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`call` asks for an agent where a room exists and has none; `is_registered`: whether a worker hears of it."""
+        """`call` asks for an agent if a room exists and has none; `is_registered`: whether a worker hears of it."""
         self._call, self._is_registered = call, is_registered
         self._failures, self._clock = failures or Failures(), clock
         self._asked: dict[str, _Asked] = {}
 
     def start_over(self) -> None:
-        """A worker was registered, so that whatever was asked of those before it is lost."""
+        """Forget what was asked: a worker was registered, and what was asked of those before it is lost."""
         self._asked.clear()
 
     async def joining(self, room: str) -> None:
-        """Somebody gets a token, which brings the agent itself where the room does not exist. Raises as `call` does."""
+        """Note that somebody gets a token, which itself brings the agent to a room that does not exist yet.
+
+        Raises as `call` does.
+        """
         if not self._is_registered():
             return
         self._note(room, self._clock())
         await self._call(room)
 
     async def missing(self, room: str) -> Waiting:
-        """Somebody is in a room, and no agent is. Never raises what Redis or LiveKit are to blame for."""
+        """Tell somebody who is in a room without an agent what is waited for.
+
+        Never raises what Redis or LiveKit are to blame for.
+        """
         now = self._clock()
         if not self._is_registered():
             return Waiting.WORKER
@@ -98,7 +104,7 @@ class AgentCalls:
 
     def _note(self, room: str, now: float) -> _Asked:
         self._asked.pop(room, None)
-        while len(self._asked) >= _MOST_ROOMS:
+        while len(self._asked) >= _MAX_ROOMS:
             del self._asked[next(iter(self._asked))]
         asked = self._asked[room] = _Asked(now, now)
         return asked

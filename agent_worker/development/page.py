@@ -183,7 +183,7 @@ class PageServer:
         return _answer({"lines": stored_lines(snapshot, identity)})
 
     async def _wish(self, request: web.Request) -> Wish:
-        """What is asked for, by somebody who may ask. Raises `Refusal`."""
+        """Return what is asked for, by somebody who may ask. Raises `Refusal`."""
         self._authorise(request)
         if request.content_type != "application/json":
             raise Refusal(415, "body", "The body is not JSON by its Content-Type.")

@@ -10,7 +10,7 @@ from conversation_actors.client.opening import open_readable_store
 from conversation_actors.client.reading import Reader
 from conversation_actors.store import Store
 
-MOST_LINES = 200
+MAX_LINES = 200
 """The newest ones: a page is no archive."""
 
 
@@ -21,7 +21,7 @@ def stored_lines(snapshot: Snapshot | None, identity: str) -> list[dict[str, Any
     """
     if snapshot is None or identity not in snapshot.participants:
         return []
-    return list(_lines(snapshot, identity))[-MOST_LINES:]
+    return list(_lines(snapshot, identity))[-MAX_LINES:]
 
 
 def _lines(snapshot: Snapshot, identity: str) -> Iterator[dict[str, Any]]:
@@ -33,7 +33,7 @@ def _lines(snapshot: Snapshot, identity: str) -> Iterator[dict[str, Any]]:
 
 
 def _person(message: Message, snapshot: Snapshot, identity: str) -> tuple[str, str]:
-    """Who said it; where nobody noted that, it was the only person there has been, or somebody."""
+    """Return who said it; if nobody noted that, it was the only person there has been, or somebody."""
     said_by = (message.participant or {}).get("identity")
     if said_by is None and len(snapshot.participants) == 1:
         said_by = identity
@@ -62,12 +62,12 @@ class StoredConversations:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the connection, where there is one."""
+        """Close the connection, if there is one."""
         if self._store is not None:
             await self._store.aclose()
 
     async def read(self, conversation_id: str) -> Snapshot | None:
-        """What a conversation holds; None where there is none. Raises `ConversationError`."""
+        """Return what a conversation holds; None if there is none. Raises `ConversationError`."""
         async with self._connecting:
             if self._store is None:
                 self._store, _ = await open_readable_store(self._settings)

@@ -240,7 +240,7 @@ async def watch(conversation: WatchedConversation, report: Report) -> None:
     known = {item.id: item.to_dict() for item in conversation.items}
     report("watching", items=len(known), seq=conversation.seq)
     async for entry in conversation.watch(after_seq=conversation.seq):
-        while conversation.seq < entry.seq:  # noqa: ASYNC110  # the copy follows by itself, milliseconds behind
+        while conversation.seq < entry.seq:  # noqa: ASYNC110  # the copy follows by itself, milliseconds later
             await asyncio.sleep(0.005)
         current = {item.id: item.to_dict() for item in conversation.items}
         for identity, fields in current.items():

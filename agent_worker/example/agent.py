@@ -57,11 +57,11 @@ class SupportAgent(Agent):
 
     @staticmethod
     def of(history: Iterable[Item]) -> Agent:
-        """The agent that has the word in a conversation: this one, unless it handed over."""
+        """Return the agent that has the word in a conversation: this one, unless it handed over."""
         return active_agent(history, {"supervisor_agent": SupervisorAgent}, SupportAgent)
 
     def _find(self, order_id: str) -> tuple[str, Order]:
-        """The order, and its number as the shop writes it: callers say ``1042`` and ``a1042`` for ``A-1042``."""
+        """Return the order, and its number as the shop writes it: callers say ``1042`` and ``a1042`` for ``A-1042``."""
         plain = order_id.strip().upper()
         for number in (plain, f"A-{plain}", f"A-{plain.removeprefix('A').strip(' -')}"):
             if (order := self._orders.get(number)) is not None:

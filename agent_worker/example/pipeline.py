@@ -26,7 +26,7 @@ _TTS_FORMAT = "pcm"
 
 @asynccontextmanager
 async def text_session(settings: LanguageModelSettings) -> AsyncIterator[AgentSession[None]]:
-    """A session without sound, with the real OpenAI plugin; closed at the end, with the plugin's connections.
+    """Give a session without sound, with the real OpenAI plugin; close it at the end, with the plugin's connections.
 
     Raises `InvalidInputError` for a missing key.
     """
@@ -41,7 +41,7 @@ async def text_session(settings: LanguageModelSettings) -> AsyncIterator[AgentSe
 
 
 def voice_session(language: LanguageModelSettings, speech: SpeechSettings) -> AgentSession[Any]:
-    """A session that hears and speaks. Raises `InvalidInputError` for a missing key, before anything connects.
+    """Make a session that hears and speaks. Raises `InvalidInputError` for a missing key, before anything connects.
 
     With a speech server on this machine that server tells when somebody speaks; else LiveKit's own voice and
     turn detectors do, which run in the job's process.

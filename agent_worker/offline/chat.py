@@ -71,7 +71,7 @@ class CompletionRequest(_Loose):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def to_chat(self) -> ChatRequest:
-        """What a script decides from."""
+        """Return what a script decides from."""
         return ChatRequest(
             messages=[message.model_dump(exclude_none=True) for message in self.messages],
             tools=frozenset(tool.function.name for tool in self.tools or []),
@@ -119,7 +119,7 @@ def usage(request: CompletionRequest, reply: Reply) -> dict[str, int]:
 
 
 def completion(identity: str, created: int, request: CompletionRequest, reply: Reply) -> dict[str, Any]:
-    """The body of an answer that is not streamed."""
+    """Return the body of an answer that is not streamed."""
     message: dict[str, Any] = {"role": "assistant", "content": reply.text or None, "refusal": None}
     if reply.calls:
         message["tool_calls"] = [_whole_call(call) for call in reply.calls]
@@ -132,7 +132,7 @@ def completion(identity: str, created: int, request: CompletionRequest, reply: R
 
 
 def chunks(identity: str, created: int, request: CompletionRequest, reply: Reply) -> Iterator[Mapping[str, Any]]:
-    """The chunks of a streamed answer in order, without the closing ``[DONE]``."""
+    """Return the chunks of a streamed answer in order, without the closing ``[DONE]``."""
     envelope = _envelope(identity, created, request, "chat.completion.chunk")
     for delta in _deltas(reply):
         yield {**envelope, "choices": [_choice(delta, None)]}

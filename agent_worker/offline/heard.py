@@ -129,7 +129,7 @@ def _meant(word: str) -> str:
 
 
 def _is_slip(word: str, key: str) -> bool:
-    """Whether one letter is missing or too many, or two neighbours are swapped; never another letter in its place."""
+    """Return whether one letter is missing or too many, or two neighbours are swapped; another letter is no slip."""
     if len(word) == len(key):
         return any(
             word == key[:place] + second + first + key[place + 2 :]
@@ -140,7 +140,7 @@ def _is_slip(word: str, key: str) -> bool:
 
 
 def order_in(text: str) -> str | None:
-    """The last order number in a sentence, as ``A-1042``, or as it was said where it has no letter."""
+    """Return the last order number in a sentence, as ``A-1042``, or as it was said where it has no letter."""
     words = plain(text)
     numbers = [match.group() for match in _ORDER.finditer(text)]
     if not numbers or _NO_ORDERS.search(words):
@@ -152,7 +152,7 @@ def order_in(text: str) -> str | None:
 
 
 def _name(messages: Sequence[RequestMessage]) -> tuple[str | None, bool]:
-    """What the caller is called, and whether the last words have told it."""
+    """Return what the caller is called, and whether the last words have told it."""
     name, is_new, asked = None, False, False
     for message in messages:
         if message.get("role") == "user":
@@ -188,6 +188,6 @@ def _outcomes(answers: Sequence[RequestMessage]) -> Iterator[Outcome]:
 
 
 def _next_call(messages: Sequence[RequestMessage]) -> int:
-    """A number that no call in the request has in its id, also where older ones have left the window."""
+    """Return a number that no call in the request has in its id, also where older ones have left the window."""
     numbers = (re.fullmatch(r"call_talk_(\d+)", str(call.get("id"))) for call in _calls(messages))
     return max((int(match.group(1)) for match in numbers if match), default=0) + 1

@@ -67,7 +67,7 @@ class Listener:
         return self._messages(self._decoder.finish(), from_finalize=True)
 
     def metadata(self) -> Message:
-        """The last message of a stream."""
+        """Return the last message of a stream."""
         return {
             "type": "Metadata",
             "transaction_key": "deprecated",
@@ -178,7 +178,7 @@ async def _converse(socket: web.WebSocketResponse, listener: Listener, on_heard:
 
 
 def _control(text: str) -> str | None:
-    """The type of a control message; None for anything else."""
+    """Return the type of a control message; None for anything else."""
     try:
         message = json.loads(text)
     except (ValueError, RecursionError):

@@ -7,7 +7,7 @@ ANYTHING_ELSE = "Is there anything else I can do for you?"
 
 
 def says(*phrases: str) -> re.Pattern[str]:
-    """A pattern that finds any of these phrases, each of whole words."""
+    """Return a pattern that finds any of these phrases, each of whole words."""
     return re.compile(rf"\b(?:{'|'.join(phrases)})\b")
 
 

@@ -36,6 +36,6 @@ class SoundBuffer:
         return events
 
     def take(self) -> str:
-        """What was said, which is forgotten by that."""
+        """Return what was said, which is forgotten by that."""
         words, self._words, self._frames = " ".join(self._words), [], 0
         return words

@@ -65,7 +65,7 @@ class Items:
         return next((one for one in self._held if one.id == item_id), None)
 
     def before(self, item_id: str) -> str | None:
-        """The id of the item in front of one; None for the first."""
+        """Return the id of the item in front of one; None for the first."""
         ids = [one.id for one in self._held]
         place = ids.index(item_id)
         return ids[place - 1] if place else None
@@ -128,7 +128,7 @@ class Items:
         return held
 
     def messages(self) -> list[Event]:
-        """The conversation as the messages of a chat: the words of a reply and its calls are one message."""
+        """Return the conversation as the messages of a chat: the words of a reply and its calls are one message."""
         messages: list[Event] = []
         for held in self._held:
             kind = held.item["type"]
@@ -146,7 +146,7 @@ class Items:
 
 
 def heard_until(words: str, heard_seconds: float) -> str:
-    """The part of a text that has been said after so long, in the code of `agent_worker.offline.tones`."""
+    """Return the part of a text that has been said after so long, in the code of `agent_worker.offline.tones`."""
     if heard_seconds >= seconds(words):
         return words
     said = words.encode()[: max(0, int((heard_seconds - START_SECONDS) / SYMBOL_SECONDS))]
@@ -159,7 +159,7 @@ def _chat_call(call: Mapping[str, str]) -> Event:
 
 
 def _checked(item: Event) -> Held:
-    """What a client's item says; raises `EventRefusedError`."""
+    """Return what a client's item says; raises `EventRefusedError`."""
     _check_id(item["id"], "item.id")
     match item.get("type"):
         case "message":

@@ -25,7 +25,7 @@ class Response:
     output: list[Held] = field(default_factory=list)
 
     def told(self, status: str = "in_progress", details: Event | None = None) -> Event:
-        """The response, as clients are told."""
+        """Return the response, as clients are told."""
         return {
             "id": self.id,
             "object": "realtime.response",
@@ -44,14 +44,14 @@ class Response:
 
 
 def done(response: Response, status: str, details: Event | None) -> Event:
-    """The last event of a response, with its usage: words instead of tokens, nothing is billed."""
+    """Return the last event of a response, with its usage: words instead of tokens, nothing is billed."""
     words = sum(len(held.words.split()) for held in response.output)
     counted = {"total_tokens": words, "input_tokens": 0, "output_tokens": words}
     return {"type": "response.done", "response": {**response.told(status, details), "usage": counted}}
 
 
 def spoken(response: Response, held: Held, text: str) -> Iterator[Event]:
-    """A message in sound, faster than it is played; what is said of it so far is known to the model."""
+    """Return a message in sound, faster than it is played; what is said of it so far is known to the model."""
     place = {**response.place(held), "content_index": 0}
     part = {"type": "output_audio", "transcript": ""}
     held.item["content"] = [part]
@@ -74,7 +74,7 @@ def spoken(response: Response, held: Held, text: str) -> Iterator[Event]:
 
 
 def written(response: Response, held: Held, text: str) -> Iterator[Event]:
-    """A message in writing, word by word."""
+    """Return a message in writing, word by word."""
     place = {**response.place(held), "content_index": 0}
     part = {"type": "output_text", "text": ""}
     held.item["content"] = [part]

@@ -29,7 +29,7 @@ def require_key(headers: Mapping[str, str]) -> None:
 
 
 def credentials(headers: Mapping[str, str], scheme: str) -> str | None:
-    """The key of the ``Authorization`` header, if it has one of this scheme."""
+    """Return the key of the ``Authorization`` header, if it has one of this scheme."""
     found, _, key = headers.get("Authorization", "").partition(" ")
     return key.strip() or None if found.lower() == scheme else None
 

@@ -22,7 +22,7 @@ _PAUSE_SECONDS = 0.5
 
 @asynccontextmanager
 async def models(transcript: Path | None) -> AsyncIterator[dict[str, str]]:
-    """The environment that points at the offline models, while they run; nothing where no transcript is given.
+    """Give the environment that points at the offline models, while they run; nothing if no transcript is given.
 
     Whoever says something that is not in the bundled transcript is talked with; a transcript of one's own is followed
     to the letter. The models are started again on the same port when they die, and end with this process however it

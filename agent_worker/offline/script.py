@@ -68,13 +68,13 @@ class TranscriptScript:
     transcript: Transcript
 
     def is_on_its_way(self, request: ChatRequest) -> bool:
-        """Whether the call so far is the transcript's, in all that the transcript has, and goes on there."""
+        """Return whether the call so far is the transcript's, in all that the transcript has, and goes on there."""
         exchanges = exchanges_of(request.messages)
         position = self.transcript.position(exchanges[-1].text) if exchanges else None
         return position is not None and not self._flaws(exchanges, position)
 
     def reply(self, request: ChatRequest) -> Reply:
-        """The next line of the transcript; a sentence about the request where there is none."""
+        """Return the next line of the transcript; a sentence about the request where there is none."""
         exchanges = exchanges_of(request.messages)
         if not exchanges:
             return Reply(self.transcript.greeting)
@@ -105,7 +105,7 @@ class TranscriptScript:
         return Reply(step.say if len(uses) == len(step.calls) else "", calls)
 
     def _flaws(self, exchanges: list[Exchange], position: int) -> list[str]:
-        """What of the call before `position` is not as the transcript has it; the caller's order counts."""
+        """Return what of the call before `position` is not as the transcript has it; the caller's order counts."""
         by_words: dict[str, list[Exchange]] = {}
         for exchange in exchanges:
             by_words.setdefault(spoken(exchange.text), []).append(exchange)
@@ -123,7 +123,7 @@ class TranscriptScript:
 
 
 def unclear(name: str) -> str:
-    """What is said of a tool whose outcome is not known."""
+    """Return what is said of a tool whose outcome is not known."""
     return f"I was cut off while I used {name}, and don't know whether it went through. I'll check before I try again."
 
 
@@ -132,7 +132,7 @@ def _call(call_id: str, use: ToolUse) -> RequestedCall:
 
 
 def exchanges_of(messages: Sequence[RequestMessage]) -> list[Exchange]:
-    """What the caller said, each with what followed it; what came before is in none."""
+    """Return what the caller said, each with what followed it; what came before is in none."""
     exchanges: list[Exchange] = []
     for message in messages:
         if message.get("role") == "user":
@@ -143,7 +143,7 @@ def exchanges_of(messages: Sequence[RequestMessage]) -> list[Exchange]:
 
 
 def text_of(message: RequestMessage) -> str:
-    """The text of a message, whose content may be text, parts, or nothing."""
+    """Return the text of a message, whose content may be text, parts, or nothing."""
     content = message.get("content")
     if isinstance(content, str):
         return content
@@ -154,24 +154,24 @@ def text_of(message: RequestMessage) -> str:
 
 
 def _is_answered(answers: list[RequestMessage]) -> bool:
-    """Whether the last word is the agent's: text that does not come with tool calls."""
+    """Return whether the last word is the agent's: text that does not come with tool calls."""
     return bool(answers) and is_spoken(answers[-1])
 
 
 def is_spoken(message: RequestMessage) -> bool:
-    """Whether a message is the agent's words, and not said beside tool calls."""
+    """Return whether a message is the agent's words, and not said beside tool calls."""
     return message.get("role") == "assistant" and not message.get("tool_calls") and bool(text_of(message))
 
 
 def _is_complete(turn: Turn, answers: list[RequestMessage]) -> bool:
-    """Whether a turn was answered, after all its tool calls unless one of them ended in an unknown outcome."""
+    """Return whether a turn was answered, after all its tool calls unless one of them ended in an unknown outcome."""
     if not any(is_spoken(message) for message in answers):
         return False
     return _missing_step(turn, answers) is None
 
 
 def _missing_step(turn: Turn, answers: list[RequestMessage]) -> tuple[int, Step, list[ToolUse]] | None:
-    """The first step that has calls still to be made, unless an earlier one ended in a surprise."""
+    """Return the first step that has calls still to be made, unless an earlier one ended in a surprise."""
     outcomes = _outcomes(answers)
     for number, step in enumerate(turn.steps):
         missing = [use for use in step.calls if _key(use.name, use.arguments) not in outcomes]
@@ -183,7 +183,7 @@ def _missing_step(turn: Turn, answers: list[RequestMessage]) -> tuple[int, Step,
 
 
 def _surprise(turn: Turn, answers: list[RequestMessage]) -> str | None:
-    """The name of a tool whose outcome is not the transcript's."""
+    """Return the name of a tool whose outcome is not the transcript's."""
     outcomes = _outcomes(answers)
     uses = [use for step in turn.steps for use in step.calls]
     return next(
@@ -192,7 +192,7 @@ def _surprise(turn: Turn, answers: list[RequestMessage]) -> str | None:
 
 
 def _outcomes(answers: list[RequestMessage]) -> dict[str, str]:
-    """Outputs by tool name and arguments, of the calls that have one."""
+    """Return outputs by tool name and arguments, of the calls that have one."""
     outputs = {
         str(message.get("tool_call_id")): text_of(message) for message in answers if message.get("role") == "tool"
     }

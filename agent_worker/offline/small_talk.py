@@ -41,7 +41,7 @@ class FirstCallScript:
     transcript: Transcript
 
     def reply(self, request: ChatRequest) -> Reply:
-        """The transcript's next line, or a few words."""
+        """Return the transcript's next line, or a few words."""
         script = TranscriptScript(self.transcript)
         return (script if script.is_on_its_way(request) else SmallTalk()).reply(request)
 
@@ -62,7 +62,7 @@ class SmallTalk:
 
 
 def _told(heard: Heard, outcome: Outcome) -> str:
-    """What a tool's output is in the agent's words."""
+    """Return what a tool's output is in the agent's words."""
     if _INTERRUPTED.search(outcome.output):
         return unclear(outcome.tool)
     if outcome.output.startswith("There is no order"):
@@ -75,7 +75,7 @@ def _told(heard: Heard, outcome: Outcome) -> str:
 
 
 def _moved(found: str, outputs: Iterable[str]) -> str:
-    """What was changed about an order in this call, which the carrier does not show."""
+    """Return what was changed about an order in this call, which the carrier does not show."""
     order = found.partition(":")[0]
     changed = [text.removeprefix(moved) for text in outputs if text.startswith(moved := f"{order} now arrives on ")]
     return f" That is what the carrier shows; you moved it to {changed[-1]}" if changed else ""
@@ -232,7 +232,7 @@ def _sentence(sentence: phrases.Sentence) -> Answer:
 
 
 def _lost(heard: Heard) -> Reply:
-    """The answer to everything else: what would be understood."""
+    """Return the answer to everything else: what would be understood."""
     wish = "Ask me where an order is" if _LOOK_UP in heard.tools else "Tell me your name"
     return Reply(f"I did not understand that{_to(heard)}: I know a few sentences only. {wish}, or ask what I can do.")
 

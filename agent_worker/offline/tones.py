@@ -122,7 +122,7 @@ class Decoder:
     """
 
     def __init__(self, sample_rate: int, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
-        """Raises `ValueError` for a rate out of range.
+        """Take samples of this rate. Raises `ValueError` for one out of range.
 
         `patience_seconds`: the silence after which an utterance counts as cut. A speaker whose machine is busy falls
         silent in the middle of a word and goes on; who would rather wait than miss that takes more.
@@ -155,7 +155,7 @@ class Decoder:
         return events
 
     def finish(self) -> list[Event]:
-        """The stream has ended: hear what is left as if silence followed. The decoder can be fed again."""
+        """Take the stream as ended: hear what is left as if silence followed. The decoder can be fed again."""
         hops = self._hops + len(self._waiting) // self._hop
         events = self.feed(np.zeros(round((self._patience + 2 * _WINDOW_SECONDS) * self._rate), np.int16))
         # the time of the stream does not go on in a silence that nobody sent
@@ -170,7 +170,7 @@ class Decoder:
 
 
 def _clocks(powers: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The clock tone of each hop's chord; -1 where there is none, or where it changes."""
+    """Return the clock tone of each hop's chord; -1 where there is none, or where it changes."""
     strongest = [powers[:, group].max(axis=1) for group in (_CLOCK, _LOW, _HIGH)]
     chord = np.sum(strongest, axis=0)
     heard = (
@@ -209,7 +209,7 @@ class _Run:
 
 
 def _two_best(power: NDArray[np.float32]) -> tuple[int, int, float]:
-    """The two strongest tones, and how near the second comes to the first."""
+    """Return the two strongest tones, and how near the second comes to the first."""
     *_, second, first = (int(tone) for tone in np.argsort(power))
     return first, second, float(power[second] / max(power[first], np.finfo(np.float32).tiny))
 

@@ -16,7 +16,7 @@ from conversation_actors.errors import InvalidInputError
 
 
 def bundled() -> Path:
-    """The call that comes with this package: in its data where it is installed, in tests/data in a checkout."""
+    """Return the call that comes with this package: in its data where it is installed, in tests/data in a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "data" / "transcript.json"
     return installed if installed.exists() else package.parent / "tests" / "data" / "transcript.json"
@@ -74,7 +74,7 @@ class Transcript(_Part):
         return self
 
     def position(self, user_text: str) -> int | None:
-        """The number of the turn that begins with these words, or None."""
+        """Return the number of the turn that begins with these words, or None."""
         wanted = spoken(user_text)
         return next((number for number, turn in enumerate(self.turns) if spoken(turn.user) == wanted), None)
 

@@ -81,7 +81,7 @@ class Chord:
 
 
 def checksum(data: bytes) -> bytes:
-    """What follows the end mark."""
+    """Return what follows the end mark."""
     return binascii.crc_hqx(data, 0xFFFF).to_bytes(CHECK_BYTES)
 
 

@@ -16,7 +16,7 @@ _NO_ROOM = "-"
 
 
 async def check_admission(settings: LiveKitSettings) -> None:
-    """Ask LiveKit's server for nothing. Raises `InvalidInputError` where the key or the secret is not one of its own.
+    """Ask LiveKit's server for nothing. Raises `InvalidInputError` if the key or the secret is not its own.
 
     A server that does not answer is no mistake, and is waited for by the worker: a line in the log says so.
     """

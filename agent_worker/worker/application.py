@@ -32,7 +32,7 @@ _FORMS = "give it as package.module, package.module:attribute, or path/to/agent.
 
 
 def load_server(name: str, *, preload: Sequence[str] = ()) -> AgentServer:
-    """The `AgentServer` of ``package.module[:attribute]`` or ``path/to/agent.py[:attribute]``.
+    """Return the `AgentServer` of ``package.module[:attribute]`` or ``path/to/agent.py[:attribute]``.
 
     Without an attribute it is the only server of the module. LiveKit's `WorkerOptions` do as well, also those that the
     module gives to ``run_app`` under its ``if __name__ == "__main__"``; to them the modules of `preload` are added.
@@ -85,7 +85,7 @@ def _mistake(message: str) -> InvalidInputError:
 
 
 def _module_name(place: str) -> tuple[str, Path | None]:
-    """The name to import a module by, and its file where that was given.
+    """Return the name to import a module by, and its file if that was given.
 
     Imports look into the directory of the file's outermost package, and into the file's own, as they do for a script.
     The name has to be good in the job's processes too, where the session function is found by it.
@@ -106,7 +106,7 @@ def _module_name(place: str) -> tuple[str, Path | None]:
 
 
 def _syntax(module_name: str, name: str, file: Path | None) -> ast.Module:
-    """The module as it is written; an empty one where there is no source to read."""
+    """Return the module as it is written; an empty one if there is no source to read."""
     try:
         spec = importlib.util.find_spec(module_name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -173,7 +173,7 @@ def _only(module: ModuleType, tree: ast.Module, name: str) -> AgentServer | Serv
 
 
 def _given_to_run_app(module: ModuleType, tree: ast.Module) -> AgentServer | ServerOptions | None:
-    """What the module would run as a program: ``cli.run_app(WorkerOptions(…))`` under its main guard."""
+    """Return what the module would run as a program: ``cli.run_app(WorkerOptions(…))`` under its main guard."""
     guarded = [statement for statement in tree.body if _is_main_guard(statement)]
     calls = [node for one in guarded for node in ast.walk(one) if isinstance(node, ast.Call) and _is_run_app(node)]
     if len(calls) != 1 or len(calls[0].args) != 1:
@@ -211,7 +211,7 @@ def _is_run_app(call: ast.Call) -> bool:
 
 
 def entrypoint_named(name: str) -> Entrypoint:
-    """The function that ``package.module:function`` names. Raises `InvalidInputError`."""
+    """Return the function that ``package.module:function`` names. Raises `InvalidInputError`."""
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)

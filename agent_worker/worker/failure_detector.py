@@ -114,7 +114,7 @@ class FailureDetector:
             self._spawn("ended jobs", self._take_over(record, RestartReason.CRASH))
 
     async def _left_by(self, info: RunningJobInfo) -> list[HeartbeatRecord]:
-        """Claim what a dead job had, or was about to have; nothing where it had let go of it, or others have it."""
+        """Claim what a dead job had, or was about to have; nothing if it had let go of it, or others have it."""
         held = await self._heartbeats.held_by(info.job.id)
         if not held and await self._died_unannounced(info):
             held = [(conversation_id_of(info), "")]
@@ -131,7 +131,7 @@ class FailureDetector:
         return await self._heartbeats.claim(conversation_id, self._instance, hold=HOLD, holder=info.job.id, role=role)
 
     async def _began_dead(self, conversation_id: str, role: str, info: RunningJobInfo) -> bool:
-        """Write the record of a job that died before it could; False where another agent has one, or it was ended."""
+        """Write the record of a job that died before it could; False if another agent has one, or it was ended."""
         return await self._heartbeats.beat(
             conversation_id,
             info.job.id,
@@ -142,13 +142,13 @@ class FailureDetector:
         )
 
     async def _died_unannounced(self, info: RunningJobInfo) -> bool:
-        """Whether a job that has announced nothing died, and was to be the one agent, as far as anybody can tell."""
+        """Return whether a job that has announced nothing has died, and was to be the one agent, as far as is known."""
         if not self._is_known(info) or not await self._is_ghost(info):
             return False
         return not await self._heartbeats.roles_of(conversation_id_of(info))
 
     async def _is_ghost(self, info: RunningJobInfo) -> bool:
-        """Whether a job's participant stays in the room behind the end of its process: it has not left by itself.
+        """Return whether a job's participant stays in the room after the end of its process: it has not left by itself.
 
         While LiveKit's server does not answer it is asked again, as long as a ghost would be there.
         """
@@ -168,7 +168,7 @@ class FailureDetector:
         return False
 
     def _is_known(self, info: RunningJobInfo) -> bool:
-        """Whether `conversation_id_of` a job is its conversation for certain."""
+        """Return whether `conversation_id_of` a job is its conversation for certain."""
         return not self._named_by_participants or _named(info) is not None
 
     async def _watch_heartbeats(self) -> None:
@@ -265,7 +265,7 @@ class FailureDetector:
 
 
 def conversation_id_of(info: RunningJobInfo) -> str:
-    """The conversation of a job, as the job itself finds it; not where a participant named it."""
+    """Return the conversation of a job, as the job itself finds it; not if a participant named it."""
     return _named(info) or info.job.room.name
 
 

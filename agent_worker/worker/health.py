@@ -65,7 +65,7 @@ class Health:
         return {"ok": is_well, **told, "jobs": self._jobs(), "draining": self._draining(), "failures": failures}
 
     async def _answers(self) -> dict[str, str]:
-        """The answers, by whom they are of: those of the look that is under way, or of one a moment ago."""
+        """Return the answers, by whom they are of: those of the look that is under way, or of one a moment ago."""
         look = self._look
         if look is None or (look.done() and time.monotonic() - self._looked >= self._timing.health_fresh):
             look = self._look = asyncio.create_task(self._ask_all())
@@ -101,7 +101,7 @@ class Health:
 
 
 def _told(error: Exception) -> str:
-    """The kind of a trouble, without its text: that may name hosts."""
+    """Return the kind of a trouble, without its text: that may name hosts."""
     match error:
         case RetryableError():
             what = "cannot be reached"
@@ -115,7 +115,7 @@ def _told(error: Exception) -> str:
 
 
 class HealthServer:
-    """Serves a `Health`, from ``async with`` to its end: 200 where all is well, else 503."""
+    """Serves a `Health`, from ``async with`` to its end: 200 if all is well, else 503."""
 
     def __init__(self, health: Health, *, host: str, port: int) -> None:
         """`port` 0 takes a free one."""

@@ -43,7 +43,7 @@ def set_up(*, level: int = logging.INFO, is_production: bool = False) -> None:
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """Whether a line is worth writing. Warnings are, but for those that nobody can do anything about."""
+    """Return whether a line is worth writing. Warnings are, but for those that nobody can do anything about."""
     package = record.name.partition(".")[0]
     if record.levelno < logging.WARNING:
         is_routine = package == "livekit" and record.getMessage().startswith(_ROUTINE)

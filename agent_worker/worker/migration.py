@@ -79,7 +79,7 @@ class _Moving:
         self._timing = timing
 
     async def run(self, assignment: Assignment) -> str:
-        """Ask until it has moved; the new holder."""
+        """Ask until it has moved; return the new holder."""
         wait, declined = self._timing.ask, Backoff(self._timing.migration_declined)
         while True:
             expectation = await summon(self._heartbeats, self._rooms, self._vacancy, assignment)
@@ -92,7 +92,7 @@ class _Moving:
                 wait *= 2
 
     async def _taken_by(self, expectation: Expectation, *, until: float) -> str | None:
-        """Who has the call; None where nobody else has it in time, or who came has declined it."""
+        """Return who has the call; None if nobody else has it in time, or who came has declined it."""
         while time.monotonic() < until:
             now = await self._heartbeats.find(self._record.conversation_id, role=self._record.role)
             if now is not None and now.holder != self._record.holder:

@@ -24,7 +24,7 @@ _SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A worker as LiveKit's server has it. `agent_name` is empty where rooms get its agent without asking for it."""
+    """A worker as LiveKit's server has it. `agent_name` is empty if rooms get its agent without asking for it."""
 
     worker_id: str
     agent_name: str
@@ -59,7 +59,7 @@ class Registrar:
     """Writes a worker's `Registration` each time that LiveKit's server takes the worker on."""
 
     def __init__(self, server: "AgentServer", path: Path, *, agent_name: str | None, otherwise: str) -> None:
-        """`agent_name` None: the worker is asked for it, over HTTP; `otherwise`: where it does not answer."""
+        """`agent_name` None: the worker is asked for it, over HTTP; `otherwise`: if it does not answer."""
         self._server, self._path = server, path
         self._agent_name, self._otherwise = agent_name, otherwise
         self._tasks: set[asyncio.Task[None]] = set()

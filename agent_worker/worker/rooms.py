@@ -35,7 +35,7 @@ _REFUSALS = frozenset(
         api.TwirpErrorCode.UNIMPLEMENTED,
     }
 )
-"""Codes behind which nothing was done. Of the others none excludes that a server went on without being heard."""
+"""Codes after which nothing was done. Of the others none excludes that a server went on without being heard."""
 _OWN_FIELDS = frozenset({"room", "agent_name"})
 _HUMAN = frozenset(ParticipantInfo.Kind.Value(name) for name in PEOPLE)
 
@@ -98,7 +98,7 @@ class Rooms:
             await self._api.aclose()
 
     async def occupants(self, room: str) -> Occupants:
-        """Who is in a room now, ghosts included."""
+        """Return who is in a room now, ghosts included."""
         try:
             found = await self._asked(
                 self._service.room.list_participants(api.ListParticipantsRequest(room=room)), "list_participants"
@@ -193,7 +193,7 @@ class Rooms:
 
 
 def _copy_fields(listed: AgentDispatch, wanted: api.CreateAgentDispatchRequest) -> None:
-    """Whatever both messages have in this version of LiveKit's protocol, but for whom it asks, and where."""
+    """Copy whatever both messages have in this version of LiveKit's protocol, but for whom it asks, and where."""
     there = wanted.DESCRIPTOR.fields_by_name
     for field, value in listed.ListFields():
         if field.name in _OWN_FIELDS or field.name not in there:

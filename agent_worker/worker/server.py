@@ -61,14 +61,14 @@ class WorkerOptions:
 
 
 def make_server(options: WorkerOptions) -> AgentServer:
-    """LiveKit's server, with everything set. Raises `InvalidInputError` where settings are missing."""
+    """LiveKit's server, with everything set. Raises `InvalidInputError` if settings are missing."""
     if options.application is None:
         return _own_server(options)
     return _fitted(options.application, options)
 
 
 def _fitted(server: AgentServer, options: WorkerOptions) -> AgentServer:
-    """The application's server as it is, with our preparation beside its own, on the LiveKit server of the settings."""
+    """Take the application's server as it is, with our preparation beside its own, on the settings' LiveKit server."""
     url, key, secret = options.livekit.require()
     server.update_options(ws_url=url, api_key=key, api_secret=secret)
     server.setup_fnc = Preparation(server.setup_fnc)
@@ -104,7 +104,7 @@ def _own_server(options: WorkerOptions) -> AgentServer:
 
 
 def _load_by_calls(most_calls: int, server: AgentServer) -> float:
-    """A machine that is busy with something else would get no calls: LiveKit's server asks the least loaded."""
+    """Return the load by calls alone: a busy machine would get none, as LiveKit's server asks the least loaded."""
     return len(server.active_jobs) / most_calls
 
 
@@ -145,7 +145,7 @@ class _NoJobs:
 
 
 def _told_to_stop() -> tuple[asyncio.Event, asyncio.Event]:
-    """What the first SIGTERM or SIGINT sets, and what the next one does."""
+    """Return what the first SIGTERM or SIGINT sets, and what the next one does."""
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
@@ -160,7 +160,7 @@ def _told_to_stop() -> tuple[asyncio.Event, asyncio.Event]:
 async def _detecting(
     jobs: JobSource, options: WorkerOptions, failures: Failures, *, draining: Callable[[], bool]
 ) -> AsyncIterator[FailureDetector]:
-    """A failure detector that is ready to run, and the health endpoint."""
+    """Give a failure detector that is ready to run, beside the health endpoint."""
     settings = Settings()
     settings.require_redis_url(shared_by="agent-worker")
     call = CallSettings()
@@ -253,7 +253,7 @@ async def _drain(
 
 
 async def _stop_when_orphaned(stop: asyncio.Event, *, pause: float) -> None:
-    """A worker whose supervisor is gone has nobody to start it again: it ends in order."""
+    """End in order when the supervisor is gone: nobody would start this worker again."""
     if instance_from_environment() is None:
         return
     supervisor = os.getppid()

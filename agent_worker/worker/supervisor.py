@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 EXIT_USAGE = 2
 """A worker's exit code for a mistake in what it was given."""
 EXIT_NOT_STARTED = 1
-"""In place of a worker's exit code where there was no worker."""
+"""In place of a worker's exit code if there was no worker."""
 _STEADY = timedelta(minutes=1)
 """A worker that ran for so long is started again at once."""
 
@@ -46,7 +46,7 @@ class Supervisor:
         *,
         timing: Timing = TIMING,
     ) -> None:
-        """`arguments`: the worker's command line, behind ``python -m agent_worker``."""
+        """`arguments`: the worker's command line, after ``python -m agent_worker``."""
         self._command = [sys.executable, "-m", "agent_worker", *arguments]
         self._instance, self._delays = instance, timing.restart_delays
         self._environment = environment or {}
@@ -95,7 +95,7 @@ class Supervisor:
                     return code
 
     async def _run_once(self, name: str) -> int:
-        """One life of the worker, in a process group of its own; nothing of it is left behind."""
+        """Live one life of the worker, in a process group of its own; nothing of it is left."""
         environment = child_environment(name, self._environment)
         worker = await asyncio.create_subprocess_exec(*self._command, env=environment, start_new_session=True)
         self._worker = worker
@@ -128,5 +128,5 @@ class Supervisor:
 
 
 def instance_name() -> str:
-    """A name for a supervisor's workers that people can read, and that no other supervisor gives."""
+    """Return a name for a supervisor's workers that people can read, and that no other supervisor gives."""
     return f"{socket.gethostname()}-{uuid4().hex[:12]}"

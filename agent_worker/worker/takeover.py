@@ -65,7 +65,7 @@ class Deceased:
 
     @classmethod
     def of(cls, record: HeartbeatRecord) -> "Deceased | None":
-        """Read a record; None where another program wrote it."""
+        """Read a record; None if another program wrote it."""
         told = HeartbeatDetails.from_dict(record.details)
         if not told.room or told.agent_name is None or told.agent_identity is None or told.attempt is None:
             return None
@@ -139,7 +139,7 @@ class Takeover:
         return await self._ask(record, dead, reason), dead.attempt
 
     async def _end(self, record: HeartbeatRecord, dead: Deceased) -> Outcome:
-        """Give the call up, where that can be said."""
+        """Give the call up, if that can be said."""
         if self._give_up is None:
             return Outcome.POSTPONED
         await self._give_up(record, dead.attempt - 1)
@@ -174,7 +174,7 @@ class Takeover:
         return await self._end(record, dead)
 
     async def _is_kept(self, record: HeartbeatRecord, *, delay: timedelta, deadline: float) -> bool:
-        """Keep the claim, as soon as Redis answers; False where it is lost. True where it is not known in time.
+        """Keep the claim, as soon as Redis answers; False if it is lost. True if it is not known in time.
 
         While Redis does not answer nobody else can claim the call either.
         """
@@ -190,7 +190,7 @@ class Takeover:
         return True
 
     async def _call_successor(self, record: HeartbeatRecord, dead: Deceased, reason: RestartReason) -> Outcome | None:
-        """What became of it; None where nothing was asked for yet."""
+        """Call a successor; return what became of it, None if nothing was asked for yet."""
         occupants = await self._with_people(record, dead.room)
         if occupants is None:
             return Outcome.SUCCEEDED
@@ -221,14 +221,14 @@ class Takeover:
         return Outcome.DISPATCHED
 
     async def _reason(self, record: HeartbeatRecord, dead: Deceased, reason: RestartReason) -> RestartReason:
-        """What this death was told to be of before, by somebody whose successor did not come."""
+        """Return what this death was told to be of before, by somebody whose successor did not come."""
         if record.attempt == 1:
             return reason
         told = [Assignment.of(one.told) for one in await self._heartbeats.expected(dead.room, dead.agent_name)]
         return next((one.reason for one in told if one.replaces == record.holder and one.reason is not None), reason)
 
     async def _with_people(self, record: HeartbeatRecord, room: str) -> Occupants | None:
-        """The room's occupants, when somebody is there or nobody comes; None when the claim is ours no more."""
+        """Return the room's occupants when somebody is there or nobody comes; None when the claim is ours no more."""
         deadline = time.monotonic() + self._linger.total_seconds()
         while True:
             occupants = await self._rooms.occupants(room)
@@ -239,7 +239,7 @@ class Takeover:
             await asyncio.sleep(self._timing.empty_room)
 
     async def _is_coming(self, occupants: Occupants, dead: Deceased, record: HeartbeatRecord) -> bool:
-        """Whether a successor that was asked for before is in the room: it may have to wait for Ray, for long.
+        """Return whether a successor that was asked for before is in the room: it may have to wait for Ray, for long.
 
         Two of them would both talk. One that died before it got the lease is a ghost for 22 seconds. Where the
         dead one never had the lease, any other agent may be the one that has the call. One that is known to be there
@@ -255,7 +255,7 @@ class Takeover:
         return False
 
     async def _begun_by(self, identity: str) -> list[tuple[str, str]]:
-        """What an agent in the room is there for; nothing is known of one whose identity the application has chosen."""
+        """Return what an agent in the room is there for; nothing is known if the application chose its identity."""
         job_id = identity.removeprefix(_AGENT_PREFIX)
         if job_id == identity or not job_id.isprintable():
             return []
