@@ -58,7 +58,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is used: the parent of a worker needs none of LiveKit's agents (127 MB)."""
+    """Import a name when it is used: the supervisor of a worker needs none of LiveKit's agents (127 MB)."""
     module = _MODULES.get(name)
     if module is None:
         message = f"module {__name__!r} has no attribute {name!r}"

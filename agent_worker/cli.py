@@ -4,7 +4,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,22 @@ import typer
 
 from agent_worker import commands
 from agent_worker.commands import EXIT_FAILED, TalkCommand, WorkerCommand
+from agent_worker.environment import override
 from agent_worker.extras import missing_extra
+from agent_worker.options import (
+    ApiKey,
+    ApiSecret,
+    Application,
+    Drain,
+    Entrypoint,
+    Level,
+    LogLevel,
+    Offline,
+    Transcript,
+    Url,
+    Verbose,
+    seconds,
+)
 from conversation_actors.errors import ConversationError, InvalidInputError
 from conversation_actors.versions import tell_versions
 
@@ -22,11 +36,11 @@ EXIT_INTERRUPTED = 130
 PROGRAM, MODULE = "agent-worker", "python -m agent_worker"
 
 START = (
-    "Run a worker for production: a parent process that starts it again when it dies. SIGTERM hands its calls over to "
-    "other workers."
+    "Run a worker for production: a supervisor process that starts it again when it dies. SIGTERM hands its calls over "
+    "to other workers."
 )
 DEV = "Run a worker, and a page in the browser to talk to it."
-WORK = "Run a worker without a parent: when it is killed, other workers take its calls over by the clock."
+WORK = "Run a worker without a supervisor: when it is killed, other workers take its calls over by the clock."
 WATCH = (
     "Follow agents that die or hang, and take no calls: for agents that are started by LiveKit's own command line "
     "(`python my_agent.py start`). One of these, or of our workers, has to run anywhere on the same Redis. The next "
@@ -49,67 +63,7 @@ app = typer.Typer(
 )
 
 
-class LogLevel(StrEnum):
-    """How much is logged, by the names of livekit-agents."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARN = "warn"
-    ERROR = "error"
-    CRITICAL = "critical"
-
-
-def _seconds(text: str) -> timedelta:
-    seconds = float(text)
-    if not 0.0 <= seconds <= 3600.0:  # noqa: PLR2004  # an hour between two sentences is a mistake
-        message = "must be 0 to 3600 seconds"
-        raise typer.BadParameter(message)
-    return timedelta(seconds=seconds)
-
-
-Application = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="MODULE[:SERVER]",
-        show_default=False,
-        help="Your own AgentServer or WorkerOptions, as it is: package.module, package.module:attribute, or "
-        "path/to/agent.py (default: the example agent).",
-    ),
-]
-Entrypoint = Annotated[
-    str | None,
-    typer.Option(
-        metavar="MODULE:FUNCTION",
-        help="Only a function of yours, `async def function(ctx: JobContext)`, in a server of ours.",
-    ),
-]
-Offline = Annotated[bool, typer.Option("--offline", help="Local stand-ins for all models; no account needed.")]
-Transcript = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The call that the stand-ins follow, and nothing else.")
-]
-Url = Annotated[str | None, typer.Option("--url", metavar="URL", help="LiveKit's server, instead of LIVEKIT_URL.")]
-ApiKey = Annotated[str | None, typer.Option("--api-key", metavar="KEY", help="Instead of LIVEKIT_API_KEY.")]
-ApiSecret = Annotated[
-    str | None,
-    typer.Option(
-        "--api-secret",
-        metavar="SECRET",
-        help="Instead of LIVEKIT_API_SECRET. Whoever may list processes can read it here: prefer the variable.",
-    ),
-]
-Level = Annotated[LogLevel, typer.Option("--log-level", case_sensitive=False, help="How much is logged.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="The same as --log-level debug.")]
-Drain = Annotated[
-    str | None,
-    typer.Option(
-        "--drain-timeout",
-        metavar="SECONDS",
-        help="How long calls that no other worker takes may go on after SIGTERM, instead of AGENT_DRAIN.",
-    ),
-]
-
-
-@app.command(help=START, short_help="Run a worker for production, and its parent.")
+@app.command(help=START, short_help="Run a worker for production, and its supervisor.")
 def start(
     application: Application = None,
     *,
@@ -123,7 +77,7 @@ def start(
     log_level: Level = LogLevel.INFO,
     verbose: Verbose = False,
 ) -> None:
-    """Run a parent and its worker."""
+    """Run a supervisor and its worker."""
     _override(url=url, api_key=api_key, api_secret=api_secret, drain_timeout=drain_timeout)
     command = _worker(application, entrypoint, _level(log_level, verbose=verbose), offline, transcript)
     raise typer.Exit(commands.start(command))
@@ -151,7 +105,7 @@ def dev(
     raise typer.Exit(commands.dev(command, _print))
 
 
-@app.command(help=WORK, short_help="Run a worker without a parent.")
+@app.command(help=WORK, short_help="Run a worker without a supervisor.")
 def work(
     application: Application = None,
     *,
@@ -220,7 +174,7 @@ def talk(
     turns: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Stop after so many turns (default: all).")
     ] = None,
-    pause: Annotated[timedelta, typer.Option(parser=_seconds, metavar="SECONDS", help="Between turns.")] = "0",  # type: ignore[assignment]  # read by `parser`, as what is typed
+    pause: Annotated[timedelta, typer.Option(parser=seconds, metavar="SECONDS", help="Between turns.")] = "0",  # type: ignore[assignment]  # read by `parser`, as what is typed
     watching: Annotated[
         bool, typer.Option("--watch", help="Do not speak; print items as they arrive, until stopped.")
     ] = False,
@@ -262,7 +216,7 @@ def _override(
     *, url: str | None, api_key: str | None, api_secret: str | None, drain_timeout: str | None = None
 ) -> None:
     """Put what was given before the environment: the worker and its jobs are other processes."""
-    from agent_worker.settings import WorkerSettings, override  # noqa: PLC0415  # needs more than --help does
+    from agent_worker.settings import WorkerSettings  # noqa: PLC0415  # needs more than --help does
 
     given = {
         "LIVEKIT_URL": url,

@@ -1,4 +1,4 @@
-"""What the worker's commands do. Each imports what it needs when it runs: the parent of a worker stays small."""
+"""What the worker's commands do. Each imports what it needs when it runs: the supervisor of a worker stays small."""
 
 import asyncio
 import logging
@@ -6,14 +6,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent_worker.environment import instance_from_environment
+
 if TYPE_CHECKING:
     from agent_worker.settings import LanguageModelSettings
+    from agent_worker.worker.application import Entrypoint
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +42,7 @@ class WorkerCommand:
 
     @property
     def arguments(self) -> list[str]:
-        """The command line of the worker, for the parent that starts it."""
+        """The command line of the worker, for the supervisor that starts it."""
         arguments = ["work"]
         if self.application is not None:
             arguments += [self.application]
@@ -58,9 +61,9 @@ class WorkerCommand:
 
 
 def start(command: WorkerCommand) -> int:
-    """Run a parent, and the worker that it keeps up. Returns the worker's exit code."""
+    """Run a supervisor, and the worker that it keeps up. Returns the worker's exit code."""
     from agent_worker.offline.running import models  # noqa: PLC0415  # see the module's docstring
-    from agent_worker.worker.parent import Parent, instance_name  # noqa: PLC0415
+    from agent_worker.worker.supervisor import Supervisor, instance_name  # noqa: PLC0415
 
     transcript = command.followed()
     _check_before_start(command)
@@ -68,7 +71,7 @@ def start(command: WorkerCommand) -> int:
     async def run() -> int:
         await _check_livekit()
         async with models(transcript) as environment:
-            return await Parent(command.arguments, instance_name(), environment).run()
+            return await Supervisor(command.arguments, instance_name(), environment).run()
 
     if command.offline:
         logger.warning("calls are answered by offline stand-ins, and by no language model")
@@ -78,7 +81,7 @@ def start(command: WorkerCommand) -> int:
 def dev(command: WorkerCommand, write: Callable[[str], object]) -> int:
     """Run a worker and the caller's page. Returns the worker's exit code."""
     from agent_worker.development.develop import develop  # noqa: PLC0415  # see the module's docstring
-    from agent_worker.worker.parent import instance_name  # noqa: PLC0415
+    from agent_worker.worker.supervisor import instance_name  # noqa: PLC0415
 
     transcript = command.followed()
     _check_before_start(command)
@@ -92,25 +95,34 @@ def dev(command: WorkerCommand, write: Callable[[str], object]) -> int:
 
 def work(command: WorkerCommand, *, is_development: bool) -> int:
     """Run a worker in this process, until it is told to stop."""
-    from agent_worker.settings import instance_from_environment  # noqa: PLC0415  # see the module's docstring
+    from agent_worker import example  # noqa: PLC0415  # see the module's docstring
     from agent_worker.worker.application import entrypoint_named, load_server  # noqa: PLC0415
     from agent_worker.worker.server import PRELOADED, WorkerOptions, run_worker  # noqa: PLC0415
 
     # first of all: the application may read a file of variables when it is imported
     application = None if command.application is None else load_server(command.application, preload=PRELOADED)
     entrypoint = None if command.entrypoint is None else entrypoint_named(command.entrypoint)
-    options = WorkerOptions(is_development=is_development, application=application, entrypoint=entrypoint)
+    options = WorkerOptions(
+        is_development=is_development, application=application, entrypoint=entrypoint, preloaded=example.PRELOADED
+    )
     options.livekit.require()
     if command.is_example:
         _check_models(is_offline=False)
+        options = replace(options, entrypoint=_answer_of_example())
 
     async def run() -> None:
-        if instance_from_environment() is None:  # else the parent has asked, before the first of its workers
+        if instance_from_environment() is None:  # else the supervisor has asked, before the first of its workers
             await _check_livekit()
         await run_worker(options)
 
     asyncio.run(run())
     return 0
+
+
+def _answer_of_example() -> "Entrypoint":
+    from agent_worker.example.answer import answer_call  # noqa: PLC0415  # applications need none of its models
+
+    return answer_call
 
 
 def watch() -> int:

@@ -4,12 +4,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from conversation_actors.errors import ConversationError
 
 logger = logging.getLogger(__name__)
 
+Value = TypeVar("Value")
 _QUIET_SECONDS = 60.0
 """How long a task's failures of one kind are counted only, after one was logged."""
 
@@ -71,3 +72,11 @@ class Failures:
             await work()
         except Exception as error:  # noqa: BLE001  # see above
             self.count(task, error)
+
+    async def value_or(self, otherwise: Value, task: str, work: Awaitable[Value], *, told: str) -> Value:
+        """Return what `work` gives; if it raises, count that, and return `otherwise`."""
+        try:
+            return await work
+        except Exception as error:  # noqa: BLE001  # see above
+            self.count(task, error, told)
+            return otherwise

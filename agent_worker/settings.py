@@ -5,67 +5,22 @@ A ``.env`` file is read too, and ``.env.local`` behind it, as LiveKit's starter 
 """
 
 import ipaddress
-import json
-import os
-import re
-from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import NoDecode
+from pydantic import AliasChoices, Field, SecretStr, model_validator
 
-from agent_worker.call.lines import check_line, filled, in_language
-from agent_worker.call.welcome import Welcome
+from agent_worker.lines import Welcome, filled, in_language
+from agent_worker.setting_types import LIVEKITS_TOPICS, Lines, Steps, Topics
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.settings import Duration, SettingsGroup, settings_config
-from conversation_actors.sources import KEEPS_EMPTY
 
 AGENT_NAME = "conversation-agent"
-LIVEKITS_TOPICS = ("lk.", "lk-")
-"""LiveKit's own topics begin so: what is typed (packets of older clients too), transcriptions, its remote sessions."""
 _DESCRIBING = frozenset("*?[")
 _LIVEKIT_SCHEMES = frozenset({"ws", "wss", "http", "https"})
-
-
-def _steps(value: object) -> object:
-    """Read ``"300,600,1800"``, or the same as a JSON list."""
-    if isinstance(value, str) and not value.lstrip().startswith("["):
-        return value.split(",")
-    return json.loads(value) if isinstance(value, str) else value
-
-
-def _rising(value: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
-    if not value or list(value) != sorted(value):
-        message = "must be one or more durations, none shorter than the one before"
-        raise ValueError(message)
-    return value
-
-
-def _by_language(value: object) -> object:
-    """Read ``"Hello"``, or ``{"en": "Hello", "de": "Hallo"}`` as JSON, as lines by language."""
-    if isinstance(value, str) and not re.match(r'\s*\{\s*["}]', value):  # a sentence may begin with a placeholder
-        return {"": value}
-    return json.loads(value) if isinstance(value, str) else value
-
-
-def _with_known_placeholders(value: Mapping[str, str]) -> Mapping[str, str]:
-    return {language: check_line(line) for language, line in value.items()}
-
-
-Lines = Annotated[
-    Mapping[str, str],
-    NoDecode,
-    BeforeValidator(_by_language),
-    AfterValidator(_with_known_placeholders),
-    KEEPS_EMPTY,
-]
-"""One sentence in several languages; the first one is for languages that are not there. ``{name}`` in it is what the
-person is called, ``{visits}`` how often they have come, this time included."""
-Steps = Annotated[tuple[Duration, ...], NoDecode, BeforeValidator(_steps), AfterValidator(_rising)]
 
 
 class LanguageModelSettings(SettingsGroup):
@@ -267,23 +222,6 @@ class ToolSettings(SettingsGroup):
     """How long ``wait`` lasts."""
 
 
-def _topics(value: object) -> object:
-    """Read ``"commands, files.*"``, or the same as a JSON list."""
-    if isinstance(value, str) and not value.lstrip().startswith("["):
-        return [topic for part in value.split(",") if (topic := part.strip())]
-    return json.loads(value) if isinstance(value, str) else value
-
-
-def _not_livekits(value: tuple[str, ...]) -> tuple[str, ...]:
-    if any(topic.startswith(LIVEKITS_TOPICS) for topic in value):
-        message = "topics that begin with lk. or lk- are LiveKit's own, and are never kept"
-        raise ValueError(message)
-    return value
-
-
-Topics = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_topics), AfterValidator(_not_livekits)]
-
-
 class RoomSettings(SettingsGroup):
     """What is kept of a room beside who is there and what is said (``AGENT_TRACKS``, ``AGENT_DATA_…``)."""
 
@@ -350,52 +288,6 @@ class LogSettings(SettingsGroup):
 
     format: LogFormat | None = None
     """``text`` or ``json``, one object a line; without it ``json`` in production, else ``text``."""
-
-
-INSTANCE_VARIABLE = "AGENT_WORKER_INSTANCE"
-"""Names one run of a worker; its parent sets it, and finds by it what a dead worker has left."""
-
-
-REGISTRATION_VARIABLE = "AGENT_WORKER_REGISTRATION"
-"""Names the file in which a worker tells that LiveKit's server has it; whoever starts the worker sets it."""
-
-
-def registration_from_environment() -> str | None:
-    """The file in which this worker tells that it is registered; None where nobody wants to know."""
-    return os.environ.get(REGISTRATION_VARIABLE) or None
-
-
-def registration_variables(file: str) -> dict[str, str]:
-    """What makes a worker tell in this file that it is registered."""
-    return {REGISTRATION_VARIABLE: file}
-
-
-def instance_from_environment() -> str | None:
-    """The name that the parent gave this worker; None where it has no parent."""
-    return os.environ.get(INSTANCE_VARIABLE) or None
-
-
-def child_environment(instance: str, added: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a worker that is to have this name: this process's, and what is added."""
-    return {**os.environ, **added, INSTANCE_VARIABLE: instance}
-
-
-def override(variables: Mapping[str, str]) -> None:
-    """Put what a command line gives before the environment, for this process and for all that it starts."""
-    os.environ.update(variables)
-
-
-def offline_environment(base_url: str, deepgram_url: str) -> dict[str, str]:
-    """What points every model of a worker at the offline server; keys of accounts are not sent there."""
-    return {
-        "OPENAI_BASE_URL": base_url,
-        "OPENAI_API_KEY": "offline",
-        "OPENAI_TTS_MODEL": "tts-1",
-        "DEEPGRAM_BASE_URL": deepgram_url,
-        "DEEPGRAM_API_KEY": "offline",
-        # LiveKit's own detectors are for voices, and take seconds to load
-        "LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE": "0",
-    }
 
 
 def _require_key(key: SecretStr | None, url: str, key_variable: str, url_variable: str) -> str:

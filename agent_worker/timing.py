@@ -42,55 +42,73 @@ class Timing:
     room_poll: float = 0.05
     """Between two looks at the room's state."""
     room_retry: float = 0.5
-    """Before something in the room is tried once more."""
+    """Before a step that the end of the call hangs on is tried once more."""
     room_quiet: float = 0.75
-    """How long nothing may happen before a call counts as quiet."""
+    """How long nobody may speak before a handover: longer than the offline turn detection waits for a turn's end."""
     room_lost: float = 0.5
-    """How long a room may be away before that counts."""
+    """How long a session may be quiet before an answer that has not begun counts as lost."""
     room_stream: float = 5.0
-    """How long a stream that has begun may take to end."""
+    """How long a handover waits for streams that are being sent; the handover's own limit is 20 s."""
     farewell: float = 10.0
-    """How long a farewell may take."""
+    """How long a farewell may take, with all that is said before it: a voice that hangs must not keep anybody."""
     farewell_quiet: float = 5.0
-    """How long a farewell waits for a moment in which nobody speaks."""
+    """How long a farewell lets the agent finish what it is saying."""
     tracks_together: float = 0.2
-    """How long tracks that come together may come apart."""
+    """How long changes of tracks are gathered: a page opens its microphone and its camera one after the other."""
     guard_answer: float = 5.0
-    """How long LiveKit may take to answer whether the room is there."""
+    """How long a job in another thread may take to say what becomes of a room; then the room stays."""
     entrypoint: float = 3.0
     """How long after its session's start an entrypoint's lines count as its opening."""
-    data_pause: float = 0.05
-    """Between two looks at data messages that wait."""
+    identity: float = 5.0
+    """How long a job waits for the participant that names its conversation."""
+    data_pause: float = 1.0
+    """Before it is asked again whether data messages are durable."""
 
     # session: an `AgentSession` and its conversation
     turn_slack: float = 1.0
-    """How far the times of a turn's messages may lie apart."""
+    """How much longer than LiveKit's longest wait a turn may take to end."""
     task_closing: float = 10.0
-    """How long an awaited task may take to close."""
+    """How long a session may take to close after it cancels its tasks; later it has cancelled one only."""
+    picture: float = 10.0
+    """How long the copy of one picture may take."""
 
     # worker: processes and their deaths
+    jobs_look: float = 0.02
+    """Between two looks at a worker's jobs."""
     ghost: float = 20.0
-    """How long an agent that LiveKit still shows may stay silent."""
+    """How long LiveKit's server is asked who is in a room: a participant whose process died is there for 22 s."""
+    gone: float = 0.5
+    """How long a participant may still be in a room after the end of its process, though it has left."""
     ask: float = 5.0
-    """How long a job may take to answer its worker."""
+    """How soon another successor is asked for when nobody has taken the call; doubled with each."""
     takeover_longest_retry: float = 30.0
     """The longest pause between two attempts at a takeover."""
     empty_room: float = 1.0
-    """How long a room is looked at before it counts as empty."""
-    takeover_store: float = 0.25
-    """Before the store is asked again in a takeover."""
+    """Between two looks into a room that nobody is in."""
+    takeover_redis: float = 0.25
+    """Between two attempts at a takeover while Redis does not answer."""
+    rooms_answer: float = 5.0
+    """How long LiveKit's server may take to answer."""
     health: float = 3.0
-    """How long a look at the worker's health may take."""
+    """How long Ray, Redis and LiveKit may each take to show that they are well."""
+    health_fresh: float = 1.0
+    """How long their answers are told again: whoever asks often burdens none of them."""
     migration_look: float = 0.05
-    """Between two looks while a call is migrated."""
+    """Between two looks at who has a call that is to move."""
     migration_declined: tuple[float, float] = (0.2, 2.0)
-    """Before a handover that was declined is asked for again."""
+    """How soon another successor is asked for when one has declined: LiveKit's server knows of no worker to avoid."""
     server_retry: float = 1.0
-    """Before the worker's preparation is tried again."""
+    """Before a worker that ends tries once more to give its calls over."""
     supervisor_look: float = 0.5
-    """Between two looks at whether the supervising process lives."""
+    """Between two looks at whether a worker's supervisor lives."""
     restart_delays: tuple[float, ...] = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
-    """Before a worker that ended is started again, by how often it has."""
+    """Before a worker that ended is started again, by how often it has ended in a row."""
+
+    # development: the caller's page
+    page_join: float = 5.0
+    """How long a token waits for an agent to be called: better to be alone in a room than to have no room."""
+    page_read: float = 10.0
+    """How long what was said before is waited for; the call goes on meanwhile."""
 
 
 TIMING = Timing()

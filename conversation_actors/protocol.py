@@ -22,10 +22,10 @@ _PICKLE = 5
 class Request:
     """A command, and the name under which a repeat of it is recognised.
 
-    With `lease` it comes in the name of that lease: it is refused once that is lost. A group is several
-    commands in one: when it is refused, nothing behind it is decided, so that its sender can go through it singly.
-    A command that names a position carries the history which that is one of (`seen`).
-    `digest` tells its content from another's, where a caller chose the `request_id`: a repeat must have the same.
+    A request with a `lease` comes in the name of that lease, and is refused once the lease is lost. A group is several
+    commands in one: if it is refused, nothing after it is decided, so that its sender can try its commands singly.
+    A command that names a position carries the history of that position (`seen`). If the caller chose the
+    `request_id`, `digest` tells the content from other content: a repeat must have the same.
     """
 
     request_id: str
@@ -51,7 +51,7 @@ Reply = Done | ConversationError
 class Seen(NamedTuple):
     """The history that a reader's position is one of: a `life` of the conversation, as the activation `owner` told it.
 
-    Where the store has lost acknowledged entries together with their owner, a later owner has written others in
+    If the store has lost acknowledged entries together with their owner, a later owner has written others in
     their place; it knows those before it (`Claim.lineage`). `owner` is None if the reader has no more than a number.
     """
 
@@ -69,7 +69,7 @@ class Execute:
     seen: Seen | None = None
 
     def pack(self) -> bytes:
-        """As bytes, which Ray hands on as they are; what it pickles itself takes it several times as long."""
+        """Return this as bytes, which Ray hands on as they are: pickling objects takes it several times as long."""
         rows = [
             (
                 request.request_id,
@@ -96,8 +96,8 @@ class Execute:
 class Echo(NamedTuple):
     """An entry of items that the caller has, told without their bytes.
 
-    The items of request number `appended` came, as far as they were not there already; where that is None,
-    those with the ids `evicted` left.
+    The items of request number `appended` came, as far as they were not there already. If that is None, the items with
+    the ids `evicted` left.
     """
 
     seq: int
@@ -111,9 +111,9 @@ class Echo(NamedTuple):
 class Executed:
     """One reply for each request, in order, as far as they were decided; and entries that the caller has not seen.
 
-    `entries` follow the position the caller gave, without a gap; not all of them where there are many, and none
-    where the caller's copy has seen another history. They are encoded, or an `Echo` where these requests' items came,
-    or items left for them.
+    `entries` follow the position that the caller gave, without a gap. If there are many they are not all here, and if
+    the caller's copy has seen another history there are none. Each is encoded, or an `Echo` of items that these
+    requests brought, or of items that left for them.
     """
 
     replies: tuple[Reply, ...]
@@ -122,7 +122,7 @@ class Executed:
     """Who tells this; see `Seen`."""
 
     def pack(self) -> bytes:
-        """As bytes, for the same reason as `Execute`; most replies are a position and no more."""
+        """Return this as bytes, for the same reason as `Execute`; most replies are a position and no more."""
         rows = [
             (reply.seq, reply.epoch) if type(reply) is Done and reply.result is None else reply
             for reply in self.replies

@@ -8,7 +8,7 @@ bounded, tuples are not silently turned into lists.
 import json
 import math
 from json.encoder import encode_basestring as _quoted
-from typing import Any
+from typing import Any, NoReturn
 from unicodedata import category
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -34,21 +34,24 @@ _FORBIDDEN = {"Cc": "a control character", "Cs": "a surrogate", "Cn": "an unassi
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False)
 
 
+def refuse(field: str, reason: str) -> NoReturn:
+    """Raise `InvalidInputError` with this reason, for one field of what was given."""
+    message = f"{field}: {reason}"
+    raise InvalidInputError(message, field=field)
+
+
 def check_id(value: object, field: str) -> str:
     """Return `value`, as plain text, if it is a name of 1 to 256 characters; raise `InvalidInputError` otherwise.
 
     Any writing is a name, with joiners, no-break spaces and emoji of several characters: see `forbidden_character`.
     """
     if not isinstance(value, str):
-        message = f"{field}: expected text, got {type(value).__name__}"
-        raise InvalidInputError(message, field=field)
+        refuse(field, f"expected text, got {type(value).__name__}")
     if not 1 <= len(value) <= MAX_ID_CHARACTERS:
-        message = f"{field}: {len(value)} characters; the limit is 1 to {MAX_ID_CHARACTERS}"
-        raise InvalidInputError(message, field=field)
+        refuse(field, f"{len(value)} characters; the limit is 1 to {MAX_ID_CHARACTERS}")
     forbidden = forbidden_character(value)
     if forbidden is not None:
-        message = f"{field}: holds {forbidden}: {value!a}"
-        raise InvalidInputError(message, field=field)
+        refuse(field, f"holds {forbidden}: {value!a}")
     return _plain(value)
 
 
@@ -65,8 +68,7 @@ def forbidden_character(name: str) -> str | None:
 def check_text(value: object, field: str, *, limit: int) -> str:
     """Return `value`, as plain text, if its stored form fits in `limit` bytes; raise `InvalidInputError` otherwise."""
     if not isinstance(value, str):
-        message = f"{field}: expected text, got {type(value).__name__}"
-        raise InvalidInputError(message, field=field)
+        refuse(field, f"expected text, got {type(value).__name__}")
     encode(value, field, limit=limit)
     return _plain(value)
 

@@ -75,7 +75,7 @@ async def attach(
         await session.start(agent=Assistant(), room=ctx.room)
 
     opens the conversation, as `open_conversation` does, and returns it. The agent is taken when the session starts:
-    the one that had the word, where an agent before this one died. It is made by ``agents[id]`` where there is one,
+    the one that had the word, if an agent before this one died. It is made by ``agents[id]`` if there is one,
     else by its class, else it is the one that the session is started with. ``session.userdata`` comes back as
     `userdata`, or as what the session holds. The people in the room are followed, greeted, and spoken to again after a
     crash; the session ends when another agent takes over. In a planned handover ``session.start`` returns when the
@@ -143,7 +143,7 @@ def _require_not_started(session: AgentSession[Any]) -> None:
 
 
 def _require_first(session: AgentSession[Any], context: JobContext | None) -> None:
-    """Raise where the job, or the session, is bound already: two sessions would be two agents of one conversation."""
+    """Raise if the job, or the session, is bound already: two sessions would be two agents of one conversation."""
     is_bound = isinstance(getattr(session.start, "__self__", None), Starting)
     if is_bound or (context is not None and _ATTACHED in context.proc.userdata):
         message = "session: a job has one attached session, and this is the second attach() in it"

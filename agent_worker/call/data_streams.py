@@ -12,7 +12,7 @@ from livekit import rtc
 Handler = Callable[[Any, str], None]
 """Takes a stream's reader, and the identity of its sender: as LiveKit's rooms have them."""
 OnStream = Callable[[Any, str, Handler | None], None]
-"""The same, with the application's handler where there is one."""
+"""The same, with the application's handler if there is one."""
 
 
 class SharedReader:
@@ -29,7 +29,7 @@ class SharedReader:
         self._is_over = self._is_closed = False
 
     def put(self, chunk: str | bytes) -> None:
-        """A part has come."""
+        """Take a part that has come."""
         if not self._is_closed:
             self._chunks.put_nowait(chunk)
 
@@ -43,7 +43,7 @@ class SharedReader:
         return self
 
     async def __anext__(self) -> Any:
-        """The next part. Raises what LiveKit's reader has raised, where the stream broke off."""
+        """Return the next part. Raises what LiveKit's reader has raised, if the stream broke off."""
         chunk = None if self._is_over else await self._chunks.get()
         if chunk is not None:
             return chunk
@@ -87,7 +87,7 @@ class StreamHandlers:
         self._alone: set[str] = set()
 
     def read(self, topic: str) -> bool:
-        """Read a topic, whether the application does or not; False where it does already, and is not known."""
+        """Read a topic, whether the application does or not; False if it does already, and is not known."""
         try:
             self._read(topic)
         except ValueError:

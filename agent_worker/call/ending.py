@@ -21,7 +21,7 @@ JOB_TASK = "job_task"
 
 
 class Ending:
-    """Keeps a room, and who is in it, where the job ends and the call does not. Handlers never raise."""
+    """Keeps a room, and who is in it, if the job ends and the call does not. Handlers never raise."""
 
     def __init__(self, conversation: CallConversation, context: JobContext | None) -> None:
         """Nothing is followed before `start`."""
@@ -37,7 +37,8 @@ class Ending:
         """Keep the room from now on, also in a job that only stands by for the call. Idempotent."""
         if self._context is not None and not self._own:
             self._own.add(self._context.local_participant_identity)
-            guard(self._context.job.room.name, self)  # the other one has no name before it is connected
+            # the other one has no name before it is connected
+            guard(self._context.job.room.name, self, timing=self._conversation.timing)
 
     def start(self, session: AgentSession[Any]) -> None:
         """Learn from now on how the job ends."""
@@ -75,27 +76,27 @@ class Ending:
         return identity not in self._own
 
     async def ends(self, identity: str | None) -> bool:
-        """The application ends the call, or puts somebody out of it; whether that took its time. Never raises."""
+        """Do what comes before the end of a call, or of somebody's part in it; return whether that took time."""
         return self.before_end is not None and await self.before_end(identity)
 
     def deleted(self) -> None:
-        """The room is gone, so the call is over: LiveKit says so only later, or not at all."""
+        """Note that the call is over: its room is gone, which LiveKit says only later, or not at all."""
         self._conversation.ended()
 
     # How it ends.
 
     def _on_shutdown(self, reason: str = "user requested") -> None:
-        """The application ends the job: the call is over, unless it goes on elsewhere already."""
+        """Note that the application ends the job: the call is over, unless it goes on elsewhere already."""
         self._conversation.ended()
         if self._shut_down is not None:
             self._shut_down(reason)
 
     def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType | None = None) -> None:
-        """A room that was lost is somebody's still."""
+        """Keep a room that was lost: it is somebody's still."""
         self.is_told_to_leave = self.is_told_to_leave or reason not in ON_PURPOSE
 
     def _follow_close(self, session: AgentSession[Any], room: rtc.Room) -> None:
-        """LiveKit closes the session where the worker, or its server, has told the job to end; it says why later."""
+        """Follow the session's close: LiveKit closes it when the job is told to end, and says only later who told."""
         close = session.aclose
 
         @functools.wraps(close)

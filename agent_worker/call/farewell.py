@@ -12,18 +12,15 @@ from typing import Any
 from livekit import rtc
 from livekit.agents import AgentSession, CloseEvent
 
+from agent_worker.call.arrivals import name_of
 from agent_worker.call.ending import Ending
 from agent_worker.call.linking import Linking
 from agent_worker.call.opening_lines import apart
-from agent_worker.call.participants import Participants, name_of
+from agent_worker.call.participants import Participants
 from agent_worker.call.speaking import Speaking
 from agent_worker.call.welcome import spoken_name, visits
 from agent_worker.tenure.conversation import CallConversation
 
-_QUIET_SECONDS = 5.0
-"""How long the agent may take to finish what it is saying, where nobody waits for the end."""
-_FAREWELL_SECONDS = 10.0
-"""How long the line may take, with all that is said before it: a voice that hangs must not keep anybody."""
 _POLL_SECONDS = 0.02
 
 
@@ -51,7 +48,7 @@ class Farewell:
         self._has_closed = False
 
     def start(self) -> None:
-        """Stand between the application and the end of its session; behind what learns how the job ends."""
+        """Stand between the application and the end of its session; after what learns how the job ends."""
         if not self._conversation.settings.farewell:
             return
         self._ending.before_end = self.said
@@ -86,7 +83,7 @@ class Farewell:
         return saying is not None
 
     def _begin(self, *, is_awaited: bool, is_whole_call: bool = False) -> "asyncio.Task[None] | None":
-        """What says the line, if it is due, or is being said; None where the call may end at once.
+        """Return what says the line, if it is due, or is being said; None if the call may end at once.
 
         `is_whole_call`: it ends for every agent in it, and not for this one only.
         """
@@ -106,14 +103,14 @@ class Farewell:
 
     @property
     def _is_due(self) -> bool:
-        """Whether the call is what ends, and somebody hears it: not where this job alone is told to leave."""
+        """Whether the call is what ends, and somebody hears it: not if this job alone is told to leave."""
         is_talking = not self._has_closed and self._session.agent_state != "initializing"
         is_somebody_here = self._room.isconnected() and bool(self._people.present)
         is_over = not (self._conversation.goes_on_elsewhere or self._ending.is_told_to_leave)
         return is_talking and is_somebody_here and is_over
 
     def _line(self) -> str:
-        """The line for whoever is listened to, or is there."""
+        """Return the line for whoever is listened to, or is there."""
         linked = self._linking.linked
         here = [one for one in self._room.remote_participants.values() if one.identity in self._people.present]
         heard = linked if linked is not None and linked.identity in self._people.present else next(iter(here), None)
@@ -132,13 +129,13 @@ class Farewell:
         if not self._is_due:
             return
         self._on_begin()
-        async with asyncio.timeout(_FAREWELL_SECONDS):
+        async with asyncio.timeout(self._conversation.timing.farewell):
             speech = self._speaking.say_last(line)
             if speech is not None:
                 await speech.wait_for_playout()
 
     async def _until_quiet(self) -> None:
-        end = asyncio.get_running_loop().time() + _QUIET_SECONDS
+        end = asyncio.get_running_loop().time() + self._conversation.timing.farewell_quiet
         while self._session.agent_state in {"thinking", "speaking"} or self._session.current_speech is not None:
             if asyncio.get_running_loop().time() > end:
                 return

@@ -12,15 +12,13 @@ from livekit.agents.llm import ChatMessage
 
 from agent_worker.call.data_messages import DataMessages
 from agent_worker.call.ending import Ending
-from agent_worker.call.farewell import Farewell
-from agent_worker.call.linking import Linking
 from agent_worker.call.opening_lines import OpeningLines
-from agent_worker.call.participants import Participants
-from agent_worker.call.person_notes import PersonNotes
-from agent_worker.call.speaker import Speaker
+from agent_worker.call.people import People
+from agent_worker.call.quiet import Quiet
 from agent_worker.call.speaking import Speaking
 from agent_worker.call.typed_words import leave_typed_words
-from agent_worker.call.welcome import Welcome, spoken_name, visits
+from agent_worker.call.welcome import spoken_name, visits
+from agent_worker.lines import Welcome
 from agent_worker.session.bounds import SessionBounds
 from agent_worker.session.notes import SessionNotes, unanswered_item
 from agent_worker.session.recorder import Recorder
@@ -30,16 +28,8 @@ from conversation_actors import Participant
 
 logger = logging.getLogger(__name__)
 
-_LOST_SECONDS = 0.5
-"""An answer that has not begun by then does not come by itself."""
-_POLL_SECONDS = 0.05
-_RETRY_SECONDS = 0.5
 _IN_PLACE_SECONDS = 5.0
 """Longer than what an application does between two tasks that are over, unless it waits for somebody."""
-_QUIET_SECONDS = 0.75
-"""Longer than the offline turn detection waits for the end of a turn; others commit within it or show words."""
-_STREAM_SECONDS = 5.0
-"""How long a handover waits for files that are being sent; it takes 20 s at most (`TakeoverSettings.handover`)."""
 _TYPED_SECONDS = 0.25
 """Typed words that came before the agent takes no more have become a turn by then, or show as a busy session."""
 
@@ -70,25 +60,21 @@ class Call:
         in_place: asyncio.Event | None = None,
         has_tracks: bool = True,
     ) -> None:
-        """`opening`: the agent's own lines, in a job that follows another. `data`: where data messages are kept.
+        """Take the agent's own lines in a job that follows another (`opening`), and what keeps data messages (`data`).
 
         `in_place`: see `AwaitedTasks`; `has_tracks`: see `Participants`.
         """
         self._session, self._conversation, self._recorder = session, conversation, recorder
         self._room, self._ending, self._data = room, ending, data
         self._keepers: list[Keeper] = []
-        self._failures = conversation.failures
+        self._failures, self._timing = conversation.failures, conversation.timing
         self._notes = SessionNotes(session, conversation, self._failures)
-        self._turns = Turns(session, self._notes, self._failures)
+        self._turns = Turns(session, self._notes, self._failures, timing=self._timing)
         self._bounds = SessionBounds(session, conversation.settings.session_items, self._failures)
         self.speaking = Speaking(session, conversation, opening)
-        self._participants: Participants | None = None
-        self.linking: Linking | None = None
-        self._speaker: Speaker | None = None
-        self._person_notes: PersonNotes | None = None
-        self._farewell: Farewell | None = None
-        if room is not None:
-            self._follow_people(room, has_tracks=has_tracks)
+        self.people = None if room is None else self._people_of(room, has_tracks=has_tracks)
+        """Those of the room; None if there is no room."""
+        self._quiet = Quiet(session, self._notes, timing=self._timing)
         self._listening, self._in_place = asyncio.Event(), in_place
         self._tasks: set[asyncio.Task[None]] = set()
         self._lingering: asyncio.Task[None] | None = None
@@ -96,24 +82,17 @@ class Call:
         self._has_resumed = False
         self._is_over = False
 
-    def _follow_people(self, room: rtc.Room, *, has_tracks: bool) -> None:
-        """Make what knows of the people in the room; nothing of it is followed before `start`."""
-        session, conversation = self._session, self._conversation
-        people = self._participants = Participants(
-            room, conversation, on_welcome=self._on_welcome, on_empty=self._on_empty, has_tracks=has_tracks
-        )
-        linking = self.linking = Linking(session, room, self._failures)
-        self._speaker = Speaker(session, room, linking, people)
-        self._person_notes = PersonNotes(session, conversation, linking, people)
-        self._farewell = Farewell(
-            session,
-            conversation,
+    def _people_of(self, room: rtc.Room, *, has_tracks: bool) -> People:
+        """Make what knows of the people in the room; nothing of the room is followed before `start`."""
+        return People(
+            self._session,
+            self._conversation,
             room,
             ending=self._ending,
             speaking=self.speaking,
-            linking=linking,
-            people=people,
-            on_begin=self._stop_person_notes,
+            on_welcome=self._on_welcome,
+            on_empty=self._on_empty,
+            has_tracks=has_tracks,
         )
 
     def start(self) -> None:
@@ -122,18 +101,11 @@ class Call:
         self._turns.start()
         self._bounds.start()
         self._ending.start(self._session)
-        if self._farewell is not None:
-            self._farewell.start()
-        if self._person_notes is not None:
-            self._person_notes.start(self._failures)
+        if self.people is not None:
+            self.people.start()
         self._session.on("agent_state_changed", self._on_agent_state)
         self._session.on("close", self._on_close)
         self._conversation.on_items_missed(self._record_again)
-        if self._participants is not None and self.linking is not None:
-            self._participants.start()
-            self.linking.start()
-        if self._speaker is not None:
-            self._speaker.start(self._failures)
         if self._data is not None:
             self.keep(self._data)
         self._follow("deposition", self._follow_deposition)
@@ -148,18 +120,18 @@ class Call:
                 keeper.start()
 
     def speaker(self, message: ChatMessage) -> Mapping[str, Any] | None:
-        """Who said what becomes a message now; see `Speaker`."""
-        return None if self._speaker is None else self._speaker(message)
+        """Return who said what becomes a message now; None if people are not followed."""
+        return None if self.people is None else self.people.speaker(message)
 
     def who(self, participant: rtc.RemoteParticipant) -> Mapping[str, Any] | None:
-        """A participant as the conversation knows it, where people are followed; see `Participants.who`."""
-        return None if self._participants is None else self._participants.who(participant)
+        """Return a participant as the conversation knows it; None if people are not followed."""
+        return None if self.people is None else self.people.who(participant)
 
     def restored_late(self) -> None:
-        """The history is whole only now: what it ends with is owed an answer."""
+        """Owe an answer to what the history ends with, which is whole only now."""
         self.speaking.owe()
-        if self._person_notes is not None:
-            self._person_notes.look_back()
+        if self.people is not None:
+            self.people.look_back()
 
     def begin(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do something once, when the session listens. What it raises is counted, and the call goes on without it."""
@@ -176,14 +148,14 @@ class Call:
             await work()
 
     def provider_renewed(self) -> None:
-        """A model's provider has begun a new session: what the old one was asked last may never be answered."""
+        """Answer what a model's provider was asked last before it began a new session: the old one may never do so."""
         lost = unanswered_item(self._session.history.items)
         if lost is not None:
             self.begin("answer_lost", lambda: self._answer_lost(lost.id))
 
     async def _answer_lost(self, item_id: str) -> None:
-        await self._until_quiet(_LOST_SECONDS)
-        # a tool that runs is an answer that comes, also where LiveKit says that it listens meanwhile
+        await self._quiet.lasts(self._timing.room_lost)
+        # a tool that runs is an answer that comes, also when LiveKit says that it listens meanwhile
         if not (self._is_over or self._recorder.running_calls):
             self.speaking.answer_lost(item_id)
 
@@ -214,8 +186,8 @@ class Call:
         elif self._is_over:
             # the session closed when its caller went, and somebody is here: the next agent is called
             self._end("somebody came back", is_clean=False)
-        elif self.linking is not None and self._participants is not None:
-            self.linking.to_somebody(self._participants.present)
+        elif self.people is not None:
+            self.people.listen_to_somebody()
 
     async def _leave_when_nobody_comes(self) -> None:
         await asyncio.sleep(self._conversation.settings.linger.total_seconds())
@@ -234,30 +206,21 @@ class Call:
         await self._listening.wait()
         if self._data is not None:
             # the successor gets what begins from now on, and nobody else what has begun
-            await self._data.until_read(_STREAM_SECONDS)
-        await self._until_quiet(_QUIET_SECONDS)
+            await self._data.until_read(self._timing.room_stream)
+        await self._quiet.lasts(self._timing.room_quiet)
         if self._room is not None:
             # the successor has what is typed from now on, and what was typed a moment ago is answered here
             leave_typed_words(self._room)
-            await self._until_quiet(_TYPED_SECONDS)
+            await self._quiet.lasts(_TYPED_SECONDS)
         if self._session.input.audio_enabled:
             self._session.input.set_audio_enabled(False)
         await self._go("handed over")
-
-    async def _until_quiet(self, seconds: float) -> None:
-        """Return when nobody has spoken, and nothing was owed, for so long."""
-        quiet_since = asyncio.get_running_loop().time()
-        # Who has stopped speaking has not been answered yet: that takes as long as the end of a turn is waited for.
-        while (now := asyncio.get_running_loop().time()) - quiet_since < seconds or self._is_busy:
-            if self._is_busy:
-                quiet_since = now
-            await asyncio.sleep(_POLL_SECONDS)
 
     async def _follow_redials(self) -> None:
         """Let an agent in another room have the conversation, as soon as it asks while nobody is in this one."""
         while True:
             await self._conversation.redialled.wait()
-            if self._participants is not None and self._participants.is_empty:
+            if self.people is not None and self.people.is_empty:
                 break
             await self._conversation.refuse_redial()
         await self._go("the call goes on in another room")
@@ -269,13 +232,6 @@ class Call:
         await self._conversation.hand_over()
         self._end(reason, is_clean=True)
 
-    @property
-    def _is_busy(self) -> bool:
-        """Whether somebody speaks, or something that was said is not answered yet."""
-        states = (self._session.agent_state, self._session.user_state)
-        is_quiet = states[0] == "listening" and states[1] != "speaking" and not self._notes.has_unsettled_words
-        return not (is_quiet or self._is_over)
-
     def _on_agent_state(self, event: AgentStateChangedEvent) -> None:
         if event.new_state == "listening":
             self._listening.set()
@@ -285,31 +241,29 @@ class Call:
         self._stop()
         if event.reason is CloseReason.ERROR:
             self._end("the session failed", is_clean=False)
-        elif event.reason is CloseReason.PARTICIPANT_DISCONNECTED and self._participants is not None:
+        elif event.reason is CloseReason.PARTICIPANT_DISCONNECTED and self.people is not None:
             # the participants are still followed: somebody may come back
-            self._on_empty(not self._participants.present)
+            self._on_empty(not self.people.is_somebody_here)
 
     def _stop(self) -> None:
         """Record no more."""
         self._is_over = True
+        self._quiet.end()
         self._recorder.stop()
         self._notes.stop()
         self._turns.stop()
         self._bounds.stop()
-        self._stop_person_notes()
+        if self.people is not None:
+            self.people.stop_notes()
         keepers, self._keepers = self._keepers, []
         for keeper in keepers:
             keeper.stop()
 
-    def _stop_person_notes(self) -> None:
-        if self._person_notes is not None:
-            self._person_notes.stop()
-
     def _end(self, reason: str, *, is_clean: bool) -> None:
         """End the job; not clean: in a way that has the next agent called."""
         self._stop()
-        if self._participants is not None:
-            self._participants.stop()
+        if self.people is not None:
+            self.people.stop()
         if self._redials is not None:
             # who asks now gets the call when this job has ended, and must not be refused
             self._redials.cancel()
@@ -317,7 +271,7 @@ class Call:
 
     def _follow(self, name: str, step: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """Do something that the end of the call hangs on. What it raises is counted, and it is begun anew."""
-        return self._keep_task(self._failures.until_done(name, step, pause=_RETRY_SECONDS))
+        return self._keep_task(self._failures.until_done(name, step, pause=self._timing.room_retry))
 
     def _keep_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

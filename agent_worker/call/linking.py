@@ -8,7 +8,7 @@ from typing import Any
 from livekit import rtc
 from livekit.agents import AgentSession, ConversationItemAddedEvent
 
-from agent_worker.call.participants import is_human
+from agent_worker.call.arrivals import is_human
 from agent_worker.failures import Failures
 from agent_worker.session.handlers import total
 
@@ -42,7 +42,7 @@ class Linking:
         self._session.on("conversation_item_added", total(self._on_item, self._failures, "speakers", told))
 
     def to_somebody(self, here: Iterable[str]) -> None:
-        """Listen to anybody who is here, where the one who was listened to is not."""
+        """Listen to anybody who is here, if the one who was listened to is not."""
         linked, people = self.linked, sorted(one for one in here if self._may_be_heard(one))
         if people and (linked is None or linked.identity not in people):
             self._to(people[0])
@@ -70,12 +70,12 @@ class Linking:
             self._to(people[0])
 
     def _on_item(self, event: ConversationItemAddedEvent) -> None:
-        """The session's first handoff comes when its room is there, and before the agent does anything."""
+        """Begin at the session's first handoff: its room is there then, and its agent has not done anything."""
         if event.item.type == "agent_handoff":
             self.follow()
 
     def follow(self) -> None:
-        """Learn, once, what the application says about whom the agent listens to; nothing where there is no room."""
+        """Learn, once, what the application says about whom the agent listens to; nothing if there is no room."""
         try:
             room_io = self._session.room_io
         except RuntimeError:
@@ -93,7 +93,7 @@ class Linking:
         room_io.set_participant = linked  # type: ignore[method-assign]  # on this instance: there is no event
 
     def has_started(self) -> None:
-        """The session has started: whoever is listened to by now was linked by LiveKit itself."""
+        """Note that the session has started: whoever is listened to by now was linked by LiveKit itself."""
         self.follow()
         self._has_linked = self._has_linked or self.linked is not None
 

@@ -10,11 +10,13 @@ from livekit.agents import (
 )
 
 from agent_worker.call.rooms_guard import guard
-from agent_worker.settings import CallSettings, instance_from_environment
+from agent_worker.environment import instance_from_environment
+from agent_worker.settings import CallSettings
 from agent_worker.tenure.assignment import ID_KEY, Assignment, CallDeclinedError, named_by_room, trusted_attribute
 from agent_worker.tenure.conversation import CallConversation, Post
 from agent_worker.tenure.role import AGENT_ROLE
 from agent_worker.tenure.simulated import SimulatedConversation
+from agent_worker.timing import TIMING, Timing
 from conversation_actors import ConversationError, LeaseHeldError
 from conversation_actors.values import check_id
 
@@ -23,9 +25,9 @@ logger = logging.getLogger(__name__)
 JOB_CRASHED = "job crashed"
 """LiveKit's reason for the end of a job whose entrypoint raised."""
 ROOM_LOST = "room disconnected"
-"""LiveKit's reason where the job lost the room: for good, or because the room is over; the one who looks can tell."""
+"""LiveKit's reason for a job that lost the room: for good, or because the room is over; the one who looks can tell."""
 WORKER_GONE = "parent process shutdown"
-"""LiveKit's reason where the worker ends and takes its jobs with it."""
+"""LiveKit's reason when the worker ends and takes its jobs with it."""
 NOT_FINISHED = "the call goes on without this agent"
 """Ours for the end of a job in whose room somebody still waits for an agent."""
 _UNFINISHED = frozenset({JOB_CRASHED, NOT_FINISHED})
@@ -40,22 +42,22 @@ ON_PURPOSE = frozenset(
 """How an agent leaves a room, or is put out of it, because somebody means it."""
 _ENDED_BY_OTHERS = ON_PURPOSE - {rtc.DisconnectReason.CLIENT_INITIATED}
 """What LiveKit's server does to an agent; it tells the worker too, which ends the job as if the worker went."""
-_IDENTITY_SECONDS = 5.0
 
 
 async def open_conversation(
-    ctx: JobContext, *, role: str = AGENT_ROLE, call: CallSettings | None = None
+    ctx: JobContext, *, role: str = AGENT_ROLE, call: CallSettings | None = None, timing: Timing = TIMING
 ) -> CallConversation:
     """Open the conversation that this job is there for, and become its one agent, or the one of this `role`.
 
     The id comes from the job's metadata (``{"conversation_id": …}``), the room's metadata, a participant's
-    attribute (`CallSettings.participant_identity`), or is the room's name. Where Ray or Redis are away the
+    attribute (`CallSettings.participant_identity`), or is the room's name. If Ray or Redis are away the
     job goes on without after `CallSettings.open_timeout`; the conversation joins it when it can be opened.
     Whom this job follows, if anybody, is told in Redis by whoever has called it; the job's metadata is the
-    application's, and the same in every successor. Raises `LeaseHeldError`, and ends the job, where another agent is
+    application's, and the same in every successor. Raises `LeaseHeldError`, and ends the job, if another agent is
     alive in this conversation; one in another room that everybody has left lets this job have it. Raises
-    `CallDeclinedError`, and ends the job, where it is on the very worker that the call is to leave: another is called.
-    `call`: how the agent behaves in the call, instead of what the environment says.
+    `CallDeclinedError`, and ends the job, if it is on the very worker that the call is to leave: another is called.
+    `call`: how the agent behaves in the call, instead of what the environment says. `timing`: how long parts of the
+    call wait; a test passes shorter times.
 
     In LiveKit's console, and in its fake jobs, there is no call: what is returned at once is never open.
 
@@ -70,7 +72,7 @@ async def open_conversation(
     settings = call or CallSettings()
     assignment = Assignment.read(ctx.job.metadata, where="job metadata")
     conversation = CallConversation(
-        await _conversation_id(ctx, assignment, settings),
+        await _conversation_id(ctx, assignment, settings, timing=timing),
         holder=ctx.job.id,
         post=Post(
             room=ctx.job.room.name,
@@ -84,13 +86,16 @@ async def open_conversation(
         assignment=assignment,
         role=role,
         call=settings,
+        timing=timing,
     )
 
     departure = _Departure(conversation, ctx)
-    guard(ctx.job.room.name, departure)  # before it is open: a job that is not to have the call ends no room
+    guard(
+        ctx.job.room.name, departure, timing=timing
+    )  # before it is open: a job that is not to have the call ends no room
 
     async def close(reason: str) -> None:
-        # where the call is not over, the lease stays as it is: whoever finds it calls the next agent
+        # if the call is not over, the lease stays as it is: whoever finds it calls the next agent
         if departure.is_unfinished(reason) and not conversation.is_over:
             conversation.left()
         else:
@@ -163,11 +168,11 @@ class _Departure:
         return False
 
     def deleted(self) -> None:
-        """The room is gone, and the call with it."""
+        """Note that the room is gone, and the call with it."""
         self._conversation.ended()
 
     async def _is_another_here(self) -> bool:
-        """Whether the agent that has the conversation is in this room; where nobody answers it is."""
+        """Whether the agent that has the conversation is in this room; if nobody answers it is."""
         try:
             return await self._conversation.is_another_here()
         except (ConversationError, TimeoutError) as error:
@@ -190,17 +195,19 @@ def _leave_if_it_raises(task: "asyncio.Task[Any] | None", conversation: CallConv
         task.add_done_callback(look)
 
 
-async def _conversation_id(ctx: JobContext, assignment: Assignment, settings: CallSettings) -> str:
+async def _conversation_id(
+    ctx: JobContext, assignment: Assignment, settings: CallSettings, *, timing: Timing = TIMING
+) -> str:
     named = assignment.conversation_id or named_by_room(ctx.job.room.metadata)
     if named is None and settings.participant_identity:
-        named = await _named_by_participant(ctx)
+        named = await _named_by_participant(ctx, timing)
     return named or check_id(ctx.job.room.name, "room")
 
 
-async def _named_by_participant(ctx: JobContext) -> str | None:
+async def _named_by_participant(ctx: JobContext, timing: Timing) -> str | None:
     await ctx.connect()
     try:
-        async with asyncio.timeout(_IDENTITY_SECONDS):
+        async with asyncio.timeout(timing.identity):
             participant = await ctx.wait_for_participant()
     except TimeoutError:
         return None

@@ -1,6 +1,6 @@
 """What an agent says of itself when it begins: once in a call, and not again by its successor.
 
-A greeting stands in `on_enter`, or behind ``session.start`` in the entrypoint; a successor runs both again.
+A greeting stands in `on_enter`, or after ``session.start`` in the entrypoint; a successor runs both again.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from livekit.agents import Agent, AgentSession, ConversationItemAddedEvent, User
 from livekit.agents.llm import ChatMessage
 from livekit.agents.voice import SpeechHandle
 
+from agent_worker.session.active_agent import Word
 from agent_worker.session.had_the_word import HadTheWord, Path
-from agent_worker.session.notes import unanswered_words
+from agent_worker.session.notes import TRANSCRIPT, unanswered_words
+from agent_worker.tenure.conversation import CallConversation
+from agent_worker.timing import TIMING, Timing
 from conversation_actors.items import Item
-
-_ENTRYPOINT_SECONDS = 3.0
-"""How long behind the session's start what the entrypoint says is an opening: in a successor its caller is there."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,7 +44,7 @@ _entering: ContextVar[_Entering | None] = ContextVar("the agent that enters", de
 
 
 def apart() -> Context:
-    """The running code's context, less who enters: what is said in it is no opening line."""
+    """Return the running code's context, less who enters: what is said in it is no opening line."""
     context = copy_context()
     context.run(_entering.set, None)
     return context
@@ -53,7 +53,7 @@ def apart() -> Context:
 def has_begun(history: Iterable[Item], attributes: Mapping[str, Any], *, since: str | None = None) -> bool:
     """Whether the agent that has the word has said something since it got it, or was told something.
 
-    `since` is the id of the handoff that gave it the word. Those behind it are of tasks, which speak in its name: a
+    `since` is the id of the handoff that gave it the word. Those after it are of tasks, which speak in its name: a
     task that ends gives the word back, and that is a handoff like any other. None: the last handoff is taken for it.
     """
     for item in reversed(list(history)):
@@ -67,6 +67,13 @@ def has_begun(history: Iterable[Item], attributes: Mapping[str, Any], *, since: 
 def has_talked(history: Iterable[Item]) -> bool:
     """Whether anything was said in a call, by whichever agent or to it."""
     return any(_is_talk(item) for item in history)
+
+
+def said_by_callers(items: Iterable[Item]) -> list[str]:
+    """Return the texts of the user messages in a history."""
+    told = (item.to_dict() for item in items if item.type == "message")
+    parts = (fields.get("content") for fields in told if fields.get("role") == "user")
+    return ["\n".join(one for one in part if isinstance(one, str)) for part in parts if isinstance(part, list)]
 
 
 def _is_talk(item: Item) -> bool:
@@ -91,6 +98,7 @@ class OpeningLines:
         has_entered: bool = False,
         said: Iterable[str] = (),
         has_begun_since: Callable[[str | None], bool] | None = None,
+        timing: Timing = TIMING,
     ) -> None:
         """`is_hushed`: the agent's own lines are not to be heard; `is_call_hushed`: the entrypoint's.
 
@@ -100,7 +108,7 @@ class OpeningLines:
         """
         self._session, self._said = session, frozenset(said)
         self._is_hushed, self._is_call_hushed, self._is_left_out_whole = is_hushed, is_call_hushed, has_entered
-        self._entrypoint = entrypoint
+        self._entrypoint, self._timing = entrypoint, timing
         self._has_begun_since = has_begun_since or (lambda _since: is_hushed)
         self._enterings: dict[Path, _Entering] = {}
         self._is_past = False
@@ -155,13 +163,13 @@ class OpeningLines:
     # See `Follower`: what the agent's `on_enter` waits for.
 
     def replayed(self, path: Path, since: str | None) -> None:
-        """What is said behind a task that was over is left out where something was said behind it before."""
+        """Leave out what is said after a task that was over, if something was said after it before."""
         entering = self._enterings.get(path)
         if entering is not None and since is not None:
             entering.is_hushed = self._has_begun_since(since)
 
     def resumed(self, task: Agent, path: Path, had: HadTheWord) -> None:
-        """A task that goes on enters as an agent does."""
+        """Follow a task that goes on as an agent that enters."""
         has_begun = self._has_begun_since(had.since)
         self._follow(path, _Entering(self, task, has_begun, had.has_entered and has_begun))
 
@@ -172,8 +180,8 @@ class OpeningLines:
                 entering.is_past = True
 
     def session_started(self) -> None:
-        """The session's start has returned, and the entrypoint goes on."""
-        self._entrypoint_until = asyncio.get_running_loop().time() + _ENTRYPOINT_SECONDS
+        """Note that the session's start has returned, and the entrypoint goes on."""
+        self._entrypoint_until = asyncio.get_running_loop().time() + self._timing.entrypoint
 
     async def begin(self, seconds: float) -> bool:
         """Whether opening lines are spoken, as soon as that can be known; it is waited for so long at most."""
@@ -182,7 +190,7 @@ class OpeningLines:
         try:
             async with asyncio.timeout(seconds):
                 await list(self._enterings.values())[-1].is_over.wait()
-                # the entrypoint goes on behind the start, and may speak a moment later
+                # the entrypoint goes on after the start, and may speak a moment later
                 while self._may_still_speak():  # noqa: ASYNC110  # there is no event for what it does next
                     await asyncio.sleep(0.01)
         except TimeoutError:
@@ -209,7 +217,7 @@ class OpeningLines:
         return is_left_out
 
     def _entering(self) -> _Entering | None:
-        """Whose `on_enter` the running code belongs to; None where it has returned, or does what is new."""
+        """Whose `on_enter` the running code belongs to; None if it has returned, or does what is new."""
         entering = _entering.get()
         if entering is None or entering.lines is not self or entering.is_over.is_set() or entering.is_past:
             return None
@@ -223,7 +231,7 @@ class OpeningLines:
 
     @staticmethod
     def _silence(say: Any) -> SpeechHandle:
-        """A speech that is over: no model is asked for it, and whoever awaits it goes on."""
+        """Return a speech that is over: no model is asked for it, and whoever awaits it goes on."""
         handle: SpeechHandle = say("", audio=_nothing(), add_to_chat_ctx=False)
         return handle.interrupt(force=True)
 
@@ -233,6 +241,33 @@ class OpeningLines:
     def _on_item(self, event: ConversationItemAddedEvent) -> None:
         is_turn = event.item.type == "message" and event.item.role == "user" and event.item.id not in self.own
         self._is_past = self._is_past or is_turn
+
+
+def opening_lines_of(
+    session: AgentSession[Any], conversation: CallConversation, word: Word, entrypoint: asyncio.Task[Any] | None
+) -> OpeningLines | None:
+    """Return the lines that the agent with the word would say again; None in a job that follows nobody."""
+    if not conversation.is_restart:
+        return None
+    words = {TRANSCRIPT: conversation.noted(TRANSCRIPT)}
+    items, had = conversation.items, word.had
+
+    def has_talked_since(since: str | None) -> bool:
+        return has_begun(items, words, since=since)
+
+    is_hushed = not conversation.is_open or has_talked_since(None if had is None else had.since)
+    return OpeningLines(
+        session,
+        entrypoint,
+        is_hushed=is_hushed,
+        # the entrypoint opens the call, and not the part of an agent that had the word later
+        is_call_hushed=is_hushed or has_talked(conversation.items),
+        # who entered and was never heard has lost its first words with its process, and enters again
+        has_entered=had is not None and had.has_entered and has_talked_since(had.given),
+        said=said_by_callers(conversation.items),
+        has_begun_since=has_talked_since,
+        timing=conversation.timing,
+    )
 
 
 async def _nothing() -> AsyncIterator[rtc.AudioFrame]:

@@ -1,6 +1,6 @@
 """Room → conversation: who is there, with which devices, and what that calls for.
 
-A person is what the attribute ``person`` says where the token gave it, else the ``user_id`` of the room's metadata,
+A person is what the attribute ``person`` says if the token gave it, else the ``user_id`` of the room's metadata,
 else a LiveKit identity: several LiveKit participants may be devices of one person. A device is one connection
 (LiveKit's ``sid``), so that a page that was reloaded is a new device of the same person, in whichever order the two
 events come.
@@ -9,51 +9,25 @@ What the conversation does not take, because it does not answer, is not repeated
 again, the room is looked at.
 """
 
-import json
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from livekit import rtc
 
+from agent_worker.call.arrivals import Arrival, is_human, person_of
 from agent_worker.call.tracks import Tracks
-from agent_worker.call.welcome import GREETED, SIP, Welcome, greeted_context, retention, spoken_name, welcome
+from agent_worker.call.welcome import GREETED, greeted_context, retention, welcome
+from agent_worker.lines import Welcome
 from agent_worker.session.handlers import total
-from agent_worker.tenure.assignment import trusted_attribute, user_named_by_room
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import ConversationHandle, Lease, Participant
 from conversation_actors.errors import InvalidInputError
 
-logger = logging.getLogger(__name__)
-
-PERSON = "person"
-LANGUAGE = "language"
-_RESERVED = "lk."
-_LONGEST_NAME, LONGEST_LANGUAGE = 256, 64
-"""Characters; what is longer is no name and no language, and must not cost the join."""
-_KINDS = {
-    rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD: "standard",
-    rtc.ParticipantKind.PARTICIPANT_KIND_SIP: SIP,
-    rtc.ParticipantKind.PARTICIPANT_KIND_CONNECTOR: "connector",
-}
-"""Kinds of participants that are people; agents, recorders and sources of media are not."""
-
-_MOST_GREETED = 1000
+MAX_GREETED = 1000
 """People remembered as greeted in this call, should the conversation forget them."""
 
 OnWelcome = Callable[[Welcome, Participant], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Arrival:
-    """A LiveKit participant as it was when the event came; LiveKit's own object changes."""
-
-    person: str
-    device: str
-    name: str
-    language: str | None
-    metadata: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -64,21 +38,6 @@ class _Owed:
     """As the conversation knew the person when it was told of this device for the first time."""
     wanted: Welcome | None = None
     is_told: bool = False
-
-
-def is_human(participant: rtc.Participant) -> bool:
-    """Whether a participant of a room is a person."""
-    return participant.kind in _KINDS
-
-
-def name_of(participant: rtc.Participant) -> str:
-    """What a participant that nobody has followed yet is called when spoken to; empty where that is not known."""
-    return spoken_name(participant.name, _KINDS.get(participant.kind))
-
-
-def who(participant: rtc.Participant, room: rtc.Room) -> dict[str, Any]:
-    """A participant that nobody has followed yet: the person, and the device."""
-    return {"identity": _person_of(participant, room.metadata), "device": participant.sid}
 
 
 class Participants:
@@ -128,14 +87,14 @@ class Participants:
         return self._is_synced and not self._present and self._room.isconnected()
 
     def who(self, participant: rtc.RemoteParticipant) -> dict[str, Any]:
-        """A participant as the conversation knows it: the person, and the device."""
+        """Return a participant as the conversation knows it: the person, and the device."""
         device = participant.sid
         return {"identity": self._person(participant), "device": device}
 
     def has_told_language(self, person: str) -> bool:
         """Whether somebody who is here has told their language, with any of their devices."""
         here = self._room.remote_participants.values()
-        return any(_arrival_of(one, person).language for one in here if self._person(one) == person)
+        return any(Arrival.of(one, person).language for one in here if self._person(one) == person)
 
     def start(self) -> None:
         """Follow from now on; who is there already counts as arriving."""
@@ -169,7 +128,7 @@ class Participants:
         self._on_empty(not self._present)
 
     def _look(self) -> list[rtc.RemoteParticipant]:
-        """The people in the room now; those who are not are let go."""
+        """Return the people in the room now; those who are not are let go."""
         people = [one for one in self._room.remote_participants.values() if is_human(one)]
         self._persons = {one.sid: self._person(one) for one in people}
         self._owed = {device: owed for device, owed in self._owed.items() if device in self._persons}
@@ -210,10 +169,10 @@ class Participants:
     def _on_changed(self, participant: rtc.Participant) -> None:
         if not self._is_synced or not is_human(participant):
             return
-        arrival = _arrival_of(participant, self._person(participant))
+        arrival = Arrival.of(participant, self._person(participant))
         self._conversation.later(lambda handle, lease: self._update(handle, lease, arrival))
 
-    async def _update(self, handle: ConversationHandle, lease: Lease, arrival: _Arrival) -> None:
+    async def _update(self, handle: ConversationHandle, lease: Lease, arrival: Arrival) -> None:
         await self._written(
             lambda metadata: handle.update_participant(
                 arrival.person, name=arrival.name or None, metadata=metadata, language=arrival.language, lease=lease
@@ -223,7 +182,7 @@ class Participants:
         )
 
     def _arrive(self, participant: rtc.Participant) -> None:
-        arrival = _arrival_of(participant, self._person(participant))
+        arrival = Arrival.of(participant, self._person(participant))
         self._present[participant.identity] = arrival.device
         self._persons[arrival.device] = arrival.person
         self._conversation.later(lambda handle, lease: self._join(handle, lease, arrival))
@@ -235,9 +194,9 @@ class Participants:
         if known is None:
             people = self._conversation.participants.values()
             known = next((one.identity for one in people if device in one.devices), None)
-        return known or _person_of(participant, self._room.metadata)
+        return known or person_of(participant, self._room.metadata)
 
-    async def _join(self, handle: ConversationHandle, lease: Lease, arrival: _Arrival) -> None:
+    async def _join(self, handle: ConversationHandle, lease: Lease, arrival: Arrival) -> None:
         owed = self._owed.get(arrival.device)
         if owed is None:
             owed = self._owed[arrival.device] = _Owed(handle.participants.get(arrival.person))
@@ -259,8 +218,8 @@ class Participants:
         if handle.retention != kept:
             await handle.set_retention(kept, lease=lease)
 
-    def _wanted(self, owed: _Owed, joined: Participant, arrival: _Arrival) -> Welcome:
-        """What an arrival calls for; who was greeted in this call is not new, though the conversation forgot."""
+    def _wanted(self, owed: _Owed, joined: Participant, arrival: Arrival) -> Welcome:
+        """Return what an arrival calls for; who was greeted in this call is not new, though the conversation forgot."""
         conversation = self._conversation
         wanted = welcome(
             owed.before,
@@ -275,12 +234,12 @@ class Participants:
             return Welcome.NOTHING
         if wanted is Welcome.FIRST:
             self._greeted[arrival.person] = None
-            if len(self._greeted) > _MOST_GREETED:
+            if len(self._greeted) > MAX_GREETED:
                 del self._greeted[next(iter(self._greeted))]
         return wanted
 
     async def _joined(
-        self, handle: ConversationHandle, lease: Lease, arrival: _Arrival, metadata: dict[str, Any]
+        self, handle: ConversationHandle, lease: Lease, arrival: Arrival, metadata: dict[str, Any]
     ) -> Participant:
         return await self._written(
             lambda written: handle.join(
@@ -298,7 +257,7 @@ class Participants:
     async def _written(
         self, write: Callable[[dict[str, Any]], Awaitable[Participant]], metadata: dict[str, Any], person: str
     ) -> Participant:
-        """Write metadata with what is open now; without that, where there is no room for both."""
+        """Write metadata with what is open now; without that, if there is no room for both."""
         if self._tracks is None:
             return await write(metadata)
         try:
@@ -307,7 +266,7 @@ class Participants:
             return await write(metadata)
 
     def _devices_of(self, person: str) -> list[rtc.RemoteParticipant]:
-        """The LiveKit participants in the room that are this person."""
+        """Return the LiveKit participants in the room that are this person."""
         people = (one for one in self._room.remote_participants.values() if is_human(one))
         return [one for one in people if self._person(one) == person]
 
@@ -318,35 +277,3 @@ async def _leave_absent(handle: ConversationHandle, lease: Lease, here: set[tupl
         for device in known.devices:
             if (person, device) not in here:
                 await handle.leave(person, device_id=device, lease=lease)
-
-
-def _person_of(participant: rtc.Participant, room_metadata: str = "") -> str:
-    return trusted_attribute(participant, PERSON) or user_named_by_room(room_metadata) or participant.identity
-
-
-def _arrival_of(participant: rtc.Participant, person: str) -> _Arrival:
-    """What is told of a participant, who is this person."""
-    attributes = {name: value for name, value in participant.attributes.items() if not name.startswith(_RESERVED)}
-    metadata: dict[str, Any] = {"kind": _KINDS[participant.kind], "livekit_identity": participant.identity}
-    if attributes:
-        metadata["attributes"] = attributes
-    if participant.metadata:
-        metadata["metadata"] = participant.metadata
-    return _Arrival(
-        person=person,
-        device=participant.sid,
-        name=participant.name[:_LONGEST_NAME],
-        language=(attributes.get(LANGUAGE) or _language_in(participant.metadata) or "")[:LONGEST_LANGUAGE] or None,
-        metadata=metadata,
-    )
-
-
-def _language_in(metadata: str) -> str | None:
-    """The language that metadata names, where it is JSON and does."""
-    try:
-        fields = json.loads(metadata) if metadata.lstrip().startswith("{") else {}
-    except (ValueError, RecursionError):
-        logger.warning("a participant's metadata is not JSON", extra={"size": len(metadata)})
-        return None
-    language = fields.get(LANGUAGE)
-    return language if isinstance(language, str) and language else None

@@ -16,8 +16,9 @@ from livekit.agents import (
 )
 from livekit.agents.llm import ChatMessage
 
+from agent_worker.call.arrivals import LONGEST_LANGUAGE
 from agent_worker.call.linking import Linking
-from agent_worker.call.participants import LONGEST_LANGUAGE, Participants
+from agent_worker.call.participants import Participants
 from agent_worker.failures import Failures
 from agent_worker.session.handlers import total
 from agent_worker.session.notes import unanswered_item
@@ -29,7 +30,7 @@ from conversation_actors.items import Item, Message, speaker_in
 LAST_QUERY, LAST_ANSWER = "livekit.last_query", "livekit.last_answer"
 """Keys in a participant's context: what the person said last, and what the agent said to that; texts, bounded."""
 HEARD_LANGUAGE = "livekit.heard_language"
-"""Key in a participant's context: the language that a recogniser has told; where it is theirs, nobody has given one."""
+"""Key in a participant's context: the language that a recogniser has told; if it is theirs, nobody has given one."""
 MOST_NOTED_BYTES = 1 << 10
 """Of one text, as UTF-8: both leave most of a participant's room to the application."""
 _NO_LANGUAGES = frozenset({"", "auto", "multi", "und"})
@@ -37,7 +38,7 @@ _NO_LANGUAGES = frozenset({"", "auto", "multi", "und"})
 
 
 def bounded(text: str) -> str:
-    """The text, cut where it is too long to be noted."""
+    """Return the text, cut if it is too long to be noted."""
     if len(text.encode("utf-8", "replace")) <= MOST_NOTED_BYTES:
         return text
     kept = text.encode("utf-8", "replace")[: MOST_NOTED_BYTES - len("…".encode())]
@@ -67,7 +68,7 @@ class Retractions:
         conversation.on_removed(lambda ids: self.put(_texts(conversation.items, ids)))
 
     def put(self, texts: Collection[str]) -> None:
-        """Take the notes back that quote these. The past is to be forgotten behind it."""
+        """Take the notes back that quote these. The past is to be forgotten after that."""
         self._waiting.update(dict.fromkeys(texts))
         if texts:
             self._conversation.later(self._write)
@@ -85,7 +86,7 @@ class Retractions:
 
 
 def _texts(items: Iterable[Item], ids: Collection[str]) -> list[str]:
-    """What these items say, where they are messages."""
+    """Return what these items say, if they are messages."""
     return [item.text for item in items if item.id in ids and isinstance(item, Message) and item.text]
 
 
@@ -102,7 +103,7 @@ async def _note(handle: ConversationHandle, lease: Lease, person: str, changes: 
 class PersonNotes:
     """Keeps languages and last words up to date. Handlers never raise and never wait.
 
-    A turn is one write, when the agent listens again. Where several agents hear the same words it is the one of the
+    A turn is one write, when the agent listens again. If several agents hear the same words it is the one of the
     call that writes.
     """
 
@@ -133,7 +134,7 @@ class PersonNotes:
         self.look_back()
 
     def look_back(self) -> None:
-        """Take what the history ends with for the question, where nobody has answered or asked since."""
+        """Take what the history ends with for the question, if nobody has answered or asked since."""
         history = self._session.history.items
         if self._asked is None and unanswered_item(history) is not None:
             said = (item for item in reversed(history) if item.type == "message" and item.role == "user")
@@ -165,12 +166,12 @@ class PersonNotes:
             self._conversation.later(lambda handle, lease: self._hear(handle, lease, person, language))
 
     async def _hear(self, handle: ConversationHandle, lease: Lease, person: str, language: str) -> None:
-        """Take a language for the person's, where the person has given none."""
+        """Take a language for the person's, if the person has given none."""
         known = handle.participants.get(person)
         if known is None:
             return
         if self._people.has_told_language(person):
-            # from now on it counts as given, in calls where it is not given again too
+            # from now on it counts as given, also in calls in which it is not given again
             await _note(handle, lease, person, {HEARD_LANGUAGE: None})
         elif known.language in {None, known.context.get(HEARD_LANGUAGE)}:
             context = {**known.context, HEARD_LANGUAGE: language}
@@ -191,7 +192,7 @@ class PersonNotes:
             self._answer, self._is_due = item.text_content, True
 
     def _answer_behind(self, asked: ChatMessage) -> str | None:
-        """What the history has as said behind a question already, and before the next one."""
+        """Return what the history has as said after a question already, and before the next one."""
         history = self._session.history
         place, answer = history.index_by_id(asked.id), None
         for item in history.items[len(history.items) if place is None else place + 1 :]:
@@ -202,7 +203,7 @@ class PersonNotes:
         return answer
 
     def _on_speech(self, event: SpeechCreatedEvent) -> None:
-        """What the application says while the agent listens is no answer to what was answered already."""
+        """Tell what the application says while the agent listens from an answer to what was asked."""
         if event.user_initiated and self._answer is not None and self._session.agent_state == "listening":
             self._tell()
             self._asked = None
@@ -224,7 +225,7 @@ class PersonNotes:
         self._conversation.later(lambda handle, lease: self._keep(handle, lease, person, words))
 
     def _present(self, message: ChatMessage | None) -> ChatMessage | None:
-        """The message as the history has it now; None where somebody has taken it out."""
+        """Return the message as the history has it now; None if somebody has taken it out."""
         if message is None or message.id in self._removed:
             return None
         known = self._session.history.get_by_id(message.id)

@@ -17,12 +17,12 @@ from weakref import ReferenceType, ref
 from livekit.api.room_service import RoomService
 from livekit.protocol.room import DeleteRoomResponse, RemoveParticipantResponse
 
+from agent_worker.timing import TIMING, Timing
+
 logger = logging.getLogger(__name__)
 
 _GUARDED = "conversation_keepers"
 """Attribute of a method that was wrapped, with those who are asked."""
-_ANSWER_SECONDS = 5.0
-"""How long is waited for a job in another thread; where it cannot be known, the call goes on."""
 
 
 class Keeper(Protocol):
@@ -35,13 +35,13 @@ class Keeper(Protocol):
         """Whether a participant of the room is not the job's own."""
 
     async def ends(self, identity: str | None) -> bool:
-        """The room is about to be deleted, or somebody put out of it, and the call does not go on.
+        """Do what comes before a room is deleted, or somebody put out of it, in a call that does not go on.
 
-        Whether something was done first that took its time; never raises.
+        Return whether that took time. Never raises.
         """
 
     def deleted(self) -> None:
-        """The room was deleted by this job."""
+        """Note that this job has deleted the room."""
 
 
 _Method = Callable[[RoomService, Any], Awaitable[Any]]
@@ -54,35 +54,63 @@ class _Entry:
     room: str
     keeper: ReferenceType[Keeper]
     loop: asyncio.AbstractEventLoop
+    patience: float
+    """Seconds that a job in another thread waits for an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A keeper that is still there."""
+
+    keeper: Keeper
+    loop: asyncio.AbstractEventLoop
+    patience: float
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the keeper belongs to the loop that runs."""
+        return self.loop is asyncio.get_running_loop()
+
+    async def goes_on(self) -> bool:
+        """Return whether this keeper says that the call goes on."""
+        return await (self.keeper.goes_on() if self.runs_here else self._asked_elsewhere())
+
+    async def _asked_elsewhere(self) -> bool:
+        """Ask in the keeper's own loop; a keeper that does not answer may be waiting for what is asked for."""
+        answer = asyncio.run_coroutine_threadsafe(self.keeper.goes_on(), self.loop)
+        try:
+            async with asyncio.timeout(self.patience):
+                return await asyncio.wrap_future(answer)
+        except TimeoutError:
+            return True
 
 
 class _Keepers:
-    """Those who are asked: several of one room, where a process has several jobs, or a job several parts, in it."""
+    """Those who are asked: several of one room, if a process has several jobs, or a job several parts, in it."""
 
     def __init__(self) -> None:
         """Nobody is."""
         self._entries: tuple[_Entry, ...] = ()
 
-    def add(self, room: str, keeper: Keeper) -> None:
-        """Ask somebody from now on, in the loop that runs; as long as both are there."""
-        new = _Entry(room, ref(keeper), asyncio.get_running_loop())
+    def add(self, room: str, keeper: Keeper, *, patience: float) -> None:
+        """Ask a keeper from now on, in the loop that runs, while both are there."""
+        new = _Entry(room, ref(keeper), asyncio.get_running_loop(), patience)
         self._entries = (*(one for one in self._entries if one.keeper() is not None), new)
 
-    def of(self, room: str) -> list[tuple[Keeper, asyncio.AbstractEventLoop]]:
-        """Who decides about a room: the job that asks, or where none of the jobs does, all of them."""
-        of_room = [(one.keeper(), one.loop) for one in self._entries if one.room == room]
-        here = [(keeper, loop) for keeper, loop in of_room if keeper is not None and loop.is_running()]
-        running = asyncio.get_running_loop()
-        return [one for one in here if one[1] is running] or here
+    def of(self, room: str) -> list[_Asked]:
+        """Return who decides about a room: the job that asks, or all jobs if none of them asks."""
+        of_room = [(one, one.keeper()) for one in self._entries if one.room == room and one.loop.is_running()]
+        there = [_Asked(keeper, one.loop, one.patience) for one, keeper in of_room if keeper is not None]
+        return [one for one in there if one.runs_here] or there
 
 
 _changing = threading.Lock()
 
 
-def guard(room: str, keeper: Keeper) -> None:
-    """Leave a room, and the people in it, alone where `keeper` says that the call goes on.
+def guard(room: str, keeper: Keeper, *, timing: Timing = TIMING) -> None:
+    """Leave a room, and the people in it, alone if `keeper` says that the call goes on.
 
-    What was asked for is not done then, and answered as if it was; one line is logged. The keeper is asked for as
+    What was asked for is not done then, and answered as if it was done; one line is logged. The keeper is asked for as
     long as it lives, in the loop that runs now.
     """
     with _changing:
@@ -91,7 +119,7 @@ def guard(room: str, keeper: Keeper) -> None:
             keepers = _Keepers()
             _wrap("delete_room", keepers, DeleteRoomResponse)
             _wrap("remove_participant", keepers, RemoveParticipantResponse)
-        keepers.add(room, keeper)
+        keepers.add(room, keeper, patience=timing.guard_answer)
 
 
 def _wrap(name: str, keepers: _Keepers, answer: Callable[[], Any]) -> None:
@@ -101,42 +129,28 @@ def _wrap(name: str, keepers: _Keepers, answer: Callable[[], Any]) -> None:
     async def guarded(service: RoomService, request: Any, *arguments: Any, **named: Any) -> Any:
         asked = keepers.of(request.room)
         identity = getattr(request, "identity", None)
-        is_own = identity is not None and not all(keeper.is_others(identity) for keeper, _ in asked)
+        is_own = identity is not None and not all(one.keeper.is_others(identity) for one in asked)
         if not is_own and (await _goes_on(asked) or (await _ends(asked, identity) and await _goes_on(asked))):
             logger.info("the call goes on without this job: not done", extra={"room": request.room, "asked": name})
             return answer()
         response = await method(service, request, *arguments, **named)
         if identity is None:
-            for keeper, loop in asked:
-                loop.call_soon_threadsafe(keeper.deleted)
+            for one in asked:
+                one.loop.call_soon_threadsafe(one.keeper.deleted)
         return response
 
     setattr(guarded, _GUARDED, keepers)
     setattr(RoomService, name, guarded)
 
 
-def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
-    return loop is asyncio.get_running_loop()
-
-
-async def _goes_on(asked: list[tuple[Keeper, asyncio.AbstractEventLoop]]) -> bool:
-    """Whether any of them says that the call goes on."""
-    for keeper, loop in asked:
-        if await (keeper.goes_on() if _runs_here(loop) else _asked_elsewhere(keeper, loop)):
+async def _goes_on(asked: list[_Asked]) -> bool:
+    """Return whether any keeper says that the call goes on."""
+    for one in asked:
+        if await one.goes_on():
             return True
     return False
 
 
-async def _ends(asked: list[tuple[Keeper, asyncio.AbstractEventLoop]], identity: str | None) -> bool:
-    """Tell those who are here that the call ends; whether that took its time, so that it may have gone on meanwhile."""
-    return any(await asyncio.gather(*(keeper.ends(identity) for keeper, loop in asked if _runs_here(loop))))
-
-
-async def _asked_elsewhere(keeper: Keeper, loop: asyncio.AbstractEventLoop) -> bool:
-    """Ask somebody in the loop of its own; who does not answer may be waiting for what is asked for."""
-    answer = asyncio.run_coroutine_threadsafe(keeper.goes_on(), loop)
-    try:
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            return await asyncio.wrap_future(answer)
-    except TimeoutError:
-        return True
+async def _ends(asked: list[_Asked], identity: str | None) -> bool:
+    """Tell the keepers that are here that the call ends; return whether that took time."""
+    return any(await asyncio.gather(*(one.keeper.ends(identity) for one in asked if one.runs_here)))

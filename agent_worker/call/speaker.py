@@ -29,7 +29,7 @@ class Speaker:
         self._session.on("user_input_transcribed", total(self._on_transcript, failures, "speaker", told))
 
     def __call__(self, message: ChatMessage) -> Mapping[str, Any] | None:
-        """Who said what becomes a message now; None where nobody did, as with what the application puts in."""
+        """Who said what becomes a message now; None if nobody did, as with what the application puts in."""
         identity = typist(message.text_content or "", is_heard=self._is_heard)
         if identity is not None:
             participant = self._room.remote_participants.get(identity)

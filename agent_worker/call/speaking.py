@@ -28,7 +28,7 @@ class Speaking:
     def __init__(
         self, session: AgentSession[Any], conversation: CallConversation, opening: OpeningLines | None
     ) -> None:
-        """`opening`: the agent's own lines, in a job that follows another one."""
+        """Take the agent's own lines (`opening`), in a job that follows another one."""
         self._session, self._conversation, self._opening = session, conversation, opening
         self._words: str | None = None
         self._message: str | None = None
@@ -57,11 +57,11 @@ class Speaking:
             self._say(line, is_talk=True)
 
     def say_last(self, line: str) -> SpeechHandle | None:
-        """Say a line, and return what says it; None where it cannot be spoken. Raises where the session has closed."""
+        """Say a line, and return what says it; None if it cannot be spoken. Raises if the session has closed."""
         return self._say(line, is_talk=True)
 
     async def resume(self, line: str) -> None:
-        """After a crash: say so, by a line, and answer what is unanswered; only that where the agent opens the call."""
+        """After a crash: say so, by a line, and answer what is unanswered; only that if the agent opens the call."""
         await self._is_told.wait()
         if self._opening is not None and await self._opening.begin(_OPENING_SECONDS):
             if not self._opening.has_asked:
@@ -77,11 +77,11 @@ class Speaking:
         self.answer()
 
     def answer(self) -> SpeechHandle | None:
-        """Answer what the agent before this one has left; None where there is nothing."""
+        """Answer what the agent before this one has left; None if there is nothing."""
         return self._reply() if self._is_answer_owed() else None
 
     def answer_lost(self, item_id: str) -> SpeechHandle | None:
-        """Answer what the talk ends with still, which a model was asked for in vain; None where there is nothing."""
+        """Answer what the talk ends with still, which a model was asked for in vain; None if there is nothing."""
         item = unanswered_item(self._session.history.items)
         is_lost = item is not None and item.id == item_id and item_id != self._conversation.noted(SETTLED)
         if not is_lost or self._session.current_speech is not None:
@@ -113,7 +113,7 @@ class Speaking:
 
     @staticmethod
     def _told(line: str, form: str) -> str:
-        """What a model is told; the plugin puts it behind the agent's instructions, whose place it would take."""
+        """Return what a model is told; the plugin puts it after the agent's instructions, whose place it would take."""
         return form.format(line=line)
 
     def _is_speech_to_speech(self) -> bool:

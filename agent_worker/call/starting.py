@@ -9,35 +9,34 @@ import functools
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from livekit import rtc
-from livekit.agents import Agent, AgentSession, AgentTask, JobContext
+from livekit.agents import Agent, AgentSession, JobContext
 from livekit.agents.llm import ChatMessage
 from livekit.agents.utils import is_given
 
+from agent_worker.call.arrivals import who
 from agent_worker.call.audible import keep_audible
 from agent_worker.call.data_messages import DataMessages
 from agent_worker.call.ending import Ending
+from agent_worker.call.late_joining import WITHOUT, LateJoining
 from agent_worker.call.life import Call, Keeper
 from agent_worker.call.linking import is_starting
-from agent_worker.call.opening_lines import OpeningLines, has_begun, has_talked
-from agent_worker.call.participants import who
+from agent_worker.call.opening_lines import OpeningLines, opening_lines_of, said_by_callers
 from agent_worker.call.person_notes import Retractions
 from agent_worker.call.typed_words import TypedWords
 from agent_worker.session.active_agent import ActiveAgent, Word, agent_with_the_word
 from agent_worker.session.context_edits import ContextEdits
 from agent_worker.session.entering import entrance_of
-from agent_worker.session.had_the_word import ACTIVE_AGENT
-from agent_worker.session.late_note import AtStart, late_note
-from agent_worker.session.notes import TRANSCRIPT, Noted
+from agent_worker.session.notes import Noted
 from agent_worker.session.pictures import Pictures
 from agent_worker.session.realtime import RealtimeModels
 from agent_worker.session.recorder import Recorder
-from agent_worker.session.restoration import Restored, restore, restore_late
+from agent_worker.session.restoration import Restored, restore
 from agent_worker.session.task_groups import follow_groups
 from agent_worker.session.tools import HeldTools, hold_tools_back, until_durable
 from agent_worker.session.userdata import Userdata
@@ -45,11 +44,9 @@ from agent_worker.settings import ContentSettings, RoomSettings, ToolSettings
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import InvalidInputError
 from conversation_actors.errors import ConversationError
-from conversation_actors.items import Item
 
 logger = logging.getLogger(__name__)
 
-Value = TypeVar("Value")
 ENTRYPOINT_TASK = "job_user_entrypoint"
 """LiveKit's name for the task of a job's entrypoint."""
 AgentFactories = Mapping[str, Callable[..., Agent]]
@@ -81,7 +78,7 @@ class Starting:
         agents: AgentFactories | None,
         userdata: type | None,
     ) -> None:
-        """`room`: the one that is followed where the session starts with none. Made in the entrypoint's task."""
+        """`room`: the one that is followed if the session starts with none. Made in the entrypoint's task."""
         self._session, self._conversation, self._context = session, conversation, context
         self._room, self._agents = room, agents or {}
         self._entrypoint = _entrypoint()
@@ -91,7 +88,7 @@ class Starting:
         self._gate = until_durable(self._is_durable, ToolSettings())
         self._userdata = Userdata(session, conversation, failures, kind=userdata)
         content = ContentSettings()
-        pictures = Pictures(content, failures)
+        pictures = Pictures(content, failures, timing=conversation.timing)
         self.recorder = Recorder(session, conversation, failures, speaker=self._speaker, pictures=pictures)
         self._content = content
         self._edits = ContextEdits(session, conversation, self.recorder, failures)
@@ -102,13 +99,13 @@ class Starting:
         self._data = self._follow_data()
         self._expected: Agent | None = None
         self._prepared: Prepared | None = None
-        self._at_start: AtStart | None = None
+        self._late = LateJoining(session, conversation, self.recorder, self._userdata)
         self._typed: TypedWords | None = None
         self._call: Call | None = None
         self._opening: OpeningLines | None = None
 
     def watch(self, expected: Agent | None = None) -> None:
-        """Do from now on, when the session starts, what comes before it; only with `expected`, where that is given."""
+        """Do from now on, when the session starts, what comes before it; only with `expected`, if that is given."""
         self._expected = expected
         self._ending.keep_room()
         if self._data is not None:
@@ -121,12 +118,16 @@ class Starting:
         is_known = is_open and self._conversation.is_restart
         word = Word(given, None)
         if is_known:
-            word = await self._tried("active_agent", self._choose(given), word)
-        await self._tried("tools", hold_tools_back(word.agent, self._gate), None)
+            word = await self._failures.value_or(
+                word, "active_agent", self._choose(given, self._conversation.noted), told=WITHOUT
+            )
+        await self._failures.value_or(None, "tools", hold_tools_back(word.agent, self._gate), told=WITHOUT)
         if is_known:
-            await self._tried("userdata", self._userdata.restore(self._conversation.noted), None)
+            await self._failures.value_or(
+                None, "userdata", self._userdata.restore(self._conversation.noted), told=WITHOUT
+            )
         restoring = restore(self._session, word.agent, self._conversation, had=word.had)
-        restored = await self._tried("restore", restoring, Restored.nothing())
+        restored = await self._failures.value_or(Restored.nothing(), "restore", restoring, told=WITHOUT)
         self._prepared = Prepared(given, word, restored, is_open)
         if word.had is not None:
             self.recorder.expect(word.had.chain)
@@ -152,11 +153,11 @@ class Starting:
             call.speaking.owe(self._settled_by(prepared.word))
             call.keep(*self._keepers(prepared.word, prepared.given))
         else:
-            self._userdata.remember()
-            self._at_start = AtStart.of(prepared.word.agent)
-        if call.linking is not None:
+            self._late.remember(prepared.word.agent)
+        linking = None if call.people is None else call.people.linking
+        if linking is not None:
             for options in ("room_options", "room_input_options"):
-                call.linking.heed(named.get(options))
+                linking.heed(named.get(options))
         call.start()
         began = time.monotonic()
         with _being_started():
@@ -166,8 +167,8 @@ class Starting:
             self._opening.session_started()
         seconds = round(time.monotonic() - began, 3)
         logger.info("the session has started", extra={"conversation_id": self._conversation.id, "seconds": seconds})
-        if call.linking is not None:
-            call.linking.has_started()
+        if linking is not None:
+            linking.has_started()
         if not prepared.is_whole:
             call.begin("catch_up", lambda: self._catch_up(call, prepared))
         elif is_planned:
@@ -175,7 +176,7 @@ class Starting:
         return result
 
     def _refuse_another(self, agent: Agent) -> None:
-        """Raise where the session was attached, or started, with another agent."""
+        """Raise if the session was attached, or started, with another agent."""
         prepared = self._prepared
         known = self._expected if prepared is None else prepared.given
         if known is None or agent is known or (prepared is not None and agent is prepared.word.agent):
@@ -189,7 +190,7 @@ class Starting:
     # Before the start.
 
     def _follow_data(self) -> DataMessages | None:
-        """Follow data messages, from now on; None where none are to be kept, or there is no room."""
+        """Follow data messages, from now on; None if none are to be kept, or there is no room."""
         settings = self._settings
         if self._room is None or not settings.data_topics:
             return None
@@ -200,7 +201,7 @@ class Starting:
         return who(participant, room) if followed is None else followed
 
     def _follow_typed_words(self, room: Any) -> TypedWords | None:
-        """Stand between the session and what is typed in its room; None where it has no room."""
+        """Stand between the session and what is typed in its room; None if it has no room."""
         if not is_given(room) or room is None:
             return None
         typed = TypedWords(room, self._failures)
@@ -208,7 +209,7 @@ class Starting:
         return typed
 
     async def _stand_by(self) -> Counter[str]:
-        """Wait until the call is this job's; return what its callers had said by then, where words are kept.
+        """Wait until the call is this job's; return what its callers had said by then, if words are kept.
 
         The session has not begun: nothing is heard, said, asked of a model or done twice until then.
         """
@@ -216,7 +217,7 @@ class Starting:
             if self._context is not None and not self._context.room.isconnected():
                 await self._context.connect()
             self._typed.keep()
-        known = Counter(_said_by_callers(self._conversation.items))
+        known = Counter(said_by_callers(self._conversation.items))
         self._conversation.ready()
         try:
             await self._conversation.wait_open()
@@ -225,27 +226,18 @@ class Starting:
             raise
         return known
 
-    async def _choose(self, first: Agent, noted: Noted | None = None) -> Word:
+    async def _choose(self, first: Agent, noted: Noted) -> Word:
         fresh = None
         with suppress(ValueError):  # the session has none
             fresh = self._session.userdata
-        noted = self._conversation.noted if noted is None else noted
         return await agent_with_the_word(first, noted, self._agents, userdata=fresh)
 
     async def _is_durable(self, seconds: float) -> bool:
         """Whether what was recorded is durable, and no call of a tool was refused."""
         return await self._conversation.is_durable(seconds) and not self.recorder.has_unrecorded_calls
 
-    async def _tried(self, task: str, work: Awaitable[Value], otherwise: Value) -> Value:
-        """Do something that a call can do without; what it raises is counted."""
-        try:
-            return await work
-        except Exception as error:  # noqa: BLE001  # the call is worth more than what was said in it
-            self._failures.count(task, error, "a session starts without a part of what was before")
-            return otherwise
-
     def _new_call(self, prepared: Prepared) -> Call:
-        opening = self._opening = self._opening_lines(prepared.word, self._entrypoint)
+        opening = self._opening = opening_lines_of(self._session, self._conversation, prepared.word, self._entrypoint)
         if opening is not None:
             opening.start(prepared.word.agent)
         tasks = entrance_of(prepared.word.agent).tasks
@@ -262,33 +254,8 @@ class Starting:
             has_tracks=self._settings.tracks,
         )
 
-    def _opening_lines(self, word: Word, entrypoint: asyncio.Task[Any] | None) -> OpeningLines | None:
-        """The lines that the agent would say again; None in a job that follows nobody."""
-        conversation = self._conversation
-        if not conversation.is_restart:
-            return None
-        words = {TRANSCRIPT: conversation.noted(TRANSCRIPT)}
-        items, had = conversation.items, word.had
-
-        def has_talked_since(since: str | None) -> bool:
-            return has_begun(items, words, since=since)
-
-        is_hushed = not conversation.is_open or has_talked_since(None if had is None else had.since)
-        # the entrypoint opens the call, and not the part of an agent that had the word later
-        is_call_hushed = is_hushed or has_talked(conversation.items)
-        return OpeningLines(
-            self._session,
-            entrypoint,
-            is_hushed=is_hushed,
-            is_call_hushed=is_call_hushed,
-            # who entered and was never heard has lost its first words with its process, and enters again
-            has_entered=had is not None and had.has_entered and has_talked_since(had.given),
-            said=_said_by_callers(conversation.items),
-            has_begun_since=has_talked_since,
-        )
-
     def _settled_by(self, word: Word) -> str | None:
-        """The id of the item up to which nobody is owed an answer: a task that has ended wants none."""
+        """Return the id of the item up to which nobody is owed an answer: a task that has ended wants none."""
         tasks = None if word.had is None else word.had.tasks
         if tasks is None:
             return None
@@ -298,16 +265,23 @@ class Starting:
         """Those who note what the session is, for the next agent."""
         keep, had, taken = self._userdata.keep, word.had, self._edits.taken
         active = ActiveAgent(
-            self._session, self._conversation, self._failures, first=first, had=had, keep=keep, taken=taken
+            self._session,
+            self._conversation,
+            self._failures,
+            first=first,
+            had=had,
+            keep=keep,
+            taken=taken,
+            timing=self._conversation.timing,
         )
-        # behind it what was noted before is forgotten: what is noted is to lack what was taken out
+        # after that, what was noted before is forgotten: what is noted is to lack what was taken out
         self._edits.tell(lambda _texts: active.look())
         return active, self._userdata
 
     def _speaker(self, message: ChatMessage) -> Mapping[str, Any] | None:
         return None if self._call is None else self._call.speaker(message)
 
-    # Behind the start.
+    # After the start.
 
     def _on_reconnected(self) -> None:
         """See `Call.provider_renewed`; before there is a call, nothing was asked."""
@@ -321,49 +295,26 @@ class Starting:
             return
         if speech is not None and self._typed.has_kept:
             await speech
-        await self._typed.release((Counter(_said_by_callers(self._conversation.items)) - known).elements())
+        await self._typed.release((Counter(said_by_callers(self._conversation.items)) - known).elements())
 
     async def _catch_up(self, call: Call, prepared: Prepared) -> None:
-        """The conversation has opened late: give the session what happened in it before."""
+        """Give the session what happened in its conversation before, which has opened late."""
         await self._conversation.wait_open()
-        word = prepared.word
-        if self._conversation.is_restart:
-            word = await self._tried("active_agent", self._take_word(prepared), word)
-            await self._tried("userdata", self._userdata.restore_late(self._conversation.noted), None)
+        word = await self._late.choose(prepared.word, self._choose, self._open_anew)
         try:
-            restored = await restore_late(
-                self._session, self._conversation, word.agent, had=word.had, running=self.recorder.running_calls
-            )
-            self.recorder.record(restored.made_up)
-            logger.info("the conversation joined the call", extra={"items": restored.items})
+            await self._late.restore(word)
         finally:
             call.restored_late()
             call.keep(*self._keepers(word, prepared.given))
 
-    async def _take_word(self, prepared: Prepared) -> Word:
-        """Give the word, in a session that runs, to the agent that had it; not where that would undo anything.
-
-        An agent that got the word in this job keeps it, and one that the caller has talked to in this job.
-        """
-        current, started = self._session.current_agent, prepared.word.agent
-        noted = late_note(started, self._conversation.noted(ACTIVE_AGENT), self._at_start)
-        is_its_own = noted.get("is_first") is True and noted.get("agent_id") == started.id
-        has_turned = any(item.role == "user" for item in self._session.history.messages())
-        if current is not started or (has_turned and not is_its_own):
-            # a task speaks in the name of the agent that waits for it
-            return Word(started if isinstance(current, AgentTask) else current, None)
-        word = await self._choose(started, {ACTIVE_AGENT: noted})
-        if word.agent is not self._session.current_agent:
-            # the entrypoint's lines are known already
-            if (opening := self._opening_lines(word, None)) is not None:
-                opening.start(word.agent)
-            entrance_of(word.agent)
-            self._session.update_agent(word.agent)
-        return word
+    def _open_anew(self, word: Word) -> None:
+        """Follow the opening lines of an agent that gets the word late; the entrypoint's are known already."""
+        if (opening := opening_lines_of(self._session, self._conversation, word, None)) is not None:
+            opening.start(word.agent)
 
 
 def _entrypoint() -> asyncio.Task[Any] | None:
-    """The task of the application's entrypoint; the current one, where LiveKit has begun none."""
+    """Return the task of the application's entrypoint; the current one, if LiveKit has begun none."""
     named = (task for task in asyncio.all_tasks() if task.get_name() == ENTRYPOINT_TASK)
     return next(named, asyncio.current_task())
 
@@ -375,10 +326,3 @@ def _being_started() -> Iterator[None]:
         yield
     finally:
         is_starting.reset(token)
-
-
-def _said_by_callers(items: Iterable[Item]) -> list[str]:
-    """Texts of the user messages in a history."""
-    told = (item.to_dict() for item in items if item.type == "message")
-    parts = (fields.get("content") for fields in told if fields.get("role") == "user")
-    return ["\n".join(one for one in part if isinstance(one, str)) for part in parts if isinstance(part, list)]

@@ -23,8 +23,6 @@ _SOURCES = {
     rtc.TrackSource.SOURCE_SCREENSHARE: "screen_share",
     rtc.TrackSource.SOURCE_SCREENSHARE_AUDIO: "screen_share_audio",
 }
-_TOGETHER_SECONDS = 0.2
-"""Changes within this time are one write: a page that joins opens its microphone and its camera one after the other."""
 _EVENTS: tuple[Any, ...] = ("track_published", "track_unpublished", "track_muted", "track_unmuted")
 
 Devices = Callable[[str], Iterable[rtc.RemoteParticipant]]
@@ -32,7 +30,7 @@ Devices = Callable[[str], Iterable[rtc.RemoteParticipant]]
 
 
 def tracks_of(devices: Iterable[rtc.RemoteParticipant]) -> dict[str, str]:
-    """What somebody has published; of two tracks from one source one that is open is enough."""
+    """Return what somebody has published; of two tracks from one source one that is open is enough."""
     tracks: dict[str, str] = {}
     for publication in [one for device in devices for one in device.track_publications.values()]:
         source = _SOURCES.get(publication.source, "unknown")
@@ -45,7 +43,7 @@ class Tracks:
     """Follows what people have open into the conversation. Handlers never raise and never wait.
 
     Nothing is told of a change by itself: when the conversation's turn comes, it is told what is open then. So
-    nothing is written where nothing is different, whoever wrote it, and what was missed needs only another look.
+    nothing is written if nothing is different, whoever wrote it, and what was missed needs only another look.
     """
 
     def __init__(self, room: rtc.Room, conversation: CallConversation, devices: Devices) -> None:
@@ -68,7 +66,8 @@ class Tracks:
     def change(self) -> None:
         """Something has changed: tell of it in a moment, with what changes until then."""
         if self._timer is None and not self._is_stopped:
-            self._timer = asyncio.get_running_loop().call_later(_TOGETHER_SECONDS, self._total(self._tell))
+            pause = self._conversation.timing.tracks_together
+            self._timer = asyncio.get_running_loop().call_later(pause, self._total(self._tell))
 
     def look(self) -> None:
         """Tell what is open, whatever was told so far: some of it may have been missed."""
@@ -76,7 +75,7 @@ class Tracks:
         self._tell()
 
     def added(self, metadata: Mapping[str, Any], person: str) -> dict[str, Any]:
-        """A participant's metadata, with what the person has open now."""
+        """Return a participant's metadata, with what the person has open now."""
         tracks = tracks_of(self._devices(person))
         kept = {name: value for name, value in metadata.items() if name != TRACKS}
         return {**kept, TRACKS: tracks} if tracks else kept

@@ -43,9 +43,9 @@ _typed: ContextVar[_Typed | None] = ContextVar("what was typed", default=None)
 
 
 def typist(text: str, *, is_heard: bool = False) -> str | None:
-    """Who typed what becomes a message of this text now; None where it was not typed.
+    """Who typed what becomes a message of this text now; None if it was not typed.
 
-    A typed text becomes one message. Where something else was heard, that is no typed text in other words.
+    A typed text becomes one message. If something else was heard, that is no typed text in other words.
     """
     typed = _typed.get()
     if typed is None or typed.is_message:
@@ -91,7 +91,7 @@ class TypedWords:
         self._room.register_text_stream_handler = self._registered  # type: ignore[method-assign]
 
     def keep(self) -> None:
-        """Keep what is typed from now on, until `release`. Where the application reads the topic by itself: nothing."""
+        """Keep what is typed from now on, until `release`. If the application reads the topic by itself: nothing."""
         with suppress(ValueError):
             self._register(TOPIC, self._on_text)
             self._is_keeping = True

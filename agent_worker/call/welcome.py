@@ -2,30 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from enum import Enum
 from typing import Any
 
+from agent_worker.lines import Welcome
+from agent_worker.people import SIP
 from conversation_actors import Participant
 
 GREETED = "livekit.greeted"
 """Key in a participant's context: the `reconnect_count` with which it was greeted last."""
 
-SIP = "sip"
-"""The kind of participant that calls by telephone."""
 _NUMBERED = "Phone "
-"""Begins the name of a caller who has none: LiveKit's SIP service puts the number, or the end of it, behind it."""
-
-
-class Welcome(Enum):
-    """What an arrival calls for."""
-
-    FIRST = "first"
-    """Somebody is here for the first time."""
-    BACK = "back"
-    """Somebody comes back who had been away."""
-    RESUME = "resume"
-    """Somebody was here all the time, and has lost the agent."""
-    NOTHING = "nothing"
+"""Begins the name of a caller who has none: LiveKit's SIP service puts the number, or the end of it, after it."""
 
 
 def welcome(
@@ -51,12 +38,12 @@ def welcome(
 
 
 def greeted_context(participant: Participant) -> Mapping[str, Any]:
-    """The participant's context once the greeting is on its way."""
+    """Return the participant's context once the greeting is on its way."""
     return {**participant.context, GREETED: participant.reconnect_count}
 
 
 def spoken_name(name: str, kind: object) -> str:
-    """What somebody is called when spoken to: not the number by which LiveKit's SIP service names a caller."""
+    """Return what somebody is called when spoken to: not the number by which LiveKit's SIP service names a caller."""
     return "" if kind == SIP and name.startswith(_NUMBERED) else name
 
 

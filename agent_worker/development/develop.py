@@ -12,9 +12,9 @@ from agent_worker.development.stored_lines import StoredConversations
 from agent_worker.offline.running import models
 from agent_worker.settings import LiveKitSettings, WorkerSettings
 from agent_worker.tenure.assignment import Assignment, RestartReason
-from agent_worker.worker.parent import Parent
 from agent_worker.worker.rooms import Rooms
 from agent_worker.worker.summons import Vacancy, summon
+from agent_worker.worker.supervisor import Supervisor
 from agent_worker.worker.takeover import Deceased
 from conversation_actors import Heartbeats, InvalidInputError, Settings
 
@@ -61,7 +61,7 @@ async def develop(arguments: list[str], instance: str, *, offline: Path | None, 
             raise InvalidInputError(message, field="page_port") from error
         try:
             async with reception.following(page, calls) as variables:
-                return await Parent(arguments, instance, {**environment, **variables}).run()
+                return await Supervisor(arguments, instance, {**environment, **variables}).run()
         finally:
             await page.__aexit__(None, None, None)
 

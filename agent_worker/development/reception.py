@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from agent_worker.development.agent_calls import AgentCalls
 from agent_worker.development.page import PageServer
-from agent_worker.settings import registration_variables
+from agent_worker.environment import registration_variables
 from agent_worker.worker.registration import Registration, follow
 
 STARTING = "Starting the agent, which takes about ten seconds; the address of its page follows."

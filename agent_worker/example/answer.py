@@ -10,7 +10,8 @@ from agent_worker.call.attach import attach
 from agent_worker.call.opening import open_conversation
 from agent_worker.example.agent import SupportAgent
 from agent_worker.example.pipeline import voice_session
-from agent_worker.settings import CallSettings, LanguageModelSettings, Lines, SpeechSettings
+from agent_worker.setting_types import Lines
+from agent_worker.settings import CallSettings, LanguageModelSettings, SpeechSettings
 
 
 class ShopSettings(CallSettings):

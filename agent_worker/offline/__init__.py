@@ -1,8 +1,9 @@
-"""A local server that speaks the protocols of a voice agent's vendors, for the real OpenAI and Deepgram plugins.
+"""A local server that speaks the protocols of a voice agent's vendors.
 
-It is bundled so that demos and tests run without an account and without a network. It holds no model. Its chat answers
-from a `Script`, by default a transcript file, deterministically and from the request alone. Its speech is an acoustic
-code, text as chords; its transcription understands that code, and nothing else. So words really travel as sound.
+The real OpenAI and Deepgram plugins talk to it. It is bundled so that demos and tests run without an account and
+without a network. It holds no model. Its chat answers from a `Script`, by default a transcript file, deterministically
+and from the request alone. Its speech is an acoustic code, text as chords; its transcription understands that code, and
+nothing else. So words really travel as sound.
 
     python -m agent_worker.offline
 

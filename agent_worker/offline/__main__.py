@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent_worker.environment import offline_environment
 from agent_worker.extras import missing_extra
 from conversation_actors.errors import InvalidInputError
 
@@ -49,8 +50,6 @@ def _stop_at_end(descriptor: int, stop: asyncio.Event) -> None:
 
 
 def _tell(server: "OfflineServer", *, as_json: bool) -> None:
-    from agent_worker.settings import offline_environment  # noqa: PLC0415  # see main
-
     if as_json:
         told = {"base_url": server.base_url, "deepgram_url": server.deepgram_url, "pid": os.getpid()}
         print(json.dumps(told), flush=True)  # noqa: T201  # the interface

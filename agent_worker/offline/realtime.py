@@ -10,7 +10,7 @@ import binascii
 import itertools
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -19,7 +19,8 @@ from agent_worker.offline.realtime_behaviour import Answer, RealtimeBehaviour, R
 from agent_worker.offline.realtime_hearing import SoundBuffer
 from agent_worker.offline.realtime_items import Event, EventRefusedError, Held, Items
 from agent_worker.offline.realtime_options import SessionOptions, check_tools
-from agent_worker.offline.realtime_responses import Response, done, spoken, written
+from agent_worker.offline.realtime_output import Output, tell_added
+from agent_worker.offline.realtime_responses import Response, done
 from agent_worker.offline.refusals import require_key
 from agent_worker.offline.tones import EventKind
 
@@ -66,6 +67,7 @@ class RealtimeConnection:
         self._numbers = itertools.count(1)
         # ids are told apart between sessions too, as the server's own are
         self._name = f"{id(self):x}{int(asyncio.get_running_loop().time() * 1000):x}"[-12:]
+        self._output = Output(self._items, self._send, self._fresh)
         self._buffer = SoundBuffer()
         self._response: Response | None = None
         self._responding: asyncio.Task[None] | None = None
@@ -156,13 +158,7 @@ class RealtimeConnection:
             message = "The item could not be processed."
             raise EventRefusedError(message, code="invalid_value", param="item.content")
         held = self._items.create(item, event.get("previous_item_id"), self._fresh("item"))
-        await self._tell_added(held)
-
-    async def _tell_added(self, held: Held) -> None:
-        where = {"previous_item_id": self._items.before(held.id), "item": held.item}
-        await self._send({"type": "conversation.item.added", **where})
-        if held.item.get("status") != "in_progress":
-            await self._send({"type": "conversation.item.done", **where})
+        await tell_added(self._send, self._items, held)
 
     async def _delete(self, event: Event) -> None:
         self._items.delete(event.get("item_id"))
@@ -223,7 +219,7 @@ class RealtimeConnection:
         self._items.append(Held(item, words=words))
         committed = {"previous_item_id": previous, "item_id": item_id}
         await self._send({"type": "input_audio_buffer.committed", **committed})
-        await self._tell_added(self._items.find(item_id) or Held(item))
+        await tell_added(self._send, self._items, self._items.find(item_id) or Held(item))
         if words:
             self._behaviour.heard(words)
         if not self._options.is_transcribed:
@@ -276,10 +272,10 @@ class RealtimeConnection:
             if reply.text:
                 self._behaviour.spoken(reply.text)
                 self._has_spoken = self._has_spoken or response.is_spoken
-                await self._say_words(response, reply.text)
+                await self._output.say_words(response, reply.text)
             for call in reply.calls:
                 call_fields = {"call_id": call.call_id, "name": call.name, "arguments": call.arguments}
-                await self._say_call(response, call_fields)
+                await self._output.say_call(response, call_fields)
         except ConnectionResetError:
             return
         except Exception:
@@ -287,47 +283,6 @@ class RealtimeConnection:
             await self._end(response, "failed", {"type": "failed", "error": {"type": "server_error", "code": None}})
             return
         await self._end(response, "completed", None)
-
-    async def _say_words(self, response: Response, text: str) -> None:
-        item = {
-            "id": self._fresh("item"),
-            "type": "message",
-            "role": "assistant",
-            "status": "in_progress",
-            "content": [],
-        }
-        held = await self._begin(response, item)
-        events = spoken(response, held, text) if response.is_spoken else written(response, held, text)
-        for event in events:
-            await self._send(event)
-            # the rest of the world goes on while the model speaks, and may interrupt it
-            await asyncio.sleep(0)
-        await self._finish(response, held)
-
-    async def _say_call(self, response: Response, call: Mapping[str, str]) -> None:
-        item = {"id": self._fresh("item"), "type": "function_call", "status": "in_progress", **call, "arguments": ""}
-        held = await self._begin(response, item)
-        held.call = call
-        held.item["arguments"] = call["arguments"]
-        place = response.place(held)
-        told = {"call_id": call["call_id"], "name": call["name"], "arguments": call["arguments"]}
-        await self._send({"type": "response.function_call_arguments.done", **place, **told})
-        await self._finish(response, held)
-
-    async def _begin(self, response: Response, item: Event) -> Held:
-        held = Held(item, call={"call_id": "", "name": "", "arguments": ""} if item["type"] == "function_call" else {})
-        response.output.append(held)
-        await self._send({"type": "response.output_item.added", **response.place(held, is_item=True)})
-        self._items.append(held)
-        await self._tell_added(held)
-        return held
-
-    async def _finish(self, response: Response, held: Held, status: str = "completed") -> None:
-        held.item["status"] = status
-        await self._send({"type": "response.output_item.done", **response.place(held, is_item=True)})
-        if self._items.find(held.id) is not None:
-            where = {"previous_item_id": self._items.before(held.id), "item": held.item}
-            await self._send({"type": "conversation.item.done", **where})
 
     async def _end(self, response: Response, status: str, details: Event | None) -> None:
         self._response = self._responding = None
@@ -366,5 +321,5 @@ class RealtimeConnection:
         if self._response is not response:
             return
         if response.output and response.output[-1].item["status"] == "in_progress":
-            await self._finish(response, response.output[-1], "incomplete")
+            await self._output.finish(response, response.output[-1], "incomplete")
         await self._end(response, "cancelled", {"type": "cancelled", "reason": reason})

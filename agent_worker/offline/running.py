@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from agent_worker.environment import offline_environment
 from agent_worker.offline.transcript import bundled
-from agent_worker.settings import offline_environment
 from conversation_actors.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)

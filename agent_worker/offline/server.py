@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from aiohttp import WSCloseCode, web
 
+from agent_worker.listening import Listening
 from agent_worker.offline.chat import CompletionRequest, chunks, completion, read_request
 from agent_worker.offline.listening import listen
 from agent_worker.offline.realtime import RealtimeConnection, realtime
@@ -59,7 +60,6 @@ class OfflineServer:
         self.behaviour = replace(behaviour or RealtimeBehaviour(), heard=self.heard.append, spoken=self.spoken.append)
         """Of realtime sessions that begin from now on."""
         self._script = script
-        self._port = port
         self._chunk_pause = chunk_pause.total_seconds()
         self._numbers = itertools.count(1)
         self._accepted = 0
@@ -73,15 +73,12 @@ class OfflineServer:
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/requests", self._show_requests)
         app.on_shutdown.append(self._hang_up)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._listening = Listening(app, host=HOST, port=port, patience=1.0)
 
     @property
     def base_url(self) -> str:
         """What OpenAI's clients take as ``base_url``. Raises `RuntimeError` before the server listens."""
-        if not self._runner.addresses:
-            message = "the server is not running"
-            raise RuntimeError(message)
-        return f"http://{HOST}:{self._runner.addresses[0][1]}/v1"
+        return f"http://{HOST}:{self._listening.port}/v1"
 
     @property
     def deepgram_url(self) -> str:
@@ -95,15 +92,14 @@ class OfflineServer:
 
     async def __aenter__(self) -> Self:
         """Listen. Raises `OSError` if the port is taken."""
-        await self._runner.setup()
-        await web.TCPSite(self._runner, HOST, self._port).start()
+        await self._listening.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop listening; answers under way get one second."""
-        await self._runner.cleanup()
+        await self._listening.__aexit__(kind, error, trace)
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         require_key(request.headers)

@@ -24,6 +24,7 @@ from agent_worker.session.known_context import HeldHistory, KnownContext, Speaks
 from agent_worker.session.notes import Noted, NoteTaker, look_up
 from agent_worker.session.saved_state import latest_state, restore_itself
 from agent_worker.session.told_tasks import ToldTasks
+from agent_worker.timing import TIMING, Timing
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ MOST_BYTES = 48 << 10
 """Of the attribute; beyond that it goes without the largest of what the application brought into the context."""
 
 Factory = Callable[..., Agent]
-"""Makes an agent from nothing, or from what the agent's `saved_state` gave (None where it has none)."""
+"""Makes an agent from nothing, or from what the agent's `saved_state` gave (None if it has none)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Word:
 
     agent: Agent
     had: HadTheWord | None
-    """None where nothing is known: then the whole history is its context."""
+    """None if nothing is known: then the whole history is its context."""
 
 
 async def agent_with_the_word(
@@ -49,7 +50,7 @@ async def agent_with_the_word(
     """Find, or make, the agent that had the word, and give it back its state and its instructions.
 
     That is the `first` if it had it; else one that `userdata` holds, one made by the factory under its id in `agents`,
-    or by its own class where that needs no arguments. Where none of that is possible, or a factory raises, it is the
+    or by its own class if that needs no arguments. If none of that is possible, or a factory raises, it is the
     first, and the log says so in one sentence. Never raises.
     """
     had = HadTheWord.read(look_up(noted, ACTIVE_AGENT))
@@ -93,7 +94,7 @@ def _agents_in(userdata: object) -> Iterator[Agent]:
 
 
 class ActiveAgent:
-    """Keeps the attribute up to date: at each handoff, behind `on_enter`, at the end of each turn, behind each tool.
+    """Keeps the attribute up to date: at each handoff, after `on_enter`, at the end of each turn, after each tool.
 
     An `AgentTask` speaks in the name of the agent that waits for it, which is the one that is noted.
     """
@@ -108,6 +109,7 @@ class ActiveAgent:
         had: HadTheWord | None = None,
         keep: Callable[[], None] | None = None,
         taken: Collection[str] = frozenset(),
+        timing: Timing = TIMING,
     ) -> None:
         """Nothing is noted before `start`. `first` is the agent that the application started; `had` of `Word`.
 
@@ -124,7 +126,7 @@ class ActiveAgent:
         self._since: str | None = None
         self._held = HeldHistory(session, taken)
         self._context = KnownContext(self._held)
-        self._tasks = ToldTasks(session, self._held, self._failures)
+        self._tasks = ToldTasks(session, self._held, self._failures, timing=timing)
         # of a job before: it stands there until something else is noted
         self._tasks_noted: dict[str, Any] | None = None if had is None or had.tasks is None else {}
         self._state: Mapping[str, Any] | None = had.state if had is not None else None
@@ -144,7 +146,7 @@ class ActiveAgent:
         self._take_safely = total(self._take_current, self._failures, "active_agent", told)
 
     def start(self) -> None:
-        """Note from now on, and who has the word already. Call it behind what reads the attribute."""
+        """Note from now on, and who has the word already. Call it after what reads the attribute."""
         for name, handler in self._handlers.items():
             self._session.on(name, handler)
         self._take_safely()
@@ -165,7 +167,7 @@ class ActiveAgent:
             agent = self._session.current_agent
         except RuntimeError:  # the session has not started: its first handoff tells
             return
-        # whom a task speaks for is not told; the first one, where nobody was noted before
+        # whom a task speaks for is not told; the first one, if nobody was noted before
         taken = self._first if isinstance(agent, AgentTask) and self._first is not None else agent
         handoffs = (item for item in reversed(self._session.history.items) if item.type == "agent_handoff")
         entrance = entrance_of(taken)
@@ -228,7 +230,7 @@ class ActiveAgent:
             "since": self._since,
             **self._context.look(agent, speaks),
         }
-        # what a task has come to is noted behind what its agent has of it
+        # what a task has come to is noted after what its agent has of it
         self._note({name: value for name, value in told.items() if value is not None})
         self._note_tasks(self._tasks.look(self._since, has_entered=self._has_entered))
 
@@ -252,7 +254,7 @@ class ActiveAgent:
             self._conversation.note(TASKS, told)
 
     def _within_bounds(self, told: dict[str, Any]) -> dict[str, Any]:
-        """What can be stored of it: the next agent has the rest as it is made."""
+        """Return what can be stored of it: the next agent has the rest as it is made."""
         if fits(told, MOST_BYTES):
             return told
         self._tell_once("what was put into the agent's context, or its instructions, cannot be stored")

@@ -16,19 +16,19 @@ _MAIN = ("__main__", "__mp_main__")
 
 
 def class_name(agent: Agent) -> str:
-    """The name under which the agent's class is found, by `found_class`."""
+    """Return the name under which the agent's class is found, by `found_class`."""
     return name_of(type(agent))
 
 
 def name_of(kind: type) -> str:
-    """The name of a class: ``module:qualified.name``."""
+    """Return the name of a class: ``module:qualified.name``."""
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
 async def made_by_factory(factory: Callable[..., Any], state: Mapping[str, Any] | None) -> Agent:
     """Make an agent; a factory that needs an argument, or has one named ``saved``, is given the state.
 
-    Raises whatever the factory raises, and `TypeError` where it makes something else than an agent.
+    Raises whatever the factory raises, and `TypeError` if it makes something else than an agent.
     """
     parameters = inspect.signature(factory).parameters.values()
     if any(one.name == "saved" and one.kind is one.KEYWORD_ONLY for one in parameters):
@@ -46,7 +46,7 @@ async def made_by_factory(factory: Callable[..., Any], state: Mapping[str, Any] 
 
 
 def made_by_itself(name: str, first: Agent) -> Agent | None:
-    """Make an agent by the name of its class; None where it is not found, or cannot be made without arguments.
+    """Make an agent by the name of its class; None if it is not found, or cannot be made without arguments.
 
     Only modules are looked at that are imported already, or that belong to the same program as the `first` agent.
     Raises whatever making it raises.
@@ -59,7 +59,7 @@ def made_by_itself(name: str, first: Agent) -> Agent | None:
 
 
 def found_class(name: str, first: Agent) -> type | None:
-    """The class of that name, or None; looked for as `made_by_itself` does."""
+    """Return the class of that name, or None; looked for as `made_by_itself` does."""
     module_name, _, path = name.partition(":")
     for module in _modules(module_name, first):
         found: Any = module

@@ -9,68 +9,23 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 from livekit.agents import Agent, AgentTask
-from livekit.agents.llm import ChatContext
 
 from agent_worker.session.agent_classes import class_name
 from agent_worker.session.had_the_word import DoneTask, HadTask, HadTasks, HadTheWord, Path
 from agent_worker.session.outcomes import read_outcome, write_outcome
 from agent_worker.session.record_fields import UnstorableError
+from agent_worker.session.running_task import Follower, RunningTask, last_handoff, merge
 from agent_worker.session.task_awaits import Plain, Scope, follow_awaits, scope_of_on_enter, until_over
+from agent_worker.timing import TIMING
 
 logger = logging.getLogger(__name__)
 
-_NOTHING = object()
-_CLOSING_SECONDS = 10.0
-"""Longer than a session takes to close, from where it cancels its tasks; one that lives on has cancelled one itself."""
 GiveBack = Callable[[Agent, HadTheWord], Awaitable[None]]
 """Gives an agent that has not entered yet what it knew."""
-
-
-class Follower(Protocol):
-    """Whoever decides what is to be heard of an `on_enter` that runs again."""
-
-    def replayed(self, path: Path, since: str | None) -> None:
-        """A task came to an end at once, in the `on_enter` at `path`: what was said behind `since` is behind it."""
-
-    def resumed(self, task: Agent, path: Path, had: HadTheWord) -> None:
-        """A task is about to go on."""
-
-    def ended(self, path: Path) -> None:
-        """A task has come to its end in this job: what the `on_enter` at `path` does from now on is new."""
-
-
-@dataclass(slots=True, eq=False)
-class RunningTask:
-    """A task that runs, and those that run in it are noted by themselves."""
-
-    path: Path
-    task: AgentTask[Any]
-    parent: Agent
-    instructions: object
-    """Those that it was made with."""
-    had: HadTheWord | None = None
-    since: str | None = None
-    has_begun: bool = False
-    has_entered: bool = False
-    outcome: dict[str, Any] | None = None
-    """What it was completed with; None also where that cannot be stored."""
-    came_to: object = _NOTHING
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether it has come to its end, as far as it is concerned."""
-        return self.came_to is not _NOTHING
-
-    @property
-    def changed_instructions(self) -> str | None:
-        """Those that it would not have by itself."""
-        had, own = self.had, self.task.instructions
-        is_changed = own != self.instructions or (had is not None and had.instructions is not None)
-        return own if is_changed and isinstance(own, str) else None
 
 
 class AwaitedTasks:
@@ -91,10 +46,12 @@ class AwaitedTasks:
         self.is_closing = False
         """Whether a task was cancelled, and none has begun since: what tasks come to is the end of the session."""
         self.in_place = asyncio.Event()
-        """Set where it is known who has the word: the agent, or the task that had it."""
+        """Set when it is known who has the word: the agent, or the task that had it."""
         self.in_place.set()
         self.listener: Callable[[], None] | None = None
         """Told of each change."""
+        self.timing = TIMING
+        """How long a session may take to close; whoever listens says so."""
         self.follower: Follower | None = None
         self.when_alive: Callable[[], None] | None = None
         """Called once, when it is known that the session does not close."""
@@ -129,7 +86,7 @@ class AwaitedTasks:
 
     @contextmanager
     def entering(self) -> Iterator[None]:
-        """What is awaited meanwhile is a task of this agent's."""
+        """Count what is awaited meanwhile as a task of this agent's."""
         if self._has_been_entered:  # the agent has the word again, in this job
             self.forget()
         self._has_been_entered = True
@@ -165,7 +122,7 @@ class AwaitedTasks:
     # What was before.
 
     async def _drop_others(self, path: Path, task: AgentTask[Any], parent: Agent) -> None:
-        """Forget what was noted from here on, where that is of another task: the application has changed."""
+        """Forget what was noted from here on, if that is of another task: the application has changed."""
         done, pending = self._done.get(path), self._pending.get(path)
         known = (done.agent_id, done.class_name) if done is not None else None
         if pending is not None:
@@ -179,7 +136,7 @@ class AwaitedTasks:
         for one in left:
             scratch = Agent(instructions="")
             await self._give_all_back(scratch, one.had)
-            await _merge(parent, scratch)
+            await merge(parent, scratch)
 
     async def _completed(self, path: Path, task: AgentTask[Any], parent: Agent) -> DoneTask | None:
         """End a task that was complete, and of which the agent that waits for it had not heard yet."""
@@ -187,7 +144,7 @@ class AwaitedTasks:
         if pending is None or pending.outcome is None:
             return None
         await self._give_all_back(task, pending.had)
-        await _merge(parent, task)
+        await merge(parent, task)
         self._forget_below(path)
         self._done[path] = done = DoneTask(path, task.id, class_name(task), pending.outcome, pending.had.since)
         self._changed()
@@ -196,7 +153,7 @@ class AwaitedTasks:
         return done
 
     def _given_again(self, done: DoneTask, task: AgentTask[Any]) -> Callable[[], Any] | None:
-        """What gives, or raises, what a task has come to; None where that cannot be made again."""
+        """Return what gives, or raises, what a task has come to; None if that cannot be made again."""
         try:
             result, error = read_outcome(done.outcome or {}, self._agent)
         except UnstorableError as unread:
@@ -260,7 +217,7 @@ class AwaitedTasks:
         @functools.wraps(cancel)
         def cancelled() -> None:
             self.is_closing = True  # LiveKit does so when the session closes
-            asyncio.get_running_loop().call_later(_CLOSING_SECONDS, self._live_on)
+            asyncio.get_running_loop().call_later(self.timing.task_closing, self._live_on)
             cancel()
 
         task.on_enter = on_enter  # type: ignore[method-assign]  # on this instance: there is no event
@@ -268,7 +225,7 @@ class AwaitedTasks:
         task.cancel = cancelled  # type: ignore[method-assign]
 
     def _begin(self, running: RunningTask) -> None:
-        """A task has the word: the session lives."""
+        """Note that a task has the word: the session lives."""
         running.has_begun = True
         self._pending.pop(running.path, None)
         is_above = (one[: len(running.path)] == running.path for one in self._pending)
@@ -277,7 +234,7 @@ class AwaitedTasks:
         self._live_on()
 
     def _live_on(self) -> None:
-        """The session has not closed."""
+        """Note that the session has not closed."""
         self.is_closing = False
         self._settle()
         waiting, self.when_alive = self.when_alive, None
@@ -290,7 +247,7 @@ class AwaitedTasks:
             self._changed()
 
     def _complete(self, running: RunningTask, result: object) -> None:
-        """A task has come to its end; whoever waits for it hears of that when all that is said has been said."""
+        """Keep what a task has come to; whoever waits for it hears of that when all that is said has been said."""
         running.came_to, running.outcome = result, None
         try:
             running.outcome = write_outcome(result, self._agent)
@@ -313,7 +270,7 @@ class AwaitedTasks:
         asyncio.get_running_loop().call_soon(self._settle)
 
     def _give_up_in(self, path: Path) -> None:
-        """The `on_enter` at `path` goes on: a task that it has waited for, and that did not end, has taken too long."""
+        """End the tasks that the `on_enter` at `path` has given up: it goes on, and they have taken too long."""
         for one in list(self._running.values()):
             if one.path[:-1] == path and one not in self._to_settle:
                 self._end(one, TimeoutError())
@@ -327,7 +284,7 @@ class AwaitedTasks:
             if self._running.pop(one.path, None) is one:
                 self._forget_below(one.path)
                 self._done[one.path] = DoneTask(
-                    one.path, one.task.id, class_name(one.task), one.outcome, _last_handoff(one.parent)
+                    one.path, one.task.id, class_name(one.task), one.outcome, last_handoff(one.parent)
                 )
         self._changed()
 
@@ -341,14 +298,14 @@ class AwaitedTasks:
         return path in self._done and self._done[path].is_told
 
     def tell(self, path: Path) -> None:
-        """The group has told of that task, and does not do so again."""
+        """Note that the group has told of that task, and does not do so again."""
         self._settle()
         if path in self._done:
             self._done[path] = replace(self._done[path], is_told=True)
             self._changed()
 
     def give_word(self, agent: Agent, handoff: str) -> RunningTask | None:
-        """A handoff has given the word to a task; None where it is none of these."""
+        """Note the handoff that gave the word to a task, and return that; None if it is none of these."""
         for one in self._running.values():
             if one.task is agent:
                 one.since = one.since or handoff
@@ -363,19 +320,3 @@ class AwaitedTasks:
         if task.id not in self._told:
             self._told.add(task.id)
             logger.warning(told, extra={"agent_id": self._agent.id, "task_id": task.id, "reason": reason})
-
-
-async def _merge(parent: Agent, task: Agent) -> None:
-    """Give an agent what it gets of a task's context when that has ended."""
-    merged = parent.chat_ctx.copy().merge(task.chat_ctx, exclude_function_call=True, exclude_instructions=True)
-    await parent.update_chat_ctx(ChatContext(merged.items), exclude_invalid_function_calls=False)
-
-
-def _last_handoff(agent: Agent) -> str | None:
-    """The handoff that gave the word to an agent last; None where the session is over."""
-    try:
-        items = agent.session.history.items
-    except RuntimeError:
-        return None
-    handoffs = (item.id for item in reversed(items) if item.type == "agent_handoff" and item.new_agent_id == agent.id)
-    return next(handoffs, None)

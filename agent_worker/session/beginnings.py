@@ -1,6 +1,6 @@
-"""Where what LiveKit is given may begin: behind a turn of the caller a tool may be called, before it never.
+"""Where what LiveKit is given may begin: after a turn of the caller a tool may be called, before it never.
 
-Gemini refuses a call that does not stand behind a turn of the user or an output, and so each request of a context that
+Gemini refuses a call that does not stand after a turn of the user or an output, and so each request of a context that
 begins in the middle of a reply. What is left out here stays in the conversation.
 """
 
@@ -15,7 +15,7 @@ _TOLD = "told_"
 
 
 def words_of(call_id: str) -> str:
-    """The id of the message that tells of a call, by the id of the call, in words."""
+    """Return the id of the message that tells of a call, by the id of the call, in words."""
     return _TOLD + known_as(call_id)
 
 
@@ -25,13 +25,13 @@ def are_words(item: ChatItem) -> bool:
 
 
 def begun(items: Sequence[ChatItem]) -> list[ChatItem]:
-    """The items without calls of tools before the caller's first turn, and their outputs."""
+    """Return the items without calls of tools before the caller's first turn, and their outputs."""
     early = _early(items)
     return [item for index, item in enumerate(items) if index not in early]
 
 
 def newest(items: Sequence[ChatItem]) -> list[ChatItem]:
-    """The end of the items that begins so: what stands before the last of these calls is left out too.
+    """Return the end of the items that begins so: what stands before the last of these calls is left out too.
 
     What a session forgets is its beginning. Whatever goes from the middle of a talk, somebody has taken out.
     """
@@ -41,7 +41,7 @@ def newest(items: Sequence[ChatItem]) -> list[ChatItem]:
 
 
 def told_in_words(context: Sequence[ChatItem]) -> list[ChatItem]:
-    """A context that begins so, in which what tools gave before is told in words, and nothing blank is said.
+    """Return a context that begins so, in which what tools gave before is told in words, and nothing blank is said.
 
     An agent that looks its caller up when it enters would else know nothing of it, or do it twice.
     """
@@ -73,7 +73,7 @@ def _early(items: Sequence[ChatItem]) -> frozenset[int]:
 
 
 def _first_turn(items: Sequence[ChatItem]) -> int:
-    """The place of the caller's first turn."""
+    """Return the place of the caller's first turn."""
     return next((index for index, item in enumerate(items) if _is_turn_of_caller(item)), len(items))
 
 
@@ -87,7 +87,7 @@ def _is_seen_by_all(part: object) -> bool:
 
 
 def _without_blanks(item: ChatItem) -> Iterable[ChatItem]:
-    """The item without text that says nothing, which some vendors refuse; nothing, where nothing is left."""
+    """Return the item without text that says nothing, which some vendors refuse; nothing, if nothing is left."""
     if not isinstance(item, ChatMessage) or all(_is_seen_by_all(part) for part in item.content):
         return [item] if not isinstance(item, ChatMessage) or item.content else []
     kept = [part for part in item.content if not isinstance(part, str) or part.strip()]

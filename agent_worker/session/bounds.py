@@ -22,7 +22,7 @@ agent knows."""
 
 
 def cut(items: Sequence[ChatItem], most: int) -> list[ChatItem]:
-    """The newest `most` items, and in their places system messages before them, of which the newest `most` too.
+    """Return the newest `most` items, and in their places system messages before them, of which the newest `most` too.
 
     No tool is called before the first turn of the caller that is left, and no output is without a call that has been
     cut off: see `agent_worker.session.beginnings`.

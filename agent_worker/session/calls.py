@@ -11,14 +11,14 @@ from agent_worker.session.context import INTERRUPTED_SUFFIX
 INTERRUPTED_OUTPUT = "interrupted; outcome unknown"
 """What the model reads as the output of a tool call that had started and whose output was never recorded."""
 FINAL = "_final"
-"""LiveKit puts it behind the call's id for what a tool gives that has reported before."""
+"""LiveKit puts it after the call's id for what a tool gives that has reported before."""
 _MADE_UP_CALL = "_outcome_unknown"
 """Ends the ids of calls that were made up, for the end of a tool that has reported before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """A history in which each call has one output behind it."""
+    """A history in which each call has one output after it."""
 
     items: list[ChatItem]
     left_out: int
@@ -44,15 +44,15 @@ class _Use:
 
     @property
     def has_its_place(self) -> bool:
-        """Whether the output stays where it is; else it is put behind its call."""
+        """Whether the output stays where it is; else it is put after its call."""
         return any(one is self.output and not _is_made_up(one) for one in self.behind)
 
 
 def paired(items: Sequence[ChatItem], reports: Mapping[str, str]) -> Paired:
     """Give each call one output, and a call id of its own: some models begin to count anew in each reply.
 
-    `reports`: by the ids of outputs, the call of the tool that has reported by it and worked on. Where it gave nothing
-    more it has died with its process, and its end is made up, behind all that was said.
+    `reports`: by the ids of outputs, the call of the tool that has reported by it and worked on. If it gave nothing
+    more it has died with its process, and its end is made up, after all that was said.
     """
     ends = list(_ends_of_dead_tools(items, reports))
     complete = [*items, *ends]
@@ -80,7 +80,7 @@ def paired(items: Sequence[ChatItem], reports: Mapping[str, str]) -> Paired:
 
 
 def _uses(items: Sequence[ChatItem]) -> dict[str, _Use]:
-    """The calls by their ids. An output belongs to the latest call of its call id before it, else to the next one."""
+    """Return the calls by their ids. An output is of the latest call of its call id before it, else of the next one."""
     real = {item.call_id for item in items if isinstance(item, FunctionCall) and not item.id.endswith(_MADE_UP_CALL)}
     uses: dict[str, _Use] = {}
     latest: dict[str, _Use] = {}
@@ -97,7 +97,7 @@ def _uses(items: Sequence[ChatItem]) -> dict[str, _Use]:
 
 
 def _ends_of_dead_tools(items: Sequence[ChatItem], reports: Mapping[str, str]) -> Iterator[ChatItem]:
-    """A call and an output, as LiveKit has them for the end of a tool that has reported, of each that has not ended."""
+    """Return a call and an output, as LiveKit has them for a tool's end, of each that has reported and not ended."""
     calls = {item.call_id: item for item in items if isinstance(item, FunctionCall)}
     ended = {item.call_id for item in items if isinstance(item, FunctionCallOutput)}
     at = max((item.created_at for item in items), default=0.0)
@@ -135,7 +135,7 @@ def _is_made_up(output: FunctionCallOutput) -> bool:
 
 
 def _distinct_call_ids(uses: Mapping[str, _Use]) -> dict[str, str]:
-    """Call ids, by the ids of their calls: that of an earlier call with a number behind it."""
+    """Call ids, by the ids of their calls: that of an earlier call with a number after it."""
     taken = {use.call.call_id for use in uses.values()}
     given: set[str] = set()
     names: dict[str, str] = {}
@@ -154,6 +154,6 @@ def _output(use: _Use, names: Mapping[str, str]) -> list[ChatItem]:
 
 
 def _of(item: FunctionCall | FunctionCallOutput, call_id: str, **fields: Any) -> ChatItem:
-    """The item with a call id; itself where it has it already, and the other fields."""
+    """Return the item with a call id; itself if it has it already, and the other fields."""
     changed = {name: value for name, value in {"call_id": call_id, **fields}.items() if getattr(item, name) != value}
     return item.model_copy(update=changed) if changed else item

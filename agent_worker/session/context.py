@@ -34,7 +34,7 @@ class Heard:
 
     @classmethod
     def of(cls, history: Sequence[ChatItem], known: Collection[str], *, is_cut: bool = False) -> Self:
-        """The shortest description for a context that has the items `known`; `is_cut`: there were older ones."""
+        """Return the shortest description for a context that has the items `known`; `is_cut`: there were older ones."""
         heard, unheard = 0, sum(1 for item in history if _counts(item) and item.id not in known)
         best, place = (len(history) + 1 if is_cut and history else unheard), 0
         for index, item in enumerate(history, start=1):
@@ -52,7 +52,7 @@ class Heard:
 
     @classmethod
     def read(cls, noted: object) -> Self:
-        """Read what `to_dict` wrote, or somebody else; everything was heard where that makes no sense."""
+        """Read what `to_dict` wrote, or somebody else; everything was heard if that makes no sense."""
         if not isinstance(noted, Mapping):
             return cls()
         after, at = noted.get("after"), noted.get("at")
@@ -61,7 +61,7 @@ class Heard:
         return cls(after, float(at), _texts(noted.get("heard")), _texts(noted.get("unheard")))
 
     def to_dict(self) -> dict[str, Any]:
-        """The form in which it is noted."""
+        """Return the form in which it is noted."""
         return {"after": self.after, "at": self.at, "heard": sorted(self.heard), "unheard": sorted(self.unheard)}
 
     def choose(self, history: Sequence[ChatItem], running: Collection[str] = ()) -> list[ChatItem]:
@@ -83,7 +83,7 @@ class Heard:
         return chosen
 
     def _place(self, history: Sequence[ChatItem]) -> int:
-        """The index of the first item behind `after`."""
+        """Return the index of the first item after `after`."""
         if self.after is None:
             return 0
         found = next((index for index, item in enumerate(history) if item.id == self.after), None)
@@ -94,18 +94,18 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """An item of a context that is not in the history: it stands behind the item `after`, or in front of all."""
+    """An item of a context that is not in the history: it stands after the item `after`, or in front of all."""
 
     after: str | None
     item: ChatItem
 
     def to_dict(self) -> dict[str, Any]:
-        """The form in which it is noted."""
+        """Return the form in which it is noted."""
         return {"after": self.after, "item": to_fields(self.item)}
 
 
 def brought_into(context: Iterable[ChatItem], history: Collection[str]) -> tuple[Brought, ...]:
-    """What a context has besides the history, whose ids are given; LiveKit's own items are left out."""
+    """Return what a context has besides the history, whose ids are given; LiveKit's own items are left out."""
     last: str | None = None
     brought = []
     for item in context:
@@ -119,7 +119,7 @@ def brought_into(context: Iterable[ChatItem], history: Collection[str]) -> tuple
 
 
 def composed(history: Iterable[ChatItem], brought: Iterable[Brought], now: float) -> list[ChatItem]:
-    """A context of both, each item once by its id. Nothing brought is later than `now`: LiveKit sorts by time."""
+    """Return both as one context, each item once. Nothing brought is later than `now`: LiveKit sorts by time."""
     items = [item for item in history if not is_kept_apart(item)]
     known = {item.id for item in items}
     behind: dict[str | None, list[ChatItem]] = {}

@@ -27,7 +27,7 @@ from agent_worker.session.context import is_kept_apart
 from agent_worker.session.handlers import total
 from agent_worker.session.protocol import Forgetful
 from agent_worker.session.recorder import Recorder, belongs_in_history
-from agent_worker.session.stored_items import known_as
+from agent_worker.session.stored_ids import stored_as, told_by
 from agent_worker.session.taken_out import Wording, is_only_longer, taken_out, wording
 
 logger = logging.getLogger(__name__)
@@ -97,12 +97,16 @@ class ContextEdits:
         self._listeners.append(total(listener, self._failures, "context_edits", _FAILURE))
 
     def removed(self, item_ids: Collection[str]) -> None:
-        """These were taken out of the conversation, by whomever; the session may have them still, and nobody behind it.
+        """Keep out what somebody took out of the conversation; the session may have it still, and no successor.
 
-        Also where edits are not followed.
+        Also when edits are not followed.
         """
         calls = {item.id for item in self._conversation.items if item.type == "function_call" and item.id in item_ids}
-        new = {*item_ids, *self._told_by(set(map(words_of, calls))), *map(words_of, calls)} - self.taken
+        new = {
+            *item_ids,
+            *told_by(set(map(words_of, calls)), self._conversation.items),
+            *map(words_of, calls),
+        } - self.taken
         if new:
             self._keep_out(new)
             self._tell(())
@@ -124,7 +128,7 @@ class ContextEdits:
             self._follow(self._session.current_agent)
         elif item.type == "message" and item.role == "user":
             words, self._words = self._words, []
-            # a realtime model may tell the words behind the message that they are in
+            # a realtime model may tell the words after the message that they are in
             said = [item.text_content or "", *map(_user_text, self._session.history.items[-_LATEST:])]
             if not all(any(word in text for text in said) for word in words):
                 # they were noted as they were heard, before the application changed them
@@ -205,8 +209,8 @@ class ContextEdits:
         calls = {item.call_id for item in gone if item.type in {"function_call", "function_call_output"}}
         history = self._session.history.items
         ids |= {item.id for item in history if getattr(item, "call_id", None) in calls}
-        ids |= self._told_by(ids)
-        ids |= self._stored_as(ids)
+        ids |= told_by(ids, self._conversation.items)
+        ids |= stored_as(ids, self._conversation.items, said=self._said)
         ids |= {words_of(item.id) for item in [*history, *gone] if item.type == "function_call" and item.id in ids}
         self._keep_out(ids)
         history[:] = [item for item in history if item.id not in ids]
@@ -240,26 +244,14 @@ class ContextEdits:
             for index, known in enumerate(history):
                 if known.id == item.id and known is not item:
                     history[index] = item
-            stored = next(iter(self._stored_as({item.id})), item.id)
+            stored = next(iter(stored_as({item.id}, self._conversation.items, said=self._said)), item.id)
             self._recorder.record([item if stored == item.id else item.model_copy(update={"id": stored})])
             if not is_only_longer(before, now):
                 self._forget((), [_said(before)])
                 logger.info("an item was changed", extra={"item_id": item.id})
 
-    def _stored_as(self, item_ids: Collection[str]) -> set[str]:
-        """The ids that items have in the conversation which were given another one when they were restored."""
-        other = ((item.id, known_as(item.id)) for item in self._conversation.items)
-        return {stored for stored, name in other if stored != name and name in item_ids and stored not in self._said}
-
-    def _told_by(self, words: Collection[str]) -> set[str]:
-        """The ids of calls that are told of in these words, by the ids of those, and of the calls' outputs."""
-        stored = [item for item in self._conversation.items if item.type in {"function_call", "function_call_output"}]
-        told = [item for item in stored if item.type == "function_call" and words_of(item.id) in words]
-        calls = {item.to_dict()["call_id"] for item in told}
-        return {item.id for item in stored if item.to_dict()["call_id"] in calls}
-
     def _change_words(self, agent: Agent) -> None:
-        """Where an agent has other words for a call than it had, the conversation is not to have the call."""
+        """If an agent has other words for a call than it had, the conversation is not to have the call."""
         own = self._own.setdefault(agent, {})
         for item in filter(are_words, agent.chat_ctx.items):
             before, now = own.setdefault(item.id, wording(item)), wording(item)
@@ -268,7 +260,7 @@ class ContextEdits:
                 continue
             self._changed[item.id] = item
             if not is_only_longer(before, now):
-                ids = self._told_by({item.id})
+                ids = told_by({item.id}, self._conversation.items)
                 self._keep_out(ids)
                 self._forget(sorted(ids), [_said(before)])
                 logger.info("an item was changed", extra={"item_id": item.id})
@@ -282,7 +274,7 @@ class ContextEdits:
         task.add_done_callback(self._tasks.discard)
 
     def _left(self, agent: Agent) -> list[ChatItem] | None:
-        """What an agent's context is to be; None where it is that."""
+        """Return what an agent's context is to be; None if it is that."""
         items = agent.chat_ctx.items
         left = [self._changed.get(item.id, item) for item in items if item.id not in self.taken]
         is_same = len(left) == len(items) and all(

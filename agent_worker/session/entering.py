@@ -54,7 +54,7 @@ class Entrance:
     """What is known of an agent's `on_enter`: whether it is over, what it waits for, and who is to be told."""
 
     def __init__(self, agent: Agent) -> None:
-        """The agent has not entered."""
+        """Follow an agent that has not entered."""
         self.is_over = False
         self.tasks = AwaitedTasks(agent)
         self._listeners: list[Callable[[Agent], None]] = []
@@ -65,7 +65,7 @@ class Entrance:
             self._listeners.append(listener)
 
     def end(self, agent: Agent) -> None:
-        """`on_enter` has come to its end; not where the end of the session has ended a task that it waited for."""
+        """Note the end of `on_enter`, unless the end of the session has ended a task that it waited for."""
         if self.tasks.is_closing:
             self.tasks.when_alive = functools.partial(self.end, agent)
             return

@@ -14,7 +14,7 @@ def fits(value: object, most: int) -> bool:
 
 
 def size_of(value: object) -> float:
-    """Bytes as it is stored; infinitely many where it cannot be stored at all."""
+    """Bytes as it is stored; infinitely many if it cannot be stored at all."""
     try:
         return len(encode(value, "attribute"))
     except InvalidInputError:
@@ -22,7 +22,7 @@ def size_of(value: object) -> float:
 
 
 def largest_of(values: Sequence[Any], most: float) -> Collection[int]:
-    """The places of those that have to go, the largest first, for the rest to be no more than `most` bytes."""
+    """Return the places of those that have to go, the largest first, for the rest to be no more than `most` bytes."""
     sizes = [size_of(value) + 1 for value in values]  # a comma stands between two
     left = sum(size for size in sizes if size < math.inf)
     gone: set[int] = set()

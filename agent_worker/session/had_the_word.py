@@ -35,12 +35,12 @@ class HadTheWord:
     has_entered: bool = False
     """Whether its `on_enter` was over: what that put into the context is there."""
     since: str | None = None
-    """The id of the handoff that gave it the word; None where that is not known."""
+    """The id of the handoff that gave it the word; None if that is not known."""
     instructions: str | None = None
-    """None where they are those that the agent is made with."""
+    """None if they are those that the agent is made with."""
     state: Mapping[str, Any] | None = None
     tasks: "HadTasks | None" = None
-    """What the tasks that its `on_enter` waits for have come to; None where there are none."""
+    """What the tasks that its `on_enter` waits for have come to; None if there are none."""
 
     @property
     def given(self) -> str | None:
@@ -58,7 +58,7 @@ class HadTheWord:
 
     @classmethod
     def read(cls, value: object) -> Self | None:
-        """Read the attribute, which anybody may have written; None where it names no agent."""
+        """Read the attribute, which anybody may have written; None if it names no agent."""
         agent_id = value.get("agent_id") if isinstance(value, Mapping) else None
         if not isinstance(value, Mapping) or not isinstance(agent_id, str) or not agent_id:
             return None
@@ -79,7 +79,7 @@ class HadTheWord:
 
 
 Path = tuple[int, ...]
-"""Which task: the how manieth its agent's `on_enter` waits for, behind the path of that agent where it is a task."""
+"""Which task: the how manieth its agent's `on_enter` waits for, after the path of that agent if it is a task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +90,14 @@ class DoneTask:
     agent_id: str
     class_name: str
     outcome: Mapping[str, Any] | None
-    """See `write_outcome`; None where it could not be stored: the task has to run again."""
+    """See `write_outcome`; None if it could not be stored: the task has to run again."""
     since: str | None = None
     """The id of the handoff that gave the word back to the agent that waited for it."""
     is_told: bool = False
     """Whether a group's `on_task_completed` has run."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The form in which it is noted."""
+        """Return the form in which it is noted."""
         told = {"outcome": self.outcome, "since": self.since, "is_told": self.is_told or None}
         more = {name: value for name, value in told.items() if value is not None}
         return {"path": list(self.path), "agent_id": self.agent_id, "class": self.class_name, **more}
@@ -110,7 +110,7 @@ class HadTask:
     path: Path
     had: HadTheWord
     outcome: Mapping[str, Any] | None = None
-    """What it was completed with, where the agent that waits for it did not have that yet."""
+    """What it was completed with, if the agent that waits for it did not have that yet."""
     noted: Mapping[str, Any] = field(default_factory=dict)
     """As it stands in the attribute."""
 
@@ -145,7 +145,7 @@ class HadTasks:
 
     @classmethod
     def read(cls, value: object, had: HadTheWord) -> Self | None:
-        """Read the attribute, which anybody may have written; None where it is not of the agent that `had` the word."""
+        """Read the attribute, which anybody may have written; None if it is not of the agent that `had` the word."""
         fields = value if isinstance(value, Mapping) else {}
         if (fields.get("agent_id"), fields.get("class")) != (had.agent_id, had.class_name):
             return None

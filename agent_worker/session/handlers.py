@@ -7,7 +7,7 @@ from agent_worker.failures import Failures
 
 
 def total(handler: Callable[..., None], failures: Failures, task: str, told: str) -> Callable[..., None]:
-    """The handler, never raising: LiveKit lets a TypeError through, and it ends the agent's reply.
+    """Return the handler, never raising: LiveKit lets a TypeError through, and it ends the agent's reply.
 
     What it raised is counted under `task`; `told` is what the log says, with the error's type: its text may
     quote the call.

@@ -1,4 +1,4 @@
-"""An agent's context as it is noted: looked at again and again, and described anew only where it has changed."""
+"""An agent's context as it is noted: looked at again and again, and described anew only if it has changed."""
 
 from collections.abc import Collection
 from enum import Enum
@@ -37,7 +37,7 @@ class HeldHistory:
         return frozenset(item.id for item in self._session.history.items)
 
     def look(self) -> list[ChatItem]:
-        """What the conversation has of it: without the handoffs that begin a session, and configuration."""
+        """Return what the conversation has of it: without the handoffs that begin a session, and configuration."""
         items = self._session.history.items
         history = [item for item in items if not is_kept_apart(item) or _is_handed_over(item)]
         oldest = next((item.id for item in history if not is_kept_apart(item)), None)
@@ -58,11 +58,11 @@ class KnownContext:
         self._told: dict[str, Any] = {}
 
     def begin(self) -> None:
-        """The agent has just got the word: what is said from now on, it hears."""
+        """Count what is said from now on as heard by the agent: it has just got the word."""
         self._seen = self._held.ids
 
     def look(self, agent: Agent, speaks: Speaks) -> dict[str, Any]:
-        """What the context is made of, as it is noted."""
+        """Return what the context is made of, as it is noted."""
         history = self._held.look()
         if self._oldest is not None and self._held.oldest != self._oldest:
             self._heard = Heard()

@@ -23,7 +23,7 @@ class AtStart:
 
 
 def late_note(agent: Agent, noted: object, at_start: AtStart | None) -> dict[str, Any]:
-    """The note without what this agent has changed since its session started; empty where there is none.
+    """Return the note without what this agent has changed since its session started; empty if there is none.
 
     An agent's state and its instructions come back where they are as they were at the start. Never raises.
     """

@@ -40,7 +40,7 @@ TRANSCRIPT = "livekit.transcript"
 """``{text, language, at}``: what the caller said and no message has yet; None when a message has it, or none will.
 ``may_be_skipped``: all of it was said while the agent could not be interrupted, and nobody has to answer it."""
 SETTLED = "livekit.settled"
-"""The id of the history's last item, where it looks as if it wanted an answer and the application wants none."""
+"""The id of the history's last item, if it looks as if it wanted an answer and the application wants none."""
 SPEECH = "livekit.speech"
 """``{source, user_initiated, at}``: the utterance that the agent began last."""
 ERROR = "livekit.error"
@@ -55,7 +55,7 @@ Noted = Mapping[str, Any] | Callable[[str], Any]
 
 
 def look_up(noted: Noted, name: str) -> Any:
-    """The value of an attribute; None where there is none."""
+    """Return the value of an attribute; None if there is none."""
     return noted.get(name) if isinstance(noted, Mapping) else noted(name)
 
 
@@ -106,16 +106,16 @@ class SessionNotes:
             self._session.off(name, handler)
 
     def complete_turn(self, text: str) -> None:
-        """A turn of this text has ended, and the application decides what becomes of it."""
+        """Note that a turn of this text has ended; the application decides what becomes of it."""
         self._unsettled.complete(text)
 
     def refuse_turn(self) -> None:
-        """The application wants no answer to the turn that has ended."""
+        """Note that the application wants no answer to the turn that has ended."""
         self._unsettled.refuse()
         self._note_words()
 
     def cancel_turn(self) -> None:
-        """The application has taken back what was heard since the last turn."""
+        """Note that the application has taken back what was heard since the last turn."""
         self._unsettled.cancel()
         self._note_words()
 
@@ -178,7 +178,7 @@ class SessionNotes:
 
 
 def unanswered_item(history: Iterable[ChatItem]) -> ChatItem | None:
-    """What a history ends with, where that wants the agent to speak; a tool may have wanted silence."""
+    """Return what a history ends with, if that wants the agent to speak; a tool may have wanted silence."""
     is_silenced = False
     for item in reversed(list(history)):
         if item.type == "message":
@@ -193,12 +193,12 @@ def unanswered_item(history: Iterable[ChatItem]) -> ChatItem | None:
 
 
 def _wants_reply(output: FunctionCallOutput) -> bool:
-    """Whether LiveKit has the model speak behind it; before 1.7 it tells by an output that is empty."""
+    """Whether LiveKit has the model speak after it; before 1.7 it tells by an output that is empty."""
     return bool(getattr(output, "reply_required", output.output))
 
 
 def unanswered_words(attributes: Mapping[str, Any], last_user_text: str) -> str | None:
-    """What the caller said that is in no message, and wants an answer; None where there is nothing.
+    """Return what the caller said that is in no message, and wants an answer; None if there is nothing.
 
     A crash may come between the message and the removal of the words from the attribute.
     """

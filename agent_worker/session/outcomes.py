@@ -24,7 +24,7 @@ _COLLECTIONS: Mapping[str, type] = {"tuple": tuple, "set": set, "frozenset": fro
 
 
 def write_outcome(outcome: object, near: Agent) -> dict[str, Any]:
-    """The JSON of what a task was completed with. Raises `UnstorableError`; its text quotes nothing of it.
+    """Return the JSON of what a task was completed with. Raises `UnstorableError`; its text quotes nothing of it.
 
     `near`: an agent of the program whose types may be named.
     """
@@ -45,7 +45,7 @@ def write_outcome(outcome: object, near: Agent) -> dict[str, Any]:
 
 
 def read_outcome(stored: Mapping[str, Any], near: Agent) -> tuple[Any, Exception | None]:
-    """The result, or the exception. Raises `UnstorableError` where a type is another one now, or gone."""
+    """Return the result, or the exception. Raises `UnstorableError` if a type is another one now, or gone."""
     try:
         if _RESULT in stored:
             return _read(stored[_RESULT], near), None
@@ -81,7 +81,7 @@ def _write_collection(value: Any, near: Agent) -> Any:
 
 
 def _write_typed(value: Any, near: Agent) -> dict[str, Any]:
-    """A record field by field, since what is in one may be of any type; else by its type, where that says all."""
+    """Return a record field by field, since what is in one may be of any type; else by its type, if that says all."""
     kind = type(value)
     name = _name(kind, near)
     if not dataclasses.is_dataclass(kind) and (written := _there_and_back(value)) is not None:
@@ -94,7 +94,7 @@ def _write_typed(value: Any, near: Agent) -> dict[str, Any]:
 
 
 def _there_and_back(value: Any) -> tuple[Any] | None:
-    """The JSON from which pydantic makes an equal value; None where it does not."""
+    """Return the JSON from which pydantic makes an equal value; None if it does not."""
     kind = type(value)
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(kind)
@@ -140,7 +140,7 @@ def _read_typed(form: str, inner: Mapping[str, Any], near: Agent) -> Any:
 
 
 def _made(kind: type, fields: Mapping[str, Any]) -> Any:
-    """A record as it was: what its constructor does has been done."""
+    """Return a record as it was: what its constructor does has been done."""
     if issubclass(kind, BaseModel):
         return kind.model_construct(**fields)
     if not dataclasses.is_dataclass(kind):
@@ -152,7 +152,7 @@ def _made(kind: type, fields: Mapping[str, Any]) -> Any:
 
 
 def _raised(kind: type, arguments: list[Any], fields: Mapping[str, Any]) -> Exception:
-    """An exception as it was, without its constructor, whose parameters need not be its arguments."""
+    """Return an exception as it was, without its constructor, whose parameters need not be its arguments."""
     if not issubclass(kind, Exception):
         raise UnstorableError(kind.__name__)
     error = kind.__new__(kind, *arguments)

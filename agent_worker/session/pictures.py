@@ -20,6 +20,7 @@ from livekit.agents.llm import ChatItem, ImageContent
 
 from agent_worker.failures import Failures
 from agent_worker.settings import ContentSettings
+from agent_worker.timing import TIMING, Timing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,7 +41,6 @@ _MOST_ADDRESS = 8 << 10
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 _QUALITIES = (80, 65, 50, 35)
 _SHRINK, _SMALLEST = 0.7, 64
-_SECONDS = 10.0
 _MOST_FORMS = 200
 """Pictures remembered as they were stored: a session's history has no more."""
 
@@ -60,31 +60,37 @@ class Made:
 
 
 def left_out(part: ImageContent) -> Form:
-    """The part, where a picture is a short address; else words."""
+    """Return the part, if a picture is a short address; else words."""
     if isinstance(part.image, str) and len(part.image) <= _MOST_ADDRESS:
         return part.model_dump(mode="json", exclude_none=True)
     return LEFT_OUT.format("only what was said is kept here")
 
 
 def pictures_of(item: ChatItem) -> list[ImageContent]:
-    """The pictures in an item."""
+    """Return the pictures in an item."""
     return [part for part in item.content if isinstance(part, ImageContent)] if item.type == "message" else []
 
 
 class Pictures:
     """What is stored in the place of each picture of one session. What cannot be kept is told once, by its reason."""
 
-    def __init__(self, settings: ContentSettings | None = None, failures: Failures | None = None) -> None:
+    def __init__(
+        self,
+        settings: ContentSettings | None = None,
+        failures: Failures | None = None,
+        *,
+        timing: Timing = TIMING,
+    ) -> None:
         """`failures` count what was left out."""
         chosen = settings or ContentSettings()
         self._edge, self._bytes = chosen.image_pixels, chosen.image_bytes
-        self._failures = failures or Failures()
+        self._failures, self._timing = failures or Failures(), timing
         self._forms: OrderedDict[tuple[str, int], Form] = OrderedDict()
         self._one_at_a_time = asyncio.Semaphore(1)
         self._told: set[str] = set()
 
     def form(self, part: ImageContent) -> Form:
-        """The part as it is stored by now: words, as long as its JPEG is not made."""
+        """Return the part as it is stored by now: words, as long as its JPEG is not made."""
         if (known := self._known(part)) is not None:
             return known
         return LEFT_OUT.format("its process ended before it was stored")
@@ -116,7 +122,7 @@ class Pictures:
 
     async def _made(self, part: ImageContent, item_id: str) -> Form:
         try:
-            async with asyncio.timeout(_SECONDS):
+            async with asyncio.timeout(self._timing.picture):
                 made = await asyncio.to_thread(as_jpeg, part.image, edge=self._edge, most_bytes=self._bytes)
         except PictureError as error:
             reason = str(error)
@@ -222,7 +228,7 @@ def _stored(part: ImageContent, made: Made) -> dict[str, Any]:
 
 
 def _key(part: ImageContent) -> tuple[str, int]:
-    """A picture that is put into the place of another one should have an id of its own, and need not have."""
+    """Return what a picture is known by: one that takes another's place should have an id of its own, and need not."""
     return part.id, id(part.image)
 
 

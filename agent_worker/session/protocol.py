@@ -17,7 +17,7 @@ class Conversation(Protocol):
         """The position the local copy has reached."""
 
     def record(self, item: Item, /) -> object:
-        """Take an item for sending; never blocks. Raises `ConversationError` where it cannot take it."""
+        """Take an item for sending; never blocks. Raises `ConversationError` if it cannot take it."""
 
     async def flush(self) -> object:
         """Return when everything recorded so far is durable."""
@@ -27,4 +27,4 @@ class Forgetful(Conversation, Protocol):
     """A conversation out of which something can be taken."""
 
     def remove(self, *item_ids: str) -> object:
-        """Take items out, behind all that was recorded, and forget what was stored before; never blocks, nor raises."""
+        """Take items out, after all that was recorded, and forget what was stored before; never blocks, nor raises."""

@@ -1,8 +1,8 @@
 """The boundary to a realtime model's provider: there, items have ids that the provider takes; here, LiveKit's own.
 
 LiveKit's pipeline makes ids with a slash, and reads them; OpenAI's Realtime API takes at most 32 letters, digits,
-underscores and dashes, and each item says behind which other one it stands: one refused item takes all behind it along.
-So an id is translated where a context is given to a provider, and back where LiveKit is told what the provider has.
+underscores and dashes, and each item says after which other one it stands: one refused item takes all after it along.
+So an id is translated when a context is given to a provider, and back when LiveKit is told what the provider has.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _MARK = "guarded_by"
 
 
 def fitting_id(given: str, kind: str) -> str:
-    """The id under which a provider knows something: the same in every call; itself where the provider takes it."""
+    """Return the id under which a provider knows something: the same in every call; itself if the provider takes it."""
     if _FITTING.fullmatch(given):
         return given
     digest = hashlib.sha256(given.encode("utf-8", "surrogatepass")).hexdigest()
@@ -60,7 +60,7 @@ class RealtimeModels:
 
     def _on_item(self, event: ConversationItemAddedEvent) -> None:
         if event.item.type == "agent_handoff":
-            # its activity begins behind this handler, and asks its model for a session
+            # its activity begins after this handler, and asks its model for a session
             self._guard_of(self._session.current_agent)
 
     def _guard_of(self, agent: Agent) -> None:
@@ -129,7 +129,7 @@ class _Boundary:
                     if error is not None:
                         raise error
                     return
-                # what stands behind a refused item may be refused only for that
+                # what stands after a refused item may be refused only for that
                 self._refuse(refused)
                 if tried == _MOST_REFUSALS:
                     logger.warning("the realtime model's provider refuses more items: what follows them may be missing")

@@ -34,7 +34,7 @@ class UnstorableError(Exception):
 
 
 def fields_of(value: object) -> dict[str, Any] | None:
-    """The fields by their names; None where a value has none, as a list or a text."""
+    """Return the fields by their names; None if a value has none, as a list or a text."""
     if isinstance(value, dict):
         return {name: one for name, one in value.items() if isinstance(name, str)}
     if value is None or isinstance(value, _WITHOUT_FIELDS):
@@ -70,7 +70,7 @@ class Shape:
         return self._is_open and name not in self._taken
 
     def write(self, name: str, value: Any, *, limit: int) -> tuple[Any, Form]:
-        """The JSON of a field, and how it is to be read.
+        """Return the JSON of a field, and how it is to be read.
 
         Raises `UnstorableError` for what would not read back equal, and `ItemTooLargeError`.
         """
@@ -91,7 +91,7 @@ class Shape:
         return value, Form.PLAIN
 
     def read(self, name: str, stored: Any, form: Form) -> Any:
-        """The value of a field. Raises `UnstorableError` where the field is of another type now."""
+        """Return the value of a field. Raises `UnstorableError` if the field is of another type now."""
         adapter = self._adapter(name)
         if adapter is None and form is Form.TYPED:
             message = "its type is not known"
@@ -104,7 +104,7 @@ class Shape:
             raise UnstorableError(type(error).__name__) from None
 
     def _adapter(self, name: str) -> TypeAdapter[Any] | None:
-        """What reads and writes a field; None for one of no particular type. Raises `UnstorableError` for an agent."""
+        """Return what reads and writes a field; None if its type is not told. Raises `UnstorableError` for an agent."""
         sample = self._samples.get(name, object)
         hint = self._hints.get(name, Any if sample in _UNTELLING else sample)
         if hint is Any:
@@ -138,7 +138,7 @@ def is_larger(value: object, limit: int) -> bool:
 
 
 def _there_and_back(adapter: TypeAdapter[Any], value: Any, name: str, limit: int) -> tuple[Any] | None:
-    """The JSON of a value, from which it can be made again; None where it is not of the type."""
+    """Return the JSON of a value, from which it can be made again; None if it is not of the type."""
     try:
         written = adapter.dump_python(value, mode="json", warnings="none")
         back = adapter.validate_json(encode(written, name, limit=limit))
@@ -150,7 +150,7 @@ def _there_and_back(adapter: TypeAdapter[Any], value: Any, name: str, limit: int
 
 
 def _hints(kind: type) -> dict[str, Any]:
-    """The types of the annotated fields; those left out that cannot be told."""
+    """Return the types of the annotated fields; those left out that cannot be told."""
     is_dictionary = typing.is_typeddict(kind)
     try:
         hints = typing.get_type_hints(kind, include_extras=not is_dictionary)
@@ -171,7 +171,7 @@ def _hint(base: type, name: str, hint: Any) -> dict[str, Any]:
 
 
 def put_into(target: Any, values: Mapping[str, Any]) -> Any:
-    """Set fields in place; return the object, or a copy with the fields where the object cannot be changed."""
+    """Set fields in place; return the object, or a copy with the fields if the object cannot be changed."""
     if isinstance(target, dict):
         for name, value in values.items():
             target[name] = _put_value(target.get(name), value)
@@ -190,7 +190,7 @@ def put_into(target: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _put_value(old: Any, new: Any) -> Any:
-    """The old container with the new content, since others may hold it; else the new value."""
+    """Return the old container with the new content, since others may hold it; else the new value."""
     if type(old) is not type(new) or old is new:
         return new
     if type(old) is list:

@@ -3,7 +3,6 @@
 Nothing is kept back for the end of the call: no hook of LiveKit's runs in a crash.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
@@ -18,23 +17,20 @@ from livekit.agents.voice.events import (
 )
 
 from agent_worker.failures import Failures
+from agent_worker.session.item_writer import ItemWriter, remember
 from agent_worker.session.pictures import Pictures
 from agent_worker.session.protocol import Conversation
-from agent_worker.session.remarks import STANDS_BEFORE, STILL_RUNNING, is_report_of, without_remarks
-from agent_worker.session.serialise import essentials, shortened, to_fields
-from conversation_actors.errors import InvalidInputError, ItemTooLargeError
-from conversation_actors.items import DATA_MESSAGE, PINNED_ROLES, item_from_dict
+from agent_worker.session.remarks import without_remarks
+from conversation_actors.items import DATA_MESSAGE, PINNED_ROLES
 
 logger = logging.getLogger(__name__)
 
-_ANNOUNCED_CALLS = 64
+MAX_ANNOUNCED = 64
 """Calls remembered between their start and their end; more than ever run at one time."""
-_MOST_OWN = 2000
-"""Ids remembered of what this recorder was given; more than a session's history has."""
 RESERVED_PREFIX = "lk."
 """LiveKit's own messages, such as the agent's instructions, have ids that start so."""
 Speaker = Callable[[ChatMessage], Mapping[str, Any] | None]
-"""Gives ``{identity, device}`` of whoever has spoken, or typed, a message; None where that is not known."""
+"""Gives ``{identity, device}`` of whoever has spoken, or typed, a message; None if that is not known."""
 
 
 def belongs_in_history(item: ChatItem) -> bool:
@@ -50,7 +46,7 @@ def _leaves_in_its_turn(fields: dict[str, Any]) -> bool:
 
 
 def _place(oldest: dict[str, Any] | None, own: list[ChatItem]) -> int:
-    """The index of the first item that cannot have left, as the `oldest` one of the conversation has not."""
+    """Return the index of the first item that cannot have left, as the `oldest` one of the conversation has not."""
     if oldest is not None and oldest["type"] == DATA_MESSAGE:  # is not in the session: its time tells
         later = (index for index, item in enumerate(own) if item.created_at >= oldest["created_at"])
         return next(later, len(own))
@@ -61,7 +57,7 @@ class Recorder:
     """Records a session's messages, handoffs, tool calls and outputs into a conversation.
 
     A tool call is recorded before the tool runs, and again only if it changed. Handlers never raise and never
-    wait; an item that is refused is logged, without its text, and counted in `refused`. Where the conversation
+    wait; an item that is refused is logged, without its text, and counted in `refused`. If the conversation
     could not take it for now, `record_again` brings it.
     """
 
@@ -83,18 +79,19 @@ class Recorder:
         self._session = session
         self._conversation = conversation
         self._failures = failures or Failures()
-        self._is_stopped = False
         self._announced: dict[str, tuple[FunctionCall, dict[str, Any] | None]] = {}
         self._own: dict[str, None] = {}
-        self._taken: dict[str, None] = {}
         self._speaker = speaker
-        self._pictures = pictures or Pictures(failures=self._failures)
-        self._picturing: set[asyncio.Task[None]] = set()
-        self._incomplete: dict[str, ChatItem] = {}
-        """Messages whose pictures are being made, as they were recorded last."""
         self._passed_over: set[str] = set()
         self._running: dict[str, bool] = {}
         """The calls whose tools run, and whether they have reported: such tools work in the background."""
+        self._writer = ItemWriter(
+            session,
+            conversation,
+            pictures or Pictures(failures=self._failures),
+            running=self._running,
+            on_refused=self._refuse,
+        )
         self._expected: list[str | None] = []
         self._handlers: dict[Any, Callable[[Any], None]] = {
             "conversation_item_added": self._on_item_added,
@@ -114,7 +111,7 @@ class Recorder:
 
     def stop(self) -> None:
         """Record no more. What was recorded is still being sent by the conversation's handle."""
-        self._is_stopped = True
+        self._writer.stop()
         for name, handler in self._handlers.items():
             self._session.off(name, handler)
 
@@ -146,15 +143,15 @@ class Recorder:
         known = [*self._session.history.items, *(call for call, _ in self._announced.values())]
         calls = {getattr(item, "call_id", None) for item in known if item.id in ids} - {None}
         self._passed_over |= ids | {item.id for item in known if getattr(item, "call_id", None) in calls}
-        self._taken = {one: None for one in self._taken if one not in self._passed_over}
+        self._writer.leave_out(self._passed_over)
 
     def record_again(self, *, is_afresh: bool, is_full: bool = False) -> None:
         """Record what the session has and the conversation lacks. Never raises.
 
         `is_afresh`: the conversation has lost everything, so all that the session still has is recorded. Else only
-        what was recorded here before, and is not there as it was recorded; where the conversation `is_full`, not what
+        what was recorded here before, and is not there as it was recorded; if the conversation `is_full`, not what
         came before the oldest item that it holds: it was left behind. Either with the calls whose tools are running.
-        An item whose successors are stored already comes behind them: the conversation keeps the order in which it
+        An item whose successors are stored already comes after them: the conversation keeps the order in which it
         takes items. Their time stamps tell the other one.
         """
         there = self._session.history.items
@@ -162,17 +159,16 @@ class Recorder:
         items = self._with_running_calls(own)
         if not is_afresh:
             items = self._lacking(items, is_full=is_full)
-        lacking = {item.id for item in items}
-        self._taken = {} if is_afresh else {one: None for one in self._taken if one not in lacking}
+        self._writer.are_lost(None if is_afresh else {item.id for item in items})
         for item in items:
             try:
-                self._store(item)
+                self._writer.write(item)
             except Exception as error:  # noqa: BLE001  # one that is refused costs only itself
                 self._refuse(item, error)
         logger.info("recorded again", extra={"items": len(items), "is_afresh": is_afresh})
 
     def _with_running_calls(self, items: list[ChatItem]) -> list[ChatItem]:
-        """The session's items with the calls that were announced, and that the session gets when their tools end."""
+        """Return the session's items with the announced calls, which the session gets when their tools end."""
         there = {item.id for item in items}
         complete = list(items)
         for call, _ in self._announced.values():
@@ -187,7 +183,7 @@ class Recorder:
         own = [item for item in items if item.id in self._own]
         oldest = next((fields for fields in known.values() if _leaves_in_its_turn(fields)), None)
         first = _place(oldest, own) if is_full else 0
-        return [item for item in own[first:] if known.get(item.id) != self._fields(item)]
+        return [item for item in own[first:] if known.get(item.id) != self._writer.fields(item)]
 
     def _on_item_added(self, event: ConversationItemAddedEvent) -> None:
         item = event.item
@@ -240,7 +236,7 @@ class Recorder:
                 self._record_late(
                     lambda call_id: call_id == update.id or call_id.startswith(f"{update.call_id}_update_")
                 )
-            # behind that: what a tool has reported that gave nothing in the end is told as interrupted
+            # after that: what a tool has reported that gave nothing in the end is told as interrupted
             self._running.pop(update.call_id, None)
         elif update.status == "scheduled":
             late = frozenset(update.update_ids)
@@ -251,8 +247,8 @@ class Recorder:
         before = self.recorded
         self.record([call])
         # one that was refused is sent once more when its tool ends
-        self._announced[call.id] = call, None if self.recorded == before else self._fields(call)
-        if len(self._announced) > _ANNOUNCED_CALLS:
+        self._announced[call.id] = call, None if self.recorded == before else self._writer.fields(call)
+        if len(self._announced) > MAX_ANNOUNCED:
             del self._announced[next(iter(self._announced))]
 
     def _record_late(self, wanted: Callable[[str], bool]) -> None:
@@ -266,79 +262,14 @@ class Recorder:
         if not belongs_in_history(item) or item.id in self._passed_over:
             return
         if item.type == "function_call":
-            fields = self._fields(item)
+            fields = self._writer.fields(item)
             is_unchanged = self._announced.pop(item.id, (item, None))[1] == fields
             # one that was refused since is not there, and its output must not come before it
             if is_unchanged and any(known.id == item.id for known in self._conversation.items):
                 return
-        _remember(item.id, self._own)
-        self._store(item)
+        remember(item.id, self._own)
+        self._writer.write(item)
         self.recorded += 1
-
-    def _fields(self, item: ChatItem) -> dict[str, Any]:
-        return to_fields(item, self._pictures.form)
-
-    def _store(self, item: ChatItem) -> None:
-        """Record the item, and once more when its pictures are made: nobody waits for those."""
-        self._send_whole(self._fields(item))
-        self._incomplete.pop(item.id, None)
-        if self._pictures.are_missing(item):
-            self._incomplete[item.id] = item
-            task = asyncio.get_running_loop().create_task(self._complete(item))
-            self._picturing.add(task)
-            task.add_done_callback(self._picturing.discard)
-
-    async def _complete(self, item: ChatItem) -> None:
-        try:
-            await self._pictures.make(item)
-            # it may have been taken out meanwhile, or have been replaced by another version of it
-            if self._incomplete.get(item.id) is not item:
-                return
-            del self._incomplete[item.id]
-            if item.id not in self._passed_over and not self._is_stopped:
-                self._send_whole(self._fields(item))
-        except Exception as error:  # noqa: BLE001  # the message is there, and says that it lacks its pictures
-            self._refuse(item, error)
-
-    def _send_whole(self, fields: dict[str, Any]) -> None:
-        """Record the item, without what nobody could read back."""
-        try:
-            self._send(fields)
-        except ItemTooLargeError:
-            raise
-        except InvalidInputError as error:
-            self._send(essentials(fields))
-            logger.warning("an item lost its extras", extra={"item_id": fields["id"], "field": error.field})
-        _remember(fields["id"], self._taken)
-
-    def _send(self, fields: dict[str, Any]) -> None:
-        """Record the item, cut to size if it is too large."""
-        remarks = self._remarks(fields)
-        try:
-            self._conversation.record(item_from_dict(fields | remarks))
-        except ItemTooLargeError as error:
-            self._conversation.record(item_from_dict(shortened(fields, error.limit) | remarks))
-            logger.warning("an item was shortened", extra={"item_id": fields["id"], "size": error.size})
-
-    def _remarks(self, fields: dict[str, Any]) -> dict[str, str]:
-        """What a successor has to know of the item beside what it is; see `agent_worker.session.remarks`."""
-        remarks = {}
-        before = self._next_recorded(fields["id"])
-        if before is not None:
-            remarks[STANDS_BEFORE] = before
-        if fields["type"] == "function_call_output":
-            reporting = (call for call, has_reported in self._running.items() if has_reported)
-            base = next((call for call in reporting if is_report_of(fields["call_id"], call)), None)
-            remarks |= {} if base is None else {STILL_RUNNING: base}
-        return remarks
-
-    def _next_recorded(self, item_id: str) -> str | None:
-        """The next item of the session's history that was recorded here: only its own stamps are by one clock."""
-        history = self._session.history.items
-        if not history or history[-1].id == item_id:
-            return None
-        place = next((index for index, item in enumerate(history) if item.id == item_id), len(history))
-        return next((item.id for item in history[place + 1 :] if item.id in self._taken and item.id != item_id), None)
 
     def _refuse(self, item: ChatItem, error: Exception) -> None:
         """Tell the operator. The text of an error may quote the transcript, so only our own errors' is shown."""
@@ -347,14 +278,8 @@ class Recorder:
         self._failures.count("recorder", error, "an item could not be recorded", item_id=item_id, item_type=item_type)
 
 
-def _remember(item_id: str, ids: dict[str, None]) -> None:
-    ids[item_id] = None
-    if len(ids) > _MOST_OWN:
-        del ids[next(iter(ids))]
-
-
 def _silent(call: FunctionCall) -> FunctionCallOutput:
-    """The output of a call of which nothing is to be told."""
+    """Return the output of a call of which nothing is to be told."""
     return FunctionCallOutput(
         id=call.id + "/silent",
         call_id=call.call_id,

@@ -9,20 +9,20 @@ from typing import Any
 from conversation_actors.items import Item
 
 STANDS_BEFORE = "stands_before"
-"""The id of the item before which it stands in LiveKit's history, where that item was recorded first."""
+"""The id of the item before which it stands in LiveKit's history, if that item was recorded first."""
 STILL_RUNNING = "still_running"
 """In an output that a tool has reported while it works on: the id of the call."""
 _NAMES = frozenset({STANDS_BEFORE, STILL_RUNNING})
 
 
 def remark(stored: Item, name: str) -> str | None:
-    """One of the facts; None where it is not told."""
+    """One of the facts; None if it is not told."""
     value = (stored.model_extra or {}).get(name)
     return value if isinstance(value, str) else None
 
 
 def without_remarks(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that are the item's own."""
+    """Return the fields that are the item's own."""
     return {name: value for name, value in fields.items() if name not in _NAMES}
 
 

@@ -76,12 +76,12 @@ async def restore(
 ) -> Restored:
     """Give a session that has not started, and its agent, what the conversation holds.
 
-    Everything comes back as LiveKit had it, in the conversation's order. Time stamps are changed only where
+    Everything comes back as LiveKit had it, in the conversation's order. Time stamps are changed only if
     they would break that order or lie in the future (another node's clock). An item that LiveKit cannot
     read is skipped and counted, never the whole history. Raises `RuntimeError` if the session has started.
 
     Neither begins with calls of tools: what they gave before the caller's first turn is told the agent in words. The
-    agent's context is what the agent has been made with, and behind that the history. Where the agent `had` the
+    agent's context is what the agent has been made with, and after that the history. If the agent `had` the
     word before (see `agent_with_the_word`), it is what it was then, and all that has been said since; what `on_enter`
     would put into it is not put there once more.
     """
@@ -122,8 +122,8 @@ async def restore_late(
     """Give a session that runs already what the conversation held before it: put in front of what it has.
 
     Whatever the clocks say: LiveKit sorts by time, so what was before gets times before the session's own. The agent's
-    context is made as by `restore`, and what was said in this session comes behind it. `agent`: whose context that is,
-    where another one speaks in its name.
+    context is made as by `restore`, and what was said in this session comes after it. `agent`: whose context that is,
+    if another one speaks in its name.
     """
     own = session.history.items
     now = min(clock(), min((math.nextafter(item.created_at, 0.0) for item in own), default=math.inf))
@@ -148,7 +148,7 @@ def _heard(history: list[ChatItem], restored: Restored, had: HadTheWord | None) 
 
 
 def _brought(agent: Agent, history: Collection[str], had: HadTheWord | None) -> tuple[Brought, ...]:
-    """What is in front of, and between, the items of the history: as it was noted, else as the agent was made."""
+    """Return what stands before and between the history's items: as it was noted, else as the agent was made."""
     if had is not None and had.is_whole:
         return had.brought
     there = () if had is None else had.brought
@@ -158,7 +158,7 @@ def _brought(agent: Agent, history: Collection[str], had: HadTheWord | None) -> 
 
 
 def _said(item: ChatItem) -> object:
-    """What tells two items of one content: an application makes the same message anew in each job."""
+    """Return what tells two items of one content: an application makes the same message anew in each job."""
     return (item.role, item.content) if item.type == "message" else item.id
 
 
@@ -186,7 +186,7 @@ def active_agent(
 def _history(
     conversation: Conversation, now: float, running: frozenset[str] = frozenset()
 ) -> tuple[list[ChatItem], Restored]:
-    """What the conversation holds, as LiveKit's items, and the numbers of what of it a session's history is given."""
+    """Return the conversation's items as LiveKit's, and the numbers of those that a session's history is given."""
     left_out, unreadable, read = _read(conversation.items)
     read = [item for item in read if not _is_of(item, running)]
     reports = {stored.id: call for stored in conversation.items if (call := remark(stored, STILL_RUNNING)) is not None}
@@ -243,7 +243,7 @@ def _read(stored: Iterable[Item]) -> tuple[int, int, list[ChatItem]]:
 
 
 def _place(items: Sequence[ChatItem], before: str | None) -> int:
-    """Where an item goes: behind all, but for one that LiveKit has dated back, as it does with a late transcript."""
+    """Where an item goes: after all, but for one that LiveKit has dated back, as it does with a late transcript."""
     if before is None:
         return len(items)
     return next((index for index, item in enumerate(items) if item.id == before), len(items))

@@ -22,9 +22,9 @@ class StateError(Exception):
 
 
 def saved_state(agent: Agent) -> dict[str, Any] | None:
-    """What the agent wants to be given back, as JSON's types; None where it has no such hook.
+    """Return what the agent wants to be given back, as JSON's types; None if it has no such hook.
 
-    Raises `StateError` where that is no JSON object, or too much, and whatever the hook raises.
+    Raises `StateError` if that is no JSON object, or too much, and whatever the hook raises.
     """
     hook = getattr(agent, "saved_state", None)
     if not callable(hook):
@@ -50,7 +50,7 @@ def saved_state(agent: Agent) -> dict[str, Any] | None:
 def latest_state(
     agent: Agent, before: Mapping[str, Any] | None, failures: Failures, *, tell: Callable[[str], None]
 ) -> Mapping[str, Any] | None:
-    """What the agent wants to be given back; the last that could be stored where the present one cannot.
+    """Return what the agent wants to be given back; the last that could be stored if the present one cannot.
 
     `tell` is given the reason for that; what the hook raises is counted.
     """

@@ -33,7 +33,7 @@ _ENVELOPE_BYTES = 1024
 
 
 def to_fields(item: ChatItem, picture: FormOf = left_out) -> dict[str, Any]:
-    """The item as LiveKit's own `to_dict` has it, with time stamps and sounds; pictures as `picture` gives them.
+    """Return the item as LiveKit's own `to_dict` has it, with time stamps and sounds; pictures as `picture` gives them.
 
     Values that have no JSON form (bytes of a provider's signature, foreign objects) are left out one by one.
     """
@@ -77,7 +77,7 @@ def _copy_field(item: ChatItem, name: str, into: dict[str, Any]) -> None:
 
 
 def _tell_lost(item: ChatItem, field: str, error: Exception) -> None:
-    """The error's text may quote the value, so only its type is told."""
+    """Log the error's type, and not its text, which may quote the value."""
     details = {"item_id": item.id, "field": field, "reason": type(error).__name__}
     logger.warning("a value of an item cannot be stored", extra=details)
 
@@ -93,12 +93,12 @@ def _storable_entries(item: ChatItem, name: str) -> dict[str, Any]:
 
 
 def essentials(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The item without measurements and extras, its text made valid Unicode."""
+    """Return the item without measurements and extras, its text made valid Unicode."""
     return {name: _valid_text(value) for name, value in fields.items() if name in ESSENTIAL}
 
 
 def shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
-    """The essentials cut to fit `limit` bytes: media first, then text, which says that it was cut.
+    """Return the essentials cut to fit `limit` bytes: media first, then text, which says that it was cut.
 
     A tool's output that is too large must not vanish: without it, its call would look interrupted.
     """
@@ -114,7 +114,7 @@ def shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
 
 
 def _shortened_content(parts: list[Any], budget: int) -> list[Any]:
-    """The parts without so much of the media, the first ones first, that they fit; of the text what fits."""
+    """Return the parts without so much of the media, the first ones first, that they fit; of the text what fits."""
     left = list(parts)
     for index, part in enumerate(parts):
         if sum(map(_size, left)) <= budget:

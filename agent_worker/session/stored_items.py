@@ -13,7 +13,7 @@ _adapter: TypeAdapter[ChatItem] = TypeAdapter(ChatItem)
 
 
 def to_livekit(stored: Item) -> ChatItem | None:
-    """The item as LiveKit's own class, or None, with a line in the log, where LiveKit cannot read it."""
+    """Return the item as LiveKit's own class, or None, with a line in the log, if LiveKit cannot read it."""
     fields = stored.to_dict()
     if isinstance(fields.get("content"), str):
         fields["content"] = [fields["content"]]
@@ -33,5 +33,5 @@ def to_livekit(stored: Item) -> ChatItem | None:
 
 
 def known_as(item_id: str) -> str:
-    """The id that a session gives an item where LiveKit would take the item's own for that of another one's reply."""
+    """Return the id that a session gives an item whose own LiveKit would take for that of another one's reply."""
     return item_id.replace("/", "_")

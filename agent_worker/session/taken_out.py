@@ -19,17 +19,17 @@ def taken_out(
     *,
     has_something_new: bool = False,
 ) -> list[ChatItem]:
-    """The items that somebody took out of a context: those that were there `before` and whose ids are not `left`.
+    """Return the items that somebody took out of a context: those that were there `before`, less those `left`, by id.
 
     Not what LiveKit's own ways of shortening a context can leave out, for that is no wish that nobody may read it:
     what stands before the first item that is left (`truncate`, a summary, `SessionBounds`), all calls of a tool
     (``copy(exclude_function_call=True)``, ``copy(tools=…)``), empty messages, instructions and configuration.
 
-    `said`: the ids of what is a part of the talk, where not all is. What the application has brought, a summary or
+    `said`: the ids of what is a part of the talk, if not all is. What the application has brought, a summary or
     examples, stays in front of a shorter talk, and is not the first item of the talk that is left.
 
-    Where a beginning has gone, and what is left has `has_something_new`, it was summarised, which takes a while: what
-    stands behind the last item that is left was said meanwhile.
+    If a beginning has gone, and what is left has `has_something_new`, it was summarised, which takes a while: what
+    stands after the last item that is left was said meanwhile.
     """
     items = [item for item in before if _counts(item)]
     places = [index for index, item in enumerate(items) if item.id in left and (said is None or item.id in said)]
@@ -44,13 +44,13 @@ def taken_out(
         for item in behind
         if item.id not in left
         and ((call_id := _call_id(item)) is None or (call_id not in cut and names.get(call_id) in there))
-        # LiveKit 1.6 sorts outputs by their own names, also where they have none
+        # LiveKit 1.6 sorts outputs by their own names, also when they have none
         and not (isinstance(item, FunctionCallOutput) and not item.name and item.call_id in calls_left)
     ]
 
 
 def wording(item: ChatItem) -> Wording:
-    """What two versions of an item differ in where somebody has changed what it says; pictures by their ids."""
+    """Return what two versions of an item differ in when somebody has changed what it says; pictures by their ids."""
     match item.type:
         case "message":
             return tuple([part if isinstance(part, str) else _media(part) for part in item.content])
@@ -63,7 +63,7 @@ def wording(item: ChatItem) -> Wording:
 
 
 def is_only_longer(before: Wording, now: Wording) -> bool:
-    """Whether all that was said is said still, as where a transcript has grown."""
+    """Whether all that was said is said still, as when a transcript has grown."""
     said = "\n".join(part for part in now if isinstance(part, str))
     return all(part in now or (isinstance(part, str) and part in said) for part in before)
 

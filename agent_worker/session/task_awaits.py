@@ -26,7 +26,7 @@ class Awaits(Protocol):
         """Whether a group has told of that task."""
 
     def tell(self, path: Path) -> None:
-        """A group has told of that task."""
+        """Note that a group has told of that task."""
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class Scope:
     count: int = 0
 
     def next_path(self) -> Path:
-        """Where the task stands that is awaited now."""
+        """Return where the task stands that is awaited now."""
         path = (*self.path, self.count)
         self.count += 1
         return path
@@ -55,14 +55,14 @@ scope_of_on_enter: ContextVar[Scope | None] = ContextVar("the on_enter that runs
 
 
 def current_scope() -> Scope | None:
-    """The scope of the running code: tools, and what `on_enter` begins, inherit it, and are not in it."""
+    """Return the scope of the running code: tools, and what `on_enter` begins, inherit it, and are not in it."""
     scope = scope_of_on_enter.get()
     return scope if scope is not None and asyncio.current_task() is scope.runner else None
 
 
 @contextmanager
 def until_over(end: Callable[[], None]) -> Iterator[None]:
-    """Call `end` when the `on_enter` that runs in it has returned, or raised; not where it was cut off.
+    """Call `end` when the `on_enter` that runs in it has returned, or raised; not if it was cut off.
 
     It is, with its session, or with the task that it waited for.
     """

@@ -10,11 +10,13 @@ from livekit.agents import Agent, AgentSession
 
 from agent_worker.failures import Failures
 from agent_worker.session.agent_classes import class_name
-from agent_worker.session.awaited_tasks import AwaitedTasks, RunningTask
+from agent_worker.session.awaited_tasks import AwaitedTasks
 from agent_worker.session.entering import entrance_of
 from agent_worker.session.fitting import fits, largest_of, size_of
 from agent_worker.session.known_context import HeldHistory, KnownContext, Speaks
+from agent_worker.session.running_task import RunningTask
 from agent_worker.session.saved_state import latest_state
+from agent_worker.timing import TIMING, Timing
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +38,11 @@ class _Told:
 class ToldTasks:
     """What the attribute holds, while its agent has the word."""
 
-    def __init__(self, session: AgentSession[Any], held: HeldHistory, failures: Failures) -> None:
+    def __init__(
+        self, session: AgentSession[Any], held: HeldHistory, failures: Failures, *, timing: Timing = TIMING
+    ) -> None:
         """Nobody has the word."""
-        self._session, self._held, self._failures = session, held, failures
+        self._session, self._held, self._failures, self._timing = session, held, failures, timing
         self._agent: Agent | None = None
         self._tasks: AwaitedTasks | None = None
         self._running: dict[RunningTask, _Told] = {}
@@ -63,16 +67,16 @@ class ToldTasks:
             self._tasks.listener = None
         self._agent, self._tasks, self._running = agent, entrance_of(agent).tasks, {}
         self._whole = self._last = None
-        self._tasks.listener = listener
+        self._tasks.listener, self._tasks.timing = listener, self._timing
 
     def give_word(self, agent: Agent, handoff: str) -> None:
-        """A task has got the word, or has it back."""
+        """Note that a task has got the word, or has it back."""
         running = None if self._tasks is None else self._tasks.give_word(agent, handoff)
         if running is not None:
             self._of(running).context.begin()
 
     def look(self, since: str | None, *, has_entered: bool) -> dict[str, Any] | None:
-        """What is to be noted; None: there is nothing."""
+        """Return what is to be noted; None: there is nothing."""
         agent, tasks = self._agent, self._tasks
         if agent is None or tasks is None or tasks.is_closing:
             return self._last
@@ -126,7 +130,7 @@ class ToldTasks:
         return {name: value for name, value in fields.items() if value is not None}
 
     def _within_bounds(self, told: dict[str, Any]) -> dict[str, Any]:
-        """What can be stored of it: what was brought is the first to go, then what a task has come to."""
+        """Return what can be stored of it: what was brought is the first to go, then what a task has come to."""
         if fits(told, MOST_BYTES):
             return told
         for without in (_without_brought, _without_outcomes):

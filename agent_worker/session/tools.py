@@ -21,7 +21,7 @@ from agent_worker.settings import ToolSettings
 NOT_RECORDED = "The tool was not run: it could not be recorded."
 """What the model reads as the output of a call that was refused."""
 _PROMPT_SECONDS = 1.0
-"""How long a call may take to become durable where nothing is to wait for it."""
+"""How long a call may take to become durable if nothing is to wait for it."""
 _MARK = "held_back"
 """Attribute of what holds back: what it stands for, and its gate."""
 
@@ -97,12 +97,12 @@ class HeldTools:
 
     def _on_item(self, event: ConversationItemAddedEvent) -> None:
         if event.item.type == "agent_handoff":
-            # its activity begins behind this handler, and looks at its tools at once
+            # its activity begins after this handler, and looks at its tools at once
             _at_once(hold_tools_back(self._session.current_agent, self._gate))
 
 
 def _at_once(work: Coroutine[Any, Any, None]) -> None:
-    """Do what does not wait for anything. Raises `RuntimeError` where it would have to."""
+    """Do what does not wait for anything. Raises `RuntimeError` if it would have to."""
     try:
         work.send(None)
     except StopIteration:
@@ -125,7 +125,7 @@ def _follow_updates(agent: Agent, gate: Gate) -> None:
 
 
 def _held_back(tool: Any, gate: Gate) -> Any:
-    """The tool, holding back; itself where it does so already, or is nothing that runs here."""
+    """Return the tool, holding back; itself if it does so already, or is nothing that runs here."""
     if isinstance(tool, Toolset):
         _hold_toolset_back(tool)
         return tool

@@ -14,9 +14,8 @@ from livekit.agents.voice.events import ToolCallEnded, ToolCallStarted, ToolExec
 from agent_worker.failures import Failures
 from agent_worker.session.handlers import total
 from agent_worker.session.notes import SessionNotes, unanswered_item
+from agent_worker.timing import TIMING, Timing
 
-_SLACK_SECONDS = 1.0
-"""Beyond the longest time that LiveKit waits for the end of a turn."""
 _WATCHED = "watched_by_turns"
 _FAILURE = "a turn was not followed"
 
@@ -24,7 +23,14 @@ _FAILURE = "a turn was not followed"
 class Turns:
     """Has a session's notes forget the words that no message comes of. Handlers never raise and never wait."""
 
-    def __init__(self, session: AgentSession[Any], notes: SessionNotes, failures: Failures | None = None) -> None:
+    def __init__(
+        self,
+        session: AgentSession[Any],
+        notes: SessionNotes,
+        failures: Failures | None = None,
+        *,
+        timing: Timing = TIMING,
+    ) -> None:
         """Nothing is watched before `start`. What goes wrong in a handler is counted in `failures`."""
         counted = failures or Failures()
 
@@ -32,7 +38,7 @@ class Turns:
             return total(handler, counted, "turns", _FAILURE)
 
         self._safely = safely
-        self._session, self._notes = session, notes
+        self._session, self._notes, self._timing = session, notes, timing
         self._completing = 0
         self._running: set[str] = set()
         self._is_reply_skipped = self._has_failed = False
@@ -98,7 +104,7 @@ class Turns:
         self._look_later()
 
     def _on_error(self, _event: object) -> None:
-        """What a model did not answer because it failed is a question still."""
+        """Note that a model has failed: what it did not answer is a question still."""
         self._has_failed = True
 
     def _watch(self, agent: Agent) -> None:
@@ -143,7 +149,7 @@ class Turns:
         """Seconds after which words without a message will have none."""
         own = self._session.current_agent.max_endpointing_delay
         waited = float(own) if isinstance(own, int | float) else self._session.options.endpointing["max_delay"]
-        return waited + _SLACK_SECONDS
+        return waited + self._timing.turn_slack
 
     def _look(self) -> None:
         is_quiet = self._session.agent_state in {"listening", "idle"} and self._session.user_state != "speaking"

@@ -26,7 +26,7 @@ class UnsettledWords:
 
     @property
     def text(self) -> str:
-        """All of it, or the end of it where it is long."""
+        """All of it, or the end of it if it is long."""
         return _end_of(" ".join(one.text for one in self._words))
 
     @property
@@ -42,7 +42,7 @@ class UnsettledWords:
             self._in_turn = max(0, self._in_turn - 1)
 
     def complete(self, turn: str) -> None:
-        """The turn of this text has ended, and the application is asked what becomes of it."""
+        """Note that the turn of this text has ended; the application is asked what becomes of it."""
         count = 0
         for words in self._words:
             place = turn.find(words.text)
@@ -58,12 +58,12 @@ class UnsettledWords:
         self._in_turn = 0
 
     def settle(self) -> None:
-        """A message has come: of the turn that has ended, or of all, where none has."""
+        """Settle the words of the turn that has ended, or all if none has: their message has come."""
         del self._words[: self._in_turn or len(self._words)]
         self._in_turn = 0
 
     def cancel(self) -> None:
-        """The turn that has not ended was taken back."""
+        """Forget the turn that has not ended: it was taken back."""
         del self._words[self._in_turn :]
 
     def clear(self) -> None:

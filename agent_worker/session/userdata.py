@@ -25,14 +25,14 @@ logger = logging.getLogger(__name__)
 USERDATA = "livekit.userdata"
 """``{fields: {name: value}, forms: {name: form}}``; forms other than `Form.ITSELF`."""
 MOST_BYTES = 64 << 10
-"""Of the attribute; a field that is larger by itself is left out, and where all are too much the last ones stay."""
+"""Of the attribute; a field that is larger by itself is left out, and if all are too much the last ones stay."""
 
 _WHOLE = ""
 """The name of the one field of userdata that has no fields."""
 
 
 class Userdata:
-    """Keeps the attribute up to date: at the end of each turn, and behind each tool, where something changed."""
+    """Keeps the attribute up to date: at the end of each turn, and after each tool, if something changed."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Userdata:
         self._look_safely = total(self._look, self._failures, "userdata", told)
 
     def start(self) -> None:
-        """Note from now on, and what is there already. Call it behind `restore`."""
+        """Note from now on, and what is there already. Call it after `restore`."""
         for name, handler in self._handlers.items():
             self._session.on(name, handler)
         self.keep()
@@ -76,7 +76,7 @@ class Userdata:
         self._look_safely()
 
     async def restore(self, noted: Noted) -> None:
-        """Give the session what an earlier job noted, in the object that it has, where that can be changed.
+        """Give the session what an earlier job noted, in the object that it has, if that can be changed.
 
         A field that cannot be read keeps the value it has; the log names it. Never raises.
         """
@@ -147,7 +147,7 @@ class Userdata:
             self._conversation.note(USERDATA, told)
 
     def _written(self, value: object) -> dict[str, Any]:
-        """The fields that can be stored. The attribute is a copy: the session's own goes on changing."""
+        """Return the fields that can be stored. The attribute is a copy: the session's own goes on changing."""
         shape, fields = self._shape(value), {}
         forms: dict[str, str] = {}
         left_out: dict[str, str] = {}
@@ -196,6 +196,6 @@ class Userdata:
 
 
 def _fields(value: object) -> dict[str, Any]:
-    """The fields of userdata; a list, or a text, is one field by itself."""
+    """Return the fields of userdata; a list, or a text, is one field by itself."""
     fields = fields_of(value)
     return {_WHOLE: value} if fields is None else fields

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 ID_KEY = "conversation_id"
 USER_KEY = "user_id"
-MOST_METADATA_BYTES = 64 << 10
+MAX_METADATA_BYTES = 64 << 10
 """Metadata larger than this is not looked at."""
 
 
@@ -71,9 +71,9 @@ class Assignment:
     """Why there is somebody to be followed."""
 
     @classmethod
-    def read(cls, metadata: str, *, where: str) -> Self:
+    def read(cls, metadata: str, *, where: str = "job metadata") -> Self:
         """Read metadata; what is not as it should be is logged and left out, never raised."""
-        return cls(conversation_id=_identifier(_json_object(metadata, where), ID_KEY, where))
+        return cls(conversation_id=_identifier(metadata_fields(metadata, where), ID_KEY, where))
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Self:
@@ -111,13 +111,16 @@ def _reason(value: Any) -> RestartReason | None:
         return RestartReason.UNKNOWN
 
 
-def _json_object(metadata: str, where: str) -> Mapping[str, Any]:
-    """The metadata as an object. Plain text is common and no mistake; half an object is one."""
+def metadata_fields(metadata: str, where: str) -> Mapping[str, Any]:
+    """Return metadata as an object; empty if it is none. Plain text is common and no mistake; half an object is one.
+
+    It is the one parser of what jobs, rooms and participants are told. `where` is named in the log.
+    """
     text = metadata.strip()
     if not text.startswith("{"):
         return {}
-    if len(text.encode("utf-8", "replace")) > MOST_METADATA_BYTES:
-        _refuse(where, f"more than {MOST_METADATA_BYTES} bytes")
+    if len(text.encode("utf-8", "replace")) > MAX_METADATA_BYTES:
+        _refuse(where, f"more than {MAX_METADATA_BYTES} bytes")
         return {}
     try:
         fields = json.loads(text)
@@ -145,14 +148,19 @@ def _refuse(where: str, reason: str) -> None:
 
 
 def named_by_room(metadata: str) -> str | None:
-    """The conversation that a room's metadata names; the job's own comes first, and the room's name last."""
+    """Return the conversation that a room's metadata names; the job's own comes first, and the room's name last."""
     return Assignment.read(metadata, where="room metadata").conversation_id
+
+
+def named_by_dispatch(job_metadata: str, room_metadata: str) -> str | None:
+    """Return the conversation that a job's metadata names, else the one that its room's names."""
+    return Assignment.read(job_metadata).conversation_id or named_by_room(room_metadata)
 
 
 def user_named_by_room(metadata: str) -> str | None:
     """Whose call it is, where the room's metadata say so: only servers may write them. A number is a name too."""
     where = "room metadata"
-    fields = _json_object(metadata, where)
+    fields = metadata_fields(metadata, where)
     user = fields.get(USER_KEY)
     return _identifier({USER_KEY: str(user) if type(user) is int else user}, USER_KEY, where)
 

@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 from agent_worker.failures import Failures
+from agent_worker.timing import TIMING, Timing
 from conversation_actors import ConversationHandle, Lease, LeaseLostError, OverloadedError
 from conversation_actors.errors import (
     ConversationClosedError,
@@ -24,18 +25,16 @@ from conversation_actors.values import encode
 
 logger = logging.getLogger(__name__)
 
-MOST_NOTES = 1000
+MAX_NOTES = 1000
 """Names of attributes; one too many is not kept."""
-MOST_OPERATIONS = 1000
+MAX_OPERATIONS = 1000
 """Operations that wait; with one too many all are dropped, and whoever put them has to look again."""
-MOST_OWNER_FAILURES = 3
+MAX_OWNER_FAILURES = 3
 """Times in a row that the owner fails at the same, until that is taken for the fault of what was asked."""
-_OPERATION_SECONDS = 30.0
 _BULKY_BYTES = 9 << 10
 """Of a value: what tells who has the call, what was heard, and what is done once, is smaller."""
 _RESERVED_BYTES = 16 << 10
 """Of the room for attributes, for what is small; an eighth of it at most."""
-_PAUSE_SECONDS = 0.05
 _FAILED = "a change of the conversation failed"
 
 Operation = Callable[[ConversationHandle, Lease], Awaitable[object]]
@@ -52,7 +51,13 @@ class Changes:
     """
 
     def __init__(
-        self, failures: Failures, *, lease: Callable[[], Lease], on_trouble: Callable[[Exception], None], room: int
+        self,
+        failures: Failures,
+        *,
+        lease: Callable[[], Lease],
+        on_trouble: Callable[[Exception], None],
+        room: int,
+        timing: Timing = TIMING,
     ) -> None:
         """`lease`: in whose name is written. `on_trouble` is told why nothing is tried any more.
 
@@ -62,7 +67,7 @@ class Changes:
         """Operations were dropped, and more are until `resume`: who put them has to look at what they were about."""
         self.dropped = 0
         """Operations that were."""
-        self._failures, self._lease, self._on_trouble = failures, lease, on_trouble
+        self._failures, self._lease, self._on_trouble, self._timing = failures, lease, on_trouble, timing
         self._latest: dict[str, Any] = {}
         self._pending: dict[str, tuple[int, Any]] = {}
         self._operations: deque[tuple[int, Operation]] = deque()
@@ -83,8 +88,8 @@ class Changes:
         """Set an attribute; None removes it. What it was to be before is forgotten. Never raises."""
         if self._is_over:
             return
-        if name not in self._latest and len(self._latest) >= MOST_NOTES:
-            self._failures.count("notes", OverloadedError(f"{MOST_NOTES} attributes are noted; no other one is"))
+        if name not in self._latest and len(self._latest) >= MAX_NOTES:
+            self._failures.count("notes", OverloadedError(f"{MAX_NOTES} attributes are noted; no other one is"))
             return
         self._latest[name] = value
         self._pending.pop(name, None)  # the latest is the last
@@ -97,11 +102,9 @@ class Changes:
             return
         if self.has_missed:
             self.dropped += 1
-        elif len(self._operations) >= MOST_OPERATIONS:
+        elif len(self._operations) >= MAX_OPERATIONS:
             self.dropped += 1
-            error = OverloadedError(
-                f"{MOST_OPERATIONS} changes wait; they are dropped, and what they tell is looked up"
-            )
+            error = OverloadedError(f"{MAX_OPERATIONS} changes wait; they are dropped, and what they tell is looked up")
             self._failures.count("changes", error)
             self._miss(error)
         else:
@@ -164,12 +167,12 @@ class Changes:
             return
         first = self._operations[0]
         try:
-            async with asyncio.timeout(_OPERATION_SECONDS):
+            async with asyncio.timeout(self._timing.operation):
                 await first[1](handle, self._lease())
         except Exception as error:  # noqa: BLE001  # see the docstring
             self._failures.count("changes", error, _FAILED)
             self._failed_operations = self._failed_operations + 1 if isinstance(error, OwnerFailedError) else 0
-            if self._failed_operations >= MOST_OWNER_FAILURES:
+            if self._failed_operations >= MAX_OWNER_FAILURES:
                 self._failed_operations = 0
             elif is_trouble(error):
                 self._miss(error)
@@ -212,7 +215,7 @@ class Changes:
         """Raises nothing but trouble."""
         changes = {name: value for name, (_, value) in batch.items()}
         try:
-            async with asyncio.timeout(_OPERATION_SECONDS):
+            async with asyncio.timeout(self._timing.operation):
                 await handle.set_attributes(changes, lease=self._lease())
         except Exception as error:
             has_owner_failed = isinstance(error, OwnerFailedError)
@@ -242,7 +245,7 @@ class Changes:
 
     def _has_failed_too_often(self, name: str) -> bool:
         self._failed_notes[name] = self._failed_notes.get(name, 0) + 1
-        return self._failed_notes[name] >= MOST_OWNER_FAILURES
+        return self._failed_notes[name] >= MAX_OWNER_FAILURES
 
     def _settle(self, name: str, noted: tuple[int, Any]) -> None:
         if self._pending.get(name, noted)[0] == noted[0]:
@@ -259,7 +262,7 @@ class Changes:
     async def _stop_trying(self, error: Exception) -> None:
         self._may_write.clear()
         self._on_trouble(error)
-        await asyncio.sleep(_PAUSE_SECONDS)
+        await asyncio.sleep(self._timing.backlog_pause)
 
     @property
     def _oldest(self) -> float:
@@ -286,7 +289,7 @@ def _size(value: Any) -> int:
 def is_trouble(error: Exception) -> bool:
     """Whether a failure says nothing about what was asked: the same may succeed later, or from another agent.
 
-    An owner that failed may do better at the next try; who goes by this ends at `MOST_OWNER_FAILURES`.
+    An owner that failed may do better at the next try; who goes by this ends at `MAX_OWNER_FAILURES`.
     """
     if isinstance(error, ConversationError):
         return isinstance(

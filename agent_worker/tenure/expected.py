@@ -5,16 +5,20 @@ import time
 
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.role import record_role
+from agent_worker.timing import TIMING, Timing
 from conversation_actors import Heartbeats
-from conversation_actors.client.heartbeats import Expectation
-
-_PATIENCE_SECONDS = 2.0
-"""How long several callers have to note which call is whose, which each does as soon as LiveKit has answered it."""
-_LOOK_SECONDS = 0.05
+from conversation_actors.client.expectations import Expectation
 
 
 async def find_expectation(
-    heartbeats: Heartbeats, room: str, agent_name: str, *, dispatch_id: str, role: str, named: str | None
+    heartbeats: Heartbeats,
+    room: str,
+    agent_name: str,
+    *,
+    dispatch_id: str,
+    role: str,
+    named: str | None,
+    timing: Timing = TIMING,
 ) -> Expectation | None:
     """What this job was called for, or None: somebody else has dispatched it, or nobody has noted why.
 
@@ -23,7 +27,7 @@ async def find_expectation(
     a dispatch stands by, or goes away, only where that very dispatch was noted for it: the caller would get nobody.
     Raises as `Heartbeats.expected` does.
     """
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + timing.expected_patience
     while True:
         found = [one for one in await heartbeats.expected(room, agent_name) if Assignment.of(one.told).role == role]
         own = [one for one in found if dispatch_id and one.call == dispatch_id]
@@ -36,7 +40,7 @@ async def find_expectation(
             open_ = [one for one in open_ if not _keeps_away(one)]
         if is_late or not open_ or (len(open_) == 1 and not (dispatch_id and _keeps_away(open_[0]))):
             return open_[0] if len(open_) == 1 else None
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(timing.expected_look)
 
 
 def _is_about(expectation: Expectation, named: str | None) -> bool:

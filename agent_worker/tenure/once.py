@@ -8,8 +8,10 @@ from typing import Any, Self
 from uuid import uuid4
 
 from agent_worker.failures import Failures
-from agent_worker.tenure.backlog import MOST_OWNER_FAILURES, is_trouble
+from agent_worker.tenure.backlog import MAX_OWNER_FAILURES, is_trouble
+from agent_worker.timing import TIMING, Timing
 from conversation_actors import ConversationHandle, Lease, LeaseLostError
+from conversation_actors.backoff import Backoff
 from conversation_actors.errors import (
     ConflictError,
     ConversationClosedError,
@@ -25,8 +27,7 @@ from conversation_actors.values import check_id
 
 PREFIX = "livekit.once."
 """In front of the names of the attributes that hold the marks; they are every role's."""
-MOST_NAME_CHARACTERS = 128
-_BACKOFF = (0.05, 2.0)
+MAX_NAME_CHARACTERS = 128
 _LOOK_SECONDS = 0.1
 """How often the local copy is looked at: of what is made known in it later than that nothing is told again."""
 _MENDED = (RetryableError, ConflictError, LeaseLostError, ConversationClosedError, ConversationNotFoundError)
@@ -64,8 +65,8 @@ class Todo:
 def mark_name(name: object) -> str:
     """The attribute that tells of it. Raises `InvalidInputError`."""
     checked = check_id(name, "once")
-    if len(checked) > MOST_NAME_CHARACTERS:
-        message = f"once: {len(checked)} characters; the limit is {MOST_NAME_CHARACTERS}"
+    if len(checked) > MAX_NAME_CHARACTERS:
+        message = f"once: {len(checked)} characters; the limit is {MAX_NAME_CHARACTERS}"
         raise InvalidInputError(message, field="once")
     return PREFIX + checked
 
@@ -110,10 +111,15 @@ class Marks:
     """
 
     def __init__(
-        self, held: Callable[[], Held | None], failures: Failures, *, on_trouble: Callable[[Exception], None]
+        self,
+        held: Callable[[], Held | None],
+        failures: Failures,
+        *,
+        on_trouble: Callable[[Exception], None],
+        timing: Timing = TIMING,
     ) -> None:
         """`held` gives the conversation, None while there is none; `on_trouble` is told why something waits."""
-        self._held, self._failures, self._on_trouble = held, failures, on_trouble
+        self._held, self._failures, self._on_trouble, self._backoff = held, failures, on_trouble, timing.once
         self._life = ""
         self._known: dict[str, Mapping[str, Any]] = {}
         self._wishes: dict[str, _Wish] = {}
@@ -138,7 +144,7 @@ class Marks:
         While the conversation does not answer this waits. `held` gives the conversation; None where this job is its
         agent no longer: then it is nobody's who asks here.
         """
-        delay, longest = _BACKOFF
+        backoff = Backoff(self._backoff)
         while (now := held()) is not None:
             try:
                 return await self._begin(mark, *now)
@@ -149,8 +155,7 @@ class Marks:
                     raise NoRoomError.of(error) from error
                 if not now[0].is_closed:  # else it is opened anew: that was in vain once
                     raise
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, longest)
+            await backoff.wait()
         return Todo(is_due=False, is_unknown=True)
 
     async def settle(self, mark: Mark, value: Mapping[str, Any] | None) -> None:
@@ -186,7 +191,7 @@ class Marks:
             await self._tell(*now)
         except ConflictError:
             self._wake.set()
-            await asyncio.sleep(_BACKOFF[0])
+            await asyncio.sleep(self._backoff[0])
         except ConversationError as error:
             self._wake.set()
             if is_trouble(error):
@@ -208,7 +213,7 @@ class Marks:
 
     def _is_for_good(self, error: ConversationError) -> bool:
         self._owner_failures = self._owner_failures + 1 if isinstance(error, OwnerFailedError) else 0
-        return not is_trouble(error) or self._owner_failures >= MOST_OWNER_FAILURES
+        return not is_trouble(error) or self._owner_failures >= MAX_OWNER_FAILURES
 
     async def _tell(self, handle: ConversationHandle, lease: Lease | None) -> None:
         seen = await handle.snapshot()

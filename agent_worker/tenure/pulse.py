@@ -5,7 +5,6 @@ Each has its own task. Whatever goes wrong in one is counted, and tried again; t
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -13,21 +12,18 @@ from datetime import timedelta
 from enum import Enum
 
 from agent_worker.failures import Failures
+from agent_worker.timing import TIMING, Timing
 from conversation_actors import ConversationHandle, Lease, LeaseHeldError
+from conversation_actors.backoff import Backoff
 from conversation_actors.errors import ConversationClosedError, ConversationNotFoundError, RefusedError
 
 logger = logging.getLogger(__name__)
 
-_MOST_BEATS = 4
+MAX_BEATS = 4
 """Beats that wait for their answers at a time: with the settings' defaults no more wait than Redis may take."""
-_RENEW_SECONDS = 20.0
-_KEEP_SECONDS = 30.0
-"""How often a call says that it is in use; more often where its conversation is kept for less than two minutes."""
 _KEEP_SHARE = 0.25
 """Of the conversation's retention, from one time to the next."""
 _SHOWN_SECONDS = 5.0
-_LOOK_SECONDS = 0.02
-_BACKOFF = (0.2, 5.0)
 
 
 class News(Enum):
@@ -57,6 +53,7 @@ class Tenure:
         on_deposed: Callable[[str], None],
         failures: Failures,
         interval: timedelta,
+        timing: Timing = TIMING,
     ) -> None:
         """`duration`: what the lease is renewed for; `interval`: from beat to beat.
 
@@ -68,7 +65,7 @@ class Tenure:
         self.is_ending = False
         """The call is over: nothing that is gone is brought back."""
         self._handle, self._failures, self._interval = handle, failures, interval.total_seconds()
-        self._duration = duration
+        self._duration, self._timing = duration, timing
         self._beat, self._keep, self._open_anew = beat, keep, open_anew
         self._on_renewed, self._on_deposed = on_renewed, on_deposed
         self._doubted, self._is_over = asyncio.Event(), False
@@ -108,7 +105,7 @@ class Tenure:
                 await asyncio.sleep(due - time.monotonic())
                 if self._has_ended():  # meanwhile: a beat now would make a lost record this job's again
                     return
-                if self._unanswered < _MOST_BEATS:
+                if self._unanswered < MAX_BEATS:
                     self._unanswered += 1
                     beats.create_task(self._beat_beside())
 
@@ -142,7 +139,7 @@ class Tenure:
         while not (self._is_over or self.is_ending):
             now = time.monotonic()
             shortest = min(kept, self._handle.retention or kept).total_seconds()
-            if now - told >= min(_KEEP_SECONDS, _KEEP_SHARE * shortest):
+            if now - told >= min(self._timing.keep, _KEEP_SHARE * shortest):
                 try:
                     found = await self._keep()
                 except Exception as error:  # noqa: BLE001  # see the docstring
@@ -161,10 +158,10 @@ class Tenure:
         That is also how a job learns that its conversation answers again. Whatever goes wrong is counted.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(_RENEW_SECONDS):
+            async with asyncio.timeout(self._timing.renew):
                 await self._doubted.wait()
         self._doubted.clear()
-        delay, longest = _BACKOFF
+        backoff = Backoff(self._timing.pulse)
         while not self._is_over:
             try:
                 await self._renew()
@@ -174,8 +171,7 @@ class Tenure:
                     return
             else:
                 return
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load, guards nothing
-            delay = min(delay * 2, longest)
+            await backoff.wait()
         await asyncio.Event().wait()
 
     async def _renew(self) -> None:
@@ -224,7 +220,7 @@ class Tenure:
         try:
             async with asyncio.timeout(_SHOWN_SECONDS):
                 while self._handle.leases.get(lease.name) != lease:  # noqa: ASYNC110  # there is no event for this
-                    await asyncio.sleep(_LOOK_SECONDS)
+                    await asyncio.sleep(self._timing.pulse_look)
         except TimeoutError as error:
             told = "the local copy does not show the lease"
             self._failures.count("lease", error, told, conversation_id=self._handle.id)

@@ -7,17 +7,21 @@ from conversation_actors.values import check_id
 
 AGENT_ROLE = "agent"
 """The role of the one agent of a conversation that has no other; its lease has this name too."""
+LEASE = AGENT_ROLE
+"""The lease that the one agent of a conversation holds; its holder is the job's id. Other roles' have their names."""
+AGENT = "livekit.agent"
+"""The attribute that tells who the agent is, or that there is none and why."""
 ROLE_FIELD = "agent_role"
 """In the stored form of an item that an agent of another role has recorded."""
-MOST_ROLE_CHARACTERS = 64
+MAX_ROLE_CHARACTERS = 64
 _OWN_PREFIX = "livekit."
 
 
 def check_role(role: object) -> str:
     """Return a role; raise `InvalidInputError` where it is none."""
     checked = check_id(role, "role")
-    if len(checked) > MOST_ROLE_CHARACTERS:
-        message = f"role: {len(checked)} characters; the limit is {MOST_ROLE_CHARACTERS}"
+    if len(checked) > MAX_ROLE_CHARACTERS:
+        message = f"role: {len(checked)} characters; the limit is {MAX_ROLE_CHARACTERS}"
         raise InvalidInputError(message, field="role")
     return checked
 

@@ -8,8 +8,9 @@ from typing import Any
 from agent_worker.settings import CallSettings
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.backlog import Operation
-from agent_worker.tenure.conversation import CallConversation, Post
+from agent_worker.tenure.conversation import CallConversation
 from agent_worker.tenure.once import Todo, mark_name
+from agent_worker.tenure.post import Post
 from conversation_actors import Item
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,10 @@ from typing import Any
 
 from agent_worker.settings import TakeoverSettings
 from agent_worker.tenure.assignment import Assignment, RestartReason
+from agent_worker.tenure.heartbeat_details import HeartbeatDetails
 from agent_worker.tenure.role import attribute_name, record_role
 from agent_worker.tenure.vigil import Vigil
+from agent_worker.timing import TIMING, Timing
 from conversation_actors import ConversationHandle, Heartbeats, Lease, LeaseHeldError
 from conversation_actors.errors import ConflictError
 
@@ -24,7 +26,6 @@ is in another room than the agent; then the agent goes at once, or adds `REFUSED
 REFUSED = "refused"
 LEASE_DURATION = timedelta(seconds=60)
 """By the owner's clock; whether the holder is alive is told by its heartbeat, far sooner."""
-_WAIT_SECONDS = 0.02
 _WISH_TRIES = 5
 
 
@@ -57,10 +58,11 @@ class Succession:
         settings: TakeoverSettings,
         is_ready: asyncio.Event,
         on_restart: Callable[[RestartReason | None], None],
+        timing: Timing = TIMING,
     ) -> None:
         """`is_ready` is set when this job could go on with the call. `on_restart` hears that it follows, and why."""
         self._me, self._handle, self._heartbeats, self._assignment = me, handle, heartbeats, assignment
-        self._settings, self._is_ready, self._on_restart = settings, is_ready, on_restart
+        self._settings, self._is_ready, self._on_restart, self._timing = settings, is_ready, on_restart, timing
 
     async def acquire(self) -> Lease:
         """Become the agent: the first, the follower of a dead one, or of one that gives the call over.
@@ -172,8 +174,9 @@ class Succession:
     async def _room_of(self, holder: str) -> str | None:
         """Where a lease's holder says that it is."""
         record = await self._heartbeats.find(self._me.conversation_id, role=record_role(self._me.role))
-        room = record.details.get("room") if record is not None and record.holder == holder else None
-        return room if isinstance(room, str) and room else None
+        if record is None or record.holder != holder:
+            return None
+        return HeartbeatDetails.from_dict(record.details).room or None
 
     async def _until_released(self, holder: str, deadline: float) -> bool:
         """Whether the local copy shows the lease in other hands, or in none, before it is refused; no I/O."""
@@ -184,7 +187,7 @@ class Succession:
             wish = wish_of(self._handle, self._me.role)
             if wish.get("to") == self._me.holder and REFUSED in wish:
                 return False
-            await asyncio.sleep(_WAIT_SECONDS)
+            await asyncio.sleep(self._timing.handover_look)
         return False
 
     async def _is_dead(self, holder: str) -> bool:

@@ -1,1 +1,1 @@
-"""Processes and their deaths: the worker, its parent, who watches, who calls the next agent."""
+"""Processes and their deaths: the worker, its supervisor, its failure detector, the call for a successor."""

@@ -9,15 +9,14 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from agent_worker.listening import Listening
+from agent_worker.timing import TIMING, Timing
 from agent_worker.worker.rooms import Rooms
 from conversation_actors import Heartbeats, Settings, check_cluster
 from conversation_actors.errors import ConversationError, OperatorError, RetryableError
 
 logger = logging.getLogger(__name__)
 
-FRESH_SECONDS = 1.0
-"""How long an answer of Ray, Redis and LiveKit is told again: whoever asks often burdens none of them."""
-_SECONDS = 3.0
 _WELL = "ok"
 
 
@@ -36,19 +35,20 @@ class Health:
         self,
         heartbeats: Heartbeats,
         rooms: Rooms,
-        store: Settings,
+        settings: Settings,
         *,
         jobs: Callable[[], int],
         draining: Callable[[], bool],
         failures: Callable[[], Mapping[str, int]] = dict,
+        timing: Timing = TIMING,
     ) -> None:
         """`jobs`: calls of this worker; `draining`: whether it takes no more; `failures`: what was swallowed so far."""
         self._checks: dict[str, Callable[[], Awaitable[object]]] = {
-            "ray": lambda: check_cluster(store),
+            "ray": lambda: check_cluster(settings),
             "redis": lambda: heartbeats.find("health"),
             "livekit": rooms.check,
         }
-        self._jobs, self._draining, self._failures = jobs, draining, failures
+        self._jobs, self._draining, self._failures, self._timing = jobs, draining, failures, timing
         self._look: asyncio.Task[dict[str, str]] | None = None
         self._looked = 0.0
         self._logged: dict[str, str] = {}
@@ -67,7 +67,7 @@ class Health:
     async def _answers(self) -> dict[str, str]:
         """The answers, by whom they are of: those of the look that is under way, or of one a moment ago."""
         look = self._look
-        if look is None or (look.done() and time.monotonic() - self._looked >= FRESH_SECONDS):
+        if look is None or (look.done() and time.monotonic() - self._looked >= self._timing.health_fresh):
             look = self._look = asyncio.create_task(self._ask_all())
         return await asyncio.shield(look)  # others may wait for it too
 
@@ -78,10 +78,10 @@ class Health:
 
     async def _ask(self, name: str) -> str:
         try:
-            async with asyncio.timeout(_SECONDS):
+            async with asyncio.timeout(self._timing.health):
                 await self._checks[name]()
         except TimeoutError as error:
-            answer, reason = f"no answer in {_SECONDS:g} s", str(error)
+            answer, reason = f"no answer in {self._timing.health:g} s", str(error)
         except Exception as error:  # noqa: BLE001  # a check that is broken is no good sign either, and hides no other
             answer, reason = _told(error), str(error)
         else:
@@ -122,23 +122,18 @@ class HealthServer:
         self._health, self._host, self._port = health, host, port
         app = web.Application()
         app.router.add_get("/health", self._answer)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._listening = Listening(app, host=host, port=port)
 
     @property
     def url(self) -> str:
         """Where it listens. Raises `RuntimeError` before it does."""
-        if not self._runner.addresses:
-            message = "the server is not running"
-            raise RuntimeError(message)
-        return f"http://{self._host}:{self._runner.addresses[0][1]}"
+        return f"http://{self._host}:{self._listening.port}"
 
     async def __aenter__(self) -> Self:
         """Listen. Raises `HealthPortError` if the port is taken."""
-        await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
+            await self._listening.__aenter__()
         except OSError as error:
-            await self._runner.cleanup()
             message = f"health_port: {self._port} cannot be listened on ({error.strerror}); set AGENT_HEALTH_PORT"
             raise HealthPortError(message) from error
         return self
@@ -147,7 +142,7 @@ class HealthServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop listening."""
-        await self._runner.cleanup()
+        await self._listening.__aexit__(kind, error, trace)
 
     async def _answer(self, _request: web.Request) -> web.Response:
         report = await self._health.report()

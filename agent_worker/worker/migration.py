@@ -8,6 +8,7 @@ from datetime import timedelta
 from agent_worker.settings import LiveKitSettings
 from agent_worker.tenure.assignment import Assignment, RestartReason
 from agent_worker.tenure.role import AGENT_ROLE, check_role, record_role
+from agent_worker.timing import TIMING, Timing
 from agent_worker.worker.rooms import Rooms
 from agent_worker.worker.summons import Vacancy, summon
 from agent_worker.worker.takeover import Deceased
@@ -18,14 +19,9 @@ from conversation_actors import (
     OutcomeUnknownError,
     Settings,
 )
-from conversation_actors.client.heartbeats import Expectation
+from conversation_actors.backoff import Backoff
+from conversation_actors.client.expectations import Expectation
 from conversation_actors.values import check_id
-
-_LOOK_SECONDS = 0.05
-_ASK_SECONDS = 5.0
-"""How soon another one is asked for where nobody has taken the call; doubled with each."""
-_DECLINED_SECONDS = (0.2, 2.0)
-"""How soon where one has come and declined: LiveKit's server knows of no worker to avoid."""
 
 
 async def migrate(
@@ -36,6 +32,7 @@ async def migrate(
     timeout: timedelta = timedelta(seconds=30),  # noqa: ASYNC109  # of the whole handover, whose parts go on without us
     store: Settings | None = None,
     livekit: LiveKitSettings | None = None,
+    timing: Timing = TIMING,
 ) -> str:
     """Have another agent take a running call over, without a lost turn; return the new holder of the lease.
 
@@ -64,7 +61,7 @@ async def migrate(
             reason=RestartReason.MIGRATE,
         )
         vacancy = Vacancy(present.room, to or present.agent_name, present.original)
-        moving = _Moving(heartbeats, rooms, record, vacancy)
+        moving = _Moving(heartbeats, rooms, record, vacancy, timing)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout.total_seconds()):
                 return await moving.run(assignment)
@@ -75,20 +72,22 @@ async def migrate(
 class _Moving:
     """One call that is to move: another agent is asked for until somebody else has it."""
 
-    def __init__(self, heartbeats: Heartbeats, rooms: Rooms, record: HeartbeatRecord, vacancy: Vacancy) -> None:
+    def __init__(
+        self, heartbeats: Heartbeats, rooms: Rooms, record: HeartbeatRecord, vacancy: Vacancy, timing: Timing
+    ) -> None:
         self._heartbeats, self._rooms, self._record, self._vacancy = heartbeats, rooms, record, vacancy
+        self._timing = timing
 
     async def run(self, assignment: Assignment) -> str:
         """Ask until it has moved; the new holder."""
-        wait, (pause, longest) = _ASK_SECONDS, _DECLINED_SECONDS
+        wait, declined = self._timing.ask, Backoff(self._timing.migration_declined)
         while True:
             expectation = await summon(self._heartbeats, self._rooms, self._vacancy, assignment)
             holder = await self._taken_by(expectation, until=time.monotonic() + wait)
             if holder is not None:
                 return holder
             if await self._is_declined(expectation):
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, longest)
+                await declined.wait()
             else:
                 wait *= 2
 
@@ -100,7 +99,7 @@ class _Moving:
                 return now.holder
             if await self._is_declined(expectation):
                 return None
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(self._timing.migration_look)
         return None
 
     async def _is_declined(self, expectation: Expectation) -> bool:

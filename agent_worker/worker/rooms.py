@@ -12,7 +12,9 @@ from livekit import api
 from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import ParticipantInfo
 
+from agent_worker.people import PEOPLE
 from agent_worker.settings import LiveKitSettings
+from agent_worker.timing import TIMING, Timing
 from conversation_actors.errors import RetryableError
 
 logger = logging.getLogger(__name__)
@@ -35,8 +37,7 @@ _REFUSALS = frozenset(
 )
 """Codes behind which nothing was done. Of the others none excludes that a server went on without being heard."""
 _OWN_FIELDS = frozenset({"room", "agent_name"})
-_SECONDS = 5.0
-_HUMAN = frozenset({ParticipantInfo.Kind.STANDARD, ParticipantInfo.Kind.SIP, ParticipantInfo.Kind.CONNECTOR})
+_HUMAN = frozenset(ParticipantInfo.Kind.Value(name) for name in PEOPLE)
 
 
 class RoomServiceError(RetryableError):
@@ -77,14 +78,16 @@ class Original:
 class Rooms:
     """LiveKit's room service, from ``async with`` to its end. Every method raises `RoomServiceError`."""
 
-    def __init__(self, settings: LiveKitSettings) -> None:
-        """Raises `InvalidInputError` where the settings lack something. Connects when first used."""
+    def __init__(self, settings: LiveKitSettings, *, timing: Timing = TIMING) -> None:
+        """Connect when first used. Raises `InvalidInputError` if the settings lack something."""
+        self._seconds = timing.rooms_answer
         self._url, self._key, self._secret = settings.require()
         self._api: api.LiveKitAPI | None = None
 
     async def __aenter__(self) -> Self:
         """Be ready to ask."""
-        self._api = api.LiveKitAPI(self._url, self._key, self._secret, timeout=aiohttp.ClientTimeout(total=_SECONDS))
+        timeout = aiohttp.ClientTimeout(total=self._seconds)
+        self._api = api.LiveKitAPI(self._url, self._key, self._secret, timeout=timeout)
         return self
 
     async def __aexit__(
@@ -174,7 +177,7 @@ class Rooms:
 
     async def _asked(self, request: Awaitable[Value], what: str) -> Value:
         try:
-            async with asyncio.timeout(_SECONDS):
+            async with asyncio.timeout(self._seconds):
                 return await request
         except api.TwirpError as error:
             if error.code == _NOT_FOUND:

@@ -1,4 +1,4 @@
-"""The worker process: LiveKit's `AgentServer`, with a supervisor beside it.
+"""The worker process: LiveKit's `AgentServer`, with a failure detector beside it.
 
 A worker has job processes, each of which is one call. They are forked from a server process that has
 imported everything already, and have joined Ray before they get a call.
@@ -19,39 +19,26 @@ from uuid import uuid4
 from livekit.agents import AgentServer
 from livekit.agents.job import RunningJobInfo
 
+from agent_worker.environment import instance_from_environment, registration_from_environment
 from agent_worker.failures import Failures
-from agent_worker.settings import (
-    CallSettings,
-    LiveKitSettings,
-    RoomSettings,
-    TakeoverSettings,
-    WorkerSettings,
-    instance_from_environment,
-    registration_from_environment,
-)
+from agent_worker.settings import CallSettings, LiveKitSettings, RoomSettings, TakeoverSettings, WorkerSettings
 from agent_worker.tenure.conversation import AGENT
 from agent_worker.tenure.role import AGENT_ROLE, attribute_name
+from agent_worker.timing import TIMING, Timing
 from agent_worker.worker.application import Entrypoint, begin
+from agent_worker.worker.failure_detector import FailureDetector, JobSource
 from agent_worker.worker.health import Health, HealthServer
 from agent_worker.worker.preparation import Preparation
 from agent_worker.worker.registration import Registrar
 from agent_worker.worker.rooms import Rooms
-from agent_worker.worker.supervisor import JobSource, Supervisor
 from agent_worker.worker.takeover import Takeover
 from conversation_actors import ConversationClient, HeartbeatRecord, Heartbeats, Settings
 
 logger = logging.getLogger(__name__)
 
-PRELOADED = ["ray", "agent_worker.call.attach", "conversation_actors.runtime"]
+PRELOADED = ("ray", "agent_worker.call.attach", "conversation_actors.runtime")
 """Imported once, in the process that the job processes are forked from: they share the memory."""
-_PRELOADED_OF_EXAMPLE = [
-    *("agent_worker.example.answer", "openai.resources.chat", "openai.resources.audio", "openai.pagination"),
-    # imported by the OpenAI client at its first request: half a second in a call that has just been taken over
-    *("pydantic.v1", "anyio._backends._asyncio"),
-]
 _SETUP_SECONDS = 15.0
-_PARENT_SECONDS = 0.5
-_RETRY_SECONDS = 1.0
 _DEVELOPMENT_CALLS = 20
 
 
@@ -63,11 +50,14 @@ class WorkerOptions:
     application: AgentServer | None = None
     """The application's own server; None: one of ours."""
     entrypoint: Entrypoint | None = None
-    """The session function of a server of ours; None: the example's."""
+    """The session function of a server of ours, which is made when there is no `application`."""
+    preloaded: Sequence[str] = ()
+    """What a server of ours imports beside `PRELOADED`."""
     instance: str = field(default_factory=lambda: instance_from_environment() or uuid4().hex)
     livekit: LiveKitSettings = field(default_factory=LiveKitSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     takeover: TakeoverSettings = field(default_factory=TakeoverSettings)
+    timing: Timing = TIMING
 
 
 def make_server(options: WorkerOptions) -> AgentServer:
@@ -99,7 +89,7 @@ def _own_server(options: WorkerOptions) -> AgentServer:
         initialize_process_timeout=60.0,
         load_threshold=settings.job_threshold,
         drain_timeout=int(settings.drain.total_seconds()),
-        preload_modules=[*PRELOADED, *_PRELOADED_OF_EXAMPLE],
+        preload_modules=[*PRELOADED, *options.preloaded],
         ws_url=url,
         api_key=key,
         api_secret=secret,
@@ -108,17 +98,9 @@ def _own_server(options: WorkerOptions) -> AgentServer:
     )
     if most_calls is not None:
         server.load_fnc = functools.partial(_load_by_calls, most_calls)
-    server.rtc_session(
-        options.entrypoint or _example(),
-        agent_name=options.livekit.agent_name,
-    )
+    if options.entrypoint is not None:
+        server.rtc_session(options.entrypoint, agent_name=options.livekit.agent_name)
     return server
-
-
-def _example() -> Entrypoint:
-    from agent_worker.example.answer import answer_call  # noqa: PLC0415  # applications need none of its models
-
-    return answer_call
 
 
 def _load_by_calls(most_calls: int, server: AgentServer) -> float:
@@ -137,15 +119,15 @@ async def run_worker(options: WorkerOptions) -> None:
         name = options.livekit.agent_name if is_ours else None
         Registrar(server, Path(file), agent_name=name, otherwise=options.livekit.given_agent_name).start()
     failures, told = Failures(), _told_to_stop()
-    async with _supervising(server, options, failures, draining=lambda: server.draining) as supervisor:
-        await _run_until(told, server, supervisor, options, failures)
+    async with _detecting(server, options, failures, draining=lambda: server.draining) as detector:
+        await _run_until(told, server, detector, options, failures)
 
 
 async def run_watcher(options: WorkerOptions) -> None:
     """Follow agents that die anywhere, until SIGTERM or SIGINT; take no calls. Raises `InvalidInputError`."""
     failures, (stop, _) = Failures(), _told_to_stop()
-    async with _supervising(_NoJobs(), options, failures, draining=lambda: False) as supervisor:
-        watching, stopping = asyncio.create_task(supervisor.run()), asyncio.create_task(stop.wait())
+    async with _detecting(_NoJobs(), options, failures, draining=lambda: False) as detector:
+        watching, stopping = asyncio.create_task(detector.run()), asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
@@ -175,23 +157,24 @@ def _told_to_stop() -> tuple[asyncio.Event, asyncio.Event]:
 
 
 @asynccontextmanager
-async def _supervising(
+async def _detecting(
     jobs: JobSource, options: WorkerOptions, failures: Failures, *, draining: Callable[[], bool]
-) -> AsyncIterator[Supervisor]:
-    """A supervisor that is ready to run, and the health endpoint."""
-    store = Settings()
-    store.require_redis_url(shared_by="agent-worker")
+) -> AsyncIterator[FailureDetector]:
+    """A failure detector that is ready to run, and the health endpoint."""
+    settings = Settings()
+    settings.require_redis_url(shared_by="agent-worker")
     call = CallSettings()
     RoomSettings()  # jobs read them: a mistake is told here, and not in each call
-    async with Heartbeats(store) as heartbeats, Rooms(options.livekit) as rooms:
+    async with Heartbeats(settings) as heartbeats, Rooms(options.livekit, timing=options.timing) as rooms:
         takeover = Takeover(
             heartbeats,
             rooms,
             options.takeover,
             linger=call.linger,
-            give_up=functools.partial(_give_up, store),
+            give_up=functools.partial(_give_up, settings),
+            timing=options.timing,
         )
-        supervisor = Supervisor(
+        detector = FailureDetector(
             jobs,
             heartbeats,
             takeover,
@@ -200,44 +183,47 @@ async def _supervising(
             settings=options.takeover,
             named_by_participants=call.participant_identity,
             failures=failures,
+            timing=options.timing,
         )
         health = Health(
             heartbeats,
             rooms,
-            store,
+            settings,
             jobs=lambda: len(jobs.active_jobs),
             draining=draining,
             failures=lambda: failures.counts,
+            timing=options.timing,
         )
         port = 0 if options.is_development else options.worker.health_port
         async with HealthServer(health, host=options.worker.host, port=port) as listening:
             logger.info("health", extra={"url": f"{listening.url}/health"})
-            yield supervisor
+            yield detector
 
 
 async def _run_until(
     told: tuple[asyncio.Event, asyncio.Event],
     server: AgentServer,
-    supervisor: Supervisor,
+    detector: FailureDetector,
     options: WorkerOptions,
     failures: Failures,
 ) -> None:
     """Work until `told` to stop; drain until told again, to hurry.
 
-    A worker that can serve, or watch, no longer ends with what ended that, and its parent starts it again. What else
-    goes wrong in the background is counted in `failures`, and tried again.
+    A worker that can serve, or watch, no longer ends with what ended that, and its supervisor starts it again. What
+    else goes wrong in the background is counted in `failures`, and tried again.
     """
     stop, hurry = told
     serving = await begin(server, is_development=options.is_development)
-    watching = asyncio.create_task(supervisor.run())
-    looking = failures.until_done("orphaned", lambda: _stop_when_orphaned(stop), pause=_PARENT_SECONDS)
+    watching = asyncio.create_task(detector.run())
+    pause = options.timing.supervisor_look
+    looking = failures.until_done("orphaned", lambda: _stop_when_orphaned(stop, pause=pause), pause=pause)
     orphaned = asyncio.create_task(looking)
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({serving, watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done() or watching.done():
             await (serving if serving.done() else watching)
-        await _drain(server, supervisor, hurry, failures)
+        await _drain(server, detector, hurry, failures, retry=options.timing.server_retry)
     finally:
         for task in (watching, orphaned, stopping):
             task.cancel()
@@ -245,12 +231,14 @@ async def _run_until(
         await asyncio.gather(serving, watching, orphaned, stopping, return_exceptions=True)
 
 
-async def _drain(server: AgentServer, supervisor: Supervisor, hurry: asyncio.Event, failures: Failures) -> None:
+async def _drain(
+    server: AgentServer, detector: FailureDetector, hurry: asyncio.Event, failures: Failures, *, retry: float
+) -> None:
     """Take no more jobs; let those that run go over to other workers, or come to their end.
 
     Successors are asked for until the end, whatever goes wrong with that meanwhile.
     """
-    giving_over = asyncio.create_task(failures.until_done("give_over", supervisor.give_over, pause=_RETRY_SECONDS))
+    giving_over = asyncio.create_task(failures.until_done("give_over", detector.give_over, pause=retry))
     draining, hurrying = asyncio.create_task(server.drain()), asyncio.create_task(hurry.wait())
     try:
         await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
@@ -264,20 +252,20 @@ async def _drain(server: AgentServer, supervisor: Supervisor, hurry: asyncio.Eve
         await asyncio.gather(giving_over, draining, hurrying, return_exceptions=True)
 
 
-async def _stop_when_orphaned(stop: asyncio.Event) -> None:
-    """A worker whose parent is gone has nobody to start it again: it ends in order."""
+async def _stop_when_orphaned(stop: asyncio.Event, *, pause: float) -> None:
+    """A worker whose supervisor is gone has nobody to start it again: it ends in order."""
     if instance_from_environment() is None:
         return
-    parent = os.getppid()
-    while os.getppid() == parent:  # noqa: ASYNC110  # there is no event for this
-        await asyncio.sleep(_PARENT_SECONDS)
-    logger.error("the parent process is gone")
+    supervisor = os.getppid()
+    while os.getppid() == supervisor:  # noqa: ASYNC110  # there is no event for this
+        await asyncio.sleep(pause)
+    logger.error("the supervisor process is gone")
     stop.set()
 
 
-async def _give_up(store: Settings, record: HeartbeatRecord, attempts: int) -> None:
+async def _give_up(settings: Settings, record: HeartbeatRecord, attempts: int) -> None:
     """Say in the conversation that no agent comes any more."""
-    async with ConversationClient(store) as client:
+    async with ConversationClient(settings) as client:
         conversation = await client.open(record.conversation_id)
         told = {"holder": None, "state": "given up", "attempts": attempts, "at": time.time()}
         await conversation.set_attributes({attribute_name(AGENT, record.role or AGENT_ROLE): told})

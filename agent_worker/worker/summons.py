@@ -8,7 +8,7 @@ from datetime import timedelta
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.worker.rooms import Original, Rooms, UnansweredError
 from conversation_actors import Heartbeats
-from conversation_actors.client.heartbeats import Expectation
+from conversation_actors.client.expectations import Expectation
 from conversation_actors.errors import ConversationError
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,9 @@ from typing import Any
 
 from agent_worker.settings import TakeoverSettings
 from agent_worker.tenure.assignment import Assignment, RestartReason
+from agent_worker.tenure.heartbeat_details import HeartbeatDetails
 from agent_worker.tenure.role import AGENT_ROLE
+from agent_worker.timing import TIMING, Timing
 from agent_worker.worker.rooms import Occupants, Original, Rooms, RoomServiceError, UnansweredError
 from agent_worker.worker.summons import Vacancy, summon
 from conversation_actors import HeartbeatRecord, Heartbeats
@@ -26,15 +28,9 @@ logger = logging.getLogger(__name__)
 
 HOLD = timedelta(seconds=5)
 """How long a claim lasts unless it is postponed: if this worker dies too, another one goes on."""
-_LONGEST_RETRY = timedelta(seconds=30)
-_EMPTY_ROOM_SECONDS = 1.0
-_STORE_SECONDS = 0.25
-"""From one try to the next while Redis does not answer."""
 NOTHING_KNOWN = Original("")
 _AGENT_PREFIX = "agent-"
 """In LiveKit's own identities for agents: the job's id follows."""
-WAS_OPEN = "was_open"
-"""In a record's details: False where a worker wrote it for a job that died before it could begin one."""
 
 
 class Outcome(StrEnum):
@@ -70,24 +66,18 @@ class Deceased:
     @classmethod
     def of(cls, record: HeartbeatRecord) -> "Deceased | None":
         """Read a record; None where another program wrote it."""
-        told = record.details
-        texts = [told.get(name) for name in ("room", "agent_name", "agent_identity")]
-        before = told.get("attempt", 0)
-        if not all(isinstance(text, str) for text in texts) or not texts[0]:
+        told = HeartbeatDetails.from_dict(record.details)
+        if not told.room or told.agent_name is None or told.agent_identity is None or told.attempt is None:
             return None
-        if not isinstance(before, int) or before < 0:
-            return None
-        room, agent_name, identity = (str(text) for text in texts)
-        metadata = told.get("metadata")
-        dispatch = Original(str(told.get("dispatch_id") or ""), metadata if isinstance(metadata, str) else None)
+        dispatch = Original(told.dispatch_id, told.metadata)
         return cls(
-            room,
-            agent_name,
-            identity,
-            before + record.attempt,
-            was_open=told.get(WAS_OPEN) is not False,
+            told.room,
+            told.agent_name,
+            told.agent_identity,
+            told.attempt + record.attempt,
+            was_open=told.was_open,
             original=None if dispatch == NOTHING_KNOWN else dispatch,
-            worker_id=str(told.get("worker_id") or ""),
+            worker_id=told.worker_id,
         )
 
     @property
@@ -111,6 +101,7 @@ class Takeover:
         linger: timedelta,
         give_up: GiveUp | None,
         forget: timedelta = FORGET,
+        timing: Timing = TIMING,
     ) -> None:
         """`linger`: how long somebody who has left the room is waited for. `give_up` says it in the conversation.
 
@@ -118,7 +109,7 @@ class Takeover:
         one claim is kept at most while LiveKit cannot be asked.
         """
         self._heartbeats, self._rooms, self._settings = heartbeats, rooms, settings
-        self._linger, self._give_up, self._forget = linger, give_up, forget
+        self._linger, self._give_up, self._forget, self._timing = linger, give_up, forget, timing
 
     async def run(self, record: HeartbeatRecord, *, reason: RestartReason = RestartReason.SILENCE) -> Outcome:
         """Have the next agent come, for a record that was claimed, as its holder died of this `reason`.
@@ -173,7 +164,7 @@ class Takeover:
                 outcome = None
             except RetryableError as error:
                 # no reason for a longer pause: LiveKit has answered, and somebody waits in the room
-                tries, pause, outcome = tries - 1, timedelta(seconds=_STORE_SECONDS), None
+                tries, pause, outcome = tries - 1, timedelta(seconds=self._timing.takeover_redis), None
                 _warn_of_redis(record, error)
             if outcome is not None:
                 return outcome
@@ -195,7 +186,7 @@ class Takeover:
                 if not is_told:
                     is_told = True
                     _warn_of_redis(record, error)
-            await asyncio.sleep(_STORE_SECONDS)
+            await asyncio.sleep(self._timing.takeover_redis)
         return True
 
     async def _call_successor(self, record: HeartbeatRecord, dead: Deceased, reason: RestartReason) -> Outcome | None:
@@ -245,7 +236,7 @@ class Takeover:
                 return occupants
             if not await self._heartbeats.postpone(record, delay=HOLD):
                 return None
-            await asyncio.sleep(_EMPTY_ROOM_SECONDS)
+            await asyncio.sleep(self._timing.empty_room)
 
     async def _is_coming(self, occupants: Occupants, dead: Deceased, record: HeartbeatRecord) -> bool:
         """Whether a successor that was asked for before is in the room: it may have to wait for Ray, for long.
@@ -271,8 +262,9 @@ class Takeover:
         return await self._heartbeats.held_by(job_id) if job_id else []
 
     def _retry_after(self, attempt: int) -> timedelta:
+        """Return how long to wait after an attempt: no `Backoff`, as Redis keeps the claim for just as long."""
         seconds = self._settings.retry.total_seconds() * 2.0 ** (attempt - 1)
-        return timedelta(seconds=min(seconds, _LONGEST_RETRY.total_seconds()))
+        return timedelta(seconds=min(seconds, self._timing.takeover_longest_retry))
 
 
 def _warn_of_redis(record: HeartbeatRecord, error: RetryableError) -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any
 
-from conversation_actors.errors import InvalidInputError, ItemTooLargeError
+from conversation_actors.errors import ItemTooLargeError
 from conversation_actors.items import Item, StoredItem, bytes_of
 from conversation_actors.state import (
     AcquireLease,
@@ -23,7 +23,7 @@ from conversation_actors.state import (
     UpdateParticipant,
 )
 from conversation_actors.state.facts import LONGEST_LEASE, LONGEST_RETENTION, MOST_ITEMS, SHORTEST_RETENTION
-from conversation_actors.values import check_id, check_text, decode, encode
+from conversation_actors.values import check_id, check_text, decode, encode, refuse
 
 UNNAMED_DEVICE = "default"
 """The device of a join that names none."""
@@ -32,11 +32,11 @@ UNNAMED_DEVICE = "default"
 def append_items(items: Sequence[Item], limits: Limits) -> AppendItems:
     """Check and encode items. Raises `InvalidInputError` or `ItemTooLargeError`."""
     if not 1 <= len(items) <= MOST_ITEMS:
-        _refuse("items", f"{len(items)} of them; the limit is 1 to {MOST_ITEMS}")
+        refuse("items", f"{len(items)} of them; the limit is 1 to {MOST_ITEMS}")
     stored: list[StoredItem] = []
     for item in items:
         if not isinstance(item, Item):
-            _refuse("items", f"expected a Message or another Item, got {type(item).__name__}")
+            refuse("items", f"expected a Message or another Item, got {type(item).__name__}")
         stored.append(item.to_stored(limit=limits.item_bytes))
     size = bytes_of(stored)
     if size > limits.bytes:
@@ -48,7 +48,7 @@ def append_items(items: Sequence[Item], limits: Limits) -> AppendItems:
 def remove_items(identities: Sequence[str]) -> RemoveItems:
     """Check ids of items that are to be taken out; each once."""
     if len(identities) > MOST_ITEMS:
-        _refuse("item_ids", f"{len(identities)} of them; the limit is {MOST_ITEMS}")
+        refuse("item_ids", f"{len(identities)} of them; the limit is {MOST_ITEMS}")
     return RemoveItems(tuple(dict.fromkeys(check_id(identity, "item_ids") for identity in identities)))
 
 
@@ -100,7 +100,7 @@ def update_participant(
 def set_attributes(changes: Mapping[str, Any], expected_seq: int | None, limits: Limits) -> SetAttributes:
     """Check shared attributes; a value of None removes its key."""
     if not isinstance(changes, Mapping):
-        _refuse("attributes", f"expected a mapping, got {type(changes).__name__}")
+        refuse("attributes", f"expected a mapping, got {type(changes).__name__}")
     for name in changes:
         check_id(name, "attributes")
     stored = decode(encode(dict(changes), "attributes", limit=limits.attributes_bytes))
@@ -112,9 +112,9 @@ def set_attributes(changes: Mapping[str, Any], expected_seq: int | None, limits:
 def acquire_lease(name: str, holder: str, duration: timedelta, replacing: str | None = None) -> AcquireLease:
     """Check a wish for a lease."""
     if not isinstance(duration, timedelta):
-        _refuse("duration", f"expected a timedelta, got {type(duration).__name__}")
+        refuse("duration", f"expected a timedelta, got {type(duration).__name__}")
     if not 0 < duration.total_seconds() <= LONGEST_LEASE:
-        _refuse("duration", f"{duration} is not between 0 and {timedelta(seconds=LONGEST_LEASE)}")
+        refuse("duration", f"{duration} is not between 0 and {timedelta(seconds=LONGEST_LEASE)}")
     return AcquireLease(
         check_id(name, "name"),
         check_id(holder, "holder"),
@@ -148,10 +148,10 @@ def set_retention(duration: timedelta | None) -> SetRetention:
     if duration is None:
         return SetRetention(None)
     if not isinstance(duration, timedelta):
-        _refuse("duration", f"expected a timedelta or None, got {type(duration).__name__}")
+        refuse("duration", f"expected a timedelta or None, got {type(duration).__name__}")
     shortest, longest = timedelta(seconds=SHORTEST_RETENTION), timedelta(seconds=LONGEST_RETENTION)
     if not shortest <= duration <= longest:
-        _refuse("duration", f"{duration} is not between {shortest} and {longest}")
+        refuse("duration", f"{duration} is not between {shortest} and {longest}")
     return SetRetention(duration.total_seconds())
 
 
@@ -163,13 +163,13 @@ def close_conversation(reason: str, limits: Limits) -> CloseConversation:
 def check_position(value: object, field: str) -> int:
     """Return `value`, as a plain `int`, if it is a whole number from 0 up; raise `InvalidInputError` otherwise."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        _refuse(field, f"expected a whole number from 0 up, got {value!r}")
+        refuse(field, f"expected a whole number from 0 up, got {value!r}")
     return int(value)
 
 
 def _check_lease(lease: object) -> None:
     if not isinstance(lease, Lease):
-        _refuse("lease", f"expected the Lease that was acquired, got {type(lease).__name__}")
+        refuse("lease", f"expected the Lease that was acquired, got {type(lease).__name__}")
 
 
 def _optional_text(value: str | None, field: str, limits: Limits) -> str | None:
@@ -180,13 +180,8 @@ def _optional_mapping(value: Mapping[str, Any] | None, field: str, limits: Limit
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        _refuse(field, f"expected a mapping, got {type(value).__name__}")
+        refuse(field, f"expected a mapping, got {type(value).__name__}")
     # Read back: what is sent later is what was checked, whatever its author does with it, and of plain types,
     # which every process can unpickle.
     stored: dict[str, Any] = decode(encode(dict(value), field, limit=limits.participant_bytes))
     return stored
-
-
-def _refuse(field: str, reason: str) -> NoReturn:
-    message = f"{field}: {reason}"
-    raise InvalidInputError(message, field=field)

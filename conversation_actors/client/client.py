@@ -46,12 +46,12 @@ def _has_imported(package: str) -> bool:
 class ConversationClient:
     """Opens, reads, lists and deletes conversations. Belongs to one event loop; share it, it is cheap to use.
 
-    Entering asks Redis whether it can do what the settings ask for (`StoreMisconfiguredError`). Redis being away at
-    that moment is no error: calls wait for it, each as long as its time-out. Nor is a user who may only read there:
-    `read` and `list` work, and the others tell what is missing.
+    Entering asks Redis whether it can do what the settings ask for (`StoreMisconfiguredError`). It is no error if Redis
+    is away at that moment: each call waits for it, as long as its time-out. It is no error either if the user of Redis
+    may only read: `read` and `list` work, and the other methods tell which right is missing.
 
-    Only `open` needs a Ray cluster. Entering begins to join the one that the settings name, and does not wait for it;
-    where they name none, and this process has nothing to do with Ray yet, the first `open` or `delete` looks for one.
+    Only `open` needs a Ray cluster. Entering begins to join the one that the settings name, and does not wait for it.
+    If they name none, and this process has not imported Ray, the first `open` or `delete` looks for one.
     With the Redis URL ``memory://`` nothing needs Redis or Ray: see `local`.
 
     Example:
@@ -116,10 +116,10 @@ class ConversationClient:
         await self.aclose()
 
     async def join_cluster(self) -> None:
-        """Return when the Ray cluster is joined, as `open` does by itself. For processes that are to be ready before.
+        """Return when the Ray cluster is joined. `open` does this itself; call it to be ready before the first `open`.
 
-        Raises `ClusterUnavailableError` where there is none, or none answers in `timeouts.connect`, and what no repeat
-        helps: `ClusterMisconfiguredError`, `IncompatibleVersionError`. The next call, or `open`, tries again.
+        Raises `ClusterUnavailableError` if there is no cluster, or if it does not answer within `timeouts.connect`; the
+        next call tries again. Raises `ClusterMisconfiguredError` or `IncompatibleVersionError` if no repeat helps.
 
         Example:
             await client.join_cluster()  # so that the first `open` does not wait for it
@@ -135,8 +135,8 @@ class ConversationClient:
     async def open(self, conversation_id: str, *, create: bool = True) -> ConversationHandle:
         """Get or create a conversation; return when its owner answers.
 
-        A second `open` of an id returns the same handle. Raises `ConversationNotFoundError` if there is no
-        such conversation and `create` is false, and what `join_cluster` raises where there is no Ray cluster.
+        A second `open` of an id returns the same handle. Raises `ConversationNotFoundError` if there is no such
+        conversation and `create` is false, and what `join_cluster` raises if there is no Ray cluster.
 
         Example:
             conversation = await client.open("support-42")
@@ -163,29 +163,29 @@ class ConversationClient:
         return known
 
     async def _may_exist(self, conversation_id: str) -> bool:
-        """Whether it is worth a process to ask: looked up in Redis, where that answers."""
+        """Look in Redis whether asking an owner is worth starting one; if Redis does not answer, it is."""
         try:
             return await self._connected_store().head(conversation_id) is not None
         except StoreUnavailableError:
             return True
 
     def _open_handle(self, conversation_id: str) -> ConversationHandle | None:
-        """The handle of this id that is in use; those that were closed are dropped on the way."""
+        """Return the handle of this id that is in use, if there is one; drop those that were closed."""
         for closed in [name for name, handle in self._handles.items() if handle.is_closed]:
             del self._handles[closed]
         return self._handles.get(conversation_id)
 
     async def read(self, conversation_id: str, *, stale_ok: bool = False) -> Snapshot:
-        """Read a conversation from Redis, whether or not its owner runs: none is started, and nothing is written.
+        """Read a conversation from Redis. Starts no owner, asks none, writes nothing, and needs no Ray.
 
-        It is as fresh as `ConversationHandle.snapshot(fresh=True)`: all that was acknowledged before is in it, and
-        nothing that may still vanish (but in a cluster of Redis servers, under another durability than `redis`, it may
-        be so for a moment). Looking is no use of the conversation: it is not kept longer for it. Needs no Ray.
+        The snapshot is as fresh as `ConversationHandle.snapshot(fresh=True)`: it has all that was acknowledged before,
+        and nothing that may still vanish. (In a cluster of Redis servers, under another durability than `redis`, it may
+        have such things for a moment.) Reading does not prolong how long the conversation is kept.
 
-        With `stale_ok`, a replica that `CONVERSATION_READ_URL` names is read; see `Snapshot.lag`. What it does not
-        have, and everything while it does not answer, is read from the primary.
+        If `stale_ok`, the replica that `CONVERSATION_READ_URL` names is read; see `Snapshot.lag`. What the replica does
+        not have, and everything while it does not answer, is read from the primary.
 
-        Raises `ConversationNotFoundError`, also where the conversation's time is up; `CorruptStateError` and
+        Raises `ConversationNotFoundError`, also for a conversation whose time is up; `CorruptStateError` and
         `IncompatibleVersionError` for what cannot be read; `StoreUnavailableError` after `timeouts.command`.
 
         Example:
@@ -199,7 +199,7 @@ class ConversationClient:
         return await self._reader.read(conversation_id, stale_ok=stale_ok)
 
     async def list(self, *, participant: str | None = None) -> AsyncIterator[Found]:
-        """Stored conversations, the most recently active first; with `participant`, those it took part in.
+        """Yield the stored conversations, or those of a `participant`; the most recently active come first.
 
         Example:
             await conversation.join("alice")
@@ -214,8 +214,8 @@ class ConversationClient:
     async def delete(self, conversation_id: str) -> None:
         """Forget a conversation and stop its owner. Raises `ConversationNotFoundError` if there is none.
 
-        Handles of it raise `ConversationNotFoundError` from then on, until somebody opens it anew. Needs no Ray; where
-        that is away, an owner that runs is not told, and finds out by its next write, or in half a minute.
+        Its handles raise `ConversationNotFoundError` from then on, until somebody opens it anew. Needs no Ray: an owner
+        that cannot be told finds out by its next write, or within half a minute.
 
         Example:
             await client.delete("support-42")
@@ -253,7 +253,7 @@ class ConversationClient:
                 await store.aclose()
 
     async def _check_rights(self) -> None:
-        """Raise `StoreMisconfiguredError` where Redis's user may not write, who may have been granted it since."""
+        """Raise `StoreMisconfiguredError` if the user of Redis may not write; the right may have been granted since."""
         if self._objection is not None:
             await self._connected_store().check()
             self._objection = None
@@ -266,7 +266,7 @@ class ConversationClient:
 
     async def _join(self) -> None:
         if self._settings.is_in_memory:
-            self._local = self._local or LocalOwners(self._settings)
+            self._local = self._local or LocalOwners(self._settings, timing=self._timing)
             return
         from conversation_actors.runtime.threads import in_thread  # noqa: PLC0415
 

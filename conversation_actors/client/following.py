@@ -21,10 +21,10 @@ _MOST_NAMES = 16
 
 
 class Feed:
-    """Entries behind a position, from whichever owner runs. Waits while none does."""
+    """Entries after a position, from whichever owner runs. Waits while none does."""
 
     def __init__(self, owner: RemoteOwner, *, timing: Timing = TIMING) -> None:
-        """A watcher of its own, as far as the owner can tell."""
+        """Be a watcher of its own for the owner."""
         self._names: deque[str] = deque([secrets.token_hex(8)], maxlen=_MOST_NAMES)
         self._owner, self._timing = owner, timing
 
@@ -74,7 +74,7 @@ class Follower:
         *,
         timing: Timing = TIMING,
     ) -> None:
-        """`read` asks the owner for its whole state, where entries alone no longer lead there."""
+        """Keep `copy` current; `read` asks the owner for its whole state, if entries alone no longer lead there."""
         self._copy, self._feed, self._read = copy, feed, read
         self._again_soon, self._again = timing.dormant
         self._failures = failures or Failures()

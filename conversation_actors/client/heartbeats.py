@@ -1,57 +1,36 @@
 """Signs of life of those who hold a conversation's lease, and the claims on what they leave behind."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, NoReturn, Self
-from uuid import uuid4
+from typing import Any, Self
 
+from conversation_actors.client.expectations import Expectation, check_expectation, place_of, read_expectation, written
+from conversation_actors.client.heartbeat_arguments import (
+    check_count,
+    check_duration,
+    check_group,
+    check_record,
+    encode_details,
+    name_of,
+)
 from conversation_actors.client.heartbeat_reader import HeartbeatReader
 from conversation_actors.client.opening import open_checked_store
 from conversation_actors.clock import uptime
-from conversation_actors.errors import InvalidInputError
 from conversation_actors.settings import Settings
-from conversation_actors.state.facts import LONGEST_LEASE
 from conversation_actors.store import (
     ExpectationStore,
     HeartbeatRecord,
     HeartbeatStore,
-    Place,
     Store,
     conversation_of,
-    record_name,
 )
-from conversation_actors.values import check_id, decode, encode
+from conversation_actors.values import check_id, refuse
 
-DETAILS_BYTES = 8 << 10
-"""Bytes of one record's details, in their stored form."""
-MOST_CLAIMS = 1000
-"""Records that one call claims at most: one script of the server's."""
 FORGET = timedelta(hours=1)
 """After so long nobody waits any more for what a death interrupted."""
 
-EXPECTATION_BYTES = 8 << 10
-"""Bytes of one expectation, in its stored form."""
-
-_LONGEST = timedelta(seconds=LONGEST_LEASE)
 _LONGEST_MEMORY = timedelta(days=366)
-
-
-@dataclass(frozen=True, slots=True)
-class Expectation:
-    """Somebody was called to a room, by the name that agents are called by there; `told` is what it is there for.
-
-    `call` is the id of that very call, once it is known: in LiveKit, of the dispatch.
-    """
-
-    room: str
-    agent_name: str
-    told: Mapping[str, Any]
-    call: str = ""
-    is_declined: bool = False
-    """Who came could not take it, and has gone again."""
-    token: str = field(default_factory=lambda: uuid4().hex, repr=False)
 
 
 class Heartbeats:
@@ -91,7 +70,7 @@ class Heartbeats:
     ) -> None:
         """Without `settings`, read them from the environment. Connects when entered. `clock` gives seconds."""
         if settings is not None and not isinstance(settings, Settings):
-            _refuse("settings", f"expected Settings, got {type(settings).__name__}")
+            refuse("settings", f"expected Settings, got {type(settings).__name__}")
         self._settings = settings or Settings()
         self._lease = check_id(lease, "lease")
         self._clock = clock
@@ -145,11 +124,11 @@ class Heartbeats:
         Takes the place of whatever record there was, claimed or not. `group` is what dies together.
         """
         await self._records.start(
-            _name(conversation_id, role),
+            name_of(conversation_id, role),
             check_id(holder, "holder"),
-            valid_for=_duration(valid_for, "valid_for"),
-            group=_group(group),
-            details=_details({} if details is None else details),
+            valid_for=check_duration(valid_for, "valid_for"),
+            group=check_group(group),
+            details=encode_details({} if details is None else details),
         )
 
     async def beat(
@@ -168,16 +147,16 @@ class Heartbeats:
         since, or another holder has started. A record that Redis lost is written anew (True).
         """
         return await self._records.beat(
-            _name(conversation_id, role),
+            name_of(conversation_id, role),
             check_id(holder, "holder"),
-            valid_for=_duration(valid_for, "valid_for"),
-            group=_group(group),
-            details=None if details is None else _details(details),
+            valid_for=check_duration(valid_for, "valid_for"),
+            group=check_group(group),
+            details=None if details is None else encode_details(details),
         )
 
     async def stop(self, conversation_id: str, holder: str, *, role: str = "") -> bool:
         """Note that the holder is done: nobody is to take over, no claimant either. False if it has no record."""
-        return await self._records.end(_name(conversation_id, role), check_id(holder, "holder"))
+        return await self._records.end(name_of(conversation_id, role), check_id(holder, "holder"))
 
     async def claim_expired(
         self, claimant: str, *, hold: timedelta, limit: int = 16, forget: timedelta = FORGET
@@ -194,9 +173,9 @@ class Heartbeats:
         """
         return await self._reading.claim_expired(
             check_id(claimant, "claimant"),
-            hold=_duration(hold, "hold"),
-            limit=_count(limit, "limit"),
-            forget=_duration(forget, "forget", longest=_LONGEST_MEMORY),
+            hold=check_duration(hold, "hold"),
+            limit=check_count(limit, "limit"),
+            forget=check_duration(forget, "forget", longest=_LONGEST_MEMORY),
         )
 
     async def claim(
@@ -209,9 +188,9 @@ class Heartbeats:
         no further attempt.
         """
         return await self._reading.claim(
-            _name(conversation_id, role),
+            name_of(conversation_id, role),
             check_id(claimant, "claimant"),
-            hold=_duration(hold, "hold"),
+            hold=check_duration(hold, "hold"),
             holder=None if holder is None else check_id(holder, "holder"),
         )
 
@@ -222,7 +201,7 @@ class Heartbeats:
         until then is claimed, for `hold`.
         """
         return await self._reading.claim_group(
-            check_id(group, "group"), check_id(claimant, "claimant"), hold=_duration(hold, "hold")
+            check_id(group, "group"), check_id(claimant, "claimant"), hold=check_duration(hold, "hold")
         )
 
     async def postpone(self, record: HeartbeatRecord, *, delay: timedelta) -> bool:
@@ -230,11 +209,11 @@ class Heartbeats:
 
         It is lost when somebody else has claimed the record after its time, or a new holder has started.
         """
-        return await self._records.postpone(_record(record), delay=_duration(delay, "delay"))
+        return await self._records.postpone(check_record(record), delay=check_duration(delay, "delay"))
 
     async def settle(self, record: HeartbeatRecord) -> bool:
         """Drop a claimed record: nothing more is to be done. False as of `postpone`."""
-        return await self._records.settle(_record(record))
+        return await self._records.settle(check_record(record))
 
     async def keep(self, conversation_id: str) -> timedelta | None:
         """Count as use of the conversation itself: it is kept from now on for as long as its retention says.
@@ -250,7 +229,7 @@ class Heartbeats:
 
         `silent_for` is zero at the first look; who asks at least six times while a beat is valid sees it rise.
         """
-        return await self._reading.find(_name(conversation_id, role))
+        return await self._reading.find(name_of(conversation_id, role))
 
     async def announce(self, conversation_id: str, holder: str, *, role: str = "") -> None:
         """Note that a holder is on its way to a conversation, before it has the lease: `held_by` names it.
@@ -258,11 +237,11 @@ class Heartbeats:
         Remembered for ten minutes, and longer where it begins. It is no sign of life, and says nothing of who has the
         conversation: whoever sees the holder die knows by it what it was there for.
         """
-        await self._records.announce(_name(conversation_id, role), check_id(holder, "holder"))
+        await self._records.announce(name_of(conversation_id, role), check_id(holder, "holder"))
 
     async def withdraw(self, conversation_id: str, holder: str, *, role: str = "") -> None:
         """Take an announcement back: the holder does not go there, or goes in order."""
-        await self._records.withdraw(_name(conversation_id, role), check_id(holder, "holder"))
+        await self._records.withdraw(name_of(conversation_id, role), check_id(holder, "holder"))
 
     async def held_by(self, holder: str) -> list[tuple[str, str]]:
         """Conversations, and roles, that a holder has begun with, or has announced, whoever has them now.
@@ -289,26 +268,25 @@ class Heartbeats:
 
     async def amend(self, expectation: Expectation, *, keep: timedelta) -> bool:
         """Put `expectation` in the place of the one it was made of, for `keep` from now; False if that is gone."""
-        return await self._put(_expectation(expectation), keep=keep, is_new=False)
+        return await self._put(check_expectation(expectation), keep=keep, is_new=False)
 
     async def expected(self, room: str, agent_name: str) -> list[Expectation]:
         """Those that stand for a room and a name. Of them whoever comes takes the one that has its call."""
-        found = await self._expectations.all(_place(room, agent_name))
-        read = [_read_expectation(room, agent_name, token, told) for token, told in found]
+        found = await self._expectations.all(place_of(room, agent_name))
+        read = [read_expectation(room, agent_name, token, told) for token, told in found]
         return [one for one in read if one is not None]
 
     async def met(self, expectation: Expectation) -> bool:
         """Who was expected is there, or is not to come: forget it. False if it is forgotten already."""
-        kept = _expectation(expectation)
-        return await self._expectations.drop(_place(kept.room, kept.agent_name), kept.token)
+        kept = check_expectation(expectation)
+        return await self._expectations.drop(place_of(kept.room, kept.agent_name), kept.token)
 
     async def _put(self, expectation: Expectation, *, keep: timedelta, is_new: bool) -> bool:
-        fields = {"told": expectation.told, "call": expectation.call, "is_declined": expectation.is_declined}
         return await self._expectations.put(
-            _place(expectation.room, expectation.agent_name),
+            place_of(expectation.room, expectation.agent_name),
             expectation.token,
-            encode(fields, "told", limit=EXPECTATION_BYTES),
-            keep=_duration(keep, "keep"),
+            written(expectation),
+            keep=check_duration(keep, "keep"),
             is_new=is_new,
         )
 
@@ -322,72 +300,11 @@ class Heartbeats:
 
     def _connected(self) -> Store:
         if self._store is None:
-            _refuse("heartbeats", "not connected; use `async with Heartbeats() as heartbeats`")
+            refuse("heartbeats", "not connected; use `async with Heartbeats() as heartbeats`")
         return self._store
 
     @property
     def _reading(self) -> HeartbeatReader:
         if self._store is None or self._reader is None:
-            _refuse("heartbeats", "not connected; use `async with Heartbeats() as heartbeats`")
+            refuse("heartbeats", "not connected; use `async with Heartbeats() as heartbeats`")
         return self._reader
-
-
-def _name(conversation_id: object, role: object) -> str:
-    return record_name(check_id(conversation_id, "conversation_id"), "" if role == "" else check_id(role, "role"))
-
-
-def _place(room: object, agent_name: object) -> Place:
-    return Place(check_id(room, "room"), "" if agent_name == "" else check_id(agent_name, "agent_name"))
-
-
-def _expectation(value: object) -> Expectation:
-    if not isinstance(value, Expectation):
-        _refuse("expectation", f"expected the Expectation that was made, got {type(value).__name__}")
-    return value
-
-
-def _read_expectation(room: str, agent_name: str, token: str, data: bytes) -> Expectation | None:
-    """None for what another program, or a newer version, has written in another form."""
-    try:
-        fields = decode(data)
-        told, call = fields["told"], fields["call"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    if not (isinstance(told, dict) and isinstance(call, str)):
-        return None
-    return Expectation(room, agent_name, told, call, fields.get("is_declined") is True, token)
-
-
-def _duration(value: object, field: str, *, longest: timedelta = _LONGEST) -> timedelta:
-    if not isinstance(value, timedelta):
-        _refuse(field, f"expected a timedelta, got {type(value).__name__}")
-    if not timedelta(0) < value <= longest:
-        _refuse(field, f"{value} is not between 0 and {longest}")
-    return value
-
-
-def _count(value: object, field: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CLAIMS:
-        _refuse(field, f"expected a whole number from 1 to {MOST_CLAIMS}, got {value!r}")
-    return value
-
-
-def _group(value: object) -> str:
-    return "" if value == "" else check_id(value, "group")
-
-
-def _details(value: object) -> bytes:
-    if not isinstance(value, Mapping):
-        _refuse("details", f"expected a mapping, got {type(value).__name__}")
-    return encode(dict(value), "details", limit=DETAILS_BYTES)
-
-
-def _record(value: object) -> HeartbeatRecord:
-    if not isinstance(value, HeartbeatRecord):
-        _refuse("record", f"expected the HeartbeatRecord that was claimed, got {type(value).__name__}")
-    return value
-
-
-def _refuse(field: str, reason: str) -> NoReturn:
-    message = f"{field}: {reason}"
-    raise InvalidInputError(message, field=field)

@@ -10,7 +10,10 @@ log = logging.getLogger(__name__)
 
 
 async def open_checked_store(settings: Settings) -> Store:
-    """The store of the settings. `StoreMisconfiguredError` where it cannot do what they ask for; away is no error."""
+    """Open the store of the settings, which may be away.
+
+    Raises `StoreMisconfiguredError` if it cannot do what they ask for.
+    """
     store, objection = await open_readable_store(settings)
     if objection is not None:
         await store.aclose()
@@ -19,7 +22,7 @@ async def open_checked_store(settings: Settings) -> Store:
 
 
 async def open_readable_store(settings: Settings) -> tuple[Store, StoreMisconfiguredError | None]:
-    """The same, but where its user lacks a right, who may still read: then with what is to be told to a writer."""
+    """Open the store of the settings, also for a user who may only read; then return what a writer is to be told."""
     store = open_store(settings)
     try:
         await _check(store)

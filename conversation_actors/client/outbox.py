@@ -1,26 +1,25 @@
 """Everything a handle sends, in order, one batch at a time.
 
-While a batch is on its way the next one gathers. A batch is repeated, with the same request ids, until
-each of its commands is answered or its caller's time is up: so a crash of the owner in between neither
-loses nor doubles nor reorders anything.
+While a batch is on its way the next one gathers. A batch is repeated, with the same request ids, until each of its
+commands is answered or its caller's time is up: so a crash of the owner in between neither loses nor doubles nor
+reorders anything. How these repeats go with those of a call is told in `client/owner.py`.
 
-Many appends that nobody waits for go as one: for the owner that is one entry to decide, store and tell
-of, instead of hundreds. Such a group is all or nothing, so if it is refused, its appends are sent again one
-by one, to find out which of them is at fault; what is behind it has waited, and follows them.
+Many appends that nobody waits for go as one (see `client/packing.py`): the owner decides, stores and tells one entry
+instead of hundreds. Such a group is all or nothing. If it is refused, its appends are sent again one by one, to find
+out which of them is at fault; what came after the group has waited, and follows them.
 """
 
 import asyncio
 import logging
-import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from itertools import count
 
 from conversation_actors.backoff import Backoff
 from conversation_actors.client.digest import digest_of
-from conversation_actors.client.refusals import Refusals, Task
+from conversation_actors.client.packing import GROUP_LEAST, Packer, Parcel, Queued, queued_in, size_of
+from conversation_actors.client.refusals import Refusals
 from conversation_actors.errors import (
     ClusterUnavailableError,
     ConversationError,
@@ -31,94 +30,24 @@ from conversation_actors.errors import (
     RetryableError,
 )
 from conversation_actors.failures import Failures
-from conversation_actors.items import StoredItem, bytes_of
 from conversation_actors.protocol import Done, Executed, Reply, Request, Seen
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
-    AppendItems,
     Command,
     Guard,
-    JoinParticipant,
-    SetAttributes,
-    SetSummary,
-    UpdateParticipant,
 )
-from conversation_actors.state.facts import LEAST_REQUESTS, MOST_ITEMS
+from conversation_actors.state.facts import LEAST_REQUESTS
 from conversation_actors.timing import TIMING, Timing
-from conversation_actors.values import encode_checked
 
 logger = logging.getLogger(__name__)
 
 BATCH_COMMANDS = 2000
 BATCH_BYTES = 512 << 10
 """Bounds of one call to the owner, beside `LEAST_REQUESTS`."""
-GROUP_LEAST = 8
-"""Fewer appends go each by itself: one entry for each is easier to follow, and costs little."""
-GROUP_BYTES = 128 << 10
-"""Bound of one group, beside the window's own: what is appended at once must not be more than is kept."""
 OUTBOX_BYTES = 64 << 20
 """Bytes of commands that wait, beside the number that `Settings.outbox_items` bounds."""
 
 Send = Callable[[Sequence[Request], float], Awaitable[Executed]]
-
-
-@dataclass(slots=True, eq=False)
-class _Queued:
-    number: int
-    command: Command
-    request_id: str | None
-    lease: Guard | None
-    size: int
-    deadline: float | None
-    answer: asyncio.Future[Done] | None
-    seen: Seen | None = None
-    owner: Task | None = None
-    digest: str | None = None
-    sent: bool = False
-    settled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Parcel:
-    """One request, and the commands it stands for: one, or a group of appends."""
-
-    request: Request
-    queued: Sequence[_Queued]
-
-
-def _queued_in(parcels: Sequence[_Parcel]) -> list[_Queued]:
-    return [queued for parcel in parcels for queued in parcel.queued]
-
-
-class _Run:
-    """Neighbours that may go as one append: nobody waits for them, and no item is there twice.
-
-    An item that is appended twice in a row is to be seen twice by who watches.
-    """
-
-    def __init__(self, most_items: int, most_bytes: int) -> None:
-        self.members: list[_Queued] = []
-        self.items: list[StoredItem] = []
-        self._most_items, self._most_bytes = most_items, most_bytes
-        self._size = 0
-        self._ids: set[str] = set()
-
-    def take(self, queued: _Queued) -> bool:
-        """Take it in, if it may be."""
-        command = queued.command
-        if queued.answer is not None or not isinstance(command, AppendItems):
-            return False
-        if self.members and queued.lease != self.members[0].lease:
-            return False
-        ids = {item.id for item in command.items}
-        size = self._size + queued.size
-        if size > self._most_bytes or len(self._ids) + len(ids) > self._most_items or not self._ids.isdisjoint(ids):
-            return False
-        self.members.append(queued)
-        self.items += command.items
-        self._size = size
-        self._ids |= ids
-        return True
 
 
 class Outbox:
@@ -130,14 +59,13 @@ class Outbox:
         """Send with `send`, which takes requests and a number of seconds, and returns the owner's `Executed`."""
         self._send, self._settings, self._timing = send, settings, timing
         self._failures = failures or Failures(timing=timing)
-        self._taken: list[_Queued] = []
+        self._taken: list[Queued] = []
         self._most = settings.outbox_items
-        self._group_items = min(settings.history.items, MOST_ITEMS)
-        self._group_bytes = min(settings.history.bytes, GROUP_BYTES)
+        self._packer = Packer(settings)
         self._write_seconds = settings.timeouts.write.total_seconds()
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[_Queued] = deque()
-        self._batch: Sequence[_Parcel] = ()
+        self._queue: deque[Queued] = deque()
+        self._batch: Sequence[Parcel] = ()
         self._closed: ConversationError | None = None
         self._size = 0
         self._numbers = count(1)
@@ -145,7 +73,6 @@ class Outbox:
         self._settled_through = 0
         self._progress = asyncio.Event()
         self._wake = asyncio.Event()
-        self._ids = secrets.token_hex(6)
         self._refused = Refusals()
         self.trouble: RetryableError | None = None
         """Why the batch on its way is being repeated; None while all is well."""
@@ -173,7 +100,7 @@ class Outbox:
         queued = self._put(command, request_id, lease, time.monotonic() + seconds, answer)
         queued.seen = seen
         try:
-            # The batch it is in looks after the deadline; this is for what waits behind a batch that doesn't end.
+            # The batch it is in looks after the deadline; this is for what waits for a batch that doesn't end.
             async with asyncio.timeout(seconds + self._timing.outbox_grace):
                 return await answer
         except TimeoutError:
@@ -203,7 +130,7 @@ class Outbox:
         """Send what comes, until cancelled.
 
         A failure that nobody foresaw is counted as `sending`, and told to whoever's commands were on their way; what
-        is behind them goes on.
+        comes after them goes on.
         """
         while True:
             await self._wake.wait()
@@ -213,7 +140,7 @@ class Outbox:
                     self._batch = self._next_batch()
                     if self._batch:
                         await self._deliver(self._batch)
-                except Exception as error:  # noqa: BLE001  # what comes behind it must not wait for ever
+                except Exception as error:  # noqa: BLE001  # what comes after it must not wait for ever
                     self._give_up(error)
                 self._note_progress()
 
@@ -230,7 +157,7 @@ class Outbox:
         """Answer `error` to everybody who comes, and to who still waits what became of it; `run` must have ended."""
         self._closed = error
         reason = self.trouble or "no answer"
-        for queued in (*_queued_in(self._batch), *self._queue):
+        for queued in (*queued_in(self._batch), *self._queue):
             if queued.sent:
                 left: RetryableError = OutcomeUnknownError(f"closed before it was acknowledged ({reason})")
             else:
@@ -246,26 +173,26 @@ class Outbox:
         lease: Guard | None,
         deadline: float | None,
         answer: asyncio.Future[Done] | None,
-    ) -> _Queued:
+    ) -> Queued:
         if self._closed is not None:
             raise self._closed
-        size = _size_of(command)
+        size = size_of(command)
         if self._last_number - self._settled_through >= self._most or self._size + size > OUTBOX_BYTES:
             message = f"{len(self)} commands ({self._size} bytes) wait to be sent; nothing was taken"
             raise OverloadedError(message)
         digest = None if request_id is None else digest_of(command)
         number = next(self._numbers)
-        queued = _Queued(number, command, request_id, lease, size, deadline, answer, digest=digest)
+        queued = Queued(number, command, request_id, lease, size, deadline, answer, digest=digest)
         self._queue.append(queued)
         self._last_number = number
         self._size += size
         self._wake.set()
         return queued
 
-    def _next_batch(self) -> list[_Parcel]:
+    def _next_batch(self) -> list[Parcel]:
         self._taken = []
-        batch: list[_Parcel] = []
-        run = self._run()
+        batch: list[Parcel] = []
+        run = self._packer.run()
         count = size = 0
         # A run that is no group makes up to that many requests.
         while self._queue and count < BATCH_COMMANDS and len(batch) <= LEAST_REQUESTS - GROUP_LEAST:
@@ -280,27 +207,13 @@ class Outbox:
             count += 1
             size += first.size
             if not run.take(first):
-                batch += self._parcels(run)
-                run = self._run()
+                batch += self._packer.parcels(run)
+                run = self._packer.run()
                 if not run.take(first):
-                    batch.append(self._single(first))
-        return batch + self._parcels(run)
+                    batch.append(self._packer.single(first))
+        return batch + self._packer.parcels(run)
 
-    def _run(self) -> _Run:
-        return _Run(self._group_items, self._group_bytes)
-
-    def _parcels(self, run: _Run) -> list[_Parcel]:
-        members = run.members
-        if len(members) < GROUP_LEAST:
-            return [self._single(queued) for queued in members]
-        name = f"{self._ids}.{members[0].number}-{members[-1].number}"
-        return [_Parcel(Request(name, AppendItems(tuple(run.items)), members[0].lease, is_group=True), members)]
-
-    def _single(self, queued: _Queued) -> _Parcel:
-        name = queued.request_id or f"{self._ids}.{queued.number}"
-        return _Parcel(Request(name, queued.command, queued.lease, seen=queued.seen, digest=queued.digest), (queued,))
-
-    async def _deliver(self, batch: Sequence[_Parcel]) -> None:
+    async def _deliver(self, batch: Sequence[Parcel]) -> None:
         """Repeat until every command of the batch is settled."""
         backoff = Backoff(self._timing.outbox)
         while batch:
@@ -315,7 +228,7 @@ class Outbox:
                 self.trouble = (self.trouble if is_short else None) or error
             except ConversationError as error:
                 self._settle_all(batch, error)
-            except Exception as error:  # noqa: BLE001  # what comes behind it must not wait for ever
+            except Exception as error:  # noqa: BLE001  # what comes after it must not wait for ever
                 self._failures.note("sending", error)
                 self._settle_all(batch, OwnerFailedError(f"the call failed: {error!r}"))
             else:
@@ -326,39 +239,39 @@ class Outbox:
                 await backoff.wait()
         self.trouble = None
 
-    def _answered(self, batch: Sequence[_Parcel], replies: Sequence[Reply]) -> list[_Parcel]:
+    def _answered(self, batch: Sequence[Parcel], replies: Sequence[Reply]) -> list[Parcel]:
         """Settle what is decided; return, in order, what is to be sent once more."""
         self.trouble = None
-        left: list[_Parcel] = []
+        left: list[Parcel] = []
         for parcel, reply in zip(batch, replies, strict=False):
             if isinstance(reply, RetryableError):
                 self.trouble = reply
                 left.append(parcel)
             elif parcel.request.is_group and isinstance(reply, RefusedError):
-                left.extend(map(self._single, parcel.queued))
+                left.extend(map(self._packer.single, parcel.queued))
             else:
                 self._settle_all([parcel], reply)
         return [*left, *batch[len(replies) :]]
 
-    def _settle_all(self, parcels: Sequence[_Parcel], reply: Reply) -> None:
-        for queued in _queued_in(parcels):
+    def _settle_all(self, parcels: Sequence[Parcel], reply: Reply) -> None:
+        for queued in queued_in(parcels):
             self._settle(queued, reply)
 
-    def _seconds_for(self, batch: Sequence[_Parcel]) -> float:
+    def _seconds_for(self, batch: Sequence[Parcel]) -> float:
         """How long the owner may be looked for: until the first of those who wait gives up."""
         most = self._settings.timeouts.command.total_seconds()
-        deadlines = [queued.deadline for queued in _queued_in(batch) if queued.deadline is not None]
+        deadlines = [queued.deadline for queued in queued_in(batch) if queued.deadline is not None]
         return max(min([most, *(deadline - time.monotonic() for deadline in deadlines)]), 0.05)
 
-    def _expire(self, batch: Sequence[_Parcel]) -> None:
+    def _expire(self, batch: Sequence[Parcel]) -> None:
         now = time.monotonic()
-        for queued in _queued_in(batch):
+        for queued in queued_in(batch):
             if not queued.settled and queued.deadline is not None and now >= queued.deadline:
                 error = self._late(queued)
                 error.__cause__ = self.trouble
                 self._settle(queued, error)
 
-    def _late(self, queued: _Queued) -> RetryableError:
+    def _late(self, queued: Queued) -> RetryableError:
         """Return what to tell a caller whose time is up."""
         if queued.sent:
             return OutcomeUnknownError(
@@ -367,7 +280,7 @@ class Outbox:
         kind = ClusterUnavailableError if self.trouble is None else type(self.trouble)
         return kind(f"not sent, because what was sent before is not answered ({self.trouble or 'no answer'})")
 
-    def _settle(self, queued: _Queued, reply: Reply | None) -> None:
+    def _settle(self, queued: Queued, reply: Reply | None) -> None:
         if queued.settled:
             return
         queued.settled = True
@@ -389,20 +302,3 @@ class Outbox:
         self._settled_through = self._queue[0].number - 1 if self._queue else self._last_number
         progress, self._progress = self._progress, asyncio.Event()
         progress.set()
-
-
-def _size_of(command: Command) -> int:
-    """Bytes of what may be large in a command."""
-    if isinstance(command, AppendItems):  # first: nearly all commands are this one
-        return bytes_of(command.items)
-    match command:
-        case SetAttributes(changes):
-            return len(encode_checked(dict(changes)))
-        case JoinParticipant(metadata=metadata):
-            return len(encode_checked(metadata and dict(metadata)))
-        case UpdateParticipant(metadata=metadata, context=context):
-            return len(encode_checked([metadata and dict(metadata), context and dict(context)]))
-        case SetSummary(text):
-            return len(text.encode())
-        case _:
-            return 0

@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from conversation_actors.activation.activation import Place
@@ -19,6 +20,8 @@ MEMORY_NODE = "memory"
 """Stands where `ActivationInfo.node_id` has the id of Ray's node."""
 _LEAVE_SECONDS = 5.0
 """How long an owner may take to save its snapshot when the last client of its event loop leaves."""
+_LOOK_SECONDS = 0.2
+"""How often a call from another loop looks whether the host's own loop runs still."""
 
 
 class LocalHost(Host):
@@ -34,6 +37,8 @@ class LocalHost(Host):
         self._process = os.getpid()
         self._ended: asyncio.Future[None] = self.loop.create_future()
         self._answering: set[asyncio.Task[Any]] = set()
+        self._crossing: set[asyncio.Task[None]] = set()
+        """Calls that another loop waits for."""
         super().__init__(conversation_id, settings, store, timing=timing)
 
     @property
@@ -53,23 +58,31 @@ class LocalHost(Host):
         """
         return await self.in_own_loop(lambda: self._ask(call))
 
-    async def in_own_loop(self, work: Callable[[], Coroutine[Any, Any, Value]]) -> Value:
+    async def in_own_loop(self, work: Callable[[], Awaitable[Value]]) -> Value:
         """Await `work` where the host runs. Raises `PeerLostError` if that loop ends first."""
         if self.loop is asyncio.get_running_loop():
             return await work()
-        waited = work()
+        answered: Future[Value] = Future()
         try:
-            elsewhere = asyncio.run_coroutine_threadsafe(waited, self.loop)
-        except RuntimeError as error:  # the loop was closed
-            waited.close()
+            self.loop.call_soon_threadsafe(self._begin, work, answered)
+        except RuntimeError as error:  # it was closed
             raise PeerLostError(_GONE) from error
+        waiting = asyncio.wrap_future(answered)
         try:
-            return await asyncio.wrap_future(elsewhere)
-        except asyncio.CancelledError:
-            waiting = asyncio.current_task()
-            if waiting is not None and waiting.cancelling():
-                raise
-            raise PeerLostError(_GONE) from None  # it was the other loop that has ended
+            while not waiting.done():
+                await asyncio.wait({waiting}, timeout=_LOOK_SECONDS)
+                if not (waiting.done() or self.loop.is_running()):  # a loop that ends tells nobody
+                    raise PeerLostError(_GONE)
+        finally:
+            waiting.cancel()
+        return waiting.result()
+
+    def _begin(self, work: Callable[[], Awaitable[Value]], answered: "Future[Value]") -> None:
+        """Begin what another loop waits for, unless it waits no longer."""
+        if answered.set_running_or_notify_cancel():
+            crossing = self.loop.create_task(_settle(work, answered))
+            self._crossing.add(crossing)
+            crossing.add_done_callback(self._crossing.discard)
 
     async def _ask(self, call: Callable[[], Awaitable[Value]]) -> Value:
         if self._ended.done():
@@ -89,10 +102,7 @@ class LocalHost(Host):
         """Save a snapshot if there is something to save, and end."""
         try:
             if self._activation is not None:
-                async with asyncio.timeout(_LEAVE_SECONDS):
-                    await self.passivate()
-        except TimeoutError as error:
-            self._failures.note("snapshot at the end", error)
+                await self._failures.once("snapshot at the end", self._leave_orderly)
         finally:
             await self.kill()
 
@@ -105,6 +115,10 @@ class LocalHost(Host):
         if self._activation is not None:
             await self._activation.aclose()
         await asyncio.gather(*ending, return_exceptions=True)
+
+    async def _leave_orderly(self) -> None:
+        async with asyncio.timeout(_LEAVE_SECONDS):
+            await self.passivate()
 
     def _place(self) -> Place:
         return Place(self._process, MEMORY_NODE)
@@ -126,3 +140,14 @@ class LocalHost(Host):
         self._answering.discard(work)
         if not work.cancelled():
             work.exception()  # it was told, or nobody waits any more
+
+
+async def _settle(work: Callable[[], Awaitable[Value]], answered: "Future[Value]") -> None:
+    """Do the work, and hand its outcome to another thread."""
+    try:
+        answered.set_result(await work())
+    except asyncio.CancelledError:
+        answered.set_exception(PeerLostError(_GONE))
+        raise
+    except Exception as error:  # noqa: BLE001  # it is raised where it is waited for
+        answered.set_exception(error)

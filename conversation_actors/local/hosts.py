@@ -4,9 +4,11 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from conversation_actors.local.host import LocalHost
+from conversation_actors.port import PeerLostError
 from conversation_actors.settings import Settings
 from conversation_actors.store import memory_name
 
@@ -71,7 +73,8 @@ class LocalHosts:
             found = [host for key, host in self._hosts.items() if key[1] == conversation_id and host.is_running]
         found = [host for host in found if not host.is_leaving]
         for host in found:
-            await host.in_own_loop(host.kill)
+            with suppress(PeerLostError):  # its loop has ended meanwhile
+                await host.in_own_loop(host.kill)
         return len(found)
 
     def _running(self, home: Home, conversation_id: str) -> LocalHost | None:

@@ -10,6 +10,7 @@ from conversation_actors.local.hosts import Home, LocalHosts, hosts_of_process
 from conversation_actors.protocol import PROTOCOL, ActivationInfo, Execute, Executed, Opened, Polled, Seen, View
 from conversation_actors.settings import Settings
 from conversation_actors.store import open_store
+from conversation_actors.timing import TIMING, Timing
 
 Value = TypeVar("Value")
 
@@ -17,9 +18,9 @@ Value = TypeVar("Value")
 class LocalOwners:
     """The owners of one ``memory://`` store, as one client of this process sees them."""
 
-    def __init__(self, settings: Settings, hosts: LocalHosts | None = None) -> None:
+    def __init__(self, settings: Settings, hosts: LocalHosts | None = None, *, timing: Timing = TIMING) -> None:
         """Count as a client of the running loop until closed. Hosts that are started from here run with `settings`."""
-        self._settings, self._hosts = settings, hosts or hosts_of_process()
+        self._settings, self._hosts, self._timing = settings, hosts or hosts_of_process(), timing
         self._home, self._store = Home.of(settings), open_store(settings)
         self._hosts.enter(self._home)
 
@@ -34,7 +35,9 @@ class LocalOwners:
     def find_or_start(self, conversation_id: str) -> LocalHost:
         """Return the host that runs now, or one that is started in the running loop."""
         return self._hosts.find_or_start(
-            self._home, conversation_id, lambda: LocalHost(conversation_id, self._settings, self._store)
+            self._home,
+            conversation_id,
+            lambda: LocalHost(conversation_id, self._settings, self._store, timing=self._timing),
         )
 
     async def aclose(self) -> None:

@@ -6,12 +6,10 @@ the case already.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NoReturn
 
 from conversation_actors.errors import (
     ConflictError,
     ConversationClosedError,
-    InvalidInputError,
     ItemTooLargeError,
     LeaseHeldError,
     LeaseLostError,
@@ -62,7 +60,7 @@ from conversation_actors.state.facts import (
     Lease,
     Participant,
 )
-from conversation_actors.values import encode
+from conversation_actors.values import encode, refuse
 
 Events = tuple[Event, ...]
 _ALLOWED_WHEN_CLOSED = (
@@ -161,9 +159,9 @@ def _changed(state: ConversationState, items: Sequence[StoredItem]) -> tuple[Sto
     pinned_count, pinned_size = window.pinned_after(changed)
     # Not below what is there already: after the limits were lowered, appending has to go on.
     if pinned_count > max(limits.pinned_items, window.pinned_count):
-        _refuse("items", f"{pinned_count} system messages; the limit is {limits.pinned_items}, half of the window")
+        refuse("items", f"{pinned_count} system messages; the limit is {limits.pinned_items}, half of the window")
     if pinned_size > max(limits.pinned_bytes, window.pinned_size):
-        _refuse(
+        refuse(
             "items", f"{pinned_size} bytes of system messages; the limit is {limits.pinned_bytes}, half of the window"
         )
     return changed
@@ -172,7 +170,7 @@ def _changed(state: ConversationState, items: Sequence[StoredItem]) -> tuple[Sto
 def _check_items(state: ConversationState, items: Sequence[StoredItem]) -> None:
     """Refuse what is too large, and an id that would turn into another kind of item."""
     if len(items) > MOST_ITEMS:
-        _refuse("items", f"{len(items)} of them; the limit is {MOST_ITEMS}")
+        refuse("items", f"{len(items)} of them; the limit is {MOST_ITEMS}")
     size = bytes_of(items)
     if size > state.limits.bytes:
         message = f"items: {size} bytes together; the limit is {state.limits.bytes}"
@@ -181,7 +179,7 @@ def _check_items(state: ConversationState, items: Sequence[StoredItem]) -> None:
     limit = state.limits.item_bytes
     for item in items:
         if not item.is_readable:
-            _refuse("items", "one without the id, type, role or call_id that it would be read back by")
+            refuse("items", "one without the id, type, role or call_id that it would be read back by")
         if item.size > limit:
             message = f"item {item.id}: {item.size} bytes; the limit is {limit}"
             raise ItemTooLargeError(message, field="items", size=item.size, limit=limit)
@@ -194,7 +192,7 @@ def _check_items(state: ConversationState, items: Sequence[StoredItem]) -> None:
 
 def _summarise(state: ConversationState, command: SetSummary) -> Events:
     if not 0 <= command.through_seq <= state.seq:
-        _refuse("through_seq", f"{command.through_seq} is not between 0 and {state.seq}, the present seq")
+        refuse("through_seq", f"{command.through_seq} is not between 0 and {state.seq}, the present seq")
     if state.summary and command.through_seq < state.summary.through_seq:
         message = f"the summary reaches to {state.summary.through_seq} already, further than {command.through_seq}"
         raise ConflictError(message)
@@ -206,7 +204,7 @@ def _join(state: ConversationState, command: JoinParticipant, now: float) -> Eve
     known = old or Participant(identity=command.identity, joined_at=now)
     devices = known.devices if command.device_id in known.devices else (*known.devices, command.device_id)
     if len(devices) > MAX_DEVICES:
-        _refuse("device_id", f"{len(devices)} devices of one participant; the limit is {MAX_DEVICES}")
+        refuse("device_id", f"{len(devices)} devices of one participant; the limit is {MAX_DEVICES}")
     participant = replace(
         known,
         name=known.name if command.name is None else command.name,
@@ -230,7 +228,7 @@ def _make_room(state: ConversationState) -> Events:
         return ()
     gone = [participant for participant in state.participants.values() if not participant.connected]
     if len(gone) < excess:
-        _refuse("identity", f"{len(state.participants) - len(gone)} participants are connected; the limit is {limit}")
+        refuse("identity", f"{len(state.participants) - len(gone)} participants are connected; the limit is {limit}")
     gone.sort(key=lambda participant: participant.last_seen)
     return tuple(ParticipantForgotten(participant.identity) for participant in gone[:excess])
 
@@ -301,14 +299,14 @@ def _set_attributes(state: ConversationState, command: SetAttributes) -> Events:
 
 def _acquire(state: ConversationState, command: AcquireLease, now: float) -> Events:
     if not 0 < command.duration <= LONGEST_LEASE:
-        _refuse("duration", f"{command.duration} s is not between 0 and {LONGEST_LEASE} s")
+        refuse("duration", f"{command.duration} s is not between 0 and {LONGEST_LEASE} s")
     held = state.leases.get(command.name)
     if held and held.expires_at > now and held.holder not in {command.holder, command.replacing}:
         message = f"lease {command.name!r} is held by {held.holder!r} for {held.expires_at - now:.1f} s more"
         raise LeaseHeldError(message, holder=held.holder, expires_at=held.expires_at)
     others = sum(1 for lease in state.leases.values() if lease.name != command.name and lease.expires_at > now)
     if others >= state.limits.leases:
-        _refuse("name", f"{others} leases are held; the limit is {state.limits.leases}")
+        refuse("name", f"{others} leases are held; the limit is {state.limits.leases}")
     is_renewal = held is not None and held.holder == command.holder
     token, life = (held.token, held.life) if held and is_renewal else (state.seq + 1, state.life)
     lease = Lease(command.name, command.holder, token, now + command.duration, life)
@@ -325,10 +323,5 @@ def _release(state: ConversationState, command: ReleaseLease) -> Events:
 def _retain(state: ConversationState, command: SetRetention) -> Events:
     seconds = command.seconds
     if seconds is not None and not SHORTEST_RETENTION <= seconds <= LONGEST_RETENTION:
-        _refuse("retention", f"{seconds} s is not between {SHORTEST_RETENTION} s and {LONGEST_RETENTION} s")
+        refuse("retention", f"{seconds} s is not between {SHORTEST_RETENTION} s and {LONGEST_RETENTION} s")
     return () if seconds == state.retention else (RetentionChanged(seconds),)
-
-
-def _refuse(field: str, reason: str) -> NoReturn:
-    message = f"{field}: {reason}"
-    raise InvalidInputError(message, field=field)

@@ -12,7 +12,7 @@ from conversation_actors.errors import CorruptStateError, StoreMisconfiguredErro
 from conversation_actors.store.base import Found
 from conversation_actors.store.connection import Servers
 from conversation_actors.store.keys import Keys, ListingKeys
-from conversation_actors.store.script_calls import ScriptCalls
+from conversation_actors.store.script_calls import ScriptCalls, milliseconds
 from conversation_actors.store.scripts import script
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Listing:
 
     async def enter(self, conversation_id: str, participants: Sequence[str], ttl: timedelta) -> None:
         """Enter one conversation as active now, for `ttl` from now, both by the server's clock."""
-        await self._enter(conversation_id, participants, _milliseconds(ttl), score="")
+        await self._enter(conversation_id, participants, milliseconds(ttl), score="")
 
     async def pages(self, participant: str | None) -> AsyncIterator[Found]:
         """Yield what is listed, page by page. `last_active_at` is when the conversation was last indexed."""
@@ -155,7 +155,3 @@ def _identities(key: str, text: bytes | None) -> tuple[str, ...]:
         message = f"{key}: participants is not a list of strings"
         raise CorruptStateError(message, key=key, position=0)
     return tuple(read)
-
-
-def _milliseconds(duration: timedelta) -> int:
-    return max(1, round(duration.total_seconds() * 1000))

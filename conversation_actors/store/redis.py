@@ -18,7 +18,7 @@ from conversation_actors.store.listing import Listing
 from conversation_actors.store.redis_expectations import RedisExpectations
 from conversation_actors.store.redis_heartbeats import RedisHeartbeats
 from conversation_actors.store.redis_reading import RedisReading
-from conversation_actors.store.script_calls import ScriptCalls
+from conversation_actors.store.script_calls import ScriptCalls, milliseconds
 from conversation_actors.store.scripts import SCHEMA, conversation_script
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class RedisStore:
         """See `Store.activate`."""
         keys = self._keys.conversation(conversation_id)
         script = conversation_script("activate")
-        reply = await self._calls.on_conversation(script, keys, owner, int(create), _milliseconds(ttl), SCHEMA)
+        reply = await self._calls.on_conversation(script, keys, owner, int(create), milliseconds(ttl), SCHEMA)
         if reply[0] == b"NOTFOUND":
             message = f"conversation {conversation_id!r} does not exist"
             raise ConversationNotFoundError(message)
@@ -114,7 +114,7 @@ class RedisStore:
     ) -> Outcome:
         """See `Store.append`. One round trip, whose cost does not depend on what is stored already."""
         identities = "" if participants is None else _json(participants)
-        ttls = (_milliseconds(ttl), _milliseconds(kept or ttl))
+        ttls = (milliseconds(ttl), milliseconds(kept or ttl))
         outcome, left = await self._write("append", claim, expected_seq, *ttls, identities, *entries)
         return _judged(claim, outcome, left)
 
@@ -131,7 +131,7 @@ class RedisStore:
         restore: bool = True,
     ) -> Outcome:
         """See `Store.save_snapshot`. Two round trips if it replaces what another claim has left."""
-        ttls = (_milliseconds(ttl), _milliseconds(kept or ttl))
+        ttls = (milliseconds(ttl), milliseconds(kept or ttl))
         described = (_json(participants), snapshot, SCHEMA, keep, int(restore), _json(claim.lineage))
         outcome, left = await self._write("save_snapshot", claim, seq, *ttls, *described, *_NOTHING)
         if restore and left is not None and claim.follows(left):
@@ -141,7 +141,7 @@ class RedisStore:
     async def keep(self, conversation_id: str, *, ttl: timedelta) -> timedelta | None:
         """See `Store.keep`. Nothing waits for its durability: it is repeated long before it is needed."""
         keys = self._keys.conversation(conversation_id)
-        reply = await self._calls.on_conversation(conversation_script("keep"), keys, _milliseconds(ttl))
+        reply = await self._calls.on_conversation(conversation_script("keep"), keys, milliseconds(ttl))
         return timedelta(milliseconds=reply[1]) if reply[0] == b"OK" else None
 
     async def head(self, conversation_id: str) -> Head | None:
@@ -180,7 +180,7 @@ class RedisStore:
         """See `Store.delete`."""
         keys = self._keys.conversation(conversation_id)
         script = conversation_script("delete")
-        reply = await self._calls.on_conversation(script, keys, _milliseconds(ttl), SCHEMA)
+        reply = await self._calls.on_conversation(script, keys, milliseconds(ttl), SCHEMA)
         return bool(reply[0] == b"OK")
 
     async def aclose(self) -> None:
@@ -229,7 +229,3 @@ def _head(meta: str, raw: Sequence[Any]) -> Head | None:
 
 def _json(values: Sequence[object]) -> str:
     return json.dumps(list(values), ensure_ascii=False, separators=(",", ":"))
-
-
-def _milliseconds(duration: timedelta) -> int:
-    return max(1, round(duration.total_seconds() * 1000))

@@ -5,7 +5,7 @@ from typing import Any
 
 from conversation_actors.store.expectations import MOST_EXPECTATIONS, Place
 from conversation_actors.store.keys import HeartbeatKeys
-from conversation_actors.store.script_calls import Argument, ScriptCalls
+from conversation_actors.store.script_calls import Argument, ScriptCalls, milliseconds
 from conversation_actors.store.scripts import script
 
 
@@ -25,8 +25,7 @@ class RedisExpectations:
 
     async def put(self, place: Place, token: str, told: bytes, *, keep: timedelta, is_new: bool) -> bool:
         """See `ExpectationStore.put`."""
-        milliseconds = max(1, round(keep.total_seconds() * 1000))
-        reply = await self._run("expect", place, token, told, milliseconds, int(is_new), MOST_EXPECTATIONS)
+        reply = await self._run("expect", place, token, told, milliseconds(keep), int(is_new), MOST_EXPECTATIONS)
         return bool(reply[0] == b"OK")
 
     async def all(self, place: Place) -> list[tuple[str, bytes]]:

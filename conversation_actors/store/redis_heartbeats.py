@@ -16,7 +16,7 @@ from conversation_actors.store.heartbeats import (
     conversation_of,
 )
 from conversation_actors.store.keys import HeartbeatKeys
-from conversation_actors.store.script_calls import Argument, ScriptCalls
+from conversation_actors.store.script_calls import Argument, ScriptCalls, milliseconds
 from conversation_actors.store.scripts import heartbeat_script
 from conversation_actors.values import decode
 
@@ -34,7 +34,7 @@ class RedisHeartbeats:
         self, calls: ScriptCalls, keys: HeartbeatKeys, *, ttl: timedelta, remember_ms: int = _REMEMBER_MS
     ) -> None:
         """Share the connections of the store. `remember_ms`: how long ends, and holders, are remembered."""
-        self._calls, self._keys, self._ttl, self._remember_ms = calls, keys, _milliseconds(ttl), remember_ms
+        self._calls, self._keys, self._ttl, self._remember_ms = calls, keys, milliseconds(ttl), remember_ms
 
     async def check(self) -> None:
         """Run every script once; meant for keys that no lease has. What it leaves is gone after `ttl`."""
@@ -62,7 +62,7 @@ class RedisHeartbeats:
         self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes
     ) -> None:
         """See `HeartbeatStore.start`."""
-        told = (conversation_id, holder, group, details, _milliseconds(valid_for))
+        told = (conversation_id, holder, group, details, milliseconds(valid_for))
         keys = *self._keys.of(conversation_id), self._keys.held(holder)
         await self._run("start", keys, *told, self._ttl, _fresh(), self._remember_ms)
 
@@ -70,7 +70,7 @@ class RedisHeartbeats:
         self, conversation_id: str, holder: str, *, valid_for: timedelta, group: str, details: bytes | None
     ) -> bool:
         """See `HeartbeatStore.beat`."""
-        told = (conversation_id, holder, group, details or b"", _milliseconds(valid_for))
+        told = (conversation_id, holder, group, details or b"", milliseconds(valid_for))
         keys = *self._keys.of(conversation_id), self._keys.held(holder)
         return _is_ok(await self._run("beat", keys, *told, self._ttl, _fresh(), self._remember_ms))
 
@@ -88,14 +88,14 @@ class RedisHeartbeats:
     ) -> Found | None:
         """See `HeartbeatStore.claim`."""
         beat = (_raw(seen.incarnation), seen.number) if seen else ("", "")
-        place = (conversation_id, claimant, holder or "", *beat, _milliseconds(hold), self._ttl, _fresh())
+        place = (conversation_id, claimant, holder or "", *beat, milliseconds(hold), self._ttl, _fresh())
         return _one(await self._run("claim", self._keys.shared, *place))
 
     async def claim_silent(self, records: Sequence[HeartbeatRecord], claimant: str, *, hold: timedelta) -> list[Found]:
         """See `HeartbeatStore.claim_silent`."""
         if not records:
             return []
-        place = (claimant, _milliseconds(hold), self._ttl, _raw(records[0].beat.incarnation), _fresh())
+        place = (claimant, milliseconds(hold), self._ttl, _raw(records[0].beat.incarnation), _fresh())
         _, incarnation, _, *flat = await self._run("claim_silent", self._keys.shared, *place, *_flat(records))
         return _found(incarnation, flat)
 
@@ -104,7 +104,7 @@ class RedisHeartbeats:
         claimed: list[Found] = []
         cursor = b""
         while cursor != b"0":
-            place = (cursor or b"0", _PAGE, group, claimant, _milliseconds(hold), self._ttl, _fresh())
+            place = (cursor or b"0", _PAGE, group, claimant, milliseconds(hold), self._ttl, _fresh())
             _, incarnation, _, cursor, *flat = await self._run("claim_group", self._keys.shared, *place)
             claimed += _found(incarnation, flat)
         return claimed
@@ -117,7 +117,7 @@ class RedisHeartbeats:
     async def postpone(self, record: HeartbeatRecord, *, delay: timedelta) -> bool:
         """See `HeartbeatStore.postpone`."""
         claim = (record.name, record.holder, record.claimant or "", record.attempt)
-        return _is_ok(await self._run("postpone", self._keys.shared, *claim, _milliseconds(delay), self._ttl, _fresh()))
+        return _is_ok(await self._run("postpone", self._keys.shared, *claim, milliseconds(delay), self._ttl, _fresh()))
 
     async def settle(self, record: HeartbeatRecord) -> bool:
         """See `HeartbeatStore.settle`."""
@@ -233,7 +233,3 @@ def _fresh() -> str:
 
 def _is_ok(reply: list[Any]) -> bool:
     return bool(reply[0] == b"OK")
-
-
-def _milliseconds(duration: timedelta) -> int:
-    return max(1, round(duration.total_seconds() * 1000))

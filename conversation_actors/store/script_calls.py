@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
@@ -226,3 +227,8 @@ def _checked(reply: list[Any], keys: ConversationKeys) -> list[Any]:
         message = f"{keys.meta}: written in layout {reply[1]}; this version reads up to {SCHEMA}; upgrade this process"
         raise IncompatibleVersionError(message)
     return reply
+
+
+def milliseconds(duration: timedelta) -> int:
+    """Return a duration as Redis counts it; none is so short that it counts as nothing."""
+    return max(1, round(duration.total_seconds() * 1000))

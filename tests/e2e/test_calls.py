@@ -69,7 +69,7 @@ async def test_job_killed_while_it_speaks(common_scene: Scene) -> None:
 
 
 async def test_worker_killed_with_another_one_up(scene: Scene) -> None:
-    """The parent sees its worker die, calls the other worker's agent, and starts a worker again."""
+    """The supervisor sees its worker die, calls the other worker's agent, and starts a worker again."""
     first = await scene.worker()
     async with scene.caller() as caller:
         await hear(caller, GREETING, after=caller.joined_at)

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 from agent_worker.settings import TakeoverSettings
 from agent_worker.tenure.assignment import RestartReason
+from agent_worker.worker.failure_detector import FailureDetector, JobSource
 from agent_worker.worker.rooms import Rooms
-from agent_worker.worker.supervisor import JobSource, Supervisor
 from agent_worker.worker.takeover import Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.errors import ConversationError
@@ -119,7 +119,7 @@ class Beating:
     async def add_worker(self) -> None:
         """One more looks for silent agents, with a reader of its own."""
         heartbeats = await self.stack.enter_async_context(Heartbeats(self.settings))
-        supervisor = Supervisor(
+        detector = FailureDetector(
             cast("JobSource", _NoJobs()),
             heartbeats,
             cast("Takeover", _Noting(self, heartbeats)),
@@ -127,7 +127,7 @@ class Beating:
             instance=f"worker-{random.random()}",
             settings=self.takeover,
         )
-        task = asyncio.create_task(supervisor.run())
+        task = asyncio.create_task(detector.run())
         self.stack.push_async_callback(_ended, task)
 
     @asynccontextmanager

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import psutil
 
-from agent_worker.settings import offline_environment
+from agent_worker.environment import offline_environment
 from tests.support.servers import wait_for, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -129,13 +129,13 @@ class WorkerProcess:
 
     @property
     def process(self) -> "subprocess.Popen[bytes]":
-        """The process that was started: of ``start`` the parent, of ``work`` the worker."""
+        """The process that was started: of ``start`` the supervisor, of ``work`` the worker."""
         assert self._process is not None, "not started"
         return self._process
 
     @property
     def worker(self) -> psutil.Process:
-        """The worker itself, whoever its parent is."""
+        """The worker itself, whoever its supervisor is."""
         own = psutil.Process(self.process.pid)
         children = [child for child in own.children() if "work" in child.cmdline()]
         return children[0] if children else own

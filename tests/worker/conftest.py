@@ -9,6 +9,7 @@ from typing import Any
 # before LiveKit is imported: it would load a 400 MB turn detector that no text session uses
 os.environ["LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE"] = "0"
 
+import aiohttp
 import pytest
 import pytest_asyncio
 from livekit.agents import Agent, AgentSession
@@ -21,11 +22,14 @@ from agent_worker.offline.script import TranscriptScript
 from agent_worker.offline.transcript import Transcript, load
 from agent_worker.settings import LanguageModelSettings
 from conversation_actors import Heartbeats, Settings
-from tests.support.sessions.answering import answer, world
+from tests.support.sessions.answering import answer, waits, world
 from tests.support.sessions.fakes_call import Clock, ShakyStore, on_store
 from tests.support.sessions.fakes_room import FakeConversation
+from tests.support.sessions.following import follow
+from tests.support.sessions.realtime_calls import models
+from tests.support.sessions.room_service import asked
 
-__all__ = ["answer", "world"]
+__all__ = ["answer", "asked", "follow", "models", "waits", "world"]
 
 TRANSCRIPT = Path(__file__).parents[1] / "data" / "transcript.json"
 
@@ -97,6 +101,20 @@ def say() -> Callable[[AgentSession[None], str], Awaitable[str]]:
         return spoken[-1].text_content or "" if spoken else ""
 
     return speak
+
+
+@pytest_asyncio.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """Connections of realtime models."""
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+def job_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set what a job is told by its environment."""
+    monkeypatch.setenv("AGENT_TAKEOVER_HEARTBEAT", "0.01")
+    monkeypatch.setenv("AGENT_OPEN_TIMEOUT", "5")
 
 
 @pytest.fixture

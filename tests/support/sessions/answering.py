@@ -1,6 +1,7 @@
 """An agent that answers a call, in one process: a real session, a real owner, and a room that is not real."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from livekit.agents import Agent, AgentSession
 from livekit.agents.llm import ChatMessage
 from livekit.agents.voice.io import AudioInput, AudioOutput, TextOutput
 
-from agent_worker.call import life
 from agent_worker.call.attach import Attached, attach
 from agent_worker.example.agent import SupportAgent
 from agent_worker.offline import OfflineServer
@@ -33,10 +33,15 @@ LATE = 10.0
 
 
 @pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+def waits() -> dict[str, float]:
+    """Return how long an owner and its clients wait, as `brief` takes it; a module that needs less overrides this."""
+    return {"close": 0.5}
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch, clock: Clock, waits: dict[str, float]) -> AsyncIterator[World]:
     """A conversation that can be opened."""
-    monkeypatch.setattr(life, "_POLL_SECONDS", 0.002)
-    async with Worlds(monkeypatch, Clock(), close=0.5) as made:
+    async with Worlds(monkeypatch, clock, **waits) as made:
         yield made
 
 
@@ -81,9 +86,7 @@ class Running:
     async def hears(self, *lines: str) -> None:
         """Wait until the caller has heard these lines, and nothing else for a moment."""
         try:
-            async with asyncio.timeout(LATE):
-                while len(self.heard.lines) < len(lines):  # noqa: ASYNC110  # the fake has no event for this
-                    await asyncio.sleep(0.002)
+            await until(lambda: len(self.heard.lines) >= len(lines))
             await self.session_is_calm()
         finally:
             assert self.heard.lines == list(lines)
@@ -167,6 +170,18 @@ async def crash(running: Running) -> None:
     await running.call.flush()
     running.attached.recorder.stop()
     await running.call.aclose()
+
+
+async def gone_for(call: CallConversation, seconds: float, identity: str = "alice") -> None:
+    """Return when somebody who has left has been away for longer than so long, as the conversation knows it."""
+    await call.flush()
+    await until(lambda: time.time() - call.participants[identity].last_seen > seconds)
+
+
+async def vanish(world: World) -> None:
+    """The keys of the conversation are gone, and so is its owner."""
+    await world.cluster.kill()
+    world.store.lose_everything()
 
 
 async def seed(world: World, *items: Any, attributes: dict[str, Any] | None = None) -> FakeParticipant:

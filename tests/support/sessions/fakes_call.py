@@ -20,13 +20,12 @@ from livekit.protocol import agent as agent_proto
 from livekit.protocol import models
 
 from agent_worker.settings import CallSettings, TakeoverSettings
-from agent_worker.tenure import backlog as changes
-from agent_worker.tenure import conversation as call
-from agent_worker.tenure import pulse as tenure
-from agent_worker.tenure import succession
+from agent_worker.tenure import opening as tenure_opening
 from agent_worker.tenure.assignment import Assignment
-from agent_worker.tenure.conversation import CallConversation, Post
-from agent_worker.tenure.role import AGENT_ROLE
+from agent_worker.tenure.conversation import CallConversation
+from agent_worker.tenure.post import Post
+from agent_worker.tenure.role import AGENT_ROLE, LEASE
+from agent_worker.timing import Timing
 from agent_worker.worker.rooms import AgentInRoom, Occupants, Original, Rooms, RoomServiceError
 from conversation_actors import ConversationHandle
 from conversation_actors.client import opening
@@ -40,6 +39,20 @@ from tests.support.fakes import CONVERSATION, FakeCluster, FaultyStore, brief
 
 ROOM = "room-1"
 POST = Post(room=ROOM, agent_name="support", agent_identity="agent-1", group="worker-1")
+QUICK = Timing(
+    guard=0.002,
+    handover_look=0.002,
+    opening=(0.002, 0.01),
+    backlog_pause=0.002,
+    pulse_look=0.002,
+    pulse=(0.002, 0.01),
+    once=(0.001, 0.01),
+    expected_look=0.002,
+    room_poll=0.002,
+    tracks_together=0.005,
+    data_pause=0.01,
+)
+"""How long a call waits in tests: shorter wherever a test would wait for it."""
 STANDARD = rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD
 
 _sids = count(1)
@@ -183,12 +196,12 @@ class ShakyStore(FaultyStore):
 
     def expectations(self, lease: str) -> "ShakyExpectations":
         """See `Store.expectations`."""
-        assert lease == call.LEASE
+        assert lease == LEASE
         return self.called
 
     def heartbeats(self, lease: str, *, ttl: timedelta) -> ShakyHeartbeats:
         """See `Store.heartbeats`: there is one lease."""
-        assert lease == call.LEASE
+        assert lease == LEASE
         assert ttl > timedelta(0)
         return self.agents
 
@@ -204,6 +217,8 @@ class World:
         self.may_open = asyncio.Event()
         """Cleared, the owner gives no answer to an `open`."""
         self.may_open.set()
+        self.timing = QUICK
+        """How long the calls wait that are made from now on."""
         self.clients = 0
         """Clients that are connected now."""
         self._calls: list[CallConversation] = []
@@ -233,6 +248,7 @@ class World:
             store=self.cluster.settings,
             call=settings or CallSettings(),
             takeover=takeover or TakeoverSettings(heartbeat=timedelta(milliseconds=5), valid_for=timedelta(seconds=3)),
+            timing=self.timing,
         )
         self._calls.append(made)
         return made
@@ -280,20 +296,6 @@ class FakeClient:
 
 
 @contextmanager
-def quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Everything that is repeated is repeated without long pauses."""
-    with monkeypatch.context() as patch:
-        for module in (call, tenure):
-            patch.setattr(module, "_BACKOFF", (0.002, 0.01))
-        patch.setattr(tenure, "_LOOK_SECONDS", 0.002)
-        patch.setattr(call, "_GUARD_SECONDS", 0.002)
-        patch.setattr(changes, "_PAUSE_SECONDS", 0.002)
-        for module in (call, succession):
-            patch.setattr(module, "_WAIT_SECONDS", 0.002)
-        yield
-
-
-@contextmanager
 def on_store(monkeypatch: pytest.MonkeyPatch, store: ShakyStore) -> Iterator[None]:
     """Whoever opens a store gets this one."""
 
@@ -318,10 +320,9 @@ class Worlds:
         store = ShakyStore(self._clock)
         self._cluster = await FakeCluster(store, brief(**self._settings)).__aenter__()
         self._world = world = World(store, self._cluster)
-        self._quickly, self._on_store = quickly(self._patch), on_store(self._patch, store)
-        self._quickly.__enter__()
+        self._on_store = on_store(self._patch, store)
         self._on_store.__enter__()
-        self._patch.setattr(call, "ConversationClient", lambda _settings: FakeClient(world))
+        self._patch.setattr(tenure_opening, "ConversationClient", lambda _settings: FakeClient(world))
         return world
 
     async def __aexit__(
@@ -331,7 +332,6 @@ class Worlds:
         await self._world.aclose()
         await self._cluster.__aexit__(kind, error, traceback)
         self._on_store.__exit__(None, None, None)
-        self._quickly.__exit__(None, None, None)
 
 
 # LiveKit's server

@@ -45,6 +45,10 @@ class FakeConversation:
         self._items[item.id] = item
         self.seq += 1
 
+    def lose_everything(self) -> None:
+        """Be empty, as after a loss of the store."""
+        self._items.clear()
+
     def remove(self, *item_ids: str) -> None:
         """Take items out, each call with its outputs, and remember that the past was forgotten."""
         calls = {item.call_id for item in self.items if item.id in item_ids and hasattr(item, "call_id")}

@@ -1,6 +1,5 @@
 """Jobs that follow each other in one conversation, each with a real session; a crash is the end of hearing of one."""
 
-import asyncio
 import copy
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -26,8 +25,10 @@ from agent_worker.session.task_groups import follow_groups
 from agent_worker.session.tools import HeldTools, hold_tools_back
 from agent_worker.session.userdata import Userdata
 from agent_worker.settings import LanguageModelSettings
+from agent_worker.timing import TIMING, Timing
 from conversation_actors.items import item_from_dict
 from conversation_actors.values import encode
+from tests.support.fakes import turns
 from tests.support.sessions.fakes_room import FakeConversation, FunctionScript
 
 Request = Mapping[str, Any]
@@ -78,8 +79,7 @@ class Job:
     async def say(self, text: str) -> None:
         """Have the caller say something, and wait for the answer."""
         await self.session.run(user_input=text)
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await turns()
 
 
 async def at_once() -> None:
@@ -123,6 +123,7 @@ class Jobs:
         speaker: Speaker | None = None,
         gate: Callable[[], Awaitable[None]] = at_once,
         tools: Iterable[Tool | Toolset] = (),
+        timing: Timing = TIMING,
     ) -> Job:
         """Start a session on a conversation; `is_restart`: an earlier job had it."""
         follow_groups()
@@ -145,7 +146,14 @@ class Jobs:
         edits = ContextEdits(session, conversation, recorder, failures)
         edits.start()
         active = ActiveAgent(
-            session, conversation, failures, first=first, had=word.had, keep=kept.keep, taken=edits.taken
+            session,
+            conversation,
+            failures,
+            first=first,
+            had=word.had,
+            keep=kept.keep,
+            taken=edits.taken,
+            timing=timing,
         )
         edits.tell(lambda _texts: active.look())
         active.start()

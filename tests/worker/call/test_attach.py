@@ -22,7 +22,9 @@ from livekit.agents.llm import AgentHandoff, ChatContext, FunctionCall
 
 from agent_worker.call import life, starting
 from agent_worker.call.attach import attach
+from agent_worker.call.late_joining import LateJoining
 from agent_worker.call.opening import JOB_CRASHED, NOT_FINISHED, ROOM_LOST, WORKER_GONE, open_conversation
+from agent_worker.call.quiet import Quiet
 from agent_worker.call.speaking import Speaking
 from agent_worker.example.agent import SupportAgent
 from agent_worker.offline import OfflineServer
@@ -32,7 +34,6 @@ from agent_worker.session.notes import TRANSCRIPT
 from agent_worker.session.recorder import Recorder, belongs_in_history
 from agent_worker.session.restoration import INTERRUPTED_OUTPUT
 from agent_worker.session.serialise import to_fields
-from agent_worker.tenure import conversation as call_module
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import LEASE, CallConversation
 from conversation_actors import LeaseHeldError, item_from_dict
@@ -46,9 +47,11 @@ from tests.support.sessions.answering import (
     Running,
     assistant,
     crash,
+    gone_for,
     seed,
     texts,
     user,
+    vanish,
 )
 from tests.support.sessions.fakes_call import POST, FakeParticipant, FakeRoom, World, fake_job
 from tests.support.sessions.fakes_room import FakeConversation, FunctionScript
@@ -77,8 +80,7 @@ async def test_who_comes_later_is_greeted_then(answer: Answer) -> None:
         alice = running.room.enter(FakeParticipant("alice"))
         await running.hears(GREETING)
         running.room.exit(alice)
-        await running.call.flush()
-        await asyncio.sleep(0.02)
+        await gone_for(running.call, 0.01)
         running.room.enter(FakeParticipant("alice"))
         await running.hears(GREETING, AGAIN)
 
@@ -90,7 +92,7 @@ async def test_a_greeting_in_the_callers_language(answer: Answer) -> None:
         await running.hears("Guten Tag.")
 
 
-async def test_no_line_nothing_said(answer: Answer) -> None:
+async def test_an_empty_greeting_is_not_said(answer: Answer) -> None:
     """An empty greeting is none."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
         await running.session_is_calm()
@@ -170,7 +172,7 @@ async def test_a_tool_call_that_was_interrupted_is_answered(
         assert outputs == [INTERRUPTED_OUTPUT]
 
 
-async def test_two_devices_hear_it_once(answer: Answer, world: World) -> None:
+async def test_two_devices_hear_once_that_the_agent_is_back(answer: Answer, world: World) -> None:
     """Both have lost the agent; it speaks to both."""
     handle = await world.cluster.handle()
     alice, bob = FakeParticipant("alice"), FakeParticipant("bob")
@@ -281,7 +283,7 @@ async def test_a_history_that_cannot_be_given_leaves_nobody_alone(
 # How it ends
 
 
-async def test_the_deposed_leaves_at_once(answer: Answer, world: World) -> None:
+async def test_a_deposed_agent_leaves_at_once_and_not_cleanly(answer: Answer, world: World) -> None:
     """Not cleanly, should nobody have taken over after all; it records and releases nothing more."""
     async with answer(FakeRoom(FakeParticipant("alice"))) as running:
         await running.hears(GREETING)
@@ -337,15 +339,15 @@ async def test_a_handover_waits_for_the_caller_too(
     answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever speaks is let finish, however often it was looked."""
-    monkeypatch.setattr(life, "_QUIET_SECONDS", 0.0)
+    world.timing = replace(world.timing, room_quiet=0.0)
     looks: list[bool] = []
-    is_busy = life.Call._is_busy
+    is_busy = Quiet.is_busy
 
     def looked_at(self: Any) -> bool:
         looks.append(is_busy.__get__(self))
         return looks[-1]
 
-    monkeypatch.setattr(life.Call, "_is_busy", property(looked_at))
+    monkeypatch.setattr(Quiet, "is_busy", property(looked_at))
     planned = Assignment(conversation_id="c", replaces="job-1", is_planned=True)
     async with answer(FakeRoom(), greeting="") as running:
         await running.session_is_calm()
@@ -398,7 +400,8 @@ async def test_a_job_that_is_ending_refuses_nobody(answer: Answer, world: World)
         assert await running.ended() == "nobody is in the room"
         opening = asyncio.create_task(world.call("job-2", post=ELSEWHERE).open())
         await asyncio.wait_for(running.call.redialled.wait(), LATE)
-        await asyncio.sleep(0.05)
+        beaten = world.agents.asked
+        await until(lambda: world.agents.asked > beaten + 10)
         assert not opening.done()
         await running.call.release()
         assert await asyncio.wait_for(opening, LATE)
@@ -440,7 +443,7 @@ async def test_a_session_that_was_closed_on_purpose_ends_nothing_more(answer: An
         assert running.job.ended == []
 
 
-async def test_nobody_for_a_while_ends_the_call(answer: Answer) -> None:
+async def test_a_room_without_anybody_for_a_while_ends_the_call_cleanly(answer: Answer) -> None:
     """Cleanly: there is nobody to take over for."""
     alice = FakeParticipant("alice")
     async with answer(FakeRoom(alice), linger=0.05) as running:
@@ -479,7 +482,7 @@ async def test_who_comes_back_in_time_finds_the_agent_there(answer: Answer, monk
         assert running.job.ended == []
 
 
-async def test_a_session_that_closed_with_its_caller(answer: Answer) -> None:
+async def test_a_session_that_closed_with_its_caller_waits_for_somebody_to_come_back(answer: Answer) -> None:
     """LiveKit's default: the job waits for a while; who comes back gets the next agent."""
     alice = FakeParticipant("alice")
     async with answer(FakeRoom(alice), linger=60.0) as running:
@@ -505,7 +508,7 @@ async def test_a_session_that_closed_with_its_caller_for_good(answer: Answer) ->
 
 
 @pytest.mark.parametrize("ahead", [0.0, 7200.0, -7200.0])
-async def test_what_was_before_is_put_in_front(
+async def test_what_was_said_before_a_late_opening_is_put_in_front(
     answer: Answer, world: World, transcript: Transcript, ahead: float
 ) -> None:
     """Whatever the clocks say of it; the next request to the model has it in order, behind the instructions."""
@@ -566,7 +569,7 @@ async def test_opened_before_the_session_starts_it_waits_for_it(
     assert [message["content"] for message in sent if message["role"] == "user"] == ["Long ago", "Now"]
 
 
-async def test_the_greeting_of_a_late_conversation(answer: Answer, world: World) -> None:
+async def test_a_greeting_waits_for_a_conversation_that_opens_late(answer: Answer, world: World) -> None:
     """Said when it can be noted."""
     world.may_open.clear()
     async with answer(FakeRoom(FakeParticipant("alice"))) as running:
@@ -624,12 +627,6 @@ async def test_a_tool_that_runs_while_it_opens_is_not_interrupted(answer: Answer
 
 
 # A conversation that is lost
-
-
-async def vanish(world: World) -> None:
-    """The keys of the conversation are gone, and so is its owner."""
-    await world.cluster.kill()
-    world.store.lose_everything()
 
 
 async def test_a_conversation_that_is_gone_is_told_the_talk(
@@ -700,9 +697,9 @@ async def test_a_tool_that_runs_while_it_is_lost_is_told_with_its_output(answer:
 # What goes wrong in the background
 
 
-async def test_what_ends_a_call_is_tried_again(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_ends_a_call_is_tried_again(answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error at the end of a call leaves no job behind; it is counted."""
-    monkeypatch.setattr(life, "_RETRY_SECONDS", 0.002)
+    world.timing = replace(world.timing, room_retry=0.002)
     broken_once(monkeypatch, life.Call, "_end")
     alice = FakeParticipant("alice")
     async with answer(FakeRoom(alice), linger=0.02, greeting="") as running:
@@ -713,11 +710,11 @@ async def test_what_ends_a_call_is_tried_again(answer: Answer, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("task", ["deposition", "handover", "redials"])
-async def test_what_follows_the_call_goes_on(
+async def test_an_error_does_not_end_what_follows_the_call(
     answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
     """Whatever it met once: the agent leaves when it is deposed, or asked to."""
-    monkeypatch.setattr(life, "_RETRY_SECONDS", 0.002)
+    world.timing = replace(world.timing, room_retry=0.002)
     broken_once(monkeypatch, *{"deposition": (Recorder, "stop")}.get(task, (CallConversation, "hand_over")))
     async with answer(FakeRoom(), linger=60.0, greeting="") as running:
         await running.session_is_calm()
@@ -748,7 +745,7 @@ def broken_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("task", ["say", "catch_up", "resume"])
-async def test_what_is_done_once_costs_only_itself(
+async def test_an_error_in_what_is_done_once_does_not_end_the_call(
     answer: Answer,
     world: World,
     monkeypatch: pytest.MonkeyPatch,
@@ -762,7 +759,7 @@ async def test_what_is_done_once_costs_only_itself(
         raise TypeError(message)
 
     if task == "catch_up":
-        monkeypatch.setattr(starting.Starting, "_catch_up", broken)
+        monkeypatch.setattr(LateJoining, "restore", broken)
     else:
         monkeypatch.setattr(Speaking, task, broken)
     alice = await seed(world, user("Hello?")) if task == "resume" else FakeParticipant("alice")
@@ -778,18 +775,10 @@ async def test_what_is_done_once_costs_only_itself(
 # The job
 
 
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings as a job has them."""
-    monkeypatch.setenv("AGENT_TAKEOVER_HEARTBEAT", "0.01")
-    monkeypatch.setenv("AGENT_OPEN_TIMEOUT", "5")
-    monkeypatch.setattr(call_module, "_FLUSH_SECONDS", 1.0)
-
-
 METADATA = '{"conversation_id": "c"}'
 
 
-@pytest.mark.usefixtures("environment")
+@pytest.mark.usefixtures("job_environment")
 async def test_a_job_opens_its_conversation(world: World) -> None:
     """As the agent, with its job's id; what it left is told to whoever finds it dead."""
     with fake_job(FakeRoom(), metadata=METADATA) as job:
@@ -802,7 +791,7 @@ async def test_a_job_opens_its_conversation(world: World) -> None:
         await job.shut_down("")
 
 
-@pytest.mark.usefixtures("environment")
+@pytest.mark.usefixtures("job_environment")
 @pytest.mark.parametrize(
     ("reason", "is_over"),
     [
@@ -825,8 +814,8 @@ async def test_the_lease_is_given_back_when_the_call_is_over(world: World, reaso
     assert (await world.agents.find("c") is None) == is_over
 
 
-@pytest.mark.usefixtures("environment")
-async def test_a_second_job_of_a_call_ends_itself(world: World) -> None:
+@pytest.mark.usefixtures("job_environment")
+async def test_a_second_job_of_a_call_ends_itself_and_releases_nothing(world: World) -> None:
     """It has nothing to say here, and takes nothing away at its end."""
     with fake_job(FakeRoom(), metadata=METADATA) as job:
         await open_conversation(job.context)
@@ -842,7 +831,7 @@ async def test_a_second_job_of_a_call_ends_itself(world: World) -> None:
         await job.shut_down("")
 
 
-def test_livekits_word_for_a_crash() -> None:
+def test_livekit_still_calls_a_crash_as_we_know_it() -> None:
     """A new version of LiveKit that calls it otherwise would end calls that are not over."""
     import inspect
 
@@ -918,7 +907,9 @@ async def test_a_speaker_that_cannot_be_followed_raises_nothing(
     assert "the speaker was not followed" in caplog.text
 
 
-async def test_no_words_are_logged(answer: Answer, world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_word_of_a_whole_call_is_logged(
+    answer: Answer, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     """Of the whole life of a call."""
     caplog.set_level(logging.DEBUG)
     alice = await seed(world, user("private words"), attributes={TRANSCRIPT: {"text": "private words too"}})

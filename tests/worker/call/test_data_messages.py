@@ -4,33 +4,25 @@ import asyncio
 import base64
 import hashlib
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agent_worker.call import data_messages, life
+from agent_worker.call import data_messages, held_data
+from agent_worker.call.arrivals import who
 from agent_worker.call.data_messages import DataMessages
-from agent_worker.call.participants import who
 from agent_worker.settings import CallSettings, RoomSettings
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import DataMessage, InvalidInputError, Message
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import Answer, crash, texts
-from tests.support.sessions.fakes_call import Clock, FakeInfo, FakeParticipant, FakeRoom, FakeStream, World, Worlds
+from tests.support.sessions.fakes_call import FakeInfo, FakeParticipant, FakeRoom, FakeStream, World
 
 COMMAND, FILES = "commands", "files.pdf"
 ALICE_SENDS = b'{"do": "hold"}'
-
-
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A conversation that can be opened."""
-    monkeypatch.setattr(life, "_POLL_SECONDS", 0.002)
-    monkeypatch.setattr(data_messages, "_PAUSE_SECONDS", 0.01)
-    async with Worlds(monkeypatch, Clock(), close=0.5) as made:
-        yield made
 
 
 class Followed:
@@ -104,7 +96,7 @@ async def test_a_command_is_kept_with_who_sent_it(follow: Follow, world: World) 
     }
 
 
-async def test_the_same_command_twice_is_two(follow: Follow) -> None:
+async def test_the_same_command_sent_twice_is_kept_twice(follow: Follow) -> None:
     """Somebody has meant it twice."""
     followed = await follow()
     for _ in range(2):
@@ -112,7 +104,7 @@ async def test_the_same_command_twice_is_two(follow: Follow) -> None:
     assert [item.text for item in await followed.settled()] == ["next", "next"]
 
 
-async def test_who_is_known_as_the_person(follow: Follow) -> None:
+async def test_the_sender_is_named_as_the_person_of_the_conversation(follow: Follow) -> None:
     """A server is nobody; who has left already is known by what LiveKit calls it."""
     phone = FakeParticipant("alice", attributes={"person": "Alice Smith"})
     followed = await follow(FakeRoom(phone))
@@ -128,7 +120,7 @@ async def test_who_is_known_as_the_person(follow: Follow) -> None:
 
 
 @pytest.mark.parametrize("topic", [None, "", "other", "Commands", "files", "lk.chat", "lk.agent.session"])
-async def test_other_topics_are_not_kept(follow: Follow, topic: str | None) -> None:
+async def test_messages_of_unnamed_topics_are_not_kept(follow: Follow, topic: str | None) -> None:
     """Nor any of LiveKit's."""
     followed = await follow()
     followed.room.send(b"x", topic, followed.alice)
@@ -244,7 +236,7 @@ async def test_a_sender_cannot_take_the_place_of_another_ones_message(follow: Fo
 
 async def test_streams_at_one_time_are_bounded(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
     """One too many is not kept, which is counted; the application gets it."""
-    monkeypatch.setattr(data_messages, "_MOST_STREAMS", 2)
+    monkeypatch.setattr(data_messages, "MAX_STREAMS", 2)
     followed, taken = await follow(), []
     streams = [followed.stream("byte") for _ in range(3)]
     assert [stream.is_closed for stream in streams] == [False, False, True]
@@ -338,7 +330,7 @@ async def test_an_application_that_reads_no_further_costs_nothing(follow: Follow
     assert not followed.call.failures.counts
 
 
-async def test_handlers_come_and_go_as_ever(follow: Follow) -> None:
+async def test_an_applications_stream_handlers_come_and_go_as_ever(follow: Follow) -> None:
     """A second one for a topic is refused; without one the topic is read all the same."""
     followed, reader = await follow(), Reader()
     room = followed.room
@@ -402,14 +394,14 @@ async def test_what_comes_while_redis_is_away_is_kept_then(
 
 async def test_payloads_that_wait_are_bounded(follow: Follow, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond that only their facts wait."""
-    monkeypatch.setattr(data_messages, "_MOST_UNSURE_BYTES", 25)
+    monkeypatch.setattr(held_data, "MAX_UNSURE_BYTES", 25)
     followed = await follow()
     world.store.is_down = True
     for _ in range(3):
         followed.room.send(b"x" * 10, COMMAND, followed.alice)
     world.store.is_down = False
     assert [item.text for item in await followed.settled()] == ["x" * 10, "x" * 10, ""]
-    await until(lambda: not followed.data._unsure)
+    await until(lambda: followed.data.held.are_durable)
     followed.room.send(b"y" * 10, COMMAND, followed.alice)
     assert (await followed.settled())[-1].text == "y" * 10
 
@@ -419,17 +411,17 @@ async def test_a_conversation_that_lost_everything_is_told_again(follow: Follow,
     followed = await follow()
     followed.room.send(b"first", COMMAND, followed.alice)
     await followed.settled()
-    await until(lambda: not followed.data._unsure)
-    followed.data._record_again(False)
-    assert followed.call._handle is not None
-    await followed.call._handle.clear_history()
-    followed.data._record_again(False)  # what is known to be durable is not lost: it has left
+    await until(lambda: followed.data.held.are_durable)
+    followed.data.held.record_again(is_afresh=False)
+    assert followed.call._standing.handle is not None
+    await followed.call._standing.handle.clear_history()
+    followed.data.held.record_again(is_afresh=False)  # what is known to be durable is not lost: it has left
     assert await followed.settled() == []
-    followed.data._record_again(True)
+    followed.data.held.record_again(is_afresh=True)
     assert [item.text for item in await followed.settled()] == ["first"]
 
 
-async def test_what_was_taken_out_is_not_told_again(follow: Follow) -> None:
+async def test_a_data_message_that_was_taken_out_is_not_told_again(follow: Follow) -> None:
     """The application has taken one out of the conversation, which loses everything behind that."""
     followed = await follow()
     for payload in (b"first", b"second"):
@@ -437,13 +429,13 @@ async def test_what_was_taken_out_is_not_told_again(follow: Follow) -> None:
     first, _ = await followed.settled()
     followed.call.remove(first.id)
     await followed.call.flush()
-    assert followed.call._handle is not None
-    await followed.call._handle.clear_history()
-    followed.data._record_again(True)
+    assert followed.call._standing.handle is not None
+    await followed.call._standing.handle.clear_history()
+    followed.data.held.record_again(is_afresh=True)
     assert [item.text for item in await followed.settled()] == ["second"]
 
 
-async def test_one_that_is_refused_costs_only_itself(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_data_message_costs_only_itself(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is counted, and not quoted."""
     followed = await follow()
     with monkeypatch.context() as patch:
@@ -510,7 +502,7 @@ async def test_nothing_is_touched_where_no_topic_is_kept(answer: Answer) -> None
 
 
 @pytest.mark.usefixtures("topics")
-async def test_in_a_handover_nothing_is_lost_or_doubled(world: World, follow: Follow) -> None:
+async def test_in_a_handover_no_data_message_is_lost_or_doubled(world: World, follow: Follow) -> None:
     """Both jobs get what is sent then: the one that leaves keeps it until it goes, the other what came behind that."""
     alice = FakeParticipant("alice")
     old = await follow(FakeRoom(alice))
@@ -576,9 +568,9 @@ async def test_a_handover_waits_for_a_file_that_is_being_sent(answer: Answer, mo
 
 
 @pytest.mark.usefixtures("topics")
-async def test_a_handover_does_not_wait_for_ever(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_handover_does_not_wait_for_ever(answer: Answer, world: World) -> None:
     """A stream that does not end is given up."""
-    monkeypatch.setattr(life, "_STREAM_SECONDS", 0.01)
+    world.timing = replace(world.timing, room_stream=0.01)
     alice = FakeParticipant("alice")
     room = FakeRoom(alice)
     async with answer(room, greeting="") as running:
@@ -591,13 +583,15 @@ async def test_a_handover_does_not_wait_for_ever(answer: Answer, monkeypatch: py
         assert not any(isinstance(item, DataMessage) for item in running.call.items)
 
 
-async def test_a_role_keeps_its_own(follow: Follow, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_of_two_roles_keeps_its_own_copy(
+    follow: Follow, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two agents in a room get the same stream: neither takes the place of what the other has kept."""
     followed = await follow()
     other = await world.cluster.handle()
     followed.stream("byte", stream_id="one").send(b"x").end()
     await followed.settled()
-    monkeypatch.setattr(followed.call, "role", "translator")
+    monkeypatch.setattr(followed.call._standing, "role", "translator")
     followed.stream("byte", stream_id="one").send(b"x").end()
     assert [item.text for item in await followed.settled()] == ["x"]
     await until(lambda: [item.to_dict().get("agent_role") for item in other.items] == [None, "translator"])
@@ -610,7 +604,7 @@ def test_words_and_data_messages_are_told_apart() -> None:
     assert said.participant == sent.participant
 
 
-async def test_what_was_removed_is_not_recorded_again(follow: Follow) -> None:
+async def test_a_removed_data_message_is_not_recorded_again_after_a_loss(follow: Follow) -> None:
     """Though the conversation loses everything, and is told what came."""
     followed = await follow()
     for words in (b"secret", b"hold"):
@@ -618,5 +612,5 @@ async def test_what_was_removed_is_not_recorded_again(follow: Follow) -> None:
     secret, hold = await followed.settled()
     followed.call.remove(secret.id)
     await followed.settled()
-    followed.data._record_again(True)
+    followed.data.held.record_again(is_afresh=True)
     assert [item.text for item in await followed.settled()] == [hold.text]

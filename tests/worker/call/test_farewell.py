@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,15 +17,15 @@ from agent_worker.call.person_notes import PersonNotes
 from agent_worker.call.speaking import Speaking
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
+from agent_worker.timing import TIMING
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import Answer, Running, assistant, seed, texts
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
 from tests.support.sessions.fakes_realtime import FakeRealtime
 from tests.support.sessions.fakes_room import FunctionScript
-from tests.worker.call.test_rooms_guard import ENDED, Asked, asked, end_room
-from tests.worker.call.test_speaking import Loudspeaker, spoken
-
-__all__ = ["asked"]
+from tests.support.sessions.realtime_calls import Loudspeaker
+from tests.support.sessions.room_service import ENDED, Asked, end_room
+from tests.worker.call.test_speaking import spoken
 
 LINE = {"en": "Goodbye, {name}.", "de": "Auf Wiederhören, {name}."}
 SAID = "Goodbye, Ada."
@@ -36,11 +36,9 @@ def ada(**told: Any) -> FakeParticipant:
     return FakeParticipant("alice", name="Ada", **told)
 
 
-async def closed(running: Running, within: float = 10.0) -> None:
-    """Wait until the session has closed; its agent's activity is over then."""
-    async with asyncio.timeout(within):
-        while running.session.current_speech is not None or running.session._started:  # noqa: ASYNC110  # see below
-            await asyncio.sleep(0.002)  # the event may be past already
+async def closed(running: Running) -> None:
+    """Wait until the session has closed; its agent's activity is over then, and the event may be past already."""
+    await until(lambda: running.session.current_speech is None and not running.session._started)
 
 
 async def as_job(running: Running) -> None:
@@ -99,7 +97,7 @@ async def end_room_quietly(running: Running) -> None:
     await running.session.aclose()
 
 
-async def test_it_is_in_the_language_of_whoever_is_there(answer: Answer) -> None:
+async def test_the_farewell_is_in_the_language_of_whoever_is_there(answer: Answer) -> None:
     """And of the person, by name."""
     async with answer(FakeRoom(ada(attributes={"language": "de"})), greeting="", farewell=LINE) as running:
         await running.session_is_calm()
@@ -108,7 +106,7 @@ async def test_it_is_in_the_language_of_whoever_is_there(answer: Answer) -> None
         assert running.heard.lines == ["Auf Wiederhören, Ada."]
 
 
-async def test_before_the_room_is_deleted(answer: Answer, asked: Asked) -> None:
+async def test_the_farewell_is_said_before_the_room_is_deleted(answer: Answer, asked: Asked) -> None:
     """Or the last caller is put out of it: that is how most applications hang up."""
     async with answer(FakeRoom(ada()), greeting="", farewell=LINE) as running:
         await running.session_is_calm()
@@ -139,7 +137,7 @@ async def test_a_room_is_not_deleted_whose_call_was_lost_while_the_line_was_said
         await running.session_is_calm()
 
         def say(speaking: Speaking, line: str) -> Any:
-            running.call._depose("the test says so")
+            running.call._upkeep.depose("the test says so")
             return original(speaking, line)
 
         monkeypatch.setattr(Speaking, "say_last", say)
@@ -202,7 +200,7 @@ async def test_a_tool_that_deletes_the_room_waits_for_the_line(answer: Answer, a
         assert running.heard.lines == [SAID]
 
 
-async def test_it_is_no_answer_to_what_was_asked(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_farewell_is_not_noted_as_an_answer(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is known of the person is noted before it."""
     order: list[str] = []
     original = PersonNotes.stop
@@ -220,7 +218,7 @@ async def test_it_is_no_answer_to_what_was_asked(answer: Answer, monkeypatch: py
         assert running.heard.lines == [SAID]
 
 
-async def test_a_model_that_speaks_says_it(answer: Answer) -> None:
+async def test_a_model_that_speaks_says_the_farewell(answer: Answer) -> None:
     """Where nobody else has a voice."""
     model = FakeRealtime("Goodbye, Ada.")
     async with answer(
@@ -267,7 +265,7 @@ async def handed_over(running: Running) -> None:
 
 async def deposed(running: Running) -> None:
     """Another agent took it."""
-    running.call._depose("the test says so")
+    running.call._upkeep.depose("the test says so")
     await running.ended()
 
 
@@ -305,11 +303,11 @@ async def test_without_a_line_nothing_is_put_in_between(answer: Answer) -> None:
         assert running.heard.lines == []
 
 
-async def test_a_voice_that_hangs_keeps_nobody(
-    answer: Answer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_a_voice_that_hangs_does_not_delay_the_end(
+    answer: Answer, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The call ends without the line, and the log says so."""
-    monkeypatch.setattr(farewell, "_FAREWELL_SECONDS", 0.05)
+    world.timing = replace(world.timing, farewell=0.05)
 
     class Hanging(Agent):
         async def transcription_node(
@@ -330,10 +328,9 @@ async def test_a_voice_that_hangs_keeps_nobody(
         assert "a background task failed" in caplog.text
 
 
-async def test_a_session_that_is_busy_for_ever_is_shut_down(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_session_that_is_busy_for_ever_is_shut_down(answer: Answer, world: World) -> None:
     """A tool that hangs is not waited for, except by LiveKit."""
-    monkeypatch.setattr(farewell, "_QUIET_SECONDS", 0.05)
-    monkeypatch.setattr(farewell, "_FAREWELL_SECONDS", 0.05)
+    world.timing = replace(world.timing, farewell=0.05, farewell_quiet=0.05)
     release = asyncio.Event()
 
     async def hang(_context: RunContext[None]) -> None:
@@ -373,7 +370,7 @@ async def test_a_call_that_is_deposed_while_the_line_waits_says_nothing(answer: 
         await running.session_is_calm()
         assert world.clients
         running.session.shutdown()
-        running.call._depose("the test says so")
+        running.call._upkeep.depose("the test says so")
         await closed(running)
         await turns()
         assert running.heard.lines == []
@@ -381,4 +378,4 @@ async def test_a_call_that_is_deposed_while_the_line_waits_says_nothing(answer: 
 
 def test_the_bounds_are_shorter_than_what_livekit_waits_for() -> None:
     """It gives up on a session's end after a minute."""
-    assert timedelta(seconds=farewell._QUIET_SECONDS + farewell._FAREWELL_SECONDS) <= timedelta(seconds=30)
+    assert TIMING.farewell_quiet + TIMING.farewell <= 30

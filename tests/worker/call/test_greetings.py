@@ -1,12 +1,11 @@
 """What somebody is greeted with: by name, by how often they came, in their language."""
 
-import asyncio
 from datetime import timedelta
 
 import pytest
 from livekit import rtc
 
-from tests.support.sessions.answering import Answer, seed
+from tests.support.sessions.answering import Answer, gone_for, seed
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
 
 GREETING = {"en": "Hello, {name}!", "de": "Guten Tag, {name}!"}
@@ -21,8 +20,7 @@ async def test_somebody_is_greeted_by_name_and_visit(answer: Answer) -> None:
         alice = room.enter(FakeParticipant("alice", name=name))
         await running.hears(f"Hello, {name}!")
         room.exit(alice)
-        await running.call.flush()
-        await asyncio.sleep(0.02)
+        await gone_for(running.call, 0.01)
         room.enter(FakeParticipant("alice", name=name))
         await running.hears(f"Hello, {name}!", f"Visit 2, {name}.")
 

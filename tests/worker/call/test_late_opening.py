@@ -171,7 +171,9 @@ async def test_userdata_that_was_changed_meanwhile_stays(answer: Answer, world: 
         await until(lambda: running.call.noted(USERDATA)["fields"] == {"name": "told since", "city": "Bremen"})
 
 
-async def test_a_task_that_runs_goes_on(answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_task_that_runs_goes_on_when_the_conversation_opens_late(
+    answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The agent that waits for it goes on behind it, and knows what was said before; it is the one that is noted."""
     monkeypatch.setenv("AGENT_UNRECORDED_TOOLS", "run")
     alice = await seed(world, assistant("Hello."), attributes=had(First))

@@ -17,32 +17,10 @@ from agent_worker.offline import OfflineServer
 from tests.support.fakes import turns
 from tests.support.sessions.answering import Answer, user
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom
+from tests.support.sessions.room_io import FakeRoomIO
 from tests.worker.conftest import SessionFactory
 
 ALICE, BOB = FakeParticipant("alice"), FakeParticipant("bob")
-
-
-class FakeRoomIO:
-    """LiveKit's `RoomIO`, as far as it links a session to one participant."""
-
-    def __init__(self, here: dict[str, FakeParticipant]) -> None:
-        """Nobody is listened to."""
-        self._here = here
-        self.linked_participant: Any = None
-        self.linked: list[str | None] = []
-
-    def set_participant(self, participant_identity: str | None) -> None:
-        """Listen to somebody."""
-        self.linked_participant = self._here.get(participant_identity or "")
-        self.linked.append(participant_identity)
-
-    def find(self, identity: str) -> None:
-        """LiveKit finds somebody in the room, and links whom it found, in a task that it began with the session."""
-        self.linked_participant = self._here[identity]
-        self.set_participant(identity)
-
-    async def aclose(self) -> None:
-        """Nothing to close."""
 
 
 class Bench:
@@ -137,7 +115,7 @@ async def test_kinds_that_the_start_names_are_kept_to(bench: Bench) -> None:
     assert bench.room_io.linked == [phone.identity]
 
 
-async def test_whose_words_they_were(bench: Bench) -> None:
+async def test_spoken_words_are_of_whom_the_agent_listened_to(bench: Bench) -> None:
     """Those of whom the agent listened to when they were final, though it listens to another by now."""
     who = Speaker(bench.session, bench.room.as_room, bench.linking, cast("Any", People()))
     who.start(Failures())
@@ -148,7 +126,7 @@ async def test_whose_words_they_were(bench: Bench) -> None:
     assert who(user("Hello")) is None
 
 
-async def test_whose_typed_words_they_were(bench: Bench) -> None:
+async def test_typed_words_are_of_their_sender(bench: Bench) -> None:
     """The sender's, in whatever task they become a message."""
     who = Speaker(bench.session, bench.room.as_room, bench.linking, cast("Any", People()))
     who.start(Failures())

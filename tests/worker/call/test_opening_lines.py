@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from livekit.agents import Agent, AgentSession, AgentTask, function_tool
 from livekit.agents.llm import AgentHandoff, ChatMessage
 
-from agent_worker.call import opening_lines
 from agent_worker.call.opening_lines import has_begun
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
@@ -96,7 +96,9 @@ async def test_what_an_agent_said_that_had_not_entered_yet_is_said_once(
 
 
 @pytest.mark.parametrize("enter", [say, ask, beside])
-async def test_what_was_not_said_yet_is_said(answer: Answer, world: World, enter: Enter) -> None:
+async def test_an_opening_that_was_not_said_yet_is_said_by_the_successor(
+    answer: Answer, world: World, enter: Enter
+) -> None:
     """The agent died before its first word: its successor opens the call, and says nothing of having been away."""
     alice = await seed(world)
     async with (
@@ -378,12 +380,10 @@ async def test_what_on_enter_has_begun_speaks_when_it_has_returned(answer: Answe
         await running.hears("Are you still there?")
 
 
-async def test_what_the_entrypoint_says_later_is_heard(
-    answer: Answer, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_the_entrypoint_says_later_is_heard(answer: Answer, world: World) -> None:
     """A moment after the start it opens nothing any more, though the caller has been silent."""
     alice = await seed(world, assistant(WELCOME))
-    monkeypatch.setattr(opening_lines, "_ENTRYPOINT_SECONDS", 0.2)
+    world.timing = replace(world.timing, entrypoint=0.2)
     async with answer(FakeRoom(alice), "job-2", greeting="", back_line="") as running:
         await running.session.say(WELCOME)
         loop = asyncio.get_running_loop()
@@ -452,7 +452,7 @@ async def nothing(_session: AgentSession[Any]) -> None:
     """Say nothing."""
 
 
-async def test_a_first_job_is_left_alone(answer: Answer) -> None:
+async def test_the_session_of_a_first_job_is_left_alone(answer: Answer) -> None:
     """Nothing stands between its agent and its session."""
     async with answer(FakeRoom(), agent=Opening(say), greeting="") as running:
         await running.hears(WELCOME)
@@ -481,7 +481,9 @@ def handoff(to: str) -> AgentHandoff:
         ([handoff("a")], {"text": "Hello?", "may_be_skipped": True}, False),
     ],
 )
-def test_who_has_begun(items: list[Any], words: Any, *, begun: bool) -> None:
+def test_an_agent_has_begun_when_something_was_said_since_it_got_the_word(
+    items: list[Any], words: Any, *, begun: bool
+) -> None:
     """Said or was told something, since it got the word."""
     assert has_begun([item_from_dict(to_fields(item)) for item in items], {TRANSCRIPT: words}) == begun
 
@@ -489,7 +491,7 @@ def test_who_has_begun(items: list[Any], words: Any, *, begun: bool) -> None:
 @pytest.mark.parametrize(
     ("since", "begun"), [("of a", True), ("to the task", True), ("back", False), ("cut off", True), (None, False)]
 )
-def test_who_has_begun_since_a_handoff(since: str | None, *, begun: bool) -> None:
+def test_a_tasks_words_count_for_the_agent_that_waits_for_it(since: str | None, *, begun: bool) -> None:
     """What a task says is said in the name of who waits for it, and its end is no handoff; what is cut off was said."""
     items: list[Any] = [
         AgentHandoff(id="of a", new_agent_id="a"),

@@ -1,11 +1,7 @@
 """The people of a room, as the conversation knows them: who they are, when they come, what they are told."""
 
-import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, cast
 
@@ -13,95 +9,20 @@ import pytest
 from livekit import rtc
 
 from agent_worker.call.participants import Participants
-from agent_worker.call.welcome import GREETED, Welcome
-from agent_worker.settings import CallSettings
-from agent_worker.tenure.assignment import Assignment
-from agent_worker.tenure.conversation import CallConversation
-from conversation_actors import ConversationHandle, OutcomeUnknownError, Participant
-from tests.support.fakes import PATIENCE, turns, until
-from tests.support.sessions.fakes_call import Clock, FakeParticipant, FakeRoom, Permissions, World, Worlds
+from agent_worker.call.welcome import GREETED
+from agent_worker.lines import Welcome
+from conversation_actors import ConversationHandle
+from tests.support.fakes import turns, until
+from tests.support.sessions.answering import gone_for
+from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, Permissions, World
+from tests.support.sessions.following import STEPS, Follow
 
 KIND = rtc.ParticipantKind
-GRACE = timedelta(hours=1)
-STEPS = (timedelta(minutes=5), timedelta(minutes=10), timedelta(minutes=30))
-
-
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A conversation that can be opened."""
-    async with Worlds(monkeypatch, Clock(), close=0.5) as made:
-        yield made
-
-
-@dataclass
-class Followed:
-    """A room that is followed, and what came of it."""
-
-    room: FakeRoom
-    call: CallConversation
-    participants: Participants
-    welcomes: list[tuple[Welcome, str | None]] = field(default_factory=list)
-    empty: list[bool] = field(default_factory=list)
-
-    async def settled(self) -> dict[str, Participant]:
-        """Everybody, when all that happened so far is durable."""
-        await self._flushed()
-        return dict(self.call.participants)
-
-    async def person(self, identity: str = "alice") -> Participant:
-        """One of them."""
-        return (await self.settled())[identity]
-
-    async def told(self) -> list[Welcome]:
-        """What arrivals called for, in order."""
-        await self._flushed()
-        return [wanted for wanted, _ in self.welcomes]
-
-    async def _flushed(self) -> None:
-        """Wait until all that happened so far is durable, for longer than a call waits: this machine may be busy."""
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                with suppress(OutcomeUnknownError):
-                    return await self.call.flush()
-
-
-Follow = Callable[..., Any]
 
 
 def as_remote(participant: FakeParticipant) -> rtc.RemoteParticipant:
-    """Itself, for those who want the real one."""
+    """Return itself, for those who want the real one."""
     return cast("rtc.RemoteParticipant", participant)
-
-
-@pytest.fixture
-def follow(world: World) -> Follow:
-    """Follow a room, as an agent that has the conversation."""
-    return following(world)
-
-
-def following(world: World) -> Follow:
-    """Return what follows a room, as an agent that has the conversation of a world."""
-
-    async def begin(room: FakeRoom, holder: str = "job-1", **settings: Any) -> Followed:
-        replaces = None if holder == "job-1" else "job-1"
-        call = world.call(
-            holder,
-            Assignment(conversation_id="c", replaces=replaces),
-            settings=CallSettings(**{"grace": GRACE, "retention": STEPS, **settings}),
-        )
-        assert await call.open()
-        welcomes: list[tuple[Welcome, str | None]] = []
-        empty: list[bool] = []
-        participants = Participants(
-            room.as_room,
-            call,
-            on_welcome=lambda wanted, person: welcomes.append((wanted, person.language)),
-            on_empty=empty.append,
-        )
-        participants.start()
-        return Followed(room, call, participants, welcomes, empty)
-
-    return begin
 
 
 # Coming and going
@@ -128,7 +49,7 @@ async def test_a_room_that_is_not_connected_yet_is_followed_from_then_on(follow:
     assert (await followed.person()).connected
 
 
-async def test_coming_and_going(follow: Follow) -> None:
+async def test_who_leaves_and_comes_back_is_one_person(follow: Follow) -> None:
     """One person, who comes back: counted as the conversation counts."""
     followed = await follow(FakeRoom())
     for number in range(3):
@@ -196,7 +117,7 @@ async def test_agents_and_recorders_are_not_people(follow: Follow) -> None:
     assert followed.welcomes == []
 
 
-async def test_a_telephone_is_a_person(follow: Follow) -> None:
+async def test_a_telephone_caller_is_a_person(follow: Follow) -> None:
     """With what LiveKit tells of the line, less its own attributes."""
     line = FakeParticipant(
         "sip_1",
@@ -216,7 +137,7 @@ async def test_a_telephone_is_a_person(follow: Follow) -> None:
     }
 
 
-async def test_devices_of_one_person(follow: Follow) -> None:
+async def test_devices_whose_tokens_name_one_person_are_one_person(follow: Follow) -> None:
     """Several LiveKit participants whose tokens name one person; that person is away when all of them are."""
     phone = FakeParticipant("alice-phone", attributes={"person": "alice"})
     laptop = FakeParticipant("alice-laptop", attributes={"person": "alice"})
@@ -313,7 +234,7 @@ async def test_a_person_leaves_as_whom_it_came(follow: Follow) -> None:
 # What is known of them
 
 
-async def test_changes_are_followed(follow: Follow) -> None:
+async def test_changed_names_metadata_and_languages_are_followed(follow: Follow) -> None:
     """Name, metadata, attributes, language."""
     alice = FakeParticipant("alice")
     followed = await follow(FakeRoom(alice))
@@ -342,7 +263,7 @@ async def test_changes_are_followed(follow: Follow) -> None:
         (json.dumps({"language": "x" * 40_000}), "x" * 64),
     ],
 )
-async def test_a_language_in_metadata(follow: Follow, metadata: str, language: str | None) -> None:
+async def test_a_language_is_read_from_json_metadata(follow: Follow, metadata: str, language: str | None) -> None:
     """Where it is JSON and says so; whatever else it is, somebody joins."""
     followed = await follow(FakeRoom(FakeParticipant("alice", metadata=metadata)))
     person = await followed.person()
@@ -429,7 +350,7 @@ async def test_who_was_away_is_welcomed_back_once(follow: Follow) -> None:
     await followed.settled()
     followed.room.exit(alice)
     await followed.settled()
-    await asyncio.sleep(0.03)
+    await gone_for(followed.call, 0.02)
     followed.room.enter(FakeParticipant("alice", attributes={"language": "de"}))
     followed.room.enter(FakeParticipant("alice", attributes={"language": "de"}))
     await followed.settled()
@@ -479,7 +400,7 @@ async def test_the_conversation_is_kept_longer_for_who_comes_back(follow: Follow
     """By the number of returns; set only where it changes."""
     followed = await follow(FakeRoom())
     kept: list[timedelta | None] = []
-    handle = followed.call._handle
+    handle = followed.call._standing.handle
     original = handle.set_retention
 
     async def counted(duration: timedelta, **named: Any) -> Any:
@@ -499,7 +420,7 @@ async def test_the_conversation_is_kept_longer_for_who_comes_back(follow: Follow
 # Handlers
 
 
-async def test_handlers_never_raise(
+async def test_a_room_event_that_cannot_be_followed_raises_nothing(
     follow: Follow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A TypeError would come out of LiveKit's event loop; it is told without the error's text."""
@@ -521,7 +442,7 @@ async def test_handlers_never_raise(
     assert sum(followed.call.failures.counts.values()) == 6
 
 
-async def test_followed_no_more(follow: Follow) -> None:
+async def test_after_stop_nobody_leaves(follow: Follow) -> None:
     """While a job leaves its room, everybody seems to go: that is nobody's leaving."""
     alice = FakeParticipant("alice")
     followed = await follow(FakeRoom(alice))
@@ -532,120 +453,4 @@ async def test_followed_no_more(follow: Follow) -> None:
     followed.room.change_connection(is_connected=True)
     people = await followed.settled()
     assert list(people) == ["alice"]
-    assert people["alice"].connected
-
-
-# While the conversation does not answer
-
-
-@pytest.fixture
-async def shaky(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A conversation whose owner waits only for a moment for Redis."""
-    async with Worlds(monkeypatch, Clock(), close=0.5, write=0.05, command=0.2) as made:
-        yield made
-
-
-@pytest.fixture
-def followed_on(shaky: World) -> Follow:
-    """Follow a room, on a conversation that may not answer."""
-    return following(shaky)
-
-
-async def has_failed(followed: Followed) -> None:
-    """Wait until a change was given up."""
-    await until(lambda: followed.call.failures.counts.get("changes", 0) > 0)
-
-
-async def test_who_comes_while_redis_is_away_is_recorded_and_greeted_then(shaky: World, followed_on: Follow) -> None:
-    """Once, when Redis is back, however long it was away; who left meanwhile has left."""
-    alice, bob = FakeParticipant("alice"), FakeParticipant("bob")
-    followed = await followed_on(FakeRoom(alice, bob))
-    assert await followed.told() == [Welcome.FIRST] * 2
-    shaky.store.is_down = True
-    carol = followed.room.enter(FakeParticipant("carol"))
-    await has_failed(followed)
-    followed.room.exit(bob)
-    dave = followed.room.enter(FakeParticipant("dave"))
-    followed.room.exit(dave)
-    shaky.store.is_down = False
-    await until(lambda: len(followed.welcomes) > 2)
-    people = await followed.settled()
-    assert {name for name, one in people.items() if one.connected} == {"alice", "carol"}
-    assert people["carol"].devices == (carol.sid,)
-    assert people["carol"].context[GREETED] == 0
-    assert people["alice"].reconnect_count == 0
-    assert await followed.told() == [Welcome.FIRST] * 3
-
-
-@pytest.mark.parametrize("step", ["join", "update_participant", "set_retention"])
-async def test_an_answer_that_is_lost_costs_no_greeting_and_doubles_none(
-    followed_on: Follow, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    """The join happened, though nobody knew: told of again, it is no sign of a lost agent."""
-    followed = await followed_on(FakeRoom())
-    await followed.settled()
-    original = getattr(ConversationHandle, step)
-    tries: list[str] = []
-
-    async def unheard(self: ConversationHandle, *arguments: Any, **named: Any) -> Any:
-        done = await original(self, *arguments, **named)
-        tries.append(step)
-        if len(tries) == 1:
-            message = "no acknowledgement in time; it may have happened"
-            raise OutcomeUnknownError(message)
-        return done
-
-    monkeypatch.setattr(ConversationHandle, step, unheard)
-    followed.room.enter(FakeParticipant("alice"))
-    await has_failed(followed)
-    assert await followed.told() == [Welcome.FIRST]
-    person = await followed.person()
-    assert (person.connected, person.context[GREETED]) == (True, 0)
-    assert followed.call._handle.retention == STEPS[0]
-
-
-async def test_a_conversation_that_was_lost_is_told_who_is_here(shaky: World, followed_on: Follow) -> None:
-    """And for how long it is kept; nobody hears anything of that, nor does a successor greet anybody again."""
-    alice = FakeParticipant("alice")
-    followed = await followed_on(FakeRoom(alice))
-    assert await followed.told() == [Welcome.FIRST]
-    await shaky.cluster.kill()
-    shaky.store.lose_everything()
-    bob = followed.room.enter(FakeParticipant("bob"))
-    await until(lambda: len(followed.welcomes) > 1)
-    people = await followed.settled()
-    assert {name: one.devices for name, one in people.items()} == {"alice": (alice.sid,), "bob": (bob.sid,)}
-    assert await followed.told() == [Welcome.FIRST] * 2
-    assert followed.call._handle.retention == STEPS[0]
-    assert [one.context[GREETED] for one in people.values()] == [0, 0]
-    await followed.call.aclose()
-    second = await followed_on(FakeRoom(alice, bob), "job-2")
-    assert await second.told() == [Welcome.RESUME] * 2
-
-
-async def test_who_was_greeted_is_not_new_though_the_conversation_was_lost(shaky: World, followed_on: Follow) -> None:
-    """On another device either."""
-    alice = FakeParticipant("alice")
-    followed = await followed_on(FakeRoom(alice))
-    await followed.settled()
-    followed.room.exit(alice)
-    await followed.settled()
-    await shaky.cluster.kill()
-    shaky.store.lose_everything()
-    followed.room.enter(FakeParticipant("alice"))
-    await has_failed(followed)
-    assert await followed.told() == [Welcome.FIRST, Welcome.NOTHING]
-
-
-async def test_a_room_that_is_left_is_not_looked_at(shaky: World, followed_on: Follow) -> None:
-    """When the conversation answers again, this job may be leaving: then it shows nobody who is there."""
-    followed = await followed_on(FakeRoom(FakeParticipant("alice")))
-    await followed.settled()
-    shaky.store.is_down = True
-    followed.room.enter(FakeParticipant("bob"))
-    await has_failed(followed)
-    followed.participants.stop()
-    followed.room.remote_participants = {}
-    shaky.store.is_down = False
-    people = await followed.settled()
     assert people["alice"].connected

@@ -30,7 +30,7 @@ from tests.support.fakes import until
 from tests.support.sessions.answering import Answer, Running, assistant, crash, seed, user
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
 from tests.support.sessions.fakes_room import FunctionScript
-from tests.worker.call.test_linking import FakeRoomIO
+from tests.support.sessions.room_io import FakeRoomIO
 
 ANSWERS = {"Where is it?": "On its way.", "When?": "On Monday.", "Look it up.": ""}
 
@@ -308,15 +308,15 @@ async def test_words_that_the_conversation_missed_are_told_again(talking: Talkin
     async with talking(alice()) as talk:
         await talk.ask("Where is it?")
         await talk.call.flush()
-        handle = talk.call._handle
+        handle = talk.call._standing.handle
         assert handle is not None
         await handle.update_participant("alice", context={})
-        for told in talk.call._on_changes_missed:
+        for told in talk.call._telling._on_changes_missed:
             told(False)
         assert await talk.context() == {LAST_QUERY: "Where is it?", LAST_ANSWER: "On its way."}
 
 
-async def test_long_words_are_cut(talking: Talking) -> None:
+async def test_a_long_question_is_noted_up_to_a_bound(talking: Talking) -> None:
     """They are a note, and no second history."""
     async with talking(alice()) as talk:
         await talk.ask("電" * 5000)
@@ -332,7 +332,7 @@ async def test_a_full_context_costs_the_note_and_is_told_once(
     """The application's own values are worth more, and the call goes on."""
     async with talking(alice()) as talk:
         await talk.call.flush()
-        handle = talk.call._handle
+        handle = talk.call._standing.handle
         assert handle is not None
         await handle.update_participant("alice", context={"own": "x" * 16_250})
         await talk.ask("Where is it?")
@@ -387,7 +387,7 @@ async def test_words_that_are_taken_out_are_forgotten_though_the_conversation_wa
             history[:] = [item for item in history if item is not asked]
             done = FunctionToolsExecutedEvent(function_calls=[], function_call_outputs=[])
             talk.session.emit("function_tools_executed", done)
-        monkeypatch.setattr("agent_worker.tenure.backlog.MOST_OPERATIONS", 20)
+        monkeypatch.setattr("agent_worker.tenure.backlog.MAX_OPERATIONS", 20)
         for number in range(25):
             talk.call.later(lambda handle, lease, name=f"n{number}": handle.set_attributes({name: 1}, lease=lease))
         assert talk.call.failures.counts["changes"] == 1
@@ -397,7 +397,7 @@ async def test_words_that_are_taken_out_are_forgotten_though_the_conversation_wa
 
 
 @pytest.mark.parametrize("text", ["", "short", "x" * MOST_NOTED_BYTES, "é" * 2000, "a" + "😀" * 500])
-def test_bounded_text_is_text(text: str) -> None:
+def test_bounded_text_is_cut_between_characters(text: str) -> None:
     """Cut between characters; nothing is added to what fits."""
     cut = bounded(text)
     assert len(cut.encode()) <= MOST_NOTED_BYTES

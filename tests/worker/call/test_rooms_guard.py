@@ -8,51 +8,23 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from livekit import api, rtc
-from livekit.api.room_service import RoomService
-from livekit.protocol.room import DeleteRoomRequest, RoomParticipantIdentity
+from livekit import rtc
 
-from agent_worker.call import rooms_guard
 from agent_worker.call.ending import JOB_TASK
 from agent_worker.call.opening import NOT_FINISHED, WORKER_GONE, open_conversation
 from agent_worker.call.rooms_guard import guard
 from agent_worker.call.starting import ENTRYPOINT_TASK
 from agent_worker.tenure.assignment import Assignment, CallDeclinedError
 from agent_worker.tenure.conversation import LEASE, CallConversation
+from agent_worker.timing import TIMING, Timing
 from conversation_actors import LeaseHeldError
 from tests.support.sessions.answering import LATE, Answer
 from tests.support.sessions.fakes_call import POST, ROOM, FakeParticipant, FakeRoom, World, fake_job
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What LiveKit's server is asked for: the method, and the room or who is to go."""
-    told: list[tuple[str, str]] = []
-
-    async def delete_room(_service: RoomService, delete: DeleteRoomRequest) -> None:
-        told.append(("delete_room", delete.room))
-
-    async def remove_participant(_service: RoomService, remove: RoomParticipantIdentity) -> None:
-        told.append(("remove_participant", remove.identity))
-
-    monkeypatch.setattr(RoomService, "delete_room", delete_room)
-    monkeypatch.setattr(RoomService, "remove_participant", remove_participant)
-    return told
-
-
-async def end_room(room: str = ROOM, *, person: str = "alice") -> None:
-    """What applications do when they think that a call is over."""
-    async with api.LiveKitAPI("http://127.0.0.1:1", "key", "secret") as client:
-        await client.room.delete_room(DeleteRoomRequest(room=room))
-        await client.room.remove_participant(RoomParticipantIdentity(room=room, identity=person))
+from tests.support.sessions.room_service import ENDED, Asked, end_room
 
 
 async def _hang_up() -> None:
     await end_room()
-
-
-ENDED = [("delete_room", ROOM), ("remove_participant", "alice")]
-Asked = list[tuple[str, str]]
 
 
 async def test_a_call_that_is_over_ends_its_room(answer: Answer, asked: Asked) -> None:
@@ -99,7 +71,7 @@ async def test_a_call_that_was_handed_over_keeps_its_room(
         assert not running.call.is_over
 
 
-async def test_the_deposed_ends_nothing(answer: Answer, world: World, asked: Asked) -> None:
+async def test_a_deposed_job_ends_no_room(answer: Answer, world: World, asked: Asked) -> None:
     """Its successor is in that room."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
         handle = await world.cluster.handle()
@@ -111,10 +83,10 @@ async def test_the_deposed_ends_nothing(answer: Answer, world: World, asked: Ask
         assert asked == []
 
 
-async def test_one_that_wakes_up_asks_first(answer: Answer, world: World, asked: Asked) -> None:
+async def test_a_job_that_was_claimed_while_it_hung_ends_no_room(answer: Answer, world: World, asked: Asked) -> None:
     """It was claimed while it hung, and has not seen that yet."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
-        running.call._held.end()  # no beat of its own tells it
+        running.call._standing.held.end()  # no beat of its own tells it
         await world.agents.claim("c", "worker-2", hold=timedelta(minutes=1), holder="job-1")
         await end_room()
         assert asked == []
@@ -126,11 +98,11 @@ async def test_without_redis_a_call_is_ended_as_long_as_nobody_can_have_it(
     """Nobody takes a heartbeat for silent before its time is up; later nobody can tell whose call it is."""
     async with answer(FakeRoom(FakeParticipant("alice")), greeting="") as running:
         world.agents.trouble = TimeoutError("away")
-        running.call._beaten_at -= 3.0
+        running.call._life.beaten_at -= 3.0
         await end_room()
         assert asked == []
         assert caplog.text.count("nobody can tell whose call it is") == 1
-        running.call._beaten_at += 3.0
+        running.call._life.beaten_at += 3.0
         await end_room()
         assert asked == ENDED
         world.agents.trouble = None
@@ -163,7 +135,7 @@ class Witness:
 
 
 @pytest.mark.parametrize("order", [(True, False), (False, True), (False, False)])
-async def test_two_roles_in_one_room(asked: Asked, order: tuple[bool, bool]) -> None:
+async def test_a_room_of_two_roles_stays_while_either_has_a_successor(asked: Asked, order: tuple[bool, bool]) -> None:
     """The room stays where either of them has a successor in it; each may put out what is its own."""
     first, second = Witness(goes_on=order[0], own=("avatar",)), Witness(goes_on=order[1])
     guard(ROOM, first)
@@ -193,11 +165,11 @@ def _ended(loop: asyncio.AbstractEventLoop) -> None:
         time.sleep(0.001)
 
 
-async def in_loop(loop: asyncio.AbstractEventLoop, keeper: Witness) -> None:
+async def in_loop(loop: asyncio.AbstractEventLoop, keeper: Witness, *, timing: Timing = TIMING) -> None:
     """Have a job guard the room."""
 
     async def begin() -> None:
-        guard(ROOM, keeper)
+        guard(ROOM, keeper, timing=timing)
 
     await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(begin(), loop))
 
@@ -215,7 +187,9 @@ async def test_jobs_of_one_process_decide_for_themselves(asked: Asked, other_job
     assert set(other.loops) == {other_job}
 
 
-async def test_whoever_asks_from_a_loop_of_his_own(asked: Asked, other_job: asyncio.AbstractEventLoop) -> None:
+async def test_a_thread_of_the_application_has_the_job_asked_in_its_own_loop(
+    asked: Asked, other_job: asyncio.AbstractEventLoop
+) -> None:
     """As a thread of the application's does: the job is asked in its own loop; one whose loop has ended is not."""
     keeper = Witness(goes_on=True)
     await in_loop(other_job, keeper)
@@ -228,13 +202,10 @@ async def test_whoever_asks_from_a_loop_of_his_own(asked: Asked, other_job: asyn
     assert asked == ENDED
 
 
-async def test_a_job_that_does_not_answer_keeps_its_room(
-    asked: Asked, other_job: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_job_that_does_not_answer_keeps_its_room(asked: Asked, other_job: asyncio.AbstractEventLoop) -> None:
     """Whoever asks from another loop does not wait for ever: it may be that loop which waits."""
-    monkeypatch.setattr(rooms_guard, "_ANSWER_SECONDS", 0.05)
     keeper = Hanging(goes_on=False)
-    await in_loop(other_job, keeper)
+    await in_loop(other_job, keeper, timing=Timing(guard_answer=0.05))
     await end_room()
     assert asked == []
 
@@ -281,7 +252,7 @@ async def test_a_successor_without_its_conversation_asks_redis(answer: Answer, w
         assert asked == ENDED
 
 
-async def test_who_stands_by_ends_nothing(answer: Answer, world: World, asked: Asked) -> None:
+async def test_a_job_that_stands_by_ends_no_room(answer: Answer, world: World, asked: Asked) -> None:
     """Another agent has the call, and gives it over when this one is ready."""
     first = world.call("job-1")
     await first.open()
@@ -377,7 +348,7 @@ async def test_a_session_that_the_application_closes_does_not(answer: Answer, as
         assert asked == ENDED
 
 
-def test_livekits_names_for_a_jobs_tasks() -> None:
+def test_livekit_still_names_a_jobs_tasks_as_we_know_them() -> None:
     """A new version of LiveKit that has others would delete rooms of calls that go on, and greet again."""
     import inspect
 

@@ -6,7 +6,6 @@ import pytest
 from livekit import rtc
 from livekit.agents import Agent, ModelSettings
 from livekit.agents.llm import AgentHandoff
-from livekit.agents.voice.io import AudioOutput, AudioOutputCapabilities
 
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import Reply
@@ -16,28 +15,9 @@ from tests.support.sessions.answering import BACK, Answer, seed, texts, user
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
 from tests.support.sessions.fakes_realtime import FakeRealtime
 from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.realtime_calls import Loudspeaker
 
 ANSWER = "It is on its way."
-
-
-class Loudspeaker(AudioOutput):
-    """Something that wants sound, which a session without a voice has not."""
-
-    def __init__(self) -> None:
-        """Silent."""
-        super().__init__(label="loudspeaker", capabilities=AudioOutputCapabilities(pause=False))
-
-    async def capture_frame(self, frame: rtc.AudioFrame) -> None:
-        """Play nothing: no model here makes a sound."""
-        await super().capture_frame(frame)
-
-    def flush(self) -> None:
-        """The end of what is played."""
-        super().flush()
-        self.on_playback_finished(playback_position=0.01, interrupted=False)
-
-    def clear_buffer(self) -> None:
-        """Play no more."""
 
 
 class OwnVoice(Agent):
@@ -88,7 +68,7 @@ async def test_who_opens_a_part_of_the_call_answers_too(answer: Answer, world: W
         assert len(server.requests) == 1
 
 
-async def test_without_a_voice_the_answer_comes(answer: Answer, world: World) -> None:
+async def test_without_a_voice_the_line_is_left_out_and_the_answer_comes(answer: Answer, world: World) -> None:
     """The line is left out; today's error was the whole resumption's."""
     alice = await seed(world, user("Where is it?"))
     script = FunctionScript(lambda _request: Reply(ANSWER))

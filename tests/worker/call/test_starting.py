@@ -19,14 +19,8 @@ METADATA = '{"conversation_id": "c"}'
 _MINUTE = timedelta(minutes=1)
 
 
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings as a job has them."""
-    monkeypatch.setenv("AGENT_TAKEOVER_HEARTBEAT", "0.01")
-
-
-@pytest.mark.usefixtures("environment")
-async def test_one_line_is_enough(
+@pytest.mark.usefixtures("job_environment")
+async def test_one_line_attaches_a_session_and_its_successor(
     world: World, server: OfflineServer, new_session: SessionFactory, transcript: Transcript
 ) -> None:
     """The agent is built where the session starts; what is said is recorded, and known to the next job's agent."""
@@ -54,7 +48,7 @@ async def test_one_line_is_enough(
         await second.aclose()
 
 
-async def test_a_start_with_another_agent_is_told(answer: Answer, server: OfflineServer) -> None:
+async def test_a_start_with_another_agent_is_refused(answer: Answer, server: OfflineServer) -> None:
     """The one that was attached has the history; the other would know nothing."""
     async with answer(FakeRoom(), greeting="", waits=False) as running:
         await running.starting
@@ -77,7 +71,7 @@ async def test_a_start_with_another_agent_than_attached_is_told(
         assert session.agent_state == "initializing"
 
 
-@pytest.mark.usefixtures("environment")
+@pytest.mark.usefixtures("job_environment")
 async def test_a_second_session_in_a_job_is_refused(
     world: World, server: OfflineServer, new_session: SessionFactory
 ) -> None:
@@ -94,7 +88,7 @@ async def test_a_second_session_in_a_job_is_refused(
         await conversation.aclose()
 
 
-async def test_a_session_that_runs_is_not_attached(
+async def test_attaching_a_running_session_is_refused(
     world: World, server: OfflineServer, new_session: SessionFactory
 ) -> None:
     """It has a history of its own."""

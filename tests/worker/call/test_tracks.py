@@ -1,37 +1,28 @@
 """Who has a microphone, a camera or a screen open, as the conversation knows it."""
 
-from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from livekit import rtc
 
-from agent_worker.call import tracks
 from agent_worker.call.welcome import GREETED
 from conversation_actors import Participant, ParticipantUpdated
 from conversation_actors.codec import decode_entry
 from conversation_actors.state import Limits
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import Answer
-from tests.support.sessions.fakes_call import Clock, FakeParticipant, FakeRoom, World, Worlds
-from tests.worker.call.test_participants import Follow, Followed, following
+from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
+from tests.support.sessions.following import Follow, Followed
 
 SOURCE = rtc.TrackSource
 MICROPHONE, CAMERA, SCREEN = SOURCE.SOURCE_MICROPHONE, SOURCE.SOURCE_CAMERA, SOURCE.SOURCE_SCREENSHARE
 
 
 @pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A conversation that can be opened."""
-    monkeypatch.setattr(tracks, "_TOGETHER_SECONDS", 0.005)
-    async with Worlds(monkeypatch, Clock(), close=0.5, write=0.05, command=0.2) as made:
-        yield made
-
-
-@pytest.fixture
-def follow(world: World) -> Follow:
-    """Follow a room, as an agent that has the conversation."""
-    return following(world)
+def waits() -> dict[str, float]:
+    """Return how long an owner and its clients wait: for Redis only a moment."""
+    return {"close": 0.5, "write": 0.05, "command": 0.2}
 
 
 def known(followed: Followed, identity: str = "alice") -> Any:
@@ -110,7 +101,7 @@ async def test_a_change_of_something_else_does_not_undo_it(follow: Follow) -> No
     assert (await followed.person()).metadata["metadata"] == "new"
 
 
-async def test_who_has_gone_has_nothing_open(follow: Follow) -> None:
+async def test_who_has_left_has_no_open_tracks(follow: Follow) -> None:
     """Whether LiveKit tells first that the tracks have ended, or not at all."""
     alice = FakeParticipant("alice")
     followed = await follow(FakeRoom(alice))
@@ -184,9 +175,9 @@ async def test_metadata_that_is_too_large_costs_itself_and_not_the_tracks(follow
     await has(followed, {"microphone": "open"})
 
 
-async def test_a_job_that_leaves_tells_nothing_more(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_job_that_leaves_tells_nothing_more_of_tracks(follow: Follow, world: World) -> None:
     """While it leaves, everything in its room seems to end."""
-    monkeypatch.setattr(tracks, "_TOGETHER_SECONDS", 0.0)
+    world.timing = replace(world.timing, tracks_together=0.0)
     alice = FakeParticipant("alice")
     followed = await follow(FakeRoom(alice))
     microphone = followed.room.publish(alice, MICROPHONE)
@@ -199,7 +190,9 @@ async def test_a_job_that_leaves_tells_nothing_more(follow: Follow, monkeypatch:
     assert known(followed) == {"microphone": "open"}
 
 
-async def test_handlers_never_raise(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_track_event_that_cannot_be_followed_raises_nothing(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nor does what they leave for later."""
     alice = FakeParticipant("alice")
     followed = await follow(FakeRoom(alice))
@@ -215,7 +208,7 @@ async def test_handlers_never_raise(follow: Follow, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("has_tracks", [True, False])
-async def test_it_is_a_setting(answer: Answer, monkeypatch: pytest.MonkeyPatch, *, has_tracks: bool) -> None:
+async def test_a_setting_turns_tracks_off(answer: Answer, monkeypatch: pytest.MonkeyPatch, *, has_tracks: bool) -> None:
     """A whole call, with tracks and without."""
     monkeypatch.setenv("AGENT_TRACKS", str(has_tracks).lower())
     alice, room = FakeParticipant("alice"), FakeRoom()

@@ -314,11 +314,12 @@ async def test_the_agent_that_leaves_takes_no_more_text(answer: Answer) -> None:
     async with answer(FakeRoom(ALICE), greeting="") as running:
         await running.session_is_calm()
         taken: list[str] = []
+        is_answered = asyncio.Event()
 
         async def answering(text: str) -> None:
             taken.append(text)
             running.session._update_user_state("speaking")
-            await asyncio.sleep(0.05)
+            await is_answered.wait()
             running.session._update_user_state("listening")
 
         answers: list[asyncio.Task[None]] = []
@@ -329,6 +330,8 @@ async def test_the_agent_that_leaves_takes_no_more_text(answer: Answer) -> None:
         running.room.register_text_stream_handler(TOPIC, take)
         running.call.handover_asked.set()
         await until(lambda: running.room.type("Are you there?", ALICE) and bool(taken))
+        assert TOPIC in running.room.text_handlers
+        is_answered.set()
         await until(lambda: TOPIC not in running.room.text_handlers)
         assert running.job.ended == []
         assert not running.room.type("Hello?", ALICE)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_worker.call.welcome import GREETED, Welcome, greeted_context, retention, welcome
+from agent_worker.call.welcome import GREETED, greeted_context, retention, welcome
+from agent_worker.lines import Welcome
 from conversation_actors import Participant
 
 GRACE = timedelta(seconds=30)
@@ -32,7 +33,7 @@ def decided(before: Participant | None, now_here: Participant, device: str = "d2
     return welcome(before, now_here, device=device, grace=GRACE)
 
 
-def test_the_first_time_is_the_first_time() -> None:
+def test_who_was_never_greeted_is_welcomed_as_new() -> None:
     """Nothing was known, or nobody has greeted so far."""
     assert decided(None, person()) is Welcome.FIRST
     assert decided(person(connected=False, devices=()), person(reconnect_count=1)) is Welcome.FIRST
@@ -52,7 +53,7 @@ def test_who_was_away_is_welcomed_back(away: float, wanted: Welcome) -> None:
     assert decided(gone(), back) is wanted
 
 
-def test_once_for_each_return() -> None:
+def test_each_return_is_welcomed_once() -> None:
     """A second agent that sees the same return says nothing."""
     back = person(last_seen=1000.0, reconnect_count=1, context={GREETED: 1})
     assert decided(gone(context={GREETED: 1}), back) is Welcome.NOTHING
@@ -116,6 +117,6 @@ def test_the_more_often_somebody_came_back_the_longer_it_is_kept(comes: list[int
     assert retention(people, STEPS) == timedelta(minutes=minutes)
 
 
-def test_one_step_is_for_everybody() -> None:
+def test_a_single_retention_step_is_for_everybody() -> None:
     """However often they come."""
     assert retention([person(reconnect_count=7)], STEPS[:1]) == STEPS[0]

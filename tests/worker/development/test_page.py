@@ -6,7 +6,6 @@ import logging
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 
 from agent_worker.development import page as page_module
 from agent_worker.development.page import LIBRARY, LIBRARY_MISSING, WEB, PageServer
+from agent_worker.timing import Timing
 from conversation_actors.errors import InvalidInputError
 from tests.support.browser import chromium_missing, open_page
 
@@ -304,9 +304,8 @@ async def test_an_agent_that_cannot_be_called_costs_no_token(caplog: pytest.LogC
     assert record.__dict__["room"] == "room-1"
 
 
-async def test_an_agent_that_is_called_for_ever_costs_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_agent_that_is_called_for_ever_costs_no_token() -> None:
     """The call is given up, and cancelled."""
-    monkeypatch.setattr(page_module, "ON_JOIN_PATIENCE", timedelta(milliseconds=10))
     cancelled = asyncio.Event()
 
     async def on_join(_room: str) -> None:
@@ -315,7 +314,7 @@ async def test_an_agent_that_is_called_for_ever_costs_no_token(monkeypatch: pyte
         finally:
             cancelled.set()
 
-    async with visit(on_join=on_join) as page:
+    async with visit(on_join=on_join, timing=Timing(page_join=0.01)) as page:
         assert (await page.ask())[0] == 200
     assert cancelled.is_set()
 

@@ -11,6 +11,7 @@ from agent_worker.session.active_agent import MOST_BYTES, agent_with_the_word
 from agent_worker.session.entering import entrance_of
 from agent_worker.session.had_the_word import ACTIVE_AGENT
 from agent_worker.session.restoration import INTERRUPTED_OUTPUT, restore_late
+from tests.support.fakes import turns
 from tests.support.sessions.jobs import Job, Jobs, NotedConversation, calls_when_asked, said, tools_of
 
 MODEL = calls_when_asked(
@@ -153,7 +154,7 @@ async def talked(jobs: Jobs, first: Agent, *texts: str, **named: Any) -> Job:
     return job
 
 
-async def test_one_agent() -> None:
+async def test_the_successor_of_a_single_agent_asks_the_model_what_it_would_have_been_asked() -> None:
     """Its first request is the last one before and what has happened since, and no handoff is recorded."""
     async with Jobs(MODEL) as jobs:
         job = await talked(jobs, Front(), "Hello", "use charge", "How are you?")
@@ -195,7 +196,7 @@ async def test_what_is_new_at_each_start_is_there_once() -> None:
 
 
 @pytest.mark.parametrize("way", ["to_billing", "to_same", "to_copy"])
-async def test_handed_over(way: str) -> None:
+async def test_the_agent_that_was_handed_over_to_has_the_word_in_the_next_job(way: str) -> None:
     """Whether the other agent was told nothing, everything, or the last words: it has its tools, and knows the same."""
     async with Jobs(MODEL) as jobs:
         texts = [*(f"number {number}" for number in range(8)), f"use {way}", "What now?", "use charge", "Thank you."]
@@ -211,7 +212,7 @@ async def test_handed_over(way: str) -> None:
     assert job.failures.counts == {}
 
 
-async def test_handed_over_a_moment_ago() -> None:
+async def test_an_agent_that_has_not_heard_a_word_has_the_word_in_the_next_job() -> None:
     """Before the other agent has heard a word, too."""
     async with Jobs(MODEL) as jobs:
         job = await talked(jobs, Front(), "Hello", "use to_billing")
@@ -220,7 +221,7 @@ async def test_handed_over_a_moment_ago() -> None:
     assert said(jobs.requests[-1]) == [("system", "You do the bills."), ("user", "And now?")]
 
 
-async def test_handed_back() -> None:
+async def test_the_first_agent_has_the_word_again_when_it_was_handed_back() -> None:
     """The agent that began has the word again, though it is another object."""
     async with Jobs(MODEL) as jobs:
         job = await talked(jobs, Front(), "Hello", "use to_same", "use back", "What now?")
@@ -228,7 +229,7 @@ async def test_handed_back() -> None:
     assert isinstance(following.agent, Front)
 
 
-async def test_an_agent_that_needs_arguments() -> None:
+async def test_a_factory_makes_an_agent_that_needs_arguments_from_its_saved_state() -> None:
     """Its factory gets what it has saved, behind each tool."""
     async with Jobs(MODEL) as jobs:
         job = await talked(jobs, Front(), "Hello", "use to_clerk", "use note_down", "What now?")
@@ -237,7 +238,7 @@ async def test_an_agent_that_needs_arguments() -> None:
         assert following.agent.count == 4
 
 
-async def test_two_of_one_class() -> None:
+async def test_the_saved_state_tells_which_of_two_agents_of_one_class_had_the_word() -> None:
     """Of one class and one id: what is saved tells which one it was."""
 
     class Teller(Clerk):
@@ -256,7 +257,7 @@ async def test_two_of_one_class() -> None:
         assert (following.agent.name, following.agent.count) == ("Berta", 8)
 
 
-async def test_two_of_one_class_with_ids() -> None:
+async def test_the_id_tells_which_of_two_agents_of_one_class_had_the_word() -> None:
     """Of one class with ids of their own: the factory under the right one."""
 
     class Named(Agent):
@@ -276,7 +277,7 @@ async def test_two_of_one_class_with_ids() -> None:
         assert following.agent.id == "berta"
 
 
-async def test_one_that_would_be_another(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_class_that_would_make_an_agent_of_another_id_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
     """A class that makes an agent of another id without arguments does not make the right one."""
     noted = {ACTIVE_AGENT: {"agent_id": "berta", "class": f"{__name__}:Billing"}}
     first = Front()
@@ -286,7 +287,7 @@ async def test_one_that_would_be_another(caplog: pytest.LogCaptureFixture) -> No
     assert isinstance((await agent_with_the_word(first, noted, {})).agent, Billing)
 
 
-async def test_an_agent_that_the_userdata_holds() -> None:
+async def test_an_agent_that_the_userdata_holds_is_taken_from_there() -> None:
     """Applications that keep their agents at hand get that one."""
 
     def userdata() -> dict[str, Any]:
@@ -300,7 +301,9 @@ async def test_an_agent_that_the_userdata_holds() -> None:
 
 
 @pytest.mark.parametrize("kind", ["unknown", "raises", "no agent"])
-async def test_an_agent_that_cannot_be_made(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_first_agent_goes_on_when_the_other_one_cannot_be_made(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """The first agent goes on with all that was said, and one line of the log says what to do about it."""
 
     def raises() -> Agent:
@@ -323,7 +326,7 @@ async def test_an_agent_that_cannot_be_made(kind: str, caplog: pytest.LogCapture
     assert "private words" not in caplog.text
 
 
-async def test_changed_instructions() -> None:
+async def test_instructions_that_were_changed_in_the_call_stay_changed() -> None:
     """Instructions that the application has changed in the call stay changed."""
     async with Jobs(MODEL) as jobs:
         job = await talked(jobs, Front(), "Hello")
@@ -345,7 +348,7 @@ async def test_what_was_added_later_stays_in_its_place() -> None:
             job = await crash(jobs, job)
 
 
-async def test_a_conversation_that_opens_late() -> None:
+async def test_the_running_agent_gets_the_context_of_a_conversation_that_opens_late() -> None:
     """The agent that runs already gets the same context, and behind it what was said in its session."""
     context = ChatContext.empty()
     context.add_message(role="system", content="The caller is called Anna.")
@@ -378,7 +381,7 @@ async def test_a_task_speaks_for_the_agent_that_waits_for_it() -> None:
         await job.say("use answer")
 
 
-async def test_pinned_messages_in_a_long_call() -> None:
+async def test_pinned_messages_are_in_the_first_request_after_a_long_call() -> None:
     """After 130 turns the first request is the last one before, with what the application pinned."""
     context = ChatContext.empty()
     context.add_message(role="system", content="Never promise anything.")
@@ -391,7 +394,7 @@ async def test_pinned_messages_in_a_long_call() -> None:
         await crash(jobs, job, Front(chat_ctx=context.copy()))
 
 
-async def test_too_much_to_be_noted(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_agent_too_large_to_be_noted_comes_back_as_it_is_made(caplog: pytest.LogCaptureFixture) -> None:
     """What does not fit comes back as the agent is made with it; one line of the log tells."""
     context = ChatContext.empty()
     context.add_message(role="system", content="A manual. " * MOST_BYTES)
@@ -430,7 +433,7 @@ class Slow(Billing):
         return "done"
 
 
-async def test_a_crash_while_a_tool_runs() -> None:
+async def test_an_agent_whose_tool_ran_in_the_crash_is_told_that_the_outcome_is_unknown() -> None:
     """The agent that called it has the word, and is told that the outcome is unknown, behind the last request."""
 
     class Patient(Front):
@@ -483,7 +486,7 @@ class Greeter(Front):
             await self.remember(self.told[1])
 
 
-async def test_what_on_enter_puts_into_the_context() -> None:
+async def test_what_on_enter_puts_into_the_context_is_there_once_in_each_job() -> None:
     """It is there once, though `on_enter` runs again in each job; what comes later is taken."""
     may_enter = asyncio.Event()
     may_enter.set()
@@ -497,7 +500,7 @@ async def test_what_on_enter_puts_into_the_context() -> None:
     assert told == ["You are at the front desk.", "You are the greeter.", "It is Tuesday."]
 
 
-async def test_a_crash_while_an_agent_enters() -> None:
+async def test_an_agent_that_died_while_it_entered_enters_in_the_next_job() -> None:
     """What it had not put into the context yet is put there by the next one."""
     may_enter = asyncio.Event()
     async with Jobs(MODEL) as jobs:
@@ -510,12 +513,12 @@ async def test_a_crash_while_an_agent_enters() -> None:
     assert told == ["You are at the front desk.", "You are the greeter."]
 
 
-async def test_an_agent_that_is_cut_off_while_it_enters() -> None:
+async def test_an_agent_that_is_cut_off_while_it_enters_has_not_entered() -> None:
     """It has not entered, as far as the next job is concerned."""
     agent = Greeter(asyncio.Event(), ["You are the greeter."])
     entrance = entrance_of(agent)
     entering = asyncio.create_task(agent.on_enter())
-    await asyncio.sleep(0)
+    await turns()
     entering.cancel()
     await asyncio.wait({entering})
     assert not entrance.is_over
@@ -533,7 +536,7 @@ async def test_an_agent_that_gets_the_word_again_is_followed_once() -> None:
     assert told == [agent]
 
 
-async def test_since_when_an_agent_has_the_word() -> None:
+async def test_the_handoff_that_gave_the_word_is_noted_and_stays_in_a_successor() -> None:
     """The handoff that gave it to the agent is noted, and is the same one in a successor."""
     async with Jobs(MODEL) as jobs:
         job = await talked(jobs, Front(), "Hello")
@@ -542,7 +545,7 @@ async def test_since_when_an_agent_has_the_word() -> None:
         assert following.conversation.attributes[ACTIVE_AGENT]["since"] == handoff.id
 
 
-async def test_the_end_of_a_session() -> None:
+async def test_a_last_look_at_a_session_that_has_ended_raises_nothing() -> None:
     """A last look at a session that has ended costs nothing."""
     async with Jobs(MODEL) as jobs:
         job = await talked(jobs, Front(), "Hello", "use to_billing", "What now?")
@@ -554,7 +557,7 @@ async def test_the_end_of_a_session() -> None:
         assert job.conversation.attributes[ACTIVE_AGENT] == noted
 
 
-async def test_a_state_that_cannot_be_stored(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_last_state_that_could_be_stored_stays(caplog: pytest.LogCaptureFixture) -> None:
     """The last one that could stays, and one line tells so."""
 
     class Odd(Clerk):
@@ -568,7 +571,9 @@ async def test_a_state_that_cannot_be_stored(caplog: pytest.LogCaptureFixture) -
 
 
 @pytest.mark.parametrize("state", [3, [1], {"a": float("nan")}, {"a": "x" * (5 << 20)}, {"a": object()}])
-async def test_states_that_are_none(state: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_state_that_is_no_json_object_or_too_large_is_left_out(
+    state: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     """What is no JSON object, or too much, is told once; the agent comes back without it."""
 
     class Odd(Front):
@@ -584,7 +589,7 @@ async def test_states_that_are_none(state: Any, caplog: pytest.LogCaptureFixture
     assert caplog.text.count("not all of the agent can come back") == 2
 
 
-async def test_a_state_that_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_agent_whose_state_hook_raises_begins_anew(caplog: pytest.LogCaptureFixture) -> None:
     """An agent whose hook raises begins anew, and the call goes on."""
 
     class Forgetful(Clerk):
@@ -608,14 +613,14 @@ async def test_a_state_that_cannot_be_read(caplog: pytest.LogCaptureFixture) -> 
         {ACTIVE_AGENT: {"class": "os:system"}},
     ],
 )
-async def test_foreign_notes(noted: dict[str, Any]) -> None:
+async def test_a_note_that_names_no_agent_gives_the_first_one_the_word(noted: dict[str, Any]) -> None:
     """What names no agent gives the first one the word."""
     first = Front()
     assert (await agent_with_the_word(first, noted, {})).agent is first
     assert (await agent_with_the_word(first, noted.get, {})).agent is first
 
 
-async def test_a_class_that_is_no_agent(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_noted_class_that_is_no_agent_is_neither_made_nor_imported(caplog: pytest.LogCaptureFixture) -> None:
     """Nothing else is made by a name that somebody noted, and no module of another program is imported for it."""
     first = Front()
     for name in ("os:system", "antigravity:Agent", "tests.support.sessions.jobs:Jobs", "tests.nowhere:Agent", ":", "x"):
@@ -624,7 +629,7 @@ async def test_a_class_that_is_no_agent(caplog: pytest.LogCaptureFixture) -> Non
     assert caplog.text.count("name the other one") == 6
 
 
-async def test_agents_hand_over_again() -> None:
+async def test_a_restored_agent_hands_over_and_is_followed() -> None:
     """RunContext is what a tool of a restored agent gets; and its handoffs are followed."""
 
     class Caller(Front):

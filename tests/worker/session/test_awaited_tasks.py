@@ -14,11 +14,11 @@ from livekit.agents.beta.workflows import TaskCompletedEvent, TaskGroup, TaskGro
 from livekit.agents.llm import ChatContext, ToolError
 
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
-from agent_worker.session import awaited_tasks
 from agent_worker.session.active_agent import ActiveAgent
 from agent_worker.session.had_the_word import ACTIVE_AGENT, TASKS, DoneTask, HadTasks, HadTheWord
 from agent_worker.session.restoration import INTERRUPTED_OUTPUT
-from tests.support.fakes import until
+from agent_worker.timing import Timing
+from tests.support.fakes import turns, until
 from tests.support.sessions.jobs import Job, Jobs, NotedConversation, last_text, said, tools_of
 
 _numbers = count()
@@ -148,7 +148,7 @@ def handoffs(job: Job) -> list[str]:
     return [str(item["new_agent_id"]) for item in items]
 
 
-async def test_a_survey_killed_in_its_third_task() -> None:
+async def test_a_survey_killed_in_its_third_task_goes_on_with_the_third() -> None:
     """The successor goes on with the third, whose model is asked what it would have been; the results are kept."""
     async with Jobs(MODEL) as jobs:
         job = await jobs.start(Survey(), NotedConversation())
@@ -220,7 +220,7 @@ async def test_tasks_that_are_given_the_agents_context() -> None:
             job = await goes_on(jobs, job, survey(), partial(asks, number=3))
 
 
-async def test_a_task_that_was_refused() -> None:
+async def test_a_task_that_ended_with_an_exception_raises_it_again() -> None:
     """An exception is a result too: it is raised again."""
     async with Jobs(MODEL) as jobs:
         job = await jobs.start(Survey(2, _or_refusal), NotedConversation())
@@ -268,7 +268,7 @@ async def test_killed_between_a_tasks_end_and_the_next_one() -> None:
         await until(lambda: survey.is_over)
 
 
-async def test_an_application_that_has_changed(caplog: pytest.LogCaptureFixture) -> None:
+async def test_tasks_begin_anew_from_where_the_application_has_changed(caplog: pytest.LogCaptureFixture) -> None:
     """Where another task stands at a place than before, all from there on begins anew, and the agent knows of it."""
 
     class Other(Question):
@@ -294,7 +294,7 @@ async def test_an_application_that_has_changed(caplog: pytest.LogCaptureFixture)
     assert caplog.text.count("waits for other tasks than it did") == 1
 
 
-async def test_a_result_that_cannot_be_stored(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_task_whose_result_cannot_be_stored_runs_again(caplog: pytest.LogCaptureFixture) -> None:
     """It is told once; a successor asks that question again, has the other answers, and goes on where it was."""
 
     async def ask(_agent: Agent, number: int) -> Any:
@@ -335,7 +335,7 @@ async def test_the_end_of_a_session_is_the_end_of_no_task() -> None:
         await goes_on(jobs, job, Survey(3, _or_refusal), partial(asks, number=2))
 
 
-async def test_a_task_that_the_application_cancels() -> None:
+async def test_a_task_that_the_application_cancels_has_ended() -> None:
     """That is its end, once another one has begun."""
     async with Jobs(MODEL) as jobs:
         job = await jobs.start(Survey(2, _or_refusal), NotedConversation())
@@ -350,12 +350,10 @@ async def test_a_task_that_the_application_cancels() -> None:
         assert survey.answers == ["AgentTask question is cancelled"]
 
 
-async def test_the_last_task_is_cancelled_by_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_agent_whose_last_task_is_cancelled_has_entered() -> None:
     """When the session has not closed by then, the agent has entered, and is noted as ever."""
-    monkeypatch.setattr(awaited_tasks, "_CLOSING_SECONDS", 0.01)
-
     async with Jobs(MODEL) as jobs:
-        job = await jobs.start(Survey(1, _or_refusal), NotedConversation())
+        job = await jobs.start(Survey(1, _or_refusal), NotedConversation(), timing=Timing(task_closing=0.01))
         await until(partial(asks, job, 1))
         task = job.session.current_agent
         assert isinstance(task, Question)
@@ -364,7 +362,7 @@ async def test_the_last_task_is_cancelled_by_the_application(monkeypatch: pytest
         await until(lambda: isinstance(job.session.current_agent, Survey))
 
 
-async def test_a_task_that_cannot_be_given_what_it_knew(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_task_that_cannot_be_given_what_it_knew_goes_on_without(caplog: pytest.LogCaptureFixture) -> None:
     """It goes on without: the application's `on_enter` hears of no error of ours."""
 
     class Stubborn(Question):
@@ -388,7 +386,7 @@ async def test_a_task_that_cannot_be_given_what_it_knew(caplog: pytest.LogCaptur
     assert "private words" not in caplog.text
 
 
-async def test_a_task_that_a_tool_waits_for() -> None:
+async def test_a_task_that_a_tool_waits_for_is_told_as_interrupted() -> None:
     """Also in a task that `on_enter` waits for: it is told as interrupted, and the one that has the tool goes on."""
 
     class Curious(Question):
@@ -440,7 +438,7 @@ class Stateful(Question):
         return str(self.tries)
 
 
-async def test_what_a_task_is() -> None:
+async def test_state_and_instructions_of_a_task_come_back() -> None:
     """Its state and its instructions come back as an agent's do."""
 
     async def ask(_agent: Agent, number: int) -> Any:
@@ -479,7 +477,7 @@ class Intake(Agent):
         self.told.append(event.task_id)
 
 
-async def test_a_group_killed_in_its_third_task() -> None:
+async def test_a_task_group_killed_in_its_third_task_goes_on_there() -> None:
     """Also behind a step back: it goes on there, with the results it had, and has told of each once."""
     async with Jobs(MODEL) as jobs:
         job = await jobs.start(Intake(), NotedConversation())
@@ -506,7 +504,7 @@ async def test_a_group_killed_in_its_third_task() -> None:
     assert job.failures.counts == {}
 
 
-async def test_what_a_group_had_not_told_is_told() -> None:
+async def test_a_group_callback_that_the_crash_cut_off_runs_again() -> None:
     """The job died while the callback ran: it runs again."""
     is_telling, may_end = asyncio.Event(), asyncio.Event()
 
@@ -565,7 +563,7 @@ async def test_userdata_is_stored_before_it_is_known_that_a_task_is_over() -> No
     assert stored[0]["fields"] == {"answers": ["one"]}
 
 
-async def test_an_agent_that_was_handed_over_to() -> None:
+async def test_the_tasks_of_an_agent_that_was_handed_over_to_are_kept() -> None:
     """Its tasks are kept as the first one's are, and what the first one's came to is gone."""
 
     class Second(Survey):
@@ -607,7 +605,9 @@ async def test_what_is_kept_is_gone_when_the_agent_talks_itself() -> None:
     assert TASKS not in job.conversation.attributes
 
 
-async def test_too_much_to_be_noted(caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_was_brought_into_a_task_is_left_out_first_when_there_is_no_room(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """What was brought into a task's context is the first to go, and is told once; the results stay."""
 
     async def ask(_agent: Agent, number: int) -> Any:
@@ -640,7 +640,7 @@ async def test_too_much_to_be_noted(caplog: pytest.LogCaptureFixture) -> None:
         {"agent_id": "a", "class": "m:A", "since": "i", "done": [{"path": [0], "agent_id": "q", "class": "m:Q"}]},
     ],
 )
-def test_foreign_notes(noted: Any) -> None:
+def test_notes_of_somebody_elses_tasks_are_not_taken(noted: Any) -> None:
     """What somebody else wrote, or what is of another agent, or of an earlier time it had the word, is nothing."""
     had = HadTheWord(agent_id="a", class_name="m:A", since="h")
     read = HadTasks.read(noted, had)
@@ -703,8 +703,7 @@ async def test_groups_that_are_summarised_one_behind_another() -> None:
             await job.say(words[-1])
             await job.say("use answer")
         await until(lambda: twice.is_over)
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await turns()
         there = repr([item.to_dict() for item in job.conversation.items])
         assert [one for one in words if one not in there] == []
         assert job.conversation.removals == []

@@ -17,8 +17,8 @@ from conversation_actors.items import item_from_dict
 from tests.support.fakes import until
 from tests.support.sessions.fakes_room import FakeConversation
 from tests.support.sessions.jobs import Job, Jobs, NotedConversation, last_text
+from tests.support.sessions.made_items import call, new_session, output, said, stored
 from tests.support.sessions.provider_rules import refusals
-from tests.worker.session.test_valid_windows import call, new_session, output, said, stored
 
 FINAL = "call_1_final"
 
@@ -88,7 +88,7 @@ async def test_a_tool_that_died_is_told_as_interrupted() -> None:
         assert jobs.requests[-1]["messages"][-2]["content"] == INTERRUPTED_OUTPUT
 
 
-async def test_what_it_reported_before_it_died() -> None:
+async def test_reports_of_a_tool_that_died_with_the_job_are_told_before_its_end() -> None:
     """A later report is told too, and the end comes behind it."""
     async with Jobs(model) as jobs:
         searcher = Searcher()
@@ -100,7 +100,7 @@ async def test_what_it_reported_before_it_died() -> None:
         assert told(following)[-1][1] == INTERRUPTED_OUTPUT
 
 
-async def test_a_tool_that_ended_is_no_news() -> None:
+async def test_a_tool_that_had_ended_keeps_its_result() -> None:
     """Its result is what it was."""
     async with Jobs(model) as jobs:
         searcher = Searcher()
@@ -113,7 +113,7 @@ async def test_a_tool_that_ended_is_no_news() -> None:
         assert following.restored.made_up == ()
 
 
-async def test_a_tool_that_was_ended_with_its_session() -> None:
+async def test_a_tool_that_was_ended_with_its_session_has_come_to_nothing() -> None:
     """In order, as at the end of a call: whoever speaks to the caller next knows that it came to nothing."""
     async with Jobs(model) as jobs:
         job = await searching(jobs, Searcher())
@@ -131,7 +131,7 @@ async def test_whoever_was_promised_a_result_is_told(*, is_silent: bool) -> None
         assert (unanswered_item(following.session.history.items) is None) is is_silent
 
 
-async def test_models_are_told_of_no_remark() -> None:
+async def test_no_model_is_told_of_remarks() -> None:
     """What is stored beside the items is in no request, and LiveKit's items are what they were."""
     async with Jobs(model) as jobs:
         job = await searching(jobs, Searcher())
@@ -184,7 +184,7 @@ def started(running: Any) -> ToolExecutionUpdatedEvent:
     return ToolExecutionUpdatedEvent(update=ToolCallStarted(function_call=running))
 
 
-async def test_what_is_recorded_again_runs_still() -> None:
+async def test_a_running_tool_is_recorded_again_as_running() -> None:
     """A conversation that lost everything is told again that the tool works, and a later crash is one."""
     async with Jobs(model) as jobs:
         job = await searching(jobs, Searcher())
@@ -213,7 +213,7 @@ async def test_a_running_call_that_was_taken_out_is_not_recorded_again() -> None
     assert conversation.items == ()
 
 
-async def test_a_deposed_agent_s_tool_ended_after_all() -> None:
+async def test_a_late_result_takes_the_place_of_what_was_made_up() -> None:
     """Its result takes the place of what was made up."""
     items: list[ChatItem] = [said("user", "Search"), call(1), output(1)]
     conversation = stored(items)
@@ -267,7 +267,7 @@ async def test_a_tool_that_stopped_the_response_has_ended() -> None:
         assert unanswered_item(following.session.history.items) is None
 
 
-async def test_an_older_livekit_has_no_output_for_it() -> None:
+async def test_a_silent_tool_of_an_older_livekit_is_not_told_as_interrupted() -> None:
     """Before 1.7 there is none: the call must not look as if it had been interrupted, nor be counted as refused."""
     session, conversation = new_session(), FakeConversation()
     recorder = Recorder(session, conversation).start()

@@ -16,6 +16,7 @@ from agent_worker.failures import Failures
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from agent_worker.session.bounds import SessionBounds, cut
+from tests.support.fakes import turns
 from tests.support.sessions.fakes_room import FunctionScript
 from tests.worker.conftest import SessionFactory
 
@@ -48,7 +49,7 @@ async def falls_silent(session: AgentSession[None]) -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_thousand_turns(server: OfflineServer, new_session: SessionFactory) -> None:
+async def test_a_thousand_turns_stay_within_the_bounds(server: OfflineServer, new_session: SessionFactory) -> None:
     """History and context stay within the bounds at every turn, calls keep their outputs, the end is there."""
     session, agent = await new_session(server), SupportAgent()
     await session.start(agent, record=False)
@@ -71,7 +72,7 @@ async def test_a_thousand_turns(server: OfflineServer, new_session: SessionFacto
     assert next(message.role for message in agent.chat_ctx.messages()) == "system"
 
 
-async def test_turns_that_are_really_spoken(new_session: SessionFactory) -> None:
+async def test_requests_of_spoken_turns_stop_growing(new_session: SessionFactory) -> None:
     """Requests to the model stop growing; each begins with the instructions, and is one that OpenAI would take."""
     numbers = count()
 
@@ -94,7 +95,9 @@ async def test_turns_that_are_really_spoken(new_session: SessionFactory) -> None
         assert server.accepted == 60
 
 
-async def test_not_at_every_turn(server: OfflineServer, new_session: SessionFactory) -> None:
+async def test_a_history_is_cut_seldom_and_by_more_than_has_to_go(
+    server: OfflineServer, new_session: SessionFactory
+) -> None:
     """It is cut to less than the bound, and then left alone for a while: a provider's cache knows the beginning."""
     session = await new_session(server)
     SessionBounds(session, ITEMS).start()
@@ -110,7 +113,7 @@ async def test_not_at_every_turn(server: OfflineServer, new_session: SessionFact
     assert min(lengths[38:]) == 30
 
 
-async def test_only_when_the_agent_falls_silent(server: OfflineServer, new_session: SessionFactory) -> None:
+async def test_nothing_is_cut_until_the_agent_falls_silent(server: OfflineServer, new_session: SessionFactory) -> None:
     """Nothing is cut off under a speech; nor after `stop`."""
     session = await new_session(server)
     bounds = SessionBounds(session, 8)
@@ -120,7 +123,7 @@ async def test_only_when_the_agent_falls_silent(server: OfflineServer, new_sessi
     for number in range(30):
         session.history.insert(ChatMessage(role="user", content=[str(number)], created_at=float(number)))
     session.emit("agent_state_changed", AgentStateChangedEvent(old_state="listening", new_state="thinking"))
-    await asyncio.sleep(0)
+    await turns()
     assert len(session.history.items) >= 30
     bounds.stop()
     await falls_silent(session)
@@ -155,7 +158,7 @@ async def test_a_cut_that_fails_costs_nobody_the_call(
     assert len(agent.chat_ctx.items) <= 10
 
 
-async def test_system_messages_stay(server: OfflineServer, new_session: SessionFactory) -> None:
+async def test_system_messages_are_never_cut(server: OfflineServer, new_session: SessionFactory) -> None:
     """What the application put into the context is there after any number of turns, where it was."""
     context = ChatContext.empty()
     context.add_message(role="system", content="Pinned first.")
@@ -202,7 +205,7 @@ def made(kinds: list[str]) -> list[ChatItem]:
 
 
 @given(_items, st.integers(1, 30))
-def test_what_is_left_of_any_history(kinds: list[str], most: int) -> None:
+def test_any_history_is_cut_to_whole_turns_and_whole_calls(kinds: list[str], most: int) -> None:
     """The newest, in order, and system messages; no call before the first turn, and no output without its call."""
     items = made(kinds)
     left = cut(items, most)
@@ -242,7 +245,9 @@ class _Realtime(Agent):
         await super().update_chat_ctx(ChatContext(kept), exclude_invalid_function_calls=exclude_invalid_function_calls)
 
 
-async def test_a_context_that_a_realtime_model_keeps(server: OfflineServer, new_session: SessionFactory) -> None:
+async def test_pinned_messages_stay_in_a_context_without_instructions(
+    server: OfflineServer, new_session: SessionFactory
+) -> None:
     """Where the instructions are not in the context, what was pinned stays all the same."""
     session, agent = await new_session(server), _Realtime()
     SessionBounds(session, 20).start()

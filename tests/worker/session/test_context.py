@@ -52,7 +52,7 @@ def test_a_history_that_has_left_its_beginning_behind(history: list[str], known:
     assert ids(heard.choose(items[gone:])) == [name for name in history[gone:] if name in known]
 
 
-def test_what_was_made_up_goes_with_its_call() -> None:
+def test_an_output_that_was_made_up_is_told_only_with_its_call() -> None:
     """An agent that has not heard of a call is not told that its outcome is unknown."""
 
     def call(name: str) -> list[ChatItem]:
@@ -75,7 +75,7 @@ def test_a_call_that_was_running_is_everybody_s_business() -> None:
 
 
 @pytest.mark.parametrize("noted", [None, 3, {}, {"after": 3}, {"after": "a", "heard": 3, "unheard": [4]}, {"at": "x"}])
-def test_foreign_notes(noted: Any) -> None:
+def test_notes_that_make_no_sense_are_read_as_far_as_they_do(noted: Any) -> None:
     """What makes no sense is read as far as it does."""
     assert isinstance(Heard.read(noted), Heard)
 
@@ -109,7 +109,7 @@ def test_a_message_whose_words_are_not_known_yet() -> None:
     assert brought_into(empty, ()) == ()
 
 
-def test_once_by_its_id() -> None:
+def test_an_item_of_the_history_is_not_brought_again() -> None:
     """What is in the history is not brought into it again; what stood behind a lost item comes first."""
     history = messages("a", "b")
     brought = [Brought(None, history[1]), Brought("lost", messages("1")[0]), Brought("b", messages("2", at=50.0)[0])]

@@ -1,6 +1,5 @@
 """What an application takes out of a context: gone for the successor and in the store, and nothing else is."""
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from agent_worker.session.had_the_word import ACTIVE_AGENT
 from agent_worker.session.taken_out import taken_out
 from conversation_actors import Message
 from conversation_actors.items import item_from_dict
+from tests.support.fakes import turns
 from tests.support.sessions.jobs import Job, Jobs, NotedConversation, calls_when_asked, said
 from tests.worker.session.test_active_agent import Front
 
@@ -127,12 +127,6 @@ def all_of(conversation: NotedConversation) -> str:
     return repr([item.to_dict() for item in conversation.items]) + repr(conversation.attributes)
 
 
-async def settled() -> None:
-    """Let everything run that can run."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
 @pytest.fixture
 async def jobs() -> AsyncIterator[Jobs]:
     """Jobs on a model that calls the tool that it is asked for."""
@@ -173,7 +167,7 @@ async def test_a_card_number_is_gone_for_the_successor_too(jobs: Jobs, tool: str
     job = await told(jobs)
     talk = len(job.session.history.messages())
     await job.say(f"use {tool}")
-    await settled()
+    await turns()
     assert job.conversation.removals
     assert "Is that fine?" in all_of(job.conversation)
     assert ("[hidden]" in all_of(job.conversation)) is (tool != "forget")
@@ -186,7 +180,7 @@ async def test_what_a_task_takes_out_does_not_come_back(jobs: Jobs) -> None:
     job = await told(jobs)
     await job.say("use take")
     await job.say("use finish")
-    await settled()
+    await turns()
     assert CARD not in repr(job.session.current_agent.chat_ctx.items)
     await goes_on_without(jobs, job)
 
@@ -198,7 +192,7 @@ async def test_an_output_is_taken_out_with_its_call(jobs: Jobs) -> None:
     await job.say("use note")
     calls = [item.id for item in job.conversation.items if item.type == "function_call"]
     await job.say("use forget_call")
-    await settled()
+    await turns()
     there = [item.id for item in job.conversation.items if item.type == "function_call"]
     assert calls[0] not in there
     assert calls[1] in there
@@ -212,7 +206,7 @@ async def test_what_was_taken_out_is_not_brought_by_another_agent(jobs: Jobs) ->
     kept = job.session.current_agent.chat_ctx.copy(exclude_instructions=True)
     await job.say("use forget")
     job.session.update_agent(Front(chat_ctx=kept))
-    await settled()
+    await turns()
     await job.say("Hello")
     assert CARD not in repr(jobs.requests[-1])
     assert CARD not in repr(job.conversation.attributes[ACTIVE_AGENT])
@@ -236,30 +230,30 @@ async def test_a_message_that_was_restored_under_another_id(jobs: Jobs, way: str
     items = agent.chat_ctx.items
     place = items.index(secret)
     await agent.update_chat_ctx(ChatContext([*items[:place], *new, *items[place + 1 :]]))
-    await settled()
+    await turns()
     assert CARD not in all_of(conversation)
     left = [item.id for item in conversation.items if item.id.startswith("reply")]
     assert left == (["reply/1", "reply/2"] if way == "changed" else ["reply/1"])
 
 
-async def test_the_history_is_edited(jobs: Jobs) -> None:
+async def test_an_item_taken_out_of_the_history_leaves_context_and_conversation(jobs: Jobs) -> None:
     """An item that is taken out of `session.history` is taken out of the agent's context, and of the conversation."""
     job = await told(jobs)
     job.session.history.items[:] = [item for item in job.session.history.items if CARD not in text_of(item)]
     await job.say("Hello")
-    await settled()
+    await turns()
     await job.say("Hello")
     assert CARD not in repr(jobs.requests[-1])
     await goes_on_without(jobs, job)
 
 
-async def test_a_tool_edits_the_history(jobs: Jobs) -> None:
+async def test_a_tool_that_edits_the_history_keeps_its_own_call(jobs: Jobs) -> None:
     """LiveKit puts the tool's call into the context behind the edit: it stays there, and in the conversation."""
     job = await jobs.start(Teller(), NotedConversation())
     await job.say("use forget_history")
     for words in (f"My card is {CARD}.", "use forget_history"):
         await job.say(words)
-    await settled()
+    await turns()
     kept = [item for item in job.session.current_agent.chat_ctx.items if item.type == "function_call_output"]
     assert len(kept) == 2
     assert len([item for item in job.conversation.items if item.type == "function_call_output"]) == 2
@@ -279,7 +273,7 @@ async def test_one_that_the_session_knows_by_another_id(jobs: Jobs, tool: str) -
     job = await jobs.start(Teller(), conversation, is_restart=True)
     assert "r_2" in [item.id for item in job.session.history.items]
     await job.say(f"use {tool}")
-    await settled()
+    await turns()
     await goes_on_without(jobs, job)
 
 
@@ -289,7 +283,7 @@ async def test_a_shorter_memory_is_no_edit(jobs: Jobs) -> None:
     before = {item.id for item in job.conversation.items}
     await job.say("use note")
     await job.say("use shorten")
-    await settled()
+    await turns()
     assert job.conversation.removals == []
     assert before <= {item.id for item in job.conversation.items}
 
@@ -303,7 +297,7 @@ async def test_a_summary_of_later_talk_is_no_edit(jobs: Jobs) -> None:
         summary = ChatMessage(role="assistant", content=[f"Summary {number}"], extra={"is_summary": True})
         await agent.update_chat_ctx(ChatContext([*earlier, summary]))
         await job.say("And then?")
-    await settled()
+    await turns()
     assert job.conversation.removals == []
     assert CARD in all_of(job.conversation)
 
@@ -319,7 +313,7 @@ async def test_a_shorter_talk_behind_what_an_agent_was_made_with_is_no_edit(jobs
     first = known.items[0].id
     kept = [item for item in agent.chat_ctx.items if item.id == first] + list(agent.chat_ctx.items[-2:])
     await agent.update_chat_ctx(ChatContext(kept))
-    await settled()
+    await turns()
     assert job.conversation.removals == []
 
 
@@ -331,7 +325,7 @@ async def test_what_is_said_while_a_summary_is_written_stays(jobs: Jobs, role: A
     kept = [item for item in agent.chat_ctx.copy().items[-2:] if item.type == "message"]
     await job.say(f"My other card is {CARD}.")
     await agent.update_chat_ctx(ChatContext([ChatMessage(role=role, content=["In short."]), *kept]))
-    await settled()
+    await turns()
     assert job.conversation.removals == []
     # what is taken out now, was seen
     await agent.update_chat_ctx(ChatContext([kept[0]]))
@@ -349,7 +343,7 @@ async def test_what_is_said_while_an_edit_is_followed_stays(jobs: Jobs) -> None:
         agent._chat_ctx.items.append(message)
         session.history.items.append(message)
         session.emit("conversation_item_added", ConversationItemAddedEvent(item=message))
-    await settled()
+    await turns()
     assert CARD not in all_of(job.conversation)
     assert "One more thing." in all_of(job.conversation)
     assert "One more thing." in repr(agent.chat_ctx.items)
@@ -361,15 +355,15 @@ async def test_what_the_session_has_forgotten_is_taken_out_too(jobs: Jobs) -> No
     agent = job.session.current_agent
     assert isinstance(agent, Teller)
     job.session.update_agent(Front())
-    await settled()
+    await turns()
     items = job.session.history.items
     items[:] = items[-1:]
     await job.say("Hello")
     assert CARD in all_of(job.conversation)
     job.session.update_agent(agent)
-    await settled()
+    await turns()
     await job.say("use forget")
-    await settled()
+    await turns()
     assert CARD not in all_of(job.conversation)
     assert "Good morning" in all_of(job.conversation)
 
@@ -386,14 +380,14 @@ async def test_examples_in_front_of_a_shorter_talk_are_no_edit(jobs: Jobs) -> No
     items = agent.chat_ctx.items
     await agent.update_chat_ctx(ChatContext([*items[:3], *items[-2:]]))
     await job.say("And now?")
-    await settled()
+    await turns()
     assert "For example." in repr(jobs.requests[-1])
     assert "Hello" not in repr(jobs.requests[-1])
     assert "Hello" in all_of(job.conversation)
     assert job.conversation.removals == []
 
 
-async def test_who_quotes_the_talk_is_told_of_an_edit(jobs: Jobs) -> None:
+async def test_listeners_are_told_of_an_edit_before_the_past_is_forgotten(jobs: Jobs) -> None:
     """Before the past is forgotten, so that what is quoted anew is stored before; one that fails costs nothing else."""
     job = await told(jobs)
     seen: list[tuple[Collection[str], int]] = []
@@ -418,7 +412,7 @@ async def test_an_agent_that_is_told_otherwise_is_no_edit(jobs: Jobs) -> None:
         item.model_copy(update={"content": ["A card."]}) if CARD in text_of(item) else item for item in context.items
     ]
     job.session.update_agent(Front(chat_ctx=ChatContext(items[1:])))
-    await settled()
+    await turns()
     agent = job.session.current_agent
     longer = agent.chat_ctx.copy()
     longer.add_message(role="system", content="Be brief.")
@@ -434,7 +428,7 @@ async def test_what_is_taken_out_is_not_recorded_again(jobs: Jobs) -> None:
     job = await told(jobs)
     gone = [item for item in job.session.history.items if CARD in text_of(item)]
     await job.say("use forget")
-    await settled()
+    await turns()
     job.recorder.record_again(is_afresh=False)
     job.recorder.record_again(is_afresh=True)
     # a realtime model may tell of an item twice

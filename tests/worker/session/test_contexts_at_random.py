@@ -57,7 +57,7 @@ async def crash(jobs: Jobs, job: Job, first: Front) -> Job:
 
 @pytest.mark.parametrize("items", [16, 200])
 @pytest.mark.parametrize("seed", range(3))
-async def test_any_order_of_things(seed: int, items: int) -> None:
+async def test_a_successor_has_the_context_after_any_order_of_events(seed: int, items: int) -> None:
     """Handoffs with and without a context, contexts that are changed and shortened, sessions that are cut, crashes."""
     chance = random.Random(f"{seed} {items}")  # guards nothing
     context = ChatContext.empty()

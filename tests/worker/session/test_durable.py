@@ -2,24 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import Message
 from tests.support.fakes import until
-from tests.support.sessions.fakes_call import Clock, World, Worlds
+from tests.support.sessions.fakes_call import World
 
 LONG = 20.0
 """Seconds that no test waits for: each answer comes sooner, or was not due."""
 
 
 @pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A conversation that can be opened, whose owner waits only for a moment for Redis."""
-    async with Worlds(monkeypatch, Clock(), close=0.5, write=0.05, command=0.3) as made:
-        yield made
+def waits() -> dict[str, float]:
+    """Return how long an owner and its clients wait: for Redis only a moment."""
+    return {"close": 0.5, "write": 0.05, "command": 0.3}
 
 
 async def opened(world: World) -> CallConversation:
@@ -34,7 +32,7 @@ def say(number: int) -> Message:
     return Message(id=f"m{number}", role="user", content="hello")
 
 
-async def test_what_was_recorded(world: World) -> None:
+async def test_what_was_recorded_is_durable_when_the_answer_is_yes(world: World) -> None:
     """It is there when the answer is yes; with nothing recorded the answer is yes too."""
     call = await opened(world)
     assert await call.is_durable(LONG)
@@ -43,7 +41,7 @@ async def test_what_was_recorded(world: World) -> None:
     assert [item.id for item in call.items] == ["m1"]
 
 
-async def test_while_redis_is_away(world: World) -> None:
+async def test_nothing_is_durable_while_redis_is_away(world: World) -> None:
     """The answer is no when the time is over, and yes when Redis comes back within it."""
     call = await opened(world)
     world.store.is_down = True
@@ -59,7 +57,7 @@ async def test_while_redis_is_away(world: World) -> None:
     assert await asked
 
 
-async def test_before_it_is_open(world: World) -> None:
+async def test_the_answer_waits_until_the_conversation_is_open(world: World) -> None:
     """It waits for the conversation, and for what was recorded meanwhile."""
     world.may_open.clear()
     call = world.call()
@@ -73,20 +71,20 @@ async def test_before_it_is_open(world: World) -> None:
     await opening
 
 
-async def test_of_a_deposed_job(world: World) -> None:
+async def test_nothing_of_a_deposed_job_is_durable(world: World) -> None:
     """The call is another agent's: nothing of this one is durable any more, and nothing is waited for."""
     call = await opened(world)
     world.store.is_down = True
     call.record(say(1))
     asked = asyncio.create_task(call.is_durable(LONG))
-    call._depose("test")
+    call._upkeep.depose("test")
     began = time.monotonic()
     assert not await asked
     assert time.monotonic() - began < LONG / 2
     world.store.is_down = False
 
 
-async def test_two_ask_at_one_time(world: World) -> None:
+async def test_two_who_ask_at_one_time_get_an_answer_each(world: World) -> None:
     """Each gets its answer, also beside a flush that hears of another item's refusal."""
     call = await opened(world)
     call.record(say(1))

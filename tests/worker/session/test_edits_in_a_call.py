@@ -25,7 +25,7 @@ def edits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     return str(request.param)
 
 
-async def test_an_operator_decides(
+async def test_a_setting_decides_whether_an_edit_leaves_the_store(
     world: World, server: OfflineServer, new_session: SessionFactory, transcript: Transcript, edits: str
 ) -> None:
     """Words that are taken out of the agent's context leave the store; or only the agent forgets them."""

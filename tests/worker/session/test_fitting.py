@@ -37,7 +37,7 @@ def _of_task(brought: list[dict[str, Any]]) -> Any:
 
 
 @pytest.mark.parametrize("noted", [_of_agent, _of_task])
-async def test_a_large_context_holds_nobody_up(
+async def test_each_item_of_a_large_context_is_measured_once(
     noted: Callable[[list[dict[str, Any]]], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each item is measured once, and as many as fit are kept, in their order."""
@@ -58,7 +58,7 @@ async def test_a_large_context_holds_nobody_up(
 
 
 @given(st.lists(st.text(max_size=40) | st.just(float("nan"))), st.integers(0, 200))
-def test_the_largest_go(values: list[Any], most: int) -> None:
+def test_the_largest_items_are_left_out_first(values: list[Any], most: int) -> None:
     """Those that cannot be stored first; no more than have to, and what is left is no larger than what went."""
     gone = largest_of(values, most)
     left = [value for place, value in enumerate(values) if place not in gone]
@@ -70,7 +70,7 @@ def test_the_largest_go(values: list[Any], most: int) -> None:
     assert not storable or sum(size + 1 for size in [*sizes, min(storable)]) > most
 
 
-async def test_results_go_behind_what_was_brought() -> None:
+async def test_results_are_left_out_after_what_was_brought() -> None:
     """The largest of them; the task has to run again, and the others do not."""
     session: AgentSession[Any] = AgentSession()
     told = ToldTasks(session, HeldHistory(session), Failures())

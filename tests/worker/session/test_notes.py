@@ -1,6 +1,5 @@
 """What happens in a call besides its items, as shared attributes: the latest of each kind, and no failure of ours."""
 
-import asyncio
 import json
 import logging
 from typing import Any
@@ -29,6 +28,7 @@ from agent_worker.session.notes import (
     SessionNotes,
     unanswered_words,
 )
+from tests.support.fakes import until
 from tests.worker.conftest import SessionFactory
 
 
@@ -106,7 +106,7 @@ async def test_words_are_noted_until_they_are_a_message(session: AgentSession[No
     assert pad.now[TRANSCRIPT] == noted("Hello?")
 
 
-async def test_guesses_and_silence_are_not_noted(session: AgentSession[None], pad: Pad) -> None:
+async def test_only_final_words_are_noted(session: AgentSession[None], pad: Pad) -> None:
     """Only what the recogniser is done with."""
     hear(session, "Where", final=False)
     hear(session, "   ")
@@ -128,7 +128,7 @@ async def test_what_an_agent_before_this_one_left_is_settled_once(session: Agent
     assert pad.written == [(TRANSCRIPT, None)]
 
 
-async def test_a_megabyte_of_words_is_bounded(session: AgentSession[None], pad: Pad) -> None:
+async def test_of_a_megabyte_of_words_the_end_is_noted(session: AgentSession[None], pad: Pad) -> None:
     """The end of it is kept, whole characters; nothing more is held in memory either."""
     hear(session, "\u00fc" * (1 << 20))
     for number in range(50):
@@ -151,14 +151,14 @@ def _held(handler: Any) -> list[int]:
     return [sum(len(one.text) for one in words._words) for words in kept if words is not None]
 
 
-async def test_half_a_character_is_noted(session: AgentSession[None], pad: Pad) -> None:
+async def test_broken_text_of_a_recogniser_costs_one_character(session: AgentSession[None], pad: Pad) -> None:
     """A recogniser's broken text costs a character."""
     hear(session, "half \ud83d here")
     assert "here" in pad.now[TRANSCRIPT]["text"]
     pad.now[TRANSCRIPT]["text"].encode()
 
 
-async def test_a_failure_of_a_model_without_its_text(
+async def test_a_model_failure_is_noted_without_its_text(
     session: AgentSession[None], pad: Pad, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What and where, and whether it goes on: its text may quote the call."""
@@ -175,16 +175,16 @@ async def test_a_failure_of_a_model_without_its_text(
     assert "private words" not in json.dumps(pad.written) + caplog.text
 
 
-async def test_a_whole_turn(session: AgentSession[None], pad: Pad, transcript: Transcript) -> None:
+async def test_a_turn_notes_its_speech_and_its_usage_once(
+    session: AgentSession[None], pad: Pad, transcript: Transcript
+) -> None:
     """What began to be said, and what the models have used, once, when the agent listens again."""
     from agent_worker.example.agent import SupportAgent
 
     await session.start(SupportAgent(), record=False)
     pad.written.clear()
     await session.run(user_input=transcript.turns[0].user)
-    async with asyncio.timeout(5):
-        while USAGE not in pad.now:  # noqa: ASYNC110  # the pad has no event for this
-            await asyncio.sleep(0.002)
+    await until(lambda: USAGE in pad.now)
     assert pad.now[SPEECH]["source"] == "generate_reply"
     session.emit("agent_state_changed", AgentStateChangedEvent(old_state="speaking", new_state="listening"))
     (used,) = [value for name, value in pad.written if name == USAGE]
@@ -194,7 +194,7 @@ async def test_a_whole_turn(session: AgentSession[None], pad: Pad, transcript: T
 
 
 @pytest.mark.parametrize("error", [TypeError("private words"), ValueError("private words")])
-async def test_no_handler_raises(
+async def test_an_error_while_noting_does_not_reach_livekit(
     session: AgentSession[None], pad: Pad, failures: Failures, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     """LiveKit lets a TypeError through, and the reply that is being spoken would end."""
@@ -210,7 +210,7 @@ async def test_no_handler_raises(
     assert "private words" not in caplog.text
 
 
-async def test_notes_end(server: OfflineServer, new_session: SessionFactory, pad: Pad) -> None:
+async def test_nothing_is_noted_after_stop(server: OfflineServer, new_session: SessionFactory, pad: Pad) -> None:
     """After `stop` nothing is noted."""
     session = await new_session(server)
     notes = SessionNotes(session, pad)
@@ -235,6 +235,8 @@ async def test_notes_end(server: OfflineServer, new_session: SessionFactory, pad
         ({TRANSCRIPT: {"text": "Hello?"}}, "Hello?", None),
     ],
 )
-def test_words_without_a_message(attributes: dict[str, Any], last: str, words: str | None) -> None:
+def test_unanswered_words_are_read_from_foreign_attributes_without_raising(
+    attributes: dict[str, Any], last: str, words: str | None
+) -> None:
     """Read from attributes that anybody may have written."""
     assert unanswered_words(attributes, last) == words

@@ -16,8 +16,8 @@ from agent_worker.session.restoration import restore
 from agent_worker.session.serialise import to_fields
 from conversation_actors.items import item_from_dict
 from tests.support.sessions.fakes_room import FakeConversation
+from tests.support.sessions.made_items import call, new_session, output, said
 from tests.support.sessions.provider_rules import RULES
-from tests.worker.session.test_valid_windows import call, new_session, output, said
 
 
 class Talk:
@@ -95,7 +95,7 @@ def test_every_successor_has_the_order_of_the_first(seed: int) -> None:
     asyncio.run(talk_at_random(seed))
 
 
-async def test_a_late_transcript() -> None:
+async def test_a_question_whose_transcript_came_late_stands_before_its_answer() -> None:
     """The question stands before its answer, in the second job as in the third."""
     conversation = FakeConversation()
     first = Talk(conversation, now=100.0)
@@ -111,7 +111,7 @@ async def test_a_late_transcript() -> None:
         )
 
 
-async def test_what_was_refused_comes_back_to_its_place() -> None:
+async def test_a_refused_item_is_restored_at_its_place() -> None:
     """The conversation keeps the order in which it takes items; a successor has the talk's."""
     conversation = FakeConversation()
     talk = Talk(conversation, now=100.0)
@@ -144,7 +144,7 @@ async def test_a_conversation_that_lost_everything_is_told_in_order() -> None:
     assert not [item for item in conversation.items if "stands_before" in item.to_dict()]
 
 
-async def test_what_it_stood_before_has_left() -> None:
+async def test_an_item_whose_successor_has_left_stands_where_it_came() -> None:
     """Then it stands where it came."""
     conversation = FakeConversation()
     for item in (said("assistant", "a", 1, id="a"), said("user", "b", 2, id="b"), said("user", "c", 3, id="c")):
@@ -155,7 +155,7 @@ async def test_what_it_stood_before_has_left() -> None:
 
 
 @pytest.mark.parametrize("vendor", RULES)
-async def test_models_are_told_of_no_remark(vendor: str) -> None:
+async def test_no_model_is_told_where_an_item_stood(vendor: str) -> None:
     """The same request, to every vendor that LiveKit has a format for."""
     conversation = FakeConversation()
     item = said("user", "What time is it?", 1, id="question")

@@ -116,14 +116,14 @@ def there_and_back(value: object) -> Any:
         TaskGroupResult(task_results={"name": "Anna", "address": Address("High Street"), "size": Size.SMALL}),
     ],
 )
-def test_results(value: object) -> None:
+def test_a_result_comes_back_equal_and_of_its_type(value: object) -> None:
     """A result is equal to what it was, and of its type, at every depth."""
     back = there_and_back(value)
     assert type(back) is type(value)
     assert back == value
 
 
-def test_what_is_equal_to_another_type() -> None:
+def test_a_text_that_is_an_enumeration_member_stays_one() -> None:
     """A text that is a member of an enumeration stays one, inside a record too."""
     back = there_and_back(TaskGroupResult(task_results={"color": Color.RED, "colors": [Color.RED]}))
     assert type(back.task_results["color"]) is Color
@@ -133,7 +133,7 @@ def test_what_is_equal_to_another_type() -> None:
 @pytest.mark.parametrize(
     "error", [OutOfStockError("tea", left=2), UnfinishedError(["a"]), ToolError("no"), ValueError("a", 1)]
 )
-def test_exceptions(error: Exception) -> None:
+def test_an_exception_comes_back_with_arguments_and_attributes(error: Exception) -> None:
     """An exception has its arguments and its attributes, whatever its constructor takes."""
     back = there_and_back(error)
     assert type(back) is type(error)
@@ -142,7 +142,7 @@ def test_exceptions(error: Exception) -> None:
     assert str(back) == str(error)
 
 
-def test_exceptions_among_results() -> None:
+def test_exceptions_among_the_results_of_a_group_come_back() -> None:
     """As a group has them that goes on behind an error."""
     back = there_and_back(TaskGroupResult(task_results={"a": 1, "b": ToolError("no")}))
     assert back.task_results["a"] == 1
@@ -200,7 +200,7 @@ def _endless() -> Address:
         ValueError(Plain()),
     ],
 )
-def test_what_cannot_be_stored(value: object) -> None:
+def test_an_unstorable_result_is_refused_without_being_quoted(value: object) -> None:
     """It is refused, and what is told of it quotes nothing."""
     with pytest.raises(UnstorableError) as refused:
         write_outcome(value, NEAR)
@@ -224,7 +224,7 @@ def test_what_cannot_be_stored(value: object) -> None:
         {"result": {"dict": 3}},
     ],
 )
-def test_foreign_outcomes(stored: dict[str, Any]) -> None:
+def test_a_foreign_outcome_makes_nothing_and_imports_nothing(stored: dict[str, Any]) -> None:
     """What somebody else wrote, or an older version of the application, makes nothing, and imports nothing."""
     with pytest.raises(UnstorableError):
         read_outcome(stored, NEAR)

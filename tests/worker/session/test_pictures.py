@@ -5,7 +5,7 @@ import io
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from agent_worker.session.recorder import Recorder
 from agent_worker.session.serialise import to_fields
 from agent_worker.session.stored_items import to_livekit
 from agent_worker.settings import ContentSettings
+from agent_worker.timing import TIMING, Timing
 from conversation_actors.values import encode
 from tests.support.fakes import until
 from tests.support.sessions.fakes_room import FakeConversation
@@ -81,12 +82,26 @@ class Desk:
         return self.content(item)
 
 
+NewDesk = Callable[..., Awaitable[Desk]]
+
+
 @pytest.fixture
-async def desk(server: OfflineServer, new_session: SessionFactory) -> Desk:
+async def new_desk(server: OfflineServer, new_session: SessionFactory) -> NewDesk:
+    """Make recorders of sessions that are not started."""
+
+    async def make(timing: Timing = TIMING) -> Desk:
+        conversation, failures = FakeConversation(), Failures()
+        pictures = Pictures(failures=failures, timing=timing)
+        recorder = Recorder(await new_session(server), conversation, failures, pictures=pictures)
+        return Desk(recorder.start(), conversation, failures)
+
+    return make
+
+
+@pytest.fixture
+async def desk(new_desk: NewDesk) -> Desk:
     """A recorder of a session that is not started."""
-    conversation, failures = FakeConversation(), Failures()
-    session = await new_session(server)
-    return Desk(Recorder(session, conversation, failures).start(), conversation, failures)
+    return await new_desk()
 
 
 async def test_a_frame_is_stored_as_a_small_jpeg(desk: Desk) -> None:
@@ -109,7 +124,7 @@ async def test_an_address_with_data_is_stored_as_a_small_jpeg(desk: Desk, kind: 
     assert len(shown["image"]) <= BYTES
 
 
-async def test_what_is_see_through_is_on_white(desk: Desk) -> None:
+async def test_a_transparent_picture_is_put_on_white(desk: Desk) -> None:
     """JPEG knows no transparency, and a drawing on black could not be read."""
     drawing = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     (shown,) = await desk.record(ImageContent(image=address(drawing, "PNG")))
@@ -130,7 +145,7 @@ async def test_a_photograph_stands_upright_and_says_nothing_else(desk: Desk) -> 
     assert b"Orlova" not in base64.b64decode(shown["image"].removeprefix(JPEG))
 
 
-async def test_an_address_in_the_web_stays(desk: Desk) -> None:
+async def test_a_web_address_and_a_small_jpeg_are_stored_as_they_are(desk: Desk) -> None:
     """Nobody fetches it; a small JPEG stays as it is too. Neither is recorded a second time."""
     for image in ("https://example.com/a.png", address(Image.new("RGB", (64, 64)), "JPEG")):
         item = ChatMessage(role="user", content=[ImageContent(image=image)])
@@ -180,7 +195,7 @@ def never_small(patch: pytest.MonkeyPatch) -> str:
     [broken, huge, bomb, not_base64, not_data, other_format, never_small],
     ids=lambda one: one.__name__,
 )
-async def test_what_cannot_be_kept_says_so(
+async def test_a_picture_that_cannot_be_kept_says_so_in_its_place(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, make: Callable[[Any], str]
 ) -> None:
     """In its place, for the model too; the words around it and the other picture are there. The log says it once."""
@@ -195,21 +210,19 @@ async def test_what_cannot_be_kept_says_so(
     assert desk.recorder.refused == 0
 
 
-async def test_a_picture_that_takes_too_long(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_picture_that_takes_too_long_is_left_out(new_desk: NewDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its thread cannot be ended, but is waited for no longer: the message says so, and the next picture is made."""
-    monkeypatch.setattr(module, "_SECONDS", 0.02)
-    may_end = threading.Event()
+    desk, may_end = await new_desk(Timing(picture=1.0)), threading.Event()
     with monkeypatch.context() as patch:
         patch.setattr(module, "as_jpeg", lambda *_given, **_named: may_end.wait(20))
         (shown,) = await desk.record(ImageContent(image=frame(64, 64)))
     assert shown == LEFT_OUT.format("it took too long")
     may_end.set()
-    monkeypatch.setattr(module, "_SECONDS", 20)
     (shown,) = await desk.record(ImageContent(image=frame(64, 64)))
     assert read(shown).size == (64, 64)
 
 
-async def test_without_pillow(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_pillow_the_message_says_what_is_missing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an extra of LiveKit's: the message says what is missing."""
     shown_frame = ImageContent(image=frame(64, 64))
     monkeypatch.setitem(sys.modules, "PIL", None)
@@ -230,7 +243,7 @@ def _held_back(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, thread
     return begun, may_end
 
 
-async def test_nobody_waits_for_a_picture(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_messages_are_recorded_while_a_picture_is_made(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message is recorded, in its place, before its picture is begun; others follow it meanwhile."""
     begun, may_end = _held_back(monkeypatch)
     first = ChatMessage(role="user", content=["Look:", ImageContent(image=frame(64, 64))])
@@ -274,7 +287,7 @@ async def test_a_successor_has_the_picture_and_records_it_no_more(desk: Desk) ->
     assert not Pictures().are_missing(restored)
 
 
-async def test_nothing_is_lacking_behind_a_picture(desk: Desk) -> None:
+async def test_a_message_with_a_picture_is_not_recorded_again(desk: Desk) -> None:
     """When the conversation answers again, a message is compared as it was recorded."""
     shown = ChatMessage(role="user", content=[ImageContent(image=frame(640, 480))])
     desk.recorder._session.history.items.append(shown)
@@ -285,7 +298,7 @@ async def test_nothing_is_lacking_behind_a_picture(desk: Desk) -> None:
     assert len(desk.conversation.history) == before
 
 
-async def test_more_pictures_than_a_message_has_room_for(server: OfflineServer, new_session: SessionFactory) -> None:
+async def test_of_too_many_pictures_the_last_ones_are_kept(server: OfflineServer, new_session: SessionFactory) -> None:
     """The last ones are kept, as many as fit; each of the others says that it was left out. So does a sound."""
     conversation = FakeConversation(item_bytes=64 << 10)
     desk = Desk(Recorder(await new_session(server), conversation).start(), conversation, Failures())
@@ -300,7 +313,7 @@ async def test_more_pictures_than_a_message_has_room_for(server: OfflineServer, 
     assert all(part.startswith("[picture left out: it is too large") for part in content[2:-1] if isinstance(part, str))
 
 
-def test_a_picture_that_was_brought_is_words() -> None:
+def test_a_picture_in_a_brought_context_is_noted_as_words() -> None:
     """What an application puts into a context is noted in an attribute, which has no room for a frame."""
     item = ChatMessage(role="user", content=["Look:", ImageContent(image=frame(640, 480))])
     noted = Brought(None, item).to_dict()
@@ -311,14 +324,14 @@ def test_a_picture_that_was_brought_is_words() -> None:
 
 
 @pytest.mark.parametrize(("edge", "most_bytes"), [(64, 4 << 10), (300, 8 << 10), (1024, 48 << 10), (4096, 1 << 20)])
-def test_bounds_are_held(edge: int, most_bytes: int) -> None:
+def test_the_worst_picture_stays_within_the_bounds(edge: int, most_bytes: int) -> None:
     """By the worst of pictures."""
     made = as_jpeg(frame(1200, 900), edge=edge, most_bytes=most_bytes)
     assert max(Image.open(io.BytesIO(made.data)).size) <= edge
     assert len(JPEG) + len(base64.b64encode(made.data)) <= most_bytes
 
 
-def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bounds_of_a_picture_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the environment."""
     monkeypatch.setenv("AGENT_IMAGE_PIXELS", "512")
     monkeypatch.setenv("AGENT_IMAGE_BYTES", "20000")

@@ -9,9 +9,9 @@ from livekit.agents import Agent, function_tool
 from livekit.agents.llm import ChatContext, ChatItem
 
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
-from tests.support.fakes import until
+from tests.support.fakes import turns, until
 from tests.support.sessions.jobs import Job, Jobs, NotedConversation, last_text
-from tests.worker.session.test_context_edits import CARD, all_of, settled, text_of
+from tests.worker.session.test_context_edits import CARD, all_of, text_of
 
 _numbers = count(1)
 
@@ -101,7 +101,7 @@ async def followed(jobs: Jobs) -> Job:
 
 async def is_gone(jobs: Jobs, job: Job) -> None:
     """Neither the conversation, nor what is noted, nor a successor's request has the number."""
-    await settled()
+    await turns()
     assert CARD not in all_of(job.conversation)
     assert job.conversation.removals
     following = await jobs.follow(job, Bank())
@@ -112,7 +112,7 @@ async def is_gone(jobs: Jobs, job: Job) -> None:
 
 
 @pytest.mark.parametrize("tool", ["forget", "rewrite", "mutate"])
-async def test_the_words_are_taken_out(jobs: Jobs, tool: str) -> None:
+async def test_taking_out_the_words_of_a_call_takes_out_the_call(jobs: Jobs, tool: str) -> None:
     """The call that they tell of leaves the conversation, and with it the output that has the number."""
     job = await followed(jobs)
     await job.say(f"use {tool}")
@@ -131,7 +131,7 @@ async def test_they_are_stored_no_more_before_the_past_is_forgotten(jobs: Jobs) 
 
     job.conversation.remove = removed  # type: ignore[method-assign]
     await job.say("use forget")
-    await settled()
+    await turns()
     assert seen
     assert not any(CARD in noted for noted in seen)
 
@@ -146,7 +146,7 @@ async def test_a_shorter_memory_is_no_edit(jobs: Jobs) -> None:
     assert CARD in repr([item.to_dict() for item in job.conversation.items])
 
 
-async def test_the_call_is_taken_out(jobs: Jobs) -> None:
+async def test_taking_out_a_call_takes_out_the_words_that_tell_of_it(jobs: Jobs) -> None:
     """Of one agent's context, or the history, while another has the words: a task that began later, for instance."""
     job = await jobs.start(Bank(), NotedConversation())
     await until(lambda: sum(item.type == "message" for item in job.conversation.items) == 2)
@@ -166,7 +166,7 @@ async def test_the_call_is_taken_out(jobs: Jobs) -> None:
     }
     job.session.history.items[:] = [item for item in job.session.history.items if item.id not in gone]
     await job.say("Hello again")
-    await settled()
+    await turns()
     there = [item for item in job.session.current_agent.chat_ctx.items if item.id.startswith("told_")]
     assert there == []
     assert "[Before this" not in all_of(job.conversation)

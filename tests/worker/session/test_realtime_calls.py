@@ -1,30 +1,33 @@
 """A call with a realtime model is a call like any other: greeted once, resumed, and not ended by its provider."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Self
 
 import aiohttp
 import pytest
-import pytest_asyncio
 from livekit.agents import APIConnectOptions, function_tool
 from livekit.agents.llm import FunctionCall, FunctionCallOutput, InputTranscriptionCompleted
 from livekit.plugins import openai
 from openai import AsyncOpenAI
 
-from agent_worker.call import life
 from agent_worker.call.opening import NOT_FINISHED
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.realtime_behaviour import RealtimeRequest
-from agent_worker.offline.script import Reply, RequestedCall
+from agent_worker.offline.script import Reply
 from agent_worker.session.notes import TRANSCRIPT
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import BACK, Answer, assistant, crash, seed, texts, user
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
-from tests.support.sessions.realtime_calls import Concierge, Microphone, obedient, reconnecting
-from tests.worker.call.test_speaking import Loudspeaker
+from tests.support.sessions.realtime_calls import (
+    Concierge,
+    Loudspeaker,
+    Microphone,
+    answer_guest,
+    obedient,
+    reconnecting,
+)
 
 CALL = FunctionCall(id="item_1/fnc_0", call_id="call_1", name="book", arguments="{}")
 OUTPUT = FunctionCallOutput(id="item_1/out", call_id="call_1", name="book", output="In Kiel.", is_error=False)
@@ -48,27 +51,7 @@ class Held(OfflineServer):
         return reply
 
 
-def _answers(said: str) -> Reply:
-    if said == "A table for two":
-        return Reply(calls=(RequestedCall("call_1", "book", '{"table": "two"}'),))
-    return Reply(f"You said {said}.")
-
-
-@pytest_asyncio.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """The models' connections."""
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@pytest_asyncio.fixture
-async def models() -> AsyncIterator[OfflineServer]:
-    """Where the models are."""
-    async with OfflineServer(obedient(_answers)) as server:
-        yield server
-
-
-async def test_it_greets_once_and_comes_back(
+async def test_a_realtime_agent_greets_once_and_says_that_it_is_back(
     answer: Answer, world: World, models: OfflineServer, http: aiohttp.ClientSession
 ) -> None:
     """The successor says that it is back, once, knows what was said, and uses its tools."""
@@ -95,7 +78,7 @@ async def test_it_greets_once_and_comes_back(
         assert roles == ["system", "assistant", "user", "assistant", "assistant", "user", "assistant", "tool"]
 
 
-async def test_our_own_lines_are_spoken_by_the_model(
+async def test_a_realtime_model_speaks_our_lines(
     answer: Answer, models: OfflineServer, http: aiohttp.ClientSession
 ) -> None:
     """The application wants a greeting, and has no voice for it but the model's."""
@@ -119,7 +102,7 @@ async def test_what_was_unanswered_is_answered_with_the_line(
         assert asked.messages[0]["content"].startswith("You are the concierge of a hotel.\nSay exactly this first")
 
 
-async def test_words_that_were_in_no_message_are_answered(
+async def test_words_that_were_in_no_message_become_one_and_are_answered(
     answer: Answer, world: World, models: OfflineServer, http: aiohttp.ClientSession
 ) -> None:
     """They become a message of the caller first."""
@@ -132,7 +115,7 @@ async def test_words_that_were_in_no_message_are_answered(
         assert [one["content"] for one in models.responses[-1].messages[1:]] == ["Good evening.", "Is there a pool?"]
 
 
-async def test_the_providers_own_limit_is_no_end(
+async def test_a_provider_session_that_ends_is_begun_anew_with_all_that_was_said(
     answer: Answer, models: OfflineServer, http: aiohttp.ClientSession
 ) -> None:
     """The plugin begins a new session with the provider: it has all that was said, and the call goes on.
@@ -159,7 +142,7 @@ async def test_the_providers_own_limit_is_no_end(
 async def test_what_the_provider_has_not_answered_is_asked_again(answer: Answer, http: aiohttp.ClientSession) -> None:
     """Its session ended between the caller's words and the answer: the next session is asked for it, once."""
     alice, microphone = FakeParticipant("alice"), Microphone()
-    held = Held(obedient(_answers))
+    held = Held(obedient(answer_guest))
     async with (
         held,
         answer(
@@ -202,11 +185,11 @@ class Slow(Concierge):
     "turn_started_at" not in InputTranscriptionCompleted.__dataclass_fields__,
     reason="LiveKit 1.6.5 does not tell a provider's new session of a call whose tool runs: the model repeats it",
 )
-async def test_a_tool_that_works_is_an_answer_that_comes(
-    answer: Answer, models: OfflineServer, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+async def test_a_running_tool_counts_as_an_answer_in_a_new_provider_session(
+    answer: Answer, models: OfflineServer, http: aiohttp.ClientSession, world: World
 ) -> None:
     """The provider's session ended meanwhile: the new one is told what the tool gives, and asked for nothing before."""
-    monkeypatch.setattr(life, "_LOST_SECONDS", 0.0)
+    world.timing = replace(world.timing, room_lost=0.0)
     agent, microphone = Slow(models, http, is_greeting=False), Microphone()
     async with answer(
         FakeRoom(FakeParticipant("alice")), agent=agent, greeting="", output=Loudspeaker(), microphone=microphone
@@ -222,10 +205,10 @@ async def test_a_tool_that_works_is_an_answer_that_comes(
         assert (agent.booked, len(models.responses)) == (1, 2)
 
 
-async def test_a_provider_that_is_gone_is_followed(answer: Answer, http: aiohttp.ClientSession) -> None:
+async def test_a_provider_that_is_gone_has_the_next_agent_called(answer: Answer, http: aiohttp.ClientSession) -> None:
     """The session fails, and the job ends so that the next agent is called."""
     alice = FakeParticipant("alice")
-    server = OfflineServer(obedient(_answers))
+    server = OfflineServer(obedient(answer_guest))
     async with server:
         agent = Concierge(server, http, conn_options=APIConnectOptions(max_retry=0))
         async with answer(FakeRoom(alice), agent=agent, greeting="", output=Loudspeaker()) as running:
@@ -281,7 +264,7 @@ async def test_a_greeting_of_the_entrypoint_is_not_said_again(
         assert not models.responses
 
 
-async def test_late_transcripts(
+async def test_late_transcripts_keep_livekits_order_in_the_next_job(
     answer: Answer, world: World, models: OfflineServer, http: aiohttp.ClientSession
 ) -> None:
     """A provider may tell what was heard behind its answer: the next agent has LiveKit's order of the two.

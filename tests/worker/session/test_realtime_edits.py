@@ -1,11 +1,9 @@
 """What is taken out of the context of an agent with a realtime model leaves its provider and the conversation."""
 
-from collections.abc import AsyncIterator
 from typing import Literal
 
 import aiohttp
 import pytest
-import pytest_asyncio
 
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.realtime_behaviour import RealtimeBehaviour
@@ -13,21 +11,13 @@ from agent_worker.offline.script import Reply
 from tests.support.fakes import until
 from tests.support.sessions.answering import BACK, Answer, Running, crash, texts
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom
-from tests.support.sessions.realtime_calls import Concierge, Microphone, obedient, reconnecting
-from tests.worker.call.test_speaking import Loudspeaker
+from tests.support.sessions.realtime_calls import Concierge, Loudspeaker, Microphone, obedient, reconnecting
 
 CARD = "My card is 4711"
 
 
 def _answers(said: str) -> Reply:
     return Reply("Thank you." if said == CARD else f"You said {said}.")
-
-
-@pytest_asyncio.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """The models' connections."""
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 async def _forget_the_card(running: Running) -> None:

@@ -2,11 +2,9 @@
 
 import logging
 import re
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 from livekit.agents import Agent, function_tool, llm
@@ -23,8 +21,7 @@ from tests.support.fakes import until
 from tests.support.sessions.answering import Answer, Running, assistant, crash, seed, texts, user
 from tests.support.sessions.fakes_call import FakeRoom, World
 from tests.support.sessions.fakes_room import FunctionScript
-from tests.support.sessions.realtime_calls import reconnecting
-from tests.worker.call.test_speaking import Loudspeaker
+from tests.support.sessions.realtime_calls import Loudspeaker, reconnecting
 
 HISTORY: tuple[ChatItem, ...] = (
     ChatMessage(id="item_0/msg_0", role="assistant", content=["The post office."]),
@@ -54,13 +51,6 @@ class Postman(Agent):
             what: It.
         """
         return f"{what} is in Kiel."
-
-
-@pytest_asyncio.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """The models' connections."""
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 def _contents(server: OfflineServer) -> list[str | None]:
@@ -208,7 +198,7 @@ async def test_a_provider_that_refuses_much_gets_the_rest_all_the_same(
 
 
 @given(st.text(min_size=1))
-def test_an_id_fits_and_stays_the_same(own: str) -> None:
+def test_an_id_that_the_provider_refuses_is_changed_the_same_way_each_time(own: str) -> None:
     """What the provider takes is not changed; all else becomes something that it takes."""
     there = fitting_id(own, "item")
     assert re.fullmatch(r"[A-Za-z0-9_-]{1,32}", there)
@@ -260,7 +250,9 @@ async def test_a_model_that_an_agent_brings_is_guarded_too(
 
 
 @pytest.mark.skipif(not hasattr(llm, "RealtimeModelFallbackAdapter"), reason="this LiveKit has no such adapter")
-async def test_models_that_stand_in_for_each_other(answer: Answer, world: World, http: aiohttp.ClientSession) -> None:
+async def test_contexts_go_to_whichever_realtime_provider_is_there(
+    answer: Answer, world: World, http: aiohttp.ClientSession
+) -> None:
     """LiveKit's adapter hands contexts on to whichever provider is there."""
     alice, script = await seed(world, *HISTORY), FunctionScript(_answers)
     async with OfflineServer(script) as server:

@@ -8,9 +8,7 @@ from agent_worker.session.had_the_word import TASKS
 from tests.support.fakes import until
 from tests.support.sessions.answering import BACK, Answer, crash, texts
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom
-from tests.support.sessions.realtime_calls import Concierge, Microphone
-from tests.worker.call.test_speaking import Loudspeaker
-from tests.worker.session.test_realtime_calls import http, models  # noqa: F401  # fixtures
+from tests.support.sessions.realtime_calls import Concierge, Loudspeaker, Microphone
 
 
 class Asking(AgentTask[str]):
@@ -45,10 +43,10 @@ class Host(Concierge):
         await self.session.generate_reply(instructions="Greet the guest.")
 
 
-async def test_the_second_task_goes_on(
+async def test_the_second_task_of_a_realtime_agent_goes_on_without_asking_again(
     answer: Answer,
-    models: OfflineServer,  # noqa: F811
-    http: aiohttp.ClientSession,  # noqa: F811
+    models: OfflineServer,
+    http: aiohttp.ClientSession,
 ) -> None:
     """With what was said before, also in the first; its question is not asked again, and the results are there."""
     alice, microphone = FakeParticipant("alice"), Microphone()

@@ -234,7 +234,9 @@ async def test_a_stopped_recorder_records_no_more(
 # Who said it
 
 
-async def test_who_said_it(server: OfflineServer, transcript: Transcript, new_session: SessionFactory) -> None:
+async def test_each_user_message_names_its_speaker(
+    server: OfflineServer, transcript: Transcript, new_session: SessionFactory
+) -> None:
     """Each user message names its speaker, in the session and in the conversation; nobody else's does."""
     conversation, said = FakeConversation(), ["phone", None]
     session = await new_session(server)
@@ -257,7 +259,7 @@ async def test_who_said_it(server: OfflineServer, transcript: Transcript, new_se
 
 
 @pytest.mark.parametrize("kind", ["raises", "unknown", "none"])
-async def test_a_speaker_that_is_not_known(
+async def test_a_message_of_an_unknown_speaker_is_recorded(
     kind: str, server: OfflineServer, transcript: Transcript, new_session: SessionFactory
 ) -> None:
     """The message is recorded all the same, and the answer comes."""
@@ -288,7 +290,7 @@ def test_models_are_not_told_who_said_it(provider: Any) -> None:
 # Who has the word
 
 
-async def test_a_successor_records_no_handoff(
+async def test_a_handoff_to_the_agent_that_has_the_word_is_not_recorded(
     server: OfflineServer, transcript: Transcript, started: Starter, say: Say
 ) -> None:
     """A session that begins with the agent that has the word is no news, also for a conversation that lost all."""
@@ -299,13 +301,12 @@ async def test_a_successor_records_no_handoff(
     async with started(server, SupportAgent(), conversation) as (session, attached):
         await say(session, transcript.turns[2].user)
     assert kinds(conversation).count("agent_handoff") == 1
-    afresh = FakeConversation()
-    attached.recorder._conversation = afresh
+    conversation.lose_everything()
     attached.recorder.record_again(is_afresh=True)
-    assert kinds(afresh).count("agent_handoff") == 1
+    assert kinds(conversation).count("agent_handoff") == 1
 
 
-async def test_another_agent_is_news(server: OfflineServer, started: Starter) -> None:
+async def test_a_handoff_to_another_agent_is_recorded(server: OfflineServer, started: Starter) -> None:
     """A session that begins with another agent than the last one tells so."""
     conversation = FakeConversation()
     for agent in (SupportAgent(), Agent(instructions=""), SupportAgent()):

@@ -201,7 +201,7 @@ async def test_words_stand_before_the_calls_of_their_reply(server: OfflineServer
     assert kinds == ["message", "message", "function_call", "function_call_output"]
 
 
-async def test_a_running_session_is_refused(server: OfflineServer, started: Starter) -> None:
+async def test_restoring_a_running_session_is_refused(server: OfflineServer, started: Starter) -> None:
     """It would have two histories in one."""
     async with started(server, SupportAgent(), FakeConversation()) as (session, _):
         with pytest.raises(RuntimeError, match="before session"):
@@ -216,7 +216,7 @@ def _briefed() -> Agent:
     return Agent(instructions="x", chat_ctx=context)
 
 
-async def test_what_the_agent_was_made_with_stays(server: OfflineServer, started: Starter) -> None:
+async def test_the_context_that_an_agent_was_made_with_stays_in_front(server: OfflineServer, started: Starter) -> None:
     """In front of the history, in the first call as in any other."""
     async with started(server, _briefed(), FakeConversation()) as (session, _):
         await session.generate_reply()
@@ -398,7 +398,7 @@ def test_a_history_is_what_it_was(history: list[ChatItem], start: float, steps: 
 
 @settings(max_examples=60, deadline=None)
 @given(_histories, st.lists(st.floats(-7200, 7200), min_size=20, max_size=20))
-def test_clocks_do_not_change_the_order(history: list[ChatItem], off: list[float]) -> None:
+def test_skewed_clocks_do_not_change_the_order(history: list[ChatItem], off: list[float]) -> None:
     """Stamped two hours ahead or behind, in any order: the conversation's order stands, and all but the times."""
     now = time.time()
     for item, seconds in zip(history, off, strict=False):

@@ -133,7 +133,7 @@ async def test_what_was_heard_last_is_answered_by_the_task(answer: Answer) -> No
             assert form.answers == ["taken", "taken"]
 
 
-async def test_a_question_that_was_not_heard_is_asked(answer: Answer) -> None:
+async def test_a_task_whose_question_was_not_heard_asks_it_again(answer: Answer) -> None:
     """The agent died before the task had spoken: its first words are the first that are heard."""
     async with OfflineServer(FunctionScript(taking)) as server:
         form = Form(may_ask=asyncio.Event())

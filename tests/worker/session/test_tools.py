@@ -54,7 +54,7 @@ async def at_once() -> None:
 
 
 @pytest.mark.parametrize("make", [SupportAgent, Raw])
-async def test_the_model_sees_no_difference(make: Callable[[], Agent]) -> None:
+async def test_a_held_tool_looks_the_same_to_the_model(make: Callable[[], Agent]) -> None:
     """Names, descriptions and parameters stay as they were."""
     agent, other = make(), make()
     await hold_tools_back(agent, at_once)
@@ -63,7 +63,7 @@ async def test_the_model_sees_no_difference(make: Callable[[], Agent]) -> None:
     assert [tool.id for tool in agent.tools] == [tool.id for tool in other.tools]
 
 
-async def test_it_waits_and_then_runs() -> None:
+async def test_a_held_tool_waits_for_the_gate_and_then_runs() -> None:
     """What is to be known first is known first, each time."""
     agent = Raw()
 
@@ -79,7 +79,7 @@ async def test_it_waits_and_then_runs() -> None:
     assert agent.ran == ["known", "raw {'a': 1}", "known", "object Friday"]
 
 
-async def test_no_run_where_waiting_is_cancelled() -> None:
+async def test_a_call_that_is_cancelled_while_it_waits_has_no_effect() -> None:
     """A call that is taken back while it waits has had no effect."""
     agent = Raw()
 
@@ -106,7 +106,7 @@ class Gate:
         self.count += 1
 
 
-async def test_twice_is_once() -> None:
+async def test_holding_tools_back_twice_changes_nothing() -> None:
     """Whoever holds an agent's tools back again changes nothing."""
     agent, gate = Raw(), Gate()
     await hold_tools_back(agent, gate)
@@ -117,7 +117,7 @@ async def test_twice_is_once() -> None:
     assert gate.count == 1
 
 
-async def test_tools_that_an_agent_is_given_later() -> None:
+async def test_tools_that_an_agent_is_given_later_wait_too() -> None:
     """They wait too, and so do those that stay."""
     agent, gate = Raw(), Gate()
     await hold_tools_back(agent, gate)
@@ -134,7 +134,7 @@ async def test_tools_that_an_agent_is_given_later() -> None:
     assert gate.count == 1
 
 
-async def test_no_call_is_lost() -> None:
+async def test_calls_of_tools_that_an_agent_does_not_have_stay_in_its_context() -> None:
     """An agent that was given calls of tools that it does not have keeps them."""
     agent = Raw()
     call = FunctionCall(call_id="c1", name="other", arguments="{}")
@@ -164,7 +164,7 @@ def tool_of(name: str) -> Any:
     return tool
 
 
-async def test_toolsets() -> None:
+async def test_tools_in_nested_toolsets_wait_too() -> None:
     """Tools in toolsets wait, nested ones too, and those that are learnt later."""
     gate = Gate()
     nested = Toolset(id="outer", tools=[Toolset(id="inner", tools=[tool_of("nested")]), tool_of("outer_one")])
@@ -195,7 +195,7 @@ async def in_a_job(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 @pytest.mark.parametrize("form", ["list", "toolset"])
-async def test_tools_that_jobs_of_one_process_share(form: str) -> None:
+async def test_a_shared_tool_waits_only_for_the_job_that_calls_it(form: str) -> None:
     """Each call waits for the record of the job that it is made in, and for nothing in a job that records nothing."""
     tools: list[Any] = [tool_of("shared")]
     shared: list[Any] = tools if form == "list" else [Toolset(id="set", tools=tools)]
@@ -230,7 +230,7 @@ async def test_tools_that_jobs_of_one_process_share(form: str) -> None:
     assert (first.count, second.count) == (2, 2)
 
 
-async def test_an_agent_that_serves_one_job_after_another() -> None:
+async def test_tools_of_a_reused_agent_wait_for_the_job_that_it_serves_now() -> None:
     """Its tools wait for the job that it serves now; those that it is given then, too."""
     agent, first, second = Raw(), Gate(), Gate()
     await hold_tools_back(agent, first)
@@ -265,7 +265,7 @@ class Short(AgentTask[str]):
         self.complete("done")
 
 
-async def test_every_agent_that_gets_the_word() -> None:
+async def test_tools_of_every_agent_that_gets_the_word_wait_once() -> None:
     """Those handed over to, tasks, and the session's own tools: each call waits once."""
     gate = Gate()
     model = calls_when_asked("hand_over", "begin", "end", "with_context", "shared")
@@ -286,7 +286,9 @@ def settings_of(unrecorded_tools: Literal["wait", "refuse", "run"], seconds: flo
 
 @pytest.mark.parametrize(("mode", "seconds"), [("wait", 5.0), ("refuse", 1.0), ("run", 1.0)])
 @pytest.mark.parametrize("is_durable", [True, False])
-async def test_what_becomes_of_a_call_that_is_not_durable(mode: Any, seconds: float, *, is_durable: bool) -> None:
+async def test_a_setting_decides_what_becomes_of_a_call_that_is_not_durable(
+    mode: Any, seconds: float, *, is_durable: bool
+) -> None:
     """It is refused after the wait, at once, or runs; one that is durable runs in any case."""
     asked: list[float] = []
 

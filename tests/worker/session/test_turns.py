@@ -20,10 +20,10 @@ from livekit.agents.voice.events import ToolCallStarted, ToolExecutionUpdatedEve
 from agent_worker.failures import Failures
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import Reply
-from agent_worker.session import turns as turns_module
 from agent_worker.session.notes import SETTLED, TRANSCRIPT, SessionNotes
 from agent_worker.session.turns import Turns
 from agent_worker.session.unsettled import UnsettledWords
+from agent_worker.timing import TIMING, Timing
 from tests.support.fakes import until
 from tests.support.sessions.answering import BACK, Answer, Running, seed, texts, user
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
@@ -88,8 +88,7 @@ def pad() -> Pad:
 
 @pytest.fixture
 def looked(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Set when it was looked for words that stayed without a message, which here is done without a pause."""
-    monkeypatch.setattr(turns_module, "_SLACK_SECONDS", 0.0)
+    """Return what is set when somebody has looked for words that stayed without a message."""
     is_done, look = asyncio.Event(), Turns._look
 
     def looking(self: Turns) -> None:
@@ -100,7 +99,9 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     return is_done
 
 
-Started = Callable[[Agent], Any]
+Started = Callable[..., Any]
+AT_ONCE = Timing(turn_slack=0.0)
+"""Words without a message are looked for without a pause."""
 
 
 @pytest.fixture
@@ -108,11 +109,11 @@ def started(server: OfflineServer, new_session: SessionFactory, pad: Pad) -> Sta
     """Start an agent in a session whose turns are watched."""
 
     @asynccontextmanager
-    async def start(agent: Agent) -> AsyncIterator[AgentSession[None]]:
+    async def start(agent: Agent, timing: Timing = TIMING) -> AsyncIterator[AgentSession[None]]:
         session = await new_session(server)
         notes = SessionNotes(session, pad, Failures())
         notes.start()
-        watched = Turns(session, notes, Failures())
+        watched = Turns(session, notes, Failures(), timing=timing)
         watched.start()
         await session.start(agent, record=False)
         yield session
@@ -186,17 +187,14 @@ async def test_each_agent_that_gets_the_word_has_a_say(started: Started, pad: Pa
         assert pad.words is None
 
 
-async def test_words_that_nobody_settles_are_dropped(
-    started: Started, pad: Pad, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_words_that_nobody_settles_are_dropped(started: Started, pad: Pad, looked: asyncio.Event) -> None:
     """A turn that LiveKit has skipped: later than any turn ends, while nobody speaks."""
-    monkeypatch.setattr(turns_module, "_SLACK_SECONDS", 0.0)
-    async with started(Deciding(accept)) as session:
+    async with started(Deciding(accept), AT_ONCE) as session:
         session.update_options(endpointing_opts={"min_delay": 0.0, "max_delay": 0.02})
         session._update_user_state("speaking")
         hear(session, "Hello?")
         hear(session, "You there", final=False)
-        await asyncio.sleep(0.1)
+        await asyncio.wait_for(looked.wait(), 10)
         assert pad.words == "Hello?"
         session._update_user_state("listening")
         await until(lambda: pad.words is None)
@@ -208,7 +206,7 @@ async def test_with_turns_that_the_application_ends_words_wait(
     """Push to talk again: the caller thinks before letting go of the button."""
     agent = Deciding(accept)
     agent.turn_detection = "manual"
-    async with started(agent) as session:
+    async with started(agent, AT_ONCE) as session:
         session.update_options(endpointing_opts={"min_delay": 0.0, "max_delay": 0.0})
         hear(session, "Hello?")
         await asyncio.wait_for(looked.wait(), 10)
@@ -254,7 +252,7 @@ async def test_what_nobody_answers_for_long_is_noted(
     started: Started, pad: Pad, looked: asyncio.Event, why: str
 ) -> None:
     """A turn that was skipped; but not what a model has failed at, nor what a tool in the background may answer."""
-    async with started(Deciding(accept)) as session:
+    async with started(Deciding(accept), AT_ONCE) as session:
         session.update_options(endpointing_opts={"min_delay": 0.0, "max_delay": 0.02})
         message = user("Hello?")
         session._conversation_item_added(message)
@@ -321,7 +319,7 @@ async def test_a_message_that_wants_no_answer_gets_none(answer: Answer, world: W
         await running.hears(BACK, "What?")
 
 
-async def test_an_open_question_is_answered_once(answer: Answer, world: World) -> None:
+async def test_an_open_question_is_answered_once_by_however_many_agents(answer: Answer, world: World) -> None:
     """However many agents follow one another: the control."""
     noted = {TRANSCRIPT: {"text": "Where is it?", "language": "en", "at": 1.0}}
     alice = await seed(world, user("Hello."), attributes=noted)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from agent_worker.session import active_agent
 from agent_worker.session.had_the_word import ACTIVE_AGENT
 from agent_worker.session.userdata import MOST_BYTES, USERDATA, Userdata
-from tests.support.sessions.fakes_call import Clock, Worlds
+from tests.support.sessions.fakes_call import World
 from tests.support.sessions.jobs import Jobs, NotedConversation, calls_when_asked
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def an_order() -> Order:
     )
 
 
-async def test_a_dataclass() -> None:
+async def test_every_field_of_a_dataclass_comes_back_with_its_type() -> None:
     """Every field is of its type again, in the object and in the containers that others may hold."""
     fresh = Order()
     dishes, lines, tables = fresh.dishes, fresh.lines, fresh.tables
@@ -173,16 +173,20 @@ async def test_what_cannot_be_stored_is_named_once(caplog: pytest.LogCaptureFixt
     assert fresh == replace(an_order(), waiter=waiter, untold="mine")
 
 
-async def test_a_pydantic_model() -> None:
+async def test_a_pydantic_model_comes_back_in_place() -> None:
     """With nested models and fields that were added, in place."""
-    fresh = Model(client=test_a_dataclass)
+    fresh = Model(client=test_every_field_of_a_dataclass_comes_back_with_its_type)
     before = Model(name="Anna", lines=[Line(dish="soup", price=Decimal(3))], client=object(), more=[1])
     back = await taken_over(before, fresh)
     assert back is fresh
-    assert (back.name, back.lines, back.client) == ("Anna", before.lines, test_a_dataclass)
+    assert (back.name, back.lines, back.client) == (
+        "Anna",
+        before.lines,
+        test_every_field_of_a_dataclass_comes_back_with_its_type,
+    )
 
 
-async def test_a_typed_dictionary() -> None:
+async def test_a_typed_dictionary_comes_back_with_its_types() -> None:
     """What the type says is of its type again, the object stays."""
     fresh: Typed = {"name": ""}
     before: Typed = {"name": "Anna", "since": datetime(2026, 5, 1, tzinfo=UTC)}
@@ -191,7 +195,7 @@ async def test_a_typed_dictionary() -> None:
     assert back == before
 
 
-async def test_a_dictionary() -> None:
+async def test_of_a_plain_dictionary_json_values_come_back() -> None:
     """Of JSON's values; others are of no type that could be told, and stay behind."""
     fresh: dict[str, Any] = {"items": [], "when": "fresh"}
     held = fresh["items"]
@@ -201,7 +205,7 @@ async def test_a_dictionary() -> None:
     assert held == [1]
 
 
-async def test_a_plain_object() -> None:
+async def test_the_first_values_of_a_plain_object_tell_its_types() -> None:
     """What its fields held at first tells their types."""
     before, fresh = Plain(), Plain()
     waiter = fresh.waiter
@@ -215,23 +219,23 @@ async def test_a_plain_object() -> None:
 
 
 @pytest.mark.parametrize(("before", "fresh"), [(Frozen("Anna"), Frozen()), (Fixed(name="Anna"), Fixed())])
-async def test_what_cannot_be_changed_is_replaced(before: Any, fresh: Any) -> None:
+async def test_userdata_that_cannot_be_changed_is_replaced(before: Any, fresh: Any) -> None:
     """The session gets another object."""
     assert await taken_over(before, fresh) == before
 
 
-async def test_slots() -> None:
+async def test_an_object_with_slots_comes_back() -> None:
     """An object without a dictionary comes back too."""
     assert await taken_over(Slotted("Anna", ["menu"]), Slotted()) == Slotted("Anna", ["menu"])
 
 
 @pytest.mark.parametrize(("before", "fresh"), [(["a", {"b": 1}], []), ("text", ""), (3, 0)])
-async def test_userdata_without_fields(before: Any, fresh: Any) -> None:
+async def test_a_list_a_text_or_a_number_comes_back_as_one_field(before: Any, fresh: Any) -> None:
     """A list, a text or a number is one field by itself."""
     assert await taken_over(before, fresh) == before
 
 
-async def test_a_loop() -> None:
+async def test_userdata_that_contains_itself_is_left_out() -> None:
     """What contains itself cannot be written, and is left out."""
     endless: list[Any] = []
     endless.append(endless)
@@ -240,7 +244,7 @@ async def test_a_loop() -> None:
     assert conversation.attributes[USERDATA]["fields"] == {"name": "Anna"}
 
 
-async def test_none() -> None:
+async def test_a_session_without_userdata_notes_nothing() -> None:
     """A session without userdata notes nothing; with a type to make it of it gets what was noted."""
     conversation = NotedConversation()
     bare: AgentSession[Any] = AgentSession(vad=None, turn_handling={"turn_detection": None})
@@ -271,7 +275,7 @@ class NewVersion:
     added: str = "new"
 
 
-async def test_version_1_read_by_version_2(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_newer_version_of_the_application_takes_the_fields_it_knows(caplog: pytest.LogCaptureFixture) -> None:
     """What is known by both comes back; a field of another type keeps its new value, and is named."""
     back = await taken_over(OldVersion(name="Anna"), NewVersion())
     assert back == NewVersion(name="Anna")
@@ -280,13 +284,13 @@ async def test_version_1_read_by_version_2(caplog: pytest.LogCaptureFixture) -> 
     assert line.__dict__["fields"] == ["seats"]
 
 
-async def test_a_field_that_holds_something_else() -> None:
+async def test_a_field_that_is_not_of_its_annotated_type_comes_back_if_plain() -> None:
     """Annotations that are not true cost nothing, as long as what is there is plain."""
     before = Order(name=["Anna", "Berta"])  # type: ignore[arg-type]  # as applications do
     assert (await taken_over(before, Order())).name == ["Anna", "Berta"]
 
 
-async def test_annotations_for_type_checkers_only() -> None:
+async def test_an_annotation_that_is_not_imported_costs_only_its_field() -> None:
     """One name that is not imported costs only itself."""
 
     @dataclass
@@ -310,7 +314,9 @@ async def test_secrets_are_not_stored() -> None:
 
 
 @pytest.mark.parametrize("large", ["x" * (5 << 20), list(range(5 << 18)), {"a": [{"b": "x" * (5 << 20)}]}])
-async def test_five_megabytes(large: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_field_of_five_megabytes_is_left_out_and_named_once(
+    large: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     """A field that is too large is left out and named once; the others come back."""
     before = an_order()
     before.untold = large
@@ -325,23 +331,22 @@ async def test_five_megabytes(large: Any, caplog: pytest.LogCaptureFixture) -> N
     assert fresh == replace(an_order(), untold="fresh")
 
 
-async def test_as_much_as_fits_reaches_the_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_as_much_as_fits_reaches_the_conversation(world: World) -> None:
     """An owner takes the largest userdata, and the most that is noted of an agent, of two agents in one room."""
-    async with Worlds(monkeypatch, Clock(), close=0.5) as world:
-        call = world.call()
-        assert await call.open()
-        Userdata(session_with({"page": "x" * (MOST_BYTES - 100)}), call).keep()
-        for name in (ACTIVE_AGENT, f"{ACTIVE_AGENT}.translator"):
-            call.note(name, {"agent_id": "x" * (active_agent.MOST_BYTES - 100)})
-        call.note(f"{USERDATA}.translator", {"page": "x" * (MOST_BYTES - 100)})
-        await call.flush()
-        assert call.failures.counts == {}
-        session = session_with({"page": ""})
-        await Userdata(session, call).restore(call.attributes)
-        assert len(session.userdata["page"]) == MOST_BYTES - 100
+    call = world.call()
+    assert await call.open()
+    Userdata(session_with({"page": "x" * (MOST_BYTES - 100)}), call).keep()
+    for name in (ACTIVE_AGENT, f"{ACTIVE_AGENT}.translator"):
+        call.note(name, {"agent_id": "x" * (active_agent.MOST_BYTES - 100)})
+    call.note(f"{USERDATA}.translator", {"page": "x" * (MOST_BYTES - 100)})
+    await call.flush()
+    assert call.failures.counts == {}
+    session = session_with({"page": ""})
+    await Userdata(session, call).restore(call.attributes)
+    assert len(session.userdata["page"]) == MOST_BYTES - 100
 
 
-async def test_too_much_together(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_last_userdata_that_could_be_stored_stays(caplog: pytest.LogCaptureFixture) -> None:
     """The last that could be stored stays, and one line tells so."""
     userdata: dict[str, Any] = {"name": "Anna"}
     conversation = NotedConversation()
@@ -407,7 +412,7 @@ async def test_it_is_there_when_the_session_starts() -> None:
         {"fields": {"name": 3}, "forms": {"name": "newer"}},
     ],
 )
-async def test_foreign_notes(noted: Any) -> None:
+async def test_foreign_notes_overwrite_no_methods_of_the_userdata(noted: Any) -> None:
     """Whoever wrote it: methods and what Python keeps in an object are not overwritten, and nothing is raised."""
     fresh = Plain()
     await Userdata(session_with(fresh), NotedConversation()).restore({USERDATA: noted})
@@ -415,7 +420,7 @@ async def test_foreign_notes(noted: Any) -> None:
     assert callable(fresh.greet)
 
 
-async def test_a_copy_is_noted() -> None:
+async def test_a_later_change_does_not_change_what_waits_to_be_stored() -> None:
     """What the application changes afterwards does not change what waits to be stored."""
 
     class Waiting:
@@ -433,7 +438,7 @@ async def test_a_copy_is_noted() -> None:
     assert [told["fields"]["dishes"] for told in waiting.told] == [["soup"], ["soup", "fish"]]
 
 
-async def test_userdata_that_raises() -> None:
+async def test_a_property_that_raises_costs_only_the_note() -> None:
     """A property that raises costs only the note, and is counted."""
 
     class Angry(dict[str, Any]):

@@ -13,8 +13,8 @@ from conversation_actors.state.window import Window
 from tests.support.fakes import until
 from tests.support.sessions.fakes_room import FakeConversation
 from tests.support.sessions.jobs import Job, Jobs, NotedConversation, last_text, said
+from tests.support.sessions.made_items import new_session
 from tests.support.sessions.provider_rules import refusals
-from tests.worker.session.test_valid_windows import new_session
 
 _WINDOWS = (3, 7, 11, 40)
 _numbers = count(1)
@@ -80,7 +80,7 @@ async def assert_valid_for_whoever_follows(job: Job) -> None:
         assert refusals(session.history.items) == {}
 
 
-async def test_every_moment_of_a_call() -> None:
+async def test_a_crash_at_every_moment_of_a_call_leaves_a_valid_context() -> None:
     """Of twenty turns with tools of all kinds, in a session that is cut, through a crash at each fifth."""
     asked = ("look, please", "both", "Hello", "search", "look", "both, please", "And?", "search, please")
     async with Jobs(model, items=14) as jobs:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from livekit.agents import Agent, AgentSession
-from livekit.agents.llm import ChatContext, ChatItem, ChatMessage, FunctionCall, FunctionCallOutput
+from livekit.agents import Agent
+from livekit.agents.llm import ChatContext, ChatItem, ChatMessage
 
 from agent_worker.session.bounds import cut
 from agent_worker.session.context import Heard
@@ -20,39 +20,10 @@ from conversation_actors.state.facts import Limits
 from conversation_actors.state.window import Window
 from tests.support.sessions import provider_rules
 from tests.support.sessions.fakes_room import FakeConversation
+from tests.support.sessions.made_items import call, new_session, output, said, stored
 from tests.support.sessions.provider_rules import RULES, refusals
 
 _TOOL = {"function_call", "function_call_output"}
-
-
-def said(role: Any, text: str, number: int = 0, **fields: Any) -> ChatMessage:
-    """A message."""
-    return ChatMessage(role=role, content=[text], created_at=float(number), **fields)
-
-
-def call(number: int, *, call_id: str | None = None, **fields: Any) -> FunctionCall:
-    """A call of a tool."""
-    fields = {"id": f"item_{number}/fnc_0", "created_at": float(number), **fields}
-    return FunctionCall(call_id=call_id or f"call_{number}", name="search", arguments='{"n": 1}', **fields)
-
-
-def output(number: int, *, call_id: str | None = None, text: str = "found", **fields: Any) -> FunctionCallOutput:
-    """What it gave."""
-    fields = {"id": f"output_{number}", "name": "search", "created_at": float(number), **fields}
-    return FunctionCallOutput(call_id=call_id or f"call_{number}", output=text, is_error=False, **fields)
-
-
-def stored(items: Sequence[ChatItem]) -> FakeConversation:
-    """A conversation of these items, in this order."""
-    conversation = FakeConversation()
-    for item in items:
-        conversation.record(item_from_dict(to_fields(item)))
-    return conversation
-
-
-def new_session() -> AgentSession[None]:
-    """A session that nobody starts."""
-    return AgentSession(vad=None, turn_handling={"turn_detection": None})
 
 
 async def given_to(
@@ -170,7 +141,7 @@ def window_of(items: Sequence[ChatItem], most: int) -> list[ChatItem]:
 
 @settings(max_examples=300, deadline=None)
 @given(histories(), st.integers(1, 40))
-def test_any_window_of_any_history(items: list[ChatItem], most: int) -> None:
+def test_any_window_of_any_history_is_a_valid_request(items: list[ChatItem], most: int) -> None:
     """A session's history and an agent's context are what every vendor takes, whatever has left the conversation."""
     history, context, _ = asyncio.run(given_to(stored(window_of(items, most))))
     assert not [item.type for item in spoken(history)[:1] if item.type in _TOOL]
@@ -179,7 +150,7 @@ def test_any_window_of_any_history(items: list[ChatItem], most: int) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(histories(), st.data())
-def test_any_part_that_an_agent_has_heard(items: list[ChatItem], data: st.DataObject) -> None:
+def test_any_part_that_an_agent_has_heard_is_a_valid_request(items: list[ChatItem], data: st.DataObject) -> None:
     """Nor what an agent knows that has heard only a part of it, as after a handover, and has brought something."""
     known = {item.id for item in items if data.draw(st.booleans())}
     brought = data.draw(st.lists(st.sampled_from(["system", "user", "assistant"]), max_size=2))
@@ -191,7 +162,7 @@ def test_any_part_that_an_agent_has_heard(items: list[ChatItem], data: st.DataOb
 
 @settings(max_examples=200, deadline=None)
 @given(histories(), st.integers(1, 20))
-def test_any_context_that_was_cut(items: list[ChatItem], most: int) -> None:
+def test_a_valid_context_is_valid_when_it_was_cut(items: list[ChatItem], most: int) -> None:
     """What `SessionBounds` leaves of a valid context is valid."""
     _, context, _ = asyncio.run(given_to(stored(items)))
     assert_valid(cut(context, most))
@@ -199,7 +170,7 @@ def test_any_context_that_was_cut(items: list[ChatItem], most: int) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(histories(), st.integers(1, 20))
-def test_any_context_that_the_application_truncated(items: list[ChatItem], most: int) -> None:
+def test_a_truncated_context_begins_with_a_turn_in_the_next_job(items: list[ChatItem], most: int) -> None:
     """The successor of an agent whose context began in the middle of a turn begins with a turn."""
     _, context, _ = asyncio.run(given_to(stored(items)))
     shorter = ChatContext(list(context)).truncate(max_items=most).items
@@ -210,7 +181,7 @@ def test_any_context_that_the_application_truncated(items: list[ChatItem], most:
 
 @settings(max_examples=100, deadline=None)
 @given(histories())
-def test_the_same_for_every_successor(items: list[ChatItem]) -> None:
+def test_every_later_successor_is_given_the_same(items: list[ChatItem]) -> None:
     """What was made up is recorded, and changes nothing for the next one: order, content and ids are the same."""
 
     async def follow() -> None:
@@ -228,7 +199,7 @@ def test_the_same_for_every_successor(items: list[ChatItem]) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(histories(), st.integers(0, 6))
-def test_a_conversation_that_opens_late(items: list[ChatItem], own: int) -> None:
+def test_what_is_put_in_front_of_a_running_session_begins_with_no_tool(items: list[ChatItem], own: int) -> None:
     """What is put in front of a session that runs already begins with no tool."""
 
     async def open_late() -> None:
@@ -246,7 +217,7 @@ def test_a_conversation_that_opens_late(items: list[ChatItem], own: int) -> None
 # The cases by name
 
 
-async def test_a_window_that_begins_in_a_reply() -> None:
+async def test_a_window_that_begins_in_a_reply_has_no_call_without_a_turn_before_it() -> None:
     """Words, calls and outputs whose question has left: Gemini refuses a call behind no turn of the user."""
     words = said("assistant", "One moment.", 1, id="item_1")
     items: list[ChatItem] = [words, call(1), output(1), said("assistant", "Here it is.", 2), said("user", "Thanks", 3)]
@@ -282,7 +253,7 @@ async def test_a_tool_that_was_interrupted_before_the_caller_s_first_turn_is_tol
     assert_valid(context)
 
 
-async def test_a_call_id_that_comes_again() -> None:
+async def test_calls_of_one_id_keep_their_own_outputs() -> None:
     """Some models begin to count anew in each reply: each call keeps its own output."""
     items: list[ChatItem] = [said("user", "Hello")]
     for number in (1, 2, 3):
@@ -318,13 +289,13 @@ _RESPONSE = {"role": "user", "parts": [{"function_response": {"name": "t"}}]}
         ([_QUESTION, {"role": "model", "parts": [_PART, _PART]}, _RESPONSE], False),
     ],
 )
-def test_google_s_rules(turns: list[Any], is_taken: bool) -> None:  # noqa: FBT001  # by pytest
+def test_the_checker_refuses_what_gemini_refuses(turns: list[Any], is_taken: bool) -> None:  # noqa: FBT001  # by pytest
     """The checker refuses what Gemini refuses."""
     assert (not list(provider_rules.google(turns))) is is_taken
 
 
 @pytest.mark.parametrize("vendor", RULES)
-def test_what_no_vendor_takes(vendor: str) -> None:
+def test_each_checker_finds_a_call_without_an_output(vendor: str) -> None:
     """Each checker finds a call without an output, where LiveKit would send one."""
     broken: dict[str, Callable[[], list[Any]]] = {
         "openai": lambda: [{"role": "assistant", "tool_calls": [{"id": "a"}]}],

@@ -9,7 +9,6 @@ import pytest
 
 from agent_worker.call.opening import JOB_CRASHED, NOT_FINISHED, open_conversation
 from agent_worker.settings import CallSettings
-from agent_worker.tenure import expected
 from agent_worker.tenure.assignment import Assignment, CallDeclinedError, RestartReason
 from agent_worker.tenure.conversation import LEASE, CallConversation
 from conversation_actors import Heartbeats, LeaseHeldError
@@ -25,7 +24,6 @@ HERE = [("c", "")]
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A conversation that can be opened."""
-    monkeypatch.setattr(expected, "_LOOK_SECONDS", 0.002)
     async with Worlds(monkeypatch, Clock(), close=0.5) as made:
         yield made
 
@@ -74,6 +72,7 @@ async def test_each_role_is_known_by_itself(world: World, heartbeats: Heartbeats
         assignment=Assignment(),
         role="translator",
         store=world.cluster.settings,
+        timing=world.timing,
         call=short(),
     )
     assert not await call.open()
@@ -94,6 +93,7 @@ async def test_who_is_called_elsewhere_is_on_its_way_there(world: World, heartbe
         post=replace(POST, dispatch_id="AD_1"),
         assignment=Assignment(),
         store=world.cluster.settings,
+        timing=world.timing,
     )
     assert await call.open()
     assert await heartbeats.held_by("job-1") == HERE

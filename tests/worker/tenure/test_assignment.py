@@ -15,13 +15,14 @@ from livekit.agents import JobContext
 from agent_worker.call.opening import _conversation_id
 from agent_worker.settings import CallSettings
 from agent_worker.tenure.assignment import (
-    MOST_METADATA_BYTES,
+    MAX_METADATA_BYTES,
     Assignment,
     MetadataRefusedError,
     RestartReason,
     trusted_attribute,
 )
-from agent_worker.worker.supervisor import conversation_id_of
+from agent_worker.timing import Timing
+from agent_worker.worker.failure_detector import conversation_id_of
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.values import forbidden_character
 from tests.support.sessions.fakes_call import ROOM, FakeParticipant, FakeRoom, Permissions, fake_job, running_job
@@ -87,8 +88,8 @@ BAD = {
     "a bomb of lists": '{"conversation_id": ' + "[" * 20_000,
     "a bomb of objects": '{"a":' * 5000,
     "a number of many digits": '{"x": ' + "9" * 5000 + "}",
-    "too much": '{"conversation_id": "c", "x": "' + "x" * MOST_METADATA_BYTES + '"}',
-    "too much in bytes": '{"conversation_id": "c", "x": "' + "\u00fc" * (MOST_METADATA_BYTES // 2) + '"}',
+    "too much": '{"conversation_id": "c", "x": "' + "x" * MAX_METADATA_BYTES + '"}',
+    "too much in bytes": '{"conversation_id": "c", "x": "' + "\u00fc" * (MAX_METADATA_BYTES // 2) + '"}',
     "an id that is a number": '{"conversation_id": 7}',
     "an id that is a list": '{"conversation_id": ["c"]}',
     "an id that is an object": '{"conversation_id": {"a": 1}}',
@@ -232,15 +233,14 @@ async def test_a_caller_who_could_have_written_it_names_nothing(monkeypatch: pyt
         assert await _conversation_id(context, NOTHING, CallSettings(participant_identity=True)) == ROOM
 
 
-async def test_a_caller_who_does_not_come_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_who_does_not_come_is_not_waited_for_long() -> None:
     """The call must not hang on a question that is opt-in."""
-    monkeypatch.setattr("agent_worker.call.opening._IDENTITY_SECONDS", 0.02)
     with job("", "") as context:
         settings = CallSettings(participant_identity=True, linger=timedelta(seconds=1))
-        assert await _conversation_id(context, NOTHING, settings) == ROOM
+        assert await _conversation_id(context, NOTHING, settings, timing=Timing(identity=0.02)) == ROOM
 
 
-def test_a_supervisor_finds_the_same_conversation() -> None:
+def test_a_failure_detector_finds_the_same_conversation() -> None:
     """Without the participant, whom it cannot ask."""
     both = running_job("j", metadata='{"conversation_id": "by-job"}', room_metadata='{"conversation_id": "by-room"}')
     assert conversation_id_of(both) == "by-job"

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from agent_worker.settings import CallSettings, TakeoverSettings
-from agent_worker.tenure import backlog as changes
-from agent_worker.tenure import conversation as module
-from agent_worker.tenure import pulse as tenure
+from agent_worker.tenure import recording
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import AGENT, HANDOVER, LEASE, CallConversation
+from agent_worker.tenure.sign_of_life import SignOfLife
 from conversation_actors import (
     ConversationHandle,
+    Heartbeats,
     Item,
     Lease,
     LeaseHeldError,
@@ -177,7 +177,7 @@ async def test_a_failed_try_leaves_no_connection(world: World) -> None:
 
 async def test_what_waits_is_bounded_and_counted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An item too many is refused as by a full outbox; who has the items is asked for them when it is open."""
-    monkeypatch.setattr(module, "_MOST_WAITING", 3)
+    monkeypatch.setattr(recording, "MAX_WAITING", 3)
     world.may_open.clear()
     call = world.call(settings=short())
     await call.open()
@@ -252,17 +252,17 @@ async def test_a_second_try_is_no_restart_by_itself(
     """The lease that it finds is this job's own, of the first try; only an agent before this job makes it one."""
     if had_agent:
         await succeed(world, "dead", replacing=None)
-    begin = CallConversation._begin_heartbeats
+    begin = SignOfLife.begin
     tries: list[str] = []
 
-    async def once_broken(self: CallConversation) -> None:
-        tries.append(self.holder)
+    async def once_broken(self: SignOfLife, heartbeats: Heartbeats) -> None:
+        tries.append("try")
         if len(tries) == 1:
             message = "away"
             raise StoreUnavailableError(message)
-        await begin(self)
+        await begin(self, heartbeats)
 
-    monkeypatch.setattr(CallConversation, "_begin_heartbeats", once_broken)
+    monkeypatch.setattr(SignOfLife, "begin", once_broken)
     call = world.call(takeover=brisk())
     assert await call.open()
     assert len(tries) == 2
@@ -676,9 +676,9 @@ async def test_after_a_while_the_attempts_count_from_one_again(world: World) -> 
     assert not call.deposed.is_set()
 
 
-async def test_the_lease_is_renewed_and_keeps_its_token(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_lease_is_renewed_and_keeps_its_token(world: World) -> None:
     """Long before it expires."""
-    monkeypatch.setattr(tenure, "_RENEW_SECONDS", 0.02)
+    world.timing = replace(world.timing, renew=0.02)
     call = world.call()
     await call.open()
     handle = await world.cluster.handle()
@@ -689,10 +689,9 @@ async def test_the_lease_is_renewed_and_keeps_its_token(world: World, monkeypatc
     await call.flush()
 
 
-async def test_a_lease_that_cannot_be_renewed_deposes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lease_that_cannot_be_renewed_deposes(world: World) -> None:
     """Told by the owner itself, should the local copy stand still."""
-    monkeypatch.setattr(tenure, "_RENEW_SECONDS", 0.02)
-    monkeypatch.setattr(module, "_GUARD_SECONDS", 60.0)
+    world.timing = replace(world.timing, renew=0.02, guard=60.0)
     call = world.call()
     await call.open()
     await succeed(world)
@@ -700,9 +699,9 @@ async def test_a_lease_that_cannot_be_renewed_deposes(world: World, monkeypatch:
         await call.deposed.wait()
 
 
-async def test_the_deposed_writes_nothing_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_deposed_writes_nothing_more(world: World) -> None:
     """Before it knows, and behind it: items and changes carry the lease, and are refused."""
-    monkeypatch.setattr(module, "_GUARD_SECONDS", 60.0)
+    world.timing = replace(world.timing, guard=60.0)
     call = world.call()
     await call.open()
     await call.flush()
@@ -718,11 +717,9 @@ async def test_the_deposed_writes_nothing_more(world: World, monkeypatch: pytest
     assert dict(handle.participants) == {}
 
 
-async def test_a_change_that_fails_holds_up_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_change_that_fails_holds_up_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """It is logged, and the ones behind it are made; one that hangs is left after a while."""
-    monkeypatch.setattr(changes, "_OPERATION_SECONDS", 0.05)
+    world.timing = replace(world.timing, operation=0.05)
     call = world.call()
     await call.open()
 
@@ -811,11 +808,9 @@ async def test_claimed_a_moment_ago_it_releases_nothing(world: World) -> None:
     assert record.claimant == "w"
 
 
-async def test_a_release_without_redis_raises_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_release_without_redis_raises_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """Within its time; the heartbeat stops with the process, and a worker finds out."""
-    monkeypatch.setattr(module, "_FLUSH_SECONDS", 0.05)
+    world.timing = replace(world.timing, flush=0.05)
     call = world.call()
     await call.open()
     await call.flush()

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agent_worker.tenure import backlog as module
-from agent_worker.tenure.backlog import MOST_NOTES, MOST_OPERATIONS, MOST_OWNER_FAILURES, Operation, is_trouble
+from agent_worker.tenure.backlog import MAX_NOTES, MAX_OPERATIONS, MAX_OWNER_FAILURES, Operation, is_trouble
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import ConversationHandle, Lease
 from conversation_actors.errors import (
@@ -68,8 +68,8 @@ async def test_while_redis_is_away_fifty_thousand_changes_are_a_few(world: World
         call.later(_noting(done, number))
         if number % 1000 == 0:
             await asyncio.sleep(0)
-        assert len(call._changes) <= MOST_OPERATIONS + 10
-    assert call._changes.has_missed
+        assert len(call._telling.changes) <= MAX_OPERATIONS + 10
+    assert call._telling.changes.has_missed
     await until(lambda: call.failures.counts.get("lease", 0) > 0)
     assert looks == []
     world.store.is_down = False
@@ -77,8 +77,8 @@ async def test_while_redis_is_away_fifty_thousand_changes_are_a_few(world: World
     for number in range(10):
         await noted(call, f"n{number}", MANY - 10 + number)
     await flushed(call)
-    assert len(call._changes) == 0
-    assert len(done) + call._changes.dropped == MANY
+    assert len(call._telling.changes) == 0
+    assert len(done) + call._telling.changes.dropped == MANY
     call.later(_noting(done, MANY))
     await flushed(call)
     assert done[-1] == MANY
@@ -93,11 +93,9 @@ def _noting(done: list[int], number: int) -> Operation:
     return note_down
 
 
-async def test_an_attribute_waits_for_longer_than_an_operation_may_take(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_attribute_waits_for_longer_than_an_operation_may_take(world: World) -> None:
     """Neither its time-out nor the owner's loses it."""
-    monkeypatch.setattr(module, "_OPERATION_SECONDS", 0.02)
+    world.timing = replace(world.timing, operation=0.02)
     call = await opened(world)
     world.store.is_down = True
     call.note("x", 1)
@@ -138,13 +136,13 @@ async def test_the_names_are_bounded(world: World) -> None:
     """A name too many is counted; those that are known change as before."""
     call = await opened(world)
     world.store.is_down = True
-    for number in range(MOST_NOTES * 2):
+    for number in range(MAX_NOTES * 2):
         call.note(f"n{number}", number)
     call.note("n1", "new")
-    assert len(call._changes) <= MOST_NOTES
+    assert len(call._telling.changes) <= MAX_NOTES
     world.store.is_down = False
     await noted(call, "n1", "new")
-    assert call.failures.counts["notes"] > MOST_NOTES
+    assert call.failures.counts["notes"] > MAX_NOTES
 
 
 async def test_operations_keep_their_order(world: World) -> None:
@@ -170,9 +168,9 @@ async def test_too_many_before_it_is_open_are_looked_up_then(world: World) -> No
     looks: list[bool] = []
     call.on_changes_missed(looks.append)
     opening = asyncio.create_task(call.open())
-    for _ in range(MOST_OPERATIONS + 1):
+    for _ in range(MAX_OPERATIONS + 1):
         call.later(_nothing)
-    assert call._changes.dropped == MOST_OPERATIONS + 1
+    assert call._telling.changes.dropped == MAX_OPERATIONS + 1
     world.may_open.set()
     await opening
     await until(lambda: looks == [False])
@@ -189,20 +187,18 @@ async def test_flush_waits_for_what_takes_the_place_of_the_dropped(world: World)
     call.on_changes_missed(lambda _is_afresh: call.later(lambda handle, lease: handle.join("bob", lease=lease)))
     world.store.is_down = True
     call.later(lambda handle, lease: handle.join("alice", lease=lease))
-    await until(lambda: call._changes.has_missed)
+    await until(lambda: call._telling.changes.has_missed)
     world.store.is_down = False
     await flushed(call)
     assert "bob" in call.participants
 
 
-async def test_the_end_of_a_call_waits_no_longer_for_any_of_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_end_of_a_call_waits_no_longer_for_any_of_it(world: World) -> None:
     """However much waits while Redis is away."""
-    from agent_worker.tenure import conversation as call_module
-
-    monkeypatch.setattr(call_module, "_FLUSH_SECONDS", 0.1)
+    world.timing = replace(world.timing, flush=0.1)
     call = await opened(world)
     world.store.is_down = True
-    for number in range(2 * MOST_OPERATIONS):
+    for number in range(2 * MAX_OPERATIONS):
         call.note("x", number)
         call.later(lambda handle, lease: handle.join("alice", lease=lease))
     started = asyncio.get_running_loop().time()
@@ -217,11 +213,11 @@ async def test_the_deposed_tells_nothing_more(world: World) -> None:
     world.store.is_down = True
     call.note("x", 1)
     call.later(_nothing)
-    call._depose("test")
-    await asyncio.wait_for(call._changes.settled(), 1)
+    call._upkeep.depose("test")
+    await asyncio.wait_for(call._telling.changes.settled(), 1)
     call.note("y", 1)
     call.later(_nothing)
-    assert len(call._changes) == 0
+    assert len(call._telling.changes) == 0
     world.store.is_down = False
 
 
@@ -269,7 +265,7 @@ async def test_an_attribute_that_the_owner_always_fails_at_costs_only_itself(
     await flushed(call)
     assert call.attributes["a"] == 1
     assert tries == [2, 1, 1, 1]
-    assert len(call._changes) == 0
+    assert len(call._telling.changes) == 0
 
 
 async def test_an_operation_that_the_owner_fails_at_is_looked_at_again(world: World) -> None:
@@ -291,7 +287,7 @@ async def test_an_operation_that_the_owner_fails_at_is_looked_at_again(world: Wo
     look(False)
     await flushed(call)
     assert done == [1]
-    assert len(tries) == MOST_OWNER_FAILURES
+    assert len(tries) == MAX_OWNER_FAILURES
 
 
 async def test_a_closed_conversation_gets_the_changes_when_it_is_reopened(world: World) -> None:

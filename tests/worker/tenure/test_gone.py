@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from agent_worker.settings import TakeoverSettings
-from agent_worker.tenure import pulse as tenure
-from agent_worker.tenure.backlog import MOST_OWNER_FAILURES
+from agent_worker.tenure.backlog import MAX_OWNER_FAILURES
 from agent_worker.tenure.conversation import AGENT, LEASE, CallConversation
 from conversation_actors import ConversationHandle, Item, Lease, Message
 from conversation_actors.activation import Activation
@@ -111,7 +111,7 @@ async def test_it_is_kept_in_time(world: World) -> None:
     await until(lambda: len(world.store.kept) == 1)
     handle = await world.cluster.handle()
     await handle.set_retention(timedelta(seconds=1))
-    await until(lambda: call._handle is not None and call._handle.retention is not None)
+    await until(lambda: call._standing.handle is not None and call._standing.handle.retention is not None)
     await world.cluster.kill()
     before = asyncio.get_running_loop().time()
     await until(lambda: world.store.kept[1:] == [timedelta(seconds=1)] * 4)
@@ -151,9 +151,9 @@ async def test_a_call_that_is_over_is_kept_no_longer(world: World) -> None:
 # Gone
 
 
-async def test_a_conversation_that_is_gone_is_opened_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_conversation_that_is_gone_is_opened_again(world: World) -> None:
     """With this job as its agent, what its session has, and what it noted; what follows is taken as before."""
-    monkeypatch.setattr(tenure, "_KEEP_SECONDS", 60.0)
+    world.timing = replace(world.timing, keep=60.0)
     call = world.call()
     await call.open()
     session = Session(call)
@@ -237,7 +237,7 @@ async def test_it_is_opened_however_long_that_takes(world: World) -> None:
     world.may_open.clear()
     await vanish(world)
     session.say(2)
-    await until(lambda: call._held._is_gone)
+    await until(lambda: call._standing.held._is_gone)
     session.say(3)
     world.store.is_down = True
     asked = world.cluster.calls["open"]
@@ -306,7 +306,7 @@ async def test_an_older_copy_deposes_nobody(world: World) -> None:
     await call.open()
     await call.flush()
     mine = (await world.cluster.handle()).leases[LEASE]
-    held = call._held
+    held = call._standing.held
     held._is_shown = False
     held.compare(Lease(LEASE, "job-0", mine.token - 1, mine.expires_at))
     assert not call.deposed.is_set()
@@ -410,7 +410,7 @@ async def test_an_item_that_the_owner_always_fails_at_costs_only_itself(
     session.say(1)
     with pytest.raises(OwnerFailedError):
         await call.flush()
-    assert refused() <= MOST_OWNER_FAILURES + 1
+    assert refused() <= MAX_OWNER_FAILURES + 1
     session.items.clear()
     session.say(2)
     await call.flush()
@@ -429,8 +429,8 @@ async def test_a_conversation_that_was_closed_in_mid_call_is_reopened(world: Wor
     session.say(1)
     call.note("x", 1)
     await call.flush()
-    assert call._handle is not None
-    snapshot = await call._handle.snapshot()
+    assert call._standing.handle is not None
+    snapshot = await call._standing.handle.snapshot()
     assert [item.id for item in snapshot.items] == ["u0", "u1"]
     assert snapshot.closing is None
     assert snapshot.attributes["x"] == 1
@@ -482,14 +482,14 @@ async def test_at_the_end_of_a_call_a_mended_refusal_loses_nothing(world: World)
     call = world.call()
     await call.open()
     await call.flush()
-    earlier = call._held.lease
+    earlier = call._standing.held.lease
     handle = await world.cluster.handle()
     await handle.release_lease(earlier)
-    await until(lambda: call._held.lease.token > earlier.token)
+    await until(lambda: call._standing.held.lease.token > earlier.token)
     call.note("x", 1)
-    call._closing = True
-    call._doubt(LeaseLostError("late", name=LEASE, token=earlier.token))
-    call._closing = False
+    call._standing.is_closing = True
+    call._upkeep.doubt(LeaseLostError("late", name=LEASE, token=earlier.token))
+    call._standing.is_closing = False
     await call.release()
     snapshot = await handle.snapshot()
     assert snapshot.attributes["x"] == 1
@@ -545,8 +545,8 @@ async def test_what_waits_is_sent_when_the_job_ends_without_order(
     call = world.call(takeover=TakeoverSettings(heartbeat=timedelta(seconds=60), valid_for=timedelta(seconds=180)))
     await call.open()
     await call.flush()
-    monkeypatch.setattr(call._held, "doubt", lambda: None)
-    call._has_missed_items = True
+    monkeypatch.setattr(call._standing.held, "doubt", lambda: None)
+    call._telling.recording.has_missed = True
     call.record(say(1))
     await call.aclose()
     assert ids(await world.cluster.handle()) == ["u1"]

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from agent_worker.settings import CallSettings, TakeoverSettings
-from agent_worker.tenure import once
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.conversation import CallConversation
 from agent_worker.tenure.once import NoRoomError, Todo
@@ -25,7 +24,6 @@ LOST = Lease("agent", "", 0, 0.0)
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A conversation that can be opened; what is tried again is tried again soon."""
-    monkeypatch.setattr(once, "_BACKOFF", (0.001, 0.01))
     async with Worlds(monkeypatch, Clock(), close=0.5) as made:
         yield made
 
@@ -51,6 +49,7 @@ def role_of(world: World, role: str) -> CallConversation:
         assignment=Assignment(conversation_id="c"),
         role=role,
         store=world.cluster.settings,
+        timing=world.timing,
         takeover=TakeoverSettings(heartbeat=timedelta(milliseconds=5), valid_for=timedelta(seconds=3)),
     )
 
@@ -231,12 +230,16 @@ async def test_what_is_no_name_is_refused(world: World, name: Any) -> None:
 
 async def lose(world: World, call: CallConversation) -> None:
     """Redis loses everything in mid-call; the agent has it opened anew."""
-    assert call._handle is not None
-    life = call._handle.leases["agent"].life
+    assert call._standing.handle is not None
+    life = call._standing.handle.leases["agent"].life
     await world.cluster.kill()
     world.store.lose_everything()
-    call._doubt_now()
-    await until(lambda: call._handle is not None and call._handle.leases.get("agent", LOST).life not in {life, ""})
+    call._upkeep.look_now()
+    await until(
+        lambda: (
+            call._standing.handle is not None and call._standing.handle.leases.get("agent", LOST).life not in {life, ""}
+        )
+    )
     await until(lambda: "livekit.agent" in call.attributes)
 
 
@@ -281,7 +284,7 @@ async def test_so_is_what_another_role_has_done(world: World) -> None:
     await other.open()
     await done(other)
     await other.aclose()
-    await until(lambda: MARK in call._marks._known)
+    await until(lambda: MARK in call._telling.marks._known)
     await lose(world, call)
     await until(lambda: call.attributes.get(MARK, {}).get("state") == "done")
 
@@ -293,14 +296,14 @@ async def test_what_is_lost_is_not_begun_before_it_is_told(world: World) -> None
     await done(first)
     standing_by = world.call("job-2", Assignment(conversation_id="c", replaces="job-1", is_planned=True))
     await standing_by.open()
-    await until(lambda: MARK in standing_by._marks._known)
+    await until(lambda: MARK in standing_by._telling.marks._known)
     await first.aclose()
     await world.cluster.kill()
     world.store.lose_everything()
     await world.cluster.handle()
     todo = await asyncio.wait_for(done(standing_by), 5)
     assert (bool(todo), todo.is_unknown) == (False, False)
-    await until(lambda: MARK in (standing_by._view.attributes if standing_by._view else {}))
+    await until(lambda: MARK in (standing_by._standing.view.attributes if standing_by._standing.view else {}))
 
 
 async def test_what_was_taken_back_is_not_told_again(world: World) -> None:
@@ -319,13 +322,13 @@ async def test_what_was_taken_back_is_not_told_again(world: World) -> None:
 
     dialling = asyncio.create_task(dial())
     await entered.wait()
-    await until(lambda: MARK in beside._marks._known)
+    await until(lambda: MARK in beside._telling.marks._known)
     may_fail.set()
     with pytest.raises(BusyError):
         await dialling
-    await until(lambda: MARK not in beside._marks._known)
+    await until(lambda: MARK not in beside._telling.marks._known)
     await lose(world, first)
-    beside._doubt_now()
+    beside._upkeep.look_now()
     await until(lambda: "livekit.role.translator.agent" in beside.attributes)
     await beside.flush()
     assert await done(first)

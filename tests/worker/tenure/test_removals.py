@@ -97,7 +97,7 @@ async def test_an_outage_only_delays_it(world: World) -> None:
 
 async def test_a_dropped_removal_is_asked_for_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where too many changes wait, all are dropped: what is to be gone is not forgotten over it."""
-    monkeypatch.setattr("agent_worker.tenure.backlog.MOST_OPERATIONS", 3)
+    monkeypatch.setattr("agent_worker.tenure.backlog.MAX_OPERATIONS", 3)
     call = world.call()
     await call.open()
     call.record(say("u1", SECRET))

@@ -6,10 +6,9 @@ from livekit.agents import Agent
 from agent_worker.offline import OfflineServer
 from agent_worker.session.had_the_word import ACTIVE_AGENT
 from tests.support.fakes import until
-from tests.support.sessions.answering import Answer, crash
+from tests.support.sessions.answering import Answer, crash, vanish
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
 from tests.support.sessions.fakes_room import FunctionScript
-from tests.worker.call.test_attach import vanish
 from tests.worker.session.test_context_edits import CARD
 from tests.worker.session.test_quoted_calls import Bank, model
 

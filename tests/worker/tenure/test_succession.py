@@ -11,15 +11,15 @@ from livekit import rtc
 
 from agent_worker.call.opening import JOB_CRASHED, NOT_FINISHED, ROOM_LOST, WORKER_GONE, open_conversation
 from agent_worker.settings import CallSettings, TakeoverSettings
-from agent_worker.tenure import conversation as module
 from agent_worker.tenure import expected
 from agent_worker.tenure.assignment import Assignment, CallDeclinedError, RestartReason
-from agent_worker.tenure.conversation import AGENT, HANDOVER, LEASE, CallConversation, Post, copied_metadata
+from agent_worker.tenure.conversation import AGENT, HANDOVER, LEASE, CallConversation, Post
+from agent_worker.tenure.heartbeat_details import MAX_COPIED_CHARACTERS, copied_metadata
 from agent_worker.tenure.role import AGENT_ROLE
 from agent_worker.worker.rooms import Original, RoomServiceError, UnansweredError
 from agent_worker.worker.summons import Vacancy, summon
 from conversation_actors import Heartbeats, LeaseHeldError, Message
-from conversation_actors.client.heartbeats import Expectation
+from conversation_actors.client.expectations import Expectation
 from conversation_actors.errors import ClusterUnavailableError, InvalidInputError, StoreUnavailableError
 from tests.support.fakes import until
 from tests.support.sessions.fakes_call import POST, ROOM, Clock, FakeRoom, FakeRooms, World, Worlds, fake_job
@@ -38,7 +38,6 @@ def clock() -> Clock:
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> AsyncIterator[World]:
     """A conversation that can be opened."""
-    monkeypatch.setattr(expected, "_LOOK_SECONDS", 0.002)
     async with Worlds(monkeypatch, clock, close=0.5) as made:
         yield made
 
@@ -94,7 +93,9 @@ async def test_a_job_finds_what_it_was_called_for(world: World, heartbeats: Hear
 async def test_the_conversation_is_the_one_that_is_followed(world: World, heartbeats: Heartbeats) -> None:
     """Though the room, or the participants who named it, would name another one now."""
     await expect(heartbeats, FOLLOWS)
-    call = CallConversation(ROOM, holder="job-2", post=posted(), assignment=Assignment(), store=world.cluster.settings)
+    call = CallConversation(
+        ROOM, holder="job-2", post=posted(), assignment=Assignment(), store=world.cluster.settings, timing=world.timing
+    )
     assert await call.open()
     assert call.id == "c"
     await call.aclose()
@@ -143,11 +144,9 @@ async def test_among_several_the_answers_are_waited_for(world: World, heartbeats
     assert found.token == second.token != first.token
 
 
-async def test_where_nobody_can_tell_them_apart_it_is_nobodys(
-    world: World, heartbeats: Heartbeats, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_where_nobody_can_tell_them_apart_it_is_nobodys(world: World, heartbeats: Heartbeats) -> None:
     """A job that does without finds a dead agent by itself."""
-    monkeypatch.setattr(expected, "_PATIENCE_SECONDS", 0.02)
+    world.timing = replace(world.timing, expected_patience=0.02)
     await expect(heartbeats, FOLLOWS, "")
     await expect(heartbeats, replace(FOLLOWS, attempt=1), "")
     call = world.call("job-2", post=posted())
@@ -212,11 +211,9 @@ async def test_a_handover_that_is_over_keeps_nobody_away(world: World, heartbeat
 
 
 @pytest.mark.parametrize("avoid", ["AW_1", "AW_2"])
-async def test_nobody_is_kept_away_but_by_its_own_dispatch(
-    world: World, heartbeats: Heartbeats, monkeypatch: pytest.MonkeyPatch, avoid: str
-) -> None:
+async def test_nobody_is_kept_away_but_by_its_own_dispatch(world: World, heartbeats: Heartbeats, avoid: str) -> None:
     """The agent is dead since, and what it was to do is not known to be of the past: who comes is the agent."""
-    monkeypatch.setattr(expected, "_PATIENCE_SECONDS", 0.02)
+    world.timing = replace(world.timing, expected_patience=0.02)
     await (await world.cluster.handle()).acquire_lease(LEASE, holder="job-1", duration=timedelta(hours=1))
     await heartbeats.start("c", "job-1", valid_for=timedelta(milliseconds=200))
     await expect(heartbeats, replace(PLANNED, avoid=avoid), "")
@@ -381,9 +378,7 @@ async def test_who_learns_too_late_that_it_was_to_stand_by_leaves(world: World, 
 
 
 @pytest.mark.usefixtures("heartbeats")
-async def test_a_declined_job_ends_and_the_call_goes_on(
-    world: World, heartbeats: Heartbeats, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_declined_job_ends_and_the_call_goes_on(world: World, heartbeats: Heartbeats) -> None:
     """For LiveKit too: its end is none of the call's."""
     with fake_job(FakeRoom(), metadata='{"conversation_id": "c"}', job_id="job-2") as job:
         job.context.job.dispatch_id = "AD_1"
@@ -466,6 +461,7 @@ def of_role(world: World, role: str, holder: str, **told: Any) -> CallConversati
         assignment=Assignment(conversation_id="c"),
         role=role,
         store=world.cluster.settings,
+        timing=world.timing,
         takeover=TakeoverSettings(heartbeat=timedelta(milliseconds=5), valid_for=timedelta(seconds=3)),
     )
 
@@ -482,7 +478,7 @@ async def test_two_roles_share_a_conversation_and_nothing_else(world: World, hea
     translator.note("theirs", 1)
     await agent.flush()
     await translator.flush()
-    await until(lambda: len(agent._view.items if agent._view else ()) == 2)
+    await until(lambda: len(agent._standing.view.items if agent._standing.view else ()) == 2)
     await until(lambda: agent.attributes.get("theirs") == 1)
     assert [item.id for item in agent.items] == ["u1"]
     assert [item.id for item in translator.items] == ["u2"]
@@ -697,8 +693,8 @@ async def test_a_record_tells_how_a_job_came(world: World, heartbeats: Heartbeat
 
 def test_only_what_is_small_is_copied() -> None:
     """As it is written to Redis, where a character may take six."""
-    assert copied_metadata("") == {}
-    assert copied_metadata("x" * 1000) == {"metadata": "x" * 1000}
-    assert copied_metadata("x" * 1025) == {}
-    assert copied_metadata("\0" * 1000) == {}
-    assert module.MOST_COPIED_CHARACTERS == 1024
+    assert copied_metadata("") is None
+    assert copied_metadata("x" * 1000) == "x" * 1000
+    assert copied_metadata("x" * 1025) is None
+    assert copied_metadata("\0" * 1000) is None
+    assert MAX_COPIED_CHARACTERS == 1024

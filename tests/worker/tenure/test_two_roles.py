@@ -14,11 +14,9 @@ from agent_worker.tenure.role import AGENT_ROLE
 from tests.support.sessions.answering import GREETING, Answer, Running, user
 from tests.support.sessions.fakes_call import FakeParticipant, FakeRoom, World
 from tests.support.sessions.fakes_room import FunctionScript
+from tests.support.sessions.room_service import Asked
+from tests.support.sessions.room_service import end_room as hang_up
 from tests.worker.call.test_person_notes import Talk, decide
-from tests.worker.call.test_rooms_guard import Asked, asked
-from tests.worker.call.test_rooms_guard import end_room as hang_up
-
-__all__ = ["asked"]
 
 OTHER = "interpreter"
 

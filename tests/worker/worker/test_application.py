@@ -22,13 +22,8 @@ from agent_worker import cli
 from agent_worker.development.agent_calls import AgentCalls
 from agent_worker.development.page import PageServer
 from agent_worker.development.reception import STARTING, Reception
-from agent_worker.settings import (
-    REGISTRATION_VARIABLE,
-    LiveKitSettings,
-    WorkerSettings,
-    registration_from_environment,
-    registration_variables,
-)
+from agent_worker.environment import REGISTRATION_VARIABLE, registration_from_environment, registration_variables
+from agent_worker.settings import LiveKitSettings, WorkerSettings
 from agent_worker.worker import preparation
 from agent_worker.worker.application import begin, load_server
 from agent_worker.worker.preparation import Preparation
@@ -174,7 +169,7 @@ def test_what_is_wrong_with_it(
 
 @pytest.mark.usefixtures("_servers_elsewhere")
 def test_a_server_without_a_session_function(write: Write, capfd: pytest.CaptureFixture[str]) -> None:
-    """One sentence that says so, and exit code 2: its parent does not start it again."""
+    """One sentence that says so, and exit code 2: its supervisor does not start it again."""
     write("from livekit.agents import AgentServer\nserver = AgentServer()\n")
     assert cli.main(["work", "my_agent", "--development"]) == cli.EXIT_USAGE
     [told] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("agent-worker: application:")]
@@ -197,7 +192,7 @@ def test_a_file_with_a_name_that_is_taken(write: Write) -> None:
 
 
 async def test_what_goes_wrong_later_is_no_mistake_of_the_application() -> None:
-    """A server that was started ends with what ended it, so that its parent starts it again."""
+    """A server that was started ends with what ended it, so that its supervisor starts it again."""
     server, away = AgentServer(), asyncio.Event()
 
     async def run(*, devmode: bool) -> None:

@@ -172,7 +172,7 @@ def test_a_livekit_url_that_is_none_is_told_at_the_start(
 
 @pytest.mark.usefixtures("_livekit")
 def test_options_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the parent and in what it starts; a secret is on no command line but the one it was given on."""
+    """In the supervisor and in what it starts; a secret is on no command line but the one it was given on."""
     for name in ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "AGENT_DRAIN"):
         monkeypatch.setenv(name, "x")
     before = logging.getLogger().level
@@ -276,7 +276,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.main(["watch"]) in {1, cli.EXIT_INTERRUPTED}
 
 
-def test_what_a_parent_passes_on() -> None:
+def test_what_a_supervisor_passes_on() -> None:
     """The worker's command line."""
     command = WorkerCommand(entrypoint="a.b:c", log_level="debug")
     assert command.arguments == ["work", "--entrypoint", "a.b:c", "--log-level", "debug"]
@@ -284,9 +284,9 @@ def test_what_a_parent_passes_on() -> None:
     assert WorkerCommand(application="agent.py:server").arguments == ["work", "agent.py:server"]
 
 
-def test_the_parent_is_small() -> None:
+def test_the_supervisor_is_small() -> None:
     """It imports neither LiveKit's agents nor Ray: nothing in it can fail while the worker lives."""
-    code = "import sys, agent_worker.cli, agent_worker.worker.parent\n"
+    code = "import sys, agent_worker.cli, agent_worker.worker.supervisor\n"
     code += "print([m for m in ('ray', 'livekit.agents') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -327,7 +327,7 @@ def test_the_load_may_be_a_number_of_calls() -> None:
 
 @pytest.mark.usefixtures("_livekit")
 def test_workers_have_names() -> None:
-    """Of their own, where no parent gave one."""
+    """Of their own, where no supervisor gave one."""
     first, second = WorkerOptions(), WorkerOptions()
     assert first.instance != second.instance
 

@@ -81,7 +81,7 @@ def test_agents_of_ones_own_need_no_models(tmp_path: Path) -> None:
     """Everything that an application's agent or worker uses can be imported."""
     program = """
 import agent_worker
-from agent_worker.worker import server, supervisor
+from agent_worker.worker import failure_detector, server
 from agent_worker.call import starting
 from agent_worker.offline import OfflineServer
 assert all(hasattr(agent_worker, name) for name in agent_worker.__all__)

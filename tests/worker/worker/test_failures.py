@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,15 +13,17 @@ import pytest
 from livekit.agents import AgentServer
 
 from agent_worker.failures import Failures
-from agent_worker.tenure import conversation as module
-from agent_worker.tenure import pulse as tenure
+from agent_worker.tenure import wishes
 from agent_worker.tenure.assignment import RestartReason
 from agent_worker.tenure.backlog import Operation
 from agent_worker.tenure.conversation import HANDOVER, LEASE, CallConversation
-from agent_worker.worker import parent
+from agent_worker.tenure.pulse import MAX_BEATS
+from agent_worker.tenure.sign_of_life import SignOfLife
+from agent_worker.tenure.telling import Telling
+from agent_worker.timing import Timing
 from agent_worker.worker import server as worker
-from agent_worker.worker.parent import EXIT_NOT_STARTED, EXIT_USAGE, Parent
-from agent_worker.worker.supervisor import Supervisor
+from agent_worker.worker.failure_detector import FailureDetector
+from agent_worker.worker.supervisor import EXIT_NOT_STARTED, EXIT_USAGE, Supervisor
 from agent_worker.worker.takeover import Takeover
 from conversation_actors import ConversationHandle, Heartbeats, Message, OverloadedError, Settings
 from conversation_actors.errors import StoreUnavailableError
@@ -33,8 +36,8 @@ PRIVATE = "private words"
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A conversation that can be opened."""
-    monkeypatch.setattr(tenure, "_RENEW_SECONDS", 0.02)
     async with Worlds(monkeypatch, Clock(), close=0.5) as made:
+        made.timing = replace(made.timing, renew=0.02)
         yield made
 
 
@@ -160,11 +163,11 @@ async def test_a_beat_that_hangs_holds_up_no_other(world: World, monkeypatch: py
     await until(lambda: hanging == 2 and landed > 2)
     limit = 100
     # one more is the lease's
-    await until(lambda: hanging == tenure._MOST_BEATS + 1)
+    await until(lambda: hanging == MAX_BEATS + 1)
     assert await world.agents.claim("c", "w", hold=timedelta(hours=1), holder="job-1")
     let_go.set()
     await asyncio.wait_for(call.deposed.wait(), 5)
-    assert hanging == tenure._MOST_BEATS + 1
+    assert hanging == MAX_BEATS + 1
 
 
 Evidence = Callable[[CallConversation, World], Any]
@@ -175,8 +178,8 @@ async def _is_kept(_call: CallConversation, world: World) -> None:
 
 
 async def _is_renewed(call: CallConversation, _world: World) -> None:
-    assert call._handle is not None
-    handle = call._handle
+    assert call._standing.handle is not None
+    handle = call._standing.handle
     first = handle.leases[LEASE].expires_at
     await until(lambda: handle.leases[LEASE].expires_at > first)
 
@@ -189,14 +192,14 @@ async def _is_asked(call: CallConversation, world: World) -> None:
 async def _is_acknowledged(call: CallConversation, _world: World) -> None:
     for number in range(3):
         call.record(Message(id=f"u{number}", role="user", content="hello"))
-        await until(lambda: not call._recorded.is_set())
+        await until(lambda: not call._telling.recording.to_acknowledge.is_set())
     await until(lambda: len(call.items) == 3)
 
 
 async def _is_noted(call: CallConversation, _world: World) -> None:
     for number in range(5):
         call.note("x", number)
-        await until(lambda: len(call._changes) == 0)
+        await until(lambda: len(call._telling.changes) == 0)
     assert call.attributes["x"] == 4
 
 
@@ -214,7 +217,7 @@ async def _is_done(call: CallConversation, _world: World) -> None:
 TASKS: dict[str, tuple[Any, str, Evidence]] = {
     "keep": (Heartbeats, "keep", _is_kept),
     "lease": (ConversationHandle, "acquire_lease", _is_renewed),
-    "guard": (module, "wish_of", _is_asked),
+    "guard": (wishes, "wish_of", _is_asked),
     "items": (ConversationHandle, "flush", _is_acknowledged),
     "notes": (ConversationHandle, "set_attributes", _is_noted),
     "changes": (ConversationHandle, "join", _is_done),
@@ -237,7 +240,7 @@ async def test_whatever_is_thrown_into_a_task_of_a_call(
         await call.open()
     else:
         await call.open()
-        await until(lambda: len(call._changes) == 0)
+        await until(lambda: len(call._telling.changes) == 0)
         broken = Broken(monkeypatch, owner, name)
     await evidence(call, world)
     await until(lambda: broken.left == 0)
@@ -249,15 +252,15 @@ async def test_whatever_is_thrown_into_a_task_of_a_call(
 async def test_whatever_is_thrown_at_the_opening(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is tried again; also where what was opened half cannot be closed."""
     call = world.call()
-    Broken(monkeypatch, CallConversation, "_begin_heartbeats")
+    Broken(monkeypatch, SignOfLife, "begin")
 
     async def broken_close() -> None:
-        monkeypatch.setattr(call._stack, "aclose", original)
+        monkeypatch.setattr(call._opening.stack, "aclose", original)
         await original()
         raise TypeError(PRIVATE)
 
-    original = call._stack.aclose
-    monkeypatch.setattr(call._stack, "aclose", broken_close)
+    original = call._opening.stack.aclose
+    monkeypatch.setattr(call._opening.stack, "aclose", broken_close)
     assert await call.open()
     assert call.failures.counts["open"] == 3
 
@@ -285,13 +288,16 @@ async def test_whatever_is_thrown_at_the_end(world: World, monkeypatch: pytest.M
     """The lease is given back although not all was taken; `release` raises nothing."""
     call = world.call()
     await call.open()
-    Broken(monkeypatch, CallConversation, "flush", times=1)
+    Broken(monkeypatch, Telling, "flush", times=1)
     await call.release()
     assert call.failures.counts["release"] == 1
     assert LEASE not in (await world.cluster.handle()).leases
 
 
-# A worker, and its parent
+# A worker, and its supervisor
+
+
+QUICK = Timing(server_retry=0.001, supervisor_look=0.001, restart_delays=(0.0,))
 
 
 class Server:
@@ -317,12 +323,10 @@ class Server:
 
 
 async def test_whatever_is_thrown_into_a_worker_that_drains(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Successors are asked for all the same, and a worker whose parent is gone ends; both are counted."""
-    monkeypatch.setattr(worker, "_RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(worker, "_PARENT_SECONDS", 0.001)
+    """Successors are asked for all the same, and a worker whose supervisor is gone ends; both are counted."""
     monkeypatch.setattr(worker, "instance_from_environment", lambda: "w")
-    parents = iter([1, 1])
-    monkeypatch.setattr("os.getppid", lambda: next(parents, 2))
+    supervisors = iter([1, 1])
+    monkeypatch.setattr("os.getppid", lambda: next(supervisors, 2))
     server, asked = Server(), asyncio.Event()
 
     async def give_over() -> None:
@@ -331,16 +335,16 @@ async def test_whatever_is_thrown_into_a_worker_that_drains(monkeypatch: pytest.
     async def watch() -> None:
         await asyncio.Event().wait()
 
-    supervisor = SimpleNamespace(run=watch, give_over=give_over)
-    Broken(monkeypatch, supervisor, "give_over")
+    detector = SimpleNamespace(run=watch, give_over=give_over)
+    Broken(monkeypatch, detector, "give_over")
     Broken(monkeypatch, worker, "_stop_when_orphaned")
     failures, stop = Failures(), asyncio.Event()
     running = asyncio.create_task(
         worker._run_until(
             (stop, asyncio.Event()),
             cast("AgentServer", server),
-            cast("Supervisor", supervisor),
-            cast("worker.WorkerOptions", SimpleNamespace(is_development=False)),
+            cast("FailureDetector", detector),
+            cast("worker.WorkerOptions", SimpleNamespace(is_development=False, timing=QUICK)),
             failures,
         )
     )
@@ -353,17 +357,17 @@ async def test_whatever_is_thrown_into_a_worker_that_drains(monkeypatch: pytest.
 
 
 async def test_a_worker_that_cannot_watch_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what went wrong: its parent starts it again."""
+    """With what went wrong: its supervisor starts it again."""
     monkeypatch.setattr(worker, "instance_from_environment", lambda: None)
 
     async def watch() -> None:
         raise TypeError(PRIVATE)
 
-    supervisor = SimpleNamespace(run=watch, give_over=watch)
-    options = SimpleNamespace(is_development=False)
+    detector = SimpleNamespace(run=watch, give_over=watch)
+    options = SimpleNamespace(is_development=False, timing=QUICK)
     told = (asyncio.Event(), asyncio.Event())
     with pytest.raises(TypeError):
-        await worker._run_until(told, cast("Any", Server()), cast("Any", supervisor), cast("Any", options), Failures())
+        await worker._run_until(told, cast("Any", Server()), cast("Any", detector), cast("Any", options), Failures())
 
 
 @pytest.mark.usefixtures("livekit")
@@ -371,13 +375,13 @@ async def test_a_watcher_that_cannot_watch_ends(monkeypatch: pytest.MonkeyPatch)
     """With what went wrong: whoever started it starts it again; it takes no calls meanwhile."""
     jobs: list[int] = []
 
-    async def watch(supervisor: Supervisor) -> None:
-        jobs.append(len(supervisor._jobs.active_jobs))
+    async def watch(detector: FailureDetector) -> None:
+        jobs.append(len(detector._jobs.active_jobs))
         raise TypeError(PRIVATE)
 
     monkeypatch.setenv("CONVERSATION_REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setenv("AGENT_HEALTH_PORT", "0")
-    monkeypatch.setattr(Supervisor, "run", watch)
+    monkeypatch.setattr(FailureDetector, "run", watch)
     with on_store(monkeypatch, ShakyStore(Clock())):
         try:
             with pytest.raises(TypeError):
@@ -390,21 +394,20 @@ async def test_a_watcher_that_cannot_watch_ends(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def livekit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings as a parent has them."""
+    """Settings as a supervisor has them."""
     for name in ("URL", "API_KEY", "API_SECRET"):
         monkeypatch.setenv(f"LIVEKIT_{name}", "ws://127.0.0.1:1" if name == "URL" else "secret")
 
 
 @pytest.mark.usefixtures("livekit")
-async def test_whatever_is_thrown_into_a_parent(
+async def test_whatever_is_thrown_into_a_supervisor(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A worker that the system could not start is started again, and what cannot be looked up is found by the clock."""
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(parent, "_RESTART_DELAYS", (0.0,))
     runs: list[str] = []
 
-    async def run_once(_self: Parent, name: str) -> int:
+    async def run_once(_self: Supervisor, name: str) -> int:
         runs.append(name)
         if len(runs) < 3:
             message = "no more processes"
@@ -412,11 +415,11 @@ async def test_whatever_is_thrown_into_a_parent(
         await asyncio.sleep(0)  # lets the take-overs begin
         return EXIT_USAGE
 
-    monkeypatch.setattr(Parent, "_run_once", run_once)
+    monkeypatch.setattr(Supervisor, "_run_once", run_once)
     Broken(monkeypatch, Heartbeats, "claim_group")
     store = ShakyStore(Clock())
     with on_store(monkeypatch, store):
-        one = Parent([], "p")
+        one = Supervisor([], "p", timing=QUICK)
         try:
             assert await one.run() == EXIT_USAGE
         finally:
@@ -428,7 +431,7 @@ async def test_whatever_is_thrown_into_a_parent(
     assert PRIVATE not in caplog.text
 
 
-async def test_one_call_that_a_parent_cannot_hand_over_costs_no_other(
+async def test_one_call_that_a_supervisor_cannot_hand_over_costs_no_other(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is counted; workers find it by the clock."""
@@ -445,7 +448,7 @@ async def test_one_call_that_a_parent_cannot_hand_over_costs_no_other(
         async with Heartbeats(Settings()) as heartbeats:
             for number in range(2):
                 await heartbeats.start(f"c{number}", "job", valid_for=timedelta(seconds=3), group="p-1")
-            one = Parent([], "p")
+            one = Supervisor([], "p")
             await one._take_over(heartbeats, cast("Takeover", Half()), "p-1")
     assert sorted(ran) == ["c0", "c1"]
     assert one._failures.counts == {"take_over": 1}

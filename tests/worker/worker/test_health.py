@@ -1,6 +1,7 @@
 """``/health``: what a worker needs, each asked for a bounded time; and `ensure_agent`, `migrate`, the log's lines."""
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from agent_worker.development import develop
 from agent_worker.failures import Failures
 from agent_worker.tenure.assignment import Assignment, RestartReason
+from agent_worker.timing import Timing
 from agent_worker.worker import health, migration
 from agent_worker.worker.health import Health, HealthPortError, HealthServer
 from conversation_actors import (
@@ -56,7 +58,6 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     """Ray."""
     cluster = Ray()
     monkeypatch.setattr(health, "check_cluster", cluster)
-    monkeypatch.setattr(health, "FRESH_SECONDS", 0.0)
     return cluster
 
 
@@ -66,11 +67,21 @@ def rooms(store: ShakyStore) -> FakeRooms:
     return FakeRooms(people=["alice"], store=store)
 
 
+Reporting = Callable[[Timing], Health]
+
+
 @pytest.fixture
-def report(heartbeats: Heartbeats, rooms: FakeRooms, ray: Ray) -> Health:
-    """What is reported of them."""
+def reporting(heartbeats: Heartbeats, rooms: FakeRooms, ray: Ray) -> Reporting:
+    """What is reported of them, by a worker that waits so long."""
     assert ray.trouble is None
-    return Health(heartbeats, rooms.as_rooms, Settings(), jobs=lambda: 3, draining=lambda: False)
+    told = (heartbeats, rooms.as_rooms, Settings())
+    return lambda timing: Health(*told, jobs=lambda: 3, draining=lambda: False, timing=timing)
+
+
+@pytest.fixture
+def report(reporting: Reporting) -> Health:
+    """What is reported, anew with each question."""
+    return reporting(Timing(health_fresh=0.0))
 
 
 async def test_all_is_well(report: Health) -> None:
@@ -112,13 +123,10 @@ async def test_each_trouble_is_told_by_name(report: Health, ray: Ray, store: Sha
     assert (await report.report())["livekit"] == "ok"
 
 
-async def test_one_that_hangs_is_waited_for_only_so_long(
-    report: Health, ray: Ray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_that_hangs_is_waited_for_only_so_long(reporting: Reporting, ray: Ray) -> None:
     """And the others' answers are told."""
-    monkeypatch.setattr(health, "_SECONDS", 0.5)
     ray.hangs = True  # for ever: it is the report that ends
-    told = await report.report()
+    told = await reporting(Timing(health=0.5)).report()
     assert (told["ok"], told["ray"], told["redis"]) == (False, "no answer in 0.5 s", "ok")
 
 
@@ -174,22 +182,27 @@ async def test_what_is_told_to_everybody_names_no_host(
     assert lines == [("WARNING", "a health check fails", _ADDRESSED), ("INFO", "a health check is well again", None)]
 
 
-async def test_whoever_asks_at_once_shares_one_look(report: Health, ray: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many ask within a second, Ray, Redis and LiveKit are asked once; a second later again."""
-    monkeypatch.setattr(health, "FRESH_SECONDS", 1.0)
+async def test_whoever_asks_at_once_shares_one_look(reporting: Reporting, ray: Ray) -> None:
+    """However many ask while an answer is fresh, Ray, Redis and LiveKit are asked once."""
+    report = reporting(Timing(health_fresh=3600.0))
     told = await asyncio.gather(*(report.report() for _ in range(50)))
     assert [one["ok"] for one in told] == [True] * 50
     ray.trouble = ClusterUnavailableError("away")
     assert (await report.report())["ok"]
     assert ray.asked == 1
-    monkeypatch.setattr(health, "FRESH_SECONDS", 0.0)
+
+
+async def test_an_answer_that_is_not_fresh_is_asked_for_again(report: Health, ray: Ray) -> None:
+    """What has changed since is told."""
+    assert (await report.report())["ok"]
+    ray.trouble = ClusterUnavailableError("away")
     assert not (await report.report())["ok"]
     assert ray.asked == 2
 
 
-async def test_who_stops_asking_spoils_it_for_nobody(report: Health, ray: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_stops_asking_spoils_it_for_nobody(reporting: Reporting, ray: Ray) -> None:
     """A request that is cancelled leaves the look to the others who wait for it."""
-    monkeypatch.setattr(health, "_SECONDS", 0.5)
+    report = reporting(Timing(health=0.5))
     ray.hangs = True
     impatient, patient = asyncio.create_task(report.report()), asyncio.create_task(report.report())
     await until(lambda: ray.asked == 1)
@@ -250,7 +263,7 @@ def migrating(monkeypatch: pytest.MonkeyPatch, rooms: FakeRooms) -> Callable[...
     """Migrate, with these rooms."""
 
     class Entered:
-        def __init__(self, _settings: Any) -> None:
+        def __init__(self, _settings: Any, **_timing: Any) -> None:
             """Any settings."""
 
         async def __aenter__(self) -> FakeRooms:
@@ -260,8 +273,8 @@ def migrating(monkeypatch: pytest.MonkeyPatch, rooms: FakeRooms) -> Callable[...
             """Nothing to close."""
 
     monkeypatch.setattr(migration, "Rooms", Entered)
-    monkeypatch.setattr(migration, "_LOOK_SECONDS", 0.002)
-    return migration.migrate
+    timing = Timing(migration_look=0.002, migration_declined=(0.002, 0.01))
+    return functools.partial(migration.migrate, timing=timing)
 
 
 async def test_a_call_moves_to_another_worker(
@@ -279,10 +292,9 @@ async def test_a_call_moves_to_another_worker(
 
 
 async def test_a_call_that_lands_where_it_was_is_sent_again(
-    heartbeats: Heartbeats, rooms: FakeRooms, migrating: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    heartbeats: Heartbeats, rooms: FakeRooms, migrating: Callable[..., Any]
 ) -> None:
     """LiveKit's server gives the job to any worker: who declines it makes room for the next one."""
-    monkeypatch.setattr(migration, "_DECLINED_SECONDS", (0.002, 0.01))
     await begin(heartbeats)
     moving = asyncio.create_task(migrating(ROOM, timeout=timedelta(seconds=5)))
     for number in (1, 2):

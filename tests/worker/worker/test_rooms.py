@@ -2,18 +2,22 @@
 
 import logging
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from google.protobuf.message import Message
-from livekit import api
+from livekit import api, rtc
 from livekit.protocol.agent_dispatch import ListAgentDispatchResponse
 from livekit.protocol.models import ParticipantInfo
 from pydantic import SecretStr
 
+from agent_worker.call.arrivals import is_human
+from agent_worker.people import PEOPLE
 from agent_worker.settings import LiveKitSettings
-from agent_worker.worker import rooms as module
+from agent_worker.timing import Timing
 from agent_worker.worker.rooms import Occupants, Original, Rooms, RoomServiceError, UnansweredError
 from tests.support.sessions.fakes_call import ROOM
 
@@ -65,11 +69,15 @@ async def server(fake: FakeServer) -> AsyncIterator[TestServer]:
         yield running
 
 
+def settings(server: TestServer) -> LiveKitSettings:
+    """What finds it."""
+    return LiveKitSettings(url=str(server.make_url("")), api_key="key", api_secret=SecretStr("s" * 32))
+
+
 @pytest.fixture
 async def rooms(server: TestServer) -> AsyncIterator[Rooms]:
     """The room service on it."""
-    settings = LiveKitSettings(url=str(server.make_url("")), api_key="key", api_secret=SecretStr("s" * 32))
-    async with Rooms(settings) as entered:
+    async with Rooms(settings(server)) as entered:
         yield entered
 
 
@@ -114,13 +122,11 @@ async def test_a_server_that_is_not_there_did_nothing(rooms: Rooms, server: Test
     assert not isinstance(refused.value, UnansweredError)
 
 
-async def test_without_an_answer_in_time_nobody_knows(
-    rooms: Rooms, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_without_an_answer_in_time_nobody_knows(server: TestServer, fake: FakeServer) -> None:
     """The time is over before the answer is there."""
-    monkeypatch.setattr(module, "_SECONDS", 0.0)
-    with pytest.raises(UnansweredError):
-        await dispatch(rooms)
+    async with Rooms(settings(server), timing=Timing(rooms_answer=0.0)) as rooms:
+        with pytest.raises(UnansweredError):
+            await dispatch(rooms)
     assert fake.asked == []
 
 
@@ -134,6 +140,15 @@ async def test_who_is_in_a_room_is_told_by_kind(rooms: Rooms, fake: FakeServer) 
     found = await rooms.occupants(ROOM)
     assert found.people == ("alice", "phone")
     assert [agent.identity for agent in found.agents] == ["agent-1"]
+
+
+@pytest.mark.parametrize("kind", [*PEOPLE, "AGENT", "EGRESS", "INGRESS"])
+async def test_a_room_and_its_server_take_the_same_kinds_for_people(rooms: Rooms, fake: FakeServer, kind: str) -> None:
+    """Their numbers differ; an agent in the room, and whoever asks LiveKit's server, still count the same people."""
+    fake.people = [ParticipantInfo(identity="one", kind=kind)]
+    in_the_room = SimpleNamespace(kind=rtc.ParticipantKind.Value(f"PARTICIPANT_KIND_{kind}"))
+
+    assert bool((await rooms.occupants(ROOM)).people) is is_human(cast("rtc.Participant", in_the_room))
 
 
 # What a successor's dispatch says

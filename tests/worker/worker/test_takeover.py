@@ -12,9 +12,9 @@ import pytest
 
 from agent_worker.settings import TakeoverSettings
 from agent_worker.tenure.assignment import Assignment, RestartReason
-from agent_worker.worker import takeover as module
+from agent_worker.timing import Timing
 from agent_worker.worker.rooms import AgentInRoom, RoomServiceError, UnansweredError
-from agent_worker.worker.takeover import HOLD, WAS_OPEN, Deceased, Outcome, Takeover
+from agent_worker.worker.takeover import HOLD, Deceased, Outcome, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.client.heartbeats import FORGET
 from conversation_actors.errors import StoreUnavailableError
@@ -24,12 +24,8 @@ from tests.support.sessions.fakes_call import ROOM, Clock, FakeRooms, ShakyStore
 DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "attempt": 0}
 VALID_FOR = timedelta(seconds=3)
 WORKER = "worker-1"
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look into an empty room often."""
-    monkeypatch.setattr(module, "_EMPTY_ROOM_SECONDS", 0.002)
+OFTEN = Timing(empty_room=0.002)
+QUICK = Timing(empty_room=0.002, takeover_longest_retry=0.004, takeover_redis=0.002)
 
 
 @pytest.fixture
@@ -60,6 +56,7 @@ def make(
     linger: float = 0.02,
     give_up: GivenUp | None = None,
     forget: timedelta = FORGET,
+    timing: Timing = OFTEN,
     **settings: Any,
 ) -> Takeover:
     """A takeover with the product's settings, but for what a test is about."""
@@ -70,6 +67,7 @@ def make(
         linger=timedelta(seconds=linger),
         give_up=give_up,
         forget=forget,
+        timing=timing,
     )
 
 
@@ -275,7 +273,7 @@ async def test_an_agent_that_joined_and_left_is_followed(
 async def test_who_never_had_the_call_may_have_a_colleague(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """A job died before it began: another agent in its room may be the one that has the call."""
     rooms.agents = [ghost("agent-2", age=1.0)]
-    record = await die(heartbeats, {**DETAILS, WAS_OPEN: False})
+    record = await die(heartbeats, {**DETAILS, "was_open": False})
     running = asyncio.create_task(make(heartbeats, rooms, retry=0.001).run(record))
     await looked(rooms, 3)
     assert rooms.asked == []
@@ -304,14 +302,11 @@ async def test_the_first_attempt_waits_for_nobody(heartbeats: Heartbeats, rooms:
     assert await make(heartbeats, rooms).run(await die(heartbeats)) is Outcome.DISPATCHED
 
 
-async def test_while_livekit_is_down_nothing_is_counted(
-    heartbeats: Heartbeats, rooms: FakeRooms, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_while_livekit_is_down_nothing_is_counted(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """However often it is asked in vain, the call is mended when it answers, and that is the first attempt."""
-    monkeypatch.setattr(module, "_LONGEST_RETRY", timedelta(milliseconds=4))
     given_up = GivenUp()
     rooms.is_down = True
-    takeover = make(heartbeats, rooms, give_up=given_up, attempts=2, retry=0.001)
+    takeover = make(heartbeats, rooms, give_up=given_up, timing=QUICK, attempts=2, retry=0.001)
     running = asyncio.create_task(takeover.run(await die(heartbeats)))
     await looked(rooms, 12)
     assert not running.done()
@@ -419,7 +414,6 @@ class Away(Heartbeats):
 @pytest.fixture
 async def away(monkeypatch: pytest.MonkeyPatch, store: ShakyStore) -> AsyncIterator[Away]:
     """Redis is away for this worker; `heartbeats` are others'."""
-    monkeypatch.setattr(module, "_STORE_SECONDS", 0.002)
     with on_store(monkeypatch, store):
         async with Away(Settings()) as entered:
             yield entered
@@ -463,7 +457,7 @@ async def test_an_empty_room_is_put_away_when_redis_answers(
 
 
 async def test_redis_down_for_an_hour_ends_the_wait(heartbeats: Heartbeats, away: Away, rooms: FakeRooms) -> None:
-    """A worker's parent leaves the call to whoever finds it then."""
+    """A worker's supervisor leaves the call to whoever finds it then."""
     record = await die(heartbeats)
     assert await make(away, rooms, forget=timedelta(seconds=0.02)).run(record) is Outcome.POSTPONED
     assert rooms.asked == []
@@ -488,7 +482,7 @@ async def test_the_last_attempt_is_still_made(heartbeats: Heartbeats, rooms: Fak
 
 
 async def test_who_cannot_say_it_leaves_it_to_the_next(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
-    """A worker's parent has no connection to Ray: the claim expires, and a worker gives the call up."""
+    """A worker's supervisor has no connection to Ray: the claim expires, and a worker gives the call up."""
     record = await die(heartbeats, {**DETAILS, "attempt": 9})
     assert await make(heartbeats, rooms).run(record) is Outcome.POSTPONED
     assert await again(heartbeats, clock, after=HOLD.total_seconds() + 0.1) is not None
@@ -609,6 +603,6 @@ def test_what_a_heartbeat_tells_of_the_dead() -> None:
     record = HeartbeatRecord("c", "job-1", "g", {**DETAILS, "attempt": 2}, 3, WORKER, HOLD)
     assert Deceased.of(record) == Deceased(ROOM, "support", "agent-1", 5)
     assert Deceased.of(replace(record, details={**DETAILS, "agent_name": ""})) is not None
-    unopened = Deceased.of(replace(record, details={**DETAILS, WAS_OPEN: False}))
+    unopened = Deceased.of(replace(record, details={**DETAILS, "was_open": False}))
     assert unopened is not None
     assert not unopened.was_open

@@ -5,9 +5,15 @@ from datetime import timedelta
 import pytest
 from pydantic import ValidationError
 
-from agent_worker.call.welcome import Welcome, retention
-from agent_worker.settings import (
+from agent_worker.call.welcome import retention
+from agent_worker.environment import (
     INSTANCE_VARIABLE,
+    child_environment,
+    instance_from_environment,
+    offline_environment,
+)
+from agent_worker.lines import Welcome
+from agent_worker.settings import (
     CallSettings,
     LanguageModelSettings,
     LiveKitSettings,
@@ -15,10 +21,7 @@ from agent_worker.settings import (
     SpeechSettings,
     TakeoverSettings,
     WorkerSettings,
-    child_environment,
-    instance_from_environment,
     is_loopback,
-    offline_environment,
 )
 from conversation_actors import Participant
 from conversation_actors.errors import InvalidInputError
@@ -252,7 +255,7 @@ def test_this_machine(url: str, *, is_ours: bool) -> None:
 
 
 def test_the_name_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given by its parent, in the environment; the rest of that is inherited."""
+    """Given by its supervisor, in the environment; the rest of that is inherited."""
     monkeypatch.delenv(INSTANCE_VARIABLE, raising=False)
     assert instance_from_environment() is None
     monkeypatch.setenv("SOMETHING", "else")

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, cast
@@ -13,9 +13,9 @@ from livekit.agents.job import RunningJobInfo
 
 from agent_worker.settings import TakeoverSettings
 from agent_worker.tenure.assignment import Assignment, RestartReason
-from agent_worker.worker import supervisor as module
+from agent_worker.timing import TIMING, Timing
+from agent_worker.worker.failure_detector import FailureDetector
 from agent_worker.worker.rooms import Original, RoomServiceError
-from agent_worker.worker.supervisor import Supervisor
 from agent_worker.worker.takeover import HOLD, Takeover
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
@@ -24,7 +24,6 @@ from tests.support.fakes import until
 from tests.support.sessions.fakes_call import (
     ROOM,
     Clock,
-    FakeJobs,
     FakeRooms,
     ShakyHeartbeats,
     ShakyStore,
@@ -37,8 +36,28 @@ DETAILS = {"room": ROOM, "agent_name": "support", "agent_identity": "agent-1", "
 VALID_FOR = timedelta(seconds=3)
 PACE = 0.25
 """Seconds of the workers' clock from one look to the next, while it goes."""
+QUICK = Timing(ask=0.01)
 METADATA = '{"conversation_id": "c"}'
 CRASH, DEPLOY = RestartReason.CRASH, RestartReason.DEPLOY
+
+
+class Jobs:
+    """The jobs of a worker; counts how often they are looked at."""
+
+    def __init__(self, *jobs: RunningJobInfo) -> None:
+        """These run."""
+        self._jobs: Sequence[RunningJobInfo] = jobs
+        self.looks = 0
+
+    @property
+    def active_jobs(self) -> Sequence[RunningJobInfo]:
+        """Those that run."""
+        self.looks += 1
+        return self._jobs
+
+    @active_jobs.setter
+    def active_jobs(self, jobs: Sequence[RunningJobInfo]) -> None:
+        self._jobs = jobs
 
 
 @pytest.fixture
@@ -55,14 +74,15 @@ def settings() -> TakeoverSettings:
 def make(
     heartbeats: Heartbeats,
     rooms: FakeRooms,
-    jobs: FakeJobs,
+    jobs: Jobs,
     takeover: Takeover | None = None,
     *,
     named_by_participants: bool = False,
-) -> Supervisor:
-    """A supervisor of these jobs."""
+    timing: Timing = TIMING,
+) -> FailureDetector:
+    """A failure detector of these jobs."""
     mending = takeover or Takeover(heartbeats, rooms.as_rooms, settings(), linger=timedelta(seconds=0.02), give_up=None)
-    return Supervisor(
+    return FailureDetector(
         jobs,
         heartbeats,
         mending,
@@ -70,14 +90,15 @@ def make(
         instance="worker-1",
         settings=settings(),
         named_by_participants=named_by_participants,
+        timing=timing,
     )
 
 
 @asynccontextmanager
-async def running(supervisor: Supervisor) -> AsyncIterator["asyncio.Task[None]"]:
+async def running(detector: FailureDetector) -> AsyncIterator["asyncio.Task[None]"]:
     """It watches; afterwards it does no more."""
-    task = asyncio.create_task(supervisor.run())
-    await asyncio.sleep(0.05)
+    task = asyncio.create_task(detector.run())
+    await settled(detector)
     try:
         yield task
     finally:
@@ -92,12 +113,19 @@ async def begin(heartbeats: Heartbeats, *names: str, holder: str = "job-1") -> N
         await heartbeats.start(name, holder, valid_for=VALID_FOR, details=DETAILS)
 
 
-async def ended(jobs: FakeJobs, supervisor: Supervisor, store: ShakyStore) -> None:
-    """All jobs are gone, and the supervisor has done what it does about that."""
+async def settled(detector: FailureDetector) -> None:
+    """Return when a detector has looked at its jobs, and has done what it does about them."""
+    jobs = cast("Jobs", detector._jobs)
+    looks = jobs.looks
+    await until(lambda: jobs.looks > looks + 1 and not detector._running)
+
+
+async def ended(jobs: Jobs, detector: FailureDetector, store: ShakyStore) -> None:
+    """All jobs are gone, and the detector has done what it does about that."""
     looked = store.agents.asked
     jobs.active_jobs = []
-    await asyncio.sleep(2 * module._JOBS_SECONDS)
-    await until(lambda: store.agents.asked > looked + 3 and not supervisor._running)
+    await until(lambda: store.agents.asked > looked + 3)
+    await settled(detector)
 
 
 # Its own jobs
@@ -105,7 +133,7 @@ async def ended(jobs: FakeJobs, supervisor: Supervisor, store: ShakyStore) -> No
 
 async def test_a_job_that_dies_is_replaced_at_once(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """Its heartbeat is still there: no clock is waited for."""
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA), running_job("job-9", metadata='{"conversation_id": "d"}'))
+    jobs = Jobs(running_job("job-1", metadata=METADATA), running_job("job-9", metadata='{"conversation_id": "d"}'))
     await begin(heartbeats, "c")
     await begin(heartbeats, "d", holder="job-9")
     async with running(make(heartbeats, rooms, jobs)):
@@ -121,16 +149,17 @@ async def test_a_job_that_dies_is_replaced_at_once(heartbeats: Heartbeats, rooms
 
 async def test_a_job_that_ended_in_order_is_let_go(heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore) -> None:
     """Its heartbeat is gone, or is its successor's."""
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA), running_job("job-2", metadata='{"conversation_id": "d"}'))
+    jobs = Jobs(running_job("job-1", metadata=METADATA), running_job("job-2", metadata='{"conversation_id": "d"}'))
     await begin(heartbeats, "c")
     await begin(heartbeats, "d", holder="job-2")
     await begin(heartbeats, "d", holder="job-3")
     await heartbeats.stop("c", "job-1")
-    async with running(make(heartbeats, rooms, jobs)):
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
         before = store.agents.asked
         jobs.active_jobs = []
         await until(lambda: store.agents.asked >= before + 2)
-        await asyncio.sleep(0.02)
+        await settled(detector)
     assert rooms.asked == []
 
 
@@ -138,12 +167,13 @@ async def test_a_job_that_ends_while_redis_is_away_is_found_by_the_clock(
     heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore, clock: Clock
 ) -> None:
     """Later, by whichever worker."""
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    jobs = Jobs(running_job("job-1", metadata=METADATA))
     await begin(heartbeats, "c")
-    async with running(make(heartbeats, rooms, jobs)):
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
         store.agents.trouble = StoreUnavailableError("away")
         jobs.active_jobs = []
-        await asyncio.sleep(0.08)
+        await settled(detector)
         assert rooms.asked == []
         store.agents.trouble = None
         clock.pace = PACE
@@ -155,7 +185,7 @@ async def test_a_job_that_ends_while_redis_is_away_is_found_by_the_clock(
 
 async def test_a_job_that_dies_before_it_began_is_followed(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """Nothing tells of it but its worker; the caller waits all the same."""
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    jobs = Jobs(running_job("job-1", metadata=METADATA))
     rooms.agents = [ghost()]
     async with running(make(heartbeats, rooms, jobs)):
         jobs.active_jobs = []
@@ -171,11 +201,11 @@ async def test_a_job_that_left_before_it_began_is_followed_by_nobody(
     heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore
 ) -> None:
     """Its entrypoint has shut it down, or returned, and never was on its way to a conversation."""
-    jobs = FakeJobs(running_job("job-1", metadata='{"kind": "not ours"}'))
+    jobs = Jobs(running_job("job-1", metadata='{"kind": "not ours"}'))
     rooms.agents = [ghost("agent-of-others")]
-    supervisor = make(heartbeats, rooms, jobs)
-    async with running(supervisor):
-        await ended(jobs, supervisor, store)
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
+        await ended(jobs, detector, store)
     assert rooms.asked == []
     assert await heartbeats.find(ROOM) is None
 
@@ -184,41 +214,40 @@ async def test_a_participant_that_is_about_to_leave_is_no_ghost(
     heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore
 ) -> None:
     """LiveKit's server may list it for a moment behind the end of its process."""
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    jobs = Jobs(running_job("job-1", metadata=METADATA))
     rooms.agents = [ghost()]
-    supervisor = make(heartbeats, rooms, jobs)
-    async with running(supervisor):
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
         jobs.active_jobs = []
         await until(lambda: rooms.looks == 1)
         rooms.agents = []
-        await ended(jobs, supervisor, store)
+        await ended(jobs, detector, store)
     assert (rooms.looks, rooms.asked) == (2, [])
 
 
 async def test_a_ghost_is_looked_for_until_livekit_answers(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """An outage at the moment of the death costs the caller no agent; it is counted."""
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    jobs = Jobs(running_job("job-1", metadata=METADATA))
     rooms.agents, rooms.is_down = [ghost()], True
-    supervisor = make(heartbeats, rooms, jobs)
-    async with running(supervisor):
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
         jobs.active_jobs = []
         await until(lambda: rooms.looks > 1)
         assert rooms.asked == []
         rooms.is_down = False
         await until(lambda: bool(rooms.dispatched))
-    assert supervisor.failures["ended jobs"] > 1
+    assert detector.failures["ended jobs"] > 1
 
 
 async def test_a_ghost_is_looked_for_no_longer_than_there_are_any(
-    heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore, monkeypatch: pytest.MonkeyPatch
+    heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore
 ) -> None:
     """Then nobody can tell any more."""
-    monkeypatch.setattr(module, "_GHOST_SECONDS", 0.02)
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    jobs = Jobs(running_job("job-1", metadata=METADATA))
     rooms.agents, rooms.is_down = [ghost()], True
-    supervisor = make(heartbeats, rooms, jobs)
-    async with running(supervisor):
-        await ended(jobs, supervisor, store)
+    detector = make(heartbeats, rooms, jobs, timing=Timing(ghost=0.02, gone=0.005))
+    async with running(detector):
+        await ended(jobs, detector, store)
     assert rooms.looks > 0
     assert await heartbeats.find("c") is None
 
@@ -232,7 +261,7 @@ async def test_a_job_that_dies_on_its_way_is_followed_as_what_it_was_to_be(
     await heartbeats.announce("alice", "job-1", role=role)
     if role:
         await begin(heartbeats, "alice", holder="job-9")
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    jobs = Jobs(running_job("job-1", metadata=METADATA))
     async with running(make(heartbeats, rooms, jobs, named_by_participants=named_by_participants)):
         jobs.active_jobs = []
         await until(lambda: bool(rooms.dispatched))
@@ -249,10 +278,10 @@ async def test_a_job_that_took_its_announcement_back_is_nobodys_death(
     """It declined, was refused, or left in order before it had the call."""
     await heartbeats.announce("c", "job-1", role="translator")
     await heartbeats.withdraw("c", "job-1", role="translator")
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
-    supervisor = make(heartbeats, rooms, jobs)
-    async with running(supervisor):
-        await ended(jobs, supervisor, store)
+    jobs = Jobs(running_job("job-1", metadata=METADATA))
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
+        await ended(jobs, detector, store)
     assert rooms.asked == []
 
 
@@ -261,11 +290,11 @@ async def test_beside_another_role_nobody_knows_what_a_ghost_was(
 ) -> None:
     """A job that has announced nothing may have been of any role: an agent in its place would be one too many."""
     await heartbeats.start("c", "job-9", role="translator", valid_for=VALID_FOR, details=DETAILS)
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    jobs = Jobs(running_job("job-1", metadata=METADATA))
     rooms.agents = [ghost(), ghost("agent-job-9")]
-    supervisor = make(heartbeats, rooms, jobs)
-    async with running(supervisor):
-        await ended(jobs, supervisor, store)
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
+        await ended(jobs, detector, store)
     assert rooms.asked == []
     assert await heartbeats.find("c") is None
 
@@ -274,16 +303,17 @@ async def test_successors_that_die_before_they_begin_are_counted(
     heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock
 ) -> None:
     """The first one's claim stays, and is the next attempt when it expires: not at once, and not for ever."""
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    jobs = Jobs(running_job("job-1", metadata=METADATA))
     for job in ("job-1", "job-2"):
         await heartbeats.announce("c", job)
-    async with running(make(heartbeats, rooms, jobs)):
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
         jobs.active_jobs = []
         await until(lambda: len(rooms.dispatched) == 1)
         jobs.active_jobs = [running_job("job-2", metadata=METADATA)]
-        await asyncio.sleep(0.05)
+        await settled(detector)
         jobs.active_jobs = []
-        await asyncio.sleep(0.1)
+        await settled(detector)
         assert len(rooms.dispatched) == 1
         clock.pace = PACE
         await until(lambda: len(rooms.dispatched) == 2)
@@ -292,12 +322,13 @@ async def test_successors_that_die_before_they_begin_are_counted(
 
 async def test_one_more_job_of_a_call_is_nobodys_death(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """It ended because another agent is alive there; that one keeps its heartbeat."""
-    jobs = FakeJobs(running_job("job-2", metadata=METADATA))
+    jobs = Jobs(running_job("job-2", metadata=METADATA))
     await begin(heartbeats, "c")
     await heartbeats.announce("c", "job-2")
-    async with running(make(heartbeats, rooms, jobs)):
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
         jobs.active_jobs = []
-        await asyncio.sleep(0.1)
+        await settled(detector)
     assert rooms.looks == 0
     assert await heartbeats.beat("c", "job-1", valid_for=VALID_FOR)
 
@@ -306,11 +337,12 @@ async def test_with_another_agent_in_the_room_nobody_is_called(heartbeats: Heart
     """It may have the call, and not be heard of yet."""
     rooms.agents = [ghost("agent-2")]
     await heartbeats.announce("c", "job-1")
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
-    async with running(make(heartbeats, rooms, jobs)):
+    jobs = Jobs(running_job("job-1", metadata=METADATA))
+    patient = TakeoverSettings(retry=timedelta(seconds=0.01))
+    takeover = Takeover(heartbeats, rooms.as_rooms, patient, linger=timedelta(seconds=0.02), give_up=None)
+    async with running(make(heartbeats, rooms, jobs, takeover)):
         jobs.active_jobs = []
-        await until(lambda: rooms.looks > 0)
-        await asyncio.sleep(0.05)
+        await until(lambda: rooms.looks > 3)
     assert rooms.asked == []
 
 
@@ -318,11 +350,12 @@ async def test_a_job_that_dies_before_anybody_came_is_forgotten(heartbeats: Hear
     """Nobody waits in its room."""
     rooms.people = []
     await heartbeats.announce("c", "job-1")
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
-    async with running(make(heartbeats, rooms, jobs)):
+    jobs = Jobs(running_job("job-1", metadata=METADATA))
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
         jobs.active_jobs = []
         await until(lambda: rooms.looks > 1)
-        await asyncio.sleep(0.1)
+        await settled(detector)
     assert rooms.asked == []
     assert await heartbeats.find("c") is None
 
@@ -332,7 +365,7 @@ async def test_a_job_that_dies_before_anybody_came_is_forgotten(heartbeats: Hear
 
 async def test_a_job_with_a_named_conversation_is_replaced_at_once(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """Its heartbeat tells which one it is, though nobody is there any more who named it; no clock is waited for."""
-    jobs = FakeJobs(running_job("job-1"))
+    jobs = Jobs(running_job("job-1"))
     await begin(heartbeats, "alice")
     await begin(heartbeats, "other", holder="job-9")
     async with running(make(heartbeats, rooms, jobs, named_by_participants=True)):
@@ -346,7 +379,7 @@ async def test_a_job_with_a_named_conversation_is_replaced_at_once(heartbeats: H
 async def test_a_call_that_a_participant_named_is_given_over(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """The successor is told its name, and does not have to ask the participant."""
     await begin(heartbeats, "alice")
-    jobs = FakeJobs(running_job("job-1"))
+    jobs = Jobs(running_job("job-1"))
     giving = asyncio.create_task(make(heartbeats, rooms, jobs, named_by_participants=True).give_over())
     await until(lambda: bool(rooms.dispatched))
     jobs.active_jobs = []
@@ -361,7 +394,7 @@ async def test_what_the_dispatch_names_is_looked_up_nowhere(
 ) -> None:
     """LiveKit is not asked where metadata names the conversation, or the one of the room's name is this job's."""
     await begin(heartbeats, "c" if metadata else ROOM)
-    jobs = FakeJobs(running_job("job-1", metadata=metadata))
+    jobs = Jobs(running_job("job-1", metadata=metadata))
     giving = asyncio.create_task(make(heartbeats, rooms, jobs, named_by_participants=True).give_over())
     await until(lambda: bool(rooms.dispatched))
     jobs.active_jobs = []
@@ -373,14 +406,14 @@ async def test_a_job_whose_conversation_is_not_known_is_not_followed(
     heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore
 ) -> None:
     """It died before it began, and a participant may have named it: a successor could open the wrong one."""
-    jobs = FakeJobs(running_job("job-1"))
+    jobs = Jobs(running_job("job-1"))
     rooms.agents = [ghost()]
-    supervisor = make(heartbeats, rooms, jobs, named_by_participants=True)
-    async with running(supervisor):
+    detector = make(heartbeats, rooms, jobs, named_by_participants=True)
+    async with running(detector):
         looked = store.agents.asked
         jobs.active_jobs = []
         await until(lambda: store.agents.asked > looked + 3)
-        await until(lambda: not supervisor._running)
+        await until(lambda: not detector._running)
     assert rooms.asked == []
     assert await heartbeats.find(ROOM) is None
 
@@ -398,7 +431,7 @@ async def test_a_silent_agent_is_found(heartbeats: Heartbeats, rooms: FakeRooms,
             await asyncio.sleep(0.002)
 
     living = asyncio.create_task(live())
-    async with running(make(heartbeats, rooms, FakeJobs())):
+    async with running(make(heartbeats, rooms, Jobs())):
         clock.pace = PACE
         await until(lambda: bool(rooms.dispatched))
         long_after = clock.now + 10 * VALID_FOR.total_seconds()
@@ -412,7 +445,7 @@ async def test_agents_get_time_to_be_heard_at_the_start(heartbeats: Heartbeats, 
     await begin(heartbeats, "c")
     clock.now += 60
     clock.pace, started = PACE, clock.now
-    async with running(make(heartbeats, rooms, FakeJobs())):
+    async with running(make(heartbeats, rooms, Jobs())):
         await until(lambda: bool(rooms.dispatched))
     assert clock.now - started >= VALID_FOR.total_seconds()
 
@@ -423,8 +456,8 @@ async def test_after_redis_was_away_nobody_is_taken_for_dead(
 ) -> None:
     """Agents could not be heard: their silence counts anew; and the watch itself goes on, whatever it was."""
     await begin(heartbeats, "c")
-    supervisor = make(heartbeats, rooms, FakeJobs())
-    async with running(supervisor) as task:
+    detector = make(heartbeats, rooms, Jobs())
+    async with running(detector) as task:
         clock.pace = PACE
         almost = clock.now + VALID_FOR.total_seconds() - 2 * PACE
         await until(lambda: clock.now >= almost)
@@ -436,7 +469,7 @@ async def test_after_redis_was_away_nobody_is_taken_for_dead(
         await until(lambda: bool(rooms.dispatched))
         assert clock.now - back >= VALID_FOR.total_seconds()
         assert not task.done()
-    assert supervisor.failures["heartbeats"] > 2
+    assert detector.failures["heartbeats"] > 2
 
 
 async def test_after_a_long_sleep_nobody_is_taken_for_dead(
@@ -444,7 +477,7 @@ async def test_after_a_long_sleep_nobody_is_taken_for_dead(
 ) -> None:
     """The machine was suspended, or Redis hung: who seems dead may have been unable to say otherwise."""
     await begin(heartbeats, "c")
-    async with running(make(heartbeats, rooms, FakeJobs())):
+    async with running(make(heartbeats, rooms, Jobs())):
         clock.pace = PACE
         almost = clock.now + VALID_FOR.total_seconds() - 2 * PACE
         await until(lambda: clock.now >= almost)
@@ -476,19 +509,17 @@ SLOW = TakeoverSettings(
 @asynccontextmanager
 async def slowly(
     monkeypatch: pytest.MonkeyPatch, store: ShakyStore, rooms: FakeRooms, *, seconds: float
-) -> AsyncIterator[Supervisor]:
-    """A supervisor by a real clock, whose Redis takes so long; an agent died."""
+) -> AsyncIterator[FailureDetector]:
+    """A failure detector by a real clock, whose Redis takes so long; an agent died."""
     store.agents = slow = SlowHeartbeats(Clock())
     slow.seconds = seconds
     with on_store(monkeypatch, store):
         async with Heartbeats(Settings()) as heartbeats:
             await heartbeats.start("c", "job-1", valid_for=SLOW.valid_for, details=DETAILS)
             takeover = Takeover(heartbeats, rooms.as_rooms, SLOW, linger=timedelta(seconds=1), give_up=None)
-            supervisor = Supervisor(
-                FakeJobs(), heartbeats, takeover, rooms.as_rooms, instance="worker-1", settings=SLOW
-            )
-            async with running(supervisor):
-                yield supervisor
+            detector = FailureDetector(Jobs(), heartbeats, takeover, rooms.as_rooms, instance="worker-1", settings=SLOW)
+            async with running(detector):
+                yield detector
 
 
 async def test_a_slow_redis_hides_no_death(
@@ -503,8 +534,8 @@ async def test_a_redis_that_is_too_slow_is_told(
     monkeypatch: pytest.MonkeyPatch, store: ShakyStore, rooms: FakeRooms, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What hides a death is counted for `/health`, and is one line in the log, until Redis is quick again."""
-    async with slowly(monkeypatch, store, rooms, seconds=0.3) as supervisor:
-        await until(lambda: supervisor.failures.get("heartbeat gaps", 0) > 2)
+    async with slowly(monkeypatch, store, rooms, seconds=0.3) as detector:
+        await until(lambda: detector.failures.get("heartbeat gaps", 0) > 2)
         assert rooms.dispatched == []
         assert len([line for line in caplog.records if line.__dict__.get("task") == "heartbeat gaps"]) == 1
         cast("SlowHeartbeats", store.agents).seconds = 0.0
@@ -523,22 +554,22 @@ async def test_jobs_that_cannot_be_listed_end_no_watch(
             raise TypeError(message)
 
     await begin(heartbeats, "c")
-    supervisor = make(heartbeats, rooms, FakeJobs(running_job("job-1", metadata=METADATA)))
-    async with running(supervisor) as task:
-        monkeypatch.setattr(supervisor, "_jobs", Broken())
-        await until(lambda: supervisor.failures.get("jobs", 0) > 2)
-        monkeypatch.setattr(supervisor, "_jobs", FakeJobs())
+    detector = make(heartbeats, rooms, Jobs(running_job("job-1", metadata=METADATA)))
+    async with running(detector) as task:
+        monkeypatch.setattr(detector, "_jobs", Broken())
+        await until(lambda: detector.failures.get("jobs", 0) > 2)
+        monkeypatch.setattr(detector, "_jobs", Jobs())
         await until(lambda: bool(rooms.dispatched))
         assert not task.done()
 
 
 async def test_a_job_that_cannot_be_looked_at_holds_up_no_other(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """Whatever a defect it is: it is counted, the other one's call is taken over."""
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA), running_job("job-9", metadata='{"conversation_id": "d"}'))
+    jobs = Jobs(running_job("job-1", metadata=METADATA), running_job("job-9", metadata='{"conversation_id": "d"}'))
     await begin(heartbeats, "c")
     await begin(heartbeats, "d", holder="job-9")
-    supervisor = make(heartbeats, rooms, jobs)
-    original = supervisor._left_by
+    detector = make(heartbeats, rooms, jobs)
+    original = detector._left_by
 
     async def picky(info: RunningJobInfo) -> list[HeartbeatRecord]:
         if info.job.id == "job-1":
@@ -546,25 +577,26 @@ async def test_a_job_that_cannot_be_looked_at_holds_up_no_other(heartbeats: Hear
             raise TypeError(message)
         return await original(info)
 
-    supervisor._left_by = picky  # type: ignore[method-assign]
-    async with running(supervisor) as task:
+    detector._left_by = picky  # type: ignore[method-assign]
+    async with running(detector) as task:
         jobs.active_jobs = []
-        await until(lambda: bool(rooms.dispatched) and bool(supervisor.failures))
+        await until(lambda: bool(rooms.dispatched) and bool(detector.failures))
         assert not task.done()
     assert [assignment.conversation_id for *_, assignment in rooms.dispatched] == ["d"]
-    assert supervisor.failures == {"ended jobs": 1}
+    assert detector.failures == {"ended jobs": 1}
 
 
 async def test_damaged_heartbeats_are_counted(
-    heartbeats: Heartbeats, rooms: FakeRooms, monkeypatch: pytest.MonkeyPatch
+    heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where an operator looks, each once."""
-    supervisor = make(heartbeats, rooms, FakeJobs())
-    async with running(supervisor):
+    detector = make(heartbeats, rooms, Jobs())
+    async with running(detector):
         monkeypatch.setattr(Heartbeats, "damaged", 2)
-        await until(lambda: bool(supervisor.failures))
-        await asyncio.sleep(0.02)
-    assert supervisor.failures == {"damaged heartbeats": 2}
+        await until(lambda: bool(detector.failures))
+        looked = store.agents.asked
+        await until(lambda: store.agents.asked > looked + 2)
+    assert detector.failures == {"damaged heartbeats": 2}
 
 
 async def test_one_that_cannot_be_mended_holds_up_nobody(
@@ -584,14 +616,14 @@ async def test_one_that_cannot_be_mended_holds_up_nobody(
 
     await begin(heartbeats, "defect", "away", "c")
     picky = Picky(heartbeats, rooms.as_rooms, settings(), linger=VALID_FOR, give_up=None)
-    supervisor = make(heartbeats, rooms, FakeJobs(), picky)
-    async with running(supervisor) as task:
+    detector = make(heartbeats, rooms, Jobs(), picky)
+    async with running(detector) as task:
         clock.pace = PACE
         await until(lambda: bool(rooms.dispatched))
         assert not task.done()
     told = [record.getMessage() for record in caplog.records]
     assert "a call could not be taken over" in told
-    assert supervisor.failures["takeovers"] >= 2
+    assert detector.failures["takeovers"] >= 2
     assert "a call could not be taken over yet" in told
 
 
@@ -606,11 +638,11 @@ async def test_waiting_for_one_caller_holds_up_nobody(heartbeats: Heartbeats, ro
 
     await begin(heartbeats, "c", "d", "e")
     slow = Slow(heartbeats, rooms.as_rooms, settings(), linger=VALID_FOR, give_up=None)
-    supervisor = make(heartbeats, rooms, FakeJobs(), slow)
-    async with running(supervisor):
+    detector = make(heartbeats, rooms, Jobs(), slow)
+    async with running(detector):
         clock.pace = PACE
         await until(lambda: sorted(entered) == [(name, RestartReason.SILENCE) for name in ("c", "d", "e")])
-    await until(lambda: not supervisor._running)
+    await until(lambda: not detector._running)
 
 
 async def test_two_workers_mend_a_call_once(
@@ -631,8 +663,7 @@ async def test_two_workers_mend_a_call_once(
             for reader in (heartbeats, other)
         ]
         first, second = (
-            make(reader, rooms, FakeJobs(), takeover)
-            for reader, takeover in zip((heartbeats, other), mending, strict=True)
+            make(reader, rooms, Jobs(), takeover) for reader, takeover in zip((heartbeats, other), mending, strict=True)
         )
         second._instance = "worker-2"
         async with running(first), running(second):
@@ -646,16 +677,13 @@ async def test_two_workers_mend_a_call_once(
 # Its own end
 
 
-async def test_calls_are_given_over_until_none_is_left(
-    heartbeats: Heartbeats, rooms: FakeRooms, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_calls_are_given_over_until_none_is_left(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """To other workers, in order, from agent to agent; asked for again at growing intervals."""
-    monkeypatch.setattr(module, "_ASK_SECONDS", 0.05)
     other = '{"conversation_id": "d"}'
     await begin(heartbeats, "c", holder="job-1")
     await begin(heartbeats, "d", holder="job-2")
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA), running_job("job-2", room_metadata=other))
-    giving = asyncio.create_task(make(heartbeats, rooms, jobs).give_over())
+    jobs = Jobs(running_job("job-1", metadata=METADATA), running_job("job-2", room_metadata=other))
+    giving = asyncio.create_task(make(heartbeats, rooms, jobs, timing=Timing(ask=0.05)).give_over())
     await until(lambda: len(rooms.dispatched) == 2)
     wanted = Assignment(conversation_id="c", replaces="job-1", is_planned=True, avoid="w", reason=DEPLOY)
     assert rooms.dispatched[0] == (ROOM, "support", wanted)
@@ -679,37 +707,35 @@ async def test_what_goes_wrong_ends_no_giving_over(
     heartbeats: Heartbeats, rooms: FakeRooms, store: ShakyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A defect at one call, a refusal of Redis at another, jobs that cannot be listed: counted, and asked again."""
-    monkeypatch.setattr(module, "_ASK_SECONDS", 0.01)
     await begin(heartbeats, "c")
     await begin(heartbeats, "d", holder="job-2")
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA), running_job("job-2", metadata='{"conversation_id": "d"}'))
-    supervisor = make(heartbeats, rooms, jobs)
+    jobs = Jobs(running_job("job-1", metadata=METADATA), running_job("job-2", metadata='{"conversation_id": "d"}'))
+    detector = make(heartbeats, rooms, jobs, timing=QUICK)
     store.agents.trouble = StoreMisconfiguredError("NOPERM")
     rooms.dispatch_trouble = cast("RoomServiceError", TypeError("broken"))
-    giving = asyncio.create_task(supervisor.give_over())
-    await until(lambda: supervisor.failures.get("giving over", 0) > 3)
+    giving = asyncio.create_task(detector.give_over())
+    await until(lambda: detector.failures.get("giving over", 0) > 3)
     store.agents.trouble = None
-    told = supervisor.failures["giving over"]
-    await until(lambda: supervisor.failures["giving over"] > told + 3)
+    told = detector.failures["giving over"]
+    await until(lambda: detector.failures["giving over"] > told + 3)
     rooms.dispatch_trouble = None
-    monkeypatch.setattr(supervisor, "_jobs", None)
-    await until(lambda: supervisor.failures.get("jobs", 0) > 2)
-    monkeypatch.setattr(supervisor, "_jobs", jobs)
+    monkeypatch.setattr(detector, "_jobs", None)
+    await until(lambda: detector.failures.get("jobs", 0) > 2)
+    monkeypatch.setattr(detector, "_jobs", jobs)
     await until(lambda: {assignment.replaces for *_, assignment in rooms.dispatched} == {"job-1", "job-2"})
     jobs.active_jobs = []
     await asyncio.wait_for(giving, 5)
 
 
 async def test_livekit_down_is_asked_again(
-    heartbeats: Heartbeats, rooms: FakeRooms, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    heartbeats: Heartbeats, rooms: FakeRooms, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A worker that ends does not give up its calls."""
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(module, "_ASK_SECONDS", 0.01)
     await begin(heartbeats, "c")
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    jobs = Jobs(running_job("job-1", metadata=METADATA))
     rooms.is_down = True
-    giving = asyncio.create_task(make(heartbeats, rooms, jobs).give_over())
+    giving = asyncio.create_task(make(heartbeats, rooms, jobs, timing=QUICK).give_over())
     await until(lambda: "no successor can be asked for" in caplog.text)
     rooms.is_down = False
     await until(lambda: bool(rooms.dispatched))
@@ -717,15 +743,12 @@ async def test_livekit_down_is_asked_again(
     await asyncio.wait_for(giving, 5)
 
 
-async def test_a_call_that_is_not_open_yet_stays(
-    heartbeats: Heartbeats, rooms: FakeRooms, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_call_that_is_not_open_yet_stays(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """A successor for the room's name could be a second agent."""
-    monkeypatch.setattr(module, "_ASK_SECONDS", 0.01)
     await begin(heartbeats, ROOM, holder="job-2")
-    jobs = FakeJobs(running_job("job-1"))
-    giving = asyncio.create_task(make(heartbeats, rooms, jobs).give_over())
-    await asyncio.sleep(0.1)
+    jobs = Jobs(running_job("job-1"))
+    giving = asyncio.create_task(make(heartbeats, rooms, jobs, timing=QUICK).give_over())
+    await until(lambda: jobs.looks > 3)  # and so it has asked for a successor of each whose time had come
     assert rooms.dispatched == []
     jobs.active_jobs = []
     await asyncio.wait_for(giving, 5)
@@ -733,26 +756,28 @@ async def test_a_call_that_is_not_open_yet_stays(
 
 async def test_each_role_of_a_job_is_followed(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """One that is not the agent is claimed, and called, by itself; what was let go of is not."""
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    jobs = Jobs(running_job("job-1", metadata=METADATA))
     await begin(heartbeats, "c")
     await heartbeats.stop("c", "job-1")
     await heartbeats.start("c", "job-1", role="translator", valid_for=VALID_FOR, details=DETAILS)
-    async with running(make(heartbeats, rooms, jobs)):
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
         jobs.active_jobs = []
         await until(lambda: bool(rooms.dispatched))
-        await asyncio.sleep(0.05)
+        await settled(detector)
     wanted = Assignment(conversation_id="c", role="translator", replaces="job-1", attempt=1, reason=CRASH)
     assert rooms.dispatched == [(ROOM, "support", wanted)]
 
 
 async def test_a_role_that_ended_in_order_is_nobodys_death(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """Its job had begun; that there is no record of the agent's makes none."""
-    jobs = FakeJobs(running_job("job-1", metadata=METADATA))
+    jobs = Jobs(running_job("job-1", metadata=METADATA))
     await heartbeats.start("c", "job-1", role="translator", valid_for=VALID_FOR, details=DETAILS)
     await heartbeats.stop("c", "job-1", role="translator")
-    async with running(make(heartbeats, rooms, jobs)):
+    detector = make(heartbeats, rooms, jobs)
+    async with running(detector):
         jobs.active_jobs = []
-        await asyncio.sleep(0.1)
+        await settled(detector)
     assert rooms.looks == 0
     assert await heartbeats.find("c") is None
 
@@ -764,14 +789,14 @@ async def test_who_follows_is_told_what_the_dead_one_was(heartbeats: Heartbeats,
         "c", "job-1", valid_for=VALID_FOR, details={**DETAILS, "dispatch_id": "AD_of_job-1", "metadata": "x"}
     )
     await heartbeats.announce(ROOM, "job-0")
-    jobs = FakeJobs(running_job("job-1", metadata="x"), running_job("job-0", metadata=big))
+    jobs = Jobs(running_job("job-1", metadata="x"), running_job("job-0", metadata=big))
     async with running(make(heartbeats, rooms, jobs)):
         jobs.active_jobs = jobs.active_jobs[1:]
         await until(_count(rooms, 1))
         jobs.active_jobs = []
         await until(_count(rooms, 2))
     await begin(heartbeats, "d", holder="job-2")
-    jobs = FakeJobs(running_job("job-2", metadata=big))
+    jobs = Jobs(running_job("job-2", metadata=big))
     giving = asyncio.create_task(make(heartbeats, rooms, jobs).give_over())
     await until(_count(rooms, 3))
     jobs.active_jobs = []
@@ -782,7 +807,7 @@ async def test_who_follows_is_told_what_the_dead_one_was(heartbeats: Heartbeats,
 
 async def test_a_worker_without_calls_has_none_to_give(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """And ends at once."""
-    await asyncio.wait_for(make(heartbeats, rooms, FakeJobs()).give_over(), 1)
+    await asyncio.wait_for(make(heartbeats, rooms, Jobs()).give_over(), 1)
     assert rooms.asked == []
 
 

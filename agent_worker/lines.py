@@ -1,6 +1,7 @@
-"""Lines that are said unasked: their placeholders, and a line in somebody's language. Pure."""
+"""Lines that are said unasked: to whom, their placeholders, and a line in somebody's language. Pure."""
 
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from string import Formatter
 
 NAME, VISITS = "name", "visits"
@@ -10,6 +11,18 @@ LONGEST_SPOKEN_NAME = 80
 """Characters; a name may be whatever its owner has typed."""
 _JOINING = " \t\n,;:،、，"  # noqa: RUF001  # a comma is written in several ways
 """What joins a name to what stands before it, and leaves with a name that is not known."""
+
+
+class Welcome(Enum):
+    """What an arrival calls for."""
+
+    FIRST = "first"
+    """Somebody is here for the first time."""
+    BACK = "back"
+    """Somebody comes back who had been away."""
+    RESUME = "resume"
+    """Somebody was here all the time, and has lost the agent."""
+    NOTHING = "nothing"
 
 
 def check_line(line: str) -> str:
@@ -26,13 +39,13 @@ def check_line(line: str) -> str:
 
 
 def in_language(lines: Mapping[str, str], language: str | None) -> str:
-    """The line in a language (``de`` is good for ``de-AT``), else the first; empty where there is none."""
+    """Return the line in a language (``de`` is good for ``de-AT``), else the first; empty if there is none."""
     default = next(iter(lines.values()), "")
     return lines.get(language or "", lines.get((language or "").split("-")[0], default))
 
 
 def filled(line: str, *, name: str, visits: int) -> str:
-    """The line with its placeholders filled: a name is text, whatever it holds.
+    """Return the line with its placeholders filled: a name is text, whatever it holds.
 
     An empty name is left out, with what joins it to the words before it.
     """
@@ -48,12 +61,12 @@ def filled(line: str, *, name: str, visits: int) -> str:
 
 
 def _begun(words: str) -> str:
-    """What follows a name that was left out at the beginning."""
+    """Return what follows a name that was left out at the beginning."""
     words = words.lstrip(_JOINING)
     return words[:1].upper() + words[1:]
 
 
 def _parts(line: str) -> Iterator[tuple[str, str | None, str]]:
-    """What is said as it stands, and the placeholder behind it, if any, with what else is in its braces."""
+    """Return what is said as it stands, and the placeholder after it, if any, with what else is in its braces."""
     for text, name, form, conversion in Formatter().parse(line):
         yield text, name, (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")

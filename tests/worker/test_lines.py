@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_worker.call.lines import LONGEST_SPOKEN_NAME, check_line, filled
-from agent_worker.call.welcome import Welcome
+from agent_worker.lines import LONGEST_SPOKEN_NAME, Welcome, check_line, filled
 from agent_worker.settings import CallSettings
 from conversation_actors.errors import InvalidInputError
 
@@ -88,7 +87,7 @@ def test_a_line_may_begin_with_a_placeholder(monkeypatch: pytest.MonkeyPatch) ->
     assert settings.line(Welcome.FIRST, None) == "Welcome!"
 
 
-def test_a_farewell_by_language() -> None:
+def test_a_farewell_is_chosen_by_language() -> None:
     """As any line; nothing by default."""
     assert CallSettings().farewell_line("de", name="Ada") == ""
     lines = {"en": "Goodbye, {name}.", "de": "Auf Wiederhören, {name}."}
