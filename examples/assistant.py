@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from livekit.agents import Agent, AgentServer, AgentSession, ChatContext, JobContext, cli, function_tool, room_io
+from livekit.agents.llm import ChatItem
 from livekit.plugins import openai
 
 from agent_worker import attach
@@ -37,11 +38,17 @@ class Assistant(Agent):
         return f"The letter to {to} is sent."
 
     @function_tool
-    async def forget(self, word: str) -> str:
-        """Forget everything that was said with a certain word in it, in this talk and in what is stored of it."""
-        kept = [item for item in self.chat_ctx.items if item.type != "message" or word not in (item.text_content or "")]
-        await self.update_chat_ctx(ChatContext(kept))
+    async def forget(self, topic: str) -> str:
+        """Forget every message that mentions a topic. Name the topic and not the secret: this call is kept."""
+        await self.update_chat_ctx(ChatContext([_without(topic, item) for item in self.chat_ctx.items]))
         return "It is forgotten."
+
+
+def _without(topic: str, item: ChatItem) -> ChatItem:
+    """The item, or if it mentions the topic one that says nothing: left out, the first words of a talk would stay."""
+    if item.type != "message" or item.role == "system" or topic not in (item.text_content or ""):
+        return item
+    return item.model_copy(update={"content": ["[forgotten]"]})
 
 
 @server.rtc_session()

@@ -58,13 +58,13 @@ ASSISTANT = Shape(
     greeting="What is to be done?",
     greeting_asked="ask what is to be done",
     before=(
-        Turn("The password is swordfish.", "I shall keep it.", kept=""),
+        Turn("The password is swordfish.", "I shall keep it.", kept="[forgotten]"),
         Turn(
             "Write to Tom that I am late.",
             "The letter to Tom is sent.",
             ("send_letter", '{"to": "Tom", "text": "late"}'),
         ),
-        Turn("Forget the password.", "It is forgotten.", ("forget", '{"word": "swordfish"}')),
+        Turn("Forget the password.", "It is forgotten.", ("forget", '{"topic": "password"}'), kept="[forgotten]"),
         Turn("Good.", "Anything else?"),
     ),
     after=(
@@ -81,6 +81,8 @@ WORKFLOW = Shape(
     name="workflow",
     program=str(EXAMPLES / "workflow.py"),
     effects_as="BOOKINGS",
+    # LiveKit names the tasks to go back to in the order of a set
+    environment={"PYTHONHASHSEED": "0"},
     greeting="On which day?",
     greeting_asked="Ask for the day now",
     before=(
