@@ -11,7 +11,7 @@ from conversation_actors.items import StoredItem
 from conversation_actors.settings import DEFAULT_TENANT
 from conversation_actors.state import AppendItems, Command, Guard, Lease, Participant
 
-PROTOCOL = 7
+PROTOCOL = 8
 """The number of this protocol. Raise it when these messages or their meaning change, and when a command or an event is
 added: an owner that does not know it loses everything in the same call. Owner and client refuse a peer with another
 number."""

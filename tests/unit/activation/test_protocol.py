@@ -44,8 +44,12 @@ def _parts(kind: Any) -> str:
 
 
 def said() -> set[str]:
-    """Return what is said now: commands, messages and the facts in them by their fields, and events by name."""
+    """Return what is said now: commands, messages and the facts in them by their fields, and events by name.
+
+    Where a kind is defined is said too: the pickle of a message names the module.
+    """
     kinds = {_parts(kind) for kind in (*get_args(Command), *_MESSAGES)}
+    kinds |= {f"module {kind.__module__}" for kind in (*get_args(Command), *_MESSAGES)}
     return kinds | {f"event {name}" for name in EVENT_NAMES.values()}
 
 
