@@ -182,8 +182,8 @@ async def gone_for(call: CallConversation, seconds: float, identity: str = "alic
 
 async def vanish(world: World) -> None:
     """The keys of the conversation are gone, and so is its owner."""
-    await world.cluster.kill()
     world.store.lose_everything()
+    await world.cluster.kill()
 
 
 async def seed(world: World, *items: Any, attributes: dict[str, Any] | None = None) -> FakeParticipant:

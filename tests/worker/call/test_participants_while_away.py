@@ -72,8 +72,8 @@ async def test_a_conversation_that_was_lost_is_told_who_is_here(world: World, fo
     alice = FakeParticipant("alice")
     followed = await follow(FakeRoom(alice))
     assert await followed.told() == [Welcome.FIRST]
-    await world.cluster.kill()
     world.store.lose_everything()
+    await world.cluster.kill()
     bob = followed.room.enter(FakeParticipant("bob"))
     await until(lambda: len(followed.welcomes) > 1)
     people = await followed.settled()
@@ -93,8 +93,8 @@ async def test_who_was_greeted_is_not_new_though_the_conversation_was_lost(world
     await followed.settled()
     followed.room.exit(alice)
     await followed.settled()
-    await world.cluster.kill()
     world.store.lose_everything()
+    await world.cluster.kill()
     followed.room.enter(FakeParticipant("alice"))
     await followed.has_failed()
     assert await followed.told() == [Welcome.FIRST, Welcome.NOTHING]

@@ -71,8 +71,8 @@ class Session:
 
 async def vanish(world: World) -> None:
     """The keys of the conversation are gone, and so is its owner."""
-    await world.cluster.kill()
     world.store.lose_everything()
+    await world.cluster.kill()
 
 
 async def held_by(world: World) -> str | None:

@@ -224,8 +224,8 @@ async def lose(world: World, call: CallConversation) -> None:
     """Redis loses everything in mid-call; the agent has it opened anew."""
     assert call._standing.handle is not None
     life = call._standing.handle.leases["agent"].life
-    await world.cluster.kill()
     world.store.lose_everything()
+    await world.cluster.kill()
     call._upkeep.look_now()
     await until(
         lambda: (
@@ -290,8 +290,8 @@ async def test_what_is_lost_is_not_begun_before_it_is_told(world: World) -> None
     await standing_by.open()
     await until(lambda: MARK in standing_by._telling.marks._known)
     await first.aclose()
-    await world.cluster.kill()
     world.store.lose_everything()
+    await world.cluster.kill()
     await world.cluster.handle()
     todo = await asyncio.wait_for(done(standing_by), 5)
     assert (bool(todo), todo.is_unknown) == (False, False)

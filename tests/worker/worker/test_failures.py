@@ -277,8 +277,8 @@ async def test_whatever_is_thrown_by_one_who_is_asked_again(world: World) -> Non
     call.on_items_missed(broken)
     call.on_items_missed(asked.append)
     call.on_changes_missed(asked.append)
-    await world.cluster.kill()
     world.store.lose_everything()
+    await world.cluster.kill()
     call.note("x", 1)
     await until(lambda: asked == [True, True])
     assert call.failures.counts["missed"] == 1
