@@ -96,8 +96,8 @@ async def test_two_lives_do_not_mix(cluster: FakeCluster) -> None:
     old, store = await cluster.handle(), store_of(cluster)
     for number in range(3):
         await old.append(say(f"old{number}"))
-    await cluster.kill()
     store.lose_everything()
+    await cluster.kill()
     new = await cluster.handle()
     for number in range(5):
         await new.append(say(f"new{number}"))
@@ -160,8 +160,8 @@ async def test_a_watch_does_not_slip_into_another_life(cluster: FakeCluster) -> 
     await old.append(say("old"))
     watching = asyncio.create_task(next_entry(old, after_seq=1))
     await parked(cluster, 2)
-    await cluster.kill()
     store.lose_everything()
+    await cluster.kill()
     new = await cluster.handle()
     await new.append(say("new0"), say("new1"))
     with pytest.raises(PositionLostError):
@@ -623,8 +623,8 @@ async def test_watch_from_now_of_this_life(cluster: FakeCluster) -> None:
     old, store = await cluster.handle(), store_of(cluster)
     await old.append(say("old"))
     watching = old.watch()
-    await cluster.kill()
     store.lose_everything()
+    await cluster.kill()
     new = await cluster.handle()
     await new.append(say("new0"))
     await until(lambda: ids(old) == ["new0"])

@@ -121,8 +121,8 @@ async def test_a_position_of_another_history_decides_nothing(
     if loss == "another life":
         for number in range(2):
             await handle.append(say(f"old{number}"))
-        await cluster.kill()
         store.lose_everything()
+        await cluster.kill()
     else:
         await _branch(cluster, store, handle)
     seq = handle.seq
@@ -196,8 +196,8 @@ async def test_opening_again_shows_the_new_life(cluster: FakeCluster, store: Fau
     handle = await cluster.handle()
     for number in range(5):
         await handle.append(say(f"old{number}"))
-    await cluster.kill()
     store.lose_everything()
+    await cluster.kill()
     third = await cluster.handle()
     await third.append(say("new"))
     await handle.catch_up(await third._owner.read(fresh=False))
@@ -209,8 +209,8 @@ async def test_a_snapshot_of_a_new_life_can_be_watched_from(cluster: FakeCluster
     handle = await cluster.handle()
     for number in range(5):
         await handle.append(say(f"old{number}"))
-    await cluster.kill()
     store.lose_everything()
+    await cluster.kill()
     third = await cluster.handle()
     await third.append(say("new0"))
     snapshot = await handle.snapshot()

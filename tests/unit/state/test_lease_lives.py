@@ -22,8 +22,8 @@ async def cluster() -> AsyncIterator[FakeCluster]:
 async def lose_everything(cluster: FakeCluster) -> None:
     """Lose the keys and the owner; the next open makes the id anew."""
     assert isinstance(cluster.store, FaultyStore)
-    await cluster.kill()
     cluster.store.lose_everything()
+    await cluster.kill()
 
 
 @pytest.mark.parametrize("holder", ["one", "two"])
