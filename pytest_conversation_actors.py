@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def conversation_client() -> "AsyncIterator[ConversationClient]":
-    """A `ConversationClient` with nothing behind it, of this test alone: no Ray, no Redis, the same guarantees.
+    """Yield a `ConversationClient` of this test alone, without Ray or Redis and with the same guarantees.
 
     See `conversation_actors.testing`, which can also have an owner crash.
     """

@@ -45,7 +45,10 @@ class Assistant(Agent):
 
 
 def _without(topic: str, item: ChatItem) -> ChatItem:
-    """The item, or if it mentions the topic one that says nothing: left out, the first words of a talk would stay."""
+    """Return the item, or if it mentions the topic an item with its words replaced.
+
+    An item that is left out would not reach the first words of a talk.
+    """
     if item.type != "message" or item.role == "system" or topic not in (item.text_content or ""):
         return item
     return item.model_copy(update={"content": ["[forgotten]"]})

@@ -79,7 +79,7 @@ class Host(ABC):
         return await self._answer(work, create=create)
 
     async def info(self, *, protocol: int) -> ActivationInfo | ConversationError:
-        """The same without the state, and for what is stored only."""
+        """Return the facts of `open` without the state. Creates no conversation."""
         refusal = _refusal(protocol)
         if refusal is not None:
             return refusal
@@ -90,7 +90,7 @@ class Host(ABC):
         return await self._answer(work)
 
     def _facts(self, activation: Activation) -> ActivationInfo:
-        """What the activation says of itself, and what went wrong around it."""
+        """Return the facts that the activation tells, with the failures counted around it."""
         info = activation.info()
         return replace(info, failures=dict(Counter(info.failures) + Counter(self._failures.counts)))
 
