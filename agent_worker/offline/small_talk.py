@@ -41,16 +41,16 @@ class FirstCallScript:
     transcript: Transcript
 
     def reply(self, request: ChatRequest) -> Reply:
-        """The transcript's next line, or a few words."""
+        """Return the transcript's next line, or small talk if the call is not on the transcript's way."""
         script = TranscriptScript(self.transcript)
         return (script if script.is_on_its_way(request) else SmallTalk()).reply(request)
 
 
 class SmallTalk:
-    """Answers by what was said last, and by what the messages tell of the caller."""
+    """A script that answers what was said last, using what the messages tell about the caller."""
 
     def reply(self, request: ChatRequest) -> Reply:
-        """Decide the answer, or the tool that has to be asked first."""
+        """Return the answer, or the call of a tool that is needed first."""
         heard = Heard.of(request)
         if heard is None:
             return Reply("Hello. How can I help?")
@@ -243,4 +243,4 @@ _ANSWERS: tuple[Answer, ...] = (
     *(_note_wanted, _day_wanted, _help_wanted, _order_wanted, _repetition_wanted),
     *(_sentence(one) for one in phrases.SENTENCES),
 )
-"""The first one that has something to say has the word."""
+"""The possible answers in order. The first one that is not None is given."""
