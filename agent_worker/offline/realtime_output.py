@@ -44,7 +44,7 @@ class Output:
         await self.finish(response, held)
 
     async def say_call(self, response: Response, call: Mapping[str, str]) -> None:
-        """Call a function."""
+        """Put out a call of a function."""
         item = {"id": self._fresh("item"), "type": "function_call", "status": "in_progress", **call, "arguments": ""}
         held = await self._begin(response, item)
         held.call = call
