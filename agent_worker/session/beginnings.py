@@ -31,8 +31,9 @@ def begun(items: Sequence[ChatItem]) -> list[ChatItem]:
 
 
 def newest(items: Sequence[ChatItem]) -> list[ChatItem]:
-    """Return the items as `begun` does, also without everything before the last call or output that it leaves out.
+    """Return the items as `begun` does, but also without everything before the last call or output left out there.
 
+    Only calls and outputs before the caller's first turn count for that.
     So only the beginning is missing, as in a session that forgets its beginning. If an item is missing from the middle
     of a conversation, that means that somebody has taken it out.
     """
