@@ -1,1 +1,1 @@
-"""The benchmark suite: ``python -m benchmarks``; README.md beside this file says how to read it."""
+"""The benchmark suite: ``python -m benchmarks``. README.md beside this file explains how to read the results."""

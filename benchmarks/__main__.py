@@ -25,11 +25,11 @@ from benchmarks.terminal import show_aims, show_report
 
 OUTPUT = Path(__file__).parents[1] / "build" / "benchmarks"
 WIDTH = 140
-"""Of tables in a log; a terminal knows its own."""
+"""The width of tables in a log; a terminal knows its own."""
 
 
 def options(arguments: Sequence[str]) -> argparse.Namespace:
-    """Return what was asked for on the command line."""
+    """Return the options given on the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,18 +47,18 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def measure(name: str, stage: Stage) -> Report:
-    """One benchmark. Its failure is a report too: the others go on."""
+    """Run one benchmark. If it fails, return a report that says so, so that the others go on."""
     began = time.monotonic()
     try:
         report = MEASURED[name](stage)
-    except Exception as error:  # noqa: BLE001  # whatever it was, it is told, and what was started is ended
+    except Exception as error:  # noqa: BLE001  # whatever it was, the report tells it
         report = Report(name, name, failure=f"{type(error).__name__}: {error}")
     report.seconds = round(time.monotonic() - began, 1)
     return report
 
 
 def run(chosen: argparse.Namespace, console: Console) -> Results:
-    """Measure what was chosen, one after the other."""
+    """Run the chosen benchmarks one after the other, and keep the results after each of them."""
     results = new_results(is_quick=chosen.quick)
     for name in chosen.only or MEASURED:
         with console.status(name) as status:
@@ -69,12 +69,12 @@ def run(chosen: argparse.Namespace, console: Console) -> Results:
             report = measure(name, Stage(chosen.quick, tell, chosen.modules_redis))
         results.reports.append(report)
         show_report(console, report)
-        write(results, chosen.output)  # what is measured is kept, whatever comes
+        write(results, chosen.output)  # a later failure must not lose what was measured
     return results
 
 
 def write(results: Results, directory: Path) -> Path:
-    """Keep the results as JSON."""
+    """Write the results as JSON into the directory, and return the file's path."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "results.json"
     path.write_text(json.dumps(document(results), indent=1), encoding="utf-8")
@@ -82,12 +82,15 @@ def write(results: Results, directory: Path) -> Path:
 
 
 def document(results: Results) -> dict[str, object]:
-    """Return the results, and what they say about the aims."""
+    """Return the results and what they say about the aims, as a JSON document."""
     return {**results.as_json(), "aims": judged(results.values)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0; 1 where a benchmark failed; 130 after Ctrl-C. A missed aim is a result, not a failure."""
+    """Run the suite and return its exit code: 0, or 1 if a benchmark failed, or 130 after Ctrl-C.
+
+    A missed aim is a result, not a failure.
+    """
     chosen = options(sys.argv[1:] if arguments is None else arguments)
     console = Console(stderr=chosen.json, highlight=False)
     if not console.is_terminal:

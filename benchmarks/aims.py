@@ -1,6 +1,6 @@
-"""What the project set out to reach, each beside the number that was measured for it.
+"""The project's aims, and how measured numbers compare with them.
 
-The thresholds were written down before the suite was, and are not moved to meet a result.
+The thresholds were written down before the suite was written, and are not moved to meet a result.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Bound(StrEnum):
-    """Which side of the threshold is the good one; the threshold itself is good."""
+    """The side of the threshold that meets the aim. The threshold itself meets it too."""
 
     AT_LEAST = ">="
     AT_MOST = "<="
@@ -26,7 +26,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """A threshold for one number of a report; `value` is its name, as `benchmark.name`."""
+    """A threshold for one number of a report. `value` is the number's name, as `benchmark.name`."""
 
     text: str
     value: str
@@ -35,7 +35,7 @@ class Aim:
     unit: str
 
     def verdict(self, measured: float | None) -> Verdict:
-        """Exact: nothing is rounded first."""
+        """Compare a measured number with the threshold, without rounding."""
         if measured is None or measured != measured:  # noqa: PLR0124  # not a number is no measurement
             return Verdict.NOT_MEASURED
         is_met = measured >= self.threshold if self.bound is Bound.AT_LEAST else measured <= self.threshold
@@ -61,7 +61,7 @@ AIMS = (
 
 
 def judged(values: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Every aim with what was measured and its verdict, for the JSON document."""
+    """Return every aim with the measured number and the verdict, for the JSON document."""
     return [
         {**asdict(aim), "measured": values.get(aim.value), "verdict": aim.verdict(values.get(aim.value))}
         for aim in AIMS

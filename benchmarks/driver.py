@@ -1,8 +1,8 @@
-"""The process that uses one Ray cluster: it reads a command a line from standard input, and writes an answer a line.
+"""The process that uses one Ray cluster. It reads one command a line from standard input and writes one answer a line.
 
-A process can join one cluster only, so the suite has one of these for each, and times are taken here, beside the
-calls. A command is ``{"call": "activation:reopen", "given": {…}}``: a coroutine function of a module of
-`benchmarks.measured`, called with the `Session` and what is given.
+A process can join one cluster only, so the suite has one driver for each cluster. Times are taken in the driver, beside
+the calls. A command is ``{"call": "activation:reopen", "given": {…}}``. It names a coroutine function of a module of
+`benchmarks.measured`, which is called with the `Session` and the given arguments.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ Command = Callable[..., Awaitable[Any]]
 
 
 def a_message() -> Message:
-    """Return what is appended everywhere: 200 bytes of text."""
+    """Return the message that every benchmark appends: 200 bytes of text."""
     return Message(role="user", content=TEXT)
 
 
@@ -39,11 +39,14 @@ class Session:
     stack: AsyncExitStack
     handles: dict[str, ConversationHandle] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
-    """What commands leave for later ones."""
+    """Values that commands keep for later commands."""
     _clients: dict[int, ConversationClient] = field(default_factory=dict)
 
     def settings(self, history: int) -> Settings:
-        """Patient ones: a plain cluster on a busy machine may take minutes to open many conversations."""
+        """Return settings with long timeouts: a plain cluster on a busy machine may take minutes to open conversations.
+
+        `history` is the bound of the history, in items.
+        """
         return Settings(
             redis_url=self.redis_url,
             ray_address=self.ray_address,
@@ -54,7 +57,7 @@ class Session:
         )
 
     async def client(self, history: int = 200) -> ConversationClient:
-        """Return the client whose owners keep so many items."""
+        """Return the client whose owners keep `history` items. The first use makes it and joins the cluster."""
         if history not in self._clients:
             made = ConversationClient(self.settings(history))
             self._clients[history] = await self.stack.enter_async_context(made)
@@ -68,7 +71,7 @@ class Session:
         return handle
 
     async def retire(self, conversation_id: str) -> None:
-        """Passivate a conversation, let go of it, and wait until its process is gone."""
+        """Passivate a conversation, close its handle, and wait until its process has ended."""
         handle = self.handles.pop(conversation_id)
         pid = (await handle.info()).pid
         await handle.passivate()
@@ -80,7 +83,7 @@ class Session:
 
 
 async def fill(handle: ConversationHandle, messages: int) -> None:
-    """Record so many, in portions that fit into the outbox."""
+    """Record so many messages, in portions that fit into the outbox."""
     for begin in range(0, messages, 5000):
         for _ in range(begin, min(begin + 5000, messages)):
             handle.record(a_message())
@@ -88,7 +91,7 @@ async def fill(handle: ConversationHandle, messages: int) -> None:
 
 
 async def gone(pid: int) -> None:
-    """Return when a process has ended; after ten seconds in any case."""
+    """Wait until a process has ended, for ten seconds at most."""
     for _ in range(500):
         try:
             os.kill(pid, 0)
@@ -102,13 +105,13 @@ async def _answer(session: Session, command: dict[str, Any]) -> dict[str, Any]:
     try:
         call: Command = getattr(import_module(f"benchmarks.measured.{module}"), name)
         return {"answer": await call(session, **command["given"])}
-    except Exception as error:  # noqa: BLE001  # the suite tells it, and goes on with another benchmark
+    except Exception as error:  # noqa: BLE001  # the suite tells the error, and goes on with another benchmark
         traceback.print_exc()
         return {"error": f"{type(error).__name__}: {error}"}
 
 
 async def _serve(answers: int, redis_url: str, ray_address: str, *, has_pool: bool) -> None:
-    """Answer until standard input ends."""
+    """Answer commands until standard input ends."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=16 << 20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -117,14 +120,14 @@ async def _serve(answers: int, redis_url: str, ray_address: str, *, has_pool: bo
         while line := await reader.readline():
             answer = await _answer(session, json.loads(line))
             os.write(answers, json.dumps(answer).encode() + b"\n")
-    # The cluster is ended behind us: leaving it politely would take seconds.
+    # the suite ends the cluster afterwards, and leaving it properly would take seconds
 
 
 def main() -> None:
-    """``driver.py REDIS_URL RAY_ADDRESS pool|none``."""
+    """Run ``driver.py RAY_ADDRESS pool|none``, with the URL of Redis in ``BENCH_REDIS_URL``."""
     redis_url, ray_address, pool = os.environ.pop("BENCH_REDIS_URL"), *sys.argv[1:3]
     answers = os.dup(1)
-    os.dup2(2, 1)  # whatever prints, prints into the log
+    os.dup2(2, 1)  # anything that is printed goes into the log
     asyncio.run(_serve(answers, redis_url, ray_address, has_pool=pool == "pool"))
     os._exit(0)
 

@@ -1,4 +1,4 @@
-"""What is said of a list of measurements: its middle, its spread, and how it compares with another list's."""
+"""Summarise lists of measurements: the median, the spread, and how the median compares with another list's."""
 
 import random
 import statistics
@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 _RESAMPLES = 400
 _SEED = 20_240_229
-"""Of the resampling: the same measurements give the same interval."""
+"""The seed of the resampling, so that the same measurements give the same interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Measurements of one thing. `p5` and `p95` bound the usual ones; of fewer than 20 they are nearly the ends."""
+    """A summary of measurements of one thing.
+
+    `p5` and `p95` bound the usual ones. Of fewer than 20 measurements they are nearly the smallest and the largest.
+    """
 
     count: int
     median: float
@@ -26,7 +29,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """One median over another, with the interval in which 95 % of resampled ones lie."""
+    """One median divided by another, with the interval in which 95 % of the resampled ratios lie."""
 
     value: float
     low: float
@@ -42,7 +45,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Keep the values. Raises `ValueError` if nothing was measured."""
+    """Return a summary of the values. Raises `ValueError` if there are none."""
     if not values:
         message = "nothing was measured"
         raise ValueError(message)
@@ -52,10 +55,10 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratio(values: Sequence[float], baseline: Sequence[float]) -> Ratio:
-    """Return the median of `values` as a multiple of the baseline's.
+    """Return the median of `values` as a multiple of the baseline's median.
 
-    The interval is a bootstrap's: both lists are drawn anew, with repeats, and their medians divided. It tells what
-    another run of the same length might have shown, not what another machine would.
+    The interval is a bootstrap's: both lists are drawn anew, with repeats, and their medians are divided. It tells what
+    another run of the same length might have shown, not what another machine would show.
     """
     draw = random.Random(_SEED)  # noqa: S311  # statistics, no secret
     divided = sorted(_resampled(values, draw) / _resampled(baseline, draw) for _ in range(_RESAMPLES))
@@ -64,7 +67,7 @@ def ratio(values: Sequence[float], baseline: Sequence[float]) -> Ratio:
 
 
 def distribution(values: Sequence[float]) -> list[tuple[float, float]]:
-    """Points of the distribution: a measurement, and the share (0 to 1) of all that is at most it."""
+    """Return points of the distribution: a measurement, and the share (0 to 1) of all measurements up to it."""
     ordered = sorted(values)
     return [(percentile(ordered, step / 100), step / 100) for step in range(101)]
 

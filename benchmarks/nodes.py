@@ -1,4 +1,4 @@
-"""Ray nodes of the benchmarks' own: processes in sessions of their own, on 127.0.0.1, ended by their ids."""
+"""Run the benchmarks' own Ray nodes, on 127.0.0.1. Each is a process session of its own and is ended by its id."""
 
 import json
 import os
@@ -22,18 +22,18 @@ ROOT = Path(__file__).parents[1]
 START_SECONDS = 120.0
 OBJECT_STORE_BYTES = 100 << 20
 ROOM = 5000
-"""Conversations a node says it has room for."""
+"""The number of conversations that a node says it has room for."""
 QUICK_NODE_DEATH = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_health_check_initial_delay_ms": "1000",
 }
-"""For a head; what `cluster.yaml` sets."""
+"""The health checks of a head, as `cluster.yaml` sets them."""
 _SETTLE_SECONDS = 10.0
 _SETTLE_LOOK = 0.1
 _QUIET_SECONDS = 0.3
-"""Longer than the pool waits from an opening to the refill."""
+"""A time longer than the pool waits from an opening to the refill."""
 _SETTLED_CPU = 0.02
 _POLL = 0.05
 
@@ -42,22 +42,22 @@ class Variant(StrEnum):
     """The three ways of starting a conversation's process that are compared."""
 
     WARM = "warm"
-    """Fork server and pool, as `conversation-actors start` and a client have them by default."""
+    """With fork server and pool, as `conversation-actors start` and a client have them by default."""
     FORKED = "forked"
-    """Fork server, no pool: each process is forked when it is asked for."""
+    """With fork server but no pool. Each process is forked when it is asked for."""
     PLAIN = "plain"
-    """`ray start`: the same actor, in an ordinary worker."""
+    """With `ray start`. The same actor runs in an ordinary worker."""
 
     @property
     def program(self) -> str:
-        """The module that takes `start` and Ray's options."""
+        """The module whose command `start` takes Ray's options."""
         return "ray.scripts.scripts" if self is Variant.PLAIN else "conversation_actors.cli"
 
 
 def clean_environment(**added: str) -> dict[str, str]:
     """Return this process's environment without anybody's settings, and with the repository on the path.
 
-    So no process compiles the project anew where PYTHONDONTWRITEBYTECODE is set: none does where it is installed.
+    Without PYTHONDONTWRITEBYTECODE, which may be set here, no process compiles the project anew, as in an installation.
     """
     foreign = ("CONVERSATION_", "PYTHON", "RAY_", "REDIS_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
@@ -65,10 +65,10 @@ def clean_environment(**added: str) -> dict[str, str]:
 
 
 class Node:
-    """One `… start --block` and all below it."""
+    """One `… start --block` process and all processes below it."""
 
     def __init__(self, directory: Path, options: list[str], variant: Variant, environment: Mapping[str, str]) -> None:
-        """Start it. Returns at once; `wait_started` waits."""
+        """Start the node, and return at once. `wait_started` waits until it runs."""
         self._log = directory / f"node-{secrets.token_hex(3)}.log"
         command = [
             sys.executable, "-m", variant.program, "start", "--block", "--disable-usage-stats", "--log-color=false",
@@ -82,7 +82,10 @@ class Node:
             )  # fmt: skip
 
     def wait_started(self, written: Path | None = None) -> None:
-        """Return when the raylet runs, and the head has `written` its address; `RuntimeError` where that fails."""
+        """Wait until the raylet runs and, if `written` is given, the head has written its address there.
+
+        Raises `RuntimeError` if the node ends, or does not start in time.
+        """
         deadline = time.monotonic() + START_SECONDS
         while "Ray runtime started" not in self._log.read_text(errors="replace") or not _is_written(written):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -91,7 +94,7 @@ class Node:
             time.sleep(_POLL)
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that runs on this node."""
+        """Return all processes that run on this node."""
         found = []
         for pid in session_members(self._process.pid):
             with suppress(psutil.NoSuchProcess):
@@ -99,25 +102,25 @@ class Node:
         return found
 
     def has(self, pid: int) -> bool:
-        """Whether a process runs on this node."""
+        """Tell whether a process runs on this node."""
         return pid in session_members(self._process.pid)
 
     def kill(self) -> None:
-        """SIGKILL of everything on the node, all at one time: also what a node's sudden end looks like."""
+        """End everything on the node with SIGKILL, all at one time, like the sudden end of a node."""
         kill_session(self._process.pid)
         self._process.wait()
 
 
 class Cluster:
-    """A head with a token of its own, and nodes added to it. A context manager."""
+    """A head with a token of its own, and the nodes added to it. `clusters` starts and ends it."""
 
     def __init__(
         self, variant: Variant, *, head_room: int = ROOM, environment: Mapping[str, str] | None = None
     ) -> None:
-        """`head_room` 0: conversations find place on added nodes only. Nothing runs before the context is entered."""
+        """Start nothing before `begin`. If `head_room` is 0, conversations run on added nodes only."""
         self.variant = variant
         self._head_room = head_room
-        # Unix sockets live below it, and their paths may have 107 bytes.
+        # Unix sockets are made below it, and their paths must not be longer than 107 bytes
         self._directory = Path(tempfile.mkdtemp(prefix="cab-", dir="/tmp"))  # mkdtemp makes it private
         self.token = secrets.token_hex(32)
         self._environment = clean_environment(
@@ -127,7 +130,7 @@ class Cluster:
         self.address = ""
 
     def begin(self) -> None:
-        """Start the head, and do not wait for it."""
+        """Start the head without waiting for it."""
         options = [
             "--head", "--port=0", "--include-dashboard=false", f"--ray-client-server-port={_free_port()}",
             f"--temp-dir={self._directory}", *_room(self._head_room),
@@ -135,20 +138,20 @@ class Cluster:
         self.nodes.append(Node(self._directory, options, self.variant, self._environment))
 
     def wait_started(self) -> None:
-        """Return when the head runs, and its address is known."""
+        """Wait until the head runs and its address is known."""
         written = self._directory / "ray_current_cluster"
         self.nodes[0].wait_started(written)
         self.address = written.read_text().strip()
 
     def add_node(self) -> Node:
-        """Start one more node, with room for conversations."""
+        """Start one more node with room for conversations, and wait until it runs."""
         node = Node(self._directory, [f"--address={self.address}", *_room(ROOM)], self.variant, self._environment)
         self.nodes.append(node)
         node.wait_started()
         return node
 
     def kill_node(self, node: Node) -> None:
-        """End it without a goodbye."""
+        """End a node with SIGKILL."""
         self.nodes.remove(node)
         node.kill()
 
@@ -160,13 +163,13 @@ class Cluster:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that runs on all nodes."""
+        """Return all processes that run on all nodes."""
         return [process for node in self.nodes for process in node.processes()]
 
     def settle(self, quiet: float = _QUIET_SECONDS) -> int:
-        """Wait until no worker has been started for `quiet` seconds, and those that wait are ready; returns how many.
+        """Wait until no worker has started, ended or been busy for `quiet` seconds. Return the number of idle workers.
 
-        Not for ever: a pool may be refilled for as long as conversations are opened.
+        Wait for ten seconds at most, because a pool may be refilled for as long as conversations are opened.
         """
         deadline = time.monotonic() + _SETTLE_SECONDS
         before, busy = _worker_seconds(self.processes()), time.monotonic()
@@ -186,7 +189,7 @@ class Cluster:
 
 @contextmanager
 def clusters(*wanted: Cluster) -> Iterator[None]:
-    """Start several at one time; whatever happens, end them all."""
+    """Start several clusters at one time. Whatever happens, end them all."""
     try:
         for cluster in wanted:
             cluster.begin()
@@ -199,7 +202,10 @@ def clusters(*wanted: Cluster) -> Iterator[None]:
 
 
 def _worker_seconds(processes: list[psutil.Process]) -> dict[int, tuple[float, bool]]:
-    """CPU seconds of every Ray worker by process id, and whether nobody uses it; what is being started counts too."""
+    """Return the CPU seconds of every Ray worker by process id, and whether the worker is idle.
+
+    Workers that are being started are included.
+    """
     found = {}
     for process in processes:
         with suppress(psutil.NoSuchProcess, IndexError):

@@ -1,4 +1,4 @@
-"""The tables of README.md beside this file, written from results between markers; numbers of several runs side by side.
+"""Write the tables of README.md beside this file, between markers, with the results of several runs side by side.
 
 python -m benchmarks --page first.json second.json
 """
@@ -16,7 +16,7 @@ SECTIONS = ("runs", "aims", "results")
 
 
 def fill(text: str, runs: Sequence[Results]) -> str:
-    """Return the page with its sections written anew. Raises `ValueError` if a marker is missing."""
+    """Return the page's text with its sections written anew. Raises `ValueError` if a marker is missing."""
     written = {"runs": _runs(runs), "aims": _aims(runs), "results": _results(runs)}
     for section in SECTIONS:
         pattern = re.compile(rf"(<!-- {section}: begin -->\n).*?(<!-- {section}: end -->)", re.DOTALL)
@@ -78,7 +78,7 @@ def _cells(row: Row | None) -> str:
 
 
 def _remarks(reports: Sequence[Report | None]) -> list[str]:
-    """Return notes that all runs share once, others with their run's number; and what failed."""
+    """Return the notes and failures. One that all runs share comes once, any other with the numbers of its runs."""
     notes: dict[str, list[int]] = {}
     for place, report in enumerate(reports, 1):
         for note in [] if report is None else report.notes:

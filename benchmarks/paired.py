@@ -24,14 +24,18 @@ from typing import Any
 
 HERE = Path(__file__).parents[1]
 _STUDENT_95 = {5: 2.571, 10: 2.228, 15: 2.131, 20: 2.086, 30: 2.042, 40: 2.021, 60: 2.0}
-"""Two-sided quantiles of Student's t by degrees of freedom; between two of them the larger one counts."""
+"""Two-sided quantiles of Student's t by degrees of freedom. For degrees between two of them, the larger quantile is
+used."""
 WHAT = ("append", "recovery")
 APPENDS = 100
-"""In one block; a recovery is a block of its own."""
+"""The number of appends in one block; each recovery is a block of its own."""
 
 
 def interval(ratios: list[float]) -> tuple[float, float, float]:
-    """Return the geometric mean of ratios and the ends of its 95 % interval. At least six of them."""
+    """Return the geometric mean of ratios and the ends of its 95 % interval.
+
+    Raises `ValueError` for fewer than six ratios.
+    """
     logs = [math.log(ratio) for ratio in ratios]
     degrees = max(known for known in _STUDENT_95 if known < len(logs))
     half = _STUDENT_95[degrees] * statistics.stdev(logs) / math.sqrt(len(logs))
@@ -40,10 +44,10 @@ def interval(ratios: list[float]) -> tuple[float, float, float]:
 
 
 class Side:
-    """One checkout: this module run with that checkout's packages, told what to measure line by line."""
+    """One checkout: a process of this module with that checkout's packages, told line by line what to measure."""
 
     def __init__(self, checkout: Path) -> None:
-        """Start everything it needs."""
+        """Start the process, and wait until it is ready."""
         environment = {**os.environ, "PYTHONPATH": str(checkout)}
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__)), "--serve"],
@@ -52,7 +56,7 @@ class Side:
         self.ask("ready")
 
     def ask(self, what: str) -> list[float]:
-        """Have one block measured; milliseconds."""
+        """Have one block measured, and return its times in milliseconds."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{what}\n")
@@ -61,19 +65,22 @@ class Side:
         return answer
 
     def close(self) -> None:
-        """End everything that was started."""
+        """End the process and everything that it has started."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(timeout=60)
 
 
 def compare(before: Side, after: Side, what: str, rounds: int) -> list[str]:
-    """Measure blocks in turn, and return a line for the middle and one for the slow end where a block has one."""
+    """Measure blocks in turn, and return a line for the median and one for the 95th percentile.
+
+    If a block has only one measurement, return one line for it.
+    """
     pairs = []
     for number in range(rounds + 1):
         order = (before, after) if number % 2 else (after, before)
         blocks = {side: sorted(side.ask(what)) for side in order}
-        if number:  # the first warms up
+        if number:  # the first round only warms up
             pairs.append((blocks[before], blocks[after]))
     lines = []
     for name, place in (("p50", 0.5), ("p95", 0.95)) if len(pairs[0][0]) > 1 else (("each", 0.0),):
@@ -87,14 +94,14 @@ def compare(before: Side, after: Side, what: str, rounds: int) -> list[str]:
 
 
 async def serve() -> None:
-    """Measure what is asked for on standard input, until that ends."""
+    """Measure what is asked for on standard input, until the input ends."""
     from conversation_actors import ConversationClient, Message  # noqa: PLC0415  # the checkout's own
     from tests.support.observation import make_settings  # noqa: PLC0415
     from tests.support.ray_cluster import RayCluster  # noqa: PLC0415
     from tests.support.servers import Server, newest  # noqa: PLC0415
 
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # Ray tells of each worker that dies on standard output
+    os.dup2(2, 1)  # Ray reports each dead worker on standard output
     binary = newest()
     if binary is None:
         message = "no Redis or Valkey server found"

@@ -23,14 +23,14 @@ from benchmarks.paired import APPENDS, HERE, Side, compare
 TTL = timedelta(minutes=10)
 ENTRY = b"x" * 250
 ENTRIES = 1000
-"""In the journal that a recovery reads: what the request memory makes an owner keep at most."""
+"""The entries in the journal that a recovery reads; the memory of requests makes an owner keep no more."""
 
 
 class Reader(Side):
-    """One process with its own store, which has hiredis or is kept from it."""
+    """One process with a store of its own, which either uses hiredis or is kept from it."""
 
     def __init__(self, url: str, *, in_python: bool) -> None:
-        """Start it, and wait until it is ready."""
+        """Start the process, and wait until it is ready."""
         arguments = [
             sys.executable,
             "-m",
@@ -46,9 +46,9 @@ class Reader(Side):
 
 
 async def serve(url: str, *, in_python: bool) -> None:
-    """Measure what is asked for on standard input, until that ends."""
+    """Measure what is asked for on standard input, until the input ends."""
     if in_python:
-        sys.modules["hiredis"] = None  # type: ignore[assignment]  # as if it was not installed
+        sys.modules["hiredis"] = None  # type: ignore[assignment]  # as if it were not installed
     from conversation_actors.settings import Durability  # noqa: PLC0415  # redis-py looks for hiredis when it is imported
     from conversation_actors.store.redis import RedisStore  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What a developer would use instead, each as one call that appends one message of 200 bytes to one conversation."""
+"""The alternatives for a developer, each as one call that appends one message of 200 bytes to one conversation."""
 
 import json
 import os
@@ -17,12 +17,12 @@ Call = Callable[[], Awaitable[object]]
 
 
 class UnavailableError(Exception):
-    """Why a peer is not measured, in one sentence."""
+    """An error for a peer that cannot be measured. Its text is the reason, which is shown in a sentence."""
 
 
 @asynccontextmanager
 async def plain_pipeline(url: str) -> AsyncIterator[Call]:
-    """redis-py, everything in one round trip, no transaction."""
+    """Yield an append with redis-py: everything in one round trip, without a transaction."""
     redis: Any = Redis.from_url(url)
 
     async def append() -> None:
@@ -38,7 +38,7 @@ async def plain_pipeline(url: str) -> AsyncIterator[Call]:
 
 @asynccontextmanager
 async def plain_calls(url: str) -> AsyncIterator[Call]:
-    """redis-py, each command awaited."""
+    """Yield an append with redis-py that awaits each command."""
     redis: Any = Redis.from_url(url)
 
     async def append() -> None:
@@ -52,7 +52,7 @@ async def plain_calls(url: str) -> AsyncIterator[Call]:
 
 @asynccontextmanager
 async def openai_agents(url: str) -> AsyncIterator[Call]:
-    """`RedisSession` of openai-agents, which keeps everything for ever unless told otherwise."""
+    """Yield an append with `RedisSession` of openai-agents, which keeps everything for ever unless told otherwise."""
     os.environ["OPENAI_AGENTS_DISABLE_TRACING"] = "1"
     try:
         from agents.extensions.memory.redis_session import RedisSession  # noqa: PLC0415  # an optional peer
@@ -66,7 +66,7 @@ async def openai_agents(url: str) -> AsyncIterator[Call]:
 
 @asynccontextmanager
 async def langgraph(url: str) -> AsyncIterator[Call]:
-    """`AsyncRedisSaver`: one checkpoint of the last 200 messages, without a graph and without reading it back."""
+    """Yield a write with `AsyncRedisSaver`: one checkpoint of 200 messages, without a graph or reading it back."""
     try:
         from langgraph.checkpoint.base import empty_checkpoint  # noqa: PLC0415  # an optional peer
         from langgraph.checkpoint.redis.aio import AsyncRedisSaver  # noqa: PLC0415  # same
@@ -116,7 +116,7 @@ async def available(stack: AsyncExitStack, url: str, modules_url: str | None) ->
         try:
             call = await stack.enter_async_context(peer)
             await call()
-        except Exception as error:  # noqa: BLE001  # whatever a peer does, the others are measured
+        except Exception as error:  # noqa: BLE001  # the other peers are measured in any case
             told = str(error) if isinstance(error, UnavailableError) else f"it failed: {error!r:.200}"
             reasons.append(f"{name} is left out: {told}.")
         else:

@@ -1,4 +1,4 @@
-"""Pictures of the curves, where matplotlib is installed."""
+"""Draw the curves of results with matplotlib, if that is installed."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 from benchmarks.results import Plot, Results
 
 _FEW_POINTS = 10
-"""So few are shown one by one."""
+"""The most points of a curve that are marked one by one."""
 
 
 def draw(results: Results, directory: Path) -> list[Path]:
-    """Write one PNG for each plot. Raises `ImportError` where matplotlib is missing."""
+    """Write one PNG for each plot, and return the paths. Raises `ImportError` if matplotlib is not installed."""
     import matplotlib as mpl  # noqa: PLC0415  # an extra
 
-    mpl.use("Agg")  # no display is asked for
+    mpl.use("Agg")  # needs no display
     directory.mkdir(parents=True, exist_ok=True)
     return [_draw(plot, directory) for plot in _plots(results)]
 

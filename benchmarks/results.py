@@ -1,4 +1,4 @@
-"""What a run leaves behind: rows, curves and single numbers of each benchmark, as one JSON document."""
+"""The results of a run: rows, curves and single numbers of each benchmark, as one JSON document."""
 
 import json
 import os
@@ -13,12 +13,12 @@ from typing import Any, Self
 from benchmarks.figures import Ratio, Spread, distribution, ratio, spread
 
 FORMAT = 1
-"""Of the document; raised when its meaning changes."""
+"""The format number of the document, which is raised when the document's meaning changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing that was measured again and again. `to` names the row that `ratio` compares with."""
+    """One thing that was measured repeatedly. `to` names the row that `ratio` compares it with."""
 
     label: str
     unit: str
@@ -29,7 +29,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A line of a plot; each point is x, y, and the ends of y's spread."""
+    """A line of a plot. Each point is x, y, and the two ends of y's spread."""
 
     label: str
     points: Sequence[tuple[float, float, float, float]]
@@ -37,7 +37,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Curves over one axis. `logarithmic` names the axes that are: "x", "y", "xy" or none."""
+    """Curves over one x axis. `logarithmic` names the axes that are logarithmic: "x", "y", "xy" or "" for none."""
 
     name: str
     title: str
@@ -49,7 +49,7 @@ class Plot:
 
 @dataclass(slots=True)
 class Report:
-    """What one benchmark has to say. `values` are the single numbers that aims are held against."""
+    """The results of one benchmark. `values` holds the single numbers, some of which the aims are compared with."""
 
     name: str
     title: str
@@ -63,12 +63,15 @@ class Report:
     def add(
         self, label: str, unit: str, values: Sequence[float], *, to: tuple[str, Sequence[float]] | None = None
     ) -> None:
-        """Add a row; `to` is the baseline's label and measurements."""
+        """Add a row. `to` is the label and the measurements of the row to compare it with."""
         compared = None if to is None else ratio(values, to[1])
         self.rows.append(Row(label, unit, spread(values), None if to is None else to[0], compared))
 
     def add_all(self, unit: str, measured: Mapping[str, Sequence[float]], *, to: str) -> None:
-        """Add a row for each label that has measurements, all compared with the one called `to`, if it has any."""
+        """Add a row for each label that has measurements.
+
+        Each other row is compared with the row called `to`, if that has measurements.
+        """
         for label, values in measured.items():
             if values:
                 is_compared = label != to and bool(measured.get(to))
@@ -76,7 +79,7 @@ class Report:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read back what `asdict` made."""
+        """Make a report from what `asdict` returned for one."""
         rows = [
             Row(
                 **{
@@ -102,16 +105,16 @@ class Results:
 
     @property
     def values(self) -> dict[str, float]:
-        """The single numbers of all benchmarks, as `benchmark.name`."""
+        """The single numbers of all benchmarks, each under `benchmark.name`."""
         return {f"{report.name}.{name}": value for report in self.reports for name, value in report.values.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, as JSON knows it."""
+        """Return everything as one JSON object."""
         return {"format": FORMAT, **asdict(self)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read a document. Raises `ValueError` for one of another format."""
+        """Make results from a document. Raises `ValueError` if it has another format."""
         given = dict(data)
         if given.pop("format", None) != FORMAT:
             message = f"results of another format than {FORMAT}: measure anew"
@@ -121,12 +124,12 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what `--output` wrote."""
+        """Read the file that a run wrote into its `--output` directory."""
         return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
 def new_results(*, is_quick: bool) -> Results:
-    """Empty ones, of this machine and this moment."""
+    """Make empty results for this machine and this moment."""
     machine: dict[str, str | int | float] = {
         "system": f"{platform.system()} {platform.machine()}",
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
@@ -139,7 +142,7 @@ def new_results(*, is_quick: bool) -> Results:
 
 
 def curve(label: str, measured: Mapping[float, Sequence[float]]) -> Curve:
-    """Medians over x, with p5 and p95 as the spread."""
+    """Return a curve of medians over x, with p5 and p95 as the ends of the spread."""
     points = []
     for x, values in sorted(measured.items()):
         if values:
@@ -149,5 +152,5 @@ def curve(label: str, measured: Mapping[float, Sequence[float]]) -> Curve:
 
 
 def distribution_curve(label: str, values: Sequence[float]) -> Curve:
-    """Return the share of measurements (y) that are at most x."""
+    """Return a curve of the share of measurements (y) that are at most x."""
     return Curve(label, [(value, share, share, share) for value, share in distribution(values)])

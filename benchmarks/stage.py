@@ -1,4 +1,4 @@
-"""What a benchmark measures on: a Valkey, Ray clusters and a driver for each; all of it ended behind it."""
+"""Start what a benchmark measures: a Valkey, Ray clusters and a driver for each. All of it is ended afterwards."""
 
 import json
 import os
@@ -20,23 +20,23 @@ from conversation_actors.cli.processes import kill_session, last_lines
 from conversation_actors.store import EmbeddedServer
 
 PATIENCE_SECONDS = 420.0
-"""For one command: a plain cluster that opens dozens of conversations on two busy cores is slow."""
+"""The longest time for one command; a plain cluster that opens dozens of conversations on two busy cores is slow."""
 DEFAULT_DETECTION = {
     "RAY_timeout_ms_task_wait_for_death_info": "1000",
     "RAY_core_worker_internal_heartbeat_ms": "1000",
 }
-"""Ray's own values; set beforehand, the client leaves them as they are (see `quick_crash_detection`)."""
+"""Ray's own values. If they are set beforehand, the client does not change them (see `quick_crash_detection`)."""
 
 
 class DriverError(Exception):
-    """A command failed in its driver, or got no answer."""
+    """A failure of a command in its driver, or a command without an answer."""
 
 
 class Driver:
-    """A `benchmarks.driver` process, from outside."""
+    """A `benchmarks.driver` process, as the suite uses it."""
 
     def __init__(self, cluster: Cluster, redis_url: str, log: Path) -> None:
-        """Start it; it joins the cluster with its first command."""
+        """Start the process. It joins the cluster with its first command."""
         self.cluster, self._log = cluster, log
         environment = clean_environment(
             RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=cluster.token, BENCH_REDIS_URL=redis_url,
@@ -54,11 +54,11 @@ class Driver:
 
     @property
     def variant(self) -> Variant:
-        """What its cluster is."""
+        """The variant of the driver's cluster."""
         return self.cluster.variant
 
     def call(self, command: str, **given: Any) -> Any:
-        """Return what the command returns. Raises `DriverError`."""
+        """Run a command, and return what it returns. Raises `DriverError` if it fails or there is no answer."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"call": command, "given": given}).encode() + b"\n")
@@ -73,7 +73,7 @@ class Driver:
         return answer["answer"]
 
     def close(self) -> None:
-        """End it, and what it has started."""
+        """End the process, and everything that it has started."""
         kill_session(self._process.pid)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -83,7 +83,7 @@ class Driver:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        with suppress(ValueError):  # closed under our hands
+        with suppress(ValueError):  # `close` may close the pipe meanwhile
             for line in self._process.stdout:
                 self._answers.put(line)
         self._answers.put(b"")
@@ -91,24 +91,24 @@ class Driver:
 
 @dataclass(frozen=True)
 class Stage:
-    """Handed to a benchmark: how thorough to be, what to say meanwhile, and how to get what it needs."""
+    """What a benchmark is given: how thorough to be, a way to tell its progress, and a way to start what it needs."""
 
     is_quick: bool
     tell: Callable[[str], None]
     modules_redis: str | None = None
-    """URL of a Redis with the modules JSON and search, for peers that need them."""
+    """The URL of a Redis with the modules JSON and search, for peers that need them."""
 
     def pick(self, full: int, quick: int) -> int:
-        """Return a number of rounds, or of anything."""
+        """Return the number of rounds, or of anything else, for this kind of run."""
         return quick if self.is_quick else full
 
     def pick_many(self, full: tuple[int, ...], quick: tuple[int, ...]) -> tuple[int, ...]:
-        """Numbers of anything."""
+        """Return the numbers of rounds, or of anything else, for this kind of run."""
         return quick if self.is_quick else full
 
     @contextmanager
     def valkey(self) -> Iterator["Valkey"]:
-        """Return a server with nothing in it."""
+        """Run an empty server, and remove its files at the end."""
         directory = Path(tempfile.mkdtemp(prefix="cab-redis-", dir="/tmp"))  # mkdtemp makes it private
         try:
             with EmbeddedServer(directory / "data") as server:
@@ -118,7 +118,7 @@ class Stage:
 
     @contextmanager
     def drivers(self, *wanted: Cluster) -> Iterator["Drivers"]:
-        """Clusters side by side, all with one Valkey."""
+        """Run the clusters side by side, each with a driver, and all with one Valkey."""
         with ExitStack() as stack:
             server = stack.enter_context(self.valkey())
             self.tell(f"starting {' and '.join(cluster.variant for cluster in wanted)}")
@@ -154,16 +154,16 @@ class Drivers:
 
 
 class Signals:
-    """Makes SIGTERM end a run as Ctrl-C does, and nothing interrupt the clearing away."""
+    """A context in which SIGTERM ends a run as Ctrl-C does, and neither interrupts the clean-up after that."""
 
     def __enter__(self) -> Self:
-        """Listen."""
+        """Install the handlers of both signals."""
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Be as before."""
+        """Restore Python's default handlers."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -34,14 +34,14 @@ from tests.support.servers import Server, newest, wait_for
 from tests.support.workers import OfflineModels, WorkerProcess
 
 REST_SECONDS = 4.0
-"""Between two rounds: the worker gets another job process ready."""
+"""The pause after a dispatch and after a round, in which the worker gets another job process ready."""
 AGENT = f"agent-{secrets.token_hex(4)}"
 
 Figures = dict[str, list[float]]
 
 
 async def one_round(server: LiveKitServer, settings: Settings, figures: Figures, *, how: signal.Signals) -> None:
-    """Dispatch an agent, hear it, end it, hear the next one."""
+    """Dispatch an agent, hear it, end it with the signal `how`, and hear its successor. Add the times to `figures`."""
     room = f"round-{secrets.token_hex(4)}"
     async with Caller(server, room=room) as caller:
         asked = time.monotonic()
@@ -66,7 +66,10 @@ async def one_round(server: LiveKitServer, settings: Settings, figures: Figures,
 
 
 def start(running: ExitStack, directory: Path, environment: dict[str, str], *, livekit_cli: bool) -> None:
-    """Start whoever takes the calls, and whoever follows them; wait until both do."""
+    """Start the worker that takes the calls and, with `livekit_cli`, the watcher that follows them.
+
+    Wait until the worker takes calls and the watcher watches.
+    """
     if not livekit_cli:
         running.enter_context(WorkerProcess(directory / "worker", environment))
         return
@@ -79,7 +82,7 @@ def start(running: ExitStack, directory: Path, environment: dict[str, str], *, l
 
 
 async def measure(rounds: int, *, livekit_cli: bool = False) -> Figures:
-    """Interleave the two kinds of death."""
+    """Measure rounds of both kinds of death in turn. Raises `SystemExit` if a server is missing."""
     figures: Figures = defaultdict(list)
     binary = newest()
     if (missing := livekit_server_missing() or (None if binary else "no Redis or Valkey server found")) is not None:
@@ -110,7 +113,7 @@ async def measure(rounds: int, *, livekit_cli: bool = False) -> Figures:
 
 
 def summary(values: list[float]) -> dict[str, Any]:
-    """Return the middle, the slow end, and both ends, in seconds."""
+    """Return the median, the 95th percentile, the smallest and the largest value, and how many there are."""
     ordered = sorted(values)
     slow = ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
     return {
@@ -123,7 +126,7 @@ def summary(values: list[float]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print a table, or JSON."""
+    """Measure, and print a table or JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10, help="of each kind of death (default: 10)")
     parser.add_argument("--json", action="store_true", help="for machines")

@@ -1,4 +1,4 @@
-"""Results on a terminal."""
+"""Show results on a terminal."""
 
 from rich.console import Console
 from rich.table import Table
@@ -11,7 +11,7 @@ _COLOURS = {Verdict.MET: "green", Verdict.MISSED: "red", Verdict.NOT_MEASURED: "
 
 
 def show_report(console: Console, report: Report) -> None:
-    """One benchmark: its rows, its notes, its failure."""
+    """Print the rows, the notes and the failure of one benchmark."""
     caption = f"{report.seconds:.0f} s; baselines are the rows without a ratio; (95 % of resampled ratios)"
     table = Table(title=report.title, title_justify="left", caption=caption, caption_justify="left")
     table.add_column("")
@@ -32,7 +32,7 @@ def show_report(console: Console, report: Report) -> None:
 
 
 def show_aims(console: Console, results: Results) -> None:
-    """Return the aims that this run has something to say about."""
+    """Print every aim with what this run has measured for it and the verdict."""
     values = results.values
     table = Table(title="Aims", title_justify="left")
     for heading in ("what", "aim", "measured", ""):

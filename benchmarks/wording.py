@@ -1,4 +1,4 @@
-"""Numbers as people read them, the same on the terminal and on the page."""
+"""Write numbers as people read them, in the same way on the terminal and on the page."""
 
 from benchmarks.aims import Aim
 from benchmarks.figures import Ratio
@@ -9,7 +9,10 @@ _FEW = 10
 
 
 def number(value: float) -> str:
-    """Three digits that count, and no more: 0.0421, 1.23, 45.6, 789, 12,345."""
+    """Return a number with three significant digits, but all digits before the point: 0.0421, 1.23, 45.6, 12,345.
+
+    Whole numbers get no decimals.
+    """
     size = abs(value)
     if size >= _SOME or value == int(value):
         return f"{value:,.0f}"
@@ -19,18 +22,18 @@ def number(value: float) -> str:
 
 
 def multiple(compared: Ratio) -> str:
-    """`× 1.3` for more than the baseline, `÷ 28` for a 28th of it, with the interval."""
+    """Return `× 1.3` for more than the baseline or `÷ 28` for a 28th of it, with the interval."""
     if compared.value >= 1 or compared.low <= 0:
         return f"× {number(compared.value)} ({number(compared.low)}–{number(compared.high)})"
     return f"÷ {number(1 / compared.value)} ({number(1 / compared.high)}–{number(1 / compared.low)})"
 
 
 def threshold(aim: Aim) -> str:
-    """`≥ 25 ×`."""
+    """Return an aim's threshold, such as `≥ 25 ×`."""
     sign = "≥" if aim.bound == ">=" else "≤"
     return f"{sign} {number(aim.threshold)} {aim.unit}".rstrip()
 
 
 def measured(aim: Aim, value: float | None) -> str:
-    """Return the number that stands beside an aim; the verdict was made of the exact one."""
+    """Return the measured number as it is shown beside an aim. The verdict comes from the exact number."""
     return "–" if value is None else f"{number(value)} {aim.unit}".rstrip()

@@ -2,7 +2,7 @@
 
 PRELOADED = (
     *("agent_worker.example.answer", "openai.resources.chat", "openai.resources.audio", "openai.pagination"),
-    # imported by the OpenAI client at its first request: half a second in a call that has just been taken over
+    # the OpenAI client imports these at its first request, which takes half a second in a call just taken over
     *("pydantic.v1", "anyio._backends._asyncio"),
 )
-"""What a worker imports before its calls, so that none of them waits for it."""
+"""Modules that a worker imports before its calls, so that no call waits for them."""

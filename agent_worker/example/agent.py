@@ -1,4 +1,4 @@
-"""An example agent: telephone support of a lamp shop, with three tools, and a colleague it hands over to."""
+"""An example agent: telephone support of a lamp shop, with tools for orders and a supervisor it hands over to."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ DELIVERY_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturd
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One row: what was ordered, where it is, and between which hours its van comes."""
+    """One order: what was ordered, where it is, and between which hours it is delivered."""
 
     article: str
     status: str
@@ -44,14 +44,17 @@ ORDERS: Mapping[str, Order] = MappingProxyType(
         "A-0987": Order("walnut desk clock", "delivered last Monday, signed for by T. Hale", "between 8 and 12"),
     }
 )
-"""The shop's orders. Nothing writes to it: another process that takes a call over gives the same answers."""
+"""The shop's orders. Nothing changes them, so another process that takes a call over gives the same answers."""
 
 
 class SupportAgent(Agent):
-    """Answers about orders. What its tools "change" is confirmed but kept nowhere, there being no real shop."""
+    """The agent that answers questions about orders.
+
+    Its tools confirm changes but keep them nowhere, because there is no real shop.
+    """
 
     def __init__(self, orders: Mapping[str, Order] = ORDERS) -> None:
-        """`orders`: by order number."""
+        """Serve `orders`, which maps order numbers to orders."""
         super().__init__(instructions=INSTRUCTIONS)
         self._orders = orders
 
@@ -61,7 +64,10 @@ class SupportAgent(Agent):
         return active_agent(history, {"supervisor_agent": SupervisorAgent}, SupportAgent)
 
     def _find(self, order_id: str) -> tuple[str, Order]:
-        """Return the order, and its number as the shop writes it: callers say ``1042`` and ``a1042`` for ``A-1042``."""
+        """Return the order's number as the shop writes it, and the order. Raises `ToolError` if there is none.
+
+        Callers say ``1042`` and ``a1042`` for ``A-1042``.
+        """
         plain = order_id.strip().upper()
         for number in (plain, f"A-{plain}", f"A-{plain.removeprefix('A').strip(' -')}"):
             if (order := self._orders.get(number)) is not None:
@@ -96,16 +102,16 @@ class SupportAgent(Agent):
         """Hand the call over to a supervisor, who sees all that was said."""
         supervisor = SupervisorAgent()
         heard = self.chat_ctx.copy(exclude_instructions=True)
-        # given to the constructor, it would lose the calls of tools that the supervisor does not have
+        # a context given to the constructor would lose the calls of tools that the supervisor does not have
         await supervisor.update_chat_ctx(heard, exclude_invalid_function_calls=False)
         return supervisor, "The supervisor is here now."
 
 
 class SupervisorAgent(Agent):
-    """Has the last word about a complaint. Nothing it promises is kept anywhere, there being no real shop."""
+    """The agent that decides about a complaint. Its promises are kept nowhere, because there is no real shop."""
 
     def __init__(self) -> None:
-        """Know nothing of the call yet: see `SupportAgent.call_supervisor`, and `restore`."""
+        """Begin without the call's context. `SupportAgent.call_supervisor` or `restore` gives it later."""
         super().__init__(instructions=SUPERVISOR_INSTRUCTIONS)
 
     @function_tool

@@ -1,4 +1,4 @@
-"""The entrypoint of the example agent: what a team's own looks like."""
+"""The entrypoint of the example agent, as a model for a team's own."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ from agent_worker.settings import CallSettings, LanguageModelSettings, SpeechSet
 
 
 class ShopSettings(CallSettings):
-    """How the shop's agent behaves in a call: it greets by these lines, and has no words for that of its own."""
+    """Settings of a call with the shop's agent, which greets with these lines and has no other words for greeting."""
 
     greeting: Lines = Field(default_factory=lambda: {"": "Hello, you're speaking with the assistant. How can I help?"})
     """Said once to somebody who is here for the first time."""

@@ -1,6 +1,6 @@
-"""The models of a session, by settings: Deepgram hears, OpenAI thinks and speaks.
+"""Make sessions with the models that settings name: Deepgram for hearing, OpenAI for thinking and speaking.
 
-Every one of them can be a server on this machine, such as ``python -m agent_worker.offline``.
+Each model can be a server on this machine, such as ``python -m agent_worker.offline``.
 """
 
 from collections.abc import AsyncIterator
@@ -26,9 +26,9 @@ _TTS_FORMAT = "pcm"
 
 @asynccontextmanager
 async def text_session(settings: LanguageModelSettings) -> AsyncIterator[AgentSession[None]]:
-    """Give a session without sound, with the real OpenAI plugin; close it at the end, with the plugin's connections.
+    """Yield a session without sound, with the real OpenAI plugin. Close it and the plugin's connections at the end.
 
-    Raises `InvalidInputError` for a missing key.
+    Raises `InvalidInputError` if the key is missing.
     """
     model = openai.LLM(model=settings.model, base_url=settings.base_url, api_key=settings.require_key())
     # the defaults would load a voice detector and a turn detector, for sound that never comes
@@ -41,14 +41,14 @@ async def text_session(settings: LanguageModelSettings) -> AsyncIterator[AgentSe
 
 
 def voice_session(language: LanguageModelSettings, speech: SpeechSettings) -> AgentSession[Any]:
-    """Make a session that hears and speaks. Raises `InvalidInputError` for a missing key, before anything connects.
+    """Make a session that hears and speaks. Raises `InvalidInputError` if a key is missing, before anything connects.
 
-    With a speech server on this machine that server tells when somebody speaks; else LiveKit's own voice and
+    If the speech server is on this machine, that server tells when somebody speaks. Otherwise LiveKit's own voice and
     turn detectors do, which run in the job's process.
     """
     key = language.require_key()
     llm = openai.LLM(model=language.model, base_url=language.base_url, api_key=key)
-    # a whole sentence in one answer, raw samples: the same for OpenAI and for a server that imitates it
+    # raw samples, because both OpenAI and a server that imitates it can send them
     tts = openai.TTS(
         model=speech.tts_model,
         voice=speech.tts_voice,

@@ -2,16 +2,17 @@
 
 The real OpenAI and Deepgram plugins talk to it. It is bundled so that demos and tests run without an account and
 without a network. It holds no model. Its chat answers from a `Script`, by default a transcript file, deterministically
-and from the request alone. Its speech is an acoustic code, text as chords; its transcription understands that code, and
-nothing else. So words really travel as sound.
+and from the request alone. Its speech is an acoustic code that turns text into chords. Its transcription understands
+that code and nothing else. So words really travel as sound.
 
     python -m agent_worker.offline
 
-prints the variables of an agent that is to use it (``--json``: one line with the two base URLs), and ends on SIGTERM.
-It follows the bundled transcript, or talks with whoever says something else; one that is named with ``--transcript`` is
-followed to the letter. It listens on the loopback interface only; any key
-is accepted, a missing one is not. ``GET /requests`` shows the requests it got, what it said and what it heard.
-A realtime model (``/v1/realtime``) is among the stand-ins; it enforces the rules that OpenAI publishes for it.
+prints the variables for an agent that is to use it and ends on SIGTERM. With ``--json`` it prints one line of JSON with
+the two base URLs and its process id. It follows the bundled transcript, and makes small talk if the caller says
+something else. A transcript named with ``--transcript`` is followed to the letter. The server listens on the loopback
+interface only. It accepts any key, but not a missing one. ``GET /requests`` shows the requests that the server got,
+what it said and what it heard. It also has a realtime model (``/v1/realtime``), which enforces the rules that OpenAI
+publishes for such models.
 """
 
 from importlib import import_module
@@ -54,7 +55,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is used: the command line can say which extra is missing."""
+    """Import a name when it is first used, so that the command line can say which extra is missing."""
     module = _MODULES.get(name)
     if module is None:
         message = f"module {__name__!r} has no attribute {name!r}"

@@ -43,7 +43,7 @@ async def _serve(script: "Script", chosen: argparse.Namespace) -> None:
 
 
 def _stop_at_end(descriptor: int, stop: asyncio.Event) -> None:
-    """Stop where nobody holds the other end any more: whoever started this process is gone."""
+    """Set `stop` if the other end of standard input is closed, because the process that started this one is gone."""
     if not os.read(descriptor, 4096):
         asyncio.get_running_loop().remove_reader(descriptor)
         stop.set()
@@ -62,7 +62,10 @@ def _tell(server: "OfflineServer", *, as_json: bool) -> None:
 
 
 def _script(transcript: Path | None) -> "Script":
-    """Follow a transcript that is named to the letter; without one, talk with whoever leaves the bundled one."""
+    """Return a script that follows the given transcript to the letter.
+
+    Without one, return a script that follows the bundled transcript and makes small talk if the caller leaves it.
+    """
     from agent_worker.offline.script import TranscriptScript  # noqa: PLC0415  # see main
     from agent_worker.offline.small_talk import FirstCallScript  # noqa: PLC0415
     from agent_worker.offline.transcript import bundled, load  # noqa: PLC0415
@@ -86,9 +89,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server until SIGTERM or SIGINT. Returns the exit code; 2 for a bad transcript or a port that is taken.
+    """Run the server until SIGTERM or SIGINT, and return the exit code.
 
-    What needs an extra of the package is imported late: where it is missing, one sentence says so.
+    The code is 2 for a bad transcript, a port that is taken or a missing extra of the package. Modules that need an
+    extra are imported late, so that one sentence can say which extra is missing.
     """
     parser = _parser()
     chosen = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""OpenAI's chat-completions protocol, as far as a server needs it: requests checked, answers cut into chunks.
+"""OpenAI's chat-completions protocol as far as a server needs it: check requests, and cut answers into chunks.
 
 Pure: no I/O, no clock, no randomness.
 """
@@ -13,7 +13,7 @@ from agent_worker.offline.refusals import RequestRefusedError, read_body
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall, text_of
 
 ARGUMENT_PIECE = 7
-"""Characters of a tool call's arguments in one chunk: short enough that every real call comes in pieces."""
+"""How many characters of a tool call's arguments are in one chunk; so few that every real call comes in pieces."""
 
 
 class _Loose(BaseModel):
@@ -56,7 +56,7 @@ class _StreamOptions(_Loose):
 
 
 class CompletionRequest(_Loose):
-    """The body of ``POST /v1/chat/completions``; what is not named here is accepted and ignored."""
+    """The body of ``POST /v1/chat/completions``. Fields that are not named here are accepted and ignored."""
 
     model: str = Field(min_length=1)
     messages: list[_Message] = Field(min_length=1)
@@ -67,11 +67,11 @@ class CompletionRequest(_Loose):
 
     @property
     def usage_wanted(self) -> bool:
-        """Whether the stream has to end with a chunk that has the usage."""
+        """Whether the stream has to end with a chunk that holds the usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
     def to_chat(self) -> ChatRequest:
-        """Return what a script decides from."""
+        """Return the parts of the request that a script decides from."""
         return ChatRequest(
             messages=[message.model_dump(exclude_none=True) for message in self.messages],
             tools=frozenset(tool.function.name for tool in self.tools or []),
@@ -80,14 +80,17 @@ class CompletionRequest(_Loose):
 
 
 def read_request(body: bytes) -> CompletionRequest:
-    """Check a request's body; raises `RequestRefusedError` with status 400."""
+    """Read and check a request's body. Raises `RequestRefusedError` with status 400."""
     request = read_body(CompletionRequest, body)
     _check_tool_order(request.messages)
     return request
 
 
 def _check_tool_order(messages: list[_Message]) -> None:
-    """Every tool call is answered by the tool messages right behind it, and no tool message stands alone."""
+    """Check that each tool call is answered by the tool messages right after it, and that no tool message is alone.
+
+    Raises `RequestRefusedError` with status 400.
+    """
     open_calls: set[str] = set()
     for index, message in enumerate(messages):
         if message.role == "tool":
@@ -112,7 +115,7 @@ def _check_answered(open_calls: set[str], index: int) -> None:
 
 
 def usage(request: CompletionRequest, reply: Reply) -> dict[str, int]:
-    """Words instead of tokens: there is no tokenizer here, and nothing is billed."""
+    """Count words instead of tokens, because there is no tokenizer here and nothing is billed."""
     prompt = sum(len(text_of(message).split()) for message in request.to_chat().messages)
     completion = len(reply.text.split()) + sum(len(call.arguments.split()) for call in reply.calls)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
@@ -132,7 +135,7 @@ def completion(identity: str, created: int, request: CompletionRequest, reply: R
 
 
 def chunks(identity: str, created: int, request: CompletionRequest, reply: Reply) -> Iterator[Mapping[str, Any]]:
-    """Return the chunks of a streamed answer in order, without the closing ``[DONE]``."""
+    """Yield the chunks of a streamed answer in order, without the closing ``[DONE]``."""
     envelope = _envelope(identity, created, request, "chat.completion.chunk")
     for delta in _deltas(reply):
         yield {**envelope, "choices": [_choice(delta, None)]}

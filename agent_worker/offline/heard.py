@@ -1,6 +1,6 @@
-"""What a caller has told so far, read from the messages of one request: words, a name, an order's number.
+"""Read what a caller has told so far from the messages of one request: words, a name, an order's number.
 
-Pure, like everything a script decides from: whoever gets the same messages knows the same.
+Pure, like everything that a script decides from: the same messages always give the same result.
 """
 
 import re
@@ -20,7 +20,7 @@ _KEYWORDS = frozenset(
     }
 )
 _NO_SLIPS = frozenset({"here"})
-"""Words of their own that one letter makes a keyword."""
+"""Words that must not be taken for a keyword, although one more letter would make them one."""
 _SHORT = 4
 _ORDER = re.compile(r"(?<![\w-])(?:[A-Za-z]-?|[A-Z] )?\d{3,6}(?![\w-])")
 _ABOUT_NUMBERS = re.compile(r"\b(order|number|parcel|package|meant|track)\b")
@@ -61,7 +61,7 @@ _NO_NAMES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A tool that was called since the caller's last words, and what it gave."""
+    """A tool call that has an output, and that output."""
 
     tool: str
     output: str
@@ -69,29 +69,29 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a request tells. `said` is what the caller said last, as it was said; `words` are its plain words."""
+    """What a request tells. `said` is what the caller said last, unchanged; `words` are the plain words of it."""
 
     said: str
     words: str
     earlier: tuple[str, ...]
-    """What the caller said before, the oldest first."""
+    """What the caller said before, oldest first."""
     name: str | None
     is_name_new: bool
     order: str | None
-    """The number of the order that was named last."""
+    """The number of the order that was named last in the call."""
     named_order: str | None
-    """The number of an order that was named with the last words."""
+    """The number of an order that the caller's last words name."""
     last_answer: str
     outcomes: tuple[Outcome, ...]
     outputs: tuple[str, ...]
-    """What tools gave in the whole call."""
+    """The outputs of tools in the whole call."""
     is_answered: bool
     tools: frozenset[str]
     next_call: int
 
     @classmethod
     def of(cls, request: ChatRequest) -> "Heard | None":
-        """Read a request; None where the caller has said nothing yet."""
+        """Read a request. Return None if the caller has said nothing yet."""
         exchanges = exchanges_of(request.messages)
         if not exchanges:
             return None
@@ -117,7 +117,10 @@ class Heard:
 
 
 def plain(text: str) -> str:
-    """Lower-case words without punctuation; where a letter is missing, doubled or swapped, the word that was meant."""
+    """Return the words of a text in lower case and without punctuation.
+
+    A word with a missing, an extra or two swapped letters becomes the keyword that was meant.
+    """
     words = re.findall(r"[^\W_]+", re.sub(r"['\u2019]", "", text.casefold()))
     return " ".join(_meant(word) for word in words)
 
@@ -129,7 +132,10 @@ def _meant(word: str) -> str:
 
 
 def _is_slip(word: str, key: str) -> bool:
-    """Return whether one letter is missing or too many, or two neighbours are swapped; another letter is no slip."""
+    """Tell whether `word` is `key` with one letter too few or too many, or with two neighbours swapped.
+
+    A letter that is replaced by another one is no slip.
+    """
     if len(word) == len(key):
         return any(
             word == key[:place] + second + first + key[place + 2 :]
@@ -140,7 +146,10 @@ def _is_slip(word: str, key: str) -> bool:
 
 
 def order_in(text: str) -> str | None:
-    """Return the last order number in a sentence, as ``A-1042``, or as it was said where it has no letter."""
+    """Return the last order number in a sentence, as ``A-1042``, or as digits only if it has no letter.
+
+    Return None if there is none, or if the sentence is more likely about another number.
+    """
     words = plain(text)
     numbers = [match.group() for match in _ORDER.finditer(text)]
     if not numbers or _NO_ORDERS.search(words):
@@ -152,7 +161,7 @@ def order_in(text: str) -> str | None:
 
 
 def _name(messages: Sequence[RequestMessage]) -> tuple[str | None, bool]:
-    """Return what the caller is called, and whether the last words have told it."""
+    """Return the caller's name, and whether the last words told it."""
     name, is_new, asked = None, False, False
     for message in messages:
         if message.get("role") == "user":
@@ -188,6 +197,6 @@ def _outcomes(answers: Sequence[RequestMessage]) -> Iterator[Outcome]:
 
 
 def _next_call(messages: Sequence[RequestMessage]) -> int:
-    """Return a number that no call in the request has in its id, also where older ones have left the window."""
+    """Return a number higher than that of any call in the request, so also if older calls have left the window."""
     numbers = (re.fullmatch(r"call_talk_(\d+)", str(call.get("id"))) for call in _calls(messages))
     return max((int(match.group(1)) for match in numbers if match), default=0) + 1

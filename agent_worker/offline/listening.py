@@ -1,7 +1,7 @@
-"""Deepgram's live speech to text, ``GET /v1/listen``, for the real Deepgram plugin: it understands the tone code.
+"""Deepgram's live speech to text, ``GET /v1/listen``, for the real Deepgram plugin. It understands the tone code.
 
-It recognises the sound that `agent_worker.offline.tones` makes, and nothing else: a voice, music or noise give
-no transcript, and no start of speech either.
+It recognises the sound that `agent_worker.offline.tones` makes, and nothing else. A voice, music or noise gives
+neither a transcript nor a start of speech.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 
 MAX_CHANNELS = 8
 CUT_CONFIDENCE = 0.5
-"""Of a text whose checksum did not come or was wrong; a text that is certain has 1."""
+"""The confidence of a text whose checksum did not come or was wrong. A text that is certain has 1."""
 
 Message = dict[str, Any]
 
 
 class ListenOptions(BaseModel):
-    """The query; what is not named here is accepted and ignored."""
+    """The query of a request. Fields that are not named here are accepted and ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -45,7 +45,7 @@ class Listener:
     """One stream of sound, without the connection: bytes and control messages in, Deepgram's messages out."""
 
     def __init__(self, options: ListenOptions) -> None:
-        """Nothing is heard yet."""
+        """Begin without any sound."""
         self.request_id = str(uuid4())
         self._options = options
         self._decoder = Decoder(options.sample_rate)
@@ -53,7 +53,10 @@ class Listener:
         self._frames = 0
 
     def hear(self, sound: bytes) -> list[Message]:
-        """Take sound; a sample may be split between two messages. Channels are mixed into one."""
+        """Take sound, and return the messages about it.
+
+        A sample may be split between two messages. Channels are mixed into one.
+        """
         width = 2 * self._options.channels
         sound = self._rest + sound
         whole = len(sound) - len(sound) % width
@@ -63,7 +66,7 @@ class Listener:
         return self._messages(self._decoder.feed(samples.mean(axis=1).astype(np.int16)))
 
     def finalize(self) -> list[Message]:
-        """Answer what was heard so far without waiting for more."""
+        """Return the messages about what was heard so far, without waiting for more."""
         return self._messages(self._decoder.finish(), from_finalize=True)
 
     def metadata(self) -> Message:
@@ -109,7 +112,7 @@ class Listener:
 
 
 def _words(event: Event) -> Iterator[Message]:
-    """Every word with its time in the stream, which a stretched sound makes approximate."""
+    """Yield every word with its time in the stream. The time is approximate if the sound was stretched."""
     first = event.began + START_SECONDS
     for match in re.finditer(r"\S+", event.text):
         start, end = (first + len(event.text[:place].encode()) * SYMBOL_SECONDS for place in match.span())
@@ -127,8 +130,8 @@ async def listen(
 ) -> web.StreamResponse:
     """Hold a connection until the client ends it. It is in `connections` meanwhile.
 
-    `on_heard` gets every final transcript that is not empty. No key, and a query that is wrong, are refused in
-    Deepgram's words.
+    `on_heard` gets every final transcript that is not empty. A request without a key or with a wrong query is refused
+    in the form of Deepgram's errors.
     """
     if credentials(request.headers, "token") is None:
         return _refuse(401, "INVALID_AUTH", "Invalid credentials.")
@@ -144,7 +147,7 @@ async def listen(
         connections.add(socket)
         await _converse(socket, listener, on_heard)
     except ConnectionResetError:
-        # an agent that is killed does not say goodbye; what is not even open yet cannot be closed
+        # an agent that is killed does not say goodbye, and may be killed before the socket is open
         logger.debug("the client hung up")
         return socket if socket in connections else web.Response()
     finally:
@@ -157,7 +160,7 @@ async def _converse(socket: web.WebSocketResponse, listener: Listener, on_heard:
         control = _control(message.data) if message.type is WSMsgType.TEXT else None
         if message.type is WSMsgType.BINARY:
             answers = listener.hear(message.data)
-            # much sound at once must not keep other callers waiting
+            # other callers must not wait while much sound is heard at once
             await asyncio.sleep(0)
         elif control in {"Finalize", "CloseStream"}:
             answers = listener.finalize()
@@ -178,7 +181,7 @@ async def _converse(socket: web.WebSocketResponse, listener: Listener, on_heard:
 
 
 def _control(text: str) -> str | None:
-    """Return the type of a control message; None for anything else."""
+    """Return the type of a control message, or None for anything else."""
     try:
         message = json.loads(text)
     except (ValueError, RecursionError):

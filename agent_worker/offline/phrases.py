@@ -7,7 +7,7 @@ ANYTHING_ELSE = "Is there anything else I can do for you?"
 
 
 def says(*phrases: str) -> re.Pattern[str]:
-    """Return a pattern that finds any of these phrases, each of whole words."""
+    """Return a pattern that finds any of these phrases as whole words."""
     return re.compile(rf"\b(?:{'|'.join(phrases)})\b")
 
 
@@ -98,7 +98,7 @@ AGREED = says("^(yes|yeah|yep|sure|ok|okay|please|please do)")
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """An answer by itself; ``{name}`` in it is ``, Anna`` where the caller's name is known."""
+    """An answer that depends on nothing else. ``{name}`` in it becomes ``, Anna`` if the caller's name is known."""
 
     wanted: re.Pattern[str]
     answer: str
@@ -163,4 +163,4 @@ SENTENCES = (
     ),
     Sentence(says("^(wait|hold on|(one|just a) (moment|second)|hm+|um|uh)"), "Take your time{name}."),
 )
-"""Looked at in this order, behind everything that depends on what is known."""
+"""The sentences in the order in which they are tried, after every answer that depends on what is known."""

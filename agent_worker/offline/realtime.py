@@ -1,7 +1,8 @@
 """OpenAI's Realtime API, ``/v1/realtime``, for the real OpenAI plugin: a model that hears and speaks the tone code.
 
-It enforces what OpenAI publishes of its rules: which ids and items it takes, one response at a time, what may be
-changed in a session, and how long one lasts. It is asked for its words as a chat is, and so answers as the chat does.
+It enforces the rules that OpenAI publishes: which ids and items are taken, that there is one response at a time, what
+may be changed in a session, and how long a session lasts. The script is asked for the model's words in the form of a
+chat, so the model answers as the chat does.
 """
 
 import asyncio
@@ -37,7 +38,10 @@ async def realtime(
     *,
     sessions: set["RealtimeConnection"] | None = None,
 ) -> web.StreamResponse:
-    """Hold a session until the client ends it, or its time is up. It is in `connections`, and `sessions`, meanwhile."""
+    """Hold a session until the client ends it or its time is up. It is in `connections` and `sessions` meanwhile.
+
+    Raises `RequestRefusedError` if there is no key.
+    """
     require_key(request.headers)
     socket = web.WebSocketResponse(compress=False, max_msg_size=16 << 20)
     held, session = set() if sessions is None else sessions, None
@@ -58,14 +62,14 @@ async def realtime(
 
 
 class RealtimeConnection:
-    """One session."""
+    """One realtime session."""
 
     def __init__(self, socket: web.WebSocketResponse, model: str, answer: Answer, behaviour: RealtimeBehaviour) -> None:
-        """Nothing is said before `converse`."""
+        """Send nothing before `converse`."""
         self._socket, self._answer, self._behaviour = socket, answer, behaviour
         self._options, self._items = SessionOptions(model), Items()
         self._numbers = itertools.count(1)
-        # ids are told apart between sessions too, as the server's own are
+        # ids are unique across sessions too, as those of OpenAI's server are
         self._name = f"{id(self):x}{int(asyncio.get_running_loop().time() * 1000):x}"[-12:]
         self._output = Output(self._items, self._send, self._fresh)
         self._buffer = SoundBuffer()
@@ -95,7 +99,7 @@ class RealtimeConnection:
             async for message in self._socket:
                 if message.type is WSMsgType.TEXT:
                     await self._take(message.data)
-                    # much sound at once must not keep others waiting
+                    # other sessions must not wait while much sound is heard at once
                     await asyncio.sleep(0)
         finally:
             expiry.cancel()
@@ -107,7 +111,7 @@ class RealtimeConnection:
         await self.expire()
 
     async def expire(self) -> None:
-        """End the session, as if its time was up."""
+        """End the session as if its time were up."""
         minutes = max(1, round(self._behaviour.session_limit.total_seconds() / 60))
         message = f"Your session hit the maximum duration of {minutes} minutes."
         await self._refuse(EventRefusedError(message, code="session_expired"), None)
@@ -310,7 +314,7 @@ class RealtimeConnection:
         await self._cancel("client_cancelled")
 
     async def _cancel(self, reason: str) -> None:
-        """End the response in the middle; a message of it that was begun stays, as far as it came."""
+        """End the response in the middle. An item of it that was begun stays, as far as it came."""
         response, task = self._response, self._responding
         if response is None:
             return

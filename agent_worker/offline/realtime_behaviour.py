@@ -1,4 +1,4 @@
-"""What a realtime session asks a script for, and what tests may choose about the server."""
+"""What a realtime session sends to a script, and what tests may choose about the server."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,19 +9,19 @@ from agent_worker.offline.realtime_items import Event
 from agent_worker.offline.script import Reply
 
 SESSION_LIMIT = timedelta(minutes=60)
-"""OpenAI's own: "The maximum duration of a Realtime session is 60 minutes"."""
+"""OpenAI's own limit: "The maximum duration of a Realtime session is 60 minutes"."""
 
 
 @dataclass(frozen=True, slots=True)
 class RealtimeRequest:
-    """What a response is made of."""
+    """The input of a response."""
 
     messages: Sequence[Event]
-    """The instructions, and the conversation, as the messages of a chat."""
+    """The instructions and the conversation, as the messages of a chat."""
     tools: Mapping[str, Event]
     tools_allowed: bool
     instructions: str = ""
-    """Those of this one response; empty: the session's."""
+    """The instructions of this one response. Empty if those of the session apply."""
 
 
 Answer = Callable[[RealtimeRequest], Awaitable[Reply]]
@@ -33,12 +33,12 @@ class RealtimeBehaviour:
 
     session_limit: timedelta = SESSION_LIMIT
     transcripts: Literal["early", "late"] = "early"
-    """When the client is told what was heard: before the response to it, or behind."""
+    """Whether the client is told what was heard before the response to it or after that."""
     transcript_delay: timedelta = timedelta(0)
-    """How long behind."""
+    """How long after the response a late transcript is sent."""
     refused_words: frozenset[str] = frozenset()
-    """Items with any of these words are refused, as a provider may refuse one for reasons of its own."""
+    """Words that make the server refuse an item, as a provider may refuse one for reasons of its own."""
     heard: Callable[[str], None] = field(default=lambda _text: None)
-    """Gets all that was heard."""
+    """A function that gets everything that was heard."""
     spoken: Callable[[str], None] = field(default=lambda _text: None)
-    """Gets all that is said."""
+    """A function that gets everything that is said."""

@@ -7,27 +7,27 @@ from agent_worker.offline.tones import Decoder, Event, EventKind
 
 
 class SoundBuffer:
-    """Takes sound, and gives what was understood of it."""
+    """A buffer that takes sound and gives what was understood of it."""
 
     def __init__(self) -> None:
-        """Nothing is heard yet."""
+        """Begin without any sound."""
         self._decoder = Decoder(RATE)
         self._frames = 0
         self._words: list[str] = []
 
     @property
     def milliseconds(self) -> float:
-        """How much sound there is."""
+        """The duration of the sound in the buffer."""
         return self._frames * 1000 / RATE
 
     def append(self, sound: bytes) -> list[Event]:
-        """Hear some more."""
+        """Add sound (16-bit samples), and return what was recognised in it."""
         samples = np.frombuffer(sound[: len(sound) // 2 * 2], "<i2")
         self._frames += len(samples)
         return self._understood(self._decoder.feed(samples))
 
     def finish(self) -> None:
-        """Hear what is left as if silence followed."""
+        """Understand the rest of the sound as if silence followed."""
         self._understood(self._decoder.finish())
 
     def _understood(self, events: list[Event]) -> list[Event]:
@@ -36,6 +36,6 @@ class SoundBuffer:
         return events
 
     def take(self) -> str:
-        """Return what was said, which is forgotten by that."""
+        """Return what was said, and forget it."""
         words, self._words, self._frames = " ".join(self._words), [], 0
         return words

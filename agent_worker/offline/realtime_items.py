@@ -1,7 +1,7 @@
 """The items of a realtime conversation, by the rules of OpenAI's Realtime API. Pure: no I/O, no clock.
 
-The rules are published in OpenAI's API reference, "Realtime: Client events", and in the texts of its errors; the tests
-name the place of each.
+OpenAI publishes the rules in its API reference, "Realtime: Client events", and in the texts of its errors. The tests
+name the place of each rule.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 from agent_worker.offline.tones import START_SECONDS, SYMBOL_SECONDS, seconds
 
 MAX_ID_LENGTH = 32
-"""Of the ids of items and of calls."""
+"""The most characters that the id of an item or of a call may have."""
 _CONTENT_TYPES = {
     "user": frozenset({"input_text", "input_audio", "input_image"}),
     "assistant": frozenset({"output_text", "output_audio"}),
@@ -22,17 +22,17 @@ Event = dict[str, Any]
 
 
 class EventRefusedError(Exception):
-    """A client event that OpenAI would answer with an `error` event. Nothing has changed by it."""
+    """A client event that OpenAI would answer with an `error` event. The event has changed nothing."""
 
     def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
-        """`code` and `param`: OpenAI's, where they are known."""
+        """Keep OpenAI's `code` and `param`, if they are known."""
         super().__init__(message)
         self.code, self.param = code, param
 
 
 @dataclass(slots=True)
 class Held:
-    """An item that the conversation has. `words` are what a message says, as far as the model knows it."""
+    """An item in the conversation. `words` is what a message says, as far as the model knows it."""
 
     item: Event
     words: str = ""
@@ -41,7 +41,7 @@ class Held:
 
     @property
     def id(self) -> str:
-        """The id that the client, or the server, gave it."""
+        """The id that the client or the server gave the item."""
         return str(self.item["id"])
 
 
@@ -49,33 +49,33 @@ class Items:
     """A conversation's items, in their order."""
 
     def __init__(self) -> None:
-        """There are none."""
+        """Begin without items."""
         self._held: list[Held] = []
 
     def __iter__(self) -> Iterator[Held]:
-        """Those that are there."""
+        """Iterate over the items in their order."""
         return iter(self._held)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of items."""
         return len(self._held)
 
     def find(self, item_id: object) -> Held | None:
-        """Look one up."""
+        """Return the item with this id, or None if there is none."""
         return next((one for one in self._held if one.id == item_id), None)
 
     def before(self, item_id: str) -> str | None:
-        """Return the id of the item in front of one; None for the first."""
+        """Return the id of the item before this one, or None for the first. Raises `ValueError` for an unknown id."""
         ids = [one.id for one in self._held]
         place = ids.index(item_id)
         return ids[place - 1] if place else None
 
     def append(self, held: Held) -> None:
-        """Put one of the server's own at the end."""
+        """Put an item of the server's own at the end."""
         self._held.append(held)
 
     def create(self, item: object, previous: object, fresh_id: str) -> Held:
-        """Put a client's item where the client wants it; raises `EventRefusedError`."""
+        """Put a client's item at the place that the client wants. Raises `EventRefusedError` if it breaks a rule."""
         if not isinstance(item, Mapping):
             message = "Missing required parameter: 'item'."
             raise EventRefusedError(message, code="missing_required_parameter", param="item")
@@ -106,7 +106,7 @@ class Items:
         return place
 
     def delete(self, item_id: object) -> None:
-        """Take one out; raises `EventRefusedError` where there is none."""
+        """Take an item out. Raises `EventRefusedError` if there is none with this id."""
         held = self.find(item_id)
         if held is None:
             message = f"Error deleting item: the item with ID '{item_id}' does not exist."
@@ -114,7 +114,10 @@ class Items:
         self._held.remove(held)
 
     def truncate(self, item_id: object, audio_end_ms: object) -> Held:
-        """Forget the sound of an assistant's message behind a moment, and the transcript with it."""
+        """Forget the sound of an assistant's message after a moment, the words of that sound, and the transcript.
+
+        Raises `EventRefusedError` if the item is no message of the assistant, or its sound is shorter than that.
+        """
         held = self.find(item_id)
         if held is None or held.item.get("role") != "assistant":
             message = f"Only model output audio messages can be truncated; '{item_id}' is none."
@@ -128,7 +131,7 @@ class Items:
         return held
 
     def messages(self) -> list[Event]:
-        """Return the conversation as the messages of a chat: the words of a reply and its calls are one message."""
+        """Return the conversation as the messages of a chat. The words of a reply and its calls are one message."""
         messages: list[Event] = []
         for held in self._held:
             kind = held.item["type"]
@@ -146,7 +149,7 @@ class Items:
 
 
 def heard_until(words: str, heard_seconds: float) -> str:
-    """Return the part of a text that has been said after so long, in the code of `agent_worker.offline.tones`."""
+    """Return the part of a text that the code of `agent_worker.offline.tones` has said after so many seconds."""
     if heard_seconds >= seconds(words):
         return words
     said = words.encode()[: max(0, int((heard_seconds - START_SECONDS) / SYMBOL_SECONDS))]
@@ -159,7 +162,7 @@ def _chat_call(call: Mapping[str, str]) -> Event:
 
 
 def _checked(item: Event) -> Held:
-    """Return what a client's item says; raises `EventRefusedError`."""
+    """Check a client's item, and return it as the conversation holds it. Raises `EventRefusedError`."""
     _check_id(item["id"], "item.id")
     match item.get("type"):
         case "message":
@@ -177,7 +180,7 @@ def _checked(item: Event) -> Held:
 
 
 def _check_id(value: object, param: str) -> None:
-    """OpenAI's own words for both: they are met in the field."""
+    """Raise `EventRefusedError` if a value is no id. The messages for a missing or long id are OpenAI's own."""
     if not isinstance(value, str) or not value:
         message = f"Missing required parameter: '{param}'."
         raise EventRefusedError(message, code="missing_required_parameter", param=param)

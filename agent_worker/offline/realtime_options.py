@@ -1,4 +1,4 @@
-"""What a realtime session is set to, by the rules of OpenAI's Realtime API. Pure: no I/O, no clock."""
+"""The options of a realtime session, by the rules of OpenAI's Realtime API. Pure: no I/O, no clock."""
 
 import copy
 import re
@@ -10,14 +10,14 @@ from agent_worker.offline.realtime_items import Event, EventRefusedError
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _TURN_DETECTIONS = frozenset({"server_vad", "semantic_vad"})
 RATE = 24_000
-"""Samples a second, of sound in both directions: the only one that OpenAI takes as ``audio/pcm``."""
+"""Samples a second of sound in both directions. OpenAI takes no other rate as ``audio/pcm``."""
 
 
 class SessionOptions:
-    """A session's options; an update that is refused changes none of them."""
+    """A session's options. An update that is refused changes none of them."""
 
     def __init__(self, model: str) -> None:
-        """As a new session has them."""
+        """Begin with the options of a new session."""
         sound = {"type": "audio/pcm", "rate": RATE}
         self._told: Event = {
             "type": "realtime",
@@ -35,12 +35,12 @@ class SessionOptions:
         }
 
     def told(self) -> Event:
-        """All of them, as clients are told."""
+        """Return a copy of all options, in the form in which clients are told."""
         return copy.deepcopy(self._told)
 
     @property
     def instructions(self) -> str:
-        """What the model is."""
+        """The instructions of the model; empty if there are none."""
         return str(self._told["instructions"] or "")
 
     @property
@@ -50,12 +50,12 @@ class SessionOptions:
 
     @property
     def tool_choice(self) -> object:
-        """Whether tools may be used."""
+        """OpenAI's ``tool_choice``: whether tools may be used."""
         return self._told["tool_choice"]
 
     @property
     def is_spoken(self) -> bool:
-        """Whether the model answers with sound; else with text."""
+        """Whether the model answers with sound. If not, it answers with text."""
         return list(self._told["output_modalities"]) == ["audio"]
 
     @property
@@ -65,12 +65,15 @@ class SessionOptions:
 
     @property
     def turn_detection(self) -> Mapping[str, Any] | None:
-        """How the server finds turns; None: the client commits them."""
+        """How the server finds turns. None if the client commits them."""
         found: Mapping[str, Any] | None = self._told["audio"]["input"]["turn_detection"]
         return found
 
     def update(self, wanted: object, *, has_spoken: bool) -> None:
-        """Take a client's; raises `EventRefusedError`. `has_spoken`: whether there was sound from the model already."""
+        """Apply a client's update. Raises `EventRefusedError` if the update is not allowed.
+
+        `has_spoken` says whether there was sound from the model already; the voice cannot change then.
+        """
         if not isinstance(wanted, Mapping) or wanted.get("type") != "realtime":
             message = "Missing required parameter: 'session.type'."
             raise EventRefusedError(message, code="missing_required_parameter", param="session.type")
@@ -86,7 +89,7 @@ class SessionOptions:
 
 
 def check_tools(tools: object, param: str) -> None:
-    """Raise `EventRefusedError` for tools that no session takes."""
+    """Raise `EventRefusedError` if a tool's name is not valid. `param` is the name of the parameter in the error."""
     for index, tool in enumerate(tools if isinstance(tools, list) else []):
         name = tool.get("name") if isinstance(tool, Mapping) else None
         if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
@@ -110,7 +113,7 @@ def _check(options: Event) -> None:
 
 
 def _merged(old: Event, new: Mapping[str, Any]) -> Event:
-    """Only what an update names changes."""
+    """Return `old` with the values that `new` names. Groups of audio options are merged, all else is replaced."""
     merged = dict(old)
     for name, value in new.items():
         is_group = name in {"audio", "input", "output"} and isinstance(value, Mapping)

@@ -1,4 +1,4 @@
-"""What a response of the offline Realtime model puts out: messages and calls, as the events that tell of them."""
+"""Put out the messages and calls of a response of the offline Realtime model, as the events that report them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -8,11 +8,11 @@ from agent_worker.offline.realtime_responses import Response, spoken, written
 
 Send = Callable[[Event], Awaitable[None]]
 Fresh = Callable[[str], str]
-"""Makes an id of this kind that nothing has."""
+"""A function that makes a new id of the given kind."""
 
 
 async def tell_added(send: Send, items: Items, held: Held) -> None:
-    """Tell that an item is in the conversation."""
+    """Tell the client that an item is in the conversation, and also that it is done unless it is in progress."""
     where = {"previous_item_id": items.before(held.id), "item": held.item}
     await send({"type": "conversation.item.added", **where})
     if held.item.get("status") != "in_progress":
@@ -20,14 +20,14 @@ async def tell_added(send: Send, items: Items, held: Held) -> None:
 
 
 class Output:
-    """Adds what is said to a session's items, and tells the client of each step."""
+    """The output of a session: it is added to the session's items, and the client is told of each step."""
 
     def __init__(self, items: Items, send: Send, fresh: Fresh) -> None:
-        """Take the session's items; each event goes to `send`."""
+        """Add output to `items`, send each event with `send`, and take new ids from `fresh`."""
         self._items, self._send, self._fresh = items, send, fresh
 
     async def say_words(self, response: Response, text: str) -> None:
-        """Say a message, in the form that the response has."""
+        """Say a message, in sound or in writing as the response wants it."""
         item = {
             "id": self._fresh("item"),
             "type": "message",
@@ -39,12 +39,12 @@ class Output:
         events = spoken(response, held, text) if response.is_spoken else written(response, held, text)
         for event in events:
             await self._send(event)
-            # the rest of the world goes on while the model speaks, and may interrupt it
+            # other tasks go on while the model speaks, and may interrupt it
             await asyncio.sleep(0)
         await self.finish(response, held)
 
     async def say_call(self, response: Response, call: Mapping[str, str]) -> None:
-        """Call a function."""
+        """Put out a call of a function."""
         item = {"id": self._fresh("item"), "type": "function_call", "status": "in_progress", **call, "arguments": ""}
         held = await self._begin(response, item)
         held.call = call
@@ -63,7 +63,7 @@ class Output:
         return held
 
     async def finish(self, response: Response, held: Held, status: str = "completed") -> None:
-        """Tell that an item is whole, or stays as far as it came."""
+        """Tell the client that an item is complete, or that it stays incomplete (`status`)."""
         held.item["status"] = status
         await self._send({"type": "response.output_item.done", **response.place(held, is_item=True)})
         if self._items.find(held.id) is not None:

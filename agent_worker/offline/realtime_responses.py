@@ -17,7 +17,7 @@ _CHORDS_AT_ONCE = 8
 
 @dataclass(slots=True)
 class Response:
-    """One that is in progress."""
+    """A response that is in progress."""
 
     id: str
     metadata: Any
@@ -25,7 +25,7 @@ class Response:
     output: list[Held] = field(default_factory=list)
 
     def told(self, status: str = "in_progress", details: Event | None = None) -> Event:
-        """Return the response, as clients are told."""
+        """Return the response in the form in which clients are told."""
         return {
             "id": self.id,
             "object": "realtime.response",
@@ -38,20 +38,23 @@ class Response:
         }
 
     def place(self, held: Held, *, is_item: bool = False) -> Event:
-        """Where an item stands in it; `is_item`: with the item itself."""
+        """Return the place of an item in the response, with the item's id or, if `is_item`, the item itself."""
         place: Event = {"response_id": self.id, "output_index": self.output.index(held)}
         return {**place, "item": held.item} if is_item else {**place, "item_id": held.id}
 
 
 def done(response: Response, status: str, details: Event | None) -> Event:
-    """Return the last event of a response, with its usage: words instead of tokens, nothing is billed."""
+    """Return the last event of a response. Its usage counts words instead of tokens, because nothing is billed."""
     words = sum(len(held.words.split()) for held in response.output)
     counted = {"total_tokens": words, "input_tokens": 0, "output_tokens": words}
     return {"type": "response.done", "response": {**response.told(status, details), "usage": counted}}
 
 
 def spoken(response: Response, held: Held, text: str) -> Iterator[Event]:
-    """Return a message in sound, faster than it is played; what is said of it so far is known to the model."""
+    """Yield the events of a message in sound, faster than it is played.
+
+    `held` has the part that has been said so far, so that the model knows it.
+    """
     place = {**response.place(held), "content_index": 0}
     part = {"type": "output_audio", "transcript": ""}
     held.item["content"] = [part]
@@ -74,7 +77,7 @@ def spoken(response: Response, held: Held, text: str) -> Iterator[Event]:
 
 
 def written(response: Response, held: Held, text: str) -> Iterator[Event]:
-    """Return a message in writing, word by word."""
+    """Yield the events of a message in writing, word by word."""
     place = {**response.place(held), "content_index": 0}
     part = {"type": "output_text", "text": ""}
     held.item["content"] = [part]

@@ -1,4 +1,4 @@
-"""The offline models as a process beside a worker: told to it by variables, kept up, and gone when it is."""
+"""Run the offline models as a process beside a worker: restart it if it dies, and end it with the worker."""
 
 import asyncio
 import json
@@ -22,11 +22,12 @@ _PAUSE_SECONDS = 0.5
 
 @asynccontextmanager
 async def models(transcript: Path | None) -> AsyncIterator[dict[str, str]]:
-    """Give the environment that points at the offline models, while they run; nothing if no transcript is given.
+    """Run the offline models, and yield the environment variables that point at them.
 
-    Whoever says something that is not in the bundled transcript is talked with; a transcript of one's own is followed
-    to the letter. The models are started again on the same port when they die, and end with this process however it
-    ends. Raises `InvalidInputError` where they cannot be started.
+    If no transcript is given, yield no variables and run nothing. If a caller says something that is not in the bundled
+    transcript, the models make small talk; any other transcript is followed to the letter. The models are started again
+    on the same port if they die. They end with this process, no matter how it ends. Raises `InvalidInputError` if they
+    cannot be started.
     """
     if transcript is None:
         yield {}
@@ -59,7 +60,7 @@ async def _started(*arguments: str) -> tuple[Process, dict[str, str]]:
 
 
 async def _keep_up(server: Process, *arguments: str) -> None:
-    """Start the models again when they end, until cancelled."""
+    """Start the models again each time they end, until cancelled. Then stop them."""
     while True:
         try:
             await server.wait()
@@ -67,7 +68,7 @@ async def _keep_up(server: Process, *arguments: str) -> None:
             await _stop(server)
         logger.error("the offline models ended, and are started again", extra={"code": server.returncode})
         await asyncio.sleep(_PAUSE_SECONDS)
-        with suppress(InvalidInputError):  # the port may be taken for a moment: the process that ended is asked again
+        with suppress(InvalidInputError):  # the port may be taken for a moment; the loop then tries again
             server, _ = await _started(*arguments)
 
 

@@ -1,7 +1,7 @@
-"""What the offline model answers: decided from the messages of one request, and from nothing else.
+"""Decide what the offline model answers, from the messages of one request and from nothing else.
 
-Because nothing is remembered between requests, a second agent with a complete history gets exactly the
-continuation, and one with a hole in its history gets an answer that says so.
+Nothing is remembered between requests. Therefore a second agent with a complete history gets exactly the continuation,
+and an agent with a hole in its history gets an answer that says so.
 """
 
 import json
@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from agent_worker.offline.transcript import Step, ToolUse, Transcript, Turn, spoken
 
 RequestMessage = Mapping[str, Any]
-"""A message of a chat-completions request: ``role``, and by role ``content``, ``tool_calls``, ``tool_call_id``."""
+"""A message of a chat-completions request: ``role``, and depending on that ``content``, ``tool_calls`` and
+``tool_call_id``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class RequestedCall:
-    """A tool the model wants to be run. `arguments` is JSON text."""
+    """A call of a tool that the model asks for. `arguments` is JSON text."""
 
     call_id: str
     name: str
@@ -35,7 +36,7 @@ class RequestedCall:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model says, and the tools it asks for."""
+    """What the model says, and the calls of tools that it asks for."""
 
     text: str = ""
     calls: tuple[RequestedCall, ...] = ()
@@ -50,7 +51,7 @@ class Script(Protocol):
 
 @dataclass(slots=True)
 class Exchange:
-    """A user message, and what followed it up to the next one."""
+    """A user message, and the messages between it and the next one."""
 
     text: str
     answers: list[RequestMessage] = field(default_factory=list)
@@ -58,23 +59,26 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptScript:
-    """Follows a transcript.
+    """A script that follows a transcript.
 
-    It continues with whatever comes after the last user message. It answers wrongly, and says why, when
-    something of the call so far is missing from the request or is there twice, when it is asked again for
-    what it has already said, and when the outcome of a tool call is not the transcript's.
+    It continues with whatever comes after the last user message. In three cases it leaves the transcript and says why:
+    when something of the call so far is missing from the request, out of order or there twice, when it is asked again
+    for what it has already said, and when the outcome of a tool call is not the transcript's.
     """
 
     transcript: Transcript
 
     def is_on_its_way(self, request: ChatRequest) -> bool:
-        """Return whether the call so far is the transcript's, in all that the transcript has, and goes on there."""
+        """Tell whether the call so far agrees with the transcript, and its last user message is in the transcript.
+
+        Other user messages in between are allowed.
+        """
         exchanges = exchanges_of(request.messages)
         position = self.transcript.position(exchanges[-1].text) if exchanges else None
         return position is not None and not self._flaws(exchanges, position)
 
     def reply(self, request: ChatRequest) -> Reply:
-        """Return the next line of the transcript; a sentence about the request where there is none."""
+        """Return the next line of the transcript, or a sentence about the request if there is none."""
         exchanges = exchanges_of(request.messages)
         if not exchanges:
             return Reply(self.transcript.greeting)
@@ -105,7 +109,7 @@ class TranscriptScript:
         return Reply(step.say if len(uses) == len(step.calls) else "", calls)
 
     def _flaws(self, exchanges: list[Exchange], position: int) -> list[str]:
-        """Return what of the call before `position` is not as the transcript has it; the caller's order counts."""
+        """Return what in the call up to `position` differs from the transcript, including the order of the turns."""
         by_words: dict[str, list[Exchange]] = {}
         for exchange in exchanges:
             by_words.setdefault(spoken(exchange.text), []).append(exchange)
@@ -123,7 +127,7 @@ class TranscriptScript:
 
 
 def unclear(name: str) -> str:
-    """Return what is said of a tool whose outcome is not known."""
+    """Return what is said about a tool whose outcome is not known."""
     return f"I was cut off while I used {name}, and don't know whether it went through. I'll check before I try again."
 
 
@@ -132,7 +136,7 @@ def _call(call_id: str, use: ToolUse) -> RequestedCall:
 
 
 def exchanges_of(messages: Sequence[RequestMessage]) -> list[Exchange]:
-    """Return what the caller said, each with what followed it; what came before is in none."""
+    """Return what the caller said, each with what followed it. Messages before the caller's first are left out."""
     exchanges: list[Exchange] = []
     for message in messages:
         if message.get("role") == "user":
@@ -154,24 +158,30 @@ def text_of(message: RequestMessage) -> str:
 
 
 def _is_answered(answers: list[RequestMessage]) -> bool:
-    """Return whether the last word is the agent's: text that does not come with tool calls."""
+    """Tell whether the last message is the agent's words, without tool calls."""
     return bool(answers) and is_spoken(answers[-1])
 
 
 def is_spoken(message: RequestMessage) -> bool:
-    """Return whether a message is the agent's words, and not said beside tool calls."""
+    """Tell whether a message is words of the agent that do not come with tool calls."""
     return message.get("role") == "assistant" and not message.get("tool_calls") and bool(text_of(message))
 
 
 def _is_complete(turn: Turn, answers: list[RequestMessage]) -> bool:
-    """Return whether a turn was answered, after all its tool calls unless one of them ended in an unknown outcome."""
+    """Tell whether a turn was answered and none of its tool calls is missing.
+
+    After an outcome that is not the transcript's, later steps may be missing.
+    """
     if not any(is_spoken(message) for message in answers):
         return False
     return _missing_step(turn, answers) is None
 
 
 def _missing_step(turn: Turn, answers: list[RequestMessage]) -> tuple[int, Step, list[ToolUse]] | None:
-    """Return the first step that has calls still to be made, unless an earlier one ended in a surprise."""
+    """Return the first step with calls that have no output yet: its number, the step, and these calls.
+
+    Return None if there is none, or if an earlier step had an outcome that is not the transcript's.
+    """
     outcomes = _outcomes(answers)
     for number, step in enumerate(turn.steps):
         missing = [use for use in step.calls if _key(use.name, use.arguments) not in outcomes]
@@ -183,7 +193,7 @@ def _missing_step(turn: Turn, answers: list[RequestMessage]) -> tuple[int, Step,
 
 
 def _surprise(turn: Turn, answers: list[RequestMessage]) -> str | None:
-    """Return the name of a tool whose outcome is not the transcript's."""
+    """Return the name of a tool whose outcome is not the transcript's, or None if there is none."""
     outcomes = _outcomes(answers)
     uses = [use for step in turn.steps for use in step.calls]
     return next(
@@ -192,7 +202,7 @@ def _surprise(turn: Turn, answers: list[RequestMessage]) -> str | None:
 
 
 def _outcomes(answers: list[RequestMessage]) -> dict[str, str]:
-    """Return outputs by tool name and arguments, of the calls that have one."""
+    """Return the outputs of the calls that have one, by tool name and arguments."""
     outputs = {
         str(message.get("tool_call_id")): text_of(message) for message in answers if message.get("role") == "tool"
     }

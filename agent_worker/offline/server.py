@@ -34,11 +34,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class OfflineServer:
-    """The server, from ``async with`` to its end.
+    """The server, which runs inside its ``async with`` block.
 
-    The last 256 of each are kept, newest last: `requests`, the accepted bodies of chat requests; `spoken`, the texts of
-    speech requests, and what realtime models say; `heard`, the final transcripts that are not empty, also of utterances
-    that broke off; `responses`, what each response of a realtime session was made of.
+    The last 256 of each of these are kept, newest last: `requests`, the accepted bodies of chat requests; `spoken`, the
+    texts of speech requests and what realtime models say; `heard`, the final transcripts that are not empty, including
+    those of utterances that broke off; `responses`, the input of each response of a realtime session.
     """
 
     def __init__(
@@ -49,16 +49,17 @@ class OfflineServer:
         chunk_pause: timedelta = timedelta(0),
         behaviour: RealtimeBehaviour | None = None,
     ) -> None:
-        """`port` 0 takes a free one. `chunk_pause` stretches a streamed answer, so that it can be interrupted.
+        """Prepare the server; nothing listens yet.
 
-        `behaviour` is that of realtime sessions.
+        `port` 0 takes a free port. `chunk_pause` is the time between the chunks of a streamed answer, so that the
+        answer can be interrupted. `behaviour` is that of realtime sessions.
         """
         self.requests: deque[dict[str, Any]] = deque(maxlen=KEPT_REQUESTS)
         self.spoken: deque[str] = deque(maxlen=KEPT_REQUESTS)
         self.heard: deque[str] = deque(maxlen=KEPT_REQUESTS)
         self.responses: deque[RealtimeRequest] = deque(maxlen=KEPT_REQUESTS)
         self.behaviour = replace(behaviour or RealtimeBehaviour(), heard=self.heard.append, spoken=self.spoken.append)
-        """Of realtime sessions that begin from now on."""
+        """The behaviour of realtime sessions that begin from now on."""
         self._script = script
         self._chunk_pause = chunk_pause.total_seconds()
         self._numbers = itertools.count(1)
@@ -77,17 +78,17 @@ class OfflineServer:
 
     @property
     def base_url(self) -> str:
-        """What OpenAI's clients take as ``base_url``. Raises `RuntimeError` before the server listens."""
+        """The ``base_url`` for OpenAI's clients. Raises `RuntimeError` before the server listens."""
         return f"http://{HOST}:{self._listening.port}/v1"
 
     @property
     def deepgram_url(self) -> str:
-        """What Deepgram's plugin takes as ``base_url``. Raises as `base_url` does."""
+        """The ``base_url`` for Deepgram's plugin. Raises `RuntimeError` before the server listens."""
         return f"{self.base_url}/listen"
 
     @property
     def accepted(self) -> int:
-        """How many completion requests were accepted, also those no longer kept."""
+        """The number of completion requests that were accepted, including those no longer kept."""
         return self._accepted
 
     async def __aenter__(self) -> Self:
@@ -98,7 +99,7 @@ class OfflineServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop listening; answers under way get one second."""
+        """Stop listening. Answers that are under way get one second."""
         await self._listening.__aexit__(kind, error, trace)
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
@@ -143,18 +144,18 @@ class OfflineServer:
         return await realtime(request, self._connections, self.respond, self.behaviour, sessions=self._sessions)
 
     async def respond(self, request: RealtimeRequest) -> Reply:
-        """Decide what a realtime session says."""
+        """Keep the request in `responses`, and return what the script answers."""
         self.responses.append(request)
         wanted = ChatRequest(request.messages, frozenset(request.tools), tools_allowed=request.tools_allowed)
         return self._script.reply(wanted)
 
     async def expire(self) -> None:
-        """End every realtime session as if its time was up."""
+        """End every realtime session as if its time were up."""
         for session in list(self._sessions):
             await session.expire()
 
     async def hang_up(self) -> None:
-        """End every connection that is held, as a provider does that goes away for a moment."""
+        """End every WebSocket connection, as a provider does that goes away for a moment."""
         for connection in list(self._connections):
             await connection.close(code=WSCloseCode.GOING_AWAY)
 

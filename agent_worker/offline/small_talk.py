@@ -1,7 +1,7 @@
-"""What the offline model says to whoever speaks freely: a support agent of the example's shop with few words.
+"""Small talk of the offline model: what it says if the caller speaks freely to the example shop's support agent.
 
 It holds no model. It knows some dozen things that people say, remembers what the request's messages tell, and calls the
-tools of the example agent where it was given them.
+tools of the example agent if the request has them.
 """
 
 import json
@@ -15,7 +15,7 @@ from agent_worker.offline.script import ChatRequest, Reply, RequestedCall, Trans
 from agent_worker.offline.transcript import Transcript
 
 KNOWN_ORDERS = "A-1042, A-1043 and A-0987"
-"""What there is to ask about in the example agent's shop."""
+"""The orders that a caller can ask about in the example agent's shop."""
 _LOOK_UP, _RESCHEDULE, _NOTE = "look_up_order", "reschedule_delivery", "add_delivery_note"
 _SUPERVISOR, _REFUND = "call_supervisor", "promise_refund"
 _INTERRUPTED = re.compile(r"\binterrupted\b.*\bunknown\b")
@@ -33,24 +33,24 @@ Answer = Callable[[Heard], Reply | None]
 
 @dataclass(frozen=True, slots=True)
 class FirstCallScript:
-    """Follows a transcript as long as the call is the transcript's, and talks freely with whoever says something else.
+    """A script that follows a transcript as long as the call does, and makes small talk otherwise.
 
-    What has gone missing from a call is not told: `TranscriptScript` by itself does that.
+    It does not say what is missing from a call. Only `TranscriptScript` by itself does that.
     """
 
     transcript: Transcript
 
     def reply(self, request: ChatRequest) -> Reply:
-        """Return the transcript's next line, or a few words."""
+        """Return the transcript's next line, or small talk if the call is not on the transcript's way."""
         script = TranscriptScript(self.transcript)
         return (script if script.is_on_its_way(request) else SmallTalk()).reply(request)
 
 
 class SmallTalk:
-    """Answers by what was said last, and by what the messages tell of the caller."""
+    """A script that answers what was said last, using what the messages tell about the caller."""
 
     def reply(self, request: ChatRequest) -> Reply:
-        """Decide the answer, or the tool that has to be asked first."""
+        """Return the answer, or the call of a tool that is needed first."""
         heard = Heard.of(request)
         if heard is None:
             return Reply("Hello. How can I help?")
@@ -62,7 +62,7 @@ class SmallTalk:
 
 
 def _told(heard: Heard, outcome: Outcome) -> str:
-    """Return what a tool's output is in the agent's words."""
+    """Return a tool's output in the agent's words."""
     if _INTERRUPTED.search(outcome.output):
         return unclear(outcome.tool)
     if outcome.output.startswith("There is no order"):
@@ -75,7 +75,7 @@ def _told(heard: Heard, outcome: Outcome) -> str:
 
 
 def _moved(found: str, outputs: Iterable[str]) -> str:
-    """Return what was changed about an order in this call, which the carrier does not show."""
+    """Return a sentence about the last change of an order's day in this call, which the carrier does not show."""
     order = found.partition(":")[0]
     changed = [text.removeprefix(moved) for text in outputs if text.startswith(moved := f"{order} now arrives on ")]
     return f" That is what the carrier shows; you moved it to {changed[-1]}" if changed else ""
@@ -112,7 +112,7 @@ def _new_name(heard: Heard) -> Reply | None:
 
 
 def _memory_asked(heard: Heard) -> Reply | None:
-    """Ask for what is known: the name, the order, what was said, or all of it."""
+    """Answer a question for what is known: the name, the order, the caller's own words, or all of it."""
     if phrases.OWN_NAME_ASKED.search(heard.words):
         return Reply(f"Your name is {heard.name}." if heard.name else "You have not told me your name yet. What is it?")
     if heard.named_order is None and phrases.ORDER_ASKED.search(heard.words):
@@ -232,7 +232,7 @@ def _sentence(sentence: phrases.Sentence) -> Answer:
 
 
 def _lost(heard: Heard) -> Reply:
-    """Return the answer to everything else: what would be understood."""
+    """Return the answer to everything else, which says what would be understood."""
     wish = "Ask me where an order is" if _LOOK_UP in heard.tools else "Tell me your name"
     return Reply(f"I did not understand that{_to(heard)}: I know a few sentences only. {wish}, or ask what I can do.")
 
@@ -243,4 +243,4 @@ _ANSWERS: tuple[Answer, ...] = (
     *(_note_wanted, _day_wanted, _help_wanted, _order_wanted, _repetition_wanted),
     *(_sentence(one) for one in phrases.SENTENCES),
 )
-"""The first one that has something to say has the word."""
+"""The possible answers in order. The first one that is not None is given."""

@@ -1,7 +1,7 @@
-"""OpenAI's text to speech, ``POST /v1/audio/speech``, for the real OpenAI plugin: it speaks the tone code.
+"""OpenAI's text to speech, ``POST /v1/audio/speech``, for the real OpenAI plugin. It speaks the tone code.
 
-What comes out is no voice: only a `Decoder` of `agent_worker.offline.tones` understands it. The voice, the
-instructions and the speed are accepted and change nothing.
+The result is no voice: only a `Decoder` of `agent_worker.offline.tones` understands it. The voice, the instructions and
+the speed are accepted and change nothing.
 """
 
 import base64
@@ -23,7 +23,7 @@ MAX_INPUT_CHARACTERS = 4096
 
 
 class SpeechRequest(BaseModel):
-    """The body of ``POST /v1/audio/speech``; what is not named here is accepted and ignored."""
+    """The body of ``POST /v1/audio/speech``. Fields that are not named here are accepted and ignored."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -31,15 +31,15 @@ class SpeechRequest(BaseModel):
     input: str = Field(min_length=1, max_length=MAX_INPUT_CHARACTERS)
     voice: str = Field(min_length=1)
     response_format: Literal["pcm"]
-    """Required: OpenAI's default is mp3, which this server does not make."""
+    """A required field, because OpenAI's default is mp3, which this server does not make."""
     speed: float = Field(default=1.0, ge=0.25, le=4.0)
     stream_format: Literal["audio", "sse"] = "audio"
 
 
 async def speak(request: web.Request, wanted: SpeechRequest) -> web.StreamResponse:
-    """Stream the sound, 16 bits little-endian, 24 kHz, mono; the first chord at once."""
+    """Stream the sound: 16 bits little-endian, 24 kHz, mono. The first chord is sent at once."""
     kind, encoded = ("audio/pcm", _pcm) if wanted.stream_format == "audio" else ("text/event-stream", _events)
-    identified = {"x-request-id": f"req_{uuid4().hex}"}  # as OpenAI does it: LiveKit warns of each answer without
+    identified = {"x-request-id": f"req_{uuid4().hex}"}  # as OpenAI does; LiveKit warns without it
     response = web.StreamResponse(headers={"Content-Type": kind, "Cache-Control": "no-cache", **identified})
     try:
         await response.prepare(request)
@@ -47,7 +47,7 @@ async def speak(request: web.Request, wanted: SpeechRequest) -> web.StreamRespon
             await response.write(piece)
         await response.write_eof()
     except ConnectionResetError:
-        # an interrupted agent hangs up in the middle of a sentence
+        # an agent that is interrupted hangs up in the middle of a sentence
         logger.debug("the client hung up during a sentence")
     return response
 

@@ -1,11 +1,11 @@
 """An acoustic code: text as chords that survive a telephone line, so that words really travel as sound.
 
-One byte of UTF-8 is one chord of three tones, 320 to 3560 Hz, for 50 ms: one of sixteen tones for its low half,
-one of sixteen for its high half, and a clock tone that changes from chord to chord (0, 1, 2, 3, 0 …). The clock is
-what separates chords, and what tells a chord that is lost from one that is stretched: there are no silences in between
-for a jitter buffer to shorten. An utterance is a start chord, its bytes, an end chord, and a checksum of two bytes.
+One byte of UTF-8 is one chord of three tones, 320 to 3560 Hz, for 50 ms: one of sixteen tones for the byte's low half,
+one of sixteen for its high half, and a clock tone that changes from chord to chord (0, 1, 2, 3, 0 …). The clock
+separates the chords, and shows whether a chord was lost or stretched. There are no silences between chords that a
+jitter buffer could shorten. An utterance is a start chord, its bytes, an end chord, and a checksum of two bytes.
 
-It is no speech: nobody understands it but a `Decoder`, and a `Decoder` understands nothing else.
+The sound is no speech: only a `Decoder` understands it, and a `Decoder` understands nothing else.
 """
 
 import itertools
@@ -30,56 +30,60 @@ from agent_worker.offline.utterances import (
 __all__ = ["Decoder", "Event", "EventKind", "Samples", "encode", "pieces", "seconds"]
 
 Samples = NDArray[np.int16]
-"""Mono, 16 bits signed."""
+"""Samples of mono sound, 16 bits signed."""
 
 SYMBOL_SECONDS = 0.05
 START_SECONDS = 0.12
 END_SECONDS = 0.08
 PAUSE_SECONDS = 0.06
-"""Silence behind an utterance: what is last in a stream must not be cut by somebody's filter."""
+"""Silence after an utterance, so that a filter that cuts the end of a stream does not cut the last chord."""
 RAMP_SECONDS = 0.004
 AMPLITUDES = (0.28, 0.2, 0.2)
-"""Of full scale, of the clock tone (a chord without it is lost, so a codec must not save on it) and of the two others:
-together they leave room for what a codec adds."""
+"""The amplitudes of the clock tone and of the two other tones, as parts of full scale. The clock tone is the loudest,
+because a chord without it is lost and a codec must not drop it. Together they leave room for what a codec adds."""
 
 PATIENCE_SECONDS = 1.5
-"""An utterance that is silent for so long will not go on. Shorter silences inside one have been measured on a machine
-with five runnable processes on each core: a busy caller or server sends nothing, then goes on where it was."""
+"""The silence after which an utterance counts as cut. Shorter silences inside an utterance have been measured on a
+machine with five runnable processes on each core: a busy caller or server sends nothing, then goes on where it was."""
 MIN_RATE, MAX_RATE = 8_000, 96_000
 
-# The spectrum of 25 ms has a line every 40 Hz, and through a Hann window a tone reaches the next line, not the one
-# after it: tones 80 Hz apart do not see each other.
+# The spectrum of 25 ms has a line every 40 Hz. Through a Hann window a tone reaches the next line but not the one
+# after it, so tones that are 80 Hz apart do not disturb each other.
 _WINDOW_SECONDS = 0.025
 _HOP_SECONDS = 0.005
 _LINE_HZ = 40
 _LINES = np.concatenate([np.arange(8, 24, 3), np.arange(27, 90, 2)])
-"""Six for the clock, wider apart and away from the others; sixteen for each half of a byte."""
+"""The spectral lines of the tones: six for the clock, wider apart and away from the others, and sixteen for each half
+of a byte."""
 _CLOCK, _LOW, _HIGH = slice(0, 6), slice(6, 22), slice(22, 38)
 
 _FLOOR = 1e-6
-"""Sum of the squared amplitudes of a chord; 60 dB below full scale is silence."""
+"""The least sum of the squared amplitudes of a chord; 60 dB below full scale is silence."""
 _PURE = 0.5
-"""The part of the energy at all tones that a chord has. White noise has 0.4 once in a thousand windows."""
+"""The least part of the energy at all tones that a chord has. White noise reaches 0.4 once in a thousand windows."""
 _CLEAR = 0.7
-"""The part of its group's energy that the strongest tone has; less is the change between two chords."""
+"""The least part of the clock tones' energy that the strongest one has. Less means a change between two chords."""
 _CHANGE_HOPS = 2
 _GAP_HOPS = 6
 _HOPS_AT_ONCE = 256
 
 
 def encode(text: str, *, sample_rate: int) -> Samples:
-    """One utterance. Raises `UnicodeEncodeError` for lone surrogates, `ValueError` for a rate out of range."""
+    """Return the sound of one utterance.
+
+    Raises `UnicodeEncodeError` for lone surrogates, and `ValueError` for a rate out of range.
+    """
     return np.concatenate(list(pieces(text, sample_rate=sample_rate)))
 
 
 def pieces(text: str, *, sample_rate: int) -> Iterator[Samples]:
-    """One utterance, chord by chord. Raises as `encode` does, at once."""
+    """Return an iterator over the sound of one utterance, chord by chord. Raises as `encode` does, at once."""
     _check_rate(sample_rate)
     return _chords(text.encode(), sample_rate)
 
 
 def seconds(text: str) -> float:
-    """How long the text takes."""
+    """Return how long the utterance of a text takes."""
     symbols = len(text.encode()) + CHECK_BYTES
     return START_SECONDS + symbols * SYMBOL_SECONDS + END_SECONDS + PAUSE_SECONDS
 
@@ -114,18 +118,19 @@ def _chord(clock: int, byte: int, duration: float, rate: int) -> Samples:
 
 
 class Decoder:
-    """Hears utterances in a stream of samples that comes in pieces of any size.
+    """A listener that hears utterances in a stream of samples, which comes in pieces of any size.
 
-    It stands changes of volume, noise, resampling, speech codecs, and pieces of some milliseconds left out or repeated.
-    A text is `FINISHED` only if its checksum is right. The last event of an utterance comes up to 60 ms after its last
-    sound, or 1.5 s after it broke off; what was understood of that is told after 300 ms.
+    It copes with changes of volume, noise, resampling, speech codecs, and with pieces of some milliseconds that are
+    left out or repeated. A text is `FINISHED` only if its checksum is right. The last event of an utterance comes up to
+    60 ms after its last sound. If an utterance breaks off, what was understood of it is told after 300 ms and its last
+    event comes after `patience_seconds` (1.5 s by default).
     """
 
     def __init__(self, sample_rate: int, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
-        """Take samples of this rate. Raises `ValueError` for one out of range.
+        """Listen to sound of this rate. Raises `ValueError` for a rate out of range.
 
-        `patience_seconds`: the silence after which an utterance counts as cut. A speaker whose machine is busy falls
-        silent in the middle of a word and goes on; who would rather wait than miss that takes more.
+        `patience_seconds` is the silence after which an utterance counts as cut. A speaker whose machine is busy falls
+        silent in the middle of a word and then goes on. A larger value waits for such a speaker longer.
         """
         _check_rate(sample_rate)
         self._patience = patience_seconds
@@ -133,7 +138,7 @@ class Decoder:
         self._hop = round(_HOP_SECONDS * sample_rate)
         window = round(_WINDOW_SECONDS * sample_rate)
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
-        # of a tone of full scale, the amplitude is 1
+        # scaled so that a tone of full scale has the amplitude 1
         self._shape = (hann * 2 / hann.sum() / 32768).astype(np.float32)
         self._waiting = np.zeros(0, np.int16)
         self._chords = _ChordTracker(round(patience_seconds / _HOP_SECONDS))
@@ -141,7 +146,7 @@ class Decoder:
         self._hops = 0
 
     def feed(self, samples: Samples) -> list[Event]:
-        """Hear some more."""
+        """Take more samples, and return what was heard."""
         self._waiting = np.concatenate([self._waiting, samples])
         events: list[Event] = []
         window = len(self._shape)
@@ -155,10 +160,10 @@ class Decoder:
         return events
 
     def finish(self) -> list[Event]:
-        """Take the stream as ended: hear what is left as if silence followed. The decoder can be fed again."""
+        """Hear the rest as if silence followed, because the stream has ended. The decoder can be fed again."""
         hops = self._hops + len(self._waiting) // self._hop
         events = self.feed(np.zeros(round((self._patience + 2 * _WINDOW_SECONDS) * self._rate), np.int16))
-        # the time of the stream does not go on in a silence that nobody sent
+        # a silence that nobody sent does not count as time of the stream
         self._hops, self._waiting = hops, np.zeros(0, np.int16)
         return events
 
@@ -170,7 +175,7 @@ class Decoder:
 
 
 def _clocks(powers: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the clock tone of each hop's chord; -1 where there is none, or where it changes."""
+    """Return the clock tone of each hop's chord, or -1 if the hop has no chord or is a change between two."""
     strongest = [powers[:, group].max(axis=1) for group in (_CLOCK, _LOW, _HIGH)]
     chord = np.sum(strongest, axis=0)
     heard = (
@@ -182,7 +187,7 @@ def _clocks(powers: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 class _Run:
-    """Hops of the same clock, and so of the same chord: two chords in a row never share it."""
+    """Hops with the same clock tone. They belong to one chord, because two chords in a row never share a clock tone."""
 
     def __init__(self, clock: int, began: float) -> None:
         self.clock = clock
@@ -192,7 +197,7 @@ class _Run:
         self._power = np.zeros(len(_LINES), np.float32)
 
     def add(self, power: NDArray[np.float32], now: float) -> None:
-        # hops that see a neighbour too, or a repeated piece of one, hardly count
+        # hops that also contain a part of a neighbouring chord hardly count
         low, high = power[_LOW], power[_HIGH]
         purity = low.max() * high.max() / max(low.sum() * high.sum(), np.finfo(np.float32).tiny)
         self._power += power * purity**4
@@ -209,15 +214,16 @@ class _Run:
 
 
 def _two_best(power: NDArray[np.float32]) -> tuple[int, int, float]:
-    """Return the two strongest tones, and how near the second comes to the first."""
+    """Return the two strongest tones, and the power of the second as a part of that of the first."""
     *_, second, first = (int(tone) for tone in np.argsort(power))
     return first, second, float(power[second] / max(power[first], np.finfo(np.float32).tiny))
 
 
 class _ChordTracker:
-    """Makes chords of hops: a chord ends when another clock tone has lasted two hops, or nothing six.
+    """A tracker that makes chords from hops.
 
-    A chord may come again: with more of it if the same clock goes on after nothing, or unchanged before the next one.
+    A chord ends when another clock tone has lasted two hops, or when nothing was heard for six. The same chord may come
+    again: with more hops if the same clock tone goes on after a silence, or unchanged before the next chord.
     """
 
     def __init__(self, patience_hops: int) -> None:
@@ -227,7 +233,7 @@ class _ChordTracker:
         self._next: _Run | None = None
 
     def hear(self, power: NDArray[np.float32], clock: int, now: float) -> Chord | None:
-        """Take a hop; the chord that it ended, if any."""
+        """Take a hop, and return the chord that it ended, if any."""
         if clock < 0:
             return self._hear_nothing()
         self.silent_hops = 0

@@ -1,7 +1,7 @@
 """A written call: what the caller says, which tools the agent uses, and what it answers.
 
-The offline model follows it, the talking process speaks its caller's part. Every user text is unique, so
-that a position in the call can be found from the messages alone.
+The offline model follows it, and the talking process speaks its caller's part. Every user text is unique, so that a
+position in the call can be found from the messages alone.
 """
 
 import json
@@ -16,14 +16,14 @@ from conversation_actors.errors import InvalidInputError
 
 
 def bundled() -> Path:
-    """Return the call that comes with this package: in its data where it is installed, in tests/data in a checkout."""
+    """Return the path of the bundled call: in the package's data if that is there, else in a checkout's tests/data."""
     package = Path(__file__).parents[1]
     installed = package / "data" / "transcript.json"
     return installed if installed.exists() else package.parent / "tests" / "data" / "transcript.json"
 
 
 MAX_BYTES = 8 << 20
-"""A larger file is not a transcript of a call."""
+"""The largest file that is read; a larger one is no transcript of a call."""
 
 
 class _Part(BaseModel):
@@ -40,14 +40,14 @@ class ToolUse(_Part):
 
 
 class Step(_Part):
-    """Tools called in one model reply, and what is said meanwhile."""
+    """The tools that are called in one reply of the model, and what is said meanwhile."""
 
     say: str = ""
     calls: list[ToolUse] = Field(min_length=1)
 
 
 class Turn(_Part):
-    """The caller's words and everything the agent does about them. `interrupts`: the caller cuts in."""
+    """The caller's words, and everything that the agent does about them. `interrupts` says that the caller cuts in."""
 
     user: str = Field(min_length=1)
     interrupts: bool = False
@@ -74,20 +74,20 @@ class Transcript(_Part):
         return self
 
     def position(self, user_text: str) -> int | None:
-        """Return the number of the turn that begins with these words, or None."""
+        """Return the number of the turn with these words of the caller, or None."""
         wanted = spoken(user_text)
         return next((number for number, turn in enumerate(self.turns) if spoken(turn.user) == wanted), None)
 
 
 def spoken(text: str) -> str:
-    """Only the words: a recogniser's punctuation and capitals differ from the writer's."""
+    """Return only the words of a text, because a recogniser's punctuation and capitals differ from the writer's."""
     return " ".join(re.findall(r"[^\W_]+", text.casefold()))
 
 
 def load(path: Path) -> Transcript:
     """Read and check a transcript file.
 
-    Raises `InvalidInputError`; its text has the file, and the line (bad JSON) or the field (bad content).
+    Raises `InvalidInputError`. Its text names the file, and the line (bad JSON) or the field (bad content).
     """
     try:
         size = path.stat().st_size
@@ -102,7 +102,7 @@ def load(path: Path) -> Transcript:
 
 
 def parse(text: str, name: str) -> Transcript:
-    """Read and check a transcript's text; `name` stands in errors. Raises as `load` does."""
+    """Read and check a transcript's text. Raises `InvalidInputError`, whose text has `name` for the file."""
     try:
         return Transcript.model_validate(json.loads(text))
     except json.JSONDecodeError as error:

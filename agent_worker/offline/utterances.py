@@ -1,4 +1,4 @@
-"""What an utterance is made of, and how one is understood from chords of which some are missing, doubled, or noise.
+"""Understand utterances from chords, even if some of the chords are missing, doubled, or noise.
 
 An utterance is a start mark, one chord for each byte of UTF-8, an end mark, and a checksum of two more chords. Pure: no
 sound, no clock.
@@ -13,34 +13,34 @@ from heapq import nlargest
 from typing import Self
 
 CYCLE = 4
-"""The clock of a byte's chord is its number, modulo this."""
+"""The number of clocks of bytes: the clock of a byte's chord is the byte's number modulo this."""
 START, END = CYCLE, CYCLE + 1
 """The clocks of the marks."""
 MARKS = {START: 0xA5, END: 0x5A}
-"""The byte that a mark carries: noise or music that happens to hit its clock tone has another."""
+"""The byte that each mark carries. Noise or music that happens to hit the clock tone of a mark has another byte."""
 CHECK_BYTES = 2
 
 PAUSE_SHOWN_SECONDS = 0.3
-"""After so much silence inside an utterance, all of it that was understood is told."""
+"""The silence inside an utterance after which everything that was understood of it is told."""
 PARTIAL_CHARACTERS = 10
-"""A partial text comes after so many more characters, too."""
+"""The number of new characters after which a partial text is told, too."""
 MAX_TEXT_BYTES = 1 << 16
-"""A longer utterance is given up."""
+"""The most bytes of an utterance; a longer one is given up."""
 
 _MARK_HOPS = 3
 _START_AGAIN_SECONDS = 0.5
 _LOST = 0xFF
-"""Stands for a byte that was not heard; UTF-8 has no such byte."""
+"""The byte that stands for one that was not heard; it never occurs in UTF-8."""
 _LOST_COST = 8
-"""Of a byte that is missing, in hops of a chord that is there and ignored: a whole chord has nine or ten."""
+"""The cost of a missing byte. An ignored chord costs its number of hops, which is nine or ten for a whole chord."""
 _MARGIN = 30
-"""How much more than the likeliest reading one may cost that is tried against the checksum."""
+"""How much more than the likeliest reading another one may cost to be tried against the checksum."""
 _DOUBTFUL = 4
 """How many bytes of the likeliest reading are tried with their second choice, one at a time."""
 
 
 class EventKind(StrEnum):
-    """What a listener is told."""
+    """The kinds of events that a listener is told."""
 
     STARTED = "started"
     PARTIAL = "partial"
@@ -50,9 +50,10 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something heard. Each `STARTED` is followed by exactly one `FINISHED` or `GARBLED`, any `PARTIAL` in between.
+    """Something that was heard.
 
-    `text` is what was understood of the utterance so far; it is what was said only if the kind is `FINISHED`.
+    Each `STARTED` is followed by exactly one `FINISHED` or `GARBLED`, with any number of `PARTIAL` in between. `text`
+    is what was understood of the utterance so far. Only if the kind is `FINISHED`, it is certain to be what was said.
     `began` and `ended` are seconds of the stream, from the utterance's first sample to the last one heard.
     """
 
@@ -64,7 +65,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Chord:
-    """A chord as it was heard, for so many hops. `doubt` is 0 to 1, from no to full likeness of `second` to `byte`."""
+    """A chord as it was heard, for `hops` hops.
+
+    `second` is the second choice for `byte`, and `doubt` (0 to 1) says how near it comes.
+    """
 
     clock: int
     byte: int
@@ -76,12 +80,12 @@ class Chord:
 
     @property
     def is_mark(self) -> bool:
-        """Whether it is a mark, and long enough to be meant."""
+        """Whether the chord is a mark, and long enough to be meant as one."""
         return self.hops >= _MARK_HOPS and MARKS.get(self.clock) == self.byte
 
 
 def checksum(data: bytes) -> bytes:
-    """Return what follows the end mark."""
+    """Return the checksum that follows the end mark."""
     return binascii.crc_hqx(data, 0xFFFF).to_bytes(CHECK_BYTES)
 
 
@@ -89,7 +93,8 @@ def checksum(data: bytes) -> bytes:
 class _Reading:
     """One way to understand chords: which of them are bytes, which are noise, and how many are missing before each.
 
-    `cost` is the hops that are ignored, and what is missing; the least is the likeliest.
+    `cost` counts the hops that are ignored and the bytes that are missing. The reading with the least cost is the
+    likeliest.
     """
 
     cost: int = 0
@@ -106,7 +111,10 @@ class _Reading:
         return replace(self, cost=self.cost + chord.hops)
 
     def taking(self, chord: Chord) -> "_Reading":
-        """With one more byte, or with the last one again: the rest of it, or what a jitter buffer repeats."""
+        """Return the reading with this chord as one more byte, or as the last byte again if it has the same clock.
+
+        The last byte comes again as the rest of its chord, or because a jitter buffer repeats it.
+        """
         lost = (chord.clock - self.clock - 1) % CYCLE
         if lost < CYCLE - 1 or self.chord is None:
             return _Reading(self.cost + lost * _LOST_COST, self.size + lost + 1, chord, lost, self)
@@ -115,7 +123,7 @@ class _Reading:
         return replace(self, cost=self.cost + wrong, chord=better)
 
     def heard(self) -> list[Chord | None]:
-        """Its chords in order, None for one that is missing."""
+        """Return the reading's chords in order, with None for each one that is missing."""
         chords: list[Chord | None] = []
         reading: _Reading | None = self
         while reading is not None and reading.chord is not None:
@@ -129,7 +137,7 @@ def _bytes(chords: list[Chord | None]) -> bytes:
 
 
 class _Readings:
-    """The likeliest readings of the same chords, one for each clock that the next chord may go on from."""
+    """The likeliest readings of the same chords, one for each clock that a reading may end with."""
 
     def __init__(self) -> None:
         self._by_clock = {CYCLE - 1: _Reading()}
@@ -147,7 +155,7 @@ class _Readings:
         self._by_clock = found
 
     def candidates(self) -> Iterator[bytes]:
-        """All that may have been meant, the likeliest first."""
+        """Yield everything that may have been meant, the likeliest first."""
         best, *others = sorted(self._by_clock.values(), key=lambda reading: reading.cost)
         chords = best.heard()
         yield _bytes(chords)
@@ -160,10 +168,10 @@ class _Readings:
 
 
 class UtteranceReader:
-    """Makes utterances of chords. The same chord may come several times, each time with more of it."""
+    """A reader that makes utterances from chords. The same chord may come several times, each time with more hops."""
 
     def __init__(self, patience_seconds: float) -> None:
-        """`patience_seconds`: the silence after which an utterance counts as cut."""
+        """Begin with no utterance. `patience_seconds` is the silence after which an utterance counts as cut."""
         self._patience = patience_seconds
         self._open = False
         self._began = self._ended = 0.0
@@ -172,7 +180,7 @@ class UtteranceReader:
         self._shown = 0
 
     def read(self, chord: Chord | None, silence_seconds: float) -> list[Event]:
-        """Take a chord that has ended, if any, and how long nothing was heard."""
+        """Take a chord that has ended, if any, and how long nothing was heard. Return the events."""
         events = self._take(chord) if chord else []
         if self._open and silence_seconds >= PAUSE_SHOWN_SECONDS:
             events += self._show(at_least=1)
@@ -197,7 +205,7 @@ class UtteranceReader:
 
     def _start(self, chord: Chord) -> list[Event]:
         if self._open and self._text.best.size <= 1 and chord.began - self._began < _START_AGAIN_SECONDS:
-            # the same start once more, after a gap or noise in the middle of it
+            # the same start mark comes again after a gap or noise in the middle of it
             self._text = _Readings()
             return []
         events = [self._close(EventKind.GARBLED)] if self._open else []
@@ -214,7 +222,7 @@ class UtteranceReader:
         if right is not None:
             self._open = False
             return [self._event(EventKind.FINISHED, right)]
-        # a wrong one stays open until silence: its last chord may come again, and be right
+        # after a wrong checksum the utterance stays open until silence: its last chord may come again and be right
         return [self._close(EventKind.GARBLED)] if check.best.size > 2 * CHECK_BYTES else []
 
     def _show(self, *, at_least: int = PARTIAL_CHARACTERS) -> list[Event]:

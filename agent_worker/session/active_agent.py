@@ -1,4 +1,4 @@
-"""Which agent has the word, and what it knows: noted, so that the next job gives the word back to the same one."""
+"""Note which agent has the word and what it knows, so that the next job gives the word back to the same agent."""
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -29,29 +29,32 @@ from agent_worker.timing import TIMING, Timing
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 48 << 10
-"""Of the attribute; beyond that it goes without the largest of what the application brought into the context."""
+"""The largest size of the attribute. A larger one is stored without the largest of the items that the application
+brought into the context."""
 
 Factory = Callable[..., Agent]
-"""Makes an agent from nothing, or from what the agent's `saved_state` gave (None if it has none)."""
+"""A function that makes an agent, either without an argument or from what the agent's `saved_state` returned (None if
+it has none)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """The agent that a session is to be started with, and what is known of it."""
+    """The agent that a session is to be started with, and what is known about it."""
 
     agent: Agent
     had: HadTheWord | None
-    """None if nothing is known: then the whole history is its context."""
+    """None if nothing is known. The whole history is the agent's context then."""
 
 
 async def agent_with_the_word(
     first: Agent, noted: Noted, agents: Mapping[str, Factory], *, userdata: object = None
 ) -> Word:
-    """Find, or make, the agent that had the word, and give it back its state and its instructions.
+    """Find or make the agent that had the word, and give it back its state and its instructions.
 
-    That is the `first` if it had it; else one that `userdata` holds, one made by the factory under its id in `agents`,
-    or by its own class if that needs no arguments. If none of that is possible, or a factory raises, it is the
-    first, and the log says so in one sentence. Never raises.
+    If `first` was both the first agent and the one that had the word, return it. Otherwise try these in turn: the
+    factory under the agent's id in `agents`, the agent with the same id and class in `userdata`, `first` if its id and
+    class are the same, and the agent's own class if that needs no arguments. If none of these is possible, or making
+    the agent raises, return `first`; the log says so in one sentence. Never raises.
     """
     had = HadTheWord.read(look_up(noted, ACTIVE_AGENT))
     if had is None:
@@ -86,7 +89,7 @@ async def _agent(first: Agent, had: HadTheWord, agents: Mapping[str, Factory], u
 
 
 def _agents_in(userdata: object) -> Iterator[Agent]:
-    """Agents that the application keeps at hand, in its userdata or in a collection there."""
+    """Yield the agents that the application keeps in its userdata, or in a collection there."""
     fields = userdata if isinstance(userdata, Mapping) else getattr(userdata, "__dict__", {})
     for value in list(fields.values()):
         inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
@@ -94,9 +97,10 @@ def _agents_in(userdata: object) -> Iterator[Agent]:
 
 
 class ActiveAgent:
-    """The attribute that is kept up to date: at each handoff, after `on_enter`, at each turn's end, after each tool.
+    """The attribute that says who has the word.
 
-    An `AgentTask` speaks in the name of the agent that waits for it, which is the one that is noted.
+    It is updated at each handoff, after `on_enter`, at the end of each turn and after each tool. An `AgentTask` speaks
+    in the name of the agent that waits for it; that agent is the one noted.
     """
 
     def __init__(
@@ -111,10 +115,11 @@ class ActiveAgent:
         taken: Collection[str] = frozenset(),
         timing: Timing = TIMING,
     ) -> None:
-        """Nothing is noted before `start`. `first` is the agent that the application started; `had` of `Word`.
+        """Note nothing before `start`.
 
-        `keep` notes what else the application has, before it is noted that it has come so far. `taken`: the ids of what
-        was taken out of the conversation, which is not noted, whoever has it.
+        `first` is the agent that the application started, and `had` is that of `Word`. `keep` notes what else the
+        application has; it runs before the agent's own progress is noted. `taken` holds the ids of the items that were
+        taken out of the conversation: they are never noted, even if an agent still has them.
         """
         self._session, self._conversation = session, conversation
         self._failures = failures or Failures()
@@ -127,7 +132,7 @@ class ActiveAgent:
         self._held = HeldHistory(session, taken)
         self._context = KnownContext(self._held)
         self._tasks = ToldTasks(session, self._held, self._failures, timing=timing)
-        # of a job before: it stands there until something else is noted
+        # if an earlier job noted tasks, that note stays until another one replaces it
         self._tasks_noted: dict[str, Any] | None = None if had is None or had.tasks is None else {}
         self._state: Mapping[str, Any] | None = had.state if had is not None else None
         self._noted: dict[str, Any] | None = None
@@ -146,28 +151,28 @@ class ActiveAgent:
         self._take_safely = total(self._take_current, self._failures, "active_agent", told)
 
     def start(self) -> None:
-        """Note from now on, and who has the word already. Call it after what reads the attribute."""
+        """Note who has the word now, and every change from now on. Call this after the attribute has been read."""
         for name, handler in self._handlers.items():
             self._session.on(name, handler)
         self._take_safely()
 
     def stop(self) -> None:
-        """Look a last time."""
+        """Look a last time, then stop following the session."""
         for name, handler in self._handlers.items():
             self._session.off(name, handler)
         self._look_safely()
         self._is_stopped = True
 
     def look(self) -> None:
-        """Look now: something is to be noted no more, and what was noted before is about to be forgotten."""
+        """Look now, because an item must no longer be noted and the earlier notes are about to be forgotten."""
         self._look_safely()
 
     def _take_current(self) -> None:
         try:
             agent = self._session.current_agent
-        except RuntimeError:  # the session has not started: its first handoff tells
+        except RuntimeError:  # the session has not started; its first handoff will tell who has the word
             return
-        # whom a task speaks for is not told; the first one, if nobody was noted before
+        # LiveKit does not say which agent a task speaks for, so it is taken to be the first one
         taken = self._first if isinstance(agent, AgentTask) and self._first is not None else agent
         handoffs = (item for item in reversed(self._session.history.items) if item.type == "agent_handoff")
         entrance = entrance_of(taken)
@@ -180,7 +185,7 @@ class ActiveAgent:
             self._take(self._session.current_agent, event.item.id)
 
     def _on_agent_state(self, event: AgentStateChangedEvent) -> None:
-        if event.new_state in {"listening", "thinking"}:  # the context may have been cut in between
+        if event.new_state in {"listening", "thinking"}:  # the context may have been cut between these states
             self._look()
 
     def _on_tools_executed(self, _event: FunctionToolsExecutedEvent) -> None:
@@ -230,12 +235,15 @@ class ActiveAgent:
             "since": self._since,
             **self._context.look(agent, speaks),
         }
-        # what a task has come to is noted after what its agent has of it
+        # a task's outcome is noted after what its agent's context has of it
         self._note({name: value for name, value in told.items() if value is not None})
         self._note_tasks(self._tasks.look(self._since, has_entered=self._has_entered))
 
     def _own_instructions(self, agent: Agent) -> str | None:
-        """Those that the agent would not have by itself; the first one has its own, as long as nobody changes them."""
+        """Return the instructions to note, or None if the agent has them by itself or they are not text.
+
+        The first agent has its instructions by itself as long as nobody changes them.
+        """
         had = self._had if self._is_taken_over else None
         are_its_own = agent is self._first and agent.instructions == self._instructions
         if are_its_own and (had is None or had.instructions is None):
@@ -254,7 +262,7 @@ class ActiveAgent:
             self._conversation.note(TASKS, told)
 
     def _within_bounds(self, told: dict[str, Any]) -> dict[str, Any]:
-        """Return what can be stored of it: the next agent has the rest as it is made."""
+        """Return as much of `told` as can be stored. The next agent keeps the rest as it was made with."""
         if fits(told, MAX_BYTES):
             return told
         self._tell_once("what was put into the agent's context, or its instructions, cannot be stored")

@@ -1,4 +1,4 @@
-"""Making an agent anew: by the factory that the application gave for it, or by its own class."""
+"""Make an agent anew, with the factory that the application gave for it or with the agent's own class."""
 
 import importlib
 import inspect
@@ -12,11 +12,11 @@ from typing import Any
 from livekit.agents import Agent
 
 _MAIN = ("__main__", "__mp_main__")
-"""A module that is run has one name in the process that runs it, and the other in its children."""
+"""The names of a module that is run: the first in the process that runs it, the second in its children."""
 
 
 def class_name(agent: Agent) -> str:
-    """Return the name under which the agent's class is found, by `found_class`."""
+    """Return the name under which `found_class` finds the agent's class."""
     return name_of(type(agent))
 
 
@@ -26,9 +26,9 @@ def name_of(kind: type) -> str:
 
 
 async def made_by_factory(factory: Callable[..., Any], state: Mapping[str, Any] | None) -> Agent:
-    """Make an agent; a factory that needs an argument, or has one named ``saved``, is given the state.
+    """Make an agent. Give the state to a factory that requires an argument or has one named ``saved``.
 
-    Raises whatever the factory raises, and `TypeError` if it makes something else than an agent.
+    Raises whatever the factory raises, and `TypeError` if the factory returns something other than an agent.
     """
     parameters = inspect.signature(factory).parameters.values()
     if any(one.name == "saved" and one.kind is one.KEYWORD_ONLY for one in parameters):
@@ -46,10 +46,10 @@ async def made_by_factory(factory: Callable[..., Any], state: Mapping[str, Any] 
 
 
 def made_by_itself(name: str, first: Agent) -> Agent | None:
-    """Make an agent by the name of its class; None if it is not found, or cannot be made without arguments.
+    """Make an agent from the name of its class. Return None if there is no such class, or if it needs arguments.
 
-    Only modules are looked at that are imported already, or that belong to the same program as the `first` agent.
-    Raises whatever making it raises.
+    The class is only looked for in modules that are already imported, or that belong to the same program as the
+    `first` agent. Raises whatever importing the module or making the agent raises.
     """
     found = found_class(name, first)
     if found is not None and issubclass(found, Agent) and _needs_nothing(found):
@@ -59,7 +59,7 @@ def made_by_itself(name: str, first: Agent) -> Agent | None:
 
 
 def found_class(name: str, first: Agent) -> type | None:
-    """Return the class of that name, or None; looked for as `made_by_itself` does."""
+    """Return the class of that name, or None. Look in the same modules as `made_by_itself`."""
     module_name, _, path = name.partition(":")
     for module in _modules(module_name, first):
         found: Any = module
@@ -80,7 +80,7 @@ def _modules(name: str, first: Agent) -> list[ModuleType]:
 
 
 def _is_of_same_program(name: str, first: Agent) -> bool:
-    """Whether a module that is not imported yet is of the first agent's package, or lies beside it."""
+    """Tell whether a module that is not imported yet is in the first agent's package, or in the same directory tree."""
     top, own = name.partition(".")[0], type(first).__module__
     if top == own.partition(".")[0]:
         return True

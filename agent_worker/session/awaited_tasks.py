@@ -1,7 +1,7 @@
-"""The tasks that an agent's `on_enter` waits for: what they have come to is kept, and given back by the next job.
+"""Keep the outcomes of the tasks that an agent's `on_enter` waits for, and give them back in the next job.
 
-``await Task()`` in an `on_enter` that runs again gives at once what the task had come to; the first one that had come
-to nothing goes on with what it knew. A task that a tool waits for is none of these.
+When `on_enter` runs again, ``await Task()`` returns at once if the task had an outcome. The first task that had none
+goes on with what it knew. Tasks that a tool waits for are not kept.
 """
 
 import asyncio
@@ -25,39 +25,40 @@ from agent_worker.timing import TIMING
 logger = logging.getLogger(__name__)
 
 GiveBack = Callable[[Agent, HadTheWord], Awaitable[None]]
-"""Gives an agent that has not entered yet what it knew."""
+"""A function that gives an agent that has not entered yet what it knew."""
 
 
 class AwaitedTasks:
-    """What is known of the tasks that one agent's `on_enter` waits for."""
+    """What is known about the tasks that one agent's `on_enter` waits for."""
 
     def __init__(self, agent: Agent) -> None:
-        """Nothing is waited for."""
+        """Begin without any tasks."""
         follow_awaits()
         self._agent = agent
         self._done: dict[Path, DoneTask] = {}
         self._pending: dict[Path, HadTask] = {}
-        """Those that ran in the job before, and were not reached yet in this one."""
+        """The tasks that ran in the job before, and that this job has not reached yet."""
         self._running: dict[Path, RunningTask] = {}
         self._to_settle: list[RunningTask] = []
         self._give_back: GiveBack | None = None
         self._has_been_entered = False
         self._told: set[str] = set()
         self.is_closing = False
-        """Whether a task was cancelled, and none has begun since: what tasks come to is the end of the session."""
+        """Whether a task was cancelled and none has begun since. The session may be closing then, and outcomes of tasks
+        may come from that."""
         self.in_place = asyncio.Event()
-        """Set when it is known who has the word: the agent, or the task that had it."""
+        """An event that is set once it is known who has the word: the agent, or the task that had it."""
         self.in_place.set()
         self.listener: Callable[[], None] | None = None
-        """Told of each change."""
+        """A function that is called after each change."""
         self.timing = TIMING
-        """How long a session may take to close; whoever listens says so."""
+        """How long a session may take to close. The listener sets it."""
         self.follower: Follower | None = None
         self.when_alive: Callable[[], None] | None = None
-        """Called once, when it is known that the session does not close."""
+        """A function that is called once, when it is known that the session is not closing."""
 
     def go_on(self, had: HadTasks, give_back: GiveBack, *, is_entering: bool) -> None:
-        """Give back, from now on, what the tasks had come to in the job before."""
+        """Give back, from now on, the outcomes that the tasks had in the job before."""
         self._done = {one.path: one for one in had.done}
         self._pending = {one.path: one for one in had.running}
         self._give_back = give_back
@@ -66,28 +67,28 @@ class AwaitedTasks:
 
     @property
     def done(self) -> list[DoneTask]:
-        """Those that have ended, in their order."""
+        """The tasks that have ended, in order of their paths."""
         return [self._done[path] for path in sorted(self._done)]
 
     @property
     def running(self) -> list[RunningTask]:
-        """Those that run, each in the one before."""
+        """The tasks that are running, each inside the one before it."""
         begun = (one for one in self._running.values() if one.has_begun)
         return sorted(begun, key=lambda one: one.path)
 
     @property
     def pending(self) -> list[HadTask]:
-        """Those that ran in the job before, and do not yet."""
+        """The tasks that ran in the job before and do not run in this one yet."""
         return [self._pending[path] for path in sorted(self._pending)]
 
     def forget(self) -> None:
-        """Keep nothing of what has been."""
+        """Forget all tasks, those of the job before included."""
         self._done, self._pending, self._running, self._to_settle = {}, {}, {}, []
 
     @contextmanager
     def entering(self) -> Iterator[None]:
-        """Count what is awaited meanwhile as a task of this agent's."""
-        if self._has_been_entered:  # the agent has the word again, in this job
+        """Count the tasks that the enclosed block awaits as tasks of this agent."""
+        if self._has_been_entered:  # the agent gets the word a second time in this job
             self.forget()
         self._has_been_entered = True
         token = scope_of_on_enter.set(Scope(self, (), self._agent, asyncio.current_task()))
@@ -100,7 +101,7 @@ class AwaitedTasks:
             self._settle()
 
     async def run(self, task: AgentTask[Any], scope: Scope) -> Any:
-        """Do what ``await task`` does, or give at once what that has come to before."""
+        """Do what ``await task`` does, or return (or raise) at once the outcome that the task had before."""
         path = scope.next_path()
         self._give_up_in(scope.path)
         await self._drop_others(path, task, scope.agent)
@@ -119,10 +120,10 @@ class AwaitedTasks:
         self._end(running, result)
         return result
 
-    # What was before.
+    # The job before.
 
     async def _drop_others(self, path: Path, task: AgentTask[Any], parent: Agent) -> None:
-        """Forget what was noted from here on, if that is of another task: the application has changed."""
+        """Forget what was noted from here on if it belongs to another task, because the application has changed."""
         done, pending = self._done.get(path), self._pending.get(path)
         known = (done.agent_id, done.class_name) if done is not None else None
         if pending is not None:
@@ -139,7 +140,7 @@ class AwaitedTasks:
             await merge(parent, scratch)
 
     async def _completed(self, path: Path, task: AgentTask[Any], parent: Agent) -> DoneTask | None:
-        """End a task that was complete, and of which the agent that waits for it had not heard yet."""
+        """End a task that had completed before its agent got the outcome. Return None if there is no such task."""
         pending = self._pending.get(path)
         if pending is None or pending.outcome is None:
             return None
@@ -153,7 +154,7 @@ class AwaitedTasks:
         return done
 
     def _given_again(self, done: DoneTask, task: AgentTask[Any]) -> Callable[[], Any] | None:
-        """Return what gives, or raises, what a task has come to; None if that cannot be made again."""
+        """Return a function that returns or raises the task's outcome, or None if the outcome cannot be restored."""
         try:
             result, error = read_outcome(done.outcome or {}, self._agent)
         except UnstorableError as unread:
@@ -173,7 +174,7 @@ class AwaitedTasks:
         return give
 
     async def _resume(self, running: RunningTask) -> None:
-        """Give a task that ran in the job before what it knew, and what it was."""
+        """Give a task that ran in the job before what it knew, and its place in the call."""
         pending = self._pending.get(running.path)
         if pending is None:
             return
@@ -191,10 +192,10 @@ class AwaitedTasks:
         except Exception as error:  # noqa: BLE001  # a task that knows nothing is better than an `on_enter` that raises
             self._tell_once("a task goes on without what it knew", task, type(error).__name__)
 
-    # What is now.
+    # This job.
 
     def _follow(self, running: RunningTask) -> None:
-        """Be told when a task enters, is complete, and is cancelled."""
+        """Wrap a task's methods to follow when it enters, completes or is cancelled."""
         task = running.task
         enter, complete, cancel = task.on_enter, task.complete, task.cancel
 
@@ -216,7 +217,7 @@ class AwaitedTasks:
 
         @functools.wraps(cancel)
         def cancelled() -> None:
-            self.is_closing = True  # LiveKit does so when the session closes
+            self.is_closing = True  # LiveKit cancels tasks when the session closes
             asyncio.get_running_loop().call_later(self.timing.task_closing, self._live_on)
             cancel()
 
@@ -225,7 +226,7 @@ class AwaitedTasks:
         task.cancel = cancelled  # type: ignore[method-assign]
 
     def _begin(self, running: RunningTask) -> None:
-        """Note that a task has the word: the session lives."""
+        """Note that a task has the word, so the session is not closing."""
         running.has_begun = True
         self._pending.pop(running.path, None)
         is_above = (one[: len(running.path)] == running.path for one in self._pending)
@@ -234,7 +235,7 @@ class AwaitedTasks:
         self._live_on()
 
     def _live_on(self) -> None:
-        """Note that the session has not closed."""
+        """Note that the session is not closing."""
         self.is_closing = False
         self._settle()
         waiting, self.when_alive = self.when_alive, None
@@ -247,7 +248,7 @@ class AwaitedTasks:
             self._changed()
 
     def _complete(self, running: RunningTask, result: object) -> None:
-        """Keep what a task has come to; whoever waits for it hears of that when all that is said has been said."""
+        """Keep a task's outcome. The agent that waits for the task gets it only after all speech has been played."""
         running.came_to, running.outcome = result, None
         try:
             running.outcome = write_outcome(result, self._agent)
@@ -257,8 +258,8 @@ class AwaitedTasks:
         self._changed()
 
     def _end(self, running: RunningTask, result: object) -> None:
-        """Whoever waited for a task goes on."""
-        if not running.has_begun:  # the session was closing, or the application has awaited it wrongly
+        """Note that the agent that waited for a task goes on."""
+        if not running.has_begun:  # the session was closing, or the application awaited the task wrongly
             self._running.pop(running.path, None)
             return
         if result is not running.came_to:
@@ -270,13 +271,13 @@ class AwaitedTasks:
         asyncio.get_running_loop().call_soon(self._settle)
 
     def _give_up_in(self, path: Path) -> None:
-        """End the tasks that the `on_enter` at `path` has given up: it goes on, and they have taken too long."""
+        """End with a timeout the tasks that the `on_enter` at `path` no longer waits for."""
         for one in list(self._running.values()):
             if one.path[:-1] == path and one not in self._to_settle:
                 self._end(one, TimeoutError())
 
     def _settle(self) -> None:
-        """Note what tasks have come to, as ended; not when it may be the end of the session that ended them."""
+        """Note the tasks that have ended with their outcomes. Do nothing while the session may be closing."""
         if self.is_closing:
             return
         ended, self._to_settle = self._to_settle, []
@@ -289,23 +290,23 @@ class AwaitedTasks:
         self._changed()
 
     def _forget_below(self, path: Path) -> None:
-        """Forget what has run in a task that has ended."""
+        """Forget a task that has ended, and the tasks that ran inside it."""
         self._pending = {one: value for one, value in self._pending.items() if one[: len(path)] != path}
         self._done = {one: value for one, value in self._done.items() if one[: len(path)] != path}
 
     def is_told(self, path: Path) -> bool:
-        """Whether the group has told of that task."""
+        """Tell whether the group has reported that task as completed."""
         return path in self._done and self._done[path].is_told
 
     def tell(self, path: Path) -> None:
-        """Note that the group has told of that task, and does not do so again."""
+        """Note that the group has reported that task as completed and does not do so again."""
         self._settle()
         if path in self._done:
             self._done[path] = replace(self._done[path], is_told=True)
             self._changed()
 
     def give_word(self, agent: Agent, handoff: str) -> RunningTask | None:
-        """Note the handoff that gave the word to a task, and return that; None if it is none of these."""
+        """Note the handoff that gave the word to a task and return the task, or None if `agent` is not running here."""
         for one in self._running.values():
             if one.task is agent:
                 one.since = one.since or handoff

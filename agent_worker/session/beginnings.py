@@ -1,7 +1,7 @@
-"""Where what LiveKit is given may begin: after a turn of the caller a tool may be called, before it never.
+"""Make contexts begin so that no tool is called before the caller's first turn.
 
-Gemini refuses a call that does not stand after a turn of the user or an output, and so each request of a context that
-begins in the middle of a reply. What is left out here stays in the conversation.
+Gemini refuses a call that does not follow a turn of the user or an output. It therefore refuses every request with a
+context that begins in the middle of a reply. The items that are left out here stay in the conversation.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,29 +11,31 @@ from livekit.agents.llm import AudioContent, ChatItem, ChatMessage, FunctionCall
 from agent_worker.session.stored_items import known_as
 
 _TOLD = "told_"
-"""Begins the ids of messages that tell in words what a tool gave."""
+"""The beginning of the ids of messages that tell in words what a tool returned."""
 
 
 def words_of(call_id: str) -> str:
-    """Return the id of the message that tells of a call, by the id of the call, in words."""
+    """Return the id of the message that tells in words of the call with this id."""
     return _TOLD + known_as(call_id)
 
 
 def are_words(item: ChatItem) -> bool:
-    """Whether an item tells of a call in words: it is in no history, only in contexts."""
+    """Tell whether an item tells of a call in words. Such an item is only in contexts, in no history."""
     return isinstance(item, ChatMessage) and item.id.startswith(_TOLD)
 
 
 def begun(items: Sequence[ChatItem]) -> list[ChatItem]:
-    """Return the items without calls of tools before the caller's first turn, and their outputs."""
+    """Return the items without the tool calls before the caller's first turn and without their outputs."""
     early = _early(items)
     return [item for index, item in enumerate(items) if index not in early]
 
 
 def newest(items: Sequence[ChatItem]) -> list[ChatItem]:
-    """Return the end of the items that begins so: what stands before the last of these calls is left out too.
+    """Return the items as `begun` does, but also without everything before the last call or output left out there.
 
-    What a session forgets is its beginning. Whatever goes from the middle of a talk, somebody has taken out.
+    Only calls and outputs before the caller's first turn count for that.
+    So only the beginning is missing, as in a session that forgets its beginning. If an item is missing from the middle
+    of a conversation, that means that somebody has taken it out.
     """
     early = _early(items)
     start = max((index for index in early if index < _first_turn(items)), default=-1) + 1
@@ -41,9 +43,10 @@ def newest(items: Sequence[ChatItem]) -> list[ChatItem]:
 
 
 def told_in_words(context: Sequence[ChatItem]) -> list[ChatItem]:
-    """Return a context that begins so, in which what tools gave before is told in words, and nothing blank is said.
+    """Return a context like that of `begun`, but with the early calls and their outputs told in words.
 
-    An agent that looks its caller up when it enters would else know nothing of it, or do it twice.
+    Text that is blank is left out. Without these words, an agent that looks its caller up when it enters would know
+    nothing of the result, or would look the caller up twice.
     """
     early = _early(context)
     outputs = {one.call_id: one for index in sorted(early) if isinstance(one := context[index], FunctionCallOutput)}
@@ -59,13 +62,13 @@ def told_in_words(context: Sequence[ChatItem]) -> list[ChatItem]:
 
 
 def _early(items: Sequence[ChatItem]) -> frozenset[int]:
-    """Which items are calls before the caller's first turn, or outputs of these; by their places."""
+    """Return the places of calls before the caller's first turn, of outputs before it, and of these calls' outputs."""
     first = _first_turn(items)
     calls: set[str] = set()
     early: set[int] = set()
     for index, item in enumerate(items):
         if isinstance(item, FunctionCall):
-            # a call id may come again
+            # a later call may have the same call id
             (calls.add if index < first else calls.discard)(item.call_id)
         if isinstance(item, FunctionCall | FunctionCallOutput) and (index < first or item.call_id in calls):
             early.add(index)
@@ -73,7 +76,7 @@ def _early(items: Sequence[ChatItem]) -> frozenset[int]:
 
 
 def _first_turn(items: Sequence[ChatItem]) -> int:
-    """Return the place of the caller's first turn."""
+    """Return the place of the caller's first turn, or the number of items if there is none."""
     return next((index for index, item in enumerate(items) if _is_turn_of_caller(item)), len(items))
 
 
@@ -82,12 +85,12 @@ def _is_turn_of_caller(item: ChatItem) -> bool:
 
 
 def _is_seen_by_all(part: object) -> bool:
-    """Whether every format has it: LiveKit writes no sounds."""
+    """Tell whether LiveKit writes the part in the format of every provider; it writes no sounds."""
     return isinstance(part, ImageContent) or (isinstance(part, str) and bool(part.strip()))
 
 
 def _without_blanks(item: ChatItem) -> Iterable[ChatItem]:
-    """Return the item without text that says nothing, which some vendors refuse; nothing, if nothing is left."""
+    """Return the item without blank text, which some vendors refuse. Return nothing if no content is left."""
     if not isinstance(item, ChatMessage) or all(_is_seen_by_all(part) for part in item.content):
         return [item] if not isinstance(item, ChatMessage) or item.content else []
     kept = [part for part in item.content if not isinstance(part, str) or part.strip()]
@@ -97,6 +100,6 @@ def _without_blanks(item: ChatItem) -> Iterable[ChatItem]:
 
 
 def _in_words(call: FunctionCall, output: FunctionCallOutput) -> ChatMessage:
-    # the assistant's, and no instruction: what a tool gives may be anybody's words
+    # the role is the assistant's, not an instruction's, because a tool's output may contain anybody's words
     text = f"[Before this, the tool {call.name} was called with {call.arguments}. Its output: {output.output}]"
     return ChatMessage(id=words_of(call.id), role="assistant", content=[text], created_at=call.created_at)

@@ -1,4 +1,4 @@
-"""Keeps what a session remembers within bounds; LiveKit itself never forgets anything."""
+"""Keep what a session remembers within bounds; LiveKit itself never forgets anything."""
 
 import asyncio
 import logging
@@ -16,16 +16,16 @@ from conversation_actors.items import PINNED_ROLES
 logger = logging.getLogger(__name__)
 
 _MAX_SHARE, _KEPT_SHARE = 0.95, 0.75
-"""Shares of the bound: beyond the first it is cut, to the second. Cutting off one item at every turn would make each
-request to a model new to its cache; and the next turn's items have to fit, or a successor would be told less than this
-agent knows."""
+"""Shares of the bound: a history larger than the first is cut to the second. If one item were cut at every turn, no
+request to a model would find its beginning in the model's cache. The next turn's items also have to fit, or a successor
+would be told less than this agent knows."""
 
 
 def cut(items: Sequence[ChatItem], most: int) -> list[ChatItem]:
-    """Return the newest `most` items, and in their places system messages before them, of which the newest `most` too.
+    """Return at most the newest `most` items, and at their places the newest `most` system messages.
 
-    No tool is called before the first turn of the caller that is left, and no output is without a call that has been
-    cut off: see `agent_worker.session.beginnings`.
+    LiveKit's own system messages are kept even if they are older. In the result no tool is called before the caller's
+    first turn, and no output is left whose call has been cut off: see `agent_worker.session.beginnings`.
     """
     others = [item for item in items if not _is_pinned(item)]
     pinned = [item for item in items if _is_pinned(item)]
@@ -48,17 +48,17 @@ class SessionBounds:
     """
 
     def __init__(self, session: AgentSession[Any], items: int, failures: Failures | None = None) -> None:
-        """Nothing is cut before `start`. What could not be is counted in `failures`, and tried after the next turn."""
+        """Cut nothing before `start`. A cut that fails is counted in `failures` and tried again after the next turn."""
         self._failures = failures or Failures()
         self._session, self._items = session, items
         self._cutting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Look after each turn from now on."""
+        """Check the bounds after each turn from now on."""
         self._session.on("agent_state_changed", self._on_agent_state)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking the bounds, and cancel a cut that is under way."""
         self._session.off("agent_state_changed", self._on_agent_state)
         if self._cutting is not None:
             self._cutting.cancel()
@@ -68,7 +68,7 @@ class SessionBounds:
             return
         try:
             self._cutting = asyncio.get_running_loop().create_task(self._cut())
-        except RuntimeError as error:  # no loop any more: the session is being torn down
+        except RuntimeError as error:  # there is no event loop any more: the session is being torn down
             logger.debug("not cut", extra={"reason": str(error)})
 
     async def _cut(self) -> None:
@@ -77,10 +77,10 @@ class SessionBounds:
             history, agent = self._session.history, self._session.current_agent
             if max(_size(history.items), _size(agent.chat_ctx.items)) <= most:
                 return
-            # both at once: a successor has the one from the other
+            # both together, because a successor's context is made from the history
             history.items[:] = cut(history.items, kept)
             shorter = cut(agent.chat_ctx.items, kept)
-            # the default would drop calls of tools which this agent does not have
+            # by default, LiveKit would drop the calls of tools that this agent does not have
             await agent.update_chat_ctx(ChatContext(shorter), exclude_invalid_function_calls=False)
         except Exception as error:  # noqa: BLE001  # a longer memory than wished for costs nobody the call
             self._failures.count("bounds", error, "the session's history was not cut")

@@ -1,4 +1,4 @@
-"""Calls of tools and their outputs, as they are restored: each call has one output, and none runs that is dead."""
+"""Restore calls of tools and their outputs: each call gets one output, and no call of a dead process stays open."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ from agent_worker.session.context import INTERRUPTED_SUFFIX
 INTERRUPTED_OUTPUT = "interrupted; outcome unknown"
 """What the model reads as the output of a tool call that had started and whose output was never recorded."""
 FINAL = "_final"
-"""LiveKit puts it after the call's id for what a tool gives that has reported before."""
+"""The suffix that LiveKit puts after a call's id for the final output of a tool that has reported before."""
 _MADE_UP_CALL = "_outcome_unknown"
-"""Ends the ids of calls that were made up, for the end of a tool that has reported before."""
+"""The end of the ids of calls that were made up for the end of a tool that has reported before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +22,15 @@ class Paired:
 
     items: list[ChatItem]
     left_out: int
-    """Second outputs of one call, and outputs of no call."""
+    """How many outputs were left out: second outputs of one call, and outputs of no call."""
     calls: tuple[FunctionCall, ...]
     outputs: tuple[FunctionCallOutput, ...]
-    """What was made up, and the conversation lacks: these outputs, some of them of these calls."""
+    """`calls` and `outputs` were made up, so the conversation lacks them. Some of the outputs belong to these calls."""
 
 
 @dataclass(slots=True)
 class _Use:
-    """A call, with all that is told of its outcome."""
+    """A call with all outputs that were found for it, `before` and after (`behind`) its place."""
 
     call: FunctionCall
     before: list[FunctionCallOutput] = field(default_factory=list)
@@ -38,21 +38,22 @@ class _Use:
 
     @property
     def output(self) -> FunctionCallOutput | None:
-        """A real one before a made-up one, else the first: providers refuse two."""
+        """The call's one output, because providers refuse two. A real one is preferred to one that was made up."""
         told = [*self.behind, *self.before]
         return next((one for one in told if not _is_made_up(one)), next(iter(told), None))
 
     @property
     def has_its_place(self) -> bool:
-        """Whether the output stays where it is; else it is put after its call."""
+        """Whether the output stays at its place. If not, it is put right after its call."""
         return any(one is self.output and not _is_made_up(one) for one in self.behind)
 
 
 def paired(items: Sequence[ChatItem], reports: Mapping[str, str]) -> Paired:
-    """Give each call one output, and a call id of its own: some models begin to count anew in each reply.
+    """Give each call one output and a call id of its own, because some models begin to count anew in each reply.
 
-    `reports`: by the ids of outputs, the call of the tool that has reported by it and worked on. If it gave nothing
-    more it has died with its process, and its end is made up, after all that was said.
+    `reports` maps the id of an output to the call id of the tool that reported with it and went on working. If there is
+    no later output of such a tool, the tool has died with its process. An end for it is made up then and put after
+    everything that was said.
     """
     ends = list(_ends_of_dead_tools(items, reports))
     complete = [*items, *ends]
@@ -80,7 +81,10 @@ def paired(items: Sequence[ChatItem], reports: Mapping[str, str]) -> Paired:
 
 
 def _uses(items: Sequence[ChatItem]) -> dict[str, _Use]:
-    """Return the calls by their ids. An output is of the latest call of its call id before it, else of the next one."""
+    """Return the calls by their ids.
+
+    An output belongs to the latest call with its call id before it. If there is none, it belongs to the next one.
+    """
     real = {item.call_id for item in items if isinstance(item, FunctionCall) and not item.id.endswith(_MADE_UP_CALL)}
     uses: dict[str, _Use] = {}
     latest: dict[str, _Use] = {}
@@ -88,7 +92,7 @@ def _uses(items: Sequence[ChatItem]) -> dict[str, _Use]:
     for item in items:
         if isinstance(item, FunctionCall):
             if item.id.endswith(_MADE_UP_CALL) and item.call_id in real:
-                continue  # a deposed agent's tool has ended after all
+                continue  # the tool of an agent that lost the conversation has ended after all
             uses[item.id] = latest[item.call_id] = _Use(item, before=early.pop(item.call_id, []))
         elif isinstance(item, FunctionCallOutput):
             use = latest.get(item.call_id)
@@ -97,7 +101,10 @@ def _uses(items: Sequence[ChatItem]) -> dict[str, _Use]:
 
 
 def _ends_of_dead_tools(items: Sequence[ChatItem], reports: Mapping[str, str]) -> Iterator[ChatItem]:
-    """Return a call and an output, as LiveKit has them for a tool's end, of each that has reported and not ended."""
+    """Yield a call and an output, as LiveKit writes a tool's end, for each tool that has reported but not ended.
+
+    If the report's own call is not among the items, nothing is yielded for the tool.
+    """
     calls = {item.call_id: item for item in items if isinstance(item, FunctionCall)}
     ended = {item.call_id for item in items if isinstance(item, FunctionCallOutput)}
     at = max((item.created_at for item in items), default=0.0)
@@ -113,7 +120,7 @@ def _ends_of_dead_tools(items: Sequence[ChatItem], reports: Mapping[str, str]) -
                 id=identity, call_id=base + FINAL, name=call.name, arguments=call.arguments, created_at=at
             )
             yield end
-            # whether anybody waits to hear of it; older versions of LiveKit do not know
+            # whether a reply to the output is expected; older versions of LiveKit lack the field
             wanted = {name: getattr(report, name) for name in ("reply_required",) if hasattr(report, name)}
             yield _interrupted(end, **wanted)
 
@@ -135,7 +142,7 @@ def _is_made_up(output: FunctionCallOutput) -> bool:
 
 
 def _distinct_call_ids(uses: Mapping[str, _Use]) -> dict[str, str]:
-    """Call ids, by the ids of their calls: that of an earlier call with a number after it."""
+    """Return a distinct call id for each call's id. A number is added if an earlier call has the same call id."""
     taken = {use.call.call_id for use in uses.values()}
     given: set[str] = set()
     names: dict[str, str] = {}
@@ -154,6 +161,6 @@ def _output(use: _Use, names: Mapping[str, str]) -> list[ChatItem]:
 
 
 def _of(item: FunctionCall | FunctionCallOutput, call_id: str, **fields: Any) -> ChatItem:
-    """Return the item with a call id; itself if it has it already, and the other fields."""
+    """Return the item with this call id and these fields, or the item itself if it has them already."""
     changed = {name: value for name, value in {"call_id": call_id, **fields}.items() if getattr(item, name) != value}
     return item.model_copy(update=changed) if changed else item

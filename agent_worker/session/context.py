@@ -1,6 +1,6 @@
-"""What an agent's context is made of: the part of the history that it has heard, and what was brought into it.
+"""Describe an agent's context: the part of the history that the agent has heard, and what was brought into it.
 
-A context is noted so that it can be made again: of the history by reference, of the rest as it is.
+A context is noted so that it can be made again. Items of the history are noted by reference, other items in full.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,28 +13,31 @@ from agent_worker.session.recorder import RESERVED_PREFIX
 from agent_worker.session.serialise import to_fields
 
 INTERRUPTED_SUFFIX = "/outcome_unknown"
-"""Ends the ids of outputs that were made up for calls which had none."""
+"""The end of the ids of outputs that were made up for calls which had none."""
 
 
 def is_kept_apart(item: ChatItem) -> bool:
-    """Whether an item is LiveKit's own: instructions, configuration, and who has the word."""
+    """Tell whether an item is LiveKit's own: instructions, configuration, or a handoff."""
     return item.id.startswith(RESERVED_PREFIX) or item.type in {"agent_config_update", "agent_handoff"}
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The part of a history in a context: of what is before `after` only `heard`, of the rest all but `unheard`."""
+    """The part of a history that a context has: only `heard` up to the item `after`, all but `unheard` later."""
 
     after: str | None = None
-    """The id of an item; None: there is nothing before."""
+    """The id of an item, or None if `unheard` applies to the whole history."""
     at: float = 0.0
-    """When `after` was made, for a history that has left it behind."""
+    """When the item `after` was made, for a history that no longer has that item."""
     heard: frozenset[str] = frozenset()
     unheard: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, history: Sequence[ChatItem], known: Collection[str], *, is_cut: bool = False) -> Self:
-        """Return the shortest description for a context that has the items `known`; `is_cut`: there were older ones."""
+        """Return the shortest description of a context that has the items `known`.
+
+        `is_cut` says that the history once had older items.
+        """
         heard, unheard = 0, sum(1 for item in history if _counts(item) and item.id not in known)
         best, place = (len(history) + 1 if is_cut and history else unheard), 0
         for index, item in enumerate(history, start=1):
@@ -52,7 +55,10 @@ class Heard:
 
     @classmethod
     def read(cls, noted: object) -> Self:
-        """Read what `to_dict` wrote, or somebody else; everything was heard if that makes no sense."""
+        """Read what `to_dict`, or somebody else, wrote.
+
+        If it is not a mapping, everything was heard. If `after` or `at` makes no sense, only `unheard` counts.
+        """
         if not isinstance(noted, Mapping):
             return cls()
         after, at = noted.get("after"), noted.get("at")
@@ -65,9 +71,10 @@ class Heard:
         return {"after": self.after, "at": self.at, "heard": sorted(self.heard), "unheard": sorted(self.unheard)}
 
     def choose(self, history: Sequence[ChatItem], running: Collection[str] = ()) -> list[ChatItem]:
-        """Those items of a history that were heard, and calls that were `running`, by their call ids.
+        """Return the items of a history that were heard, and the calls whose call ids are in `running`.
 
-        Whoever has the word has to know of those. What was made up for a call goes where the call goes.
+        The agent that has the word has to know about running calls. An output that was made up for a call is chosen if
+        the call is.
         """
         place = self._place(history)
         chosen: list[ChatItem] = []
@@ -83,7 +90,7 @@ class Heard:
         return chosen
 
     def _place(self, history: Sequence[ChatItem]) -> int:
-        """Return the index of the first item after `after`."""
+        """Return the index of the first item after `after`; by time if the history no longer has that item."""
         if self.after is None:
             return 0
         found = next((index for index, item in enumerate(history) if item.id == self.after), None)
@@ -94,7 +101,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """An item of a context that is not in the history: it stands after the item `after`, or in front of all."""
+    """An item of a context that is not in the history. It follows the item `after`, or comes first if that is None."""
 
     after: str | None
     item: ChatItem
@@ -105,7 +112,7 @@ class Brought:
 
 
 def brought_into(context: Iterable[ChatItem], history: Collection[str]) -> tuple[Brought, ...]:
-    """Return what a context has besides the history, whose ids are given; LiveKit's own items are left out."""
+    """Return the items of a context that are not in `history`, which holds ids, and are not LiveKit's own."""
     last: str | None = None
     brought = []
     for item in context:
@@ -119,7 +126,10 @@ def brought_into(context: Iterable[ChatItem], history: Collection[str]) -> tuple
 
 
 def composed(history: Iterable[ChatItem], brought: Iterable[Brought], now: float) -> list[ChatItem]:
-    """Return both as one context, each item once. Nothing brought is later than `now`: LiveKit sorts by time."""
+    """Return both as one context, each item once.
+
+    Items that were brought get no time later than `now`, because LiveKit sorts by time.
+    """
     items = [item for item in history if not is_kept_apart(item)]
     known = {item.id for item in items}
     behind: dict[str | None, list[ChatItem]] = {}

@@ -1,7 +1,7 @@
-"""Edits of what was said, followed: what somebody takes out of a context, a successor does not have, nor does Redis.
+"""Follow edits of what was said: an item that somebody takes out of a context is kept from successors and from Redis.
 
-LiveKit has no event for an edit. So `update_chat_ctx` of each agent that gets the word is looked at, on the agent
-itself, and what the session's history says is looked at between the turns.
+LiveKit has no event for an edit. Therefore `update_chat_ctx` is wrapped on each agent that gets the word, and the
+session's history is looked at between the turns.
 """
 
 import asyncio
@@ -35,26 +35,27 @@ logger = logging.getLogger(__name__)
 _FAILURE = "an edit of the context was not followed"
 _FOLLOWED = "followed_by_context_edits"
 _MAX_WORDS = 64
-"""Final transcripts that are remembered until they are a message."""
+"""How many final transcripts are remembered until they become a message."""
 _LATEST = 20
-"""Items among which the message of a transcript is looked for."""
+"""Among how many of the newest items the message of a transcript is looked for."""
 
 Listener = Callable[[Collection[str]], None]
 
 
 class ContextEdits:
-    """The edits of a session's contexts and history, followed in the history and in the conversation.
+    """The edits of a session's contexts and history, repeated in the history and in the conversation.
 
-    Followed: an item that is taken out (see `taken_out`), and one that says something else under the same id; a turn
-    that was changed before it became a message. Everything that was stored before is forgotten then. Nobody waits.
+    Three kinds are followed: an item is taken out (see `taken_out`), an item says something else under the same id, or
+    a turn was changed before it became a message. Everything that was stored before the edit is then forgotten. Nobody
+    waits for that.
     """
 
     def __init__(
         self, session: AgentSession[Any], conversation: Forgetful, recorder: Recorder, failures: Failures | None = None
     ) -> None:
-        """Nothing is followed before `start`. What goes wrong is counted in `failures`."""
+        """Follow nothing before `start`. Whatever goes wrong is counted in `failures`."""
         self.taken: set[str] = set()
-        """Ids of what was taken out: nobody is to note them, or give them to an agent, again."""
+        """The ids of items that were taken out. Nobody may note these items again, or give them to an agent."""
         self._session, self._conversation, self._recorder = session, conversation, recorder
         self._failures = counted = failures or Failures()
         self._said: dict[str, Wording] = {}
@@ -78,28 +79,28 @@ class ContextEdits:
         self._look_safely = total(self._look, counted, "context_edits", _FAILURE)
 
     def start(self) -> None:
-        """Follow from now on; what is there now is as it should be."""
+        """Follow edits from now on. The items that are there now count as unedited."""
         for name, handler in self._handlers.items():
             self._session.on(name, handler)
         self._remember(self._session.history.items)
         self._history = list(self._session.history.items)
         try:
             agent = self._session.current_agent
-        except RuntimeError:  # the session has not started: its first handoff tells
+        except RuntimeError:  # the session has not started; its first handoff will tell who has the word
             return
         self._follow(agent)
 
     def tell(self, listener: Listener) -> None:
-        """Have a listener be told of each edit, before the past is forgotten: what it puts then is stored before.
+        """Call the listener at each edit before the past is forgotten, so that what the listener stores comes first.
 
-        It is given the texts that are to be read no more.
+        The listener is given the texts that must no longer be quoted.
         """
         self._listeners.append(total(listener, self._failures, "context_edits", _FAILURE))
 
     def removed(self, item_ids: Collection[str]) -> None:
-        """Keep out what somebody took out of the conversation; the session may have it still, and no successor.
+        """Keep out the items that somebody removed from the conversation, also if edits are not followed.
 
-        Also when edits are not followed.
+        The session may still have these items, but no successor gets them.
         """
         calls = {item.id for item in self._conversation.items if item.type == "function_call" and item.id in item_ids}
         new = {
@@ -112,7 +113,7 @@ class ContextEdits:
             self._tell(())
 
     def stop(self) -> None:
-        """Look a last time."""
+        """Look a last time, then follow no more edits."""
         self._look_safely()
         self._is_stopped = True
         for name, handler in self._handlers.items():
@@ -128,10 +129,10 @@ class ContextEdits:
             self._follow(self._session.current_agent)
         elif item.type == "message" and item.role == "user":
             words, self._words = self._words, []
-            # a realtime model may tell the words after the message that they are in
+            # the transcript of a realtime model may come after the message that contains it
             said = [item.text_content or "", *map(_user_text, self._session.history.items[-_LATEST:])]
             if not all(any(word in text for text in said) for word in words):
-                # they were noted as they were heard, before the application changed them
+                # the words were noted as they were heard, before the application changed them
                 logger.info("a turn was changed before it became a message", extra={"item_id": item.id})
                 self._forget((), ())
         self._look()
@@ -147,10 +148,10 @@ class ContextEdits:
         self._look()
 
     def _follow(self, agent: Agent) -> None:
-        """Look at what `update_chat_ctx` of an agent changes, from now on; and have the agent know of earlier edits."""
+        """Follow what `update_chat_ctx` of an agent changes from now on, and apply earlier edits to its context."""
         if getattr(agent.update_chat_ctx, _FOLLOWED, None) is not self:
             update = agent.update_chat_ctx
-            # a context that the agent was made with may tell something otherwise on purpose
+            # the context that the agent was made with may word an item differently on purpose
             own = self._own[agent] = {item.id: wording(item) for item in agent.chat_ctx.items}
 
             @functools.wraps(update)
@@ -172,7 +173,7 @@ class ContextEdits:
         items = agent.chat_ctx.items
         known = {item.id for item in before}
         is_news = any(item.id not in known and not is_kept_apart(item) for item in items)
-        # a session that has forgotten its beginning may have an agent, and does have a conversation, that have not
+        # the conversation, and perhaps the agent, still have a beginning that the session has forgotten
         said = {*self._said, *(item.id for item in self._conversation.items)}
         gone = taken_out(before, {item.id for item in items}, said, has_something_new=is_news)
         changed = [
@@ -186,7 +187,7 @@ class ContextEdits:
             self._align(agent)
 
     def _look(self) -> None:
-        """Look at the history: items are shared, so that an item changed in a context is changed there too."""
+        """Look for edits in the history. Contexts share its items, so an item changed in a context is changed there."""
         items = list(self._session.history.items)
         gone = taken_out(self._history, {item.id for item in items})
         self._change([item for item in items if item.id in self._said and self._said[item.id] != wording(item)])
@@ -202,7 +203,7 @@ class ContextEdits:
     # What follows.
 
     def _take(self, gone: Sequence[ChatItem], said: Collection[str]) -> bool:
-        """Have nobody keep these items, as far as they were `said`; whether there were any."""
+        """Have nobody keep those of the items that were `said`. Return whether there were any."""
         ids = {item.id for item in gone if item.id in said or are_words(item)} - self.taken
         if not ids:
             return False
@@ -220,12 +221,12 @@ class ContextEdits:
         return True
 
     def _keep_out(self, ids: Collection[str]) -> None:
-        """Have nobody note these items, or record them, again."""
+        """Have nobody note or record these items again."""
         self.taken.update(ids)
         self._recorder.leave_out(ids)
 
     def _forget(self, item_ids: Iterable[str], texts: Iterable[str]) -> None:
-        """Have whoever quotes what was said take that back; and then nothing of it be stored."""
+        """Have the listeners drop what they quote of these texts, then remove the items and the stored past."""
         self._tell(texts)
         self._conversation.remove(*item_ids)
 
@@ -235,7 +236,7 @@ class ContextEdits:
             listener(quoted)
 
     def _change(self, changed: Iterable[ChatItem]) -> None:
-        """Have everybody keep these items as they are now."""
+        """Keep these items as they are now: in the history, in the record and in contexts."""
         history = self._session.history.items
         for item in changed:
             before, now = self._said[item.id], wording(item)
@@ -251,7 +252,7 @@ class ContextEdits:
                 logger.info("an item was changed", extra={"item_id": item.id})
 
     def _change_words(self, agent: Agent) -> None:
-        """If an agent has other words for a call than it had, the conversation is not to have the call."""
+        """Keep out of the conversation each call that the agent's context now tells in other words."""
         own = self._own.setdefault(agent, {})
         for item in filter(are_words, agent.chat_ctx.items):
             before, now = own.setdefault(item.id, wording(item)), wording(item)
@@ -266,7 +267,7 @@ class ContextEdits:
                 logger.info("an item was changed", extra={"item_id": item.id})
 
     def _align(self, agent: Agent) -> None:
-        """Give an agent whose context still tells of it what is left."""
+        """Give the agent a context without the edited items, if its context still has them."""
         if self._left(agent) is None:
             return
         task = asyncio.get_running_loop().create_task(self._give(agent))
@@ -274,7 +275,7 @@ class ContextEdits:
         task.add_done_callback(self._tasks.discard)
 
     def _left(self, agent: Agent) -> list[ChatItem] | None:
-        """Return what an agent's context is to be; None if it is that."""
+        """Return the items that an agent's context should have, or None if it has them already."""
         items = agent.chat_ctx.items
         left = [self._changed.get(item.id, item) for item in items if item.id not in self.taken]
         is_same = len(left) == len(items) and all(
@@ -283,13 +284,13 @@ class ContextEdits:
         return None if is_same else left
 
     async def _give(self, agent: Agent) -> None:
-        left = self._left(agent)  # now: something may have been said since
+        left = self._left(agent)  # asked again, because something may have been said since
         if left is None:
             return
         try:
-            # the default would drop calls of tools which this agent does not have
+            # by default, LiveKit would drop the calls of tools that this agent does not have
             await agent.update_chat_ctx(ChatContext(left), exclude_invalid_function_calls=False)
-        except Exception as error:  # noqa: BLE001  # a provider's; the call goes on
+        except Exception as error:  # noqa: BLE001  # a provider's error; the call goes on
             self._failures.count("context_edits", error, _FAILURE)
 
 

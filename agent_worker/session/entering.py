@@ -1,4 +1,4 @@
-"""An agent that enters, and one that enters again: what its `on_enter` put into its context is there already."""
+"""Follow an agent's `on_enter`. If it runs again, what it put into the agent's context before is there already."""
 
 import functools
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _FOLLOWED = "followed_by_entrance"
 
 @dataclass(slots=True)
 class _Entrance:
-    """One run of `on_enter`; tasks that it begins outlive it, and know when it is over."""
+    """One run of `on_enter`. Tasks that it starts may outlive it; they see here whether it is over."""
 
     is_over: bool = False
 
@@ -26,7 +26,7 @@ _entrance: ContextVar[_Entrance | None] = ContextVar("entrance", default=None)
 
 
 def keep_context_on_enter(agent: Agent) -> None:
-    """Have the agent's context stay as it is while its `on_enter` runs for the first time."""
+    """Ignore what the agent's `on_enter` does to the agent's context while it runs for the first time."""
     enter, update = agent.on_enter, agent.update_chat_ctx
     entrance = _Entrance()
 
@@ -51,21 +51,25 @@ def keep_context_on_enter(agent: Agent) -> None:
 
 
 class Entrance:
-    """What is known of an agent's `on_enter`: whether it is over, what it waits for, and who is to be told."""
+    """What is known about an agent's `on_enter`: whether it is over, what it waits for, and whom to tell."""
 
     def __init__(self, agent: Agent) -> None:
-        """Follow an agent that has not entered."""
+        """Begin with an agent that has not entered."""
         self.is_over = False
         self.tasks = AwaitedTasks(agent)
         self._listeners: list[Callable[[Agent], None]] = []
 
     def tell(self, listener: Callable[[Agent], None]) -> None:
-        """Have a listener be told each time from now on; once, however often that is asked for."""
+        """Call the listener at each end of `on_enter` from now on. Registering it again changes nothing."""
         if listener not in self._listeners:
             self._listeners.append(listener)
 
     def end(self, agent: Agent) -> None:
-        """Note the end of `on_enter`, unless the end of the session has ended a task that it waited for."""
+        """Note the end of `on_enter`.
+
+        If the session may be closing, postpone this until it is known not to be, because the end of the session may
+        have ended a task that `on_enter` waited for.
+        """
         if self.tasks.is_closing:
             self.tasks.when_alive = functools.partial(self.end, agent)
             return
@@ -75,9 +79,9 @@ class Entrance:
 
 
 def entrance_of(agent: Agent) -> Entrance:
-    """Follow the agent's `on_enter` from now on; the same entrance each time it is asked for.
+    """Follow the agent's `on_enter` from now on. Return the same entrance each time.
 
-    One that was cut off is not over; see `until_over`.
+    An `on_enter` that was cut off is not over; see `until_over`.
     """
     enter = agent.on_enter
     known = getattr(enter, _FOLLOWED, None)

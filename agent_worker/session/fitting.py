@@ -1,4 +1,4 @@
-"""As much as fits into an attribute: sizes are asked for once, however many there are. Nobody waits meanwhile."""
+"""Find what fits into an attribute. Each size is computed only once, however many values there are."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -9,12 +9,12 @@ from conversation_actors.values import encode
 
 
 def fits(value: object, most: int) -> bool:
-    """Whether a value can be stored in so many bytes."""
+    """Tell whether a value can be stored in at most `most` bytes."""
     return size_of(value) <= most
 
 
 def size_of(value: object) -> float:
-    """Bytes as it is stored; infinitely many if it cannot be stored at all."""
+    """Return the bytes that a value takes when stored, or infinity if it cannot be stored at all."""
     try:
         return len(encode(value, "attribute"))
     except InvalidInputError:
@@ -22,8 +22,11 @@ def size_of(value: object) -> float:
 
 
 def largest_of(values: Sequence[Any], most: float) -> Collection[int]:
-    """Return the places of those that have to go, the largest first, for the rest to be no more than `most` bytes."""
-    sizes = [size_of(value) + 1 for value in values]  # a comma stands between two
+    """Return the places of the values that have to go so that the rest takes no more than `most` bytes.
+
+    Values that cannot be stored go first, then the largest.
+    """
+    sizes = [size_of(value) + 1 for value in values]  # one byte for the comma between two values
     left = sum(size for size in sizes if size < math.inf)
     gone: set[int] = set()
     for place in sorted(range(len(values)), key=lambda one: -sizes[one]):

@@ -1,4 +1,4 @@
-"""What an earlier job noted of the agent that had the word in it."""
+"""Read what an earlier job noted about the agent that had the word in it."""
 
 import logging
 from collections.abc import Mapping
@@ -14,15 +14,16 @@ from conversation_actors.items import item_from_dict
 logger = logging.getLogger(__name__)
 
 ACTIVE_AGENT = "livekit.active_agent"
-"""Who has the word, and what is its own: see `HadTheWord`, whose fields it has."""
+"""The attribute that says who has the word, and what belongs to that agent. Its fields are those of `HadTheWord`."""
 TASKS = "livekit.tasks"
-"""``{agent_id, class, since, done: […], running: […]}``: the tasks that the `on_enter` of that agent waits for, with
-the fields of `DoneTask`, and those of `HadTheWord` with ``path`` and ``outcome``."""
+"""The attribute with the tasks that the `on_enter` of that agent waits for: ``{agent_id, class, since, done: […],
+running: […]}``. Tasks in ``done`` have the fields of `DoneTask`, tasks in ``running`` those of `HadTheWord` with
+``path`` and ``outcome``."""
 
 
 @dataclass(frozen=True, slots=True)
 class HadTheWord:
-    """What an earlier job noted of the agent that had the word."""
+    """What an earlier job noted about the agent that had the word."""
 
     agent_id: str
     class_name: str = ""
@@ -31,34 +32,34 @@ class HadTheWord:
     heard: Heard = field(default_factory=Heard)
     brought: tuple[Brought, ...] = ()
     is_whole: bool = True
-    """Whether all that was brought is there; else it was too much to be noted."""
+    """Whether everything that was brought was noted. If not, it was too much for the attribute."""
     has_entered: bool = False
-    """Whether its `on_enter` was over: what that put into the context is there."""
+    """Whether its `on_enter` was over, so that everything `on_enter` put into the context is there."""
     since: str | None = None
-    """The id of the handoff that gave it the word; None if that is not known."""
+    """The id of the handoff that gave the agent the word, or None if that is not known."""
     instructions: str | None = None
-    """None if they are those that the agent is made with."""
+    """None if the instructions are those that the agent is made with."""
     state: Mapping[str, Any] | None = None
     tasks: "HadTasks | None" = None
-    """What the tasks that its `on_enter` waits for have come to; None if there are none."""
+    """The tasks that its `on_enter` waits for, with their outcomes; None if there are none."""
 
     @property
     def given(self) -> str | None:
-        """The id of the handoff that gave the word last: to the agent, back to it, or to a task of its own."""
+        """The id of the handoff that last gave the word to the agent, back to the agent, or to a task of the agent."""
         return self.since if self.tasks is None or not self.tasks.given else self.tasks.given
 
     @property
     def chain(self) -> tuple[str, ...]:
-        """The ids of the agent and of the tasks that are to get the word in it, each in the one before.
+        """The ids of the agent and of the tasks that are to get the word, each task inside the one before it.
 
-        One that is complete does not: what it has come to is given at once.
+        The chain ends before a task that is complete, because its outcome is given back at once.
         """
         going_on = takewhile(lambda one: one.outcome is None, self.tasks.chain if self.tasks else ())
         return (self.agent_id, *(one.had.agent_id for one in going_on))
 
     @classmethod
     def read(cls, value: object) -> Self | None:
-        """Read the attribute, which anybody may have written; None if it names no agent."""
+        """Read the attribute, which anybody may have written. Return None if it names no agent."""
         agent_id = value.get("agent_id") if isinstance(value, Mapping) else None
         if not isinstance(value, Mapping) or not isinstance(agent_id, str) or not agent_id:
             return None
@@ -79,7 +80,10 @@ class HadTheWord:
 
 
 Path = tuple[int, ...]
-"""Which task: the how manieth its agent's `on_enter` waits for, after the path of that agent if it is a task."""
+"""The place of a task: its number among the tasks that an agent's `on_enter` waits for.
+
+If that agent is a task itself, the agent's own path comes before the number.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +94,9 @@ class DoneTask:
     agent_id: str
     class_name: str
     outcome: Mapping[str, Any] | None
-    """See `write_outcome`; None if it could not be stored: the task has to run again."""
+    """See `write_outcome`. None if the outcome could not be stored; the task has to run again then."""
     since: str | None = None
-    """The id of the handoff that gave the word back to the agent that waited for it."""
+    """The id of the handoff that gave the word back to the agent that waited for the task."""
     is_told: bool = False
     """Whether a group's `on_task_completed` has run."""
 
@@ -105,26 +109,26 @@ class DoneTask:
 
 @dataclass(frozen=True, slots=True)
 class HadTask:
-    """A task that ran."""
+    """A task that was running when the job before ended."""
 
     path: Path
     had: HadTheWord
     outcome: Mapping[str, Any] | None = None
-    """What it was completed with, if the agent that waits for it did not have that yet."""
+    """What the task was completed with, if the agent that waits for the task did not have that yet."""
     noted: Mapping[str, Any] = field(default_factory=dict)
-    """As it stands in the attribute."""
+    """The task's fields as they are in the attribute."""
 
 
 @dataclass(frozen=True, slots=True)
 class HadTasks:
-    """What an earlier job noted of the tasks that an agent's `on_enter` waits for."""
+    """What an earlier job noted about the tasks that an agent's `on_enter` waits for."""
 
     done: tuple[DoneTask, ...] = ()
     running: tuple[HadTask, ...] = ()
 
     @property
     def chain(self) -> tuple[HadTask, ...]:
-        """Those that run in each other, the one that has the word last."""
+        """The tasks that ran inside each other; the last one had the word."""
         chain: list[HadTask] = []
         for one in self.running:
             if not chain or one.path[: len(chain[-1].path)] == chain[-1].path:
@@ -133,19 +137,22 @@ class HadTasks:
 
     @property
     def given(self) -> str | None:
-        """The id of the last handoff that is known: to a task, or back from one."""
+        """The id of the last known handoff to a task, or back from one."""
         handoffs = [one.had.since for one in self.chain] or [one.since for one in self.done]
         return next((one for one in reversed(handoffs) if one is not None), None)
 
     @property
     def is_settled(self) -> bool:
-        """Whether a task has come to its end a moment before, or one has to run again: nobody is owed an answer."""
+        """Whether nobody is owed an answer, because a task has just been completed or one has to run again."""
         is_ending = any(one.outcome is not None for one in self.running)
         return is_ending or any(one.outcome is None for one in self.done)
 
     @classmethod
     def read(cls, value: object, had: HadTheWord) -> Self | None:
-        """Read the attribute, which anybody may have written; None if it is not of the agent that `had` the word."""
+        """Read the attribute, which anybody may have written.
+
+        Return None if it is not about the agent that `had` the word, or is about another of its turns.
+        """
         fields = value if isinstance(value, Mapping) else {}
         if (fields.get("agent_id"), fields.get("class")) != (had.agent_id, had.class_name):
             return None

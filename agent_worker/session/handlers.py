@@ -1,4 +1,4 @@
-"""Handlers of LiveKit's events: whatever goes wrong in one, the call goes on."""
+"""Make handlers of LiveKit's events safe: whatever goes wrong in one, the call goes on."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +7,10 @@ from agent_worker.failures import Failures
 
 
 def total(handler: Callable[..., None], failures: Failures, task: str, told: str) -> Callable[..., None]:
-    """Return the handler, never raising: LiveKit lets a TypeError through, and it ends the agent's reply.
+    """Return a handler that does the same but never raises an `Exception`.
 
-    What it raised is counted under `task`; `told` is what the log says, with the error's type: its text may
-    quote the call.
+    LiveKit lets a `TypeError` of a handler through, which ends the agent's reply. What the handler raises is counted
+    under `task`. The log says `told` and the error's type, because the text may quote the call; see `Failures.count`.
     """
 
     def handle(*arguments: Any) -> None:

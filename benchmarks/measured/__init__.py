@@ -1,4 +1,4 @@
-"""The benchmarks. Each module has both sides: `measure`, run by the suite, and the commands it sends to drivers."""
+"""The benchmarks. Each module has both sides: `measure`, which the suite runs, and the commands for its drivers."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -19,4 +19,4 @@ MEASURED: Mapping[str, Callable[[Stage], Report]] = MappingProxyType(
         "memory": memory.measure,
     }
 )
-"""By name, in the order in which they run."""
+"""The benchmarks by name, in the order in which they run."""

@@ -1,4 +1,4 @@
-"""How long it takes until a stored conversation that no process runs for is open, its first answers included."""
+"""Measure how long it takes to open a stored conversation that has no process, the first reply included."""
 
 import time
 from collections import defaultdict
@@ -10,9 +10,9 @@ from benchmarks.stage import Stage
 
 SIZES = (0, 50, 1000)
 USUAL = 50
-"""The history at which the aims are judged: what a call of some minutes leaves."""
+"""The history at which the aims are judged, which is that of a call of some minutes."""
 PLAIN_EVERY = 3
-"""Plain Ray takes a second or two each time: it is measured every third round."""
+"""Plain Ray is measured only every third round, because it takes a second or two each time."""
 
 
 async def prepare(session: Session, prefix: str) -> None:
@@ -23,23 +23,23 @@ async def prepare(session: Session, prefix: str) -> None:
 
 
 async def reopen(session: Session, conversation_id: str) -> float:
-    """Milliseconds of `client.open`: until the owner has answered with its whole state."""
+    """Return the milliseconds of `client.open`, which lasts until the owner has answered with its whole state."""
     began = time.perf_counter()
     handle = await session.open(conversation_id, SIZES[-1])
     elapsed = time.perf_counter() - began
-    # An empty conversation comes back empty, a stored one with all that fits.
+    # the id ends with the number of stored items, all of which come back
     assert len(handle.items) == int(conversation_id.rpartition("-")[2])
     await session.retire(conversation_id)
     return elapsed * 1000
 
 
 def measure(stage: Stage) -> Report:
-    """Warm, forked and plain in turn, at each size."""
+    """Measure warm, forked and plain in turn, at each size."""
     report = Report("activation", "Activation of a stored conversation, first reply included")
     times: dict[tuple[Variant, int], list[float]] = defaultdict(list)
     with stage.drivers(*map(Cluster, Variant)) as drivers:
         for driver in drivers:
-            # This also uses up the few workers that Ray itself keeps for the first who comes.
+            # this also uses up the few workers that Ray itself keeps ready
             driver.call("activation:prepare", prefix=driver.variant)
         rounds = stage.pick(36, 4)
         for number in range(rounds):

@@ -1,4 +1,4 @@
-"""What durability costs: an acknowledged append beside a bare Ray actor call, and beside what else one could use."""
+"""Measure what durability costs: an acknowledged append beside a bare Ray actor call and beside alternatives."""
 
 import asyncio
 import gc
@@ -25,14 +25,14 @@ Call = Callable[[], Awaitable[object]]
 
 
 async def measure_calls(session: Session, rounds: int, repeats: int, modules_redis: str | None) -> dict[str, Any]:
-    """Milliseconds of each call by itself, then messages per second of many."""
+    """Return the milliseconds of each call by itself, the messages per second of many, and notes on missing peers."""
     handle = await session.open("appended")
     await fill(handle, peers.ITEMS)
     async with AsyncExitStack() as stack:
         others, notes = await peers.available(stack, session.redis_url, modules_redis)
         bare = _bare_actor()
         gc.collect()
-        gc.freeze()  # the peers' hundred thousand objects would be looked through during everybody's calls
+        gc.freeze()  # otherwise collections would scan the peers' hundred thousand objects during all calls
         calls: dict[str, Call] = {
             BARE: lambda: bare.call.remote(TEXT),
             APPEND: lambda: handle.append(a_message()),
@@ -43,7 +43,7 @@ async def measure_calls(session: Session, rounds: int, repeats: int, modules_red
         many: dict[str, list[float]] = {}
         for number in range(repeats + 1):
             if number == 1:
-                many.clear()  # the first of each opened its connections
+                many.clear()  # the first round opened the connections
             for name in (BARE, APPEND, peers.PIPELINE, peers.SESSION):
                 if name in calls:
                     many.setdefault(f"{name}, {CALLERS} callers", []).append(await _throughput(calls[name]))
@@ -52,7 +52,7 @@ async def measure_calls(session: Session, rounds: int, repeats: int, modules_red
 
 
 def _bare_actor() -> Any:
-    """Make the cheapest actor. A class made here travels by value: workers need not import this module."""
+    """Make the cheapest actor. Its class is made here so that it travels by value and workers import no module."""
     import ray  # noqa: PLC0415  # the suite itself never imports it
 
     class Bare:
@@ -74,7 +74,7 @@ async def _interleaved(calls: dict[str, Call], rounds: int) -> dict[str, list[fl
 
 
 async def _recorded(handle: ConversationHandle) -> float:
-    """Durable messages per second; making them is the caller's business, and not timed."""
+    """Return the durable messages per second. Making the messages is the caller's work and is not timed."""
     messages = [a_message() for _ in range(BATCH)]
     began = time.perf_counter()
     for message in messages:
@@ -97,7 +97,7 @@ async def _throughput(call: Call) -> float:
 
 
 def measure(stage: Stage) -> Report:
-    """One process, one conversation of 200 items."""
+    """Measure in one process with one conversation of 200 items."""
     report = Report("append", f"One more message of 200 bytes, history of {peers.ITEMS}")
     with stage.drivers(Cluster(Variant.WARM)) as drivers:
         stage.tell("measuring")

@@ -1,4 +1,4 @@
-"""Many conversations opened at once, and one after the other for a while."""
+"""Measure openings: many conversations at once, and one after the other for a while."""
 
 import asyncio
 import time
@@ -12,13 +12,14 @@ from benchmarks.results import Plot, Report, distribution_curve
 from benchmarks.stage import Driver, Stage
 
 IN_FLIGHT = 4
-"""Callers of the sustained openings."""
+"""The number of callers of the sustained openings."""
 QUIET = 1.5
-"""Seconds: the pool is refilled when a burst has been over for a second, and the next one is to find it full."""
+"""Seconds without work before a burst. The pool is refilled once a burst has been over for a second, and the next burst
+should find the pool full."""
 
 
 async def open_at_once(session: Session, prefix: str, count: int) -> dict[str, Any]:
-    """Seconds until all are open, and each one's; they are retired afterwards."""
+    """Open so many at once, and return the seconds until all are open and until each is. Retire them afterwards."""
     names = [f"{prefix}-{number}" for number in range(count)]
     began = time.perf_counter()
 
@@ -35,7 +36,7 @@ async def open_at_once(session: Session, prefix: str, count: int) -> dict[str, A
 
 
 async def turn_over(session: Session, prefix: str, seconds: float) -> float:
-    """Conversations opened per second, where each caller retires what it opened before it opens the next."""
+    """Return the conversations opened per second. Each caller retires its conversation before it opens the next."""
     numbers = count()
     opened = 0
     began = time.perf_counter()
@@ -53,7 +54,7 @@ async def turn_over(session: Session, prefix: str, seconds: float) -> float:
 
 
 def measure(stage: Stage) -> Report:
-    """Rates are compared, so that plain Ray may be asked for fewer."""
+    """Measure bursts and sustained openings. Rates are compared, so that plain Ray can be asked for fewer."""
     report = Report("burst", "Openings per second")
     most, few = stage.pick(100, 20), stage.pick(20, 4)
     rates: dict[tuple[Variant, int], list[float]] = defaultdict(list)

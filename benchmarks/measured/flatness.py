@@ -1,4 +1,4 @@
-"""What a longer history costs: an append, a recovery, bytes in Redis."""
+"""Measure what a longer history costs: for an append, for a recovery, and in bytes in Redis."""
 
 import time
 from collections import defaultdict
@@ -21,14 +21,14 @@ def _name(bound: int) -> str:
 
 
 async def prepare(session: Session) -> None:
-    """Return a conversation whose history is at its bound, for each bound."""
+    """Open a conversation for each bound, fill its history up to the bound, and append a few times to warm up."""
     for bound in BOUNDS:
         await fill(await session.open(_name(bound), bound), bound)
     await append(session, 10)
 
 
 async def append(session: Session, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of an append, by bound; each bound once a round."""
+    """Return the milliseconds of appends by bound. In each round there is one append for each bound."""
     times: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
         for bound in BOUNDS:
@@ -39,12 +39,12 @@ async def append(session: Session, rounds: int) -> dict[str, list[float]]:
 
 
 async def crash(session: Session, bound: int) -> float:
-    """Milliseconds from SIGKILL of the owner to the next acknowledged append."""
+    """Return the milliseconds from SIGKILL of the owner to the next acknowledged append."""
     return (await recovery.crash(session, [_name(bound)]))[0]
 
 
 async def stored_bytes(session: Session) -> dict[str, int]:
-    """Return what Redis says its keys take, by bound."""
+    """Return the bytes that the conversation's keys take according to Redis, by bound."""
     redis: Any = Redis.from_url(session.redis_url)
     found = {}
     for bound in BOUNDS:
@@ -56,7 +56,7 @@ async def stored_bytes(session: Session) -> dict[str, int]:
 
 
 def measure(stage: Stage) -> Report:
-    """All bounds in turn."""
+    """Measure all bounds in turn."""
     report = Report("flatness", "What a longer history costs (bound of the history, reached)")
     appends: dict[str, list[float]] = defaultdict(list)
     crashes: dict[str, list[float]] = defaultdict(list)

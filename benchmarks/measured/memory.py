@@ -1,4 +1,4 @@
-"""What a live conversation takes: memory, and CPU while nothing happens."""
+"""Measure what a live conversation takes: memory, and CPU while nothing happens."""
 
 import time
 from collections import defaultdict
@@ -18,23 +18,23 @@ MIB = 1 << 20
 MESSAGES = 1000
 MACHINE_MIB = 24 * 1024
 RESERVED_MIB = 2 * 1024
-"""Of the machine, for its system and everything that is not Ray or Redis."""
+"""The part of the machine's memory for its system and everything that is not Ray or Redis."""
 
 
 async def populate(session: Session, prefix: str, live: int) -> list[int]:
-    """Have so many live, each with 1000 messages behind it; the process ids of their owners."""
+    """Open conversations until `live` are live, record 1000 messages in each, and return their owners' process ids."""
     for number in range(len(session.handles), live):
         await fill(await session.open(f"{prefix}-{number}"), MESSAGES)
     return [(await handle.info()).pid for handle in session.handles.values()]
 
 
 def proportional(processes: Iterable[psutil.Process]) -> list[float]:
-    """Bytes of each process, its share of what it shares with others included (PSS)."""
+    """Return the bytes of each process, including its share of the memory that it shares with others (PSS)."""
     return [pss for _, pss in _sizes(processes)]
 
 
 def _sizes(processes: Iterable[psutil.Process]) -> list[tuple[float, float]]:
-    """USS and PSS, in bytes, of those that still run."""
+    """Return USS and PSS, in bytes, of the processes that still run."""
     found: list[tuple[float, float]] = []
     for process in processes:
         with suppress(psutil.NoSuchProcess):
@@ -44,7 +44,7 @@ def _sizes(processes: Iterable[psutil.Process]) -> list[tuple[float, float]]:
 
 
 def measure(stage: Stage) -> Report:
-    """More and more live conversations, of both kinds in turn."""
+    """Measure more and more live conversations, of both variants in turn."""
     report = Report("memory", f"Memory of a live conversation after {MESSAGES} messages, and CPU while idle")
     levels = {Variant.WARM: stage.pick_many((10, 50, 200), (5, 20)), Variant.PLAIN: stage.pick_many((10, 50), (5,))}
     with stage.drivers(Cluster(Variant.WARM), Cluster(Variant.PLAIN)) as drivers:
@@ -97,7 +97,10 @@ def _grow(stage: Stage, drivers: Drivers, report: Report, levels: dict[Variant, 
 
 
 def capacity(node_mib: dict[int, float]) -> dict[str, float]:
-    """How many fit, from the MiB of a whole node at two or more numbers of live conversations."""
+    """Return how many conversations fit, and the MiB of each and of the fixed part.
+
+    `node_mib` has the MiB of a whole node at two or more numbers of live conversations.
+    """
     low, high = min(node_mib), max(node_mib)
     each = (node_mib[high] - node_mib[low]) / (high - low)
     fixed = node_mib[high] - each * high
@@ -128,7 +131,7 @@ def _idle(stage: Stage, drivers: Drivers, report: Report, live: dict[Variant, in
 
 
 def _cpu(driver: Driver, owners: list[int]) -> tuple[float, float]:
-    """CPU seconds so far: of the owners, and of everything on the node."""
+    """Return the CPU seconds so far of the owners, and of everything on the node."""
     of_owners = of_all = 0.0
     chosen = set(owners)
     for process in driver.cluster.processes():

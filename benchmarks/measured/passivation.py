@@ -1,4 +1,4 @@
-"""Many stored conversations, few of them alive: what it takes when one of the many comes back."""
+"""Measure how long it takes when one of many stored conversations comes back, while few of them are live."""
 
 import random
 import time
@@ -21,7 +21,7 @@ _PIPELINE = 500
 
 
 async def store(session: Session, prefix: str, count: int) -> None:
-    """Store so many conversations: one is made, the others are copies of its keys in Redis."""
+    """Store `count` conversations as copies, in Redis, of the keys of one that is made."""
     model = f"{prefix}-model"
     await fill(await session.open(model), HISTORY)
     await session.retire(model)
@@ -42,7 +42,10 @@ async def store(session: Session, prefix: str, count: int) -> None:
 
 
 async def roam(session: Session, prefix: str, *, stored: int, live: int, opens: int, seed: int) -> list[float]:
-    """Milliseconds of each opening, at random; beyond `live`, the conversation opened longest ago is passivated."""
+    """Open random conversations that are not live, append to each, and return the milliseconds of each opening.
+
+    If more than `live` are live, passivate the one opened longest ago.
+    """
     alive: deque[str] = session.kept[prefix]
     chance = random.Random(seed)  # noqa: S311  # a choice that can be repeated
     times: list[float] = []
@@ -61,7 +64,7 @@ async def roam(session: Session, prefix: str, *, stored: int, live: int, opens: 
 
 
 def measure(stage: Stage) -> Report:
-    """Fork server and pool, beside plain Ray with fewer of everything."""
+    """Measure with fork server and pool, and beside that with plain Ray, which has fewer live and fewer openings."""
     stored, live, opens = stage.pick(10_000, 300), stage.pick(100, 10), stage.pick(600, 50)
     few_live = stage.pick(5, 3)
     report = Report("passivation", f"Return of one of {stored:,} stored conversations, {live} of them live")
@@ -98,7 +101,7 @@ def _roam(driver: Driver, **given: int) -> list[float]:
 
 
 def _footprint(drivers: Drivers) -> tuple[int, float]:
-    """Return the number of the node's processes, and MiB of all of them."""
+    """Return the number of the warm node's processes, and the MiB (PSS) of all of them."""
     processes: list[psutil.Process] = drivers[Variant.WARM].cluster.processes()
     return len(processes), sum(proportional(processes)) / MIB
 

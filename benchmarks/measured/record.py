@@ -1,4 +1,4 @@
-"""What the event loop pays: for `record()`, and for reading a conversation that is here already."""
+"""Measure the time that `record()` and local reads of a conversation take from the event loop."""
 
 import json
 import time
@@ -21,7 +21,7 @@ LRANGE = "Redis LRANGE and json.loads"
 
 
 async def measure_local(session: Session, rounds: int) -> dict[str, list[float]]:
-    """Microseconds per call, by what was called; every round has all of them."""
+    """Return the microseconds per call, by what was called. Every round measures all calls."""
     handle = await session.open("local", ITEMS)
     await fill(handle, ITEMS)
     await handle.join("alice", name="Alice")
@@ -64,7 +64,7 @@ def _microseconds(read: Callable[[], object]) -> float:
 
 
 def measure(stage: Stage) -> Report:
-    """One conversation of 200 items."""
+    """Measure one conversation of 200 items."""
     report = Report("record", f"Cost for the caller's event loop, {ITEMS} items of 200 bytes")
     with stage.drivers(Cluster(Variant.WARM)) as drivers:
         stage.tell("measuring")

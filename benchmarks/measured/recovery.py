@@ -1,4 +1,4 @@
-"""From the death of an owner, of fifty, of a node, to the next acknowledged append."""
+"""Measure the time from the death of one owner, of many, or of a node to the next acknowledged append."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from benchmarks.stage import Driver, Drivers, Stage
 
 HISTORY = 50
 PLAIN_EVERY = 8
-"""Plain Ray takes 2 to 3 s each time: it is measured every eighth round."""
+"""Plain Ray is measured only every eighth round, because it takes 2 to 3 s each time."""
 ONE = "owner killed"
 NODE = "node killed"
 
@@ -26,7 +26,7 @@ async def begin(session: Session, prefix: str, count: int) -> None:
 
 
 async def crash(session: Session, conversation_ids: list[str]) -> list[float]:
-    """Milliseconds from SIGKILL of all owners to each one's next acknowledged append."""
+    """Return the milliseconds from SIGKILL of all owners to the next acknowledged append of each conversation."""
     handles = [session.handles[name] for name in conversation_ids]
     pids = [info.pid for info in await asyncio.gather(*(handle.info() for handle in handles))]
     began = time.perf_counter()
@@ -44,7 +44,7 @@ async def crash(session: Session, conversation_ids: list[str]) -> list[float]:
 
 
 async def lose_node(session: Session, conversation_id: str, pids: list[int]) -> float:
-    """Seconds from SIGKILL of a node's processes to the next acknowledged append."""
+    """Return the seconds from SIGKILL of a node's processes to the next acknowledged append."""
     began = time.perf_counter()
     for pid in pids:
         with suppress(ProcessLookupError):
@@ -59,7 +59,7 @@ async def owner(session: Session, conversation_id: str) -> int:
 
 
 def measure(stage: Stage) -> Report:
-    """One owner, many owners, a node."""
+    """Measure the death of one owner, of many owners, and of a node."""
     report = Report("recovery", "SIGKILL to the next acknowledged append")
     with stage.drivers(*map(Cluster, Variant)) as drivers:
         _owners(stage, drivers, report)
@@ -123,7 +123,7 @@ def _nodes(stage: Stage, report: Report) -> None:
     if stage.is_quick:
         report.notes.append("node killed: not in a quick run.")
         return
-    # One after the other: six raylets side by side would be measured against each other.
+    # one after the other, because six raylets side by side would disturb each other
     counts = {Variant.WARM: 3, Variant.PLAIN: 2}
     for name, rounds in counts.items():
         environment = {} if name is Variant.PLAIN else QUICK_NODE_DEATH
@@ -139,7 +139,10 @@ def _nodes(stage: Stage, report: Report) -> None:
 
 
 def _lose_node(driver: Driver, number: int) -> float:
-    """Move the conversation to whichever of two nodes is left; then start a new one in the dead one's place."""
+    """End the node that runs the conversation, which moves to a second node, and return the seconds until it answers.
+
+    The second node is started before that, so that each round has two.
+    """
     cluster, name = driver.cluster, "on-a-node-0"
     if number == 0:
         cluster.add_node()
