@@ -1,7 +1,7 @@
 """The worker's settings, read once from the environment; the vendors' under the names their plugins use.
 
 The project's own have the prefix ``AGENT_``. Durations: ``300``, ``1.5``, ``500ms``, ``5m``, ``1h30m``, ``PT5M``.
-A ``.env`` file is read too, and ``.env.local`` behind it, as LiveKit's starter has it.
+A ``.env`` file is read too, and ``.env.local`` after it, as LiveKit's starter has it.
 """
 
 import ipaddress
@@ -123,8 +123,8 @@ class TakeoverSettings(SettingsGroup):
     heartbeat: Duration = timedelta(seconds=0.75)
     """How often an agent shows that it is alive."""
     valid_for: Duration = timedelta(seconds=3)
-    """How long a heartbeat is believed if no other one follows; at least three times `AGENT_TAKEOVER_HEARTBEAT`, so that
-    one may get lost. An agent whose event loop pauses for longer loses the call; a pause of Redis costs nobody a call."""
+    """How long a heartbeat is believed if no other one follows; at least three times `AGENT_TAKEOVER_HEARTBEAT`, so
+    that one may get lost. An agent whose event loop pauses for longer loses the call; a pause of Redis costs no call."""
     poll_interval: Duration = timedelta(seconds=0.25)
     """How often a worker looks for agents whose heartbeat stopped; at least six times while one is believed. Redis may
     take a sixth of that time to answer: if it takes longer, nobody is found."""
