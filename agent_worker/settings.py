@@ -124,7 +124,7 @@ class TakeoverSettings(SettingsGroup):
     """How often an agent shows that it is alive."""
     valid_for: Duration = timedelta(seconds=3)
     """How long a heartbeat is believed if no other one follows; at least three times `AGENT_TAKEOVER_HEARTBEAT`, so
-    that one may get lost. An agent whose event loop pauses for longer loses the call; a pause of Redis costs no call."""
+    that one may get lost. An agent whose event loop pauses longer loses the call; a pause of Redis costs no call."""
     poll_interval: Duration = timedelta(seconds=0.25)
     """How often a worker looks for agents whose heartbeat stopped; at least six times while one is believed. Redis may
     take a sixth of that time to answer: if it takes longer, nobody is found."""
