@@ -191,7 +191,12 @@ def speaker_in(extra: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 class Message(Item):
-    """A message: something said, or an instruction. `content` is text, or a list of texts and content objects."""
+    """A message: something said, or an instruction. `content` is text, or a list of texts and content objects.
+
+    Example:
+        Message(role="user", content="Where is my order?")
+        Message(role="user", content=["What is this?", {"type": "image_content", "image": "https://example.org/lamp.jpg"}])
+    """
 
     type: Literal["message"] = "message"
     role: Role
@@ -213,7 +218,12 @@ class Message(Item):
 
 
 class FunctionCall(Item):
-    """The model's request to run a tool. `arguments` is JSON text as the model wrote it."""
+    """The model's request to run a tool. `arguments` is JSON text as the model wrote it.
+
+    Example:
+        call = FunctionCall(call_id="call_1", name="look_up_order", arguments='{"order_id": "A-1042"}')
+        assert call.text == 'look_up_order({"order_id": "A-1042"})'
+    """
 
     type: Literal["function_call"] = "function_call"
     call_id: str
@@ -229,7 +239,11 @@ class FunctionCall(Item):
 
 
 class FunctionCallOutput(Item):
-    """The output of a tool. It shares `call_id` with its `FunctionCall`, and both leave the window together."""
+    """The output of a tool. It shares `call_id` with its `FunctionCall`, and both leave the window together.
+
+    Example:
+        FunctionCallOutput(call_id="call_1", name="look_up_order", output="arriving on Wednesday")
+    """
 
     type: Literal["function_call_output"] = "function_call_output"
     call_id: str
@@ -244,7 +258,11 @@ class FunctionCallOutput(Item):
 
 
 class AgentHandoff(Item):
-    """A change of agents: from here on another agent speaks."""
+    """A change of agents: from here on another agent speaks.
+
+    Example:
+        assert AgentHandoff(old_agent_id="clerk", new_agent_id="cashier").text == "clerk → cashier"
+    """
 
     type: Literal["agent_handoff"] = "agent_handoff"
     old_agent_id: str | None = None
@@ -261,6 +279,10 @@ class DataMessage(Item):
 
     `size` and `sha256` are of the whole payload. The payload is in `text` or, as base64, in `data`. Both are empty if
     it was too large to be kept.
+
+    Example:
+        sent = DataMessage(topic="commands", kind="packet", size=4, text="stop")
+        assert sent.payload == b"stop"
     """
 
     type: Literal["data_message"] = "data_message"
@@ -317,7 +339,13 @@ class DataMessage(Item):
 
 
 class OtherItem(Item):
-    """An item of a kind unknown to this version, kept as it is; `to_dict()` returns its fields."""
+    """An item of a kind unknown to this version, kept as it is; `to_dict()` returns its fields.
+
+    Example:
+        item = item_from_dict({"type": "vote", "id": "v1", "choice": "yes"})
+        assert isinstance(item, OtherItem)
+        assert item.to_dict()["choice"] == "yes"
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -341,6 +369,10 @@ def item_from_dict(fields: Mapping[str, Any]) -> Item:
     """Read a stored or foreign form: unknown fields are kept, and an unknown `type` gives an `OtherItem`.
 
     Raises `InvalidInputError` if a known field has a wrong type, or `type` is missing.
+
+    Example:
+        item = item_from_dict({"type": "message", "role": "user", "content": "Hello"})
+        assert isinstance(item, Message)
     """
     kind = fields.get("type") if isinstance(fields, Mapping) else None  # type: ignore[redundant-expr]  # foreign JSON
     if not isinstance(kind, str) or not kind:

@@ -129,7 +129,11 @@ class Timeouts(SettingsGroup):
 
 
 class PoolSettings(SettingsGroup):
-    """Workers kept ready on each node (``CONVERSATION_POOL_…``). The first client's settings hold for the cluster."""
+    """Workers kept ready on each node (``CONVERSATION_POOL_…``). The first client's settings hold for the cluster.
+
+    Example:
+        Settings(pool=PoolSettings(maximum=0))  # no workers ahead of time
+    """
 
     model_config = settings_config("CONVERSATION_POOL_")
 
