@@ -20,8 +20,8 @@ def welcome(
 ) -> Welcome:
     """Decide what an arrival calls for, from what was known `before` and what is known with it.
 
-    `is_restart`: whether this agent follows another one of its role; else who is here already has lost nobody, and
-    was let in by an agent of another role.
+    `is_restart`: whether this agent follows another one of its role. If not, nobody is resumed, but who was not greeted
+    yet is `FIRST`, also if an agent of another role let them in.
 
     A greeting is owed once for each time somebody comes: whether it was given is in the participant's
     context, which the caller of this changes before anything is said.

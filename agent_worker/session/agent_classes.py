@@ -11,6 +11,8 @@ from typing import Any
 
 from livekit.agents import Agent
 
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+"""Directories of an environment's libraries."""
 _MAIN = ("__main__", "__mp_main__")
 """The names of a module that is run: the first in the process that runs it, the second in its children."""
 
@@ -59,7 +61,10 @@ def made_by_itself(name: str, first: Agent) -> Agent | None:
 
 
 def found_class(name: str, first: Agent) -> type | None:
-    """Return the class of that name, or None. Look in the same modules as `made_by_itself`."""
+    """Return the class of that name, or None. Look in the same modules as `made_by_itself`.
+
+    Raises whatever importing the module raises.
+    """
     module_name, _, path = name.partition(":")
     for module in _modules(module_name, first):
         found: Any = module
@@ -80,15 +85,21 @@ def _modules(name: str, first: Agent) -> list[ModuleType]:
 
 
 def _is_of_same_program(name: str, first: Agent) -> bool:
-    """Tell whether a module that is not imported yet is in the first agent's package, or in the same directory tree."""
+    """Tell whether a module that is not imported yet belongs to the program of the first agent.
+
+    It does if its name is one of the first agent's package, even if there is no such module, or if its top package lies
+    anywhere beneath the directory of the first agent's file. What is installed in an environment there does not: the
+    name comes from the store, and may not have any library imported.
+    """
     top, own = name.partition(".")[0], type(first).__module__
     if top == own.partition(".")[0]:
         return True
     beside = getattr(sys.modules.get(own), "__file__", None)
     spec = find_spec(top)
-    if beside is None or spec is None or spec.origin is None:
+    if beside is None or spec is None or spec.origin is None or not spec.has_location:
         return False
-    return Path(beside).resolve().parent in Path(spec.origin).resolve().parents
+    directory, origin = Path(beside).resolve().parent, Path(spec.origin).resolve()
+    return directory in origin.parents and not _INSTALLED.intersection(origin.relative_to(directory).parts)
 
 
 def _needs_nothing(kind: type[Agent]) -> bool:

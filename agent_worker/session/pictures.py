@@ -203,7 +203,7 @@ def _upright(picture: "Image.Image") -> "Image.Image":
 
 
 def _pillow() -> Any:  # its type is a module's
-    """Pillow, which comes with ``livekit-agents[images]``, and takes its time to be imported."""
+    """Return `PIL.Image`, imported late because that takes its time. Raises `PictureError` if it is not installed."""
     try:
         from PIL import Image  # noqa: PLC0415
     except ImportError:

@@ -60,7 +60,9 @@ class HeartbeatDetails:
 
 
 def copied_metadata(metadata: str) -> str | None:
-    """Return a job's metadata if it is small enough for the details; None if it is empty or long.
+    """Return a job's metadata if it takes at most `MAX_COPIED_CHARACTERS` as JSON; None if it is empty or longer.
+
+    Quotes and escapes count: "ü" takes six characters.
 
     It is copied because LiveKit's server may not know the job's dispatch any more when the job dies.
     """

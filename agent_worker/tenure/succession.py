@@ -65,9 +65,12 @@ class Succession:
         self._settings, self._is_ready, self._on_restart, self._timing = settings, is_ready, on_restart, timing
 
     async def acquire(self) -> Lease:
-        """Become the agent: the first, the follower of a dead one, or of one that gives the call over.
+        """Become the agent: the first, the follower of a dead one, or the follower of one that gives the call over.
 
-        Raises `LeaseHeldError` if another one has the call, and keeps it.
+        A planned successor waits `handover` for the agent that it was called to follow, and then takes the lease even
+        from a living holder. Any other job takes the lease from the agent that its assignment `replaces`, from one that
+        is found dead, or from one in another room that lets go. Raises `LeaseHeldError` if somebody else is alive and
+        keeps the lease.
         """
         held = self._handle.leases.get(self._me.role)
         # at a second try the lease may be this job's own, which took it from an agent before

@@ -76,7 +76,10 @@ async def run(*, as_json: bool) -> int:
 
 
 async def _check_redis() -> None:
-    """Make sure that the Redis of the settings is one that others can use. Raises `ConversationError`."""
+    """Make sure that the Redis of the settings answers, and allows all that a store does.
+
+    Raises `ConversationError`. ``memory://`` would pass: `run` refuses it before.
+    """
     store = open_store(Settings())
     try:
         await store.check()

@@ -105,7 +105,10 @@ class SettingsGroup(OrderedSettings):
                 raise InvalidInputError(message, field=name) from None
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        """Take what another process had. Fields that its version of this package did not know get their defaults."""
+        """Take what another process had, perhaps with another version of this package.
+
+        Missing fields get their defaults, unknown ones stay as attributes, and nothing is validated.
+        """
         super().__setstate__(state)
         for name, field in type(self).model_fields.items():
             if name not in self.__dict__:

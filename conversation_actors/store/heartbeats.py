@@ -1,4 +1,7 @@
-"""Signs of life of the holders of one lease, across conversations; and their twin in memory."""
+"""Signs of life of the holders of one lease, across conversations; and their twin in memory.
+
+How long a heartbeat has been silent is measured by each reader, in `client/silence.py`.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

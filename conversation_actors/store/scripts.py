@@ -1,4 +1,7 @@
-"""The Lua scripts, as sources with their digests."""
+"""The Lua scripts in `lua/`, as sources with their digests.
+
+Each write is checked there against the life, the epoch and the owner (`is_own` in `lua/_conversation.lua`).
+"""
 
 from dataclasses import dataclass
 from functools import cache

@@ -22,12 +22,18 @@ def of(url: str, **fields: object) -> Settings:
     return Settings(redis_url=SecretStr(url), **fields)  # type: ignore[arg-type]  # what a test says
 
 
-@pytest.fixture(autouse=True)
-async def _forgotten() -> AsyncIterator[None]:
-    """Nothing stored by one test is there for the next one."""
-    yield
+def forget() -> None:
+    """Empty the stores that these tests name."""
     for name in ("", "a", "b"):
         forget_memory(name)
+
+
+@pytest.fixture(autouse=True)
+async def _forgotten() -> AsyncIterator[None]:
+    """What one test stores is not there for the next one, nor is what other files' tests have left."""
+    forget()
+    yield
+    forget()
 
 
 async def ids(settings: Settings) -> list[str]:
