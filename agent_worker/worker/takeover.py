@@ -33,7 +33,7 @@ _AGENT_PREFIX = "agent-"
 """In LiveKit's own identities for agents: the job's id follows."""
 
 
-class Outcome(StrEnum):
+class TakeoverOutcome(StrEnum):
     """What became of a call whose agent died."""
 
     DISPATCHED = "dispatched"
@@ -111,7 +111,7 @@ class Takeover:
         self._heartbeats, self._rooms, self._settings = heartbeats, rooms, settings
         self._linger, self._give_up, self._forget, self._timing = linger, give_up, forget, timing
 
-    async def run(self, record: HeartbeatRecord, *, reason: RestartReason = RestartReason.SILENCE) -> Outcome:
+    async def run(self, record: HeartbeatRecord, *, reason: RestartReason = RestartReason.SILENCE) -> TakeoverOutcome:
         """Have the next agent come, for a record that was claimed, as its holder died of this `reason`.
 
         A claim is one attempt: this one is kept, however long LiveKit or Redis cannot be asked, until a successor was
@@ -129,24 +129,24 @@ class Takeover:
         logger.warning("an agent died", extra=fields)
         return outcome
 
-    async def _run(self, record: HeartbeatRecord, reason: RestartReason) -> tuple[Outcome, int]:
+    async def _run(self, record: HeartbeatRecord, reason: RestartReason) -> tuple[TakeoverOutcome, int]:
         dead = Deceased.of(record)
         if dead is None:
             await self._heartbeats.settle(record)
-            return Outcome.GIVEN_UP, record.attempt
+            return TakeoverOutcome.GIVEN_UP, record.attempt
         if dead.attempt > self._settings.attempts:
             return await self._end(record, dead), dead.attempt - 1
         return await self._ask(record, dead, reason), dead.attempt
 
-    async def _end(self, record: HeartbeatRecord, dead: Deceased) -> Outcome:
+    async def _end(self, record: HeartbeatRecord, dead: Deceased) -> TakeoverOutcome:
         """Give the call up, if that can be said."""
         if self._give_up is None:
-            return Outcome.POSTPONED
+            return TakeoverOutcome.POSTPONED
         await self._give_up(record, dead.attempt - 1)
         await self._heartbeats.settle(record)
-        return Outcome.GIVEN_UP
+        return TakeoverOutcome.GIVEN_UP
 
-    async def _ask(self, record: HeartbeatRecord, dead: Deceased, reason: RestartReason) -> Outcome:
+    async def _ask(self, record: HeartbeatRecord, dead: Deceased, reason: RestartReason) -> TakeoverOutcome:
         """Ask for a successor, with growing pauses while LiveKit cannot be asked or one is on its way.
 
         While Redis does not answer, the claim is asked for until it does, and the room is looked at anew then.
@@ -169,7 +169,7 @@ class Takeover:
             if outcome is not None:
                 return outcome
             if not await self._is_kept(record, delay=pause + HOLD, deadline=deadline):
-                return Outcome.SUCCEEDED
+                return TakeoverOutcome.SUCCEEDED
             await asyncio.sleep(pause.total_seconds())
         return await self._end(record, dead)
 
@@ -189,19 +189,21 @@ class Takeover:
             await asyncio.sleep(self._timing.takeover_redis)
         return True
 
-    async def _call_successor(self, record: HeartbeatRecord, dead: Deceased, reason: RestartReason) -> Outcome | None:
+    async def _call_successor(
+        self, record: HeartbeatRecord, dead: Deceased, reason: RestartReason
+    ) -> TakeoverOutcome | None:
         """Call a successor; return what became of it, None if nothing was asked for yet."""
         occupants = await self._with_people(record, dead.room)
         if occupants is None:
-            return Outcome.SUCCEEDED
+            return TakeoverOutcome.SUCCEEDED
         if not occupants.people:
             await self._heartbeats.settle(record)
-            return Outcome.NOBODY_THERE
+            return TakeoverOutcome.NOBODY_THERE
         if await self._is_coming(occupants, dead, record):
             return None
         # first put off, then asked for: the successor's own heartbeat may come before the answer does
         if not await self._heartbeats.postpone(record, delay=self._retry_after(dead.attempt)):
-            return Outcome.SUCCEEDED
+            return TakeoverOutcome.SUCCEEDED
         if any(agent.identity == dead.agent_identity for agent in occupants.agents):
             await self._rooms.remove(dead.room, dead.agent_identity)
         assignment = Assignment(
@@ -217,8 +219,8 @@ class Takeover:
             # asked for again now, two successors might come
             fields = {"conversation_id": record.conversation_id, "reason": str(error)}
             logger.warning("a successor may be on its way, or not", extra=fields)
-            return Outcome.POSTPONED
-        return Outcome.DISPATCHED
+            return TakeoverOutcome.POSTPONED
+        return TakeoverOutcome.DISPATCHED
 
     async def _reason(self, record: HeartbeatRecord, dead: Deceased, reason: RestartReason) -> RestartReason:
         """Return what this death was told to be of before, by somebody whose successor did not come."""

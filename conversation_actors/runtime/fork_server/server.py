@@ -75,7 +75,7 @@ class Request:
     leads_group: bool
 
 
-class RefusedError(Exception):
+class DeclinedError(Exception):
     """This worker has to be started the ordinary way; the text says why."""
 
 
@@ -86,7 +86,7 @@ def receive(connection: socket.socket) -> Request:
     try:
         if len(descriptors) != _STANDARD_STREAMS or len(head) != length or not head.startswith(VERSION):
             message = "the launcher is of another version"
-            raise RefusedError(message)
+            raise DeclinedError(message)
         for target, source in enumerate(descriptors):
             os.dup2(source, target)
     finally:
@@ -98,16 +98,16 @@ def receive(connection: socket.socket) -> Request:
         part = connection.recv(size - len(body))
         if not part:
             message = "the launcher went away"
-            raise RefusedError(message)
+            raise DeclinedError(message)
         body += part
     return Request(*marshal.loads(bytes(body)))  # noqa: S302  # of a process of this user; the kernel says so
 
 
 def check(request: Request, worker: str, environment: Mapping[bytes, bytes]) -> None:
-    """Raise `RefusedError` unless a fork of a process with `environment` is what a fresh interpreter would be."""
+    """Raise `DeclinedError` unless a fork of a process with `environment` is what a fresh interpreter would be."""
     if request.arguments[0] != worker:
         message = f"another worker program: {request.arguments[0]}"
-        raise RefusedError(message)
+        raise DeclinedError(message)
     differing = {
         name
         for name in request.environment.keys() | environment.keys()
@@ -116,7 +116,7 @@ def check(request: Request, worker: str, environment: Mapping[bytes, bytes]) -> 
     if differing:
         names = ", ".join(sorted(os.fsdecode(name) for name in differing))
         message = f"the environment differs in {names}"
-        raise RefusedError(message)
+        raise DeclinedError(message)
 
 
 def doubts(raylet: int) -> Iterator[str]:
@@ -279,7 +279,7 @@ class ForkServer:
             self._listener.close()
             os.close(self._raylet)
             return self._agree(connection)
-        except (RefusedError, OSError) as error:
+        except (DeclinedError, OSError) as error:
             logger.warning("not forked: %s", error)
         except BaseException:
             logger.exception("not forked")
@@ -295,7 +295,7 @@ class ForkServer:
         connection.sendall(READY)
         if connection.recv(1) != GO:
             message = "the launcher did not say go"
-            raise RefusedError(message)
+            raise DeclinedError(message)
         logger.handlers.clear()
         os.close(kept)
         return request

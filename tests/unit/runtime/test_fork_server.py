@@ -128,13 +128,13 @@ def test_accepts_the_environment_it_was_started_with() -> None:
 )
 def test_refuses_another_environment(environment: dict[bytes, bytes]) -> None:
     """What an import may have read differs: the reason names the variable, and never its value."""
-    with pytest.raises(server.RefusedError, match=r"differs in (A|NEW)$"):
+    with pytest.raises(server.DeclinedError, match=r"differs in (A|NEW)$"):
         server.check(request(environment), WORKER, {b"A": b"1"})
 
 
 def test_refuses_another_worker_program() -> None:
     """Another installation of Ray is asked for than the one that was imported."""
-    with pytest.raises(server.RefusedError, match="another worker program: /other/"):
+    with pytest.raises(server.DeclinedError, match="another worker program: /other/"):
         server.check(request({}, program="/other/default_worker.py"), WORKER, {})
 
 
@@ -214,7 +214,7 @@ def test_refuses_what_is_no_request(
         socket.send_fds(ours, [head], [null.fileno()] * count)
         ours.sendall(body)
         ours.shutdown(socket.SHUT_WR)
-        with pytest.raises(server.RefusedError, match=reason):
+        with pytest.raises(server.DeclinedError, match=reason):
             receive(theirs, placed)
         assert descriptors() == before
     assert not placed or reason == "went away"

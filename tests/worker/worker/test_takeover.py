@@ -14,7 +14,7 @@ from agent_worker.settings import TakeoverSettings
 from agent_worker.tenure.assignment import Assignment, RestartReason
 from agent_worker.timing import Timing
 from agent_worker.worker.rooms import AgentInRoom, RoomServiceError, UnansweredError
-from agent_worker.worker.takeover import HOLD, Deceased, Outcome, Takeover
+from agent_worker.worker.takeover import HOLD, Deceased, Takeover, TakeoverOutcome
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.client.heartbeats import FORGET
 from conversation_actors.errors import StoreUnavailableError
@@ -97,7 +97,7 @@ async def again(heartbeats: Heartbeats, clock: Clock, *, after: float) -> Heartb
 
 async def test_a_successor_is_called_to_the_one_who_waits(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """First the ghost goes, then one agent is asked for, which knows what it is there for."""
-    assert await make(heartbeats, rooms).run(await die(heartbeats)) is Outcome.DISPATCHED
+    assert await make(heartbeats, rooms).run(await die(heartbeats)) is TakeoverOutcome.DISPATCHED
     wanted = Assignment(conversation_id="c", replaces="job-1", attempt=1, reason=RestartReason.SILENCE)
     assert rooms.asked == [("remove", ROOM, "agent-1"), ("dispatch", ROOM, "support", wanted)]
 
@@ -105,7 +105,7 @@ async def test_a_successor_is_called_to_the_one_who_waits(heartbeats: Heartbeats
 async def test_only_the_dead_agent_is_put_out(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """Another agent in the room is none of ours to remove; nor is somebody who is gone already."""
     rooms.agents = [ghost("agent-2")]
-    assert await make(heartbeats, rooms).run(await die(heartbeats)) is Outcome.DISPATCHED
+    assert await make(heartbeats, rooms).run(await die(heartbeats)) is TakeoverOutcome.DISPATCHED
     assert [what for what, *_ in rooms.asked] == ["dispatch"]
 
 
@@ -129,7 +129,7 @@ async def test_who_is_not_called_is_not_expected(heartbeats: Heartbeats, rooms: 
         await running
     assert await heartbeats.expected(ROOM, "support") == []
     rooms.dispatch_trouble = UnansweredError("perhaps")
-    assert await make(heartbeats, rooms).run(record) is Outcome.POSTPONED
+    assert await make(heartbeats, rooms).run(record) is TakeoverOutcome.POSTPONED
     (expected,) = await heartbeats.expected(ROOM, "support")
     assert expected.call == ""
 
@@ -148,7 +148,7 @@ async def test_a_role_is_followed_in_its_role(heartbeats: Heartbeats, rooms: Fak
     await heartbeats.start("c", "job-1", role="translator", valid_for=VALID_FOR, details=DETAILS)
     claimed = await heartbeats.claim("c", WORKER, hold=HOLD, holder="job-1", role="translator")
     assert claimed is not None
-    assert await make(heartbeats, rooms).run(claimed) is Outcome.DISPATCHED
+    assert await make(heartbeats, rooms).run(claimed) is TakeoverOutcome.DISPATCHED
     assert rooms.dispatched[0][2].role == "translator"
 
 
@@ -174,7 +174,7 @@ async def test_who_is_late_finds_the_record_gone_only_after_linger(heartbeats: H
     """Nobody is in the room: somebody may come back (a page that is reloaded), then there is no call any more."""
     rooms.people = []
     started = asyncio.get_running_loop().time()
-    assert await make(heartbeats, rooms, linger=0.1).run(await die(heartbeats)) is Outcome.NOBODY_THERE
+    assert await make(heartbeats, rooms, linger=0.1).run(await die(heartbeats)) is TakeoverOutcome.NOBODY_THERE
     assert asyncio.get_running_loop().time() - started >= 0.1
     assert rooms.looks > 3
     assert rooms.asked == []
@@ -187,7 +187,7 @@ async def test_somebody_who_comes_back_in_time_gets_an_agent(heartbeats: Heartbe
     running = asyncio.create_task(make(heartbeats, rooms, linger=60.0).run(await die(heartbeats)))
     await rooms.looked_at.wait()
     rooms.people = ["alice"]
-    assert await asyncio.wait_for(running, 5) is Outcome.DISPATCHED
+    assert await asyncio.wait_for(running, 5) is TakeoverOutcome.DISPATCHED
     assert len(rooms.dispatched) == 1
 
 
@@ -207,7 +207,7 @@ async def test_the_claim_is_kept_while_somebody_is_waited_for(
 async def test_a_room_that_is_gone_has_nobody_to_wait_for(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """It is settled at the first look."""
     rooms.exists = False
-    assert await make(heartbeats, rooms, linger=60.0).run(await die(heartbeats)) is Outcome.NOBODY_THERE
+    assert await make(heartbeats, rooms, linger=60.0).run(await die(heartbeats)) is TakeoverOutcome.NOBODY_THERE
     assert rooms.looks == 1
     assert await heartbeats.find("c") is None
 
@@ -230,7 +230,7 @@ async def test_an_agent_that_has_just_joined_is_given_time(
     await looked(rooms, 4)
     assert await again(heartbeats, clock, after=0.0) is None
     await heartbeats.start("c", "job-2", valid_for=VALID_FOR, details=DETAILS)
-    assert await asyncio.wait_for(running, 5) is Outcome.SUCCEEDED
+    assert await asyncio.wait_for(running, 5) is TakeoverOutcome.SUCCEEDED
     assert rooms.asked == []
 
 
@@ -241,7 +241,7 @@ async def test_an_agent_of_another_role_is_nobody_who_is_coming(
     record = await second_attempt(heartbeats, clock)
     await heartbeats.start("c", "job-t", role="translator", valid_for=VALID_FOR, details=DETAILS)
     rooms.agents = [ghost("agent-job-t", age=1.0)]
-    assert await make(heartbeats, rooms).run(record) is Outcome.DISPATCHED
+    assert await make(heartbeats, rooms).run(record) is TakeoverOutcome.DISPATCHED
 
 
 @pytest.mark.parametrize("identity", ["agent-", "agent-\0", "my agent", "x" * 300])
@@ -255,7 +255,7 @@ async def test_an_agent_that_nobody_knows_may_be_the_one_that_is_coming(
     await looked(rooms, 3)
     assert rooms.asked == []
     rooms.agents = []
-    assert await asyncio.wait_for(running, 5) is Outcome.DISPATCHED
+    assert await asyncio.wait_for(running, 5) is TakeoverOutcome.DISPATCHED
 
 
 async def test_an_agent_that_joined_and_left_is_followed(
@@ -267,7 +267,7 @@ async def test_an_agent_that_joined_and_left_is_followed(
     running = asyncio.create_task(make(heartbeats, rooms, retry=0.001).run(record))
     await looked(rooms, 2)
     rooms.agents = []
-    assert await asyncio.wait_for(running, 5) is Outcome.DISPATCHED
+    assert await asyncio.wait_for(running, 5) is TakeoverOutcome.DISPATCHED
     assert rooms.dispatched[0][2].attempt == 2
 
 
@@ -279,7 +279,7 @@ async def test_who_never_had_the_call_may_have_a_colleague(heartbeats: Heartbeat
     await looked(rooms, 3)
     assert rooms.asked == []
     rooms.agents = [ghost("agent-1")]
-    assert await asyncio.wait_for(running, 5) is Outcome.DISPATCHED
+    assert await asyncio.wait_for(running, 5) is TakeoverOutcome.DISPATCHED
 
 
 @pytest.mark.parametrize(
@@ -294,13 +294,13 @@ async def test_other_agents_are_no_reason_to_wait(
 ) -> None:
     """At a second attempt the successor must be another one, and of this name."""
     rooms.agents = agents
-    assert await make(heartbeats, rooms).run(await second_attempt(heartbeats, clock)) is Outcome.DISPATCHED
+    assert await make(heartbeats, rooms).run(await second_attempt(heartbeats, clock)) is TakeoverOutcome.DISPATCHED
 
 
 async def test_the_first_attempt_waits_for_nobody(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """Nobody was called before it: an agent that has just joined is not its successor."""
     rooms.agents = [ghost("agent-2", age=0.5)]
-    assert await make(heartbeats, rooms).run(await die(heartbeats)) is Outcome.DISPATCHED
+    assert await make(heartbeats, rooms).run(await die(heartbeats)) is TakeoverOutcome.DISPATCHED
 
 
 async def test_while_livekit_is_down_nothing_is_counted(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
@@ -312,7 +312,7 @@ async def test_while_livekit_is_down_nothing_is_counted(heartbeats: Heartbeats, 
     await looked(rooms, 12)
     assert not running.done()
     rooms.is_down = False
-    assert await asyncio.wait_for(running, 5) is Outcome.DISPATCHED
+    assert await asyncio.wait_for(running, 5) is TakeoverOutcome.DISPATCHED
     assert rooms.dispatched[0][2].attempt == 1
     assert given_up.told == []
 
@@ -334,7 +334,7 @@ async def test_a_claim_lost_while_livekit_is_down_ends_it(heartbeats: Heartbeats
     running = asyncio.create_task(make(heartbeats, rooms, retry=0.001).run(await die(heartbeats)))
     await looked(rooms, 2)
     await heartbeats.start("c", "job-2", valid_for=VALID_FOR, details=DETAILS)
-    assert await asyncio.wait_for(running, 5) is Outcome.SUCCEEDED
+    assert await asyncio.wait_for(running, 5) is TakeoverOutcome.SUCCEEDED
 
 
 async def test_livekit_down_for_an_hour_ends_the_call(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
@@ -342,11 +342,11 @@ async def test_livekit_down_for_an_hour_ends_the_call(heartbeats: Heartbeats, ro
     rooms.is_down = True
     forget, given_up = timedelta(seconds=0.02), GivenUp()
     record = await die(heartbeats)
-    assert await make(heartbeats, rooms, forget=forget, retry=0.001).run(record) is Outcome.POSTPONED
+    assert await make(heartbeats, rooms, forget=forget, retry=0.001).run(record) is TakeoverOutcome.POSTPONED
     found = await again(heartbeats, clock, after=HOLD.total_seconds() + 1)
     assert found is not None
     takeover = make(heartbeats, rooms, forget=forget, retry=0.001, give_up=given_up)
-    assert await takeover.run(found) is Outcome.GIVEN_UP
+    assert await takeover.run(found) is TakeoverOutcome.GIVEN_UP
     assert given_up.told == [("c", 1)]
     assert await heartbeats.find("c") is None
 
@@ -363,7 +363,7 @@ async def test_livekit_may_fail_in_the_middle(heartbeats: Heartbeats, store: Sha
     running = asyncio.create_task(make(heartbeats, failing, retry=0.001).run(await die(heartbeats)))
     await looked(failing, 3)
     failing.agents, failing.is_down = [], False
-    assert await asyncio.wait_for(running, 5) is Outcome.DISPATCHED
+    assert await asyncio.wait_for(running, 5) is TakeoverOutcome.DISPATCHED
     assert failing.dispatched[0][2].attempt == 1
 
 
@@ -373,7 +373,7 @@ async def test_a_dispatch_that_was_refused_is_no_attempt(heartbeats: Heartbeats,
     running = asyncio.create_task(make(heartbeats, rooms, retry=0.001).run(await die(heartbeats)))
     await looked(rooms, 4)
     rooms.dispatch_trouble = None
-    assert await asyncio.wait_for(running, 5) is Outcome.DISPATCHED
+    assert await asyncio.wait_for(running, 5) is TakeoverOutcome.DISPATCHED
     assert rooms.dispatched[0][2].attempt == 1
 
 
@@ -382,7 +382,7 @@ async def test_a_dispatch_without_an_answer_is_an_attempt(
 ) -> None:
     """A successor may be on its way: it gets its time, and then the next one is the second."""
     rooms.dispatch_trouble = UnansweredError("no answer")
-    assert await make(heartbeats, rooms).run(await die(heartbeats)) is Outcome.POSTPONED
+    assert await make(heartbeats, rooms).run(await die(heartbeats)) is TakeoverOutcome.POSTPONED
     assert rooms.looks == 1
     assert await again(heartbeats, clock, after=2.9) is None
     found = await again(heartbeats, clock, after=0.2)
@@ -429,7 +429,7 @@ async def test_while_redis_is_down_nothing_is_counted(
     assert not running.done()
     assert (rooms.looks, rooms.asked) == (1, [])
     away.is_away = False
-    assert await asyncio.wait_for(running, 5) is Outcome.DISPATCHED
+    assert await asyncio.wait_for(running, 5) is TakeoverOutcome.DISPATCHED
     assert rooms.dispatched[0][2].attempt == 1
     assert rooms.looks == 2
     assert 1 <= len([line for line in caplog.records if "Redis" in line.getMessage()]) <= 2
@@ -441,7 +441,7 @@ async def test_a_claim_lost_while_redis_is_down_ends_it(heartbeats: Heartbeats, 
     await looked(rooms, 1)
     await heartbeats.start("c", "job-2", valid_for=VALID_FOR, details=DETAILS)
     away.is_away = False
-    assert await asyncio.wait_for(running, 5) is Outcome.SUCCEEDED
+    assert await asyncio.wait_for(running, 5) is TakeoverOutcome.SUCCEEDED
     assert rooms.asked == []
 
 
@@ -453,14 +453,14 @@ async def test_an_empty_room_is_put_away_when_redis_answers(
     running = asyncio.create_task(make(away, rooms).run(await die(heartbeats)))
     await until(lambda: away.asked >= 3 or running.done())
     away.is_away = False
-    assert await asyncio.wait_for(running, 5) is Outcome.NOBODY_THERE
+    assert await asyncio.wait_for(running, 5) is TakeoverOutcome.NOBODY_THERE
     assert await heartbeats.find("c") is None
 
 
 async def test_redis_down_for_an_hour_ends_the_wait(heartbeats: Heartbeats, away: Away, rooms: FakeRooms) -> None:
     """A worker's supervisor leaves the call to whoever finds it then."""
     record = await die(heartbeats)
-    assert await make(away, rooms, forget=timedelta(seconds=0.02)).run(record) is Outcome.POSTPONED
+    assert await make(away, rooms, forget=timedelta(seconds=0.02)).run(record) is TakeoverOutcome.POSTPONED
     assert rooms.asked == []
 
 
@@ -469,7 +469,7 @@ async def test_a_call_whose_agents_all_die_is_given_up(heartbeats: Heartbeats, r
     given_up = GivenUp()
     takeover = make(heartbeats, rooms, give_up=given_up, attempts=3)
     record = await die(heartbeats, {**DETAILS, "attempt": 3})
-    assert await takeover.run(record) is Outcome.GIVEN_UP
+    assert await takeover.run(record) is TakeoverOutcome.GIVEN_UP
     assert given_up.told == [("c", 3)]
     assert rooms.asked == []
     assert await heartbeats.find("c") is None
@@ -478,14 +478,14 @@ async def test_a_call_whose_agents_all_die_is_given_up(heartbeats: Heartbeats, r
 async def test_the_last_attempt_is_still_made(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
     """As many successors as the settings say, the ones of the agents before this one included."""
     takeover = make(heartbeats, rooms, give_up=GivenUp(), attempts=3)
-    assert await takeover.run(await die(heartbeats, {**DETAILS, "attempt": 2})) is Outcome.DISPATCHED
+    assert await takeover.run(await die(heartbeats, {**DETAILS, "attempt": 2})) is TakeoverOutcome.DISPATCHED
     assert rooms.dispatched[0][2].attempt == 3
 
 
 async def test_who_cannot_say_it_leaves_it_to_the_next(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
     """A worker's supervisor has no connection to Ray: the claim expires, and a worker gives the call up."""
     record = await die(heartbeats, {**DETAILS, "attempt": 9})
-    assert await make(heartbeats, rooms).run(record) is Outcome.POSTPONED
+    assert await make(heartbeats, rooms).run(record) is TakeoverOutcome.POSTPONED
     assert await again(heartbeats, clock, after=HOLD.total_seconds() + 0.1) is not None
 
 
@@ -499,7 +499,7 @@ async def test_what_could_not_be_said_is_tried_again(heartbeats: Heartbeats, roo
     found = await again(heartbeats, clock, after=HOLD.total_seconds() + 0.1)
     assert found is not None
     given_up.trouble = None
-    assert await takeover.run(found) is Outcome.GIVEN_UP
+    assert await takeover.run(found) is TakeoverOutcome.GIVEN_UP
     assert len(given_up.told) == 1
 
 
@@ -521,7 +521,7 @@ FOREIGN: dict[str, dict[str, Any]] = {
 async def test_the_record_of_another_program_is_put_away(heartbeats: Heartbeats, rooms: FakeRooms, case: str) -> None:
     """It does not say where to go; LiveKit is not asked, nothing is raised, and nobody looks at it again."""
     assert await make(heartbeats, rooms, give_up=GivenUp()).run(await die(heartbeats, FOREIGN[case])) is (
-        Outcome.GIVEN_UP
+        TakeoverOutcome.GIVEN_UP
     )
     assert (rooms.looks, rooms.asked) == (0, [])
     assert await heartbeats.find("c") is None
@@ -531,7 +531,7 @@ async def test_a_huge_count_is_no_crash(heartbeats: Heartbeats, rooms: FakeRooms
     """Whatever wrote it, the call is given up as after too many."""
     given_up = GivenUp()
     record = await die(heartbeats, {**DETAILS, "attempt": 2**63})
-    assert await make(heartbeats, rooms, give_up=given_up).run(record) is Outcome.GIVEN_UP
+    assert await make(heartbeats, rooms, give_up=given_up).run(record) is TakeoverOutcome.GIVEN_UP
     assert given_up.told == [("c", 2**63)]
 
 
@@ -539,7 +539,7 @@ async def test_a_claim_that_was_lost_calls_nobody(heartbeats: Heartbeats, rooms:
     """A successor began while LiveKit was asked: no ghost is removed, no agent is dispatched."""
     record = await die(heartbeats)
     await heartbeats.start("c", "job-2", valid_for=VALID_FOR, details=DETAILS)
-    assert await make(heartbeats, rooms).run(record) is Outcome.SUCCEEDED
+    assert await make(heartbeats, rooms).run(record) is TakeoverOutcome.SUCCEEDED
     assert rooms.asked == []
     kept = await heartbeats.find("c")
     assert kept is not None
@@ -552,7 +552,7 @@ async def test_a_claim_that_another_worker_took_calls_nobody(
     """This worker was too slow: its claim expired, and the other one's counts."""
     record = await die(heartbeats)
     assert await again(heartbeats, clock, after=HOLD.total_seconds() + 0.1) is not None
-    assert await make(heartbeats, rooms).run(record) is Outcome.SUCCEEDED
+    assert await make(heartbeats, rooms).run(record) is TakeoverOutcome.SUCCEEDED
     assert rooms.asked == []
 
 
@@ -562,7 +562,7 @@ async def test_a_claim_lost_while_waiting_ends_the_wait(heartbeats: Heartbeats, 
     running = asyncio.create_task(make(heartbeats, rooms, linger=60.0).run(await die(heartbeats)))
     await rooms.looked_at.wait()
     await heartbeats.start("c", "job-2", valid_for=VALID_FOR, details=DETAILS)
-    assert await asyncio.wait_for(running, 5) is Outcome.SUCCEEDED
+    assert await asyncio.wait_for(running, 5) is TakeoverOutcome.SUCCEEDED
     assert rooms.asked == []
 
 
@@ -576,7 +576,7 @@ async def test_the_time_between_attempts_doubles(
     record: HeartbeatRecord | None = await die(heartbeats)
     for wait in seconds:
         assert record is not None
-        assert await takeover.run(record) is Outcome.DISPATCHED
+        assert await takeover.run(record) is TakeoverOutcome.DISPATCHED
         assert await again(heartbeats, clock, after=wait - 0.1) is None
         record = await again(heartbeats, clock, after=0.2)
 
@@ -584,7 +584,7 @@ async def test_the_time_between_attempts_doubles(
 async def test_the_most_attempts_that_settings_allow(heartbeats: Heartbeats, rooms: FakeRooms, clock: Clock) -> None:
     """The hundredth doubling is no number of days any more, and no failure either."""
     record = await die(heartbeats, {**DETAILS, "attempt": 99})
-    assert await make(heartbeats, rooms, attempts=100).run(record) is Outcome.DISPATCHED
+    assert await make(heartbeats, rooms, attempts=100).run(record) is TakeoverOutcome.DISPATCHED
     assert await again(heartbeats, clock, after=30.1) is not None
 
 
