@@ -383,6 +383,26 @@ async def test_a_client_that_is_closed_twice_at_once_leaves_once(monkeypatch: py
         assert is_owned("d")
 
 
+async def test_a_call_that_outlives_its_client_starts_no_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner that nobody's client looks after would run on, in a loop that everybody has left."""
+    before, begun = asyncio.all_tasks(), asyncio.Event()
+
+    async def wait(_: Activation, *, fresh: bool) -> None:
+        assert fresh
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with local() as client:
+        conversation = await client.open("c")
+        monkeypatch.setattr(Activation, "read", wait)
+        asking = asyncio.create_task(conversation.snapshot(fresh=True))
+        await begun.wait()
+    with pytest.raises(InvalidInputError, match="client: it was closed"):
+        await asking
+    assert not is_owned("c")
+    assert asyncio.all_tasks() == before
+
+
 def test_a_store_outlives_an_event_loop() -> None:
     """What one `asyncio.run` has stored the next one finds, whether or not the first one's client was closed."""
 
