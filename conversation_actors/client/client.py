@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from conversation_actors.runtime import ActorDirectory
 
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _UNTOLD_SECONDS = 30.0
 """For how long deletions look for nobody after one that found no cluster: many of them cost no more than one."""
@@ -295,13 +295,13 @@ class ConversationClient:
                 await self.join_cluster()
         except (ConversationError, TimeoutError) as error:
             reason = str(error) or f"not joined within {self._timing.tell:g} s"
-            log.info("owners, if any run, are not told of deletions", extra={"reason": reason})
+            logger.info("owners, if any run, are not told of deletions", extra={"reason": reason})
             self._untold_until = loop.time() + _UNTOLD_SECONDS
             return
         try:
             await self._owner(conversation_id).tell_of_deletion()
         except ConversationError as error:  # it is deleted all the same
-            log.info("an owner was told of a deletion, and failed", extra={"reason": str(error)})
+            logger.info("an owner was told of a deletion, and failed", extra={"reason": str(error)})
 
     @property
     def _has_joined(self) -> bool:
