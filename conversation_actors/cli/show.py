@@ -133,7 +133,7 @@ def _facts(snapshot: Snapshot, facts: Facts) -> Group:
     rows = [
         ("position", f"seq {snapshot.seq}, epoch {snapshot.epoch}"),
         ("active", f"last at {_when(facts.active_at)}"),
-        ("stored", f"a snapshot at seq {facts.snapshot_seq}, {facts.journal_entries} journal entries behind it"),
+        ("stored", f"a snapshot at seq {facts.snapshot_seq}, {facts.journal_entries} journal entries after it"),
         ("holds", f"{facts.history_items} items, {facts.history_bytes} bytes"),
     ]
     at_least = "" if facts.has_counted_all else "at least "

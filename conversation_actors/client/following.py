@@ -14,7 +14,7 @@ from conversation_actors.failures import Failures
 from conversation_actors.protocol import Polled, Seen, View
 from conversation_actors.timing import TIMING, Timing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _MOST_NAMES = 16
 """Names of a feed that its owner is told of at the end: polls under older ones have long come to their own end."""
@@ -43,7 +43,7 @@ class Feed:
         try:
             await self._owner.let_go(names)
         except ConversationError as error:
-            log.warning("the owner was not told that nobody follows", extra={"reason": str(error)})
+            logger.warning("the owner was not told that nobody follows", extra={"reason": str(error)})
 
     async def after(self, seq: int, seen: Seen) -> Polled:
         """Return at least one entry after a position in a history of the conversation, and who tells it.
@@ -105,7 +105,7 @@ class Follower:
                 self._failures.count("following")
                 if str(error) != complaint:
                     complaint = str(error)
-                    log.warning("the local copy is not being updated", extra={"reason": complaint})
+                    logger.warning("the local copy is not being updated", extra={"reason": complaint})
                 await asyncio.sleep(self._again)
             except Exception as error:  # noqa: BLE001  # a copy must not stand still unnoticed
                 self._failures.note("following", error)

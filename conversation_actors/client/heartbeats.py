@@ -246,7 +246,7 @@ class Heartbeats:
     async def held_by(self, holder: str) -> list[tuple[str, str]]:
         """Conversations, and roles, that a holder has begun with, or has announced, whoever has them now.
 
-        Remembered as long as the holder beats, and for ten minutes behind that. Empty: it has begun with none.
+        Remembered as long as the holder beats, and for ten minutes after that. Empty: it has begun with none.
         """
         return [conversation_of(name) for name in await self._records.held_by(check_id(holder, "holder"))]
 

@@ -6,7 +6,7 @@ from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailable
 from conversation_actors.settings import Settings
 from conversation_actors.store import Store, open_store
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 async def open_checked_store(settings: Settings) -> Store:
@@ -41,7 +41,7 @@ async def _check(store: Store) -> None:
     try:
         await store.check()
     except StoreUnavailableError as error:
-        log.warning("Redis does not answer yet", extra={"reason": str(error)})
+        logger.warning("Redis does not answer yet", extra={"reason": str(error)})
 
 
 async def check_cluster(settings: Settings) -> None:

@@ -35,7 +35,7 @@ from conversation_actors.protocol import ActivationInfo, Execute, Executed, Poll
 from conversation_actors.settings import Settings
 from conversation_actors.timing import TIMING, Timing
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 Ask = Callable[[Peer], Awaitable[Answer | ConversationError]]
@@ -62,7 +62,7 @@ class AbsenceNotice:
         if self._told_at is None or now - self._told_at >= _QUIET_SECONDS:
             self._told_at = now
             reason = str(error) or "no answer in time"
-            log.warning(
+            logger.warning(
                 "owners cannot be looked for: Ray does not answer, and is asked again", extra={"reason": reason}
             )
 

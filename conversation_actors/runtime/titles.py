@@ -25,7 +25,7 @@ def full_name(conversation_id: str, settings: Settings) -> str:
 
 
 def shown_name(conversation_id: str, settings: Settings) -> str:
-    """Return what a conversation is called where people look: its id, behind its tenant unless that is the default.
+    """Return what a conversation is called where people look: its id, after its tenant unless that is the default.
 
     With `Settings.hashed_names` it is the hash that the actor's name has too.
     """
