@@ -40,7 +40,10 @@ START = (
     "to other workers."
 )
 DEV = "Run a worker, and a page in the browser to talk to it."
-WORK = "Run a worker without a supervisor: when it is killed, other workers take its calls over by the clock."
+WORK = (
+    "Run a worker without a supervisor: when it is killed, other workers take its calls over once its heartbeats stand "
+    "still."
+)
 WATCH = (
     "Follow agents that die or hang, and take no calls: for agents that are started by LiveKit's own command line "
     "(`python my_agent.py start`). One of these, or of our workers, has to run anywhere on the same Redis. The next "
@@ -48,9 +51,9 @@ WATCH = (
     "the death of the one before it."
 )
 CONSOLE = (
-    "Type to the example agent in a terminal. No LiveKit server and no sound; Ray, Redis and a model are needed. With "
-    "--offline no account for one, and where no Redis is configured nothing at all: then the conversation is forgotten "
-    "when this ends."
+    "Type to the example agent in a terminal, without a LiveKit server and without sound. It needs Ray, Redis and a "
+    "model. With --offline it needs no account for a model, and if no Redis is configured, nothing at all: then the "
+    "conversation is forgotten when this ends."
 )
 TALK = "Run the example agent in text mode, speaking the caller's part of a transcript; prints a JSON line per event."
 

@@ -252,6 +252,8 @@ async def _talk(command: TalkCommand) -> None:
     call = None if command.transcript is None else (_model(command.llm_url), load(command.transcript))
     options = TalkOptions(first_turn=command.first_turn, turns=command.turns, pause=command.pause)
     settings = Settings()
+    if call is None:  # what somebody else says
+        settings.refuse_memory("agent-worker talk --watch")
     report("opening", conversation=command.conversation, pid=os.getpid())
     async with ConversationClient(settings) as client:
         conversation = await client.open(command.conversation)

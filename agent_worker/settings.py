@@ -1,7 +1,7 @@
 """The worker's settings, read once from the environment; the vendors' under the names their plugins use.
 
 The project's own have the prefix ``AGENT_``. Durations: ``300``, ``1.5``, ``500ms``, ``5m``, ``1h30m``, ``PT5M``.
-A ``.env`` file is read too, and ``.env.local`` behind it, as LiveKit's starter has it.
+A ``.env`` file is read too, and ``.env.local`` after it, as LiveKit's starter has it.
 """
 
 import ipaddress
@@ -29,11 +29,11 @@ class LanguageModelSettings(SettingsGroup):
     model_config = settings_config("OPENAI_")
 
     base_url: str = "https://api.openai.com/v1"
-    """Where it is; any server that speaks OpenAI's API."""
+    """The server's address; any server that speaks OpenAI's API will do."""
     api_key: SecretStr | None = None
     """The account's key; a server on this machine needs none."""
     model: str = Field(default="gpt-4.1", min_length=1)
-    """Which one."""
+    """The model's name."""
 
     def require_key(self) -> str:
         """Return the key to send. A server on this machine needs none; for any other a missing key is an error."""
@@ -48,17 +48,17 @@ class SpeechSettings(SettingsGroup):
     stt_url: str = Field(
         default="https://api.deepgram.com/v1/listen", validation_alias=AliasChoices("DEEPGRAM_BASE_URL")
     )
-    """Where speech is recognised."""
+    """The address of the server that recognises speech."""
     stt_key: SecretStr | None = Field(default=None, validation_alias=AliasChoices("DEEPGRAM_API_KEY"))
     """The account's key; a server on this machine needs none."""
     stt_model: str = Field(default="nova-3", min_length=1, validation_alias=AliasChoices("DEEPGRAM_MODEL"))
-    """Which model recognises it."""
+    """The model that recognises speech."""
     stt_language: str = Field(default="en-US", min_length=1, validation_alias=AliasChoices("DEEPGRAM_LANGUAGE"))
     """The language that is spoken."""
     tts_model: str = Field(default="gpt-4o-mini-tts", min_length=1, validation_alias=AliasChoices("OPENAI_TTS_MODEL"))
-    """Which model speaks, on the same server as the language model."""
+    """The model that speaks, on the same server as the language model."""
     tts_voice: str = Field(default="ash", min_length=1, validation_alias=AliasChoices("OPENAI_TTS_VOICE"))
-    """With which voice."""
+    """The voice."""
 
     def require_stt_key(self) -> str:
         """Return the key for speech recognition. A server on this machine needs none."""
@@ -78,12 +78,12 @@ class LiveKitSettings(SettingsGroup):
     url: str | None = None
     """The LiveKit server: ``ws://127.0.0.1:7880``, ``wss://…``."""
     api_key: str | None = None
-    """Who asks it."""
+    """The key that names who asks the server."""
     api_secret: SecretStr | None = None
-    """What proves that."""
+    """The secret that belongs to the key."""
     agent_name: str = Field(default=AGENT_NAME, min_length=1, max_length=128)
-    """Rooms ask for an agent by this name. Your own server's name is its own, this one where it gives none and the
-    variable is set."""
+    """The name by which rooms ask for an agent. A name that your own server gives wins. If the server gives none, this
+    one holds if the variable is set."""
 
     @property
     def given_agent_name(self) -> str:
@@ -123,17 +123,17 @@ class TakeoverSettings(SettingsGroup):
     heartbeat: Duration = timedelta(seconds=0.75)
     """How often an agent shows that it is alive."""
     valid_for: Duration = timedelta(seconds=3)
-    """How long one heartbeat is believed, by those who see no other; at least three of them, so that one may get lost.
-    A longer pause of the agent's event loop costs it the call; one of Redis does not."""
+    """How long a heartbeat is believed if no other one follows; at least three times `AGENT_TAKEOVER_HEARTBEAT`, so
+    that one may get lost. An agent whose event loop pauses longer loses the call; a pause of Redis costs no call."""
     poll_interval: Duration = timedelta(seconds=0.25)
     """How often a worker looks for agents whose heartbeat stopped; at least six times while one is believed. Redis may
-    take a sixth of that to answer: where it takes longer, nobody is found."""
+    take a sixth of that time to answer: if it takes longer, nobody is found."""
     retry: Duration = timedelta(seconds=3)
     """How long a dispatched successor may take before another is dispatched; doubled with each attempt."""
     attempts: int = Field(default=6, ge=1, le=100)
     """Successors dispatched for one call without progress, before it is given up."""
     progress: Duration = timedelta(seconds=20)
-    """A successor that lived so long made progress: what comes after counts from one again."""
+    """A successor that lived for this long made progress: attempts after it count from one again."""
     handover: Duration = timedelta(seconds=20)
     """How long a planned handover waits for the speaker to finish."""
 
@@ -154,7 +154,7 @@ class CallSettings(SettingsGroup):
     model_config = settings_config("AGENT_")
 
     open_timeout: Duration = timedelta(seconds=5)
-    """How long a job waits for the conversation before it starts without; the conversation joins it later."""
+    """How long a job waits for the conversation before it starts without it; the conversation joins the job later."""
     grace: Duration = timedelta(seconds=30)
     """Somebody who comes back within this time has not been away: no second greeting."""
     linger: Duration = timedelta(seconds=20)
@@ -182,7 +182,7 @@ class CallSettings(SettingsGroup):
     back_line: Lines = Field(default_factory=lambda: {"": "Sorry, I'm back."})
     """Said by an agent that took a call over from a dead one; empty: nothing."""
     farewell: Lines = Field(default_factory=dict)
-    """Said once before the application ends a call in which somebody still is; empty: nothing."""
+    """Said once before the application ends a call while somebody is still in it; empty: nothing."""
 
     def line(self, wanted: Welcome, language: str | None, *, name: str = "", visits: int = 1) -> str:
         """Return what to say to an arrival, in its language if there is a line in it (``de`` is good for ``de-AT``)."""
@@ -215,9 +215,9 @@ class ToolSettings(SettingsGroup):
     model_config = settings_config("AGENT_")
 
     unrecorded_tools: Literal["wait", "refuse", "run"] = "wait"
-    """``wait``: it waits, and is refused when that takes too long; ``refuse``: it is refused unless its call is
-    durable within a second; ``run``: after a second it runs whatever became of its call. Then a successor may find no
-    trace of the call, and run it again."""
+    """``wait``: the tool waits until its call is durable, and is refused if that takes too long. ``refuse``: the tool
+    is refused unless its call is durable within a second. ``run``: after a second the tool runs, whatever became of
+    its call; then a successor may find no trace of the call, and run the tool again."""
     unrecorded_tools_wait: Duration = timedelta(seconds=5)
     """How long ``wait`` lasts."""
 
@@ -228,12 +228,12 @@ class RoomSettings(SettingsGroup):
     model_config = settings_config("AGENT_")
 
     tracks: bool = True
-    """Whether it is kept which microphone, camera and screen of each participant is open: a write for each change."""
+    """Whether each participant's open microphone, camera and screen are recorded: a write for each change."""
     data_topics: Topics = ()
     """Topics whose data messages are kept in the history, with ``*`` and ``?`` and ``[…]`` as in file names; never
     LiveKit's own (``lk.…``). Streams come only for topics that are named here, or that the application reads."""
     data_bytes: int = Field(default=8 << 10, ge=0, le=4 << 20)
-    """Bytes of a data message that are kept; of a larger one its size and its digest are."""
+    """Bytes of a data message that are kept. Of a larger one, only its size and its digest are kept."""
 
     def keeps(self, topic: str) -> bool:
         """Return whether data messages of this topic are kept."""
@@ -258,8 +258,8 @@ class WorkerSettings(SettingsGroup):
     """Load from which no more calls are taken in production. The load is that of the CPU, or see ``AGENT_MOST_CALLS``.
     Your own server has its own."""
     most_calls: int | None = Field(default=None, ge=1, le=1000)
-    """Where given, the load is the number of calls by this one, and what else the machine does is no matter; for your
-    own server too, where it has no ``load_fnc``."""
+    """If given, the load is the number of calls divided by this number, whatever else the machine does. The same
+    holds for your own server, unless it has a ``load_fnc``."""
     host: str = "127.0.0.1"
     """Interface of the health endpoint and of the page."""
     port: int = Field(default=8081, ge=0, le=65535)

@@ -56,7 +56,7 @@ def dev(*, as_json: Json = False) -> None:
 
     That is a Ray head node, and, unless CONVERSATION_REDIS_URL or REDIS_URL is set (or in .env), a Valkey server
     of our own, whose data stays on disk for the next time. The environment variables that another terminal
-    needs are printed. Where one runs already, it is said where, and nothing is started.
+    needs are printed. If one runs already, the command says where, and starts nothing.
 
     Ctrl-C or SIGTERM saves a snapshot of every running conversation and stops what was started; a second
     one stops at once (nothing acknowledged is lost by that either). Exits with 1 if Ray ends by itself.
@@ -89,7 +89,7 @@ def start(context: typer.Context) -> None:
     """Start a Ray node on which a conversation's process starts nine times quicker and takes a third of the memory.
 
     Takes every option of [bold]ray start[/bold] and does what that does; [bold]--help[/bold] lists them. The node's
-    worker processes are forked from one that has imported everything, instead of each importing it again. Where that
+    worker processes are forked from one that has imported everything, instead of each importing it again. If that
     is not possible (not Linux, another Ray than the tested one, a runtime environment of its own), they start the
     ordinary way; this command, or conversation_fork_server.log in Ray's log directory, says why.
 
@@ -130,7 +130,7 @@ def where(
 ) -> None:
     """Print which process owns a conversation, and what its owners have logged, on all nodes of the cluster.
 
-    Starts no owner and changes nothing. Exits with 1 where none runs and no log line is about it.
+    Starts no owner and changes nothing. Exits with 1 if none runs and no log line is about it.
 
     Example: [bold]conversation-actors where support-42[/bold]
     """

@@ -1,6 +1,7 @@
 """Asking a conversation's owner, wherever it runs and however often it dies.
 
-Three loops repeat what failed, one inside the other; each ends for a reason of its own.
+Three loops repeat what failed, and each ends for a reason of its own. The outbox sends each batch through the first
+loop; the follower's polls pass it by, because each of them asks the owner that runs now, once.
 
 1. `RemoteOwner`, here, repeats one *call* while the owner cannot be reached: the process died, is being started again,
    has just left, or was replaced. It ends when the owner has answered or the caller's time is up. It knows nothing of

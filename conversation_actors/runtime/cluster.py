@@ -272,7 +272,7 @@ async def drain(timeout: float) -> tuple[int, int]:  # noqa: ASYNC109  # one bou
 
 
 async def _passivate(name: str) -> bool:
-    """Ask an owner until it has left: its answer may be lost on the way, as it leaves right behind it."""
+    """Ask an owner until it has left: its answer may be lost on the way, as the owner leaves right after it."""
     while True:
         try:
             actor = await in_thread(ray.get_actor, name, NAMESPACE)

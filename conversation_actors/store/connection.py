@@ -108,7 +108,7 @@ class OneServer:
 
 
 class SentinelServer(OneServer):
-    """The current master of one service, or one of its replicas. Each new connection asks the Sentinels who that is."""
+    """The current primary of one service, or one of its replicas. Each new connection asks the Sentinels for it."""
 
     def __init__(self, address: Address, *, timeout: float, is_replica: bool) -> None:
         """Prepare the clients of the Sentinels and of the server."""
@@ -124,14 +124,14 @@ class SentinelServer(OneServer):
         self.client = bounded(self.client, address, timeout)
 
     async def aclose(self) -> None:
-        """Close the pools of the master and of the Sentinels."""
+        """Close the pools of the primary and of the Sentinels."""
         await super().aclose()
         for watcher in self._sentinel.sentinels:
             await watcher.aclose()
 
 
 class ClusterServers:
-    """The masters of a cluster, or a replica of each, by slot.
+    """The primaries of a cluster, or a replica of each, by slot.
 
     The map is read when it is needed, and again after `forget`.
     """
@@ -157,7 +157,7 @@ class ClusterServers:
         raise ClusterDownError(message)
 
     async def owners(self) -> list[Redis]:
-        """Find all masters."""
+        """Find all primaries."""
         return [self.at(*node) for node in sorted({node for _, _, node in await self._map()})]
 
     def at(self, host: str, port: int) -> Redis:
@@ -204,7 +204,7 @@ class ClusterServers:
         ranges = [
             (first, last, (server[0].decode() or host, server[1]))
             for first, last, *servers in slots
-            for server in [servers[-1 if self._is_replica else 0]]  # the master comes first
+            for server in [servers[-1 if self._is_replica else 0]]  # the primary comes first
         ]
         if not ranges:
             message = f"{host}:{port} serves no slots"

@@ -59,7 +59,7 @@ class RedisStore:
         self._reading = RedisReading(self._calls, self._keys, is_replica=is_replica)
 
     async def check(self) -> None:
-        """Ask every master what it is, then run every script once on a conversation and a lease that no id can name.
+        """Ask every primary what it is, then run every script once on a conversation and a lease that no id can name.
 
         The probe finds a missing right or a full disk here, where it hurts nobody; it is gone within seconds.
         """
@@ -165,7 +165,7 @@ class RedisStore:
         return self._listing.pages(participant)
 
     async def reindex(self) -> int:
-        """See `Store.reindex`. Scans every master; harmless beside running conversations."""
+        """See `Store.reindex`. Scans every primary; harmless beside running conversations."""
         return await self._listing.rebuild()
 
     def heartbeats(self, lease: str, *, ttl: timedelta) -> RedisHeartbeats:

@@ -95,7 +95,7 @@ def test_neither_ray_nor_redis_is_imported() -> None:
     """
     environment = {**os.environ, "CONVERSATION_REDIS_URL": "memory://", "RAY_ADDRESS": "nowhere:1"}
     ran = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(program)],
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -111,7 +111,7 @@ def test_the_readmes_program_needs_no_server(tmp_path: Path) -> None:
     program = blocks()[0]
     assert program.is_program
     ran = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", program.code],
+        [sys.executable, "-W", "error", "-c", program.code],
         cwd=tmp_path,
         env={"PYTHONPATH": str(Path(__file__).parents[3]), "CONVERSATION_REDIS_URL": "memory://"},
         capture_output=True,

@@ -380,3 +380,15 @@ def test_a_worker_refuses_memory(
         "agent-worker: redis_url (CONVERSATION_REDIS_URL): memory:// is the memory of one process, "
         "and `agent-worker` works with several; name a Redis server"
     )
+
+
+def test_a_talk_that_is_only_watched_refuses_memory(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else could write there, so that it would wait for ever: with 2, and one sentence."""
+    monkeypatch.setenv("CONVERSATION_REDIS_URL", "memory://")
+    assert cli.main(["talk", "--conversation", "watched", "--watch"]) == cli.EXIT_USAGE
+    assert capsys.readouterr().err.strip() == (
+        "agent-worker: redis_url (CONVERSATION_REDIS_URL): memory:// is the memory of one process, "
+        "and `agent-worker talk --watch` works with several; name a Redis server"
+    )
