@@ -40,7 +40,7 @@ PARTS = {
 """A part's tests; of the clusters' a few, as a smoke test. What judges the report waits until there is one."""
 AT_ONCE = {"unit": 3, "store": 3, "worker": 3, "cluster": 0}
 """Processes for the tests of a part: most of them wait. A Ray cluster is enough for one."""
-MOST_AGAIN = 5
+MAX_AGAIN = 5
 """Failures of a part that are looked at again, each by itself."""
 PART_SECONDS = 600
 """No part takes longer; a quarter of it is usual."""
@@ -138,7 +138,7 @@ def _run_part(session: nox.Session, name: str, kind: str, place: Path) -> dict[s
         is_whole = _pytest(place, kind, result, output, f"-n{AT_ONCE[name]}", *PARTS[name])
         counts, failed = _counts(result, is_whole=is_whole)
         again: list[str] = []
-        if is_whole and 0 < len(failed) <= MOST_AGAIN:
+        if is_whole and 0 < len(failed) <= MAX_AGAIN:
             is_whole = _pytest(place, kind, result.with_suffix(".again.xml"), output, "-n0", *failed)
             _, still = _counts(result.with_suffix(".again.xml"), is_whole=is_whole)
             again = [one for one in failed if is_whole and one not in still]

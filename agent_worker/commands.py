@@ -153,7 +153,7 @@ def _check_before_start(command: WorkerCommand) -> None:
 
 
 def _check_models(*, is_offline: bool) -> None:
-    """Return whether the example agent can hear, think and speak. Raises `ImportError` or `InvalidInputError`."""
+    """Check that the example agent can hear, think and speak. Raises `ImportError` or `InvalidInputError`."""
     from agent_worker.settings import LanguageModelSettings, SpeechSettings  # noqa: PLC0415  # see the module's docstring
 
     _check_plugins()

@@ -21,7 +21,7 @@ from conversation_actors.errors import InvalidInputError
 from conversation_actors.sources import Duration, OrderedSettings, SettingsGroup, settings_config
 from conversation_actors.sources.groups import ENVIRONMENT, all_names, origin
 from conversation_actors.state import Limits
-from conversation_actors.state.facts import LEAST_REQUESTS
+from conversation_actors.state.facts import MIN_REQUESTS
 
 __all__ = [
     "DEFAULT_TENANT",
@@ -81,7 +81,7 @@ class HistoryLimits(SettingsGroup):
     """Participants remembered; the one that left longest ago is forgotten first."""
     leases: int = Field(default=32, ge=1, le=1000)
     """Leases held at one time."""
-    requests: int = Field(default=1000, ge=LEAST_REQUESTS, le=100_000)
+    requests: int = Field(default=1000, ge=MIN_REQUESTS, le=100_000)
     """Requests remembered, so that a repeat returns the first result."""
     request_age: Duration = timedelta(minutes=15)
     """How long a request is remembered."""

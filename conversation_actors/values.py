@@ -18,13 +18,13 @@ from conversation_actors.errors import InvalidInputError, ItemTooLargeError
 MAX_DEPTH = 32
 """Nesting of containers. Python's own decoder gives up near 1000, others (Ruby, .NET) at 100 or 64."""
 
-_MOST_READ_DEPTH = 200
+_MAX_READ_DEPTH = 200
 """Nesting of what others have written: pydantic's decoder reads this much, Python's own reads more with each
 version."""
 
 MAX_ID_CHARACTERS = 256
 _INTEGERS = range(-(1 << 63), 1 << 64)
-_LEAST_ALIKE, _MOST_ALIKE = 1e-3, 1e15
+_MIN_ALIKE, _MAX_ALIKE = 1e-3, 1e15
 """Both encoders write numbers between these alike; they write the exponents of smaller and larger ones differently."""
 
 JSON = None | bool | int | float | str | list[Any] | dict[str, Any]
@@ -125,7 +125,7 @@ def _is_alike(value: Any) -> bool:
     """Tell whether both encoders write `value` alike. Callers do not ask this about text, which most values are."""
     kind = type(value)
     return (
-        (kind is float and _LEAST_ALIKE <= value <= _MOST_ALIKE)
+        (kind is float and _MIN_ALIKE <= value <= _MAX_ALIKE)
         or kind is bool
         or value is None
         or (kind is int and value in _INTEGERS)
@@ -175,7 +175,7 @@ def _decode_exactly(data: bytes) -> Any:
     text = data.decode()  # json.loads(data) would also take UTF-16, and surrogates
     try:
         value = _decoder.decode(text)
-        _require_depth(value, _MOST_READ_DEPTH)
+        _require_depth(value, _MAX_READ_DEPTH)
     except RecursionError:
         message = "nested too deep"
         raise ValueError(message) from None

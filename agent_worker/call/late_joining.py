@@ -29,7 +29,7 @@ class LateJoining:
     def __init__(
         self, session: AgentSession[Any], conversation: CallConversation, recorder: Recorder, userdata: Userdata
     ) -> None:
-        """Nothing is restored before `join`."""
+        """Nothing is restored before `choose`."""
         self._session, self._conversation = session, conversation
         self._recorder, self._userdata = recorder, userdata
         self._failures = conversation.failures

@@ -27,7 +27,7 @@ from agent_worker.offline.tones import EventKind
 
 logger = logging.getLogger(__name__)
 
-_LEAST_COMMITTED_MS = 100
+_MIN_COMMITTED_MS = 100
 
 
 async def realtime(
@@ -205,7 +205,7 @@ class RealtimeConnection:
             await self._respond({})
 
     async def _commit_asked(self, _event: Event) -> None:
-        if self._buffer.milliseconds < _LEAST_COMMITTED_MS:
+        if self._buffer.milliseconds < _MIN_COMMITTED_MS:
             message = (
                 "Error committing input audio buffer: buffer too small. Expected at least 100ms of audio, but buffer "
                 f"only has {self._buffer.milliseconds:.2f}ms of audio."

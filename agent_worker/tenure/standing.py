@@ -23,19 +23,19 @@ class Standing:
         self.holder = holder
         self.post = post
         self.view: ConversationHandle | None = None
-        """The conversation, once it can be read."""
+        """The conversation, once it can be read; set by `Opening`."""
         self.handle: ConversationHandle | None = None
-        """The same, once this job is its agent."""
+        """The same, once this job is its agent; set by `Upkeep`."""
         self.tenure: Tenure | None = None
-        """The time as its agent, once that has begun."""
+        """The time as its agent, once that has begun; set by `Upkeep`."""
         self.opened = asyncio.Event()
-        """Set when the conversation is open, or refused for good."""
+        """Set, by `Opening`, when the conversation is open, or refused for good."""
         self.deposed = asyncio.Event()
-        """Set when another agent has the call, or is about to: this one has to leave it."""
+        """Set when another agent has the call, or is about to: by `Upkeep`, or by `Opening` if this one was refused."""
         self.is_closing = False
-        """Whether this job ends as the agent, in order or not."""
+        """Whether this job ends as the agent, in order or not; set by `Leaving`."""
         self.is_released = False
-        """Whether it let go of a call that is over."""
+        """Whether it let go of a call that is over; set by `Leaving`."""
         self._has_ended = self._has_left = False
 
     @property

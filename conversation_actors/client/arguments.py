@@ -22,7 +22,7 @@ from conversation_actors.state import (
     SetSummary,
     UpdateParticipant,
 )
-from conversation_actors.state.facts import LONGEST_LEASE, LONGEST_RETENTION, MOST_ITEMS, SHORTEST_RETENTION
+from conversation_actors.state.facts import LONGEST_LEASE, LONGEST_RETENTION, MAX_ITEMS, SHORTEST_RETENTION
 from conversation_actors.values import check_id, check_text, decode, encode, refuse
 
 UNNAMED_DEVICE = "default"
@@ -31,8 +31,8 @@ UNNAMED_DEVICE = "default"
 
 def append_items(items: Sequence[Item], limits: Limits) -> AppendItems:
     """Check and encode items. Raises `InvalidInputError` or `ItemTooLargeError`."""
-    if not 1 <= len(items) <= MOST_ITEMS:
-        refuse("items", f"{len(items)} of them; the limit is 1 to {MOST_ITEMS}")
+    if not 1 <= len(items) <= MAX_ITEMS:
+        refuse("items", f"{len(items)} of them; the limit is 1 to {MAX_ITEMS}")
     stored: list[StoredItem] = []
     for item in items:
         if not isinstance(item, Item):
@@ -47,8 +47,8 @@ def append_items(items: Sequence[Item], limits: Limits) -> AppendItems:
 
 def remove_items(identities: Sequence[str]) -> RemoveItems:
     """Check ids of items that are to be taken out; each once."""
-    if len(identities) > MOST_ITEMS:
-        refuse("item_ids", f"{len(identities)} of them; the limit is {MOST_ITEMS}")
+    if len(identities) > MAX_ITEMS:
+        refuse("item_ids", f"{len(identities)} of them; the limit is {MAX_ITEMS}")
     return RemoveItems(tuple(dict.fromkeys(check_id(identity, "item_ids") for identity in identities)))
 
 

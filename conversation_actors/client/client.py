@@ -62,10 +62,7 @@ class ConversationClient:
 
     def __init__(self, settings: Settings | None = None, *, timing: Timing = TIMING) -> None:
         """Without `settings`, read them from the environment. Connects when entered. `timing` is for tests."""
-        if settings is not None and not isinstance(settings, Settings):
-            message = f"settings: expected Settings, got {type(settings).__name__}"  # type: ignore[unreachable]  # untyped callers
-            raise InvalidInputError(message, field="settings")
-        self._settings, self._timing = settings or Settings(), timing
+        self._settings, self._timing = _checked(settings), timing
         self._handles: dict[str, ConversationHandle] = {}
         self._store: Store | None = None
         self._directory: ActorDirectory | None = None
@@ -92,7 +89,7 @@ class ConversationClient:
                 conversation = await client.open("support-42")
                 await conversation.append(Message(role="user", content="Hello"))
         """
-        return cls((settings or Settings()).in_memory(name), timing=timing)
+        return cls(_checked(settings).in_memory(name), timing=timing)
 
     @property
     def failures(self) -> Mapping[str, int]:
@@ -246,9 +243,9 @@ class ConversationClient:
             await asyncio.gather(*(handle.aclose() for handle in handles.values()), return_exceptions=True)
             await self._end_joining()
         finally:
-            if self._local is not None:
-                await self._local.aclose()
-                self._local = None
+            local, self._local = self._local, None
+            if local is not None:
+                await local.aclose()
             for store in stores:
                 await store.aclose()
 
@@ -328,3 +325,11 @@ class ConversationClient:
 
         assert self._directory is not None
         return RayPort(conversation_id, directory=self._directory, settings=self._settings)
+
+
+def _checked(settings: Settings | None) -> Settings:
+    """Return the settings, or those of the environment. Raises `InvalidInputError` for what are none."""
+    if settings is not None and not isinstance(settings, Settings):
+        message = f"settings: expected Settings, got {type(settings).__name__}"  # type: ignore[unreachable]  # untyped callers
+        raise InvalidInputError(message, field="settings")
+    return settings or Settings()

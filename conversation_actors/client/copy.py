@@ -21,7 +21,7 @@ from conversation_actors.state import (
     Participant,
 )
 
-MOST_REMOVED = 2000
+MAX_REMOVED = 2000
 """Ids of removed items that a copy remembers; the newest."""
 
 Position = tuple[int, Seen]
@@ -124,7 +124,7 @@ class LocalCopy:
             case _:
                 return
         self.removed.update(dict.fromkeys(gone))
-        while len(self.removed) > MOST_REMOVED:
+        while len(self.removed) > MAX_REMOVED:
             del self.removed[next(iter(self.removed))]
 
     def _completed(self, echo: Echo, sent: Sequence[Command]) -> Entry:

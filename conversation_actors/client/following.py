@@ -16,7 +16,7 @@ from conversation_actors.timing import TIMING, Timing
 
 logger = logging.getLogger(__name__)
 
-_MOST_NAMES = 16
+_MAX_NAMES = 16
 """Names of a feed that its owner is told of at the end: polls under older ones have long come to their own end."""
 
 
@@ -25,7 +25,7 @@ class Feed:
 
     def __init__(self, owner: RemoteOwner, *, timing: Timing = TIMING) -> None:
         """Be a watcher of its own for the owner."""
-        self._names: deque[str] = deque([secrets.token_hex(8)], maxlen=_MOST_NAMES)
+        self._names: deque[str] = deque([secrets.token_hex(8)], maxlen=_MAX_NAMES)
         self._owner, self._timing = owner, timing
 
     def renew(self) -> None:

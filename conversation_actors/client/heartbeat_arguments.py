@@ -9,7 +9,7 @@ from conversation_actors.values import check_id, encode, refuse
 
 DETAILS_BYTES = 8 << 10
 """Bytes of one record's details, in their stored form."""
-MOST_CLAIMS = 1000
+MAX_CLAIMS = 1000
 """Records that one call claims at most: one script of the server's."""
 
 _LONGEST = timedelta(seconds=LONGEST_LEASE)
@@ -31,8 +31,8 @@ def check_duration(value: object, field: str, *, longest: timedelta = _LONGEST) 
 
 def check_count(value: object, field: str) -> int:
     """Check how many records are claimed at once."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CLAIMS:
-        refuse(field, f"expected a whole number from 1 to {MOST_CLAIMS}, got {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_CLAIMS:
+        refuse(field, f"expected a whole number from 1 to {MAX_CLAIMS}, got {value!r}")
     return value
 
 

@@ -78,7 +78,7 @@ class HeartbeatReader:
         await self._records.drop(old[:_PAGE])
         claimed: list[HeartbeatRecord] = []
         while left and len(claimed) < limit:
-            # those that others have got meanwhile are no reason to leave the ones behind them
+            # those that others have got meanwhile are no reason to leave out the ones after them
             part, left = left[: limit - len(claimed)], left[limit - len(claimed) :]
             claimed += self._readable(await self._records.claim_silent(part, claimant, hold=hold))
         return claimed

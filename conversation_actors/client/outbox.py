@@ -36,14 +36,14 @@ from conversation_actors.state import (
     Command,
     Guard,
 )
-from conversation_actors.state.facts import LEAST_REQUESTS
+from conversation_actors.state.facts import MIN_REQUESTS
 from conversation_actors.timing import TIMING, Timing
 
 logger = logging.getLogger(__name__)
 
 BATCH_COMMANDS = 2000
 BATCH_BYTES = 512 << 10
-"""Bounds of one call to the owner, beside `LEAST_REQUESTS`."""
+"""Bounds of one call to the owner, beside `MIN_REQUESTS`."""
 OUTBOX_BYTES = 64 << 20
 """Bytes of commands that wait, beside the number that `Settings.outbox_items` bounds."""
 
@@ -195,7 +195,7 @@ class Outbox:
         run = self._packer.run()
         count = size = 0
         # A run that is no group makes up to that many requests.
-        while self._queue and count < BATCH_COMMANDS and len(batch) <= LEAST_REQUESTS - GROUP_LEAST:
+        while self._queue and count < BATCH_COMMANDS and len(batch) <= MIN_REQUESTS - GROUP_LEAST:
             first = self._queue[0]
             if count and size + first.size > BATCH_BYTES:
                 break
@@ -218,7 +218,7 @@ class Outbox:
         backoff = Backoff(self._timing.outbox)
         while batch:
             # No more than the smallest request memory holds, which a refused group that is sent singly may be.
-            requests = [parcel.request for parcel in batch[:LEAST_REQUESTS]]
+            requests = [parcel.request for parcel in batch[:MIN_REQUESTS]]
             seconds = self._seconds_for(batch)
             try:
                 executed = await self._send(requests, seconds)

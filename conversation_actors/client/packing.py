@@ -18,7 +18,7 @@ from conversation_actors.state import (
     SetSummary,
     UpdateParticipant,
 )
-from conversation_actors.state.facts import MOST_ITEMS
+from conversation_actors.state.facts import MAX_ITEMS
 from conversation_actors.values import encode_checked
 
 GROUP_LEAST = 8
@@ -95,7 +95,7 @@ class Packer:
 
     def __init__(self, settings: Settings) -> None:
         """Make no group that is more than the window of these `settings` keeps."""
-        self._group_items = min(settings.history.items, MOST_ITEMS)
+        self._group_items = min(settings.history.items, MAX_ITEMS)
         self._group_bytes = min(settings.history.bytes, GROUP_BYTES)
         self._ids = secrets.token_hex(6)
 

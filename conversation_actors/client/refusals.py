@@ -11,7 +11,7 @@ from typing import Any
 
 from conversation_actors.errors import ConversationError
 
-MOST_REFUSALS = 100
+MAX_REFUSALS = 100
 """Refusals kept; of more, the two oldest become one."""
 
 Task = asyncio.Task[Any]
@@ -81,9 +81,9 @@ class Refusals:
         if owner is not None:
             concerned.add(owner)
         self._kept.append(_Refusal(number, error, concerned, owner))
-        if len(self._kept) > MOST_REFUSALS:
+        if len(self._kept) > MAX_REFUSALS:
             self._drop_told()
-        if len(self._kept) > MOST_REFUSALS:
+        if len(self._kept) > MAX_REFUSALS:
             oldest, later = self._kept.popleft(), self._kept.popleft()
             oldest.absorb(later)
             self._kept.appendleft(oldest)

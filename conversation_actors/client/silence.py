@@ -31,7 +31,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """All records whose beats are not behind `last` have stood there since `read`, those that still do."""
+    """All records whose beats are not later than `last` have stood there since `read`, those that still do."""
 
     read: Read
     last: Beat

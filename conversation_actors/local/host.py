@@ -51,6 +51,10 @@ class LocalHost(Host):
         """Whether its activation has stopped: it gives its last answers, and ends."""
         return self._activation is not None and self._activation.stopped.done()
 
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        """Call `tell` in the host's loop soon after the host has ended, unless the loop ends first."""
+        self._ended.add_done_callback(lambda _: tell())
+
     async def ask(self, call: Callable[[], Awaitable[Value]]) -> Value:
         """Return what a call of one of this host's methods returns; to be awaited in any loop.
 

@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from conversation_actors.local.host import LocalHost
@@ -45,6 +46,7 @@ class LocalHosts:
             host = self._running(home, conversation_id)
             if host is None:
                 host = self._hosts[home, conversation_id] = start()
+                host.when_ended(partial(self._forget, home, conversation_id, host))
             return host
 
     def enter(self, home: Home) -> None:
@@ -76,6 +78,12 @@ class LocalHosts:
             with suppress(PeerLostError):  # its loop has ended meanwhile
                 await host.in_own_loop(host.kill)
         return len(found)
+
+    def _forget(self, home: Home, conversation_id: str, host: LocalHost) -> None:
+        """Drop a host that has ended, unless another one has taken its place."""
+        with self._lock:
+            if self._hosts.get((home, conversation_id)) is host:
+                del self._hosts[home, conversation_id]
 
     def _running(self, home: Home, conversation_id: str) -> LocalHost | None:
         host = self._hosts.get((home, conversation_id))

@@ -4,7 +4,7 @@ import pickle
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from conversation_actors.errors import ConversationError
+from conversation_actors.errors import ConversationError, InvalidInputError
 from conversation_actors.local.host import LocalHost
 from conversation_actors.local.hosts import Home, LocalHosts, hosts_of_process
 from conversation_actors.protocol import PROTOCOL, ActivationInfo, Execute, Executed, Opened, Polled, Seen, View
@@ -22,6 +22,7 @@ class LocalOwners:
         """Count as a client of the running loop until closed. Hosts that are started from here run with `settings`."""
         self._settings, self._hosts, self._timing = settings, hosts or hosts_of_process(), timing
         self._home, self._store = Home.of(settings), open_store(settings)
+        self._is_closed = False
         self._hosts.enter(self._home)
 
     def port(self, conversation_id: str) -> "LocalPort":
@@ -33,7 +34,13 @@ class LocalOwners:
         return self._hosts.find(self._home, conversation_id)
 
     def find_or_start(self, conversation_id: str) -> LocalHost:
-        """Return the host that runs now, or one that is started in the running loop."""
+        """Return the host that runs now, or one that is started in the running loop.
+
+        Raises `InvalidInputError` after `aclose`: a host that was started then would run on when all have left.
+        """
+        if self._is_closed:
+            message = "client: it was closed under this call"
+            raise InvalidInputError(message, field="client")
         return self._hosts.find_or_start(
             self._home,
             conversation_id,
@@ -42,6 +49,7 @@ class LocalOwners:
 
     async def aclose(self) -> None:
         """Leave. Owners that run in this loop end with the last client of their store in it."""
+        self._is_closed = True
         await self._hosts.leave(self._home)
 
 

@@ -22,7 +22,7 @@ from conversation_actors.settings import Settings
 logger = logging.getLogger(__name__)
 
 FILE = "conversation_owners.log"
-MOST_BYTES = 10 << 20
+MAX_BYTES = 10 << 20
 """Of one file; there are at most `KEPT` older ones beside it."""
 KEPT = 5
 _MODE = 0o600
@@ -41,7 +41,7 @@ class SharedFile(logging.Handler):
     for: where another process has it, even one that is frozen, the line goes to the file as it is.
     """
 
-    def __init__(self, path: Path, *, most_bytes: int = MOST_BYTES, kept: int = KEPT) -> None:
+    def __init__(self, path: Path, *, most_bytes: int = MAX_BYTES, kept: int = KEPT) -> None:
         """`kept`: older files, ``path.1`` being the newest. Nothing is opened before the first line."""
         super().__init__()
         self._path, self._most_bytes, self._kept = path, most_bytes, kept

@@ -28,7 +28,7 @@ from conversation_actors.state.events import (
 from conversation_actors.state.facts import LONGEST_STRETCH, Closing, Lease, Limits, Participant, Summary
 from conversation_actors.state.window import Window
 
-MOST_RESULTS = 64
+MAX_RESULTS = 64
 """Participants remembered as results of requests. Of older requests it is only known that they happened, and when."""
 
 
@@ -209,7 +209,7 @@ class ConversationState:
                 pass
 
     def remember(self, request_id: str, kept: Remembered) -> None:
-        """Add to the request memory. Only the latest `MOST_RESULTS` participants are kept, as they may be large."""
+        """Add to the request memory. Only the latest `MAX_RESULTS` participants are kept, as they may be large."""
         self.requests.pop(request_id, None)  # one that is used again is the newest, wherever it was
         self.requests[request_id] = kept
         if request_id in self._with_result:  # of an earlier request with this id, which was forgotten
@@ -217,7 +217,7 @@ class ConversationState:
         if not isinstance(kept.result, Participant):
             return
         self._with_result[request_id] = None
-        if len(self._with_result) > MOST_RESULTS:
+        if len(self._with_result) > MAX_RESULTS:
             oldest, _ = self._with_result.popitem(last=False)
             if oldest in self.requests:
                 self.requests[oldest] = self.requests[oldest]._replace(result=None)

@@ -55,7 +55,7 @@ from conversation_actors.state.facts import (
     LONGEST_LEASE,
     LONGEST_RETENTION,
     MAX_DEVICES,
-    MOST_ITEMS,
+    MAX_ITEMS,
     SHORTEST_RETENTION,
     Lease,
     Participant,
@@ -146,7 +146,7 @@ def _is_news(state: ConversationState, items: Sequence[StoredItem]) -> bool:
             return False
         ids.add(item.id)
         size += length
-    return len(ids) == len(items) <= MOST_ITEMS and size <= limits.bytes
+    return len(ids) == len(items) <= MAX_ITEMS and size <= limits.bytes
 
 
 def _changed(state: ConversationState, items: Sequence[StoredItem]) -> tuple[StoredItem, ...]:
@@ -169,8 +169,8 @@ def _changed(state: ConversationState, items: Sequence[StoredItem]) -> tuple[Sto
 
 def _check_items(state: ConversationState, items: Sequence[StoredItem]) -> None:
     """Refuse too many, too large or unreadable items, and an id that would turn into another kind of item."""
-    if len(items) > MOST_ITEMS:
-        refuse("items", f"{len(items)} of them; the limit is {MOST_ITEMS}")
+    if len(items) > MAX_ITEMS:
+        refuse("items", f"{len(items)} of them; the limit is {MAX_ITEMS}")
     size = bytes_of(items)
     if size > state.limits.bytes:
         message = f"items: {size} bytes together; the limit is {state.limits.bytes}"

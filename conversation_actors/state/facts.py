@@ -30,9 +30,9 @@ class Limits:
         return self.bytes // 2
 
 
-MOST_ITEMS = 1000
+MAX_ITEMS = 1000
 """Items of one append at most, which is one write to the store."""
-LEAST_REQUESTS = 500
+MIN_REQUESTS = 500
 """The smallest request memory, and the most requests of one call, so that a repeated call is recognised as a whole."""
 LONGEST_LEASE = 86_400.0
 """Seconds."""

@@ -28,7 +28,7 @@ class Outcome(StrEnum):
     anything, was left by this claim or by one that it followed."""
 
 
-MOST_ANCESTORS = 16
+MAX_ANCESTORS = 16
 """Claims that a lineage remembers. A reader who slept through more of them starts anew from a snapshot."""
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-MOST_EXPECTATIONS = 64
+MAX_EXPECTATIONS = 64
 """In one place; with one too many the one that would be over first is forgotten."""
 
 
@@ -47,7 +47,7 @@ class MemoryExpectations:
         if token not in here:
             if not is_new:
                 return False
-            if len(here) >= MOST_EXPECTATIONS:
+            if len(here) >= MAX_EXPECTATIONS:
                 del here[min(here, key=lambda name: here[name][0])]
         here[token] = self._clock() + keep.total_seconds(), told
         return True

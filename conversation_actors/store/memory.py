@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError, InvalidInputError
 from conversation_actors.settings import DEFAULT_TENANT
-from conversation_actors.store.base import MOST_ANCESTORS, Ancestor, Claim, Found, Head, Outcome, Recovered, Stored
+from conversation_actors.store.base import MAX_ANCESTORS, Ancestor, Claim, Found, Head, Outcome, Recovered, Stored
 from conversation_actors.store.expectations import MemoryExpectations
 from conversation_actors.store.heartbeats import MemoryHeartbeats
 
@@ -95,7 +95,7 @@ class MemoryStore:
             stored = self._create(conversation_id, stored, life=owner)
             self._keep(stored, ttl, ttl)
         elif stored.owner != owner:
-            stored.lineage = (*stored.lineage, stored.left)[-MOST_ANCESTORS:]
+            stored.lineage = (*stored.lineage, stored.left)[-MAX_ANCESTORS:]
         if stored.owner != owner:
             stored.epoch, stored.owner, stored.active_at = stored.epoch + 1, owner, self._clock()
         return self._recovered(conversation_id, stored)

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from conversation_actors.store.expectations import MOST_EXPECTATIONS, Place
+from conversation_actors.store.expectations import MAX_EXPECTATIONS, Place
 from conversation_actors.store.keys import HeartbeatKeys
 from conversation_actors.store.script_calls import Argument, ScriptCalls, milliseconds
 from conversation_actors.store.scripts import script
@@ -25,7 +25,7 @@ class RedisExpectations:
 
     async def put(self, place: Place, token: str, told: bytes, *, keep: timedelta, is_new: bool) -> bool:
         """See `ExpectationStore.put`."""
-        reply = await self._run("expect", place, token, told, milliseconds(keep), int(is_new), MOST_EXPECTATIONS)
+        reply = await self._run("expect", place, token, told, milliseconds(keep), int(is_new), MAX_EXPECTATIONS)
         return bool(reply[0] == b"OK")
 
     async def all(self, place: Place) -> list[tuple[str, bytes]]:

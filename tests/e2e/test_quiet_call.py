@@ -10,7 +10,7 @@ from tests.support.servers import wait_until
 
 pytestmark = pytest.mark.timeout(240)
 
-MOST_LINES = 20
+MAX_LINES = 20
 TURNS = range(4)
 """One of them has a tool that refuses, of which LiveKit warns."""
 
@@ -31,5 +31,5 @@ async def test_a_quiet_call_is_told_in_few_lines(scene: Scene) -> None:
     await wait_until(has_ended, "the job to end", patience=60.0)
     lines = [json.loads(line) for line in worker.log().splitlines()[before:]]
     told = [f"{line['level']} {line['logger']} {line['message']}" for line in lines]
-    assert len(told) <= MOST_LINES, told
+    assert len(told) <= MAX_LINES, told
     assert {line["time"][10] + line["time"][-6] for line in lines} <= {"T+", "T-"}

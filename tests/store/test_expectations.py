@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from conversation_actors.store import ExpectationStore, MemoryStore, Place, Store
-from conversation_actors.store.expectations import MOST_EXPECTATIONS
+from conversation_actors.store.expectations import MAX_EXPECTATIONS
 from tests.support.servers import wait_until
 
 pytestmark = pytest.mark.asyncio
@@ -89,11 +89,11 @@ async def test_nobody_is_expected_for_ever(expectations: ExpectationStore) -> No
 
 async def test_too_many_cost_the_one_that_is_over_first(expectations: ExpectationStore) -> None:
     """A place has room for a few."""
-    for number in range(MOST_EXPECTATIONS):
+    for number in range(MAX_EXPECTATIONS):
         await put(expectations, f"t{number}", keep=LONG * 2 if number else LONG)
     assert await put(expectations, "one more")
     tokens = {token for token, _ in await expectations.all(HERE)}
-    assert len(tokens) == MOST_EXPECTATIONS
+    assert len(tokens) == MAX_EXPECTATIONS
     assert "t0" not in tokens
     assert "one more" in tokens
 

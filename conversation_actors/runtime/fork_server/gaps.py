@@ -18,7 +18,7 @@ _POOL_BYTES = 16 << 10
 _POOL_HEAD = 48
 _POOLED_BYTES = 512
 """What is larger CPython gets from malloc."""
-_MOST_POOLS = 64
+_MAX_POOLS = 64
 """For each size, where 10 are usual: an allocator without such pools (PYTHONMALLOC=malloc) would have no end."""
 _MALLOC_BYTES = 64 << 10
 """The largest gaps; from 128 KiB on glibc maps what is asked for."""
@@ -42,7 +42,7 @@ def fill_pools(size: int) -> Iterator[list[object]]:
     It begins a new pool only then. What lies in a new one is not among them.
     """
     of_a_pool = (_POOL_BYTES - _POOL_HEAD) // size
-    for _ in range(0, _MOST_POOLS, 2):
+    for _ in range(0, _MAX_POOLS, 2):
         objects = objects_of(size, 2 * of_a_pool)
         pools = Counter(id(block) // _POOL_BYTES for block in objects)
         fresh = {pool for pool, count in pools.items() if count == of_a_pool}

@@ -3,7 +3,7 @@
 -- {OK, epoch, seq, base, life, created (1 or 0), lineage, ms left to live, server time in ms, snapshot or nil, journal}
 -- {NOTFOUND}   {SCHEMA, stored schema}   {CORRUPT, key, what}
 
-local MOST_CLAIMS = 16 -- of the lineage
+local MAX_CLAIMS = 16 -- of the lineage
 
 local owner, create, ttl_ms, schema = ARGV[1], ARGV[2] == '1', ARGV[3], tonumber(ARGV[4])
 local meta, trouble = read_meta()
@@ -20,7 +20,7 @@ local function lineage()
   local is_json, claims = pcall(cjson.decode, stored)
   if not is_json or type(claims) ~= 'table' then claims = {} end
   claims[#claims + 1] = {meta.life, meta.epoch, meta.owner, meta.seq}
-  while #claims > MOST_CLAIMS do table.remove(claims, 1) end
+  while #claims > MAX_CLAIMS do table.remove(claims, 1) end
   return cjson.encode(claims)
 end
 

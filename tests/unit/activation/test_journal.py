@@ -14,7 +14,7 @@ def entries(*, seq: int = 0, most: int = 10, size: int = ALL) -> RecentEntries:
 
 
 def test_from_any_position_that_is_kept() -> None:
-    """From each position come exactly the entries behind it; from the last one, none."""
+    """From each position come exactly the entries after it; from the last one, none."""
     recent = entries(seq=7)
     recent.extend([b"8", b"9", b"10"])
     assert recent.seq == 10

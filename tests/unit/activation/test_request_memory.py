@@ -19,7 +19,7 @@ from conversation_actors.state import (
     SetAttributes,
     decide,
 )
-from conversation_actors.state.conversation import MOST_RESULTS
+from conversation_actors.state.conversation import MAX_RESULTS
 from conversation_actors.store import MemoryStore
 
 LIMITS = Limits(bytes=64_000, item_bytes=16_000, participant_bytes=10_000)
@@ -34,7 +34,7 @@ def run(state: ConversationState, command: Command, request_id: str) -> None:
 def filled() -> ConversationState:
     """Return a conversation that remembers more participants than it may keep."""
     state = ConversationState(LIMITS)
-    for number in range(MOST_RESULTS + 10):
+    for number in range(MAX_RESULTS + 10):
         run(state, JoinParticipant(identity="al", device_id="d", metadata={"note": number}), f"r{number}")
     return state
 
@@ -63,8 +63,8 @@ async def ask(activation: Activation, request_id: str, command: Command) -> Done
 def test_old_requests_stay_known_without_their_results() -> None:
     """Of old requests the result goes, which may be large; that they happened stays known."""
     state = filled()
-    assert len(state.requests) == MOST_RESULTS + 10
-    assert results(state) == [f"r{number}" for number in range(10, MOST_RESULTS + 10)]
+    assert len(state.requests) == MAX_RESULTS + 10
+    assert results(state) == [f"r{number}" for number in range(10, MAX_RESULTS + 10)]
 
 
 def test_bound_of_results_survives_copy_and_snapshot() -> None:
@@ -80,13 +80,13 @@ def test_bound_of_results_survives_copy_and_snapshot() -> None:
 async def test_forgotten_result_is_answered_with_the_present() -> None:
     """A repeat of an old join still happens once, and answers with the participant as it is now."""
     activation = await activated(MemoryStore(), "o1")
-    for number in range(MOST_RESULTS + 1):
+    for number in range(MAX_RESULTS + 1):
         await ask(activation, f"r{number}", JoinParticipant(identity="al", device_id="d", metadata={"note": number}))
     before = activation.info().seq
     again = await ask(activation, "r0", JoinParticipant(identity="al", device_id="d", metadata={"note": 0}))
     assert activation.info().seq == before
     assert isinstance(again.result, Participant)
-    assert again.result.metadata == {"note": MOST_RESULTS}
+    assert again.result.metadata == {"note": MAX_RESULTS}
     await activation.aclose()
 
 

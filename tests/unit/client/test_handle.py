@@ -351,7 +351,7 @@ async def test_items_are_taken_out(cluster: FakeCluster) -> None:
 
 async def test_a_handle_knows_what_was_removed(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """By whomever, also by a cleared history; what was put in again is there again. The latest are known."""
-    monkeypatch.setattr(copy, "MOST_REMOVED", 3)
+    monkeypatch.setattr(copy, "MAX_REMOVED", 3)
     one, two = await cluster.handle(), await cluster.handle()
     for identity in ("u0", "u1", "u2", "u3"):
         await one.append(say(identity))

@@ -828,7 +828,7 @@ async def test_refusals_kept_are_bounded(run: type[Running]) -> None:
     with pytest.raises(ConflictError) as error:
         await it.box.flush()
     assert error.value.__notes__ == ["and 149 more refusals since the last flush"]
-    assert len(it.box._refused) <= refusals.MOST_REFUSALS
+    assert len(it.box._refused) <= refusals.MAX_REFUSALS
     may_flush.set()
     assert await other is not None
 

@@ -9,7 +9,7 @@ from conversation_actors.client import ConversationHandle
 from conversation_actors.errors import ConflictError
 from conversation_actors.items import Message
 from conversation_actors.state import Lease, Participant
-from conversation_actors.state.conversation import MOST_RESULTS
+from conversation_actors.state.conversation import MAX_RESULTS
 from tests.support.fakes import FakeCluster, FaultyStore, brief, stored
 
 MINUTE = timedelta(minutes=1)
@@ -140,7 +140,7 @@ async def _forget(conversation: ConversationHandle, *identities: str) -> None:
     """They leave, two others take their places, and too many joins are remembered since."""
     for identity in identities:
         await conversation.leave(identity)
-    for number in range(MOST_RESULTS + 1):
+    for number in range(MAX_RESULTS + 1):
         await conversation.join(f"other{number % 2}", device_id=f"d{number % 3}")
     assert not set(identities) & set(conversation.participants)
 
@@ -191,7 +191,7 @@ async def test_lease_under_a_request_id_that_was_forgotten(cluster: FakeCluster)
     for number in range(500):
         await conversation.set_attributes({"n": number})
     lease = await conversation.acquire_lease("agent", holder="me", duration=MINUTE, request_id="r")
-    for number in range(MOST_RESULTS):
+    for number in range(MAX_RESULTS):
         await conversation.join("al", device_id=f"d{number % 3}")
     again = await conversation.acquire_lease("agent", holder="me", duration=MINUTE, request_id="r")
     assert isinstance(again, Lease)

@@ -31,6 +31,7 @@ from conversation_actors import (
 from conversation_actors.activation import Activation
 from conversation_actors.errors import PassivatedError
 from conversation_actors.local import hosts_of_process
+from conversation_actors.local.host import LocalHost
 from conversation_actors.local.hosts import Home
 from conversation_actors.local.port import LocalPeer
 from conversation_actors.store import forget_memory
@@ -158,6 +159,14 @@ async def test_what_is_refused_elsewhere_is_refused_here() -> None:
         await ConversationClient(Settings(redis_url=url, read_url=SecretStr("redis://replica"))).__aenter__()
 
 
+@pytest.mark.parametrize("settings", ["memory://", {"tenant": "a"}])
+def test_settings_that_are_none_are_refused(settings: Any) -> None:
+    """Whoever has no type checker gets the same error from `local` as from the class."""
+    for make in (ConversationClient, ConversationClient.local):
+        with pytest.raises(InvalidInputError, match=r"settings: expected Settings, got (str|dict)"):
+            make(settings)
+
+
 async def test_values_are_copied_on_the_way() -> None:
     """What the caller does with its own afterwards changes nothing there."""
     async with local() as client:
@@ -263,6 +272,22 @@ async def test_an_idle_owner_leaves_and_comes_back() -> None:
         assert texts(again.items) == ["one"]
 
 
+async def test_an_owner_that_has_left_is_forgotten() -> None:
+    """A process that opens conversations for months does not keep the owner of each one."""
+    async with local() as client:
+        conversation = await client.open("c")
+        await conversation.append(user("one"))
+        await conversation.aclose()
+        host = hosts_of_process().find(HOME, "c")
+        assert host is not None
+        await LocalPeer(host).passivate()
+
+        async def is_forgotten() -> bool:
+            return (HOME, "c") not in hosts_of_process()._hosts
+
+        await wait_until(is_forgotten, "the owner to be forgotten")
+
+
 async def test_a_retention_that_is_over_forgets() -> None:
     """As Redis does, after the conversation's last use."""
     async with local() as client:
@@ -334,6 +359,48 @@ async def test_owners_end_with_the_last_client_of_their_loop() -> None:
     async with local() as again:
         info = await (await again.open("c", create=False)).info()
         assert (info.epoch, info.recovered_from, info.replayed) == (2, 2, 0)
+
+
+async def test_a_client_that_is_closed_twice_at_once_leaves_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that came while the first close still waits keeps its owners."""
+    retire, begun, may_end = LocalHost.retire, asyncio.Event(), asyncio.Event()
+
+    async def wait_and_retire(host: LocalHost) -> None:
+        begun.set()
+        await may_end.wait()
+        await retire(host)
+
+    monkeypatch.setattr(LocalHost, "retire", wait_and_retire)
+    leaves = await local().__aenter__()
+    await leaves.open("c")
+    closing = asyncio.create_task(leaves.aclose())
+    await begun.wait()
+    async with local() as stays:
+        await stays.open("d")
+        again = asyncio.create_task(leaves.aclose())
+        may_end.set()
+        await asyncio.gather(closing, again)
+        assert is_owned("d")
+
+
+async def test_a_call_that_outlives_its_client_starts_no_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner that nobody's client looks after would run on, in a loop that everybody has left."""
+    before, begun = asyncio.all_tasks(), asyncio.Event()
+
+    async def wait(_: Activation, *, fresh: bool) -> None:
+        assert fresh
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with local() as client:
+        conversation = await client.open("c")
+        monkeypatch.setattr(Activation, "read", wait)
+        asking = asyncio.create_task(conversation.snapshot(fresh=True))
+        await begun.wait()
+    with pytest.raises(InvalidInputError, match="client: it was closed"):
+        await asking
+    assert not is_owned("c")
+    assert asyncio.all_tasks() == before
 
 
 def test_a_store_outlives_an_event_loop() -> None:
