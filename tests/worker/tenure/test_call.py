@@ -664,6 +664,15 @@ async def test_a_record_that_redis_lost_is_written_anew(world: World) -> None:
     assert (record.holder, record.group, record.details["room"]) == ("job-1", "worker-1", ROOM)
 
 
+async def test_attempts_are_kept_in_the_beats_of_an_agent_that_has_just_begun(world: World) -> None:
+    """Else a call that kills each of its agents would be given to new ones for ever."""
+    assignment = Assignment(conversation_id="c", replaces="job-1", attempt=4)
+    call = world.call("job-2", assignment, takeover=brisk(progress=timedelta(minutes=1)))
+    await call.open()
+    assert await call.confirm()  # by a beat
+    assert world.agents._kept["c"].details["attempt"] == 4
+
+
 async def test_after_a_while_the_attempts_count_from_one_again(world: World) -> None:
     """A successor that lived so long is no sign that the call kills its agents."""
     assignment = Assignment(conversation_id="c", replaces="job-1", attempt=4)
