@@ -72,7 +72,7 @@ class Supervisor:
                 name = f"{self._instance}-{run}"
                 started = time.monotonic()
                 try:
-                    code = await self._run_once(name)
+                    code = await self.run_once(name)
                 except OSError as error:
                     self._failures.count("worker", error, "the worker could not be started", instance=name)
                     code = EXIT_NOT_STARTED
@@ -94,7 +94,7 @@ class Supervisor:
                     await asyncio.gather(*takeovers, return_exceptions=True)
                     return code
 
-    async def _run_once(self, name: str) -> int:
+    async def run_once(self, name: str) -> int:
         """Live one life of the worker, in a process group of its own; nothing of it is left."""
         environment = child_environment(name, self._environment)
         worker = await asyncio.create_subprocess_exec(*self._command, env=environment, start_new_session=True)

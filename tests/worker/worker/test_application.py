@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self, cast
@@ -289,16 +290,15 @@ def test_the_operator_may_count_calls() -> None:
 
 
 @pytest.mark.usefixtures("_default_sigterm")
-def test_their_setup_runs_once_and_ours_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_their_setup_runs_once_and_ours_beside_it() -> None:
     """In one process, whoever takes longer; a SIGTERM to the whole group does not end the calls. It can be pickled."""
     joined = threading.Event()
 
     async def join() -> None:
         joined.set()
 
-    monkeypatch.setattr(preparation, "_join_cluster", join)
     one = process()
-    pickle.loads(pickle.dumps(Preparation(prewarm)))(one)
+    replace(pickle.loads(pickle.dumps(Preparation(prewarm))), join=join)(one)
     assert one.userdata == {"runs": 1}
     assert joined.is_set()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
@@ -316,12 +316,12 @@ async def test_a_process_is_prepared_when_it_has_joined(monkeypatch: pytest.Monk
             joined.append(True)
 
     monkeypatch.setattr(preparation, "ConversationClient", Client)
-    await preparation._join_cluster()
+    await preparation.join_cluster()
     assert joined == [True]
 
 
 @pytest.mark.usefixtures("_default_sigterm")
-def test_a_cluster_that_does_not_answer_delays_a_process_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_does_not_answer_delays_a_process_for_a_moment() -> None:
     """LiveKit throws a process away that takes too long: it is ready after five seconds, unless theirs takes longer."""
     assert preparation.PATIENCE_SECONDS == 5.0
     ended = threading.Event()
@@ -329,9 +329,8 @@ def test_a_cluster_that_does_not_answer_delays_a_process_for_a_moment(monkeypatc
     async def join() -> None:
         await asyncio.to_thread(ended.wait, 30)
 
-    monkeypatch.setattr(preparation, "_join_cluster", join)
     one, started = process(), time.monotonic()
-    Preparation(prewarm, patience=0.05)(one)
+    Preparation(prewarm, patience=0.05, join=join)(one)
     try:
         assert time.monotonic() - started < 5
         assert one.userdata == {"runs": 1}
@@ -350,27 +349,25 @@ def test_a_setup_that_takes_long_is_not_made_longer(monkeypatch: pytest.MonkeyPa
     def slow(_process: JobProcess) -> None:
         time.sleep(0.05)
 
-    monkeypatch.setattr(preparation, "_join_cluster", join)
     monkeypatch.setattr(threading.Thread, "join", lambda _self, timeout: waited.append(timeout))
     try:
-        Preparation(slow, patience=0.02)(process())
+        Preparation(slow, patience=0.02, join=join)(process())
     finally:
         ended.set()
     assert waited == [0.0]
 
 
 @pytest.mark.usefixtures("_default_sigterm")
-def test_what_their_setup_raises_is_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_their_setup_raises_is_theirs() -> None:
     """LiveKit sees it, as it would without us; that Ray is away is only logged."""
 
     async def join() -> None:
         message = "no cluster"
         raise OSError(message)
 
-    monkeypatch.setattr(preparation, "_join_cluster", join)
-    Preparation()(process())
+    Preparation(join=join)(process())
     with pytest.raises(LookupError, match="no weights"):
-        Preparation(fail)(process())
+        Preparation(fail, join=join)(process())
 
 
 # By which name its agent is asked for

@@ -40,11 +40,15 @@ class Jobs:
         """These run."""
         self._jobs: Sequence[RunningJobInfo] = jobs
         self.looks = 0
+        self.defect: Exception | None = None
+        """What a look at them raises."""
 
     @property
     def active_jobs(self) -> Sequence[RunningJobInfo]:
         """Those that run."""
         self.looks += 1
+        if self.defect is not None:
+            raise self.defect
         return self._jobs
 
     @active_jobs.setter
@@ -538,19 +542,14 @@ async def test_jobs_that_cannot_be_listed_end_no_watch(
     heartbeats: Heartbeats, rooms: FakeRooms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is counted, and looked again: a job that ended meanwhile is seen to have ended."""
-
-    class Broken:
-        @property
-        def active_jobs(self) -> list[Any]:
-            message = "broken"
-            raise TypeError(message)
-
+    jobs = Jobs(running_job("job-1", metadata=METADATA))
     await begin(heartbeats, "c")
-    detector = make(heartbeats, rooms, Jobs(running_job("job-1", metadata=METADATA)))
+    detector = make(heartbeats, rooms, jobs)
     async with running(detector) as task:
-        monkeypatch.setattr(detector, "_jobs", Broken())
+        jobs.defect = TypeError("broken")
         await until(lambda: detector.failures.get("jobs", 0) > 2)
-        monkeypatch.setattr(detector, "_jobs", Jobs())
+        jobs.defect = None
+        jobs.active_jobs = []
         await until(lambda: bool(rooms.dispatched))
         assert not task.done()
 
@@ -711,9 +710,9 @@ async def test_what_goes_wrong_ends_no_giving_over(
     told = detector.failures["giving over"]
     await until(lambda: detector.failures["giving over"] > told + 3)
     rooms.dispatch_trouble = None
-    monkeypatch.setattr(detector, "_jobs", None)
+    jobs.defect = TypeError("broken")
     await until(lambda: detector.failures.get("jobs", 0) > 2)
-    monkeypatch.setattr(detector, "_jobs", jobs)
+    jobs.defect = None
     await until(lambda: {assignment.replaces for *_, assignment in rooms.dispatched} == {"job-1", "job-2"})
     jobs.active_jobs = []
     await asyncio.wait_for(giving, 5)

@@ -406,19 +406,19 @@ async def test_whatever_is_thrown_into_a_supervisor(
     caplog.set_level(logging.WARNING)
     runs: list[str] = []
 
-    async def run_once(_self: Supervisor, name: str) -> int:
-        runs.append(name)
-        if len(runs) < 3:
-            message = "no more processes"
-            raise OSError(message)
-        await asyncio.sleep(0)  # lets the take-overs begin
-        return EXIT_USAGE
+    class Unable(Supervisor):
+        async def run_once(self, name: str) -> int:
+            runs.append(name)
+            if len(runs) < 3:
+                message = "no more processes"
+                raise OSError(message)
+            await asyncio.sleep(0)  # lets the take-overs begin
+            return EXIT_USAGE
 
-    monkeypatch.setattr(Supervisor, "_run_once", run_once)
     Broken(monkeypatch, Heartbeats, "claim_group")
     store = ShakyStore(Clock())
     with on_store(monkeypatch, store):
-        one = Supervisor([], "p", timing=QUICK)
+        one = Unable([], "p", timing=QUICK)
         try:
             assert await one.run() == EXIT_USAGE
         finally:

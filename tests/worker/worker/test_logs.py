@@ -13,7 +13,7 @@ from livekit.agents import JobProcess
 from livekit.api import AccessToken
 
 from agent_worker import cli
-from agent_worker.worker import logs, preparation
+from agent_worker.worker import logs
 from agent_worker.worker.logs import is_news, set_up
 from agent_worker.worker.preparation import Preparation
 from conversation_actors import ClusterUnavailableError, InvalidInputError
@@ -135,17 +135,20 @@ def test_which_commands_are_production(
     assert told == [is_production]
 
 
+async def _joined_at_once() -> None:
+    """Join nothing."""
+
+
 @pytest.mark.parametrize("place", ["command", "job"])
 def test_the_secret_of_a_development_server_is_no_news(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each token that is made with `secret` would be a warning in every process; another short one stays one."""
-    monkeypatch.setattr(preparation, "_join", lambda: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         if place == "command":
             set_up()
         else:
-            Preparation(patience=0.0)(cast("JobProcess", None))
+            Preparation(patience=0.0, join=_joined_at_once)(cast("JobProcess", None))
         AccessToken("devkey", "secret").to_jwt()
         assert not told
         AccessToken("key", "a short one").to_jwt()
