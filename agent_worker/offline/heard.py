@@ -60,7 +60,7 @@ _NO_NAMES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ToolOutcome:
     """A tool call that has an output, and that output."""
 
     tool: str
@@ -82,7 +82,7 @@ class Heard:
     named_order: str | None
     """The number of an order that the caller's last words name."""
     last_answer: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[ToolOutcome, ...]
     outputs: tuple[str, ...]
     """The outputs of tools in the whole call."""
     is_answered: bool
@@ -189,11 +189,11 @@ def _calls(messages: Sequence[RequestMessage]) -> Iterator[dict[str, Any]]:
     return (call for message in messages for call in message.get("tool_calls") or [])
 
 
-def _outcomes(answers: Sequence[RequestMessage]) -> Iterator[Outcome]:
+def _outcomes(answers: Sequence[RequestMessage]) -> Iterator[ToolOutcome]:
     names = {call["id"]: call["function"]["name"] for call in _calls(answers)}
     for message in answers:
         if message.get("role") == "tool":
-            yield Outcome(names.get(str(message.get("tool_call_id")), ""), text_of(message))
+            yield ToolOutcome(names.get(str(message.get("tool_call_id")), ""), text_of(message))
 
 
 def _next_call(messages: Sequence[RequestMessage]) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from agent_worker.offline import phrases
-from agent_worker.offline.heard import Heard, Outcome
+from agent_worker.offline.heard import Heard, ToolOutcome
 from agent_worker.offline.script import ChatRequest, Reply, RequestedCall, TranscriptScript, unclear
 from agent_worker.offline.transcript import Transcript
 
@@ -61,7 +61,7 @@ class SmallTalk:
         return next((reply for answer in _ANSWERS if (reply := answer(heard)) is not None), _lost(heard))
 
 
-def _told(heard: Heard, outcome: Outcome) -> str:
+def _told(heard: Heard, outcome: ToolOutcome) -> str:
     """Return a tool's output in the agent's words."""
     if _INTERRUPTED.search(outcome.output):
         return unclear(outcome.tool)

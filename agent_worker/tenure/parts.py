@@ -8,8 +8,8 @@ from agent_worker.tenure.at_most_once import AtMostOnce
 from agent_worker.tenure.background import Background
 from agent_worker.tenure.briefing import Briefing
 from agent_worker.tenure.leaving import Leaving
-from agent_worker.tenure.local_copy import LocalCopy
 from agent_worker.tenure.opening import Opening
+from agent_worker.tenure.role_view import RoleView
 from agent_worker.tenure.sign_of_life import SignOfLife
 from agent_worker.tenure.standing import Standing
 from agent_worker.tenure.telling import Telling
@@ -35,7 +35,7 @@ class Parts:
         """Connect nothing, and start nothing."""
         announcement = Announcement(settings, standing.holder, standing.role, failures)
         background = Background()
-        self.copy = LocalCopy(standing, settings.history)
+        self.copy = RoleView(standing, settings.history)
         self.briefing = Briefing(standing, assignment, announcement, failures, timing=timing)
         self.telling = Telling(standing, failures, settings=settings, on_trouble=self._doubt, timing=timing)
         self.life = SignOfLife(

@@ -14,11 +14,11 @@ from datetime import timedelta
 from typing import Self
 
 from conversation_actors.activation.committer import COMPACT_BYTES, COMPACT_ENTRIES, Committer
-from conversation_actors.activation.deciding import Decider
 from conversation_actors.activation.journal import RecentEntries, fitting
 from conversation_actors.activation.passing_time import ForgottenRequests, store_clock
 from conversation_actors.activation.positions import objection_to
 from conversation_actors.activation.recovery import rebuild
+from conversation_actors.activation.requests import Decider
 from conversation_actors.activation.retention import Retention, Use, kept_for
 from conversation_actors.activation.watchers import Watchers
 from conversation_actors.clock import uptime

@@ -14,7 +14,7 @@ from conversation_actors.store.connection import Servers
 from conversation_actors.store.durability import Acknowledgement
 from conversation_actors.store.keys import ConversationKeys
 from conversation_actors.store.replies import CLIENT_ERRORS, is_wrong_type, placed, timed_out, translate, wrong_type
-from conversation_actors.store.scripts import SCHEMA, Script
+from conversation_actors.store.scripts import SCHEMA, LuaScript
 
 Argument = str | bytes | int
 Command = tuple[Argument, ...]
@@ -42,7 +42,7 @@ class ScriptCalls:
         self._acknowledgement = acknowledgement
         self._timeout = timeout
 
-    async def on_conversation(self, script: Script, keys: ConversationKeys, *arguments: Argument) -> list[Any]:
+    async def on_conversation(self, script: LuaScript, keys: ConversationKeys, *arguments: Argument) -> list[Any]:
         """Run a script on a conversation's keys; the reply's first element is its outcome, as bytes.
 
         Raises `CorruptStateError` and `IncompatibleVersionError` for the outcomes of that meaning.
@@ -51,7 +51,7 @@ class ScriptCalls:
             reply = await self._call(script, keys.as_tuple(), arguments, after=self._acknowledgement.commands())
         return _checked(reply, keys)
 
-    async def reading(self, script: Script, keys: ConversationKeys, *arguments: Argument) -> list[Any]:
+    async def reading(self, script: LuaScript, keys: ConversationKeys, *arguments: Argument) -> list[Any]:
         """Run a script that only reads; answer when what it has read is as durable as asked."""
         async with self.answering(script.name), self._naming_wrong_types(keys):
             after = self._acknowledgement.commands(after_read=True)
@@ -93,7 +93,7 @@ class ScriptCalls:
         async with self.answering(doing):
             return await self._redirected(key, send)
 
-    async def on_index(self, script: Script, keys: Sequence[str], *arguments: Argument) -> list[Any]:
+    async def on_index(self, script: LuaScript, keys: Sequence[str], *arguments: Argument) -> list[Any]:
         """Run a script on keys of one slot. Indexes can be rebuilt, so nothing waits for their durability."""
         async with self.answering(script.name):
             return await self._call(script, keys, arguments, after=())
@@ -129,7 +129,7 @@ class ScriptCalls:
             raise wrong_type(keys, await self._types(keys)) from error
 
     async def _call(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], *, after: Sequence[Command]
+        self, script: LuaScript, keys: Sequence[str], arguments: Sequence[Argument], *, after: Sequence[Command]
     ) -> list[Any]:
         async def send(client: Redis, *, is_asking: bool) -> list[Any]:
             return await self._send(client, script, keys, arguments, is_asking=is_asking, after=after)
@@ -155,7 +155,7 @@ class ScriptCalls:
     async def _send(
         self,
         client: Redis,
-        script: Script,
+        script: LuaScript,
         keys: Sequence[str],
         arguments: Sequence[Argument],
         *,

@@ -13,7 +13,7 @@ SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
+class LuaScript:
     """One script, as EVAL and EVALSHA want it."""
 
     name: str
@@ -27,19 +27,19 @@ def _text(name: str) -> str:
 
 
 @cache
-def script(name: str) -> Script:
+def script(name: str) -> LuaScript:
     """Load a script that works on one key."""
     return _script(name, _text(name))
 
 
 @cache
-def conversation_script(name: str) -> Script:
+def conversation_script(name: str) -> LuaScript:
     """Load a script that works on the three keys of one conversation."""
     return _script(name, f"{_text('_conversation')}\n{_text(name)}")
 
 
 @cache
-def heartbeat_script(name: str) -> Script:
+def heartbeat_script(name: str) -> LuaScript:
     """Load a script that works on the signs of life of one lease's holders."""
     return _script(f"heartbeat {name}", f"{_text('_heartbeats')}\n{_text(f'heartbeat_{name}')}")
 
@@ -51,6 +51,6 @@ def load_scripts() -> None:
     script("index")
 
 
-def _script(name: str, source: str) -> Script:
+def _script(name: str, source: str) -> LuaScript:
     # SHA-1 is what EVALSHA names scripts by; nothing here is kept secret by it.
-    return Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+    return LuaScript(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())

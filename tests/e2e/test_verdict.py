@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from conversation_actors.cli.demo.__main__ import exit_code
-from conversation_actors.cli.demo.script import Script, call_key
-from conversation_actors.cli.demo.story import Outcome
+from conversation_actors.cli.demo.script import DemoScript, call_key
+from conversation_actors.cli.demo.story import DemoOutcome
 from conversation_actors.cli.demo.verdict import Evidence, Written, judge
 
-SCRIPT = Script(
+SCRIPT = DemoScript(
     turns=("Hello?", "Bye."),
     lines=(("user", "Hello?"), ("assistant", "Good day."), ("user", "Bye."), ("assistant", "Bye bye.")),
     calls=Counter({call_key("look_up", {"order": 1}): 1}),
@@ -45,7 +45,7 @@ def test_a_kept_promise_passes() -> None:
     """All there, once, in order: exit code 0. What was written and never acknowledged is no loss."""
     verdict = judge(GOOD, SCRIPT)
 
-    assert exit_code(Outcome(verdict, [])) == 0
+    assert exit_code(DemoOutcome(verdict, [])) == 0
     assert (verdict.acknowledged, verdict.present) == (4, 5)
 
 
@@ -70,7 +70,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_promise_fails(name: str) -> None:
     """Each of these alone makes the exit code non-zero."""
-    assert exit_code(Outcome(judge(BROKEN[name], SCRIPT), [])) == 1
+    assert exit_code(DemoOutcome(judge(BROKEN[name], SCRIPT), [])) == 1
 
 
 def test_what_is_wrong_is_counted() -> None:

@@ -20,7 +20,7 @@ from conversation_actors.store.heartbeats import ENDED_SECONDS, record_name
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
 from conversation_actors.store.script_calls import Argument, ScriptCalls
-from conversation_actors.store.scripts import Script
+from conversation_actors.store.scripts import LuaScript
 from tests.store.conftest import NO_SERVER, assert_no_leak, make_store
 from tests.support.servers import Server, newest
 
@@ -888,7 +888,7 @@ async def test_the_check_runs_every_script(redis_store: RedisStore, monkeypatch:
     run: set[str] = set()
     original = ScriptCalls.on_index
 
-    async def noting(self: ScriptCalls, script: Script, keys: Sequence[str], *arguments: Argument) -> list[Any]:
+    async def noting(self: ScriptCalls, script: LuaScript, keys: Sequence[str], *arguments: Argument) -> list[Any]:
         run.add(script.name)
         return await original(self, script, keys, *arguments)
 

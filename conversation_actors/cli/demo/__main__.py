@@ -18,14 +18,14 @@ from rich.text import Text
 from conversation_actors.cli.demo.narration import Narration
 from conversation_actors.cli.demo.performer import DemoFailedError
 from conversation_actors.cli.demo.stage import Stage
-from conversation_actors.cli.demo.story import Outcome, Story
+from conversation_actors.cli.demo.story import DemoOutcome, Story
 from conversation_actors.errors import ConversationError
 
 EXIT_INTERRUPTED = 130
 PLAIN_WIDTH = 100
 
 
-async def _play(options: dict[str, Any], narration: Narration) -> Outcome:
+async def _play(options: dict[str, Any], narration: Narration) -> DemoOutcome:
     narration.step(
         "1. A stage: Redis, Ray, and a stand-in for the language model, in a directory of their own.",
         "Nothing else on this machine is touched, and all of it goes away at the end.",
@@ -37,7 +37,7 @@ async def _play(options: dict[str, Any], narration: Narration) -> Outcome:
         return await story.tell()
 
 
-async def _interruptible(options: dict[str, Any], narration: Narration) -> Outcome:
+async def _interruptible(options: dict[str, Any], narration: Narration) -> DemoOutcome:
     """Play the demo. SIGINT and SIGTERM end it in order: what was started is killed and removed."""
     work = asyncio.ensure_future(_play(options, narration))
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -77,12 +77,12 @@ def main(arguments: list[str]) -> int:
     return exit_code(outcome)
 
 
-def exit_code(outcome: Outcome) -> int:
+def exit_code(outcome: DemoOutcome) -> int:
     """Return 0 if every promise was kept, 1 otherwise."""
     return 0 if outcome.verdict.passed else 1
 
 
-def _document(outcome: Outcome) -> dict[str, Any]:
+def _document(outcome: DemoOutcome) -> dict[str, Any]:
     return {"passed": outcome.verdict.passed, "kills": outcome.kills, "items": outcome.verdict.document()}
 
 

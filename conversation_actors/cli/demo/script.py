@@ -11,7 +11,7 @@ Line = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
+class DemoScript:
     """The call as written: what is said, in order, and which tools are used, how often."""
 
     turns: tuple[str, ...]

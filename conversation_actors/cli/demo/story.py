@@ -11,7 +11,7 @@ from typing import Any
 from conversation_actors.cli.demo.intruder import Intruder
 from conversation_actors.cli.demo.narration import Narration
 from conversation_actors.cli.demo.performer import DemoFailedError, Performer, Told
-from conversation_actors.cli.demo.script import Script
+from conversation_actors.cli.demo.script import DemoScript
 from conversation_actors.cli.demo.stage import Stage
 from conversation_actors.cli.demo.verdict import Evidence, Verdict, Written, judge
 from conversation_actors.cli.demo.witness import Witness, says
@@ -25,7 +25,7 @@ _ACTOR_SHARE, _AGENT_SHARE, _INTRUDER_SHARE = 0.25, 0.6, 0.85
 
 
 @dataclass
-class Outcome:
+class DemoOutcome:
     """The kills and the verdict: what the demo has to show."""
 
     verdict: Verdict
@@ -45,9 +45,9 @@ class Story:
     own: list[str] = field(default_factory=list)
     """Ids of what the demo itself appended and was told to be durable."""
 
-    async def tell(self) -> Outcome:
+    async def tell(self) -> DemoOutcome:
         """Tell the whole story. Raises `DemoFailedError` and `ConversationError`."""
-        script = Script.load(self.transcript)
+        script = DemoScript.load(self.transcript)
         first, watcher = await self._begin()
         async with ConversationClient(self.stage.settings) as client:
             handle = await client.open(self.conversation)
@@ -55,12 +55,12 @@ class Story:
             witness.start()
             try:
                 agents = await self._perform(script, handle, witness, first)
-                return Outcome(await self._count(script, handle, witness, agents, watcher), self.kills)
+                return DemoOutcome(await self._count(script, handle, witness, agents, watcher), self.kills)
             finally:
                 witness.stop()
 
     async def _perform(
-        self, script: Script, handle: ConversationHandle, witness: Witness, first: Performer
+        self, script: DemoScript, handle: ConversationHandle, witness: Witness, first: Performer
     ) -> list[Performer]:
         """Do to the call what the story tells. Returns the agents that held the call."""
         await self._kill_actor(script.turns[script.cut(_ACTOR_SHARE)], handle, witness, first)
@@ -169,7 +169,7 @@ class Story:
 
     async def _count(
         self,
-        script: Script,
+        script: DemoScript,
         handle: ConversationHandle,
         witness: Witness,
         agents: list[Performer],

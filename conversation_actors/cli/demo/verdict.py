@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from conversation_actors.cli.demo.script import Script, call_key
+from conversation_actors.cli.demo.script import DemoScript, call_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Verdict:
         }
 
 
-def judge(evidence: Evidence, script: Script) -> Verdict:
+def judge(evidence: Evidence, script: DemoScript) -> Verdict:
     """Compare the evidence with itself and with the script."""
     acknowledged = {identity for ids in evidence.acknowledged.values() for identity in ids}
     present = [str(item["id"]) for item in evidence.final]
@@ -80,7 +80,7 @@ def judge(evidence: Evidence, script: Script) -> Verdict:
     )
 
 
-def _duplicates(evidence: Evidence, script: Script) -> Iterable[str]:
+def _duplicates(evidence: Evidence, script: DemoScript) -> Iterable[str]:
     """Yield each id that is there twice, each repeated write, and what occurs more often than in the script.
 
     The script tells how often a sentence is said and a tool used; sentences and tools that are not in it are ignored.

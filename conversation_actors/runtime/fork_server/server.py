@@ -66,7 +66,7 @@ _WORKERS_PLACE = "/where the worker's program is"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class WorkerRequest:
     """What a launcher handed over: everything in which one start of the interpreter differs from another."""
 
     arguments: list[str]
@@ -79,7 +79,7 @@ class DeclinedError(Exception):
     """This worker has to be started the ordinary way; the text says why."""
 
 
-def receive(connection: socket.socket) -> Request:
+def receive(connection: socket.socket) -> WorkerRequest:
     """Read a request, and put its descriptors in the place of 0, 1 and 2."""
     length = len(VERSION) + 4
     head, descriptors, _, _ = socket.recv_fds(connection, length, _STANDARD_STREAMS)
@@ -100,10 +100,10 @@ def receive(connection: socket.socket) -> Request:
             message = "the launcher went away"
             raise DeclinedError(message)
         body += part
-    return Request(*marshal.loads(bytes(body)))  # noqa: S302  # of a process of this user; the kernel says so
+    return WorkerRequest(*marshal.loads(bytes(body)))  # noqa: S302  # of a process of this user; the kernel says so
 
 
-def check(request: Request, worker: str, environment: Mapping[bytes, bytes]) -> None:
+def check(request: WorkerRequest, worker: str, environment: Mapping[bytes, bytes]) -> None:
     """Raise `DeclinedError` unless a fork of a process with `environment` is what a fresh interpreter would be."""
     if request.arguments[0] != worker:
         message = f"another worker program: {request.arguments[0]}"
@@ -227,7 +227,7 @@ class ForkServer:
         logger.error("no worker will be forked: %s", reason)
         self._refusal = reason
 
-    def serve(self) -> Request:
+    def serve(self) -> WorkerRequest:
         """Fork a child for each connection; returns, in the child, what it is to run.
 
         A request that fails gets no answer, which is logged: its launcher starts an ordinary worker. Whatever else
@@ -249,7 +249,7 @@ class ForkServer:
             if request is not None:
                 return request
 
-    def _serve_one(self) -> Request | None:
+    def _serve_one(self) -> WorkerRequest | None:
         """See `_answer`; None too where that failed."""
         try:
             connection, _ = self._listener.accept()
@@ -261,7 +261,7 @@ class ForkServer:
             logger.exception("a launcher got no answer")
         return None
 
-    def _answer(self, connection: socket.socket) -> Request | None:
+    def _answer(self, connection: socket.socket) -> WorkerRequest | None:
         """None in the server; in the child, what it is to run."""
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         if self._refusal is not None or int.from_bytes(credentials[4:8], sys.byteorder) != os.getuid():
@@ -273,7 +273,7 @@ class ForkServer:
             return None
         return None if child else self._prepare(connection)
 
-    def _prepare(self, connection: socket.socket) -> Request:
+    def _prepare(self, connection: socket.socket) -> WorkerRequest:
         """In the child: become what the launcher asks for, or end."""
         try:
             self._listener.close()
@@ -285,7 +285,7 @@ class ForkServer:
             logger.exception("not forked")
         os._exit(1)
 
-    def _agree(self, connection: socket.socket) -> Request:
+    def _agree(self, connection: socket.socket) -> WorkerRequest:
         connection.settimeout(_REQUEST_SECONDS)
         kept = os.dup(2)  # what is logged until then goes to the server's log
         _log_to(kept)
@@ -301,7 +301,7 @@ class ForkServer:
         return request
 
 
-def become(request: Request, at_start: Mapping[bytes, bytes]) -> None:
+def become(request: WorkerRequest, at_start: Mapping[bytes, bytes]) -> None:
     """In a forked child, undo what makes a fork server different from a fresh interpreter; signals are `main`'s."""
     if request.leads_group:
         os.setpgid(0, 0)

@@ -112,9 +112,9 @@ def test_log_lies_among_rays_logs() -> None:
 # --- what the server decides -----------------------------------------------------------------------------------------
 
 
-def request(environment: dict[bytes, bytes], *, program: str = WORKER) -> server.Request:
+def request(environment: dict[bytes, bytes], *, program: str = WORKER) -> server.WorkerRequest:
     """Make a request as a launcher would."""
-    return server.Request([program], environment, b"/", leads_group=True)
+    return server.WorkerRequest([program], environment, b"/", leads_group=True)
 
 
 def test_accepts_the_environment_it_was_started_with() -> None:
@@ -148,7 +148,7 @@ def descriptors() -> dict[str, str]:
     return {number: target for number, target in found.items() if not target.startswith("/proc/")}
 
 
-def receive(connection: socket.socket, placed: list[tuple[int, int]]) -> server.Request:
+def receive(connection: socket.socket, placed: list[tuple[int, int]]) -> server.WorkerRequest:
     """Receive, but note in `placed`, as (inode, target), what would take the place of this process's streams."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "dup2", lambda source, target: placed.append((os.fstat(source).st_ino, target)))
@@ -179,7 +179,7 @@ def test_receives_a_request(pair: tuple[socket.socket, socket.socket], tmp_path:
         received = receive(theirs, placed)
         assert descriptors() == before
 
-    assert received == server.Request([WORKER, "--\udcff"], environment, b"/tmp", leads_group=True)
+    assert received == server.WorkerRequest([WORKER, "--\udcff"], environment, b"/tmp", leads_group=True)
     assert placed == list(zip(inodes, range(STREAMS), strict=True))
 
 
@@ -464,13 +464,13 @@ def listening(raylet: int = RAYLET) -> Iterator[socket.socket]:
         yield listener
 
 
-def read_request(connection: socket.socket) -> server.Request:
+def read_request(connection: socket.socket) -> server.WorkerRequest:
     """Take a whole request from a launcher, and drop its descriptors."""
     head, given, _, _ = socket.recv_fds(connection, len(HEAD), STREAMS)
     for number in given:
         os.close(number)
     body = connection.recv(int.from_bytes(head[-4:], "little"), socket.MSG_WAITALL)
-    return server.Request(*marshal.loads(body))  # noqa: S302  # of a launcher that the test has started
+    return server.WorkerRequest(*marshal.loads(body))  # noqa: S302  # of a launcher that the test has started
 
 
 def test_not_the_raylets_child(tmp_path: Path) -> None:

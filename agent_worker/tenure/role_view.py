@@ -14,8 +14,11 @@ _FULL_SHARE = 0.75
 """Of a bound of the history: what leaves is a message, or a call with its output, which may be a quarter of it."""
 
 
-class LocalCopy:
-    """The local copy of one job's conversation, as an agent of the job's role is to see it. No I/O."""
+class RoleView:
+    """The conversation as an agent of the job's role is to see it. No I/O.
+
+    What it shows is the handle's local copy, less what belongs to other roles.
+    """
 
     def __init__(self, standing: Standing, bounds: HistoryLimits) -> None:
         """Take the `bounds` of the history."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from conversation_actors.activation.deciding import Decided, Decider
+from conversation_actors.activation.requests import Decided, Decider
 from conversation_actors.errors import ConflictError
 from conversation_actors.protocol import Done, Request
 from conversation_actors.state import AppendItems, ConversationState, Entry, Guard, Limits, SetAttributes
