@@ -1,4 +1,4 @@
-"""What the agents of this folder differ in from agents that know nothing of this project, and what is told of them."""
+"""What the agents of this folder differ in from agents that know nothing of this project."""
 
 from pathlib import Path
 
@@ -7,7 +7,6 @@ import pytest
 from tests.adopt.shapes import COURIER, INTERPRETER, SHAPES, Shape
 
 AGENTS = Path(__file__).parent / "agents"
-TABLE = Path(__file__).parent.parent.parent / "docs" / "livekit.md"
 IMPORT = "from agent_worker import attach"
 _OURS = ("agent_worker", "conversation_actors", "attach(", "conversation.")
 
@@ -27,9 +26,3 @@ def test_an_agent_differs_by_the_lines_that_are_told(shape: Shape) -> None:
         assert lines.count(ours) == 1, ours
         lines.remove(ours)
     assert [line for line in lines if any(word in line for word in _OURS)] == []
-
-
-def test_the_table_tells_of_every_agent() -> None:
-    """The documentation names each file, so that nobody has to look for an example."""
-    text = TABLE.read_text()
-    assert [shape.name for shape in (*SHAPES, INTERPRETER, COURIER) if f"agents/{shape.name}.py" not in text] == []
