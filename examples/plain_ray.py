@@ -8,6 +8,8 @@ the second owner of the conversation, which has every line of the first one.
 import asyncio
 import secrets
 import sys
+import time
+from typing import Any
 
 import ray
 
@@ -30,17 +32,29 @@ def report(settings: Settings, conversation_id: str, finding: str) -> int:
 
 
 def crash(conversation_id: str) -> None:
-    """End the owner's process; Ray starts it again, and it recovers by itself."""
+    """End the owner's process, and wait until Ray has started it again: it recovers by itself."""
+    before = epoch_of(conversation_id)
     ray.kill(ray.get_actor(actor_name(conversation_id), namespace=NAMESPACE), no_restart=False)
+    while epoch_of(conversation_id) == before:
+        time.sleep(0.01)
 
 
 def epoch_of(conversation_id: str) -> int:
     """Ask the actor itself. It answers with its value, or with an error as a value."""
-    actor = ray.get_actor(actor_name(conversation_id), namespace=NAMESPACE)
-    view = ray.get(actor.read.remote(fresh=True))
+    view = _read(conversation_id)
     if isinstance(view, ConversationError):
         raise view
     return int(view.epoch)
+
+
+def _read(conversation_id: str) -> Any:
+    """Return what the actor answers. Ask again while Ray starts it again."""
+    while True:
+        try:
+            actor = ray.get_actor(actor_name(conversation_id), namespace=NAMESPACE)
+            return ray.get(actor.read.remote(fresh=True))
+        except ray.exceptions.RayActorError:
+            time.sleep(0.01)
 
 
 async def main(conversation_id: str) -> None:

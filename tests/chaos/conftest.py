@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.conftest import connect, conversation_id, own_redis
+from tests.cluster.conftest import configure, connect, conversation_id, own_redis, surroundings
 from tests.support.ray_cluster import QUICK_NODE_DEATH, RayCluster, as_json
 from tests.support.servers import Server
 
-__all__ = ["connect", "conversation_id", "own_redis"]
+__all__ = ["configure", "connect", "conversation_id", "own_redis", "surroundings"]
 
 
 @pytest.fixture
