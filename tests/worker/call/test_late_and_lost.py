@@ -32,6 +32,29 @@ from tests.support.sessions.fake_conversation import FunctionScript
 from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
 from tests.support.sessions.fakes_call import World
 
+
+class Slow(Agent):
+    """Has a tool that ends when the test says so."""
+
+    def __init__(self) -> None:
+        """Search until released."""
+        super().__init__(instructions="x")
+        self.release = asyncio.Event()
+
+    @function_tool
+    async def search(self, context: RunContext[None]) -> str:
+        """Search for long."""
+        assert context is not None
+        await self.release.wait()
+        return "found"
+
+
+def search_once(request: ChatRequest) -> Reply:
+    """Have the model call the tool, and then tell of it."""
+    done = any(message["role"] == "tool" for message in request.messages)
+    return Reply("Found it.") if done else Reply("", (RequestedCall("c1", "search", "{}"),))
+
+
 # A conversation that opens late
 
 
@@ -121,33 +144,17 @@ async def test_a_call_that_was_interrupted_before_is_told_late(answer: Answer, w
 async def test_a_tool_that_runs_while_it_opens_is_not_interrupted(answer: Answer, world: World) -> None:
     """Its call is recorded, its output is not there yet: the one who runs it is this session."""
     world.may_open.clear()
-    release = asyncio.Event()
-
-    class Slow(Agent):
-        def __init__(self) -> None:
-            super().__init__(instructions="x")
-
-        @function_tool
-        async def search(self, context: RunContext[None]) -> str:
-            """Search for long."""
-            assert context is not None
-            await release.wait()
-            return "found"
-
-    def decide(request: ChatRequest) -> Reply:
-        done = any(message["role"] == "tool" for message in request.messages)
-        return Reply("Found it.") if done else Reply("", (RequestedCall("c1", "search", "{}"),))
-
+    slow = Slow()
     async with (
-        OfflineServer(FunctionScript(decide)) as server,
-        answer(FakeRoom(), agent=Slow(), on=server, greeting="") as running,
+        OfflineServer(FunctionScript(search_once)) as server,
+        answer(FakeRoom(), agent=slow, on=server, greeting="") as running,
     ):
         speech = running.session.generate_reply(user_input="Search")
         await until(lambda: running.attached.recorder.recorded >= 3)
         world.may_open.set()
         await asyncio.wait_for(running.call.wait_open(), LATE)
         await running.call.flush()
-        release.set()
+        slow.release.set()
         await speech
         await running.is_known("Found it.")
     outputs = [item.to_dict()["output"] for item in running.call.items if item.type == "function_call_output"]
@@ -188,26 +195,10 @@ async def test_a_conversation_that_is_gone_is_told_the_talk(
 
 async def test_a_tool_that_runs_while_it_is_lost_is_told_with_its_output(answer: Answer, world: World) -> None:
     """Its call was known before it ran, and is again; and both are, when it is done, once."""
-    release = asyncio.Event()
-
-    class Slow(Agent):
-        def __init__(self) -> None:
-            super().__init__(instructions="x")
-
-        @function_tool
-        async def search(self, context: RunContext[None]) -> str:
-            """Search for long."""
-            assert context is not None
-            await release.wait()
-            return "found"
-
-    def decide(request: ChatRequest) -> Reply:
-        done = any(message["role"] == "tool" for message in request.messages)
-        return Reply("Found it.") if done else Reply("", (RequestedCall("c1", "search", "{}"),))
-
+    slow = Slow()
     async with (
-        OfflineServer(FunctionScript(decide)) as server,
-        answer(FakeRoom(), agent=Slow(), on=server, greeting="") as running,
+        OfflineServer(FunctionScript(search_once)) as server,
+        answer(FakeRoom(), agent=slow, on=server, greeting="") as running,
     ):
         speech = running.session.generate_reply(user_input="Search")
         await until(lambda: "function_call" in [item.type for item in running.call.items])
@@ -215,7 +206,7 @@ async def test_a_tool_that_runs_while_it_is_lost_is_told_with_its_output(answer:
         running.call.note("x", 1)
         await until(lambda: "x" in running.call.attributes)
         assert "function_call" in [item.type for item in running.call.items]
-        release.set()
+        slow.release.set()
         await speech
         await running.is_known("Found it.")
     kinds = [item.type for item in running.call.items]

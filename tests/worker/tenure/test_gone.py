@@ -69,6 +69,13 @@ class Session:
             self._call.record(item)
 
 
+async def begun(world: World) -> tuple[CallConversation, Session]:
+    """Begin a call, and whoever has its items."""
+    call = world.call()
+    assert await call.open()
+    return call, Session(call)
+
+
 async def vanish(world: World) -> None:
     """The keys of the conversation are gone, and so is its owner."""
     await world.lose_everything()
@@ -140,9 +147,7 @@ async def test_a_call_that_is_over_is_kept_no_longer(world: World) -> None:
 async def test_a_conversation_that_is_gone_is_opened_again(world: World) -> None:
     """With this job as its agent, what its session has, and what it noted; what follows is taken as before."""
     world.timing = replace(world.timing, keep=60.0)
-    call = world.call()
-    await call.open()
-    session = Session(call)
+    call, session = await begun(world)
     for number in range(3):
         session.say(number)
     call.note("livekit.transcript", {"text": "and then"})
@@ -164,9 +169,7 @@ async def test_a_conversation_that_is_gone_is_opened_again(world: World) -> None
 @pytest.mark.parametrize("trace", ["a change", "a note", "nothing"])
 async def test_whatever_is_refused_tells_that_it_is_gone(world: World, trace: str) -> None:
     """Also that nothing is: the job is told that there was nothing to keep."""
-    call = world.call()
-    await call.open()
-    session = Session(call)
+    call, session = await begun(world)
     session.say(1)
     await call.flush()
     handle = await world.cluster.handle()
@@ -184,9 +187,7 @@ async def test_whatever_is_refused_tells_that_it_is_gone(world: World, trace: st
 
 async def test_one_that_was_made_again_by_somebody_else_is_told_all(world: World) -> None:
     """A lease of the new life may have the number of the old one: the life tells."""
-    call = world.call()
-    await call.open()
-    session = Session(call)
+    call, session = await begun(world)
     session.say(1)
     await call.flush()
     await vanish(world)
@@ -215,9 +216,7 @@ async def test_one_that_another_agent_has_by_now_is_left_to_it(world: World) -> 
 
 async def test_a_gone_conversation_is_opened_however_long_that_takes(world: World) -> None:
     """Ray and Redis come back one after the other; the call goes on meanwhile."""
-    call = world.call()
-    await call.open()
-    session = Session(call)
+    call, session = await begun(world)
     session.say(1)
     await call.flush()
     world.may_open.clear()
@@ -269,9 +268,7 @@ async def test_gone_while_it_is_opened_it_is_opened_again(world: World, monkeypa
 
 async def test_a_lease_that_is_gone_is_taken_again_at_once(world: World) -> None:
     """Long before it would be renewed; what was refused meanwhile is recorded again."""
-    call = world.call()
-    await call.open()
-    session = Session(call)
+    call, session = await begun(world)
     session.say(1)
     await call.flush()
     handle = await world.cluster.handle()
@@ -306,9 +303,7 @@ async def test_an_older_copy_deposes_nobody(world: World) -> None:
 
 async def test_what_did_not_fit_is_recorded_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted, and asked for when the conversation answers again; what follows waits for that, in order."""
-    call = world.call()
-    await call.open()
-    session = Session(call)
+    call, session = await begun(world)
     record = ConversationHandle.record
     is_full = True
 
@@ -369,9 +364,7 @@ async def test_what_was_refused_for_another_sake_than_its_own_is_recorded_again(
     world: World, monkeypatch: pytest.MonkeyPatch, error: ConversationError
 ) -> None:
     """As soon as the owner takes items, and what follows behind it; a flush tells of nothing that was mended."""
-    call = world.call()
-    await call.open()
-    session = Session(call)
+    call, session = await begun(world)
     session.say(0)
     await call.flush()
     refused = refuse(monkeypatch, error, times=2)
@@ -389,9 +382,7 @@ async def test_an_item_that_the_owner_always_fails_at_costs_only_itself(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a few tries it is taken for the item's fault, as the flush tells; what follows is stored."""
-    call = world.call()
-    await call.open()
-    session = Session(call)
+    call, session = await begun(world)
     refused = refuse(monkeypatch, OwnerFailedError("a defect"), times=1000, item="u1")
     session.say(1)
     with pytest.raises(OwnerFailedError):
@@ -405,9 +396,7 @@ async def test_an_item_that_the_owner_always_fails_at_costs_only_itself(
 
 async def test_a_conversation_that_was_closed_in_mid_call_is_reopened(world: World) -> None:
     """As one that was closed before the call: what is said and done after that is in it, by the same agent."""
-    call = world.call()
-    await call.open()
-    session = Session(call)
+    call, session = await begun(world)
     session.say(0)
     await call.flush()
     handle = await world.cluster.handle()
@@ -444,9 +433,7 @@ async def test_a_conversation_that_was_closed_stays_so_at_the_end_of_its_call(wo
 
 async def test_a_refusal_that_was_mended_is_heard_by_nobody_again(world: World) -> None:
     """Whoever recorded and flushes later, in whatever task, is not told of it, and nothing is asked for anew."""
-    call = world.call()
-    await call.open()
-    session = Session(call)
+    call, session = await begun(world)
     handle = await world.cluster.handle()
     await call.flush()
     await handle.release_lease(handle.leases[LEASE])
@@ -486,9 +473,7 @@ async def test_what_is_missed_at_the_end_of_a_call_is_recorded_before_the_lease_
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store refused for a moment; the call ends just then."""
-    call = world.call()
-    await call.open()
-    session = Session(call)
+    call, session = await begun(world)
     await call.flush()
     refuse(monkeypatch, StoreMisconfiguredError("NOPERM"), times=1)
     session.say(1)
@@ -501,9 +486,7 @@ async def test_what_is_missed_at_the_end_of_a_call_is_recorded_before_the_lease_
 
 async def test_while_items_are_missed_nothing_overtakes_them(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an application records itself waits too, and comes behind them."""
-    call = world.call()
-    await call.open()
-    session = Session(call)
+    call, session = await begun(world)
     await call.flush()
     record = ConversationHandle.record
     full = ["u0"]
@@ -542,9 +525,7 @@ async def test_a_refusal_that_is_told_for_several_is_followed_by_one_look(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first one was for its own sake, and the others may not have been; where they were, it ends there."""
-    call = world.call()
-    await call.open()
-    session = Session(call)
+    call, session = await begun(world)
     await call.flush()
     flush = ConversationHandle.flush
     refusals = 2
@@ -568,9 +549,7 @@ async def test_a_refusal_that_is_told_for_several_is_followed_by_one_look(
 
 async def test_after_its_end_nobody_waits_for_items(world: World) -> None:
     """What was not acknowledged by then may be stored or not."""
-    call = world.call()
-    await call.open()
-    session = Session(call)
+    call, session = await begun(world)
     session.say(1)
     await call.aclose()
     started = asyncio.get_running_loop().time()
@@ -582,9 +561,7 @@ async def test_after_its_end_nobody_waits_for_items(world: World) -> None:
 
 async def test_the_deposed_is_told_that_nothing_of_it_is_taken(world: World) -> None:
     """However often it records: nothing waits for a lease that it does not get again."""
-    call = world.call()
-    await call.open()
-    session = Session(call)
+    call, session = await begun(world)
     await call.flush()
     handle = await world.cluster.handle()
     await handle.acquire_lease(LEASE, holder="job-2", duration=HOUR, replacing="job-1")
