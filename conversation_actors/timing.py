@@ -30,6 +30,8 @@ class Timing:
     # runtime
     ask: tuple[float, float] = (0.01, 0.5)
     """Pauses between attempts to reach an owner."""
+    restart: float = 1.0
+    """How long an owner may be restarting before somebody checks whether its cluster is there at all."""
     pool_look: float = 30.0
     """The time between two looks of the warm pool for new nodes. At each look, the pool counts the workers that are
     there."""
@@ -40,9 +42,6 @@ class Timing:
     so."""
     membership_calls: float = 5.0
     """How long calls that still wait for an old head may take to be answered by a new one; a second is usual."""
-
-    restart: float = 1.0
-    """How long an owner may be restarting before somebody checks whether its cluster is there at all."""
 
     # client
     dormant: tuple[float, float] = (0.1, 1.0)

@@ -5,7 +5,7 @@ job waits for its conversation only for a while; what happens meanwhile is kept,
 that is gone in the middle of a call is opened again, and told what the job still knows.
 
 `CallConversation` is what the rest of the program uses. Its parts have a file each: `standing` (what the job is now),
-`local_copy` (what it sees), `briefing` (what it was called for), `opening` and `leaving`, `sign_of_life` (its
+`role_view` (what it sees), `briefing` (what it was called for), `opening` and `leaving`, `sign_of_life` (its
 heartbeat), `telling` (items, changes, marks and removals on their way), `wishes` (what successors ask) and `upkeep`
 (what else goes on meanwhile).
 """
