@@ -26,6 +26,16 @@ hypothesis.settings.register_profile("quick", _UNTIMED, max_examples=10, statefu
 hypothesis.settings.load_profile("quick" if os.environ.get("QUICK") else "ci" if IN_CI else "dev")
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return False for what asyncio says of tasks that LiveKit has left, whenever those are collected."""
+    return "was never retrieved" not in record.getMessage()
+
+
+def pytest_configure() -> None:
+    """Drop such records: they would count in another test's log, or follow the last one as a page of tracebacks."""
+    logging.getLogger("asyncio").addFilter(_is_news)
+
+
 def forbidden_skip(longrepr: object) -> str | None:
     """Why a skip is not acceptable in CI; None where it is."""
     reason = str(longrepr[2] if isinstance(longrepr, tuple) else longrepr).removeprefix("Skipped: ")
@@ -52,18 +62,6 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
         report.outcome = "failed"
         report.longrepr = why
     return report
-
-
-@pytest.fixture
-def caplog(caplog: pytest.LogCaptureFixture) -> Generator[pytest.LogCaptureFixture, None, None]:
-    """What this test logs: not what asyncio tells of an earlier test's tasks, whenever they happen to be collected."""
-
-    def is_of_this_test(record: logging.LogRecord) -> bool:
-        return record.name != "asyncio" or "was never retrieved" not in record.getMessage()
-
-    caplog.handler.addFilter(is_of_this_test)
-    yield caplog
-    caplog.handler.removeFilter(is_of_this_test)
 
 
 @pytest.fixture(autouse=True)
