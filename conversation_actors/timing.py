@@ -28,6 +28,8 @@ class Timing:
     was."""
 
     # runtime
+    join: tuple[float, float] = (0.5, 5.0)
+    """Pauses between attempts to be let in by Ray's client server (``ray://``)."""
     ask: tuple[float, float] = (0.01, 0.5)
     """Pauses between attempts to reach an owner."""
     restart: float = 1.0

@@ -3,16 +3,17 @@
 import asyncio
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from conversation_actors.cli.processes import kill_session, last_lines, with_environment
 from conversation_actors.errors import ClusterUnavailableError
+from conversation_actors.free_port import free_port
 from conversation_actors.runtime.ray_environment import MODE, chosen_token_variables, ensure_token, knows_tokens
 
 ENVIRONMENT: dict[str, str | None] = {
@@ -32,6 +33,10 @@ _OBJECT_STORE_BYTES = 100 << 20
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 5.0
 _POLL = 0.05
+_HOST = "127.0.0.1"
+_PORT_ATTEMPTS = 3
+_PORT_TAKEN = "Failed to bind to address"
+"""What Ray's client server says of a port that somebody else has got in the meantime; the whole head ends then."""
 _LONGEST_PARENT = 40
 """Characters: a Unix socket's path has at most 107 (103 on macOS), of which Ray uses about 60."""
 
@@ -43,27 +48,45 @@ class RayHead:
     """
 
     def __init__(
-        self, *, cpus: int | None = None, spawned: Callable[[int | None, Path], None] = lambda _pid, _directory: None
+        self,
+        *,
+        cpus: int | None = None,
+        spawned: Callable[[int | None, Path], None] = lambda _pid, _directory: None,
+        pick_port: Callable[[str], int] = free_port,
     ) -> None:
         """Take as `cpus` what Ray is to believe it has; it keeps as many workers ready. None: what there is.
 
         `spawned` is told of the directory before anything is started in it, and then of the process as well. All other
-        processes are in that one's session.
+        processes are in that one's session. `pick_port` is asked for the port of Ray's client server.
         """
-        self._cpus = cpus
+        self._cpus, self._pick_port = cpus, pick_port
         self._spawned = spawned
         self._process: subprocess.Popen[bytes] | None = None
         self._directory: Path | None = None
 
     async def start(self) -> str:
         """Start the head, and return its address when it is ready. Raises `ClusterUnavailableError`."""
-        self._directory = _short_directory()
         if knows_tokens():
             await asyncio.to_thread(ensure_token)
-        self._spawn(self._directory)
+        for attempt in range(1, _PORT_ATTEMPTS + 1):
+            try:
+                return await self._start_once()
+            except ClusterUnavailableError as error:
+                if attempt == _PORT_ATTEMPTS or _PORT_TAKEN not in str(error):
+                    raise
+                await asyncio.to_thread(self.stop, hurry=True)
+        raise AssertionError
+
+    async def _start_once(self) -> str:
+        directory = self._directory = _short_directory()
+        client_port = self._client_port()
+        self._spawn(directory, client_port)
         try:
             async with asyncio.timeout(_READY_SECONDS):
-                return await self._address(self._directory)
+                address = await self._address(directory)
+                if client_port is not None:
+                    await self._until_listening(client_port)
+                return address
         except TimeoutError:
             message = f"Ray was not ready after {_READY_SECONDS:.0f} s: {self.last_words()}"
             raise ClusterUnavailableError(message) from None
@@ -100,11 +123,15 @@ class RayHead:
         assert self._directory is not None
         return self._directory / "ray-start.log"
 
-    def _spawn(self, directory: Path) -> None:
+    def _spawn(self, directory: Path, client_port: int | None) -> None:
         self._spawned(None, directory)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603  # arguments of our own, and no shell
-                self._command(directory), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self._command(directory, client_port),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self._spawned(self._process.pid, directory)
 
@@ -114,15 +141,35 @@ class RayHead:
         Raises `ClusterUnavailableError` if the head ends before.
         """
         written = directory / "ray_current_cluster"
-        assert self._process is not None
         while not (written.exists() and (address := written.read_text().strip())):
-            if self._process.poll() is not None:
-                message = f"Ray did not start: {self.last_words()}"
-                raise ClusterUnavailableError(message)
-            await asyncio.sleep(_POLL)
+            await self._pause_while_running()
         return address
 
-    def _command(self, directory: Path) -> list[str]:
+    async def _until_listening(self, client_port: int) -> None:
+        """Wait for Ray's client server, which listens last of all; if it cannot, the whole head ends.
+
+        Raises `ClusterUnavailableError` if the head ends before.
+        """
+        while True:
+            with suppress(OSError):
+                _, writer = await asyncio.open_connection(_HOST, client_port)
+                writer.close()
+                break
+            await self._pause_while_running()
+        await self._pause_while_running()
+
+    async def _pause_while_running(self) -> None:
+        assert self._process is not None
+        await asyncio.sleep(_POLL)
+        if self._process.poll() is not None:
+            message = f"Ray did not start: {self.last_words()}"
+            raise ClusterUnavailableError(message)
+
+    def _client_port(self) -> int | None:
+        """Pick a port for Ray's client server; without grpc, with which Ray refuses to start one, return None."""
+        return self._pick_port(_HOST) if find_spec("grpc") is not None else None
+
+    def _command(self, directory: Path, client_port: int | None) -> list[str]:
         options = {
             "port": 0,
             "dashboard-agent-listen-port": 0,
@@ -136,8 +183,8 @@ class RayHead:
         }
         if self._cpus is not None:
             options["num-cpus"] = self._cpus
-        if find_spec("grpc") is not None:  # without grpc, Ray refuses to start with this option, and has no such server
-            options["ray-client-server-port"] = _free_port()
+        if client_port is not None:
+            options["ray-client-server-port"] = client_port
         arguments = [temporary_directory(directory), *(f"--{name}={value}" for name, value in options.items())]
         command = [sys.executable, "-m", "conversation_actors.cli", "start", "--head", "--block"]
         return with_environment([*command, "--disable-usage-stats", *arguments], changes=ENVIRONMENT)
@@ -157,9 +204,3 @@ def variables_for_others(address: str) -> dict[str, str]:
 def _short_directory() -> Path:
     parent = tempfile.gettempdir()
     return Path(tempfile.mkdtemp(prefix=DIRECTORY_PREFIX, dir=parent if len(parent) <= _LONGEST_PARENT else "/tmp"))  # noqa: S108  # mkdtemp makes it private
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -270,7 +270,7 @@ class ConversationClient:
         # Ray takes most of a second to import, which neither `import conversation_actors` nor a read should.
         runtime = await in_thread(import_module, "conversation_actors.runtime.cluster")
         self._is_joining = runtime.is_joining
-        await runtime.connect(self._settings)
+        await runtime.connect(self._settings, timing=self._timing)
         self._directory = runtime.ActorDirectory(self._settings)
         self._background = asyncio.create_task(self._failures.once("pool", self._directory.start_pool))
 

@@ -12,6 +12,7 @@ import ray
 from ray._private.utils import read_ray_address
 from ray.exceptions import RayError
 
+from conversation_actors.backoff import Backoff
 from conversation_actors.errors import ClusterUnavailableError, ConversationError, RetryableError
 from conversation_actors.protocol import ActivationInfo
 from conversation_actors.runtime.actor import ConversationActor
@@ -24,6 +25,7 @@ from conversation_actors.runtime.threads import in_thread
 from conversation_actors.runtime.titles import full_name
 from conversation_actors.runtime.warm_pool import Pool
 from conversation_actors.settings import Placement, Settings, lasting_connection, quick_crash_detection
+from conversation_actors.timing import TIMING, Timing
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ def actor_name(conversation_id: str, settings: Settings | None = None) -> str:
     return _PREFIX + full_name(conversation_id, settings or Settings())
 
 
-async def connect(settings: Settings) -> None:
+async def connect(settings: Settings, *, timing: Timing = TIMING) -> None:
     """Join the cluster, unless this process is in one. The connection stays until the process ends.
 
     Raises `ClusterUnavailableError` when there is none, or none answers within `timeouts.connect`.
@@ -58,7 +60,7 @@ async def connect(settings: Settings) -> None:
     seconds = settings.timeouts.connect.total_seconds()
     try:
         async with asyncio.timeout(seconds):
-            await _reach_and_join(settings.ray_address)
+            await _reach_and_join(settings.ray_address, seconds, timing.join)
     except ConversationError:
         raise  # the cause was found before Ray tried
     except (OSError, RayError, RuntimeError, TimeoutError, ValueError) as error:
@@ -97,14 +99,27 @@ async def check(settings: Settings) -> None:
     writer.close()
 
 
-async def _reach_and_join(address: str | None) -> None:
+async def _reach_and_join(address: str | None, seconds: float, pauses: tuple[float, float]) -> None:
+    """Join, within so many `seconds`, with such pauses between attempts at what a repeat may help with."""
     if await in_thread(require_joinable, address):
         with _without_old_news():
             # As Ray does it for address="auto". To another machine it sends its token only where
             # RAY_AUTH_MODE says so, and neither do we.
             _use_own_token()
-    # In a thread it blocks nobody.
-    await in_thread(_join, address)
+    backoff, loop = Backoff(pauses), asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while True:
+        try:
+            # In a thread it blocks nobody.
+            return await in_thread(_join, address)
+        except ConnectionAbortedError as error:
+            # Ray's client server forks a server for each of its clients while other threads of it run: now and then
+            # what it has forked dies at once, and nothing is wrong with the cluster.
+            pause = backoff.next()
+            if loop.time() + pause >= deadline:
+                raise
+            logger.info("Ray's client server has let nobody in, and is asked again", extra={"reason": str(error)})
+        await asyncio.sleep(pause)
 
 
 def _use_own_token() -> None:

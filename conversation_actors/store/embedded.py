@@ -4,7 +4,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from conversation_actors.errors import StoreMisconfiguredError, StoreUnavailableError
+from conversation_actors.free_port import free_port
 from conversation_actors.private_files import try_lock, write_json
 from conversation_actors.store.running_server import HOST, STATE, RunningServer, directory_of
 from conversation_actors.timing import TIMING, Timing
@@ -67,11 +67,11 @@ class EmbeddedServer:
     ) -> None:
         """Keep data in `directory`; `options` are directives of the server's configuration that replace ours.
 
-        `pick_port` is asked for a port that is free (without it: the kernel).
+        `pick_port` is asked for a port that is free (without it: `free_port`).
         """
         self._directory = directory.expanduser().resolve()
         self._options, self._timing = dict(options or {}), timing
-        self._pick_port = pick_port or free_port
+        self._pick_port = pick_port or (lambda: free_port(HOST))
         self._running: RunningServer | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.is_adopted = False
@@ -276,13 +276,6 @@ def _end_child(process: subprocess.Popen[bytes], seconds: float) -> None:
         # The journal is on disk but for its last second; a server that hangs must not outlive us.
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    """Ask the kernel for a free port. Somebody may take it before the server does."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def _quoted(value: str) -> str:

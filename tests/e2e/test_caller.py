@@ -266,4 +266,5 @@ async def test_a_killed_server_comes_back_at_its_address(own_livekit_server: Liv
         assert own_livekit_server.url == url
         await caller.wait(lambda: caller.connection[-1].state in {"reconnected", "disconnected"}, "news", 60)
     async with Caller(own_livekit_server, room=room, identity="bob"):
-        assert [one.identity for one in await own_livekit_server.participants(room)][-1:] == ["bob"]
+        # the first caller may have come back just before it left, and be listed for a moment yet
+        assert "bob" in {one.identity for one in await own_livekit_server.participants(room)}

@@ -1,13 +1,18 @@
 """`conversation-actors dev`: what another terminal gets, and what stays when it ends."""
 
+import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from conversation_actors.cli.ray_head import RayHead
+from conversation_actors.free_port import free_port
+from conversation_actors.runtime.diagnosis import reach
 from conversation_actors.runtime.ray_environment import knows_tokens
 from tests.e2e.commands import development_stack, processes_naming, run, run_client, wait_for_none_naming
 
@@ -88,6 +93,27 @@ def test_a_second_one_a_killed_one_and_stop(tmp_path: Path) -> None:
     wait_for_none_naming(others["RAY_ADDRESS"])
     assert not (directory / "server.json").exists()
     assert "Nothing of `dev`" in run("stop", CONVERSATION_DATA_DIR=str(directory)).stdout
+
+
+@pytest.mark.timeout(180)
+async def test_a_port_that_somebody_else_has_got_is_exchanged() -> None:
+    """Ray's client server could not have it, and the whole head would end a second after it was told to be ready."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # it is not listened on: whoever asks there is refused
+        taken, directories = [held.getsockname()[1]], set()
+
+        def pick_port(host: str) -> int:
+            return taken.pop() if taken else free_port(host)
+
+        head = RayHead(pick_port=pick_port, spawned=lambda _pid, directory: directories.add(directory))
+        try:
+            address = await head.start()
+            reach(address)
+            assert not taken
+            assert sorted(directory.exists() for directory in directories) == [False, True]
+        finally:
+            await asyncio.to_thread(head.stop, hurry=True)
+    assert not any(directory.exists() for directory in directories)
 
 
 def _child_of(parent: int, command: str) -> int:

@@ -182,7 +182,7 @@ def test_a_directory_is_noted_before_anything_is_started_in_it(monkeypatch: pyte
     monkeypatch.setattr("conversation_actors.cli.ray_head.subprocess.Popen", start)
     head = RayHead(spawned=lambda pid, _: noted.append(pid))
     head._directory = tmp_path
-    head._spawn(tmp_path)
+    head._spawn(tmp_path, None)
     assert noted == [None, 7]
 
 

@@ -29,13 +29,17 @@ def without_grpc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_head_has_rays_client_server(tmp_path: Path) -> None:
     """Where grpcio is, so that `ray://` leads to it; on a port of its own."""
-    assert any(option.startswith("--ray-client-server-port=") for option in RayHead()._command(tmp_path))
+    head = RayHead()
+    port = head._client_port()
+    assert f"--ray-client-server-port={port}" in head._command(tmp_path, port)
 
 
 @pytest.mark.usefixtures("without_grpc")
 def test_a_head_starts_without_grpcio(tmp_path: Path) -> None:
     """Ray refuses to start where its client server is asked for and cannot run."""
-    assert not any("ray-client" in option for option in RayHead()._command(tmp_path))
+    head = RayHead()
+    assert head._client_port() is None
+    assert not any("ray-client" in option for option in head._command(tmp_path, None))
 
 
 @pytest.mark.usefixtures("without_grpc")

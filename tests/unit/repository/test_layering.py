@@ -19,6 +19,7 @@ LAYERS = (
     "timing",
     "errors",
     "failures",
+    "free_port",
     "log_lines",
     "private_files",
     "versions",

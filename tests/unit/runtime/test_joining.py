@@ -2,12 +2,17 @@
 
 import sys
 import threading
+from dataclasses import replace
+from datetime import timedelta
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.runtime import cluster
+from conversation_actors.settings import Settings, Timeouts
+from tests.support.quick import QUICK
 
 
 class Ray:
@@ -82,3 +87,41 @@ def test_what_others_joined_after_us_is_theirs(monkeypatch: pytest.MonkeyPatch) 
     assert cluster._is_ours()
     places.append("theirs")
     assert not cluster._is_ours()
+
+
+class ForgetfulServer(Ray):
+    """Ray's client server, whose forked servers die at their start, so many times in a row."""
+
+    def __init__(self, failures: int) -> None:
+        """Nobody was let in yet."""
+        super().__init__()
+        self.failures = failures
+        self.may_end.set()
+
+    def init(self, **options: Any) -> None:
+        """Join, or not."""
+        if self.failures:
+            self.failures -= 1
+            message = "Initialization failure from server:\nRuntimeError: Starting Ray client server failed."
+            raise ConnectionAbortedError(message)
+        super().init(**options)
+
+
+async def test_a_client_server_that_lets_nobody_in_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it forks dies now and then, and the cluster is well."""
+    ray = ForgetfulServer(failures=3)
+    monkeypatch.setattr(cluster, "ray", ray)
+    settings = Settings(redis_url="redis://x", ray_address="ray://127.0.0.1:1")
+    await cluster.connect(settings, timing=replace(QUICK, join=(0.001, 0.002)))
+    assert (ray.failures, ray.joined) == (0, 1)
+
+
+async def test_a_client_server_that_lets_nobody_in_ever_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what Ray has said, when the time to connect is up."""
+    ray = ForgetfulServer(failures=10**9)
+    monkeypatch.setattr(cluster, "ray", ray)
+    timeouts = Timeouts(connect=timedelta(seconds=0.2))
+    settings = Settings(redis_url="redis://x", ray_address="ray://127.0.0.1:1", timeouts=timeouts)
+    with pytest.raises(ClusterUnavailableError, match="Starting Ray client server failed"):
+        await cluster.connect(settings, timing=replace(QUICK, join=(0.001, 0.02)))
+    assert ray.joined == 0
