@@ -160,7 +160,7 @@ async def test_wait_for_the_disk_is_on_the_connection_that_wrote(tmp_path: Path)
     if binary is None:
         pytest.skip(f"{NO_SERVER}; WAITAOF needs Valkey or Redis 7.2")
     with Cluster(binary, tmp_path, {"appendonly": "yes", "appendfsync": "no"}) as running:
-        store = RedisStore(running.url, durability=(Durability.FSYNC, 0), timeout=timedelta(seconds=0.4))
+        store = RedisStore(running.url, durability=(Durability.FSYNC, 0), timeout=timedelta(seconds=3))
         with pytest.raises(StoreUnavailableError, match="disk"):
             await store.activate("c", owner="o", create=True, ttl=TTL)
         for node in running.nodes:

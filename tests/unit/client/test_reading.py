@@ -272,7 +272,7 @@ class Ray:
         self.answers.set()
         self.joined = self.asked = 0
 
-    async def connect(self, _settings: Settings) -> None:
+    async def connect(self, _settings: Settings, **_: object) -> None:
         """See `runtime.connect`."""
         self.asked += 1
         await self.answers.wait()
