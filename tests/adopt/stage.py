@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -236,6 +236,15 @@ class Performance:
             return bool(said) and said[-1] == ("assistant", text)
 
         await wait_until(is_stored, f"{text!r} to be stored")
+
+    async def keeps(self, texts: Sequence[str]) -> None:
+        """Wait until all of these answers are durable, which several agents may have given, in whatever order."""
+
+        async def are_stored() -> bool:
+            said = (await self.stored()).said
+            return all(("assistant", text) in said for text in texts)
+
+        await wait_until(are_stored, f"{texts} to be stored")
 
     async def suffers(self, fault: Fault) -> "Blow":
         """Have it happen, and wait until the next agent listens."""

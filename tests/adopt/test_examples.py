@@ -79,10 +79,12 @@ async def test_each_of_a_team_is_followed_by_its_like(stage: Stage, workers: Wor
 
 
 async def _both(call: Performance, turn: Turn, translated: Turn) -> None:
-    """Say something that both agents answer."""
+    """Say something that both agents answer, and wait until both answers are durable."""
+    answers = (turn.hears, translated.hears)
     await call.say(turn.says)
-    for line in (turn.hears, translated.hears):
+    for line in answers:
         await call.caller.wait(lambda line=line: line in call.said, f"to hear {line!r}", HEARD)  # type: ignore[misc]
+    await call.keeps(answers)
 
 
 async def _all_listen(call: Performance, number: int) -> None:
