@@ -81,6 +81,7 @@ async def test_files_commands_and_tracks_outlive_the_agent(scene: Scene, tmp_pat
         scene.figures.append(("memory that it took the agent", f"{(memory(pid) - before) / MEGABYTE:.0f} MB"))
         assert memory(pid) - before < LARGE  # it was never held as a whole
         await turn(caller, 0)
+        await scene.settled()
         killed = kill(pid)
         await scene.heard_again(caller, killed, holder, "job killed")
         microphone.track.mute()
