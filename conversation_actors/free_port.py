@@ -8,8 +8,8 @@ from pathlib import Path
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _USUAL_FIRST = 32_768
 """Where the ports begin that Linux gives to connections by itself, if it does not tell."""
-_LOWEST, _SPAN = 11_000, 1_000
-"""Below are the ports of Ray and its dashboard; fewer than the span are no choice."""
+_LOWEST, _SPAN = 20_000, 1_000
+"""Below are the ports of Ray: its head's, its dashboard's, its workers'. Fewer than the span are no choice."""
 _RAYS_OWN = range(23_000, 24_000)
 """Ray's client server gives them to the servers of its clients, one after the other."""
 _ATTEMPTS = 1000

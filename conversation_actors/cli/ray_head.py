@@ -68,14 +68,14 @@ class RayHead:
         """Start the head, and return its address when it is ready. Raises `ClusterUnavailableError`."""
         if knows_tokens():
             await asyncio.to_thread(ensure_token)
-        for attempt in range(1, _PORT_ATTEMPTS + 1):
+        for _ in range(_PORT_ATTEMPTS - 1):
             try:
                 return await self._start_once()
             except ClusterUnavailableError as error:
-                if attempt == _PORT_ATTEMPTS or _PORT_TAKEN not in str(error):
+                if _PORT_TAKEN not in str(error):
                     raise
                 await asyncio.to_thread(self.stop, hurry=True)
-        raise AssertionError
+        return await self._start_once()
 
     async def _start_once(self) -> str:
         directory = self._directory = _short_directory()
