@@ -4,7 +4,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from conversation_actors.cli.processes import kill_session, last_lines, session_members
+from conversation_actors.free_port import free_port
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 120.0
@@ -131,8 +131,9 @@ class Cluster:
 
     def begin(self) -> None:
         """Start the head without waiting for it."""
+        client_port = free_port("127.0.0.1")
         options = [
-            "--head", "--port=0", "--include-dashboard=false", f"--ray-client-server-port={_free_port()}",
+            "--head", "--port=0", "--include-dashboard=false", f"--ray-client-server-port={client_port}",
             f"--temp-dir={self._directory}", *_room(self._head_room),
         ]  # fmt: skip
         self.nodes.append(Node(self._directory, options, self.variant, self._environment))
@@ -222,9 +223,3 @@ def _is_written(path: Path | None) -> bool:
 
 def _room(conversations: int) -> list[str]:
     return [f"--resources={json.dumps({'conversation': conversations})}"] if conversations else []
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

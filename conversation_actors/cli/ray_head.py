@@ -154,9 +154,8 @@ class RayHead:
             with suppress(OSError):
                 _, writer = await asyncio.open_connection(_HOST, client_port)
                 writer.close()
-                break
+                return
             await self._pause_while_running()
-        await self._pause_while_running()
 
     async def _pause_while_running(self) -> None:
         assert self._process is not None
