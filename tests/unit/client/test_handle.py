@@ -817,7 +817,7 @@ async def test_catching_up_ends_with_the_handle(cluster: FakeCluster) -> None:
 
 async def test_a_caller_is_told_why_redis_refuses(cluster: FakeCluster) -> None:
     """While Redis takes no writes for now, every error names its reason; then all that was recorded is there."""
-    cluster.settings = brief(write=0.05, command=1.0)
+    cluster.settings = brief(write=0.05, command=4.0)
     conversation, store = await cluster.handle(), store_of(cluster)
     await conversation.append(say("u0"))
     store.append_faults.extend([StoreUnavailableError("Redis cannot do append now: MISCONF no disk")] * 100_000)
