@@ -9,19 +9,29 @@ from typing import Any
 
 from livekit import rtc
 from livekit.agents import AgentSession
+from livekit.agents.voice.io import AudioOutput
 
 
 def keep_audible(session: AgentSession[Any]) -> None:
-    """Let each speech of a started session wait for its first listener without ending the wait for all others."""
-    try:
-        output = session.room_io.audio_output
-    except RuntimeError:  # the session has no room
-        return
-    while output is not None:
-        subscribed = getattr(output, "subscribed", None)
-        if isinstance(subscribed, asyncio.Future):
-            _shield(output, subscribed)
-        output = output.next_in_chain
+    """Let each speech wait for its first listener without ending the wait for all others.
+
+    Call it before the session starts: its first speech may wait before the start has returned.
+    """
+    shielded: list[AudioOutput] = []
+
+    def shield(_: object) -> None:
+        try:
+            output = session.room_io.audio_output
+        except RuntimeError:  # the session has no room
+            return
+        while output is not None:
+            subscribed = getattr(output, "subscribed", None)
+            if isinstance(subscribed, asyncio.Future) and output not in shielded:
+                shielded.append(output)
+                _shield(output, subscribed)
+            output = output.next_in_chain
+
+    session.on("speech_created", shield)
 
 
 def _shield(output: Any, subscribed: "asyncio.Future[None]") -> None:

@@ -159,10 +159,10 @@ class Starting:
             for options in ("room_options", "room_input_options"):
                 linking.heed(named.get(options))
         call.start()
+        keep_audible(self._session)
         began = time.monotonic()
         with _being_started():
             result = await self._start(prepared.word.agent, **named)
-        keep_audible(self._session)
         if self._opening is not None:
             self._opening.session_started()
         seconds = round(time.monotonic() - began, 3)

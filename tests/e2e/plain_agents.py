@@ -67,3 +67,10 @@ async def eager(ctx: JobContext) -> None:
     session = voice_session(LanguageModelSettings(), SpeechSettings())
     await attach(session, ctx)
     await session.start(agent=Eager(), room=ctx.room)
+
+
+async def hasty(ctx: JobContext) -> None:
+    """Speaks before its start has returned: that waits until the greeting is over."""
+    session = voice_session(LanguageModelSettings(), SpeechSettings())
+    await attach(session, ctx)
+    await session.start(agent=Eager(), room=ctx.room, capture_run=True)

@@ -9,15 +9,16 @@ from tests.support.servers import wait_until
 pytestmark = pytest.mark.timeout(240)
 
 
-async def test_an_agent_interrupted_before_anybody_hears_it_is_heard_afterwards(scene: Scene) -> None:
+@pytest.mark.parametrize("agent", ["eager", "hasty"])
+async def test_an_agent_interrupted_before_anybody_hears_it_is_heard_afterwards(scene: Scene, agent: str) -> None:
     """A line typed into the greeting that nobody hears yet interrupts it; the answer is audible all the same."""
     line = CALL.turns[0]
-    await scene.worker("--entrypoint", "tests.e2e.plain_agents:eager")
+    await scene.worker("--entrypoint", f"tests.e2e.plain_agents:{agent}")
     async with scene.caller(is_deaf=True) as caller:
-        agent = await caller.wait_agent(UTTERANCE)
+        present = await caller.wait_agent(UTTERANCE)
 
         async def has_a_track() -> bool:
-            return bool(caller.rtc_room.remote_participants[agent.identity].track_publications)
+            return bool(caller.rtc_room.remote_participants[present.identity].track_publications)
 
         await wait_until(has_a_track, "the agent's track", patience=UTTERANCE)
         sent = await caller.chat(line.user)
