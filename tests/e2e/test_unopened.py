@@ -1,11 +1,14 @@
 """Jobs that end before they have opened their conversation: who has left is not followed, who was killed is."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from livekit import rtc
+from livekit import api, rtc
+from livekit.protocol.models import ParticipantInfo
 
 from tests.e2e.calls import dispatch
 from tests.e2e.scene import Scene
@@ -40,33 +43,51 @@ class Came:
         await wait_until(is_there, f"job {number}", patience=patience)
 
 
-async def in_a_call(scene: Scene, entrypoint: str) -> tuple[Came, rtc.Room]:
+@asynccontextmanager
+async def in_a_call(scene: Scene, entrypoint: str) -> AsyncIterator[tuple[Came, rtc.Room]]:
     """The jobs of a call that is just beginning, and its caller."""
     came = Came(scene.directory / "came")
     await scene.worker("--entrypoint", f"tests.e2e.unopened:{entrypoint}", **{CAME: str(came.path)})
     caller = rtc.Room()
     token = scene.server.token("caller", scene.room, dispatch=dispatch(scene.agent_name))
     await caller.connect(scene.server.url, token)
-    await came.number(1)
-    return came, caller
+    try:
+        await came.number(1)
+        yield came, caller
+    finally:
+        await caller.disconnect()
+
+
+async def has_media(scene: Scene, job_id: str) -> None:
+    """Return when the media of a job's participant is connected: who dies before that leaves the room at once."""
+    room = api.ListParticipantsRequest(room=scene.room)
+
+    async def is_connected() -> bool:
+        found = await client.room.list_participants(room)
+        return any(
+            one.identity == f"agent-{job_id}" and one.state == ParticipantInfo.State.ACTIVE
+            for one in found.participants
+        )
+
+    async with scene.server.api() as client:
+        await wait_until(is_connected, f"the media of {job_id}", patience=SOON)
 
 
 @pytest.mark.parametrize("entrypoint", ["leaving", "raising"])
 async def test_who_leaves_before_it_attaches_is_not_followed(scene: Scene, entrypoint: str) -> None:
     """On purpose, or as its entrypoint has raised: the caller is there still, and one job was all."""
-    came, caller = await in_a_call(scene, entrypoint)
-    with pytest.raises(TimeoutError):
-        await came.number(2, patience=LONG)
-    assert len(came.all()) == 1
-    assert caller.isconnected()
-    await caller.disconnect()
+    async with in_a_call(scene, entrypoint) as (came, caller):
+        with pytest.raises(TimeoutError):
+            await came.number(2, patience=LONG)
+        assert len(came.all()) == 1
+        assert caller.isconnected()
 
 
 async def test_who_is_killed_before_it_attaches_is_followed(scene: Scene) -> None:
     """It is a ghost in its room; once, as its successor lives."""
-    came, caller = await in_a_call(scene, "preparing")
-    kill(came.all()[0]["pid"])
-    await came.number(2)
-    jobs = [one["job"] for one in came.all()]
-    assert len(set(jobs)) == 2
-    await caller.disconnect()
+    async with in_a_call(scene, "preparing") as (came, _):
+        await has_media(scene, came.all()[0]["job"])
+        kill(came.all()[0]["pid"])
+        await came.number(2)
+        jobs = [one["job"] for one in came.all()]
+        assert len(set(jobs)) == 2

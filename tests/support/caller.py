@@ -209,9 +209,13 @@ class Caller(Witness):
         self._microphone.hush()
 
     async def chat(self, text: str) -> float:
-        """Write something, and return when it was sent."""
+        """Write something, and return the time just before: no answer to it began earlier.
+
+        An answer may begin before LiveKit says that the text was sent.
+        """
+        before = time.monotonic()
         await self.rtc_room.local_participant.send_text(text, topic=CHAT_TOPIC)
-        return time.monotonic()
+        return before
 
     async def set_attributes(self, attributes: Mapping[str, str]) -> None:
         """Change its own attributes."""

@@ -176,8 +176,13 @@ async def crash(running: Running) -> None:
 
 async def gone_for(call: CallConversation, seconds: float, identity: str = "alice") -> None:
     """Return when somebody who has left has been away for longer than so long, as the conversation knows it."""
+
+    def is_gone() -> bool:
+        one = call.participants[identity]
+        return not one.connected and time.time() - one.last_seen > seconds
+
     await call.flush()
-    await until(lambda: time.time() - call.participants[identity].last_seen > seconds)
+    await until(is_gone)
 
 
 async def vanish(world: World) -> None:
