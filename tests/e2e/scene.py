@@ -57,12 +57,13 @@ class Scene:
         """What the conversation holds now."""
         return await stored(self.client, room or self.room)
 
-    async def settled(self) -> None:
-        """Wait until the agent's answer is stored, which comes a moment after it was heard."""
+    async def settled(self, answer: str | None = None) -> None:
+        """Wait until the agent's answer is stored, which comes a moment after it was heard; any, or this one."""
 
         async def is_answered() -> bool:
-            items = (await self.stored()).items
-            return bool(items) and items[-1].to_dict().get("role") == "assistant"
+            stored = await self.stored()
+            is_last = bool(stored.items) and stored.items[-1].to_dict().get("role") == "assistant"
+            return is_last and answer in {None, stored.said[-1][1]}
 
         await wait_until(is_answered, "the answer to be stored", patience=UTTERANCE)
 

@@ -93,6 +93,7 @@ async def test_a_room_outlives_the_jobs_of_a_call_and_not_the_call(scene: Scene)
         await migrated(scene)
         await caller.wait_left(first.identity, 30)
         await typed_turn(caller, 1)
+        await scene.settled(CALL.turns[1].reply)
         holder, pid = await scene.agent()
         with paused(pid):
             await scene.agent(other_than=holder)
