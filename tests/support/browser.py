@@ -5,7 +5,6 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,9 +26,8 @@ def _chromium() -> str | None:
     named = os.environ.get("CHROMIUM")
     if named:
         return named if os.access(named, os.X_OK) else None
-    if Path("/usr/bin/chromium").exists():
-        return "/usr/bin/chromium"
-    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    places = ("/usr/bin/chromium", "chromium", "chromium-browser", "google-chrome")
+    return next((found for place in places if (found := shutil.which(place)) is not None), None)
 
 
 def chromium_missing() -> str | None:
