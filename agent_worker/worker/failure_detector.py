@@ -118,6 +118,9 @@ class FailureDetector:
         held = await self._heartbeats.held_by(info.job.id)
         if not held and await self._died_unannounced(info):
             held = [(conversation_id_of(info), "")]
+        elif not held:
+            told = "a job has ended without a conversation of its own, and is not followed"
+            logger.info(told, extra={"job_id": info.job.id, "room": info.job.room.name})
         claimed = [await self._claim_left(info, *one) for one in held]
         return [record for record in claimed if record is not None]
 
@@ -143,12 +146,9 @@ class FailureDetector:
 
     async def _died_unannounced(self, info: RunningJobInfo) -> bool:
         """Return whether a job that has announced nothing has died, and was to be the one agent, as far as is known."""
-        died = self._is_known(info) and await self._is_ghost(info)
-        died = died and not await self._heartbeats.roles_of(conversation_id_of(info))
-        if not died:
-            told = "a job has ended without a conversation of its own, and is not followed"
-            logger.info(told, extra={"job_id": info.job.id, "room": info.job.room.name})
-        return died
+        if not self._is_known(info) or not await self._is_ghost(info):
+            return False
+        return not await self._heartbeats.roles_of(conversation_id_of(info))
 
     async def _is_ghost(self, info: RunningJobInfo) -> bool:
         """Return whether a job's participant stays in the room after the end of its process: it has not left by itself.

@@ -2,11 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from livekit import api
+from livekit import api, rtc
 
 from agent_worker.offline.transcript import Transcript, load
 from agent_worker.tenure.conversation import LEASE
@@ -29,6 +30,17 @@ UTTERANCE = 60.0
 def dispatch(agent_name: str, metadata: str = "") -> tuple[api.RoomAgentDispatch, ...]:
     """What a token says, so that the agent comes when its owner creates the room."""
     return (api.RoomAgentDispatch(agent_name=agent_name, metadata=metadata),)
+
+
+@asynccontextmanager
+async def somebody(server: LiveKitServer, room: str, *agents: api.RoomAgentDispatch) -> AsyncIterator[rtc.Room]:
+    """A person in the room who says nothing, whose token may bring agents along."""
+    person = rtc.Room()
+    await person.connect(server.url, server.token("caller", room, dispatch=agents))
+    try:
+        yield person
+    finally:
+        await person.disconnect()
 
 
 async def turn(caller: Speaker, number: int, call: Transcript = CALL) -> None:

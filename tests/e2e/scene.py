@@ -61,9 +61,9 @@ class Scene:
         """Wait until the agent's answer is stored, which comes a moment after it was heard; any, or this one."""
 
         async def is_answered() -> bool:
-            stored = await self.stored()
-            is_last = bool(stored.items) and stored.items[-1].to_dict().get("role") == "assistant"
-            return is_last and answer in {None, stored.said[-1][1]}
+            kept = await self.stored()
+            is_last = bool(kept.items) and kept.items[-1].to_dict().get("role") == "assistant"
+            return is_last and answer in {None, kept.said[-1][1]}
 
         await wait_until(is_answered, "the answer to be stored", patience=UTTERANCE)
 

@@ -66,15 +66,15 @@ async def test_words_typed_in_a_handover_are_answered_once(scene: Scene) -> None
             await caller.chat(texts[-1])
         assert await going != holder
         handed = time.monotonic()
-        # LiveKit (1.8.9) may exchange two texts that come within some 15 ms while its agent speaks
-        await asyncio.sleep(0.3)
-        texts.append("And the last note.")
-        typed = await caller.chat(texts[-1])
-        await caller.wait_caption(lambda one: bool(one.text), UTTERANCE, after=max(typed, handed))
 
         async def all_is_known() -> bool:
             return [text for text in (await scene.stored()).by_user() if "ote" in text][-1:] == texts[-1:]
 
+        # LiveKit (1.8.9) may exchange two texts that come within some 15 ms while its agent speaks
+        await wait_until(all_is_known, "the note before the last to be known", patience=30)
+        texts.append("And the last note.")
+        typed = await caller.chat(texts[-1])
+        await caller.wait_caption(lambda one: bool(one.text), UTTERANCE, after=max(typed, handed))
         await wait_until(all_is_known, "the last note to be known", patience=30)
         kept = await scene.stored()
     assert kept.by_user() == [CALL.turns[0].user, *texts]

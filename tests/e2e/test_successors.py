@@ -4,19 +4,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from livekit import api as lk
-from livekit import rtc
 from pydantic import SecretStr
 
 from agent_worker.settings import LiveKitSettings
 from agent_worker.worker.migration import migrate
+from tests.e2e.calls import somebody
 from tests.e2e.scene import Scene
 from tests.e2e.told import NOTES, digest
 from tests.support.livekit_server import LiveKitServer
@@ -29,17 +29,6 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 ENTRYPOINT = ("--entrypoint", "tests.e2e.told:entrypoint")
 BIG = "+49 30 1234567; not JSON: {\u200d" + "x" * 60_000
 SOON = 30.0
-
-
-@asynccontextmanager
-async def somebody(server: LiveKitServer, room: str, *dispatch: lk.RoomAgentDispatch) -> AsyncIterator[None]:
-    """A person in the room, whose token may bring agents along."""
-    person = rtc.Room()
-    await person.connect(server.url, server.token("caller", room, dispatch=dispatch))
-    try:
-        yield
-    finally:
-        await person.disconnect()
 
 
 class Notes:

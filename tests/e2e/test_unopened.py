@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from livekit import api, rtc
+from livekit import rtc
 from livekit.protocol.models import ParticipantInfo
 
-from tests.e2e.calls import dispatch
+from tests.e2e.calls import dispatch, somebody
 from tests.e2e.scene import Scene
 from tests.e2e.unopened import CAME
 from tests.support.processes import kill
@@ -48,29 +48,19 @@ async def in_a_call(scene: Scene, entrypoint: str) -> AsyncIterator[tuple[Came, 
     """The jobs of a call that is just beginning, and its caller."""
     came = Came(scene.directory / "came")
     await scene.worker("--entrypoint", f"tests.e2e.unopened:{entrypoint}", **{CAME: str(came.path)})
-    caller = rtc.Room()
-    token = scene.server.token("caller", scene.room, dispatch=dispatch(scene.agent_name))
-    await caller.connect(scene.server.url, token)
-    try:
+    async with somebody(scene.server, scene.room, *dispatch(scene.agent_name)) as caller:
         await came.number(1)
         yield came, caller
-    finally:
-        await caller.disconnect()
 
 
 async def has_media(scene: Scene, job_id: str) -> None:
     """Return when the media of a job's participant is connected: who dies before that leaves the room at once."""
-    room = api.ListParticipantsRequest(room=scene.room)
 
     async def is_connected() -> bool:
-        found = await client.room.list_participants(room)
-        return any(
-            one.identity == f"agent-{job_id}" and one.state == ParticipantInfo.State.ACTIVE
-            for one in found.participants
-        )
+        there = {one.identity: one.state for one in await scene.server.participants(scene.room)}
+        return there.get(f"agent-{job_id}") == ParticipantInfo.State.ACTIVE
 
-    async with scene.server.api() as client:
-        await wait_until(is_connected, f"the media of {job_id}", patience=SOON)
+    await wait_until(is_connected, f"the media of {job_id}", patience=SOON)
 
 
 @pytest.mark.parametrize("entrypoint", ["leaving", "raising"])
