@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from conversation_actors.errors import ConversationError
-from conversation_actors.protocol import ActivationInfo, Execute, Executed, Opened, Polled, Seen, View
+from conversation_actors.protocol import ActivationInfo, Execute, Executed, LineAddress, Opened, Polled, Seen, View
 
 
 class PeerLostError(Exception):
@@ -64,6 +64,9 @@ class Peer(Protocol):
     async def passivate(self) -> bool | ConversationError:
         """Save a snapshot and leave; True when the snapshot is saved."""
 
+    async def line(self) -> LineAddress | None:
+        """Return where the owner's process listens for a line of its own; None if it does not."""
+
 
 class OwnerPort(Protocol):
     """Where one conversation's owner is found.
@@ -85,3 +88,6 @@ class OwnerPort(Protocol):
 
         `was_ready` tells whether its process had been started ahead of time.
         """
+
+    async def aclose(self) -> None:
+        """Let go of whatever this port keeps open. Idempotent; nothing is asked through it afterwards."""

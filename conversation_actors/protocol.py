@@ -11,7 +11,7 @@ from conversation_actors.items import StoredItem
 from conversation_actors.settings import DEFAULT_TENANT
 from conversation_actors.state import AppendItems, Command, Guard, Lease, Participant
 
-PROTOCOL = 8
+PROTOCOL = 9
 """The number of this protocol. Raise it when these messages or their meaning change, and when a command or an event is
 added: an owner that does not know it loses everything in the same call. Owner and client refuse a peer with another
 number."""
@@ -64,12 +64,17 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Requests to be decided in order; the copy of `watcher` stands at `after_seq` of the history `seen`."""
+    """Requests to be decided in order; the copy of `watcher` stands at `after_seq` of the history `seen`.
+
+    `turn` tells which of its sender's batches it is. An owner that has not decided what must come before it decides
+    nothing, and answers without replies.
+    """
 
     requests: Sequence[Request]
     watcher: str
     after_seq: int
     seen: Seen | None = None
+    turn: "Turn | None" = None
 
     def pack(self) -> bytes:
         """Return the message as bytes, which Ray passes on as they are; its pickling takes several times as long."""
@@ -84,16 +89,27 @@ class Execute:
             )
             for request in self.requests
         ]
-        return _pack((rows, self.watcher, self.after_seq, self.seen))
+        return _pack((rows, self.watcher, self.after_seq, self.seen, self.turn))
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """Read what `pack` made. Raises `IncompatibleVersionError` if another protocol made it."""
-        rows, watcher, after_seq, seen = _unpack(data)
+        rows, watcher, after_seq, seen, turn = _unpack(data)
         requests = [
             Request(name, _command(given), lease and Guard(*lease), *rest) for name, given, lease, *rest in rows
         ]
-        return cls(requests, watcher, after_seq, seen)
+        return cls(requests, watcher, after_seq, seen, turn)
+
+
+class Turn(NamedTuple):
+    """The place of a batch among those of its sender: its `number`, and the number of the one that must come before it.
+
+    `after` is 0 if nothing must: all that was sent before is answered.
+    """
+
+    sender: str
+    number: int
+    after: int
 
 
 class Echo(NamedTuple):
@@ -213,6 +229,9 @@ class ActivationInfo:
     in which somebody was connected, up to now, over all calls: the sum of the times from entry to entry, each of which
     counts for five minutes at most. If `has_counted_all` is false, an older version has written a part of the
     conversation, and both totals are lower bounds.
+
+    `reached_by` tells by which way the handle that asked sends its commands now: ``unix`` or ``tcp`` (a line of its own
+    to the owner), ``ray`` (calls of Ray's), or ``memory`` (an owner in this process).
     """
 
     conversation_id: str
@@ -236,6 +255,23 @@ class ActivationInfo:
     total_items: int = 0
     talked_for: timedelta = timedelta(0)
     has_counted_all: bool = False
+    reached_by: str = "ray"
+
+
+@dataclass(frozen=True, slots=True)
+class LineAddress:
+    """Where an owner's process listens for a line of its own, and the secret by which both sides prove themselves.
+
+    `process` tells the process from any other. `unix` is the path of a socket that clients of the same node reach, and
+    `tcp` a host and a port; None where the owner does not listen so. `is_encrypted` tells whether TCP is TLS, with the
+    files that Ray uses. The `secret` is 32 bytes made by this process, and is told by Ray alone.
+    """
+
+    process: str
+    secret: bytes = field(repr=False)
+    unix: str | None = None
+    tcp: tuple[str, int] | None = None
+    is_encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,9 +279,10 @@ class Opened:
     """The answer to an `open`.
 
     `was_ready` tells whether the owner's process had been started ahead of time. Only the first answer of a process
-    tells that; in later ones it is None.
+    tells that; in later ones it is None. `line` tells where the owner listens; None if it does not.
     """
 
     info: ActivationInfo
     view: View
     was_ready: bool | None
+    line: LineAddress | None = None

@@ -22,6 +22,8 @@ from conversation_actors.protocol import (
     PROTOCOL,
     ActivationInfo,
     Execute,
+    Executed,
+    LineAddress,
     Opened,
     Polled,
     Seen,
@@ -74,7 +76,8 @@ class Host(ABC):
         async def work(activation: Activation) -> Opened:
             view = await activation.read(fresh=False)
             is_first, self._is_counted = not self._is_counted, True
-            return Opened(self._facts(activation), view, self._was_ready() if is_first else None)
+            was_ready = self._was_ready() if is_first else None
+            return Opened(self._facts(activation), view, was_ready, await self._line_address())
 
         return await self._answer(work, create=create)
 
@@ -89,6 +92,10 @@ class Host(ABC):
 
         return await self._answer(work)
 
+    async def line(self, *, protocol: int) -> LineAddress | IncompatibleVersionError | None:
+        """Return where this process listens for lines of its clients' own. Recovers nothing, and is no use."""
+        return _refusal(protocol) or await self._line_address()
+
     def _facts(self, activation: Activation) -> ActivationInfo:
         """Return the facts that the activation tells, with the failures counted around it."""
         info = activation.info()
@@ -98,13 +105,14 @@ class Host(ABC):
         """From a packed `Execute` to a packed `Executed`; see `Activation.execute`."""
 
         async def work(activation: Activation) -> bytes:
-            call = Execute.unpack(packed)
-            executed = await activation.execute(
-                call.requests, watcher=call.watcher, after_seq=call.after_seq, seen=call.seen
-            )
+            executed = await _execute(activation, Execute.unpack(packed))
             return executed.pack()
 
         return await self._answer(work)
+
+    async def decide(self, call: Execute) -> Executed | ConversationError:
+        """See `Activation.execute`."""
+        return await self._answer(lambda activation: _execute(activation, call))
 
     async def read(self, *, fresh: bool) -> View | ConversationError:
         """See `Activation.read`."""
@@ -156,6 +164,10 @@ class Host(ABC):
             return answer
         finally:
             self._calls -= 1
+
+    async def _line_address(self) -> LineAddress | None:
+        """Where this process listens for lines of its clients' own; None if it does not."""
+        return None
 
     @abstractmethod
     def _place(self) -> Place:
@@ -222,6 +234,10 @@ class Host(ABC):
                 while self._calls:  # noqa: ASYNC110  # once in a life, for milliseconds
                     await asyncio.sleep(0.005)
         await asyncio.sleep(0.01)
+
+
+async def _execute(activation: Activation, call: Execute) -> Executed:
+    return await activation.execute(call.requests, watcher=call.watcher, after_seq=call.after_seq, seen=call.seen)
 
 
 def _refusal(protocol: int) -> IncompatibleVersionError | None:

@@ -7,7 +7,17 @@ from typing import Any, TypeVar
 from conversation_actors.errors import ConversationError, InvalidInputError
 from conversation_actors.local.host import LocalHost
 from conversation_actors.local.hosts import Home, LocalHosts, hosts_of_process
-from conversation_actors.protocol import PROTOCOL, ActivationInfo, Execute, Executed, Opened, Polled, Seen, View
+from conversation_actors.protocol import (
+    PROTOCOL,
+    ActivationInfo,
+    Execute,
+    Executed,
+    LineAddress,
+    Opened,
+    Polled,
+    Seen,
+    View,
+)
 from conversation_actors.settings import Settings
 from conversation_actors.store import open_store
 from conversation_actors.timing import TIMING, Timing
@@ -75,6 +85,9 @@ class LocalPort:
     def note_start(self, info: ActivationInfo, *, was_ready: bool) -> None:
         """See `OwnerPort.note_start`: nothing was started ahead of time."""
 
+    async def aclose(self) -> None:
+        """See `OwnerPort.aclose`: nothing is kept open."""
+
 
 class LocalPeer:
     """One host; a `Peer`."""
@@ -120,6 +133,10 @@ class LocalPeer:
     async def passivate(self) -> bool | ConversationError:
         """See `Peer.passivate`."""
         return await self._answer(self._host.passivate)
+
+    async def line(self) -> LineAddress | None:
+        """See `Peer.line`: the owner is in this process."""
+        return None
 
     async def _answer(self, call: Callable[[], Coroutine[Any, Any, Value]]) -> Value:
         """Return the host's answer; an error as a copy, since others may be raising the same one."""

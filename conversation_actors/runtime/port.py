@@ -7,7 +7,17 @@ from ray.exceptions import ActorUnavailableError, RayTaskError
 
 from conversation_actors.errors import ClusterUnavailableError, ConversationError
 from conversation_actors.port import PeerFailedError, PeerLostError, PeerRestartingError
-from conversation_actors.protocol import PROTOCOL, ActivationInfo, Execute, Executed, Opened, Polled, Seen, View
+from conversation_actors.protocol import (
+    PROTOCOL,
+    ActivationInfo,
+    Execute,
+    Executed,
+    LineAddress,
+    Opened,
+    Polled,
+    Seen,
+    View,
+)
 from conversation_actors.runtime.answers import answer_of
 from conversation_actors.runtime.cluster import ActorDirectory
 from conversation_actors.runtime.hang import HangWatch
@@ -45,6 +55,9 @@ class RayPort:
     def note_start(self, info: ActivationInfo, *, was_ready: bool) -> None:
         """See `OwnerPort.note_start`: the pool has one worker less."""
         self._directory.started(info, was_ready=was_ready)
+
+    async def aclose(self) -> None:
+        """See `OwnerPort.aclose`: Ray's handles close nothing."""
 
 
 class RayPeer:
@@ -93,6 +106,13 @@ class RayPeer:
     async def passivate(self) -> bool | ConversationError:
         """See `Peer.passivate`."""
         return await _answer(self._actor.passivate.remote)
+
+    async def line(self) -> LineAddress | None:
+        """See `Peer.line`; an owner of another version has none for this one."""
+        answer: LineAddress | ConversationError | None = await _answer(
+            lambda: self._actor.line.remote(protocol=PROTOCOL)
+        )
+        return None if isinstance(answer, ConversationError) else answer
 
 
 async def _ask_cluster(function: Callable[..., Value], *arguments: Any) -> Value:

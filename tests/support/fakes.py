@@ -497,3 +497,6 @@ class FakePort:
 
     def note_start(self, info: ActivationInfo, *, was_ready: bool) -> None:
         """See `OwnerPort.note_start`: there is no pool."""
+
+    async def aclose(self) -> None:
+        """See `OwnerPort.aclose`: nothing is kept open."""

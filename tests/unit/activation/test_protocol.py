@@ -11,10 +11,12 @@ from conversation_actors.protocol import (
     Echo,
     Execute,
     Executed,
+    LineAddress,
     Opened,
     Polled,
     Request,
     Seen,
+    Turn,
     View,
 )
 from conversation_actors.state import EVENT_NAMES, Command, Guard, Lease, Participant
@@ -28,11 +30,13 @@ _MESSAGES = (
     Executed,
     Guard,
     Lease,
+    LineAddress,
     Opened,
     Participant,
     Polled,
     Request,
     Seen,
+    Turn,
     View,
 )
 

@@ -74,6 +74,9 @@ class ScriptedPeer:
         """See `Peer.passivate`."""
         return await self._next("passivate")
 
+    async def line(self) -> None:
+        """See `Peer.line`."""
+
     async def _next(self, name: str) -> Any:
         self.asked.append(name)
         if not self.answers:
@@ -115,6 +118,9 @@ class ScriptedPort:
     def note_start(self, _info: ActivationInfo, *, was_ready: bool) -> None:
         """See `OwnerPort.note_start`."""
         self.starts.append(was_ready)
+
+    async def aclose(self) -> None:
+        """See `OwnerPort.aclose`."""
 
     def _next(self) -> ScriptedPeer:
         if self.error is not None:
