@@ -90,6 +90,7 @@ class LineServer:
             connection.abort()
         while self._connections:  # noqa: ASYNC110  # the loop ends them in its next turn
             await asyncio.sleep(0)
+        await asyncio.sleep(0)  # what was refused in the last moment
 
     def _listen_here(self, parent: Path | None) -> Path | None:
         try:

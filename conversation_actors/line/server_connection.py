@@ -89,9 +89,15 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._is_reading = True
         self._is_writable = asyncio.Event()
         self._is_writable.set()
-        self._subscriptions: dict[int, tuple[Subscription, asyncio.Task[None]]] = {}
+        self._subscriptions: dict[int, Subscription] = {}
+        self._watching: dict[str, Subscription] = {}
         self._sent = 0
         self._taken = 0
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the other side knows the secret."""
+        return self._is_proven
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send a nonce, and give the other side a short time for its proof."""
@@ -128,8 +134,8 @@ class ServerConnection(asyncio.BufferedProtocol):
             self._deadline.cancel()
         self._waiting.clear()
         self._is_writable.set()
-        for _, task in self._subscriptions.values():
-            task.cancel()
+        for subscription in list(self._subscriptions.values()):
+            self._forget(subscription)
         self._on_lost(self)
 
     def pause_writing(self) -> None:
@@ -236,6 +242,8 @@ class ServerConnection(asyncio.BufferedProtocol):
         host = self._service.host
         match message:
             case ExecuteCall(call, execute):
+                if execute.seen is not None and (known := self._watching.get(execute.watcher)) is not None:
+                    known.has_reached(execute.after_seq, execute.seen)
                 self._call(self._answer(call, lambda: host.decide(execute)))
             case ReadCall(call, fresh):
                 self._call(self._answer(call, lambda: host.read(fresh=fresh)))
@@ -245,10 +253,10 @@ class ServerConnection(asyncio.BufferedProtocol):
                 self._subscribe(message)
             case More(number, credit):
                 if (known := self._subscriptions.get(number)) is not None:
-                    known[0].allow(credit)
+                    known.allow(credit)
             case LetGo(watchers):
-                for number in [n for n, (one, _) in self._subscriptions.items() if one.watcher in watchers]:
-                    self._unsubscribe(number)
+                for watcher in watchers:
+                    self._forget(self._watching.get(watcher))
                 self._call(self._let_go(watchers))
 
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
@@ -287,22 +295,26 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def _subscribe(self, asked: Subscribe) -> None:
         """Begin to push. A watcher has one subscription: two would take each other's place at the host."""
-        for number in [n for n, (one, _) in self._subscriptions.items() if one.watcher == asked.watcher]:
-            self._unsubscribe(number)
-        self._unsubscribe(asked.subscription)
+        self._forget(self._subscriptions.get(asked.subscription))
+        self._forget(self._watching.get(asked.watcher))
         if len(self._subscriptions) >= MOST_SUBSCRIPTIONS:
             message = f"{MOST_SUBSCRIPTIONS} subscriptions of one line, which is the limit"
             self.send(Ended(asked.subscription, OverloadedError(message)))
             return
         subscription = Subscription(asked, self._service.host, self, timing=self._service.timing)
-        task = self._loop.create_task(self._push(subscription))
+        self._subscriptions[subscription.number] = self._watching[subscription.watcher] = subscription
+        task = subscription.task = self._loop.create_task(self._push(subscription))
         self._service.tasks.add(task)
         task.add_done_callback(self._service.tasks.discard)
-        self._subscriptions[asked.subscription] = subscription, task
 
-    def _unsubscribe(self, number: int) -> None:
-        if (known := self._subscriptions.pop(number, None)) is not None:
-            known[1].cancel()
+    def _forget(self, subscription: Subscription | None) -> None:
+        """Push no more for a subscription, if it is one of those that are known."""
+        if subscription is None or self._subscriptions.get(subscription.number) is not subscription:
+            return
+        del self._subscriptions[subscription.number], self._watching[subscription.watcher]
+        assert subscription.task is not None
+        if subscription.task is not asyncio.current_task():
+            subscription.task.cancel()
 
     async def _push(self, subscription: Subscription) -> None:
         try:
@@ -311,9 +323,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             self._service.failures.note("line", error)
             self.abort()
         finally:
-            known = self._subscriptions.get(subscription.number)
-            if known is not None and known[0] is subscription:
-                del self._subscriptions[subscription.number]
+            self._forget(subscription)
 
 
 if sys.version_info >= (3, 12):
