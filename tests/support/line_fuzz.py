@@ -8,14 +8,24 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any, NamedTuple
 
 import msgpack
 
 from conversation_actors.line.frames import FrameError, framed
-from conversation_actors.line.messages import ToClient, ToOwner, decode_to_client, decode_to_owner, encode
+from conversation_actors.line.messages import (
+    Answer,
+    ExecuteCall,
+    ToClient,
+    ToOwner,
+    decode_to_client,
+    decode_to_owner,
+    encode,
+)
+from conversation_actors.protocol import Executed
 from tests.support.line_messages import TO_CLIENT, TO_OWNER
 from tests.support.line_oracle import conforms, fault_of_reader, negative_numbers, says_the_same
 
@@ -48,7 +58,8 @@ class LineFuzzer:
     def __init__(self, seed: int) -> None:
         """Begin with one message of each form."""
         self._random = random.Random(seed)
-        self._known = [encode(message)[5:] for message in (*TO_OWNER.values(), *TO_CLIENT.values())]
+        self._known = [encode(message)[5:] for message in (*TO_OWNER.values(), *TO_CLIENT.values(), *_small_ones())]
+        self._first = len(self._known)
         self.accepted = 0
 
     def search(self, rounds: Iterable[int]) -> Finding | None:
@@ -91,7 +102,7 @@ class LineFuzzer:
             self._known.append(body)
         else:
             # The first of each form stay.
-            self._known[self._random.randrange(len(TO_OWNER) + len(TO_CLIENT), _MOST_KNOWN)] = body
+            self._known[self._random.randrange(self._first, _MOST_KNOWN)] = body
 
     def _changed(self, body: bytes) -> bytes:
         for _ in range(self._random.choice((1, 1, 1, 2, 4))):
@@ -109,20 +120,22 @@ class LineFuzzer:
         return changed
 
     def _with_part(self, tree: Any) -> Any:
+        """Change one of all parts, however deep it is."""
         rng = self._random
-        if type(tree) is not list or not tree or rng.random() < 0.2:
+        places = list(_places(tree))
+        if not places or rng.random() < 0.02:
             return self._other(tree)
-        place = rng.randrange(len(tree))
+        parts, place = rng.choice(places)
         match rng.randrange(8):
             case 0:
-                return tree[:place] + tree[place + 1 :]
+                del parts[place]
             case 1:
-                return [*tree[:place], tree[place], *tree[place:]]
+                parts.insert(place, parts[place])
             case 2:
-                other = rng.randrange(len(tree))
-                tree[place], tree[other] = tree[other], tree[place]
-                return tree
-        tree[place] = self._with_part(tree[place])
+                other = rng.randrange(len(parts))
+                parts[place], parts[other] = parts[other], parts[place]
+            case _:
+                parts[place] = self._other(parts[place])
         return tree
 
     def _other(self, part: Any) -> Any:
@@ -171,6 +184,25 @@ class LineFuzzer:
             stream = self._with_other_bytes(stream)
         cuts = sorted(rng.randint(0, len(stream)) for _ in range(rng.randrange(6)))
         return [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+
+
+def _places(tree: Any) -> Iterator[tuple[list[Any], int]]:
+    """Return each part of a value as the list that it is in, and where."""
+    for place, part in enumerate(tree if type(tree) is list else ()):
+        yield tree, place
+        yield from _places(part)
+
+
+def _small_ones() -> Iterator[ToOwner | ToClient]:
+    """Return calls with one request and answers with one reply, where a change is likely to meet what is in them."""
+    for message in (*TO_OWNER.values(), *TO_CLIENT.values()):
+        match message:
+            case ExecuteCall(call, execute):
+                yield from (ExecuteCall(call, replace(execute, requests=[one])) for one in execute.requests)
+            case Answer(call, Executed() as executed):
+                yield from (Answer(call, replace(executed, replies=(one,))) for one in executed.replies)
+            case _:
+                yield message
 
 
 def _fault_of_message(body: bytes, message: Any, kinds: Any) -> str | None:
