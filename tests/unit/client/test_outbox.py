@@ -4,11 +4,11 @@ import asyncio
 import gc
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from conversation_actors.client import outbox, refusals
+from conversation_actors.client import delivery, outbox, refusals
 from conversation_actors.client.digest import digest_of
 from conversation_actors.client.outbox import Outbox
 from conversation_actors.errors import (
@@ -22,7 +22,7 @@ from conversation_actors.errors import (
     OwnerFailedError,
     StoreUnavailableError,
 )
-from conversation_actors.protocol import Done, Executed, Reply, Request
+from conversation_actors.protocol import Done, Executed, Reply, Request, Turn
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     AppendItems,
@@ -49,6 +49,7 @@ class FakeSend:
         """Healthy."""
         self.batches: list[list[str]] = []
         self.request_ids: list[list[str]] = []
+        self.turns: list[Turn] = []
         self.leases: list[Guard | None] = []
         self.digests: list[str | None] = []
         self.seconds: list[float] = []
@@ -58,8 +59,9 @@ class FakeSend:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
-    async def __call__(self, requests: Sequence[Request], seconds: float) -> Executed:
+    async def __call__(self, requests: Sequence[Request], seconds: float, turn: Callable[[], Turn]) -> Executed:
         """Answer a batch."""
+        self.turns.append(turn())
         names = [name(request) for request in requests]
         self.batches.append(names)
         self.request_ids.append([request.request_id for request in requests])
@@ -146,8 +148,8 @@ async def test_a_batch_gathers_while_one_is_on_its_way(run: type[Running]) -> No
 
 async def test_a_batch_is_bounded(run: type[Running], monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch takes no more commands and bytes than its bounds; what is larger goes alone."""
-    monkeypatch.setattr(outbox, "BATCH_COMMANDS", 3)
-    monkeypatch.setattr(outbox, "BATCH_BYTES", 1000)
+    monkeypatch.setattr(delivery, "BATCH_COMMANDS", 3)
+    monkeypatch.setattr(delivery, "BATCH_BYTES", 1000)
     it = run(brief())
     for identity, size in (("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 2000), ("f", 600), ("g", 600), ("h", 600)):
         it.box.put(item(identity, "x" * size))
