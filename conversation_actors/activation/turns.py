@@ -113,6 +113,11 @@ class Turns:
         sender = None if turn is None or not turn.after else self._senders.get(turn.sender)
         return sender.told if sender is not None and turn is not None and sender.told_in == turn.after else 0
 
+    def is_followed(self, turn: Turn | None) -> bool:
+        """Tell whether a later batch of the sender was decided, whose answer tells of its own entries at less cost."""
+        sender = None if turn is None else self._senders.get(turn.sender)
+        return sender is not None and turn is not None and sender.number > turn.number
+
     def note_told(self, turn: Turn | None, seq: int) -> None:
         """Remember that the answer to this batch tells the entries up to `seq`."""
         sender = None if turn is None else self._senders.get(turn.sender)
