@@ -27,6 +27,16 @@ class Timing:
     """The pause between an unforeseen failure and the next try: long enough to burden nobody, whatever the failure
     was."""
 
+    # line
+    line_connect: float = 1.0
+    """How long an owner may take to be connected to and to prove itself."""
+    line_answer: float = 1.0
+    """How long an answer by a line may take before the owner is asked by Ray's call too."""
+    line_address: float = 10.0
+    """How long an owner may take to tell, by Ray's call, where it listens."""
+    line_again: tuple[float, float] = (0.05, 30.0)
+    """Pauses between attempts to have a line."""
+
     # runtime
     join: tuple[float, float] = (0.5, 5.0)
     """Pauses between attempts to be let in by Ray's client server (``ray://``)."""
