@@ -103,7 +103,10 @@ class LineConnection(asyncio.Protocol):
         if `give_up` is called before the answer is there.
         """
         self._last += 1
-        return self._ask(self._last, encode(ExecuteCall(self._last, call)))
+        answer = self._ask(self._last, encode(ExecuteCall(self._last, call)))
+        if call.seen is not None and (inbox := self._inboxes.get(call.watcher)) is not None:
+            inbox.has_reached(call.after_seq, call.seen)
+        return answer
 
     def read(self, *, fresh: bool) -> "asyncio.Future[View | ConversationError]":
         """Ask for the state; see `execute`."""

@@ -23,6 +23,7 @@ class Inbox:
         self.error: ConversationError | None = None
         """Why nothing comes any more."""
         self._seen, self._position = seen, after_seq
+        self._reached = 0
         self._pushes: deque[Push] = deque()
         self._taken = 0
         self._waiter: asyncio.Future[bool] | None = None
@@ -31,7 +32,12 @@ class Inbox:
         """Whether what comes here follows a position of the history `seen`. `owner` is who pushes, if that is known."""
         position = self._pushes[0].after_seq if self._pushes else self._position
         is_known = seen.owner in {self._seen.owner, owner}
-        return seen.life == self._seen.life and is_known and position <= after_seq
+        return seen.life == self._seen.life and is_known and position <= max(after_seq, self._reached)
+
+    def has_reached(self, position: int, seen: Seen) -> None:
+        """Expect nothing up to a position of the history `seen`: the owner was told that the watcher has got there."""
+        if position > self._reached and seen.life == self._seen.life:
+            self._reached = position
 
     def put(self, push: Push) -> None:
         """Take what the owner has pushed. Raises `FrameError` if it pushes more than it may."""
@@ -47,7 +53,11 @@ class Inbox:
         self._wake(is_news=True)
 
     def take(self, after_seq: int) -> Polled | None:
-        """Return the next entries after a position that `leads_on` was asked about; None if none are here."""
+        """Return the next entries after a position that `leads_on` was asked about; None if none are here.
+
+        A watcher that `has_reached` a later position has the entries up to there already.
+        """
+        after_seq = max(after_seq, self._reached)
         while self._pushes and self._pushes[0].after_seq <= after_seq:
             push = self._pushes.popleft()
             self._taken += 1

@@ -341,6 +341,19 @@ async def test_entries_that_came_by_another_way_are_not_brought_again(tmp_path: 
         assert len(owner.told(Subscribe)) == 1
 
 
+async def test_a_position_that_a_command_tells_is_where_pushes_go_on(tmp_path: Path) -> None:
+    """A poll that waits may have asked from an earlier one: what lies between came with answers."""
+    async with LineOwner(tmp_path) as owner, connected(owner) as line:
+        polling = asyncio.create_task(line.poll("w", 3, SEEN, PATIENCE))
+        await owner.hears(Subscribe)
+        line.execute(Execute([append("a")], "w", 9, SEEN))
+        await owner.hears(ExecuteCall)
+        push(owner, 3, 2)  # was on its way
+        push(owner, 9, 2)
+        assert await within(polling) == Polled(ENTRIES[9:11], "o")
+        assert len(owner.told(Subscribe)) == 1
+
+
 async def test_the_owner_is_given_credit_for_what_was_taken(tmp_path: Path) -> None:
     """And for no more: what nobody takes stays with the owner."""
     async with LineOwner(tmp_path) as owner, connected(owner) as line:
