@@ -1,0 +1,61 @@
+"""The port of a client that has not joined its cluster yet."""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from conversation_actors.port import OwnerPort, Peer
+from conversation_actors.protocol import ActivationInfo
+
+
+class Join(Protocol):
+    """How a client comes to be in its cluster."""
+
+    def __call__(self, *, anew: bool) -> Awaitable[None]:
+        """Return when the cluster is joined. Raises the `ConversationError` for which it is not.
+
+        If joining has failed, it is tried again if `anew`; otherwise the same error is raised again.
+        """
+
+
+class LatePort:
+    """One conversation's port, there as soon as the cluster is joined; an `OwnerPort`.
+
+    Whoever wants an owner started has a joining that failed tried again. Whoever looks for one that runs has not: a
+    handle that only follows looks once a second.
+    """
+
+    def __init__(self, join: Join, port: Callable[[], OwnerPort]) -> None:
+        """Join nothing yet. `port` makes the one to use when the cluster is joined."""
+        self._join, self._make = join, port
+        self._port: OwnerPort | None = None
+
+    async def find(self) -> Peer | None:
+        """See `OwnerPort.find`."""
+        return await (await self._joined(anew=False)).find()
+
+    async def find_or_start(self) -> Peer:
+        """See `OwnerPort.find_or_start`."""
+        return await (await self._joined(anew=True)).find_or_start()
+
+    async def confirm(self) -> None:
+        """See `OwnerPort.confirm`."""
+        await (await self._joined(anew=False)).confirm()
+
+    def note_start(self, info: ActivationInfo, *, was_ready: bool) -> None:
+        """See `OwnerPort.note_start`."""
+        self._made().note_start(info, was_ready=was_ready)
+
+    async def aclose(self) -> None:
+        """See `OwnerPort.aclose`."""
+        if self._port is not None:
+            await self._port.aclose()
+
+    async def _joined(self, *, anew: bool) -> OwnerPort:
+        if self._port is None:
+            await self._join(anew=anew)
+        return self._made()
+
+    def _made(self) -> OwnerPort:
+        if self._port is None:
+            self._port = self._make()
+        return self._port
