@@ -138,8 +138,8 @@ class ConversationClient:
         conversation and `create` is false, and what `join_cluster` raises if there is no Ray cluster.
 
         If not `wait`, return a handle that shows what is stored, as `read` would, after one call of Redis. Its owner is
-        started in the background, and the calls that need it wait for it. They raise what `open` would have raised; the
-        handle counts it as `opening` among its `failures`, and tries again. A conversation that is not stored, or
+        started in the background, and the calls that need it wait for it. If it cannot be started, they raise why; the
+        handle counts that as `opening` among its `failures`, and tries again. A conversation that is not stored, or
         cannot be read now, has nothing to show: then this waits for the owner all the same.
 
         Example:

@@ -20,8 +20,8 @@ class Join(Protocol):
 class LatePort:
     """One conversation's port, there as soon as the cluster is joined; an `OwnerPort`.
 
-    Whoever wants an owner started has a joining that failed tried again. Whoever looks for one that runs has not: a
-    handle that only follows looks once a second.
+    A joining that failed is tried again for whoever wants an owner started, or asks whether that can be. It is not for
+    whoever looks for an owner that runs: a handle that follows looks once a second.
     """
 
     def __init__(self, join: Join, port: Callable[[], OwnerPort]) -> None:
@@ -39,7 +39,7 @@ class LatePort:
 
     async def confirm(self) -> None:
         """See `OwnerPort.confirm`."""
-        await (await self._joined(anew=False)).confirm()
+        await (await self._joined(anew=True)).confirm()
 
     def note_start(self, info: ActivationInfo, *, was_ready: bool) -> None:
         """See `OwnerPort.note_start`."""

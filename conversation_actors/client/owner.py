@@ -105,6 +105,10 @@ class RemoteOwner:
             self._port.note_start(opened.info, was_ready=opened.was_ready)
         return opened.info, opened.view
 
+    async def confirm(self) -> None:
+        """Return if owners can be asked for at all. Raises the `ConversationError` for which they cannot."""
+        await self._port.confirm()
+
     async def info(self) -> ActivationInfo:
         """Return facts about the activation. Raises `ConversationNotFoundError`."""
         return await self._until_answered(lambda peer: peer.info(), self._open_seconds, is_patient=True)
