@@ -24,11 +24,10 @@ from conversation_actors.errors import (
     RetryableError,
     StoreUnavailableError,
 )
-from conversation_actors.port import OwnerPort
-from conversation_actors.settings import Settings
 from conversation_actors.state import Entry, ItemsAppended
 from conversation_actors.store import Recovered
 from tests.support.fakes import CONVERSATION, PATIENCE, FakeCluster, FakePort, Fault, FaultyStore, brief, turns, until
+from tests.support.late_client import LateClient
 from tests.support.quick import QUICK
 
 TTL = timedelta(minutes=10)
@@ -68,30 +67,6 @@ class Store(FaultyStore):
         return await super().activate(conversation_id, owner=owner, create=create, ttl=ttl)
 
 
-class Client(ConversationClient):
-    """A client that is entered already, of a cluster that is joined when, and if, a test says so."""
-
-    def __init__(self, cluster: FakeCluster, settings: Settings | None = None) -> None:
-        """Nothing is joined yet."""
-        settings = settings or brief()
-        super().__init__(settings, timing=replace(QUICK, joined=0.01))
-        self._cluster, self._store = cluster, cluster.store
-        self._reader = Reader(cluster.store, None, settings, timing=QUICK)
-        self.may_join = asyncio.Event()
-        self.reason: Exception | None = None
-        self.asked = 0
-
-    async def _join(self) -> None:
-        self.asked += 1
-        await self.may_join.wait()
-        if self.reason is not None:
-            raise self.reason
-
-    def _port(self, conversation_id: str) -> OwnerPort:
-        assert conversation_id == CONVERSATION
-        return FakePort(self._cluster)
-
-
 @pytest.fixture
 def store() -> Store:
     """The cluster's store."""
@@ -112,15 +87,15 @@ async def cluster(store: Store) -> AsyncIterator[FakeCluster]:
 
 
 @pytest.fixture
-async def client(cluster: FakeCluster) -> AsyncIterator[Client]:
+async def client(cluster: FakeCluster) -> AsyncIterator[LateClient]:
     """A client of that cluster, which it has not joined."""
-    made = Client(cluster)
+    made = LateClient(cluster)
     yield made
     made.may_join.set()
     await made.aclose()
 
 
-async def test_what_is_stored_is_shown_at_once(cluster: FakeCluster, client: Client, store: Store) -> None:
+async def test_what_is_stored_is_shown_at_once(cluster: FakeCluster, client: LateClient, store: Store) -> None:
     """By one call of the store, which changes nothing there, while no owner can be asked."""
     before, reads = copy.deepcopy(store.inner._conversations), store.reads
     handle = await client.open(CONVERSATION, wait=False)
@@ -130,7 +105,7 @@ async def test_what_is_stored_is_shown_at_once(cluster: FakeCluster, client: Cli
     assert (cluster.find(), cluster.calls.total()) == (None, 0)
 
 
-async def test_an_owner_is_started_in_the_background(cluster: FakeCluster, client: Client) -> None:
+async def test_an_owner_is_started_in_the_background(cluster: FakeCluster, client: LateClient) -> None:
     """Nobody has to ask for anything; and it is opened once, so that the pool counts it."""
     client.may_join.set()
     handle = await client.open(CONVERSATION, wait=False)
@@ -139,7 +114,17 @@ async def test_an_owner_is_started_in_the_background(cluster: FakeCluster, clien
     assert (ids(handle), dict(handle.failures)) == (["u0"], {})
 
 
-async def test_a_write_waits_for_the_owner(cluster: FakeCluster, client: Client) -> None:
+async def test_an_owner_that_was_woken_is_followed_at_once(cluster: FakeCluster) -> None:
+    """However long the next look for one would still be away."""
+    client = LateClient(cluster, timing=replace(QUICK, dormant=(3 * PATIENCE, 3 * PATIENCE)))
+    handle = await client.open(CONVERSATION, wait=False)
+    client.may_join.set()
+    await until(lambda: _watchers(cluster) == 1)
+    assert not handle.failures
+    await client.aclose()
+
+
+async def test_a_write_waits_for_the_owner(cluster: FakeCluster, client: LateClient) -> None:
     """As any write does, in its order."""
     handle = await client.open(CONVERSATION, wait=False)
     handle.record(say("u1"))
@@ -158,7 +143,7 @@ async def test_what_is_not_stored_is_not_found_at_once(gone: str) -> None:
     now = 1000.0
     store = FaultyStore(clock=lambda: now)
     async with FakeCluster(store, brief()) as cluster:
-        client = Client(cluster)
+        client = LateClient(cluster)
         if gone != "never":
             await store.activate(CONVERSATION, owner="o", create=True, ttl=TTL)
         if gone == "deleted":
@@ -173,7 +158,7 @@ async def test_what_is_not_stored_is_not_found_at_once(gone: str) -> None:
 async def test_what_is_not_stored_is_waited_for() -> None:
     """If it is to be created: there is nothing to show before that."""
     async with FakeCluster(FaultyStore(), brief()) as cluster:
-        client = Client(cluster)
+        client = LateClient(cluster)
         opening = asyncio.create_task(client.open(CONVERSATION, wait=False))
         await until(lambda: client.asked == 1)
         await turns()
@@ -184,7 +169,7 @@ async def test_what_is_not_stored_is_waited_for() -> None:
         await client.aclose()
 
 
-async def test_a_store_that_does_not_answer(client: Client, store: Store) -> None:
+async def test_a_store_that_does_not_answer(client: LateClient, store: Store) -> None:
     """The owner is waited for, as if nothing else had been asked."""
     store.is_down = True
     client.may_join.set()
@@ -196,7 +181,7 @@ async def test_a_store_that_does_not_answer(client: Client, store: Store) -> Non
     assert ids(await opening) == ["u0"]
 
 
-async def test_damage_is_told_by_the_owner(client: Client, store: Store) -> None:
+async def test_damage_is_told_by_the_owner(client: LateClient, store: Store) -> None:
     """It may be the reader's alone; if it is not, opening raises it as it always does."""
     client.may_join.set()
     store.inner._conversations[CONVERSATION].snapshot = b"no snapshot"
@@ -206,7 +191,7 @@ async def test_damage_is_told_by_the_owner(client: Client, store: Store) -> None
 
 async def test_a_cluster_that_is_away(cluster: FakeCluster) -> None:
     """What is stored is shown all the same; writes say why they cannot be; and the owner comes as soon as it can."""
-    client = Client(cluster, BRIEF)
+    client = LateClient(cluster, BRIEF)
     client.may_join.set()
     client.reason = ClusterUnavailableError("no Ray cluster")
     handle = await client.open(CONVERSATION, wait=False)
@@ -236,7 +221,7 @@ async def test_what_the_owner_fails_with_is_counted_told_and_tried_again(
     settings = BRIEF.model_copy(
         update={"timeouts": BRIEF.timeouts.model_copy(update={"open": timedelta(seconds=0.05)})}
     )
-    client = Client(cluster, settings)
+    client = LateClient(cluster, settings)
     client.may_join.set()
     store.fault = fault
     handle = await client.open(CONVERSATION, wait=False)
@@ -246,17 +231,17 @@ async def test_what_the_owner_fails_with_is_counted_told_and_tried_again(
             await call()
     assert ids(handle) == ["u0"]
     store.fault = None
-    await until(lambda: _watchers(cluster) == 1)
-    before = failed(handle)
+    waking = handle._link._waking
+    assert waking is not None
+    await until(waking.done)
     await handle.append(say("u2"))
-    await turns()
-    assert failed(handle) == before
+    await until(lambda: _watchers(cluster) == 1)
     await client.aclose()
 
 
 async def test_following_joins_nothing_anew(cluster: FakeCluster) -> None:
     """A joining that failed is tried again by whoever wants an owner, and not once for each look of each handle."""
-    client = Client(cluster)
+    client = LateClient(cluster)
     client.may_join.set()
     client.reason = ClusterMisconfiguredError("another Ray")
     port = LatePort(client._join_at_last, lambda: FakePort(cluster))
@@ -273,7 +258,7 @@ async def test_following_joins_nothing_anew(cluster: FakeCluster) -> None:
     await client.aclose()
 
 
-async def test_deleted_while_it_is_opened(cluster: FakeCluster, client: Client, store: Store) -> None:
+async def test_deleted_while_it_is_opened(cluster: FakeCluster, client: LateClient, store: Store) -> None:
     """It is not made again by the opening. Calls say that it is gone, and who opens it anew is followed."""
     handle = await client.open(CONVERSATION, wait=False)
     await store.delete(CONVERSATION, ttl=TTL)
@@ -289,7 +274,7 @@ async def test_deleted_while_it_is_opened(cluster: FakeCluster, client: Client, 
 
 
 async def test_another_life_took_its_place_while_it_was_opened(
-    cluster: FakeCluster, client: Client, store: Store
+    cluster: FakeCluster, client: LateClient, store: Store
 ) -> None:
     """The copy shows the new one alone, although its positions go on from those of the old one."""
     handle = await client.open(CONVERSATION, wait=False)
@@ -303,7 +288,7 @@ async def test_another_life_took_its_place_while_it_was_opened(
 
 
 @pytest.mark.parametrize("before", ["asleep", "crashed", "running"])
-async def test_the_owner_leads_on_without_a_gap(cluster: FakeCluster, client: Client, before: str) -> None:
+async def test_the_owner_leads_on_without_a_gap(cluster: FakeCluster, client: LateClient, before: str) -> None:
     """From what was shown: each entry comes once, to the copy and to a watch, and nothing is asked for twice."""
     writer = await cluster.handle()
     for number in range(1, 4):
@@ -330,7 +315,9 @@ async def test_the_owner_leads_on_without_a_gap(cluster: FakeCluster, client: Cl
     assert cluster.calls["read"] == reads
 
 
-async def test_what_was_shown_and_lost_is_shown_no_longer(cluster: FakeCluster, client: Client, store: Store) -> None:
+async def test_what_was_shown_and_lost_is_shown_no_longer(
+    cluster: FakeCluster, client: LateClient, store: Store
+) -> None:
     """The store forgot it before an owner began: what came in its place is shown, and nothing is decided on it."""
     writer = await cluster.handle()
     fail_over = store.remember()
@@ -352,7 +339,7 @@ async def test_what_was_shown_and_lost_is_shown_no_longer(cluster: FakeCluster, 
     await until(lambda: ids(handle) == ["u0", *new])
 
 
-async def test_stored_and_not_known_to_be(cluster: FakeCluster, client: Client, store: Store) -> None:
+async def test_stored_and_not_known_to_be(cluster: FakeCluster, client: LateClient, store: Store) -> None:
     """The owner's write has landed and its answer has not come: what was shown of it is waited for by the owner."""
     writer = await cluster.handle()
     await writer.append(say("u1"))
@@ -371,7 +358,7 @@ async def test_stored_and_not_known_to_be(cluster: FakeCluster, client: Client, 
     assert ids(handle) == ["u0", "u1", "u2", "u3"]
 
 
-async def test_opening_twice_gives_one_handle(client: Client) -> None:
+async def test_opening_twice_gives_one_handle(client: LateClient) -> None:
     """Also at once, and of both ways; whoever waits is told by the owner."""
     first, second = await asyncio.gather(*[client.open(CONVERSATION, wait=False) for _ in range(2)])
     assert first is second is await client.open(CONVERSATION, wait=False)
@@ -382,7 +369,7 @@ async def test_opening_twice_gives_one_handle(client: Client) -> None:
     assert await waiting is first
 
 
-async def test_opening_again_shows_what_was_stored_since(cluster: FakeCluster, client: Client) -> None:
+async def test_opening_again_shows_what_was_stored_since(cluster: FakeCluster, client: LateClient) -> None:
     """At once too, although the copy could not follow."""
     handle = await client.open(CONVERSATION, wait=False)
     writer = await cluster.handle()
@@ -395,7 +382,7 @@ async def test_opening_again_shows_what_was_stored_since(cluster: FakeCluster, c
     await until(lambda: ids(handle) == ["u0", "u1", "u2"])
 
 
-async def test_waiting_for_the_owner_shows_all_that_was_there(cluster: FakeCluster, client: Client) -> None:
+async def test_waiting_for_the_owner_shows_all_that_was_there(cluster: FakeCluster, client: LateClient) -> None:
     """Also of a handle that was made meanwhile, by somebody who does not wait."""
     waiting = asyncio.create_task(client.open(CONVERSATION))
     await until(lambda: client.asked == 1)
@@ -407,7 +394,7 @@ async def test_waiting_for_the_owner_shows_all_that_was_there(cluster: FakeClust
     assert ids(await waiting) == ["u0", "u1"]
 
 
-async def test_opening_again_takes_nothing_back(client: Client, store: Store) -> None:
+async def test_opening_again_takes_nothing_back(client: LateClient, store: Store) -> None:
     """A read may be answered late, when the copy is further on."""
     client.may_join.set()
     handle = await client.open(CONVERSATION, wait=False)
@@ -417,7 +404,7 @@ async def test_opening_again_takes_nothing_back(client: Client, store: Store) ->
     assert ids(handle) == ["u0", "u1"]
 
 
-async def test_opening_again_wakes_the_owner_again(cluster: FakeCluster, client: Client) -> None:
+async def test_opening_again_wakes_the_owner_again(cluster: FakeCluster, client: LateClient) -> None:
     """It may have gone to sleep since: to follow it starts none."""
     client.may_join.set()
     handle = await client.open(CONVERSATION)
@@ -427,7 +414,7 @@ async def test_opening_again_wakes_the_owner_again(cluster: FakeCluster, client:
     await until(lambda: _watchers(cluster) == 1)
 
 
-async def test_closing_while_it_is_opened(cluster: FakeCluster, client: Client) -> None:
+async def test_closing_while_it_is_opened(cluster: FakeCluster, client: LateClient) -> None:
     """Nothing goes on, nobody is waited for, and whoever waits is told; the next opening makes a new handle."""
     tasks = asyncio.all_tasks()
     handle = await client.open(CONVERSATION, wait=False)
@@ -444,7 +431,7 @@ async def test_closing_while_it_is_opened(cluster: FakeCluster, client: Client) 
 
 async def test_a_write_that_waits_when_it_is_closed(cluster: FakeCluster) -> None:
     """It was never sent to anybody."""
-    client = Client(cluster, brief(close=0.01))
+    client = LateClient(cluster, brief(close=0.01))
     handle = await client.open(CONVERSATION, wait=False)
     writing = asyncio.create_task(handle.append(say("u1")))
     await turns()
@@ -454,7 +441,7 @@ async def test_a_write_that_waits_when_it_is_closed(cluster: FakeCluster) -> Non
     assert cluster.actors[1:] == []
 
 
-async def test_a_client_that_was_closed_meanwhile(client: Client, store: Store) -> None:
+async def test_a_client_that_was_closed_meanwhile(client: LateClient, store: Store) -> None:
     """Nobody would close the handle: there is none."""
     started, answers = asyncio.Event(), asyncio.Event()
 
@@ -494,7 +481,7 @@ async def _take(watching: AsyncIterator[Entry], count: int) -> list[Entry]:
         return [await anext(watching) for _ in range(count)]
 
 
-async def _joined(client: Client, call: object) -> object:
+async def _joined(client: LateClient, call: object) -> object:
     """Await a call that was made before the cluster was joined."""
     calling = asyncio.ensure_future(call)  # type: ignore[call-overload]
     await turns()
