@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.port import OwnerPort, Peer
 from conversation_actors.protocol import ActivationInfo
 
@@ -28,6 +29,7 @@ class LatePort:
         """Join nothing yet. `port` makes the one to use when the cluster is joined."""
         self._join, self._make = join, port
         self._port: OwnerPort | None = None
+        self._is_closed = False
 
     async def find(self) -> Peer | None:
         """See `OwnerPort.find`."""
@@ -46,13 +48,17 @@ class LatePort:
         self._made().note_start(info, was_ready=was_ready)
 
     async def aclose(self) -> None:
-        """See `OwnerPort.aclose`."""
+        """See `OwnerPort.aclose`. Whoever waits for the cluster still finds no owner."""
+        self._is_closed = True
         if self._port is not None:
             await self._port.aclose()
 
     async def _joined(self, *, anew: bool) -> OwnerPort:
         if self._port is None:
             await self._join(anew=anew)
+        if self._is_closed:
+            message = "closed before an owner was found"
+            raise ClusterUnavailableError(message)
         return self._made()
 
     def _made(self) -> OwnerPort:

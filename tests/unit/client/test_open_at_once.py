@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 
 from conversation_actors import ConversationClient, ConversationHandle, Message
+from conversation_actors.client import owner
 from conversation_actors.client.copy import StoredState
 from conversation_actors.client.late_port import LatePort
 from conversation_actors.client.reading import Reader
@@ -258,6 +259,24 @@ async def test_following_joins_nothing_anew(cluster: FakeCluster) -> None:
     await client.aclose()
 
 
+async def test_whoever_waits_when_a_port_is_closed_opens_none(cluster: FakeCluster, client: LateClient) -> None:
+    """Nobody would close it again."""
+    made: list[FakePort] = []
+
+    def make() -> FakePort:
+        made.append(FakePort(cluster))
+        return made[-1]
+
+    port = LatePort(client._join_at_last, make)
+    finding = asyncio.create_task(port.find_or_start())
+    await until(lambda: client.asked == 1)
+    await port.aclose()
+    client.may_join.set()
+    with pytest.raises(ClusterUnavailableError, match="closed"):
+        await finding
+    assert (made, cluster.find()) == ([], None)
+
+
 async def test_deleted_while_it_is_opened(cluster: FakeCluster, client: LateClient, store: Store) -> None:
     """It is not made again by the opening. Calls say that it is gone, and who opens it anew is followed."""
     handle = await client.open(CONVERSATION, wait=False)
@@ -414,12 +433,16 @@ async def test_opening_again_wakes_the_owner_again(cluster: FakeCluster, client:
     await until(lambda: _watchers(cluster) == 1)
 
 
-async def test_closing_while_it_is_opened(cluster: FakeCluster, client: LateClient) -> None:
-    """Nothing goes on, nobody is waited for, and whoever waits is told; the next opening makes a new handle."""
+async def test_closing_while_it_is_opened(
+    cluster: FakeCluster, client: LateClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing goes on, and no owner is looked for that nobody has asked; the next opening makes a new handle."""
+    monkeypatch.setattr(owner, "_LET_GO_SECONDS", 3 * PATIENCE)
     tasks = asyncio.all_tasks()
     handle = await client.open(CONVERSATION, wait=False)
     await until(lambda: client.asked == 1)
-    await handle.aclose()
+    async with asyncio.timeout(PATIENCE):
+        await handle.aclose()
     assert {task for task in asyncio.all_tasks() - tasks if task is not client._joining} == set()
     new = await client.open(CONVERSATION, wait=False)
     assert new is not handle
