@@ -28,6 +28,14 @@ class Timing:
     was."""
 
     # line
+    line_connect: float = 1.0
+    """How long an owner may take to be connected to and to prove itself."""
+    line_answer: float = 1.0
+    """How long an answer by a line may take before the owner is asked by Ray's call too."""
+    line_address: float = 10.0
+    """How long an owner may take to tell, by Ray's call, where it listens."""
+    line_again: tuple[float, float] = (0.05, 30.0)
+    """Pauses between attempts to have a line."""
     line_proof: float = 2.0
     """How long whoever connects may take to prove itself, and before that, if TLS is spoken, for the TLS handshake."""
     line_stalled: float = 30.0
@@ -64,6 +72,8 @@ class Timing:
     """How long an acknowledged write waits for the poll to bring it before it asks for the whole state."""
     read: tuple[float, float] = (0.01, 0.5)
     """Pauses between attempts to read a conversation from the store."""
+    opening: tuple[float, float] = (0.5, 30.0)
+    """Pauses between attempts to open a conversation in the background, whose stored state is shown already."""
     read_away: float = 5.0
     """How long no read asks a replica that has not answered: a replica that hangs takes its whole time-out."""
     outbox: tuple[float, float] = (0.05, 1.0)
