@@ -151,7 +151,10 @@ class Link:
             if self._last_words is not None:
                 self._last_words.remove(self.outbox)
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._follower.let_go()
+        try:
+            await self._follower.let_go()
+        finally:
+            await self._owner.aclose()
 
     def _wake(self) -> None:
         """Wake the owner in the background, unless that is under way."""
