@@ -22,7 +22,7 @@ def conforms(value: Any, hint: Any) -> bool:
     if origin is Mapping:
         return type(value) is dict and all(type(name) is str for name in value)
     if origin is not None:
-        kind = {tuple: tuple, Sequence: list}[origin]
+        kind: Any = list if origin is Sequence else tuple
         return type(value) is kind and all(conforms(part, arguments[0]) for part in value)
     if hint is ConversationError:
         return isinstance(value, hint) and [type(one) for one in value.args] == [str] and _has_attributes(value)
