@@ -295,13 +295,20 @@ async def test_sigterm_is_obeyed_whatever_fails(host: Host, monkeypatch: pytest.
     assert host._failures.counts["snapshot at SIGTERM"] == 1
 
 
-async def test_an_owner_that_cannot_listen_is_asked_as_ever(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_owner_that_cannot_listen_is_asked_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever keeps it from listening is counted, and its clients are told of no line."""
-    monkeypatch.setattr(host._line, "listen", Throwing(host._line.listen))
-    await past_the_faults(host)
+    unforeseen = Throwing(str)
+    monkeypatch.setattr("conversation_actors.runtime.host.open_store", lambda _: FaultyStore())
+    monkeypatch.setattr("conversation_actors.runtime.host.ray.get_runtime_context", Context)
+    monkeypatch.setattr("conversation_actors.runtime.host.ray.util.get_node_ip_address", unforeseen)
+    host = Host()
     opened: Any = await host.open(create=True, protocol=PROTOCOL)
+    await host._answer(_passivate)
+    await until(lambda: host.exits == 1)
+
+    assert unforeseen.calls == 1
     assert opened.line is None
-    assert opened.info.failures == {"recovery": 1, "line": 1}
+    assert host._failures.counts == {"line": 1}
 
 
 async def test_an_owner_tells_where_it_listens_with_what_it_shows(host: Host) -> None:
