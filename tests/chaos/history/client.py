@@ -39,6 +39,7 @@ _LONGEST_THOUGHT = 0.06
 _WEIGHTS = {
     "append": 25, "record": 12, "compare_and_set": 15, "acquire": 8, "guarded": 14, "release": 2,
     "repeat": 6, "reuse": 2, "fresh": 8, "cached": 3, "reopen": 1,
+    "ask_for_the_way": 3,
 }  # fmt: skip
 
 Call = Callable[[], Awaitable[Any]]
@@ -160,6 +161,13 @@ class Player:
 
     async def _cached(self, _: Callable[[], float]) -> None:
         await self._quietly(lambda: look(self._handle, self._recorder, fresh=False))
+
+    async def _ask_for_the_way(self, _: Callable[[], float]) -> None:
+        async def ask() -> None:
+            info = await self._handle.info()
+            self._recorder.write("way", conversation=self._handle.id, way=info.reached_by)
+
+        await self._quietly(ask)
 
     async def _reopen(self, stop: Callable[[], float]) -> None:
         if await self._flush(stop):
