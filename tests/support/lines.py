@@ -24,6 +24,7 @@ from conversation_actors.port import Peer
 from conversation_actors.protocol import PROTOCOL, Execute, Executed, LineAddress, Opened
 from conversation_actors.settings import Settings
 from conversation_actors.store import Store
+from conversation_actors.timing import Timing
 from tests.support.fakes import CONVERSATION, FakeActor, FakeCluster, FakePeer, FakePort, until
 from tests.support.quick import QUICK
 from tests.support.relay import Relay
@@ -35,13 +36,22 @@ LINE_QUICK = QUICK
 class LineActor(FakeActor):
     """A `FakeActor` that listens for lines, as a Ray actor does."""
 
-    def __init__(self, settings: Settings, store: Store, directory: Path, number: int, **named: Any) -> None:
-        """Begin to listen at once, in this directory."""
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        directory: Path,
+        number: int = 1,
+        *,
+        node_address: str | None = None,
+        timing: Timing = LINE_QUICK,
+    ) -> None:
+        """Begin to listen at once, in this directory and at this address."""
         self.asked: Counter[str] = Counter()
         """What came by lines, by method."""
-        self.line_server = LineServer(self, f"process-{number}", failures=Failures(), timing=LINE_QUICK)
-        self._listening = asyncio.create_task(self.line_server.listen(None, directory=directory))
-        super().__init__(CONVERSATION, settings, store, **named)
+        self.line_server = LineServer(self, f"process-{number}", failures=Failures(), timing=timing)
+        self._listening = asyncio.create_task(self.line_server.listen(node_address, directory=directory))
+        super().__init__(CONVERSATION, settings, store, timing=timing)
 
     async def _line_address(self) -> LineAddress | None:
         return await self._listening
