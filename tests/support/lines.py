@@ -29,7 +29,7 @@ from tests.support.fakes import CONVERSATION, FakeActor, FakeCluster, FakePeer, 
 from tests.support.quick import QUICK
 from tests.support.relay import Relay
 
-LINE_QUICK = QUICK
+LINE_QUICK = replace(QUICK, line_answer=0.2, line_again=(0.001, 0.02), line_leave=0.05)
 """What both ends of a test's line wait."""
 
 
@@ -151,6 +151,8 @@ class LineCluster(FakeCluster):
         for passage in self.relay.passages:
             passage.release()
         await super().__aexit__(kind, error, traceback)
+        for port in self.ports:
+            await port.aclose()
         await self._stack.aclose()
 
     def get_or_create(self) -> FakeActor:
