@@ -1,204 +1,209 @@
-"""Owners that are asked by both ports: a real line on real sockets, with a relay on it, and calls as Ray's beside it.
-
-Hosts, stores, handles and the policy are the product's own. The calls beside the line are those of a `FakeCluster`:
-counted, pickled, and lost when a test says so.
-"""
+"""A client's side of a line, byte by byte, for tests of the owner's side; and an owner that does as it is told."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
-from dataclasses import replace
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
-from conversation_actors.activation import Activation
-from conversation_actors.client import ConversationHandle
-from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.errors import ConversationError
 from conversation_actors.failures import Failures
-from conversation_actors.line.port import DirectPort
+from conversation_actors.line import proof
+from conversation_actors.line.answerer import Answerer
+from conversation_actors.line.frames import FrameReader
+from conversation_actors.line.messages import Answer, ExecuteCall, ToClient, ToOwner, decode_to_client, encode
 from conversation_actors.line.server import LineServer
-from conversation_actors.port import Peer
-from conversation_actors.protocol import PROTOCOL, Execute, Executed, LineAddress, Opened
+from conversation_actors.protocol import PROTOCOL, Execute, Executed, LineAddress, Polled, Request, Seen, View
 from conversation_actors.settings import Settings
-from conversation_actors.store import Store
+from conversation_actors.store import MemoryStore, Store
 from conversation_actors.timing import Timing
-from tests.support.fakes import CONVERSATION, FakeActor, FakeCluster, FakePeer, FakePort, until
+from tests.support.fakes import CONVERSATION, PATIENCE, FakeActor, brief
 from tests.support.quick import QUICK
-from tests.support.relay import Relay
 
-LINE_QUICK = replace(QUICK, line_answer=0.2, line_again=(0.001, 0.02), line_leave=0.05)
-"""What both ends of a test's line wait."""
+LOOPBACK = "127.0.0.1"
+NONCE = bytes(range(32))
 
 
-class LineActor(FakeActor):
-    """A `FakeActor` that listens for lines, as a Ray actor does."""
+class RawLine:
+    """A connection to who listens at an address; nothing is sent that a test does not send."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        directory: Path,
-        number: int = 1,
-        *,
-        node_address: str | None = None,
-        timing: Timing = LINE_QUICK,
-    ) -> None:
-        """Begin to listen at once, in this directory and at this address."""
-        self.asked: Counter[str] = Counter()
-        """What came by lines, by method."""
-        self.line_server = LineServer(self, f"process-{number}", failures=Failures(), timing=timing)
-        self._listening = asyncio.create_task(self.line_server.listen(node_address, directory=directory))
-        super().__init__(CONVERSATION, settings, store, timing=timing)
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take what is connected."""
+        self.reader, self.writer = reader, writer
+        self._frames = FrameReader()
+        self._messages: list[ToClient] = []
 
-    async def _line_address(self) -> LineAddress | None:
-        return await self._listening
+    @classmethod
+    async def by_unix(cls, address: LineAddress) -> Self:
+        """Connect to the Unix socket; prove nothing."""
+        assert address.unix is not None
+        return cls(*await asyncio.open_unix_connection(address.unix))
+
+    @classmethod
+    async def by_tcp(cls, address: LineAddress, **named: Any) -> Self:
+        """Connect by TCP; prove nothing."""
+        assert address.tcp is not None
+        return cls(*await asyncio.open_connection(*address.tcp, **named))
+
+    @classmethod
+    async def proven(cls, address: LineAddress) -> Self:
+        """Connect to the Unix socket, and prove both sides."""
+        line = await cls.by_unix(address)
+        await line.prove(address.secret)
+        return line
+
+    async def prove(self, secret: bytes) -> None:
+        """Prove oneself, and have the other side do so."""
+        theirs = await self.nonce()
+        self.writer.write(NONCE + proof.client_proof(secret, theirs, NONCE))
+        async with asyncio.timeout(PATIENCE):
+            answer = await self.reader.readexactly(proof.PROOF_BYTES)
+        assert answer == proof.server_proof(secret, theirs, NONCE)
+
+    async def nonce(self) -> bytes:
+        """Return the nonce that the other side sends at once."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.reader.readexactly(proof.NONCE_BYTES)
+
+    async def rest(self) -> bytes:
+        """Return all that comes until the other side closes."""
+        async with asyncio.timeout(PATIENCE):
+            try:
+                return await self.reader.read()
+            except ConnectionResetError:
+                return b""
+
+    def send(self, *messages: ToOwner) -> None:
+        """Send messages in one piece."""
+        self.writer.write(b"".join(map(encode, messages)))
+
+    async def receive(self) -> ToClient:
+        """Return the next message."""
+        async with asyncio.timeout(PATIENCE):
+            while not self._messages:
+                data = await self.reader.read(1 << 16)
+                if not data:
+                    raise EOFError
+                self._messages += map(decode_to_client, self._frames.feed(data))
+        return self._messages.pop(0)
+
+    async def answer(self, call: int) -> Any:
+        """Return the value that answers this call; other messages stay to be received."""
+        others: list[ToClient] = []
+        while True:
+            message = await self.receive()
+            if isinstance(message, Answer) and message.call == call:
+                self._messages[:0] = others
+                return message.value
+            others.append(message)
+
+    async def execute(self, call: int, *requests: Request, watcher: str = "w", seen: Seen | None = None) -> Executed:
+        """Have requests decided, and return the answer."""
+        self.send(executing(call, *requests, watcher=watcher, seen=seen))
+        executed = await self.answer(call)
+        assert isinstance(executed, Executed), executed
+        return executed
+
+    def take_little(self) -> None:
+        """Have the kernel hold little of what comes, so that the other side soon notices that nobody reads."""
+        peer: socket.socket = self.writer.get_extra_info("socket")
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+
+    def close(self) -> None:
+        """Go without a word."""
+        self.writer.transport.abort()
+
+
+def executing(
+    call: int, *requests: Request, watcher: str = "w", after: int = 0, seen: Seen | None = None
+) -> ExecuteCall:
+    """Return the message that has requests decided."""
+    return ExecuteCall(call, Execute(requests, watcher, after, seen))
+
+
+class ListeningOwner:
+    """A real host of the conversation in this process, with a server of lines, and what a test made of it."""
+
+    def __init__(self, host: FakeActor, server: LineServer, address: LineAddress, failures: Failures) -> None:
+        """Take what runs."""
+        self.host, self.server, self.address, self.failures = host, server, address, failures
+        self.seen = Seen("", None)
+        """The history that the host's activation tells."""
+
+
+@asynccontextmanager
+async def listening_owner(
+    directory: Path,
+    *,
+    store: Store | None = None,
+    settings: Settings | None = None,
+    timing: Timing = QUICK,
+    node: str | None = LOOPBACK,
+) -> AsyncIterator[ListeningOwner]:
+    """Run a host that has made the conversation, and listens; end both."""
+    host = FakeActor(CONVERSATION, settings or brief(), store or MemoryStore(), timing=timing)
+    try:
+        opened = await host.open(create=True, protocol=PROTOCOL)
+        assert not isinstance(opened, ConversationError), opened
+        async with listening(host, directory, timing=timing, node=node) as owner:
+            owner.seen = opened.view.seen
+            yield owner
+    finally:
+        await host.kill()
+
+
+@asynccontextmanager
+async def listening(
+    host: Any, directory: Path, *, timing: Timing = QUICK, node: str | None = LOOPBACK, tls: Any = None
+) -> AsyncIterator[ListeningOwner]:
+    """Have whatever answers listen."""
+    failures = Failures(timing=timing)
+    server = LineServer(host, "process", failures=failures, timing=timing)
+    address = await server.listen(node, directory=directory, tls=tls)
+    assert address is not None, failures.counts
+    try:
+        yield ListeningOwner(host, server, address, failures)
+    finally:
+        await server.aclose()
+
+
+class Obedient:
+    """An `Answerer` whose answers a test makes; `begun` counts the calls that came."""
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Answer every call with what this returns."""
+        self._work = work
+        self.begun = 0
 
     async def decide(self, call: Execute) -> Executed | ConversationError:
-        """See `Host.decide`, which only a line calls."""
-        self.asked["execute"] += 1
-        return await super().decide(call)
+        """See `Answerer.decide`."""
+        del call
+        return await self._answer()
 
-    async def kill(self) -> None:
-        """End as a process does: nobody is answered any more, by either port."""
-        await super().kill()
-        await self._close_line()
+    async def read(self, *, fresh: bool) -> View | ConversationError:
+        """See `Answerer.read`."""
+        del fresh
+        return await self._answer()
 
-    async def _exit(self) -> None:
-        await self._close_line()
-        await super()._exit()
+    async def poll(
+        self,
+        watcher: str,
+        after_seq: int,
+        seen: Seen,
+        timeout: float,  # noqa: ASYNC109  # as an activation's
+    ) -> Polled | ConversationError:
+        """See `Answerer.poll`."""
+        del watcher, after_seq, seen, timeout
+        return await self._answer()
 
-    async def _close_line(self) -> None:
-        await self._listening
-        await self.line_server.aclose()
+    async def let_go(self, watchers: Sequence[str]) -> None:
+        """See `Answerer.let_go`."""
 
-
-class LinePeer(FakePeer):
-    """A `FakePeer` that tells where its actor listens, or rather where the relay before it does."""
-
-    def __init__(self, cluster: "LineCluster", actor: LineActor) -> None:
-        """Ask this actor."""
-        super().__init__(cluster, actor)
-        self._lines, self._actor = cluster, actor
-
-    async def open(self, *, create: bool) -> Any:
-        """See `Peer.open`."""
-        opened = await self.__getattr__("open")(create=create)
-        return replace(opened, line=self._told(opened.line)) if isinstance(opened, Opened) else opened
-
-    async def info(self) -> Any:
-        """See `Peer.info`: so far the call is as one of Ray's."""
-        answer = await self.__getattr__("info")()
-        return answer if isinstance(answer, Exception) else replace(answer, reached_by="ray")
-
-    async def line(self) -> LineAddress | None:
-        """See `Peer.line`."""
-        self._cluster.calls["line"] += 1
-        return self._told(cast("LineAddress | None", await self._actor.line(protocol=PROTOCOL)))
-
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        """Make a method of a `FakePeer` that may be slow on both ways."""
-        call, pause = super().__getattr__(name), self._lines.pause
-
-        async def slowly(*arguments: Any, **named: Any) -> Any:
-            await pause()
-            answer = await call(*arguments, **named)
-            await pause()
-            return answer
-
-        return slowly
-
-    def _told(self, address: LineAddress | None) -> LineAddress | None:
-        return None if address is None else self._lines.relay.lead_to(address)
+    async def _answer(self) -> Any:
+        self.begun += 1
+        return await self._work()
 
 
-class LinePort(FakePort):
-    """Finds and starts the actors of a `LineCluster`."""
-
-    def _peer(self, actor: FakeActor) -> Peer:
-        assert isinstance(actor, LineActor)
-        return cast("Peer", LinePeer(cast("LineCluster", self._cluster), actor))
-
-
-class LineCluster(FakeCluster):
-    """A `FakeCluster` whose actors listen for lines, behind one relay."""
-
-    actors: list[LineActor]  # type: ignore[assignment]  # of one kind here
-
-    def __init__(self, store: Store, settings: Settings, directory: Path, *, relay: Relay | None = None) -> None:
-        """Sockets are made in `directory`."""
-        super().__init__(store, settings)
-        self.timing = LINE_QUICK
-        self.relay = relay or Relay(directory=directory)
-        self.ports: list[DirectPort] = []
-        self.delay = 0.0
-        """How long a call beside the line takes each way, at most."""
-        self._directory = directory
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        """Listen."""
-        await self._stack.enter_async_context(self.relay)
-        return await super().__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close all handles, actors and connections."""
-        self.relay.is_refusing = False
-        for passage in self.relay.passages:
-            passage.release()
-        await super().__aexit__(kind, error, traceback)
-        for port in self.ports:
-            await port.aclose()
-        await self._stack.aclose()
-
-    def get_or_create(self) -> FakeActor:
-        """Return the actor that runs, started if there is none."""
-        actor = self.find()
-        return self.start_another() if actor is None else actor
-
-    def start_another(self) -> LineActor:
-        """Start an actor whatever runs: the one before has the name no more, and may live on as its deposed owner."""
-        actor = LineActor(self.settings, self.store, self._directory, len(self.actors) + 1, timing=self.timing)
-        self.actor = actor
-        self.actors.append(actor)
-        return actor
-
-    def port(self) -> DirectPort:
-        """Return one more process's port to the conversation's owner."""
-        self.ports.append(DirectPort(LinePort(self), timing=self.timing))
-        return self.ports[-1]
-
-    def owner(self) -> RemoteOwner:
-        """Return the conversation's owner, as one more process sees it."""
-        return RemoteOwner(self.port(), self.settings, timing=self.timing)
-
-    async def connected(self) -> ConversationHandle:
-        """One more handle, once its line is up."""
-        handle = await self.handle()
-        await self.is_connected()
-        return handle
-
-    async def is_connected(self, way: str = "unix") -> None:
-        """Return when the last handle's line is up."""
-        port = self.ports[-1]
-        await until(lambda: port.way == way)
-
-    async def pause(self) -> None:
-        """Take as long as a call takes now."""
-        if self.delay:
-            await asyncio.sleep(self.random.uniform(0, self.delay))
-
-    @property
-    def asked_by_line(self) -> Counter[str]:
-        """What all actors were asked by lines, by method."""
-        return sum((actor.asked for actor in self.actors), Counter())
-
-    def activation(self) -> Activation:
-        """Return the activation of the actor that runs."""
-        assert self.actor is not None
-        assert self.actor.activation is not None
-        return self.actor.activation
+def _is_answerer(obedient: Obedient) -> Answerer:
+    return obedient

@@ -12,7 +12,7 @@ import pytest
 
 from conversation_actors.client import ConversationHandle
 from tests.support.fakes import FaultyStore, brief, until
-from tests.support.lines import LineCluster
+from tests.support.both_ports import LineCluster
 from tests.support.observation import Watcher, assert_contiguous, texts, user
 from tests.support.relay import Direction, Fault, Kind
 
