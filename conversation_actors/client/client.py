@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib import import_module
+from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -21,9 +22,11 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.failures import Failures
+from conversation_actors.line.port import DirectPort
+from conversation_actors.line.tls import client_context
 from conversation_actors.local import LocalOwners
 from conversation_actors.port import OwnerPort
-from conversation_actors.settings import Settings
+from conversation_actors.settings import Direct, Settings
 from conversation_actors.store import Found, Store, open_replica
 from conversation_actors.timing import TIMING, Timing
 from conversation_actors.values import check_id
@@ -75,6 +78,7 @@ class ConversationClient:
         self._background: asyncio.Task[None] | None = None
         self._is_joining: Callable[[], bool] = lambda: False
         self._failures = Failures()
+        self._tls: SSLContext | None = None
 
     @classmethod
     def local(cls, settings: Settings | None = None, *, name: str = "", timing: Timing = TIMING) -> Self:
@@ -93,7 +97,10 @@ class ConversationClient:
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """What went wrong in the background and was survived, by task. `pool`: no workers are started ahead of time."""
+        """What went wrong in the background and was survived, by task.
+
+        `pool`: no workers are started ahead of time. `line`: owners are asked by Ray's calls alone.
+        """
         return self._failures.counts
 
     async def __aenter__(self) -> Self:
@@ -147,16 +154,22 @@ class ConversationClient:
         await self.join_cluster()
         was_open = self._open_handle(conversation_id) is not None
         owner = self._owner(conversation_id)
-        _, view = await owner.open(create=create)
-        self._connected_store()  # closed meanwhile, nobody would close the handle
+        try:
+            _, view = await owner.open(create=create)
+            self._connected_store()  # closed meanwhile, nobody would close the handle
+        except BaseException:
+            await owner.aclose()
+            raise
         # Somebody else may have opened or closed it in this process meanwhile: one handle an id, for one order.
         known = self._open_handle(conversation_id)
         if known is None:
             known = self._handles[conversation_id] = ConversationHandle(
                 conversation_id, owner, view, self._settings, timing=self._timing
             )
-        elif was_open:
-            await known.catch_up(view)
+        else:
+            await owner.aclose()
+            if was_open:
+                await known.catch_up(view)
         return known
 
     async def _may_exist(self, conversation_id: str) -> bool:
@@ -272,7 +285,15 @@ class ConversationClient:
         self._is_joining = runtime.is_joining
         await runtime.connect(self._settings, timing=self._timing)
         self._directory = runtime.ActorDirectory(self._settings)
+        await self._failures.once("line", self._speak_as_ray)
         self._background = asyncio.create_task(self._failures.once("pool", self._directory.start_pool))
+
+    async def _speak_as_ray(self) -> None:
+        """Speak TLS on lines if Ray does on its own; what fails leaves owners to Ray's calls."""
+        from conversation_actors.runtime.ray_environment import tls_files  # noqa: PLC0415  # see `_join`
+
+        if (files := tls_files()) is not None:
+            self._tls = await asyncio.to_thread(client_context, *files)
 
     async def _end_joining(self) -> None:
         joining, self._joining = self._joining, None
@@ -298,10 +319,13 @@ class ConversationClient:
             logger.info("owners, if any run, are not told of deletions", extra={"reason": reason})
             self._untold_until = loop.time() + _UNTOLD_SECONDS
             return
+        owner = self._owner(conversation_id)
         try:
-            await self._owner(conversation_id).tell_of_deletion()
+            await owner.tell_of_deletion()
         except ConversationError as error:  # it is deleted all the same
             logger.info("an owner was told of a deletion, and failed", extra={"reason": str(error)})
+        finally:
+            await owner.aclose()
 
     @property
     def _has_joined(self) -> bool:
@@ -324,7 +348,10 @@ class ConversationClient:
         from conversation_actors.runtime import RayPort  # noqa: PLC0415  # see `_join`
 
         assert self._directory is not None
-        return RayPort(conversation_id, directory=self._directory, settings=self._settings)
+        port = RayPort(conversation_id, directory=self._directory, settings=self._settings)
+        if self._settings.direct is Direct.OFF:
+            return port
+        return DirectPort(port, timing=self._timing, tls=self._tls, failures=self._failures)
 
 
 def _checked(settings: Settings | None) -> Settings:

@@ -135,7 +135,10 @@ class Link:
             if self._last_words is not None:
                 self._last_words.remove(self.outbox)
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._follower.let_go()
+        try:
+            await self._follower.let_go()
+        finally:
+            await self._owner.aclose()
 
     def _seen_at(self, seq: int) -> Seen:
         """Return the history that a caller's position is one of; of one beyond the copy only the life is known."""

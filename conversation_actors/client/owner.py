@@ -97,6 +97,10 @@ class RemoteOwner:
         self._restarting_since: float | None = None
         self._resolving = asyncio.Lock()
 
+    async def aclose(self) -> None:
+        """Let go of what is kept open to owners. Nothing is asked here afterwards. Idempotent."""
+        await self._port.aclose()
+
     async def open(self, *, create: bool) -> tuple[ActivationInfo, View]:
         """Have the owner show its state. Raises `ConversationNotFoundError` unless `create`."""
         opened = await self._until_answered(lambda peer: peer.open(create=create), self._open_seconds, is_patient=True)

@@ -19,7 +19,7 @@ from conversation_actors.line.connection import LineConnection, connect
 from conversation_actors.line.proof import NONCE_BYTES, client_proof, new_nonce
 from conversation_actors.protocol import Execute, Executed, Request
 from conversation_actors.state import AppendItems
-from tests.support.line_owner import LineOwner
+from tests.support.line_process import LineProcess
 from tests.support.observation import user
 
 _PATIENCE = 10.0
@@ -41,7 +41,7 @@ class Outcome:
 class Stranger:
     """One connection by TCP; it hears the nonce first, if it is let in."""
 
-    def __init__(self, owner: LineOwner, recording: bytes) -> None:
+    def __init__(self, owner: LineProcess, recording: bytes) -> None:
         """`recording` is what a client once sent as its proof."""
         self._owner, self.recording = owner, recording
 
@@ -164,7 +164,7 @@ HEAD = """\
 class Siege:
     """Makes attempts on one owner, while a client of it goes on."""
 
-    def __init__(self, owner: LineOwner) -> None:
+    def __init__(self, owner: LineProcess) -> None:
         """Nothing happens yet."""
         self._owner = owner
 
@@ -229,7 +229,7 @@ def main() -> int:
     parser.add_argument("--attempts", type=int, default=200, help="of each kind (200)")
     asked = parser.parse_args()
     sys.stdout.write(f"{HEAD}\n")
-    with LineOwner() as owner:
+    with LineProcess() as owner:
         for cost in asyncio.run(Siege(owner).costs({**STRANGERS, **CLIENTS}, asked.attempts)):
             sys.stdout.write(f"{cost.row}\n")
             sys.stdout.flush()

@@ -8,7 +8,7 @@ import pytest
 from conversation_actors.line.proof import NONCE_BYTES
 from conversation_actors.timing import TIMING
 from tests.chaos.strangers import CLIENTS, HEAD, STRANGERS, Act, Cost, Siege
-from tests.support.line_owner import LineOwner
+from tests.support.line_process import LineProcess
 
 pytestmark = [pytest.mark.chaos]
 logger = logging.getLogger(__name__)
@@ -39,14 +39,14 @@ def judge(cost: Cost) -> None:
 async def test_strangers_learn_nothing_and_cost_little() -> None:
     """No proof, a wrong one, a replayed one, the nonce sent back, 4 GiB, slow bytes: a client's appends go on."""
     logger.warning("\n%s", HEAD)
-    with LineOwner() as owner:
+    with LineProcess() as owner:
         for cost in await Siege(owner).costs(STRANGERS, ATTEMPTS):
             judge(cost)
 
 
 async def test_a_client_that_announces_too_much_is_ended_at_once() -> None:
     """A frame of 4 GiB is refused when its length is read: nothing of it is held."""
-    with LineOwner() as owner:
+    with LineProcess() as owner:
         (cost,) = await Siege(owner).costs(CLIENTS, ATTEMPTS)
     assert all(outcome.seconds < TIMING.line_proof for outcome in cost.outcomes)
     assert cost.memory < MOST_MEMORY
