@@ -67,6 +67,26 @@ class Decider:
                 break
         return Decided(replies, echoes)
 
+    def recall(self, requests: Sequence[Request], refusals: Mapping[int, RefusedError]) -> Decided:
+        """Answer requests that were decided, without deciding anything: `refusals` by place, others from memory.
+
+        It ends before the first request that neither knows, and after a refused group, as `decide` does.
+        """
+        replies: list[tuple[int, Reply]] = []
+        for place, request in enumerate(requests):
+            reply: Reply | None = refusals.get(place)
+            if reply is None:
+                try:
+                    reply = self._repeat(request)
+                except RefusedError as refusal:
+                    reply = refusal
+            if reply is None:
+                break
+            replies.append((self.working.seq, reply))
+            if request.is_group and isinstance(reply, RefusedError):
+                break
+        return Decided(replies, {})
+
     def _decide(self, request: Request) -> tuple[Reply, Sequence[Entry]]:
         """Return the reply, and what the request leads to now: nothing if it is a repeat, or refused."""
         try:
