@@ -195,9 +195,7 @@ class Siege:
         outcomes = await attempting
         spent = self._owner.cpu_seconds - cpu
         await append(line)
-        return Cost(
-            name, outcomes, spent, self._owner.memory - memory, self._owner.descriptors - descriptors, waits
-        )
+        return Cost(name, outcomes, spent, self._owner.memory - memory, self._owner.descriptors - descriptors, waits)
 
     async def _recording(self) -> bytes:
         """Return the proof that a client sent when it connected, as somebody on its way would have it."""

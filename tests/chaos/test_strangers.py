@@ -1,13 +1,12 @@
 """Strangers who find an owner's port: they learn nothing, are ended, and cost little; clients are served meanwhile."""
 
-import asyncio
 import logging
 
 import pytest
 
 from conversation_actors.line.proof import NONCE_BYTES
 from conversation_actors.timing import TIMING
-from tests.chaos.strangers import CLIENTS, HEAD, STRANGERS, Act, Cost, Siege
+from tests.chaos.strangers import CLIENTS, HEAD, STRANGERS, Cost, Siege
 from tests.support.line_process import LineProcess
 
 pytestmark = [pytest.mark.chaos]

@@ -92,7 +92,7 @@ def configure(request: pytest.FixtureRequest, surroundings: str) -> Iterator[Con
         forget_memory(name)
         return
     cluster, redis = request.getfixturevalue("cluster"), request.getfixturevalue("redis")
-    chosen = {"direct": "off"} if surroundings == "calls" else {}
+    chosen: dict[str, Any] = {"direct": "off"} if surroundings == "calls" else {}
     yield lambda url=redis.url, **fields: make_settings(url, cluster.address, **chosen, **fields)
 
 

@@ -29,7 +29,7 @@ from tests.support.fakes import CONVERSATION, FakeActor, FakeCluster, FakePeer, 
 from tests.support.quick import QUICK
 from tests.support.relay import Relay
 
-LINE_QUICK = replace(QUICK, line_answer=0.2, line_again=(0.001, 0.02), line_leave=0.05)
+LINE_QUICK = replace(QUICK, line_answer=0.1, line_connect=0.2, line_leave=0.05)
 """What both ends of a test's line wait."""
 
 
@@ -176,16 +176,12 @@ class LineCluster(FakeCluster):
         """Return the conversation's owner, as one more process sees it."""
         return RemoteOwner(self.port(), self.settings, timing=self.timing)
 
-    async def connected(self) -> ConversationHandle:
+    async def connected(self, way: str = "unix") -> ConversationHandle:
         """One more handle, once its line is up."""
         handle = await self.handle()
-        await self.is_connected()
-        return handle
-
-    async def is_connected(self, way: str = "unix") -> None:
-        """Return when the last handle's line is up."""
         port = self.ports[-1]
         await until(lambda: port.way == way)
+        return handle
 
     async def pause(self) -> None:
         """Take as long as a call takes now."""

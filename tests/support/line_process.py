@@ -18,10 +18,9 @@ import psutil
 from conversation_actors.protocol import PROTOCOL, LineAddress, Opened
 from conversation_actors.store import MemoryStore
 from conversation_actors.timing import TIMING
-from tests.support.fakes import brief
 from tests.support.both_ports import LineActor
+from tests.support.fakes import brief
 from tests.support.ray_cluster import program_environment
-
 
 
 class LineProcess:

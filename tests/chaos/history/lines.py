@@ -2,7 +2,7 @@
 
 usage: python -m tests.chaos.history.lines --seed 7 --seconds 5 --histories 20
 
-Owners and handles are the product's, the lines are real sockets with a relay on each (`tests.support.both_ports`). What is
+Owners and handles are the product's, the lines are real sockets behind a relay (`tests.support.both_ports`). What is
 recorded and how it is judged is as in every other history.
 """
 
@@ -22,8 +22,8 @@ from tests.chaos.history.checker import Findings, check
 from tests.chaos.history.client import Player
 from tests.chaos.history.observing import follow, look
 from tests.chaos.history.record import Recorder, read
-from tests.support.fakes import CONVERSATION, FaultyStore, brief
 from tests.support.both_ports import LineCluster
+from tests.support.fakes import CONVERSATION, FaultyStore, brief
 from tests.support.relay import Direction, Fault, Kind
 
 CLIENTS = 3

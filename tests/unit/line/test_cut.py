@@ -1,23 +1,30 @@
 """A line that goes wrong at every byte, in both directions: before, in and behind the proof, and in every frame.
 
-Real sockets, a real owner, real handles and their policy. One exchange is played for each byte: whatever the cut hits,
-each append happens once and is acknowledged, what another handle writes arrives, and the line comes back.
+Real sockets, a real owner, real handles and their policy. One handle's lines go wrong one after the other, each one byte
+later than the one before. Whatever is hit: each append happens once and is acknowledged, in order; what another handle
+writes arrives without a gap; and in the end the line is back.
 """
 
+import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from conversation_actors.client import ConversationHandle
-from tests.support.fakes import FaultyStore, brief, until
 from tests.support.both_ports import LineCluster
+from tests.support.fakes import FaultyStore, brief, until
 from tests.support.observation import Watcher, assert_contiguous, texts, user
-from tests.support.relay import Direction, Fault, Kind
+from tests.support.relay import Direction, Fault, Kind, Relay
 
-PROOF = {Direction.TO_OWNER: 64, Direction.TO_CLIENT: 64}
-"""Bytes before the first frame."""
+PROOF = 64
+"""Bytes in each direction before the first frame."""
+BYTES = 320
+"""Of a line that are cut one by one: the proof, and the first frames of a client or of an owner as a whole."""
+LONG_BYTES = 1500
+SILENT = [0, 1, 32, 63, 64, 65, 68, 69, 70, 100, 150, 200, 250, 300, 400, 600]
+"""Bytes after which a line falls silent in the short test: each costs the client's patience."""
 SETTINGS = brief(items=4, command=10.0, attempt=5.0, poll=5.0)
 """A short history: the state that a read shows is short."""
 
@@ -29,80 +36,118 @@ def sockets() -> Iterator[Path]:
         yield Path(directory)
 
 
-@pytest.fixture
-async def cluster(sockets: Path) -> AsyncIterator[LineCluster]:
-    """Make owners that are reached by both ports."""
-    async with LineCluster(FaultyStore(), SETTINGS, sockets) as made:
-        yield made
-
-
-class Exchanges:
-    """Plays exchanges over lines that go wrong, beside a handle whose line does not."""
+class Shaken:
+    """A handle whose lines go wrong, beside one whose line does not and who watches."""
 
     def __init__(self, cluster: LineCluster, steady: ConversationHandle, watcher: Watcher) -> None:
-        """Nothing is played yet."""
+        """Nothing has happened yet."""
         self._cluster, self._steady, self._watcher = cluster, steady, watcher
-        self.acknowledged: list[str] = []
-        self._last = 0
-        self.passed = dict.fromkeys(Direction, 0)
-        """Bytes that passed in the last exchange, each way."""
+        self._said: dict[str, list[str]] = {"steady": [], "shaken": []}
 
-    async def play(self, fault: Fault | None) -> bool:
-        """Play one with a new handle, whose first line goes wrong so; return whether it did."""
-        relay, name = self._cluster.relay, f"{len(self.acknowledged):05}"
-        relay.faults.append(fault)
-        count = len(relay.passages)
+    async def play(self, faults: Iterable[Fault]) -> None:
+        """Have one line after the other go wrong so, and write all the time, until the last one is over."""
+        relay = self._cluster.relay
+        relay.faults += faults
+        count, total = len(relay.passages), len(relay.faults)
         handle = await self._cluster.handle()
         port = self._cluster.ports[-1]
-        await until(lambda: len(relay.passages) > count)
-        passage = relay.passages[count]
-        await until(lambda: port.way == "unix" or passage.has_failed.is_set())
-        await self._append(handle, f"first-{name}")
-        await self._append(self._steady, f"elsewhere-{name}")
-        await until(lambda: handle.seq >= self._steady.seq)
-        snapshot = await handle.snapshot(fresh=True)
-        assert texts(snapshot.items) == self.acknowledged[-len(snapshot.items) :]
-        handle.record(user(f"recorded-{name}"))
-        await handle.flush()
-        self.acknowledged.append(f"recorded-{name}")
-        has_failed = passage.has_failed.is_set()
-        if has_failed:
-            await until(lambda: port.way == "unix")  # and back again
-            await self._append(handle, f"again-{name}")
+        async with Watcher(handle) as watcher:
+            while True:
+                await until(lambda: port.way is not None)
+                if len(relay.passages) > count + total:
+                    break
+                await self._round(handle)
+            before = self._cluster.calls["execute"]
+            await self._round(handle)
+            assert self._cluster.calls["execute"] == before  # all by the line that is left
+            last = await handle.snapshot(fresh=True)
+            await watcher.saw(last.seq)
+            await self._watcher.saw(last.seq)
+        assert all(passage.has_failed.is_set() for passage in relay.passages[count : count + total])
+        for seen in (watcher, self._watcher):
+            assert_contiguous(seen.seqs)
+            for name, said in self._said.items():
+                assert [text for text in seen.texts if text.startswith(name)] == said
+        assert texts(last.items) == self._watcher.texts[-len(last.items) :]
         await handle.aclose()
-        await port.aclose()
-        self.passed = {way: passage.passed[way] for way in Direction}
-        return has_failed
 
-    async def _append(self, handle: ConversationHandle, text: str) -> None:
-        receipt = await handle.append(user(text))
-        self.acknowledged.append(text)
-        assert handle.seq >= receipt.seq > self._last
-        self._last = receipt.seq
+    async def _round(self, handle: ConversationHandle) -> None:
+        """Append by both handles, record by one, and have each see what the other wrote."""
+        await asyncio.gather(self._append("shaken", handle), self._append("steady", self._steady))
+        recorded = self._next("shaken")
+        handle.record(user(recorded))
+        await handle.flush()
+        await until(lambda: handle.seq == self._steady.seq)
 
-    async def judge(self) -> None:
-        """All that was acknowledged is there, once, in order, and was seen so by who watched."""
-        await self._watcher.saw((await self._steady.snapshot(fresh=True)).seq)
-        assert_contiguous(self._watcher.seqs)
-        assert self._watcher.texts == self.acknowledged
+    async def _append(self, name: str, handle: ConversationHandle) -> None:
+        receipt = await handle.append(user(self._next(name)))
+        assert handle.seq >= receipt.seq
+
+    def _next(self, name: str) -> str:
+        text = f"{name}-{len(self._said[name]):05}"
+        self._said[name].append(text)
+        return text
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def way(request: pytest.FixtureRequest) -> str:
+    """Return by which kind of socket the line goes."""
+    return str(request.param)
 
 
 @pytest.fixture
-async def exchanges(cluster: LineCluster) -> AsyncIterator[Exchanges]:
-    """Make what plays exchanges; a steady handle watches all of them over a line that is never cut."""
-    steady = await cluster.connected()
-    async with Watcher(steady) as watcher:
-        playing = Exchanges(cluster, steady, watcher)
-        yield playing
-        await playing.judge()
-    assert not cluster.relay.passages[0].is_over.is_set()
+async def shaken(sockets: Path, way: str) -> AsyncIterator[Shaken]:
+    """Make owners that are reached by both ports, and a steady handle that watches."""
+    relay = Relay(directory=sockets if way == "unix" else None)
+    async with LineCluster(FaultyStore(), SETTINGS, sockets, relay=relay) as cluster:
+        steady = await cluster.connected(way)
+        async with Watcher(steady) as watcher:
+            yield Shaken(cluster, steady, watcher)
+        assert not relay.passages[0].is_over.is_set()  # the steady handle's line was never touched
 
 
+def at(kind: Kind, direction: Direction, places: Iterable[int]) -> Iterator[Fault]:
+    """Return the faults of one line after the other."""
+    return (Fault(kind, direction, after) for after in places)
+
+
+@pytest.mark.parametrize("way", ["unix"], indirect=True)
 @pytest.mark.parametrize("direction", Direction)
-async def test_a_line_may_be_cut_at_every_byte(exchanges: Exchanges, direction: Direction) -> None:
-    """Closed behind each byte of an exchange: nothing is lost, doubled or moved, and the line comes back."""
-    assert not await exchanges.play(None)
-    longest = exchanges.passed[direction]
-    assert longest > PROOF[direction] + 100
-    for after in range(longest - 16):  # the last bytes are the farewell, whose answer nobody waits for
-        assert await exchanges.play(Fault(Kind.CLOSE, direction, after)), after
+async def test_a_line_may_be_cut_at_every_byte(shaken: Shaken, direction: Direction) -> None:
+    """Closed behind each byte of the proof and of the first frames: nothing is lost, doubled or moved."""
+    await shaken.play(at(Kind.CLOSE, direction, range(BYTES)))
+
+
+@pytest.mark.parametrize("way", ["tcp"], indirect=True)
+@pytest.mark.parametrize("direction", Direction)
+async def test_a_line_may_be_reset(shaken: Shaken, direction: Direction) -> None:
+    """Reset by the network, which loses what was on its way: as if it were closed."""
+    await shaken.play(at(Kind.RESET, direction, range(0, BYTES, 7)))
+
+
+@pytest.mark.parametrize("way", ["tcp"], indirect=True)
+@pytest.mark.parametrize("direction", Direction)
+async def test_a_line_may_fall_silent_in_one_direction(shaken: Shaken, direction: Direction) -> None:
+    """Half open: one side hears nothing more, and nobody is told. Each call is answered all the same."""
+    await shaken.play(at(Kind.SWALLOW, direction, SILENT))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", [Kind.CLOSE, Kind.RESET, Kind.SWALLOW])
+@pytest.mark.parametrize("direction", Direction)
+async def test_a_line_may_go_wrong_at_every_byte_in_every_way(shaken: Shaken, direction: Direction, kind: Kind) -> None:
+    """As the short tests, over several exchanges, by each kind of socket."""
+    places = range(0, LONG_BYTES, 5 if kind is Kind.SWALLOW else 1)
+    await shaken.play(at(kind, direction, places))
+
+
+async def test_bytes_may_come_one_by_one(sockets: Path) -> None:
+    """In segments of one byte, both ways, the line is used for everything and says the same."""
+    async with LineCluster(FaultyStore(), SETTINGS, sockets, relay=Relay(directory=sockets, piece=1)) as cluster:
+        handle = await cluster.connected()
+        for number in range(10):
+            await handle.append(user(str(number)))
+        assert texts((await handle.snapshot(fresh=True)).items) == ["6", "7", "8", "9"]
+        assert cluster.asked_by_line["execute"] == 10
+        assert cluster.calls["execute"] == cluster.calls["read"] == 0
