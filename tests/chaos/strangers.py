@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from conversation_actors.line.connection import LineConnection, connect
 from conversation_actors.line.proof import NONCE_BYTES, client_proof, new_nonce
@@ -150,8 +150,9 @@ class Cost:
         held = statistics.median(outcome.seconds for outcome in self.outcomes)
         told = max(len(outcome.told) for outcome in self.outcomes)
         each = self.cpu_seconds / len(self.outcomes) * 1000
+        grown = self.memory / 1024
         return (
-            f"| {self.name} | {len(self.outcomes)} | {told} | {held:.2f} s | {each:.2f} ms | {self.memory / 1024:.0f} KiB"
+            f"| {self.name} | {len(self.outcomes)} | {told} | {held:.2f} s | {each:.2f} ms | {grown:.0f} KiB"
             f" | {self.descriptors} | {statistics.median(self.waits) * 1000:.1f} / {max(self.waits) * 1000:.0f} ms |"
         )
 
@@ -168,17 +169,28 @@ class Siege:
         """Nothing happens yet."""
         self._owner = owner
 
-    async def costs(self, acts: dict[str, Act], attempts: int) -> list[Cost]:
-        """Make so many attempts of each kind, some at once."""
+    async def costs(self, acts: dict[str, Act], attempts: int, *, twice: bool = False) -> list[Cost]:
+        """Make so many attempts of each kind, some at once.
+
+        If `twice`, what they cost is measured first, and then, with as many, how a client is served meanwhile;
+        otherwise the client's appends count among the cost.
+        """
         recording = await self._recording()
         line = await connect(self._owner.line)
         try:
-            return [await self._cost(name, act, attempts, recording, line) for name, act in acts.items()]
+            costs = []
+            for name, act in acts.items():
+                alone = await self._cost(name, act, attempts, recording, line, serves=False) if twice else None
+                cost = await self._cost(name, act, attempts, recording, line, serves=True)
+                costs.append(replace(alone, waits=cost.waits) if alone is not None else cost)
+            return costs
         finally:
             line.close()
             await line.wait_closed()
 
-    async def _cost(self, name: str, act: Act, attempts: int, recording: bytes, line: LineConnection) -> Cost:
+    async def _cost(
+        self, name: str, act: Act, attempts: int, recording: bytes, line: LineConnection, *, serves: bool
+    ) -> Cost:
         room = asyncio.Semaphore(_AT_ONCE)
 
         async def one() -> Outcome:
@@ -189,7 +201,7 @@ class Siege:
         descriptors, memory, cpu = self._owner.descriptors, self._owner.memory, self._owner.cpu_seconds
         attempting = asyncio.gather(*(one() for _ in range(attempts)))
         waits: list[float] = []
-        while not attempting.done():
+        while serves and not attempting.done():
             waits.append(await append(line))
             await asyncio.sleep(0.02)
         outcomes = await attempting
@@ -228,7 +240,7 @@ def main() -> int:
     asked = parser.parse_args()
     sys.stdout.write(f"{HEAD}\n")
     with LineProcess() as owner:
-        for cost in asyncio.run(Siege(owner).costs({**STRANGERS, **CLIENTS}, asked.attempts)):
+        for cost in asyncio.run(Siege(owner).costs({**STRANGERS, **CLIENTS}, asked.attempts, twice=True)):
             sys.stdout.write(f"{cost.row}\n")
             sys.stdout.flush()
     return 0

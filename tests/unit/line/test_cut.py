@@ -1,6 +1,6 @@
 """A line that goes wrong at every byte, in both directions: before, in and behind the proof, and in every frame.
 
-Real sockets, a real owner, real handles and their policy. One handle's lines go wrong one after the other, each one byte
+Real sockets, a real owner, real handles and their policy. One handle's lines go wrong one after the other, each a byte
 later than the one before. Whatever is hit: each append happens once and is acknowledged, in order; what another handle
 writes arrives without a gap; and in the end the line is back.
 """
