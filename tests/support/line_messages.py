@@ -36,6 +36,7 @@ from conversation_actors.state import (
     AppendItems,
     ClearHistory,
     CloseConversation,
+    Command,
     Guard,
     JoinParticipant,
     Lease,
@@ -55,7 +56,7 @@ _ITEMS = tuple(
     Message(id=f"item-{number}", role="user", content="Grüße, 電話", created_at=1.5).to_stored() for number in range(2)
 )
 _METADATA = {"a": [1, True, None, 2.5, {"ü": "\u2028"}], "large": (1 << 64) - 1}
-_EVERY_OTHER_COMMAND = (
+_EVERY_OTHER_COMMAND: tuple[Command, ...] = (
     RemoveItems(("item-0", "item-1")),
     ClearHistory(),
     SetSummary("said so far", 7),

@@ -22,7 +22,7 @@ def conforms(value: Any, hint: Any) -> bool:
     if origin is Mapping:
         return type(value) is dict and all(type(name) is str for name in value)
     if origin is not None:
-        kind = {tuple: tuple, Sequence: list}[origin]
+        kind: Any = list if origin is Sequence else tuple
         return type(value) is kind and all(conforms(part, arguments[0]) for part in value)
     if hint is ConversationError:
         return isinstance(value, hint) and [type(one) for one in value.args] == [str] and _has_attributes(value)
@@ -82,7 +82,7 @@ def _are_alike(one: Any, other: Any) -> bool:
 
 def split(stream: bytes, most: int) -> tuple[list[bytes], bytes | None]:
     """Return the bodies of a stream's frames, and what is left of an unfinished one; None behind a fault."""
-    bodies = []
+    bodies: list[bytes] = []
     while len(stream) >= 4:
         length = int.from_bytes(stream[:4], "big")
         if not 1 <= length <= most or stream[4:5] not in {b"", bytes([PROTOCOL])}:
@@ -96,7 +96,8 @@ def split(stream: bytes, most: int) -> tuple[list[bytes], bytes | None]:
 
 def fault_of_reader(pieces: Sequence[bytes], most: int) -> str | None:
     """Return what a reader does wrong with a stream that comes in these pieces; None if nothing."""
-    reader, found, refused = FrameReader(most), [], False
+    reader, refused = FrameReader(most), False
+    found: list[bytes] = []
     for piece in pieces:
         try:
             found += reader.feed(piece)

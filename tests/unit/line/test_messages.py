@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from conversation_actors import errors
 from conversation_actors.errors import ConversationError, InvalidInputError
 from conversation_actors.items import StoredItem
-from conversation_actors.line import executing, messages
 from conversation_actors.line.fields import MAX_PARTS, field_of
 from conversation_actors.line.frames import MAX_FRAME, FrameError, FrameReader, FrameTooLargeError
 from conversation_actors.line.messages import (
@@ -294,9 +293,3 @@ def test_rows_are_read_in_the_order_in_which_records_have_their_fields() -> None
     assert Executed.__slots__ == ("replies", "entries", "owner")
     assert View.__slots__ == ("seq", "epoch", "snapshot", "life", "owner")
     assert Done.__slots__ == ("seq", "epoch", "result")
-
-
-@pytest.mark.parametrize("module", [messages, executing])
-def test_nothing_is_unpickled(module: Any) -> None:
-    """What comes from a socket is data."""
-    assert "pickle" not in inspect.getsource(module)
