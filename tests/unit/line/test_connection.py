@@ -21,7 +21,7 @@ from conversation_actors.line.connection import (
     WrongProofError,
     connect,
 )
-from conversation_actors.line.frames import MAX_FRAME, FrameTooLargeError
+from conversation_actors.line.frames import FrameTooLargeError
 from conversation_actors.line.inbox import CREDIT
 from conversation_actors.line.messages import (
     Answer,
@@ -38,8 +38,7 @@ from conversation_actors.line.messages import (
     ToOwner,
     encode,
 )
-from conversation_actors.protocol import PROTOCOL, Done, Execute, Executed, LineAddress, Polled, Request, Seen, View
-from conversation_actors.state import SetAttributes
+from conversation_actors.protocol import PROTOCOL, Done, Execute, Executed, LineAddress, Polled, Seen, View
 from conversation_actors.timing import Timing
 from tests.support.fakes import PATIENCE, append, turns, until
 from tests.support.line_owner import LineOwner
@@ -279,9 +278,8 @@ async def test_a_line_is_not_a_forks(tmp_path: Path) -> None:
 async def test_a_message_that_no_frame_holds_is_refused_and_the_line_stays(tmp_path: Path) -> None:
     """Nothing of it is sent."""
     async with LineOwner(tmp_path, answering) as owner, connected(owner) as line:
-        large = Request("r", SetAttributes({"a": "b" * MAX_FRAME}, None))
         with pytest.raises(FrameTooLargeError):
-            line.execute(Execute([large], "w", 0))
+            line.execute(Execute([append("a")], "w", 1 << 70))
         assert await within(line.read(fresh=False)) == VIEW
 
 
