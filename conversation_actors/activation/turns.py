@@ -2,16 +2,18 @@
 
 A sender may have two batches on their way, by ways that overtake each other, and copies of both. What the batches'
 numbers say keeps the commands in order: a batch that must follow another one waits for its sender to send it again,
-and a copy that comes late leads to nothing new.
+and a copy that comes late leads to nothing new. A command that was refused stays refused, though its sender has not
+heard of that and repeats it: what came after it was decided without it.
 """
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from conversation_actors.activation.requests import Decided, Decider
-from conversation_actors.errors import RefusedError
+from conversation_actors.activation.requests import NO_REFUSALS, Decided, Decider
+from conversation_actors.errors import ConflictError, RefusedError
 from conversation_actors.protocol import Request, Turn
+from conversation_actors.state.facts import MIN_REQUESTS
 
 MAX_SENDERS = 256
 """Senders that are known, the latest. One that was forgotten loses nothing: it sends a batch once more."""
@@ -23,8 +25,10 @@ class _Sender:
     """The latest batch of which anything was decided."""
     is_whole: bool = False
     """Whether all of that batch happened, so that its requests are remembered."""
-    refusals: Mapping[int, RefusedError] = field(default_factory=dict)
+    refusals: Mapping[int, RefusedError] = field(default_factory=lambda: NO_REFUSALS)
     """What was refused of that batch, by place: the sender may have been told by one copy of it."""
+    refused: OrderedDict[str, RefusedError] = field(default_factory=OrderedDict)
+    """What was refused of the latest batches, by the names that the sender has made, each for one command only."""
     told_in: int = 0
     """The latest batch that was answered."""
     told: int = 0
@@ -54,16 +58,52 @@ class Turns:
             return self._decider.decide(requests)
         sender = self._known(turn.sender)
         if turn.number <= sender.number:
-            return self._decider.recall(requests, sender.refusals if turn.number == sender.number else {})
+            return self._decider.recall(requests, sender.refusals if turn.number == sender.number else NO_REFUSALS)
         if turn.after and not (sender.is_whole and turn.after == sender.number):
             return Decided((), {})
-        sender.number, sender.is_whole, sender.refusals = turn.number, False, {}  # also if a defect ends it half-way
-        decided = self._decider.decide(requests)
-        sender.refusals = {
-            place: reply for place, (_, reply) in enumerate(decided.replies) if isinstance(reply, RefusedError)
-        }
-        sender.is_whole = len(decided.replies) == len(requests) and not sender.refusals
+        sender.number, sender.is_whole, sender.refusals = turn.number, False, NO_REFUSALS  # also if a defect ends it
+        decided = self._decider.decide(requests, self._refused_before(requests, turn.sender, sender))
+        self._note(requests, decided, turn.sender, sender)
         return decided
+
+    def _refused_before(self, requests: Sequence[Request], name: str, sender: _Sender) -> Mapping[int, RefusedError]:
+        """Return, by place, what an earlier attempt to which the answer was lost has refused.
+
+        That is also what another activation has not done while it did what comes after it.
+        """
+        known, own = self._decider.working.requests, f"{name}."
+        # Not one that its caller has named: that may have happened long ago.
+        happened = (
+            place
+            for place in reversed(range(len(requests)))
+            if requests[place].request_id in known and requests[place].request_id.startswith(own)
+        )
+        done = next(happened, -1)
+        if not sender.refused and done < 0:
+            return NO_REFUSALS
+        refusals = {}
+        for place, request in enumerate(requests):
+            refusal = sender.refused.get(request.request_id)
+            if refusal is not None:
+                refusals[place] = refusal
+            elif place < done and request.request_id not in known and request.request_id.startswith(own):
+                refusals[place] = ConflictError("refused by an owner that ended before it could tell why")
+        return refusals
+
+    @staticmethod
+    def _note(requests: Sequence[Request], decided: Decided, name: str, sender: _Sender) -> None:
+        """Remember what was decided of a batch."""
+        own = f"{name}."
+        refusals: dict[int, RefusedError] = {}
+        for place, (_, reply) in enumerate(decided.replies):
+            if isinstance(reply, RefusedError):
+                refusals[place] = reply
+                if requests[place].request_id.startswith(own):
+                    sender.refused[requests[place].request_id] = reply
+        while len(sender.refused) > MIN_REQUESTS:
+            sender.refused.popitem(last=False)
+        sender.refusals = refusals
+        sender.is_whole = len(decided.replies) == len(requests) and not refusals
 
     def told_before(self, turn: Turn | None) -> int:
         """Return the position up to which the answer to the batch before this one tells the entries; 0 if unknown.
