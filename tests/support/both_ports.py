@@ -25,12 +25,14 @@ from conversation_actors.protocol import PROTOCOL, Execute, Executed, LineAddres
 from conversation_actors.settings import Settings
 from conversation_actors.store import Store
 from conversation_actors.timing import Timing
-from tests.support.fakes import CONVERSATION, FakeActor, FakeCluster, FakePeer, FakePort, until
+from tests.support.fakes import CONVERSATION, PATIENCE, FakeActor, FakeCluster, FakePeer, FakePort, until
 from tests.support.quick import QUICK
 from tests.support.relay import Relay
 
-LINE_QUICK = replace(QUICK, line_answer=0.1, line_connect=0.2, line_leave=0.05)
-"""What both ends of a test's line wait."""
+LINE_PATIENT = replace(QUICK, line_answer=PATIENCE, line_connect=PATIENCE, line_leave=0.05)
+"""What both ends of a line wait where nothing is silent: however slow the machine is, a line that is up is used."""
+LINE_QUICK = replace(LINE_PATIENT, line_answer=0.1, line_connect=0.2)
+"""What they wait where lines fall silent."""
 
 
 class LineActor(FakeActor):
@@ -44,7 +46,7 @@ class LineActor(FakeActor):
         number: int = 1,
         *,
         node_address: str | None = None,
-        timing: Timing = LINE_QUICK,
+        timing: Timing = LINE_PATIENT,
     ) -> None:
         """Begin to listen at once, in this directory and at this address."""
         self.asked: Counter[str] = Counter()
@@ -111,7 +113,9 @@ class LinePeer(FakePeer):
         return slowly
 
     def _told(self, address: LineAddress | None) -> LineAddress | None:
-        return None if address is None else self._lines.relay.lead_to(address)
+        if address is None or not self._lines.is_relayed:
+            return address
+        return self._lines.relay.lead_to(address)
 
 
 class LinePort(FakePort):
@@ -127,10 +131,20 @@ class LineCluster(FakeCluster):
 
     actors: list[LineActor]  # type: ignore[assignment]  # of one kind here
 
-    def __init__(self, store: Store, settings: Settings, directory: Path, *, relay: Relay | None = None) -> None:
-        """Sockets are made in `directory`."""
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        directory: Path,
+        *,
+        relay: Relay | None = None,
+        is_relayed: bool = True,
+        timing: Timing = LINE_PATIENT,
+    ) -> None:
+        """Sockets are made in `directory`. Unless lines are relayed, clients are told where the owner listens."""
         super().__init__(store, settings)
-        self.timing = LINE_QUICK
+        self.timing = timing
+        self.is_relayed = is_relayed
         self.relay = relay or Relay(directory=directory)
         self.ports: list[DirectPort] = []
         self.delay = 0.0

@@ -22,7 +22,7 @@ from tests.chaos.history.checker import Findings, check
 from tests.chaos.history.client import Player
 from tests.chaos.history.observing import follow, look
 from tests.chaos.history.record import Recorder, read
-from tests.support.both_ports import LineCluster
+from tests.support.both_ports import LINE_QUICK, LineCluster
 from tests.support.fakes import CONVERSATION, FaultyStore, brief
 from tests.support.relay import Direction, Fault, Kind
 
@@ -133,7 +133,7 @@ async def play_lines(directory: Path, *, seed: int, seconds: float) -> tuple[Fin
     store = FaultyStore()
     wrong: list[str] = []
     with tempfile.TemporaryDirectory(prefix="line-") as sockets:  # short: a socket's path may have 107 bytes
-        async with LineCluster(store, SETTINGS, Path(sockets)) as cluster:
+        async with LineCluster(store, SETTINGS, Path(sockets), timing=LINE_QUICK) as cluster:
             witness = Recorder(lines, "witness")
             nemesis = LineNemesis(cluster, store, witness, seed)
             until = 0.0
