@@ -160,6 +160,45 @@ def test_copy_of_a_refused_group_is_refused() -> None:
     assert desk.items == ["u0", "u1", "u2"]
 
 
+def own(name: str, command: Command) -> Request:
+    """Return a request that the sender ``s`` has named, and never gives another command that name."""
+    return Request(f"s.{name}", command)
+
+
+CLOSE, REOPEN = own("1", CloseConversation("over")), own("3", ReopenConversation())
+LATE = own("2", AppendItems((message("u2"),)))
+
+
+def test_what_was_refused_stays_refused() -> None:
+    """In a repeat of its batch, though what came after it would let it happen; whatever else is left of the batch."""
+    desk = Desk()
+    _, refusal, _ = first = desk.decide(turn(1), CLOSE, LATE, REOPEN)
+    assert isinstance(refusal, ConversationClosedError)
+    assert desk.decide(turn(2), CLOSE, LATE, REOPEN) == first
+    assert desk.decide(turn(3), LATE) == [refusal]
+    assert desk.items == []
+    named = Request("mine", LATE.command)
+    assert isinstance(desk.decide(turn(4), named)[0], Done), "what a caller has named may be another command"
+
+
+def test_what_another_activation_refused_stays_refused() -> None:
+    """It is not known, and what its sender has sent after it is."""
+    desk = Desk()
+    for request in (CLOSE, REOPEN):
+        desk.decider.decide([request])
+    replies = desk.decide(turn(1), CLOSE, LATE, REOPEN, own("4", AppendItems((message("u4"),))))
+    assert [type(reply) for reply in replies] == [Done, ConflictError, Done, Done]
+    assert desk.items == ["u4"]
+
+
+def test_request_that_its_caller_has_named_says_nothing_of_the_order() -> None:
+    """It may be a repeat of long ago: what comes before it now has not been refused for that."""
+    desk = Desk()
+    desk.decide(turn(1), append("u1"))
+    assert all(isinstance(reply, Done) for reply in desk.decide(turn(2), LATE, append("u1")))
+    assert desk.items == ["u1", "u2"]
+
+
 def test_nothing_follows_a_defect() -> None:
     """A batch in which deciding failed half-way has not happened as a whole; its copy is answered up to there."""
     desk = Desk()
