@@ -140,7 +140,11 @@ class DirectPeer:
         return await self._by_line(line, lambda: line.read(fresh=fresh), lambda: self._inner.read(fresh=fresh))
 
     async def poll(self, watcher: str, after_seq: int, seen: Seen, seconds: float) -> Polled | ConversationError:
-        """See `Peer.poll`: while the line is up, the owner pushes entries, and nothing is asked."""
+        """See `Peer.poll`: while the line is up, the owner pushes entries, and nothing is asked.
+
+        Who hears nothing for so long asks the owner's process for a sign of life: the line may be half open, or the
+        process may hang.
+        """
         ending = self._loop.time() + seconds
         line = self._keeper.line_to(self._inner)
         while True:
@@ -150,6 +154,8 @@ class DirectPeer:
                 except _NOT_BY_LINE:
                     line = None
                 else:
+                    if isinstance(polled, Polled) and not polled.entries:
+                        self.suspect()
                     return self._noted(line, polled)
             left = max(ending - self._loop.time(), 0.0)
             answer = await self._unless_up(self._inner.poll(watcher, after_seq, seen, left))

@@ -1,4 +1,4 @@
-"""One conversation by both ports: deposed owners that listen on, readers that take nothing, many who come back at once."""
+"""One conversation by both ports: deposed owners that listen, readers that take nothing, many who come back at once."""
 
 import asyncio
 import tempfile
@@ -10,7 +10,7 @@ import pytest
 from conversation_actors.client import ConversationHandle
 from conversation_actors.line.server_connection import HIGH_WATER
 from conversation_actors.line.subscription import PUSH_BYTES
-from tests.support.both_ports import LineActor, LineCluster
+from tests.support.both_ports import LINE_QUICK, LineActor, LineCluster
 from tests.support.fakes import FaultyStore, brief, until
 from tests.support.observation import Watcher, assert_contiguous, texts, user
 from tests.support.relay import Direction, Fault, Kind
@@ -175,3 +175,18 @@ async def test_an_idle_handle_sends_a_keep_alive_and_nothing_else(sockets: Path)
         spent = [cluster.relay.last.passed[way] - passed[way] for way in Direction]
         assert max(spent) <= PING_BYTES * 1.0 / 0.05
         assert cluster.calls["poll"] == polls
+
+
+@pytest.mark.parametrize("direction", Direction)
+async def test_who_only_follows_notices_a_line_that_has_fallen_silent(sockets: Path, direction: Direction) -> None:
+    """It asks nothing and hears nothing more: after the time of a poll it asks by calls, and soon by another line."""
+    async with LineCluster(FaultyStore(), brief(poll=1.0), sockets, timing=LINE_QUICK) as cluster:
+        follower = await cluster.connected()
+        port, passage = cluster.ports[-1], cluster.relay.last
+        writer = await cluster.connected()
+        await writer.append(user("first"))
+        await until(lambda: follower.seq == 1)
+        passage.fail(Fault(Kind.SWALLOW, direction))
+        await writer.append(user("second"))
+        await until(lambda: follower.seq == 2)
+        await until(lambda: port.way is not None and cluster.relay.last is not passage)
