@@ -114,7 +114,7 @@ class LinePeer(FakePeer):
 
     def _told(self, address: LineAddress | None) -> LineAddress | None:
         if address is None or not self._lines.is_relayed:
-            return address
+            return address if address is None or address.tcp is None else replace(address, unix=None)
         return self._lines.relay.lead_to(address)
 
 
@@ -139,9 +139,13 @@ class LineCluster(FakeCluster):
         *,
         relay: Relay | None = None,
         is_relayed: bool = True,
+        node_address: str | None = None,
         timing: Timing = LINE_PATIENT,
     ) -> None:
-        """Sockets are made in `directory`. Unless lines are relayed, clients are told where the owner listens."""
+        """Make sockets in `directory`. Unless lines are relayed, clients are told where the owner listens.
+
+        With a `node_address` owners listen there by TCP, and clients are told of nothing else.
+        """
         super().__init__(store, settings)
         self.timing = timing
         self.is_relayed = is_relayed
@@ -149,7 +153,7 @@ class LineCluster(FakeCluster):
         self.ports: list[DirectPort] = []
         self.delay = 0.0
         """How long a call beside the line takes each way, at most."""
-        self._directory = directory
+        self._directory, self._node_address = directory, node_address
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -176,10 +180,22 @@ class LineCluster(FakeCluster):
 
     def start_another(self) -> LineActor:
         """Start an actor whatever runs: the one before has the name no more, and may live on as its deposed owner."""
-        actor = LineActor(self.settings, self.store, self._directory, len(self.actors) + 1, timing=self.timing)
+        actor = LineActor(
+            self.settings,
+            self.store,
+            self._directory,
+            len(self.actors) + 1,
+            node_address=self._node_address,
+            timing=self.timing,
+        )
         self.actor = actor
         self.actors.append(actor)
         return actor
+
+    async def started(self) -> None:
+        """Return when an owner listens."""
+        actor = self.start_another()
+        await actor.line(protocol=PROTOCOL)
 
     def port(self) -> DirectPort:
         """Return one more process's port to the conversation's owner."""

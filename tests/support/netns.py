@@ -5,15 +5,22 @@ end off the bridge: both hosts go on seeing a live link, and whatever they send 
 a tunnel. (An interface set down is something else: the programs above it are told at once.)
 """
 
+import ctypes
 import json
 import os
 import random
 import shutil
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Self
 
 _ATTEMPTS = 10
+_NOBODY = ("lladdr", "02:00:00:00:00:01", "nud", "permanent")
+"""A neighbour that no interface is: what is sent there is dropped where it arrives, and nobody is told."""
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
 
 
 def namespaces_missing() -> str | None:
@@ -40,6 +47,8 @@ class SecondHost:
         """Of this machine, at its end of the cable: where servers for the second host listen."""
         self.interface = ""
         self._name = ""
+        self._before: int | None = None
+        self._there = -1
 
     def __enter__(self) -> Self:
         """Lay the cable, on a network that this machine does not have yet."""
@@ -98,9 +107,64 @@ class SecondHost:
         """Lose every packet, both ways, from now on."""
         _ip("-n", self._wire, "link", "set", "far", "nomaster")
 
+    def mute(self) -> None:
+        """Lose what the second host sends, in silence, from now on."""
+        _ip("-n", self._name, "neigh", "replace", self.address, *_NOBODY, "dev", "cable")
+
+    def deafen(self) -> None:
+        """Lose what is sent to the second host, in silence, from now on."""
+        with self._left():
+            _ip("neigh", "replace", self._far_address, *_NOBODY, "dev", self.interface)
+
+    def misroute(self) -> None:
+        """Have the second host know no way to this one: its programs are told."""
+        _ip("-n", self._name, "route", "add", "blackhole", self.address)
+
     def mend(self) -> None:
         """Lose none any more."""
         _ip("-n", self._wire, "link", "set", "far", "master", "bridge")
+        for command in (
+            ("-n", self._name, "neigh", "delete", self.address, "dev", "cable"),
+            ("neigh", "delete", self._far_address, "dev", self.interface),
+            ("-n", self._name, "route", "delete", "blackhole", self.address),
+        ):
+            with suppress(subprocess.CalledProcessError), self._left():  # what was not lost
+                _ip(*command)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Have the sockets that this thread makes be the second host's."""
+        here = Path("/proc/thread-self/ns/net")
+        with here.open("rb") as before, Path("/var/run/netns", self._name).open("rb") as there:
+            self._before, self._there = before.fileno(), there.fileno()
+            _enter(self._there)
+            try:
+                yield
+            finally:
+                _enter(self._before)
+                self._before = None
+
+    @contextmanager
+    def _left(self) -> Iterator[None]:
+        """Be on this host again for a moment, if this thread has entered the second one."""
+        if self._before is None:
+            yield
+            return
+        _enter(self._before)
+        try:
+            yield
+        finally:
+            _enter(self._there)
+
+    @property
+    def _far_address(self) -> str:
+        prefix, _, last = self.address.rpartition(".")
+        return f"{prefix}.{int(last) + 1}"
+
+
+def _enter(namespace: int) -> None:
+    if _LIBC.setns(namespace, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 def _ip(*arguments: str) -> str:

@@ -13,9 +13,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from conversation_actors import ConversationClient, ConversationError, ConversationHandle, RetryableError
 from tests.chaos.history.checker import Findings, check
@@ -86,8 +87,10 @@ class LineNemesis:
         self._cluster.start_another()
 
     async def _passivated(self) -> None:
+        owner = self._cluster.owner()
         with suppress(RetryableError):
-            await self._cluster.owner().passivate()
+            await owner.passivate()
+        await owner.aclose()
 
     async def _lines_cut(self) -> None:
         self._cluster.relay.fail(Fault(self._dice.choice([Kind.CLOSE, Kind.RESET]), Direction.TO_OWNER))
@@ -137,7 +140,8 @@ async def play_lines(directory: Path, *, seed: int, seconds: float) -> tuple[Fin
             witness = Recorder(lines, "witness")
             nemesis = LineNemesis(cluster, store, witness, seed)
             until = 0.0
-            playing, watching = await _begin(cluster, lines, seed, lambda: until)
+            recorders = [Recorder(lines, f"client-{number}") for number in range(CLIENTS)]
+            playing, watching = await _begin(cluster, recorders, seed, lambda: until)
             await nemesis.rage(seconds)
             cluster.loss = cluster.delay = 0.0
             until = time.monotonic() + LAST_SECONDS
@@ -147,17 +151,18 @@ async def play_lines(directory: Path, *, seed: int, seconds: float) -> tuple[Fin
                 task.cancel()
             wrong += [f"a watch met {ended!r}" for ended in await _ended(watching)]
             ways = Counter(by_line=cluster.asked_by_line["execute"], by_call=cluster.calls["execute"])
+    for recorder in (witness, *recorders):
+        recorder.close()
     findings = check(read(lines))
     findings.violations += wrong
     return findings, nemesis.counts + ways
 
 
 async def _begin(
-    cluster: LineCluster, lines: Path, seed: int, stop: Any
+    cluster: LineCluster, recorders: Sequence[Recorder], seed: int, stop: Callable[[], float]
 ) -> tuple[list[asyncio.Task[None]], list[asyncio.Task[None]]]:
     playing, watching = [], []
-    for number in range(CLIENTS):
-        recorder = Recorder(lines, f"client-{number}")
+    for number, recorder in enumerate(recorders):
         client = cast("ConversationClient", LineClient(cluster))
         handle = await client.open(CONVERSATION)
         if not number:
