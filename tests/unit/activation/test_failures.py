@@ -17,11 +17,13 @@ from conversation_actors.activation.listing import LISTED_RETENTIONS
 from conversation_actors.client import ConversationClient
 from conversation_actors.errors import (
     FencedError,
+    IncompatibleVersionError,
     OwnerFailedError,
     StoreMisconfiguredError,
     StoreUnavailableError,
 )
 from conversation_actors.failures import Failures
+from conversation_actors.protocol import PROTOCOL
 from conversation_actors.runtime import warm_pool
 from conversation_actors.runtime.fork_server import server
 from conversation_actors.runtime.host import ActivationHost
@@ -232,18 +234,20 @@ async def host(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(store, "activate", throwing)
     monkeypatch.setattr("conversation_actors.runtime.host.open_store", lambda _: store)
     monkeypatch.setattr("conversation_actors.runtime.host.ray.get_runtime_context", Context)
+    monkeypatch.setattr("conversation_actors.runtime.host.ray.util.get_node_ip_address", lambda: "127.0.0.1")
     made = Host()
     yield made
     for task in made._tasks:
         task.cancel()
     await asyncio.gather(*made._tasks, return_exceptions=True)
+    await made._line.aclose()
     if made._activation is not None:
         await made._activation.aclose()
 
 
 async def past_the_faults(host: Host) -> None:
     """Have both failures happen: before anybody asks, and to the first who does."""
-    await until(lambda: host._failures.counts == {"recovery": 1})
+    await until(lambda: host._failures.counts.get("recovery") == 1)
     with pytest.raises(UnforeseenError):
         await host._answer(lambda owner: owner.read(fresh=False), create=True)
 
@@ -289,6 +293,26 @@ async def test_sigterm_is_obeyed_whatever_fails(host: Host, monkeypatch: pytest.
     await until(lambda: host.exits >= 1)
     assert owner.stopped.done()
     assert host._failures.counts["snapshot at SIGTERM"] == 1
+
+
+async def test_an_owner_that_cannot_listen_is_asked_as_ever(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever keeps it from listening is counted, and its clients are told of no line."""
+    monkeypatch.setattr(host._line, "listen", Throwing(host._line.listen))
+    await past_the_faults(host)
+    opened: Any = await host.open(create=True, protocol=PROTOCOL)
+    assert opened.line is None
+    assert opened.info.failures == {"recovery": 1, "line": 1}
+
+
+async def test_an_owner_tells_where_it_listens_with_what_it_shows(host: Host) -> None:
+    """Whoever opens need not ask once more; it is the address that `line` tells."""
+    await past_the_faults(host)
+    opened: Any = await host.open(create=True, protocol=PROTOCOL)
+    assert opened.line.process == host._owner
+    assert opened.line.unix
+    assert opened.line.tcp[0] == "127.0.0.1"
+    assert await host.line(protocol=PROTOCOL) == opened.line
+    assert isinstance(await host.line(protocol=PROTOCOL - 1), IncompatibleVersionError)
 
 
 async def _passivate(owner: Any) -> None:
