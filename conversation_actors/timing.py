@@ -72,6 +72,8 @@ class Timing:
     """How long an acknowledged write waits for the poll to bring it before it asks for the whole state."""
     read: tuple[float, float] = (0.01, 0.5)
     """Pauses between attempts to read a conversation from the store."""
+    opening: tuple[float, float] = (0.5, 30.0)
+    """Pauses between attempts to open a conversation in the background, whose stored state is shown already."""
     read_away: float = 5.0
     """How long no read asks a replica that has not answered: a replica that hangs takes its whole time-out."""
     outbox: tuple[float, float] = (0.05, 1.0)

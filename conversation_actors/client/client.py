@@ -4,12 +4,14 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from importlib import import_module
 from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from conversation_actors.client.handle import ConversationHandle
+from conversation_actors.client.late_port import LatePort
 from conversation_actors.client.opening import open_readable_store
 from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.client.reading import Reader
@@ -136,23 +138,32 @@ class ConversationClient:
         self._connected_store()
         joining.result()
 
-    async def open(self, conversation_id: str, *, create: bool = True) -> ConversationHandle:
+    async def open(self, conversation_id: str, *, create: bool = True, wait: bool = True) -> ConversationHandle:
         """Get or create a conversation; return when its owner answers.
 
         A second `open` of an id returns the same handle. Raises `ConversationNotFoundError` if there is no such
         conversation and `create` is false, and what `join_cluster` raises if there is no Ray cluster.
 
+        If not `wait`, return a handle that shows what is stored, as `read` would, after one call of Redis. Its owner is
+        started in the background, and the calls that need it wait for it. If it cannot be started, they raise why; the
+        handle counts that as `opening` among its `failures`, and tries again. A conversation that is not stored, or
+        cannot be read now, has nothing to show: then this waits for the owner all the same.
+
         Example:
             conversation = await client.open("support-42")
             assert await client.open("support-42") is conversation
+
+            early = await client.open("support-42", wait=False)
+            print(len(early.items), "items are here, whether or not the owner runs yet")
         """
         conversation_id = check_id(conversation_id, "conversation_id")
         await self._check_rights()
+        if not wait and (shown := await self._open_stored(conversation_id, create=create)) is not None:
+            return shown
         if not create and not await self._may_exist(conversation_id):
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)
         await self.join_cluster()
-        was_open = self._open_handle(conversation_id) is not None
         owner = self._owner(conversation_id)
         try:
             _, view = await owner.open(create=create)
@@ -168,9 +179,36 @@ class ConversationClient:
             )
         else:
             await owner.aclose()
-            if was_open:
-                await known.catch_up(view)
+            await known.catch_up(view)
         return known
+
+    async def _open_stored(self, conversation_id: str, *, create: bool) -> ConversationHandle | None:
+        """Return a handle that shows what is stored; None if there is nothing to show.
+
+        Raises `ConversationNotFoundError` if it is not stored, unless `create`.
+        """
+        self._connected_store()
+        assert self._reader is not None
+        try:
+            stored = await self._reader.state(conversation_id)
+        except ConversationNotFoundError:
+            if not create:
+                raise
+            return None
+        except ConversationError as error:  # an owner that runs may know more than can be read
+            logger.info("what is stored cannot be shown; the owner is waited for", extra={"reason": str(error)})
+            return None
+        self._connected_store()  # as in `open`
+        known = self._open_handle(conversation_id)
+        if known is not None:
+            known.show(stored)
+            return known
+        make = partial(self._port, conversation_id)
+        port = make() if self._has_joined else LatePort(self._join_at_last, make)
+        owner = RemoteOwner(port, self._settings, timing=self._timing)
+        handle = ConversationHandle(conversation_id, owner, stored, self._settings, timing=self._timing)
+        self._handles[conversation_id] = handle
+        return handle
 
     async def _may_exist(self, conversation_id: str) -> bool:
         """Look in Redis whether asking an owner is worth starting one; if Redis does not answer, it is."""
@@ -341,6 +379,12 @@ class ConversationClient:
     def _owner(self, conversation_id: str) -> RemoteOwner:
         self._connected_store()
         return RemoteOwner(self._port(conversation_id), self._settings, timing=self._timing)
+
+    async def _join_at_last(self, *, anew: bool) -> None:
+        """See `Join`."""
+        if not anew and self._joining is not None and self._joining.done():
+            self._joining.result()
+        await self.join_cluster()
 
     def _port(self, conversation_id: str) -> OwnerPort:
         if self._local is not None:

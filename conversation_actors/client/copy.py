@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from conversation_actors.codec import decode_entry, decode_snapshot
 from conversation_actors.items import Item, StoredItem
@@ -28,12 +28,24 @@ Position = tuple[int, Seen]
 """A `seq`, and the history that it is one of."""
 
 
+class StoredState(NamedTuple):
+    """A durable state as it was read from the store, for one copy alone; and the history that it belongs to."""
+
+    state: ConversationState
+    seen: Seen
+
+    @property
+    def seq(self) -> int:
+        """The position of the state."""
+        return self.state.seq
+
+
 class LocalCopy:
     """A conversation's durable state as far as it is known here. Never ahead of Redis, a moment behind."""
 
-    def __init__(self, view: View) -> None:
-        """Begin with what the owner showed."""
-        self.state = decode_snapshot(view.snapshot)
+    def __init__(self, view: View | StoredState) -> None:
+        """Begin with what the owner showed, or with what was stored."""
+        self.state = _state_of(view)
         self.seen = view.seen
         """The history that this is a copy of."""
         self.removed: dict[str, None] = {}
@@ -69,14 +81,14 @@ class LocalCopy:
         """Shared attributes."""
         return MappingProxyType(self.state.attributes)
 
-    def replace(self, view: View) -> None:
-        """Take the owner's state as it is, when entries alone no longer lead there.
+    def replace(self, view: View | StoredState) -> None:
+        """Take a state as it is, when entries alone no longer lead there.
 
         A view that its own activation has gone beyond is passed over: entries came while it was on its way.
         """
         if view.seen == self.seen and view.seq < self.seq:
             return
-        self.state = decode_snapshot(view.snapshot)
+        self.state = _state_of(view)
         self.seen = view.seen
         self._note_change()
 
@@ -159,6 +171,10 @@ class LocalCopy:
             decoded[stored.id] = known if known and known[0] is stored else (stored, stored.to_item())
         self._decoded = decoded
         return tuple(item for _, item in decoded.values())
+
+
+def _state_of(view: View | StoredState) -> ConversationState:
+    return view.state if isinstance(view, StoredState) else decode_snapshot(view.snapshot)
 
 
 def retention_of(state: ConversationState) -> timedelta | None:
