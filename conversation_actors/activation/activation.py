@@ -7,10 +7,11 @@ a state that might still vanish. Reads are answered from the durable state witho
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import islice
 from typing import Self
 
 from conversation_actors.activation.committer import COMPACT_BYTES, COMPACT_ENTRIES, Committer
@@ -18,7 +19,7 @@ from conversation_actors.activation.journal import RecentEntries, fitting
 from conversation_actors.activation.passing_time import ForgottenRequests, store_clock
 from conversation_actors.activation.positions import objection_to
 from conversation_actors.activation.recovery import rebuild
-from conversation_actors.activation.requests import Decider
+from conversation_actors.activation.requests import Decided, Decider
 from conversation_actors.activation.retention import Retention, Use, kept_for
 from conversation_actors.activation.turns import Turns
 from conversation_actors.activation.watchers import Watchers
@@ -182,7 +183,7 @@ class Activation:
             except TimeoutError:
                 answers = tuple(self._answer(seq, reply) for seq, reply in decided.replies)
                 return Executed(answers, (), self._claim.owner)
-        unseen = self._entries_for(watcher, after_seq, seen, decided.echoes, turn)
+        unseen = self._entries_for(watcher, after_seq, seen, decided, turn)
         return Executed(tuple(reply for _, reply in decided.replies), unseen, self._claim.owner)
 
     def _answer(self, seq: int, reply: Reply) -> Reply:
@@ -193,7 +194,7 @@ class Activation:
         return OutcomeUnknownError(f"not durable after {seconds} s{self._committer.patience.reason}")
 
     def _entries_for(
-        self, watcher: str, after_seq: int, seen: Seen | None, echoes: Mapping[int, Echo], turn: Turn | None
+        self, watcher: str, after_seq: int, seen: Seen | None, decided: Decided, turn: Turn | None
     ) -> tuple[bytes | Echo, ...]:
         """Return what the watcher has not seen, if it is little; its parked poll is then spared."""
         try:
@@ -202,6 +203,9 @@ class Activation:
             following = self._recent.following(after_seq)
         except PositionLostError:
             return ()
+        if self._turns.is_followed(turn):
+            following = islice(following, max(decided.seq - after_seq, 0))
+        echoes = decided.echoes
         told = (echoes.get(seq, data) for seq, data in enumerate(following, after_seq + 1))
         entries = fitting(told, REPLY_BYTES)
         if after_seq + len(entries) == self._recent.seq:
