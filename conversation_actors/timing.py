@@ -27,6 +27,18 @@ class Timing:
     """The pause between an unforeseen failure and the next try: long enough to burden nobody, whatever the failure
     was."""
 
+    # line
+    line_proof: float = 2.0
+    """How long whoever connects may take to prove itself, and before that, if TLS is spoken, for the TLS handshake."""
+    line_stalled: float = 30.0
+    """How long a client may take nothing of what it was sent before its line is closed."""
+    line_poll: float = 60.0
+    """How long a subscription waits for entries before it looks once more."""
+    line_crowded: tuple[float, float] = (0.05, 1.0)
+    """Pauses of a subscription whose place is taken, again and again, by another poll of the same watcher."""
+    line_leave: float = 0.25
+    """How long what was answered may take to leave when the owner's process ends."""
+
     # runtime
     join: tuple[float, float] = (0.5, 5.0)
     """Pauses between attempts to be let in by Ray's client server (``ray://``)."""

@@ -33,6 +33,7 @@ LAYERS = (
     "port",
     "store",
     "activation",
+    "line",
     "local",
     "runtime",
     "client",
