@@ -1,6 +1,9 @@
 """Measure a handle's line of its own beside Ray's calls, in one run: near and far, busy, idle and after a death."""
 
+from collections import defaultdict
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from redis import Redis
@@ -8,11 +11,11 @@ from redis import Redis
 from benchmarks import peers
 from benchmarks.distance import HOLD_MS, relayed, second_host, without_this_nodes_sockets
 from benchmarks.measured.append import BATCH, CALLERS
-from benchmarks.measured.line import appends, crashes, handles, openings, seen
+from benchmarks.measured.line import appends, crashes, handles, openings, seen, traffic
 from benchmarks.measured.line.ways import Way
 from benchmarks.nodes import HERE, Cluster, Variant, clusters
 from benchmarks.results import Report
-from benchmarks.stage import Driver, Stage, Valkey
+from benchmarks.stage import Driver, DriverError, Stage, Valkey
 from tests.support.netns import SecondHost
 
 LINE, CALLS = (appends.label(way) for way in Way)
@@ -28,12 +31,17 @@ def measure(stage: Stage) -> Report:
         stage.tell("starting")
         stack.enter_context(clusters(cluster))
         scene = _Scene(stage, report, cluster, server, stack)
-        scene.measure_near()
+        parts: list[Callable[[], None]] = [scene.measure_near, scene.measure_idle]
         if host is None:
             report.notes.append(f"from another namespace, and through a relay: not measured ({missing}).")
         else:
-            scene.measure_far(host)
-        scene.measure_handles()
+            parts.insert(1, partial(scene.measure_far, host))
+            parts.append(scene.measure_traffic)
+        for part in parts:
+            try:
+                part()
+            except DriverError as error:  # the other parts' figures stand by themselves
+                report.failure = f"{report.failure}; {error}" if report.failure else str(error)
     return report
 
 
@@ -42,6 +50,8 @@ class _Scene:
 
     def __init__(self, stage: Stage, report: Report, cluster: Cluster, server: Valkey, stack: ExitStack) -> None:
         self._stage, self._report, self._cluster, self._server, self._stack = stage, report, cluster, server, stack
+        self._far: tuple[Driver, traffic.Counters] | None = None
+        """The driver on the second host, and what had gone over its line when it was asked last."""
 
     def measure_near(self) -> None:
         """Measure all that is asked from the owners' own node."""
@@ -51,9 +61,8 @@ class _Scene:
         prepared = driver.call("line.appends:prepare", prefix="near", with_peers=True)
         times = driver.call("line.appends:one_by_one", prefix="near", rounds=stage.pick(500, 80))
         self._add_appends(times, f"same node ({prepared['reached']})")
-        self._add_many(
-            driver.call("line.appends:many", prefix="near", repeats=stage.pick(8, 2), each=stage.pick(40, 15))
-        )
+        many = driver.call("line.appends:many", prefix="near", repeats=stage.pick(8, 2), each=stage.pick(40, 15))
+        self._add_many(many)
         stage.tell("seen by another process")
         seen.measure(report, driver, other, rounds=stage.pick(500, 60))
         crashes.measure(report, driver, rounds=stage.pick(40, 4), tell=stage.tell)
@@ -64,15 +73,20 @@ class _Scene:
             used.close()
 
     def _add_appends(self, times: dict[str, list[float]], where: str) -> None:
+        self._add_interleaved(times, where)
         report = self._report
-        report.add_all(
-            "ms", {f"{name}, {where}": values for name, values in times.items()}, to=f"{appends.BARE}, {where}"
-        )
-        own, bare, pipeline = (report.median(f"{name}, {where}") for name in (LINE, appends.BARE, peers.PIPELINE))
-        report.values |= {"to_bare": own / bare, "to_pipeline": own / pipeline}
-        if peers.SESSION in times:
-            report.values["to_session"] = own / report.median(f"{peers.SESSION}, {where}")
-        report.values["to_calls"] = own / report.median(f"{CALLS}, {where}")
+        median = {name: report.median(f"{name}, {where}") for name in times}
+        compared = {
+            "to_bare": appends.BARE,
+            "to_pipeline": peers.PIPELINE,
+            "to_session": peers.SESSION,
+            "to_calls": CALLS,
+        }
+        report.values |= {name: median[LINE] / median[other] for name, other in compared.items() if other in median}
+
+    def _add_interleaved(self, times: dict[str, list[float]], where: str) -> None:
+        rows = {f"{name}, {where}": values for name, values in times.items()}
+        self._report.add_all("ms", rows, to=f"{appends.BARE}, {where}")
 
     def _add_many(self, rates: dict[str, list[float]]) -> None:
         report = self._report
@@ -89,7 +103,7 @@ class _Scene:
         )
 
     def measure_far(self, host: SecondHost) -> None:
-        """Measure appends from a second host: near by, and behind a relay."""
+        """Measure appends from a second host: over a bare cable, and with a relay in it."""
         stage = self._stage
         stage.tell("a second host")
         with Redis.from_url(self._server.url) as redis:
@@ -98,24 +112,18 @@ class _Scene:
         url = self._server.url.replace(HERE, host.address)
         driver = self._driver("far", url, without_this_nodes_sockets(host.prefix))
         reached = driver.call("line.appends:prepare", prefix="far", with_peers=False)["reached"]
-        rounds = stage.pick(300, 48)
-        near: dict[str, list[float]] = {}
-        held: dict[str, list[float]] = {}
+        one_by_one = partial(driver.call, "line.appends:one_by_one", prefix="far", rounds=stage.pick(100, 16))
+        bare: dict[str, list[float]] = defaultdict(list)
+        held: dict[str, list[float]] = defaultdict(list)
         for _ in range(3):
-            for name, values in driver.call("line.appends:one_by_one", prefix="far", rounds=rounds // 3).items():
-                near.setdefault(name, []).extend(values)
+            _extend(bare, one_by_one())
             with relayed(host):
-                for name, values in driver.call("line.appends:one_by_one", prefix="far", rounds=rounds // 3).items():
-                    held.setdefault(name, []).extend(values)
-        self._add_far(near, f"another namespace ({reached})")
-        self._add_far(held, f"through a relay of {HOLD_MS} ms ({reached})")
-        driver.close()
+                _extend(held, one_by_one())
+        self._add_interleaved(bare, f"another namespace ({reached})")
+        self._add_interleaved(held, f"through a relay of {HOLD_MS} ms ({reached})")
+        self._far = driver, driver.call("line.traffic:counters")
 
-    def _add_far(self, times: dict[str, list[float]], where: str) -> None:
-        rows = {f"{name}, {where}": values for name, values in times.items()}
-        self._report.add_all("ms", rows, to=f"{appends.BARE}, {where}")
-
-    def measure_handles(self) -> None:
+    def measure_idle(self) -> None:
         """Measure idle handles, in a process of their own for each way."""
         pick = self._stage.pick
         handles.measure(
@@ -124,8 +132,19 @@ class _Scene:
             count=pick(200, 12), portions=pick(4, 2), seconds=pick(5, 2), tell=self._stage.tell,
         )  # fmt: skip
 
+    def measure_traffic(self) -> None:
+        """Measure what has gone over the second host's line since it was used."""
+        if self._far is not None:
+            driver, before = self._far
+            traffic.measure(self._report, driver, before)
+
     def _driver(self, name: str, url: str | None = None, prefix: tuple[str, ...] = ()) -> Driver:
         log: Path = self._server.directory / f"{name}.log"
         driver = Driver(self._cluster, url or self._server.url, log, prefix=prefix)
         self._stack.callback(driver.close)
         return driver
+
+
+def _extend(measured: dict[str, list[float]], more: dict[str, list[float]]) -> None:
+    for name, values in more.items():
+        measured[name] += values

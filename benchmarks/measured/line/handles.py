@@ -67,9 +67,12 @@ def measure(
     seconds: float,
     tell: Callable[[str], None],
 ) -> None:
-    """Hold the same conversations by each way, one after the other: first by calls, then by nobody, then by line."""
+    """Hold the same conversations by line, then by nobody, then by calls.
+
+    An owner listens if its first client would have a line.
+    """
     figures = _Figures(count, portions, seconds)
-    for way, driver in ((way, drivers[way]) for way in (Way.CALLS, Way.LINE)):
+    for way, driver in ((way, drivers[way]) for way in Way):
         tell(f"{count} idle handles, {way}")
         before = driver.call("line.handles:begin", way=way)
         driver.cluster.settle()
@@ -80,7 +83,7 @@ def measure(
         figures.add_idle(way, driver, held["pids"])
         driver.close()
         driver.cluster.settle()
-        if way is Way.CALLS:
+        if way is Way.LINE:
             figures.add_owners(NOBODY, held["pids"])
     figures.tell(report)
 
@@ -130,7 +133,7 @@ class _Figures:
         held = {way: report.median(f"idle CPU of a process, {self._count} handles, {way}") for way in Way}
         report.values |= {"handles_cpu_us_per_s": held[Way.LINE], "handles_by_calls_cpu_us_per_s": held[Way.CALLS]}
         report.notes.append(
-            f"idle: {self._count} handles in one process, one after the other by Ray's calls, by nobody and by line, "
+            f"idle: {self._count} handles in one process, one after the other by line, by nobody and by Ray's calls, "
             "with the same owners. The kernel counts an owner's CPU time in steps of 10 ms."
         )
 

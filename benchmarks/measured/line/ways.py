@@ -18,6 +18,11 @@ class Way(StrEnum):
     CALLS = "by Ray's calls"
 
     @property
+    def sockets(self) -> tuple[str, ...]:
+        """What `ActivationInfo.reached_by` says of a handle that takes this way."""
+        return ("unix", "tcp") if self is Way.LINE else ("ray",)
+
+    @property
     def direct(self) -> Direct:
         """The setting that makes handles take this way."""
         return Direct.AUTO if self is Way.LINE else Direct.OFF
@@ -36,15 +41,15 @@ async def open_both(session: Session, prefix: str, items: int) -> dict[Way, Conv
     return handles
 
 
-async def taken(handle: ConversationHandle, way: Way) -> str:
+async def taken(handle: ConversationHandle, way: Way, *, patience: float = _PATIENCE_SECONDS) -> str:
     """Return by which socket the owner is reached, or `ray`, once the handle has taken this way.
 
-    Raises `RuntimeError` if it does not: figures would carry the wrong name.
+    Raises `RuntimeError` if it does not within `patience` seconds: figures would carry the wrong name.
     """
-    deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+    deadline = asyncio.get_running_loop().time() + patience
     while True:
         reached = (await handle.info()).reached_by
-        if (reached == "ray") is (way is Way.CALLS):
+        if reached in way.sockets:
             return reached
         if asyncio.get_running_loop().time() > deadline:
             message = f"the owner of {handle.id!r} is reached by {reached!r}, not {way}"
