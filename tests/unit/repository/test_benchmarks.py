@@ -201,7 +201,7 @@ def test_one_benchmark_has_a_section_of_its_own() -> None:
     section = page.removeprefix(MARKED)
     assert "| by a line: a durable append, of a bare Ray actor call | ≤ 0.4 × | 0.5 × | **missed** |" in section
     assert "| append, by line | ms | 2 | 2–2 | – |" in section
-    assert "warm" not in section
+    assert "activation" not in section
 
 
 def test_a_failure_is_on_the_page() -> None:
