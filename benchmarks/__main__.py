@@ -1,7 +1,7 @@
 """The benchmark suite: starts everything it needs on this machine, measures, and ends it again.
 
-python -m benchmarks                      everything, about 30 minutes on two cores
-python -m benchmarks --quick              the same with fewer rounds, about 5 minutes
+python -m benchmarks                      everything, about 37 minutes on two cores
+python -m benchmarks --quick              the same with fewer rounds, about 7 minutes
 python -m benchmarks --only append        one of them; may be repeated
 python -m benchmarks --page a.json b.json write the results of earlier runs into README.md; with --only, one's section
 """

@@ -12,6 +12,16 @@ from benchmarks.driver import TEXT
 
 ITEMS = 200
 TTL_SECONDS = 604_800
+FENCED_APPEND = """
+local epoch = redis.call('HGET', KEYS[1], 'epoch')
+if epoch and tonumber(epoch) > tonumber(ARGV[1]) then return -1 end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
+redis.call('RPUSH', KEYS[2], ARGV[2])
+redis.call('LTRIM', KEYS[2], ARGV[3], -1)
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+redis.call('EXPIRE', KEYS[2], ARGV[4])
+return 1
+"""
 
 Call = Callable[[], Awaitable[object]]
 
@@ -54,7 +64,7 @@ async def plain_calls(url: str) -> AsyncIterator[Call]:
 async def plain_script(url: str) -> AsyncIterator[Call]:
     """Yield an append with redis-py that is one Lua script: the same writes, behind a fence that never shuts."""
     redis: Any = Redis.from_url(url)
-    script = redis.register_script(_FENCED_APPEND)
+    script = redis.register_script(FENCED_APPEND)
     keys = ["{peer:script}:meta", "{peer:script}:items"]
 
     async def append() -> None:
@@ -62,18 +72,6 @@ async def plain_script(url: str) -> AsyncIterator[Call]:
 
     yield append
     await redis.aclose()
-
-
-_FENCED_APPEND = """
-local epoch = redis.call('HGET', KEYS[1], 'epoch')
-if epoch and tonumber(epoch) > tonumber(ARGV[1]) then return -1 end
-redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
-redis.call('RPUSH', KEYS[2], ARGV[2])
-redis.call('LTRIM', KEYS[2], ARGV[3], -1)
-redis.call('EXPIRE', KEYS[1], ARGV[4])
-redis.call('EXPIRE', KEYS[2], ARGV[4])
-return 1
-"""
 
 
 @asynccontextmanager

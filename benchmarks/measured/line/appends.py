@@ -1,10 +1,12 @@
 """Appends of one message, by each way and by what it is compared with; from wherever the driver runs."""
 
 import gc
+import tempfile
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from benchmarks import actors, peers
+from benchmarks import actors, floor, peers
 from benchmarks.driver import TEXT, Session, a_message
 from benchmarks.measured.append import CALLERS, Call, interleaved, recorded, throughput
 from benchmarks.measured.line.ways import Way, open_both, taken
@@ -40,6 +42,8 @@ async def prepare(session: Session, prefix: str, *, with_peers: bool) -> dict[st
         actor = actors.unguaranteed(session.redis_url, f"{prefix}-unguaranteed")
         await actor.open.remote()
         calls[UNGUARDED] = lambda: actor.append.remote(TEXT.encode())
+        path = f"{tempfile.mkdtemp(dir=Path.cwd())}/floor"  # the suite removes the directory
+        calls |= await floor.connect(floor.listen(session.redis_url, path), path)
     session.kept[prefix] = (handles, calls | others)
     gc.collect()
     gc.freeze()  # otherwise collections would scan the peers' hundred thousand objects during all calls
