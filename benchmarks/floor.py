@@ -79,6 +79,12 @@ class Caller(asyncio.Protocol):
         for _ in range(whole):
             self._waiting.popleft().set_result(None)
 
+    def connection_lost(self, error: Exception | None) -> None:
+        """Let nobody wait for ever."""
+        for waiting in self._waiting:
+            waiting.set_exception(error or ConnectionResetError("the actor has ended"))
+        self._waiting.clear()
+
     def ask(self, kind: bytes) -> Callable[[], asyncio.Future[None]]:
         """Return a call that sends a body of this kind: ``e`` for echo, ``w`` for a write."""
         message = _LENGTH.pack(len(_BODY)) + kind + _BODY[1:]

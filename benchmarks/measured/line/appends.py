@@ -43,7 +43,9 @@ async def prepare(session: Session, prefix: str, *, with_peers: bool) -> dict[st
         await actor.open.remote()
         calls[UNGUARDED] = lambda: actor.append.remote(TEXT.encode())
         path = f"{tempfile.mkdtemp(dir=Path.cwd())}/floor"  # the suite removes the directory
-        calls |= await floor.connect(floor.listen(session.redis_url, path), path)
+        listening = floor.listen(session.redis_url, path)
+        session.kept[path] = listening  # Ray ends an actor whose handle is gone
+        calls |= await floor.connect(listening, path)
     session.kept[prefix] = (handles, calls | others)
     gc.collect()
     gc.freeze()  # otherwise collections would scan the peers' hundred thousand objects during all calls
