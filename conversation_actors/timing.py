@@ -28,6 +28,14 @@ class Timing:
     was."""
 
     # line
+    line_connect: float = 1.0
+    """How long an owner may take to be connected to and to prove itself."""
+    line_answer: float = 1.0
+    """How long an answer by a line may take before the owner is asked by Ray's call too."""
+    line_address: float = 10.0
+    """How long an owner may take to tell, by Ray's call, where it listens."""
+    line_again: tuple[float, float] = (0.05, 30.0)
+    """Pauses between attempts to have a line."""
     line_proof: float = 2.0
     """How long whoever connects may take to prove itself, and before that, if TLS is spoken, for the TLS handshake."""
     line_stalled: float = 30.0

@@ -221,14 +221,18 @@ class Activation:
         """Return entries after `after_seq`, waiting up to `timeout` seconds for the first; empty if none came.
 
         Raises `PositionLostError` for a position that is not kept (any more) or is one of another history than
-        this one, and `OverloadedError`.
+        this one, and `OverloadedError`. A position that this activation has stored, and does not know to be stored yet,
+        is one that a reader of the store may have seen already: it is waited for.
         """
         with self._in_use():
             self._alive()
             self._check_position(after_seq, seen)
-            if after_seq == self._recent.seq:
+            is_stored = seen is not None and seen.owner == self._claim.owner
+            if after_seq == self._recent.seq or (is_stored and after_seq > self._recent.seq):
                 await self._watchers.park(watcher, after_seq, timeout)
                 self._alive()
+        if is_stored and after_seq > self._recent.seq:
+            return Polled((), self._claim.owner)
         return Polled(self._recent.after(after_seq, size=POLL_BYTES), self._claim.owner)
 
     def let_go(self, watchers: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from importlib import import_module
+from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -23,9 +24,11 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.failures import Failures
+from conversation_actors.line.port import DirectPort
+from conversation_actors.line.tls import client_context
 from conversation_actors.local import LocalOwners
 from conversation_actors.port import OwnerPort
-from conversation_actors.settings import Settings
+from conversation_actors.settings import Direct, Settings
 from conversation_actors.store import Found, Store, open_replica
 from conversation_actors.timing import TIMING, Timing
 from conversation_actors.values import check_id
@@ -77,6 +80,7 @@ class ConversationClient:
         self._background: asyncio.Task[None] | None = None
         self._is_joining: Callable[[], bool] = lambda: False
         self._failures = Failures()
+        self._tls: SSLContext | None = None
 
     @classmethod
     def local(cls, settings: Settings | None = None, *, name: str = "", timing: Timing = TIMING) -> Self:
@@ -95,7 +99,10 @@ class ConversationClient:
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """What went wrong in the background and was survived, by task. `pool`: no workers are started ahead of time."""
+        """What went wrong in the background and was survived, by task.
+
+        `pool`: no workers are started ahead of time. `line`: owners are asked by Ray's calls alone.
+        """
         return self._failures.counts
 
     async def __aenter__(self) -> Self:
@@ -138,8 +145,8 @@ class ConversationClient:
         conversation and `create` is false, and what `join_cluster` raises if there is no Ray cluster.
 
         If not `wait`, return a handle that shows what is stored, as `read` would, after one call of Redis. Its owner is
-        started in the background, and the calls that need it wait for it. They raise what `open` would have raised; the
-        handle counts it as `opening` among its `failures`, and tries again. A conversation that is not stored, or
+        started in the background, and the calls that need it wait for it. If it cannot be started, they raise why; the
+        handle counts that as `opening` among its `failures`, and tries again. A conversation that is not stored, or
         cannot be read now, has nothing to show: then this waits for the owner all the same.
 
         Example:
@@ -158,8 +165,12 @@ class ConversationClient:
             raise ConversationNotFoundError(message)
         await self.join_cluster()
         owner = self._owner(conversation_id)
-        _, view = await owner.open(create=create)
-        self._connected_store()  # closed meanwhile, nobody would close the handle
+        try:
+            _, view = await owner.open(create=create)
+            self._connected_store()  # closed meanwhile, nobody would close the handle
+        except BaseException:
+            await owner.aclose()
+            raise
         # Somebody else may have opened or closed it in this process meanwhile: one handle an id, for one order.
         known = self._open_handle(conversation_id)
         if known is None:
@@ -167,6 +178,7 @@ class ConversationClient:
                 conversation_id, owner, view, self._settings, timing=self._timing
             )
         else:
+            await owner.aclose()
             await known.catch_up(view)
         return known
 
@@ -311,7 +323,15 @@ class ConversationClient:
         self._is_joining = runtime.is_joining
         await runtime.connect(self._settings, timing=self._timing)
         self._directory = runtime.ActorDirectory(self._settings)
+        await self._failures.once("line", self._speak_as_ray)
         self._background = asyncio.create_task(self._failures.once("pool", self._directory.start_pool))
+
+    async def _speak_as_ray(self) -> None:
+        """Speak TLS on lines if Ray does on its own; what fails leaves owners to Ray's calls."""
+        from conversation_actors.runtime.ray_environment import tls_files  # noqa: PLC0415  # see `_join`
+
+        if (files := tls_files()) is not None:
+            self._tls = await asyncio.to_thread(client_context, *files)
 
     async def _end_joining(self) -> None:
         joining, self._joining = self._joining, None
@@ -337,10 +357,13 @@ class ConversationClient:
             logger.info("owners, if any run, are not told of deletions", extra={"reason": reason})
             self._untold_until = loop.time() + _UNTOLD_SECONDS
             return
+        owner = self._owner(conversation_id)
         try:
-            await self._owner(conversation_id).tell_of_deletion()
+            await owner.tell_of_deletion()
         except ConversationError as error:  # it is deleted all the same
             logger.info("an owner was told of a deletion, and failed", extra={"reason": str(error)})
+        finally:
+            await owner.aclose()
 
     @property
     def _has_joined(self) -> bool:
@@ -369,7 +392,10 @@ class ConversationClient:
         from conversation_actors.runtime import RayPort  # noqa: PLC0415  # see `_join`
 
         assert self._directory is not None
-        return RayPort(conversation_id, directory=self._directory, settings=self._settings)
+        port = RayPort(conversation_id, directory=self._directory, settings=self._settings)
+        if self._settings.direct is Direct.OFF:
+            return port
+        return DirectPort(port, timing=self._timing, tls=self._tls, failures=self._failures)
 
 
 def _checked(settings: Settings | None) -> Settings:

@@ -405,7 +405,7 @@ class ConversationHandle:
         await self._link.catch_up(view)
 
     def show(self, stored: StoredState) -> None:
-        """Have the local copy show what was stored, unless it is as far on already; wake the owner in the background."""
+        """Have the local copy show what was stored, unless it is as far on; wake the owner in the background."""
         self._link.show(stored)
 
     async def passivate(self) -> None:

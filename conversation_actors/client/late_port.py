@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.port import OwnerPort, Peer
 from conversation_actors.protocol import ActivationInfo
 
@@ -20,14 +21,15 @@ class Join(Protocol):
 class LatePort:
     """One conversation's port, there as soon as the cluster is joined; an `OwnerPort`.
 
-    Whoever wants an owner started has a joining that failed tried again. Whoever looks for one that runs has not: a
-    handle that only follows looks once a second.
+    A joining that failed is tried again for whoever wants an owner started, or asks whether that can be. It is not for
+    whoever looks for an owner that runs: a handle that follows looks once a second.
     """
 
     def __init__(self, join: Join, port: Callable[[], OwnerPort]) -> None:
         """Join nothing yet. `port` makes the one to use when the cluster is joined."""
         self._join, self._make = join, port
         self._port: OwnerPort | None = None
+        self._is_closed = False
 
     async def find(self) -> Peer | None:
         """See `OwnerPort.find`."""
@@ -39,20 +41,24 @@ class LatePort:
 
     async def confirm(self) -> None:
         """See `OwnerPort.confirm`."""
-        await (await self._joined(anew=False)).confirm()
+        await (await self._joined(anew=True)).confirm()
 
     def note_start(self, info: ActivationInfo, *, was_ready: bool) -> None:
         """See `OwnerPort.note_start`."""
         self._made().note_start(info, was_ready=was_ready)
 
     async def aclose(self) -> None:
-        """See `OwnerPort.aclose`."""
+        """See `OwnerPort.aclose`. Whoever waits for the cluster still finds no owner."""
+        self._is_closed = True
         if self._port is not None:
             await self._port.aclose()
 
     async def _joined(self, *, anew: bool) -> OwnerPort:
         if self._port is None:
             await self._join(anew=anew)
+        if self._is_closed:
+            message = "closed before an owner was found"
+            raise ClusterUnavailableError(message)
         return self._made()
 
     def _made(self) -> OwnerPort:

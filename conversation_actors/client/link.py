@@ -132,7 +132,6 @@ class Link:
         self._lifetime.check()
         if stored.seen.life != self.copy.seen.life or stored.seq > self.copy.seq:
             self.copy.replace(stored)
-            self._follower.fell_behind()
         self._wake()
 
     async def aclose(self) -> None:
@@ -152,14 +151,17 @@ class Link:
             if self._last_words is not None:
                 self._last_words.remove(self.outbox)
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._follower.let_go()
+        try:
+            await self._follower.let_go()
+        finally:
+            await self._owner.aclose()
 
     def _wake(self) -> None:
         """Wake the owner in the background, unless that is under way."""
 
         async def wake_and_follow() -> None:
             await wake(self._owner, self._failures, timing=self._timing)
-            self._follower.fell_behind()  # it may have found nobody, and be pausing
+            self._follower.look_now()
 
         if self._waking is None or self._waking.done():
             self._waking = asyncio.create_task(wake_and_follow())

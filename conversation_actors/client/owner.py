@@ -98,12 +98,20 @@ class RemoteOwner:
         self._has_asked = False
         self._resolving = asyncio.Lock()
 
+    async def aclose(self) -> None:
+        """Let go of what is kept open to owners. Nothing is asked here afterwards. Idempotent."""
+        await self._port.aclose()
+
     async def open(self, *, create: bool) -> tuple[ActivationInfo, View]:
         """Have the owner show its state. Raises `ConversationNotFoundError` unless `create`."""
         opened = await self._until_answered(lambda peer: peer.open(create=create), self._open_seconds, is_patient=True)
         if opened.was_ready is not None:
             self._port.note_start(opened.info, was_ready=opened.was_ready)
         return opened.info, opened.view
+
+    async def confirm(self) -> None:
+        """Return if owners can be asked for at all. Raises the `ConversationError` for which they cannot."""
+        await self._port.confirm()
 
     async def info(self) -> ActivationInfo:
         """Return facts about the activation. Raises `ConversationNotFoundError`."""

@@ -16,6 +16,7 @@ async def wake(owner: RemoteOwner, failures: Failures, *, timing: Timing = TIMIN
     backoff = Backoff(timing.opening)
     while True:
         try:
+            await owner.confirm()  # without a cluster to ask, opening would try to join one for all of `timeouts.open`
             await owner.open(create=False)
         except ConversationNotFoundError as error:
             failures.note("opening", error)

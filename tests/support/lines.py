@@ -50,7 +50,11 @@ class RawLine:
     async def proven(cls, address: LineAddress) -> Self:
         """Connect to the Unix socket, and prove both sides."""
         line = await cls.by_unix(address)
-        await line.prove(address.secret)
+        try:
+            await line.prove(address.secret)
+        except BaseException:
+            line.close()
+            raise
         return line
 
     async def prove(self, secret: bytes) -> None:
@@ -98,7 +102,9 @@ class RawLine:
                 return message.value
             others.append(message)
 
-    async def execute(self, call: int, *requests: Request, watcher: str = "w", seen: Seen | None = None) -> Executed:
+    async def execute(
+        self, call: int, *requests: Request, watcher: str = "writer", seen: Seen | None = None
+    ) -> Executed:
         """Have requests decided, and return the answer."""
         self.send(executing(call, *requests, watcher=watcher, seen=seen))
         executed = await self.answer(call)
@@ -116,16 +122,16 @@ class RawLine:
 
 
 def executing(
-    call: int, *requests: Request, watcher: str = "w", after: int = 0, seen: Seen | None = None
+    call: int, *requests: Request, watcher: str = "writer", after: int = 0, seen: Seen | None = None
 ) -> ExecuteCall:
     """Return the message that has requests decided."""
     return ExecuteCall(call, Execute(requests, watcher, after, seen))
 
 
 class ListeningOwner:
-    """A real host of the conversation in this process, with a server of lines, and what a test made of it."""
+    """A host of the conversation in this process, with a server of its lines."""
 
-    def __init__(self, host: FakeActor, server: LineServer, address: LineAddress, failures: Failures) -> None:
+    def __init__(self, host: Any, server: LineServer, address: LineAddress, failures: Failures) -> None:
         """Take what runs."""
         self.host, self.server, self.address, self.failures = host, server, address, failures
         self.seen = Seen("", None)
@@ -179,12 +185,14 @@ class Obedient:
     async def decide(self, call: Execute) -> Executed | ConversationError:
         """See `Answerer.decide`."""
         del call
-        return await self._answer()
+        answer: Executed | ConversationError = await self._answer()
+        return answer
 
     async def read(self, *, fresh: bool) -> View | ConversationError:
         """See `Answerer.read`."""
         del fresh
-        return await self._answer()
+        answer: View | ConversationError = await self._answer()
+        return answer
 
     async def poll(
         self,
@@ -195,7 +203,8 @@ class Obedient:
     ) -> Polled | ConversationError:
         """See `Answerer.poll`."""
         del watcher, after_seq, seen, timeout
-        return await self._answer()
+        answer: Polled | ConversationError = await self._answer()
+        return answer
 
     async def let_go(self, watchers: Sequence[str]) -> None:
         """See `Answerer.let_go`."""

@@ -12,6 +12,7 @@ import pytest
 
 from conversation_actors.activation import activation, committer
 from conversation_actors.client import ConversationHandle, copy
+from conversation_actors.client.copy import StoredState
 from conversation_actors.codec import decode_entry
 from conversation_actors.errors import (
     ClusterUnavailableError,
@@ -29,7 +30,7 @@ from conversation_actors.errors import (
 )
 from conversation_actors.items import Message
 from conversation_actors.protocol import View
-from conversation_actors.state import Entry, ItemsAppended, ItemsRemoved, Lease
+from conversation_actors.state import ConversationState, Entry, ItemsAppended, ItemsRemoved, Lease
 from tests.support.fakes import FakeCluster, Fault, FaultyStore, brief, stored, turns, until
 from tests.support.quick import QUICK
 
@@ -729,6 +730,7 @@ CALLS: dict[str, Callable[[ConversationHandle], Awaitable[object]]] = {
     "reopen_conversation": lambda c: c.reopen_conversation(),
     "watch": lambda c: anext(c.watch()),
     "catch_up": lambda c: c.catch_up(AHEAD),
+    "show": lambda c: aio(lambda: c.show(StoredState(ConversationState(), AHEAD.seen))),
     "passivate": lambda c: c.passivate(),
     "info": lambda c: c.info(),
 }

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -279,7 +278,7 @@ async def test_nothing_is_left_when_a_server_has_closed(tmp_path: Path) -> None:
     await until(lambda: _descriptors() == before)
 
     assert asyncio.all_tasks() == tasks
-    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+    assert not _files(tmp_path)
     await owner.server.aclose()  # idempotent
 
 
@@ -357,4 +356,8 @@ async def test_a_connection_by_tcp_is_watched_by_the_kernel(tmp_path: Path) -> N
 
 
 def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def _files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if not path.is_dir()]
