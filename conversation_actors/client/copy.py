@@ -94,16 +94,16 @@ class LocalCopy:
 
     def apply(
         self, entries: Iterable[bytes | Echo], *, owner: str, asked: Position, sent: Sequence[Command] = ()
-    ) -> None:
-        """Take entries, in order; those known already are passed over, a gap ends it.
+    ) -> bool:
+        """Take entries, in order; those known already are passed over, a gap ends it: then return False.
 
         They are what `owner` told of the history `asked` for, encoded, or echoes of the commands that were `sent` from
         here. Where the copy has gone on since with what another owner told, they may not follow: none is taken, and
         the next poll will tell.
         """
         if owner != self.seen.owner and asked != self.position:
-            return
-        changed = False
+            return True
+        changed, has_gap = False, False
         known = 0
         for told in entries:
             if known:
@@ -111,6 +111,7 @@ class LocalCopy:
                 continue
             entry = decode_entry(told) if isinstance(told, bytes) else told
             if entry.seq > self.state.seq + 1:
+                has_gap = True
                 break
             if entry.seq <= self.state.seq:
                 known = max(self.state.seq - entry.seq - 1, 0)
@@ -122,6 +123,7 @@ class LocalCopy:
         if changed:
             self.seen = Seen(self.seen.life, owner)
             self._note_change()
+        return not has_gap
 
     def _remember_removed(self, entry: Entry) -> None:
         match entry.event:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 
 from conversation_actors.client import arguments
@@ -17,7 +17,7 @@ from conversation_actors.client.waking import wake
 from conversation_actors.client.watching import watch
 from conversation_actors.errors import ClusterUnavailableError, ConversationError, RetryableError
 from conversation_actors.failures import Failures
-from conversation_actors.protocol import Done, Execute, Executed, Request, Seen, View
+from conversation_actors.protocol import Done, Execute, Executed, Request, Seen, Turn, View
 from conversation_actors.settings import Settings
 from conversation_actors.state import Command, Entry, Lease, Participant
 from conversation_actors.timing import TIMING, Timing
@@ -174,6 +174,8 @@ class Link:
     async def _show(self, seq: int) -> None:
         """Return when the local copy has what was acknowledged at `seq`. The write stands if that takes too long."""
         owner = self._told_by
+        if self.copy.shows(seq, owner):
+            return  # nearly always
         with suppress(TimeoutError):
             # The entries usually came with the answer. If not, the poll brings them,
             async with asyncio.timeout(self._timing.entries):
@@ -190,13 +192,13 @@ class Link:
             except (ConversationError, TimeoutError) as error:
                 logger.warning("the local copy does not show a write yet", extra={"reason": str(error)})
 
-    async def _send(self, requests: Sequence[Request], seconds: float) -> Executed:
+    async def _send(self, requests: Sequence[Request], seconds: float, turn: Callable[[], Turn]) -> Executed:
         asked = self.copy.position
 
         def compose() -> Execute:
             nonlocal asked
             asked = self.copy.position  # the copy may have gone on since the last attempt
-            return Execute(requests, self._follower.watcher, *asked)
+            return Execute(requests, self._follower.watcher, *asked, turn())
 
         try:
             executed = await self._owner.execute(compose, seconds)
@@ -205,5 +207,6 @@ class Link:
             raise
         self._told_by = executed.owner
         commands = [request.command for request in requests]
-        self.copy.apply(executed.entries, owner=executed.owner, asked=asked, sent=commands)
+        if not self.copy.apply(executed.entries, owner=executed.owner, asked=asked, sent=commands):
+            self._follower.fell_behind()  # those between came with another batch's answer, which is late or lost
         return executed

@@ -692,12 +692,14 @@ async def test_close_leaves_nobody_waiting(cluster: FakeCluster, caplog: pytest.
     store.hold()
     sent = asyncio.create_task(conversation.append(say("u0")))
     await until(lambda: len(store.appends) >= 1)
-    queued = asyncio.create_task(conversation.append(say("u1")))
-    conversation.record(say("u2"))
+    sent_too = asyncio.create_task(conversation.append(say("u1")))
+    await until(lambda: cluster.calls["execute"] >= 2)
+    queued = asyncio.create_task(conversation.append(say("u2")))
+    conversation.record(say("u3"))
     await turns()
     await conversation.aclose()
-    results = await asyncio.gather(sent, queued, return_exceptions=True)
-    assert [type(result) for result in results] == [OutcomeUnknownError, ClusterUnavailableError]
+    results = await asyncio.gather(sent, sent_too, queued, return_exceptions=True)
+    assert [type(result) for result in results] == [OutcomeUnknownError] * 2 + [ClusterUnavailableError]
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
         "closed with unacknowledged commands"
     ]
