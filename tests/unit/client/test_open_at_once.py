@@ -25,6 +25,7 @@ from conversation_actors.errors import (
     RetryableError,
     StoreUnavailableError,
 )
+from conversation_actors.port import Peer
 from conversation_actors.state import Entry, ItemsAppended
 from conversation_actors.store import Recovered
 from tests.support.fakes import CONVERSATION, PATIENCE, FakeCluster, FakePort, Fault, FaultyStore, brief, turns, until
@@ -117,9 +118,20 @@ async def test_an_owner_is_started_in_the_background(cluster: FakeCluster, clien
 
 async def test_an_owner_that_was_woken_is_followed_at_once(cluster: FakeCluster) -> None:
     """However long the next look for one would still be away."""
-    client = LateClient(cluster, timing=replace(QUICK, dormant=(3 * PATIENCE, 3 * PATIENCE)))
-    handle = await client.open(CONVERSATION, wait=False)
+    may_start = asyncio.Event()
+
+    class SlowPort(FakePort):
+        async def find_or_start(self) -> Peer:
+            await may_start.wait()
+            return await super().find_or_start()
+
+    client = LateClient(cluster, timing=replace(QUICK, dormant=(3 * PATIENCE, 3 * PATIENCE)), port=SlowPort)
     client.may_join.set()
+    looks = cluster.looks
+    handle = await client.open(CONVERSATION, wait=False)
+    await until(lambda: cluster.looks > looks)
+    await turns()
+    may_start.set()
     await until(lambda: _watchers(cluster) == 1)
     assert not handle.failures
     await client.aclose()
