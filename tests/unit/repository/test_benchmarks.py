@@ -1,5 +1,6 @@
 """The benchmarks' pure parts: statistics, verdicts, and the page made of results."""
 
+import asyncio
 import json
 import math
 import os
@@ -12,6 +13,7 @@ import pytest
 
 from benchmarks.aims import AIMS, Aim, Bound, Verdict, judged
 from benchmarks.figures import Ratio, distribution, percentile, ratio, spread
+from benchmarks.floor import Caller
 from benchmarks.measured import MEASURED
 from benchmarks.measured.line.traffic import counted
 from benchmarks.measured.line.ways import Way, taken
@@ -302,3 +304,24 @@ def test_payload_is_counted_both_ways() -> None:
 
             wait_for(lambda: counted(here)["bytes"] - before["bytes"] == 1234, "both to be counted")
             assert counted(here)["segments"] > before["segments"]
+
+
+async def test_nobody_waits_for_an_actor_that_has_ended(tmp_path: Path) -> None:
+    """A call is answered when all of its answer is there, in however many pieces; else it fails with the connection."""
+
+    async def answer_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        message = await reader.readexactly(254)
+        writer.write(message[:100])
+        await writer.drain()
+        writer.write(message[100:])
+        await reader.readexactly(254)
+        writer.close()
+
+    path = str(tmp_path / "actor")
+    async with await asyncio.start_unix_server(answer_one, path):
+        _, caller = await asyncio.get_running_loop().create_unix_connection(Caller, path)
+        call = caller.ask(b"e")
+
+        await call()
+        with pytest.raises(ConnectionResetError):
+            await call()
