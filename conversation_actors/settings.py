@@ -377,7 +377,11 @@ def data_directory() -> Path:
 
 
 _CRASH_DETECTION = {"RAY_timeout_ms_task_wait_for_death_info": "10", "RAY_core_worker_internal_heartbeat_ms": "20"}
-"""How long a caller waits to hear why an actor died, and how often it looks; 1000 ms each by default."""
+"""How long a caller waits to hear why an actor died, and how often it looks; 1000 ms each by default.
+
+A line that closes tells of a death at once. But what is asked next is Ray's call, which would wait as long for Ray's
+own news; and without a line there is no other news at all.
+"""
 _LASTING = {"RAY_gcs_rpc_server_reconnect_timeout_s": "31536000"}
 """How long a process goes on without Ray's head before it ends itself: a year, instead of Ray's default of a minute."""
 

@@ -11,6 +11,8 @@ from pathlib import Path
 SUFFIX = ".sock"
 _OF_A_PROCESS = re.compile(r"([0-9]{1,10})-[0-9a-f]+" + re.escape(SUFFIX))
 _MOST_LOOKED_AT = 4096
+_MOST_VISITED = 128
+"""Sockets of unknown processes that one start connects to."""
 _MOST_REMOVED = 32
 """Files removed by one start; each start leaves one at most, so that they become fewer."""
 
@@ -23,12 +25,12 @@ def sweep(directory: Path) -> int:
     """
     removed = 0
     with suppress(FileNotFoundError), os.scandir(directory) as entries:
-        for entry in islice(entries, _MOST_LOOKED_AT):
+        left = (Path(entry.path) for entry in islice(entries, _MOST_LOOKED_AT) if _is_of_the_dead(entry.name))
+        for path in islice(left, _MOST_VISITED):
             if removed == _MOST_REMOVED:
                 break
-            found = _OF_A_PROCESS.fullmatch(entry.name)
-            if found and not _is_running(int(found[1])) and _is_deaf(Path(entry.path)):
-                Path(entry.path).unlink(missing_ok=True)
+            if _is_deaf(path):
+                path.unlink(missing_ok=True)
                 removed += 1
     return removed
 
@@ -52,6 +54,12 @@ def _is_own_directory(path: Path) -> bool:
     except OSError:  # gone by now
         return False
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def _is_of_the_dead(name: str) -> bool:
+    """Whether a socket has the name of one whose process does not run, as far as this process can see."""
+    found = _OF_A_PROCESS.fullmatch(name)
+    return found is not None and not _is_running(int(found[1]))
 
 
 def _is_running(pid: int) -> bool:

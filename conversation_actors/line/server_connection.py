@@ -44,7 +44,7 @@ MOST_SUBSCRIPTIONS = 64
 HIGH_WATER = 1 << 20
 """Bytes that a client has not taken yet; beyond it nothing is read from that client, and nothing pushed to it."""
 _LOW_WATER = HIGH_WATER // 4
-_READ_BYTES = 256 << 10
+_READ_BYTES = 64 << 10
 _PROOF_BYTES = proof.NONCE_BYTES + proof.PROOF_BYTES
 
 

@@ -13,7 +13,7 @@ import trustme
 from conversation_actors.line import listener
 from conversation_actors.line.messages import Ping
 from conversation_actors.line.tls import client_context, server_context
-from tests.support.fakes import until
+from tests.support.fakes import turns, until
 from tests.support.lines import Obedient, RawLine, listening
 from tests.support.quick import QUICK
 
@@ -102,14 +102,29 @@ async def test_who_has_no_certificate_hears_nothing(
     assert caplog.records == []
 
 
-async def test_handshakes_that_do_not_end_are_bounded_in_number_and_time(files: Files, tmp_path: Path) -> None:
-    """Who connects and says nothing keeps others waiting for a moment only."""
-    timing = replace(QUICK, line_proof=0.3)
+async def test_handshakes_that_do_not_end_are_bounded_in_number(files: Files, tmp_path: Path) -> None:
+    """Who has connected and says nothing counts as a stranger that has not proven itself."""
+    timing = replace(QUICK, line_proof=3600.0)
     async with listening(Obedient(_nothing), tmp_path, tls=server_context(*files), timing=timing) as owner:
         strangers = [await RawLine.by_tcp(owner.address) for _ in range(listener.MOST_STRANGERS + 20)]
-        await until(lambda: owner.server.connections == listener.MOST_STRANGERS)
+        await until(lambda: owner.server.connections >= listener.MOST_STRANGERS)
+        await turns()
+        most = owner.server.connections
+        for one in strangers:
+            one.close()
         line = await RawLine.by_tcp(owner.address, ssl=client_context(*files))
         await line.prove(owner.address.secret)
-        for one in [line, *strangers]:
-            one.close()
+        line.close()
+        await until(lambda: not owner.server.connections)
+
+    assert most == listener.MOST_STRANGERS
+
+
+async def test_a_handshake_that_does_not_end_is_bounded_in_time(files: Files, tmp_path: Path) -> None:
+    """Who says nothing is closed, and has heard nothing."""
+    timing = replace(QUICK, line_proof=0.05)
+    async with listening(Obedient(_nothing), tmp_path, tls=server_context(*files), timing=timing) as owner:
+        stranger = await RawLine.by_tcp(owner.address)
+        assert await stranger.rest() == b""
+        stranger.close()
         await until(lambda: not owner.server.connections)

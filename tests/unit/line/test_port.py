@@ -57,10 +57,11 @@ from conversation_actors.store import MemoryStore
 from conversation_actors.timing import Timing
 from tests.support.fakes import CONVERSATION, PATIENCE, FakeActor, append, brief, turns, until
 from tests.support.line_owner import LineOwner
+from tests.support.waiting import wait_until
 
 SEEN = Seen("life", "o")
 CALM = Timing(line_connect=PATIENCE, line_answer=PATIENCE, line_again=(0.001, 0.01))
-HASTY = Timing(line_connect=0.2, line_answer=0.02, line_again=(0.001, 0.01))
+HASTY = Timing(line_connect=PATIENCE, line_answer=0.02, line_again=(0.001, 0.01))
 BY_LINE, BY_PORT = View(1, 1, b"line", "life", "o"), View(1, 1, b"port", "life", "o")
 INFO = ActivationInfo("c", 1, 0, 1, "n", 0.0, 0, 0, 0.0)
 CALL = Execute([append("a")], "w", 0)
@@ -482,8 +483,11 @@ async def test_a_slow_line_is_no_slow_answer(tmp_path: Path) -> None:
         assert stage.owner.told(ReadCall)
         await until(lambda: stage.owner.accepted == 2)
         stage.owner.answer = by_line
-        await stage.up()
-        assert await stage.peer.read(fresh=True) == BY_LINE
+
+        async def is_taken_again() -> bool:
+            return await stage.peer.read(fresh=True) == BY_LINE
+
+        await wait_until(is_taken_again, "an answer by the line")  # a busy machine may be slow once more
 
 
 async def test_an_answer_that_is_late_by_the_line_counts_if_it_comes_first(tmp_path: Path) -> None:

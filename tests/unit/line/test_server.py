@@ -157,6 +157,29 @@ async def test_calls_outlive_the_line_that_they_came_by(tmp_path: Path) -> None:
     assert owner.failures.counts == {}
 
 
+async def test_a_call_is_not_cancelled_because_its_line_is_lost(tmp_path: Path) -> None:
+    """Whatever the owner was doing for it, it does to the end."""
+    may_answer, answered = asyncio.Event(), asyncio.Event()
+
+    async def answer() -> View:
+        await may_answer.wait()
+        answered.set()
+        return View(1, 1, b"")
+
+    host = Obedient(answer)
+    async with listening(host, tmp_path) as owner:
+        line = await RawLine.proven(owner.address)
+        line.send(ReadCall(1, False))
+        await until(lambda: host.begun == 1)
+        line.close()
+        await until(lambda: not owner.server.connections)
+        may_answer.set()
+        await until(answered.is_set)
+        await until(lambda: not owner.server._service.tasks)
+
+    assert owner.failures.counts == {}
+
+
 async def test_calls_beyond_the_bound_wait_and_are_answered_all_the_same(tmp_path: Path) -> None:
     """Who sends many calls at once makes the owner work on some of them only, and hold no more than one read."""
     may_answer = asyncio.Event()
@@ -203,6 +226,28 @@ async def test_a_client_that_takes_nothing_is_not_read_and_then_closed(tmp_path:
 
     assert held <= server_connection.HIGH_WATER + size + 1000
     assert host.begun <= server_connection.MOST_CALLS + 20
+
+
+async def test_nothing_is_read_from_a_client_that_takes_nothing(tmp_path: Path) -> None:
+    """Also if it has sent no more than was answered; it is read again when it has taken that."""
+
+    async def answer() -> View:
+        return View(1, 1, bytes(3_000_000))
+
+    async with listening(Obedient(answer), tmp_path) as owner:
+        line = await RawLine.proven(owner.address)
+        line.writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a socket, it can
+        line.send(ReadCall(1, False))
+        (connection,) = owner.server._connections
+        await until(lambda: owner.host.begun == 1 and not connection._under_way)
+        is_read = connection._is_reading
+        line.send(Ping(2))
+        line.writer.transport.resume_reading()  # type: ignore[attr-defined]  # see above
+        assert len((await line.answer(1)).snapshot) == 3_000_000
+        assert await line.answer(2) is None
+        line.close()
+
+    assert not is_read
 
 
 async def test_a_client_that_is_slow_but_takes_is_kept(tmp_path: Path) -> None:
@@ -267,6 +312,7 @@ async def test_nothing_is_left_when_a_server_has_closed(tmp_path: Path) -> None:
     gc.collect()
     before, tasks = _descriptors(), asyncio.all_tasks()
     async with listening(Obedient(answer), tmp_path) as owner:
+        directory = Path(owner.address.unix or "").parent
         strangers = [await RawLine.by_tcp(owner.address), await RawLine.by_unix(owner.address)]
         line = await RawLine.proven(owner.address)
         line.send(ReadCall(1, False), Subscribe(2, "w", 0, owner.seen, 8), LetGo(("other",)))
@@ -278,7 +324,7 @@ async def test_nothing_is_left_when_a_server_has_closed(tmp_path: Path) -> None:
     await until(lambda: _descriptors() == before)
 
     assert asyncio.all_tasks() == tasks
-    assert not _files(tmp_path)
+    assert Path(owner.address.unix or "").name not in _names(directory)
     await owner.server.aclose()  # idempotent
 
 
@@ -359,5 +405,5 @@ def _descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def _files(directory: Path) -> list[Path]:
-    return [path for path in directory.rglob("*") if not path.is_dir()]
+def _names(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()]

@@ -220,6 +220,8 @@ async def test_a_subscription_takes_the_place_of_one_with_its_number_or_its_watc
             _subscribe(owner, 1, watcher="x"), _subscribe(owner, 1, watcher="y"), _subscribe(owner, 2, watcher="y")
         )
         await _parked(owner)
+        (connection,) = owner.server._connections
+        known = list(connection._subscriptions)
         await line.execute(5, append("a"))
         push = await _push(line)
         line.send(Ping(6))
@@ -227,6 +229,7 @@ async def test_a_subscription_takes_the_place_of_one_with_its_number_or_its_watc
         line.close()
 
     assert push.subscription == 2
+    assert known == [2]
 
 
 async def test_who_reads_no_longer_is_let_go(tmp_path: Path) -> None:
@@ -238,6 +241,8 @@ async def test_who_reads_no_longer_is_let_go(tmp_path: Path) -> None:
         line.send(LetGo(("x", "unknown")))
         await _parked(owner, 1)
         assert list(owner.host.activation._watchers._parked) == ["y"]
+        (connection,) = owner.server._connections
+        assert list(connection._subscriptions) == [2]
         line.close()
         await _parked(owner, 0)
 
