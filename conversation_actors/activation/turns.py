@@ -29,6 +29,8 @@ class _Sender:
     """What was refused of that batch, by place: the sender may have been told by one copy of it."""
     refused: OrderedDict[str, RefusedError] = field(default_factory=OrderedDict)
     """What was refused of the latest batches, by the names that the sender has made, each for one command only."""
+    through: int = -1
+    """The place of the last of its commands that happened before this activation; -1 as long as nobody has looked."""
     told_in: int = 0
     """The latest batch that was answered."""
     told: int = 0
@@ -72,21 +74,19 @@ class Turns:
         That is also what another activation has not done while it did what comes after it.
         """
         known, own = self._decider.working.requests, f"{name}."
-        # Not one that its caller has named: that may have happened long ago.
-        happened = (
-            place
-            for place in reversed(range(len(requests)))
-            if requests[place].request_id in known and requests[place].request_id.startswith(own)
-        )
-        done = next(happened, -1)
-        if not sender.refused and done < 0:
+        if sender.through < 0:  # it is new here; what it has sent is remembered in order
+            last = next((one for one in reversed(known) if one.startswith(own)), "")
+            sender.through = _place_of(last)
+        if not (sender.refused or sender.through):
             return NO_REFUSALS
         refusals = {}
         for place, request in enumerate(requests):
-            refusal = sender.refused.get(request.request_id)
-            if refusal is not None:
-                refusals[place] = refusal
-            elif place < done and request.request_id not in known and request.request_id.startswith(own):
+            identity = request.request_id
+            if not identity.startswith(own) or identity in known:
+                continue
+            if identity in sender.refused:
+                refusals[place] = sender.refused[identity]
+            elif 0 < _place_of(identity) <= sender.through:
                 refusals[place] = ConflictError("refused by an owner that ended before it could tell why")
         return refusals
 
@@ -133,3 +133,9 @@ class Turns:
         else:
             self._senders.move_to_end(name)
         return sender
+
+
+def _place_of(name: str) -> int:
+    """Return the place, among all commands of its sender, of the (first) one that a sender has named; 0 if none."""
+    place = name.rpartition(".")[2].partition("-")[0]
+    return int(place) if place.isdecimal() else 0

@@ -249,7 +249,8 @@ def happened(store: FaultyStore, writer: Writer) -> list[int]:
         name, _, numbers = (decode_entry(store.landed[seq]).request_id or "").partition(".")
         if name == writer.name:
             first, _, last = numbers.partition("-")
-            places += range(int(first), int(last or first) + 1)
+            inside = range(int(first), int(last or first) + 1)
+            places += [place for place in inside if not last or writer.told.get(place) != "not sent"]
     return places
 
 
