@@ -1,6 +1,7 @@
 """A client whose cluster is joined when, and if, a test says so."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 from conversation_actors import ConversationClient
@@ -15,11 +16,18 @@ from tests.support.quick import QUICK
 class LateClient(ConversationClient):
     """Entered already, on the store of a `FakeCluster`, whose owners it finds once it has joined."""
 
-    def __init__(self, cluster: FakeCluster, settings: Settings | None = None, *, timing: Timing = QUICK) -> None:
-        """Nothing is joined yet."""
+    def __init__(
+        self,
+        cluster: FakeCluster,
+        settings: Settings | None = None,
+        *,
+        timing: Timing = QUICK,
+        port: Callable[[FakeCluster], OwnerPort] = FakePort,
+    ) -> None:
+        """Nothing is joined yet. `port` makes the one to owners."""
         settings = settings or brief()
         super().__init__(settings, timing=replace(timing, joined=0.01))
-        self._cluster, self._store = cluster, cluster.store
+        self._cluster, self._store, self._make_port = cluster, cluster.store, port
         self._reader = Reader(cluster.store, None, settings, timing=timing)
         self.may_join = asyncio.Event()
         """Set when joining may end."""
@@ -36,4 +44,4 @@ class LateClient(ConversationClient):
 
     def _port(self, conversation_id: str) -> OwnerPort:
         assert conversation_id == CONVERSATION
-        return FakePort(self._cluster)
+        return self._make_port(self._cluster)

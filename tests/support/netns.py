@@ -21,6 +21,8 @@ _NOBODY = ("lladdr", "02:00:00:00:00:01", "nud", "permanent")
 """A neighbour that no interface is: what is sent there is dropped where it arrives, and nobody is told."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
+WIRE_ENDS = ("near", "far")
+"""The interfaces between the two hosts: what comes out of one goes into the other."""
 
 
 def namespaces_missing() -> str | None:
@@ -45,6 +47,8 @@ class SecondHost:
         """Nothing is made before the context is entered."""
         self.address = ""
         """Of this machine, at its end of the cable: where servers for the second host listen."""
+        self.second_address = ""
+        """Of the second host."""
         self.interface = ""
         self._name = ""
         self._before: int | None = None
@@ -71,18 +75,18 @@ class SecondHost:
         self._name = f"ca{os.getpid()}-{number:04x}"
         self.interface = f"ca{number:04x}-host"
         self.address = f"{prefix}.{(number & 0xFC) + 1}"
+        self.second_address = f"{prefix}.{(number & 0xFC) + 2}"
         for namespace in (self._name, self._wire):
             _ip("netns", "add", namespace)
         _ip("link", "add", self.interface, "type", "veth", "peer", "name", "near", "netns", self._wire)
         _ip("-n", self._wire, "link", "add", "far", "type", "veth", "peer", "name", "cable", "netns", self._name)
         _ip("-n", self._wire, "link", "add", "bridge", "type", "bridge")
-        for end in ("near", "far"):
-            _ip("-n", self._wire, "link", "set", end, "master", "bridge")
-        for interface in ("near", "far", "bridge"):
+        self.bridge()
+        for interface in (*WIRE_ENDS, "bridge"):
             _ip("-n", self._wire, "link", "set", interface, "up")
         _ip("address", "add", f"{self.address}/30", "dev", self.interface)
         _ip("link", "set", self.interface, "up")
-        _ip("-n", self._name, "address", "add", f"{prefix}.{(number & 0xFC) + 2}/30", "dev", "cable")
+        _ip("-n", self._name, "address", "add", f"{self.second_address}/30", "dev", "cable")
         _ip("-n", self._name, "link", "set", "cable", "up")
         _ip("-n", self._name, "link", "set", "lo", "up")
 
@@ -103,6 +107,21 @@ class SecondHost:
         """What to put before a command to run it on the second host."""
         return ("ip", "netns", "exec", self._name)
 
+    @property
+    def wire_prefix(self) -> tuple[str, ...]:
+        """What to put before a command to run it between the two hosts, where `WIRE_ENDS` are the cable's ends."""
+        return ("ip", "netns", "exec", self._wire)
+
+    def unbridge(self) -> None:
+        """Lose every packet that no program carries between `WIRE_ENDS`, until `bridge`."""
+        for end in WIRE_ENDS:
+            _ip("-n", self._wire, "link", "set", end, "nomaster")
+
+    def bridge(self) -> None:
+        """Carry packets again without a program."""
+        for end in WIRE_ENDS:
+            _ip("-n", self._wire, "link", "set", end, "master", "bridge")
+
     def cut(self) -> None:
         """Lose every packet, both ways, from now on."""
         _ip("-n", self._wire, "link", "set", "far", "nomaster")
@@ -114,7 +133,7 @@ class SecondHost:
     def deafen(self) -> None:
         """Lose what is sent to the second host, in silence, from now on."""
         with self._left():
-            _ip("neigh", "replace", self._far_address, *_NOBODY, "dev", self.interface)
+            _ip("neigh", "replace", self.second_address, *_NOBODY, "dev", self.interface)
 
     def misroute(self) -> None:
         """Have the second host know no way to this one: its programs are told."""
@@ -125,7 +144,7 @@ class SecondHost:
         _ip("-n", self._wire, "link", "set", "far", "master", "bridge")
         for command in (
             ("-n", self._name, "neigh", "delete", self.address, "dev", "cable"),
-            ("neigh", "delete", self._far_address, "dev", self.interface),
+            ("neigh", "delete", self.second_address, "dev", self.interface),
             ("-n", self._name, "route", "delete", "blackhole", self.address),
         ):
             with suppress(subprocess.CalledProcessError), self._left():  # what was not lost
@@ -155,11 +174,6 @@ class SecondHost:
             yield
         finally:
             _enter(self._there)
-
-    @property
-    def _far_address(self) -> str:
-        prefix, _, last = self.address.rpartition(".")
-        return f"{prefix}.{int(last) + 1}"
 
 
 def _enter(namespace: int) -> None:
