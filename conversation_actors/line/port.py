@@ -226,9 +226,7 @@ class DirectPeer:
                 self._keeper.drop(line, "the owner answered by another way first")
             return await asking
         finally:
-            if not asking.done():
-                asking.cancel()
-                await asyncio.gather(asking, return_exceptions=True)
+            await _ended(asking)
 
     async def _by_port(self, asked: Awaitable[Value | ConversationError]) -> Value | ConversationError:
         """Return the wrapped peer's answer. If its owner can write, the line is trusted again."""
@@ -255,9 +253,7 @@ class DirectPeer:
             return polling.result() if polling.done() else None
         finally:
             is_up.cancel()
-            if not polling.done():
-                polling.cancel()
-                await asyncio.gather(polling, return_exceptions=True)
+            await _ended(polling)
 
     async def _look(self, line: LineConnection) -> None:
         """Have the process suspected if it gives no sign of life by its line."""
@@ -271,6 +267,15 @@ class DirectPeer:
     def _facts(self, info: ActivationInfo) -> ActivationInfo:
         line = self._keeper.line_still_to(self._inner)
         return info if line is None else replace(info, reached_by=line.way)
+
+
+async def _ended(asking: "asyncio.Future[Value]") -> None:
+    """Cancel what nobody waits for any more; how it ends, or has ended at this moment, is nobody's concern."""
+    if not asking.done():
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    elif not asking.cancelled():
+        asking.exception()
 
 
 def _tells_of_no_write(answer: object) -> bool:

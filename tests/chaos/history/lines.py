@@ -8,6 +8,7 @@ recorded and how it is judged is as in every other history.
 
 import argparse
 import asyncio
+import gc
 import random
 import sys
 import tempfile
@@ -135,6 +136,8 @@ async def play_lines(directory: Path, *, seed: int, seconds: float) -> tuple[Fin
     lines = Path(tempfile.mkdtemp(prefix="lines-", dir=directory))
     store = FaultyStore()
     wrong: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, told: wrong.append(f"nobody has heard of {told.get('exception')!r}"))
     with tempfile.TemporaryDirectory(prefix="line-") as sockets:  # short: a socket's path may have 107 bytes
         async with LineCluster(store, SETTINGS, Path(sockets), timing=LINE_QUICK) as cluster:
             witness = Recorder(lines, "witness")
@@ -151,6 +154,7 @@ async def play_lines(directory: Path, *, seed: int, seconds: float) -> tuple[Fin
                 task.cancel()
             wrong += [f"a watch met {ended!r}" for ended in await _ended(watching)]
             ways = Counter(by_line=cluster.asked_by_line["execute"], by_call=cluster.calls["execute"])
+    gc.collect()  # an error that nobody has heard of is told now
     for recorder in (witness, *recorders):
         recorder.close()
     findings = check(read(lines))
