@@ -1,9 +1,9 @@
 """The benchmark suite: starts everything it needs on this machine, measures, and ends it again.
 
-python -m benchmarks                      everything, about 30 minutes on two cores
-python -m benchmarks --quick              the same with fewer rounds, about 5 minutes
+python -m benchmarks                      everything, about 37 minutes on two cores
+python -m benchmarks --quick              the same with fewer rounds, about 7 minutes
 python -m benchmarks --only append        one of them; may be repeated
-python -m benchmarks --page a.json b.json write the results of earlier runs into README.md
+python -m benchmarks --page a.json b.json write the results of earlier runs into README.md; with --only, one's section
 """
 
 import argparse
@@ -17,7 +17,7 @@ from rich.console import Console
 
 from benchmarks.aims import judged
 from benchmarks.measured import MEASURED
-from benchmarks.page import PAGE, fill
+from benchmarks.page import PAGE, fill, fill_one
 from benchmarks.plots import draw
 from benchmarks.results import Report, Results, new_results
 from benchmarks.stage import Signals, Stage
@@ -96,9 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not console.is_terminal:
         console = Console(stderr=chosen.json, highlight=False, width=WIDTH)
     if chosen.page:
-        PAGE.write_text(
-            fill(PAGE.read_text(encoding="utf-8"), [Results.read(path) for path in chosen.page]), encoding="utf-8"
-        )
+        text, runs = PAGE.read_text(encoding="utf-8"), [Results.read(path) for path in chosen.page]
+        for name in chosen.only or ():
+            text = fill_one(text, name, runs)
+        PAGE.write_text(text if chosen.only else fill(text, runs), encoding="utf-8")
         console.print(f"written: {PAGE}")
         return 0
     try:

@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import Any
 
 from conversation_actors import ConversationClient, ConversationHandle, HistoryLimits, Message, Settings, Timeouts
-from conversation_actors.settings import PoolSettings
+from conversation_actors.settings import Direct, PoolSettings
 
 TEXT = "x" * 200
 Command = Callable[..., Awaitable[Any]]
@@ -31,7 +31,7 @@ def a_message() -> Message:
 
 @dataclass
 class Session:
-    """One process's part in a cluster: a client for each bound of the history, and the handles in use."""
+    """One process's part in a cluster: a client for each kind of settings, and the handles in use."""
 
     redis_url: str
     ray_address: str
@@ -40,12 +40,12 @@ class Session:
     handles: dict[str, ConversationHandle] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
     """Values that commands keep for later commands."""
-    _clients: dict[int, ConversationClient] = field(default_factory=dict)
+    _clients: dict[tuple[int, Direct], ConversationClient] = field(default_factory=dict)
 
-    def settings(self, history: int) -> Settings:
+    def settings(self, history: int, direct: Direct) -> Settings:
         """Return settings with long timeouts: a plain cluster on a busy machine may take minutes to open conversations.
 
-        `history` is the bound of the history, in items.
+        `history` is the bound of the history, in items; `direct` tells whether handles may use lines of their own.
         """
         return Settings(
             redis_url=self.redis_url,
@@ -54,19 +54,23 @@ class Session:
             history=HistoryLimits(items=history, bytes=64 << 20),
             timeouts=Timeouts(open=timedelta(minutes=5), command=timedelta(minutes=2)),
             pool=self._pool_settings(),
+            direct=direct,
         )
 
-    async def client(self, history: int = 200) -> ConversationClient:
-        """Return the client whose owners keep `history` items. The first use makes it and joins the cluster."""
-        if history not in self._clients:
-            made = ConversationClient(self.settings(history))
-            self._clients[history] = await self.stack.enter_async_context(made)
+    async def client(self, history: int = 200, direct: Direct = Direct.AUTO) -> ConversationClient:
+        """Return the client with these settings. The first use makes it and joins the cluster."""
+        kind = (history, direct)
+        if kind not in self._clients:
+            made = ConversationClient(self.settings(*kind))
+            self._clients[kind] = await self.stack.enter_async_context(made)
             await made.join_cluster()
-        return self._clients[history]
+        return self._clients[kind]
 
-    async def open(self, conversation_id: str, history: int = 200) -> ConversationHandle:
-        """Open a conversation, and keep its handle."""
-        handle = await (await self.client(history)).open(conversation_id)
+    async def open(
+        self, conversation_id: str, history: int = 200, *, direct: Direct = Direct.AUTO, wait: bool = True
+    ) -> ConversationHandle:
+        """Open a conversation, and keep its handle. Without `wait`, do not wait for its owner."""
+        handle = await (await self.client(history, direct)).open(conversation_id, wait=wait)
         self.handles[conversation_id] = handle
         return handle
 

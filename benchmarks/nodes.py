@@ -1,4 +1,7 @@
-"""Run the benchmarks' own Ray nodes, on 127.0.0.1. Each is a process session of its own and is ended by its id."""
+"""Run the benchmarks' own Ray nodes, on 127.0.0.1 unless told otherwise.
+
+Each is a process session of its own and is ended by its id.
+"""
 
 import json
 import os
@@ -8,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +23,7 @@ from conversation_actors.free_port import free_port
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 120.0
+HERE = "127.0.0.1"
 OBJECT_STORE_BYTES = 100 << 20
 ROOM = 5000
 """The number of conversations that a node says it has room for."""
@@ -67,12 +71,25 @@ def clean_environment(**added: str) -> dict[str, str]:
 class Node:
     """One `… start --block` process and all processes below it."""
 
-    def __init__(self, directory: Path, options: list[str], variant: Variant, environment: Mapping[str, str]) -> None:
-        """Start the node, and return at once. `wait_started` waits until it runs."""
+    def __init__(
+        self,
+        directory: Path,
+        options: list[str],
+        *,
+        variant: Variant,
+        environment: Mapping[str, str],
+        address: str = HERE,
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """Start the node, and return at once. `wait_started` waits until it runs.
+
+        `prefix` goes before the command of the node, which is to run on a host with this `address`.
+        """
         self._log = directory / f"node-{secrets.token_hex(3)}.log"
         command = [
-            sys.executable, "-m", variant.program, "start", "--block", "--disable-usage-stats", "--log-color=false",
-            "--node-ip-address=127.0.0.1", "--include-log-monitor=false", "--min-worker-port=0", "--max-worker-port=0",
+            *prefix, sys.executable, "-m", variant.program, "start", "--block",
+            "--disable-usage-stats", "--log-color=false",
+            f"--node-ip-address={address}", "--include-log-monitor=false", "--min-worker-port=0", "--max-worker-port=0",
             "--dashboard-agent-listen-port=0", f"--object-store-memory={OBJECT_STORE_BYTES}", *options,
         ]  # fmt: skip
         with self._log.open("wb") as log:
@@ -115,11 +132,19 @@ class Cluster:
     """A head with a token of its own, and the nodes added to it. `clusters` starts and ends it."""
 
     def __init__(
-        self, variant: Variant, *, head_room: int = ROOM, environment: Mapping[str, str] | None = None
+        self,
+        variant: Variant,
+        *,
+        head_room: int = ROOM,
+        environment: Mapping[str, str] | None = None,
+        host: str = HERE,
     ) -> None:
-        """Start nothing before `begin`. If `head_room` is 0, conversations run on added nodes only."""
+        """Start nothing before `begin`. If `head_room` is 0, conversations run on added nodes only.
+
+        `host` is the address of this machine at which other nodes find the head.
+        """
         self.variant = variant
-        self._head_room = head_room
+        self._head_room, self._host = head_room, host
         # Unix sockets are made below it, and their paths must not be longer than 107 bytes
         self._directory = Path(tempfile.mkdtemp(prefix="cab-", dir="/tmp"))  # mkdtemp makes it private
         self.token = secrets.token_hex(32)
@@ -131,12 +156,12 @@ class Cluster:
 
     def begin(self) -> None:
         """Start the head without waiting for it."""
-        client_port = free_port("127.0.0.1")
+        client_port = free_port(self._host)
         options = [
             "--head", "--port=0", "--include-dashboard=false", f"--ray-client-server-port={client_port}",
             f"--temp-dir={self._directory}", *_room(self._head_room),
         ]  # fmt: skip
-        self.nodes.append(Node(self._directory, options, self.variant, self._environment))
+        self.nodes.append(self._node(options, self.variant, self._host))
 
     def wait_started(self) -> None:
         """Wait until the head runs and its address is known."""
@@ -146,7 +171,14 @@ class Cluster:
 
     def add_node(self) -> Node:
         """Start one more node with room for conversations, and wait until it runs."""
-        node = Node(self._directory, [f"--address={self.address}", *_room(ROOM)], self.variant, self._environment)
+        node = self._node([f"--address={self.address}", *_room(ROOM)], self.variant, self._host)
+        self.nodes.append(node)
+        node.wait_started()
+        return node
+
+    def add_guest(self, address: str, prefix: Sequence[str]) -> Node:
+        """Start a node that runs no conversation, on a host that `prefix` leads to, and wait until it runs."""
+        node = self._node([f"--address={self.address}", "--num-cpus=0"], Variant.PLAIN, address, prefix=prefix)
         self.nodes.append(node)
         node.wait_started()
         return node
@@ -155,6 +187,12 @@ class Cluster:
         """End a node with SIGKILL."""
         self.nodes.remove(node)
         node.kill()
+
+    def _node(self, options: list[str], variant: Variant, address: str, *, prefix: Sequence[str] = ()) -> Node:
+        return Node(
+            self._directory, options,
+            variant=variant, environment=self._environment, address=address, prefix=prefix,
+        )  # fmt: skip
 
     def close(self) -> None:
         """End all nodes, and remove their files. Idempotent."""

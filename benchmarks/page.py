@@ -1,13 +1,15 @@
 """Write the tables of README.md beside this file, between markers, with the results of several runs side by side.
 
-python -m benchmarks --page first.json second.json
+python -m benchmarks --page first.json second.json              all sections
+python -m benchmarks --only line --page first.json second.json  the section of this benchmark
 """
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.aims import AIMS, Verdict
+from benchmarks.aims import AIMS, Aim, Verdict
 from benchmarks.results import Report, Results, Row
 from benchmarks.wording import measured, multiple, number, threshold
 
@@ -17,14 +19,28 @@ SECTIONS = ("runs", "aims", "results")
 
 def fill(text: str, runs: Sequence[Results]) -> str:
     """Return the page's text with its sections written anew. Raises `ValueError` if a marker is missing."""
-    written = {"runs": _runs(runs), "aims": _aims(runs), "results": _results(runs)}
+    written = {"runs": _runs(runs), "aims": _aims(runs, AIMS), "results": _results(runs)}
     for section in SECTIONS:
-        pattern = re.compile(rf"(<!-- {section}: begin -->\n).*?(<!-- {section}: end -->)", re.DOTALL)
-        if not pattern.search(text):
-            message = f"the page has no markers for {section!r}"
-            raise ValueError(message)
-        text = pattern.sub(lambda found, body=written[section]: f"{found[1]}\n{body}\n\n{found[2]}", text)  # type: ignore[misc]  # mypy cannot type a lambda with a default
+        text = _replaced(text, section, written[section])
     return text
+
+
+def fill_one(text: str, name: str, runs: Sequence[Results]) -> str:
+    """Return the page's text with the section of one benchmark written anew: its runs, its aims and its rows.
+
+    Raises `ValueError` if the page has no markers for it.
+    """
+    aims = [aim for aim in AIMS if aim.value.startswith(f"{name}.")]
+    alone = [replace(run, reports=[report for report in run.reports if report.name == name]) for run in runs]
+    return _replaced(text, name, "\n\n".join([_runs(alone), _aims(alone, aims), _results(alone)]))
+
+
+def _replaced(text: str, section: str, body: str) -> str:
+    pattern = re.compile(rf"(<!-- {section}: begin -->\n).*?(<!-- {section}: end -->)", re.DOTALL)
+    if not pattern.search(text):
+        message = f"the page has no markers for {section!r}"
+        raise ValueError(message)
+    return pattern.sub(lambda found: f"{found[1]}\n{body}\n\n{found[2]}", text)
 
 
 def _runs(runs: Sequence[Results]) -> str:
@@ -40,10 +56,10 @@ def _runs(runs: Sequence[Results]) -> str:
     return "\n".join(lines)
 
 
-def _aims(runs: Sequence[Results]) -> str:
+def _aims(runs: Sequence[Results], aims: Sequence[Aim]) -> str:
     headings = [f"run {place} | " for place, _ in enumerate(runs, 1)]
     lines = [f"| what | aim | {' | '.join(headings)} |", f"| --- | --- |{' ---: | --- |' * len(runs)}"]
-    for aim in AIMS:
+    for aim in aims:
         cells = []
         for run in runs:
             value = run.values.get(aim.value)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -12,6 +12,16 @@ from benchmarks.driver import TEXT
 
 ITEMS = 200
 TTL_SECONDS = 604_800
+FENCED_APPEND = """
+local epoch = redis.call('HGET', KEYS[1], 'epoch')
+if epoch and tonumber(epoch) > tonumber(ARGV[1]) then return -1 end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
+redis.call('RPUSH', KEYS[2], ARGV[2])
+redis.call('LTRIM', KEYS[2], ARGV[3], -1)
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+redis.call('EXPIRE', KEYS[2], ARGV[4])
+return 1
+"""
 
 Call = Callable[[], Awaitable[object]]
 
@@ -45,6 +55,20 @@ async def plain_calls(url: str) -> AsyncIterator[Call]:
         await redis.rpush("peer:calls", json.dumps({"role": "user", "content": TEXT}))
         await redis.ltrim("peer:calls", -ITEMS, -1)
         await redis.expire("peer:calls", TTL_SECONDS)
+
+    yield append
+    await redis.aclose()
+
+
+@asynccontextmanager
+async def plain_script(url: str) -> AsyncIterator[Call]:
+    """Yield an append with redis-py that is one Lua script: the same writes, behind a fence that never shuts."""
+    redis: Any = Redis.from_url(url)
+    script = redis.register_script(FENCED_APPEND)
+    keys = ["{peer:script}:meta", "{peer:script}:items"]
+
+    async def append() -> None:
+        await script(keys=keys, args=[1, json.dumps({"role": "user", "content": TEXT}), -ITEMS, TTL_SECONDS])
 
     yield append
     await redis.aclose()
@@ -98,23 +122,30 @@ async def langgraph(url: str) -> AsyncIterator[Call]:
 
 PIPELINE = "redis-py, one pipeline"
 CALLS = "redis-py, three awaited calls"
+SCRIPT = "redis-py, one Lua script"
 SESSION = "openai-agents RedisSession"
 SAVER = "langgraph AsyncRedisSaver"
 
 
-async def available(stack: AsyncExitStack, url: str, modules_url: str | None) -> tuple[dict[str, Call], list[str]]:
-    """Return the peers that can be measured here, and a sentence for each of those that cannot."""
+PEERS = (PIPELINE, CALLS, SCRIPT, SESSION, SAVER)
+
+
+async def available(
+    stack: AsyncExitStack, url: str, modules_url: str | None, *, wanted: Collection[str] = PEERS
+) -> tuple[dict[str, Call], list[str]]:
+    """Return the wanted peers that can be measured here, and a sentence for each of those that cannot."""
     calls: dict[str, Call] = {}
     reasons = []
-    made = {
-        PIPELINE: plain_pipeline(url),
-        CALLS: plain_calls(url),
-        SESSION: openai_agents(url),
-        SAVER: langgraph(modules_url or url),
+    makers = {
+        PIPELINE: plain_pipeline,
+        CALLS: plain_calls,
+        SCRIPT: plain_script,
+        SESSION: openai_agents,
+        SAVER: langgraph,
     }
-    for name, peer in made.items():
+    for name in wanted:
         try:
-            call = await stack.enter_async_context(peer)
+            call = await stack.enter_async_context(makers[name](modules_url or url if name == SAVER else url))
             await call()
         except Exception as error:  # noqa: BLE001  # the other peers are measured in any case
             told = str(error) if isinstance(error, UnavailableError) else f"it failed: {error!r:.200}"

@@ -77,6 +77,10 @@ class Report:
                 is_compared = label != to and bool(measured.get(to))
                 self.add(label, unit, values, to=(to, measured[to]) if is_compared else None)
 
+    def median(self, label: str) -> float:
+        """Return the median of the row with this label. Raises `KeyError` if there is none."""
+        return {row.label: row.spread.median for row in self.rows}[label]
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Make a report from what `asdict` returned for one."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +35,8 @@ class DriverError(Exception):
 class Driver:
     """A `benchmarks.driver` process, as the suite uses it."""
 
-    def __init__(self, cluster: Cluster, redis_url: str, log: Path) -> None:
-        """Start the process. It joins the cluster with its first command."""
+    def __init__(self, cluster: Cluster, redis_url: str, log: Path, *, prefix: Sequence[str] = ()) -> None:
+        """Start the process, with `prefix` before its command. It joins the cluster with its first command."""
         self.cluster, self._log = cluster, log
         environment = clean_environment(
             RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=cluster.token, BENCH_REDIS_URL=redis_url,
@@ -45,7 +45,7 @@ class Driver:
         pool = "pool" if cluster.variant is Variant.WARM else "none"
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.driver", cluster.address, pool],
+                [*prefix, sys.executable, "-m", "benchmarks.driver", cluster.address, pool],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
                 env=environment, cwd=log.parent, start_new_session=True,
             )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
-from benchmarks import peers
+from benchmarks import actors, peers
 from benchmarks.driver import TEXT, Session, a_message, fill
 from benchmarks.nodes import Cluster, Variant
 from benchmarks.results import Report
@@ -30,7 +30,7 @@ async def measure_calls(session: Session, rounds: int, repeats: int, modules_red
     await fill(handle, peers.ITEMS)
     async with AsyncExitStack() as stack:
         others, notes = await peers.available(stack, session.redis_url, modules_redis)
-        bare = _bare_actor()
+        bare = actors.bare()
         gc.collect()
         gc.freeze()  # otherwise collections would scan the peers' hundred thousand objects during all calls
         calls: dict[str, Call] = {
@@ -38,31 +38,20 @@ async def measure_calls(session: Session, rounds: int, repeats: int, modules_red
             APPEND: lambda: handle.append(a_message()),
             **others,
         }
-        await _interleaved(calls, max(rounds // 10, 10))
-        one = await _interleaved(calls, rounds)
+        await interleaved(calls, max(rounds // 10, 10))
+        one = await interleaved(calls, rounds)
         many: dict[str, list[float]] = {}
         for number in range(repeats + 1):
             if number == 1:
                 many.clear()  # the first round opened the connections
             for name in (BARE, APPEND, peers.PIPELINE, peers.SESSION):
                 if name in calls:
-                    many.setdefault(f"{name}, {CALLERS} callers", []).append(await _throughput(calls[name]))
-            many.setdefault(BATCHED, []).append(await _recorded(handle))
+                    many.setdefault(f"{name}, {CALLERS} callers", []).append(await throughput(calls[name]))
+            many.setdefault(BATCHED, []).append(await recorded(handle))
     return {"one": one, "many": many, "notes": notes}
 
 
-def _bare_actor() -> Any:
-    """Make the cheapest actor. Its class is made here so that it travels by value and workers import no module."""
-    import ray  # noqa: PLC0415  # the suite itself never imports it
-
-    class Bare:
-        async def call(self, text: str) -> int:
-            return len(text)
-
-    return ray.remote(Bare).options(num_cpus=0, enable_task_events=False).remote()
-
-
-async def _interleaved(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
+async def interleaved(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
     """Time each call once a round, so that a busy moment of the machine meets all of them."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
@@ -73,7 +62,7 @@ async def _interleaved(calls: dict[str, Call], rounds: int) -> dict[str, list[fl
     return times
 
 
-async def _recorded(handle: ConversationHandle) -> float:
+async def recorded(handle: ConversationHandle) -> float:
     """Return the durable messages per second. Making the messages is the caller's work and is not timed."""
     messages = [a_message() for _ in range(BATCH)]
     began = time.perf_counter()
@@ -83,9 +72,8 @@ async def _recorded(handle: ConversationHandle) -> float:
     return BATCH / (time.perf_counter() - began)
 
 
-async def _throughput(call: Call) -> float:
+async def throughput(call: Call, each: int = 40) -> float:
     """Return the calls per second of 32 callers, each of which waits for its answer before it calls again."""
-    each = 40
 
     async def caller() -> None:
         for _ in range(each):

@@ -140,7 +140,11 @@ class DirectPeer:
         return await self._by_line(line, lambda: line.read(fresh=fresh), lambda: self._inner.read(fresh=fresh))
 
     async def poll(self, watcher: str, after_seq: int, seen: Seen, seconds: float) -> Polled | ConversationError:
-        """See `Peer.poll`: while the line is up, the owner pushes entries, and nothing is asked."""
+        """See `Peer.poll`: while the line is up, the owner pushes entries, and nothing is asked.
+
+        Who hears nothing for so long asks the owner's process for a sign of life: the line may be half open, or the
+        process may hang.
+        """
         ending = self._loop.time() + seconds
         line = self._keeper.line_to(self._inner)
         while True:
@@ -150,6 +154,8 @@ class DirectPeer:
                 except _NOT_BY_LINE:
                     line = None
                 else:
+                    if isinstance(polled, Polled) and not polled.entries:
+                        self.suspect()
                     return self._noted(line, polled)
             left = max(ending - self._loop.time(), 0.0)
             answer = await self._unless_up(self._inner.poll(watcher, after_seq, seen, left))
@@ -220,9 +226,7 @@ class DirectPeer:
                 self._keeper.drop(line, "the owner answered by another way first")
             return await asking
         finally:
-            if not asking.done():
-                asking.cancel()
-                await asyncio.gather(asking, return_exceptions=True)
+            await _ended(asking)
 
     async def _by_port(self, asked: Awaitable[Value | ConversationError]) -> Value | ConversationError:
         """Return the wrapped peer's answer. If its owner can write, the line is trusted again."""
@@ -249,9 +253,7 @@ class DirectPeer:
             return polling.result() if polling.done() else None
         finally:
             is_up.cancel()
-            if not polling.done():
-                polling.cancel()
-                await asyncio.gather(polling, return_exceptions=True)
+            await _ended(polling)
 
     async def _look(self, line: LineConnection) -> None:
         """Have the process suspected if it gives no sign of life by its line."""
@@ -265,6 +267,15 @@ class DirectPeer:
     def _facts(self, info: ActivationInfo) -> ActivationInfo:
         line = self._keeper.line_still_to(self._inner)
         return info if line is None else replace(info, reached_by=line.way)
+
+
+async def _ended(asking: "asyncio.Future[Value]") -> None:
+    """Cancel what nobody waits for any more; how it ends, or has ended at this moment, is nobody's concern."""
+    if not asking.done():
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    elif not asking.cancelled():
+        asking.exception()
 
 
 def _tells_of_no_write(answer: object) -> bool:

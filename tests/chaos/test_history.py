@@ -42,6 +42,7 @@ async def judged(cluster: RayCluster, directory: Path, seconds: float) -> Report
     logger.warning("%s", report)
     assert report.violations == [], f"seed {report.seed}, see {directory}"
     assert report.figures["ok"] > 20 * seconds / SECONDS
+    assert min(report.figures["by unix"], report.figures["by ray"]) > 0  # both ports in one history
     return report
 
 

@@ -1,11 +1,12 @@
 """One Ray cluster and one Redis for the session; each test has its own conversation ids.
 
 What needs no more than a client runs `everywhere`: on the cluster, and in memory, where nothing of these is started.
+What is a guarantee holds `by_both_ports`: its clients are asserted to use the line, and to use nothing but Ray's calls.
 """
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -13,17 +14,25 @@ from typing import Any
 
 import pytest
 
-from conversation_actors import ConversationClient, Settings
+from conversation_actors import ConversationClient, ConversationHandle, Settings
 from conversation_actors.store import RedisStore, Store, forget_memory, open_store
 from tests.support.observation import make_settings
 from tests.support.ray_cluster import RayCluster
-from tests.support.servers import Server, newest
+from tests.support.servers import Server, newest, wait_until
 
 Connect = Callable[..., Any]
 Configure = Callable[..., Settings]
+Reaches = Callable[[ConversationHandle], Awaitable[None]]
 
 everywhere = pytest.mark.parametrize("surroundings", ["cluster", "memory"], indirect=True)
 """Marks a test that runs unchanged on ``memory://`` as well; its owners have no process that may be killed."""
+by_both_ports = pytest.mark.parametrize("surroundings", ["line", "calls"], indirect=True)
+"""Marks a test that runs on the cluster once with a line to each owner, and once with Ray's calls alone."""
+by_every_way = pytest.mark.parametrize("surroundings", ["line", "calls", "memory"], indirect=True)
+"""Marks a test that runs `by_both_ports`, and in memory."""
+
+WAYS = {"line": {"unix", "tcp"}, "calls": {"ray"}}
+"""What `ActivationInfo.reached_by` is where a test says by which port owners are asked."""
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +79,7 @@ def conversation_id(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def surroundings(request: pytest.FixtureRequest) -> str:
-    """Return what is behind the clients: a ``cluster``, or ``memory``; see `everywhere`."""
+    """Return what is behind the clients: a ``cluster``, ``memory``, or by which port a cluster's owners are asked."""
     return str(getattr(request, "param", "cluster"))
 
 
@@ -83,18 +92,55 @@ def configure(request: pytest.FixtureRequest, surroundings: str) -> Iterator[Con
         forget_memory(name)
         return
     cluster, redis = request.getfixturevalue("cluster"), request.getfixturevalue("redis")
-    yield lambda url=redis.url, **fields: make_settings(url, cluster.address, **fields)
+    chosen: dict[str, Any] = {"direct": "off"} if surroundings == "calls" else {}
+    yield lambda url=redis.url, **fields: make_settings(url, cluster.address, **chosen, **fields)
+
+
+class ReachingClient(ConversationClient):
+    """A client of a test that says by which port owners are asked: what it opens is asked by that one."""
+
+    ways: frozenset[str] = frozenset()
+
+    async def open(self, conversation_id: str, *, create: bool = True, **options: Any) -> ConversationHandle:
+        """See `ConversationClient.open`; return when the owner is reached as it is to be."""
+        handle = await super().open(conversation_id, create=create, **options)
+        await reached(handle, self.ways)
+        return handle
+
+
+async def reached(handle: ConversationHandle, ways: Collection[str]) -> None:
+    """Return when the owner is reached in one of these ways. Anything else would prove nothing."""
+
+    async def is_reached() -> bool:
+        return (await handle.info()).reached_by in ways
+
+    await wait_until(is_reached, f"the owner to be reached by one of {sorted(ways)}")
 
 
 @pytest.fixture
-async def connect(configure: Configure) -> AsyncIterator[Connect]:
+async def connect(configure: Configure, surroundings: str) -> AsyncIterator[Connect]:
     """Make a maker of clients, ``(url, timeouts=…, …)``; they are closed behind the test."""
     async with AsyncExitStack() as stack:
 
         async def make(*url: str, **fields: Any) -> ConversationClient:
-            return await stack.enter_async_context(ConversationClient(configure(*url, **fields)))
+            if surroundings not in WAYS:
+                return await stack.enter_async_context(ConversationClient(configure(*url, **fields)))
+            client = ReachingClient(configure(*url, **fields))
+            client.ways = frozenset(WAYS[surroundings])
+            return await stack.enter_async_context(client)
 
         yield make
+
+
+@pytest.fixture
+def reaches(surroundings: str) -> Reaches:
+    """Make what returns when an owner is reached as the test says, once more after whatever has happened to it."""
+
+    async def reach_again(handle: ConversationHandle) -> None:
+        if surroundings in WAYS:
+            await reached(handle, WAYS[surroundings])
+
+    return reach_again
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from conversation_actors import ConflictError, ConversationClient, ConversationHandle
 from conversation_actors.state import ItemsAppended
-from tests.cluster.conftest import Connect, everywhere
+from tests.cluster.conftest import Connect, Reaches, by_both_ports, by_every_way
 from tests.support.observation import (
     Watcher,
     assert_contiguous,
@@ -39,8 +39,8 @@ PROCESS_PATIENCE = 60.0
 MESSAGES = 500
 
 
-@everywhere
-async def test_killed_in_mid_stream(client: ConversationClient, conversation_id: str) -> None:
+@by_every_way
+async def test_killed_in_mid_stream(client: ConversationClient, conversation_id: str, reaches: Reaches) -> None:
     """The append that follows a SIGKILL is acknowledged, under the next epoch; all that came before is there."""
     conversation = await client.open(conversation_id)
     for number in range(20):
@@ -51,9 +51,10 @@ async def test_killed_in_mid_stream(client: ConversationClient, conversation_id:
     assert texts((await conversation.snapshot(fresh=True)).items) == [*(f"before-{n}" for n in range(20)), "after"]
     info = await conversation.info()
     assert (info.epoch, info.replayed) == (2, 20)
+    await reaches(conversation)
 
 
-@everywhere
+@by_every_way
 async def test_what_was_counted_outlives_the_owner(client: ConversationClient, conversation_id: str) -> None:
     """How many items came, and how long somebody was there: killed, and passivated."""
     conversation = await client.open(conversation_id)
@@ -85,8 +86,10 @@ async def write_until(stop: asyncio.Event, conversation: ConversationHandle, nam
     raise AssertionError
 
 
-@everywhere
-async def test_ten_kills_under_load(client: ConversationClient, connect: Connect, conversation_id: str) -> None:
+@by_every_way
+async def test_ten_kills_under_load(
+    client: ConversationClient, connect: Connect, conversation_id: str, reaches: Reaches
+) -> None:
     """Ten SIGKILLs in a row while two handles write: all acknowledged is there once, in order, without a gap."""
     first = await client.open(conversation_id)
     second = await (await connect()).open(conversation_id)
@@ -109,6 +112,8 @@ async def test_ten_kills_under_load(client: ConversationClient, connect: Connect
         snapshot = await first.snapshot(fresh=True)
         await watcher.saw(snapshot.seq)
     assert snapshot.epoch == 11
+    await reaches(first)
+    await reaches(second)
     assert_contiguous(watcher.seqs)
     assert_exactly_once(watcher.texts, acknowledged)
     assert texts(snapshot.items) == watcher.texts
@@ -116,7 +121,7 @@ async def test_ten_kills_under_load(client: ConversationClient, connect: Connect
         assert_ordered(watcher.texts, name)
 
 
-@everywhere
+@by_every_way
 async def test_killed_while_much_is_recorded(client: ConversationClient, conversation_id: str) -> None:
     """Five SIGKILLs while hundreds of recorded items are on their way as one: each is there once, in order."""
     conversation = await client.open(conversation_id)
@@ -180,7 +185,7 @@ async def finished(program: "subprocess.Popen[str]") -> int:
     return await asyncio.to_thread(program.wait, PROCESS_PATIENCE)
 
 
-@everywhere
+@by_every_way
 async def test_repeat_after_a_kill(client: ConversationClient, conversation_id: str) -> None:
     """A request_id that is repeated on the next activation returns the first receipt and appends nothing."""
     conversation = await client.open(conversation_id)
@@ -191,7 +196,7 @@ async def test_repeat_after_a_kill(client: ConversationClient, conversation_id: 
     assert texts((await conversation.snapshot(fresh=True)).items) == ["once"]
 
 
-@everywhere
+@by_every_way
 async def test_repeat_after_a_snapshot(client: ConversationClient, conversation_id: str) -> None:
     """The memory of requests survives passivation too: it is part of the snapshot."""
     conversation = await client.open(conversation_id)
@@ -200,7 +205,7 @@ async def test_repeat_after_a_snapshot(client: ConversationClient, conversation_
     assert await conversation.append(user("once"), request_id="r-1") == first
 
 
-@everywhere
+@by_every_way
 @pytest.mark.parametrize("way", ["journal", "snapshot"])
 async def test_repeat_with_other_content_after_a_kill(
     connect: Connect, conversation_id: str, way: Literal["journal", "snapshot"]
@@ -219,6 +224,7 @@ async def test_repeat_with_other_content_after_a_kill(
     assert texts((await second.snapshot(fresh=True)).items) == ["once", "more"][: 1 + (way == "snapshot")]
 
 
+@by_both_ports
 async def test_owner_saves_a_snapshot_at_sigterm(client: ConversationClient, conversation_id: str) -> None:
     """At SIGTERM the owner saves a snapshot and goes, though a poll is parked: nothing is replayed afterwards."""
     conversation = await client.open(conversation_id)
@@ -233,7 +239,7 @@ async def test_owner_saves_a_snapshot_at_sigterm(client: ConversationClient, con
     assert receipt.seq == 31
 
 
-@everywhere
+@by_every_way
 async def test_storm_of_cancelled_appends_loses_and_doubles_nothing(
     client: ConversationClient, connect: Connect, conversation_id: str
 ) -> None:
@@ -281,7 +287,7 @@ async def test_conversations_opened_at_once_get_owners_of_their_own(
         await handle.passivate()
 
 
-@everywhere
+@by_every_way
 async def test_opened_by_everybody_at_once(connect: Connect, conversation_id: str) -> None:
     """Clients that open one new id at the same time meet at one owner, of epoch 1."""
     clients = [await connect() for _ in range(4)]

@@ -15,7 +15,7 @@ from conversation_actors.protocol import PROTOCOL, ActivationInfo, Done, Execute
 from conversation_actors.runtime.actor import ConversationActor
 from conversation_actors.state import AppendItems
 from conversation_actors.store import RedisStore, Store
-from tests.cluster.conftest import Connect, everywhere
+from tests.cluster.conftest import Connect, Reaches, by_both_ports, by_every_way
 from tests.support.observation import (
     Watcher,
     assert_contiguous,
@@ -32,8 +32,9 @@ from tests.support.servers import Server
 TTL = timedelta(hours=1)
 
 
+@by_both_ports
 async def test_epoch_bumped_behind_the_owner(
-    client: ConversationClient, store: RedisStore, conversation_id: str
+    client: ConversationClient, store: RedisStore, conversation_id: str, reaches: Reaches
 ) -> None:
     """The old owner's write is refused and it exits; the append succeeds under a newer epoch; nothing is lost."""
     conversation = await client.open(conversation_id)
@@ -45,8 +46,10 @@ async def test_epoch_bumped_behind_the_owner(
     assert (receipt.seq, receipt.epoch) == (2, old.epoch + 2)
     assert texts((await conversation.snapshot(fresh=True)).items) == ["before", "after"]
     await gone(old.pid)
+    await reaches(conversation)
 
 
+@by_both_ports
 async def test_fresh_read_finds_out(client: ConversationClient, store: RedisStore, conversation_id: str) -> None:
     """A fenced owner that is only read answers from memory, until a fresh read makes it look."""
     conversation = await client.open(conversation_id)
@@ -83,6 +86,7 @@ async def execute(actor: Any, *names: str) -> Executed | Exception:
     return answer if isinstance(answer, Exception) else Executed.unpack(answer)
 
 
+@by_both_ports
 async def test_two_live_owners(client: ConversationClient, connect: Connect, copy: Any, conversation_id: str) -> None:
     """Two owners write at once: what either acknowledged is there once, in one order; callers are carried over."""
     conversation = await client.open(conversation_id)
@@ -107,7 +111,7 @@ async def test_two_live_owners(client: ConversationClient, connect: Connect, cop
     assert texts(snapshot.items) == ["first", "newer's", "carried over"]
 
 
-@everywhere
+@by_every_way
 async def test_owners_taking_turns(
     client: ConversationClient, any_store: Store, connect: Connect, conversation_id: str
 ) -> None:

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from conversation_actors import ConversationHandle, RetryableError
-from tests.cluster.conftest import Connect
+from tests.cluster.conftest import Connect, Reaches, by_both_ports
 from tests.support.observation import assert_exactly_once, gone, texts, user
 from tests.support.processes import is_alive, pause, sigkill
 from tests.support.servers import Server
@@ -35,7 +35,10 @@ async def stop_owner(handle: ConversationHandle, stopped: list[int]) -> int:
     return pid
 
 
-async def test_a_stopped_owner_is_replaced(connect: Connect, conversation_id: str, stopped: list[int]) -> None:
+@by_both_ports
+async def test_a_stopped_owner_is_replaced(
+    connect: Connect, conversation_id: str, stopped: list[int], reaches: Reaches
+) -> None:
     """Two clients wait for it: the process is killed, one new owner comes, and what they wait for happens once."""
     timeouts = {"command": REPLACED_SECONDS, "hang": HANG_SECONDS}
     handles = [await (await connect(timeouts=timeouts)).open(conversation_id) for _ in range(2)]
@@ -47,6 +50,8 @@ async def test_a_stopped_owner_is_replaced(connect: Connect, conversation_id: st
     assert {receipt.epoch for receipt in receipts} == {2}
     info = await handles[0].info()
     assert info.epoch == 2
+    for handle in handles:
+        await reaches(handle)
 
     async def follows() -> object:
         return handles[0].seq == max(receipt.seq for receipt in receipts)
@@ -55,6 +60,7 @@ async def test_a_stopped_owner_is_replaced(connect: Connect, conversation_id: st
     assert_exactly_once(texts(handles[0].items), ["before", "meanwhile-0", "meanwhile-1"])
 
 
+@by_both_ports
 async def test_who_only_follows_notices_too(connect: Connect, conversation_id: str, stopped: list[int]) -> None:
     """Nobody calls: the poll that is overdue has the owner looked at, and killed."""
     timeouts = {"command": REPLACED_SECONDS, "hang": HANG_SECONDS, "poll": 2.0, "attempt": 8.0}

@@ -1,4 +1,4 @@
-"""The public API, each method once: on a real Ray cluster and a real Redis, and in memory."""
+"""The public API, each method once: on a real Ray cluster and a real Redis, by both ports, and in memory."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from conversation_actors import (
     LeaseLostError,
     Message,
 )
-from tests.cluster.conftest import Connect, everywhere
+from tests.cluster.conftest import Connect, by_both_ports, by_every_way
 from tests.support.observation import Watcher, assert_contiguous, make_settings, start_program, texts, user
 from tests.support.ray_cluster import RayCluster
 from tests.support.servers import Server, wait_until
@@ -34,7 +34,7 @@ async def conversation(client: ConversationClient, conversation_id: str) -> Conv
     return await client.open(conversation_id)
 
 
-@everywhere
+@by_every_way
 async def test_append_and_read(conversation: ConversationHandle) -> None:
     """What is appended is in the local copy, in the owner's snapshot, and has a position and an epoch."""
     call = FunctionCall(call_id="c1", name="lookup", arguments="{}")
@@ -48,7 +48,7 @@ async def test_append_and_read(conversation: ConversationHandle) -> None:
         assert (snapshot.seq, snapshot.epoch, snapshot.items) == (2, 1, conversation.items)
 
 
-@everywhere
+@by_every_way
 @pytest.mark.parametrize("name", ["\u0645\u06cc\u200c\u062e", "👩\u200d🔧 room\u00a07", "a\u2028b"])
 async def test_any_writing_names_a_conversation(client: ConversationClient, conversation_id: str, name: str) -> None:
     """What LiveKit takes for the name of a room opens a conversation, for another process too."""
@@ -58,7 +58,7 @@ async def test_any_writing_names_a_conversation(client: ConversationClient, conv
     assert conversation_id + name in found
 
 
-@everywhere
+@by_every_way
 async def test_record_and_flush(conversation: ConversationHandle) -> None:
     """Recorded items are durable after `flush`, in their order, in line with appends."""
     for number in range(50):
@@ -69,7 +69,7 @@ async def test_record_and_flush(conversation: ConversationHandle) -> None:
     assert texts((await conversation.snapshot()).items) == [*(f"r{number}" for number in range(50)), "last"]
 
 
-@everywhere
+@by_every_way
 async def test_participants(conversation: ConversationHandle) -> None:
     """A participant joins with two devices, is updated, leaves, and comes back."""
     await conversation.join("alice", name="Alice", metadata={"tier": 1}, device_id="phone", language="de")
@@ -86,7 +86,7 @@ async def test_participants(conversation: ConversationHandle) -> None:
     assert (await conversation.snapshot()).participants["alice"] == back
 
 
-@everywhere
+@by_every_way
 async def test_attributes(conversation: ConversationHandle) -> None:
     """Attributes merge, None removes, and a stale `expected_seq` is refused."""
     first = await conversation.set_attributes({"language": "de", "open": 1})
@@ -97,7 +97,7 @@ async def test_attributes(conversation: ConversationHandle) -> None:
     assert dict((await conversation.snapshot()).attributes) == {"language": "de"}
 
 
-@everywhere
+@by_every_way
 async def test_leases(conversation: ConversationHandle) -> None:
     """One holder at a time; released, it is free for the next, who gets a higher token."""
     lease = await conversation.acquire_lease("agent", holder="worker-1", duration=timedelta(seconds=30))
@@ -110,7 +110,7 @@ async def test_leases(conversation: ConversationHandle) -> None:
     assert taken.token > lease.token
 
 
-@everywhere
+@by_every_way
 async def test_deposed_agent_cannot_write(connect: Connect, conversation_id: str) -> None:
     """Whoever took over, from another client, fences the agent before it: its next write is refused."""
     deposed, heir = [await (await connect()).open(conversation_id) for _ in range(2)]
@@ -125,7 +125,7 @@ async def test_deposed_agent_cannot_write(connect: Connect, conversation_id: str
     assert texts((await heir.snapshot()).items) == ["mine", "and mine"]
 
 
-@everywhere
+@by_every_way
 async def test_summary_clear_close_reopen(conversation: ConversationHandle) -> None:
     """A summary is kept, history is cleared, a closed conversation refuses writes until it is reopened."""
     receipt = await conversation.append(user("hello"))
@@ -148,7 +148,7 @@ async def test_summary_clear_close_reopen(conversation: ConversationHandle) -> N
     assert texts(conversation.items) == ["again"]
 
 
-@everywhere
+@by_every_way
 async def test_watch(conversation: ConversationHandle) -> None:
     """A watch from the beginning gives every entry once, then those to come."""
     for number in range(3):
@@ -171,7 +171,7 @@ async def test_info_and_plain_ray(conversation: ConversationHandle, conversation
     assert ray.available_resources()["conversation"] <= 99
 
 
-@everywhere
+@by_every_way
 async def test_open_again(client: ConversationClient, conversation_id: str) -> None:
     """Opening twice gives one handle; opening what does not exist without `create` is refused and makes nothing."""
     with pytest.raises(ConversationNotFoundError):
@@ -182,7 +182,7 @@ async def test_open_again(client: ConversationClient, conversation_id: str) -> N
     assert first.id == conversation_id
 
 
-@everywhere
+@by_every_way
 async def test_list(client: ConversationClient, conversation_id: str) -> None:
     """Conversations are listed, also by participant, with the most recently active first."""
     for name in ("a", "b"):
@@ -226,7 +226,7 @@ async def test_second_process(
         program.communicate()
 
 
-@everywhere
+@by_every_way
 async def test_closed_handle_is_opened_anew(client: ConversationClient, conversation_id: str) -> None:
     """After `aclose` the id has a new handle; the closed one takes nothing more."""
     first = await client.open(conversation_id)
@@ -239,6 +239,7 @@ async def test_closed_handle_is_opened_anew(client: ConversationClient, conversa
         await first.append(user("three"))
 
 
+@by_both_ports
 async def test_missing_conversation_keeps_no_process(client: ConversationClient, conversation_id: str) -> None:
     """A call for what exists no more ends the actor that was started to find out, while its handle goes on looking."""
     conversation = await client.open(conversation_id)

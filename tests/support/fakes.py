@@ -64,9 +64,9 @@ def brief(
     )
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool], *, patience: float = PATIENCE) -> None:
     """Return when `condition` holds; fail the test when it does not come about."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(patience):
         while not condition():  # noqa: ASYNC110  # conditions on what has no event to wait for
             await asyncio.sleep(0.001)
 

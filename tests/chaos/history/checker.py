@@ -56,6 +56,9 @@ def _check_conversation(conversation: str, lines: Sequence[Line], figures: Count
     yield from _handles_keep_order(lives)
     figures["unplaced"] += answers.unplaced
     _count(figures, lives, operations, views)
+    figures.update(
+        f"by {line['way']}" for line in lines if line["what"] == "way" and line["conversation"] == conversation
+    )
 
 
 def _walk(life: Life, views: Iterable[Line], operations: dict[str, Operation]) -> Iterator[str]:

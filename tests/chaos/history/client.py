@@ -36,9 +36,12 @@ TICK_SECONDS = 0.2
 _RETRY_SECONDS = 0.05
 _LONGEST_THOUGHT = 0.06
 """Seconds between two operations, at most: some hundred in a second from all clients, on two cores."""
+_STREAM_SECONDS = 0.01
+"""Between two texts of a stream, at most."""
 _WEIGHTS = {
-    "append": 25, "record": 12, "compare_and_set": 15, "acquire": 8, "guarded": 14, "release": 2,
+    "append": 25, "record": 12, "stream": 8, "compare_and_set": 15, "acquire": 8, "guarded": 14, "release": 2,
     "repeat": 6, "reuse": 2, "fresh": 8, "cached": 3, "reopen": 1,
+    "ask_for_the_way": 3,
 }  # fmt: skip
 
 Call = Callable[[], Awaitable[Any]]
@@ -111,6 +114,20 @@ class Player:
         flushed = await self._flush(stop)
         self._recorder.complete(number, "ok" if flushed else "unknown")
 
+    async def _stream(self, stop: Callable[[], float]) -> None:
+        """Record one text after the other while those before are on their way: several batches, one behind another."""
+        said = [self._next("n") for _ in range(self._dice.randint(5, 15))]
+        number = self._recorder.invoke("record", self._handle.id, texts=said)
+        try:
+            for text in said:
+                self._handle.record(Message(role="user", content=text))
+                await asyncio.sleep(self._dice.uniform(0, _STREAM_SECONDS))
+        except RetryableError:
+            self._recorder.complete(number, "unknown")
+            return
+        flushed = await self._flush(stop)
+        self._recorder.complete(number, "ok" if flushed else "unknown")
+
     async def _flush(self, stop: Callable[[], float]) -> bool:
         while not 0 < stop() < time.monotonic():
             try:
@@ -160,6 +177,13 @@ class Player:
 
     async def _cached(self, _: Callable[[], float]) -> None:
         await self._quietly(lambda: look(self._handle, self._recorder, fresh=False))
+
+    async def _ask_for_the_way(self, _: Callable[[], float]) -> None:
+        async def ask() -> None:
+            info = await self._handle.info()
+            self._recorder.write("way", conversation=self._handle.id, way=info.reached_by)
+
+        await self._quietly(ask)
 
     async def _reopen(self, stop: Callable[[], float]) -> None:
         if await self._flush(stop):

@@ -13,6 +13,8 @@ from tests.chaos.history.client import LAST_SECONDS, TICK_SECONDS
 from tests.support.ray_cluster import program_environment
 from tests.support.servers import wait_until
 
+CLIENTS = 3
+"""That play at once."""
 PATIENCE = 30.0
 """Seconds in which clients do what they do at once on an idle machine."""
 _TAIL_BYTES = 64 << 10
@@ -34,11 +36,13 @@ class Clients:
         """Start another one."""
         self._count += 1
         name = f"client-{self._count}"
+        direct = "off" if self._count % CLIENTS == 0 else "auto"  # one of them has no line: both ports in one history
         command = [sys.executable, "-m", "tests.chaos.history.client", str(self._directory), name]
         with (self._directory / f"{name}.log").open("wb") as log:
             self._running[name] = subprocess.Popen(
                 [*command, str(self._dice.random()), *self._conversations],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment, cwd=self._directory,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._directory,
+                env={**self._environment, "CONVERSATION_DIRECT": direct},
             )  # fmt: skip
 
     def replace_one(self) -> None:

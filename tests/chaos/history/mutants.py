@@ -14,7 +14,7 @@ class Mutant:
     file: str
     old: str
     new: str
-    kinds: tuple[str, ...]
+    kinds: tuple[str, ...] = ()
     seconds: float = 20.0
 
     def plant(self, directory: Path) -> Path:
@@ -71,3 +71,30 @@ MUTANTS = {
         seconds=30.0,
     ),
 }
+LINE_MUTANTS = {
+    "an answer by a line does not wait for the write": Mutant(
+        "activation/activation.py",
+        "await committer.gate.passed(decided.seq)",
+        "await asyncio.sleep(0)",
+        seconds=6.0,
+    ),
+    "a repeat by the other port is executed again": Mutant(
+        "activation/requests.py",
+        "        if kept is None:\n            return None\n",
+        "        if kept is None or kept is not None:\n            return None\n",
+        seconds=6.0,
+    ),
+    "a batch is decided before its turn": Mutant(
+        "activation/turns.py",
+        "if turn.after and not (sender.is_whole and turn.after == sender.number):",
+        "if turn.after < 0:",
+        seconds=6.0,
+    ),
+    "a push begins where the one before began": Mutant(
+        "line/subscription.py",
+        "self._position += len(entries)",
+        "self._position += 0",
+        seconds=6.0,
+    ),
+}
+"""In the line and what it relies on: found by histories in one process, whose faults are all there is."""

@@ -13,7 +13,7 @@ from conversation_actors import ConversationClient, ConversationError, Settings
 from conversation_actors.runtime import actor_name
 from conversation_actors.runtime.cluster import NAMESPACE
 from tests.chaos.history.checker import check
-from tests.chaos.history.clients import Clients
+from tests.chaos.history.clients import CLIENTS, Clients
 from tests.chaos.history.nemesis import FAULTS, Nemesis
 from tests.chaos.history.record import Recorder, read
 from tests.chaos.history.server import HistoryServer
@@ -25,7 +25,6 @@ from tests.support.servers import BINARIES, newest
 
 TIMEOUTS = {"command": 6.0, "write": 1.0, "redis": 0.5, "attempt": 2.0, "poll": 2.0, "open": 10.0, "close": 2.0}
 """Seconds; short, so that much happens in a minute."""
-CLIENTS = 3
 CONVERSATIONS = 3
 
 

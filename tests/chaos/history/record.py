@@ -5,6 +5,7 @@ Times are CLOCK_MONOTONIC, which all processes of one machine share. Lines by `w
     invoke, complete     an operation (`process`, `number`) begins, and ends: ok, refused or unknown
     run, entry           a watch begins behind a position of a life; an entry that it brought
     view                 the state that a read showed; its texts are counted and hashed, or all there (`texts`)
+    way                  how a client's handle reached its owner at that moment
     tick                 the process is awake
     fault                what was done to the system, what of it may end a life, what may be lost
     settled              the life that a conversation is in after a fault

@@ -1,19 +1,30 @@
 """The benchmarks' pure parts: statistics, verdicts, and the page made of results."""
 
+import asyncio
 import json
 import math
+import os
+import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks.aims import AIMS, Aim, Bound, Verdict, judged
 from benchmarks.figures import Ratio, distribution, percentile, ratio, spread
+from benchmarks.floor import Caller
 from benchmarks.measured import MEASURED
+from benchmarks.measured.line.traffic import counted
+from benchmarks.measured.line.ways import Way, taken
 from benchmarks.measured.memory import capacity
-from benchmarks.page import PAGE, fill
+from benchmarks.page import PAGE, fill, fill_one
 from benchmarks.paired import interval
+from benchmarks.relay import carry
 from benchmarks.results import Plot, Report, Results, curve, distribution_curve
 from benchmarks.wording import multiple, number
+from conversation_actors import ConversationClient
+from tests.support.waiting import wait_for
 
 MARKED = "".join(f"<!-- {name}: begin -->\nold\n<!-- {name}: end -->\n" for name in ("runs", "aims", "results"))
 
@@ -180,6 +191,21 @@ def test_the_repository_s_page_has_its_markers() -> None:
     assert all(f"| `{name}` |" in text for name in MEASURED)
 
 
+def test_one_benchmark_has_a_section_of_its_own() -> None:
+    """It holds this benchmark's aims and rows only, and the other sections stay as they are."""
+    run = some_results()
+    run.reports.append(Report("line", "Line", values={"to_bare": 0.5}))
+    run.reports[-1].add("append, by line", "ms", [2.0, 2.0])
+
+    page = fill_one(MARKED + "<!-- line: begin -->\n<!-- line: end -->\n", "line", [run])
+
+    assert page.startswith(MARKED)
+    section = page.removeprefix(MARKED)
+    assert "| by a line: a durable append, of a bare Ray actor call | ≤ 0.4 × | 0.5 × | **missed** |" in section
+    assert "| append, by line | ms | 2 | 2–2 | – |" in section
+    assert "activation" not in section
+
+
 def test_a_failure_is_on_the_page() -> None:
     """With the run it happened in, where another run did not fail."""
     failed = some_results()
@@ -219,3 +245,83 @@ def test_interval_of_pairs() -> None:
     assert low == pytest.approx(1 / high)
     # 22 pairs: t for 20 degrees of freedom; deviation of the logarithms 0.7094
     assert high == pytest.approx(math.exp(2.086 * 0.70946 / math.sqrt(22)), rel=1e-3)
+
+
+@pytest.mark.parametrize("way", list(Way))
+async def test_figures_do_not_carry_a_wrong_name(way: Way) -> None:
+    """An owner that is reached otherwise than the row says is an error, not a figure."""
+    async with ConversationClient.local(name="reached") as client:
+        handle = await client.open("reached")
+
+        with pytest.raises(RuntimeError, match=f"reached by 'memory', not {way}"):
+            await taken(handle, way, patience=0)
+
+
+def test_the_relay_holds_what_it_carries() -> None:
+    """Frames come out at the other end, both ways, in order, unchanged, and not sooner than they are held for."""
+    seconds = 0.05
+    with _Relay(seconds) as (left, right):
+        for sender, receiver in ((left, right), (right, left)):
+            began = time.monotonic()
+            sender.send(b"one")
+            sender.send(b"two" * 1000)
+
+            assert [receiver.recv(9000), receiver.recv(9000)] == [b"one", b"two" * 1000]
+            assert time.monotonic() - began >= seconds
+
+
+class _Relay:
+    """A relay between two sockets that keep frames apart, as interfaces do, in a thread of its own."""
+
+    def __init__(self, seconds: float) -> None:
+        (self._left, near), (self._right, far) = (socket.socketpair(type=socket.SOCK_SEQPACKET) for _ in range(2))
+        self._ends = (near, far)
+        for end in self._ends:
+            end.setblocking(False)
+        self._until, self._end = os.pipe()
+        self._thread = threading.Thread(target=carry, args=(self._ends, seconds), kwargs={"until": self._until})
+
+    def __enter__(self) -> tuple[socket.socket, socket.socket]:
+        self._thread.start()
+        return self._left, self._right
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._end)  # the other end is readable now
+        self._thread.join()
+        os.close(self._until)
+        for used in (self._left, self._right, *self._ends):
+            used.close()
+
+
+def test_payload_is_counted_both_ways() -> None:
+    """What a connection carries is in its counters once the other side has it; a connection at rest adds nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as here:
+        there, _ = server.accept()
+        with there:
+            before = counted(here)
+            here.sendall(bytes(1000))
+            there.sendall(bytes(234))
+
+            wait_for(lambda: counted(here)["bytes"] - before["bytes"] == 1234, "both to be counted")
+            assert counted(here)["segments"] > before["segments"]
+
+
+async def test_nobody_waits_for_an_actor_that_has_ended(tmp_path: Path) -> None:
+    """A call is answered when all of its answer is there, in however many pieces; else it fails with the connection."""
+
+    async def answer_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        message = await reader.readexactly(254)
+        writer.write(message[:100])
+        await writer.drain()
+        writer.write(message[100:])
+        await reader.readexactly(254)
+        writer.close()
+
+    path = str(tmp_path / "actor")
+    async with await asyncio.start_unix_server(answer_one, path):
+        _, caller = await asyncio.get_running_loop().create_unix_connection(Caller, path)
+        call = caller.ask(b"e")
+
+        await call()
+        with pytest.raises(ConnectionResetError):
+            await call()
