@@ -26,6 +26,7 @@ from conversation_actors.state.facts import MIN_REQUESTS
 __all__ = [
     "DEFAULT_TENANT",
     "DevelopmentSettings",
+    "Direct",
     "Durability",
     "Duration",
     "HistoryLimits",
@@ -56,6 +57,13 @@ class Placement(StrEnum):
 
     SPREAD = "spread"
     PACK = "pack"
+
+
+class Direct(StrEnum):
+    """Whether clients and owners talk by lines of their own."""
+
+    AUTO = "auto"
+    OFF = "off"
 
 
 class HistoryLimits(SettingsGroup):
@@ -262,6 +270,9 @@ class Settings(SettingsGroup):
     or newer, or Valkey). ``replicas=n``: n replicas have it too. A server that cannot do it is refused at the start."""
     placement: Placement = Placement.SPREAD
     """``spread``: over all nodes in turn. ``pack``: each node is half full before the next, so that others can go."""
+    direct: Direct = Direct.AUTO
+    """``auto``: a handle and its owner talk by a line of their own (a Unix socket on one node, else TCP) while that is
+    possible, and by Ray's calls otherwise. ``off``: by Ray's calls alone, and no owner listens."""
     idle_timeout: Duration = timedelta(minutes=5)
     """An owner that nobody asked or watched for this long saves a snapshot and exits."""
     ttl: Duration = timedelta(days=7)
@@ -366,7 +377,11 @@ def data_directory() -> Path:
 
 
 _CRASH_DETECTION = {"RAY_timeout_ms_task_wait_for_death_info": "10", "RAY_core_worker_internal_heartbeat_ms": "20"}
-"""How long a caller waits to hear why an actor died, and how often it looks; 1000 ms each by default."""
+"""How long a caller waits to hear why an actor died, and how often it looks; 1000 ms each by default.
+
+A line that closes tells of a death at once. But what is asked next is Ray's call, which would wait as long for Ray's
+own news; and without a line there is no other news at all.
+"""
 _LASTING = {"RAY_gcs_rpc_server_reconnect_timeout_s": "31536000"}
 """How long a process goes on without Ray's head before it ends itself: a year, instead of Ray's default of a minute."""
 

@@ -27,6 +27,26 @@ class Timing:
     """The pause between an unforeseen failure and the next try: long enough to burden nobody, whatever the failure
     was."""
 
+    # line
+    line_connect: float = 1.0
+    """How long an owner may take to be connected to and to prove itself."""
+    line_answer: float = 1.0
+    """How long an answer by a line may take before the owner is asked by Ray's call too."""
+    line_address: float = 10.0
+    """How long an owner may take to tell, by Ray's call, where it listens."""
+    line_again: tuple[float, float] = (0.05, 30.0)
+    """Pauses between attempts to have a line."""
+    line_proof: float = 2.0
+    """How long whoever connects may take to prove itself, and before that, if TLS is spoken, for the TLS handshake."""
+    line_stalled: float = 30.0
+    """How long a client may take nothing of what it was sent before its line is closed."""
+    line_poll: float = 60.0
+    """How long a subscription waits for entries before it looks once more."""
+    line_crowded: tuple[float, float] = (0.05, 1.0)
+    """Pauses of a subscription whose place is taken, again and again, by another poll of the same watcher."""
+    line_leave: float = 0.25
+    """How long what was answered may take to leave when the owner's process ends."""
+
     # runtime
     join: tuple[float, float] = (0.5, 5.0)
     """Pauses between attempts to be let in by Ray's client server (``ray://``)."""
@@ -52,6 +72,8 @@ class Timing:
     """How long an acknowledged write waits for the poll to bring it before it asks for the whole state."""
     read: tuple[float, float] = (0.01, 0.5)
     """Pauses between attempts to read a conversation from the store."""
+    opening: tuple[float, float] = (0.5, 30.0)
+    """Pauses between attempts to open a conversation in the background, whose stored state is shown already."""
     read_away: float = 5.0
     """How long no read asks a replica that has not answered: a replica that hangs takes its whole time-out."""
     outbox: tuple[float, float] = (0.05, 1.0)

@@ -7,10 +7,11 @@ a state that might still vanish. Reads are answered from the durable state witho
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import islice
 from typing import Self
 
 from conversation_actors.activation.committer import COMPACT_BYTES, COMPACT_ENTRIES, Committer
@@ -18,8 +19,9 @@ from conversation_actors.activation.journal import RecentEntries, fitting
 from conversation_actors.activation.passing_time import ForgottenRequests, store_clock
 from conversation_actors.activation.positions import objection_to
 from conversation_actors.activation.recovery import rebuild
-from conversation_actors.activation.requests import Decider
+from conversation_actors.activation.requests import Decided, Decider
 from conversation_actors.activation.retention import Retention, Use, kept_for
+from conversation_actors.activation.turns import Turns
 from conversation_actors.activation.watchers import Watchers
 from conversation_actors.clock import uptime
 from conversation_actors.codec import encode_snapshot
@@ -32,7 +34,7 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.failures import Failures
-from conversation_actors.protocol import ActivationInfo, Echo, Executed, Polled, Reply, Request, Seen, View
+from conversation_actors.protocol import ActivationInfo, Echo, Executed, Polled, Reply, Request, Seen, Turn, View
 from conversation_actors.settings import Settings
 from conversation_actors.state import ConversationState
 from conversation_actors.store import Recovered, Store
@@ -141,6 +143,7 @@ class Activation:
             timing=timing,
         )
         self._decider = Decider(durable.copy(), self._claim, clock=clock, submit=self._committer.submit)
+        self._turns = Turns(self._decider)
         self._tasks = [
             asyncio.create_task(self._committer.run()),
             asyncio.create_task(self._failures.keep("listing", self._committer.listing.run)),
@@ -153,27 +156,34 @@ class Activation:
         return self._claim.epoch
 
     async def execute(
-        self, requests: Sequence[Request], *, watcher: str, after_seq: int, seen: Seen | None = None
+        self,
+        requests: Sequence[Request],
+        *,
+        watcher: str,
+        after_seq: int,
+        seen: Seen | None = None,
+        turn: Turn | None = None,
     ) -> Executed:
         """Decide `requests` in order, and answer when all of that is durable.
 
         A reply is `Done` or the error; after a refused group nothing is decided. What is not durable after
         `timeouts.write` is answered with `OutcomeUnknownError`. Entries after `after_seq` come along for
-        `watcher`, if what it has `seen` leads here (None: whatever it has). Raises `OverloadedError` or
-        `StoreUnavailableError` before anything was decided.
+        `watcher`, if what it has `seen` leads here (None: whatever it has). `turn` tells when the requests may be
+        decided; see `Turns.decide`. The decision is made before this yields to anything else. Raises
+        `OverloadedError` or `StoreUnavailableError` before anything was decided.
         """
         with self._in_use():
             committer, seconds = self._alive(), self._settings.timeouts.write.total_seconds()
             committer.raise_if_full()
             committer.patience.raise_if_failing_for(seconds)
-            decided = self._decider.decide(requests)
+            decided = self._turns.decide(requests, turn)
             try:
                 async with asyncio.timeout(seconds):
                     await committer.gate.passed(decided.seq)
             except TimeoutError:
                 answers = tuple(self._answer(seq, reply) for seq, reply in decided.replies)
                 return Executed(answers, (), self._claim.owner)
-        unseen = self._entries_for(watcher, after_seq, seen, decided.echoes)
+        unseen = self._entries_for(watcher, after_seq, seen, decided, turn)
         return Executed(tuple(reply for _, reply in decided.replies), unseen, self._claim.owner)
 
     def _answer(self, seq: int, reply: Reply) -> Reply:
@@ -184,18 +194,23 @@ class Activation:
         return OutcomeUnknownError(f"not durable after {seconds} s{self._committer.patience.reason}")
 
     def _entries_for(
-        self, watcher: str, after_seq: int, seen: Seen | None, echoes: Mapping[int, Echo]
+        self, watcher: str, after_seq: int, seen: Seen | None, decided: Decided, turn: Turn | None
     ) -> tuple[bytes | Echo, ...]:
         """Return what the watcher has not seen, if it is little; its parked poll is then spared."""
         try:
             self._check_position(after_seq, seen)
+            after_seq = max(after_seq, self._turns.told_before(turn))
             following = self._recent.following(after_seq)
         except PositionLostError:
             return ()
+        if self._turns.is_followed(turn):
+            following = islice(following, max(decided.seq - after_seq, 0))
+        echoes = decided.echoes
         told = (echoes.get(seq, data) for seq, data in enumerate(following, after_seq + 1))
         entries = fitting(told, REPLY_BYTES)
         if after_seq + len(entries) == self._recent.seq:
             self._watchers.advance(watcher, self._recent.seq)
+        self._turns.note_told(turn, after_seq + len(entries))
         return entries
 
     async def read(self, *, fresh: bool) -> View:
@@ -221,14 +236,18 @@ class Activation:
         """Return entries after `after_seq`, waiting up to `timeout` seconds for the first; empty if none came.
 
         Raises `PositionLostError` for a position that is not kept (any more) or is one of another history than
-        this one, and `OverloadedError`.
+        this one, and `OverloadedError`. A position that this activation has stored, and does not know to be stored yet,
+        is one that a reader of the store may have seen already: it is waited for.
         """
         with self._in_use():
             self._alive()
             self._check_position(after_seq, seen)
-            if after_seq == self._recent.seq:
+            is_stored = seen is not None and seen.owner == self._claim.owner
+            if after_seq == self._recent.seq or (is_stored and after_seq > self._recent.seq):
                 await self._watchers.park(watcher, after_seq, timeout)
                 self._alive()
+        if is_stored and after_seq > self._recent.seq:
+            return Polled((), self._claim.owner)
         return Polled(self._recent.after(after_seq, size=POLL_BYTES), self._claim.owner)
 
     def let_go(self, watchers: Sequence[str]) -> None:

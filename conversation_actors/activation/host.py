@@ -237,7 +237,9 @@ class Host(ABC):
 
 
 async def _execute(activation: Activation, call: Execute) -> Executed:
-    return await activation.execute(call.requests, watcher=call.watcher, after_seq=call.after_seq, seen=call.seen)
+    return await activation.execute(
+        call.requests, watcher=call.watcher, after_seq=call.after_seq, seen=call.seen, turn=call.turn
+    )
 
 
 def _refusal(protocol: int) -> IncompatibleVersionError | None:

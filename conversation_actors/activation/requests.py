@@ -1,6 +1,7 @@
 """From requests to replies and entries, before anything is durable."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from conversation_actors.activation.positions import check_named_position
@@ -23,6 +24,8 @@ from conversation_actors.state import (
 from conversation_actors.state.commands import described
 from conversation_actors.state.conversation import remembered
 from conversation_actors.store import Claim
+
+NO_REFUSALS: Mapping[int, RefusedError] = MappingProxyType({})
 
 
 class Decided(NamedTuple):
@@ -55,17 +58,41 @@ class Decider:
         self.working = working
         self._claim, self._clock, self._submit = claim, clock, submit
 
-    def decide(self, requests: Sequence[Request]) -> Decided:
-        """Decide in order; after a refused group nothing more is decided."""
+    def decide(self, requests: Sequence[Request], refusals: Mapping[int, RefusedError] = NO_REFUSALS) -> Decided:
+        """Decide in order; after a refused group nothing more is decided.
+
+        `refusals` are those, by place, that were refused before, and are refused again.
+        """
         replies: list[tuple[int, Reply]] = []
         echoes: dict[int, Echo] = {}
         for number, request in enumerate(requests):
-            reply, entries = self._decide(request)
+            refusal = refusals.get(number)
+            reply, entries = self._decide(request) if refusal is None else (refusal, ())
             replies.append((self.working.seq, reply))
             echoes.update(_echoes(number, entries))
             if request.is_group and isinstance(reply, RefusedError):
                 break
         return Decided(replies, echoes)
+
+    def recall(self, requests: Sequence[Request], refusals: Mapping[int, RefusedError]) -> Decided:
+        """Answer requests that were decided, without deciding anything: `refusals` by place, others from memory.
+
+        It ends before the first request that neither knows, and after a refused group, as `decide` does.
+        """
+        replies: list[tuple[int, Reply]] = []
+        for place, request in enumerate(requests):
+            reply: Reply | None = refusals.get(place)
+            if reply is None:
+                try:
+                    reply = self._repeat(request)
+                except RefusedError as refusal:
+                    reply = refusal
+            if reply is None:
+                break
+            replies.append((self.working.seq, reply))
+            if request.is_group and isinstance(reply, RefusedError):
+                break
+        return Decided(replies, {})
 
     def _decide(self, request: Request) -> tuple[Reply, Sequence[Entry]]:
         """Return the reply, and what the request leads to now: nothing if it is a repeat, or refused."""

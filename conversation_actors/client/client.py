@@ -4,11 +4,14 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from importlib import import_module
+from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from conversation_actors.client.handle import ConversationHandle
+from conversation_actors.client.late_port import LatePort
 from conversation_actors.client.opening import open_readable_store
 from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.client.reading import Reader
@@ -21,9 +24,11 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.failures import Failures
+from conversation_actors.line.port import DirectPort
+from conversation_actors.line.tls import client_context
 from conversation_actors.local import LocalOwners
 from conversation_actors.port import OwnerPort
-from conversation_actors.settings import Settings
+from conversation_actors.settings import Direct, Settings
 from conversation_actors.store import Found, Store, open_replica
 from conversation_actors.timing import TIMING, Timing
 from conversation_actors.values import check_id
@@ -75,6 +80,7 @@ class ConversationClient:
         self._background: asyncio.Task[None] | None = None
         self._is_joining: Callable[[], bool] = lambda: False
         self._failures = Failures()
+        self._tls: SSLContext | None = None
 
     @classmethod
     def local(cls, settings: Settings | None = None, *, name: str = "", timing: Timing = TIMING) -> Self:
@@ -93,7 +99,10 @@ class ConversationClient:
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """What went wrong in the background and was survived, by task. `pool`: no workers are started ahead of time."""
+        """What went wrong in the background and was survived, by task.
+
+        `pool`: no workers are started ahead of time. `line`: owners are asked by Ray's calls alone.
+        """
         return self._failures.counts
 
     async def __aenter__(self) -> Self:
@@ -129,35 +138,77 @@ class ConversationClient:
         self._connected_store()
         joining.result()
 
-    async def open(self, conversation_id: str, *, create: bool = True) -> ConversationHandle:
+    async def open(self, conversation_id: str, *, create: bool = True, wait: bool = True) -> ConversationHandle:
         """Get or create a conversation; return when its owner answers.
 
         A second `open` of an id returns the same handle. Raises `ConversationNotFoundError` if there is no such
         conversation and `create` is false, and what `join_cluster` raises if there is no Ray cluster.
 
+        If not `wait`, return a handle that shows what is stored, as `read` would, after one call of Redis. Its owner is
+        started in the background, and the calls that need it wait for it. If it cannot be started, they raise why; the
+        handle counts that as `opening` among its `failures`, and tries again. A conversation that is not stored, or
+        cannot be read now, has nothing to show: then this waits for the owner all the same.
+
         Example:
             conversation = await client.open("support-42")
             assert await client.open("support-42") is conversation
+
+            early = await client.open("support-42", wait=False)
+            print(len(early.items), "items are here, whether or not the owner runs yet")
         """
         conversation_id = check_id(conversation_id, "conversation_id")
         await self._check_rights()
+        if not wait and (shown := await self._open_stored(conversation_id, create=create)) is not None:
+            return shown
         if not create and not await self._may_exist(conversation_id):
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)
         await self.join_cluster()
-        was_open = self._open_handle(conversation_id) is not None
         owner = self._owner(conversation_id)
-        _, view = await owner.open(create=create)
-        self._connected_store()  # closed meanwhile, nobody would close the handle
+        try:
+            _, view = await owner.open(create=create)
+            self._connected_store()  # closed meanwhile, nobody would close the handle
+        except BaseException:
+            await owner.aclose()
+            raise
         # Somebody else may have opened or closed it in this process meanwhile: one handle an id, for one order.
         known = self._open_handle(conversation_id)
         if known is None:
             known = self._handles[conversation_id] = ConversationHandle(
                 conversation_id, owner, view, self._settings, timing=self._timing
             )
-        elif was_open:
+        else:
+            await owner.aclose()
             await known.catch_up(view)
         return known
+
+    async def _open_stored(self, conversation_id: str, *, create: bool) -> ConversationHandle | None:
+        """Return a handle that shows what is stored; None if there is nothing to show.
+
+        Raises `ConversationNotFoundError` if it is not stored, unless `create`.
+        """
+        self._connected_store()
+        assert self._reader is not None
+        try:
+            stored = await self._reader.state(conversation_id)
+        except ConversationNotFoundError:
+            if not create:
+                raise
+            return None
+        except ConversationError as error:  # an owner that runs may know more than can be read
+            logger.info("what is stored cannot be shown; the owner is waited for", extra={"reason": str(error)})
+            return None
+        self._connected_store()  # as in `open`
+        known = self._open_handle(conversation_id)
+        if known is not None:
+            known.show(stored)
+            return known
+        make = partial(self._port, conversation_id)
+        port = make() if self._has_joined else LatePort(self._join_at_last, make)
+        owner = RemoteOwner(port, self._settings, timing=self._timing)
+        handle = ConversationHandle(conversation_id, owner, stored, self._settings, timing=self._timing)
+        self._handles[conversation_id] = handle
+        return handle
 
     async def _may_exist(self, conversation_id: str) -> bool:
         """Look in Redis whether asking an owner is worth starting one; if Redis does not answer, it is."""
@@ -272,7 +323,15 @@ class ConversationClient:
         self._is_joining = runtime.is_joining
         await runtime.connect(self._settings, timing=self._timing)
         self._directory = runtime.ActorDirectory(self._settings)
+        await self._failures.once("line", self._speak_as_ray)
         self._background = asyncio.create_task(self._failures.once("pool", self._directory.start_pool))
+
+    async def _speak_as_ray(self) -> None:
+        """Speak TLS on lines if Ray does on its own; what fails leaves owners to Ray's calls."""
+        from conversation_actors.runtime.ray_environment import tls_files  # noqa: PLC0415  # see `_join`
+
+        if (files := tls_files()) is not None:
+            self._tls = await asyncio.to_thread(client_context, *files)
 
     async def _end_joining(self) -> None:
         joining, self._joining = self._joining, None
@@ -298,10 +357,13 @@ class ConversationClient:
             logger.info("owners, if any run, are not told of deletions", extra={"reason": reason})
             self._untold_until = loop.time() + _UNTOLD_SECONDS
             return
+        owner = self._owner(conversation_id)
         try:
-            await self._owner(conversation_id).tell_of_deletion()
+            await owner.tell_of_deletion()
         except ConversationError as error:  # it is deleted all the same
             logger.info("an owner was told of a deletion, and failed", extra={"reason": str(error)})
+        finally:
+            await owner.aclose()
 
     @property
     def _has_joined(self) -> bool:
@@ -318,13 +380,22 @@ class ConversationClient:
         self._connected_store()
         return RemoteOwner(self._port(conversation_id), self._settings, timing=self._timing)
 
+    async def _join_at_last(self, *, anew: bool) -> None:
+        """See `Join`."""
+        if not anew and self._joining is not None and self._joining.done():
+            self._joining.result()
+        await self.join_cluster()
+
     def _port(self, conversation_id: str) -> OwnerPort:
         if self._local is not None:
             return self._local.port(conversation_id)
         from conversation_actors.runtime import RayPort  # noqa: PLC0415  # see `_join`
 
         assert self._directory is not None
-        return RayPort(conversation_id, directory=self._directory, settings=self._settings)
+        port = RayPort(conversation_id, directory=self._directory, settings=self._settings)
+        if self._settings.direct is Direct.OFF:
+            return port
+        return DirectPort(port, timing=self._timing, tls=self._tls, failures=self._failures)
 
 
 def _checked(settings: Settings | None) -> Settings:

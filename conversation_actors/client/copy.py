@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from conversation_actors.codec import decode_entry, decode_snapshot
 from conversation_actors.items import Item, StoredItem
@@ -28,12 +28,24 @@ Position = tuple[int, Seen]
 """A `seq`, and the history that it is one of."""
 
 
+class StoredState(NamedTuple):
+    """A durable state as it was read from the store, for one copy alone; and the history that it belongs to."""
+
+    state: ConversationState
+    seen: Seen
+
+    @property
+    def seq(self) -> int:
+        """The position of the state."""
+        return self.state.seq
+
+
 class LocalCopy:
     """A conversation's durable state as far as it is known here. Never ahead of Redis, a moment behind."""
 
-    def __init__(self, view: View) -> None:
-        """Begin with what the owner showed."""
-        self.state = decode_snapshot(view.snapshot)
+    def __init__(self, view: View | StoredState) -> None:
+        """Begin with what the owner showed, or with what was stored."""
+        self.state = _state_of(view)
         self.seen = view.seen
         """The history that this is a copy of."""
         self.removed: dict[str, None] = {}
@@ -69,29 +81,29 @@ class LocalCopy:
         """Shared attributes."""
         return MappingProxyType(self.state.attributes)
 
-    def replace(self, view: View) -> None:
-        """Take the owner's state as it is, when entries alone no longer lead there.
+    def replace(self, view: View | StoredState) -> None:
+        """Take a state as it is, when entries alone no longer lead there.
 
         A view that its own activation has gone beyond is passed over: entries came while it was on its way.
         """
         if view.seen == self.seen and view.seq < self.seq:
             return
-        self.state = decode_snapshot(view.snapshot)
+        self.state = _state_of(view)
         self.seen = view.seen
         self._note_change()
 
     def apply(
         self, entries: Iterable[bytes | Echo], *, owner: str, asked: Position, sent: Sequence[Command] = ()
-    ) -> None:
-        """Take entries, in order; those known already are passed over, a gap ends it.
+    ) -> bool:
+        """Take entries, in order; those known already are passed over, a gap ends it: then return False.
 
         They are what `owner` told of the history `asked` for, encoded, or echoes of the commands that were `sent` from
         here. Where the copy has gone on since with what another owner told, they may not follow: none is taken, and
         the next poll will tell.
         """
         if owner != self.seen.owner and asked != self.position:
-            return
-        changed = False
+            return True
+        changed, has_gap = False, False
         known = 0
         for told in entries:
             if known:
@@ -99,6 +111,7 @@ class LocalCopy:
                 continue
             entry = decode_entry(told) if isinstance(told, bytes) else told
             if entry.seq > self.state.seq + 1:
+                has_gap = True
                 break
             if entry.seq <= self.state.seq:
                 known = max(self.state.seq - entry.seq - 1, 0)
@@ -110,6 +123,7 @@ class LocalCopy:
         if changed:
             self.seen = Seen(self.seen.life, owner)
             self._note_change()
+        return not has_gap
 
     def _remember_removed(self, entry: Entry) -> None:
         match entry.event:
@@ -157,6 +171,10 @@ class LocalCopy:
             decoded[stored.id] = known if known and known[0] is stored else (stored, stored.to_item())
         self._decoded = decoded
         return tuple(item for _, item in decoded.values())
+
+
+def _state_of(view: View | StoredState) -> ConversationState:
+    return view.state if isinstance(view, StoredState) else decode_snapshot(view.snapshot)
 
 
 def retention_of(state: ConversationState) -> timedelta | None:

@@ -5,6 +5,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from conversation_actors.backoff import Backoff
 from conversation_actors.client.copy import LocalCopy
@@ -27,6 +28,11 @@ class Feed:
         """Be a watcher of its own for the owner."""
         self._names: deque[str] = deque([secrets.token_hex(8)], maxlen=_MAX_NAMES)
         self._owner, self._timing = owner, timing
+        self._runs = asyncio.Event()
+
+    def look_now(self) -> None:
+        """Look for the owner now, if the next look is still to come: one was started."""
+        self._runs.set()
 
     def renew(self) -> None:
         """Be another watcher from now on: what an abandoned call sends to the old one spares no poll of the new one."""
@@ -56,7 +62,10 @@ class Feed:
             if polled is not None and polled.entries:
                 return polled
             if polled is None:
-                await backoff.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(backoff.next()):
+                        await self._runs.wait()
+                self._runs.clear()
             else:
                 seen = Seen(seen.life, polled.owner)
                 backoff.reset()
@@ -88,6 +97,10 @@ class Follower:
     async def let_go(self) -> None:
         """See `Feed.let_go`; `run` must have ended."""
         await self._feed.let_go()
+
+    def look_now(self) -> None:
+        """See `Feed.look_now`."""
+        self._feed.look_now()
 
     def fell_behind(self) -> None:
         """Entries that were sent by another way have not come, or will not: ask for them."""

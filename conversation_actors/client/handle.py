@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from conversation_actors.client import arguments
-from conversation_actors.client.copy import retention_of
+from conversation_actors.client.copy import StoredState, retention_of
 from conversation_actors.client.lifetime import Lifetime
 from conversation_actors.client.link import Link
 from conversation_actors.client.owner import RemoteOwner
@@ -45,9 +45,15 @@ class ConversationHandle:
     """
 
     def __init__(
-        self, conversation_id: str, owner: RemoteOwner, view: View, settings: Settings, *, timing: Timing = TIMING
+        self,
+        conversation_id: str,
+        owner: RemoteOwner,
+        view: View | StoredState,
+        settings: Settings,
+        *,
+        timing: Timing = TIMING,
     ) -> None:
-        """Follow the conversation from `view` on."""
+        """Follow the conversation from `view` on. If that is what was stored, the owner is woken in the background."""
         self._id, self._owner = conversation_id, owner
         self._limits = settings.history.limits()
         self._lifetime = Lifetime(conversation_id)
@@ -111,7 +117,11 @@ class ConversationHandle:
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """What went wrong in the background and was survived, by task: `following` (the local copy), `sending`."""
+        """What went wrong in the background and was survived, by task.
+
+        `following` (the local copy), `sending`, and `opening` (waking the owner, if `ConversationClient.open` did not
+        wait for it).
+        """
         return self._failures.counts
 
     @property
@@ -393,6 +403,10 @@ class ConversationHandle:
     async def catch_up(self, view: View) -> None:
         """Return when the local copy shows a view of the owner. Raises `ClusterUnavailableError` when time is up."""
         await self._link.catch_up(view)
+
+    def show(self, stored: StoredState) -> None:
+        """Have the local copy show what was stored, unless it is as far on; wake the owner in the background."""
+        self._link.show(stored)
 
     async def passivate(self) -> None:
         """Have the owner save a snapshot and exit; the next call brings the conversation back.

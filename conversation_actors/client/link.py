@@ -2,21 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 
 from conversation_actors.client import arguments
-from conversation_actors.client.copy import LocalCopy
+from conversation_actors.client.copy import LocalCopy, StoredState
 from conversation_actors.client.following import Feed, Follower
 from conversation_actors.client.lifetime import Lifetime
 from conversation_actors.client.outbox import Outbox
 from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.client.sigterm import flushed_at_sigterm
 from conversation_actors.client.views import Receipt
+from conversation_actors.client.waking import wake
 from conversation_actors.client.watching import watch
 from conversation_actors.errors import ClusterUnavailableError, ConversationError, RetryableError
 from conversation_actors.failures import Failures
-from conversation_actors.protocol import Done, Execute, Executed, Request, Seen, View
+from conversation_actors.protocol import Done, Execute, Executed, Request, Seen, Turn, View
 from conversation_actors.settings import Settings
 from conversation_actors.state import Command, Entry, Lease, Participant
 from conversation_actors.timing import TIMING, Timing
@@ -31,27 +32,34 @@ class Link:
     def __init__(
         self,
         owner: RemoteOwner,
-        view: View,
+        view: View | StoredState,
         settings: Settings,
         *,
         lifetime: Lifetime,
         failures: Failures,
         timing: Timing = TIMING,
     ) -> None:
-        """Follow the conversation from `view` on, in tasks whose `failures` are counted."""
+        """Follow the conversation from `view` on, in tasks whose `failures` are counted.
+
+        If `view` is what was stored, wake the owner.
+        """
         self._owner, self._lifetime, self._timing = owner, lifetime, timing
+        self._failures = failures
         self._attempt_seconds = settings.timeouts.attempt.total_seconds()
         self._close_seconds = settings.timeouts.close.total_seconds()
         self._command_seconds = settings.timeouts.command.total_seconds()
         self.copy = LocalCopy(view)
         self.outbox = Outbox(self._send, settings, failures, timing=timing)
-        self._told_by = view.owner
+        self._told_by = view.seen.owner
         """The owner that has answered last."""
         self._catching_up = asyncio.Lock()
         self._last_words = flushed_at_sigterm(self.outbox, seconds=self._close_seconds)
         feed = Feed(owner, timing=timing)
         self._follower = Follower(self.copy, feed, lambda: owner.read(fresh=False), failures, timing=timing)
         self._tasks = [asyncio.create_task(self.outbox.run()), asyncio.create_task(self._follower.run())]
+        self._waking: asyncio.Task[None] | None = None
+        if isinstance(view, StoredState):
+            self._wake()
 
     def put(self, command: Command, lease: Lease | None) -> None:
         """Queue a command that nobody waits for; see `Outbox.put`."""
@@ -119,6 +127,13 @@ class Link:
             message = f"{stands}, and did not reach {view.seq} in {self._command_seconds} s"
             raise ClusterUnavailableError(message) from None
 
+    def show(self, stored: StoredState) -> None:
+        """Have the local copy show what was stored, unless it is as far on; wake the owner in the background."""
+        self._lifetime.check()
+        if stored.seen.life != self.copy.seen.life or stored.seq > self.copy.seq:
+            self.copy.replace(stored)
+        self._wake()
+
     async def aclose(self) -> None:
         """Send what is in the outbox, for at most `timeouts.close`; then let go. The lifetime must be over."""
         try:
@@ -129,13 +144,27 @@ class Link:
         finally:
             if len(self.outbox):
                 logger.error("closed with unacknowledged commands", extra={"unacknowledged": len(self.outbox)})
-            for task in self._tasks:
+            tasks = [*self._tasks, *([self._waking] if self._waking else [])]
+            for task in tasks:
                 task.cancel()
             self.outbox.close(self._lifetime.refusal())
             if self._last_words is not None:
                 self._last_words.remove(self.outbox)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._follower.let_go()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await self._follower.let_go()
+        finally:
+            await self._owner.aclose()
+
+    def _wake(self) -> None:
+        """Wake the owner in the background, unless that is under way."""
+
+        async def wake_and_follow() -> None:
+            await wake(self._owner, self._failures, timing=self._timing)
+            self._follower.look_now()
+
+        if self._waking is None or self._waking.done():
+            self._waking = asyncio.create_task(wake_and_follow())
 
     def _seen_at(self, seq: int) -> Seen:
         """Return the history that a caller's position is one of; of one beyond the copy only the life is known."""
@@ -145,6 +174,8 @@ class Link:
     async def _show(self, seq: int) -> None:
         """Return when the local copy has what was acknowledged at `seq`. The write stands if that takes too long."""
         owner = self._told_by
+        if self.copy.shows(seq, owner):
+            return  # nearly always
         with suppress(TimeoutError):
             # The entries usually came with the answer. If not, the poll brings them,
             async with asyncio.timeout(self._timing.entries):
@@ -161,13 +192,13 @@ class Link:
             except (ConversationError, TimeoutError) as error:
                 logger.warning("the local copy does not show a write yet", extra={"reason": str(error)})
 
-    async def _send(self, requests: Sequence[Request], seconds: float) -> Executed:
+    async def _send(self, requests: Sequence[Request], seconds: float, turn: Callable[[], Turn]) -> Executed:
         asked = self.copy.position
 
         def compose() -> Execute:
             nonlocal asked
             asked = self.copy.position  # the copy may have gone on since the last attempt
-            return Execute(requests, self._follower.watcher, *asked)
+            return Execute(requests, self._follower.watcher, *asked, turn())
 
         try:
             executed = await self._owner.execute(compose, seconds)
@@ -176,5 +207,6 @@ class Link:
             raise
         self._told_by = executed.owner
         commands = [request.command for request in requests]
-        self.copy.apply(executed.entries, owner=executed.owner, asked=asked, sent=commands)
+        if not self.copy.apply(executed.entries, owner=executed.owner, asked=asked, sent=commands):
+            self._follower.fell_behind()  # those between came with another batch's answer, which is late or lost
         return executed

@@ -95,7 +95,12 @@ class RemoteOwner:
         self._poll_seconds = timeouts.poll.total_seconds()
         self._peer: Peer | None = None
         self._restarting_since: float | None = None
+        self._has_asked = False
         self._resolving = asyncio.Lock()
+
+    async def aclose(self) -> None:
+        """Let go of what is kept open to owners. Nothing is asked here afterwards. Idempotent."""
+        await self._port.aclose()
 
     async def open(self, *, create: bool) -> tuple[ActivationInfo, View]:
         """Have the owner show its state. Raises `ConversationNotFoundError` unless `create`."""
@@ -103,6 +108,10 @@ class RemoteOwner:
         if opened.was_ready is not None:
             self._port.note_start(opened.info, was_ready=opened.was_ready)
         return opened.info, opened.view
+
+    async def confirm(self) -> None:
+        """Return if owners can be asked for at all. Raises the `ConversationError` for which they cannot."""
+        await self._port.confirm()
 
     async def info(self) -> ActivationInfo:
         """Return facts about the activation. Raises `ConversationNotFoundError`."""
@@ -128,8 +137,12 @@ class RemoteOwner:
         )
 
     async def let_go(self, watchers: Sequence[str]) -> None:
-        """Tell the owner that runs now, if one does, that these watchers read no longer."""
-        await self._ask_running(lambda peer: peer.let_go(watchers), _LET_GO_SECONDS)
+        """Tell the owner that runs now, if one does, that these watchers read no longer.
+
+        No owner is looked for if none was ever asked: none can know them.
+        """
+        if self._has_asked:
+            await self._ask_running(lambda peer: peer.let_go(watchers), _LET_GO_SECONDS)
 
     async def tell_of_deletion(self) -> None:
         """Have the owner that runs now, if one does, find out by a fresh read that it owns nothing any more."""
@@ -219,6 +232,7 @@ class RemoteOwner:
 
         An owner that takes longer than its `usual` seconds is suspected of hanging.
         """
+        self._has_asked = True
         loop = asyncio.get_running_loop()
         doubt = loop.call_later(min(usual, seconds / 2), peer.suspect)
         try:

@@ -97,7 +97,8 @@ class Packer:
         """Make no group that is more than the window of these `settings` keeps."""
         self._group_items = min(settings.history.items, MAX_ITEMS)
         self._group_bytes = min(settings.history.bytes, GROUP_BYTES)
-        self._ids = secrets.token_hex(6)
+        self.name = secrets.token_hex(6)
+        """Tells this packer's requests from those of all others."""
 
     def run(self) -> AppendRun:
         """Begin a run."""
@@ -108,12 +109,12 @@ class Packer:
         members = run.members
         if len(members) < GROUP_LEAST:
             return [self.single(queued) for queued in members]
-        name = f"{self._ids}.{members[0].number}-{members[-1].number}"
+        name = f"{self.name}.{members[0].number}-{members[-1].number}"
         return [Parcel(Request(name, AppendItems(tuple(run.items)), members[0].lease, is_group=True), members)]
 
     def single(self, queued: Queued) -> Parcel:
         """Return one command as a request of its own."""
-        name = queued.request_id or f"{self._ids}.{queued.number}"
+        name = queued.request_id or f"{self.name}.{queued.number}"
         return Parcel(Request(name, queued.command, queued.lease, seen=queued.seen, digest=queued.digest), (queued,))
 
 

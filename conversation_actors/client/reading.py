@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable
 
 from conversation_actors.activation.recovery import restate
 from conversation_actors.backoff import Backoff
+from conversation_actors.client.copy import StoredState
 from conversation_actors.client.views import Snapshot, snapshot_of
 from conversation_actors.errors import ConversationNotFoundError, RetryableError
+from conversation_actors.protocol import Seen
 from conversation_actors.settings import Settings
 from conversation_actors.store import Store, Stored
 from conversation_actors.timing import TIMING, Timing
@@ -32,6 +34,12 @@ class Reader:
         stored = await self._patiently(lambda: self._find(conversation_id, stale_ok=stale_ok))
         state, _ = restate(stored, self._limits)
         return snapshot_of(conversation_id, state, epoch=stored.epoch, lag=stored.lag)
+
+    async def state(self, conversation_id: str) -> StoredState:
+        """Return what an owner would show, by one call of the store. Raises as `read` does, and at once."""
+        stored = await self._store.read(conversation_id)
+        state, _ = restate(stored, self._limits)
+        return StoredState(state, Seen(stored.life, stored.owner))
 
     async def _find(self, conversation_id: str, *, stale_ok: bool) -> Stored:
         loop = asyncio.get_running_loop()

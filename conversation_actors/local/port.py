@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from conversation_actors.errors import ConversationError, InvalidInputError
@@ -106,11 +107,15 @@ class LocalPeer:
 
     async def open(self, *, create: bool) -> Opened | ConversationError:
         """See `Peer.open`."""
-        return await self._answer(lambda: self._host.open(create=create, protocol=PROTOCOL))
+        opened = await self._answer(lambda: self._host.open(create=create, protocol=PROTOCOL))
+        if isinstance(opened, ConversationError):
+            return opened
+        return replace(opened, info=_in_memory(opened.info))
 
     async def info(self) -> ActivationInfo | ConversationError:
         """See `Peer.info`."""
-        return await self._answer(lambda: self._host.info(protocol=PROTOCOL))
+        info = await self._answer(lambda: self._host.info(protocol=PROTOCOL))
+        return info if isinstance(info, ConversationError) else _in_memory(info)
 
     async def execute(self, call: Execute) -> Executed | ConversationError:
         """See `Peer.execute`."""
@@ -145,3 +150,7 @@ class LocalPeer:
             copied: Value = pickle.loads(pickle.dumps(answer))  # noqa: S301  # made here
             return copied
         return answer
+
+
+def _in_memory(info: ActivationInfo) -> ActivationInfo:
+    return replace(info, reached_by="memory")

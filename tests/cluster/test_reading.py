@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+from contextlib import aclosing
 from datetime import timedelta
 
 import pytest
@@ -51,6 +53,29 @@ async def test_a_read_shows_what_was_acknowledged(connect: Connect, conversation
         assert (read.seq, read.epoch) == (receipt.seq, receipt.epoch)
     assert await reader.read(conversation_id) == await writer.snapshot(fresh=True)
     assert await pid_of(writer) == pid
+
+
+@everywhere
+async def test_a_handle_shows_what_is_stored_before_its_owner_runs(connect: Connect, conversation_id: str) -> None:
+    """A handle on a sleeping conversation has it at once; the owner comes by itself, and leads on."""
+    writer = await (await connect()).open(conversation_id)
+    for text in ("one", "two"):
+        await writer.append(user(text))
+    pid = await pid_of(writer)
+    await writer.passivate()
+    await writer.aclose()
+    if pid != os.getpid():
+        await gone(pid)
+    client = await connect()
+    handle = await client.open(conversation_id, wait=False)
+    assert (texts(handle.items), handle.seq) == (["one", "two"], 2)
+    async with asyncio.timeout(60), aclosing(handle.watch()) as watching:
+        assert (await handle.append(user("three"))).seq == 3
+        assert (await anext(watching)).seq == 3
+    assert texts(handle.items) == ["one", "two", "three"]
+    assert await client.open(conversation_id) is handle
+    assert (await handle.info()).epoch == 2
+    assert not handle.failures
 
 
 async def test_process_without_ray_reads_lists_and_deletes(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 from redis.exceptions import ResponseError
 
-from conversation_actors import ConversationClient, Settings
+from conversation_actors import ConversationClient, Message, Settings
 from conversation_actors.errors import (
     ConversationNotFoundError,
     CorruptStateError,
@@ -23,6 +24,8 @@ from conversation_actors.store import Claim, Outcome
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
 from tests.store.conftest import NO_SERVER, TIMEOUT, confirmed, make_store
+from tests.support.fakes import CONVERSATION, FakeCluster, brief
+from tests.support.late_client import LateClient
 from tests.support.servers import HOST, Cluster, Server, newest, replica_of, wait_until
 
 pytestmark = pytest.mark.asyncio
@@ -67,6 +70,38 @@ async def test_reader_gets_what_the_next_owner_would_recover(redis_store: RedisS
     assert read.lag == timedelta(0)
     recovered = await redis_store.activate("c", owner="o2", create=False, ttl=TTL)
     assert await reader.read("c") == recovered.stored
+
+
+@pytest.mark.parametrize("before", ["crashed", "asleep"])
+async def test_a_handle_shows_what_is_stored_after_one_call(
+    server: Server, redis_store: RedisStore, before: str
+) -> None:
+    """And the owner that comes then leads on from there: nothing is missing, and nothing comes twice."""
+    async with FakeCluster(redis_store, brief()) as cluster:
+        writer = await cluster.handle()
+        for name in ("u0", "u1"):
+            await writer.append(Message(id=name, role="user", content="hello"))
+        await (cluster.kill() if before == "crashed" else writer.passivate())
+        await writer.aclose()
+        await redis_store.read(CONVERSATION)  # from now on the server knows the script
+        client, scripts = LateClient(cluster), _scripts(server)
+        handle = await client.open(CONVERSATION, wait=False)
+        assert [item.id for item in handle.items] == ["u0", "u1"]
+        assert _scripts(server) == scripts + 1
+        async with aclosing(handle.watch()) as watching:
+            client.may_join.set()
+            receipt = await handle.append(Message(id="u2", role="user", content="hello"))
+            assert (await anext(watching)).seq == receipt.seq == 3
+        assert [item.id for item in handle.items] == ["u0", "u1", "u2"]
+        await client.aclose()
+
+
+def _scripts(server: Server) -> int:
+    """How many scripts the server has run."""
+    client = server.client()
+    told = client.info("commandstats")
+    client.close()
+    return sum(stats["calls"] for name, stats in told.items() if name.startswith("cmdstat_eval"))
 
 
 async def test_a_read_leaves_no_trace(server: Server, redis_store: RedisStore, reader: RedisStore) -> None:

@@ -9,5 +9,7 @@ QUICK = Timing(
     again=0.001,
     ask=(0.001, 0.001),
     dormant=(0.001, 0.005),
+    line_again=(0.001, 0.01),
+    opening=(0.001, 0.005),
 )
 """What clients and owners of unit tests wait; `outbox_grace` is long, so that the batch always tells why."""

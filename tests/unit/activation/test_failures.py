@@ -362,13 +362,13 @@ async def test_copy_that_could_not_be_updated_is_updated_later(monkeypatch: pyte
         assert told("following") == [UnforeseenError] * 2
 
 
-@pytest.mark.parametrize("step", ["_next_batch", "_answered"])
+@pytest.mark.parametrize("step", ["_fill", "_take_replies"])
 async def test_commands_after_a_failed_batch_are_sent(monkeypatch: pytest.MonkeyPatch, told: Told, step: str) -> None:
     """Whoever's commands were on their way when sending failed is told; what comes behind is sent."""
     async with FakeCluster(FaultyStore(), brief()) as cluster:
         handle = await cluster.handle()
-        throwing = Throwing(getattr(handle._outbox, step), times=1)
-        monkeypatch.setattr(handle._outbox, step, throwing)
+        throwing = Throwing(getattr(handle._outbox._delivery, step), times=1)
+        monkeypatch.setattr(handle._outbox._delivery, step, throwing)
         with pytest.raises(OwnerFailedError, match="nobody thought of this"):
             await handle.append(message("u0").to_item())
         assert (await handle.append(message("u1").to_item())).seq > 0
@@ -380,7 +380,7 @@ async def test_what_was_recorded_is_not_lost_silently(monkeypatch: pytest.Monkey
     """Commands that nobody waits for and that had left the queue when sending failed: a flush tells of them."""
     async with FakeCluster(FaultyStore(), brief()) as cluster:
         handle = await cluster.handle()
-        packer = handle._outbox._packer
+        packer = handle._outbox._delivery._packer
         monkeypatch.setattr(packer, "parcels", Throwing(packer.parcels, times=1))
         handle.record(message("u0").to_item())
         with pytest.raises(OwnerFailedError):
@@ -394,7 +394,8 @@ async def test_batch_that_cannot_be_sent_is_told(monkeypatch: pytest.MonkeyPatch
     """A call that fails in whatever way is counted on the handle."""
     async with FakeCluster(FaultyStore(), brief()) as cluster:
         handle = await cluster.handle()
-        monkeypatch.setattr(handle._outbox, "_send", Throwing(handle._outbox._send, times=1))
+        delivery = handle._outbox._delivery
+        monkeypatch.setattr(delivery, "_send", Throwing(delivery._send, times=1))
         with pytest.raises(OwnerFailedError):
             await handle.append(message("u0").to_item())
         assert handle.failures == {"sending": 1}

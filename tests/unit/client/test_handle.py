@@ -12,6 +12,7 @@ import pytest
 
 from conversation_actors.activation import activation, committer
 from conversation_actors.client import ConversationHandle, copy
+from conversation_actors.client.copy import StoredState
 from conversation_actors.codec import decode_entry
 from conversation_actors.errors import (
     ClusterUnavailableError,
@@ -29,7 +30,7 @@ from conversation_actors.errors import (
 )
 from conversation_actors.items import Message
 from conversation_actors.protocol import View
-from conversation_actors.state import Entry, ItemsAppended, ItemsRemoved, Lease
+from conversation_actors.state import ConversationState, Entry, ItemsAppended, ItemsRemoved, Lease
 from tests.support.fakes import FakeCluster, Fault, FaultyStore, brief, stored, turns, until
 from tests.support.quick import QUICK
 
@@ -691,12 +692,14 @@ async def test_close_leaves_nobody_waiting(cluster: FakeCluster, caplog: pytest.
     store.hold()
     sent = asyncio.create_task(conversation.append(say("u0")))
     await until(lambda: len(store.appends) >= 1)
-    queued = asyncio.create_task(conversation.append(say("u1")))
-    conversation.record(say("u2"))
+    sent_too = asyncio.create_task(conversation.append(say("u1")))
+    await until(lambda: cluster.calls["execute"] >= 2)
+    queued = asyncio.create_task(conversation.append(say("u2")))
+    conversation.record(say("u3"))
     await turns()
     await conversation.aclose()
-    results = await asyncio.gather(sent, queued, return_exceptions=True)
-    assert [type(result) for result in results] == [OutcomeUnknownError, ClusterUnavailableError]
+    results = await asyncio.gather(sent, sent_too, queued, return_exceptions=True)
+    assert [type(result) for result in results] == [OutcomeUnknownError] * 2 + [ClusterUnavailableError]
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
         "closed with unacknowledged commands"
     ]
@@ -729,6 +732,7 @@ CALLS: dict[str, Callable[[ConversationHandle], Awaitable[object]]] = {
     "reopen_conversation": lambda c: c.reopen_conversation(),
     "watch": lambda c: anext(c.watch()),
     "catch_up": lambda c: c.catch_up(AHEAD),
+    "show": lambda c: aio(lambda: c.show(StoredState(ConversationState(), AHEAD.seen))),
     "passivate": lambda c: c.passivate(),
     "info": lambda c: c.info(),
 }

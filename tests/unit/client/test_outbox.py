@@ -4,11 +4,11 @@ import asyncio
 import gc
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from conversation_actors.client import outbox, refusals
+from conversation_actors.client import delivery, outbox, refusals
 from conversation_actors.client.digest import digest_of
 from conversation_actors.client.outbox import Outbox
 from conversation_actors.errors import (
@@ -22,7 +22,7 @@ from conversation_actors.errors import (
     OwnerFailedError,
     StoreUnavailableError,
 )
-from conversation_actors.protocol import Done, Executed, Reply, Request
+from conversation_actors.protocol import Done, Executed, Reply, Request, Turn
 from conversation_actors.settings import Settings
 from conversation_actors.state import (
     AppendItems,
@@ -49,6 +49,7 @@ class FakeSend:
         """Healthy."""
         self.batches: list[list[str]] = []
         self.request_ids: list[list[str]] = []
+        self.turns: list[Turn] = []
         self.leases: list[Guard | None] = []
         self.digests: list[str | None] = []
         self.seconds: list[float] = []
@@ -58,8 +59,9 @@ class FakeSend:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
-    async def __call__(self, requests: Sequence[Request], seconds: float) -> Executed:
+    async def __call__(self, requests: Sequence[Request], seconds: float, turn: Callable[[], Turn]) -> Executed:
         """Answer a batch."""
+        self.turns.append(turn())
         names = [name(request) for request in requests]
         self.batches.append(names)
         self.request_ids.append([request.request_id for request in requests])
@@ -107,6 +109,16 @@ class Running:
         """Ask in the background."""
         return asyncio.create_task(self.box.ask(item(identity, text), request_id))
 
+    async def occupy(self) -> "list[asyncio.Task[Done]]":
+        """Have as many batches on their way as there may be, unanswered: what comes now waits."""
+        self.send.may_answer.clear()
+        asked = []
+        for identity in ("first", "second"):
+            sent = len(self.send.batches)
+            asked.append(self.ask(identity))
+            await until(lambda sent=sent: len(self.send.batches) > sent)  # type: ignore[misc]  # bound here and now
+        return asked
+
     async def stop(self) -> None:
         """End the task."""
         self.task.cancel()
@@ -128,26 +140,31 @@ async def run() -> AsyncIterator[type[Running]]:
         await one.stop()
 
 
-async def test_a_batch_gathers_while_one_is_on_its_way(run: type[Running]) -> None:
-    """What comes while a batch is on its way goes together in the next one, in the order it came."""
+async def test_a_batch_gathers_while_two_are_on_their_way(run: type[Running]) -> None:
+    """What comes meanwhile goes together in the next one, in the order it came; what comes before that, at once."""
     it = run(brief())
     it.send.may_answer.clear()
     first = it.ask("u0")
     await until(lambda: len(it.send.batches) >= 1)
     it.box.put(item("u1"))
-    second = it.ask("u2")
-    await turns()
+    it.box.put(item("u2"))
+    await until(lambda: len(it.send.batches) >= 2)
     it.box.put(item("u3"))
+    await turns()
+    third = it.ask("u4")
+    await turns()
     it.send.may_answer.set()
-    await asyncio.gather(first, second)
+    await asyncio.gather(first, third)
     await it.box.flush()
-    assert it.send.batches == [["u0"], ["u1", "u2", "u3"]]
+    assert it.send.batches == [["u0"], ["u1", "u2"], ["u3", "u4"]]
+    (sender,) = {turn.sender for turn in it.send.turns}
+    assert it.send.turns == [Turn(sender, 1, 0), Turn(sender, 2, 1), Turn(sender, 3, it.send.turns[2].after)]
 
 
 async def test_a_batch_is_bounded(run: type[Running], monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch takes no more commands and bytes than its bounds; what is larger goes alone."""
-    monkeypatch.setattr(outbox, "BATCH_COMMANDS", 3)
-    monkeypatch.setattr(outbox, "BATCH_BYTES", 1000)
+    monkeypatch.setattr(delivery, "BATCH_COMMANDS", 3)
+    monkeypatch.setattr(delivery, "BATCH_BYTES", 1000)
     it = run(brief())
     for identity, size in (("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 2000), ("f", 600), ("g", 600), ("h", 600)):
         it.box.put(item(identity, "x" * size))
@@ -388,16 +405,14 @@ async def test_survives_a_defect(run: type[Running]) -> None:
 async def test_cancelled_before_it_was_sent(run: type[Running]) -> None:
     """A caller that leaves before its command was sent takes it back; its neighbours are sent."""
     it = run(brief())
-    it.send.may_answer.clear()
-    first = it.ask("u0")
-    await until(lambda: len(it.send.batches) >= 1)
+    sent = await it.occupy()
     asks = [it.ask(f"u{number}") for number in range(1, 4)]
     await turns()
     asks[1].cancel()
     await turns()
     it.send.may_answer.set()
-    await asyncio.gather(first, asks[0], asks[2])
-    assert it.send.batches == [["u0"], ["u1", "u3"]]
+    await asyncio.gather(*sent, asks[0], asks[2])
+    assert it.send.batches == [["first"], ["second"], ["u1", "u3"]]
     assert len(it.box) == 0
 
 
@@ -406,14 +421,12 @@ async def test_what_was_taken_back_weighs_nothing(run: type[Running], monkeypatc
     monkeypatch.setattr(outbox, "OUTBOX_BYTES", 1000)
     it = run(brief())
     for _ in range(3):
-        it.send.may_answer.clear()
-        first = it.ask("u0")
-        await turns()
+        sent = await it.occupy()
         second = it.ask("u1", "x" * 700)
         await turns()
         second.cancel()
         it.send.may_answer.set()
-        await first
+        await asyncio.gather(*sent)
         await it.box.flush()
     it.box.put(item("u2", "x" * 700))
 
@@ -421,16 +434,14 @@ async def test_what_was_taken_back_weighs_nothing(run: type[Running], monkeypatc
 async def test_only_cancelled_ones(run: type[Running]) -> None:
     """A queue of nothing but cancelled commands is passed over, and a flush of it ends."""
     it = run(brief())
-    it.send.may_answer.clear()
-    first = it.ask("u0")
-    await until(lambda: len(it.send.batches) >= 1)
+    sent = await it.occupy()
     second = it.ask("u1")
     await turns()
     second.cancel()
     it.send.may_answer.set()
-    await first
+    await asyncio.gather(*sent)
     await it.box.flush()
-    assert it.send.batches == [["u0"]]
+    assert it.send.batches == [["first"], ["second"]]
 
 
 async def test_cancelled_after_it_was_sent(run: type[Running]) -> None:
@@ -495,12 +506,15 @@ async def test_a_deadline_in_the_queue(run: type[Running]) -> None:
     assert {identity for batch in it.send.batches for identity in batch} == {"recorded"}
 
 
-async def test_a_deadline_behind_a_batch_that_hangs(run: type[Running]) -> None:
-    """The same where the batch before hangs without an error."""
+async def test_a_deadline_behind_batches_that_hang(run: type[Running]) -> None:
+    """The same where the batches before hang without an error; what is on its way behind another may have happened."""
     it = run(brief(command=0.03))
     it.send.may_answer.clear()
     it.box.put(item("recorded"))
     await until(lambda: len(it.send.batches) >= 1)
+    with pytest.raises(OutcomeUnknownError):
+        await it.ask("asked")
+    it.box.put(item("recorded"))
     with pytest.raises(ClusterUnavailableError, match="not sent"):
         await it.ask("asked")
 
@@ -731,9 +745,7 @@ async def test_flush_does_not_tell_what_was_put_later(run: type[Running]) -> Non
     """A refusal of what was put behind a flush is left for the next one, also where both went in one batch."""
     it = run(brief())
     it.send.refused["u2"] = ConflictError("u2")
-    it.send.may_answer.clear()
-    it.box.put(item("u0"))
-    await until(lambda: len(it.send.batches) >= 1)
+    await it.occupy()
     it.box.put(item("u1"))
     may_flush = asyncio.Event()
 
@@ -839,17 +851,16 @@ async def test_refusals_kept_are_bounded(run: type[Running]) -> None:
 async def test_close_answers_everybody(run: type[Running]) -> None:
     """Closing answers what is queued and what is on its way, each by its kind; later calls raise at once."""
     it = run(brief())
-    it.send.may_answer.clear()
-    sent = it.ask("u0")
-    await until(lambda: len(it.send.batches) >= 1)
+    sent = await it.occupy()
     queued = it.ask("u1")
     it.box.put(item("u2"))
     flush = asyncio.create_task(it.box.flush())
     await turns()
     await it.stop()
     it.box.close(InvalidInputError("closed", field="conversation"))
-    results = await asyncio.gather(sent, queued, flush, return_exceptions=True)
+    results = await asyncio.gather(*sent, queued, flush, return_exceptions=True)
     assert [type(result) for result in results] == [
+        OutcomeUnknownError,
         OutcomeUnknownError,
         ClusterUnavailableError,
         ClusterUnavailableError,

@@ -413,6 +413,9 @@ async def test_a_deletion_does_not_fail_with_its_owner(
             message = "Redis is away"
             raise StoreUnavailableError(message)
 
+        async def aclose(self) -> None:
+            """Do nothing."""
+
     async with ConversationClient(brief()) as client:
         monkeypatch.setattr(client, "_owner", lambda _conversation_id: Owner())
         await client.delete(CONVERSATION)

@@ -26,7 +26,7 @@ _NAMES: dict[str, Any] = {
 }
 _ALL = docstring_examples()
 _HERE = [one for one in _ALL if one.package == "conversation_actors"]
-_WITHOUT = {"check_cluster", "ConversationHandle.catch_up"}
+_WITHOUT = {"check_cluster", "ConversationHandle.catch_up", "ConversationHandle.show"}
 """What asks a Ray cluster, and nothing else; and what only a client calls."""
 
 

