@@ -239,6 +239,8 @@ async def host(monkeypatch: pytest.MonkeyPatch) -> Any:
     await asyncio.gather(*made._tasks, return_exceptions=True)
     if made._activation is not None:
         await made._activation.aclose()
+    await made._listening
+    await made._line.aclose()
 
 
 async def past_the_faults(host: Host) -> None:

@@ -157,7 +157,7 @@ async def test_a_position_that_is_not_kept_ends_its_subscription(tmp_path: Path)
     """The client then asks for the whole state."""
     async with listening_owner(tmp_path) as owner:
         line = await RawLine.proven(owner.address)
-        line.send(_subscribe(owner, 3, after=1000))
+        line.send(Subscribe(3, "w", 1000, owner.seen._replace(owner=None), 8))
         ended = await line.receive()
         await until(lambda: not owner.server._service.tasks)
         line.close()
