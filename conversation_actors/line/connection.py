@@ -11,6 +11,7 @@ from conversation_actors.errors import ConversationError
 from conversation_actors.line.frames import FrameError, FrameReader
 from conversation_actors.line.inbox import CREDIT, Inbox
 from conversation_actors.line.messages import (
+    MOST_SUBSCRIPTIONS,
     Answer,
     Ended,
     ExecuteCall,
@@ -129,7 +130,8 @@ class LineConnection(asyncio.Protocol):
     async def poll(self, watcher: str, after_seq: int, seen: Seen, seconds: float) -> Polled | ConversationError:
         """Return entries that were pushed after a position of the history `seen`; empty if none came in time.
 
-        Raises `LineLostError`. A watcher is let go when its poll is cancelled.
+        Raises `LineLostError`, or `CallFailedError` for a watcher more than a line may have. A watcher is let go when
+        its poll is cancelled.
         """
         deadline = self._loop.time() + seconds
         while True:
@@ -258,6 +260,9 @@ class LineConnection(asyncio.Protocol):
             return inbox
         if inbox is not None:
             self.let_go([watcher])  # two of one watcher would wake each other for ever
+        if len(self._inboxes) >= MOST_SUBSCRIPTIONS:
+            reason = f"{MOST_SUBSCRIPTIONS} subscriptions of one line, which is the limit"
+            raise CallFailedError(reason)
         self._last += 1
         self._write(encode(Subscribe(self._last, watcher, after_seq, seen, CREDIT)))
         inbox = self._inboxes[watcher] = self._numbers[self._last] = Inbox(
@@ -336,13 +341,21 @@ def _openings(
 ) -> Iterator[tuple[Way, LineConnection, Awaitable[object]]]:
     """Yield each way to the address, with a line and what connects it."""
     loop = asyncio.get_running_loop()
-    if address.unix is not None and Path(address.unix).is_socket():
+    if address.unix is not None and _is_here(address.unix):
         line = LineConnection("unix", address.secret)
         yield "unix", line, loop.create_unix_connection(lambda: line, address.unix)
     if address.tcp is not None and address.is_encrypted == (tls is not None):
         host, port = address.tcp
         line = LineConnection("tcp", address.secret)
         yield "tcp", line, _tcp(line, host, port, tls)
+
+
+def _is_here(socket: str) -> bool:
+    """Whether this process sees the socket: another node's is not here, and another user's directory hides its own."""
+    try:
+        return Path(socket).is_socket()
+    except OSError:
+        return False
 
 
 async def _tcp(line: LineConnection, host: str, port: int, tls: ssl.SSLContext | None) -> None:

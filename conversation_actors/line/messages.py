@@ -111,6 +111,9 @@ ToClient = Answer | Failed | Push | Ended
 
 Parts = tuple[Any, ...]
 
+MOST_SUBSCRIPTIONS = 64
+"""Subscriptions of one line. Who needs more of them polls by Ray's call."""
+
 _EXECUTE, _READ, _SUBSCRIBE, _MORE, _LET_GO, _PING = range(1, 7)
 _EXECUTED, _VIEW, _ERROR, _PONG, _FAILED, _PUSH, _ENDED = range(16, 23)
 

@@ -19,6 +19,7 @@ from conversation_actors.line.answerer import Answerer
 from conversation_actors.line.complaints import Complaints
 from conversation_actors.line.frames import FrameError, FrameReader, FrameTooLargeError
 from conversation_actors.line.messages import (
+    MOST_SUBSCRIPTIONS,
     Answer,
     Ended,
     ExecuteCall,
@@ -40,7 +41,6 @@ logger = logging.getLogger(__name__)
 
 MOST_CALLS = 64
 """Calls of one connection under way; what comes then is read later."""
-MOST_SUBSCRIPTIONS = 64
 HIGH_WATER = 1 << 20
 """Bytes that a client has not taken yet; beyond it nothing is read from that client, and nothing pushed to it."""
 _LOW_WATER = HIGH_WATER // 4

@@ -158,14 +158,24 @@ async def test_who_says_nothing_is_not_waited_for(tmp_path: Path) -> None:
     [
         LineAddress("p", bytes(32)),
         LineAddress("p", bytes(32), unix="/nowhere/at/all.sock"),
+        LineAddress("p", bytes(32), unix=f"/{'a' * 300}/not-to-be-looked-at.sock"),
         LineAddress("p", bytes(32), tcp=("127.0.0.1", 1), is_encrypted=True),
     ],
-    ids=["nowhere", "another node's", "TLS there and none here"],
+    ids=["nowhere", "another node's", "another user's", "TLS there and none here"],
 )
 async def test_an_address_without_a_way_is_no_line(address: LineAddress) -> None:
     """It is told at once."""
     with pytest.raises(LineLostError, match="nowhere that this process can reach"):
         await connect(address, timing=TIMING)
+
+
+async def test_a_socket_that_may_not_be_looked_at_leaves_tcp(tmp_path: Path) -> None:
+    """The directory of another user on the same node hides it; what cannot be looked at here has a name too long."""
+    async with LineOwner(tmp_path, is_tcp=True) as owner:
+        hidden = replace(owner.address, unix=f"/{'a' * 300}/hidden.sock")
+        line = await connect(hidden, timing=TIMING)
+        assert line.way == "tcp"
+        line.close()
 
 
 async def test_what_is_said_in_one_breath_with_the_proof_is_heard(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from conversation_actors.errors import (
 from conversation_actors.failures import Failures
 from conversation_actors.items import Message
 from conversation_actors.line.messages import (
+    MOST_SUBSCRIPTIONS,
     Answer,
     Ended,
     ExecuteCall,
@@ -596,6 +597,24 @@ async def test_a_poll_without_a_line_is_answered_by_the_wrapped_port(tmp_path: P
         assert await within(stage.peer.poll("w", 3, SEEN, PATIENCE)) == Polled((b"by port",), "o")
         await stage.peer.let_go(["w"])
         assert stage.wrapped.asked["let go ['w']"] == 1
+
+
+async def test_a_watcher_more_than_a_line_may_have_is_served_by_the_wrapped_port(tmp_path: Path) -> None:
+    """The line stays for the others, and nobody waits in vain."""
+    async with staged(tmp_path) as stage:
+        line = stage.peer._line()  # a poll of the stage's peer has one name only
+        assert line is not None
+        polls = [asyncio.create_task(line.poll(f"w{n}", 3, SEEN, PATIENCE)) for n in range(MOST_SUBSCRIPTIONS)]
+        await stage.owner.hears(Subscribe, MOST_SUBSCRIPTIONS)
+        assert await within(stage.peer.poll("w", 3, SEEN, PATIENCE)) == Polled((b"by port",), "o")
+        assert stage.port.way == "unix"
+        for poll in polls:
+            poll.cancel()
+        await asyncio.gather(*polls, return_exceptions=True)
+        polling = asyncio.create_task(stage.peer.poll("w", 3, SEEN, PATIENCE))
+        await stage.owner.hears(Subscribe, MOST_SUBSCRIPTIONS + 1)
+        polling.cancel()
+        await asyncio.gather(polling, return_exceptions=True)
 
 
 # Signs of life
