@@ -40,6 +40,11 @@ class Timing:
     """How long whoever connects may take to prove itself, and before that, if TLS is spoken, for the TLS handshake."""
     line_stalled: float = 30.0
     """How long a client may take nothing of what it was sent before its line is closed."""
+    line_silent: float = 120.0
+    """How long a client may say nothing before its line is closed: one that lives says something in each of its polls,
+    which take half a minute at most."""
+    line_sweep: float = 5.0
+    """How long after an owner begins to listen it removes sockets that dead owners have left."""
     line_poll: float = 60.0
     """How long a subscription waits for entries before it looks once more."""
     line_crowded: tuple[float, float] = (0.05, 1.0)

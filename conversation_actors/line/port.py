@@ -16,7 +16,7 @@ from conversation_actors.failures import Failures
 from conversation_actors.line.connection import CallFailedError, LineConnection, LineLostError, SlowAnswerError, Way
 from conversation_actors.line.frames import FrameTooLargeError
 from conversation_actors.line.keeper import LineKeeper
-from conversation_actors.port import OwnerPort, Peer
+from conversation_actors.port import OwnerPort, Peer, PeerRestartingError
 from conversation_actors.protocol import ActivationInfo, Execute, Executed, LineAddress, Opened, Polled, Seen, View
 from conversation_actors.timing import TIMING, Timing
 
@@ -220,6 +220,8 @@ class DirectPeer:
         asking = asyncio.ensure_future(self._by_port(ask()))
         try:
             await asyncio.wait({asking, late}, return_when=asyncio.FIRST_COMPLETED)
+            if asking.done() and isinstance(asking.exception(), PeerRestartingError):
+                await asyncio.wait({late})  # it cannot be reached so now, and may have heard the line
             if late.done() and late.exception() is None:
                 return self._noted(line, late.result())
             if asking.done():

@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from conversation_actors.failures import Failures
@@ -42,6 +43,7 @@ class LineServer:
         self._path: Path | None = None
         self._tls: ssl.SSLContext | None = None
         self._is_closed = False
+        self._sweeping: asyncio.Task[None] | None = None
 
     @property
     def connections(self) -> int:
@@ -78,7 +80,8 @@ class LineServer:
         for listener in self._listeners:
             listener.close()
         self._remove_socket()
-        await _ended([*self._service.tasks, *self._admissions])
+        sweeping = () if self._sweeping is None else (self._sweeping,)
+        await _ended([*self._service.tasks, *self._admissions, *sweeping])
         self._service.tasks.clear()
         for connection in list(self._connections):
             connection.leave()
@@ -100,7 +103,8 @@ class LineServer:
             self._failures.note("line", error)
             return None
         self._open(listening, None)
-        asyncio.get_running_loop().call_soon(self._sweep, directory)  # nobody who opens waits for that
+        sweep_it = partial(self._sweep, directory)
+        self._sweeping = asyncio.get_running_loop().create_task(self._failures.once("line", sweep_it))
         return self._path
 
     def _listen_outside(self, node_address: str) -> tuple[str, int] | None:
@@ -119,12 +123,11 @@ class LineServer:
 
         self._listeners.append(Listener(listening, admit, failures=self._failures))
 
-    def _sweep(self, directory: Path) -> None:
-        try:
-            sweep(directory)
-            sweep_beside(directory, sockets.shared_name())
-        except OSError as error:
-            self._failures.note("line", error)
+    async def _sweep(self, directory: Path) -> None:
+        """Remove what dead owners have left, later and beside the event loop: nobody who opens waits for that."""
+        await asyncio.sleep(self._timing.line_sweep)
+        await asyncio.to_thread(sweep, directory)
+        await asyncio.to_thread(sweep_beside, directory, sockets.shared_name())
 
     def _admit(self, connection: socket.socket, stranger: Stranger, tls: ssl.SSLContext | None) -> None:
         """Let a stranger in, as far as it may come. Raises `OSError` if it is gone."""

@@ -83,6 +83,8 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._window = memoryview(self._claimed)
         self._is_proven = False
         self._deadline: asyncio.TimerHandle | None = None
+        self._silence: asyncio.TimerHandle | None = None
+        self._heard = self._loop.time()
         self._frames = FrameReader()
         self._waiting: deque[bytes] = deque()
         self._under_way = 0
@@ -117,6 +119,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             if not self._window:
                 self._check_proof()
             return
+        self._heard = self._loop.time()
         try:
             self._waiting += self._frames.feed(bytes(self._service.buffer[:nbytes]))
             self._work()
@@ -130,8 +133,9 @@ class ServerConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # why does not matter
         """Stop pushing. Calls that are under way go on, and their answers are dropped."""
         self._transport = self._made = None
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._silence):
+            if timer is not None:
+                timer.cancel()
         self._waiting.clear()
         self._is_writable.set()
         for subscription in list(self._subscriptions.values()):
@@ -193,6 +197,8 @@ class ServerConnection(asyncio.BufferedProtocol):
             self._deadline.cancel()
             self._deadline = None
         self._transport.write(proof.server_proof(secret, self._nonce, client_nonce))
+        self._heard = self._loop.time()
+        self._check_heard()
 
     def _check_taken(self) -> None:
         """Close a connection whose client takes nothing."""
@@ -206,6 +212,16 @@ class ServerConnection(asyncio.BufferedProtocol):
             return
         self._taken = taken
         self._deadline = self._loop.call_later(self._service.timing.line_stalled, self._check_taken)
+
+    def _check_heard(self) -> None:
+        """Close a connection whose client says nothing: what hangs, or is a fork's copy, must keep no owner in use."""
+        seconds = self._service.timing.line_silent
+        left = self._heard + seconds - self._loop.time()
+        if left <= 0:
+            self._service.complaints.note(f"the client has said nothing for {seconds:g} s")
+            self.abort()
+        else:
+            self._silence = self._loop.call_later(left, self._check_heard)
 
     def _work(self) -> None:
         """Begin what waits, while there is room for it."""

@@ -521,6 +521,33 @@ async def test_a_line_that_falls_while_both_are_asked_leaves_the_other_answer(tm
         assert stage.wrapped.asked["read True"] == 1
 
 
+async def test_an_owner_that_the_other_way_does_not_reach_is_waited_for_by_the_line(tmp_path: Path) -> None:
+    """It may be as slow as Redis is, and Ray may be away at the same time: a line that lives is not given up."""
+    async with staged(tmp_path, timing=HASTY) as stage:
+        stage.owner.answer = hanging
+        stage.wrapped.error = PeerRestartingError()
+        reading = asyncio.create_task(stage.peer.read(fresh=True))
+        await until(lambda: stage.wrapped.asked["read True"] == 1)
+        await turns()
+        (call,) = stage.owner.told(ReadCall)
+        assert isinstance(call, ReadCall)
+        stage.owner.say(Answer(call.call, BY_LINE))
+        assert await within(reading) == BY_LINE
+        assert (stage.port.way, stage.owner.accepted) == ("unix", 1)
+
+
+async def test_an_owner_that_neither_way_reaches_is_being_restarted(tmp_path: Path) -> None:
+    """The line that falls meanwhile leaves what the wrapped peer has told."""
+    async with staged(tmp_path, timing=HASTY) as stage:
+        stage.owner.answer = hanging
+        stage.wrapped.error = PeerRestartingError()
+        reading = asyncio.create_task(stage.peer.read(fresh=True))
+        await until(lambda: stage.wrapped.asked["read True"] == 1)
+        stage.owner.cut()
+        with pytest.raises(PeerRestartingError):
+            await within(reading)
+
+
 async def test_an_owner_that_is_gone_is_not_waited_for_by_the_line(tmp_path: Path) -> None:
     """A half-open line would keep quiet for ever; whoever finds owners knows better."""
     async with staged(tmp_path, timing=HASTY) as stage:

@@ -228,6 +228,30 @@ async def test_a_client_that_takes_nothing_is_not_read_and_then_closed(tmp_path:
     assert host.begun <= server_connection.MOST_CALLS + 20
 
 
+async def test_a_client_that_says_nothing_keeps_no_owner_in_use(tmp_path: Path) -> None:
+    """It hangs, or is a fork's copy of one that is gone: its line ends, and what it follows is pushed no more."""
+    async with listening_owner(tmp_path, timing=replace(QUICK, line_silent=0.05)) as owner:
+        line = await RawLine.proven(owner.address)
+        line.send(Subscribe(1, "w", 0, owner.seen, 8))
+        await until(lambda: not owner.server.connections)
+        await until(lambda: not owner.host.activation._watchers)
+        line.close()
+
+
+async def test_a_client_that_says_something_now_and_then_is_kept(tmp_path: Path) -> None:
+    """However little it is."""
+    async with listening_owner(tmp_path, timing=replace(QUICK, line_silent=1.0)) as owner:
+        line = await RawLine.proven(owner.address)
+        (connection,) = owner.server._connections
+        for number in range(5):
+            connection._heard -= 0.9
+            line.send(Ping(number))
+            assert await line.answer(number) is None
+            connection._check_heard()
+        assert owner.server.connections == 1
+        line.close()
+
+
 async def test_nothing_is_read_from_a_client_that_takes_nothing(tmp_path: Path) -> None:
     """Also if it has sent no more than was answered; it is read again when it has taken that."""
 

@@ -11,7 +11,7 @@ from conversation_actors.activation import activation as activation_module
 from conversation_actors.errors import OverloadedError, PassivatedError, PositionLostError
 from conversation_actors.line import server_connection, subscription
 from conversation_actors.line.frames import MAX_FRAME
-from conversation_actors.line.messages import Answer, Ended, LetGo, More, Ping, Push, Subscribe
+from conversation_actors.line.messages import MOST_SUBSCRIPTIONS, Answer, Ended, LetGo, More, Ping, Push, Subscribe
 from conversation_actors.protocol import Polled, Seen
 from tests.support.fakes import FaultyStore, append, brief, turns, until
 from tests.support.lines import ListeningOwner, Obedient, RawLine, executing, listening, listening_owner
@@ -251,7 +251,7 @@ async def test_subscriptions_of_one_line_are_bounded(tmp_path: Path) -> None:
     """One too many is told so, and the others stay."""
     async with listening_owner(tmp_path) as owner:
         line = await RawLine.proven(owner.address)
-        most = server_connection.MOST_SUBSCRIPTIONS
+        most = MOST_SUBSCRIPTIONS
         line.send(*(_subscribe(owner, number, watcher=str(number)) for number in range(most + 1)))
         ended = await line.receive()
         await _parked(owner, most)
