@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 logger = logging.getLogger(__name__)
 
 SECONDS = 5.0
-LONG_HISTORIES, LONG_SECONDS = 40, 10.0
+LONG_HISTORIES, LONG_SECONDS = 24, 10.0
 HISTORIES = 8
 """A history shows a planted fault in all likelihood, and not for certain."""
 ROOT = Path(__file__).parents[2]

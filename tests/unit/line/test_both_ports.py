@@ -98,13 +98,16 @@ async def test_commands_are_not_acknowledged_by_a_line_before_they_are_durable(
     cluster: LineCluster, store: FaultyStore
 ) -> None:
     """While the store takes nothing, neither an answer nor a push tells of an append; a read shows nothing of it."""
-    handle, other = await cluster.connected(), await cluster.connected()
+    handle, passage = await cluster.connected(), cluster.relay.last
+    other = await cluster.connected()
     store.hold()
     appending = asyncio.create_task(handle.append(user("held")))
     asked = cluster.asked_by_line["execute"]
     await until(lambda: cluster.asked_by_line["execute"] > asked)
-    for _ in range(3):
+    passed = passage.passed[Direction.TO_CLIENT]
+    for _ in range(10):
         assert (await other.snapshot()).items == ()
+    assert passage.passed[Direction.TO_CLIENT] == passed
     assert (appending.done(), other.seq, handle.seq) == (False, 0, 0)
     store.release()
     await appending
