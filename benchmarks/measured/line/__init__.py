@@ -19,6 +19,7 @@ from benchmarks.stage import Driver, DriverError, Stage, Valkey
 from tests.support.netns import SecondHost
 
 LINE, CALLS = (appends.label(way) for way in Way)
+SAME, FAR, BEHIND_RELAY = "same node", "another namespace", f"through a relay of {HOLD_MS} ms"
 
 
 def measure(stage: Stage) -> Report:
@@ -60,7 +61,7 @@ class _Scene:
         stage.tell("appends")
         prepared = driver.call("line.appends:prepare", prefix="near", with_peers=True)
         times = driver.call("line.appends:one_by_one", prefix="near", rounds=stage.pick(500, 80))
-        self._add_appends(times, f"same node ({prepared['reached']})")
+        self._add_appends(times, SAME, prepared["reached"])
         many = driver.call("line.appends:many", prefix="near", repeats=stage.pick(8, 2), each=stage.pick(40, 15))
         self._add_many(many)
         stage.tell("seen by another process")
@@ -72,8 +73,8 @@ class _Scene:
         for used in (driver, other):
             used.close()
 
-    def _add_appends(self, times: dict[str, list[float]], where: str) -> None:
-        self._add_interleaved(times, where)
+    def _add_appends(self, times: dict[str, list[float]], where: str, reached: str) -> None:
+        self._add_interleaved(times, where, reached)
         report = self._report
         median = {name: report.median(f"{name}, {where}") for name in times}
         compared = {
@@ -84,9 +85,10 @@ class _Scene:
         }
         report.values |= {name: median[LINE] / median[other] for name, other in compared.items() if other in median}
 
-    def _add_interleaved(self, times: dict[str, list[float]], where: str) -> None:
+    def _add_interleaved(self, times: dict[str, list[float]], where: str, reached: str) -> None:
         rows = {f"{name}, {where}": values for name, values in times.items()}
         self._report.add_all("ms", rows, to=f"{appends.BARE}, {where}")
+        self._report.notes.append(f"{where}: the line is a connection by {reached}.")
 
     def _add_many(self, rates: dict[str, list[float]]) -> None:
         report = self._report
@@ -119,8 +121,8 @@ class _Scene:
             _extend(bare, one_by_one())
             with relayed(host):
                 _extend(held, one_by_one())
-        self._add_interleaved(bare, f"another namespace ({reached})")
-        self._add_interleaved(held, f"through a relay of {HOLD_MS} ms ({reached})")
+        self._add_interleaved(bare, FAR, reached)
+        self._add_interleaved(held, BEHIND_RELAY, reached)
         self._far = driver, driver.call("line.traffic:counters")
 
     def measure_idle(self) -> None:

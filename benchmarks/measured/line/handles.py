@@ -101,7 +101,7 @@ class _Figures:
     def add_client(self, way: Way, before: Mapping[str, float], after: Mapping[str, float]) -> None:
         grown = {name: (after[name] - before[name]) / self._count for name in before}
         self._rows["KiB"][f"USS of a handle, {way}"] = [grown["uss"] / 1024]
-        self._rows["descriptors"][f"of a handle, {way}"] = [grown["descriptors"]]
+        self._rows[""][f"descriptors of a handle, {way}"] = [grown["descriptors"]]
 
     def add_idle(self, way: Way, driver: Driver, pids: list[int]) -> None:
         def process_idles() -> None:
@@ -121,13 +121,13 @@ class _Figures:
             elapsed = time.monotonic() - began
             spent.append((_seconds(owners) - before) / elapsed / len(owners) * 1e6)
         self._rows["µs/s"][f"idle CPU of one owner, followed {by}"] = spent
-        self._rows["descriptors"][f"of an owner, followed {by}"] = [float(owner.num_fds()) for owner in owners]
+        self._rows[""][f"descriptors of an owner, followed {by}"] = [float(owner.num_fds()) for owner in owners]
         self._rows["MiB"][f"USS of an owner, followed {by}"] = [owner.memory_full_info().uss / MIB for owner in owners]
 
     def tell(self, report: Report) -> None:
         rows = self._rows
         report.add_all("KiB", rows["KiB"], to=f"USS of a handle, {Way.CALLS}")
-        report.add_all("descriptors", rows["descriptors"], to=f"of an owner, followed {NOBODY}")
+        report.add_all("", rows[""], to=f"descriptors of an owner, followed {NOBODY}")
         report.add_all("MiB", rows["MiB"], to=f"USS of an owner, followed {NOBODY}")
         report.add_all("µs/s", rows["µs/s"], to=f"idle CPU of one owner, followed {NOBODY}")
         held = {way: report.median(f"idle CPU of a process, {self._count} handles, {way}") for way in Way}
