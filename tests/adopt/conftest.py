@@ -1,4 +1,4 @@
-"""One Redis, Ray cluster, LiveKit server and model for all calls of a module; the workers of one shape at a time."""
+"""One Ray cluster, LiveKit server and model for all calls, a Redis for each module; workers of one shape at a time."""
 
 from collections.abc import Generator, Iterator
 
@@ -15,18 +15,36 @@ from tests.support.servers import Server
 _LOG_TAIL = 12_000
 
 
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """The servers."""
+@pytest.fixture(scope="session")
+def livekit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveKitServer]:
+    """The LiveKit server; the workers of other shapes have ended when a shape's agents are dispatched."""
     if missing := livekit_server_missing():
         pytest.skip(missing)
+    with LiveKitServer(tmp_path_factory.mktemp("adopt-livekit")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def model() -> Iterator[Model]:
+    """The model, which has the rules of every shape that was started."""
+    with Model() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[RayCluster]:
+    """The Ray cluster: owners of the modules before are in it, each with the Redis of its module."""
+    with RayCluster() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def stage(
+    livekit: LiveKitServer, model: Model, cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    """The servers; the Redis is a module's own, as a test may look at all that it holds."""
     directory = tmp_path_factory.mktemp("adopt")
-    with (
-        Server(server_binary(), directory / "redis") as redis,
-        LiveKitServer(directory / "livekit") as livekit,
-        Model() as model,
-        RayCluster() as cluster,
-    ):
+    with Server(server_binary(), directory / "redis") as redis:
         yield Stage(redis, cluster, livekit, model, directory)
 
 

@@ -288,9 +288,12 @@ class Performance:
 
 
 @asynccontextmanager
-async def performance(workers: Workers) -> AsyncIterator[Performance]:
-    """A call to a shape's agent; what it needs is ready, and nobody is left behind."""
-    await asyncio.to_thread(workers.ready)
+async def performance(workers: Workers, *, count: int = 2) -> AsyncIterator[Performance]:
+    """A call to a shape's agent; what it needs is ready, and nobody is left behind.
+
+    `count` workers wait for it: an agent that dies is followed in one worker too, one that is handed over is not.
+    """
+    await asyncio.to_thread(workers.ready, count)
     stage, shape = workers.stage, workers.shape
     stage.effects(shape).unlink(missing_ok=True)
     room = f"{shape.name}-{secrets.token_hex(4)}"

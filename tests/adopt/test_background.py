@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 @pytest.mark.parametrize("workers", [COURIER], indirect=True, ids=lambda shape: shape.name)
 async def test_nobody_waits_for_a_tool_that_has_died(workers: Workers) -> None:
     """The next agent speaks of it unasked, the conversation keeps what was told, and one that follows says no more."""
-    async with performance(workers) as call:
+    async with performance(workers, count=1) as call:
         await call.greeted()
         await call.turn(COURIER.before[0])
         for turn in COURIER.after:

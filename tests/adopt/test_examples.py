@@ -23,7 +23,7 @@ def _name(value: object) -> str:
 @pytest.mark.parametrize("workers", ANSWERING, indirect=True, ids=_name)
 async def test_an_example_goes_on_after_a_kill(workers: Workers) -> None:
     """The successor is asked what the dead agent would have been asked; nothing is said, done or stored twice."""
-    async with performance(workers) as call:
+    async with performance(workers, count=1) as call:
         judge(await play(call, Fault.CRASH))
         if workers.shape is ASSISTANT:
             await _is_forgotten(call)
@@ -48,8 +48,8 @@ async def test_each_of_a_team_is_followed_by_its_like(stage: Stage, workers: Wor
     """An interpreter is fetched and the caller handed over; then the interpreter's job is killed, and the adviser's."""
     interpreters = Workers(stage, INTERPRETERS)
     try:
-        await asyncio.to_thread(interpreters.ready)
-        async with performance(workers) as call:
+        await asyncio.to_thread(interpreters.ready, 1)
+        async with performance(workers, count=1) as call:
             await call.greeted()
             await call.turn(TEAM.before[0])
             await _all_listen(call, 2)

@@ -25,7 +25,7 @@ async def test_what_was_taken_out_is_nowhere(workers: Workers) -> None:
         held = everything(client)
         return not any(secret in held for secret in SECRETS)
 
-    async with performance(workers) as call:
+    async with performance(workers, count=1) as call:
         judge(await play(call, Fault.CRASH))
         requests = [one for one in call.asked if any(secret.decode() in str(one.messages) for secret in SECRETS)]
         assert {one.pid for one in requests} == {call.asked[0].pid}, "the successor was told"

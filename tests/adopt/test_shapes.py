@@ -45,14 +45,14 @@ async def test_comes_back_as_itself(workers: Workers, fault: Fault) -> None:
 @pytest.mark.parametrize("workers", [CONCIERGE], indirect=True, ids=_name)
 async def test_a_realtime_model_comes_back_as_itself(workers: Workers) -> None:
     """One that hears and speaks by itself: greeted once, told all that was said, and it says that it is back."""
-    async with performance(workers) as call:
+    async with performance(workers, count=1) as call:
         judge(await play(call, Fault.CRASH))
 
 
 @pytest.mark.parametrize("workers", TASKS, indirect=True, ids=_name)
 async def test_a_task_goes_on(workers: Workers) -> None:
     """An agent that died in the third of the tasks that it waits for goes on with the third."""
-    async with performance(workers) as call:
+    async with performance(workers, count=1) as call:
         judge(await play(call, Fault.CRASH))
 
 

@@ -14,7 +14,7 @@ from tests.support.observation import PROGRAMS
 from tests.support.ray_cluster import RayCluster, program_environment
 from tests.support.servers import Server
 
-pytestmark = [pytest.mark.chaos]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
 COMMAND_SECONDS = 5.0
 RAYS_PATIENCE_SECONDS = 60.0

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from livekit import api, rtc
@@ -16,12 +17,14 @@ from tests.support.caller import Caller
 from tests.support.distant import DistantCaller
 from tests.support.livekit_server import LiveKitServer
 from tests.support.servers import wait_until
-from tests.support.workers import TRANSCRIPT
 
 Speaker = Caller | DistantCaller
 GREETING = "Hello, you're speaking with the assistant. How can I help?"
 BACK = "Sorry, I'm back."
-CALL = load(TRANSCRIPT)
+SHORT_CALL = Path(__file__).with_name("short_call.json")
+"""As many tools and outcomes as the call of the package has, in half the words: all that is said takes its time."""
+CALL = load(SHORT_CALL)
+"""What the `models` of a scene follow."""
 _LAST_WORDS = 12
 UTTERANCE = 60.0
 """Seconds that an answer may take: a long one is spoken at twenty characters a second, on a busy machine."""

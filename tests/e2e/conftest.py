@@ -8,6 +8,7 @@ import pytest
 
 from conversation_actors import ConversationClient, Settings
 from tests.cluster.conftest import cluster, conversation_id, own_redis, redis, session_cluster
+from tests.e2e.calls import SHORT_CALL
 from tests.e2e.scene import Scene
 from tests.support.livekit_server import LiveKitServer, livekit_server_missing
 from tests.support.netns import SecondHost, namespaces_missing
@@ -76,8 +77,8 @@ def worker_environment(livekit_server: LiveKitServer, redis: Server, session_clu
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfflineModels]:
-    """The offline models, which follow the written call."""
-    with OfflineModels(tmp_path_factory.mktemp("models")) as models:
+    """The offline models, which follow the short call."""
+    with OfflineModels(tmp_path_factory.mktemp("models"), transcript=SHORT_CALL) as models:
         yield models
 
 

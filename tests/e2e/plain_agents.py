@@ -54,6 +54,11 @@ async def careful(ctx: JobContext) -> None:
     await ctx.connect()
 
 
+async def speaking_first(ctx: JobContext) -> None:
+    """Speak as the job's metadata says."""
+    await {"eager": eager, "hasty": hasty}[ctx.job.metadata](ctx)
+
+
 class Eager(SupportAgent):
     """Speaks first, whoever hears it."""
 

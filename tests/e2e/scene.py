@@ -2,7 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,25 @@ from tests.support.livekit_server import LiveKitServer
 from tests.support.servers import wait_until
 from tests.support.witness import Witness
 from tests.support.workers import OfflineModels, WorkerProcess
+
+
+@dataclass(frozen=True, slots=True)
+class SharedWorker:
+    """A worker for the tests of a module, which harm nothing but its jobs: starting one takes ten seconds."""
+
+    agent_name: str
+    process: WorkerProcess
+
+
+@contextmanager
+def shared_worker(
+    directory: Path, environment: Mapping[str, str], entrypoint: str, **variables: str
+) -> Iterator[SharedWorker]:
+    """Start it, with these variables and a name of its own; it ends behind the tests."""
+    name = f"agent-{secrets.token_hex(4)}"
+    own = {**environment, "LIVEKIT_AGENT_NAME": name, **variables}
+    with WorkerProcess(directory, own, options=("--entrypoint", entrypoint)) as process:
+        yield SharedWorker(name, process)
 
 
 @dataclass(slots=True)
@@ -42,6 +62,10 @@ class Scene:
         worker = WorkerProcess(self.directory / f"worker-{len(self.workers)}", environment, options=options)
         self.workers.append(worker)
         return await asyncio.to_thread(worker.start)  # callers go on speaking and listening meanwhile
+
+    async def two_workers(self, *options: str, **variables: str) -> None:
+        """Start two workers alike at the same time: a call can go from the one to the other."""
+        await asyncio.gather(*(self.worker(*options, **variables) for _ in range(2)))
 
     def caller(self, identity: str = "caller", *, room: str = "", **told: Any) -> Caller:
         """Somebody who calls; the first in a room brings the agent."""

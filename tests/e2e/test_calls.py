@@ -147,8 +147,7 @@ async def test_deploy(scene: Scene) -> None:
 
 async def test_migrate_to_another_worker(scene: Scene) -> None:
     """Asked for in mid-sentence, it waits for the end of it; no turn is lost."""
-    await scene.worker()
-    await scene.worker()
+    await scene.two_workers()
     livekit = LiveKitSettings(
         url=scene.server.url, api_key=scene.server.api_key, api_secret=SecretStr(scene.server.api_secret)
     )

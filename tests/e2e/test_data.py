@@ -108,8 +108,7 @@ async def test_what_is_sent_in_a_handover_is_kept_once(scene: Scene, tmp_path: P
     """By the one agent or the other, also a file that begins with the one; the application reads it, as ever."""
     read = tmp_path / "read"
     told = {"AGENT_DATA_TOPICS": "commands,files.*", READ: str(read)}
-    for _ in range(2):
-        await scene.worker("--entrypoint", "tests.e2e.data_agents:reading", **told)
+    await scene.two_workers("--entrypoint", "tests.e2e.data_agents:reading", **told)
     async with scene.caller() as caller:
         await caller.wait_agent(UTTERANCE)
         holder, _ = await scene.agent()

@@ -1,20 +1,36 @@
 """Callers who hear the agent later than they talk to it: their browser takes its time to subscribe."""
 
+from collections.abc import Iterator, Mapping
+
 import pytest
 
-from tests.e2e.calls import CALL, UTTERANCE, hear
-from tests.e2e.scene import Scene
+from tests.e2e.calls import CALL, UTTERANCE, dispatch, hear
+from tests.e2e.scene import Scene, SharedWorker, shared_worker
+from tests.support.caller import Caller
 from tests.support.servers import wait_until
+from tests.support.workers import OfflineModels
 
 pytestmark = pytest.mark.timeout(240)
 
 
+@pytest.fixture(scope="module")
+def worker(
+    worker_environment: Mapping[str, str], models: OfflineModels, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SharedWorker]:
+    """The worker of both agents."""
+    directory, environment = tmp_path_factory.mktemp("first"), {**worker_environment, **models.environment}
+    with shared_worker(directory, environment, "tests.e2e.plain_agents:speaking_first") as started:
+        yield started
+
+
 @pytest.mark.parametrize("agent", ["eager", "hasty"])
-async def test_an_agent_interrupted_before_anybody_hears_it_is_heard_afterwards(scene: Scene, agent: str) -> None:
+async def test_an_agent_interrupted_before_anybody_hears_it_is_heard_afterwards(
+    scene: Scene, worker: SharedWorker, agent: str
+) -> None:
     """A line typed into the greeting that nobody hears yet interrupts it; the answer is audible all the same."""
     line = CALL.turns[0]
-    await scene.worker("--entrypoint", f"tests.e2e.plain_agents:{agent}")
-    async with scene.caller(is_deaf=True) as caller:
+    by_token = dispatch(worker.agent_name, agent)
+    async with Caller(scene.server, room=scene.room, dispatch=by_token, is_deaf=True) as caller:
         present = await caller.wait_agent(UTTERANCE)
 
         async def has_a_track() -> bool:

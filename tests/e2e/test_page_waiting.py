@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent_worker.offline.transcript import bundled, load
 from tests.e2e import application, late_application
-from tests.e2e.calls import CALL, UTTERANCE
+from tests.e2e.calls import UTTERANCE
 from tests.e2e.scene import Scene
 from tests.support.browser import chromium_missing, open_page
 from tests.support.livekit_server import LiveKitServer
@@ -29,6 +30,8 @@ pytestmark = [
     pytest.mark.skipif(chromium_missing() is not None, reason=str(chromium_missing())),
 ]
 _MILLISECONDS = UTTERANCE * 1000
+_CALL = load(bundled())
+"""What `dev --offline` follows."""
 
 
 @dataclass
@@ -110,17 +113,17 @@ async def test_a_page_that_is_opened_before_the_worker_is_registered(
     """It says what it waits for; its agent comes by itself, once; what was typed is answered, behind a refresh too."""
     async with developer(scene, own_livekit_server, tmp_path, late=late) as one, one.page("early") as tab:
         await tab.click("#join")
-        await say(tab, CALL.turns[0].user)
+        await say(tab, _CALL.turns[0].user)
         status = tab.locator("#status", has_text="its worker is not registered yet")
         await status.wait_for(timeout=_MILLISECONDS)
         assert not any(line.startswith("Talk to the agent") for line in one.told())
         await tab.reload()
         await status.wait_for(timeout=_MILLISECONDS)
-        await caption(tab, CALL.turns[0].user, speaker="you")
+        await caption(tab, _CALL.turns[0].user, speaker="you")
         started = time.monotonic()
         await tab.wait_for_selector("#status[data-state=connected]", timeout=_MILLISECONDS + late * 1000)
         scene.record(f"registered {late:g} s late: the page waited for its agent", time.monotonic() - started)
-        await caption(tab, CALL.turns[0].reply[-20:])
+        await caption(tab, _CALL.turns[0].reply[-20:])
         assert await tab.locator("#people [data-role=agent]").count() == 1
         first, second = one.told()[:2]
         assert first.startswith("Starting the agent")
@@ -138,10 +141,10 @@ async def test_a_page_whose_livekit_server_starts_anew(
         for number in range(2):
             own_livekit_server.kill()
             await tab.wait_for_selector("#status:is([data-state=retrying], [data-state=reconnecting])")
-            await say(tab, CALL.turns[number].user)
+            await say(tab, _CALL.turns[number].user)
             own_livekit_server.start()
             back = time.monotonic()
             await tab.wait_for_selector("#status[data-state=connected]", timeout=_MILLISECONDS)
             scene.record(f"LiveKit started anew ({number}): the page waited for its agent", time.monotonic() - back)
-            await caption(tab, CALL.turns[number].reply[-20:])
+            await caption(tab, _CALL.turns[number].reply[-20:])
         assert await tab.locator("#captions li[data-speaker=you]").count() == 2

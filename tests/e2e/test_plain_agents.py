@@ -45,9 +45,7 @@ async def room_exists(scene: Scene) -> bool:
 
 async def test_words_typed_in_a_handover_are_answered_once(scene: Scene) -> None:
     """By the one agent or the other: before it is asked for, while the one waits to go, and while the other begins."""
-    first = await scene.worker("--entrypoint", TYPING)
-    await scene.worker("--entrypoint", TYPING)
-    assert first.process.poll() is None
+    await scene.two_workers("--entrypoint", TYPING)
     async with scene.caller() as caller:
         await caller.wait_agent(UTTERANCE)
         holder, _ = await scene.agent()
@@ -85,8 +83,7 @@ async def test_words_typed_in_a_handover_are_answered_once(scene: Scene) -> None
 
 async def test_a_room_outlives_the_jobs_of_a_call_and_not_the_call(scene: Scene) -> None:
     """Each of its agents deletes it at its end: handed over, hung and awake again, and at last with the caller gone."""
-    await scene.worker("--entrypoint", TYPING)
-    await scene.worker("--entrypoint", TYPING)
+    await scene.two_workers("--entrypoint", TYPING)
     async with scene.caller() as caller:
         first = await caller.wait_agent(UTTERANCE)
         await typed_turn(caller, 0)

@@ -1,5 +1,6 @@
 """Successors on a real LiveKit server: what they are told, where they are called to, and which worker takes them."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ from pydantic import SecretStr
 from agent_worker.settings import LiveKitSettings
 from agent_worker.worker.migration import migrate
 from tests.e2e.calls import somebody
-from tests.e2e.scene import Scene
+from tests.e2e.scene import Scene, SharedWorker, shared_worker
 from tests.e2e.told import NOTES, digest
 from tests.support.livekit_server import LiveKitServer
 from tests.support.processes import kill
@@ -32,15 +33,16 @@ SOON = 30.0
 
 
 class Notes:
-    """What the jobs have written down."""
+    """What the jobs of one room have written down."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, room: str) -> None:
         """Nothing yet."""
-        self.path = path
+        self.path, self._room = path, room
 
     def all(self) -> list[dict[str, Any]]:
         """One for each job that had its conversation, in order."""
-        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        return [told for told in map(json.loads, lines) if told["room"] == self._room]
 
     async def of(self, number: int, *, patience: float = SOON) -> dict[str, Any]:
         """What the job of this number, from 1, has noted."""
@@ -53,9 +55,27 @@ class Notes:
 
 
 @pytest.fixture
-def notes(tmp_path: Path) -> Notes:
+def notes(tmp_path: Path, room: str) -> Notes:
     """This test's."""
-    return Notes(tmp_path / "notes")
+    return Notes(tmp_path / "notes", room)
+
+
+@pytest.fixture(scope="module")
+def common_notes_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the jobs of `common` write."""
+    return tmp_path_factory.mktemp("common") / "notes"
+
+
+@pytest.fixture(scope="module")
+def common(
+    worker_environment: Mapping[str, str], models: OfflineModels, common_notes_path: Path
+) -> Iterator[SharedWorker]:
+    """A worker for the tests that kill only its jobs."""
+    environment = {**worker_environment, **models.environment}
+    with shared_worker(
+        common_notes_path.parent, environment, ENTRYPOINT[1], **{NOTES: str(common_notes_path)}
+    ) as worker:
+        yield worker
 
 
 @pytest.mark.parametrize(
@@ -67,10 +87,10 @@ def notes(tmp_path: Path) -> Notes:
     ],
 )
 async def test_the_third_successor_is_told_what_the_first_job_was_told(
-    scene: Scene, notes: Notes, metadata: str, *, is_by_token: bool
+    scene: Scene, common: SharedWorker, common_notes_path: Path, metadata: str, *, is_by_token: bool
 ) -> None:
     """Byte for byte, 60 KB that are no JSON too; each knows that it follows, and why, and nothing is done twice."""
-    await scene.worker(*ENTRYPOINT, **{NOTES: str(notes.path)})
+    scene.agent_name, notes = common.agent_name, Notes(common_notes_path, scene.room)
     by_token = [lk.RoomAgentDispatch(agent_name=scene.agent_name, metadata=metadata)] if is_by_token else []
     async with somebody(scene.server, scene.room, *by_token):
         if not is_by_token:
@@ -86,8 +106,7 @@ async def test_the_third_successor_is_told_what_the_first_job_was_told(
 
 async def test_a_migrated_call_lands_on_another_worker(scene: Scene, notes: Notes) -> None:
     """LiveKit's server offers the job to either; the one that the call is to leave declines it, as often as need be."""
-    for _ in range(2):
-        await scene.worker(*ENTRYPOINT, **{NOTES: str(notes.path)})
+    await scene.two_workers(*ENTRYPOINT, **{NOTES: str(notes.path)})
     livekit = LiveKitSettings(
         url=scene.server.url, api_key=scene.server.api_key, api_secret=SecretStr(scene.server.api_secret)
     )
@@ -105,10 +124,11 @@ async def test_a_migrated_call_lands_on_another_worker(scene: Scene, notes: Note
 
 async def test_two_agents_in_one_room_are_followed_each_by_itself(scene: Scene, notes: Notes) -> None:
     """The translator dies: a translator comes, and the agent beside it hears nothing of that; then the agent dies."""
-    await scene.worker(*ENTRYPOINT, **{NOTES: str(notes.path)})
     translator = f"{scene.agent_name}-translator"
-    await scene.worker(
-        *ENTRYPOINT, **{NOTES: str(notes.path), "LIVEKIT_AGENT_NAME": translator, "TOLD_ROLE": "translator"}
+    here = {NOTES: str(notes.path)}
+    await asyncio.gather(
+        scene.worker(*ENTRYPOINT, **here),
+        scene.worker(*ENTRYPOINT, **here, LIVEKIT_AGENT_NAME=translator, TOLD_ROLE="translator"),
     )
     async with somebody(scene.server, scene.room):
         await scene.server.create_dispatch(scene.agent_name, scene.room, "the agent's")

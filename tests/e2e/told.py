@@ -40,6 +40,7 @@ async def entrypoint(ctx: JobContext) -> None:
             "worker": ctx.worker_id,
             "metadata": digest(ctx.job.metadata),
             "conversation": conversation.id,
+            "room": ctx.room.name,
             "is_restart": conversation.is_restart,
             "reason": conversation.restart_reason,
             "dials": bool(todo),

@@ -11,9 +11,14 @@ CAME = "UNOPENED_CAME"
 """A file that gets a line of JSON for each job that has connected."""
 
 
+async def entrypoint(ctx: JobContext) -> None:
+    """Do what the job's metadata says."""
+    await {"leaving": leaving, "raising": raising, "preparing": preparing}[ctx.job.metadata](ctx)
+
+
 def _come(ctx: JobContext) -> None:
     with Path(os.environ[CAME]).open("a") as came:
-        came.write(json.dumps({"job": ctx.job.id, "pid": os.getpid()}) + "\n")
+        came.write(json.dumps({"job": ctx.job.id, "pid": os.getpid(), "room": ctx.room.name}) + "\n")
 
 
 async def leaving(ctx: JobContext) -> None:

@@ -24,6 +24,8 @@ PLAIN, FORKING = "ray.scripts.scripts", "conversation_actors.cli"
 """Modules that take `start` and Ray's options."""
 _LOG_MONITOR = ["--include-log-monitor=false"] if "include_log_monitor" in {p.name for p in start.params} else []
 """Nobody reads the logs of a test's node; an older Ray has no such option."""
+_NO_MONITOR = ["--no-monitor"] if "no_monitor" in {p.name for p in start.params} else []
+"""No test's head asks a cloud for more nodes: a process less, on two cores."""
 START_SECONDS = 60.0
 """A node takes 4 to 8 s to start on two idle cores."""
 _ATTEMPTS = 3
@@ -158,7 +160,7 @@ class RayCluster:
     def _head(self, port: int) -> Node:
         return Node(
             self._directory, "--head", f"--port={port}", "--node-ip-address=127.0.0.1",
-            "--include-dashboard=false", f"--ray-client-server-port={free_port()}",
+            "--include-dashboard=false", *_NO_MONITOR, f"--ray-client-server-port={free_port()}",
             f"--temp-dir={self._directory}", resources=self._resources, environment=self._environment,
         )  # fmt: skip
 
