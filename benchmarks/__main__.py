@@ -68,8 +68,8 @@ def run(chosen: argparse.Namespace, console: Console) -> Results:
 
             report = measure(name, Stage(chosen.quick, tell, chosen.modules_redis))
         results.reports.append(report)
-        show_report(console, report)
         write(results, chosen.output)  # a later failure must not lose what was measured
+        show_report(console, report)
     return results
 
 
