@@ -101,10 +101,10 @@ async def test_commands_are_not_acknowledged_by_a_line_before_they_are_durable(
     handle, passage = await cluster.connected(), cluster.relay.last
     other = await cluster.connected()
     store.hold()
+    passed = passage.passed[Direction.TO_CLIENT]
     appending = asyncio.create_task(handle.append(user("held")))
     asked = cluster.asked_by_line["execute"]
     await until(lambda: cluster.asked_by_line["execute"] > asked)
-    passed = passage.passed[Direction.TO_CLIENT]
     for _ in range(10):
         assert (await other.snapshot()).items == ()
     assert passage.passed[Direction.TO_CLIENT] == passed
