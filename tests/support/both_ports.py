@@ -80,9 +80,10 @@ class LineActor(FakeActor):
 class LinePeer(FakePeer):
     """A `FakePeer` that tells where its actor listens, or rather where the relay before it does."""
 
-    def __init__(self, cluster: "LineCluster", actor: LineActor) -> None:
+    def __init__(self, cluster: "LineCluster", actor: LineActor, *, is_relayed: bool) -> None:
         """Ask this actor."""
         super().__init__(cluster, actor)
+        self._is_relayed = is_relayed
         self._lines, self._actor = cluster, actor
 
     async def open(self, *, create: bool) -> Any:
@@ -113,7 +114,7 @@ class LinePeer(FakePeer):
         return slowly
 
     def _told(self, address: LineAddress | None) -> LineAddress | None:
-        if address is None or not self._lines.is_relayed:
+        if address is None or not self._is_relayed:
             return address if address is None or address.tcp is None else replace(address, unix=None)
         return self._lines.relay.lead_to(address)
 
@@ -121,9 +122,14 @@ class LinePeer(FakePeer):
 class LinePort(FakePort):
     """Finds and starts the actors of a `LineCluster`."""
 
+    def __init__(self, cluster: "LineCluster") -> None:
+        """Look for actors there, whose lines are relayed if they are now."""
+        super().__init__(cluster)
+        self._is_relayed = cluster.is_relayed
+
     def _peer(self, actor: FakeActor) -> Peer:
         assert isinstance(actor, LineActor)
-        return cast("Peer", LinePeer(cast("LineCluster", self._cluster), actor))
+        return cast("Peer", LinePeer(cast("LineCluster", self._cluster), actor, is_relayed=self._is_relayed))
 
 
 class LineCluster(FakeCluster):

@@ -25,7 +25,7 @@ from tests.chaos.history.client import Player
 from tests.chaos.history.observing import follow, look
 from tests.chaos.history.record import Recorder, read
 from tests.support.both_ports import LINE_QUICK, LineCluster
-from tests.support.fakes import CONVERSATION, FaultyStore, brief
+from tests.support.fakes import CONVERSATION, FaultyStore, brief, until
 from tests.support.relay import Direction, Fault, Kind
 
 CLIENTS = 3
@@ -149,7 +149,7 @@ async def play_lines(directory: Path, *, seed: int, seconds: float) -> tuple[Fin
             cluster.loss = cluster.delay = 0.0
             until = time.monotonic() + LAST_SECONDS
             wrong += [f"a player met {ended!r}" for ended in await _ended(playing)]
-            await _finish(cluster, witness)
+            wrong += await _finish(cluster, witness, recorders)
             for task in watching:
                 task.cancel()
             wrong += [f"a watch met {ended!r}" for ended in await _ended(watching)]
@@ -182,16 +182,26 @@ async def _ended(tasks: list[asyncio.Task[None]]) -> list[Exception]:
     return [end for end in ends if isinstance(end, Exception)]
 
 
-async def _finish(cluster: LineCluster, recorder: Recorder) -> None:
-    """Read all in full, by a handle that has had no part in it."""
+async def _finish(cluster: LineCluster, recorder: Recorder, watching: Sequence[Recorder]) -> list[str]:
+    """Read all in full, by a handle that has had no part in it, when the watches have brought what led there.
+
+    Return what is wrong with them.
+    """
     handle = await cluster.handle()
     async with asyncio.timeout(LAST_SECONDS):
         while True:
             with suppress(ConversationError):
                 view = await look(handle, recorder, fresh=True, is_full=True)
                 recorder.write("settled", conversation=CONVERSATION, life=view.life)
-                return
+                break
             await asyncio.sleep(0.05)
+
+    def left() -> list[str]:
+        return [one.process for one in watching if one.reached.get((CONVERSATION, view.life), 0) < view.seq]
+
+    with suppress(TimeoutError):
+        await until(lambda: not left(), patience=LAST_SECONDS)
+    return [f"the watch of {process} has not come to the end" for process in left()]
 
 
 def main() -> int:

@@ -90,11 +90,5 @@ LINE_MUTANTS = {
         "if turn.after < 0:",
         seconds=6.0,
     ),
-    "a push begins where the one before began": Mutant(
-        "line/subscription.py",
-        "self._position += len(entries)",
-        "self._position += 0",
-        seconds=6.0,
-    ),
 }
 """In the line and what it relies on: found by histories in one process, whose faults are all there is."""

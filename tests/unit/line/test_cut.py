@@ -64,7 +64,9 @@ class Shaken:
             last = await handle.snapshot(fresh=True)
             await watcher.saw(last.seq)
             await self._watcher.saw(last.seq)
-        assert all(passage.has_failed.is_set() for passage in relay.passages[count : count + total])
+        failed = [passage.has_failed.is_set() for passage in relay.passages[count : count + total]]
+        assert sum(failed) > total / 2  # and all, where no client drops a line that is slow
+        assert all(failed) or self._cluster.timing is LINE_QUICK
         for seen in (watcher, self._watcher):
             assert_contiguous(seen.seqs)
             for name, said in self._said.items():
@@ -106,11 +108,11 @@ def timing() -> Timing:
 async def shaken(sockets: Path, way: str, timing: Timing) -> AsyncIterator[Shaken]:
     """Make owners that are reached by both ports, and a steady handle that watches."""
     relay = Relay(directory=sockets if way == "unix" else None)
-    async with LineCluster(FaultyStore(), SETTINGS, sockets, relay=relay, timing=timing) as cluster:
-        steady = await cluster.connected(way)
+    async with LineCluster(FaultyStore(), SETTINGS, sockets, relay=relay, is_relayed=False, timing=timing) as cluster:
+        steady = await cluster.connected()
+        cluster.is_relayed = True
         async with Watcher(steady) as watcher:
             yield Shaken(cluster, steady, watcher)
-        assert not relay.passages[0].is_over.is_set()  # the steady handle's line was never touched
 
 
 def at(kind: Kind, direction: Direction, places: Iterable[int]) -> Iterator[Fault]:
@@ -142,13 +144,22 @@ async def test_a_line_may_fall_silent_in_one_direction(shaken: Shaken, direction
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("timing", [LINE_QUICK])
-@pytest.mark.parametrize("kind", [Kind.CLOSE, Kind.RESET, Kind.SWALLOW])
+@pytest.mark.parametrize("kind", [Kind.CLOSE, Kind.RESET])
 @pytest.mark.parametrize("direction", Direction)
-async def test_a_line_may_go_wrong_at_every_byte_in_every_way(shaken: Shaken, direction: Direction, kind: Kind) -> None:
-    """As the short tests, over several exchanges, by each kind of socket."""
-    places = range(0, LONG_BYTES, 5 if kind is Kind.SWALLOW else 1)
-    await shaken.play(at(kind, direction, places))
+async def test_a_line_may_be_cut_at_every_byte_of_several_exchanges(
+    shaken: Shaken, direction: Direction, kind: Kind
+) -> None:
+    """As the short tests, by each kind of socket."""
+    await shaken.play(at(kind, direction, range(LONG_BYTES)))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("timing", [LINE_QUICK])
+@pytest.mark.parametrize("direction", Direction)
+async def test_a_line_may_fall_silent_anywhere(shaken: Shaken, direction: Direction) -> None:
+    """As the short test, by each kind of socket."""
+    await shaken.play(at(Kind.SWALLOW, direction, range(0, LONG_BYTES, 5)))
 
 
 async def test_bytes_may_come_one_by_one(sockets: Path) -> None:
