@@ -86,7 +86,7 @@ class Decider:
                 try:
                     reply = self._repeat(request)
                 except RefusedError as refusal:
-                    reply = refusal
+                    reply = _as_reply(refusal)
             if reply is None:
                 break
             replies.append((self.working.seq, reply))
@@ -100,7 +100,7 @@ class Decider:
             repeated = self._repeat(request)
             return (repeated, ()) if repeated else self._first_time(request)
         except RefusedError as refusal:
-            return refusal, ()
+            return _as_reply(refusal), ()
 
     def _repeat(self, request: Request) -> Done | None:
         kept = self.working.requests.get(request.request_id)
@@ -144,6 +144,12 @@ class Decider:
     def _participant_of(self, command: Command) -> Participant | None:
         """Return the participant a command is about, as it is now; None if the command is about none."""
         return self.working.participants.get(getattr(command, "identity", ""))
+
+
+def _as_reply(refusal: RefusedError) -> RefusedError:
+    """Return the error without the frames it came through: it is kept for repeats, and they hold its whole batch."""
+    refusal.__context__ = refusal.__cause__ = None
+    return refusal.with_traceback(None)
 
 
 def _echoes(number: int, entries: Sequence[Entry]) -> Iterator[tuple[int, Echo]]:

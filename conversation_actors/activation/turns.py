@@ -31,6 +31,8 @@ class _Sender:
     """What was refused of the latest batches, by the names that the sender has made, each for one command only."""
     through: int = -1
     """The place of the last of its commands that happened before this activation; -1 as long as nobody has looked."""
+    since: int = 0
+    """The place up to which such commands may have happened and be forgotten by now."""
     told_in: int = 0
     """The latest batch that was answered."""
     told: int = 0
@@ -71,12 +73,15 @@ class Turns:
     def _refused_before(self, requests: Sequence[Request], name: str, sender: _Sender) -> Mapping[int, RefusedError]:
         """Return, by place, what an earlier attempt to which the answer was lost has refused.
 
-        That is also what another activation has not done while it did what comes after it.
+        That is also what another activation has not done while it did what comes after it. What may have been forgotten
+        since is decided anew, as all is that the request memory does not reach back to.
         """
         known, own = self._decider.working.requests, f"{name}."
         if sender.through < 0:  # it is new here; what it has sent is remembered in order
-            last = next((one for one in reversed(known) if one.startswith(own)), "")
-            sender.through = _place_of(last)
+            places = [_place_of(one) for one in known if one.startswith(own)]
+            sender.through = places[-1] if places else 0
+            if places and len(known) >= self._decider.working.limits.requests:
+                sender.since = places[0]
         if not (sender.refused or sender.through):
             return NO_REFUSALS
         refusals = {}
@@ -86,7 +91,7 @@ class Turns:
                 continue
             if identity in sender.refused:
                 refusals[place] = sender.refused[identity]
-            elif 0 < _place_of(identity) <= sender.through:
+            elif sender.since < _place_of(identity) <= sender.through:
                 refusals[place] = ConflictError("refused by an owner that ended before it could tell why")
         return refusals
 

@@ -150,11 +150,11 @@ class Link:
             self.outbox.close(self._lifetime.refusal())
             if self._last_words is not None:
                 self._last_words.remove(self.outbox)
-        await asyncio.gather(*tasks, return_exceptions=True)
-        try:
-            await self._follower.let_go()
-        finally:
-            await self._owner.aclose()
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await self._follower.let_go()
+            finally:
+                await self._owner.aclose()  # also if the closing is cancelled: a line would be sought for ever
 
     def _wake(self) -> None:
         """Wake the owner in the background, unless that is under way."""

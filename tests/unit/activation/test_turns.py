@@ -6,7 +6,7 @@ import pytest
 
 from conversation_actors.activation.requests import Decided, Decider
 from conversation_actors.activation.turns import Turns
-from conversation_actors.errors import ConflictError, ConversationClosedError
+from conversation_actors.errors import ConflictError, ConversationClosedError, RefusedError
 from conversation_actors.protocol import Done, Reply, Request, Turn
 from conversation_actors.state import (
     AppendItems,
@@ -189,6 +189,28 @@ def test_what_another_activation_refused_stays_refused() -> None:
     replies = desk.decide(turn(1), CLOSE, LATE, REOPEN, own("4", AppendItems((message("u4"),))))
     assert [type(reply) for reply in replies] == [Done, ConflictError, Done, Done]
     assert desk.items == ["u4"]
+
+
+def test_what_may_have_been_forgotten_is_not_told_to_be_refused() -> None:
+    """The request memory was full when the other activation ended: it may reach back to no more than the last ones."""
+    desk = Desk(requests=2)
+    sent = [own(str(number), AppendItems((message(f"u{number}"),))) for number in (1, 2, 3, 4)]
+    for request in (sent[0], sent[1], sent[3]):
+        desk.decider.decide([request])
+    replies = desk.decide(turn(1), *sent)
+    assert [type(reply) for reply in replies] == [Done, Done, ConflictError, Done]
+
+
+@pytest.mark.parametrize("is_repeated", [False, True])
+def test_refusals_hold_nothing_of_their_batch(*, is_repeated: bool) -> None:
+    """They are kept for repeats; a traceback has frames, and those hold the batch and all that is in it."""
+    desk = Desk()
+    desk.decide(turn(1), append("u1"), Request("mine", ReopenConversation()))
+    refused = Request("mine", CloseConversation("another command of this name")) if is_repeated else wrong("u1")
+    for given in (turn(2), turn(2)):
+        (refusal,) = desk.decide(given, refused)
+        assert isinstance(refusal, RefusedError)
+        assert (refusal.__traceback__, refusal.__context__, refusal.__cause__) == (None, None, None)
 
 
 def test_request_that_its_caller_has_named_says_nothing_of_the_order() -> None:

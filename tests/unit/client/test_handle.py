@@ -31,7 +31,7 @@ from conversation_actors.errors import (
 from conversation_actors.items import Message
 from conversation_actors.protocol import View
 from conversation_actors.state import ConversationState, Entry, ItemsAppended, ItemsRemoved, Lease
-from tests.support.fakes import FakeCluster, Fault, FaultyStore, brief, stored, turns, until
+from tests.support.fakes import FakeCluster, FakePort, Fault, FaultyStore, brief, stored, turns, until
 from tests.support.quick import QUICK
 
 
@@ -683,6 +683,28 @@ async def test_close_sends_what_is_left(cluster: FakeCluster) -> None:
     await conversation.aclose()
     state, _ = await stored(cluster.store)
     assert [item.id for item in state.window] == [f"u{number}" for number in range(5)]
+
+
+async def test_a_close_that_is_cancelled_lets_go_of_the_owner(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that nobody closes would be sought anew for as long as the owner lives."""
+    conversation, store = await cluster.handle(), store_of(cluster)
+    closed = 0
+
+    async def close(_port: FakePort) -> None:
+        nonlocal closed
+        closed += 1
+
+    monkeypatch.setattr(FakePort, "aclose", close)
+    store.hold()
+    conversation.record(say("u0"))
+    closing = asyncio.create_task(conversation.aclose())
+    await until(lambda: len(store.appends) >= 1)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    assert closing.cancelled()
+    assert closed == 1
 
 
 async def test_close_leaves_nobody_waiting(cluster: FakeCluster, caplog: pytest.LogCaptureFixture) -> None:
