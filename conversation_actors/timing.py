@@ -40,9 +40,11 @@ class Timing:
     """How long whoever connects may take to prove itself, and before that, if TLS is spoken, for the TLS handshake."""
     line_stalled: float = 30.0
     """How long a client may take nothing of what it was sent before its line is closed."""
-    line_silent: float = 120.0
-    """How long a client may say nothing before its line is closed: one that lives says something in each of its polls,
-    which take half a minute at most."""
+    line_quiet: float = 30.0
+    """How long a poll by a line may bring nothing before the owner is asked for a sign of life."""
+    line_silent: float = 180.0
+    """How long a client may say nothing before its line is closed. One that lives says something when a poll has been
+    quiet, and after every fourth push that it has taken."""
     line_sweep: float = 5.0
     """How long after an owner begins to listen it removes sockets that dead owners have left."""
     line_poll: float = 60.0

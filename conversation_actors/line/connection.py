@@ -2,9 +2,7 @@
 
 import asyncio
 import os
-import ssl
-from collections.abc import Awaitable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from conversation_actors.errors import ConversationError
@@ -34,9 +32,7 @@ from conversation_actors.line.proof import (
     new_nonce,
     server_proof,
 )
-from conversation_actors.line.sockets import watch_over
-from conversation_actors.protocol import Execute, Executed, LineAddress, Polled, Seen, View
-from conversation_actors.timing import TIMING, Timing
+from conversation_actors.protocol import Execute, Executed, Polled, Seen, View
 
 Way = Literal["unix", "tcp"]
 
@@ -63,7 +59,7 @@ class SlowAnswerError(Exception):
 
 
 class LineConnection(asyncio.Protocol):
-    """One line. Belongs to the event loop and to the process that made it; see `connect`."""
+    """One line. Belongs to the event loop and to the process that made it; see `connecting`."""
 
     def __init__(self, way: Way, secret: bytes) -> None:
         """Be connected by `way` to whoever knows the `secret`."""
@@ -305,62 +301,6 @@ class LineConnection(asyncio.Protocol):
             return b""
         self.proven.set_result(None)
         return rest
-
-
-async def connect(
-    address: LineAddress, *, timing: Timing = TIMING, tls: ssl.SSLContext | None = None
-) -> LineConnection:
-    """Return a line to who listens at `address`: by its Unix socket, or else by TCP. Raises `LineLostError`.
-
-    `tls` is how this process speaks TLS, if Ray does here; who does not speak the same way is not spoken to.
-    """
-    lost: LineLostError | None = None
-    reasons: list[str] = []
-    for way, line, opening in _openings(address, tls):
-        try:
-            async with asyncio.timeout(timing.line_connect):
-                await opening
-                await line.proven
-            if not line.is_up:
-                raise line.loss()  # noqa: TRY301  # as if it had fallen a moment before
-        except (OSError, TimeoutError, LineLostError) as error:
-            reasons.append(f"{way}: {str(error) or f'no answer in {timing.line_connect:g} s'}")
-            lost = error if isinstance(error, WrongProofError) else lost
-            line.close()
-        except BaseException:
-            line.close()
-            raise
-        else:
-            return line
-    reason = "; ".join(reasons) or "the owner listens nowhere that this process can reach"
-    raise WrongProofError(reason) if lost is not None else LineLostError(reason)
-
-
-def _openings(
-    address: LineAddress, tls: ssl.SSLContext | None
-) -> Iterator[tuple[Way, LineConnection, Awaitable[object]]]:
-    """Yield each way to the address, with a line and what connects it."""
-    loop = asyncio.get_running_loop()
-    if address.unix is not None and _is_here(address.unix):
-        line = LineConnection("unix", address.secret)
-        yield "unix", line, loop.create_unix_connection(lambda: line, address.unix)
-    if address.tcp is not None and address.is_encrypted == (tls is not None):
-        host, port = address.tcp
-        line = LineConnection("tcp", address.secret)
-        yield "tcp", line, _tcp(line, host, port, tls)
-
-
-def _is_here(socket: str) -> bool:
-    """Whether this process sees the socket: another node's is not here, and another user's directory hides its own."""
-    try:
-        return Path(socket).is_socket()
-    except OSError:
-        return False
-
-
-async def _tcp(line: LineConnection, host: str, port: int, tls: ssl.SSLContext | None) -> None:
-    transport, _ = await asyncio.get_running_loop().create_connection(lambda: line, host, port, ssl=tls)
-    watch_over(transport.get_extra_info("socket"))
 
 
 def _fail(answer: "asyncio.Future[Any]", error: Exception) -> None:

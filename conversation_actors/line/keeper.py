@@ -7,7 +7,8 @@ import ssl
 from conversation_actors.backoff import Backoff
 from conversation_actors.errors import ConversationError
 from conversation_actors.failures import Failures
-from conversation_actors.line.connection import LineConnection, LineLostError, WrongProofError, connect
+from conversation_actors.line.connecting import connect
+from conversation_actors.line.connection import LineConnection, LineLostError, WrongProofError
 from conversation_actors.port import Peer, PeerFailedError, PeerLostError, PeerRestartingError
 from conversation_actors.protocol import LineAddress
 from conversation_actors.timing import TIMING, Timing

@@ -89,7 +89,7 @@ class DirectPeer:
     ) -> None:
         """Relieve `inner`. `looks` holds the tasks that look whether the process hangs."""
         self._inner, self._keeper, self._looks = inner, keeper, looks
-        self._patience = timing.line_answer
+        self._patience, self._quiet = timing.line_answer, timing.line_quiet
         self._loop = asyncio.get_running_loop()
         self._is_doubted = False
         """Whether the owner could not write when it was asked by the line.
@@ -150,12 +150,15 @@ class DirectPeer:
         while True:
             if line is not None:
                 try:
-                    polled = await line.poll(watcher, after_seq, seen, ending - self._loop.time())
+                    left = ending - self._loop.time()
+                    polled = await line.poll(watcher, after_seq, seen, min(left, self._quiet))
                 except _NOT_BY_LINE:
                     line = None
                 else:
                     if isinstance(polled, Polled) and not polled.entries:
                         self.suspect()
+                        if left > self._quiet:
+                            continue
                     return self._noted(line, polled)
             left = max(ending - self._loop.time(), 0.0)
             answer = await self._unless_up(self._inner.poll(watcher, after_seq, seen, left))

@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from conversation_actors.line.connection import LineConnection, connect
+from conversation_actors.line.connecting import connect
+from conversation_actors.line.connection import LineConnection
 from conversation_actors.line.proof import NONCE_BYTES, client_proof, new_nonce
 from conversation_actors.protocol import Execute, Executed, Request
 from conversation_actors.state import AppendItems

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from conversation_actors.line.connection import LineConnection, LineLostError, connect
+from conversation_actors.line.connecting import connect
+from conversation_actors.line.connection import LineConnection, LineLostError
 from conversation_actors.line.listener import MOST_STRANGERS
 from conversation_actors.line.proof import NONCE_BYTES
 from conversation_actors.protocol import LineAddress

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from conversation_actors.errors import PositionLostError, StoreUnavailableError
+from conversation_actors.line.connecting import connect
 from conversation_actors.line.connection import (
     CallFailedError,
     LineConnection,
     LineLostError,
     SlowAnswerError,
     WrongProofError,
-    connect,
 )
 from conversation_actors.line.frames import FrameTooLargeError
 from conversation_actors.line.inbox import CREDIT

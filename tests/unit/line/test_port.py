@@ -473,6 +473,19 @@ async def test_an_activation_that_has_stopped_is_not_asked_again(tmp_path: Path,
             await until(lambda stage=stage: stage.owner.accepted == 2)  # type: ignore[misc]
 
 
+async def test_a_long_poll_that_is_quiet_gives_signs_of_life(tmp_path: Path) -> None:
+    """However long polls may take by the settings: an owner lets go of a client that says nothing."""
+    timing = replace(CALM, line_quiet=0.01)
+    async with staged(tmp_path, timing=timing) as stage:
+        polling = asyncio.create_task(stage.peer.poll("w", 3, SEEN, PATIENCE))
+        await stage.owner.hears(Ping, 3)
+        assert not polling.done()
+        (asked,) = stage.owner.told(Subscribe)
+        assert isinstance(asked, Subscribe)
+        stage.owner.say(Push(asked.subscription, 3, (b"entry",), "o"))
+        assert await within(polling) == Polled((b"entry",), "o")
+
+
 # Slow answers
 
 
