@@ -151,7 +151,7 @@ $(BENCH_STAMP): $(STAMP)
 	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'; then touch $@; \
 	else echo "make bench: the extra \`bench\` could not be installed; going on without what is missing." >&2; fi
 
-bench: install $(BENCH_STAMP) ## Run the benchmarks, about 30 minutes (ARGS="--quick", "--only append", "--json", "--help")
+bench: install $(BENCH_STAMP) ## Run the benchmarks, about 37 minutes (ARGS="--quick", "--only append", "--json", "--help")
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## Remove .venv, caches and build output

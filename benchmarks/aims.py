@@ -67,7 +67,7 @@ AIMS = (
     Aim("by a line: SIGKILL of the owner to next acknowledged append, from the pool, p50", "line.recovery_ms",
         Bound.AT_MOST, 50, "ms"),
     Aim("history of a sleeping conversation, open(wait=False), p50", "line.history_ms", Bound.AT_MOST, 5, "ms"),
-    Aim("an idle line from another host: payload, which a sign of life of 25 bytes each way in 25 s is",
+    Aim("an idle line from another host: payload, with its questions for a sign of life",
         "line.idle_bytes_per_s", Bound.AT_MOST, 2, "bytes/s"),
 )  # fmt: skip
 

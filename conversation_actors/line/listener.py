@@ -46,11 +46,6 @@ class Listener:
         self._pause: asyncio.TimerHandle | None = None
         self._accept_again()
 
-    @property
-    def strangers(self) -> int:
-        """The number of connections without proof."""
-        return self._strangers
-
     def close(self) -> None:
         """Listen no longer; those who are in stay. Idempotent."""
         self._stop_accepting()

@@ -271,7 +271,7 @@ class DirectPeer:
 
     def _facts(self, info: ActivationInfo) -> ActivationInfo:
         line = self._keeper.line_still_to(self._inner)
-        return info if line is None else replace(info, reached_by=line.way)
+        return info if line is None or self._is_doubted else replace(info, reached_by=line.way)
 
 
 async def _ended(asking: "asyncio.Future[Value]") -> None:
