@@ -279,7 +279,8 @@ class Opened:
     """The answer to an `open`.
 
     `was_ready` tells whether the owner's process had been started ahead of time. Only the first answer of a process
-    tells that; in later ones it is None. `line` tells where the owner listens; None if it does not.
+    tells that; in later ones it is None. `line` tells where the owner listens. It is None
+    if the owner does not listen, and in an answer too large to carry a secret: then the owner is asked for it alone.
     """
 
     info: ActivationInfo

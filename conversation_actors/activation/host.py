@@ -40,6 +40,8 @@ Value = TypeVar("Value")
 
 _LOOK_SECONDS = 0.5
 _LAST_REPLIES_SECONDS = 1.0
+_WITH_SECRET_BYTES = 64 << 10
+"""The largest state that is shown together with the line's secret; Ray sends up to 100 KiB from process to process."""
 
 
 class Host(ABC):
@@ -77,7 +79,9 @@ class Host(ABC):
             view = await activation.read(fresh=False)
             is_first, self._is_counted = not self._is_counted, True
             was_ready = self._was_ready() if is_first else None
-            return Opened(self._facts(activation), view, was_ready, await self._line_address())
+            # What is larger passes through Ray's object store, which may be spilled to a disk: no secret goes along.
+            line = await self._line_address() if len(view.snapshot) <= _WITH_SECRET_BYTES else None
+            return Opened(self._facts(activation), view, was_ready, line)
 
         return await self._answer(work, create=create)
 

@@ -17,6 +17,7 @@ from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.client.reading import Reader
 from conversation_actors.client.views import Snapshot
 from conversation_actors.errors import (
+    ClusterUnavailableError,
     ConversationError,
     ConversationNotFoundError,
     InvalidInputError,
@@ -78,6 +79,8 @@ class ConversationClient:
         self._joining: asyncio.Task[None] | None = None
         self._untold_until = float("-inf")
         self._background: asyncio.Task[None] | None = None
+        self._has_left = False
+        """Whether it was closed, and joins nothing any more."""
         self._is_joining: Callable[[], bool] = lambda: False
         self._failures = Failures()
         self._tls: SSLContext | None = None
@@ -108,6 +111,7 @@ class ConversationClient:
     async def __aenter__(self) -> Self:
         """Connect."""
         tell_untested("pydantic", "ray", "redis")
+        self._has_left = False
         self._replica = open_replica(self._settings)  # first: a wrong URL leaves nothing open
         self._store, self._objection = await open_readable_store(self._settings)
         self._reader = Reader(self._store, self._replica, self._settings, timing=self._timing)
@@ -131,12 +135,17 @@ class ConversationClient:
             await client.join_cluster()  # so that the first `open` does not wait for it
         """
         self._connected_store()
+        joining = await self._ended_joining()
+        self._connected_store()
+        joining.result()
+
+    async def _ended_joining(self) -> asyncio.Task[None]:
+        """Return what has joined, or has failed to; it is begun anew if it had failed before."""
         joining = self._joining
         if joining is None or (joining.done() and not self._has_joined):
             joining = self._begin_to_join()
         await asyncio.wait({joining})  # others may wait for it too: it is not cancelled with this task
-        self._connected_store()
-        joining.result()
+        return joining
 
     async def open(self, conversation_id: str, *, create: bool = True, wait: bool = True) -> ConversationHandle:
         """Get or create a conversation; return when its owner answers.
@@ -334,6 +343,7 @@ class ConversationClient:
             self._tls = await asyncio.to_thread(client_context, *files)
 
     async def _end_joining(self) -> None:
+        self._has_left = True
         joining, self._joining = self._joining, None
         if joining is not None and not joining.done():
             # A process that ends while Ray is being joined, which takes about a second, may crash.
@@ -381,10 +391,14 @@ class ConversationClient:
         return RemoteOwner(self._port(conversation_id), self._settings, timing=self._timing)
 
     async def _join_at_last(self, *, anew: bool) -> None:
-        """See `Join`."""
+        """See `Join`. A client that is being closed still joins: its handles have a while to send what waits."""
         if not anew and self._joining is not None and self._joining.done():
             self._joining.result()
-        await self.join_cluster()
+        joining = None if self._has_left else await self._ended_joining()
+        if joining is None or joining.cancelled():
+            message = "the client was closed before it had joined its cluster"
+            raise ClusterUnavailableError(message)
+        joining.result()
 
     def _port(self, conversation_id: str) -> OwnerPort:
         if self._local is not None:

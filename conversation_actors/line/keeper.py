@@ -64,13 +64,13 @@ class LineKeeper:
         return self.line if self._peer is peer else None
 
     def told(self, peer: Peer, address: LineAddress | None) -> None:
-        """Take where a peer listens, as its answer to an `open` has told; None if it does not listen."""
+        """Take where a peer listens, as its answer to an `open` has told; None if that has not told it."""
         if self._peer is not peer:
             self._turn_to(peer)
-        if self._line is not None and (address is None or address.process != self._process):
+        if self._line is not None and address is not None and address.process != self._process:
             self._line.close("the owner is another process")
             self._line = None
-        self._is_deaf, self._address, self._must_pause = address is None, address, False
+        self._is_deaf, self._address, self._must_pause = False, address, False
         if self._line is None and self._seeking is None:
             self._seek()
 
@@ -88,6 +88,19 @@ class LineKeeper:
         if line is self._line:
             line.has_answered = False  # what is slow again and again is taken again ever more rarely
         line.close(reason)
+
+    async def check(self, line: LineConnection, peer: Peer) -> None:
+        """Let a line fall if its peer, asked by the port that the line relieves, is gone or is another process."""
+        try:
+            async with asyncio.timeout(self._timing.line_address):
+                address = await peer.line()
+        except PeerLostError:
+            self.drop(line, "the owner's process is not to be found any more")
+        except (PeerFailedError, PeerRestartingError, TimeoutError):
+            return  # nobody knows better than the line
+        else:
+            if line is self._line and (address is None or address.process != self._process):
+                self.drop(line, "the owner is another process")
 
     async def aclose(self) -> None:
         """Let the line fall, and seek no other; return when no task and no descriptor is left. Idempotent."""

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from conversation_actors.errors import (
@@ -130,14 +131,23 @@ class DirectPeer:
         line = self._line()
         if line is None:
             return await self._by_port(self._inner.execute(call))
-        return await self._by_line(line, lambda: line.execute(call), lambda: self._inner.execute(call))
+        # Beside a line that may still answer, no entries are told on behalf of the watcher: nobody may read them, and
+        # its subscription would pass over them.
+        unwatched = replace(call, watcher="")
+        return await self._by_line(
+            line,
+            lambda: line.execute(call),
+            lambda: self._inner.execute(call),
+            lambda: self._inner.execute(unwatched),
+        )
 
     async def read(self, *, fresh: bool) -> View | ConversationError:
         """See `Peer.read`."""
         line = self._line()
         if line is None:
             return await self._by_port(self._inner.read(fresh=fresh))
-        return await self._by_line(line, lambda: line.read(fresh=fresh), lambda: self._inner.read(fresh=fresh))
+        ask = partial(self._inner.read, fresh=fresh)
+        return await self._by_line(line, lambda: line.read(fresh=fresh), ask, ask)
 
     async def poll(self, watcher: str, after_seq: int, seen: Seen, seconds: float) -> Polled | ConversationError:
         """See `Peer.poll`: while the line is up, the owner pushes entries, and nothing is asked.
@@ -196,8 +206,12 @@ class DirectPeer:
         line: LineConnection,
         send: "Callable[[], asyncio.Future[Value | ConversationError]]",
         ask: Callable[[], Awaitable[Value | ConversationError]],
+        ask_too: Callable[[], Awaitable[Value | ConversationError]],
     ) -> Value | ConversationError:
-        """Return the answer by a line; or else, or if it is late, what the wrapped peer answers when it is asked."""
+        """Return the answer by a line; or else, or if it is late, what the wrapped peer answers when it is asked.
+
+        It is asked by `ask` in the place of a line that has fallen, and by `ask_too` beside one that is late.
+        """
         late: asyncio.Future[Value | ConversationError] | None = None
         doubt: asyncio.TimerHandle | None = None
         try:
@@ -211,7 +225,7 @@ class DirectPeer:
         finally:
             if doubt is not None:
                 doubt.cancel()
-        return await (self._by_port(ask()) if late is None else self._by_either(line, late, ask))
+        return await (self._by_port(ask()) if late is None else self._by_either(line, late, ask_too))
 
     async def _by_either(
         self,
@@ -261,13 +275,18 @@ class DirectPeer:
             await _ended(polling)
 
     async def _look(self, line: LineConnection) -> None:
-        """Have the process suspected if it gives no sign of life by its line."""
+        """Have the process suspected if it gives no sign of life by its line; leave the line if the owner is another.
+
+        A process that Ray has given up may live on, and answer, on a node that was cut off.
+        """
         try:
             async with asyncio.timeout(self._patience):
                 await line.ping()
         except (TimeoutError, *_NOT_BY_LINE):
             self._keeper.drop(line, "no sign of life")
             self._inner.suspect()
+        else:
+            await self._keeper.check(line, self._inner)
 
     def _facts(self, info: ActivationInfo) -> ActivationInfo:
         line = self._keeper.line_still_to(self._inner)

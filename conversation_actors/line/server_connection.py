@@ -53,7 +53,7 @@ class Service:
     """What all connections of one process share."""
 
     host: Answerer
-    secret: bytes
+    secret: bytes = field(repr=False)
     failures: Failures
     timing: Timing
     complaints: Complaints = field(default_factory=Complaints)

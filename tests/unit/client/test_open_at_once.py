@@ -28,7 +28,18 @@ from conversation_actors.errors import (
 from conversation_actors.port import Peer
 from conversation_actors.state import Entry, ItemsAppended
 from conversation_actors.store import Recovered
-from tests.support.fakes import CONVERSATION, PATIENCE, FakeCluster, FakePort, Fault, FaultyStore, brief, turns, until
+from tests.support.fakes import (
+    CONVERSATION,
+    PATIENCE,
+    FakeCluster,
+    FakePort,
+    Fault,
+    FaultyStore,
+    brief,
+    stored,
+    turns,
+    until,
+)
 from tests.support.late_client import LateClient
 from tests.support.quick import QUICK
 
@@ -475,6 +486,25 @@ async def test_a_write_that_waits_when_it_is_closed(cluster: FakeCluster) -> Non
     with pytest.raises(RetryableError):
         await writing
     assert cluster.actors[1:] == []
+
+
+@pytest.mark.parametrize("is_begun", [False, True], ids=["at once", "while it joins"])
+async def test_what_was_recorded_is_sent_if_the_cluster_is_joined_while_it_closes(
+    cluster: FakeCluster, *, is_begun: bool
+) -> None:
+    """As of any handle: `timeouts.close` is for that."""
+    client = LateClient(cluster)
+    handle = await client.open(CONVERSATION, wait=False)
+    handle.record(say("u1"))
+    if is_begun:
+        await until(lambda: client.asked == 1)
+    closing = asyncio.create_task(client.aclose())
+    await until(lambda: client.asked == 1)
+    await turns()
+    client.may_join.set()
+    await closing
+    state, _ = await stored(cluster.store)
+    assert [item.id for item in state.window] == ["u0", "u1"]
 
 
 async def test_a_client_that_was_closed_meanwhile(client: LateClient, store: Store) -> None:

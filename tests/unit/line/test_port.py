@@ -75,9 +75,12 @@ class WrappedPeer:
         """Listen nowhere."""
         self.address: LineAddress | None = None
         self.asked: Counter[str] = Counter()
+        self.calls: list[Execute] = []
         self.error: Exception | None = None
         self.answer: Any = None
         self.hangs = False
+        self.has_room = True
+        """Whether its answer to an `open` tells where it listens."""
         self.is_current = True
 
     def suspect(self) -> None:
@@ -86,7 +89,7 @@ class WrappedPeer:
 
     async def open(self, *, create: bool) -> Any:
         """See `Peer.open`."""
-        return await self._answer("open", Opened(INFO, BY_PORT, create, self.address))
+        return await self._answer("open", Opened(INFO, BY_PORT, create, self.address if self.has_room else None))
 
     async def info(self) -> Any:
         """See `Peer.info`."""
@@ -94,6 +97,7 @@ class WrappedPeer:
 
     async def execute(self, call: Execute) -> Any:
         """See `Peer.execute`."""
+        self.calls.append(call)
         return await self._answer("execute", Executed((Done(2, 1),) * len(call.requests), (), "o"))
 
     async def read(self, *, fresh: bool) -> Any:
@@ -443,9 +447,18 @@ async def test_an_open_that_another_process_answers_ends_the_line(tmp_path: Path
         assert (stage.owner.lines, other.accepted) == (0, 1)
         await stage.peer.open(create=True)
         assert other.accepted == 1
-        stage.wrapped.address = None
+        stage.wrapped.has_room = False
         await stage.peer.open(create=True)
-        assert stage.port.way is None
+        assert (stage.port.way, other.accepted) == ("unix", 1), "an answer that does not tell says nothing"
+
+
+async def test_where_an_owner_listens_is_asked_if_its_first_answer_has_no_room_for_that(tmp_path: Path) -> None:
+    """A large state goes where no secret belongs."""
+    async with staged(tmp_path, is_open=False) as stage:
+        stage.wrapped.has_room = False
+        await stage.peer.open(create=True)
+        await stage.up()
+        assert stage.wrapped.asked["line"] == 1
 
 
 @pytest.mark.parametrize("stopped", [FencedError("fenced"), PassivatedError("passivated")])
@@ -517,6 +530,18 @@ async def test_an_answer_that_is_late_by_the_line_counts_if_it_comes_first(tmp_p
         assert await within(reading) == BY_LINE
         await turns()
         assert (stage.port.way, stage.owner.accepted) == ("unix", 1)
+
+
+async def test_who_is_asked_beside_a_late_line_tells_no_watcher(tmp_path: Path) -> None:
+    """What an answer tells that nobody takes, the watcher's subscription would pass over."""
+    async with staged(tmp_path, timing=HASTY) as stage:
+        stage.owner.answer = hanging
+        await within(stage.peer.execute(CALL))
+        stage.owner.cut()
+        await until(lambda: stage.port.way is None)
+        stage.wrapped.address = None
+        await within(stage.peer.execute(CALL))
+        assert [call.watcher for call in stage.wrapped.calls] == ["", "w"]
 
 
 async def test_a_line_that_falls_while_both_are_asked_leaves_the_other_answer(tmp_path: Path) -> None:
@@ -670,6 +695,34 @@ async def test_an_owner_that_gives_a_sign_of_life_is_not_suspected(tmp_path: Pat
         assert len(stage.owner.told(Ping)) == 1
         assert not stage.wrapped.asked["suspect"]
         assert stage.port.way == "unix"
+
+
+async def test_a_line_to_an_owner_that_is_gone_is_left(tmp_path: Path) -> None:
+    """It answers, and is an owner no more: Ray has given up its node, and it lives on there."""
+    async with staged(tmp_path) as stage:
+        stage.wrapped.error = PeerLostError()
+        stage.peer.suspect()
+        await until(lambda: stage.port.way is None)
+        assert not stage.wrapped.asked["suspect"]
+
+
+async def test_a_line_to_another_process_than_the_owners_is_left(tmp_path: Path) -> None:
+    """The actor was started anew, and the process before it does not know."""
+    async with staged(tmp_path) as stage:
+        stage.wrapped.address = replace(stage.owner.address, process="another")
+        stage.peer.suspect()
+        await until(lambda: stage.owner.accepted == 2)
+
+
+@pytest.mark.parametrize("error", [PeerRestartingError(), PeerFailedError(ValueError())])
+async def test_a_line_to_an_owner_of_which_nobody_knows_better_stays(tmp_path: Path, error: Exception) -> None:
+    """Ray may be away while the owner is well."""
+    async with staged(tmp_path) as stage:
+        stage.wrapped.error = error
+        stage.peer.suspect()
+        await until(lambda: stage.wrapped.asked["line"] == 1)
+        await turns()
+        assert (stage.port.way, stage.owner.accepted) == ("unix", 1)
 
 
 async def test_an_owner_that_gives_none_is_suspected(tmp_path: Path) -> None:
