@@ -324,6 +324,16 @@ async def test_an_owner_tells_where_it_listens_with_what_it_shows(host: Host) ->
     assert isinstance(await host.line(protocol=PROTOCOL - 1), IncompatibleVersionError)
 
 
+async def test_no_secret_goes_with_a_large_state(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray keeps what is large in its object store, and may spill it to a disk."""
+    await past_the_faults(host)
+    monkeypatch.setattr("conversation_actors.activation.host._WITH_SECRET_BYTES", 0)
+    opened: Any = await host.open(create=True, protocol=PROTOCOL)
+    assert opened.line is None
+    told: Any = await host.line(protocol=PROTOCOL)
+    assert told.process == host._owner
+
+
 async def _passivate(owner: Any) -> None:
     await owner.passivate()
 
