@@ -10,7 +10,7 @@ from agent_worker.offline.script import ChatRequest, Reply, RequestedCall
 from agent_worker.session.had_the_word import ACTIVE_AGENT, TASKS
 from agent_worker.session.notes import TRANSCRIPT
 from tests.support.fakes import until
-from tests.support.sessions.answering import BACK, Answer, Running, crash
+from tests.support.sessions.answering import BACK, Answer, Running, crash, texts
 from tests.support.sessions.fake_conversation import FunctionScript
 from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
 
@@ -137,7 +137,7 @@ async def test_a_task_whose_question_was_not_heard_asks_it_again(answer: Answer)
     """The agent died before the task had spoken: its first words are the first that are heard."""
     async with OfflineServer(FunctionScript(taking)) as server:
         form = Form(may_ask=asyncio.Event())
-        alice = await killed(answer, server, form, lambda first: THANKS in first.heard.lines and _runs(first))
+        alice = await killed(answer, server, form, lambda first: THANKS in texts(first.call.items) and _runs(first))
         async with answer(FakeRoom(alice), "job-2", agent=Form(), on=server, greeting="") as second:
             await second.hears(TOWN)
 
