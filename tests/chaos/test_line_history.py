@@ -25,18 +25,19 @@ LONG_HISTORIES, LONG_SECONDS = 24, 10.0
 HISTORIES = 8
 """A history shows a planted fault in all likelihood, and not for certain."""
 ROOT = Path(__file__).parents[2]
-QUICK = "an answer by a line does not wait for the write"
-"""Is found at once: one for each run of all tests."""
+QUICK = {"an answer by a line does not wait for the write", "a request has another name by a line"}
+"""Are found at once: one in what the line relies on, and one in the line itself, for each run of all tests."""
 
 
 async def judged(directory: Path, seconds: float) -> None:
     """Play a history with a fresh seed; fail where it has violations, or was not by both ports."""
     seed = random.randrange(10**6)
-    findings, counts = await play_lines(directory, seed=seed, seconds=seconds)
-    logger.warning("seed %d: %s; %s", seed, dict(findings.figures), dict(counts))
-    assert findings.violations == [], f"seed {seed}, see {directory}"
+    played = await play_lines(directory, seed=seed, seconds=seconds)
+    figures, counts = played.findings.figures, played.counts
+    logger.warning("seed %d: %s; %s", seed, dict(figures), dict(counts))
+    assert played.findings.violations + played.troubles == [], f"seed {seed}, see {directory}"
     assert min(counts["by_line"], counts["by_call"]) > 0
-    assert findings.figures["ok"] > 10
+    assert figures["ok"] > 10
 
 
 async def test_short_history_by_both_ports(tmp_path: Path) -> None:
@@ -52,10 +53,13 @@ async def test_long_history_by_both_ports(tmp_path: Path, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == QUICK else [pytest.mark.long]) for name in LINE_MUTANTS]
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.long]) for name in LINE_MUTANTS]
 )
 async def test_fault_in_the_line_is_found(tmp_path: Path, name: str) -> None:
-    """A product with the fault plays histories that have violations: one of a few."""
+    """The checker finds violations in what a product with the fault plays, in one history of a few.
+
+    That something else went wrong is not enough.
+    """
     faulty = LINE_MUTANTS[name].plant(tmp_path / "mutant")
     for _ in range(HISTORIES):
         seed, seconds = str(random.randrange(10**6)), str(LINE_MUTANTS[name].seconds)
@@ -67,6 +71,6 @@ async def test_fault_in_the_line_is_found(tmp_path: Path, name: str) -> None:
         )  # fmt: skip
         logger.warning("%s", played.stdout)
         assert played.stdout.startswith("seed"), played.stderr
-        if "    " in played.stdout:
+        if "\n    violation: " in played.stdout:
             return
     pytest.fail(f"none of {HISTORIES} histories showed it")

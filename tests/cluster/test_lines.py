@@ -32,17 +32,28 @@ async def _opened(settings: Settings, conversation_id: str) -> Opened:
 
 def _listens_to(pid: int, address: LineAddress) -> tuple[bool, bool]:
     """Return whether a process has the sockets of an address open: the Unix socket, and the one for TCP."""
+    owned = _sockets(pid)
+    here = [row for row in _rows("/proc/net/unix") if row[-1] == address.unix]
+    assert address.tcp is not None
+    return any(f"socket:[{row[6]}]" in owned for row in here), address.tcp[1] in _tcp_ports(pid)
+
+
+def _tcp_ports(pid: int) -> set[int]:
+    """Return where a process listens for TCP, Ray's own port among it."""
+    owned, tables = _sockets(pid), [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
+    rows = [row for table in tables if table.exists() for row in _rows(str(table))]
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in owned}
+
+
+def _sockets(pid: int) -> set[str]:
+    """Return the sockets that a process has open, as its descriptors are named."""
     owned = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
             owned.add(descriptor.readlink().name)
         except FileNotFoundError:  # closed meanwhile
             continue
-    here = [row for row in _rows("/proc/net/unix") if row[-1] == address.unix]
-    assert address.tcp is not None
-    port = f":{address.tcp[1]:04X}"
-    outside = [row for row in _rows("/proc/net/tcp") if row[1].endswith(port) and row[3] == "0A"]
-    return any(f"socket:[{row[6]}]" in owned for row in here), any(f"socket:[{row[9]}]" in owned for row in outside)
+    return owned
 
 
 def _are_sockets(*paths: Path) -> list[bool]:
@@ -88,21 +99,26 @@ async def test_nobody_else_learns_the_secret(configure: Configure, conversation_
 
 
 async def test_an_owner_that_is_not_to_listen_does_not(configure: Configure, conversation_id: str) -> None:
-    """`direct=off`: no socket, and no address."""
+    """`direct=off`: no socket of either kind beside Ray's own, and no address."""
     opened = await _opened(configure(direct=Direct.OFF), conversation_id)
+    listening = await _opened(configure(direct=Direct.AUTO), f"{conversation_id}-listening")
 
     assert opened.line is None
+    assert listening.line is not None
+    assert listening.line.tcp is not None
+    ray_alone = _tcp_ports(listening.info.pid) - {listening.line.tcp[1]}
+    assert len(_tcp_ports(opened.info.pid)) == len(ray_alone)
     assert not [row for row in _rows("/proc/net/unix") if row[-1].rpartition("/")[2].startswith(f"{opened.info.pid}-")]
 
 
 async def test_killed_owners_leave_no_growing_litter(configure: Configure, conversation_id: str) -> None:
-    """The next owner that starts removes the socket of one that was killed."""
+    """An owner that starts later removes the socket of one that was killed."""
     settings = configure()
     opened = await _opened(settings, conversation_id)
     assert opened.line is not None
     left = Path(opened.line.unix or "")
-    sigkill(opened.info.pid)
     assert _are_sockets(left) == [True]
+    sigkill(opened.info.pid)  # from now on any owner may remove it that has begun to listen on this node
 
     again = await _opened(settings, conversation_id)
 

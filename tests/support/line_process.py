@@ -1,8 +1,8 @@
 """An owner in a process of its own that listens for lines and nothing else: to be measured, stopped and killed.
 
-usage: python -m tests.support.line_process ADDRESS
+usage: python -m tests.support.line_process ADDRESS DIRECTORY
 
-Prints where it listens, and ends with its input.
+Prints where it listens: for TCP at the address, and on a socket in the directory. Ends with its input.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from tests.support.ray_cluster import program_environment
 
 
 class LineProcess:
-    """The process. Use it as a context manager; it is killed, whatever state it is in."""
+    """The process. Use it as a context manager; it is killed, whatever state it is in, and nothing is left of it."""
 
     def __init__(self, address: str = "127.0.0.1") -> None:
         """Listen for TCP at this address. Nothing runs before it is entered."""
@@ -32,8 +32,9 @@ class LineProcess:
 
     def __enter__(self) -> Self:
         """Start; return when the owner can be reached."""
+        self._directory = tempfile.TemporaryDirectory(prefix="line-")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.line_process", self._address],
+            [sys.executable, "-m", "tests.support.line_process", self._address, self._directory.name],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=program_environment(),
         )  # fmt: skip
         assert self._process.stdout is not None
@@ -43,9 +44,10 @@ class LineProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill it."""
+        """Kill it, and remove its socket."""
         self._process.kill()
         self._process.communicate()
+        self._directory.cleanup()
 
     @property
     def cpu_seconds(self) -> float:
@@ -64,20 +66,18 @@ class LineProcess:
         return int(psutil.Process(self.pid).num_fds())
 
 
-async def _main(address: str) -> None:
-    with tempfile.TemporaryDirectory(prefix="line-") as directory:
-        settings = brief(items=50)
-        actor = LineActor(settings, MemoryStore(), Path(directory), node_address=address, timing=TIMING)
-        opened = await actor.open(create=True, protocol=PROTOCOL)
-        assert isinstance(opened, Opened)
-        line = opened.line
-        assert line is not None
-        told = {"process": line.process, "secret": line.secret.hex(), "unix": line.unix, "tcp": line.tcp}
-        sys.stdout.write(json.dumps(told) + "\n")
-        sys.stdout.flush()
-        await asyncio.to_thread(sys.stdin.read)
-        await actor.kill()
+async def _main(address: str, directory: Path) -> None:
+    actor = LineActor(brief(items=50), MemoryStore(), directory, node_address=address, timing=TIMING)
+    opened = await actor.open(create=True, protocol=PROTOCOL)
+    assert isinstance(opened, Opened)
+    line = opened.line
+    assert line is not None
+    told = {"process": line.process, "secret": line.secret.hex(), "unix": line.unix, "tcp": line.tcp}
+    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.flush()
+    await asyncio.to_thread(sys.stdin.read)
+    await actor.kill()
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1]))
+    asyncio.run(_main(sys.argv[1], Path(sys.argv[2])))

@@ -3,7 +3,8 @@
 usage: python -m tests.chaos.history.lines --seed 7 --seconds 5 --histories 20
 
 Owners and handles are the product's, the lines are real sockets behind a relay (`tests.support.both_ports`). What is
-recorded and how it is judged is as in every other history.
+recorded and how it is judged is as in every other history. What the checker finds is printed as a ``violation``, and
+what else went wrong, such as an error that ended a player, as ``trouble``.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -131,8 +133,17 @@ class LineNemesis:
         self._store.release()
 
 
-async def play_lines(directory: Path, *, seed: int, seconds: float) -> tuple[Findings, Counter[str]]:
-    """Play one history, and judge it; return the findings, and what was done and by which way."""
+@dataclass(frozen=True)
+class Played:
+    """One history: what the checker found, what else went wrong, and what was done by which way."""
+
+    findings: Findings
+    troubles: list[str]
+    counts: Counter[str]
+
+
+async def play_lines(directory: Path, *, seed: int, seconds: float) -> Played:
+    """Play one history, and judge it."""
     lines = Path(tempfile.mkdtemp(prefix="lines-", dir=directory))
     store = FaultyStore()
     wrong: list[str] = []
@@ -157,9 +168,7 @@ async def play_lines(directory: Path, *, seed: int, seconds: float) -> tuple[Fin
     gc.collect()  # an error that nobody has heard of is told now
     for recorder in (witness, *recorders):
         recorder.close()
-    findings = check(read(lines))
-    findings.violations += wrong
-    return findings, nemesis.counts + ways
+    return Played(check(read(lines)), wrong, nemesis.counts + ways)
 
 
 async def _begin(
@@ -214,11 +223,13 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="history-"))
     wrong = 0
     for seed in range(asked.seed, asked.seed + asked.histories):
-        findings, counts = asyncio.run(play_lines(directory, seed=seed, seconds=asked.seconds))
-        sys.stdout.write(f"seed {seed}: {dict(findings.figures)}\n  {dict(counts)}\n")
-        sys.stdout.write("".join(f"    {violation}\n" for violation in findings.violations[:20]))
+        played = asyncio.run(play_lines(directory, seed=seed, seconds=asked.seconds))
+        found, troubles = played.findings.violations, played.troubles
+        sys.stdout.write(f"seed {seed}: {dict(played.findings.figures)}\n  {dict(played.counts)}\n")
+        sys.stdout.write("".join(f"    violation: {one}\n" for one in found[:20]))
+        sys.stdout.write("".join(f"    trouble: {one}\n" for one in troubles[:20]))
         sys.stdout.flush()
-        wrong += len(findings.violations)
+        wrong += len(found) + len(troubles)
     return 1 if wrong else 0
 
 

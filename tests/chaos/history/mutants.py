@@ -90,5 +90,11 @@ LINE_MUTANTS = {
         "if turn.after < 0:",
         seconds=6.0,
     ),
+    "a request has another name by a line": Mutant(
+        "line/executing.py",
+        "        read_text(request_id),\n",
+        '        "by a line: " + read_text(request_id),\n',
+        seconds=3.0,
+    ),
 }
 """In the line and what it relies on: found by histories in one process, whose faults are all there is."""

@@ -14,6 +14,7 @@ from conversation_actors.errors import ConversationError, StoreUnavailableError
 from conversation_actors.line import server_connection
 from conversation_actors.line.frames import MAX_FRAME
 from conversation_actors.line.messages import Answer, Failed, LetGo, Ping, ReadCall, Subscribe
+from conversation_actors.line.server_connection import ServerConnection
 from conversation_actors.protocol import Done, Executed, View
 from conversation_actors.store import MemoryStore, Recovered
 from tests.support.fakes import CONVERSATION, FakeActor, FaultyStore, append, brief, ids, stored, until
@@ -230,9 +231,13 @@ async def test_a_client_that_takes_nothing_is_not_read_and_then_closed(tmp_path:
 
 async def test_a_client_that_says_nothing_keeps_no_owner_in_use(tmp_path: Path) -> None:
     """It hangs, or is a fork's copy of one that is gone: its line ends, and what it follows is pushed no more."""
-    async with listening_owner(tmp_path, timing=replace(QUICK, line_silent=0.05)) as owner:
+    async with listening_owner(tmp_path) as owner:
         line = await RawLine.proven(owner.address)
         line.send(Subscribe(1, "w", 0, owner.seen, 8))
+        await until(lambda: bool(owner.host.activation._watchers))
+        (connection,) = owner.server._connections
+        connection._heard -= QUICK.line_silent
+        connection._check_heard()
         await until(lambda: not owner.server.connections)
         await until(lambda: not owner.host.activation._watchers)
         line.close()
@@ -274,23 +279,48 @@ async def test_nothing_is_read_from_a_client_that_takes_nothing(tmp_path: Path) 
     assert not is_read
 
 
+async def _stalling(owner: ListeningOwner) -> tuple[RawLine, ServerConnection]:
+    """Return a line whose client has begun to take nothing of a long answer, and the owner's side of it."""
+    line = await RawLine.proven(owner.address)
+    line.writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a socket, it can
+    line.send(ReadCall(1, False))
+    (connection,) = owner.server._connections
+    await until(lambda: owner.host.begun == 1 and not connection._under_way)
+    assert connection._deadline is not None
+    connection._deadline.cancel()
+    return line, connection
+
+
+async def _much() -> View:
+    return View(1, 1, bytes(3_000_000))
+
+
 async def test_a_client_that_is_slow_but_takes_is_kept(tmp_path: Path) -> None:
-    """Only who takes nothing at all in the time is closed."""
-    timing = replace(QUICK, line_stalled=0.05)
-    took_part = asyncio.Event()
+    """However little it takes in the time, and however often; the rest comes as it should."""
+    async with listening(Obedient(_much), tmp_path) as owner:
+        line, connection = await _stalling(owner)
+        for _ in range(3):
+            connection._taken -= 1  # it has taken one more byte since the last time
+            connection._check_taken()
+            assert connection._deadline is not None
+            connection._deadline.cancel()
+        line.writer.transport.resume_reading()  # type: ignore[attr-defined]  # of a socket, it can
+        assert len((await line.answer(1)).snapshot) == 3_000_000
+        line.send(Ping(2))
+        assert await line.answer(2) is None
+        line.close()
 
-    async def answer() -> View:
-        return View(1, 1, bytes(300_000))
 
-    async with listening(Obedient(answer), tmp_path, timing=timing) as owner:
-        line = await RawLine.proven(owner.address)
-        line.send(*(ReadCall(number, False) for number in range(20)))
-        for number in range(20):
-            await line.answer(number)
-            await asyncio.sleep(0.01)  # takes a while, on purpose: four times as long as nothing may be taken
-        took_part.set()
-        line.send(Ping(99))
-        assert await line.answer(99) is None
+async def test_a_client_that_has_taken_something_and_takes_nothing_more_is_closed(tmp_path: Path) -> None:
+    """What it took before the last time counts for nothing."""
+    async with listening(Obedient(_much), tmp_path) as owner:
+        line, connection = await _stalling(owner)
+        connection._taken -= 1  # it has taken one more byte since the last time
+        connection._check_taken()
+        assert connection._deadline is not None
+        connection._deadline.cancel()
+        connection._check_taken()
+        await until(lambda: not owner.server.connections)
         line.close()
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,11 @@ import pytest
 from conversation_actors.line import litter, sockets
 from tests.support.fakes import until
 from tests.support.lines import RawLine, listening_owner
+from tests.support.quick import QUICK
 
 SHARED = f"conversation-actors-{os.geteuid()}"
+SWEEPING = replace(QUICK, line_sweep=0.0)
+"""An owner removes what the dead have left as soon as it listens."""
 
 
 @pytest.fixture
@@ -150,7 +154,7 @@ async def test_the_next_start_removes_what_the_dead_have_left(place: Path) -> No
     """Sockets of processes that were killed do not become more and more."""
     (place / SHARED).mkdir(mode=0o700)
     left = _leave_one(place / SHARED)
-    async with listening_owner(place) as owner:
+    async with listening_owner(place, timing=SWEEPING) as owner:
         await until(lambda: not left.exists())
         line = await RawLine.proven(owner.address)
         line.close()
@@ -190,7 +194,7 @@ async def test_directories_that_the_dead_have_left_are_removed_too(place: Path) 
     _leave_one(beside)
     fresh = place / f"{SHARED}-starting"
     fresh.mkdir(mode=0o700)  # of an owner that has no socket yet
-    async with listening_owner(place):
+    async with listening_owner(place, timing=SWEEPING):
         await until(lambda: not beside.exists())
 
     assert fresh.exists()

@@ -178,8 +178,8 @@ async def test_a_process_without_descriptors_accepts_nobody_for_a_while(
 ) -> None:
     """The owner does not turn in a circle; who has waited in the kernel is let in when there is room again."""
     monkeypatch.setattr(listener, "_SCARCE_SECONDS", 0.1)
-    async with listening_owner(tmp_path) as owner:
-        await turns()  # the owner has swept
+    timing = replace(QUICK, line_sweep=3600.0)  # which would need a descriptor too
+    async with listening_owner(tmp_path, timing=timing) as owner:
         here = owner.server._listeners[0]
         visitor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         visitor.connect(owner.address.unix or "")
