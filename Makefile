@@ -88,9 +88,8 @@ demo: install ## Watch a conversation survive everything that can be killed (ARG
 
 # Most of these tests wait: several processes run them side by side. The others share one Ray cluster, or measure what
 # the machine does, and run one after the other.
-# One that has all to itself, and waits for more than a minute, is first: the others are run meanwhile.
-SIDE_BY_SIDE := tests/chaos/test_head_loss.py tests/unit tests/store tests/worker
-ONE_BY_ONE := tests/cluster tests/adopt tests/chaos tests/e2e --ignore=tests/chaos/test_head_loss.py
+SIDE_BY_SIDE := tests/unit tests/store tests/worker
+ONE_BY_ONE := tests/cluster tests/adopt tests/chaos tests/e2e
 PROCESSES ?= 4
 # What failed is run once more (five tests at most), and is told as RERUN though it passes then: whole calls run in real
 # time on a machine that others use too. Whatever is told so is a fault, of the test or of the product; ONCE_MORE= lets it fail.
