@@ -133,12 +133,11 @@ class DirectPeer:
             return await self._by_port(self._inner.execute(call))
         # Beside a line that may still answer, no entries are told on behalf of the watcher: nobody may read them, and
         # its subscription would pass over them.
-        unwatched = replace(call, watcher="")
         return await self._by_line(
             line,
             lambda: line.execute(call),
             lambda: self._inner.execute(call),
-            lambda: self._inner.execute(unwatched),
+            lambda: self._inner.execute(replace(call, watcher="")),
         )
 
     async def read(self, *, fresh: bool) -> View | ConversationError:
