@@ -48,7 +48,7 @@ async def test_mutant_is_found(mutated_cluster: RayCluster, mutant: Mutant, pyth
     for number in range(HISTORIES):
         report = await play(
             mutated_cluster, tmp_path / f"history-{number}", seed=random.randrange(10**6), seconds=mutant.seconds,
-            weights=dict.fromkeys(mutant.kinds, 1), python_path=python_path,
+            weights=dict.fromkeys(mutant.kinds, 1), operations=mutant.operations, python_path=python_path,
         )  # fmt: skip
         logger.warning("%s", report)
         if report.violations:

@@ -37,8 +37,8 @@ WAYS = {"line": {"unix", "tcp"}, "calls": {"ray"}}
 
 @pytest.fixture(scope="session")
 def session_cluster() -> Iterator[RayCluster]:
-    """One head, which offers the custom resource `conversation`."""
-    with RayCluster() as cluster:
+    """One head, which offers the custom resource `conversation`, for the owners that all tests leave behind too."""
+    with RayCluster(resources='{"conversation": 1000}') as cluster:
         yield cluster
 
 

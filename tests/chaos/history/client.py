@@ -6,6 +6,8 @@ Works until DIRECTORY/stop exists; then what it has begun is repeated for a whil
 """
 
 import asyncio
+import json
+import os
 import random
 import sys
 import time
@@ -38,11 +40,13 @@ _LONGEST_THOUGHT = 0.06
 """Seconds between two operations, at most: some hundred in a second from all clients, on two cores."""
 _STREAM_SECONDS = 0.01
 """Between two texts of a stream, at most."""
-_WEIGHTS = {
+OPERATIONS = {
     "append": 25, "record": 12, "stream": 8, "compare_and_set": 15, "acquire": 8, "guarded": 14, "release": 2,
     "repeat": 6, "reuse": 2, "fresh": 8, "cached": 3, "reopen": 1,
     "ask_for_the_way": 3,
 }  # fmt: skip
+"""What a client does, and how often each is drawn; the environment's `OPERATIONS_VARIABLE` may have others."""
+OPERATIONS_VARIABLE = "HISTORY_OPERATIONS"
 
 Call = Callable[[], Awaitable[Any]]
 
@@ -62,7 +66,8 @@ class Player:
 
     async def play(self, stop: Callable[[], float]) -> None:
         """Go on until `stop` tells a deadline for what was begun."""
-        operations, weights = list(_WEIGHTS), list(_WEIGHTS.values())
+        drawn = json.loads(os.environ.get(OPERATIONS_VARIABLE, "{}")) or OPERATIONS
+        operations, weights = list(drawn), list(drawn.values())
         while not stop():
             await getattr(self, f"_{self._dice.choices(operations, weights)[0]}")(stop)
             await asyncio.sleep(self._dice.uniform(0, _LONGEST_THOUGHT))

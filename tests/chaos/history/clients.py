@@ -5,11 +5,12 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from conversation_actors import Settings
-from tests.chaos.history.client import LAST_SECONDS, TICK_SECONDS
+from tests.chaos.history.client import LAST_SECONDS, OPERATIONS_VARIABLE, TICK_SECONDS
 from tests.support.ray_cluster import program_environment
 from tests.support.servers import wait_until
 
@@ -18,17 +19,23 @@ CLIENTS = 3
 PATIENCE = 30.0
 """Seconds in which clients do what they do at once on an idle machine."""
 _TAIL_BYTES = 64 << 10
+_OK = b'"result": "ok"'
 
 
 class Clients:
     """The client processes of one history; who is killed is followed by another."""
 
     def __init__(
-        self, directory: Path, settings: Settings, conversations: list[str], *, dice: random.Random, python_path: str
-    ) -> None:
-        """Nothing runs before `start`. A `python_path` has another version of the product."""
+        self, directory: Path, settings: Settings, conversations: list[str], *,
+        dice: random.Random, python_path: str, operations: Mapping[str, int] | None = None,
+    ) -> None:  # fmt: skip
+        """Nothing runs before `start`.
+
+        A `python_path` has another version of the product; `operations` are what clients do, and how often each is
+        drawn, in the place of `client.OPERATIONS`.
+        """
         self._directory, self._conversations, self._dice = directory, conversations, dice
-        self._environment = _environment(settings, python_path)
+        self._environment = {**_environment(settings, python_path), OPERATIONS_VARIABLE: json.dumps(operations or {})}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._count = 0
 
@@ -59,6 +66,10 @@ class Clients:
     def are_running(self) -> bool:
         """Whether none has ended."""
         return all(process.poll() is None for process in self._running.values())
+
+    def acknowledged(self) -> int:
+        """How many operations of all clients, of the killed ones too, have been acknowledged."""
+        return sum(path.read_bytes().count(_OK) for path in self._directory.glob("client-*.jsonl"))
 
     async def all_awake(self) -> None:
         """Wait until every client has been awake since now, and has written down what was on its way to it."""

@@ -1,6 +1,7 @@
 """Faults planted in copies of the product, each of which the checker has to find."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ class Mutant:
     new: str
     kinds: tuple[str, ...] = ()
     seconds: float = 20.0
+    operations: Mapping[str, int] | None = None
+    """What clients do, where the usual ones would seldom show the fault."""
 
     def plant(self, directory: Path) -> Path:
         """Make a copy of the package with this fault; return the directory to import it from."""
@@ -62,6 +65,7 @@ MUTANTS = {
         "",
         ("connections_killed",),
         seconds=6.0,
+        operations={"acquire": 1, "guarded": 2},
     ),
     "a watch goes on in any history": Mutant(
         "activation/activation.py",

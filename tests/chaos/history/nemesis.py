@@ -36,6 +36,8 @@ FAULTS = {
 STEPS = (4, -4, 3600, -3600)
 _RETENTION = timedelta(seconds=1.5)
 _LONGEST_PAUSE = 0.8
+_PATIENCE = 60.0
+"""Seconds more than were asked for in which clients do what they do at once on an idle machine."""
 _HALF = 0.5
 
 
@@ -50,15 +52,18 @@ class Nemesis:
         self._server, self._witness, self._recorder, self._clients = server, witness, recorder, clients
         self._dice, self._weights, self._counts = dice, weights, counts
 
-    async def rage(self, seconds: float) -> None:
+    async def rage(self, seconds: float, *, operations: int) -> None:
         """Do one thing after the other; each kind once, in some order, before any is drawn by its weight.
 
-        Ends early when a client has ended, which none should.
+        Goes on, on a machine that is busy, until as many `operations` are acknowledged, for `_PATIENCE` at most. Ends
+        early when a client has ended, which none should.
         """
-        until = time.monotonic() + seconds
+        until, at_last = time.monotonic() + seconds, time.monotonic() + seconds + _PATIENCE
         kinds, weights = list(self._weights), list(self._weights.values())
         first = self._dice.sample(kinds, len(kinds))
-        while time.monotonic() < until and self._clients.are_running():
+        while self._clients.are_running() and (
+            time.monotonic() < until or (self._clients.acknowledged() < operations and time.monotonic() < at_last)
+        ):
             await asyncio.sleep(self._dice.uniform(0.1, _LONGEST_PAUSE))
             kind = first.pop() if first else self._dice.choices(kinds, weights)[0]
             await getattr(self, f"_{kind}")()

@@ -3,6 +3,7 @@
 import random
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from tests.support.servers import BINARIES, newest
 TIMEOUTS = {"command": 6.0, "write": 1.0, "redis": 0.5, "attempt": 2.0, "poll": 2.0, "open": 10.0, "close": 2.0}
 """Seconds; short, so that much happens in a minute."""
 CONVERSATIONS = 3
+ACKNOWLEDGED = 4
+"""Operations in a second of a history, at least; an idle machine with two cores has some five times as many."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,13 @@ class Report:
 
 async def play(
     cluster: RayCluster, directory: Path, *, seed: int, seconds: float,
-    weights: dict[str, int] | None = None, python_path: str = "",
+    weights: dict[str, int] | None = None, operations: Mapping[str, int] | None = None, python_path: str = "",
 ) -> Report:  # fmt: skip
-    """Play one history, and judge it. The cluster is joined by this process."""
+    """Play one history, and judge it. The cluster is joined by this process.
+
+    `weights` are of faults and `operations` of what clients do, where they are not the usual ones. A machine that is too
+    busy for `ACKNOWLEDGED` operations in each of the `seconds` gets more time.
+    """
     library = libfaketime()
     assert library is not None, REMEDY
     binary = next(path for path in (newest(), *BINARIES.values()) if path is not None and can_fake(path, library))
@@ -66,7 +73,10 @@ async def play(
     started = time.monotonic()
     with HistoryServer(binary, directory, library) as server:
         settings = make_settings(server.url, cluster.address, timeouts=TIMEOUTS)
-        clients = Clients(lines, settings, conversations, dice=random.Random(dice.random()), python_path=python_path)
+        clients = Clients(
+            lines, settings, conversations,
+            dice=random.Random(dice.random()), python_path=python_path, operations=operations,
+        )  # fmt: skip
         try:
             async with ConversationClient(settings) as client, Witness(client, recorder, conversations) as witness:
                 for _ in range(CLIENTS):
@@ -74,7 +84,7 @@ async def play(
                 nemesis = Nemesis(
                     server, witness, recorder, clients, dice=dice, weights=weights or FAULTS, counts=counts
                 )
-                await nemesis.rage(seconds)
+                await nemesis.rage(seconds, operations=round(seconds * ACKNOWLEDGED))
                 wrong += await clients.finish()
                 await witness.finish()
         except (ConversationError, TimeoutError) as error:
