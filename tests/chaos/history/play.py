@@ -58,8 +58,8 @@ async def play(
 ) -> Report:  # fmt: skip
     """Play one history, and judge it. The cluster is joined by this process.
 
-    `weights` are of faults and `operations` of what clients do, where they are not the usual ones. A machine that is too
-    busy for `ACKNOWLEDGED` operations in each of the `seconds` gets more time.
+    `weights` are of faults and `operations` of what clients do, where they are not the usual ones. A machine that
+    is too busy for `ACKNOWLEDGED` operations in each of the `seconds` gets more time.
     """
     library = libfaketime()
     assert library is not None, REMEDY
