@@ -12,6 +12,8 @@ from conversation_actors.client import (
     check_cluster,
 )
 from conversation_actors.errors import (
+    ArchiveMisconfiguredError,
+    ArchiveUnavailableError,
     ClusterMisconfiguredError,
     ClusterUnavailableError,
     ConflictError,
@@ -45,7 +47,7 @@ from conversation_actors.items import (
     item_from_dict,
 )
 from conversation_actors.protocol import ActivationInfo
-from conversation_actors.settings import HistoryLimits, PoolSettings, Settings, Timeouts
+from conversation_actors.settings import ArchiveSettings, HistoryLimits, PoolSettings, Settings, Timeouts
 from conversation_actors.state import (
     AttributesChanged,
     Closing,
@@ -74,6 +76,9 @@ from conversation_actors.store import Found, HeartbeatRecord
 __all__ = [
     "ActivationInfo",
     "AgentHandoff",
+    "ArchiveMisconfiguredError",
+    "ArchiveSettings",
+    "ArchiveUnavailableError",
     "AttributesChanged",
     "Closing",
     "ClusterMisconfiguredError",

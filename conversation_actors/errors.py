@@ -3,6 +3,7 @@
 ConversationError
 ├── RetryableError              repeat the call, with the same ``request_id`` if one was given
 │   ├── StoreUnavailableError   Redis did not answer in time, or refuses writes for now
+│   ├── ArchiveUnavailableError the archive's database did not answer in time, or refuses writes for now
 │   ├── ClusterUnavailableError Ray did not answer in time, or no cluster was found
 │   ├── OverloadedError         a bounded queue is full; no part of the call was accepted
 │   └── OutcomeUnknownError     the call may or may not have happened; its ``request_id`` makes a repeat safe
@@ -16,6 +17,7 @@ ConversationError
 │   └── InvalidInputError       ``.field`` names what is wrong
 │       └── ItemTooLargeError   ``.size`` and ``.limit``, in bytes of the stored form
 ├── OperatorError               a person has to look into it
+│   ├── ArchiveMisconfiguredError no archive is configured, or its database cannot do what is asked of it
 │   ├── ClusterMisconfiguredError Ray's cluster does not let this process in: the token, or the port
 │   ├── CorruptStateError       bytes in the store that cannot be read; ``.key`` and ``.position``
 │   ├── IncompatibleVersionError
@@ -51,6 +53,10 @@ class RetryableError(ConversationError):
 
 class StoreUnavailableError(RetryableError):
     """Redis did not answer in time, or refuses writes for now."""
+
+
+class ArchiveUnavailableError(RetryableError):
+    """The archive's database did not answer in time, or refuses writes for now."""
 
 
 class ClusterUnavailableError(RetryableError):
@@ -131,6 +137,10 @@ class ItemTooLargeError(InvalidInputError):
 
 class OperatorError(ConversationError):
     """Neither waiting nor another call helps: a person has to look into it."""
+
+
+class ArchiveMisconfiguredError(OperatorError):
+    """No archive is configured, its tables are missing or older, or its database does not allow what is asked of it."""
 
 
 class ClusterMisconfiguredError(OperatorError):

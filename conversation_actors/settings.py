@@ -25,6 +25,7 @@ from conversation_actors.state.facts import MIN_REQUESTS
 
 __all__ = [
     "DEFAULT_TENANT",
+    "ArchiveSettings",
     "DevelopmentSettings",
     "Direct",
     "Durability",
@@ -153,6 +154,35 @@ class PoolSettings(SettingsGroup):
     """A worker that nobody took for this long ends. Another one takes its place if it was among the minimum."""
 
 
+class ArchiveSettings(SettingsGroup):
+    """Where the whole record of every conversation goes (``CONVERSATION_ARCHIVE_…``).
+
+    Example:
+        Settings(archive=ArchiveSettings(url=SecretStr("postgresql+psycopg://user:password@db.internal/conversations")))
+    """
+
+    model_config = settings_config("CONVERSATION_ARCHIVE_")
+
+    url: SecretStr | None = None
+    """``postgresql+psycopg://user:password@host/database`` or ``sqlite+aiosqlite:///path``. Without it, what leaves the
+    window is gone. With it, all that is acknowledged waits in Redis until `conversation-actors archive` has it."""
+    timeout: Duration = timedelta(seconds=2)
+    """What a client waits for the archive's database to answer: for a page of the history, or when it opens a
+    conversation that Redis does not have. The archiver itself waits longer."""
+    required: bool = False
+    """Whether a conversation that Redis does not have can be opened only while the archive answers. If not, and the
+    archive does not answer in time, a new conversation begins under the id."""
+    retention: Duration | None = None
+    """How long the archive keeps a conversation after its last entry; for ever if it is not set."""
+    backlog_bytes: int = Field(default=16 << 20, ge=64 << 10, le=256 << 20)
+    """Bytes of one conversation's entries that wait in Redis for the archive at most. Beyond it the oldest are given
+    up, and the archive keeps an entry about the gap."""
+    backlog_age: Duration = timedelta(days=30)
+    """How long they wait in Redis after the conversation's last entry."""
+    picture_bytes: int = Field(default=32 << 10, ge=1 << 10, le=16 << 20)
+    """Pictures from this size on are kept in the archive, and only named in the history."""
+
+
 DEFAULT_TENANT = "default"
 MEMORY = "memory://"
 """The beginning of a URL that stands for this process's own memory; a name may follow."""
@@ -279,6 +309,7 @@ class Settings(SettingsGroup):
     """A stored conversation is forgotten this long after its last use, unless its own retention says otherwise."""
     outbox_items: int = Field(default=10_000, ge=1, le=1_000_000)
     """Commands a handle holds while they cannot be sent; beyond it, `OverloadedError`."""
+    archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
     history: HistoryLimits = Field(default_factory=HistoryLimits)
     timeouts: Timeouts = Field(default_factory=Timeouts)
     pool: PoolSettings = Field(default_factory=PoolSettings)

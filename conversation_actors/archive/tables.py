@@ -1,0 +1,129 @@
+"""The tables of the archive. A change here needs a migration (`migrations/versions`), and a higher `REVISION`."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+REVISION = "0001"
+"""The migration that made the tables as they are here."""
+
+metadata = MetaData()
+
+_Number = BigInteger().with_variant(Integer, "sqlite")  # only an INTEGER counts by itself in SQLite
+
+
+def _of_life() -> Column[int]:
+    return Column("life_id", _Number, ForeignKey("archive_lives.id", ondelete="CASCADE"), nullable=False)
+
+
+lives = Table(
+    "archive_lives",
+    metadata,
+    Column("id", _Number, primary_key=True, autoincrement=True),
+    Column("tenant", Text, nullable=False),
+    Column("conversation_id", Text, nullable=False),
+    Column("life", Text, nullable=False),
+    Column("start", _Number, nullable=False),  # the position at which the life began: its first entry is start + 1
+    Column("seq", _Number, nullable=False),  # the last position that is archived
+    Column("epoch", _Number, nullable=False),  # of the last entry
+    Column("owner", Text, nullable=False),  # the claim that wrote the last entry
+    Column("lineage", Text, nullable=False),  # JSON: the claims before that, the oldest first, as `store.base.Ancestor`
+    Column("created_at", Double, nullable=False),  # seconds since the epoch, by the owners' clocks, as all times here
+    Column("active_at", Double, nullable=False),  # of the last entry
+    Column("deleted_at", Double),  # by the archiver's clock: only the row is left, to keep late records out
+    UniqueConstraint("tenant", "conversation_id", "life", name="archive_lives_key"),
+    Index("archive_lives_active", "tenant", "active_at"),
+)
+
+entries = Table(
+    "archive_entries",
+    metadata,
+    _of_life(),
+    Column("seq", _Number, nullable=False),
+    Column("epoch", _Number, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("event", Text, nullable=False),  # the stored name of the event (`state.events.EVENT_NAMES`)
+    Column("data", LargeBinary, nullable=False),  # the entry as the journal had it; without what was to be forgotten
+    PrimaryKeyConstraint("life_id", "seq"),
+    sqlite_with_rowid=False,
+)
+
+items = Table(
+    "archive_items",
+    metadata,
+    _of_life(),
+    Column("item_id", Text, nullable=False),
+    Column("seq", _Number, nullable=False),  # the entry that brought the item to where it is
+    Column("place", Integer, nullable=False),  # among the items of that entry, from 0
+    Column("is_evicted", Boolean, nullable=False),  # it has left the window: if it comes again, it comes at the end
+    Column("type", Text, nullable=False),
+    Column("role", Text),
+    Column("call_id", Text),
+    Column("data", LargeBinary, nullable=False),  # the item's line, as the author wrote it last
+    PrimaryKeyConstraint("life_id", "item_id"),
+    UniqueConstraint("life_id", "seq", "place", name="archive_items_order"),
+    sqlite_with_rowid=False,
+)
+
+gaps = Table(
+    "archive_gaps",
+    metadata,
+    Column("id", _Number, primary_key=True, autoincrement=True),
+    _of_life(),
+    Column("from_seq", _Number, nullable=False),
+    Column("to_seq", _Number),  # None: nobody knows
+    Column("reason", Text, nullable=False),
+    Column("noted_at", Double, nullable=False),
+    Index("archive_gaps_life", "life_id"),
+)
+
+superseded = Table(
+    "archive_superseded",
+    metadata,
+    Column("id", _Number, primary_key=True, autoincrement=True),
+    _of_life(),
+    Column("seq", _Number, nullable=False),
+    Column("epoch", _Number, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("noted_at", Double, nullable=False),
+    Index("archive_superseded_life", "life_id"),
+)
+"""Entries that Redis has lost after they were archived, and in whose place others came."""
+
+checkpoints = Table(
+    "archive_checkpoints",
+    metadata,
+    _of_life(),
+    Column("seq", _Number, nullable=False),
+    Column("data", LargeBinary, nullable=False),  # the state at `seq`, as a snapshot (`codec.encode_snapshot`)
+    PrimaryKeyConstraint("life_id"),
+    sqlite_with_rowid=False,
+)
+"""States to begin from, so that a conversation comes back without all of its entries being replayed."""
+
+pictures = Table(
+    "archive_pictures",
+    metadata,
+    Column("tenant", Text, nullable=False),
+    Column("conversation_id", Text, nullable=False),
+    Column("digest", Text, nullable=False),  # SHA-256 of the data, in hexadecimal
+    Column("media_type", Text, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("kept_at", Double, nullable=False),
+    PrimaryKeyConstraint("tenant", "conversation_id", "digest"),
+    sqlite_with_rowid=False,
+)
