@@ -139,7 +139,14 @@ class LineServer:
         sockets.watch_over(connection)
         admission = asyncio.get_running_loop().create_task(self._greet(connection, stranger, tls))
         self._admissions.add(admission)
-        admission.add_done_callback(self._admissions.discard)
+
+        def ended(admission: "asyncio.Task[None]") -> None:
+            self._admissions.discard(admission)
+            if admission.cancelled():  # perhaps before its first step, in which it would have seen to the socket itself
+                connection.close()
+                stranger.leave()
+
+        admission.add_done_callback(ended)
 
     async def _greet(self, connection: socket.socket, stranger: Stranger, tls: ssl.SSLContext | None) -> None:
         """Make a connection of a socket; where TLS is spoken, that comes first, and takes a while."""

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import socket
+import warnings
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -400,6 +401,20 @@ async def test_what_was_answered_leaves_before_the_server_is_closed(tmp_path: Pa
         line.close()
 
     assert len(view.snapshot) == 500_000
+
+
+async def test_who_comes_as_the_server_closes_is_left_no_socket(tmp_path: Path) -> None:
+    """A connection that was accepted, and whose task has not begun, is closed and not left to the collector."""
+    async with listening_owner(tmp_path) as owner:
+        with socket.socket(socket.AF_UNIX) as coming, warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            coming.connect(owner.address.unix)
+            owner.server._listeners[0]._accept()
+            assert owner.server._admissions
+            await owner.server.aclose()
+            gc.collect()
+
+    assert [str(warning.message) for warning in told] == []
 
 
 async def test_who_does_not_take_the_last_answer_keeps_no_server_from_closing(tmp_path: Path) -> None:
