@@ -126,7 +126,6 @@ class FaultyStore:
         self.reads = 0
         self.append_faults: deque[Fault | Outcome | Exception] = deque()
         self.snapshot_faults: deque[Fault | Outcome | Exception] = deque()
-        self.requeue_faults: deque[Fault | Outcome | Exception] = deque()
         self.index_fault: ConversationError | None = None
         self.appends: list[tuple[int, tuple[bytes, ...]]] = []
         self.snapshots: list[int] = []
@@ -295,12 +294,12 @@ class FaultyStore:
         return self.inner.backlog()
 
     async def requeue(self, claim: Claim, *, entries: Sequence[bytes]) -> Outcome:
-        """See `Store.requeue`."""
-
-        async def land() -> Outcome:
-            return await self.inner.requeue(claim, entries=entries)
-
-        return await self._write(self.requeue_faults, land)
+        """See `Store.requeue`. Held and refused as all writes are."""
+        await self._released.wait()
+        if self.is_down:
+            message = "the write did not arrive"
+            raise StoreUnavailableError(message)
+        return await self.inner.requeue(claim, entries=entries)
 
     async def revive(
         self,
