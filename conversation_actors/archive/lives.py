@@ -1,23 +1,23 @@
 """The rows of lives: one for each time that a conversation began under an id."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import bindparam, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from conversation_actors.archive.bulk import BulkInsert
 from conversation_actors.archive.tables import checkpoints, entries, gaps, items, lives, superseded
 from conversation_actors.errors import CorruptStateError
 from conversation_actors.store.backlog import Record
 from conversation_actors.store.base import MAX_ANCESTORS, Ancestor
 
 _OF_A_LIFE = (items, entries, gaps, superseded, checkpoints)
-_ADDS = {
-    "sqlite": sqlite.insert(lives).on_conflict_do_nothing().returning(lives.c.id),
-    "postgresql": postgresql.insert(lives).on_conflict_do_nothing().returning(lives.c.id),
-}
+_COLUMNS = (
+    "tenant", "conversation_id", "life", "start", "seq", "epoch", "owner", "lineage", "created_at", "active_at",
+)  # fmt: skip
+_ADD = BulkInsert(lives, _COLUMNS, lambda statement: statement.on_conflict_do_nothing())
 _AT_ONCE = 500
 _LOCK = (
     select(
@@ -94,26 +94,13 @@ async def locked(
     return found
 
 
-async def begun(
-    connection: AsyncConnection, tenant: str, conversation_id: str, record: Record, at: float
-) -> Life | None:
-    """Add the life that a record is of, which began `at` this time; None if somebody else has just added it."""
-    values = {
-        "tenant": tenant,
-        "conversation_id": conversation_id,
-        "life": record.life,
-        "start": record.start,
-        "seq": record.start,
-        "epoch": record.epoch,
-        "owner": record.owner,
-        "lineage": "[]",
-        "created_at": at,
-        "active_at": at,
-    }
-    added = (await connection.execute(_ADDS[connection.dialect.name], values)).scalar()
-    if added is None:
-        return None
-    return Life(added, record.life, record.start, record.start, record.epoch, record.owner, (), at, at, None)
+async def begin(connection: AsyncConnection, tenant: str, beginnings: Iterable[tuple[str, Record, float]]) -> None:
+    """Add the lives that records of these conversations are of, which began at these times, unless they are there."""
+    rows = [
+        (tenant, name, record.life, record.start, record.start, record.epoch, record.owner, "[]", at, at)
+        for name, record, at in beginnings
+    ]
+    await _ADD.execute(connection, rows)
 
 
 async def save(connection: AsyncConnection, changed: Collection[Life]) -> None:

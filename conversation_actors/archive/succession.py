@@ -2,12 +2,12 @@
 
 import itertools
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive import pictures
-from conversation_actors.archive.lives import Life, begun, erase, locked
+from conversation_actors.archive.lives import Life, begin, erase, locked
 from conversation_actors.archive.passage import Gathered, Passage, Tally
 from conversation_actors.archive.records import Arrived
 from conversation_actors.store.backlog import Record
@@ -32,12 +32,9 @@ class Lives:
         """Return the life that a record is of; begin it, `at` this time, if it is not known."""
         if record.life not in self._lives:
             connection = self._gathered.connection
-            new = await begun(connection, self._tenant, self._conversation_id, record, at)
-            if new is None:  # somebody else was quicker
-                here = await locked(connection, self._tenant, [self._conversation_id])
-                self._lives = {**here[self._conversation_id], **self._lives}
-            else:
-                self._lives[new.life] = new
+            await begin(connection, self._tenant, [(self._conversation_id, record, at)])
+            here = await locked(connection, self._tenant, [self._conversation_id])
+            self._lives = {**here[self._conversation_id], **self._lives}
         return self._lives[record.life]
 
     async def take(self, arrived: Sequence[Arrived], tally: Tally) -> None:
@@ -85,9 +82,21 @@ class Lives:
 
 
 async def locked_lives(
-    connection: AsyncConnection, tenant: str, conversations: Collection[str]
+    connection: AsyncConnection, tenant: str, arrived: Mapping[str, Sequence[Arrived]]
 ) -> tuple[Gathered, Mapping[str, Lives]]:
-    """Lock all lives of conversations, and return them with what gathers their changes: to be flushed at the end."""
+    """Lock all lives of conversations, and return them with what gathers their changes: to be flushed at the end.
+
+    Those lives that have `arrived` and are not known begin.
+    """
     gathered = Gathered(connection)
-    found = await locked(connection, tenant, conversations)
+    found = await locked(connection, tenant, arrived)
+    new = {
+        (name, one.record.life): (name, one.record, one.row.at if one.row is not None else time.time())
+        for name in sorted(arrived)
+        for one in reversed(arrived[name])  # the first record of a life says when it began
+        if one.record is not None and one.record.life not in found[name]
+    }
+    if new:
+        await begin(connection, tenant, reversed(new.values()))
+        found |= await locked(connection, tenant, {name for name, _ in new})
     return gathered, {name: Lives(gathered, tenant, name, known=known) for name, known in found.items()}

@@ -78,7 +78,7 @@ class Writer:
         The entries up to it are noted as a gap. They are still taken if they come.
         """
         async with self._database.writing("archiving a state") as connection:
-            _, found = await locked_lives(connection, self._tenant, [conversation_id])
+            _, found = await locked_lives(connection, self._tenant, {conversation_id: ()})
             life = await found[conversation_id].get(
                 Record(stored.life, 0, stored.epoch, stored.owner, b""), at=state.changed_at
             )
@@ -93,7 +93,7 @@ class Writer:
         Pictures go when no life is left. The names of lives stay, so that records which come late are not archived.
         """
         async with self._database.writing("deleting a conversation") as connection:
-            _, found = await locked_lives(connection, self._tenant, [conversation_id])
+            _, found = await locked_lives(connection, self._tenant, {conversation_id: ()})
             here = found[conversation_id]
             chosen = [life for life in here.living if only is None or life.life in only]
             await here.erase(chosen)
