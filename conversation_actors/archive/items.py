@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, func, literal, or_, select, update
+from sqlalchemy import and_, bindparam, case, func, literal, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.bulk import BulkInsert
@@ -17,6 +17,7 @@ BELOW = 1 << 20
 """More than the items of any entry. Places from ``-BELOW`` up to 0 are of items that came before those of the entry
 itself: their own entries are not known, or were superseded (those are another ``BELOW`` lower, each time)."""
 
+_ZERO = literal_column("0")  # no parameter: rows are the only ones
 _COLUMNS = ("life_id", "item_id", "seq", "place", "is_evicted", "type", "role", "call_id", "data")
 
 
@@ -27,7 +28,7 @@ def _upsert(statement: Any, *, is_anew: bool) -> Any:
     what is written here), or the entry that comes now is older than what is known of it.
     """
     new = statement.excluded
-    is_below = and_(items.c.seq == new.seq, items.c.place < 0, new.place >= 0)
+    is_below = and_(items.c.seq == new.seq, items.c.place < _ZERO, new.place >= _ZERO)
     moves = or_(items.c.is_evicted, items.c.seq > new.seq, is_below)
     changed = {name: new[name] for name in ("is_evicted", "type", "role", "call_id", "data")}
     places = {

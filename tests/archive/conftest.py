@@ -1,6 +1,7 @@
 """Databases to run the archive's tests on: an SQLite file, and PostgreSQL from a wheel; a new one for each test."""
 
 import itertools
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
@@ -54,7 +55,7 @@ async def migrated_url(kind: str, directory: Path, request: pytest.FixtureReques
     """Return the URL of a new database with all tables; it is a copy of one that was migrated once."""
     if kind == "sqlite":
         template: Path = request.getfixturevalue("sqlite_template")
-        if not template.exists():
+        if not os.path.exists(template):  # noqa: ASYNC240, PTH110  # a test may wait for its disk
             await _migrate(f"sqlite+aiosqlite:///{template}")
         shutil.copyfile(template, directory / "archive.db")
         return empty_url(kind, directory, request)
