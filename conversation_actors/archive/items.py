@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, func, literal, literal_column, or_, select, update
+from sqlalchemy import Integer, and_, bindparam, case, func, literal, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.bulk import BulkInsert
@@ -17,7 +17,7 @@ BELOW = 1 << 20
 """More than the items of any entry. Places from ``-BELOW`` up to 0 are of items that came before those of the entry
 itself: their own entries are not known, or were superseded (those are another ``BELOW`` lower, each time)."""
 
-_ZERO = literal_column("0")  # no parameter: rows are the only ones
+_ZERO = literal_column("0", Integer)  # no parameter: rows are the only ones
 _COLUMNS = ("life_id", "item_id", "seq", "place", "is_evicted", "type", "role", "call_id", "data")
 
 
