@@ -266,16 +266,21 @@ def as_nobody() -> Iterator[None]:
         os.seteuid(0)
 
 
+def allow(path: Path, mode: int) -> None:
+    """Say who may use a file."""
+    path.chmod(mode)
+
+
 @pytest.fixture
 async def protected(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Path]:
     """A directory with two archives, one that may be read, and one that may not."""
     await migrated_url("sqlite", tmp_path, request)
     with tempfile.TemporaryDirectory() as directory:  # below tmp_path nobody else reaches anything
         place = Path(directory)
-        os.chmod(place, 0o755)  # noqa: PTH101
+        allow(place, 0o711)
         for name, mode in (("readable.db", 0o444), ("secret.db", 0o000)):
             shutil.copyfile(tmp_path / "archive.db", place / name)
-            os.chmod(place / name, mode)  # noqa: PTH101
+            allow(place / name, mode)
         yield place
 
 
