@@ -1,0 +1,177 @@
+"""The way of one life's records into the archive, within one transaction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from conversation_actors.archive import entries, gaps, items
+from conversation_actors.archive.gaps import GIVEN_UP, Gap
+from conversation_actors.archive.items import ItemChanges
+from conversation_actors.archive.lives import Life, save
+from conversation_actors.archive.records import UNREADABLE, Arrived, Row
+from conversation_actors.archive.scrubbing import forget
+from conversation_actors.codec import decode_entry
+from conversation_actors.items import StoredItem
+from conversation_actors.state import EVENT_NAMES, Event, HistoryCleared, ItemsAppended, ItemsEvicted, ItemsRemoved
+
+_EVICTED = EVENT_NAMES[ItemsEvicted]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a batch has come to so far; see `Written`."""
+
+    entries: int = 0
+    repeated: int = 0
+    items: int = 0
+    superseded: int = 0
+    deleted: int = 0
+    gaps: list[Gap] = field(default_factory=list)
+
+
+class Gathered:
+    """What is to be written of many lives in a few statements: at the end, and before anything that looks at it."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+        self.items = ItemChanges()
+        self.entries: list[tuple[int, Row]] = []
+        self.gaps: list[tuple[int, Gap]] = []
+        self.lives: dict[int, Life] = {}
+
+    async def flush(self) -> None:
+        """Write it, and begin anew."""
+        await gaps.note(self.connection, self.gaps)
+        await entries.add(self.connection, self.entries)
+        self.gaps, self.entries = [], []
+        await self.items.write(self.connection)
+        await save(self.connection, self.lives.values())
+        self.lives = {}
+
+
+class Passage:
+    """Takes records of one life in the order in which they come."""
+
+    def __init__(self, gathered: Gathered, life: Life, tally: Tally) -> None:
+        """Go on with a life whose row is locked; what its records lead to is `gathered`."""
+        self._gathered = gathered
+        self._connection = gathered.connection
+        self._life = life
+        self._tally = tally
+        self._known: dict[int, Row] = {}
+        """Entries at positions that were archived before, as far as they matter, and those taken since."""
+        self._late: list[int] = []
+
+    async def take(self, arrived: Sequence[Arrived]) -> None:
+        """Take records, none of which is a deletion."""
+        seen = {one.row.seq for one in arrived if one.row is not None and one.row.seq <= self._life.seq}
+        if seen:
+            await self._gathered.flush()
+            self._known = await entries.at_positions(self._connection, self._life.id, seen)
+        for one in arrived:
+            await self._take(one)
+        self._gathered.lives[self._life.id] = self._life
+        if self._late:
+            await self._gathered.flush()
+            await gaps.fill(self._connection, self._life.id, self._late)
+
+    async def _take(self, one: Arrived) -> None:
+        row = await self._placed(one)
+        if row is None:
+            self._tally.repeated += 1
+            return
+        owner = one.record.owner if one.record is not None else self._life.owner
+        if row.seq > self._life.seq:
+            await self._accept(row, one.event, owner)
+            return
+        known = self._known.get(row.seq)
+        if known is None:
+            await self._accept(row, one.event, owner, is_late=True)
+        elif await self._supersedes(row, known):
+            await self._set_aside(row.seq)
+            await self._accept(row, one.event, owner)
+        else:
+            self._tally.repeated += 1
+
+    async def _placed(self, one: Arrived) -> Row | None:
+        """Return the row with its position; None for unreadable bytes that are stored already."""
+        row = one.row
+        assert row is not None
+        if row.event != UNREADABLE:
+            return row
+        await self._gathered.flush()
+        if await entries.has_unreadable(self._connection, self._life.id, row.data):
+            return None
+        return row._replace(seq=self._life.seq + 1, at=row.at or self._life.active_at)
+
+    async def _supersedes(self, row: Row, known: Row) -> bool:
+        """Tell whether an entry takes the place of the one that is stored, which Redis has lost.
+
+        The newer claim wins. Of two claims of one epoch (which only a loss in Redis makes possible) the one that comes
+        to the archive later does, but only once.
+        """
+        if row.is_same(known):
+            return False
+        if known.event == UNREADABLE:
+            return True
+        if row.epoch != known.epoch:
+            return row.epoch > known.epoch
+        await self._gathered.flush()
+        return not await entries.was_set_aside(self._connection, self._life.id, row)
+
+    async def _set_aside(self, seq: int) -> None:
+        """Let other entries come from `seq` on. The items that the present ones brought stay."""
+        await self._gathered.flush()
+        moved = await entries.set_aside(self._connection, self._life.id, seq)
+        await gaps.cut(self._connection, self._life.id, seq)
+        await items.lower(self._connection, self._life, seq)
+        returned = [item.id for row in moved if row.event == _EVICTED for item in _leaving(row)]
+        if returned:
+            await items.bring_back(self._connection, self._life, seq, returned)
+        self._known = {known: row for known, row in self._known.items() if known < seq}
+        self._life.seq = seq - 1
+        self._tally.superseded += len(moved)
+
+    async def _accept(self, row: Row, event: Event | None, owner: str, *, is_late: bool = False) -> None:
+        life = self._life
+        if is_late:
+            self._late.append(row.seq)
+        else:
+            if row.seq > life.seq + 1:
+                self._note_gap(Gap(life.seq + 1, row.seq - 1, GIVEN_UP))
+            life.followed_by(owner, row.epoch)
+            life.seq = row.seq
+            life.active_at = max(life.active_at, row.at)
+        self._known[row.seq] = row
+        self._gathered.entries.append((life.id, row))
+        self._tally.entries += 1
+        await self._change_items(row.seq, event, is_late=is_late)
+
+    async def _change_items(self, seq: int, event: Event | None, *, is_late: bool) -> None:
+        match event:
+            case ItemsAppended(arriving):
+                self._gathered.items.put(self._life, seq, arriving)
+                self._tally.items += len(arriving)
+            case ItemsEvicted(leaving):
+                self._gathered.items.evict(self._life, seq, leaving)
+            case ItemsRemoved(identities):
+                await self._forget(seq, identities, is_late=is_late)
+            case HistoryCleared():
+                await self._forget(seq, None, is_late=is_late)
+            case _:
+                pass
+
+    async def _forget(self, seq: int, removed: Sequence[str] | None, *, is_late: bool) -> None:
+        await self._gathered.flush()
+        await forget(self._connection, self._life.id, before=seq, removed=removed, is_late=is_late)
+
+    def _note_gap(self, gap: Gap) -> None:
+        self._gathered.gaps.append((self._life.id, gap))
+        self._tally.gaps.append(gap)
+        self._life.last_gap = gap.to_seq
+
+
+def _leaving(row: Row) -> tuple[StoredItem, ...]:
+    event = decode_entry(row.data).event
+    return event.items if isinstance(event, ItemsEvicted) else ()
