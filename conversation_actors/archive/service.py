@@ -14,7 +14,7 @@ from conversation_actors.archive.outage import Outage
 from conversation_actors.archive.retention import Retention
 from conversation_actors.archive.upkeep import Chore, Upkeep
 from conversation_actors.archive.writer import Writer
-from conversation_actors.errors import ArchiveMisconfiguredError, ArchiveUnavailableError, StoreUnavailableError
+from conversation_actors.errors import ArchiveUnavailableError, StoreUnavailableError
 from conversation_actors.failures import Failures
 from conversation_actors.settings import Settings
 from conversation_actors.store import Store, open_store
@@ -35,10 +35,7 @@ class Parts(NamedTuple):
 
 def open_database(settings: Settings, *, timeout: timedelta = _PATIENCE) -> Database:
     """Make the database of the settings, for a program that can wait. Raises `ArchiveMisconfiguredError` without one."""
-    if settings.archive.url is None:
-        message = "no archive is configured: set CONVERSATION_ARCHIVE_URL"
-        raise ArchiveMisconfiguredError(message)
-    return Database(settings.archive.url, timeout=timeout)
+    return Database.of(settings, timeout=timeout)
 
 
 @asynccontextmanager
