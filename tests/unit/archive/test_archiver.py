@@ -50,6 +50,7 @@ class Writer:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
+            await asyncio.sleep(0)
             await self.gate.wait()
             if error := self.fault or self.faults.get(conversation_id):
                 raise error
@@ -224,7 +225,7 @@ async def test_several_share_the_work_and_one_that_is_killed_is_missed_by_nobody
     backlog, writer, hanging = Backlog(), Writer(), Writer()
     hanging.gate.clear()
     expected = {f"c{number}": backlog.fill(f"c{number}", 30) for number in range(12)}
-    short = replace(QUICK, archive_claim=0.2)
+    short = replace(QUICK, archive_claim=0.2, archive_leave=0.01)
     killed = asyncio.create_task(Archiver(backlog, hanging, timing=short).run(asyncio.Event()))
     await wait_until(lambda: asyncio.sleep(0, hanging.running == 8), "one to have claimed")
     async with running(Archiver(backlog, writer, timing=short)), running(Archiver(backlog, writer, timing=short)):
