@@ -15,12 +15,20 @@ from tests.support.waiting import wait_for, wait_until
 pytestmark = pytest.mark.processes
 
 QUICK = Timing(archive_restart=(0.01, 0.02))
-ECHO = "import signal, sys; print(sys.stdin.read(), flush=True); signal.sigwait([signal.SIGTERM]); print('in order')"
+ECHO = (
+    "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('in order'))); "
+    "print(sys.stdin.read(), flush=True); signal.pause()"
+)
 
 
 def python(code: str) -> tuple[str, ...]:
     """Return a command that runs it."""
     return (sys.executable, "-c", code)
+
+
+def text(log: Path) -> str:
+    """Return what was logged up to now."""
+    return log.read_text() if log.exists() else ""
 
 
 async def test_it_is_told_its_urls_and_nobody_else_is(tmp_path: Path) -> None:
@@ -29,7 +37,7 @@ async def test_it_is_told_its_urls_and_nobody_else_is(tmp_path: Path) -> None:
     archiver = ArchiverProcess(log, redis_url="redis://:secret@host", archive_url="a", command=python(ECHO))
     keeping = asyncio.create_task(archiver.keep())
     try:
-        await wait_until(lambda: asyncio.sleep(0, log.exists() and log.read_text().endswith("\n")), "its word")
+        await wait_until(lambda: asyncio.sleep(0, text(log).endswith("\n")), "its word")
         assert json.loads(log.read_text()) == {"redis_url": "redis://:secret@host", "archive_url": "a"}
         assert not any("secret" in word for word in archiver._command)
     finally:
@@ -48,7 +56,7 @@ async def test_one_that_dies_is_started_again(tmp_path: Path, caplog: pytest.Log
     keeping = asyncio.create_task(archiver.keep())
     try:
         for count in (1, 2, 3):
-            await wait_until(lambda count=count: asyncio.sleep(0, log.read_text().count("\n") == count), "its word")  # type: ignore[misc]
+            await wait_until(lambda count=count: asyncio.sleep(0, text(log).count("\n") == count), "its word")  # type: ignore[misc]
             await asyncio.to_thread(sigkill, pids[-1])
             await wait_until(lambda count=count: asyncio.sleep(0, len(pids) == count + 1), "another")  # type: ignore[misc]
     finally:

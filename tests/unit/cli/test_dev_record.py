@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -461,7 +461,7 @@ class Archive(DevArchive):
 
     def process(self, redis_url: str, *, spawned: Callable[[int], None]) -> ArchiverProcess:
         """Return one that ends when it is told to."""
-        command = (sys.executable, "-c", "import signal; signal.sigwait([signal.SIGTERM])")
+        command = (sys.executable, "-c", "import signal; signal.pause()")
         return ArchiverProcess(self.log, redis_url=redis_url, spawned=spawned, command=command)
 
 
