@@ -88,7 +88,7 @@ class Adoption:
             .group_by(lives.c.conversation_id)
         )
         async with self._database.reading("look for unknown conversations") as connection:
-            return dict((row[0], row[1]) for row in await connection.execute(query))
+            return {row[0]: row[1] for row in await connection.execute(query)}
 
     async def _pages(self) -> AsyncIterator[list[Found]]:
         """Yield all listed conversations, some at a time."""

@@ -19,9 +19,7 @@ class PurgingWriter(Protocol):
 class Retention:
     """Removes what the archive has kept for long enough."""
 
-    def __init__(
-        self, writer: PurgingWriter, kept: timedelta, *, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, writer: PurgingWriter, kept: timedelta, *, clock: Callable[[], float] = time.time) -> None:
         """Keep a conversation for `kept` after its last entry."""
         self._writer, self._kept, self._clock = writer, kept.total_seconds(), clock
 

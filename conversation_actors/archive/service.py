@@ -33,19 +33,19 @@ class Parts(NamedTuple):
     database: Database
 
 
-def open_database(settings: Settings, *, timeout: timedelta = _PATIENCE) -> Database:
-    """Make the database of the settings, for a program that can wait. Raises `ArchiveMisconfiguredError` without one."""
-    return Database.of(settings, timeout=timeout)
+def open_database(settings: Settings, *, patience: timedelta = _PATIENCE) -> Database:
+    """Make the database of the settings, for who can wait. Raises `ArchiveMisconfiguredError` if there is none."""
+    return Database.of(settings, timeout=patience)
 
 
 @asynccontextmanager
-async def opened(settings: Settings, *, program: str, timeout: timedelta = _PATIENCE) -> AsyncIterator[Parts]:
+async def opened(settings: Settings, *, program: str, patience: timedelta = _PATIENCE) -> AsyncIterator[Parts]:
     """Open the store and the database of the settings, and close both at the end; `program` asks for them.
 
     Raises `InvalidInputError` without a Redis server, and `ArchiveMisconfiguredError` without an archive.
     """
     settings.require_redis_url(shared_by=program)
-    database = open_database(settings, timeout=timeout)
+    database = open_database(settings, patience=patience)
     store = open_store(settings)
     try:
         yield Parts(store, database)

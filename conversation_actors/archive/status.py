@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 
 from conversation_actors.archive.service import Parts
 from conversation_actors.archive.tables import REVISION, gaps, lives
@@ -84,14 +85,16 @@ async def _lives(parts: Parts, tenant: str, conversation_id: str) -> tuple[LifeA
         found = (await connection.execute(query)).all()
         wanted = gaps.c.life_id.in_([row.id for row in found])
         missing = (await connection.execute(select(gaps).where(wanted).order_by(gaps.c.from_seq))).all()
-    return tuple(
-        LifeArchived(
-            row.life, row.start, row.seq, row.created_at, row.active_at, row.deleted_at is not None,
-            tuple(GapFound(gap.from_seq, gap.to_seq, gap.reason) for gap in _of(row.id, missing)),
-        )
-        for row in found
-    )  # fmt: skip
+    return tuple(_life(row, [gap for gap in missing if gap.life_id == row.id]) for row in found)
 
 
-def _of(life_id: int, missing: Sequence[object]) -> list[object]:
-    return [gap for gap in missing if getattr(gap, "life_id", None) == life_id]
+def _life(row: Row[Any], missing: Sequence[Row[Any]]) -> LifeArchived:
+    return LifeArchived(
+        life=row.life,
+        start=row.start,
+        seq=row.seq,
+        created_at=row.created_at,
+        active_at=row.active_at,
+        is_deleted=row.deleted_at is not None,
+        gaps=tuple(GapFound(gap.from_seq, gap.to_seq, gap.reason) for gap in missing),
+    )

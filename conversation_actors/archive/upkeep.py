@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from conversation_actors.failures import Failures
 
@@ -42,7 +43,7 @@ class Upkeep:
     async def once(self) -> None:
         """Do each once. Raises what keeps it from that."""
         for chore in self._chores:
-            _tell(chore, await chore.work())
+            await _do(chore)
 
     async def _go_on(self) -> None:
         loop = asyncio.get_running_loop()
@@ -50,15 +51,11 @@ class Upkeep:
         while due:
             for number, chore in enumerate(self._chores):
                 if due[number] <= loop.time():
-                    await self._failures.once(chore.name, lambda chore=chore: _done(chore))
+                    await self._failures.once(chore.name, partial(_do, chore))
                     due[number] = loop.time() + chore.every
             await asyncio.sleep(min(due.values()) - loop.time())
 
 
-async def _done(chore: Chore) -> None:
-    _tell(chore, await chore.work())
-
-
-def _tell(chore: Chore, count: int) -> None:
-    if count:
+async def _do(chore: Chore) -> None:
+    if count := await chore.work():
         logger.info("upkeep of the archive found something to do", extra={"task": chore.name, "count": count})

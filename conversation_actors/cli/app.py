@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(archive_app)
 
+
 def _tell_versions(*, is_wanted: bool) -> None:
     if is_wanted:
         typer.echo("\n".join(tell_versions()))
@@ -99,7 +100,8 @@ def start(context: typer.Context) -> None:
     node from joining (address, token, versions) is said in one sentence, before Ray tries.
 
     If CONVERSATION_ARCHIVE_URL is set, a head has an archiver beside it, which is started again if it ends, and ends
-    with the head. It logs to conversation_archiver.log in Ray's log directory. [bold]--no-archiver[/bold] leaves it out.
+    with the head. It logs to conversation_archiver.log in Ray's log directory. With [bold]--no-archiver[/bold] there is
+    none.
 
     Example: [bold]conversation-actors start --head --port=6379[/bold]
     """

@@ -50,7 +50,8 @@ def migrate() -> None:
 @app.command()
 def status(
     conversation: Annotated[
-        str | None, typer.Argument(metavar="ID", help="A conversation's id; without it, all of them.", show_default=False)
+        str | None,
+        typer.Argument(metavar="ID", help="A conversation's id; without it, all of them.", show_default=False),
     ] = None,
     *,
     as_json: Json = False,

@@ -29,7 +29,7 @@ async def run(conversation_id: str | None, *, as_json: bool) -> None:
     from conversation_actors.archive import service, status  # noqa: PLC0415  # SQLAlchemy takes its time
 
     settings = Settings()
-    async with service.opened(settings, program="conversation-actors archive status", timeout=_PATIENCE) as parts:
+    async with service.opened(settings, program="conversation-actors archive status", patience=_PATIENCE) as parts:
         found = await status.status_of(parts, tenant=settings.tenant, conversation_id=conversation_id)
     told = asdict(found)
     if as_json:
@@ -61,7 +61,8 @@ def _lines(found: "ArchiveStatus", conversation_id: str | None) -> Iterator[str]
 
 def _life(life: "LifeArchived") -> Iterator[str]:
     deleted = ", deleted" if life.is_deleted else ""
-    yield f"archived    life {life.life}: seq {life.start + 1} to {life.seq}, the last at {_when(life.active_at)}{deleted}"
+    until = f"the last at {_when(life.active_at)}{deleted}"
+    yield f"archived    life {life.life}: seq {life.start + 1} to {life.seq}, {until}"
     for gap in life.gaps:
         to = "" if gap.to_seq is None else f" to {gap.to_seq}"
         yield f"  gap       from {gap.from_seq}{to}: {gap.reason}"

@@ -50,7 +50,10 @@ class ArchiverProcess:
         command: tuple[str, ...] = COMMAND,
         timing: Timing = TIMING,
     ) -> None:
-        """Add to the file `log` what it says. The URLs replace those in the environment; `spawned` is told of each process."""
+        """Add to the file `log` what it says. `spawned` is told of each process.
+
+        The URLs replace those in the environment.
+        """
         urls = {_REDIS: redis_url, _ARCHIVE: archive_url}
         self._urls = {name: url for name, url in urls.items() if url is not None}
         self._log, self._spawned, self._command = log, spawned, command

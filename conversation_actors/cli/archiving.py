@@ -8,11 +8,14 @@ import sys
 from conversation_actors.archive.extra import require_extra
 from conversation_actors.log_lines import TextFormatter
 from conversation_actors.settings import Settings
+from conversation_actors.timing import TIMING, Timing
 
 PROGRAM = "conversation-actors archive"
 
 
-async def archive_until_stopped(*, is_to_migrate: bool, settings: Settings | None = None) -> None:
+async def archive_until_stopped(
+    *, is_to_migrate: bool, settings: Settings | None = None, timing: Timing = TIMING
+) -> None:
     """Archive until SIGINT or SIGTERM; a second one breaks off what is under way. Raises `ConversationError`."""
     require_extra()
     from conversation_actors.archive import service  # noqa: PLC0415  # SQLAlchemy takes its time
@@ -23,7 +26,7 @@ async def archive_until_stopped(*, is_to_migrate: bool, settings: Settings | Non
     settings = settings or Settings()
     if is_to_migrate:
         await service.migrate(settings)
-    await service.run(settings, stop, program=PROGRAM)
+    await service.run(settings, stop, program=PROGRAM, timing=timing)
 
 
 async def archive_once(*, is_to_migrate: bool) -> None:

@@ -107,7 +107,7 @@ async def _keep_beside(head: Process, archiver: ArchiverProcess) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     keeping = asyncio.create_task(archiver.keep())
     try:
-        while head.is_running and not stop.is_set() and not keeping.done():
+        while head.is_running and not stop.is_set() and not keeping.done():  # noqa: ASYNC110  # as with `keep`
             await asyncio.sleep(_POLL * 2)
     finally:
         keeping.cancel()

@@ -16,7 +16,7 @@ _DATABASE, _LOG = "archive.db", "archiver.log"
 
 @dataclass(frozen=True, slots=True)
 class DevArchive:
-    """An archive whose tables are there. `url` is for everybody; `log` is where its archiver says what it has to say."""
+    """An archive whose tables are there. `url` is for everybody; `log` is what its archiver logs to."""
 
     url: str
     log: Path
@@ -34,7 +34,7 @@ async def archive_for(directory: Path, console: Console) -> DevArchive | None:
     configured cannot be used.
     """
     settings, log = Settings(), directory / _LOG
-    own = f"sqlite+aiosqlite:///{directory.resolve() / _DATABASE}"
+    own = f"sqlite+aiosqlite:///{directory.absolute() / _DATABASE}"
     configured = None if settings.archive.url is None else settings.archive.url.get_secret_value()
     if configured in {None, own}:
         if lacking():

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -113,7 +113,7 @@ async def test_everything_is_archived_in_order_and_once() -> None:
     async with running(Archiver(backlog, writer, timing=QUICK)):
         await wait_until(lambda: asyncio.sleep(0, len(writer.records) > 10), "the first ones")
         for name, records in expected.items():
-            records += backlog.fill(name, 5, first=31)
+            records.extend(backlog.fill(name, 5, first=31))
         await wait_until(backlog.is_empty, "nothing to wait")
     assert writer.records == expected
     assert writer.most_running == 8
@@ -128,14 +128,14 @@ async def test_a_database_that_is_away_loses_nothing_and_is_told_of_once(caplog:
     archiver = Archiver(backlog, writer, timing=QUICK)
     async with running(archiver):
         await wait_until(lambda: asyncio.sleep(0, len(writer.attempts) >= 20), "attempts")
-        assert archiver.is_away
+        assert archiver.is_away is True
         assert len(set(writer.attempts[:12])) == 12
         for name, records in expected.items():
-            records += backlog.fill(name, 3, first=11)
+            records.extend(backlog.fill(name, 3, first=11))
         writer.fault = None
         await wait_until(backlog.is_empty, "nothing to wait")
     assert writer.records == expected
-    assert not archiver.is_away
+    assert archiver.is_away is False
     told = [record for record in caplog.records if record.name.endswith("outage")]
     assert [(one.levelname, vars(one)["server"]) for one in told] == [
         ("WARNING", "the archive's database"),
@@ -361,5 +361,3 @@ async def test_the_more_are_listed_the_longer_it_waits() -> None:
         backlog.fill(f"c{number}", 1)
     many = await archiver._look()
     assert 0.05 < few < many < 0.25
-
-

@@ -23,13 +23,11 @@ class Clock:
 def test_it_ends_with_the_step_that_failed() -> None:
     """A server that answers a question may refuse a write."""
     outage = Outage("it", (1.0, 8.0))
-    assert not outage.is_on
     outage.failed("write", AWAY)
     outage.done("look")
-    assert outage.is_on
+    assert outage.is_on is True
     outage.done("write")
-    assert not outage.is_on
-    assert outage.pause == 0
+    assert (outage.is_on, outage.pause) == (False, 0)
 
 
 def test_pauses_grow_by_attempts_and_not_by_what_fails_with_them() -> None:
