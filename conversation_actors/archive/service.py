@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import NamedTuple
 
-from conversation_actors.archive.adoption import Adoption
 from conversation_actors.archive.archiver import Archiver
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.outage import Outage
 from conversation_actors.archive.retention import Retention
+from conversation_actors.archive.unknown import UnknownConversations
 from conversation_actors.archive.upkeep import Chore, Upkeep
 from conversation_actors.archive.writer import Writer
 from conversation_actors.errors import ArchiveUnavailableError, StoreUnavailableError
@@ -109,15 +109,15 @@ def _made(settings: Settings, parts: Parts, timing: Timing) -> tuple[Archiver, U
     failures = Failures(timing=timing)
     writer = Writer(parts.database, settings.tenant)
     backlog, kept = parts.store.backlog(), settings.archive.retention
-    adoption = Adoption(
+    unknown = UnknownConversations(
         parts.store, parts.database, writer,
         tenant=settings.tenant, limits=settings.history.limits(), retention=kept, failures=failures,
     )  # fmt: skip
     chores = [
         Chore("archive relist", backlog.relist, timing.archive_upkeep),
-        Chore("archive adoption", adoption.adopt_unknown, timing.archive_upkeep),
+        Chore("archive adoption", unknown.adopt_all, timing.archive_upkeep),
     ]
     if kept is not None:
         chores.append(Chore("archive purge", Retention(writer, kept).purge, timing.archive_purge))
-    archiver = Archiver(backlog, writer, when_lacking=adoption.adopt, failures=failures, timing=timing)
+    archiver = Archiver(backlog, writer, when_lacking=unknown.adopt, failures=failures, timing=timing)
     return archiver, Upkeep(chores, failures=failures)

@@ -34,7 +34,7 @@ async def archive_for(directory: Path, console: Console) -> DevArchive | None:
     configured cannot be used.
     """
     settings, log = Settings(), directory / _LOG
-    own = f"sqlite+aiosqlite:///{directory.absolute() / _DATABASE}"
+    own = _own_url(directory)
     configured = None if settings.archive.url is None else settings.archive.url.get_secret_value()
     if configured in {None, own}:
         if lacking():
@@ -47,6 +47,10 @@ async def archive_for(directory: Path, console: Console) -> DevArchive | None:
     await _check(settings)
     console.print("Archive yours, from the environment or .env")
     return DevArchive(configured, log)
+
+
+def _own_url(directory: Path) -> str:
+    return f"sqlite+aiosqlite:///{directory.expanduser().absolute() / _DATABASE}"
 
 
 async def _migrate(settings: Settings, url: str) -> None:

@@ -29,7 +29,7 @@ class AdoptingWriter(Protocol):
         """Write what the state has and the archive has not; tell whether that was anything."""
 
 
-class Adoption:
+class UnknownConversations:
     """Finds living conversations that the archive does not know up to their end, and writes their states."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Adoption:
         state, _ = restate(stored, self._limits)
         return await self._writer.adopt(conversation_id, stored, state)
 
-    async def adopt_unknown(self) -> int:
+    async def adopt_all(self) -> int:
         """Write the state of every conversation that needs it, and return how many those were.
 
         One whose stored state cannot be read is counted as a failure, and the others go on.
