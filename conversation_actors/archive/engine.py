@@ -29,6 +29,9 @@ _CONNECTIONS = {Driver.SQLITE: 4, Driver.POSTGRESQL: 8}
 _PRAGMAS = ("foreign_keys = ON", "secure_delete = ON", "synchronous = FULL")
 """Rows go with their lives; what was deleted is overwritten; a commit is on the disk, as Redis then forgets."""
 
+_LASTING = "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
+"""Of a server that would forget its last commits when it crashes: as they are settled, Redis forgets them too."""
+
 
 def beginnings(driver: Driver, timeout: timedelta) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what begins a transaction that reads, and one that writes, of at most `timeout` for each statement."""
@@ -37,12 +40,12 @@ def beginnings(driver: Driver, timeout: timedelta) -> tuple[tuple[str, ...], tup
     milliseconds = max(1, round(timeout.total_seconds() * 1000))
     # A process that hangs in its transaction does not keep others waiting for ever.
     limits = (
-        f"SET LOCAL statement_timeout = {milliseconds}",
-        f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds * 2}",
+        f"SET LOCAL statement_timeout = {milliseconds}; "
+        f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds * 2}"
     )
     return (
-        ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", *limits),
-        ("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", *limits),
+        (f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {limits}",),
+        (f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {limits}; {_LASTING}",),
     )
 
 
@@ -97,7 +100,8 @@ def _shut_down(raw: Any) -> None:
 
 def _begin(connection: Connection) -> None:
     for statement in connection.get_execution_options()[BEGIN]:
-        connection.exec_driver_sql(statement)
+        # no parameters at all: then PostgreSQL takes several statements in one round trip
+        connection.exec_driver_sql(statement, execution_options={"no_parameters": True}).close()
 
 
 def _set_pragmas(connection: Any, _: object) -> None:

@@ -119,5 +119,5 @@ def _made(settings: Settings, parts: Parts, timing: Timing) -> tuple[Archiver, U
     ]
     if kept is not None:
         chores.append(Chore("archive purge", Retention(writer, kept).purge, timing.archive_purge))
-    archiver = Archiver(backlog, writer, when_lacking=unknown.adopt, failures=failures, timing=timing)
+    archiver = Archiver(backlog, writer, when_lacking=unknown.fill, failures=failures, timing=timing)
     return archiver, Upkeep(chores, failures=failures)
