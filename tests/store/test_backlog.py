@@ -1,7 +1,6 @@
 """What waits for the archive: one contract for memory and for Redis on every server found."""
 
 import logging
-from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -10,6 +9,7 @@ from conversation_actors.store import Ancestor, Claim, MemoryStore, Outcome, Rec
 from conversation_actors.store.backlog import Batch, Bounds, Lag, Waiting
 from conversation_actors.store.redis import RedisStore
 from conversation_actors.store.redis_queueing import Queueing
+from tests.store.backlogs import revived
 from tests.support.servers import wait_until
 
 pytestmark = pytest.mark.asyncio
@@ -56,23 +56,6 @@ async def archived(store: Store) -> Batch:
 async def listed(store: Store) -> list[Waiting]:
     """Return the listing."""
     return list(await store.backlog().waiting())
-
-
-async def revived(store: Store, lineage: Sequence[Ancestor] = ()) -> bool:
-    """Revive the conversation as it may have been."""
-    return await store.revive(
-        "c",
-        life="l",
-        epoch=5,
-        owner="gone",
-        start=2,
-        seq=9,
-        snapshot=b"state",
-        lineage=lineage,
-        participants=["al"],
-        ttl=TTL,
-        kept=TTL,
-    )
 
 
 async def expired(store: Store) -> None:
@@ -347,7 +330,8 @@ async def test_what_was_lost_waits_again_under_another_name(archiving: Store) ->
     await append(archiving, claim, 0, b"1", b"2")
     batch = await taken(archiving)
     if isinstance(archiving, MemoryStore):
-        archiving.__init__(archive=archiving.backlog().bounds)  # type: ignore[misc]  # all is gone
+        archiving._conversations.clear()
+        archiving.backlog().clear()
     else:
         assert isinstance(archiving, RedisStore)
         await (await archiving._servers.owner_of("x")).flushall()
@@ -388,7 +372,7 @@ async def test_a_life_keeps_its_beginning(archiving: Store) -> None:
 async def test_what_is_revived_goes_on_as_if_it_had_never_left(archiving: Store) -> None:
     """The next claim takes the next epoch of the same life, and knows whom it follows."""
     lineage = [Ancestor("l", 3, "older", 4)]
-    assert await revived(archiving, lineage)
+    assert await revived(archiving, lineage=lineage)
     recovered = await archiving.activate("c", owner="o1", create=False, ttl=TTL)
     claim = recovered.claim
     assert (claim.life, claim.epoch, claim.start, recovered.seq) == ("l", 6, 2, 9)

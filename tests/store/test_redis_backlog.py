@@ -156,6 +156,17 @@ async def test_a_late_step_of_an_archiver_takes_out_no_later_entry(owner: RedisS
     assert await records(owner) == [b"2"]
 
 
+async def test_a_mark_is_later_than_all_before(owner: RedisStore) -> None:
+    """Also when the clock of the listing's server goes back."""
+    listing = UnarchivedListing(owner._calls, owner._keys)
+    first = await listing.enter("c")
+    ahead = await listing.enter("c", after=2 * first)
+    assert ahead == 2 * first + 1
+    assert await listing.enter("c") == ahead + 1
+    assert not await listing.leave("c", ahead)
+    assert await listing.leave("c", ahead + 1)
+
+
 async def test_an_owner_that_crashed_after_entering_is_taken_out(owner: RedisStore, archiver: RedisStore) -> None:
     """And its push, should it still come, is let in under no mark that was taken out."""
     await opened(owner)

@@ -13,6 +13,7 @@ from conversation_actors.settings import Durability
 from conversation_actors.store import Claim, Outcome
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
+from tests.store.backlogs import revived
 from tests.store.conftest import BOUNDS, NO_SERVER, assert_no_leak, confirmed, each_server, make_store
 from tests.support.servers import BINARIES, HOST, Cluster, Server, replica_of, sentinel_of, wait_until, with_tls
 
@@ -134,8 +135,7 @@ async def test_backlogs_spread_over_a_clusters_masters(cluster: Cluster) -> None
         await backlog.settle(conversation_id, backlog=batch.backlog, through=batch.through)
         await backlog.release(conversation_id, archiver="a")
     assert all([await backlog.unlist(waiting) for waiting in await backlog.waiting()])
-    described = {"life": "l", "epoch": 1, "owner": "o", "start": 0, "seq": 4, "snapshot": b"s"}
-    assert await store.revive("back", **described, lineage=[], participants=[], ttl=TTL, kept=TTL)
+    assert await revived(store, "back", seq=4)
     claim = (await store.activate("back", owner="o2", create=False, ttl=TTL)).claim
     assert await store.append(claim, expected_seq=4, entries=[b"x"], ttl=TTL) is Outcome.OK
     (waiting,) = await backlog.waiting()
