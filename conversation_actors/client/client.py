@@ -10,11 +10,13 @@ from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from conversation_actors.client.archive import ClientArchive
 from conversation_actors.client.handle import ConversationHandle
 from conversation_actors.client.late_port import LatePort
 from conversation_actors.client.opening import open_readable_store
 from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.client.reading import Reader
+from conversation_actors.client.reviving import Reviver
 from conversation_actors.client.views import Snapshot
 from conversation_actors.errors import (
     ClusterUnavailableError,
@@ -22,7 +24,6 @@ from conversation_actors.errors import (
     ConversationNotFoundError,
     InvalidInputError,
     StoreMisconfiguredError,
-    StoreUnavailableError,
 )
 from conversation_actors.failures import Failures
 from conversation_actors.line.port import DirectPort
@@ -71,6 +72,7 @@ class ConversationClient:
         self._settings, self._timing = _checked(settings), timing
         self._handles: dict[str, ConversationHandle] = {}
         self._store: Store | None = None
+        self._archive = ClientArchive(self._settings)
         self._directory: ActorDirectory | None = None
         self._local: LocalOwners | None = None
         self._replica: Store | None = None
@@ -104,7 +106,8 @@ class ConversationClient:
     def failures(self) -> Mapping[str, int]:
         """What went wrong in the background and was survived, by task.
 
-        `pool`: no workers are started ahead of time. `line`: owners are asked by Ray's calls alone.
+        `pool`: no workers are started ahead of time. `line`: owners are asked by Ray's calls alone. `archive`: it could
+        not be asked for a conversation that Redis does not have, and a new one was begun.
         """
         return self._failures.counts
 
@@ -153,6 +156,10 @@ class ConversationClient:
         A second `open` of an id returns the same handle. Raises `ConversationNotFoundError` if there is no such
         conversation and `create` is false, and what `join_cluster` raises if there is no Ray cluster.
 
+        A conversation that Redis has no more comes back from the archive, if one is configured: the same life, at the
+        same position, with nobody's lease. If the archive cannot be asked, `CONVERSATION_ARCHIVE_REQUIRED` decides:
+        `ArchiveUnavailableError`, or a new conversation; unless `create` it is always the error.
+
         If not `wait`, return a handle that shows what is stored, as `read` would, after one call of Redis. Its owner is
         started in the background, and the calls that need it wait for it. If it cannot be started, they raise why; the
         handle counts that as `opening` among its `failures`, and tries again. A conversation that is not stored, or
@@ -167,15 +174,16 @@ class ConversationClient:
         """
         conversation_id = check_id(conversation_id, "conversation_id")
         await self._check_rights()
+        is_found = await self._reviver().find(conversation_id, create=create, wait=wait)
         if not wait and (shown := await self._open_stored(conversation_id, create=create)) is not None:
             return shown
-        if not create and not await self._may_exist(conversation_id):
+        if not create and not is_found:
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)
         await self.join_cluster()
         owner = self._owner(conversation_id)
         try:
-            _, view = await owner.open(create=create)
+            _, view = await self._reviver().open(owner, conversation_id, create=create, is_found=is_found)
             self._connected_store()  # closed meanwhile, nobody would close the handle
         except BaseException:
             await owner.aclose()
@@ -219,12 +227,8 @@ class ConversationClient:
         self._handles[conversation_id] = handle
         return handle
 
-    async def _may_exist(self, conversation_id: str) -> bool:
-        """Look in Redis whether asking an owner is worth starting one; if Redis does not answer, it is."""
-        try:
-            return await self._connected_store().head(conversation_id) is not None
-        except StoreUnavailableError:
-            return True
+    def _reviver(self) -> Reviver:
+        return Reviver(self._connected_store(), self._archive, self._settings, self._failures)
 
     def _open_handle(self, conversation_id: str) -> ConversationHandle | None:
         """Return the handle of this id that is in use, if there is one; drop those that were closed."""
@@ -308,6 +312,7 @@ class ConversationClient:
                 await local.aclose()
             for store in stores:
                 await store.aclose()
+            await self._archive.aclose()
 
     async def _check_rights(self) -> None:
         """Raise `StoreMisconfiguredError` if the user of Redis may not write; the right may have been granted since."""
