@@ -1,7 +1,7 @@
-"""What waiting entries make of archived items: a page of the history joined from both, without a gap and without doubles.
+"""What waiting entries make of archived items: a page joined from both, without a gap and without doubles.
 
-An item stands at the entry that brought it (`Position`). It keeps its place when it is appended again while it is in the
-window; if it had left the window, it comes again, at the end. `Overlay` follows these rules over entries that the
+An item stands at the entry that brought it (`Position`). It keeps its place when it is appended again while it is in
+the window; if it had left the window, it comes again, at the end. `Overlay` follows these rules over entries that the
 database does not have yet, and `Assembly` merges the result with the rows of the database. Neither does any I/O.
 """
 

@@ -26,7 +26,8 @@ class Life:
     """One life of a conversation, as far as it is archived: through `seq`, whose entry is one of `epoch` and `owner`.
 
     `id` is that of its row. `start` is the position at which it began. `lineage` has the claims before the last one.
-    `deleted_at` is None unless the life was deleted: then only this is left of it. Times are in seconds since the epoch.
+    `deleted_at` is None unless the life was deleted: then only this is left of it. Times are in seconds since the
+    epoch.
     """
 
     id: int
@@ -52,14 +53,22 @@ class ArchiveGap:
 
 
 class ArchiveReader:
-    """Reads the archive of one tenant. Every method raises as `Database.reading` does."""
+    """Reads the archive of one tenant. Every method raises as `Database.check` and `Database.reading` do."""
 
     def __init__(self, database: Database, tenant: str) -> None:
         """Read from `database`, which somebody else closes."""
         self._database, self._tenant = database, tenant
+        self._is_checked = False
+
+    async def check(self) -> None:
+        """Raise what `Database.check` raises, unless it has raised nothing before."""
+        if not self._is_checked:
+            await self._database.check()
+            self._is_checked = True
 
     async def life(self, conversation_id: str) -> Life | None:
         """Return the latest life of a conversation that was not deleted; None if there is none."""
+        await self.check()
         async with self._database.reading(f"find {conversation_id!r}") as connection:
             statement = self._lives(conversation_id).where(lives.c.deleted_at.is_(None))
             row = (await connection.execute(statement.order_by(lives.c.id.desc()).limit(1))).first()
@@ -85,6 +94,7 @@ class ArchiveReader:
             raise _not_found(conversation_id)
         reading = _Reading(after, limit, newest_first)
         try:
+            await self.check()
             async with self._database.reading(f"read the history of {conversation_id!r}") as connection:
                 archived = (await connection.execute(self._lives(conversation_id).where(lives.c.life == life))).first()
                 if archived is not None:
@@ -102,6 +112,7 @@ class ArchiveReader:
             .where(lives.c.tenant == self._tenant, lives.c.conversation_id == conversation_id, lives.c.life == life)
             .order_by(gaps.c.from_seq, gaps.c.id)
         )
+        await self.check()
         async with self._database.reading(f"look for gaps in {conversation_id!r}") as connection:
             return [ArchiveGap(*row) for row in await connection.execute(statement)]
 

@@ -43,7 +43,8 @@ def entries_waiting(stored: Iterable[bytes], life: str, *, key: str) -> WaitingE
     entries: list[Entry] = []
     is_deleted = False
     for index, data in enumerate(stored):
-        record = _record(data, f"{key}[{index}]")
+        name = f"{key}[{index}]"
+        record = _record(data, name)
         if record.life != life:
             continue
         if record.data is None:
@@ -54,7 +55,7 @@ def entries_waiting(stored: Iterable[bytes], life: str, *, key: str) -> WaitingE
         try:
             entries.append(decode_entry(record.data))
         except CorruptStateError as error:
-            raise error.at(f"{key}[{index}]") from error
+            raise error.at(name) from error
     return WaitingEntries(entries, start, is_deleted)
 
 

@@ -18,8 +18,13 @@ def written(*fields: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(fields).encode()).decode().rstrip("=")
 
 
-@given(st.text(st.characters(codec="utf-8")), st.integers(0, 1 << 62), st.integers(0, 2000), st.booleans())
-def test_a_cursor_reads_back_as_it_was(life: str, seq: int, place: int, newest_first: bool) -> None:
+@given(
+    life=st.text(st.characters(codec="utf-8")),
+    seq=st.integers(0, 1 << 62),
+    place=st.integers(0, 2000),
+    newest_first=st.booleans(),
+)
+def test_a_cursor_reads_back_as_it_was(*, life: str, seq: int, place: int, newest_first: bool) -> None:
     """The text needs no escaping in a URL."""
     cursor = Cursor(life, Position(seq, place), newest_first)
     text = cursor.encode()

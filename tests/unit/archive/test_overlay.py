@@ -106,9 +106,14 @@ def page(
     return assembly.page()
 
 
-@given(histories, st.integers(1, 5), st.booleans(), st.lists(st.tuples(st.integers(0, 16), st.integers(0, 4))))
+@given(
+    entries=histories,
+    limit=st.integers(1, 5),
+    newest_first=st.booleans(),
+    progress=st.lists(st.tuples(st.integers(0, 16), st.integers(0, 4))),
+)
 def test_pages_are_the_history_once_and_in_order_while_the_archiver_goes_on(
-    entries: list[Entry], limit: int, newest_first: bool, progress: list[tuple[int, int]]
+    *, entries: list[Entry], limit: int, newest_first: bool, progress: list[tuple[int, int]]
 ) -> None:
     """Before each page more may be archived, and records that are archived may or may not be gone from the backlog."""
     expected = model_of(entries).items

@@ -50,7 +50,7 @@ def test_a_deletion_that_waits_leaves_nothing_of_what_came_before() -> None:
         ([record(1), record(2), record(2), record(3)], True),
     ],
 )
-def test_a_life_is_whole_if_every_entry_since_its_start_waits(records: list[bytes], whole: bool) -> None:
+def test_a_life_is_whole_if_every_entry_since_its_start_waits(records: list[bytes], *, whole: bool) -> None:
     """Entries that come twice are no gap."""
     assert read(*records).is_whole is whole
 
