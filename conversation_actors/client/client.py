@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from conversation_actors.client.archive import ClientArchive
+from conversation_actors.client.copy import StoredState
 from conversation_actors.client.handle import ConversationHandle
 from conversation_actors.client.late_port import LatePort
 from conversation_actors.client.opening import open_readable_store
@@ -30,8 +31,10 @@ from conversation_actors.line.port import DirectPort
 from conversation_actors.line.tls import client_context
 from conversation_actors.local import LocalOwners
 from conversation_actors.port import OwnerPort
+from conversation_actors.protocol import View
 from conversation_actors.settings import Direct, Settings
 from conversation_actors.store import Found, Store, open_replica
+from conversation_actors.store.backlog import Lag
 from conversation_actors.timing import TIMING, Timing
 from conversation_actors.values import check_id
 from conversation_actors.versions import tell_untested
@@ -72,11 +75,11 @@ class ConversationClient:
         self._settings, self._timing = _checked(settings), timing
         self._handles: dict[str, ConversationHandle] = {}
         self._store: Store | None = None
-        self._archive = ClientArchive(self._settings)
         self._directory: ActorDirectory | None = None
         self._local: LocalOwners | None = None
         self._replica: Store | None = None
         self._reader: Reader | None = None
+        self._archive = ClientArchive(self._settings, self._connected_store, timing=timing)
         self._objection: StoreMisconfiguredError | None = None
         self._joining: asyncio.Task[None] | None = None
         self._untold_until = float("-inf")
@@ -191,9 +194,7 @@ class ConversationClient:
         # Somebody else may have opened or closed it in this process meanwhile: one handle an id, for one order.
         known = self._open_handle(conversation_id)
         if known is None:
-            known = self._handles[conversation_id] = ConversationHandle(
-                conversation_id, owner, view, self._settings, timing=self._timing
-            )
+            known = self._handles[conversation_id] = self._handle(conversation_id, owner, view)
         else:
             await owner.aclose()
             await known.catch_up(view)
@@ -223,9 +224,13 @@ class ConversationClient:
         make = partial(self._port, conversation_id)
         port = make() if self._has_joined else LatePort(self._join_at_last, make)
         owner = RemoteOwner(port, self._settings, timing=self._timing)
-        handle = ConversationHandle(conversation_id, owner, stored, self._settings, timing=self._timing)
-        self._handles[conversation_id] = handle
+        handle = self._handles[conversation_id] = self._handle(conversation_id, owner, stored)
         return handle
+
+    def _handle(self, conversation_id: str, owner: RemoteOwner, shown: View | StoredState) -> ConversationHandle:
+        return ConversationHandle(
+            conversation_id, owner, shown, self._settings, archive=self._archive, timing=self._timing
+        )
 
     def _reviver(self) -> Reviver:
         return Reviver(self._connected_store(), self._archive, self._settings, self._failures)
@@ -275,6 +280,9 @@ class ConversationClient:
     async def delete(self, conversation_id: str) -> None:
         """Forget a conversation and stop its owner. Raises `ConversationNotFoundError` if there is none.
 
+        The archive forgets it too: now, or if its database is away, when the archiver has caught up. One that only the
+        archive has is forgotten there, and if that is away, `ArchiveUnavailableError` is raised.
+
         Its handles raise `ConversationNotFoundError` from then on, until somebody opens it anew. Needs no Ray: an owner
         that cannot be told finds out by its next write, or within half a minute.
 
@@ -286,11 +294,25 @@ class ConversationClient:
                 print("it is gone")
         """
         conversation_id = check_id(conversation_id, "conversation_id")
-        existed = await self._connected_store().delete(conversation_id, ttl=self._settings.ttl)
+        was_stored = await self._connected_store().delete(conversation_id, ttl=self._settings.ttl)
         await self._tell_of_deletion(conversation_id)
-        if not existed:
+        was_archived = await self._archive.delete(conversation_id, is_told=was_stored)
+        if not (was_stored or was_archived):
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)
+
+    async def archive_lag(self, conversation_id: str | None = None) -> Lag:
+        """Return how far the archive is behind, for one conversation or for all of the tenant. Asks Redis alone.
+
+        Raises `ArchiveMisconfiguredError` if no archive is configured, `StoreUnavailableError` after
+        `timeouts.command`.
+
+        Example:
+            await conversation.append(Message(role="user", content="Hello"))
+            lag = await client.archive_lag("support-42")
+            print(lag.records, "entries wait for the archive, the oldest for", lag.seconds, "s")
+        """
+        return await self._archive.lag(conversation_id)
 
     async def aclose(self) -> None:
         """Send what is in the handles' outboxes, and let go of everything. Idempotent.
@@ -310,9 +332,9 @@ class ConversationClient:
             local, self._local = self._local, None
             if local is not None:
                 await local.aclose()
+            await self._archive.aclose()
             for store in stores:
                 await store.aclose()
-            await self._archive.aclose()
 
     async def _check_rights(self) -> None:
         """Raise `StoreMisconfiguredError` if the user of Redis may not write; the right may have been granted since."""

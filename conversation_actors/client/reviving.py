@@ -87,7 +87,9 @@ class Reviver:
         reviving = import_module("conversation_actors.archive.reviving")
         waiting = await self._store.backlog().peek(conversation_id)
         limits = settings.history.limits()
-        asleep = await reviving.state_of(opened.database, settings.tenant, conversation_id, limits=limits, waiting=waiting)
+        asleep = await reviving.state_of(
+            opened.database, settings.tenant, conversation_id, limits=limits, waiting=waiting
+        )
         if asleep is None:
             return False
         state, ttl = asleep.state, kept_for(asleep.state.retention, ttl=settings.ttl)

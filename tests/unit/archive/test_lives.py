@@ -34,7 +34,9 @@ def test_what_waits_belongs_to_its_life() -> None:
 
 def test_a_life_that_only_waits_goes_on() -> None:
     """It begins where its records say, and the archived one before it is over."""
-    life, own = newest_of([archived("a")], [entry("a"), entry("b", start=10, epoch=3), entry("a"), entry("b", start=10)])
+    life, own = newest_of(
+        [archived("a")], [entry("a"), entry("b", start=10, epoch=3), entry("a"), entry("b", start=10)]
+    )
     assert life == ArchivedLife(None, "b", 10, 10, 3, "owner of b")
     assert own == [entry("b", start=10, epoch=3), entry("b", start=10)]
 
