@@ -52,7 +52,7 @@ class Checkpoints:
 
         Long conversations take several transactions, so that nobody who writes waits for long.
         """
-        while not await self._advance(conversation_id):
+        while not await self._advance(conversation_id):  # noqa: ASYNC110  # between two pages others have a turn
             await asyncio.sleep(0)
         self._fresh.pop(conversation_id, None)
 
