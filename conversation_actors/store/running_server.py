@@ -56,7 +56,7 @@ class RunningServer:
         return int(info["process_id"]) == self.pid
 
     def wipe(self, seconds: float) -> None:
-        """Remove everything that the server has stored. Raises `StoreUnavailableError` if it does not answer so soon."""
+        """Remove everything that is stored. Raises `StoreUnavailableError` if the server does not answer so soon."""
         with closing(_client(self.url, seconds)) as client:
             try:
                 client.flushall()

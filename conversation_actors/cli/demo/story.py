@@ -199,7 +199,7 @@ class Story:
             what="all of Redis",
             how="wiped (FLUSHALL) when the owner had left",
             seconds=returned.seconds,
-            then=f"agent C ({returned.agent.pid}) got {returned.restored} items back from the archive, and knew the caller",
+            then=f"agent C ({returned.agent.pid}) got {returned.restored} items from the archive, and knew the caller",
         )
         self.narration.step(
             "7. What is left?",
