@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.database import Database
-from conversation_actors.archive.lives import ArchivedLife, lives_of, locked_life
+from conversation_actors.archive.newest import ArchivedLife, lives_of, locked_life
 from conversation_actors.archive.replaying import ArchivedEntry, replay
 from conversation_actors.archive.tables import checkpoints, entries, gaps
 from conversation_actors.codec import decode_snapshot, encode_snapshot

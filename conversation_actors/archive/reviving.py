@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.checkpoints import state_at
 from conversation_actors.archive.database import Database
-from conversation_actors.archive.lives import ArchivedLife, lives_of, newest_of
+from conversation_actors.archive.newest import ArchivedLife, lives_of, newest_of
 from conversation_actors.archive.replaying import ArchivedEntry, replay, succeeded
 from conversation_actors.archive.tables import entries
 from conversation_actors.codec import decode_entry

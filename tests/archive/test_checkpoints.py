@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.checkpoints import Checkpoints, advance, state_at
 from conversation_actors.archive.database import Database
-from conversation_actors.archive.lives import ArchivedLife, locked_life
+from conversation_actors.archive.newest import ArchivedLife, locked_life
 from conversation_actors.archive.tables import checkpoints, entries, gaps, lives
 from conversation_actors.codec import decode_entry, encode_entry, encode_snapshot
 from conversation_actors.errors import CorruptStateError, RefusedError
