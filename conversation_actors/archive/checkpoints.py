@@ -6,6 +6,7 @@ Archivers make a checkpoint after every `CHECKPOINT_ENTRIES` entries of a conver
 import asyncio
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,6 +18,9 @@ from conversation_actors.archive.tables import checkpoints, entries, gaps
 from conversation_actors.codec import decode_snapshot, encode_snapshot
 from conversation_actors.errors import CorruptStateError
 from conversation_actors.state import ConversationState, Limits
+
+if TYPE_CHECKING:
+    from conversation_actors.archive.writer import Written  # the writer makes checkpoints too
 
 CHECKPOINT_ENTRIES = 200
 """Entries of one conversation between two checkpoints: replaying so many takes as long as reading a full window."""
@@ -33,14 +37,14 @@ class Checkpoints:
         self._fresh: dict[str, int] = {}
         """Entries by conversation that this process has seen archived, and that no checkpoint has yet."""
 
-    async def note(self, conversation_id: str, archived: int) -> None:
-        """Count entries that were archived just now, and make a checkpoint if it is time for one."""
-        self._fresh[conversation_id] = self._fresh.get(conversation_id, 0) + archived
+    async def note(self, conversation_id: str, written: "Written") -> None:
+        """Count what was archived just now, and make a checkpoint if it is time for one."""
+        self._fresh[conversation_id] = self._fresh.get(conversation_id, 0) + written.entries
         if self._fresh[conversation_id] >= self._every:
             await self.make(conversation_id)
 
-    async def rest(self, conversation_id: str) -> None:
-        """Make a checkpoint of a conversation that has fallen idle, unless it has an up-to-date one."""
+    async def idle(self, conversation_id: str) -> None:
+        """Make a checkpoint of a conversation of which nothing came for a while, unless it has an up-to-date one."""
         await self.make(conversation_id)
 
     async def make(self, conversation_id: str) -> None:

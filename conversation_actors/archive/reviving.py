@@ -97,7 +97,7 @@ async def _epochs(connection: AsyncConnection, life: ArchivedLife, own: Sequence
     seqs = [seq for record in own if (seq := _seq_of(record)) is not None]
     wanted = (entries.c.life_id == life.number) & (entries.c.seq >= min(seqs, default=life.seq + 1))
     rows = await connection.execute(select(entries.c.seq, entries.c.epoch).where(wanted))
-    return {seq: epoch for seq, epoch in rows}
+    return {row.seq: row.epoch for row in rows}
 
 
 def _following(life: ArchivedLife, archived: Mapping[int, int], own: Sequence[Record]) -> tuple[int, list[_Late]]:

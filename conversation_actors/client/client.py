@@ -341,9 +341,9 @@ class ConversationClient:
             local, self._local = self._local, None
             if local is not None:
                 await local.aclose()
+            await self._archive.aclose()
             for store in stores:
                 await store.aclose()
-            await self._archive.aclose()
 
     async def _check_rights(self) -> None:
         """Raise `StoreMisconfiguredError` if the user of Redis may not write; the right may have been granted since."""
