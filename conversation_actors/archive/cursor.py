@@ -40,6 +40,6 @@ class Cursor(NamedTuple):
             refuse(_FIELD, "no page of a history gave this out")
         if version != _VERSION:
             refuse(_FIELD, f"another version made it ({version}); begin without a cursor")
-        if direction not in {0, 1} or not (0 <= seq < 1 << 63 and 0 <= place < 1 << 31):
+        if direction not in {0, 1} or not (0 <= seq < 1 << 63 and abs(place) < 1 << 31):
             refuse(_FIELD, "no page of a history gave this out")
         return cls(life, Position(seq, place), bool(direction))

@@ -27,8 +27,8 @@ class Placed(NamedTuple):
     item: StoredItem
 
 
-def fresh(entries: Iterable[Entry], *, seq: int, epoch: int) -> list[Entry]:
-    """Return those entries that a database at `seq`, whose last entry is one of `epoch`, does not have.
+def fresh(entries: Iterable[Entry], *, seq: int = -1, epoch: int = -1) -> list[Entry]:
+    """Return those entries that a database at `seq`, whose last entry is one of `epoch`, does not have; each once.
 
     An entry of a later epoch at a position that is archived takes the archived one's place: Redis had lost that.
     """
@@ -99,22 +99,43 @@ class Overlay:
                 pass
 
 
+class Wanted(NamedTuple):
+    """Which page is wanted: of `limit` items, from the one that follows `after` on (None: the first one)."""
+
+    after: Position | None
+    limit: int
+    newest_first: bool
+
+    def follows(self, position: Position) -> bool:
+        """Tell whether an item there is on this page or on one that follows."""
+        if self.after is None:
+            return True
+        return position < self.after if self.newest_first else position > self.after
+
+
+class Found(NamedTuple):
+    """A page: its items, and whether others follow."""
+
+    placed: list[Placed]
+    has_more: bool
+
+
 class Assembly:
     """One page, put together from archived rows, which are added in order, and from what an overlay brings."""
 
-    def __init__(self, overlay: Overlay, *, after: Position | None, limit: int, newest_first: bool) -> None:
-        """Begin with the item that follows `after` in the page's direction; None: with the first one."""
-        self._overlay, self._limit, self._newest_first = overlay, limit, newest_first
-        self._found = [placed for placed in overlay.brought() if after is None or self._follows(placed, after)]
+    def __init__(self, overlay: Overlay, wanted: Wanted) -> None:
+        """Begin with what the overlay brings."""
+        self._overlay, self._page = overlay, wanted
+        self._found = [placed for placed in overlay.brought() if wanted.follows(placed.position)]
         self._archived = 0
         self._has_all = False
-        self.reached = after
+        self.reached = wanted.after
         """The position after which the next rows are read."""
 
     @property
     def wanted(self) -> int:
         """How many more rows the page may need; 0 if it is complete."""
-        return 0 if self._has_all else max(0, self._limit + 1 - self._archived)
+        return 0 if self._has_all else max(0, self._page.limit + 1 - self._archived)
 
     def add(self, rows: Sequence[Placed]) -> None:
         """Take the next archived rows, in the page's direction; fewer than are wanted are the last ones."""
@@ -125,17 +146,15 @@ class Assembly:
         if rows:
             self.reached = rows[-1].position
 
-    def end(self) -> None:
-        """Take no rows: there are none."""
-        self._has_all = True
+    def page(self) -> Found:
+        """Return the page, as far as the rows go that were added."""
+        found = sorted(self._found, key=_position, reverse=self._page.newest_first)
+        return Found(found[: self._page.limit], len(found) > self._page.limit)
 
-    def page(self) -> tuple[list[Placed], bool]:
-        """Return the items of the page, and whether more follow."""
-        found = sorted(self._found, key=_position, reverse=self._newest_first)
-        return found[: self._limit], len(found) > self._limit
 
-    def _follows(self, placed: Placed, after: Position) -> bool:
-        return placed.position < after if self._newest_first else placed.position > after
+def page_of(entries: Iterable[Entry], wanted: Wanted) -> Found:
+    """Return a page of the items that `entries` bring, if nothing of them is archived."""
+    return Assembly(Overlay(entries), wanted).page()
 
 
 def _position(placed: Placed) -> Position:

@@ -1,12 +1,15 @@
 """What waits in Redis for the archive, of one life of a conversation."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from conversation_actors.codec import decode_entry
 from conversation_actors.errors import CorruptStateError
 from conversation_actors.state import Entry
-from conversation_actors.store.backlog import Record, decode_record
+from conversation_actors.store.backlog import decode_record
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,34 +37,26 @@ class WaitingEntries:
         return True
 
 
-def entries_waiting(stored: Iterable[bytes], life: str, *, key: str) -> WaitingEntries:
-    """Read the records of a backlog, which is kept under `key`.
+def entries_waiting(stored: Iterable[bytes], life: str) -> WaitingEntries:
+    """Read the records of a backlog.
 
-    Raises `CorruptStateError` or `IncompatibleVersionError` for an entry of this life that cannot be read.
+    What cannot be read is left out, with a warning: the archive keeps it as bytes that nobody can read either. Raises
+    `IncompatibleVersionError` for an entry that a newer version has written.
     """
     start: int | None = None
     entries: list[Entry] = []
     is_deleted = False
-    for index, data in enumerate(stored):
-        name = f"{key}[{index}]"
-        record = _record(data, name)
-        if record.life != life:
-            continue
-        if record.data is None:
-            entries.clear()
-            start, is_deleted = None, True
-            continue
-        start = record.start
+    for data in stored:
         try:
+            record = decode_record(data)
+            if record.life != life:
+                continue
+            if record.data is None:
+                entries.clear()
+                start, is_deleted = None, True
+                continue
             entries.append(decode_entry(record.data))
-        except CorruptStateError as error:
-            raise error.at(name) from error
+            start = record.start
+        except (ValueError, CorruptStateError) as error:
+            logger.warning("a record that waits for the archive cannot be read", extra={"reason": repr(error)})
     return WaitingEntries(entries, start, is_deleted)
-
-
-def _record(data: bytes, key: str) -> Record:
-    try:
-        return decode_record(data)
-    except (ValueError, TypeError) as error:
-        message = f"{key}: {error}"
-        raise CorruptStateError(message, key=key, position=0) from error

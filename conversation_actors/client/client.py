@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from conversation_actors.client.archive import ClientArchive
 from conversation_actors.client.copy import StoredState
 from conversation_actors.client.handle import ConversationHandle
+from conversation_actors.client.history import Histories
 from conversation_actors.client.late_port import LatePort
 from conversation_actors.client.opening import open_readable_store
 from conversation_actors.client.owner import RemoteOwner
@@ -75,11 +76,13 @@ class ConversationClient:
         self._settings, self._timing = _checked(settings), timing
         self._handles: dict[str, ConversationHandle] = {}
         self._store: Store | None = None
+        self._archive = ClientArchive(self._settings)
+        self._histories = Histories(self._archive, self._connected_store, self._settings, timing=timing)
         self._directory: ActorDirectory | None = None
         self._local: LocalOwners | None = None
         self._replica: Store | None = None
         self._reader: Reader | None = None
-        self._archive = ClientArchive(self._settings, self._connected_store, timing=timing)
+
         self._objection: StoreMisconfiguredError | None = None
         self._joining: asyncio.Task[None] | None = None
         self._untold_until = float("-inf")
@@ -229,7 +232,7 @@ class ConversationClient:
 
     def _handle(self, conversation_id: str, owner: RemoteOwner, shown: View | StoredState) -> ConversationHandle:
         return ConversationHandle(
-            conversation_id, owner, shown, self._settings, archive=self._archive, timing=self._timing
+            conversation_id, owner, shown, self._settings, histories=self._histories, timing=self._timing
         )
 
     def _reviver(self) -> Reviver:
@@ -251,6 +254,9 @@ class ConversationClient:
         If `stale_ok`, the replica that `CONVERSATION_READ_URL` names is read; see `Snapshot.lag`. What the replica does
         not have, and everything while it does not answer, is read from the primary.
 
+        A conversation that Redis has no more is read from the archive, if one is configured: as `open` would bring it
+        back. Then this may raise `ArchiveUnavailableError` or `ArchiveMisconfiguredError`.
+
         Raises `ConversationNotFoundError`, also for a conversation whose time is up; `CorruptStateError` and
         `IncompatibleVersionError` for what cannot be read; `StoreUnavailableError` after `timeouts.command`.
 
@@ -262,7 +268,10 @@ class ConversationClient:
         conversation_id = check_id(conversation_id, "conversation_id")
         self._connected_store()
         assert self._reader is not None
-        return await self._reader.read(conversation_id, stale_ok=stale_ok)
+        try:
+            return await self._reader.read(conversation_id, stale_ok=stale_ok)
+        except ConversationNotFoundError:
+            return await self._histories.snapshot(conversation_id)
 
     async def list(self, *, participant: str | None = None) -> AsyncIterator[Found]:
         """Yield the stored conversations, or those of a `participant`; the most recently active come first.
@@ -296,7 +305,7 @@ class ConversationClient:
         conversation_id = check_id(conversation_id, "conversation_id")
         was_stored = await self._connected_store().delete(conversation_id, ttl=self._settings.ttl)
         await self._tell_of_deletion(conversation_id)
-        was_archived = await self._archive.delete(conversation_id, is_told=was_stored)
+        was_archived = await self._histories.forget(conversation_id, is_told=was_stored)
         if not (was_stored or was_archived):
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)
@@ -312,7 +321,7 @@ class ConversationClient:
             lag = await client.archive_lag("support-42")
             print(lag.records, "entries wait for the archive, the oldest for", lag.seconds, "s")
         """
-        return await self._archive.lag(conversation_id)
+        return await self._histories.lag(conversation_id)
 
     async def aclose(self) -> None:
         """Send what is in the handles' outboxes, and let go of everything. Idempotent.

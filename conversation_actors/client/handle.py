@@ -5,8 +5,8 @@ from datetime import timedelta
 from typing import Any
 
 from conversation_actors.client import arguments
-from conversation_actors.client.archive import ClientArchive, no_archive
 from conversation_actors.client.copy import StoredState, retention_of
+from conversation_actors.client.history import Histories, no_archive
 from conversation_actors.client.lifetime import Lifetime
 from conversation_actors.client.link import Link
 from conversation_actors.client.owner import RemoteOwner
@@ -52,11 +52,11 @@ class ConversationHandle:
         view: View | StoredState,
         settings: Settings,
         *,
-        archive: ClientArchive | None = None,
+        histories: Histories | None = None,
         timing: Timing = TIMING,
     ) -> None:
         """Follow the conversation from `view` on. If that is what was stored, the owner is woken in the background."""
-        self._id, self._owner, self._archive = conversation_id, owner, archive
+        self._id, self._owner, self._histories = conversation_id, owner, histories
         self._limits = settings.history.limits()
         self._lifetime = Lifetime(conversation_id)
         self._failures = Failures(timing=timing)
@@ -234,10 +234,10 @@ class ConversationHandle:
             assert page.next_cursor is None
         """
         self._lifetime.check()
-        if self._archive is None:
+        if self._histories is None:
             raise no_archive()
         life = self._copy.seen.life
-        return await self._archive.history(self._id, life, cursor=cursor, limit=limit, newest_first=newest_first)
+        return await self._histories.page(self._id, life, cursor=cursor, limit=limit, newest_first=newest_first)
 
     async def join(
         self,

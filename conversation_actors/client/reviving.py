@@ -81,15 +81,12 @@ class Reviver:
 
     async def _revive(self, conversation_id: str) -> bool:
         settings = self._settings
-        opened = await self._archive.open()
-        await opened.reader.check()
+        database = await self._archive.database()
         # With the database SQLAlchemy is imported, which a client without an archive does not have.
         reviving = import_module("conversation_actors.archive.reviving")
         waiting = await self._store.backlog().peek(conversation_id)
         limits = settings.history.limits()
-        asleep = await reviving.state_of(
-            opened.database, settings.tenant, conversation_id, limits=limits, waiting=waiting
-        )
+        asleep = await reviving.state_of(database, settings.tenant, conversation_id, limits=limits, waiting=waiting)
         if asleep is None:
             return False
         state, ttl = asleep.state, kept_for(asleep.state.retention, ttl=settings.ttl)

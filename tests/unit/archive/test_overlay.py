@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conversation_actors.archive.overlay import Assembly, Overlay, Placed, Position, appended, fresh
+from conversation_actors.archive.overlay import Assembly, Overlay, Placed, Position, Wanted, appended, fresh
 from conversation_actors.items import StoredItem
 from conversation_actors.state import (
     AttributesChanged,
@@ -100,7 +100,7 @@ def page(
     missing = fresh(waiting, seq=seq, epoch=1 if seq else 0)
     names = set(appended(missing))
     known = {row.item.id: row for row in archived.rows if row.item.id in names}
-    assembly = Assembly(Overlay(missing, known), after=after, limit=limit, newest_first=newest_first)
+    assembly = Assembly(Overlay(missing, known), Wanted(after, limit, newest_first))
     while wanted := assembly.wanted:
         assembly.add(archived.after(assembly.reached, wanted, newest_first=newest_first))
     return assembly.page()

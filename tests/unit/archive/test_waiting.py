@@ -4,7 +4,7 @@ import pytest
 
 from conversation_actors.archive.waiting import WaitingEntries, entries_waiting
 from conversation_actors.codec import encode_entry
-from conversation_actors.errors import CorruptStateError, IncompatibleVersionError
+from conversation_actors.errors import IncompatibleVersionError
 from conversation_actors.state import ConversationReopened, Entry
 from conversation_actors.store.backlog import Record
 
@@ -22,7 +22,7 @@ def deletion(life: str = "l1") -> bytes:
 
 def read(*records: bytes) -> WaitingEntries:
     """Read the entries of the life ``l1``."""
-    return entries_waiting(records, "l1", key="backlog")
+    return entries_waiting(records, "l1")
 
 
 def test_records_of_other_lives_are_not_this_lifes() -> None:
@@ -55,12 +55,15 @@ def test_a_life_is_whole_if_every_entry_since_its_start_waits(records: list[byte
     assert read(*records).is_whole is whole
 
 
-def test_a_record_that_cannot_be_read_is_named() -> None:
-    """By the key and its index."""
-    for damaged in (b"not a header\nx", b"[1,2]\n", Record("l1", 0, 1, "o", b"not an entry").encode()):
-        with pytest.raises(CorruptStateError) as raised:
-            read(record(1), damaged)
-        assert raised.value.key == "backlog[1]"
+@pytest.mark.parametrize(
+    "damaged", [b"not a header\nx", b"[1,2]\n", b"{}\n", b"", Record("l1", 0, 1, "o", b"not an entry").encode()]
+)
+def test_a_record_that_cannot_be_read_hides_no_other(damaged: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """The log tells of it."""
+    waiting = read(record(1), damaged, record(3))
+    assert [entry.seq for entry in waiting.entries] == [1, 3]
+    assert not waiting.is_whole
+    assert "cannot be read" in caplog.text
 
 
 def test_an_entry_of_a_newer_version_is_told_as_such() -> None:
