@@ -8,7 +8,7 @@ from sqlalchemy import Select, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.database import Database
-from conversation_actors.archive.lives import ArchivedLife, lives_of
+from conversation_actors.archive.newest import ArchivedLife, lives_of
 from conversation_actors.archive.overlay import (
     Assembly,
     Found,

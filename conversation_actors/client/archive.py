@@ -1,4 +1,4 @@
-"""A client's way to the archive: the database is connected to when it is needed first, and its library imported then."""
+"""A client's way to the archive: it connects when the database is needed first, and imports the library then."""
 
 import asyncio
 from importlib import import_module
