@@ -70,15 +70,16 @@ class Checkpoints:
 
 async def advance(connection: AsyncConnection, life: ArchivedLife, limits: Limits, *, most: int | None = None) -> bool:
     """Bring a locked life's checkpoint forward, by `most` entries at most; return whether it is at its last entry."""
+    kept = select(checkpoints.c.seq).where(checkpoints.c.life_id == life.number)
+    if (await connection.execute(kept)).scalar_one_or_none() == life.seq:
+        return True
     begun = await _begin(connection, life, limits, through=life.seq)
     before = begun.seq
-    if before == life.seq:
-        return True
     through = life.seq if most is None else min(life.seq, before + most)
     state = await _continue(connection, life, begun, through=through)
     values = {"seq": state.seq, "data": encode_snapshot(state)}
-    kept = await connection.execute(update(checkpoints).where(checkpoints.c.life_id == life.number).values(values))
-    if not kept.rowcount:
+    changed = await connection.execute(update(checkpoints).where(checkpoints.c.life_id == life.number).values(values))
+    if not changed.rowcount:
         await connection.execute(insert(checkpoints).values(life_id=life.number, **values))
     return state.seq >= life.seq
 
