@@ -193,7 +193,7 @@ class MemoryStore:
 
     async def requeue(self, claim: Claim, *, entries: Sequence[bytes]) -> Outcome:
         """See `Store.requeue`."""
-        if self._backlog.bounds is None:
+        if self._backlog.bounds is None or not entries:
             return Outcome.OK
         stored = self._find(claim.conversation_id)
         if stored is not None and not stored.is_own(claim) and not claim.follows(stored.left):
