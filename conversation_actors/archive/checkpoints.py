@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.database import Database
-from conversation_actors.archive.lives import ArchivedLife, lives_of, locked_life
+from conversation_actors.archive.newest import ArchivedLife, lives_of, locked_life
 from conversation_actors.archive.replaying import ArchivedEntry, replay
 from conversation_actors.archive.tables import checkpoints, entries, gaps
 from conversation_actors.codec import decode_snapshot, encode_snapshot
@@ -39,7 +39,11 @@ class Checkpoints:
 
     async def note(self, conversation_id: str, written: "Written") -> None:
         """Count what was archived just now, and make a checkpoint if it is time for one."""
-        self._fresh[conversation_id] = self._fresh.get(conversation_id, 0) + written.entries
+        await self.count(conversation_id, written.entries)
+
+    async def count(self, conversation_id: str, entries_archived: int) -> None:
+        """See `note`."""
+        self._fresh[conversation_id] = self._fresh.get(conversation_id, 0) + entries_archived
         if self._fresh[conversation_id] >= self._every:
             await self.make(conversation_id)
 
@@ -52,9 +56,9 @@ class Checkpoints:
 
         Long conversations take several transactions, so that nobody who writes waits for long.
         """
-        while not await self._advance(conversation_id):
+        self._fresh.pop(conversation_id, None)  # first: what cannot be replayed is not tried again with every entry
+        while not await self._advance(conversation_id):  # noqa: ASYNC110  # between two pages others have a turn
             await asyncio.sleep(0)
-        self._fresh.pop(conversation_id, None)
 
     async def _advance(self, conversation_id: str) -> bool:
         """Replay a page of entries on the checkpoint; return whether it is up to date."""

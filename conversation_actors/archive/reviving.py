@@ -1,4 +1,4 @@
-"""What a conversation is that Redis has no more: the archive's newest life of it, with what still waits for the archive.
+"""What a conversation is that Redis has no more: its newest archived life, and what still waits for the archive.
 
 Redis is asked first and the database after it: what an archiver moves meanwhile is seen in one of them, or in both.
 """
@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.checkpoints import state_at
 from conversation_actors.archive.database import Database
-from conversation_actors.archive.lives import ArchivedLife, lives_of, newest_of
+from conversation_actors.archive.newest import ArchivedLife, lives_of, newest_of
 from conversation_actors.archive.replaying import ArchivedEntry, replay, succeeded
 from conversation_actors.archive.tables import entries
 from conversation_actors.codec import decode_entry
 from conversation_actors.errors import CorruptStateError
-from conversation_actors.state import EVENT_NAMES, ConversationState, Limits
+from conversation_actors.state import ConversationState, Limits
 from conversation_actors.store.backlog import Batch, Record, decode_record
 from conversation_actors.store.base import Ancestor
 

@@ -1,6 +1,6 @@
 """What the waiting entries add to the archived ones: copies nothing, later claims what took another entry's place."""
 
-from conversation_actors.archive.lives import ArchivedLife
+from conversation_actors.archive.newest import ArchivedLife
 from conversation_actors.archive.reviving import _following
 from conversation_actors.codec import encode_entry
 from conversation_actors.state import Entry, ItemsAppended

@@ -1,6 +1,6 @@
 """Which life of a conversation goes on, of those that are archived and those that only wait for it."""
 
-from conversation_actors.archive.lives import ArchivedLife, newest_of
+from conversation_actors.archive.newest import ArchivedLife, newest_of
 from conversation_actors.store.backlog import Record
 
 
