@@ -17,6 +17,8 @@ from conversation_actors.activation import Activation
 from conversation_actors.activation.activation import Place
 from conversation_actors.activation.recovery import rebuild
 from conversation_actors.client import ConversationHandle
+from conversation_actors.client.archive import ClientArchive
+from conversation_actors.client.history import Histories
 from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.errors import ConversationError, OutcomeUnknownError, StoreUnavailableError
 from conversation_actors.local.host import LocalHost
@@ -514,9 +516,7 @@ class FakeCluster:
         owner = self.owner()
         _, view = await owner.open(create=True)
         histories = Histories(self.archive, lambda: self.store, self.settings, timing=self.timing)
-        handle = ConversationHandle(
-            CONVERSATION, owner, view, self.settings, histories=histories, timing=self.timing
-        )
+        handle = ConversationHandle(CONVERSATION, owner, view, self.settings, histories=histories, timing=self.timing)
         self._handles.append(handle)
         return handle
 
