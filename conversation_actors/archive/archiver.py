@@ -236,7 +236,7 @@ class Archiver:
                 extra={"conversation_id": conversation_id, "gaps": len(written.gaps)},
             )
             if self._when_lacking is not None:
-                await self._after("archive adoption", self._when_lacking, conversation_id)
+                await self._after("archive filling", self._when_lacking, conversation_id)
         if self._checkpoints is not None:
             checkpoints = self._checkpoints
             await self._after("archive checkpoint", lambda name: checkpoints.note(name, written), conversation_id)

@@ -122,6 +122,6 @@ def _made(settings: Settings, parts: Parts, timing: Timing) -> tuple[Archiver, U
         chores.append(Chore("archive purge", Retention(writer, kept).purge, timing.archive_purge))
     checkpoints = Checkpoints(parts.database, settings.tenant, limits=settings.history.limits())
     archiver = Archiver(
-        backlog, writer, checkpoints=checkpoints, when_lacking=unknown.adopt, failures=failures, timing=timing
+        backlog, writer, checkpoints=checkpoints, when_lacking=unknown.fill, failures=failures, timing=timing
     )
     return archiver, Upkeep(chores, failures=failures)

@@ -26,7 +26,10 @@ class AdoptingWriter(Protocol):
     """What adoption needs of a `Writer`."""
 
     async def adopt(self, conversation_id: str, stored: Stored, state: ConversationState) -> bool:
-        """Write what the state has and the archive has not; tell whether that was anything."""
+        """Write a state that is ahead of what is archived; tell whether it was."""
+
+    async def fill(self, conversation_id: str, stored: Stored, state: ConversationState) -> int:
+        """Write what the state knows of the last gap before it; return how many items that were."""
 
 
 class UnknownConversations:
@@ -42,16 +45,27 @@ class UnknownConversations:
         self._retention = retention
 
     async def adopt(self, conversation_id: str) -> bool:
-        """Write the state of one conversation; tell whether the archive lacked anything of it.
+        """Write the state of a conversation of which nothing waits; tell whether the archive lacked anything of it.
 
         Raises `CorruptStateError` if what Redis has cannot be read.
         """
+        found = await self._read(conversation_id)
+        return found is not None and await self._writer.adopt(conversation_id, *found)
+
+    async def fill(self, conversation_id: str) -> int:
+        """Write what is still known of entries that the archive has missed; return how many items that were.
+
+        Raises `CorruptStateError` if what Redis has cannot be read.
+        """
+        found = await self._read(conversation_id)
+        return 0 if found is None else await self._writer.fill(conversation_id, *found)
+
+    async def _read(self, conversation_id: str) -> tuple[Stored, ConversationState] | None:
         try:
             stored = await self._store.read(conversation_id)
         except ConversationNotFoundError:
-            return False
-        state, _ = restate(stored, self._limits)
-        return await self._writer.adopt(conversation_id, stored, state)
+            return None
+        return stored, restate(stored, self._limits)[0]
 
     async def adopt_all(self) -> int:
         """Write the state of every conversation that needs it, and return how many those were.

@@ -29,8 +29,13 @@ def archive(
     """
     if context.invoked_subcommand is not None:
         return
-    from conversation_actors.cli.archiving import archive_once, archive_until_stopped  # noqa: PLC0415  # see above
+    from conversation_actors.cli.archiving import (  # noqa: PLC0415  # see above
+        archive_once,
+        archive_until_stopped,
+        log_to_stderr,
+    )
 
+    log_to_stderr()
     asyncio.run(archive_once(is_to_migrate=migrate) if once else archive_until_stopped(is_to_migrate=migrate))
 
 

@@ -22,7 +22,6 @@ async def archive_until_stopped(
 
     stop = asyncio.Event()
     _listen(stop)
-    log_to_stderr()
     settings = settings or Settings()
     if is_to_migrate:
         await service.migrate(settings)
@@ -34,7 +33,6 @@ async def archive_once(*, is_to_migrate: bool) -> None:
     require_extra()
     from conversation_actors.archive import service  # noqa: PLC0415  # as above
 
-    log_to_stderr()
     settings = Settings()
     if is_to_migrate:
         await service.migrate(settings)

@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -18,16 +16,16 @@ from conversation_actors.archive import service
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.service import Parts
 from conversation_actors.archive.status import GapFound, status_of
-from conversation_actors.errors import ConversationNotFoundError
+from conversation_actors.archive.tables import REVISION
+from conversation_actors.cli import archive_status, archiving
+from conversation_actors.errors import ArchiveMisconfiguredError, ConversationNotFoundError
 from conversation_actors.settings import Settings
 from conversation_actors.store import Store, open_store
 from tests.archive.conftest import migrated_url
-from tests.support.archiving import Author, archive_settings, archived, has_all, lines_with, start_archiver
+from tests.support.archiving import Author, archive_settings, archived, has_all, item_ids, lines_with, start_archiver
 from tests.support.postgres import PostgresServer, wait_for_server
 from tests.support.servers import Server, newest
 from tests.support.waiting import wait_for, wait_until
-
-COMMAND = (sys.executable, "-m", "conversation_actors.cli", "archive")
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +65,6 @@ async def old_store(redis_url: str) -> AsyncIterator[Store]:
 async def run_once(settings: Settings) -> int:
     """Do all that an archiver finds to do now."""
     return await service.run_once(settings, program="a test")
-
-
-def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    environment = {**os.environ, **variables}
-    return subprocess.run(
-        [*COMMAND, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=100
-    )
 
 
 @pytest.mark.chaos
@@ -181,6 +171,7 @@ async def test_a_conversation_from_before_the_archive_is_adopted(
     for name, seq in (("silent", 3), ("talking", 5)):
         status = await status_of(Parts(store, database), tenant="default", conversation_id=name)
         assert [life.seq for life in status.lives] == [seq], name
+        assert await item_ids(database, name) == [f"m{number}" for number in range(1, seq + 1)]
     assert await archived(database, "talking") == talking.written
     assert await run_once(settings) == 0
     silent = await Author.of(store, "silent")
@@ -208,10 +199,16 @@ def _at(author: Author) -> float:
 
 
 async def test_the_status_tells_what_waits_and_what_is_missing(
-    redis_url: str, database_url: str, store: Store, database: Database
+    redis_url: str,
+    database_url: str,
+    store: Store,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Before and after it is archived, of all conversations and of one, for people and for programs."""
-    variables = {"CONVERSATION_REDIS_URL": redis_url, "CONVERSATION_ARCHIVE_URL": database_url}
+    monkeypatch.setenv("CONVERSATION_REDIS_URL", redis_url)
+    monkeypatch.setenv("CONVERSATION_ARCHIVE_URL", database_url)
     author = await Author.of(store, "c")
     await author.say(4)
     parts = Parts(store, database)
@@ -220,12 +217,11 @@ async def test_the_status_tells_what_waits_and_what_is_missing(
     await run_once(archive_settings(redis_url, database_url))
     after = await status_of(parts, tenant="default")
     assert (after.waiting, after.lag.records, after.conversations, after.gaps) == ({}, 0, 1, 0)
-    told = await asyncio.to_thread(run, "status", "c", "--json", **variables)
-    assert (told.returncode, told.stderr) == (0, "")
-    document = json.loads(told.stdout)
+    await archive_status.run("c", as_json=True)
+    document = json.loads(capsys.readouterr().out)
     assert [(life["start"], life["seq"]) for life in document["lives"]] == [(0, 4)]
-    told = await asyncio.to_thread(run, "status", **variables)
-    assert "archived    1 conversations, with 0 gaps" in told.stdout
+    await archive_status.run(None, as_json=False)
+    assert "archived    1 conversations, with 0 gaps" in capsys.readouterr().out
 
 
 async def test_a_gap_is_told_by_the_status(redis_url: str, database_url: str, store: Store, database: Database) -> None:
@@ -242,15 +238,15 @@ async def test_a_gap_is_told_by_the_status(redis_url: str, database_url: str, st
     assert isinstance(status.lives[0].gaps[0], GapFound)
 
 
-async def test_tables_are_made_by_a_command_and_missed_by_name(tmp_path: Path, redis_url: str) -> None:
+async def test_tables_are_made_by_a_command_and_missed_by_name(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Without them an archiver does not begin; with `--migrate` it makes them."""
-    url = f"sqlite+aiosqlite:///{tmp_path / 'new.db'}"
-    variables = {"CONVERSATION_REDIS_URL": redis_url, "CONVERSATION_ARCHIVE_URL": url}
-    ran = await asyncio.to_thread(run, "--once", **variables)
-    assert ran.returncode == 1
-    assert "conversation-actors archive migrate" in ran.stderr
-    assert "Traceback" not in ran.stderr
-    ran = await asyncio.to_thread(run, "--once", "--migrate", **variables)
-    assert (ran.returncode, ran.stdout) == (0, "Archived: 0 entries.\n")
-    ran = await asyncio.to_thread(run, "migrate", CONVERSATION_ARCHIVE_URL=url)
-    assert (ran.returncode, ran.stdout) == (0, "The archive's tables are at migration 0001.\n")
+    monkeypatch.setenv("CONVERSATION_REDIS_URL", redis_url)
+    monkeypatch.setenv("CONVERSATION_ARCHIVE_URL", f"sqlite+aiosqlite:///{tmp_path / 'new.db'}")
+    for begin in (archiving.archive_once, archiving.archive_until_stopped):
+        with pytest.raises(ArchiveMisconfiguredError, match="conversation-actors archive migrate"):
+            await begin(is_to_migrate=False)
+    await archiving.archive_once(is_to_migrate=True)
+    await archiving.migrate()
+    assert capsys.readouterr().out == f"Archived: 0 entries.\nThe archive's tables are at migration {REVISION}.\n"

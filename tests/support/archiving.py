@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from conversation_actors.archive.database import Database
-from conversation_actors.archive.tables import entries, lives
+from conversation_actors.archive.tables import entries, items, lives
 from conversation_actors.codec import encode_entry
 from conversation_actors.settings import ArchiveSettings, Settings
 from conversation_actors.state import Entry, ItemsAppended
@@ -26,11 +26,12 @@ WEEK = timedelta(days=7)
 _PROGRAM = """
 import asyncio, json, sys
 from datetime import timedelta
-from conversation_actors.cli.archiving import archive_until_stopped
+from conversation_actors.cli.archiving import archive_until_stopped, log_to_stderr
 from conversation_actors.settings import Settings
 from conversation_actors.timing import Timing
 told = json.loads(sys.argv[1])
 timing = Timing(archive_claim=told["claim"], archive_quiet=told["quiet"])
+log_to_stderr()
 asyncio.run(archive_until_stopped(is_to_migrate=False, timing=timing))
 """
 
@@ -76,6 +77,13 @@ async def archived(database: Database, conversation_id: str) -> list[bytes]:
     query = select(entries.c.data).join(lives).where(lives.c.conversation_id == conversation_id).order_by(entries.c.seq)
     async with database.reading("looking") as connection:
         return [bytes(row[0]) for row in await connection.execute(query)]
+
+
+async def item_ids(database: Database, conversation_id: str) -> list[str]:
+    """Return the ids of the items that the archive has of a conversation, in order."""
+    query = select(items.c.item_id).join(lives).where(lives.c.conversation_id == conversation_id)
+    async with database.reading("looking") as connection:
+        return list((await connection.execute(query.order_by(items.c.seq, items.c.place))).scalars())
 
 
 async def has_all(database: Database, authors: dict[str, Author]) -> bool:
