@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from conversation_actors.archive.archiver import Archiver
+from conversation_actors.archive.checkpoints import Checkpoints
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.outage import Outage
 from conversation_actors.archive.retention import Retention
@@ -119,5 +120,8 @@ def _made(settings: Settings, parts: Parts, timing: Timing) -> tuple[Archiver, U
     ]
     if kept is not None:
         chores.append(Chore("archive purge", Retention(writer, kept).purge, timing.archive_purge))
-    archiver = Archiver(backlog, writer, when_lacking=unknown.fill, failures=failures, timing=timing)
+    checkpoints = Checkpoints(parts.database, settings.tenant, limits=settings.history.limits())
+    archiver = Archiver(
+        backlog, writer, checkpoints=checkpoints, when_lacking=unknown.fill, failures=failures, timing=timing
+    )
     return archiver, Upkeep(chores, failures=failures)
