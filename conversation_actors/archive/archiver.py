@@ -31,12 +31,12 @@ logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
-AT_ONCE = 4
+AT_ONCE = 2
 """Groups that are archived at the same time."""
 GROUP = 32
 """Conversations of a group, which is archived in one transaction: a transaction for each would cost much more."""
-_GROUP_BYTES, _LEAST_BYTES = 2 << 20, 64 << 10
-"""Of one group, and of each of its conversations."""
+_GROUP_BYTES, _LEAST_BYTES = 256 << 10, 8 << 10
+"""Of one group, and of each of its conversations: reading more would keep everything else waiting for long."""
 _PER_LISTED = 20e-6
 """Seconds that each conversation in the listing adds to the time between two looks."""
 _OF_REDIS = (StoreUnavailableError, StoreMisconfiguredError)
