@@ -408,3 +408,45 @@ class TestAway:
         required = configured(server, "postgresql+psycopg://nobody@127.0.0.1:1/nothing", required=True)
         for wait in (True, False):
             assert (await world.client(required).open(CONVERSATION, wait=wait)).seq == 2
+
+
+@pytest.mark.parametrize("is_cleared", [True, False])
+async def test_what_was_forgotten_stays_counted(world: World, is_cleared: bool) -> None:  # noqa: FBT001
+    """The archive has no word of what was removed, and still the totals, and the requests that it had answered."""
+    handle = await world.client().open(CONVERSATION)
+    await talk(handle, 1, 3)
+    await handle.append(say(4), request_id="the fourth")
+    await world.archive()
+    await (handle.clear_history() if is_cleared else handle.remove("u1", "u4"))
+    await talk(handle, 5, 5)
+    before, info = seen(handle), await handle.info()
+    await world.archive()
+    await world.wipe()
+    again = await world.client().open(CONVERSATION)
+    facts = await again.info()
+    assert (seen(again), facts.total_items, facts.has_counted_all) == (before, info.total_items, True)
+    await again.append(say(4), request_id="the fourth")
+    assert ids(again) == (["u5"] if is_cleared else ["u2", "u3", "u5"])
+
+
+async def test_a_checkpoint_of_what_redis_has_lost_is_dropped(world: World) -> None:
+    """Redis went back to an earlier state, and another owner wrote other entries: they are what comes back."""
+    handle = await world.client().open(CONVERSATION)
+    await talk(handle, 1, 2)
+    keys, redis = Keys().conversation(CONVERSATION), world.server.client()
+    earlier = {key: redis.dump(key) for key in (keys.meta, keys.snapshot, keys.journal)}
+    await talk(handle, 3, 5)
+    await world.archive()
+    await Checkpoints(world.database, "default", limits=LIMITS).idle(CONVERSATION)
+    await world.cluster.kill()
+    for key, data in earlier.items():
+        redis.delete(key)
+        if data is not None:
+            redis.restore(key, 60_000, data)
+    redis.close()
+    second = await world.client().open(CONVERSATION)
+    await talk(second, 6, 7)
+    await world.archive()
+    await world.wipe()
+    again = await world.client().open(CONVERSATION)
+    assert (again.seq, ids(again)) == (4, ["u1", "u2", "u6", "u7"])
