@@ -266,6 +266,9 @@ async def test_a_stop_lets_it_finish_what_it_has_begun() -> None:
     task = asyncio.create_task(Archiver(backlog, writer, timing=QUICK).run(stop))
     await wait_until(lambda: asyncio.sleep(0, writer.running), "a batch")
     stop.set()
+    for _ in range(20):
+        await asyncio.sleep(0)  # it has noticed, and waits for the batch
+    assert writer.running
     writer.gate.set()
     await asyncio.wait_for(task, 20)
     written = writer.records["c"]
