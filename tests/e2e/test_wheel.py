@@ -94,7 +94,7 @@ def test_dev_and_what_it_prints_are_enough(embedded: Installation) -> None:
     assert "Saved: 1." in told.read_text()
 
 
-def test_the_demo_needs_two_extras(full: Installation) -> None:
+def test_the_demo_needs_three_extras(full: Installation) -> None:
     """The whole story, and nothing lost."""
     ran = full.run("conversation-actors", "demo")
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout + ran.stderr
