@@ -8,10 +8,10 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from conversation_actors.archive.outage import Outage
 from conversation_actors.archive.writer import Written
@@ -24,16 +24,19 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.failures import Failures
-from conversation_actors.store.backlog import Backlog, Waiting
+from conversation_actors.store.backlog import Backlog, Batch, Waiting
 from conversation_actors.timing import TIMING, Timing
 
 logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
-AT_ONCE = 8
-"""Conversations that are archived at the same time."""
-_BATCH_BYTES = 1 << 20
+AT_ONCE = 2
+"""Groups that are archived at the same time."""
+GROUP = 32
+"""Conversations of a group, which is archived in one transaction: a transaction for each would cost much more."""
+_GROUP_BYTES, _LEAST_BYTES = 256 << 10, 8 << 10
+"""Of one group, and of each of its conversations: reading more would keep everything else waiting for long."""
 _PER_LISTED = 20e-6
 """Seconds that each conversation in the listing adds to the time between two looks."""
 _OF_REDIS = (StoreUnavailableError, StoreMisconfiguredError)
@@ -43,8 +46,8 @@ _OF_DATABASE = (ArchiveUnavailableError, ArchiveMisconfiguredError)
 class RecordWriter(Protocol):
     """What an archiver needs of a `Writer`."""
 
-    async def write(self, conversation_id: str, records: Sequence[bytes]) -> Written:
-        """Write records in one transaction, of which those that are there already change nothing."""
+    async def write_all(self, batches: Mapping[str, Sequence[bytes]]) -> Mapping[str, Written]:
+        """Write records of conversations in one transaction; those that are there already change nothing."""
 
 
 class Checkpoints(Protocol):
@@ -55,13 +58,6 @@ class Checkpoints(Protocol):
 
     async def idle(self, conversation_id: str) -> None:
         """Learn that nothing has been written of a conversation for a while."""
-
-
-class _Done(NamedTuple):
-    """What became of one batch: what was written, and whether more waits."""
-
-    written: Written
-    is_more: bool
 
 
 class Archiver:
@@ -87,7 +83,10 @@ class Archiver:
         self._name = secrets.token_hex(8)
         self._claim = timedelta(seconds=timing.archive_claim)
         self._queue: OrderedDict[str, None] = OrderedDict()
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._groups: set[asyncio.Task[None]] = set()
+        self._running: set[str] = set()
+        self._alone: set[str] = set()
+        """Conversations that are written by themselves, because a group with them could not be."""
         self._faulty: dict[str, tuple[Backoff, float]] = {}
         self._quiet: dict[str, tuple[int, float]] = {}
         self._redis = Outage("Redis", timing.archive_again)
@@ -107,7 +106,7 @@ class Archiver:
                 next_look = loop.time() + await self._look()
                 while not stop.is_set() and (left := next_look - loop.time()) > 0:
                     self._start_some()
-                    waiting = {stopped, *self._running.values()}
+                    waiting = {stopped, *self._groups}
                     await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopped.cancel()
@@ -116,10 +115,14 @@ class Archiver:
     async def once(self) -> int:
         """Archive until nothing waits, and return how many entries that were. Raises what keeps it from that."""
         entries = 0
-        while waiting := [one for one in await self._backlog.waiting() if one.records]:
-            done = [await self._one_batch(one.conversation_id) for one in waiting]
-            entries += sum(one.written.entries for one in done if one is not None)
-            if not any(done):
+        while waiting := [one.conversation_id for one in await self._backlog.waiting() if one.records]:
+            taken = False
+            for first in range(0, len(waiting), GROUP):
+                batches = await self._take(waiting[first : first + GROUP])
+                written = await self._write(batches)
+                entries += sum(one.entries for one in written.values())
+                taken = taken or bool(batches)
+            if not taken:
                 await asyncio.sleep(self._timing.archive_look[1])  # other archivers have them all
         return entries
 
@@ -164,59 +167,86 @@ class Archiver:
         return uptime() < until
 
     def _start_some(self) -> None:
-        """Begin with as many conversations as may be archived at once: with one, while a server is away."""
+        """Begin with as many groups as may be archived at once; with one conversation, while a server is away."""
         if self._redis.pause or self._database.pause:
             return
-        most = 1 if self.is_away else AT_ONCE
-        while self._queue and len(self._running) < most:
-            conversation_id, _ = self._queue.popitem(last=False)
-            self._running[conversation_id] = asyncio.create_task(self._archive(conversation_id))
+        most, size = (1, 1) if self.is_away else (AT_ONCE, GROUP)
+        while self._queue and len(self._groups) < most:
+            group = self._next_group(size)
+            self._running.update(group)
+            task = asyncio.create_task(self._archive(group))
+            self._groups.add(task)
+            task.add_done_callback(self._groups.discard)
 
-    async def _archive(self, conversation_id: str) -> None:
-        """Archive one batch of one conversation. What fails is tried again, and is never dropped."""
-        again = False
+    def _next_group(self, size: int) -> list[str]:
+        """Take from the front of the queue; what is to be written by itself is a group of its own."""
+        group: list[str] = []
+        while self._queue and len(group) < size:
+            conversation_id = next(iter(self._queue))
+            if conversation_id in self._alone and group:
+                break
+            del self._queue[conversation_id]
+            group.append(conversation_id)
+            if conversation_id in self._alone:
+                break
+        return group
+
+    async def _archive(self, group: Sequence[str]) -> None:
+        """Archive a batch of each conversation. What fails is tried again, and is never dropped."""
+        again: Sequence[str] = ()
         try:
-            done = await self._one_batch(conversation_id)
-            again = done is not None and done.is_more
-            self._faulty.pop(conversation_id, None)
+            batches = await self._take(group)
+            await self._write(batches)
+            again = [name for name, batch in batches.items() if batch.left]
+            self._alone.difference_update(group)
+            for name in group:
+                self._faulty.pop(name, None)
         except (*_OF_REDIS, *_OF_DATABASE):
-            again = True  # behind the others: it may be this one alone that cannot be written
+            again = group  # behind the others: it may be these alone that cannot be written
+            self._alone.update(group)
         except Exception as error:  # noqa: BLE001  # one conversation must not keep the others from being archived
-            self.failures.note("archive", error)
-            backoff, _ = self._faulty.get(conversation_id) or (Backoff(self._timing.archive_faulty), 0.0)
-            self._faulty[conversation_id] = (backoff, uptime() + backoff.next())
+            if len(group) > 1:
+                again = group
+                self._alone.update(group)
+            else:
+                self._note_fault(group[0], error)
         finally:
-            del self._running[conversation_id]
-            if again:
-                self._queue.setdefault(conversation_id)
+            self._running.difference_update(group)
+            self._queue.update(dict.fromkeys(again))
 
-    async def _one_batch(self, conversation_id: str) -> _Done | None:
-        """Take, write and settle one batch; None if nothing waits, or another archiver has it."""
-        batch = await self._of_redis(
-            "take",
-            self._backlog.take(conversation_id, archiver=self._name, ttl=self._claim, most_bytes=_BATCH_BYTES),
-        )
-        if batch is None:
-            return None
-        try:
-            if not batch.stored:
-                return None
-            written = await self._write(conversation_id, batch.stored)
-            settling = self._backlog.settle(conversation_id, backlog=batch.backlog, through=batch.through)
-            await self._of_redis("settle", settling)
-        finally:
-            with suppress(*_OF_REDIS):  # the claim ends by itself
-                await self._backlog.release(conversation_id, archiver=self._name)
-        await self._tell(conversation_id, written)
-        return _Done(written, is_more=batch.left > 0)
+    def _note_fault(self, conversation_id: str, error: Exception) -> None:
+        """Leave a conversation alone for a while."""
+        self.failures.note("archive", error)
+        backoff, _ = self._faulty.get(conversation_id) or (Backoff(self._timing.archive_faulty), 0.0)
+        self._faulty[conversation_id] = (backoff, uptime() + backoff.next())
 
-    async def _write(self, conversation_id: str, records: Sequence[bytes]) -> Written:
+    async def _take(self, group: Sequence[str]) -> dict[str, Batch]:
+        """Claim what no other archiver has, and return what waits there."""
+        most = max(_LEAST_BYTES, _GROUP_BYTES // len(group))
+        takes = [self._backlog.take(one, archiver=self._name, ttl=self._claim, most_bytes=most) for one in group]
+        batches = await self._of_redis("take", all_of(takes))
+        return {name: one for name, one in zip(group, batches, strict=True) if one is not None and one.stored}
+
+    async def _write(self, batches: Mapping[str, Batch]) -> Mapping[str, Written]:
+        """Write and settle batches, and give up the claims on them, whatever becomes of that."""
+        if not batches:
+            return {}
         try:
-            written = await self._writer.write(conversation_id, records)
+            written = await self._writer.write_all({name: one.stored for name, one in batches.items()})
+            self._database.done("write")
+            settles = [
+                self._backlog.settle(name, backlog=one.backlog, through=one.through) for name, one in batches.items()
+            ]
+            await self._of_redis("settle", all_of(settles))
         except _OF_DATABASE as error:
             self._database.failed("write", error)
             raise
-        self._database.done("write")
+        finally:
+            releases = [self._backlog.release(name, archiver=self._name) for name in batches]
+            with suppress(*_OF_REDIS):  # the claims end by themselves
+                await all_of(releases)
+        for name, one in written.items():
+            await self._tell(name, one)
         return written
 
     async def _of_redis(self, step: str, work: Awaitable[Value]) -> Value:
@@ -251,9 +281,20 @@ class Archiver:
     async def _leave(self) -> None:
         """Let what runs come to its end, for a while."""
         self._queue.clear()
-        if not self._running:
+        if not self._groups:
             return
-        _, late = await asyncio.wait(list(self._running.values()), timeout=self._timing.archive_leave)
+        _, late = await asyncio.wait(self._groups, timeout=self._timing.archive_leave)
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
+
+
+async def all_of(calls: Sequence[Awaitable[Value]]) -> list[Value]:
+    """Make all calls at once, and wait until none is under way; raise the first error, if there was one."""
+    done = await asyncio.gather(*calls, return_exceptions=True)
+    answers: list[Value] = []
+    for answer in done:
+        if isinstance(answer, BaseException):
+            raise answer
+        answers.append(answer)
+    return answers

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE = timedelta(seconds=30)
 """How long an archiver waits for the database: nobody waits for the archiver."""
+_PATIENCE_WITH_REDIS = timedelta(seconds=10)
 
 
 class Parts(NamedTuple):
@@ -47,7 +48,8 @@ async def opened(settings: Settings, *, program: str, patience: timedelta = _PAT
     """
     settings.require_redis_url(shared_by=program)
     database = open_database(settings, patience=patience)
-    store = open_store(settings)
+    timeouts = settings.timeouts.model_copy(update={"redis": max(settings.timeouts.redis, _PATIENCE_WITH_REDIS)})
+    store = open_store(settings.model_copy(update={"timeouts": timeouts}))
     try:
         yield Parts(store, database)
     finally:

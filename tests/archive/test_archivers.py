@@ -62,6 +62,14 @@ async def old_store(redis_url: str) -> AsyncIterator[Store]:
     await made.aclose()
 
 
+@pytest.fixture
+def environment(redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings of a process whose environment names both servers."""
+    monkeypatch.setenv("CONVERSATION_REDIS_URL", redis_url)
+    monkeypatch.setenv("CONVERSATION_ARCHIVE_URL", database_url)
+    return Settings()
+
+
 async def run_once(settings: Settings) -> int:
     """Do all that an archiver finds to do now."""
     return await service.run_once(settings, program="a test")
@@ -199,22 +207,15 @@ def _at(author: Author) -> float:
 
 
 async def test_the_status_tells_what_waits_and_what_is_missing(
-    redis_url: str,
-    database_url: str,
-    store: Store,
-    database: Database,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    store: Store, database: Database, environment: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Before and after it is archived, of all conversations and of one, for people and for programs."""
-    monkeypatch.setenv("CONVERSATION_REDIS_URL", redis_url)
-    monkeypatch.setenv("CONVERSATION_ARCHIVE_URL", database_url)
     author = await Author.of(store, "c")
     await author.say(4)
     parts = Parts(store, database)
     before = await status_of(parts, tenant="default")
     assert (before.waiting, before.lag.records, before.conversations) == ({"c": 4}, 4, 0)
-    await run_once(archive_settings(redis_url, database_url))
+    await run_once(environment)
     after = await status_of(parts, tenant="default")
     assert (after.waiting, after.lag.records, after.conversations, after.gaps) == ({}, 0, 1, 0)
     await archive_status.run("c", as_json=True)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -37,6 +37,7 @@ class Writer:
         """Empty, and healthy."""
         self.records: dict[str, list[bytes]] = defaultdict(list)
         self.attempts: list[str] = []
+        self.groups: list[int] = []
         self.faults: dict[str, Exception] = {}
         self.fault: Exception | None = None
         self.gate = asyncio.Event()
@@ -44,22 +45,27 @@ class Writer:
         self.gaps: tuple[Gap, ...] = ()
         self.running = self.most_running = 0
 
-    async def write(self, conversation_id: str, records: Sequence[bytes]) -> Written:
-        """Write what is new, in order."""
-        self.attempts.append(conversation_id)
+    async def write_all(self, batches: Mapping[str, Sequence[bytes]]) -> dict[str, Written]:
+        """Write what is new, in order; nothing at all if one of them cannot be written."""
+        self.attempts += batches
+        self.groups.append(len(batches))
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
             await asyncio.sleep(0)
             await self.gate.wait()
-            if error := self.fault or self.faults.get(conversation_id):
-                raise error
-            kept = self.records[conversation_id]
-            new = [record for record in records if record not in kept]
-            kept.extend(new)
-            return replace(NOTHING, entries=len(new), repeated=len(records) - len(new), gaps=self.gaps)
+            for name in batches:
+                if error := self.fault or self.faults.get(name):
+                    raise error
+            return {name: self._write(name, records) for name, records in batches.items()}
         finally:
             self.running -= 1
+
+    def _write(self, conversation_id: str, records: Sequence[bytes]) -> Written:
+        kept = self.records[conversation_id]
+        new = [record for record in records if record not in kept]
+        kept.extend(new)
+        return replace(NOTHING, entries=len(new), repeated=len(records) - len(new), gaps=self.gaps)
 
 
 class Backlog(MemoryBacklog):
@@ -109,14 +115,15 @@ async def running(archiver: Archiver) -> AsyncIterator[asyncio.Event]:
 async def test_everything_is_archived_in_order_and_once() -> None:
     """Also what comes while others are at it, of more conversations than are archived at once."""
     backlog, writer = Backlog(), Writer()
-    expected = {f"c{number}": backlog.fill(f"c{number}", 30) for number in range(20)}
+    expected = {f"c{number}": backlog.fill(f"c{number}", 30) for number in range(150)}
     async with running(Archiver(backlog, writer, timing=QUICK)):
         await wait_until(lambda: asyncio.sleep(0, len(writer.records) > 10), "the first ones")
         for name, records in expected.items():
             records.extend(backlog.fill(name, 5, first=31))
         await wait_until(backlog.is_empty, "nothing to wait")
     assert writer.records == expected
-    assert writer.most_running == 8
+    assert writer.most_running == 2
+    assert max(writer.groups) == 32
 
 
 async def test_a_database_that_is_away_loses_nothing_and_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -127,9 +134,10 @@ async def test_a_database_that_is_away_loses_nothing_and_is_told_of_once(caplog:
     expected = {f"c{number}": backlog.fill(f"c{number}", 10) for number in range(12)}
     archiver = Archiver(backlog, writer, timing=QUICK)
     async with running(archiver):
-        await wait_until(lambda: asyncio.sleep(0, len(writer.attempts) >= 20), "attempts")
+        await wait_until(lambda: asyncio.sleep(0, len(writer.attempts) >= 24), "attempts")
         assert archiver.is_away is True
-        assert len(set(writer.attempts[:12])) == 12
+        assert set(writer.groups[2:]) == {1}
+        assert len(set(writer.attempts[12:24])) == 12
         for name, records in expected.items():
             records.extend(backlog.fill(name, 3, first=11))
         writer.fault = None
@@ -147,14 +155,14 @@ async def test_while_the_database_is_away_attempts_are_few() -> None:
     """After the first ones only one conversation is tried at a time, and not before the pause is over."""
     backlog, writer = Backlog(), Writer()
     writer.fault = AWAY
-    for number in range(20):
+    for number in range(200):
         backlog.fill(f"c{number}", 1)
     timing = replace(QUICK, archive_again=(3600.0, 3600.0))
     async with running(Archiver(backlog, writer, timing=timing)):
-        await wait_until(lambda: asyncio.sleep(0, len(writer.attempts) == 8), "the first attempts")
+        await wait_until(lambda: asyncio.sleep(0, len(writer.groups) == 2), "the first attempts")
         for _ in range(20):
             await asyncio.sleep(0.001)
-        assert len(writer.attempts) == 8
+        assert len(writer.groups) == 2
 
 
 async def test_a_missing_right_is_an_error_for_a_person(caplog: pytest.LogCaptureFixture) -> None:
@@ -192,6 +200,20 @@ async def test_one_that_cannot_be_archived_keeps_no_other_from_it() -> None:
     assert writer.records == expected
 
 
+async def test_one_that_the_database_refuses_for_now_keeps_no_other_from_it() -> None:
+    """Another process may hold its row: the others are written without it, and it when that is over."""
+    backlog, writer = Backlog(), Writer()
+    writer.faults["locked"] = AWAY
+    expected = {name: backlog.fill(name, 3) for name in ("a", "locked", "b", "c")}
+    async with running(Archiver(backlog, writer, timing=QUICK)):
+        await wait_until(lambda: asyncio.sleep(0, len(writer.records) == 3), "the others")
+        records = backlog.fill("a", 1, first=4)
+        await wait_until(lambda: asyncio.sleep(0, len(writer.records["a"]) == 4), "what came since")
+        del writer.faults["locked"]
+        await wait_until(backlog.is_empty, "nothing to wait")
+    assert writer.records == {**expected, "a": expected["a"] + records}
+
+
 async def test_what_was_written_and_not_settled_is_written_again() -> None:
     """The database knows it already; it is dropped from Redis only then."""
     backlog, writer = Backlog(), Writer()
@@ -227,7 +249,7 @@ async def test_several_share_the_work_and_one_that_is_killed_is_missed_by_nobody
     expected = {f"c{number}": backlog.fill(f"c{number}", 30) for number in range(12)}
     short = replace(QUICK, archive_claim=0.2, archive_leave=0.01)
     killed = asyncio.create_task(Archiver(backlog, hanging, timing=short).run(asyncio.Event()))
-    await wait_until(lambda: asyncio.sleep(0, hanging.running == 8), "one to have claimed")
+    await wait_until(lambda: asyncio.sleep(0, hanging.running == 1), "one to have claimed")
     async with running(Archiver(backlog, writer, timing=short)), running(Archiver(backlog, writer, timing=short)):
         await wait_until(backlog.is_empty, "nothing to wait")
     killed.cancel()
