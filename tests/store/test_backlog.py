@@ -283,6 +283,7 @@ async def test_a_deletion_takes_the_place_of_all_that_waits(archiving: Store) ->
     assert await records(archiving) == [deletion]
     await archiving.backlog().settle("c", backlog=batch.backlog, through=batch.through)
     assert await records(archiving) == [deletion]
+    assert (await taken(archiving)).first == 2
     assert await append(archiving, claim, 2, b"3") is Outcome.FENCED
     assert await archiving.requeue(claim, entries=[b"1"]) is Outcome.FENCED
     later = await opened(archiving, "o2")
