@@ -343,6 +343,7 @@ async def test_what_was_lost_waits_again_under_another_name(archiving: Store) ->
     await archiving.backlog().settle("c", backlog=batch.backlog, through=batch.through)
     assert await data(archiving) == [b"1", b"2", b"3"]
     assert [waiting.records for waiting in await listed(archiving)] == [3]
+    assert (await opened(archiving, "o2")).start == claim.start == 0
 
 
 async def test_a_deposed_owner_requeues_nothing(archiving: Store) -> None:
