@@ -37,7 +37,7 @@ GROUP = 32
 """Conversations of a group, which is archived in one transaction: a transaction for each would cost much more."""
 _GROUP_BYTES, _LEAST_BYTES = 256 << 10, 8 << 10
 """Of one group, and of each of its conversations: reading more would keep everything else waiting for long."""
-_PER_LISTED = 20e-6
+_PER_LISTED = 0.5e-3
 """Seconds that each conversation in the listing adds to the time between two looks."""
 _OF_REDIS = (StoreUnavailableError, StoreMisconfiguredError)
 _OF_DATABASE = (ArchiveUnavailableError, ArchiveMisconfiguredError)
@@ -129,6 +129,7 @@ class Archiver:
     async def _look(self) -> float:
         """Queue what waits, take from the listing what has been quiet, and return the seconds until the next look."""
         shortest, longest = self._timing.archive_look
+        began = uptime()
         try:
             listed = await self._backlog.waiting()
             self._redis.done("look")
@@ -146,7 +147,8 @@ class Archiver:
         for one in listed:
             if one.records and one.conversation_id not in self._running and not self._has_failed(one.conversation_id):
                 self._queue.setdefault(one.conversation_id)
-        return min(longest, shortest + len(listed) * _PER_LISTED) if listed else longest
+        pause = min(longest, shortest + len(listed) * _PER_LISTED) if listed else longest
+        return max(pause, uptime() - began)
 
     async def _unlist_quiet(self, listed: Sequence[Waiting]) -> None:
         """Take from the listing what has had nothing waiting for long enough."""

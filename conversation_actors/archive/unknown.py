@@ -91,7 +91,7 @@ class UnknownConversations:
         coming = {one.conversation_id for one in await self._store.backlog().waiting()}
         rest = [one for one in page if one.conversation_id not in coming]
         known = await self._known(one.conversation_id for one in rest) if rest else {}
-        return [one.conversation_id for one in rest if known.get(one.conversation_id, -1) < one.seq]
+        return [one.conversation_id for one in rest if known.get(one.conversation_id, 0) < one.seq]
 
     async def _known(self, conversation_ids: Iterable[str]) -> Mapping[str, int]:
         """Return the last archived position of each conversation that the archive knows."""

@@ -22,7 +22,16 @@ from conversation_actors.errors import ArchiveMisconfiguredError, ConversationNo
 from conversation_actors.settings import Settings
 from conversation_actors.store import Store, open_store
 from tests.archive.conftest import migrated_url
-from tests.support.archiving import Author, archive_settings, archived, has_all, item_ids, lines_with, start_archiver
+from tests.support.archiving import (
+    PATIENCE,
+    Author,
+    archive_settings,
+    archived,
+    has_all,
+    item_ids,
+    lines_with,
+    start_archiver,
+)
 from tests.support.postgres import PostgresServer, wait_for_server
 from tests.support.servers import Server, newest
 from tests.support.waiting import wait_for, wait_until
@@ -88,12 +97,14 @@ async def test_several_archivers_share_the_work_and_survive_the_death_of_one(
         async with service.opened(settings, program="a test") as (store, database):
             authors = {f"c{number}": await Author.of(store, f"c{number}") for number in range(12)}
             for log in logs:
-                await asyncio.to_thread(wait_for, lambda log=log: lines_with(log, "archiving"), "an archiver")  # type: ignore[misc]
+                await asyncio.to_thread(
+                    wait_for, lambda log=log: lines_with(log, "archiving"), "an archiver", patience=PATIENCE
+                )  # type: ignore[misc]
             for turn in range(20):
                 await asyncio.gather(*(author.say(5) for author in authors.values()))
                 if turn == 10:
                     processes[0].kill()
-            await wait_until(lambda: has_all(database, authors), "everything to be archived")
+            await wait_until(lambda: has_all(database, authors), "everything to be archived", patience=PATIENCE)
             for name, author in authors.items():
                 assert await archived(database, name) == author.written
             for process in processes[1:]:
@@ -126,15 +137,17 @@ async def test_a_database_that_was_away_is_caught_up_with(tmp_path: Path, redis_
             async with service.opened(settings, program="a test") as (store, database):
                 authors = {name: await Author.of(store, name) for name in ("a", "b", "c")}
                 await asyncio.gather(*(author.say(3) for author in authors.values()))
-                await wait_until(lambda: has_all(database, authors), "the first entries")
+                await wait_until(lambda: has_all(database, authors), "the first entries", patience=PATIENCE)
                 await database.aclose()
                 server.kill()
                 for _ in range(5):
                     await asyncio.gather(*(author.say(3) for author in authors.values()))
-                await asyncio.to_thread(wait_for, lambda: lines_with(log, "waits to be archived"), "it to be told")
+                await asyncio.to_thread(
+                    wait_for, lambda: lines_with(log, "waits to be archived"), "it to be told", patience=PATIENCE
+                )
                 await asyncio.to_thread(server.start)
                 await asyncio.to_thread(wait_for_server, server)
-                await wait_until(lambda: has_all(database, authors), "everything to be archived")
+                await wait_until(lambda: has_all(database, authors), "everything to be archived", patience=PATIENCE)
                 for name, author in authors.items():
                     assert await archived(database, name) == author.written
                 await asyncio.to_thread(wait_for, lambda: lines_with(log, "asked of it again"), "the end to be told")

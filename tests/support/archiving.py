@@ -23,6 +23,8 @@ from conversation_actors.store import Claim, Outcome, Store
 from tests.support.strategies import message
 
 WEEK = timedelta(days=7)
+PATIENCE = 90.0
+"""Seconds until processes that are started side by side have begun, and have done their work, on a busy machine."""
 _PROGRAM = """
 import asyncio, json, sys
 from datetime import timedelta

