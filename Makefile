@@ -88,7 +88,7 @@ demo: install ## Watch a conversation survive everything that can be killed (ARG
 
 # Most of these tests wait: several processes run them side by side. The others share one Ray cluster, or measure what
 # the machine does, and run one after the other.
-SIDE_BY_SIDE := tests/unit tests/store tests/worker
+SIDE_BY_SIDE := tests/unit tests/store tests/archive tests/worker
 ONE_BY_ONE := tests/cluster tests/adopt tests/chaos tests/e2e
 PROCESSES ?= 4
 # What failed is run once more (five tests at most), and is told as RERUN though it passes then: whole calls run in real

@@ -24,11 +24,12 @@ nox.options.stop_on_first_error = False
 ROOT = Path(__file__).parent
 PLACE = ROOT / "build" / "matrix"
 REPORT = ROOT / "tests" / "matrix" / "report.json"
-EXTRAS = ("agent", "embedded", "hiredis", "models")
+EXTRAS = ("agent", "archive", "embedded", "hiredis", "models")
 NOT_FOR_TESTS = ("conversation-actors", "mypy", "ruff", "types-")
 PARTS = {
     "unit": ["tests/unit", "--ignore=tests/unit/repository/test_matrix_report.py"],
     "store": ["tests/store"],
+    "archive": ["tests/archive"],
     "worker": ["tests/worker"],
     "cluster": [
         "tests/cluster/test_public_api.py",
@@ -38,7 +39,7 @@ PARTS = {
     ],
 }
 """A part's tests; of the clusters' a few, as a smoke test. What judges the report waits until there is one."""
-AT_ONCE = {"unit": 3, "store": 3, "worker": 3, "cluster": 0}
+AT_ONCE = {"unit": 3, "store": 3, "archive": 3, "worker": 3, "cluster": 0}
 """Processes for the tests of a part: most of them wait. A Ray cluster is enough for one."""
 MAX_AGAIN = 5
 """Failures of a part that are looked at again, each by itself."""

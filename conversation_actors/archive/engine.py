@@ -35,7 +35,7 @@ def beginnings(driver: Driver) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what begins a transaction that reads, and one that writes."""
     if driver is Driver.SQLITE:
         return ("BEGIN",), ("BEGIN IMMEDIATE",)
-    return ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",), ("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",)
+    return ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",), ("BEGIN ISOLATION LEVEL READ COMMITTED",)
 
 
 def make_engine(address: Address, *, timeout: timedelta, creates: bool = False) -> AsyncEngine:

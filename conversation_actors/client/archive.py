@@ -4,7 +4,7 @@ import asyncio
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from conversation_actors.errors import ArchiveMisconfiguredError
+from conversation_actors.errors import ArchiveMisconfiguredError, ArchiveUnavailableError
 from conversation_actors.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,8 +17,7 @@ class ClientArchive:
     def __init__(self, settings: Settings) -> None:
         """Connect to nothing yet."""
         self._settings = settings
-        self._database: Database | None = None
-        self._connecting = asyncio.Lock()
+        self._connecting: asyncio.Task[Database] | None = None
 
     @property
     def is_configured(self) -> bool:
@@ -31,16 +30,26 @@ class ClientArchive:
         Raises `ArchiveMisconfiguredError` if no archive is configured, the extra ``archive`` is not installed, or the
         tables are not there; `IncompatibleVersionError` if they are newer; `ArchiveUnavailableError`.
         """
-        async with self._connecting:
-            if self._database is None:
-                self._database = await self._connect()
-            return self._database
+        connecting = self._connecting
+        if connecting is None or (connecting.done() and (connecting.cancelled() or connecting.exception())):
+            connecting = self._connecting = asyncio.create_task(self._connect())
+            connecting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if not connecting.done():
+            await asyncio.wait({connecting})  # others may wait for it too: it is not cancelled with this task
+        if connecting.cancelled():
+            message = "the client was closed before its archive had answered"
+            raise ArchiveUnavailableError(message)
+        return connecting.result()
 
     async def aclose(self) -> None:
         """Close the connections. Idempotent."""
-        database, self._database = self._database, None
-        if database is not None:
-            await database.aclose()
+        connecting, self._connecting = self._connecting, None
+        if connecting is None:
+            return
+        connecting.cancel()
+        await asyncio.wait({connecting})
+        if not connecting.cancelled() and connecting.exception() is None:
+            await connecting.result().aclose()
 
     async def _connect(self) -> "Database":
         try:

@@ -1,6 +1,7 @@
 """The whole history of a conversation, for a client: what is archived, and what still waits for the archive."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 MAX_PAGE = 1000
 """Items of a page at most."""
+_BYTES_AT_ONCE = 256 << 10
+"""What is read of a backlog between two turns of the event loop; more than that waits only while an archive is away."""
 
 
 class Histories:
@@ -48,7 +51,7 @@ class Histories:
         """See `ConversationHandle.history`; `life` is the one that the handle shows."""
         wanted = _wanted(life, cursor=cursor, limit=limit, newest_first=newest_first)
         self._require()
-        waiting = entries_waiting((await self._peek(conversation_id)).stored, life)
+        waiting = await _read((await self._peek(conversation_id)).stored, life)
         if waiting.is_deleted:
             raise _not_found(conversation_id)
         found = await self._find(conversation_id, life, waiting, wanted)
@@ -104,6 +107,12 @@ def no_archive() -> ArchiveMisconfiguredError:
     """Return the error for whoever asks an archive, and none is configured."""
     message = "no archive is configured: set CONVERSATION_ARCHIVE_URL, and run `conversation-actors archive`"
     return ArchiveMisconfiguredError(message)
+
+
+async def _read(stored: Sequence[bytes], life: str) -> WaitingEntries:
+    if sum(map(len, stored)) <= _BYTES_AT_ONCE:
+        return entries_waiting(stored, life)
+    return await asyncio.to_thread(entries_waiting, stored, life)
 
 
 def _wanted(life: str, *, cursor: object, limit: object, newest_first: object) -> Wanted:

@@ -59,7 +59,11 @@ async def migrated_url(kind: str, directory: Path, request: pytest.FixtureReques
             await _migrate(f"sqlite+aiosqlite:///{template}")
         shutil.copyfile(template, directory / "archive.db")
         return empty_url(kind, directory, request)
-    server: PostgresServer = request.getfixturevalue("postgres")
+    return await migrated_copy(request.getfixturevalue("postgres"))
+
+
+async def migrated_copy(server: PostgresServer) -> str:
+    """Return the URL of a new database with all tables."""
     if (TEMPLATE,) not in server.execute("SELECT datname FROM pg_database"):
         server.execute(f"CREATE DATABASE {TEMPLATE}")
         await _migrate(server.url(TEMPLATE))

@@ -84,7 +84,7 @@ def stored(state: ConversationState) -> bytes:
     return encode_snapshot(state)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=st.lists(commands, min_size=1, max_size=25), bounds=limits, data=st.data())
 def test_a_state_from_a_checkpoint_is_the_state(
     database_url: str, asked: list[Command], bounds: Limits, data: st.DataObject

