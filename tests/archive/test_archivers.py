@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,10 +97,12 @@ async def test_several_archivers_share_the_work_and_survive_the_death_of_one(
     try:
         async with service.opened(settings, program="a test") as (store, database):
             authors = {f"c{number}": await Author.of(store, f"c{number}") for number in range(12)}
-            for log in logs:
-                await asyncio.to_thread(
-                    wait_for, lambda log=log: lines_with(log, "archiving"), "an archiver", patience=PATIENCE
-                )  # type: ignore[misc]
+            await asyncio.gather(
+                *(
+                    asyncio.to_thread(wait_for, partial(lines_with, log, "archiving"), "it", patience=PATIENCE)
+                    for log in logs
+                )
+            )
             for turn in range(20):
                 await asyncio.gather(*(author.say(5) for author in authors.values()))
                 if turn == 10:
