@@ -34,7 +34,7 @@ async def forget(
     summary = None if removed is None else await _last_summary(connection, life_id, before)
     await _scrub(connection, entries.c.seq, life_id, [entries.c.seq < before], kept_summary=summary)
     await _scrub(connection, superseded.c.id, life_id, [], kept_summary=None)
-    await _scrub_checkpoint(connection, life_id, is_all=removed is None)
+    await _scrub_checkpoint(connection, life_id, before=None if is_late else before, is_all=removed is None)
     await drop_unused(connection, life_id, named)
 
 
@@ -141,9 +141,14 @@ def _rewritten(event: str, data: bytes, present: Mapping[str, bytes]) -> bytes:
     return b"\n".join([encode(header, "entry"), *lines])
 
 
-async def _scrub_checkpoint(connection: AsyncConnection, life_id: int, *, is_all: bool) -> None:
-    """Take out of the state that is kept what is forgotten; drop a state that cannot be read."""
+async def _scrub_checkpoint(connection: AsyncConnection, life_id: int, *, before: int | None, is_all: bool) -> None:
+    """Take out of the state that is kept what is forgotten; drop a state that cannot be read.
+
+    Leave alone one that is not from `before`: it was made with the entry that forgets, and has forgotten.
+    """
     here = checkpoints.c.life_id == life_id
+    if before is not None:
+        here &= checkpoints.c.seq < before
     data = (await connection.execute(select(checkpoints.c.data).where(here))).scalar()
     if data is None:
         return

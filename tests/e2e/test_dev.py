@@ -1,6 +1,7 @@
 """`conversation-actors dev`: what another terminal gets, and what stays when it ends."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from conversation_actors.free_port import free_port
 from conversation_actors.runtime.diagnosis import reach
 from conversation_actors.runtime.ray_environment import knows_tokens
 from tests.e2e.commands import development_stack, processes_naming, run, run_client, wait_for_none_naming
+from tests.support.waiting import wait_for
 
 APPEND = """
 conversation = await client.open("support-42")
@@ -34,8 +36,9 @@ def test_a_second_terminal_and_a_second_day(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     with development_stack(directory) as (first, variables):
         token = {"RAY_AUTH_MODE", *({"RAY_AUTH_TOKEN"} & os.environ.keys())} if knows_tokens() else set()
-        assert set(variables) == {"RAY_ADDRESS", "CONVERSATION_REDIS_URL"} | token
+        assert set(variables) == {"RAY_ADDRESS", "CONVERSATION_REDIS_URL", "CONVERSATION_ARCHIVE_URL"} | token
         assert run_client(APPEND, variables) == {"seq": 1, "items": 1}
+        wait_for(lambda: archived_seq("support-42", variables) == 1, "it to be archived")
     assert first.returncode == 0
     assert "Saved: 1." in directory.with_suffix(".log").read_text()
     wait_for_none_naming(variables["RAY_ADDRESS"])
@@ -114,6 +117,13 @@ async def test_a_port_that_somebody_else_has_got_is_exchanged() -> None:
         finally:
             await asyncio.to_thread(head.stop, hurry=True)
     assert not any(directory.exists() for directory in directories)
+
+
+def archived_seq(conversation_id: str, variables: dict[str, str]) -> int | None:
+    """Return how far a conversation is archived."""
+    told = run("archive", "status", conversation_id, "--json", **variables)
+    assert told.returncode == 0, told.stderr
+    return next((life["seq"] for life in json.loads(told.stdout)["lives"]), None)
 
 
 def _child_of(parent: int, command: str) -> int:
