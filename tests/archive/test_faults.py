@@ -240,6 +240,17 @@ async def test_an_sqlite_file_is_somebody_elses_for_now(sqlite_url: str, opened:
     assert (await Writer(database, TENANT).write(HERE, FIRST.talk(1, 1))).entries == 1
 
 
+async def test_writers_of_one_process_take_turns(sqlite_url: str, opened: Callable[..., Database]) -> None:
+    """Who waits too long for a turn is told, and the others go on."""
+    database = opened(sqlite_url, SHORT)
+    async with database.writing("holding"):
+        with pytest.raises(ArchiveUnavailableError, match="archiving entries"):
+            await Writer(database, TENANT).write(HERE, FIRST.talk(1, 1))
+
+    await asyncio.gather(*(Writer(database, TENANT).write(f"room-{one}", FIRST.talk(1, 1)) for one in range(3)))
+    assert len(await archived(database)) == 3
+
+
 async def test_an_sqlite_disk_is_full(sqlite_url: str, opened: Callable[..., Database]) -> None:
     """Nothing of the batch is written."""
     database, full = opened(sqlite_url), opened(sqlite_url)
