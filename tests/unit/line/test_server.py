@@ -408,7 +408,7 @@ async def test_who_comes_as_the_server_closes_is_left_no_socket(tmp_path: Path) 
     async with listening_owner(tmp_path) as owner:
         with socket.socket(socket.AF_UNIX) as coming, warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            coming.connect(owner.address.unix)
+            coming.connect(str(owner.address.unix))
             owner.server._listeners[0]._accept()
             assert owner.server._admissions
             await owner.server.aclose()
