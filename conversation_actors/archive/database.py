@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +24,7 @@ from conversation_actors.errors import ArchiveMisconfiguredError, ConversationEr
 from conversation_actors.settings import Settings
 
 _DRIVER_ERRORS = (DBAPIError, PoolTimeoutError, psycopg.Error, sqlite3.Error, OSError, TimeoutError)
-_GRACE = 0.25
+_GRACE = 1.0
 """Seconds between cutting a connection and cancelling who waits for it; then who waits has an error already."""
 _MIGRATING = timedelta(minutes=10)
 
@@ -159,11 +159,12 @@ class Database:
         self, engine: AsyncEngine, begin: Sequence[str], limit: asyncio.Timeout, deadline: float
     ) -> AsyncIterator[AsyncConnection]:
         """Connect and begin; once more if the connection was one of a server that was restarted since."""
+        loop = asyncio.get_running_loop()
         for attempt in (1, 2):
             async with engine.connect() as connection:
                 await connection.execution_options(**{BEGIN: begin})
-                cut = asyncio.get_running_loop().call_at(deadline, await cutter(connection, self.address.driver))
-                limit.reschedule(deadline + _GRACE)
+                cut = loop.call_at(deadline, _end, await cutter(connection, self.address.driver), limit)
+                limit.reschedule(None)
                 try:
                     try:
                         transaction = await connection.begin()
@@ -181,3 +182,9 @@ class Database:
                     return
                 finally:
                     cut.cancel()
+
+
+def _end(cut: Callable[[], None], limit: asyncio.Timeout) -> None:
+    """Cut a connection, and cancel who waits for anything else than that."""
+    cut()
+    limit.reschedule(asyncio.get_running_loop().time() + _GRACE)

@@ -113,7 +113,7 @@ async def test_postgresql_is_killed_in_the_middle_of_a_statement(
 
 
 async def test_postgresql_hangs_in_the_middle_of_a_statement(
-    mortal: PostgresServer, url: str, opened: Callable[..., Database]
+    mortal: PostgresServer, url: str, opened: Callable[..., Database], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Who waits is answered in time, though the driver cannot even cancel; then it goes on."""
     database, quick = opened(url), opened(url, SHORT)
@@ -126,6 +126,9 @@ async def test_postgresql_hangs_in_the_middle_of_a_statement(
                 await Writer(quick, TENANT).write(HERE, FIRST.talk(2, 5))
     finally:
         mortal.resume()
+    assert [
+        record for record in caplog.records if record.name == "psycopg"
+    ] == []  # it would try to cancel, for seconds
 
     assert await archived(database) in ([1, 2], [1, 2, 3, 4, 5])
     await Writer(database, TENANT).write(HERE, FIRST.talk(2, 5))
