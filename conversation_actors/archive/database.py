@@ -98,8 +98,15 @@ class Database:
     @asynccontextmanager
     async def writing(self, doing: str) -> AsyncIterator[AsyncConnection]:
         """Return a transaction that writes: it is committed at the end of the block, or has not happened."""
-        async with self._turn, self._block(self._engine, doing, self._writes, self.timeout) as connection:
-            yield connection
+        try:
+            await asyncio.wait_for(self._turn.acquire(), self.timeout.total_seconds())
+        except TimeoutError as error:
+            raise translated(error, doing=doing, address=self.address) from None
+        try:
+            async with self._block(self._engine, doing, self._writes, self.timeout) as connection:
+                yield connection
+        finally:
+            self._turn.release()
 
     async def aclose(self) -> None:
         """Close connections. Idempotent."""
