@@ -740,6 +740,7 @@ CALLS: dict[str, Callable[[ConversationHandle], Awaitable[object]]] = {
     "flush": lambda c: c.flush(),
     "snapshot": lambda c: c.snapshot(),
     "a fresh snapshot": lambda c: c.snapshot(fresh=True),
+    "history": lambda c: c.history(),
     "join": lambda c: c.join("al"),
     "leave": lambda c: c.leave("al"),
     "update_participant": lambda c: c.update_participant("al", name="Al"),
