@@ -17,7 +17,7 @@ from conversation_actors.archive.replaying import ArchivedEntry, replay, succeed
 from conversation_actors.archive.tables import entries
 from conversation_actors.codec import decode_entry
 from conversation_actors.errors import CorruptStateError
-from conversation_actors.state import EVENT_NAMES, ConversationState, Limits
+from conversation_actors.state import ConversationState, Limits
 from conversation_actors.store.backlog import Batch, Record, decode_record
 from conversation_actors.store.base import Ancestor
 
