@@ -79,7 +79,7 @@ async def restore(
 
     Everything comes back as LiveKit had it, in the conversation's order. Time stamps are changed only if
     they would break that order or lie in the future (another node's clock). An item that LiveKit cannot
-    read is skipped and counted, never the whole history. In place of a picture that the archive cannot give stand words.
+    read is skipped and counted, never the whole history. A picture that the archive cannot give is told in words.
     Raises `RuntimeError` if the session has started.
 
     Neither begins with calls of tools: what they gave before the caller's first turn is told the agent in words. The
