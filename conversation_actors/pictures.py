@@ -28,7 +28,6 @@ MOST_BYTES = 16 << 20
 _MEDIA_TYPE = r"[a-z0-9][a-z0-9.+-]{0,60}/[a-z0-9][a-z0-9.+-]{0,60}"
 _DATA = re.compile(rf"data:({_MEDIA_TYPE});base64,")
 _REFERENCE = re.compile(rf"archive:({_MEDIA_TYPE});sha256,([0-9a-f]{{64}})")
-_DIGEST = re.compile(rf"archive:{_MEDIA_TYPE};sha256,([0-9a-f]{{64}})".encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +83,6 @@ def reference_of(address: object) -> Reference | None:
     """Return what an address refers to in the archive; None if it is anything else."""
     found = _REFERENCE.fullmatch(address) if isinstance(address, str) else None
     return None if found is None else Reference(found[1], found[2])
-
-
-def digests_in(stored: bytes) -> set[str]:
-    """Return the digests that stored items, or entries, refer to."""
-    return {digest.decode() for digest in _DIGEST.findall(stored)} if b"archive:" in stored else set()
 
 
 def addresses_in(items: Iterable[Item]) -> Iterator[str]:

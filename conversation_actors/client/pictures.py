@@ -111,8 +111,8 @@ class ConversationPictures:
         try:
             async with asyncio.timeout(self._seconds):
                 database = await self._archive.database()
-                table = import_module("conversation_actors.archive.pictures")  # imported with the database
-                found: Mapping[str, bytes] = await table.fetch(database, self._tenant, self._id, digests)
+                store = import_module("conversation_actors.archive.picture_store")  # imported with the database
+                found: Mapping[str, bytes] = await store.fetch(database, self._tenant, self._id, digests)
         except TimeoutError:
             message = f"the archive did not give pictures within {self._seconds} s"
             raise ArchiveUnavailableError(message) from None
@@ -126,8 +126,8 @@ class ConversationPictures:
         assert self._archive is not None
         async with asyncio.timeout(self._seconds):
             database = await self._archive.database()
-            table = import_module("conversation_actors.archive.pictures")  # imported with the database
-            await table.keep(database, self._tenant, self._id, pictures)
+            store = import_module("conversation_actors.archive.picture_store")  # imported with the database
+            await store.keep(database, self._tenant, self._id, pictures)
 
 
 def _addresses(items: Sequence[Item]) -> Iterable[str]:
