@@ -6,17 +6,21 @@ Archivers make a checkpoint after every `CHECKPOINT_ENTRIES` entries of a conver
 import asyncio
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.database import Database
-from conversation_actors.archive.lives import ArchivedLife, lives_of, locked_life
+from conversation_actors.archive.newest import ArchivedLife, lives_of, locked_life
 from conversation_actors.archive.replaying import ArchivedEntry, replay
 from conversation_actors.archive.tables import checkpoints, entries, gaps
 from conversation_actors.codec import decode_snapshot, encode_snapshot
 from conversation_actors.errors import CorruptStateError
 from conversation_actors.state import ConversationState, Limits
+
+if TYPE_CHECKING:
+    from conversation_actors.archive.writer import Written  # the writer makes checkpoints too
 
 CHECKPOINT_ENTRIES = 200
 """Entries of one conversation between two checkpoints: replaying so many takes as long as reading a full window."""
@@ -33,14 +37,18 @@ class Checkpoints:
         self._fresh: dict[str, int] = {}
         """Entries by conversation that this process has seen archived, and that no checkpoint has yet."""
 
-    async def note(self, conversation_id: str, archived: int) -> None:
-        """Count entries that were archived just now, and make a checkpoint if it is time for one."""
-        self._fresh[conversation_id] = self._fresh.get(conversation_id, 0) + archived
+    async def note(self, conversation_id: str, written: "Written") -> None:
+        """Count what was archived just now, and make a checkpoint if it is time for one."""
+        await self.count(conversation_id, written.entries)
+
+    async def count(self, conversation_id: str, entries_archived: int) -> None:
+        """See `note`."""
+        self._fresh[conversation_id] = self._fresh.get(conversation_id, 0) + entries_archived
         if self._fresh[conversation_id] >= self._every:
             await self.make(conversation_id)
 
-    async def rest(self, conversation_id: str) -> None:
-        """Make a checkpoint of a conversation that has fallen idle, unless it has an up-to-date one."""
+    async def idle(self, conversation_id: str) -> None:
+        """Make a checkpoint of a conversation of which nothing came for a while, unless it has an up-to-date one."""
         await self.make(conversation_id)
 
     async def make(self, conversation_id: str) -> None:
@@ -48,9 +56,9 @@ class Checkpoints:
 
         Long conversations take several transactions, so that nobody who writes waits for long.
         """
-        while not await self._advance(conversation_id):
+        self._fresh.pop(conversation_id, None)  # first: what cannot be replayed is not tried again with every entry
+        while not await self._advance(conversation_id):  # noqa: ASYNC110  # between two pages others have a turn
             await asyncio.sleep(0)
-        self._fresh.pop(conversation_id, None)
 
     async def _advance(self, conversation_id: str) -> bool:
         """Replay a page of entries on the checkpoint; return whether it is up to date."""

@@ -1,88 +1,111 @@
-"""The lives of a conversation, as the archive has them, and which of them is the one that goes on."""
+"""The rows of lives: one for each time that a conversation began under an id."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from conversation_actors.archive.tables import lives
+from conversation_actors.archive.tables import checkpoints, entries, gaps, items, lives, superseded
 from conversation_actors.errors import CorruptStateError
-from conversation_actors.store.backlog import Record
-from conversation_actors.store.base import Ancestor
+from conversation_actors.store.base import MAX_ANCESTORS, Ancestor
+
+_OF_A_LIFE = (items, entries, gaps, superseded, checkpoints)
+_ADDS = {
+    "sqlite": sqlite.insert(lives).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(lives).on_conflict_do_nothing(),
+}
+_SAVE = (
+    update(lives)
+    .where(lives.c.id == bindparam("of"))
+    .values({name: bindparam(f"new_{name}") for name in ("start", "seq", "epoch", "owner", "lineage", "active_at")})
+)
 
 
-@dataclass(frozen=True, slots=True)
-class ArchivedLife:
-    """One life of a conversation. `number` is its row, or None if it only waits for the archive so far.
+@dataclass(slots=True)
+class Life:
+    """A life's row. `last_gap` is the end of the last gap that is noted in it; None if it has no gap."""
 
-    `seq`, `epoch`, `owner` and `lineage` are those of the last entry that is archived.
-    """
-
-    number: int | None
+    id: int
     life: str
     start: int
     seq: int
     epoch: int
     owner: str
-    lineage: tuple[Ancestor, ...] = ()
-    is_deleted: bool = False
+    lineage: tuple[Ancestor, ...]
+    created_at: float
+    active_at: float
+    deleted_at: float | None
+    last_gap: int | None = None
 
-    def name(self, table: str) -> str:
-        """Return what an error calls this life's rows of a table."""
-        return f"{table}[life {self.life}]"
-
-
-async def lives_of(connection: AsyncConnection, tenant: str, conversation_id: str) -> list[ArchivedLife]:
-    """Return all lives of a conversation, also deleted ones, the oldest first."""
-    wanted = (lives.c.tenant == tenant) & (lives.c.conversation_id == conversation_id)
-    rows = await connection.execute(select(lives).where(wanted).order_by(lives.c.id))
-    return [life_of(row) for row in rows]
+    def followed_by(self, owner: str, epoch: int) -> None:
+        """Note that another claim goes on from `seq`, if it is another one; the first one of a life follows nobody."""
+        if owner != self.owner and self.seq > self.start:
+            self.lineage = (*self.lineage, Ancestor(self.life, self.epoch, self.owner, self.seq))[-MAX_ANCESTORS:]
+        self.owner, self.epoch = owner, epoch
 
 
-async def locked_life(connection: AsyncConnection, number: int) -> ArchivedLife | None:
-    """Return a life that nobody else changes until this transaction ends; None if it is gone or deleted."""
-    row = (await connection.execute(select(lives).where(lives.c.id == number).with_for_update())).one_or_none()
-    return None if row is None or row.deleted_at is not None else life_of(row)
-
-
-def life_of(row: Row[Any]) -> ArchivedLife:
-    """Return a row as a life. Raises `CorruptStateError` if its lineage cannot be read."""
+def lineage_of(text: str, life: int) -> tuple[Ancestor, ...]:
+    """Read a stored lineage. Raises `CorruptStateError` that names table and row."""
     try:
-        told = json.loads(row.lineage)
-        lineage = tuple(Ancestor(str(life), int(epoch), str(owner), int(seq)) for life, epoch, owner, seq in told)
+        return tuple(
+            Ancestor(str(name), int(epoch), str(owner), int(seq)) for name, epoch, owner, seq in json.loads(text)
+        )
     except (ValueError, TypeError) as error:
-        key = f"archive_lives[{row.id}].lineage"
-        message = f"{key}: {error}"
-        raise CorruptStateError(message, key=key, position=0) from error
-    return ArchivedLife(
-        row.id, row.life, row.start, row.seq, row.epoch, row.owner, lineage, is_deleted=row.deleted_at is not None
-    )
+        key = f"archive_lives.lineage of id {life}"
+        message = f"{key}: not a lineage: {type(error).__name__}"
+        raise CorruptStateError(message, key=key, position=0) from None
 
 
-def newest_of(archived: Sequence[ArchivedLife], waiting: Sequence[Record]) -> tuple[ArchivedLife | None, list[Record]]:
-    """Return the life that goes on, and those of the waiting records that belong to it; None if all are deleted.
+def lineage_text(lineage: Sequence[Ancestor]) -> str:
+    """Return the stored form of a lineage."""
+    return json.dumps(lineage, separators=(",", ":"))
 
-    The records are of one backlog, in order, and were read before the lives were: some may be archived already. A
-    record of a life that nobody knows yet begins that life. Late copies of an older life's records begin nothing.
-    """
-    known = {one.life: one for one in archived}
-    current = next((one for one in reversed(archived) if not one.is_deleted), None)
-    deleted = {one.life for one in archived if one.is_deleted}
-    own: list[Record] = []
-    for record in waiting:
-        if record.life in deleted:
-            continue
-        if record.data is None:
-            deleted |= {record.life, *known}
-            current, own = None, []
-            continue
-        if record.life not in known:
-            begun = ArchivedLife(None, record.life, record.start, record.start, record.epoch, record.owner)
-            current = known[record.life] = begun
-            own = []
-        if current is not None and record.life == current.life:
-            own.append(record)
-    return current, own
+
+async def locked(connection: AsyncConnection, tenant: str, conversation_id: str) -> dict[str, Life]:
+    """Return all lives of a conversation, the oldest first, by name; nobody else writes them in the meantime."""
+    last_gap = select(func.max(gaps.c.to_seq)).where(gaps.c.life_id == lives.c.id).scalar_subquery()
+    query = (
+        select(
+            lives.c.id, lives.c.life, lives.c.start, lives.c.seq, lives.c.epoch, lives.c.owner, lives.c.lineage,
+            lives.c.created_at, lives.c.active_at, lives.c.deleted_at, last_gap,
+        )
+        .where(lives.c.tenant == tenant, lives.c.conversation_id == conversation_id)
+        .order_by(lives.c.id)
+        .with_for_update(of=lives)
+    )  # fmt: skip
+    rows = (await connection.execute(query)).all()
+    return {row[1]: Life(*row[:6], lineage_of(row[6], row[0]), *row[7:]) for row in rows}
+
+
+async def begun(
+    connection: AsyncConnection, tenant: str, conversation_id: str, values: dict[str, Any]
+) -> dict[str, Life]:
+    """Add a life unless somebody else has just added it; return all lives of the conversation, as `locked` does."""
+    row = {"tenant": tenant, "conversation_id": conversation_id, "lineage": "[]", "deleted_at": None, **values}
+    await connection.execute(_ADDS[connection.dialect.name], row)
+    return await locked(connection, tenant, conversation_id)
+
+
+async def save(connection: AsyncConnection, life: Life) -> None:
+    """Write a life's row back."""
+    values = {
+        "of": life.id,
+        "new_start": life.start,
+        "new_seq": life.seq,
+        "new_epoch": life.epoch,
+        "new_owner": life.owner,
+        "new_lineage": lineage_text(life.lineage),
+        "new_active_at": life.active_at,
+    }
+    await connection.execute(_SAVE, values)
+
+
+async def erase(connection: AsyncConnection, identities: Collection[int], *, at: float) -> None:
+    """Delete all that lives have, and mark them as deleted `at`: their rows stay, to keep late records out."""
+    for table in _OF_A_LIFE:
+        await connection.execute(delete(table).where(table.c.life_id.in_(identities)))
+    await connection.execute(update(lives).where(lives.c.id.in_(identities)).values(deleted_at=at, lineage="[]"))

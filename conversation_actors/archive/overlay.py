@@ -27,16 +27,30 @@ class Placed(NamedTuple):
     item: StoredItem
 
 
-def fresh(entries: Iterable[Entry], *, seq: int = -1, epoch: int = -1) -> list[Entry]:
-    """Return those entries that a database at `seq`, whose last entry is one of `epoch`, does not have; each once.
+class Stamp(NamedTuple):
+    """What tells an entry from another one at the same position: the activation that wrote it, and when."""
 
-    An entry of a later epoch at a position that is archived takes the archived one's place: Redis had lost that.
+    epoch: int
+    at: float
+
+
+def fresh(entries: Iterable[Entry], archived: Mapping[int, Stamp] | None = None) -> list[Entry]:
+    """Return those entries that the database does not have, each once, in the order in which they wait.
+
+    `archived` are those that it has at the positions of `entries`. Another entry at such a position takes the place of
+    the archived one, which Redis had lost, unless an older activation has written it; so do those that follow it.
     """
+    known = dict(archived or {})
     missing: list[Entry] = []
     for entry in entries:
-        if entry.seq > seq or entry.epoch > epoch:
-            missing.append(entry)
-            seq, epoch = entry.seq, max(epoch, entry.epoch)
+        stamp = Stamp(entry.epoch, entry.at)
+        other = known.get(entry.seq)
+        if other is not None:
+            if stamp == other or stamp.epoch < other.epoch:
+                continue
+            known = {seq: one for seq, one in known.items() if seq < entry.seq}
+        known[entry.seq] = stamp
+        missing.append(entry)
     return missing
 
 
@@ -126,8 +140,8 @@ class Assembly:
     def __init__(self, overlay: Overlay, wanted: Wanted) -> None:
         """Begin with what the overlay brings."""
         self._overlay, self._page = overlay, wanted
-        self._found = [placed for placed in overlay.brought() if wanted.follows(placed.position)]
-        self._archived = 0
+        self._brought = [placed for placed in overlay.brought() if wanted.follows(placed.position)]
+        self._shown: list[Placed] = []
         self._has_all = False
         self.reached = wanted.after
         """The position after which the next rows are read."""
@@ -135,20 +149,19 @@ class Assembly:
     @property
     def wanted(self) -> int:
         """How many more rows the page may need; 0 if it is complete."""
-        return 0 if self._has_all else max(0, self._page.limit + 1 - self._archived)
+        return 0 if self._has_all else max(0, self._page.limit + 1 - len(self._shown))
 
     def add(self, rows: Sequence[Placed]) -> None:
         """Take the next archived rows, in the page's direction; fewer than are wanted are the last ones."""
         self._has_all = len(rows) < self.wanted
-        shown = [now for row in rows if (now := self._overlay.shown(row)) is not None]
-        self._found.extend(shown)
-        self._archived += len(shown)
+        self._shown.extend(now for row in rows if (now := self._overlay.shown(row)) is not None)
         if rows:
             self.reached = rows[-1].position
 
     def page(self) -> Found:
         """Return the page, as far as the rows go that were added."""
-        found = sorted(self._found, key=_position, reverse=self._page.newest_first)
+        found = [*self._shown, *self._brought]
+        found.sort(key=_position, reverse=self._page.newest_first)
         return Found(found[: self._page.limit], len(found) > self._page.limit)
 
 

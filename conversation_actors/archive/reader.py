@@ -1,33 +1,35 @@
 """Reading what is archived, joined with what still waits for the archive."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Select, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.database import Database
-from conversation_actors.archive.lives import ArchivedLife, lives_of
 from conversation_actors.archive.overlay import (
     Assembly,
     Found,
     Overlay,
     Placed,
     Position,
+    Stamp,
     Wanted,
     appended,
     fresh,
     page_of,
 )
-from conversation_actors.archive.tables import gaps, items, lives
+from conversation_actors.archive.tables import entries, gaps, items, lives
 from conversation_actors.archive.waiting import WaitingEntries
 from conversation_actors.errors import ConversationNotFoundError
 from conversation_actors.items import StoredItem
 from conversation_actors.state import Entry
 
-_IDS_AT_ONCE = 500
-"""Items that one statement looks up."""
+Value = TypeVar("Value")
+
+_AT_ONCE = 500
+"""Items or entries that one statement looks up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,15 @@ class ArchiveGap:
     to_seq: int | None
     reason: str
     noted_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedLife:
+    """A life of a conversation: the position at which it began, and the epoch of the last entry that is archived."""
+
+    life: str
+    start: int
+    epoch: int
 
 
 class ArchiveReader:
@@ -53,26 +64,42 @@ class ArchiveReader:
         `waiting` must have been read before this is called: then nothing is between it and what this reads. Raises
         `ConversationNotFoundError` if the life was deleted.
         """
+        statement = select(lives.c.id, lives.c.seq, lives.c.deleted_at).where(self._is(conversation_id, life))
         async with self._database.reading("reading a history") as connection:
-            known = await lives_of(connection, self._tenant, conversation_id)
-            archived = next((one for one in known if one.life == life), None)
+            archived = (await connection.execute(statement)).one_or_none()
             if archived is None:
                 return page_of(fresh(waiting.entries), wanted)
-            if archived.is_deleted:
+            life_id, seq, deleted_at = archived
+            if deleted_at is not None:
                 message = f"no conversation {conversation_id!r}"
                 raise ConversationNotFoundError(message)
-            return await _joined(connection, archived, waiting.entries, wanted)
+            missing = await _missing(connection, life_id, seq, waiting.entries)
+            return await _joined(connection, life_id, missing, wanted)
+
+    async def lives(self, conversation_id: str) -> list[ArchivedLife]:
+        """Return the lives of a conversation that were not deleted, the oldest first."""
+        statement = (
+            select(lives.c.life, lives.c.start, lives.c.epoch)
+            .where(lives.c.tenant == self._tenant, lives.c.conversation_id == conversation_id)
+            .where(lives.c.deleted_at.is_(None))
+            .order_by(lives.c.id)
+        )
+        async with self._database.reading("looking for a conversation") as connection:
+            return [ArchivedLife(*row) for row in await connection.execute(statement)]
 
     async def gaps(self, conversation_id: str, life: str) -> list[ArchiveGap]:
         """Return what the archive lacks of a life, in order."""
         statement = (
             select(gaps.c.from_seq, gaps.c.to_seq, gaps.c.reason, gaps.c.noted_at)
             .join(lives, lives.c.id == gaps.c.life_id)
-            .where(lives.c.tenant == self._tenant, lives.c.conversation_id == conversation_id, lives.c.life == life)
+            .where(self._is(conversation_id, life))
             .order_by(gaps.c.from_seq, gaps.c.id)
         )
         async with self._database.reading("looking for gaps") as connection:
             return [ArchiveGap(*row) for row in await connection.execute(statement)]
+
+    def _is(self, conversation_id: str, life: str) -> ColumnElement[bool]:
+        return and_(lives.c.tenant == self._tenant, lives.c.conversation_id == conversation_id, lives.c.life == life)
 
 
 _ITEM = (
@@ -87,19 +114,30 @@ _ITEM = (
 )
 
 
-async def _joined(connection: AsyncConnection, life: ArchivedLife, entries: Sequence[Entry], wanted: Wanted) -> Found:
-    assert life.number is not None
-    missing = fresh(entries, seq=life.seq, epoch=life.epoch)
+async def _missing(connection: AsyncConnection, life_id: int, seq: int, waiting: Sequence[Entry]) -> list[Entry]:
+    """Return those of the waiting entries that are not archived, if the archive is at `seq`."""
+    archived: dict[int, Stamp] = {}
+    for some in _portions(sorted({entry.seq for entry in waiting if entry.seq <= seq})):
+        statement = select(entries.c.seq, entries.c.epoch, entries.c.at)
+        rows = await connection.execute(statement.where(entries.c.life_id == life_id, entries.c.seq.in_(some)))
+        archived.update((found, Stamp(epoch, at)) for found, epoch, at in rows)
+    return fresh(waiting, archived)
+
+
+async def _joined(connection: AsyncConnection, life_id: int, missing: Sequence[Entry], wanted: Wanted) -> Found:
     known: dict[str, Placed] = {}
-    identities = appended(missing)
-    for first in range(0, len(identities), _IDS_AT_ONCE):
-        rows = await connection.execute(items_named(life.number, identities[first : first + _IDS_AT_ONCE]))
+    for some in _portions(appended(missing)):
+        rows = await connection.execute(items_named(life_id, some))
         known.update((placed.item.id, placed) for placed in map(_placed, rows))
     assembly = Assembly(Overlay(missing, known), wanted)
     while count := assembly.wanted:
-        statement = items_after(life.number, assembly.reached, limit=count, newest_first=wanted.newest_first)
+        statement = items_after(life_id, assembly.reached, limit=count, newest_first=wanted.newest_first)
         assembly.add([_placed(row) for row in await connection.execute(statement)])
     return assembly.page()
+
+
+def _portions(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    return (values[first : first + _AT_ONCE] for first in range(0, len(values), _AT_ONCE))
 
 
 def items_after(life_id: int, after: Position | None, *, limit: int, newest_first: bool) -> Select[Any]:

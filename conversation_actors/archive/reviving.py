@@ -1,4 +1,4 @@
-"""What a conversation is that Redis has no more: the archive's newest life of it, with what still waits for the archive.
+"""What a conversation is that Redis has no more: its newest archived life, and what still waits for the archive.
 
 Redis is asked first and the database after it: what an archiver moves meanwhile is seen in one of them, or in both.
 """
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.checkpoints import state_at
 from conversation_actors.archive.database import Database
-from conversation_actors.archive.lives import ArchivedLife, lives_of, newest_of
+from conversation_actors.archive.newest import ArchivedLife, lives_of, newest_of
 from conversation_actors.archive.replaying import ArchivedEntry, replay, succeeded
 from conversation_actors.archive.tables import entries
 from conversation_actors.codec import decode_entry
@@ -97,7 +97,7 @@ async def _epochs(connection: AsyncConnection, life: ArchivedLife, own: Sequence
     seqs = [seq for record in own if (seq := _seq_of(record)) is not None]
     wanted = (entries.c.life_id == life.number) & (entries.c.seq >= min(seqs, default=life.seq + 1))
     rows = await connection.execute(select(entries.c.seq, entries.c.epoch).where(wanted))
-    return {seq: epoch for seq, epoch in rows}
+    return {row.seq: row.epoch for row in rows}
 
 
 def _following(life: ArchivedLife, archived: Mapping[int, int], own: Sequence[Record]) -> tuple[int, list[_Late]]:

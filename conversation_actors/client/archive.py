@@ -1,4 +1,4 @@
-"""A client's way to the archive: the database is connected to when it is needed first, and its library imported then."""
+"""A client's way to the archive: its database is connected to when it is first needed, its library imported then."""
 
 import asyncio
 from importlib import import_module

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from conversation_actors.client.archive import ClientArchive
 from conversation_actors.client.copy import StoredState
+from conversation_actors.client.forgetting import Forgetting
 from conversation_actors.client.handle import ConversationHandle
 from conversation_actors.client.history import Histories
 from conversation_actors.client.late_port import LatePort
@@ -311,7 +312,8 @@ class ConversationClient:
         conversation_id = check_id(conversation_id, "conversation_id")
         was_stored = await self._connected_store().delete(conversation_id, ttl=self._settings.ttl)
         await self._tell_of_deletion(conversation_id)
-        was_archived = await self._histories.forget(conversation_id, is_told=was_stored)
+        forgetting = Forgetting(self._archive, self._connected_store(), self._settings.tenant)
+        was_archived = await forgetting.forget(conversation_id, is_told=was_stored)
         if not (was_stored or was_archived):
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)
@@ -347,9 +349,9 @@ class ConversationClient:
             local, self._local = self._local, None
             if local is not None:
                 await local.aclose()
+            await self._archive.aclose()
             for store in stores:
                 await store.aclose()
-            await self._archive.aclose()
 
     async def _check_rights(self) -> None:
         """Raise `StoreMisconfiguredError` if the user of Redis may not write; the right may have been granted since."""

@@ -1,6 +1,5 @@
 """The whole history of a conversation, for a client: what is archived, and what still waits for the archive."""
 
-import logging
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -29,14 +28,12 @@ if TYPE_CHECKING:
     from conversation_actors.archive.reader import ArchiveReader
     from conversation_actors.archive.reviving import Asleep
 
-logger = logging.getLogger(__name__)
-
 MAX_PAGE = 1000
 """Items of a page at most."""
 
 
 class Histories:
-    """Reads and forgets what a client's store and its archive have together. Closes neither."""
+    """Reads what a client's store and its archive have together. Closes neither."""
 
     def __init__(
         self, archive: ClientArchive, store: Callable[[], Store], settings: Settings, *, timing: Timing = TIMING
@@ -80,24 +77,6 @@ class Histories:
         if asleep is None:
             raise _not_found(conversation_id)
         return snapshot_of(conversation_id, asleep.state, epoch=asleep.epoch)
-
-    async def forget(self, conversation_id: str, *, is_told: bool) -> bool:
-        """Forget a conversation in the archive, if there is one; return whether it had anything.
-
-        If `is_told`, the backlog has the deletion: the archiver will forget the conversation, and it is no error that
-        the archive cannot be asked now.
-        """
-        if not self._archive.is_configured:
-            return False
-        try:
-            database = await self._archive.database()
-            writer = import_module("conversation_actors.archive.writer").Writer(database, self._settings.tenant)
-            return bool(await writer.delete(conversation_id))
-        except (ArchiveUnavailableError, ArchiveMisconfiguredError) as error:
-            if not is_told:
-                raise
-            logger.warning("the archive forgets a conversation later", extra={"reason": str(error)})
-            return False
 
     async def _find(self, conversation_id: str, life: str, waiting: WaitingEntries, wanted: Wanted) -> Found:
         """Read a page. `waiting` was read before: what is archived meanwhile is then in both, and not in neither."""

@@ -82,7 +82,7 @@ class Reviver:
     async def _revive(self, conversation_id: str) -> bool:
         settings = self._settings
         database = await self._archive.database()
-        # imported by now, with the database
+        # With the database SQLAlchemy is imported, which a client without an archive does not have.
         reviving = import_module("conversation_actors.archive.reviving")
         waiting = await self._store.backlog().peek(conversation_id)
         limits = settings.history.limits()

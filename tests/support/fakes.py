@@ -450,6 +450,7 @@ class FakeCluster:
     def __init__(self, store: Store, settings: Settings) -> None:
         """No actor runs yet."""
         self.store, self.settings = store, settings
+        self.archive = ClientArchive(settings)
         self.timing = QUICK
         """How long what is started from now on waits."""
         self.actor: FakeActor | None = None
@@ -477,6 +478,7 @@ class FakeCluster:
             await handle.aclose()
         for actor in self.actors:
             await actor.kill()
+        await self.archive.aclose()
 
     def find(self) -> FakeActor | None:
         """Return the actor that runs, if one does."""
@@ -511,7 +513,10 @@ class FakeCluster:
         """One more handle, as another process would have it."""
         owner = self.owner()
         _, view = await owner.open(create=True)
-        handle = ConversationHandle(CONVERSATION, owner, view, self.settings, timing=self.timing)
+        histories = Histories(self.archive, lambda: self.store, self.settings, timing=self.timing)
+        handle = ConversationHandle(
+            CONVERSATION, owner, view, self.settings, histories=histories, timing=self.timing
+        )
         self._handles.append(handle)
         return handle
 

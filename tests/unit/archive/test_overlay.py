@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conversation_actors.archive.overlay import Assembly, Overlay, Placed, Position, Wanted, appended, fresh
+from conversation_actors.archive.overlay import Assembly, Overlay, Placed, Position, Stamp, Wanted, appended, fresh
 from conversation_actors.items import StoredItem
 from conversation_actors.state import (
     AttributesChanged,
@@ -97,7 +97,7 @@ def page(
     archived: Model, seq: int, waiting: Sequence[Entry], after: Position | None, limit: int, *, newest_first: bool
 ) -> tuple[list[Placed], bool]:
     """Read one page as `ArchiveReader.page` does, of a database that is this model."""
-    missing = fresh(waiting, seq=seq, epoch=1 if seq else 0)
+    missing = fresh(waiting, {entry.seq: Stamp(entry.epoch, entry.at) for entry in waiting if entry.seq <= seq})
     names = set(appended(missing))
     known = {row.item.id: row for row in archived.rows if row.item.id in names}
     assembly = Assembly(Overlay(missing, known), Wanted(after, limit, newest_first))
@@ -187,17 +187,23 @@ def test_a_cleared_history_begins_with_what_came_after() -> None:
     assert found[0].position == Position(3, 0)
 
 
-def test_an_entry_of_a_later_epoch_is_new_at_whatever_position_it_is() -> None:
+def test_another_entry_at_a_position_that_is_archived_is_new_and_so_is_what_follows() -> None:
     """Redis had lost what is archived there, and another owner has written since."""
-    later = appending(2, "new", epoch=2)
-    archived = [appending(1, "a"), appending(2, "lost"), appending(3, "lost too")]
-    assert fresh([*archived, later, appending(3, "newer", epoch=2)], seq=3, epoch=1) == [
-        later,
-        appending(3, "newer", epoch=2),
+    lost = [appending(1, "a"), appending(2, "lost"), appending(3, "lost too")]
+    written = [appending(2, "new", epoch=2), appending(3, "newer", epoch=2)]
+    archived = {entry.seq: Stamp(entry.epoch, entry.at) for entry in lost}
+    assert fresh([*lost, *written, *written], archived) == written
+
+
+def test_an_old_copy_of_what_was_written_anew_is_passed_over() -> None:
+    """An owner that was deposed may still have pushed it."""
+    archived = {2: Stamp(2, 2.0)}
+    assert fresh([appending(2, "old", epoch=1), appending(3, "next", epoch=2)], archived) == [
+        appending(3, "next", epoch=2)
     ]
 
 
 def test_records_that_are_archived_already_are_passed_over() -> None:
-    """The archiver settles them a moment after the database has them."""
+    """The archiver settles them a moment after the database has them; those of a gap are not archived."""
     entries = [appending(seq, f"m{seq}") for seq in (1, 2, 3)]
-    assert fresh(entries, seq=2, epoch=1) == entries[2:]
+    assert fresh(entries, {seq: Stamp(1, float(seq)) for seq in (1, 3)}) == [entries[1]]
