@@ -206,9 +206,10 @@ class Passage:
             life.active_at = max(life.active_at, row.at)
         self._pending[row.seq] = row
         self._tally.entries += 1
-        await self._change_items(row.seq, event, is_late=is_late)
+        await self._change_items(row, event, is_late=is_late)
 
-    async def _change_items(self, seq: int, event: Event | None, *, is_late: bool) -> None:
+    async def _change_items(self, row: Row, event: Event | None, *, is_late: bool) -> None:
+        seq = row.seq
         match event:
             case ItemsAppended(arriving):
                 self._items.put(seq, arriving)
@@ -217,10 +218,12 @@ class Passage:
                 self._items.evict(seq, leaving)
             case ItemsRemoved(identities):
                 await self.flush()
-                await forget(self._connection, self._life.id, before=seq, removed=identities, is_late=is_late)
+                await forget(
+                    self._connection, self._life.id, before=seq, at=row.at, removed=identities, is_late=is_late
+                )
             case HistoryCleared():
                 await self.flush()
-                await forget(self._connection, self._life.id, before=seq, removed=None, is_late=is_late)
+                await forget(self._connection, self._life.id, before=seq, at=row.at, removed=None, is_late=is_late)
             case _:
                 pass
 

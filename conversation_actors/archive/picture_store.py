@@ -3,11 +3,10 @@
 A picture belongs to its conversation's id, and not to a life: it is kept before anybody knows of which entry.
 """
 
-import time
 from collections.abc import Collection, Sequence
 from hashlib import sha256
 
-from sqlalchemy import ColumnElement, Dialect, Insert, select
+from sqlalchemy import ColumnElement, Dialect, Insert, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from conversation_actors.archive.database import Database
@@ -19,8 +18,12 @@ _AT_ONCE = 200
 """Digests in one statement."""
 
 
-async def keep(database: Database, tenant: str, conversation_id: str, kept: Sequence[Picture]) -> None:
-    """Store pictures that a message is about to name. May be repeated: then they count as new."""
+async def keep(database: Database, tenant: str, conversation_id: str, kept: Sequence[Picture], *, at: float) -> None:
+    """Store pictures that a message is about to name. May be repeated: then they count as new.
+
+    `at` is the time of the latest entry that whoever keeps them has seen, by the owners' clock. It tells them, whatever
+    this computer's clock is, from those that were kept before an entry that takes messages out.
+    """
     rows = {
         picture.reference.digest: {
             "tenant": tenant,
@@ -28,7 +31,7 @@ async def keep(database: Database, tenant: str, conversation_id: str, kept: Sequ
             "digest": picture.reference.digest,
             "media_type": picture.media_type,
             "data": picture.data,
-            "kept_at": time.time(),
+            "kept_at": at,
         }
         for picture in kept
     }
@@ -59,10 +62,13 @@ def _of(tenant: str, conversation_id: str) -> tuple[ColumnElement[bool], ColumnE
 
 
 def _upsert(dialect: Dialect) -> Insert:
-    """Return the statement that stores a picture; one that is there counts as kept now."""
+    """Return the statement that stores a picture; one that is there counts as kept at the later of both times."""
     key = [pictures.c.tenant, pictures.c.conversation_id, pictures.c.digest]
     if dialect.name == "postgresql":
         insert = postgresql.insert(pictures)
-        return insert.on_conflict_do_update(index_elements=key, set_={"kept_at": insert.excluded.kept_at})
+        later = func.greatest(pictures.c.kept_at, insert.excluded.kept_at)
+        return insert.on_conflict_do_update(index_elements=key, set_={"kept_at": later})
     other = sqlite.insert(pictures)
-    return other.on_conflict_do_update(index_elements=key, set_={"kept_at": other.excluded.kept_at})
+    return other.on_conflict_do_update(
+        index_elements=key, set_={"kept_at": func.max(pictures.c.kept_at, other.excluded.kept_at)}
+    )

@@ -24,18 +24,25 @@ _WITH_WORDS = (EVENT_NAMES[ItemsAppended], EVENT_NAMES[ItemsEvicted], _SUMMARY, 
 
 
 async def forget(
-    connection: AsyncConnection, life_id: int, *, before: int, removed: Collection[str] | None, is_late: bool = False
+    connection: AsyncConnection,
+    life_id: int,
+    *,
+    before: int,
+    at: float,
+    removed: Collection[str] | None,
+    is_late: bool = False,
 ) -> None:
     """Forget what came before the entry `before`: `removed` items, and older texts of all others.
 
-    None stands for everything: all items, and all summaries. If that entry `is_late`, items of later ones stay.
+    None stands for everything: all items, and all summaries. If that entry `is_late`, items of later ones stay. `at` is
+    when that was: pictures that only forgotten texts name go too, unless they were kept anew since.
     """
     named = await _delete_items(connection, life_id, before if is_late else None, removed)
     summary = None if removed is None else await _last_summary(connection, life_id, before)
-    await _scrub(connection, entries.c.seq, life_id, [entries.c.seq < before], kept_summary=summary)
-    await _scrub(connection, superseded.c.id, life_id, [], kept_summary=None)
+    named |= await _scrub(connection, entries.c.seq, life_id, [entries.c.seq < before], kept_summary=summary)
+    named |= await _scrub(connection, superseded.c.id, life_id, [], kept_summary=None)
     await _scrub_checkpoint(connection, life_id, is_all=removed is None)
-    await drop_unused(connection, life_id, named)
+    await drop_unused(connection, life_id, named, before=at)
 
 
 async def _delete_items(
@@ -80,13 +87,16 @@ async def _scrub(
     here: Sequence[ColumnElement[bool]],
     *,
     kept_summary: int | None,
-) -> None:
-    """Rewrite the rows of one table, some at once, in the order of its column `key`."""
+) -> frozenset[str]:
+    """Rewrite the rows of one table, some at once, in the order of its column `key`.
+
+    Return the digests of pictures that were named in what has changed.
+    """
     table = key.table
     rewrite = (
         update(table).where(table.c.life_id == life_id, key == bindparam("of")).values(data=bindparam("rewritten"))
     )
-    last = -1
+    last, named = -1, set[str]()
     while True:
         query = (
             select(key, table.c.event, table.c.data)
@@ -96,7 +106,7 @@ async def _scrub(
         )
         rows = (await connection.execute(query)).all()
         if not rows:
-            return
+            return frozenset(named)
         last = rows[-1][0]
         present = await _present(connection, life_id, [data for _, event, data in rows if event != UNREADABLE])
         changed = [
@@ -105,6 +115,8 @@ async def _scrub(
             if (event != _SUMMARY or number != kept_summary) and (rewritten := _rewritten(event, data, present)) != data
         ]
         if changed:
+            numbers = {change["of"] for change in changed}
+            named.update(*(named_in(data) for number, _, data in rows if number in numbers))
             await connection.execute(rewrite, changed)
 
 

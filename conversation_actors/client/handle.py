@@ -66,7 +66,9 @@ class ConversationHandle:
         self._failures = Failures(timing=timing)
         self._link = Link(owner, view, settings, lifetime=self._lifetime, failures=self._failures, timing=timing)
         self._copy, self._outbox = self._link.copy, self._link.outbox
-        self._pictures = ConversationPictures(conversation_id, archive, settings, self._failures)
+        self._pictures = ConversationPictures(
+            conversation_id, archive, settings, self._failures, seen_at=lambda: self._copy.state.changed_at
+        )
 
     def __repr__(self) -> str:
         """Show which conversation, and where the local copy stands."""

@@ -5,7 +5,7 @@ Without an archive, and while its database is away, a picture stays in its messa
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib import import_module
 
 from conversation_actors.client.archive import ClientArchive
@@ -34,9 +34,19 @@ class ConversationPictures:
     """The pictures of one conversation in a client's archive. Belongs to one event loop."""
 
     def __init__(
-        self, conversation_id: str, archive: ClientArchive | None, settings: Settings, failures: Failures
+        self,
+        conversation_id: str,
+        archive: ClientArchive | None,
+        settings: Settings,
+        failures: Failures,
+        *,
+        seen_at: Callable[[], float],
     ) -> None:
-        """Ask nobody yet. What the archive could not take is counted in `failures`, as ``pictures``."""
+        """Ask nobody yet. What the archive could not take is counted in `failures`, as ``pictures``.
+
+        `seen_at` tells the time of the latest entry that is known here; 0 if none is.
+        """
+        self._seen_at = seen_at
         self._id, self._tenant, self._failures = conversation_id, settings.tenant, failures
         self._archive = archive if archive is not None and archive.is_configured else None
         self._least = settings.archive.picture_bytes
@@ -127,7 +137,8 @@ class ConversationPictures:
         async with asyncio.timeout(self._seconds):
             database = await self._archive.database()
             store = import_module("conversation_actors.archive.picture_store")  # imported with the database
-            await store.keep(database, self._tenant, self._id, pictures)
+            # without entries, no entry can take anything out that this computer's clock would be held against
+            await store.keep(database, self._tenant, self._id, pictures, at=self._seen_at() or time.time())
 
 
 def _addresses(items: Sequence[Item]) -> Iterable[str]:

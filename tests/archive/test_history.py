@@ -1,7 +1,7 @@
 """The whole history: once and in order, while items go from Redis into the database, and with what was said just now."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,13 +13,6 @@ from pydantic import SecretStr
 from conversation_actors import ConversationHandle, Item, Message
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.writer import Writer
-from conversation_actors.errors import (
-    ArchiveMisconfiguredError,
-    ArchiveUnavailableError,
-    ConflictError,
-    ConversationNotFoundError,
-    InvalidInputError,
-)
 from conversation_actors.settings import ArchiveSettings, Durability, Settings
 from conversation_actors.store import MemoryStore, Store
 from conversation_actors.store.backlog import Batch

@@ -9,9 +9,10 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, update
 
-from conversation_actors import ConversationClient, Message, Settings
+from conversation_actors import ConversationClient, ConversationHandle, Message, Settings
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.tables import pictures
+from conversation_actors.archive.writer import Writer
 from conversation_actors.errors import (
     ArchiveUnavailableError,
     ConflictError,
@@ -20,7 +21,7 @@ from conversation_actors.errors import (
     ItemTooLargeError,
 )
 from conversation_actors.items import Item
-from conversation_actors.pictures import Picture
+from conversation_actors.pictures import Picture, references_in
 from conversation_actors.settings import ArchiveSettings
 from conversation_actors.store import forget_memory
 from tests.support.servers import free_port
@@ -29,6 +30,8 @@ NAME = "pictures"
 LEAST = 4096
 NOISE = random.Random(19)
 LARGE = Picture("image/jpeg", NOISE.randbytes(5000))
+OTHER = Picture("image/jpeg", NOISE.randbytes(5001))
+THIRD = Picture("image/jpeg", NOISE.randbytes(5002))
 SMALL = Picture("image/png", NOISE.randbytes(900))
 
 
@@ -193,3 +196,91 @@ async def test_damaged_data_are_told_by_table_and_digest(
         await conversation.picture(LARGE.reference.address)
     assert LARGE.reference.digest in error.value.key
     assert images((await conversation.with_pictures())[0]) == [LARGE.reference.address]
+
+
+async def archive(client: ConversationClient, database: Database, conversation_id: str = "c") -> None:
+    """Do what an archiver does, once: everything that waits is archived."""
+    assert client._store is not None
+    backlog = client._store.backlog()
+    batch = await backlog.take(conversation_id, archiver="a", ttl=timedelta(seconds=9), most_bytes=1 << 20)
+    assert batch is not None
+    await Writer(database, "default").write(conversation_id, batch.stored)
+    await backlog.settle(conversation_id, backlog=batch.backlog, through=batch.through)
+
+
+Change = Callable[[ConversationHandle], Awaitable[object]]
+
+
+@pytest.mark.parametrize(
+    ("is_archived", "change"),
+    [
+        (True, lambda conversation: conversation.remove("m1", "m2")),
+        (False, lambda conversation: conversation.clear_history()),
+        (
+            True,
+            lambda conversation: conversation.append(
+                Message(id="m1", role="user", content="No picture."), shown(OTHER, item_id="m2")
+            ),
+        ),
+    ],
+    ids=["removed", "cleared", "replaced"],
+)
+async def test_picture_goes_with_the_last_message_that_names_it(
+    database_url: str, database: Database, connect: Connect, change: Change, *, is_archived: bool
+) -> None:
+    """When nothing is to be left of the message: not before, and not that of another one."""
+    client = await connect(database_url)
+    conversation = await client.open("c")
+    await conversation.append(shown(LARGE), shown(LARGE, item_id="m2"), shown(OTHER, item_id="m3"))
+    await (await client.open("another")).append(shown(LARGE))
+    if is_archived:
+        await archive(client, database)
+    await conversation.append(shown(LARGE, item_id="m1"), shown(OTHER, item_id="m4"))
+    await conversation.remove("m1")
+    await archive(client, database)
+    assert ("c", LARGE.reference.digest) in await kept(database)
+    await change(conversation)
+    await conversation.remove()
+    await conversation.append(shown(OTHER, item_id="m5"))
+    await archive(client, database)
+    assert await kept(database) == {("c", OTHER.reference.digest), ("another", LARGE.reference.digest)}
+    assert images((await conversation.with_pictures())[-1]) == [OTHER.address]
+
+
+async def test_picture_that_is_shown_again_stays(database_url: str, database: Database, connect: Connect) -> None:
+    """Also while the archive does not have the message yet that names it now."""
+    client = await connect(database_url)
+    conversation = await client.open("c")
+    await conversation.append(shown(LARGE))
+    await conversation.remove("m1")
+    assert client._store is not None
+    backlog = client._store.backlog()
+    earlier = (await backlog.peek("c")).stored
+    await conversation.append(shown(LARGE, item_id="m2"))
+    await Writer(database, "default").write("c", earlier)
+    assert images((await conversation.with_pictures())[0]) == [LARGE.address]
+
+
+@pytest.mark.parametrize("is_told_by", ["the client", "the archiver"])
+async def test_pictures_go_with_their_conversation(
+    database_url: str, database: Database, connect: Connect, is_told_by: str
+) -> None:
+    """Whoever of client and archiver gets to it first; those of its next life stay."""
+    client = await connect(database_url)
+    conversation = await client.open("c")
+    await conversation.append(shown(LARGE))
+    await archive(client, database)
+    await conversation.append(shown(OTHER, item_id="m2"))
+    if is_told_by == "the client":
+        await client.delete("c")
+        assert await kept(database) == set()
+    else:
+        await conversation.passivate()
+        await conversation.aclose()
+        assert client._store is not None
+        await client._store.delete("c", ttl=timedelta(days=1))
+    again = await client.open("c")
+    await again.append(shown(LARGE) if is_told_by == "the client" else shown(THIRD))
+    (digest,) = references_in(again.items).values()
+    await archive(client, database)
+    assert await kept(database) == {("c", digest.digest)}

@@ -1,31 +1,14 @@
 """What the archive holds after records came: all of them, in order, once; and nothing of what was to be forgotten."""
 
-import asyncio
-import json
-import random
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from sqlalchemy import Table, select
 
 from conversation_actors.archive.database import Database
-from conversation_actors.archive.gaps import BEFORE_THE_ARCHIVE, GIVEN_UP, Gap
-from conversation_actors.archive.records import UNREADABLE
-from conversation_actors.archive.tables import checkpoints, entries, gaps, items, lives, metadata, superseded
+from conversation_actors.archive.tables import entries, items, lives, metadata, superseded
 from conversation_actors.archive.writer import Writer
-from conversation_actors.codec import decode_entry, encode_entry
-from conversation_actors.state import (
-    ConversationClosed,
-    ConversationState,
-    Entry,
-    ItemsAppended,
-    Limits,
-    SummaryChanged,
-)
-from conversation_actors.state.commands import AppendItems
-from conversation_actors.state.decisions import decide
-from conversation_actors.store.backlog import Record, decode_record
+from conversation_actors.store.backlog import decode_record
 from tests.support.archive_records import BEGAN, Author, item
 
 HERE = "room-1"

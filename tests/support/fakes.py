@@ -514,9 +514,7 @@ class FakeCluster:
         owner = self.owner()
         _, view = await owner.open(create=True)
         histories = Histories(self.archive, lambda: self.store, self.settings, timing=self.timing)
-        handle = ConversationHandle(
-            CONVERSATION, owner, view, self.settings, histories=histories, timing=self.timing
-        )
+        handle = ConversationHandle(CONVERSATION, owner, view, self.settings, histories=histories, timing=self.timing)
         self._handles.append(handle)
         return handle
 
