@@ -279,7 +279,11 @@ class ConversationHandle:
         return await self._pictures.data(address)
 
     def takes_picture(self, address: str) -> bool:
-        """Tell whether a picture of this address (``data:…``) is large enough for the archive, if there is one."""
+        """Tell whether a picture of this address (``data:…``) is large enough for the archive, if there is one.
+
+        Example:
+            assert not conversation.takes_picture("data:image/gif;base64,R0lGODlh")
+        """
         return self._pictures.takes(address)
 
     async def keep_picture(self, address: str) -> str:
@@ -299,6 +303,10 @@ class ConversationHandle:
         """Return the data (``data:…``) of the pictures that references name, by reference; of those that exist.
 
         Raises `ArchiveUnavailableError` after `archive.timeout`.
+
+        Example:
+            reference = "archive:image/gif;sha256," + 64 * "0"
+            assert await conversation.find_pictures([reference]) == {}
         """
         self._lifetime.check()
         return await self._pictures.find(addresses)
