@@ -4,23 +4,27 @@ Archivers make a checkpoint after every `CHECKPOINT_ENTRIES` entries of a conver
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.database import Database
+from conversation_actors.archive.lives import Life
 from conversation_actors.archive.newest import ArchivedLife, lives_of, locked_life
 from conversation_actors.archive.replaying import ArchivedEntry, replay
 from conversation_actors.archive.tables import checkpoints, entries, gaps
 from conversation_actors.codec import decode_snapshot, encode_snapshot
-from conversation_actors.errors import CorruptStateError
+from conversation_actors.errors import CorruptStateError, IncompatibleVersionError
 from conversation_actors.state import ConversationState, Limits
 
 if TYPE_CHECKING:
     from conversation_actors.archive.writer import Written  # the writer makes checkpoints too
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_ENTRIES = 200
 """Entries of one conversation between two checkpoints: replaying so many takes as long as reading a full window."""
@@ -68,17 +72,33 @@ class Checkpoints:
             return life is None or await advance(connection, life, self._limits, most=_PAGE_ENTRIES)
 
 
+async def follow(connection: AsyncConnection, life: Life) -> None:
+    """Bring the checkpoint of a life that is being written up to its present position, if its entries can be read."""
+    here = ArchivedLife(life.id, life.life, life.start, life.seq, life.epoch, life.owner)
+    try:
+        await advance(connection, here, Limits())
+    except (CorruptStateError, IncompatibleVersionError) as error:
+        logger.warning("a checkpoint was not made", extra={"life": life.life, "reason": str(error)})
+
+
+async def drop(connection: AsyncConnection, life: Life, *, since: int) -> None:
+    """Drop a life's checkpoint if it knows the entry `since` or later ones, in whose place others come."""
+    late = (checkpoints.c.life_id == life.id) & (checkpoints.c.seq >= since)
+    await connection.execute(delete(checkpoints).where(late))
+
+
 async def advance(connection: AsyncConnection, life: ArchivedLife, limits: Limits, *, most: int | None = None) -> bool:
     """Bring a locked life's checkpoint forward, by `most` entries at most; return whether it is at its last entry."""
+    kept = select(checkpoints.c.seq).where(checkpoints.c.life_id == life.number)
+    if (await connection.execute(kept)).scalar_one_or_none() == life.seq:
+        return True
     begun = await _begin(connection, life, limits, through=life.seq)
     before = begun.seq
-    if before == life.seq:
-        return True
     through = life.seq if most is None else min(life.seq, before + most)
     state = await _continue(connection, life, begun, through=through)
     values = {"seq": state.seq, "data": encode_snapshot(state)}
-    kept = await connection.execute(update(checkpoints).where(checkpoints.c.life_id == life.number).values(values))
-    if not kept.rowcount:
+    changed = await connection.execute(update(checkpoints).where(checkpoints.c.life_id == life.number).values(values))
+    if not changed.rowcount:
         await connection.execute(insert(checkpoints).values(life_id=life.number, **values))
     return state.seq >= life.seq
 

@@ -42,15 +42,6 @@ class ArchiveGap:
     noted_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class ArchivedLife:
-    """A life of a conversation: the position at which it began, and the epoch of the last entry that is archived."""
-
-    life: str
-    start: int
-    epoch: int
-
-
 class ArchiveReader:
     """Reads the archive of one tenant. Every method raises as `Database.reading` does."""
 
@@ -75,17 +66,6 @@ class ArchiveReader:
                 raise ConversationNotFoundError(message)
             missing = await _missing(connection, life_id, seq, waiting.entries)
             return await _joined(connection, life_id, missing, wanted)
-
-    async def lives(self, conversation_id: str) -> list[ArchivedLife]:
-        """Return the lives of a conversation that were not deleted, the oldest first."""
-        statement = (
-            select(lives.c.life, lives.c.start, lives.c.epoch)
-            .where(lives.c.tenant == self._tenant, lives.c.conversation_id == conversation_id)
-            .where(lives.c.deleted_at.is_(None))
-            .order_by(lives.c.id)
-        )
-        async with self._database.reading("looking for a conversation") as connection:
-            return [ArchivedLife(*row) for row in await connection.execute(statement)]
 
     async def gaps(self, conversation_id: str, life: str) -> list[ArchiveGap]:
         """Return what the archive lacks of a life, in order."""

@@ -13,10 +13,8 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.store import Store
-from conversation_actors.store.backlog import Record
 
 if TYPE_CHECKING:
-    from conversation_actors.archive.reader import ArchiveReader
     from conversation_actors.archive.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -64,18 +62,10 @@ class Forgetting:
     async def _forget_archived(self, conversation_id: str) -> bool:
         """Delete the lives that the archive has, except one that somebody has begun in the meantime."""
         writer = await self._writer()
-        reader: ArchiveReader = import_module("conversation_actors.archive.reader").ArchiveReader(
-            await self._archive.database(), self._tenant
-        )
-        lives = await reader.lives(conversation_id)
+        found = await writer.lives(conversation_id)
         begun = await self._life(conversation_id)
-        old = [one for one in lives if one.life != begun]
-        if not old:
-            return False
-        newest = old[-1]
-        deletion = Record(newest.life, newest.start, newest.epoch, "", None)
-        await writer.write(conversation_id, [deletion.encode()])
-        return True
+        old = [life for life in found if life != begun]
+        return bool(old) and await writer.delete(conversation_id, only=old) > 0
 
     async def _life(self, conversation_id: str) -> str | None:
         """Return the life that the store has now."""

@@ -128,12 +128,16 @@ def _position(given: object, life: str, *, newest_first: bool) -> Position | Non
 
 
 def _item(conversation_id: str, placed: Placed) -> Item:
+    key = f"archive_items[{conversation_id!r}, {placed.item.id!r}]"
     try:
-        return placed.item.to_item()
+        item = placed.item.to_item()
     except (ValueError, TypeError) as error:
-        key = f"archive_items[{conversation_id!r}, {placed.item.id!r}]"
         message = f"{key}: {error}"
         raise CorruptStateError(message, key=key, position=0) from error
+    if getattr(item, "id", None) != placed.item.id:
+        message = f"{key}: holds another item"
+        raise CorruptStateError(message, key=key, position=0)
+    return item
 
 
 def _not_found(conversation_id: str) -> ConversationNotFoundError:

@@ -11,7 +11,7 @@ from conversation_actors.errors import ConversationNotFoundError, CorruptStateEr
 from conversation_actors.settings import DEFAULT_TENANT, Durability
 from conversation_actors.store.address import Address, parse
 from conversation_actors.store.backlog import Bounds, Record
-from conversation_actors.store.base import Ancestor, Claim, Found, Head, Outcome, Recovered, Stored
+from conversation_actors.store.base import MAX_ANCESTORS, Ancestor, Claim, Found, Head, Outcome, Recovered, Stored
 from conversation_actors.store.connection import connect
 from conversation_actors.store.durability import Acknowledgement
 from conversation_actors.store.keys import Keys
@@ -217,7 +217,8 @@ class RedisStore:
     ) -> bool:
         """See `Store.revive`."""
         keys = self._keys.conversation(conversation_id)
-        described = (_json(lineage), _json(participants), milliseconds(ttl), milliseconds(kept), SCHEMA)
+        claims = _json(lineage[-MAX_ANCESTORS:])
+        described = (claims, _json(participants), milliseconds(ttl), milliseconds(kept), SCHEMA)
         arguments = (life, epoch, owner, start, seq, snapshot, *described)
         reply = await self._calls.on_conversation(
             conversation_script("revive"), keys, *arguments, names=keys.with_backlog

@@ -17,6 +17,8 @@ from conversation_actors.activation import Activation
 from conversation_actors.activation.activation import Place
 from conversation_actors.activation.recovery import rebuild
 from conversation_actors.client import ConversationHandle
+from conversation_actors.client.archive import ClientArchive
+from conversation_actors.client.history import Histories
 from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.errors import ConversationError, OutcomeUnknownError, StoreUnavailableError
 from conversation_actors.local.host import LocalHost
@@ -172,6 +174,7 @@ class FaultyStore:
     def lose_everything(self) -> None:
         """Restart without persistence."""
         self.inner._conversations.clear()
+        self.inner.backlog().clear()
 
     def remember(self) -> Callable[[], None]:
         """Return what brings back the store as it is now: a failover to a replica that lagged."""

@@ -24,6 +24,7 @@ if not meta then
   local header = header_of(last)
   local is_waiting = header and #last > #header
   if is_waiting and not push_told() then return unlisted end
+  redis.call('DEL', SNAPSHOT, JOURNAL)
   redis.call('HSET', META, 'epoch', 0, 'owner', '', 'seq', 0, 'base', 0, 'first', 0, 'born', 0, 'life', '', 'schema', schema,
     'deleted', 1)
   if is_waiting then push_deletion(push, header) end
