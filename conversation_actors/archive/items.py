@@ -5,18 +5,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, func, literal, or_, select, update
+from sqlalchemy import Integer, and_, bindparam, case, func, literal, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.bulk import BulkInsert
 from conversation_actors.archive.lives import Life
-from conversation_actors.archive.tables import items
+from conversation_actors.archive.tables import gaps, items
 from conversation_actors.items import StoredItem
 
 BELOW = 1 << 20
 """More than the items of any entry. Places from ``-BELOW`` up to 0 are of items that came before those of the entry
 itself: their own entries are not known, or were superseded (those are another ``BELOW`` lower, each time)."""
 
+_ZERO = literal_column("0", Integer)  # no parameter: rows are the only ones
 _COLUMNS = ("life_id", "item_id", "seq", "place", "is_evicted", "type", "role", "call_id", "data")
 
 
@@ -27,7 +28,8 @@ def _upsert(statement: Any, *, is_anew: bool) -> Any:
     what is written here), or the entry that comes now is older than what is known of it.
     """
     new = statement.excluded
-    moves = or_(items.c.is_evicted, items.c.seq > new.seq)
+    is_below = and_(items.c.seq == new.seq, items.c.place < _ZERO, new.place >= _ZERO)
+    moves = or_(items.c.is_evicted, items.c.seq > new.seq, is_below)
     changed = {name: new[name] for name in ("is_evicted", "type", "role", "call_id", "data")}
     places = {
         name: new[name] if is_anew else case((moves, new[name]), else_=items.c[name]) for name in ("seq", "place")
@@ -114,15 +116,20 @@ def _row(life_id: int, change: _Change) -> tuple[Any, ...]:
 async def _salvage(connection: AsyncConnection, life: Life, leaving: Sequence[_Change]) -> None:
     """Add those items of which the archive learns only as they leave: their own entries were given up.
 
-    Old items leave first. So they stand at the end of the last gap, in the order in which they leave.
+    Old items leave first. So they stand at the end of the last gap before, in the order in which they leave.
     """
-    if not leaving or life.last_gap is None:
+    if not leaving:
         return
     names = [storable(change.item.id) for change in leaving]
     query = select(items.c.item_id).where(items.c.life_id == life.id, items.c.item_id.in_(names))
     known = set((await connection.execute(query)).scalars())
     unknown = [change for change in leaving if storable(change.item.id) not in known]
-    await insert_below(connection, life, life.last_gap, [change.item for change in unknown])
+    if not unknown:
+        return
+    noted = (await connection.execute(select(gaps.c.from_seq, gaps.c.to_seq).where(gaps.c.life_id == life.id))).all()
+    for change in unknown:
+        ends = [min(last or change.seq, change.seq - 1) for first, last in noted if first < change.seq]
+        await insert_below(connection, life, max(ends, default=change.seq), [change.item])
 
 
 async def insert_below(connection: AsyncConnection, life: Life, seq: int, found: Sequence[StoredItem]) -> None:
