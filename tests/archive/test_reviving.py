@@ -4,6 +4,7 @@ Redis, the databases, owners, handles and clients are real; the owners run in th
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from datetime import timedelta
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from conversation_actors import ConversationHandle, Message
+from conversation_actors import ConversationClient, ConversationHandle, Message
 from conversation_actors.archive.checkpoints import Checkpoints
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.writer import Writer
@@ -20,6 +21,7 @@ from conversation_actors.errors import (
     ArchiveUnavailableError,
     ConversationNotFoundError,
     PositionLostError,
+    StoreUnavailableError,
 )
 from conversation_actors.protocol import Seen
 from conversation_actors.settings import ArchiveSettings, Settings
@@ -239,10 +241,12 @@ async def test_what_still_waits_is_a_part_of_it(world: World) -> None:
     await talk(handle, 1, 3)
     await world.archive()
     await talk(handle, 4, 6)
+    before = await world.stored()
     await handle.passivate()
     await world.cluster.kill()
     second = await world.client().open(CONVERSATION)
     await talk(second, 7, 7)
+    between = await world.stored()
     await world.expire()
     again = await world.client().open(CONVERSATION)
     assert (again.seq, ids(again)) == (7, ["u1", "u2", "u3", "u4", "u5", "u6", "u7"])
@@ -254,6 +258,8 @@ async def test_what_still_waits_is_a_part_of_it(world: World) -> None:
     last = await world.client().open(CONVERSATION)
     assert (last.seq, ids(last)) == (8, ["u1", "u2", "u3", "u4", "u5", "u6", "u7", "u8"])
     assert (await world.stored()).life == now.life
+    claim = (await world.store.activate(CONVERSATION, owner="test", create=False, ttl=timedelta(minutes=1))).claim
+    assert [claim.end_of(one.owner) for one in (before, between, now)] == [6, 7, 8]
 
 
 async def test_it_comes_back_although_nothing_is_archived_yet(world: World) -> None:
@@ -368,6 +374,39 @@ async def test_an_owner_that_lived_through_the_loss_knows_more(world: World) -> 
     await world.wipe()
     last = await world.client().open(CONVERSATION)
     assert (last.seq, ids(last)) == (6, ["u1", "u2", "u3", "u4", "u5", "u6"])
+
+
+async def test_nothing_new_is_made_when_the_store_was_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could not be looked for in Redis, and Redis came back empty: the archive is asked all the same."""
+    handle = await world.client().open(CONVERSATION)
+    await talk(handle, 1, 2)
+    await world.archive()
+    await world.wipe()
+
+    async def away(_conversation_id: str) -> None:
+        message = "away"
+        raise StoreUnavailableError(message)
+
+    monkeypatch.setattr(world.store, "head", away)
+    assert ids(await world.client().open(CONVERSATION)) == ["u1", "u2"]
+
+
+async def test_it_comes_back_into_another_store(database_url: str, database: Database) -> None:
+    """A client as programs have it, without Redis and Ray: the archive of one store is opened from another one."""
+    archive = ArchiveSettings(url=SecretStr(database_url), timeout=timedelta(seconds=20))
+    first, second = (
+        Settings(redis_url=SecretStr(f"memory://{secrets.token_hex(4)}"), archive=archive) for _ in range(2)
+    )
+    async with ConversationClient(first) as client:
+        await talk(await client.open(CONVERSATION), 1, 3)
+        backlog = open_store(first).backlog()
+        batch = await backlog.take(CONVERSATION, archiver="test", ttl=timedelta(minutes=1), most_bytes=1 << 20)
+        assert batch is not None
+        await Writer(database, "default").write(CONVERSATION, batch.stored)
+    async with ConversationClient(second) as client:
+        again = await client.open(CONVERSATION, create=False)
+        assert (again.seq, ids(again)) == (3, ["u1", "u2", "u3"])
+        assert (await again.append(say(4))).seq == 4
 
 
 class TestAway:

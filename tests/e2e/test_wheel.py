@@ -37,15 +37,15 @@ def embedded(wheel: Path, core: Installation, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def full(wheel: Path, embedded: Installation, tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    """With LiveKit's agents too."""
-    return Installation.install(tmp_path_factory.mktemp("full"), wheel, "agent", "embedded", on=embedded)
+    """With LiveKit's agents and an archive too."""
+    return Installation.install(tmp_path_factory.mktemp("full"), wheel, "agent", "embedded", "archive", on=embedded)
 
 
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
         ("conversation-actors dev", "pip install 'conversation-actors[embedded]'"),
-        ("conversation-actors demo", "pip install 'conversation-actors[agent,embedded]'"),
+        ("conversation-actors demo", "pip install 'conversation-actors[agent,embedded,archive]'"),
         ("python -m agent_worker dev --offline", AGENT),
         ("agent-worker start", AGENT),
         ("python -m agent_worker work", AGENT),

@@ -63,7 +63,7 @@ def test_a_missing_server_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> No
         embedded.find_binary()
 
 
-@pytest.mark.parametrize("module", ["livekit", "livekit.plugins.openai"])
+@pytest.mark.parametrize("module", ["livekit", "livekit.plugins.openai", "sqlalchemy"])
 def test_a_demo_that_cannot_run_says_so_before_it_begins(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     """Instead of failing behind the first act, after forty seconds."""
     there = {
@@ -73,9 +73,12 @@ def test_a_demo_that_cannot_run_says_so_before_it_begins(monkeypatch: pytest.Mon
         "livekit.plugins.openai",
         "livekit.plugins.deepgram",
         "aiohttp",
+        "sqlalchemy",
+        "alembic",
+        "aiosqlite",
     }
     monkeypatch.setattr("conversation_actors.cli.demo.start.find_spec", lambda name: name in there - {module} or None)
-    with pytest.raises(InvalidInputError, match=r"pip install 'conversation-actors\[agent,embedded\]'"):
+    with pytest.raises(InvalidInputError, match=r"pip install 'conversation-actors\[agent,embedded,archive\]'"):
         start.default_transcript()
     with pytest.raises(InvalidInputError):
         start.start(transcript=Path("call.json"), conversation="demo", pause=0.0, as_json=False)
