@@ -12,7 +12,7 @@ from conversation_actors.archive.items import storable
 from conversation_actors.archive.pictures import drop_unused, named_in
 from conversation_actors.archive.records import UNREADABLE, header_of
 from conversation_actors.archive.tables import checkpoints, entries, items, superseded
-from conversation_actors.codec import decode_snapshot, encode_snapshot
+from conversation_actors.codec import decode_snapshot, stored_snapshot
 from conversation_actors.errors import CorruptStateError, IncompatibleVersionError
 from conversation_actors.items import StoredItem
 from conversation_actors.state import EVENT_NAMES, ItemsAppended, ItemsEvicted, SummaryChanged
@@ -171,4 +171,4 @@ async def _scrub_checkpoint(connection: AsyncConnection, life_id: int, *, before
     if is_all:
         state.summary = None
     state.requests.clear()
-    await connection.execute(update(checkpoints).where(here).values(data=encode_snapshot(state)))
+    await connection.execute(update(checkpoints).where(here).values(data=stored_snapshot(state)))

@@ -283,6 +283,7 @@ async def test_a_deletion_takes_the_place_of_all_that_waits(archiving: Store) ->
     assert await records(archiving) == [deletion]
     await archiving.backlog().settle("c", backlog=batch.backlog, through=batch.through)
     assert await records(archiving) == [deletion]
+    assert (await taken(archiving)).first == 2
     assert await append(archiving, claim, 2, b"3") is Outcome.FENCED
     assert await archiving.requeue(claim, entries=[b"1"]) is Outcome.FENCED
     later = await opened(archiving, "o2")
@@ -342,6 +343,7 @@ async def test_what_was_lost_waits_again_under_another_name(archiving: Store) ->
     await archiving.backlog().settle("c", backlog=batch.backlog, through=batch.through)
     assert await data(archiving) == [b"1", b"2", b"3"]
     assert [waiting.records for waiting in await listed(archiving)] == [3]
+    assert (await opened(archiving, "o2")).start == claim.start == 0
 
 
 async def test_a_deposed_owner_requeues_nothing(archiving: Store) -> None:
