@@ -147,9 +147,10 @@ class Passage:
         self._known[row.seq] = row
         self._gathered.entries.append((life.id, row))
         self._tally.entries += 1
-        await self._change_items(row.seq, event, is_late=is_late)
+        await self._change_items(row, event, is_late=is_late)
 
-    async def _change_items(self, seq: int, event: Event | None, *, is_late: bool) -> None:
+    async def _change_items(self, row: Row, event: Event | None, *, is_late: bool) -> None:
+        seq = row.seq
         match event:
             case ItemsAppended(arriving):
                 self._gathered.items.put(self._life, seq, arriving)
@@ -157,17 +158,17 @@ class Passage:
             case ItemsEvicted(leaving):
                 self._gathered.items.evict(self._life, seq, leaving)
             case ItemsRemoved(identities):
-                await self._forget(seq, identities, is_late=is_late)
+                await self._forget(row, identities, is_late=is_late)
             case HistoryCleared():
-                await self._forget(seq, None, is_late=is_late)
+                await self._forget(row, None, is_late=is_late)
             case _:
                 pass
 
-    async def _forget(self, seq: int, removed: Sequence[str] | None, *, is_late: bool) -> None:
+    async def _forget(self, row: Row, removed: Sequence[str] | None, *, is_late: bool) -> None:
         await self._gathered.flush()
         if not is_late:
             await checkpoints.follow(self._connection, self._life)  # first: the entries lose what the state counts
-        await forget(self._connection, self._life.id, before=seq, removed=removed, is_late=is_late)
+        await forget(self._connection, self._life.id, before=row.seq, at=row.at, removed=removed, is_late=is_late)
 
     def _note_gap(self, gap: Gap) -> None:
         self._gathered.gaps.append((self._life.id, gap))

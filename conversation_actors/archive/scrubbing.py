@@ -12,7 +12,7 @@ from conversation_actors.archive.items import storable
 from conversation_actors.archive.pictures import drop_unused, named_in
 from conversation_actors.archive.records import UNREADABLE, header_of
 from conversation_actors.archive.tables import checkpoints, entries, items, superseded
-from conversation_actors.codec import decode_snapshot, encode_snapshot
+from conversation_actors.codec import decode_snapshot, stored_snapshot
 from conversation_actors.errors import CorruptStateError, IncompatibleVersionError
 from conversation_actors.items import StoredItem
 from conversation_actors.state import EVENT_NAMES, ItemsAppended, ItemsEvicted, SummaryChanged
@@ -24,18 +24,25 @@ _WITH_WORDS = (EVENT_NAMES[ItemsAppended], EVENT_NAMES[ItemsEvicted], _SUMMARY, 
 
 
 async def forget(
-    connection: AsyncConnection, life_id: int, *, before: int, removed: Collection[str] | None, is_late: bool = False
+    connection: AsyncConnection,
+    life_id: int,
+    *,
+    before: int,
+    at: float,
+    removed: Collection[str] | None,
+    is_late: bool = False,
 ) -> None:
     """Forget what came before the entry `before`: `removed` items, and older texts of all others.
 
-    None stands for everything: all items, and all summaries. If that entry `is_late`, items of later ones stay.
+    None stands for everything: all items, and all summaries. If that entry `is_late`, items of later ones stay. `at` is
+    when that was: pictures that only forgotten texts name go too, unless they were kept anew since.
     """
     named = await _delete_items(connection, life_id, before if is_late else None, removed)
     summary = None if removed is None else await _last_summary(connection, life_id, before)
-    await _scrub(connection, entries.c.seq, life_id, [entries.c.seq < before], kept_summary=summary)
-    await _scrub(connection, superseded.c.id, life_id, [], kept_summary=None)
-    await _scrub_checkpoint(connection, life_id, before=None if is_late else before, is_all=removed is None)
-    await drop_unused(connection, life_id, named)
+    named |= await _scrub(connection, entries.c.seq, life_id, [entries.c.seq < before], kept_summary=summary)
+    named |= await _scrub(connection, superseded.c.id, life_id, [], kept_summary=None)
+    await _scrub_checkpoint(connection, life_id, before=before, is_all=removed is None)
+    await drop_unused(connection, life_id, named, before=at)
 
 
 async def _delete_items(
@@ -80,13 +87,16 @@ async def _scrub(
     here: Sequence[ColumnElement[bool]],
     *,
     kept_summary: int | None,
-) -> None:
-    """Rewrite the rows of one table, some at once, in the order of its column `key`."""
+) -> frozenset[str]:
+    """Rewrite the rows of one table, some at once, in the order of its column `key`.
+
+    Return the digests of pictures that were named in what has changed.
+    """
     table = key.table
     rewrite = (
         update(table).where(table.c.life_id == life_id, key == bindparam("of")).values(data=bindparam("rewritten"))
     )
-    last = -1
+    last, named = -1, set[str]()
     while True:
         query = (
             select(key, table.c.event, table.c.data)
@@ -96,7 +106,7 @@ async def _scrub(
         )
         rows = (await connection.execute(query)).all()
         if not rows:
-            return
+            return frozenset(named)
         last = rows[-1][0]
         present = await _present(connection, life_id, [data for _, event, data in rows if event != UNREADABLE])
         changed = [
@@ -105,6 +115,8 @@ async def _scrub(
             if (event != _SUMMARY or number != kept_summary) and (rewritten := _rewritten(event, data, present)) != data
         ]
         if changed:
+            numbers = {change["of"] for change in changed}
+            named.update(*(named_in(data) for number, _, data in rows if number in numbers))
             await connection.execute(rewrite, changed)
 
 
@@ -141,14 +153,9 @@ def _rewritten(event: str, data: bytes, present: Mapping[str, bytes]) -> bytes:
     return b"\n".join([encode(header, "entry"), *lines])
 
 
-async def _scrub_checkpoint(connection: AsyncConnection, life_id: int, *, before: int | None, is_all: bool) -> None:
-    """Take out of the state that is kept what is forgotten; drop a state that cannot be read.
-
-    Leave alone one that is not from `before`: it was made with the entry that forgets, and has forgotten.
-    """
-    here = checkpoints.c.life_id == life_id
-    if before is not None:
-        here &= checkpoints.c.seq < before
+async def _scrub_checkpoint(connection: AsyncConnection, life_id: int, *, before: int, is_all: bool) -> None:
+    """Take out of a state from `before` what is forgotten; drop one that cannot be read. A later one has forgotten."""
+    here = (checkpoints.c.life_id == life_id) & (checkpoints.c.seq < before)
     data = (await connection.execute(select(checkpoints.c.data).where(here))).scalar()
     if data is None:
         return
@@ -164,4 +171,4 @@ async def _scrub_checkpoint(connection: AsyncConnection, life_id: int, *, before
     if is_all:
         state.summary = None
     state.requests.clear()
-    await connection.execute(update(checkpoints).where(here).values(data=encode_snapshot(state)))
+    await connection.execute(update(checkpoints).where(here).values(data=stored_snapshot(state)))
