@@ -180,7 +180,7 @@ class ArchiveSettings(SettingsGroup):
     backlog_age: Duration = timedelta(days=30)
     """How long they wait in Redis after the conversation's last entry."""
     picture_bytes: int = Field(default=32 << 10, ge=1 << 10, le=16 << 20)
-    """Pictures from this size on are kept in the archive, and only named in the history."""
+    """Pictures that take this much as base64, or more, are kept in the archive, and only named in the history."""
 
 
 DEFAULT_TENANT = "default"

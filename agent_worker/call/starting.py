@@ -88,7 +88,7 @@ class Starting:
         self._gate = until_durable(self._is_durable, ToolSettings())
         self._userdata = Userdata(session, conversation, failures, kind=userdata)
         content = ContentSettings()
-        pictures = Pictures(content, failures, timing=conversation.timing)
+        pictures = Pictures(content, failures, archive=conversation, timing=conversation.timing)
         self.recorder = Recorder(session, conversation, failures, speaker=self._speaker, pictures=pictures)
         self._content = content
         self._edits = ContextEdits(session, conversation, self.recorder, failures)

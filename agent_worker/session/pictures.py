@@ -13,7 +13,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from livekit import rtc
 from livekit.agents.llm import ChatItem, ImageContent
@@ -73,6 +73,17 @@ def pictures_of(item: ChatItem) -> list[ImageContent]:
     return [part for part in item.content if isinstance(part, ImageContent)] if item.type == "message" else []
 
 
+@runtime_checkable
+class Archive(Protocol):
+    """What takes large pictures, so that messages only name them."""
+
+    def takes_picture(self, address: str) -> bool:
+        """Tell whether a picture of this address (``data:…``) is one for it."""
+
+    async def keep_picture(self, address: str) -> str:
+        """Take a picture; return what stands for it, or the same address. Raises nothing for its own sake."""
+
+
 class Pictures:
     """What is stored in the place of each picture of one session. What cannot be kept is told once, by its reason."""
 
@@ -81,12 +92,14 @@ class Pictures:
         settings: ContentSettings | None = None,
         failures: Failures | None = None,
         *,
+        archive: Archive | None = None,
         timing: Timing = TIMING,
     ) -> None:
-        """`failures` count what was left out."""
+        """`failures` count what was left out. `archive` is given what is large enough for it."""
         chosen = settings or ContentSettings()
         self._edge, self._bytes = chosen.image_pixels, chosen.image_bytes
         self._failures, self._timing = failures or Failures(), timing
+        self._archive = archive
         self._forms: OrderedDict[tuple[str, int], Form] = OrderedDict()
         self._one_at_a_time = asyncio.Semaphore(1)
         self._told: set[str] = set()
@@ -106,16 +119,33 @@ class Pictures:
         for part in pictures_of(item):
             async with self._one_at_a_time:
                 if self._known(part) is None:
-                    self._remember(part, await self._made(part, item.id))
+                    form = self._as_it_is(part) or await self._made(part, item.id)
+                    self._remember(part, await self._archived(form))
 
     def _known(self, part: ImageContent) -> Form | None:
+        form = self._as_it_is(part)
+        if form is not None and not self._is_for_archive(form):
+            return form
+        return self._forms.get(_key(part))
+
+    def _is_for_archive(self, form: Form) -> bool:
+        return self._archive is not None and isinstance(form, dict) and self._archive.takes_picture(form["image"])
+
+    async def _archived(self, form: Form) -> Form:
+        """Return a form that names the picture in the archive, if the archive has taken it; else the same form."""
+        if self._archive is None or not isinstance(form, dict) or not self._archive.takes_picture(form["image"]):
+            return form
+        return {**form, "image": await self._archive.keep_picture(form["image"])}
+
+    def _as_it_is(self, part: ImageContent) -> Form | None:
+        """Return the form of a picture that is stored as it was given; None if a JPEG is to be made of it."""
         image = part.image
         if isinstance(image, str):
             if image.startswith(_JPEG) and len(image) <= self._bytes:
                 return part.model_dump(mode="json", exclude_none=True)
             if not image.startswith("data:") and len(image) <= _MAX_ADDRESS:
                 return part.model_dump(mode="json", exclude_none=True)
-        return self._forms.get(_key(part))
+        return None
 
     def _remember(self, part: ImageContent, form: Form) -> None:
         self._forms[_key(part)] = form

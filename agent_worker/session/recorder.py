@@ -18,7 +18,7 @@ from livekit.agents.voice.events import (
 
 from agent_worker.failures import Failures
 from agent_worker.session.item_writer import ItemWriter, remember
-from agent_worker.session.pictures import Pictures
+from agent_worker.session.pictures import Archive, Pictures
 from agent_worker.session.protocol import Conversation
 from agent_worker.session.remarks import without_remarks
 from conversation_actors.items import DATA_MESSAGE, PINNED_ROLES
@@ -88,7 +88,7 @@ class Recorder:
         self._writer = ItemWriter(
             session,
             conversation,
-            pictures or Pictures(failures=self._failures),
+            pictures or Pictures(failures=self._failures, archive=_archive_of(conversation)),
             running=self._running,
             on_refused=self._refuse,
         )
@@ -276,6 +276,10 @@ class Recorder:
         self.refused += 1
         item_id, item_type = getattr(item, "id", None), getattr(item, "type", None)
         self._failures.count("recorder", error, "an item could not be recorded", item_id=item_id, item_type=item_type)
+
+
+def _archive_of(conversation: Conversation) -> Archive | None:
+    return conversation if isinstance(conversation, Archive) else None
 
 
 def _silent(call: FunctionCall) -> FunctionCallOutput:

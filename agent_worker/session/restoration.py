@@ -15,6 +15,7 @@ from typing import Any, Self
 from livekit.agents import Agent, AgentSession
 from livekit.agents.llm import ChatContext, ChatItem, FunctionCall, FunctionCallOutput
 
+from agent_worker.session.archived_pictures import pictures_of, shown
 from agent_worker.session.beginnings import begun, told_in_words
 from agent_worker.session.calls import FINAL, INTERRUPTED_OUTPUT, paired
 from agent_worker.session.context import Brought, brought_into, composed, is_kept_apart
@@ -78,7 +79,8 @@ async def restore(
 
     Everything comes back as LiveKit had it, in the conversation's order. Time stamps are changed only if
     they would break that order or lie in the future (another node's clock). An item that LiveKit cannot
-    read is skipped and counted, never the whole history. Raises `RuntimeError` if the session has started.
+    read is skipped and counted, never the whole history. A picture that the archive cannot give is told in words.
+    Raises `RuntimeError` if the session has started.
 
     Neither begins with calls of tools: what they gave before the caller's first turn is told the agent in words. The
     agent's context is what the agent has been made with, and after that the history. If the agent `had` the
@@ -86,8 +88,9 @@ async def restore(
     would put into it is not put there once more.
     """
     _require_not_started(session)
+    pictures = await pictures_of(conversation)
     now = clock()
-    items, restored = _history(conversation, now)
+    items, restored = _history(conversation, now, pictures)
     session.history.merge(ChatContext(begun(items)))
     brought = _brought(agent, frozenset(), had)
     await _give(agent, told_in_words(composed(_heard(items, restored, had), brought, now)))
@@ -125,9 +128,10 @@ async def restore_late(
     context is made as by `restore`, and what was said in this session comes after it. `agent`: whose context that is,
     if another one speaks in its name.
     """
+    pictures = await pictures_of(conversation)
     own = session.history.items
     now = min(clock(), min((math.nextafter(item.created_at, 0.0) for item in own), default=math.inf))
-    items, restored = _history(conversation, now, frozenset(running))
+    items, restored = _history(conversation, now, pictures, frozenset(running))
     known = {item.id for item in own}
     before = [item for item in items if item.id not in known]
     session.history.merge(ChatContext(begun(before)))
@@ -184,10 +188,10 @@ def active_agent(
 
 
 def _history(
-    conversation: Conversation, now: float, running: frozenset[str] = frozenset()
+    conversation: Conversation, now: float, pictures: Mapping[str, str], running: frozenset[str] = frozenset()
 ) -> tuple[list[ChatItem], Restored]:
     """Return the conversation's items as LiveKit's, and the numbers of those that a session's history is given."""
-    left_out, unreadable, read = _read(conversation.items)
+    left_out, unreadable, read = _read(shown(one, pictures) for one in conversation.items)
     read = [item for item in read if not _is_of(item, running)]
     reports = {stored.id: call for stored in conversation.items if (call := remark(stored, STILL_RUNNING)) is not None}
     told = paired(_words_before_calls(read), reports)

@@ -11,7 +11,7 @@ heartbeat), `telling` (items, changes, marks and removals on their way), `wishes
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -203,6 +203,10 @@ class CallConversation:
         """Whether the history is near a bound, so that old items may have left it."""
         return self._copy.is_full
 
+    async def find_pictures(self, addresses: Iterable[str]) -> Mapping[str, str]:
+        """Return the data of pictures in the archive. See `ConversationHandle.find_pictures`."""
+        return {} if self._standing.view is None else await self._standing.view.find_pictures(addresses)
+
     # What it tells.
 
     def record(self, item: Item, /) -> None:
@@ -212,6 +216,14 @@ class CallConversation:
         taken before anybody knew of that is stored before them: the conversation keeps the order in which it takes.
         """
         self._telling.record(item)
+
+    def takes_picture(self, address: str) -> bool:
+        """Tell whether a picture is one for the archive; while the conversation is not open, none is."""
+        return self._standing.handle is not None and self._standing.handle.takes_picture(address)
+
+    async def keep_picture(self, address: str) -> str:
+        """Give the archive a picture. See `ConversationHandle.keep_picture`."""
+        return address if self._standing.handle is None else await self._standing.handle.keep_picture(address)
 
     def later(self, operation: Operation) -> None:
         """Do something with the handle, after all that was put here before. Failures are counted.

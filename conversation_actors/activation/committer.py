@@ -18,7 +18,7 @@ from conversation_actors.activation.listing import ListingUpkeep
 from conversation_actors.activation.patience import Patience
 from conversation_actors.activation.retention import Retention
 from conversation_actors.activation.watchers import Watchers
-from conversation_actors.codec import encode_entry, encode_snapshot
+from conversation_actors.codec import encode_entry, stored_snapshot
 from conversation_actors.errors import ConversationError, CorruptStateError, FencedError, OverloadedError
 from conversation_actors.failures import Failures
 from conversation_actors.state import (
@@ -259,7 +259,7 @@ class Committer:
         """Store the durable state; if the store has lost it, with `restore` or after having seen that."""
         if restore:
             await self._requeue()
-        seq, snapshot, entries = self.durable.seq, encode_snapshot(self.durable), self._entries_to_keep
+        seq, snapshot, entries = self.durable.seq, stored_snapshot(self.durable), self._entries_to_keep
         outcome = await self.patience.until_decided(
             lambda: self._store.save_snapshot(
                 self._claim,

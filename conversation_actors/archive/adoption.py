@@ -7,7 +7,7 @@ from conversation_actors.archive import gaps, items
 from conversation_actors.archive.gaps import BEFORE_THE_ARCHIVE, Gap
 from conversation_actors.archive.lives import Life, save
 from conversation_actors.archive.tables import checkpoints
-from conversation_actors.codec import encode_snapshot
+from conversation_actors.codec import stored_snapshot
 from conversation_actors.state import ConversationState
 from conversation_actors.store.base import Stored
 
@@ -18,7 +18,7 @@ async def adopt(connection: AsyncConnection, life: Life, stored: Stored, state: 
     await items.insert_below(connection, life, state.seq, tuple(state.window))
     await items.keep_in_window(connection, life, [item.id for item in state.window])
     await connection.execute(delete(checkpoints).where(checkpoints.c.life_id == life.id))
-    snapshot = {"life_id": life.id, "seq": state.seq, "data": encode_snapshot(state)}
+    snapshot = {"life_id": life.id, "seq": state.seq, "data": stored_snapshot(state)}
     await connection.execute(insert(checkpoints), snapshot)
     life.followed_by(stored.owner, stored.epoch)
     life.seq, life.active_at = state.seq, max(life.active_at, state.changed_at)

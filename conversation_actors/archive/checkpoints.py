@@ -17,7 +17,7 @@ from conversation_actors.archive.lives import Life
 from conversation_actors.archive.newest import ArchivedLife, lives_of, locked_life
 from conversation_actors.archive.replaying import ArchivedEntry, replay
 from conversation_actors.archive.tables import checkpoints, entries, gaps
-from conversation_actors.codec import decode_snapshot, encode_snapshot
+from conversation_actors.codec import decode_snapshot, stored_snapshot
 from conversation_actors.errors import CorruptStateError, IncompatibleVersionError
 from conversation_actors.state import ConversationState, Limits
 
@@ -96,7 +96,7 @@ async def advance(connection: AsyncConnection, life: ArchivedLife, limits: Limit
     before = begun.seq
     through = life.seq if most is None else min(life.seq, before + most)
     state = await _continue(connection, life, begun, through=through)
-    values = {"seq": state.seq, "data": encode_snapshot(state)}
+    values = {"seq": state.seq, "data": stored_snapshot(state)}
     changed = await connection.execute(update(checkpoints).where(checkpoints.c.life_id == life.number).values(values))
     if not changed.rowcount:
         await connection.execute(insert(checkpoints).values(life_id=life.number, **values))

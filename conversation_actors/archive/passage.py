@@ -10,7 +10,7 @@ from conversation_actors.archive.gaps import GIVEN_UP, Gap
 from conversation_actors.archive.items import ItemChanges
 from conversation_actors.archive.lives import Life, save
 from conversation_actors.archive.records import UNREADABLE, Arrived, Row
-from conversation_actors.archive.scrubbing import forget
+from conversation_actors.archive.scrubbing import Forgetting, forget_late
 from conversation_actors.codec import decode_entry
 from conversation_actors.items import StoredItem
 from conversation_actors.state import EVENT_NAMES, Event, HistoryCleared, ItemsAppended, ItemsEvicted, ItemsRemoved
@@ -62,6 +62,7 @@ class Passage:
         self._known: dict[int, Row] = {}
         """Entries at positions that were archived before, as far as they matter, and those taken since."""
         self._late: list[int] = []
+        self._forgetting = Forgetting(self._connection, life.id)
 
     async def take(self, arrived: Sequence[Arrived]) -> None:
         """Take records, none of which is a deletion."""
@@ -71,6 +72,7 @@ class Passage:
             self._known = await entries.at_positions(self._connection, self._life.id, seen)
         for one in arrived:
             await self._take(one)
+        await self._finish_forgetting()
         self._gathered.lives[self._life.id] = self._life
         if self._late:
             await self._gathered.flush()
@@ -122,6 +124,7 @@ class Passage:
 
     async def _set_aside(self, seq: int) -> None:
         """Let other entries come from `seq` on. The items that the present ones brought stay."""
+        await self._finish_forgetting()
         await self._gathered.flush()
         moved = await entries.set_aside(self._connection, self._life.id, seq)
         await checkpoints.drop(self._connection, self._life, since=seq)
@@ -147,9 +150,10 @@ class Passage:
         self._known[row.seq] = row
         self._gathered.entries.append((life.id, row))
         self._tally.entries += 1
-        await self._change_items(row.seq, event, is_late=is_late)
+        await self._change_items(row, event, is_late=is_late)
 
-    async def _change_items(self, seq: int, event: Event | None, *, is_late: bool) -> None:
+    async def _change_items(self, row: Row, event: Event | None, *, is_late: bool) -> None:
+        seq = row.seq
         match event:
             case ItemsAppended(arriving):
                 self._gathered.items.put(self._life, seq, arriving)
@@ -157,17 +161,24 @@ class Passage:
             case ItemsEvicted(leaving):
                 self._gathered.items.evict(self._life, seq, leaving)
             case ItemsRemoved(identities):
-                await self._forget(seq, identities, is_late=is_late)
+                await self._forget(row, identities, is_late=is_late)
             case HistoryCleared():
-                await self._forget(seq, None, is_late=is_late)
+                await self._forget(row, None, is_late=is_late)
             case _:
                 pass
 
-    async def _forget(self, seq: int, removed: Sequence[str] | None, *, is_late: bool) -> None:
+    async def _forget(self, row: Row, removed: Sequence[str] | None, *, is_late: bool) -> None:
         await self._gathered.flush()
-        if not is_late:
+        if is_late:
+            await forget_late(self._connection, self._life.id, before=row.seq, at=row.at, removed=removed)
+        else:
+            await self._forgetting.remove(row.seq, removed, at=row.at)
+
+    async def _finish_forgetting(self) -> None:
+        if self._forgetting.is_begun:
+            await self._gathered.flush()
             await checkpoints.follow(self._connection, self._life)  # first: the entries lose what the state counts
-        await forget(self._connection, self._life.id, before=seq, removed=removed, is_late=is_late)
+            await self._forgetting.finish()
 
     def _note_gap(self, gap: Gap) -> None:
         self._gathered.gaps.append((self._life.id, gap))

@@ -17,14 +17,17 @@ def named_in(data: bytes) -> frozenset[str]:
     return frozenset(found.decode() for found in _DIGEST.findall(data))
 
 
-async def drop_unused(connection: AsyncConnection, life_id: int, named: Collection[str]) -> None:
-    """Delete those of these pictures that no item of the conversation names any more."""
+async def drop_unused(connection: AsyncConnection, life_id: int, named: Collection[str], *, before: float) -> None:
+    """Delete those of these pictures that were kept `before`, and that no item of the conversation names any more.
+
+    One that was kept later is about to be named again, by an item that is not archived yet.
+    """
     if not named:
         return
     where = select(lives.c.tenant, lives.c.conversation_id).where(lives.c.id == life_id)
     tenant, conversation_id = (await connection.execute(where)).one()
     mine = (pictures.c.tenant == tenant, pictures.c.conversation_id == conversation_id)
-    kept = select(pictures.c.digest).where(*mine, pictures.c.digest.in_(named))
+    kept = select(pictures.c.digest).where(*mine, pictures.c.digest.in_(named), pictures.c.kept_at < before)
     digests = set((await connection.execute(kept)).scalars())
     if not digests:
         return

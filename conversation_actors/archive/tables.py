@@ -112,7 +112,7 @@ checkpoints = Table(
     metadata,
     _of_life(),
     Column("seq", _Number, nullable=False),
-    Column("data", LargeBinary, nullable=False),  # the state at `seq`, as a snapshot (`codec.encode_snapshot`)
+    Column("data", LargeBinary, nullable=False),  # the state at `seq`, as a snapshot (`codec.stored_snapshot`)
     PrimaryKeyConstraint("life_id"),
     sqlite_with_rowid=False,
 )

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from conversation_actors.client.digest import digest_of
 from conversation_actors.errors import ItemTooLargeError
 from conversation_actors.items import Item, StoredItem, bytes_of
 from conversation_actors.state import (
@@ -43,6 +44,11 @@ def append_items(items: Sequence[Item], limits: Limits) -> AppendItems:
         message = f"items: {size} bytes together; the limit is {limits.bytes}"
         raise ItemTooLargeError(message, field="items", size=size, limit=limits.bytes)
     return AppendItems(tuple(stored))
+
+
+def digest_of_items(items: Sequence[Item]) -> str:
+    """Return the digest of items as they were given, whatever is sent in their place."""
+    return digest_of(AppendItems(tuple(item.to_stored() for item in items)))
 
 
 def remove_items(identities: Sequence[str]) -> RemoveItems:

@@ -233,7 +233,13 @@ class ConversationClient:
 
     def _handle(self, conversation_id: str, owner: RemoteOwner, shown: View | StoredState) -> ConversationHandle:
         return ConversationHandle(
-            conversation_id, owner, shown, self._settings, histories=self._histories, timing=self._timing
+            conversation_id,
+            owner,
+            shown,
+            self._settings,
+            histories=self._histories,
+            archive=self._archive,
+            timing=self._timing,
         )
 
     def _reviver(self) -> Reviver:

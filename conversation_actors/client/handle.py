@@ -1,15 +1,18 @@
 """A conversation, as an application holds it."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from conversation_actors.client import arguments
+from conversation_actors.client.archive import ClientArchive
 from conversation_actors.client.copy import StoredState, retention_of
 from conversation_actors.client.history import Histories, no_archive
 from conversation_actors.client.lifetime import Lifetime
 from conversation_actors.client.link import Link
 from conversation_actors.client.owner import RemoteOwner
+from conversation_actors.client.pictures import ConversationPictures
 from conversation_actors.client.views import Page, Receipt, Snapshot, snapshot_of
 from conversation_actors.codec import decode_snapshot
 from conversation_actors.failures import Failures
@@ -53,6 +56,7 @@ class ConversationHandle:
         settings: Settings,
         *,
         histories: Histories | None = None,
+        archive: ClientArchive | None = None,
         timing: Timing = TIMING,
     ) -> None:
         """Follow the conversation from `view` on. If that is what was stored, the owner is woken in the background."""
@@ -62,6 +66,9 @@ class ConversationHandle:
         self._failures = Failures(timing=timing)
         self._link = Link(owner, view, settings, lifetime=self._lifetime, failures=self._failures, timing=timing)
         self._copy, self._outbox = self._link.copy, self._link.outbox
+        self._pictures = ConversationPictures(
+            conversation_id, archive, settings, self._failures, seen_at=lambda: self._copy.state.changed_at
+        )
 
     def __repr__(self) -> str:
         """Show which conversation, and where the local copy stands."""
@@ -121,8 +128,8 @@ class ConversationHandle:
     def failures(self) -> Mapping[str, int]:
         """What went wrong in the background and was survived, by task.
 
-        `following` (the local copy), `sending`, and `opening` (waking the owner, if `ConversationClient.open` did not
-        wait for it).
+        `following` (the local copy), `sending`, `opening` (waking the owner, if `ConversationClient.open` did not wait
+        for it), and `pictures` (which the archive did not take, or give).
         """
         return self._failures.counts
 
@@ -146,11 +153,17 @@ class ConversationHandle:
         method. An item's `created_at` is no content, nor is an `id` that was made up for it: a process that starts
         again makes the same message anew. Neither are `lease` and `expected_seq`, here and elsewhere.
 
+        If there is an archive, it is given large pictures before the message is sent, which then refers to them; what
+        other tasks append meanwhile comes before it. See `with_pictures`.
+
         Example:
             await conversation.append(Message(role="user", content="Where is my order?"), request_id="turn-1")
             assert conversation.items[-1].text == "Where is my order?"
         """
-        return await self._link.write(arguments.append_items(items, self._limits), request_id, lease)
+        self._lifetime.check()
+        taken = await self._pictures.take_out(items)
+        digest = None if request_id is None or taken is items else arguments.digest_of_items(items)
+        return await self._link.write(arguments.append_items(taken, self._limits), request_id, lease, digest=digest)
 
     def record(self, *items: Item, lease: Lease | None = None) -> None:
         """Put items into the outbox and return at once; they are sent in order with everything else.
@@ -237,7 +250,66 @@ class ConversationHandle:
         if self._histories is None:
             raise no_archive()
         life = self._copy.seen.life
-        return await self._histories.page(self._id, life, cursor=cursor, limit=limit, newest_first=newest_first)
+        page = await self._histories.page(self._id, life, cursor=cursor, limit=limit, newest_first=newest_first)
+        return replace(page, items=await self._pictures.bring_back(page.items))
+
+    async def with_pictures(self, items: Iterable[Item] | None = None) -> tuple[Item, ...]:
+        """Return the history, or these items of it, with the pictures that the archive has of them.
+
+        In `items` a large picture is a reference, as long as there is an archive (see `conversation_actors.pictures`).
+        One that cannot be had stays a reference, and is counted in `failures`. `history` has the pictures already.
+
+        Example:
+            for item in await conversation.with_pictures():
+                print(item.text)
+        """
+        self._lifetime.check()
+        return await self._pictures.bring_back(self.items if items is None else tuple(items))
+
+    async def picture(self, address: str) -> bytes | None:
+        """Return the picture behind the ``image`` of a part of a message; None if the archive has it no more.
+
+        The address is a reference (``archive:…``), or the data themselves (``data:…``). Raises
+        `ArchiveUnavailableError` after `archive.timeout`.
+
+        Example:
+            assert await conversation.picture("data:image/gif;base64,R0lGODlh") == b"GIF89a"
+        """
+        self._lifetime.check()
+        return await self._pictures.data(address)
+
+    def takes_picture(self, address: str) -> bool:
+        """Tell whether a picture of this address (``data:…``) is large enough for the archive, if there is one.
+
+        Example:
+            assert not conversation.takes_picture("data:image/gif;base64,R0lGODlh")
+        """
+        return self._pictures.takes(address)
+
+    async def keep_picture(self, address: str) -> str:
+        """Give the archive a picture, if `takes_picture`; return the reference to it, or the same address.
+
+        For messages that are recorded: `append` does this by itself. Raises nothing for the archive's sake: what the
+        archive does not take in time stays as it is.
+
+        Example:
+            image = await conversation.keep_picture("data:image/png;base64,iVBORw0KGgo=")
+            conversation.record(Message(role="user", content=[{"type": "image_content", "image": image}]))
+        """
+        self._lifetime.check()
+        return (await self._pictures.keep([address])).get(address, address)
+
+    async def find_pictures(self, addresses: Iterable[str]) -> dict[str, str]:
+        """Return the data (``data:…``) of the pictures that references name, by reference; of those that exist.
+
+        Raises `ArchiveUnavailableError` after `archive.timeout`.
+
+        Example:
+            reference = "archive:image/gif;sha256," + 64 * "0"
+            assert await conversation.find_pictures([reference]) == {}
+        """
+        self._lifetime.check()
+        return await self._pictures.find(addresses)
 
     async def join(
         self,

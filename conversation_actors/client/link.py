@@ -72,25 +72,38 @@ class Link:
         await self.outbox.flush()
 
     async def ask(
-        self, command: Command, request_id: str | None, lease: Lease | None = None, *, position: int | None = None
+        self,
+        command: Command,
+        request_id: str | None,
+        lease: Lease | None = None,
+        *,
+        position: int | None = None,
+        digest: str | None = None,
     ) -> Done:
         """Send a command in its turn; return when it is durable and the local copy shows it. See `Outbox.ask`.
 
-        `position` is the one that the command names, if it names one.
+        `position` is the one that the command names, if it names one. `digest` is that of what the caller has given, if
+        the command says the same in another way.
         """
         self._lifetime.check()
         if request_id is not None:
             request_id = check_id(request_id, "request_id")
         seen = None if position is None else self._seen_at(position)
-        done = await self.outbox.ask(command, request_id, lease=arguments.guard(lease), seen=seen)
+        done = await self.outbox.ask(command, request_id, lease=arguments.guard(lease), seen=seen, digest=digest)
         await self._show(done.seq)
         return done
 
     async def write(
-        self, command: Command, request_id: str | None, lease: Lease | None, *, position: int | None = None
+        self,
+        command: Command,
+        request_id: str | None,
+        lease: Lease | None,
+        *,
+        position: int | None = None,
+        digest: str | None = None,
     ) -> Receipt:
         """Send a command whose answer is a position; see `ask`."""
-        done = await self.ask(command, request_id, lease, position=position)
+        done = await self.ask(command, request_id, lease, position=position, digest=digest)
         return Receipt(done.seq, done.epoch)
 
     async def participant(self, command: Command, request_id: str | None, lease: Lease | None) -> Participant:

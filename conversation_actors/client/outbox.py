@@ -85,16 +85,22 @@ class Outbox:
         self._refused.note_putter(task)
 
     async def ask(
-        self, command: Command, request_id: str | None, *, lease: Guard | None = None, seen: Seen | None = None
+        self,
+        command: Command,
+        request_id: str | None,
+        *,
+        lease: Guard | None = None,
+        seen: Seen | None = None,
+        digest: str | None = None,
     ) -> Done:
-        """Queue a command and wait for its answer. `seen`: see `Request`.
+        """Queue a command and wait for its answer. `seen`: see `Request`. `digest`: see `_put`.
 
         Raises the owner's refusal; `OverloadedError` when the queue is full; `OutcomeUnknownError` when
         `timeouts.command` is over and it had been sent, or the reason why it could not be.
         """
         answer: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         seconds = self._command_seconds
-        queued = self._put(command, request_id, lease, time.monotonic() + seconds, answer)
+        queued = self._put(command, request_id, lease, time.monotonic() + seconds, answer, digest=digest)
         queued.seen = seen
         try:
             # The batch it is in looks after the deadline; this is for what waits for a batch that doesn't end.
@@ -147,14 +153,17 @@ class Outbox:
         lease: Guard | None,
         deadline: float | None,
         answer: asyncio.Future[Done] | None,
+        *,
+        digest: str | None = None,
     ) -> Queued:
+        """Queue a command. `digest` is that of what its caller has given, if the command says the same otherwise."""
         if self._closed is not None:
             raise self._closed
         size = size_of(command)
         if self._last_number - self._settled_through >= self._most or self._size + size > OUTBOX_BYTES:
             message = f"{len(self)} commands ({self._size} bytes) wait to be sent; nothing was taken"
             raise OverloadedError(message)
-        digest = None if request_id is None else digest_of(command)
+        digest = None if request_id is None else digest or digest_of(command)
         number = self._last_number + 1
         queued = Queued(number, command, request_id, lease, size, deadline, answer, digest=digest)
         self._queue.append(queued)

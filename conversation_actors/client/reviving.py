@@ -6,7 +6,7 @@ from importlib import import_module
 from conversation_actors.activation.retention import kept_for
 from conversation_actors.client.archive import ClientArchive
 from conversation_actors.client.owner import RemoteOwner
-from conversation_actors.codec import encode_snapshot
+from conversation_actors.codec import stored_snapshot
 from conversation_actors.errors import (
     ArchiveMisconfiguredError,
     ArchiveUnavailableError,
@@ -97,7 +97,7 @@ class Reviver:
             owner=asleep.owner,
             start=asleep.start,
             seq=state.seq,
-            snapshot=encode_snapshot(state),
+            snapshot=stored_snapshot(state),
             lineage=asleep.lineage,
             participants=tuple(state.participants),
             ttl=ttl,

@@ -4,7 +4,7 @@ Item lines are the author's own bytes and pass through untouched, whatever field
 schema number ``v``. This version writes 2 and reads 1 and 2. A higher number raises `IncompatibleVersionError`; bytes
 that cannot be read raise `CorruptStateError` with the byte position. Fields that a newer writer added under the same
 number are kept in what is written again (snapshots, participants). They are passed over in entries, which are never
-rewritten.
+rewritten. Large snapshots are stored compressed (`compression`).
 
 To change what is written, add a number, keep the reader of the old one, and add a golden file for it.
 """
@@ -12,6 +12,7 @@ To change what is written, add a number, keep the reader of the old one, and add
 import math
 from typing import Any
 
+from conversation_actors.codec.compression import compressed, decompressed, is_compressed
 from conversation_actors.codec.events import EVENTS, event_fields, named_by
 from conversation_actors.codec.facts import (
     closing_of,
@@ -36,7 +37,8 @@ from conversation_actors.codec.fields import (
 )
 from conversation_actors.codec.lines import SCHEMA, join_lines, split_lines
 from conversation_actors.codec.totals import TOTALS, read_totals, totals_fields
-from conversation_actors.errors import IncompatibleVersionError
+from conversation_actors.errors import CorruptStateError, IncompatibleVersionError
+from conversation_actors.items import StoredItem
 from conversation_actors.state import (
     EVENT_NAMES,
     ConversationState,
@@ -48,7 +50,7 @@ from conversation_actors.state import (
 )
 from conversation_actors.values import encode_text
 
-__all__ = ["SCHEMA", "decode_entry", "decode_snapshot", "encode_entry", "encode_snapshot"]
+__all__ = ["SCHEMA", "decode_entry", "decode_snapshot", "encode_entry", "encode_snapshot", "stored_snapshot"]
 
 _ITEMS_MOVED = frozenset({ItemsAppended, ItemsEvicted})
 _APPENDED, _EVICTED = EVENT_NAMES[ItemsAppended], EVENT_NAMES[ItemsEvicted]
@@ -130,8 +132,13 @@ def decode_entry(data: bytes) -> Entry:
     return shaped(build)
 
 
+def stored_snapshot(state: ConversationState) -> bytes:
+    """Return the form in which a whole conversation is stored: as `encode_snapshot` has it, compressed if large."""
+    return compressed(encode_snapshot(state))
+
+
 def encode_snapshot(state: ConversationState, *, requests: bool = True) -> bytes:
-    """Return the stored form of a whole conversation. Readers, who decide nothing, need no request memory."""
+    """Return a whole conversation, uncompressed. Readers, who decide nothing, need no request memory."""
     header: dict[str, Any] = {
         **state.unknown,
         "v": SCHEMA,
@@ -152,8 +159,8 @@ def encode_snapshot(state: ConversationState, *, requests: bool = True) -> bytes
 
 
 def decode_snapshot(data: bytes, limits: Limits | None = None) -> ConversationState:
-    """Read what `encode_snapshot` of this or an older version wrote; `limits` apply from now on."""
-    header, items = split_lines(data)
+    """Read what `stored_snapshot` or `encode_snapshot` of any version so far wrote; `limits` apply from now on."""
+    header, items = _decompressed_lines(data) if is_compressed(data) else split_lines(data)
 
     def build() -> ConversationState:
         state = ConversationState(limits, seq=integer(header, "seq"))
@@ -175,3 +182,12 @@ def decode_snapshot(data: bytes, limits: Limits | None = None) -> ConversationSt
         return state
 
     return shaped(build)
+
+
+def _decompressed_lines(data: bytes) -> tuple[dict[str, Any], tuple[StoredItem, ...]]:
+    content = decompressed(data)
+    try:
+        return split_lines(content)
+    except CorruptStateError as error:
+        message = f"decompressed, {error}"
+        raise CorruptStateError(message, key=error.key, position=error.position) from error

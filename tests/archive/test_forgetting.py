@@ -86,7 +86,7 @@ async def test_forgetting_reaches_the_state_that_is_kept(database: Database, wri
 
     assert SECRET.encode() not in await everything(database)
     ((seq, data),) = await rows(database, checkpoints, "seq", "data")
-    assert seq == 2
+    assert seq == 3
     assert [one.id for one in decode_snapshot(data).window] == ["other"]
 
 

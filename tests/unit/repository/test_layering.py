@@ -25,6 +25,7 @@ LAYERS = (
     "versions",
     "values",
     "items",
+    "pictures",
     "state",
     "codec",
     "sources",
