@@ -5,7 +5,7 @@ import inspect
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -137,6 +137,55 @@ def where(
     from conversation_actors.cli.where import run  # noqa: PLC0415  # see the module's docstring
 
     raise typer.Exit(asyncio.run(run(conversation, most_lines=lines, as_json=as_json)))
+
+
+@app.command()
+def export(
+    conversation: Annotated[str | None, typer.Argument(metavar="[ID]", help="The conversation's id.")] = None,
+    *,
+    to: Annotated[Path, typer.Option(metavar="PATH", help="The file, or the directory, to write.")],
+    every: Annotated[bool, typer.Option("--all", help="Export every conversation of the tenant.")] = False,
+    chosen: Annotated[
+        Literal["jsonl", "chat-context", "markdown"],
+        typer.Option(
+            "--format",
+            help="jsonl: everything, to be imported again. chat-context: what LiveKit's ChatContext.from_dict reads. "
+            "markdown: to be read.",
+        ),
+    ] = "jsonl",
+) -> None:
+    """Write conversations into files: all that the archive has of them, and what Redis has acknowledged since.
+
+    What still waits in Redis for the archive is archived first. One conversation goes into one file. With
+    [bold]--all[/bold], jsonl goes into one file too, and the other formats into a directory with a file for each
+    conversation. A file is there when it is whole. The same content gives the same bytes. Needs the archive
+    (CONVERSATION_ARCHIVE_URL), Redis, and no Ray.
+
+    Example: [bold]conversation-actors export --all --to conversations.jsonl[/bold]
+    """
+    from conversation_actors.cli.export import run  # noqa: PLC0415  # see the module's docstring
+
+    typer.echo(asyncio.run(run(conversation, every=every, to=to, chosen=chosen)))
+
+
+@app.command(name="import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="What export has written, as jsonl.")],
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
+) -> None:
+    """Add exported conversations to the archive, from which they are opened like any other.
+
+    First all files are checked to their ends: counts, digests, and that no such conversation is there with other
+    content; if there is, nothing is imported. Then each conversation is added in one step, read back and compared.
+    An import that was interrupted is repeated as it is: what is there already is passed over. Needs the archive
+    (CONVERSATION_ARCHIVE_URL), Redis, and no Ray.
+
+    Example: [bold]conversation-actors import conversations.jsonl --dry-run[/bold]
+    """
+    from conversation_actors.cli.importing import run  # noqa: PLC0415  # see the module's docstring
+
+    typer.echo(asyncio.run(run(files, dry_run=dry_run)))
 
 
 @app.command()

@@ -38,6 +38,7 @@ LAYERS = (
     "local",
     "runtime",
     "client",
+    "transfer",
     "testing",
     "gateway",
     "cli",
