@@ -1,4 +1,4 @@
-"""The tables of the archive. A change here needs a migration (`migrations/versions`), and a higher `REVISION`."""
+"""The tables of the archive. A change here needs a migration (`migrations/versions`), and its name in `REVISIONS`."""
 
 from sqlalchemy import (
     BigInteger,
@@ -16,8 +16,11 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0001"
-"""The migration that made the tables as they are here."""
+REVISIONS = ("0001",)
+"""The migrations that made the tables as they are here, in order."""
+REVISION = REVISIONS[-1]
+VERSION_TABLE = "archive_version"
+"""The table in which Alembic notes the migration; the database may have tables of somebody else's Alembic."""
 
 metadata = MetaData()
 
@@ -66,7 +69,7 @@ items = Table(
     _of_life(),
     Column("item_id", Text, nullable=False),
     Column("seq", _Number, nullable=False),  # the entry that brought the item to where it is
-    Column("place", Integer, nullable=False),  # among the items of that entry, from 0
+    Column("place", Integer, nullable=False),  # among the items of that entry, from 0; below 0 see `Writer`
     Column("is_evicted", Boolean, nullable=False),  # it has left the window: if it comes again, it comes at the end
     Column("type", Text, nullable=False),
     Column("role", Text),
