@@ -85,7 +85,7 @@ def _value(kind: str, name: str, column: Column, left: dict[str, Any]) -> Any:
     if type(value) is not (str if wanted is bytes else wanted):
         message = f"{kind}: {name} is of a wrong type"
         raise ValueError(message)
-    return value.encode() if wanted is bytes else value
+    return str(value).encode() if wanted is bytes else value
 
 
 def _unpacked(kind: str, name: str, text: object) -> bytes:
