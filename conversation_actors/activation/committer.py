@@ -257,6 +257,8 @@ class Committer:
 
     async def _save_snapshot(self, *, restore: bool = False) -> None:
         """Store the durable state; if the store has lost it, with `restore` or after having seen that."""
+        if restore:
+            await self._requeue()
         seq, snapshot, entries = self.durable.seq, encode_snapshot(self.durable), self._entries_to_keep
         outcome = await self.patience.until_decided(
             lambda: self._store.save_snapshot(
@@ -281,6 +283,17 @@ class Committer:
         self._snapshot_seq = seq
         self._journal_bytes = 0
         self._retention.note_touch()
+
+    async def _requeue(self) -> None:
+        """Let what the store may have lost wait for the archive again, as far as it is remembered.
+
+        What was to be forgotten is not brought back: the archive may have forgotten it by now.
+        """
+        after = max(self._recent.first_available, self.durable.forgotten_seq - 1)
+        entries = tuple(self._recent.following(after))
+        self._raise_if_fenced(
+            await self.patience.until_decided(lambda: self._store.requeue(self._claim, entries=entries))
+        )
 
     async def _forget_past(self) -> None:
         """Leave nothing stored of what was before the latest request to forget it."""

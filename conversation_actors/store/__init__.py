@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.settings import Durability
-from conversation_actors.store.base import Claim, Found, Head, Outcome, Recovered, Store, Stored
+from conversation_actors.store.backlog import Backlog, Batch, Bounds, Lag, Record, Waiting, decode_record
+from conversation_actors.store.base import Ancestor, Claim, Found, Head, Outcome, Recovered, Store, Stored
 from conversation_actors.store.expectations import ExpectationStore, Place
 from conversation_actors.store.heartbeats import (
     Beat,
@@ -22,7 +23,7 @@ from conversation_actors.store.heartbeats import (
 )
 from conversation_actors.store.heartbeats import Found as FoundHeartbeat
 from conversation_actors.store.memory import MemoryStore
-from conversation_actors.store.shared import forget_memory, memory_name, shared_store
+from conversation_actors.store.shared import archive_bounds, forget_memory, memory_name, shared_store
 
 if TYPE_CHECKING:
     from conversation_actors.settings import Settings
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
     from conversation_actors.store.redis import RedisStore
 
 __all__ = [
+    "Ancestor",
+    "Backlog",
+    "Batch",
     "Beat",
+    "Bounds",
     "Claim",
     "Damaged",
     "EmbeddedServer",
@@ -40,14 +45,18 @@ __all__ = [
     "Head",
     "HeartbeatRecord",
     "HeartbeatStore",
+    "Lag",
     "MemoryStore",
     "Outcome",
     "Place",
+    "Record",
     "Recovered",
     "RedisStore",
     "Store",
     "Stored",
+    "Waiting",
     "conversation_of",
+    "decode_record",
     "forget_memory",
     "memory_name",
     "open_replica",
@@ -80,6 +89,7 @@ def open_store(settings: "Settings") -> Store:
         durability=settings.required_durability,
         timeout=settings.timeouts.redis,
         tenant=settings.tenant,
+        archive=archive_bounds(settings),
     )
 
 

@@ -9,10 +9,21 @@ listing before the first record is added, and leaves it only while it has none.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
+
+_WRITTEN_AT = re.compile(rb'[^\n]*\n\{[^\n]*?"at":([0-9.]+)')
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What waits at most: `size` bytes of one conversation, for `age` after the last of it came."""
+
+    size: int
+    age: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,15 @@ def decode_record(stored: bytes) -> Record:
         message = f"not a record's header: {header[:80]!r}"
         raise ValueError(message)  # noqa: TRY004  # it is the bytes that are wrong
     return Record(life, start, epoch, owner, data or None)
+
+
+def written_at(stored: bytes) -> float | None:
+    """Read when a record's entry was decided, in seconds since the epoch; None if it does not say.
+
+    Nothing else of an entry is read by a store, and only to tell how far the archive is behind.
+    """
+    found = _WRITTEN_AT.match(stored)
+    return float(found[1]) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +111,16 @@ class Lag:
     bytes: int = 0
     seconds: float = 0.0
     given_up: int = 0
+
+    def __add__(self, other: "Lag") -> "Lag":
+        """Return the lag of both together: the sums, and the longer wait."""
+        return Lag(
+            self.conversations + other.conversations,
+            self.records + other.records,
+            self.bytes + other.bytes,
+            max(self.seconds, other.seconds),
+            self.given_up + other.given_up,
+        )
 
 
 class Backlog(Protocol):

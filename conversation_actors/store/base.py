@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from conversation_actors.settings import DEFAULT_TENANT
+from conversation_actors.store.backlog import Backlog
 from conversation_actors.store.expectations import ExpectationStore
 from conversation_actors.store.heartbeats import HeartbeatStore
 
@@ -48,7 +49,7 @@ class Claim:
     `life` comes first: epochs are those of one life, and begin again with the next. `epoch` orders the claims of a
     life; `owner` is unique to one activation, so that two claims of the same epoch (possible only after a failover
     that lost the taking of the first) still exclude each other. `lineage` has the claims before this one, the oldest
-    first; before the first of a life, what its deletion has left.
+    first; before the first of a life, what its deletion has left. `start` is the position at which the life began.
     """
 
     conversation_id: str
@@ -58,6 +59,7 @@ class Claim:
     """Tells a conversation from a later one of the same id, made after a deletion or a loss of everything."""
     tenant: str = field(default=DEFAULT_TENANT, compare=False)
     lineage: tuple[Ancestor, ...] = field(default=(), compare=False)
+    start: int = field(default=0, compare=False)
 
     def follows(self, left: Ancestor) -> bool:
         """Tell whether something stored was left by a claim before this one, which this one may replace.
@@ -258,6 +260,41 @@ class Store(Protocol):
 
         Every activation alive is fenced by it. The tombstone takes one position for itself, so that no
         position of the old life is one of a new life. It lives for `ttl`.
+
+        Where conversations are archived, one deletion record takes the place of all that waits in the backlog. A
+        conversation that is not there gets a tombstone too, so that nobody revives it; it counts as there if
+        something of it waited.
+        """
+
+    def backlog(self) -> Backlog:
+        """Return what waits for the archive."""
+
+    async def requeue(self, claim: Claim, *, entries: Sequence[bytes]) -> Outcome:
+        """Add entries of this claim's life to the backlog again: the store has lost acknowledged writes.
+
+        OK or FENCED, as `save_snapshot` with `restore` would say. Does nothing where conversations are not archived.
+        """
+
+    async def revive(
+        self,
+        conversation_id: str,
+        *,
+        life: str,
+        epoch: int,
+        owner: str,
+        start: int,
+        seq: int,
+        snapshot: bytes,
+        lineage: Sequence[Ancestor],
+        participants: Sequence[str],
+        ttl: timedelta,
+        kept: timedelta,
+    ) -> bool:
+        """Store a conversation as a claim that is gone would have left it, with its state at `seq`.
+
+        Return False, and write nothing, if anything is stored of the conversation, if only a tombstone, or if a
+        deletion of it waits in the backlog. The next `activate` takes the epoch after `epoch`. `ttl` and `kept` as
+        of `append`.
         """
 
     async def aclose(self) -> None:

@@ -7,12 +7,12 @@ from datetime import timedelta
 
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError, InvalidInputError
 from conversation_actors.settings import DEFAULT_TENANT
+from conversation_actors.store.backlog import Bounds, Record
 from conversation_actors.store.base import MAX_ANCESTORS, Ancestor, Claim, Found, Head, Outcome, Recovered, Stored
 from conversation_actors.store.expectations import MemoryExpectations
 from conversation_actors.store.heartbeats import MemoryHeartbeats
-
-_AT_ONCE = 100
-"""Entries of a listing that are dropped at a time, as in `index.lua`."""
+from conversation_actors.store.memory_backlog import MemoryBacklog
+from conversation_actors.store.memory_listing import MemoryListing
 
 
 @dataclass(slots=True)
@@ -36,6 +36,8 @@ class _Stored:
     deleted: bool = False
     lineage: tuple[Ancestor, ...] = ()
     kept: timedelta = timedelta(0)
+    start: int = 0
+    """The position at which this life began."""
 
     @property
     def left(self) -> Ancestor:
@@ -43,41 +45,33 @@ class _Stored:
         return Ancestor(self.life, self.epoch, self.owner, self.seq)
 
 
-@dataclass(slots=True)
-class _Index:
-    """One listing: times of last activity, and when each entry leaves, by conversation."""
-
-    active_at: dict[str, float] = field(default_factory=dict)
-    expiries: dict[str, float] = field(default_factory=dict)
-
-    def enter(self, conversation_id: str, *, active_at: float, expires_at: float, now: float) -> None:
-        """Enter one, and drop a few of those whose own time is up."""
-        self.active_at[conversation_id] = max(active_at, self.active_at.get(conversation_id, active_at))
-        self.expiries[conversation_id] = expires_at
-        for old in [member for member, until in self.expiries.items() if until <= now][:_AT_ONCE]:
-            self.drop(old)
-
-    def drop(self, conversation_id: str) -> None:
-        """Take one out."""
-        self.active_at.pop(conversation_id, None)
-        self.expiries.pop(conversation_id, None)
-
-
 class MemoryStore:
     """A `Store` that keeps nothing: it ends with its process. Not for use from several threads.
 
-    `clock` gives seconds since the epoch; expiry follows it, so a test can move time.
+    `clock` gives seconds since the epoch; expiry follows it, so a test can move time. With `archive`, all that is
+    written waits in the backlog too, within those bounds.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.time, tenant: str = DEFAULT_TENANT) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.time,
+        tenant: str = DEFAULT_TENANT,
+        archive: Bounds | None = None,
+    ) -> None:
         """Start empty."""
         self._clock = clock
         self._tenant = tenant
         self._conversations: dict[str, _Stored] = {}
-        self._active = _Index()
-        self._by_participant: dict[str, _Index] = {}
+        self._active = MemoryListing()
+        self._by_participant: dict[str, MemoryListing] = {}
         self._heartbeats: dict[str, MemoryHeartbeats] = {}
         self._expectations: dict[str, MemoryExpectations] = {}
+        self._backlog = MemoryBacklog(clock, archive)
+
+    def archive_within(self, bounds: Bounds) -> None:
+        """Let all that is written from now on wait in the backlog too."""
+        self._backlog.bounds = bounds
 
     async def check(self) -> None:
         """Do nothing: memory can do all there is to do."""
@@ -125,6 +119,7 @@ class MemoryStore:
         if entries:
             stored.journal.extend(entries)
             stored.seq, stored.active_at = stored.seq + len(entries), self._clock()
+            self._push(claim, entries)
         if participants is not None:
             stored.participants = tuple(participants)
         self._keep(stored, ttl, kept or ttl)
@@ -158,7 +153,7 @@ class MemoryStore:
             return Outcome.GAP
         else:
             stored = _Stored(claim.epoch, claim.owner, seq, born=0, life=claim.life, first=seq, active_at=self._clock())
-            stored.lineage = claim.lineage
+            stored.lineage, stored.start = claim.lineage, claim.start
             self._conversations[claim.conversation_id] = stored
         stored.base, stored.snapshot, stored.participants = seq, snapshot, tuple(participants)
         self._keep(stored, ttl, kept or ttl)
@@ -217,11 +212,51 @@ class MemoryStore:
         """See `Store.expectations`."""
         return self._expectations.setdefault(lease, MemoryExpectations(self._clock))
 
+    def backlog(self) -> MemoryBacklog:
+        """See `Store.backlog`."""
+        return self._backlog
+
+    async def requeue(self, claim: Claim, *, entries: Sequence[bytes]) -> Outcome:
+        """See `Store.requeue`."""
+        if self._backlog.bounds is None:
+            return Outcome.OK
+        stored = self._find(claim.conversation_id)
+        if stored is not None and not _is_own(stored, claim) and not claim.follows(stored.left):
+            return Outcome.FENCED
+        self._push(claim, entries, anew=True)
+        return Outcome.OK
+
+    async def revive(
+        self,
+        conversation_id: str,
+        *,
+        life: str,
+        epoch: int,
+        owner: str,
+        start: int,
+        seq: int,
+        snapshot: bytes,
+        lineage: Sequence[Ancestor],
+        participants: Sequence[str],
+        ttl: timedelta,
+        kept: timedelta,
+    ) -> bool:
+        """See `Store.revive`."""
+        waits_last = self._backlog.last(conversation_id)
+        if self._find(conversation_id) is not None or (waits_last is not None and waits_last.data is None):
+            return False
+        revived = _Stored(epoch, owner, seq, born=0, life=life, base=seq, first=seq, snapshot=snapshot, start=start)
+        revived.participants, revived.lineage = tuple(participants), tuple(lineage)[-MAX_ANCESTORS:]
+        revived.active_at = self._clock()
+        self._conversations[conversation_id] = revived
+        self._keep(revived, ttl, kept)
+        return True
+
     async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
         """See `Store.delete`."""
         stored = self._find(conversation_id)
         if stored is None:
-            return False
+            return self._delete_archived(conversation_id, ttl)
         self._refresh(stored, ttl)
         if stored.deleted:
             return False
@@ -231,6 +266,19 @@ class MemoryStore:
         )
         self._conversations[conversation_id] = tombstone
         self._refresh(tombstone, ttl)
+        self._backlog.push_deletion(conversation_id, Record(stored.life, stored.start, tombstone.epoch, "", None))
+        return True
+
+    def _delete_archived(self, conversation_id: str, ttl: timedelta) -> bool:
+        """Delete what only the backlog and the archive may have."""
+        if self._backlog.bounds is None:
+            return False
+        waits_last = self._backlog.last(conversation_id)
+        self._conversations[conversation_id] = tombstone = _Stored(0, "", 0, born=0, deleted=True)
+        self._refresh(tombstone, ttl)
+        if waits_last is None or waits_last.data is None:
+            return False
+        self._backlog.push_deletion(conversation_id, replace(waits_last, data=None))
         return True
 
     async def aclose(self) -> None:
@@ -238,7 +286,9 @@ class MemoryStore:
 
     def _recovered(self, conversation_id: str, stored: _Stored) -> Recovered:
         return Recovered(
-            claim=Claim(conversation_id, stored.epoch, stored.owner, stored.life, self._tenant, lineage=stored.lineage),
+            claim=Claim(
+                conversation_id, stored.epoch, stored.owner, stored.life, self._tenant, stored.lineage, stored.start
+            ),
             seq=stored.seq,
             snapshot_seq=stored.base,
             snapshot=stored.snapshot,
@@ -258,10 +308,14 @@ class MemoryStore:
     def _create(self, conversation_id: str, tombstone: _Stored | None, *, life: str) -> _Stored:
         """Begin a life; after a tombstone, epoch and seq go on where they were."""
         epoch, seq = (tombstone.epoch, tombstone.seq) if tombstone else (0, 0)
-        stored = _Stored(epoch, "", seq, born=epoch + 1, life=life, base=seq, first=seq)
+        stored = _Stored(epoch, "", seq, born=epoch + 1, life=life, base=seq, first=seq, start=seq)
         stored.lineage = () if tombstone is None else (tombstone.left,)
         self._conversations[conversation_id] = stored
         return stored
+
+    def _push(self, claim: Claim, entries: Sequence[bytes], *, anew: bool = False) -> None:
+        header = Record(claim.life, claim.start, claim.epoch, claim.owner, None).header
+        self._backlog.push(claim.conversation_id, header, entries, pusher=claim.owner, anew=anew)
 
     def _keep(self, stored: _Stored, ttl: timedelta, kept: timedelta) -> None:
         """Refresh the TTL; a longer one stays, unless the conversation is to be kept for another time."""
@@ -284,11 +338,11 @@ class MemoryStore:
         for index in [self._active, *map(self._of_participant, participants)]:
             index.enter(conversation_id, active_at=active_at, expires_at=expires_at, now=now)
 
-    def _of_participant(self, identity: str) -> _Index:
+    def _of_participant(self, identity: str) -> MemoryListing:
         """Return that one's listing; it goes as a whole when all of its entries are over, as its Redis twin does."""
-        index = self._by_participant.setdefault(identity, _Index())
+        index = self._by_participant.setdefault(identity, MemoryListing())
         if all(until <= self._clock() for until in index.expiries.values()):
-            index = self._by_participant[identity] = _Index()
+            index = self._by_participant[identity] = MemoryListing()
         return index
 
 

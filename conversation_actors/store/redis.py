@@ -10,22 +10,27 @@ from typing import Any
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError
 from conversation_actors.settings import DEFAULT_TENANT, Durability
 from conversation_actors.store.address import Address, parse
+from conversation_actors.store.backlog import Bounds, Record
 from conversation_actors.store.base import Ancestor, Claim, Found, Head, Outcome, Recovered, Stored
 from conversation_actors.store.connection import connect
 from conversation_actors.store.durability import Acknowledgement
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.listing import Listing
+from conversation_actors.store.redis_backlog import RedisBacklog
 from conversation_actors.store.redis_expectations import RedisExpectations
 from conversation_actors.store.redis_heartbeats import RedisHeartbeats
+from conversation_actors.store.redis_probe import PROBE_TTL_MS, probe_conversation
+from conversation_actors.store.redis_queueing import Queueing, steps
 from conversation_actors.store.redis_reading import RedisReading
-from conversation_actors.store.script_calls import ScriptCalls, milliseconds
+from conversation_actors.store.script_calls import Argument, ScriptCalls, milliseconds
 from conversation_actors.store.scripts import SCHEMA, conversation_script
 
 logger = logging.getLogger(__name__)
 
-_PROBE_TTL_MS = 10_000
 _NOTHING = ("", "", "", "")
 """What a snapshot may replace of others."""
+_BOUNDS = Bounds(16 << 20, timedelta(days=30))
+"""Of a store that nothing is archived from; what settles in its backlogs was written by others."""
 
 
 class RedisStore:
@@ -44,10 +49,12 @@ class RedisStore:
         timeout: timedelta,
         tenant: str = DEFAULT_TENANT,
         is_replica: bool = False,
+        archive: Bounds | None = None,
     ) -> None:
         """Read the URL (`InvalidInputError` if it is wrong); connect when first used.
 
-        With `is_replica`, read from servers that may lag behind those that are written to.
+        With `is_replica`, read from servers that may lag behind those that are written to. With `archive`, all that
+        is written waits in the backlog too, within those bounds.
         """
         self._keys = Keys(tenant)
         seconds = timeout.total_seconds()
@@ -57,6 +64,8 @@ class RedisStore:
         self._calls = ScriptCalls(self._servers, self._acknowledgement, timeout=seconds, where=where)
         self._listing = Listing(self._servers, self._calls, self._keys)
         self._reading = RedisReading(self._calls, self._keys, is_replica=is_replica)
+        self._backlog = RedisBacklog(self._servers, self._calls, self._keys, archive or _BOUNDS)
+        self._queueing = None if archive is None else Queueing(self._calls, self._keys, archive)
 
     async def check(self) -> None:
         """Ask every primary what it is, then run every script once on a conversation and a lease that no id can name.
@@ -66,20 +75,11 @@ class RedisStore:
         async with self._calls.answering("check"):
             for owner in await self._servers.owners():
                 self._acknowledgement.check(await owner.info())
-        probe = self._keys.tagged(f"%check-{secrets.token_hex(8)}")
-        run = self._calls.on_conversation
-        await run(conversation_script("activate"), probe, "check", 1, _PROBE_TTL_MS, SCHEMA)
-        place = ("check", 1, "check")
-        ttls = (_PROBE_TTL_MS, _PROBE_TTL_MS)
-        await run(conversation_script("append"), probe, *place, 0, *ttls, "[]", b"check")
-        described = ("[]", b"check", SCHEMA, 0, 1, "[]", *_NOTHING)
-        await run(conversation_script("save_snapshot"), probe, *place, 1, *ttls, *described)
-        await run(conversation_script("keep"), probe, _PROBE_TTL_MS)
-        await run(conversation_script("delete"), probe, _PROBE_TTL_MS, SCHEMA)
+        await probe_conversation(self._calls, self._keys, self._backlog if self._queueing is not None else None)
         await self._listing.check()
         keys = self._keys.tagged_heartbeats(f"%check-{secrets.token_hex(8)}")
-        ttl = timedelta(milliseconds=_PROBE_TTL_MS)
-        await RedisHeartbeats(self._calls, keys, ttl=ttl, remember_ms=_PROBE_TTL_MS).check()
+        ttl = timedelta(milliseconds=PROBE_TTL_MS)
+        await RedisHeartbeats(self._calls, keys, ttl=ttl, remember_ms=PROBE_TTL_MS).check()
         await RedisExpectations(self._calls, keys).check()
 
     async def activate(self, conversation_id: str, *, owner: str, create: bool, ttl: timedelta) -> Recovered:
@@ -90,9 +90,11 @@ class RedisStore:
         if reply[0] == b"NOTFOUND":
             message = f"conversation {conversation_id!r} does not exist"
             raise ConversationNotFoundError(message)
-        _, epoch, seq, base, life, created, lineage, left_ms, now_ms, snapshot, journal = reply
+        _, epoch, seq, base, life, start, created, lineage, left_ms, now_ms, snapshot, journal = reply
         return Recovered(
-            claim=Claim(conversation_id, epoch, owner, life.decode(), self._keys.tenant, _lineage(keys.meta, lineage)),
+            claim=Claim(
+                conversation_id, epoch, owner, life.decode(), self._keys.tenant, _lineage(keys.meta, lineage), start
+            ),
             seq=seq,
             snapshot_seq=base,
             snapshot=snapshot,
@@ -112,10 +114,16 @@ class RedisStore:
         kept: timedelta | None = None,
         participants: Sequence[str] | None = None,
     ) -> Outcome:
-        """See `Store.append`. One round trip, whose cost does not depend on what is stored already."""
+        """See `Store.append`. One round trip, whose cost does not depend on what is stored already.
+
+        Another one where conversations are archived, the first time, and when all was archived for a while.
+        """
         identities = "" if participants is None else _json(participants)
-        ttls = (milliseconds(ttl), milliseconds(kept or ttl))
-        outcome, left = await self._write("append", claim, expected_seq, *ttls, identities, *entries)
+        described = (expected_seq, milliseconds(ttl), milliseconds(kept or ttl), identities)
+        if self._queueing is None:
+            outcome, left = await self._write("append", claim, *described, *entries)
+        else:
+            outcome, left = await self._push("append", claim, *described, entries=entries)
         return _judged(claim, outcome, left)
 
     async def save_snapshot(
@@ -132,7 +140,7 @@ class RedisStore:
     ) -> Outcome:
         """See `Store.save_snapshot`. Two round trips if it replaces what another claim has left."""
         ttls = (milliseconds(ttl), milliseconds(kept or ttl))
-        described = (_json(participants), snapshot, SCHEMA, keep, int(restore), _json(claim.lineage))
+        described = (_json(participants), snapshot, SCHEMA, keep, int(restore), _json(claim.lineage), claim.start)
         outcome, left = await self._write("save_snapshot", claim, seq, *ttls, *described, *_NOTHING)
         if restore and left is not None and claim.follows(left):
             outcome, left = await self._write("save_snapshot", claim, seq, *ttls, *described, *left)
@@ -176,26 +184,94 @@ class RedisStore:
         """See `Store.expectations`."""
         return RedisExpectations(self._calls, self._keys.heartbeats(lease))
 
+    def backlog(self) -> RedisBacklog:
+        """See `Store.backlog`."""
+        return self._backlog
+
+    async def requeue(self, claim: Claim, *, entries: Sequence[bytes]) -> Outcome:
+        """See `Store.requeue`. In steps; those of a call that fails half-way are made again, which harms nobody."""
+        if self._queueing is None:
+            return Outcome.OK
+        for step in steps(entries):
+            _, left = await self._push("archive_requeue", claim, *_NOTHING, entries=step, anew=True)
+            if left is not None and claim.follows(left):
+                _, left = await self._push("archive_requeue", claim, *left, entries=step, anew=True)
+            if left is not None:
+                return Outcome.FENCED
+        return Outcome.OK
+
+    async def revive(
+        self,
+        conversation_id: str,
+        *,
+        life: str,
+        epoch: int,
+        owner: str,
+        start: int,
+        seq: int,
+        snapshot: bytes,
+        lineage: Sequence[Ancestor],
+        participants: Sequence[str],
+        ttl: timedelta,
+        kept: timedelta,
+    ) -> bool:
+        """See `Store.revive`."""
+        keys = self._keys.conversation(conversation_id)
+        described = (_json(lineage), _json(participants), milliseconds(ttl), milliseconds(kept), SCHEMA)
+        arguments = (life, epoch, owner, start, seq, snapshot, *described)
+        reply = await self._calls.on_conversation(
+            conversation_script("revive"), keys, *arguments, names=keys.with_backlog
+        )
+        return bool(reply[0] == b"OK")
+
     async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
         """See `Store.delete`."""
         keys = self._keys.conversation(conversation_id)
         script = conversation_script("delete")
-        reply = await self._calls.on_conversation(script, keys, milliseconds(ttl), SCHEMA)
+        arguments = (milliseconds(ttl), SCHEMA)
+        if self._queueing is None:
+            reply = await self._calls.on_conversation(script, keys, *arguments)
+        else:
+            reply = await self._queueing.push(script, conversation_id, keys, *arguments)
         return bool(reply[0] == b"OK")
 
     async def aclose(self) -> None:
         """See `Store.aclose`."""
         await self._servers.aclose()
 
-    async def _write(self, name: str, claim: Claim, *arguments: str | bytes | int) -> tuple[str, Ancestor | None]:
+    async def _write(self, name: str, claim: Claim, *arguments: Argument) -> tuple[str, Ancestor | None]:
         """Run a script in the name of a claim. Return its outcome, and what another claim has left, if it has."""
         keys = self._keys.conversation(claim.conversation_id)
         place = (claim.life, claim.epoch, claim.owner)
-        reply = await self._calls.on_conversation(conversation_script(name), keys, *place, *arguments)
-        if reply[0] != b"FOREIGN":
-            return reply[0].decode(), None
-        _, life, epoch, owner, seq = reply
-        return "FOREIGN", Ancestor(life.decode(), epoch, owner.decode(), seq)
+        return _outcome(await self._calls.on_conversation(conversation_script(name), keys, *place, *arguments))
+
+    async def _push(
+        self, name: str, claim: Claim, *arguments: Argument, entries: Sequence[bytes], anew: bool = False
+    ) -> tuple[str, Ancestor | None]:
+        """Do as `_write` does, with a script that adds to the backlog."""
+        if self._queueing is None:
+            message = "nothing is archived from this store"
+            raise RuntimeError(message)
+        reply = await self._queueing.push(
+            conversation_script(name),
+            claim.conversation_id,
+            self._keys.conversation(claim.conversation_id),
+            *(claim.life, claim.epoch, claim.owner),
+            *arguments,
+            header=Record(claim.life, claim.start, claim.epoch, claim.owner, None).header,
+            entries=entries,
+            pusher=claim.owner,
+            anew=anew,
+        )
+        return _outcome(reply)
+
+
+def _outcome(reply: Sequence[Any]) -> tuple[str, Ancestor | None]:
+    """Return what a script says, and what another claim has left, if it has."""
+    if reply[0] != b"FOREIGN":
+        return reply[0].decode(), None
+    _, life, epoch, owner, seq = reply
+    return "FOREIGN", Ancestor(life.decode(), epoch, owner.decode(), seq)
 
 
 def _judged(claim: Claim, outcome: str, left: Ancestor | None) -> Outcome:

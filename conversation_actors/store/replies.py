@@ -103,9 +103,9 @@ def is_wrong_type(error: Exception) -> bool:
 
 
 def wrong_type(keys: ConversationKeys, types: list[str]) -> CorruptStateError:
-    """Name the key that holds the wrong type, given what TYPE says of the three."""
-    expected = ("hash", "string", "list")
-    found = list(zip(keys.as_tuple(), types, expected, strict=True))
+    """Name the key that holds the wrong type, given what TYPE says of the five."""
+    expected = ("hash", "string", "list", "list", "hash")
+    found = list(zip(keys.with_backlog, types, expected, strict=True))
     wrong = [(key, is_, should) for key, is_, should in found if is_ not in ("none", should)] or found[:1]
     key, is_, should = wrong[0]
     return CorruptStateError(f"{key}: is a {is_} where a {should} belongs", key=key, position=0)

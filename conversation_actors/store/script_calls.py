@@ -42,20 +42,27 @@ class ScriptCalls:
         self._acknowledgement = acknowledgement
         self._timeout = timeout
 
-    async def on_conversation(self, script: LuaScript, keys: ConversationKeys, *arguments: Argument) -> list[Any]:
-        """Run a script on a conversation's keys; the reply's first element is its outcome, as bytes.
+    async def on_conversation(
+        self, script: LuaScript, keys: ConversationKeys, *arguments: Argument, names: Sequence[str] = ()
+    ) -> list[Any]:
+        """Run a script on a conversation's three keys, or on those of its keys that are named.
+
+        The reply's first element is its outcome, as bytes.
 
         Raises `CorruptStateError` and `IncompatibleVersionError` for the outcomes of that meaning.
         """
         async with self.answering(script.name), self._naming_wrong_types(keys):
-            reply = await self._call(script, keys.as_tuple(), arguments, after=self._acknowledgement.commands())
+            after = self._acknowledgement.commands()
+            reply = await self._call(script, names or keys.as_tuple(), arguments, after=after)
         return _checked(reply, keys)
 
-    async def reading(self, script: LuaScript, keys: ConversationKeys, *arguments: Argument) -> list[Any]:
+    async def reading(
+        self, script: LuaScript, keys: ConversationKeys, *arguments: Argument, names: Sequence[str] = ()
+    ) -> list[Any]:
         """Run a script that only reads; answer when what it has read is as durable as asked."""
         async with self.answering(script.name), self._naming_wrong_types(keys):
             after = self._acknowledgement.commands(after_read=True)
-            return await self._call(script, keys.as_tuple(), arguments, after=after)
+            return await self._call(script, names or keys.as_tuple(), arguments, after=after)
 
     async def reading_plainly(
         self, keys: ConversationKeys, before: Sequence[Command], commands: Sequence[Command]
@@ -191,7 +198,7 @@ class ScriptCalls:
     async def _types(self, keys: ConversationKeys) -> list[str]:
         client = await self._servers.owner_of(keys.meta)
         pipeline = client.pipeline(transaction=False)
-        for key in keys.as_tuple():
+        for key in keys.with_backlog:
             pipeline.execute_command("TYPE", key)
         return [name.decode() for name in await pipeline.execute()]
 

@@ -8,8 +8,11 @@ from functools import cache
 from hashlib import sha1
 from importlib import resources
 
-SCHEMA = 2
+SCHEMA = 3
 """Number of the layout of keys and fields. A script refuses what a newer layout has written."""
+
+_QUEUEING = frozenset({"append", "delete", "archive_requeue", "revive"})
+"""Scripts of a conversation that know its backlog too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,9 @@ def script(name: str) -> LuaScript:
 
 @cache
 def conversation_script(name: str) -> LuaScript:
-    """Load a script that works on the three keys of one conversation."""
-    return _script(name, f"{_text('_conversation')}\n{_text(name)}")
+    """Load a script that works on the keys of one conversation."""
+    parts = ["_conversation", *(["_backlog"] if name in _QUEUEING else []), name]
+    return _script(name, "\n".join(map(_text, parts)))
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 from conversation_actors.errors import InvalidInputError, StoreMisconfiguredError
 from conversation_actors.settings import MEMORY, Durability, Settings
+from conversation_actors.store.backlog import Bounds
 from conversation_actors.store.base import Store
 from conversation_actors.store.memory import MemoryStore
 
@@ -35,16 +36,24 @@ def memory_name(settings: Settings) -> str:
     return name
 
 
+def archive_bounds(settings: Settings) -> Bounds | None:
+    """Return what may wait for the archive; None if the settings name no archive."""
+    archive = settings.archive
+    return None if archive.url is None else Bounds(archive.backlog_bytes, archive.backlog_age)
+
+
 class SharedStores:
     """The stores in one process's memory, by name and tenant. Any thread may use them."""
 
     def __init__(self) -> None:
         """None yet."""
-        self._stores: dict[tuple[str, str], Store] = {}
+        self._stores: dict[tuple[str, str], tuple[MemoryStore, Store]] = {}
         self._lock = threading.Lock()
 
     def get(self, settings: Settings) -> Store:
         """Return the store that the settings name, made when it is first asked for.
+
+        What is written to it waits for the archive from when somebody first asks for it who archives.
 
         Raises as `memory_name` does, and `StoreMisconfiguredError` for a durability that memory does not have.
         """
@@ -54,8 +63,13 @@ class SharedStores:
             raise StoreMisconfiguredError(message)
         with self._lock:
             if key not in self._stores:
-                self._stores[key] = cast("Store", OneAtATime(MemoryStore(tenant=settings.tenant), threading.Lock()))
-            return self._stores[key]
+                made = MemoryStore(tenant=settings.tenant)
+                self._stores[key] = made, cast("Store", OneAtATime(made, threading.Lock()))
+            inner, shared = self._stores[key]
+            bounds = archive_bounds(settings)
+            if bounds is not None:
+                inner.archive_within(bounds)
+            return shared
 
     def forget(self, name: str) -> None:
         """Drop what is stored under a name, for every tenant. Who has such a store open keeps it to itself."""

@@ -26,6 +26,8 @@ from conversation_actors.protocol import ActivationInfo, Done, Executed, Request
 from conversation_actors.settings import HistoryLimits, Settings, Timeouts
 from conversation_actors.state import AppendItems, ConversationState, Limits
 from conversation_actors.store import Claim, Found, Head, HeartbeatStore, MemoryStore, Outcome, Recovered, Store, Stored
+from conversation_actors.store.backlog import Backlog, Bounds
+from conversation_actors.store.base import Ancestor
 from conversation_actors.store.expectations import MemoryExpectations
 from conversation_actors.timing import Timing
 from tests.support.quick import QUICK
@@ -117,9 +119,9 @@ class FaultyStore:
     entry ever written, by `seq`, whatever was compacted since.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.time, archive: Bounds | None = None) -> None:
         """Start empty and healthy."""
-        self.inner = MemoryStore(clock=clock)
+        self.inner = MemoryStore(clock=clock, archive=archive)
         self.is_down = False
         self.reads = 0
         self.append_faults: deque[Fault | Outcome | Exception] = deque()
@@ -286,6 +288,48 @@ class FaultyStore:
     async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
         """See `Store.delete`."""
         return await self.inner.delete(conversation_id, ttl=ttl)
+
+    def backlog(self) -> Backlog:
+        """See `Store.backlog`."""
+        return self.inner.backlog()
+
+    async def requeue(self, claim: Claim, *, entries: Sequence[bytes]) -> Outcome:
+        """See `Store.requeue`. Held and refused as all writes are."""
+        await self._released.wait()
+        if self.is_down:
+            message = "the write did not arrive"
+            raise StoreUnavailableError(message)
+        return await self.inner.requeue(claim, entries=entries)
+
+    async def revive(
+        self,
+        conversation_id: str,
+        *,
+        life: str,
+        epoch: int,
+        owner: str,
+        start: int,
+        seq: int,
+        snapshot: bytes,
+        lineage: Sequence[Ancestor],
+        participants: Sequence[str],
+        ttl: timedelta,
+        kept: timedelta,
+    ) -> bool:
+        """See `Store.revive`."""
+        return await self.inner.revive(
+            conversation_id,
+            life=life,
+            epoch=epoch,
+            owner=owner,
+            start=start,
+            seq=seq,
+            snapshot=snapshot,
+            lineage=lineage,
+            participants=participants,
+            ttl=ttl,
+            kept=kept,
+        )
 
     async def aclose(self) -> None:
         """Do nothing."""

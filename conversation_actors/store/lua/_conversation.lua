@@ -1,8 +1,10 @@
 -- Put in front of every script that touches one conversation.
--- KEYS[1] meta   KEYS[2] snapshot   KEYS[3] journal
+-- KEYS[1] meta   KEYS[2] snapshot   KEYS[3] journal; and where conversations are archived, for a script that says so,
+-- KEYS[4] backlog   KEYS[5] archive (see _backlog.lua), whose time to live is their own
 --
 -- meta is a hash: epoch, owner, seq; base (the position of the snapshot, or where this life began); first
--- (the journal holds exactly entries first+1 … seq, and first <= base); snapshot (1 when the key must exist);
+-- (the journal holds exactly entries first+1 … seq, and first <= base); start (the position at which this life began;
+-- base where it is missing); snapshot (1 when the key must exist);
 -- born and life (the epoch, and the owner, that created this life); lineage (JSON list of the claims before the
 -- present one, the oldest first, each as [life, epoch, owner, seq where the next one took over]); kept (ms that the
 -- conversation is kept after its last use); schema; created_at and active_at (ms, server time); participants
@@ -12,6 +14,7 @@
 -- write, and the first write is one that a server out of memory refuses.
 
 local META, SNAPSHOT, JOURNAL = KEYS[1], KEYS[2], KEYS[3]
+local OWN_KEYS = {META, SNAPSHOT, JOURNAL}
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -24,12 +27,13 @@ end
 
 local function read_meta()
   local raw = redis.call('HMGET', META, 'epoch', 'owner', 'seq', 'base', 'snapshot', 'born', 'schema', 'deleted', 'first', 'life',
-    'kept')
+    'kept', 'start')
   if not raw[1] and redis.call('EXISTS', META) == 0 then return nil, nil end
   local meta = {
     epoch = whole_number(raw[1]), owner = raw[2], seq = whole_number(raw[3]), base = whole_number(raw[4]),
     snapshot = raw[5] == '1' and 1 or 0, born = whole_number(raw[6]), schema = whole_number(raw[7]),
     deleted = raw[8] == '1', first = whole_number(raw[9]), life = raw[10] or '', kept = raw[11],
+    start = whole_number(raw[12]) or whole_number(raw[4]),
   }
   if not (meta.epoch and meta.owner and meta.seq and meta.base and meta.born and meta.schema and meta.first)
     or meta.base > meta.seq or meta.first > meta.base then
@@ -63,7 +67,7 @@ end
 -- Leave the time to live as it is: how long a conversation is kept is for its owner to say, who has read it.
 -- A write all the same, for a WAIT.
 local function leave_ttl(ttl_ms)
-  for _, key in ipairs(KEYS) do
+  for _, key in ipairs(OWN_KEYS) do
     local left = redis.call('PTTL', key)
     redis.call('PEXPIRE', key, left >= 0 and math.max(1, left) or ttl_ms)
   end
@@ -71,7 +75,7 @@ end
 
 -- Also the write that a WAIT on this connection needs, where a repeat finds its work done.
 local function refresh(ttl_ms)
-  for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ttl_ms) end
+  for _, key in ipairs(OWN_KEYS) do redis.call('PEXPIRE', key, ttl_ms) end
 end
 
 -- Keep the conversation for `left_ms` from now, of the `kept_ms` after its last use. Others may know of a later use

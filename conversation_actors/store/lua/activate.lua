@@ -1,6 +1,7 @@
 -- Take the next epoch and read everything.
 -- ARGV: owner, create (1 or 0), ttl of what is created in ms, schema
--- {OK, epoch, seq, base, life, created (1 or 0), lineage, ms left to live, server time in ms, snapshot or nil, journal}
+-- {OK, epoch, seq, base, life, start, created (1 or 0), lineage, ms left to live, server time in ms, snapshot or nil,
+-- journal}
 -- {NOTFOUND}   {SCHEMA, stored schema}   {CORRUPT, key, what}
 
 local MAX_CLAIMS = 16 -- of the lineage
@@ -28,7 +29,7 @@ local claims = lineage()
 if not living then
   meta = meta or {epoch = 0, seq = 0}
   meta.owner, meta.base, meta.first, meta.snapshot, meta.born = false, meta.seq, meta.seq, 0, meta.epoch + 1
-  meta.life = owner
+  meta.life, meta.start = owner, meta.seq
 end
 trouble = contradiction(meta)
 if trouble then return trouble end
@@ -39,7 +40,8 @@ local left_ms = living and redis.call('PTTL', META) or tonumber(ttl_ms)
 local now = now_ms()
 if meta.owner ~= owner then
   meta.epoch = meta.epoch + 1
-  redis.call('HSET', META, 'epoch', meta.epoch, 'owner', owner, 'lineage', claims, 'schema', schema, 'active_at', now)
+  redis.call('HSET', META, 'epoch', meta.epoch, 'owner', owner, 'lineage', claims, 'schema', schema, 'active_at', now,
+    'start', meta.start)
 end
 if not living then
   redis.call('HSET', META, 'seq', meta.seq, 'base', meta.base, 'first', meta.first, 'born', meta.born, 'life', owner,
@@ -48,4 +50,4 @@ if not living then
 end
 if living then leave_ttl(ttl_ms) else refresh(ttl_ms) end
 local created = meta.born == meta.epoch and 1 or 0
-return {'OK', meta.epoch, meta.seq, meta.base, meta.life, created, claims, left_ms, now, snapshot, journal}
+return {'OK', meta.epoch, meta.seq, meta.base, meta.life, meta.start, created, claims, left_ms, now, snapshot, journal}
