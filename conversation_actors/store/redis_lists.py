@@ -59,7 +59,7 @@ class RedisLists:
                 async with self._calls.answering("scan for lists"):
                     cursor, keys = await owner.scan(max(cursor, 0), match=pattern.glob, count=_AT_ONCE, _type="list")
                 for key in keys:
-                    yield key
+                    yield key.encode() if isinstance(key, str) else key
 
     async def read(self, key: str, first: int, count: int) -> list[bytes]:
         """Return at most `count` elements from the place `first` on; none if there is no such list."""

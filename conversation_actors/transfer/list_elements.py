@@ -53,14 +53,14 @@ def element(number: int, stored: bytes, *, before: float) -> Element:
             return _unreadable(item_id, stored, before, "not a JSON object")
         at = _time(fields.get("timestamp"), before)
         rest = {name: value for name, value in fields.items() if name not in {"role", "content", "timestamp"}}
-        extra = {"extra": {"imported": rest}} if rest else {}
-        told = Message(id=item_id, created_at=at, role=_required(fields, "role"), content=_content(fields), **extra)
-        told.to_stored()
+        told = {"id": item_id, "created_at": at, "role": _required(fields, "role"), "content": _content(fields)}
+        message = Message.model_validate(told | ({"extra": {"imported": rest}} if rest else {}))
+        message.to_stored()
     except UnicodeDecodeError:
         return _unreadable(item_id, stored, before, "not UTF-8")
     except (InvalidInputError, ValueError) as error:
         return _unreadable(item_id, stored, before, str(error))
-    return Element(told, at)
+    return Element(message, at)
 
 
 def too_large(number: int, stored: bytes, *, before: float, reason: str) -> Element:
@@ -114,20 +114,21 @@ def _time(value: object, before: float) -> float:
     if value is None:
         return before
     if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            moment = _moment(value)
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        value = _seconds(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         message = "timestamp is neither a number nor a date"
         raise ValueError(message)
     return value / 1000 if abs(value) >= _MILLISECONDS_FROM else float(value)
 
 
-def _moment(text: str) -> datetime:
+def _seconds(text: str) -> float:
     try:
-        return datetime.fromisoformat(text)
+        return float(text)
+    except ValueError:
+        pass  # a date, then
+    try:
+        moment = datetime.fromisoformat(text)
     except ValueError:
         message = "timestamp is neither a number nor a date"
         raise ValueError(message) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
