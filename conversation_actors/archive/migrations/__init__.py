@@ -30,7 +30,7 @@ def upgrade(connection: Connection) -> None:
 
     def missing(present: tuple[str, ...], _: MigrationContext) -> object:
         try:
-            # As Alembic's own `command.upgrade`, which gives a tuple too, but needs a module that runs when it is imported.
+            # As Alembic's own `command.upgrade`, which gives a tuple too, but needs a module that runs at its import.
             return scripts._upgrade_revs(REVISION, present)  # type: ignore[arg-type]  # noqa: SLF001
         except CommandError:
             message = f"the archive's tables are of version {', '.join(present)}, which is newer than this program's"

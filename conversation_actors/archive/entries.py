@@ -1,0 +1,60 @@
+"""The rows of entries: found, added, and set aside when others came in their place."""
+
+import time
+from collections.abc import Collection, Iterable, Sequence
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from conversation_actors.archive.records import UNREADABLE, Row
+from conversation_actors.archive.tables import entries, superseded
+
+_AT_ONCE = 500
+"""Values of one statement."""
+_ROW = (entries.c.seq, entries.c.epoch, entries.c.at, entries.c.event, entries.c.data)
+
+
+async def at_positions(connection: AsyncConnection, life_id: int, positions: Collection[int]) -> dict[int, Row]:
+    """Return the entries at these positions, by position."""
+    wanted = sorted(positions)
+    found: dict[int, Row] = {}
+    for first in range(0, len(wanted), _AT_ONCE):
+        some = wanted[first : first + _AT_ONCE]
+        query = select(*_ROW).where(entries.c.life_id == life_id, entries.c.seq.in_(some))
+        found.update((row[0], Row(*row)) for row in (await connection.execute(query)).all())
+    return found
+
+
+async def add(connection: AsyncConnection, life_id: int, rows: Iterable[Row]) -> None:
+    """Add entries."""
+    values = [{"life_id": life_id, **row._asdict()} for row in rows]
+    if values:
+        await connection.execute(insert(entries), values)
+
+
+async def set_aside(connection: AsyncConnection, life_id: int, seq: int) -> Sequence[Row]:
+    """Move the entries from `seq` on to those that were superseded; return them."""
+    here = (entries.c.life_id == life_id, entries.c.seq >= seq)
+    rows = [Row(*row) for row in (await connection.execute(select(*_ROW).where(*here).order_by(entries.c.seq))).all()]
+    now = time.time()
+    await connection.execute(
+        insert(superseded), [{"life_id": life_id, "noted_at": now, **row._asdict()} for row in rows]
+    )
+    await connection.execute(delete(entries).where(*here))
+    return rows
+
+
+async def was_set_aside(connection: AsyncConnection, life_id: int, row: Row) -> bool:
+    """Tell whether this entry was superseded."""
+    columns = (superseded.c.seq, superseded.c.epoch, superseded.c.at, superseded.c.event, superseded.c.data)
+    query = select(*columns).where(superseded.c.life_id == life_id, superseded.c.seq == row.seq)
+    return any(row.is_same(Row(*known)) for known in (await connection.execute(query)).all())
+
+
+async def has_unreadable(connection: AsyncConnection, life_id: int, data: bytes) -> bool:
+    """Tell whether these bytes, which nobody could read, were stored before, wherever that was."""
+    for table in (entries, superseded):
+        query = select(table.c.seq).where(table.c.life_id == life_id, table.c.event == UNREADABLE, table.c.data == data)
+        if (await connection.execute(query.limit(1))).first() is not None:
+            return True
+    return False

@@ -1,0 +1,119 @@
+"""Writes into the archive: records of backlogs, states, deletions. Each call is one transaction.
+
+What is written twice is there once, whoever writes it, and whatever has happened to the first of them.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from conversation_actors.archive import pictures
+from conversation_actors.archive.adoption import adopt
+from conversation_actors.archive.database import Database
+from conversation_actors.archive.gaps import Gap
+from conversation_actors.archive.passage import Lives, Tally
+from conversation_actors.archive.records import read
+from conversation_actors.archive.tables import lives
+from conversation_actors.state import ConversationState
+from conversation_actors.store.backlog import Record
+from conversation_actors.store.base import Stored
+
+__all__ = ["Gap", "Writer", "Written"]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a batch came to: `entries` are new, `repeated` were there or belong to what was deleted.
+
+    `items` arrived in new entries. `superseded` entries gave way to others, `deleted` lives were deleted.
+    """
+
+    entries: int = 0
+    repeated: int = 0
+    items: int = 0
+    gaps: tuple[Gap, ...] = ()
+    superseded: int = 0
+    deleted: int = 0
+
+
+class Writer:
+    """Writes what belongs to one tenant. Methods raise as `Database` says, and then nothing is written.
+
+    They also raise `CorruptStateError`, with table and row, if what is stored cannot be read.
+    """
+
+    def __init__(self, database: Database, tenant: str) -> None:
+        self._database = database
+        self._tenant = tenant
+
+    async def write(self, conversation_id: str, records: Sequence[bytes]) -> Written:
+        """Write records of a backlog, in order, all or none. Repeats are recognised; gaps are noted.
+
+        Bytes that cannot be read are kept as they are, as an entry "unreadable". Raises `IncompatibleVersionError`, and
+        writes nothing, if an entry is of a newer version: it waits for an archiver that can read it.
+        """
+        arrived = [read(record) for record in records]
+        if not arrived:
+            return Written()
+        tally = Tally()
+        async with self._database.writing("archiving entries") as connection:
+            await (await Lives.locked(connection, self._tenant, conversation_id)).take(arrived, tally)
+        return Written(tally.entries, tally.repeated, tally.items, tuple(tally.gaps), tally.superseded, tally.deleted)
+
+    async def adopt(self, conversation_id: str, stored: Stored, state: ConversationState) -> bool:
+        """Take over a conversation of which only the state is known, at its position; tell whether that was news.
+
+        The entries up to it are noted as a gap. They are still taken if they come.
+        """
+        async with self._database.writing("archiving a state") as connection:
+            here = await Lives.locked(connection, self._tenant, conversation_id)
+            life = await here.get(Record(stored.life, 0, stored.epoch, stored.owner, b""), at=state.changed_at)
+            if life.deleted_at is not None or life.seq >= state.seq:
+                return False
+            await adopt(connection, life, stored, state)
+        return True
+
+    async def delete(self, conversation_id: str, *, only: Collection[str] | None = None) -> int:
+        """Delete all lives of a conversation, or `only` those of these names; return how many there were.
+
+        Pictures go when no life is left. The names of lives stay, so that records which come late are not archived.
+        """
+        async with self._database.writing("deleting a conversation") as connection:
+            here = await Lives.locked(connection, self._tenant, conversation_id)
+            chosen = [life for life in here.living if only is None or life.life in only]
+            await here.erase(chosen)
+            if not here.living:
+                await pictures.drop_all(connection, self._tenant, [conversation_id])
+        return len(chosen)
+
+    async def lives(self, conversation_id: str) -> tuple[str, ...]:
+        """Return the names of a conversation's lives that were not deleted, the oldest first."""
+        mine = (
+            lives.c.tenant == self._tenant,
+            lives.c.conversation_id == conversation_id,
+            lives.c.deleted_at.is_(None),
+        )
+        async with self._database.reading("looking for a conversation") as connection:
+            return tuple((await connection.execute(select(lives.c.life).where(*mine).order_by(lives.c.id))).scalars())
+
+    async def purge(self, before: float, *, most: int) -> int:
+        """Drop the lives whose last entry, or deletion, was `before`, at most so many; return how many there were."""
+        last = func.coalesce(lives.c.deleted_at, lives.c.active_at)
+        old = select(lives.c.id, lives.c.conversation_id).where(
+            lives.c.tenant == self._tenant, lives.c.active_at < before, last < before
+        )
+        async with self._database.writing("dropping what is too old") as connection:
+            found = (await connection.execute(old.order_by(lives.c.active_at).limit(most).with_for_update())).all()
+            if not found:
+                return 0
+            await connection.execute(delete(lives).where(lives.c.id.in_([identity for identity, _ in found])))
+            names = {name for _, name in found}
+            gone = names - await self._still_there(connection, names)
+            await pictures.drop_all(connection, self._tenant, gone)
+        return len(found)
+
+    async def _still_there(self, connection: AsyncConnection, names: Collection[str]) -> set[str]:
+        mine = (lives.c.tenant == self._tenant, lives.c.conversation_id.in_(names), lives.c.deleted_at.is_(None))
+        return set((await connection.execute(select(lives.c.conversation_id).where(*mine))).scalars())
