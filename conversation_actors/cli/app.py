@@ -170,22 +170,52 @@ def export(
 
 @app.command(name="import")
 def import_(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="What export has written, as jsonl.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]…", help="What export has written, as jsonl.")
+    ] = None,
     *,
+    lists: Annotated[
+        str | None,
+        typer.Option(
+            "--from-redis-lists",
+            metavar="PATTERN",
+            help="Import another program's lists, of elements with role, content and timestamp, from the same Redis. "
+            "The conversation's id stands in the place of the *: 'conversation:*:history'.",
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on importing what is added to the lists, until Ctrl-C.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
 ) -> None:
-    """Add exported conversations to the archive, from which they are opened like any other.
+    """Add exported conversations, or another program's lists, to the archive, from which they are opened as any other.
 
-    First all files are checked to their ends: counts, digests, and that no such conversation is there with other
-    content; if there is, nothing is imported. Then each conversation is added in one step, read back and compared.
-    An import that was interrupted is repeated as it is: what is there already is passed over. Needs the archive
-    (CONVERSATION_ARCHIVE_URL), Redis, and no Ray.
+    First everything is checked: counts and digests of files, and that no such conversation is there with other
+    content; if there is, nothing is imported. Then each conversation of a file is added in one step, read back and
+    compared. An import that was interrupted is repeated as it is: what is there already is passed over. Needs the
+    archive (CONVERSATION_ARCHIVE_URL), Redis, and no Ray.
+
+    Lists grow at their ends. How far one is imported is told by the archive itself, so that each element comes once. An
+    element that is no message is kept as an item of another kind, and reported with key and index; then the command
+    exits with 1. So it does if a list lost elements before they were read, or belongs to a conversation that has been
+    opened here.
 
     Example: [bold]conversation-actors import conversations.jsonl --dry-run[/bold]
     """
-    from conversation_actors.cli.importing import run  # noqa: PLC0415  # see the module's docstring
+    from conversation_actors.cli.importing import from_files, from_lists  # noqa: PLC0415  # see the module's docstring
 
-    typer.echo(asyncio.run(run(files, dry_run=dry_run)))
+    if (lists is None) == (not files):
+        message = "files: give files, or --from-redis-lists"
+        raise InvalidInputError(message, field="files")
+    if follow and (lists is None or dry_run):
+        message = "follow: goes with --from-redis-lists, and not with --dry-run"
+        raise InvalidInputError(message, field="follow")
+    if lists is None:
+        typer.echo(asyncio.run(from_files(files or [], dry_run=dry_run)))
+        return
+    told, is_whole = asyncio.run(from_lists(lists, dry_run=dry_run, follow=follow))
+    typer.echo(told)
+    raise typer.Exit(0 if is_whole else EXIT_FAILED)
 
 
 @app.command()

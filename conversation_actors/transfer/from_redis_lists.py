@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from conversation_actors.archive.copying import Copies
 from conversation_actors.archive.writer import Writer
 from conversation_actors.codec import encode_entry
-from conversation_actors.errors import ConflictError, InvalidInputError, RefusedError
+from conversation_actors.errors import ConflictError, InvalidInputError, RefusedError, RetryableError
 from conversation_actors.items import Item
 from conversation_actors.state import AppendItems, ConversationState, Entry, Limits, decide
 from conversation_actors.store import Store
@@ -48,6 +48,13 @@ class ListsImported:
     """Lists that cannot be imported, or not any further."""
     conflicts: list[str] = field(default_factory=list)
     """Why lists cannot be imported at all."""
+
+    def add(self, later: "ListsImported") -> None:
+        """Add what another look at the same lists has come to."""
+        self.lists, self.left_out = max(self.lists, later.lists), later.left_out
+        self.elements += later.elements
+        self.unreadable += later.unreadable
+        self.broken += later.broken
 
 
 class ListImporter:
@@ -86,18 +93,22 @@ class ListImporter:
         return await self._pass(is_dry=False)
 
     async def follow(self, stop: asyncio.Event, *, interval: float) -> ListsImported:
-        """Go on importing until `stop` is set; return what was done in all."""
+        """Go on importing until `stop` is set; return what was done in all.
+
+        While Redis or the archive does not answer, this tries again; each time that begins is told.
+        """
         total = await self.once()
-        while not stop.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), interval)
-                break
-            seen = await self._pass(is_dry=False)
-            total.lists = max(total.lists, seen.lists)
-            total.elements += seen.elements
-            total.unreadable += seen.unreadable
-            total.broken += seen.broken
-            total.left_out = seen.left_out
+        is_away = False
+        while not await _is_set(stop, interval):
+            try:
+                seen = await self._pass(is_dry=False)
+            except RetryableError as error:
+                if not is_away:
+                    self._tell(f"{error}; trying again")
+                is_away = True
+                continue
+            is_away = False
+            total.add(seen)
         return total
 
     async def _pass(self, *, is_dry: bool, is_quiet: bool = False) -> ListsImported:
@@ -153,7 +164,6 @@ class ListImporter:
             if not is_dry:
                 written = await self._writer.write(conversation_id, records)
                 if written.entries != len(records):
-                    self._cursors.pop(key, None)
                     return False
             if is_broken:
                 done.broken += 1
@@ -193,7 +203,8 @@ class ListImporter:
         return records, elements
 
     async def _cursor(self, key: str, conversation_id: str) -> Cursor | Elsewhere:
-        cursor: Cursor | Elsewhere | None = self._cursors.get(key)
+        # taken out, and kept again when all that it has moved over is in the archive
+        cursor: Cursor | Elsewhere | None = self._cursors.pop(key, None)
         if cursor is None:
             cursor = await read_cursor(self._copies, conversation_id, key, self._limits)
         if isinstance(cursor, Cursor) and await self._store.head(conversation_id) is not None:
@@ -221,7 +232,6 @@ class ListImporter:
         return place.is_broken
 
     def _keep(self, key: str, cursor: Cursor, *, is_dry: bool) -> None:
-        self._cursors.pop(key, None)
         if is_dry:
             return  # it has moved over what is not in the archive
         self._cursors[key] = cursor
@@ -235,6 +245,13 @@ class ListImporter:
 
     def _silent(self, about: str, sentence: str) -> None:
         pass
+
+
+async def _is_set(stop: asyncio.Event, seconds: float) -> bool:
+    """Tell whether `stop` is set, within so many seconds."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+    return stop.is_set()
 
 
 def _appended(state: ConversationState, item: Item, at: float, life: str) -> list[bytes]:
