@@ -219,6 +219,41 @@ def import_(
 
 
 @app.command()
+def backup(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write it; made if it is missing.")],
+) -> None:
+    """Copy all conversations of the tenant out of Redis and the archive, while both are at work.
+
+    Each conversation is copied as it was at one moment: its state, what waits for the archive, and what is archived.
+    One that begins meanwhile may be left out. No signs of life, keys, tokens or passwords are in a backup; what people
+    said is. The backup is there when it is whole, and only this user may read it. Needs the archive
+    (CONVERSATION_ARCHIVE_URL), Redis, and no Ray.
+
+    Example: [bold]conversation-actors backup /backups/2026-11-27[/bold]
+    """
+    from conversation_actors.cli.backup import back_up  # noqa: PLC0415  # see the module's docstring
+
+    typer.echo(asyncio.run(back_up(directory)))
+
+
+@app.command()
+def restore(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="What backup has written.")],
+) -> None:
+    """Restore a backup into a Redis and an archive that have nothing of the tenant; refuse any others.
+
+    The whole backup is checked first. Conversations go on in the same life at the same position, and are kept in Redis
+    for as long as they had left at the backup. Nothing may use either of the two before this has ended; if it was
+    interrupted, empty both and begin again.
+
+    Example: [bold]conversation-actors restore /backups/2026-11-27[/bold]
+    """
+    from conversation_actors.cli.backup import restore as run  # noqa: PLC0415  # see the module's docstring
+
+    typer.echo(asyncio.run(run(directory)))
+
+
+@app.command()
 def demo(
     *,
     transcript: Annotated[

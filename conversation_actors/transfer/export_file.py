@@ -1,12 +1,12 @@
 """An export as a file: written line by line, and read with everything checked that it says of itself."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, Self
 
-from conversation_actors.archive.rows import CHECKPOINT, COLUMNS, LIFE, ORDER, PICTURE, Row
+from conversation_actors.archive.rows import CHECKPOINT, COLUMNS, LIFE, ORDER, PICTURE, Column, Row
 from conversation_actors.errors import CorruptStateError, IncompatibleVersionError, InvalidInputError
 from conversation_actors.transfer.files import NewFile, naming
 from conversation_actors.transfer.lines import (
@@ -27,6 +27,33 @@ MAX_LINE = 256 << 20
 """Bytes of one line at most: what is longer is no line of ours."""
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A kind of file: its name, the version that is written, and the rows that may be in it.
+
+    `last` are kinds of rows that come after all others of a conversation, in this order.
+    """
+
+    format: str
+    version: int
+    columns: Mapping[str, Mapping[str, Column]]
+    last: tuple[str, ...] = ()
+
+    def after(self, kind: str) -> Collection[str]:
+        """Return the kinds of rows that may follow one of this kind; CONVERSATION is the beginning."""
+        if kind in self.last:
+            return self.last[self.last.index(kind) :]
+        if kind == PICTURE:
+            return (PICTURE, *self.last)
+        if kind == CONVERSATION:
+            return (LIFE, PICTURE, *self.last)
+        following = ORDER[0 if kind == LIFE else ORDER.index(kind) + (kind == CHECKPOINT) :]
+        return (*following, LIFE, PICTURE, *self.last)
+
+
+EXPORT = Layout(FORMAT, VERSION, COLUMNS)
+
+
 class Tally:
     """Counts lines, and digests them."""
 
@@ -44,6 +71,12 @@ class Tally:
         """The digest of all lines so far."""
         return self._digest.hexdigest()
 
+    def copy(self) -> Self:
+        """Return one that counts on by itself."""
+        twin = type(self)()
+        twin.lines, twin._digest = self.lines, self._digest.copy()  # noqa: SLF001  # one of its own class
+        return twin
+
 
 def tally_of(conversation_id: str) -> Tally:
     """Return the tally of a conversation that has no rows yet."""
@@ -56,7 +89,7 @@ async def digest_of(conversation_id: str, rows: AsyncIterator[Row]) -> str | Non
     """Return the digest that an export of these rows has; None if there are none."""
     tally, is_empty = tally_of(conversation_id), True
     async for row in rows:
-        tally.add(row_line(row))
+        tally.add(row_line(row, COLUMNS))
         is_empty = False
     return None if is_empty else tally.sha256
 
@@ -64,20 +97,32 @@ async def digest_of(conversation_id: str, rows: AsyncIterator[Row]) -> str | Non
 class ExportWriter:
     """Writes an export: conversations in the order of their ids, then the trailer."""
 
-    def __init__(self, file: NewFile) -> None:
+    def __init__(self, file: NewFile, layout: Layout = EXPORT) -> None:
         """Begin the file."""
-        self._file, self._whole = file, Tally()
+        self._file, self._layout, self._whole = file, layout, Tally()
         self.conversations = self.rows = 0
-        self._write(line_of(HEADER, {"format": FORMAT, "version": VERSION}))
+        self._write(line_of(HEADER, {"format": layout.format, "version": layout.version}))
 
     async def add(self, conversation_id: str, rows: AsyncIterator[Row]) -> bool:
-        """Write one conversation; False, and nothing is written, if it has no rows."""
+        """Write one conversation; False, and nothing is written, if it has no rows.
+
+        If `rows` raises, nothing of the conversation is in the file, and it may be added again.
+        """
+        size, whole, before = self._file.size, self._whole.copy(), self.rows
+        try:
+            return await self._add(conversation_id, rows)
+        except BaseException:
+            self._file.cut(size)
+            self._whole, self.rows = whole, before
+            raise
+
+    async def _add(self, conversation_id: str, rows: AsyncIterator[Row]) -> bool:
         tally, is_begun = tally_of(conversation_id), False
         async for row in rows:
             if not is_begun:
                 self._write(line_of(CONVERSATION, {"id": conversation_id}))
                 is_begun = True
-            line = row_line(row)
+            line = row_line(row, self._layout.columns)
             tally.add(line)
             self._write(line)
             self.rows += 1
@@ -115,23 +160,23 @@ class Ended:
 Part = Begun | Row | Ended
 
 
-def read_export(path: Path) -> Iterator[Part]:
+def read_export(path: Path, layout: Layout = EXPORT) -> Iterator[Part]:
     """Yield the parts of an export, each once it is checked; what is left out at the end is noticed there.
 
     Raises `InvalidInputError` if the file is no export, `IncompatibleVersionError` if a newer version wrote it,
     `CorruptStateError` with the byte if it is damaged or cut off, and `TransferFileError` if it cannot be read.
     """
     with naming(path), path.open("rb") as file:
-        yield from _Reader(path, file).parts()
+        yield from _Reader(path, file, layout).parts()
 
 
 class _Reader:
-    def __init__(self, path: Path, file: BinaryIO) -> None:
-        self._path, self._file, self._at = path, file, 0
+    def __init__(self, path: Path, file: BinaryIO, layout: Layout) -> None:
+        self._path, self._file, self._layout, self._at = path, file, layout, 0
         self._whole, self._of_one = Tally(), Tally()
         self._id: str | None = None
         self._last: bytes = b""
-        self._kinds: list[str] = []
+        self._kinds: Collection[str] = ()
         """The kinds that may come now, of the conversation that has begun."""
 
     def parts(self) -> Iterator[Part]:
@@ -147,7 +192,7 @@ class _Reader:
                 conversations += 1
             elif kind == END:
                 yield self._end(fields)
-            elif kind in COLUMNS:
+            elif kind in self._layout.columns:
                 yield self._row(line, kind, fields)
             else:
                 self._damaged(f"a line of the kind {kind!r}, which is not known")
@@ -160,14 +205,15 @@ class _Reader:
             kind, fields = parse_line(line)
         except ValueError:
             kind, fields = "", {}
-        if kind != HEADER or fields.get("format") != FORMAT:
-            message = f"{self._path}: not an export of conversation-actors; its first line would say so"
+        if kind != HEADER or fields.get("format") != self._layout.format:
+            message = f"{self._path}: not a file of the format {self._layout.format!r}; its first line would say so"
             raise InvalidInputError(message, field="file")
         version = fields.get("version")
         if type(version) is not int or version < 1:
             self._damaged("its header has no version")
-        if version > VERSION:
-            message = f"{self._path}: written in version {version} of the format; this version reads up to {VERSION}"
+        if version > self._layout.version:
+            known = self._layout.version
+            message = f"{self._path}: written in version {version} of the format; this version reads up to {known}"
             raise IncompatibleVersionError(message)
         self._whole.add(line)
         self._at += len(line)
@@ -193,21 +239,17 @@ class _Reader:
         if self._last and conversation_id.encode() <= self._last:
             self._damaged(f"{conversation_id!r} is out of order, or there twice")
         self._id, self._last, self._of_one = conversation_id, conversation_id.encode(), Tally()
-        self._kinds = [LIFE, PICTURE]
+        self._kinds = self._layout.after(CONVERSATION)
         self._of_one.add(line)
         return Begun(conversation_id)
 
     def _row(self, line: bytes, kind: str, fields: dict[str, Any]) -> Row:
         if self._id is None or kind not in self._kinds:
             self._damaged(f"a line of the kind {kind!r} does not belong here")
-        self._kinds = (
-            [PICTURE] if kind == PICTURE else [*ORDER[0 if kind == LIFE else ORDER.index(kind) :], LIFE, PICTURE]
-        )
-        if kind == CHECKPOINT:
-            self._kinds.remove(CHECKPOINT)  # there is one
+        self._kinds = self._layout.after(kind)
         self._of_one.add(line)
         try:
-            return row_of(kind, fields)
+            return row_of(kind, fields, self._layout.columns)
         except ValueError as error:
             self._damaged(str(error))
 

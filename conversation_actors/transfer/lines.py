@@ -18,12 +18,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from conversation_actors.archive.rows import COLUMNS, Column, Row
+from conversation_actors.archive.rows import Column, Row
 from conversation_actors.values import decode
 
 FORMAT, VERSION = "conversation-actors export", 1
 HEADER, CONVERSATION, END, TRAILER = "header", "conversation", "end", "trailer"
 _BASE64 = "_base64"
+
+Columns = Mapping[str, Mapping[str, Column]]
 
 
 def line_of(kind: str, values: Mapping[str, Any]) -> bytes:
@@ -32,10 +34,10 @@ def line_of(kind: str, values: Mapping[str, Any]) -> bytes:
     return text.encode() + b"\n"
 
 
-def row_line(row: Row) -> bytes:
+def row_line(row: Row, columns: Columns) -> bytes:
     """Return the line of a row."""
     values: dict[str, Any] = {}
-    for name, (kind, _) in COLUMNS[row.kind].items():
+    for name, (kind, _) in columns[row.kind].items():
         value = row.values[name]
         if kind is bytes:
             values.update(_bytes_field(name, value))
@@ -61,11 +63,10 @@ def parse_line(line: bytes) -> tuple[str, dict[str, Any]]:
     return kind, fields
 
 
-def row_of(kind: str, fields: Mapping[str, Any]) -> Row:
+def row_of(kind: str, fields: Mapping[str, Any], columns: Columns) -> Row:
     """Read a row. Raises `ValueError` if a column is missing, of another type, or not known."""
-    columns = COLUMNS[kind]
     left = dict(fields)
-    values = {name: _value(kind, name, column, left) for name, column in columns.items()}
+    values = {name: _value(kind, name, column, left) for name, column in columns[kind].items()}
     if left:
         message = f"{kind}: {next(iter(left))} is not known"
         raise ValueError(message)

@@ -10,6 +10,7 @@ from conversation_actors.archive.database import Database
 from conversation_actors.archive.writer import Writer
 from conversation_actors.settings import Settings
 from conversation_actors.store import Store, open_store
+from conversation_actors.store.redis_copies import RedisCopies
 from conversation_actors.transfer.catching_up import CatchingUp
 
 _TIMEOUT = timedelta(hours=1)
@@ -21,6 +22,7 @@ class Pair:
     """What conversations are read from, and written to."""
 
     store: Store
+    redis: RedisCopies
     copies: Copies
     writer: Writer
     catching_up: CatchingUp
@@ -35,11 +37,12 @@ async def open_pair(settings: Settings, *, program: str) -> AsyncIterator[Pair]:
         await quick.check()
     finally:
         await quick.aclose()
-    store = open_store(settings)
+    store, redis = open_store(settings), RedisCopies(settings)
     database = Database.of(settings, timeout=_TIMEOUT)
     try:
         copies, writer = Copies(database, settings.tenant), Writer(database, settings.tenant)
-        yield Pair(store, copies, writer, CatchingUp(store, writer, copies, settings.history.limits()))
+        yield Pair(store, redis, copies, writer, CatchingUp(store, writer, copies, settings.history.limits()))
     finally:
         await database.aclose()
+        await redis.aclose()
         await store.aclose()

@@ -57,7 +57,7 @@ class Legacy:
 
     def importer(self, writer: Any = None) -> ListImporter:
         """Return a new import, as if the command was started again."""
-        parts = {"store": self.store, "copies": self.copies, "writer": writer or self.writer}
+        parts: dict[str, Any] = {"store": self.store, "copies": self.copies, "writer": writer or self.writer}
         limits = self.settings.history.limits()
         return ListImporter(self.lists, ListPattern(PATTERN), **parts, limits=limits, tell=self.told.append)
 

@@ -98,8 +98,8 @@ def changed(change: Callable[[list[bytes]], object]) -> Callable[[bytes], bytes]
 @pytest.mark.parametrize(
     ("change", "kind", "told"),
     [
-        (lambda _: b"", InvalidInputError, "not an export"),
-        (lambda _: b'{"role":"user"}\n', InvalidInputError, "not an export"),
+        (lambda _: b"", InvalidInputError, "not a file of the format"),
+        (lambda _: b'{"role":"user"}\n', InvalidInputError, "not a file of the format"),
         (lambda whole: whole.replace(b'"version":1', b'"version":2'), IncompatibleVersionError, "version 2"),
         (lambda whole: whole[:-5], CorruptStateError, "cut off"),
         (changed(lambda lines: lines.pop()), CorruptStateError, "cut off"),
