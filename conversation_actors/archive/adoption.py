@@ -14,7 +14,7 @@ from conversation_actors.store.base import Stored
 
 async def adopt(connection: AsyncConnection, life: Life, stored: Stored, state: ConversationState) -> None:
     """Write a state that is ahead of the life: its items, a gap up to its position, and the state as a checkpoint."""
-    await gaps.note(connection, life.id, [Gap(life.seq + 1, state.seq, BEFORE_THE_ARCHIVE)])
+    await gaps.note(connection, [(life.id, Gap(life.seq + 1, state.seq, BEFORE_THE_ARCHIVE))])
     await items.insert_below(connection, life, state.seq, tuple(state.window))
     await items.keep_in_window(connection, life, [item.id for item in state.window])
     await connection.execute(delete(checkpoints).where(checkpoints.c.life_id == life.id))
@@ -22,4 +22,4 @@ async def adopt(connection: AsyncConnection, life: Life, stored: Stored, state: 
     await connection.execute(insert(checkpoints), snapshot)
     life.followed_by(stored.owner, stored.epoch)
     life.seq, life.active_at = state.seq, max(life.active_at, state.changed_at)
-    await save(connection, life)
+    await save(connection, [life])

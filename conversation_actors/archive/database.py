@@ -40,7 +40,7 @@ class Database:
         """Raise `InvalidInputError` for a URL that is none. `timeout` bounds each block, and each statement in it."""
         self.address: Address = parse(url.get_secret_value())
         self.timeout = timeout
-        self._reads, self._writes = beginnings(self.address.driver, timeout)
+        self._reads, self._writes = beginnings(self.address.driver)
         self._made: AsyncEngine | None = None
         # Writers of one process take turns here: SQLite itself would let them wait by sleeping.
         self._turn = asyncio.Semaphore(1 if self.address.driver is Driver.SQLITE else 1000)
@@ -82,11 +82,10 @@ class Database:
         """Bring the tables to this version, and return it. Several may do so at once; a newer schema is refused."""
         doing = "migrating the archive"
         engine = self._engine_to_migrate(doing)
-        _, writes = beginnings(self.address.driver, _MIGRATING)
         try:
             if self.address.driver is Driver.SQLITE:
                 await self._prepare_file(engine, doing)
-            async with self._block(engine, doing, writes, _MIGRATING) as connection:
+            async with self._block(engine, doing, self._writes, _MIGRATING) as connection:
                 await connection.run_sync(migrations.upgrade)
         finally:
             await engine.dispose()

@@ -5,10 +5,11 @@ statements its transactions begin.
 """
 
 import asyncio
+import functools
 import os
 import socket
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -26,24 +27,15 @@ BEGIN = "archive_begin"
 """The execution option with the statements that begin a transaction."""
 
 _CONNECTIONS = {Driver.SQLITE: 4, Driver.POSTGRESQL: 8}
-_PRAGMAS = ("foreign_keys = ON", "secure_delete = ON", "synchronous = FULL")
+_PRAGMAS = ("PRAGMA foreign_keys = ON", "PRAGMA secure_delete = ON", "PRAGMA synchronous = FULL")
 """Rows go with their lives; what was deleted is overwritten; a commit is on the disk, as Redis then forgets."""
 
 
-def beginnings(driver: Driver, timeout: timedelta) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what begins a transaction that reads, and one that writes, of at most `timeout` for each statement."""
+def beginnings(driver: Driver) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what begins a transaction that reads, and one that writes."""
     if driver is Driver.SQLITE:
         return ("BEGIN",), ("BEGIN IMMEDIATE",)
-    milliseconds = max(1, round(timeout.total_seconds() * 1000))
-    # A process that hangs in its transaction does not keep others waiting for ever.
-    limits = (
-        f"SET LOCAL statement_timeout = {milliseconds}",
-        f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds * 2}",
-    )
-    return (
-        ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", *limits),
-        ("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", *limits),
-    )
+    return ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",), ("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",)
 
 
 def make_engine(address: Address, *, timeout: timedelta, creates: bool = False) -> AsyncEngine:
@@ -66,8 +58,8 @@ def make_engine(address: Address, *, timeout: timedelta, creates: bool = False) 
         hide_parameters=True,
     )
     event.listen(engine.sync_engine, "begin", _begin)
-    if address.driver is Driver.SQLITE:
-        event.listen(engine.sync_engine, "connect", _set_pragmas)
+    first = _PRAGMAS if address.driver is Driver.SQLITE else _limits(timeout)
+    event.listen(engine.sync_engine, "connect", functools.partial(_execute, first))
     return engine
 
 
@@ -100,10 +92,19 @@ def _begin(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
-def _set_pragmas(connection: Any, _: object) -> None:
+def _limits(timeout: timedelta) -> tuple[str, ...]:
+    """Return what makes the server give up by itself; a process that hangs keeps nobody waiting for ever."""
+    milliseconds = max(1, round(timeout.total_seconds() * 1000))
+    return (
+        f"SET statement_timeout = {milliseconds}",
+        f"SET idle_in_transaction_session_timeout = {milliseconds * 2}",
+    )
+
+
+def _execute(statements: Sequence[str], connection: Any, _: object) -> None:
     cursor = connection.cursor()
-    for pragma in _PRAGMAS:
-        cursor.execute(f"PRAGMA {pragma}")
+    for statement in statements:
+        cursor.execute(statement)
     cursor.close()
 
 

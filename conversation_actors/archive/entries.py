@@ -1,17 +1,20 @@
 """The rows of entries: found, added, and set aside when others came in their place."""
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from conversation_actors.archive.bulk import BulkInsert
 from conversation_actors.archive.records import UNREADABLE, Row
 from conversation_actors.archive.tables import entries, superseded
 
 _AT_ONCE = 500
 """Values of one statement."""
 _ROW = (entries.c.seq, entries.c.epoch, entries.c.at, entries.c.event, entries.c.data)
+_ADD = BulkInsert(entries, ("life_id", *Row._fields))
+_SET_ASIDE = BulkInsert(superseded, ("life_id", *Row._fields, "noted_at"))
 
 
 async def at_positions(connection: AsyncConnection, life_id: int, positions: Collection[int]) -> dict[int, Row]:
@@ -25,11 +28,9 @@ async def at_positions(connection: AsyncConnection, life_id: int, positions: Col
     return found
 
 
-async def add(connection: AsyncConnection, life_id: int, rows: Iterable[Row]) -> None:
-    """Add entries."""
-    values = [{"life_id": life_id, **row._asdict()} for row in rows]
-    if values:
-        await connection.execute(insert(entries), values)
+async def add(connection: AsyncConnection, rows: Sequence[tuple[int, Row]]) -> None:
+    """Add entries of lives."""
+    await _ADD.execute(connection, [(life_id, *row) for life_id, row in rows])
 
 
 async def set_aside(connection: AsyncConnection, life_id: int, seq: int) -> Sequence[Row]:
@@ -37,9 +38,7 @@ async def set_aside(connection: AsyncConnection, life_id: int, seq: int) -> Sequ
     here = (entries.c.life_id == life_id, entries.c.seq >= seq)
     rows = [Row(*row) for row in (await connection.execute(select(*_ROW).where(*here).order_by(entries.c.seq))).all()]
     now = time.time()
-    await connection.execute(
-        insert(superseded), [{"life_id": life_id, "noted_at": now, **row._asdict()} for row in rows]
-    )
+    await _SET_ASIDE.execute(connection, [(life_id, *row, now) for row in rows])
     await connection.execute(delete(entries).where(*here))
     return rows
 

@@ -24,12 +24,12 @@ class Gap:
     reason: str
 
 
-async def note(connection: AsyncConnection, life_id: int, found: Iterable[Gap]) -> None:
-    """Add gaps."""
+async def note(connection: AsyncConnection, found: Iterable[tuple[int, Gap]]) -> None:
+    """Add gaps of lives."""
     now = time.time()
     rows = [
         {"life_id": life_id, "from_seq": gap.from_seq, "to_seq": gap.to_seq, "reason": gap.reason, "noted_at": now}
-        for gap in found
+        for life_id, gap in found
     ]
     if rows:
         await connection.execute(insert(gaps), rows)
@@ -45,7 +45,7 @@ async def fill(connection: AsyncConnection, life_id: int, arrived: Iterable[int]
         inside = [seq for seq in filled if first <= seq and (last is None or seq <= last)]
         if inside:
             await connection.execute(delete(gaps).where(gaps.c.id == identity))
-            await note(connection, life_id, _around(Gap(first, last, reason), inside))
+            await note(connection, [(life_id, gap) for gap in _around(Gap(first, last, reason), inside)])
 
 
 async def cut(connection: AsyncConnection, life_id: int, seq: int) -> None:
@@ -54,7 +54,7 @@ async def cut(connection: AsyncConnection, life_id: int, seq: int) -> None:
     for identity, first, last, reason in (await connection.execute(query)).all():
         if last is None or last >= seq:
             await connection.execute(delete(gaps).where(gaps.c.id == identity))
-            await note(connection, life_id, [Gap(first, seq - 1, reason)] if first < seq else [])
+            await note(connection, [(life_id, Gap(first, seq - 1, reason))] if first < seq else [])
 
 
 def _around(gap: Gap, inside: Iterable[int]) -> list[Gap]:

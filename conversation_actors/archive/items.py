@@ -2,39 +2,43 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Boolean, Insert, and_, bindparam, case, func, literal, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Integer, and_, bindparam, case, func, literal, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from conversation_actors.archive.bulk import BulkInsert
 from conversation_actors.archive.lives import Life
-from conversation_actors.archive.tables import items
+from conversation_actors.archive.tables import gaps, items
 from conversation_actors.items import StoredItem
 
 BELOW = 1 << 20
 """More than the items of any entry. Places from ``-BELOW`` up to 0 are of items that came before those of the entry
 itself: their own entries are not known, or were superseded (those are another ``BELOW`` lower, each time)."""
 
+_ZERO = literal_column("0", Integer)  # no parameter: rows are the only ones
 _COLUMNS = ("life_id", "item_id", "seq", "place", "is_evicted", "type", "role", "call_id", "data")
 
 
-def _upsert(dialect: Any) -> Insert:
-    """Return the statement that adds an item, or gives one that is there its new data.
+def _upsert(statement: Any, *, is_anew: bool) -> Any:
+    """Say what happens to an item that is there: it gets its new data.
 
-    One that is there keeps its place, unless it has left the window (`anew` tells that of an item that left and came
-    back among what is written here), or the entry that comes now is older than what is known of it.
+    It keeps its place, unless it has left the window (`is_anew` tells that of an item that left and came back among
+    what is written here), or the entry that comes now is older than what is known of it.
     """
-    statement = dialect.insert(items).values({name: bindparam(f"new_{name}") for name in _COLUMNS})
     new = statement.excluded
-    moves = or_(bindparam("anew", type_=Boolean), items.c.is_evicted, items.c.seq > new.seq)
+    is_below = and_(items.c.seq == new.seq, items.c.place < _ZERO, new.place >= _ZERO)
+    moves = or_(items.c.is_evicted, items.c.seq > new.seq, is_below)
     changed = {name: new[name] for name in ("is_evicted", "type", "role", "call_id", "data")}
-    places = {name: case((moves, new[name]), else_=items.c[name]) for name in ("seq", "place")}
-    upsert: Insert = statement.on_conflict_do_update(index_elements=["life_id", "item_id"], set_={**changed, **places})
-    return upsert
+    places = {
+        name: new[name] if is_anew else case((moves, new[name]), else_=items.c[name]) for name in ("seq", "place")
+    }
+    return statement.on_conflict_do_update(index_elements=["life_id", "item_id"], set_={**changed, **places})
 
 
-_UPSERTS = {"sqlite": _upsert(sqlite), "postgresql": _upsert(postgresql)}
+_PUT = BulkInsert(items, _COLUMNS, partial(_upsert, is_anew=False))
+_PUT_ANEW = BulkInsert(items, _COLUMNS, partial(_upsert, is_anew=True))
 _EVICT = (
     update(items)
     .where(items.c.life_id == bindparam("of"), items.c.item_id == bindparam("item"))
@@ -58,71 +62,74 @@ class _Change:
 
 
 class ItemChanges:
-    """Changes of one life's items that are not written yet. The order of calls is that of the entries."""
+    """Changes of lives' items that are not written yet. The order of calls is that of the entries."""
 
     def __init__(self) -> None:
-        self._changes: dict[str, _Change] = {}
+        self._changes: dict[tuple[int, str], _Change] = {}
+        self._with_gaps: dict[int, Life] = {}
 
-    def put(self, seq: int, arriving: Sequence[StoredItem]) -> None:
+    def put(self, life: Life, seq: int, arriving: Sequence[StoredItem]) -> None:
         """Take the items of an entry that brought items."""
         for place, item in enumerate(arriving):
-            change = self._changes.get(item.id)
+            key = life.id, storable(item.id)
+            change = self._changes.get(key)
             if change is None:
-                self._changes[item.id] = _Change(item, seq, place, comes=True)
+                self._changes[key] = _Change(item, seq, place, comes=True)
                 continue
             if change.is_evicted:
                 change.seq, change.place, change.anew, change.is_evicted = seq, place, True, False
             change.item, change.comes = item, True
 
-    def evict(self, seq: int, leaving: Sequence[StoredItem]) -> None:
+    def evict(self, life: Life, seq: int, leaving: Sequence[StoredItem]) -> None:
         """Take the items of an entry that told of their leaving the window."""
+        if life.last_gap is not None:
+            self._with_gaps[life.id] = life
         for place, item in enumerate(leaving):
-            change = self._changes.get(item.id)
+            key = life.id, storable(item.id)
+            change = self._changes.get(key)
             if change is None:
-                change = self._changes[item.id] = _Change(item, seq, place, comes=False)
+                change = self._changes[key] = _Change(item, seq, place, comes=False)
             change.is_evicted = True
 
-    async def write(self, connection: AsyncConnection, life: Life) -> None:
+    async def write(self, connection: AsyncConnection) -> None:
         """Write all changes, and begin anew."""
         changes, self._changes = self._changes, {}
-        if life.last_gap is not None:
-            await _salvage(connection, life, [change for change in changes.values() if not change.comes])
-        coming = [_parameters(life.id, change) for change in changes.values() if change.comes]
-        if coming:
-            await connection.execute(_UPSERTS[connection.dialect.name], coming)
-        gone = [{"of": life.id, "item": storable(name)} for name, change in changes.items() if not change.comes]
+        with_gaps, self._with_gaps = self._with_gaps, {}
+        for life in with_gaps.values():
+            leaving = [one for (life_id, _), one in changes.items() if life_id == life.id and not one.comes]
+            await _salvage(connection, life, leaving)
+        coming = [(life_id, change) for (life_id, _), change in changes.items() if change.comes]
+        await _PUT.execute(connection, [_row(*one) for one in coming if not one[1].anew])
+        await _PUT_ANEW.execute(connection, [_row(*one) for one in coming if one[1].anew])
+        gone = [{"of": life_id, "item": name} for (life_id, name), change in changes.items() if not change.comes]
         if gone:
             await connection.execute(_EVICT, gone)
 
 
-def _parameters(life_id: int, change: _Change) -> dict[str, Any]:
+def _row(life_id: int, change: _Change) -> tuple[Any, ...]:
     item = change.item
-    return {
-        "new_life_id": life_id,
-        "new_item_id": storable(item.id),
-        "new_seq": change.seq,
-        "new_place": change.place,
-        "new_is_evicted": change.is_evicted,
-        "new_type": storable(item.type),
-        "new_role": storable(item.role) or None,
-        "new_call_id": storable(item.call_id) or None,
-        "new_data": item.data,
-        "anew": change.anew,
-    }
+    role, call_id = storable(item.role) or None, storable(item.call_id) or None
+    place = (change.seq, change.place, change.is_evicted)
+    return (life_id, storable(item.id), *place, storable(item.type), role, call_id, item.data)
 
 
 async def _salvage(connection: AsyncConnection, life: Life, leaving: Sequence[_Change]) -> None:
     """Add those items of which the archive learns only as they leave: their own entries were given up.
 
-    Old items leave first. So they stand at the end of the last gap, in the order in which they leave.
+    Old items leave first. So they stand at the end of the last gap before, in the order in which they leave.
     """
-    if not leaving or life.last_gap is None:
+    if not leaving:
         return
     names = [storable(change.item.id) for change in leaving]
     query = select(items.c.item_id).where(items.c.life_id == life.id, items.c.item_id.in_(names))
     known = set((await connection.execute(query)).scalars())
     unknown = [change for change in leaving if storable(change.item.id) not in known]
-    await insert_below(connection, life, life.last_gap, [change.item for change in unknown])
+    if not unknown:
+        return
+    noted = (await connection.execute(select(gaps.c.from_seq, gaps.c.to_seq).where(gaps.c.life_id == life.id))).all()
+    for change in unknown:
+        ends = [min(last or change.seq, change.seq - 1) for first, last in noted if first < change.seq]
+        await insert_below(connection, life, max(ends, default=change.seq), [change.item])
 
 
 async def insert_below(connection: AsyncConnection, life: Life, seq: int, found: Sequence[StoredItem]) -> None:
@@ -132,8 +139,8 @@ async def insert_below(connection: AsyncConnection, life: Life, seq: int, found:
     here = and_(items.c.life_id == life.id, items.c.seq == seq, items.c.place < 0, items.c.place >= -BELOW)
     highest = (await connection.execute(select(func.max(items.c.place)).where(here))).scalar()
     first = -BELOW if highest is None else highest + 1
-    rows = [_parameters(life.id, _Change(item, seq, first + number, comes=True)) for number, item in enumerate(found)]
-    await connection.execute(_UPSERTS[connection.dialect.name], rows)
+    changes = [_Change(item, seq, first + number, comes=True) for number, item in enumerate(found)]
+    await _PUT.execute(connection, [_row(life.id, change) for change in changes])
 
 
 async def lower(connection: AsyncConnection, life: Life, seq: int) -> None:

@@ -1,23 +1,36 @@
 """The rows of lives: one for each time that a conversation began under an id."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import bindparam, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from conversation_actors.archive.bulk import BulkInsert
 from conversation_actors.archive.tables import checkpoints, entries, gaps, items, lives, superseded
 from conversation_actors.errors import CorruptStateError
+from conversation_actors.store.backlog import Record
 from conversation_actors.store.base import MAX_ANCESTORS, Ancestor
 
 _OF_A_LIFE = (items, entries, gaps, superseded, checkpoints)
-_ADDS = {
-    "sqlite": sqlite.insert(lives).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(lives).on_conflict_do_nothing(),
-}
+_COLUMNS = (
+    "tenant", "conversation_id", "life", "start", "seq", "epoch", "owner", "lineage", "created_at", "active_at",
+)  # fmt: skip
+_ADD = BulkInsert(lives, _COLUMNS, lambda statement: statement.on_conflict_do_nothing())
+_AT_ONCE = 500
+_LOCK = (
+    select(
+        lives.c.conversation_id,
+        lives.c.id, lives.c.life, lives.c.start, lives.c.seq, lives.c.epoch, lives.c.owner, lives.c.lineage,
+        lives.c.created_at, lives.c.active_at, lives.c.deleted_at,
+        select(func.max(gaps.c.to_seq)).where(gaps.c.life_id == lives.c.id).scalar_subquery(),
+    )
+    .where(lives.c.tenant == bindparam("tenant"))
+    .where(lives.c.conversation_id.in_(bindparam("conversations", expanding=True)))
+    .order_by(lives.c.id)
+    .with_for_update(of=lives)
+)  # fmt: skip
 _SAVE = (
     update(lives)
     .where(lives.c.id == bindparam("of"))
@@ -65,43 +78,47 @@ def lineage_text(lineage: Sequence[Ancestor]) -> str:
     return json.dumps(lineage, separators=(",", ":"))
 
 
-async def locked(connection: AsyncConnection, tenant: str, conversation_id: str) -> dict[str, Life]:
-    """Return all lives of a conversation, the oldest first, by name; nobody else writes them in the meantime."""
-    last_gap = select(func.max(gaps.c.to_seq)).where(gaps.c.life_id == lives.c.id).scalar_subquery()
-    query = (
-        select(
-            lives.c.id, lives.c.life, lives.c.start, lives.c.seq, lives.c.epoch, lives.c.owner, lives.c.lineage,
-            lives.c.created_at, lives.c.active_at, lives.c.deleted_at, last_gap,
-        )
-        .where(lives.c.tenant == tenant, lives.c.conversation_id == conversation_id)
-        .order_by(lives.c.id)
-        .with_for_update(of=lives)
-    )  # fmt: skip
-    rows = (await connection.execute(query)).all()
-    return {row[1]: Life(*row[:6], lineage_of(row[6], row[0]), *row[7:]) for row in rows}
+async def locked(
+    connection: AsyncConnection, tenant: str, conversations: Collection[str]
+) -> dict[str, dict[str, Life]]:
+    """Return all lives of conversations, the oldest first, by conversation and name.
+
+    Nobody else writes them until the transaction ends.
+    """
+    found: dict[str, dict[str, Life]] = {name: {} for name in conversations}
+    names = sorted(conversations)
+    for first in range(0, len(names), _AT_ONCE):
+        some = {"tenant": tenant, "conversations": names[first : first + _AT_ONCE]}
+        for row in (await connection.execute(_LOCK, some)).all():
+            found[row[0]][row[2]] = Life(*row[1:7], lineage_of(row[7], row[1]), *row[8:])
+    return found
 
 
-async def begun(
-    connection: AsyncConnection, tenant: str, conversation_id: str, values: dict[str, Any]
-) -> dict[str, Life]:
-    """Add a life unless somebody else has just added it; return all lives of the conversation, as `locked` does."""
-    row = {"tenant": tenant, "conversation_id": conversation_id, "lineage": "[]", "deleted_at": None, **values}
-    await connection.execute(_ADDS[connection.dialect.name], row)
-    return await locked(connection, tenant, conversation_id)
+async def begin(connection: AsyncConnection, tenant: str, beginnings: Iterable[tuple[str, Record, float]]) -> None:
+    """Add the lives that records of these conversations are of, which began at these times, unless they are there."""
+    rows = [
+        (tenant, name, record.life, record.start, record.start, record.epoch, record.owner, "[]", at, at)
+        for name, record, at in beginnings
+    ]
+    await _ADD.execute(connection, rows)
 
 
-async def save(connection: AsyncConnection, life: Life) -> None:
-    """Write a life's row back."""
-    values = {
-        "of": life.id,
-        "new_start": life.start,
-        "new_seq": life.seq,
-        "new_epoch": life.epoch,
-        "new_owner": life.owner,
-        "new_lineage": lineage_text(life.lineage),
-        "new_active_at": life.active_at,
-    }
-    await connection.execute(_SAVE, values)
+async def save(connection: AsyncConnection, changed: Collection[Life]) -> None:
+    """Write rows of lives back."""
+    rows = [
+        {
+            "of": life.id,
+            "new_start": life.start,
+            "new_seq": life.seq,
+            "new_epoch": life.epoch,
+            "new_owner": life.owner,
+            "new_lineage": lineage_text(life.lineage),
+            "new_active_at": life.active_at,
+        }
+        for life in changed
+    ]
+    if rows:
+        await connection.execute(_SAVE, rows)
 
 
 async def erase(connection: AsyncConnection, identities: Collection[int], *, at: float) -> None:

@@ -1,7 +1,9 @@
 """Databases to run the archive's tests on: an SQLite file, and PostgreSQL from a wheel; a new one for each test."""
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,9 +11,11 @@ import pytest
 from pydantic import SecretStr
 
 from conversation_actors.archive.database import Database
+from conversation_actors.archive.writer import Writer
 from tests.support.postgres import NO_POSTGRES, PostgresServer, has_postgres
 
 TIMEOUT = timedelta(seconds=20)
+TENANT = "tenant"
 TEMPLATE = "migrated"
 DATABASES = ("sqlite", "postgresql")
 _numbers = itertools.count()
@@ -31,6 +35,12 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SQLite file that tests take copies of; it is made when it is needed first."""
+    return tmp_path_factory.mktemp("archive") / "template.db"
+
+
 def empty_url(kind: str, directory: Path, request: pytest.FixtureRequest) -> str:
     """Return the URL of a new database without tables."""
     if kind == "sqlite":
@@ -42,11 +52,13 @@ def empty_url(kind: str, directory: Path, request: pytest.FixtureRequest) -> str
 
 
 async def migrated_url(kind: str, directory: Path, request: pytest.FixtureRequest) -> str:
-    """Return the URL of a new database with all tables; in PostgreSQL it is a copy of one that was migrated once."""
+    """Return the URL of a new database with all tables; it is a copy of one that was migrated once."""
     if kind == "sqlite":
-        url = empty_url(kind, directory, request)
-        await _migrate(url)
-        return url
+        template: Path = request.getfixturevalue("sqlite_template")
+        if not os.path.exists(template):  # noqa: ASYNC240, PTH110  # a test may wait for its disk
+            await _migrate(f"sqlite+aiosqlite:///{template}")
+        shutil.copyfile(template, directory / "archive.db")
+        return empty_url(kind, directory, request)
     server: PostgresServer = request.getfixturevalue("postgres")
     if (TEMPLATE,) not in server.execute("SELECT datname FROM pg_database"):
         server.execute(f"CREATE DATABASE {TEMPLATE}")
@@ -74,3 +86,23 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     made = make_database(database_url)
     yield made
     await made.aclose()
+
+
+@pytest.fixture
+def writer(database: Database) -> Writer:
+    """A writer of one tenant."""
+    return Writer(database, TENANT)
+
+
+@pytest.fixture
+async def make_writer() -> AsyncIterator[Callable[[str], Writer]]:
+    """Make writers with connections of their own, as other processes have."""
+    made: list[Database] = []
+
+    def make(url: str) -> Writer:
+        made.append(make_database(url))
+        return Writer(made[-1], TENANT)
+
+    yield make
+    for database in made:
+        await database.aclose()

@@ -2,11 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
-from conversation_actors.codec import encode_entry
+from conversation_actors.codec import decode_entry, encode_entry
 from conversation_actors.items import Message, StoredItem
-from conversation_actors.state import Entry, Event, HistoryCleared, ItemsAppended, ItemsEvicted, ItemsRemoved
-from conversation_actors.store.backlog import Record
+from conversation_actors.state import (
+    ConversationState,
+    Entry,
+    Event,
+    HistoryCleared,
+    ItemsAppended,
+    ItemsEvicted,
+    ItemsRemoved,
+)
+from conversation_actors.store.backlog import Record, decode_record
+from conversation_actors.store.base import Stored
 
 BEGAN = 1_700_000_000.0
 
@@ -53,3 +63,29 @@ class Author:
     def talk(self, first: int, last: int) -> Sequence[bytes]:
         """Return an entry with one item for each position."""
         return [self.says(seq) for seq in range(first, last + 1)]
+
+
+def state_of(records: Sequence[bytes], *, window: int) -> ConversationState:
+    """Return the state after records, with only the last items of it in the window."""
+    state = ConversationState()
+    for record in records:
+        state.apply(decode_entry(decode_record(record).data or b""))
+    leaving = tuple(state.window)[:-window]
+    state.window.remove(leaving, orphans_kept=0)
+    return state
+
+
+def stored(author: Author, state: ConversationState) -> Stored:
+    """Return what a store tells of a state besides it."""
+    return Stored(
+        conversation_id="",
+        life=author.life,
+        epoch=author.epoch,
+        owner=author.owner,
+        seq=state.seq,
+        snapshot_seq=state.seq,
+        snapshot=None,
+        journal=(),
+        left=timedelta(days=1),
+        active_at=state.changed_at,
+    )
