@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError, InvalidInputError
@@ -12,37 +12,8 @@ from conversation_actors.store.base import MAX_ANCESTORS, Ancestor, Claim, Found
 from conversation_actors.store.expectations import MemoryExpectations
 from conversation_actors.store.heartbeats import MemoryHeartbeats
 from conversation_actors.store.memory_backlog import MemoryBacklog
+from conversation_actors.store.memory_conversation import MemoryConversation
 from conversation_actors.store.memory_listing import MemoryListing
-
-
-@dataclass(slots=True)
-class _Stored:
-    """One conversation, or its tombstone."""
-
-    epoch: int
-    owner: str
-    seq: int
-    born: int
-    """The epoch that created this life of it."""
-    life: str = ""
-    base: int = 0
-    first: int = 0
-    """The journal holds the entries after this position, which is `base` or before."""
-    snapshot: bytes | None = None
-    journal: list[bytes] = field(default_factory=list)
-    participants: tuple[str, ...] = ()
-    active_at: float = 0.0
-    expires_at: float = 0.0
-    deleted: bool = False
-    lineage: tuple[Ancestor, ...] = ()
-    kept: timedelta = timedelta(0)
-    start: int = 0
-    """The position at which this life began."""
-
-    @property
-    def left(self) -> Ancestor:
-        """What the claim that wrote it last has left."""
-        return Ancestor(self.life, self.epoch, self.owner, self.seq)
 
 
 class MemoryStore:
@@ -62,7 +33,7 @@ class MemoryStore:
         """Start empty."""
         self._clock = clock
         self._tenant = tenant
-        self._conversations: dict[str, _Stored] = {}
+        self._conversations: dict[str, MemoryConversation] = {}
         self._active = MemoryListing()
         self._by_participant: dict[str, MemoryListing] = {}
         self._heartbeats: dict[str, MemoryHeartbeats] = {}
@@ -87,12 +58,12 @@ class MemoryStore:
                 message = f"conversation {conversation_id!r} does not exist"
                 raise ConversationNotFoundError(message)
             stored = self._create(conversation_id, stored, life=owner)
-            self._keep(stored, ttl, ttl)
+            stored.keep(ttl, ttl, now=self._clock())
         elif stored.owner != owner:
             stored.lineage = (*stored.lineage, stored.left)[-MAX_ANCESTORS:]
         if stored.owner != owner:
             stored.epoch, stored.owner, stored.active_at = stored.epoch + 1, owner, self._clock()
-        return self._recovered(conversation_id, stored)
+        return stored.recovered(conversation_id, tenant=self._tenant, now=self._clock())
 
     async def append(
         self,
@@ -108,13 +79,13 @@ class MemoryStore:
         stored = self._find(claim.conversation_id)
         if stored is None:
             return Outcome.GAP
-        if not _is_own(stored, claim):
+        if not stored.is_own(claim):
             return Outcome.GAP if claim.follows(stored.left) else Outcome.FENCED
         if stored.seq < expected_seq:
             return Outcome.GAP
         if stored.seq != expected_seq:
             _check_repeat(claim, stored, expected_seq, len(entries))
-            self._keep(stored, ttl, kept or ttl)
+            stored.keep(ttl, kept or ttl, now=self._clock())
             return Outcome.DUPLICATE if entries else Outcome.OK
         if entries:
             stored.journal.extend(entries)
@@ -122,7 +93,7 @@ class MemoryStore:
             self._push(claim, entries)
         if participants is not None:
             stored.participants = tuple(participants)
-        self._keep(stored, ttl, kept or ttl)
+        stored.keep(ttl, kept or ttl, now=self._clock())
         return Outcome.OK
 
     async def save_snapshot(
@@ -139,12 +110,12 @@ class MemoryStore:
     ) -> Outcome:
         """See `Store.save_snapshot`."""
         stored = self._find(claim.conversation_id)
-        is_own = stored is not None and _is_own(stored, claim)
+        is_own = stored is not None and stored.is_own(claim)
         if stored is not None and not is_own and not claim.follows(stored.left):
             return Outcome.FENCED
         if stored is not None and is_own and seq <= stored.seq:
             if stored.base > seq or (stored.base == seq and stored.snapshot is not None):
-                self._keep(stored, ttl, kept or ttl)
+                stored.keep(ttl, kept or ttl, now=self._clock())
                 return Outcome.DUPLICATE
             first = max(stored.first, seq - keep)
             del stored.journal[: first - stored.first]
@@ -152,11 +123,13 @@ class MemoryStore:
         elif not restore:
             return Outcome.GAP
         else:
-            stored = _Stored(claim.epoch, claim.owner, seq, born=0, life=claim.life, first=seq, active_at=self._clock())
+            stored = MemoryConversation(
+                claim.epoch, claim.owner, seq, born=0, life=claim.life, first=seq, active_at=self._clock()
+            )
             stored.lineage, stored.start = claim.lineage, claim.start
             self._conversations[claim.conversation_id] = stored
         stored.base, stored.snapshot, stored.participants = seq, snapshot, tuple(participants)
-        self._keep(stored, ttl, kept or ttl)
+        stored.keep(ttl, kept or ttl, now=self._clock())
         return Outcome.OK
 
     async def keep(self, conversation_id: str, *, ttl: timedelta) -> timedelta | None:  # noqa: ARG002  # all say how long
@@ -164,7 +137,7 @@ class MemoryStore:
         stored = self._find(conversation_id)
         if stored is None or stored.deleted:
             return None
-        self._refresh(stored, stored.kept)
+        stored.refresh(stored.kept, now=self._clock())
         return stored.kept
 
     async def head(self, conversation_id: str) -> Head | None:
@@ -180,7 +153,9 @@ class MemoryStore:
         if stored is None or stored.deleted:
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)
-        return replace(self._recovered(conversation_id, stored).stored, active_at=stored.active_at)
+        return replace(
+            stored.recovered(conversation_id, tenant=self._tenant, now=self._clock()).stored, active_at=stored.active_at
+        )
 
     async def index(self, conversation_id: str, *, participants: Sequence[str], ttl: timedelta) -> None:
         """See `Store.index`."""
@@ -218,10 +193,10 @@ class MemoryStore:
 
     async def requeue(self, claim: Claim, *, entries: Sequence[bytes]) -> Outcome:
         """See `Store.requeue`."""
-        if self._backlog.bounds is None:
+        if self._backlog.bounds is None or not entries:
             return Outcome.OK
         stored = self._find(claim.conversation_id)
-        if stored is not None and not _is_own(stored, claim) and not claim.follows(stored.left):
+        if stored is not None and not stored.is_own(claim) and not claim.follows(stored.left):
             return Outcome.FENCED
         self._push(claim, entries, anew=True)
         return Outcome.OK
@@ -245,11 +220,13 @@ class MemoryStore:
         waits_last = self._backlog.last(conversation_id)
         if self._find(conversation_id) is not None or (waits_last is not None and waits_last.data is None):
             return False
-        revived = _Stored(epoch, owner, seq, born=0, life=life, base=seq, first=seq, snapshot=snapshot, start=start)
+        revived = MemoryConversation(
+            epoch, owner, seq, born=0, life=life, base=seq, first=seq, snapshot=snapshot, start=start
+        )
         revived.participants, revived.lineage = tuple(participants), tuple(lineage)[-MAX_ANCESTORS:]
         revived.active_at = self._clock()
         self._conversations[conversation_id] = revived
-        self._keep(revived, ttl, kept)
+        revived.keep(ttl, kept, now=self._clock())
         return True
 
     async def delete(self, conversation_id: str, *, ttl: timedelta) -> bool:
@@ -257,15 +234,15 @@ class MemoryStore:
         stored = self._find(conversation_id)
         if stored is None:
             return self._delete_archived(conversation_id, ttl)
-        self._refresh(stored, ttl)
+        stored.refresh(ttl, now=self._clock())
         if stored.deleted:
             return False
         seq = stored.seq + 1
-        tombstone = _Stored(
+        tombstone = MemoryConversation(
             stored.epoch + 1, "", seq, born=stored.born, life=stored.life, base=seq, first=seq, deleted=True
         )
         self._conversations[conversation_id] = tombstone
-        self._refresh(tombstone, ttl)
+        tombstone.refresh(ttl, now=self._clock())
         self._backlog.push_deletion(conversation_id, Record(stored.life, stored.start, tombstone.epoch, "", None))
         return True
 
@@ -274,8 +251,8 @@ class MemoryStore:
         if self._backlog.bounds is None:
             return False
         waits_last = self._backlog.last(conversation_id)
-        self._conversations[conversation_id] = tombstone = _Stored(0, "", 0, born=0, deleted=True)
-        self._refresh(tombstone, ttl)
+        self._conversations[conversation_id] = tombstone = MemoryConversation(0, "", 0, born=0, deleted=True)
+        tombstone.refresh(ttl, now=self._clock())
         if waits_last is None or waits_last.data is None:
             return False
         self._backlog.push_deletion(conversation_id, replace(waits_last, data=None))
@@ -284,31 +261,17 @@ class MemoryStore:
     async def aclose(self) -> None:
         """Do nothing; what is stored stays until the store itself is dropped."""
 
-    def _recovered(self, conversation_id: str, stored: _Stored) -> Recovered:
-        return Recovered(
-            claim=Claim(
-                conversation_id, stored.epoch, stored.owner, stored.life, self._tenant, stored.lineage, stored.start
-            ),
-            seq=stored.seq,
-            snapshot_seq=stored.base,
-            snapshot=stored.snapshot,
-            journal=tuple(stored.journal),
-            created=stored.born == stored.epoch,
-            left=timedelta(seconds=stored.expires_at - self._clock()),
-            at=self._clock(),
-        )
-
-    def _find(self, conversation_id: str) -> _Stored | None:
+    def _find(self, conversation_id: str) -> MemoryConversation | None:
         stored = self._conversations.get(conversation_id)
         if stored is not None and stored.expires_at <= self._clock():
             del self._conversations[conversation_id]
             return None
         return stored
 
-    def _create(self, conversation_id: str, tombstone: _Stored | None, *, life: str) -> _Stored:
+    def _create(self, conversation_id: str, tombstone: MemoryConversation | None, *, life: str) -> MemoryConversation:
         """Begin a life; after a tombstone, epoch and seq go on where they were."""
         epoch, seq = (tombstone.epoch, tombstone.seq) if tombstone else (0, 0)
-        stored = _Stored(epoch, "", seq, born=epoch + 1, life=life, base=seq, first=seq, start=seq)
+        stored = MemoryConversation(epoch, "", seq, born=epoch + 1, life=life, base=seq, first=seq, start=seq)
         stored.lineage = () if tombstone is None else (tombstone.left,)
         self._conversations[conversation_id] = stored
         return stored
@@ -317,17 +280,7 @@ class MemoryStore:
         header = Record(claim.life, claim.start, claim.epoch, claim.owner, None).header
         self._backlog.push(claim.conversation_id, header, entries, pusher=claim.owner, anew=anew)
 
-    def _keep(self, stored: _Stored, ttl: timedelta, kept: timedelta) -> None:
-        """Refresh the TTL; a longer one stays, unless the conversation is to be kept for another time."""
-        longest = stored.expires_at if stored.kept == kept else 0.0
-        stored.kept = kept
-        self._refresh(stored, ttl)
-        stored.expires_at = max(stored.expires_at, longest)
-
-    def _refresh(self, stored: _Stored, ttl: timedelta) -> None:
-        stored.expires_at = self._clock() + ttl.total_seconds()
-
-    def _living(self) -> Iterator[tuple[str, _Stored]]:
+    def _living(self) -> Iterator[tuple[str, MemoryConversation]]:
         for conversation_id in list(self._conversations):
             stored = self._find(conversation_id)
             if stored is not None and not stored.deleted:
@@ -346,12 +299,7 @@ class MemoryStore:
         return index
 
 
-def _is_own(stored: _Stored, claim: Claim) -> bool:
-    """Tell whether it was left by this very claim."""
-    return not stored.deleted and stored.left[:3] == (claim.life, claim.epoch, claim.owner)
-
-
-def _check_repeat(claim: Claim, stored: _Stored, expected_seq: int, count: int) -> None:
+def _check_repeat(claim: Claim, stored: MemoryConversation, expected_seq: int, count: int) -> None:
     if count and stored.seq != expected_seq + count:
         message = f"{claim.conversation_id}: seq is {stored.seq} where its owner expects {expected_seq}"
         raise CorruptStateError(message, key=claim.conversation_id, position=0)

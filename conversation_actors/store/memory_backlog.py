@@ -70,6 +70,11 @@ class MemoryBacklog:
             queue.drop(len(queue.records))
         self.push(conversation_id, deletion.header, [b""], pusher="", anew=True)
 
+    def clear(self) -> None:
+        """Lose everything, as a server without persistence does when it starts again."""
+        self._queues.clear()
+        self._marks.clear()
+
     def last(self, conversation_id: str) -> Record | None:
         """Return the record that came last, of those that wait."""
         queue = self._find(conversation_id)

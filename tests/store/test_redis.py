@@ -18,7 +18,7 @@ from conversation_actors.errors import (
     StoreMisconfiguredError,
     StoreUnavailableError,
 )
-from conversation_actors.settings import Durability, Settings
+from conversation_actors.settings import ArchiveSettings, Durability, Settings
 from conversation_actors.store import Claim, Outcome, open_store
 from conversation_actors.store.durability import Acknowledgement
 from conversation_actors.store.keys import Keys
@@ -441,10 +441,19 @@ async def test_old_server_is_refused(info: dict[str, str]) -> None:
 
 
 async def test_settings_make_a_store_that_works(server: Server) -> None:
-    """The settings make a store that works."""
+    """The settings make a store that works, also one from which conversations are archived, within their bounds."""
     store = open_store(Settings(redis_url=SecretStr(server.url)))
     await store.check()
     await store.aclose()
+    await store.aclose()
+    archive = ArchiveSettings(url=SecretStr("sqlite+aiosqlite:///x"), backlog_age=timedelta(seconds=100))
+    store = open_store(Settings(redis_url=SecretStr(server.url), archive=archive))
+    await store.check()
+    claim = (await store.activate("c", owner="o", create=True, ttl=TTL)).claim
+    await store.append(claim, expected_seq=0, entries=[b"1"], ttl=TTL)
+    client = server.client()
+    assert 0 < client.pttl(KEYS.backlog) <= 100_000
+    client.close()
     await store.aclose()
 
 

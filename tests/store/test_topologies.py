@@ -13,7 +13,8 @@ from conversation_actors.settings import Durability
 from conversation_actors.store import Claim, Outcome
 from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis import RedisStore
-from tests.store.conftest import NO_SERVER, assert_no_leak, confirmed, each_server, make_store
+from tests.store.backlogs import revived
+from tests.store.conftest import BOUNDS, NO_SERVER, assert_no_leak, confirmed, each_server, make_store
 from tests.support.servers import BINARIES, HOST, Cluster, Server, replica_of, sentinel_of, wait_until, with_tls
 
 pytestmark = pytest.mark.asyncio
@@ -109,6 +110,38 @@ async def test_conversations_spread_over_a_clusters_masters(cluster: Cluster) ->
         client = node.client()
         assert client.dbsize() > 0
         client.close()
+
+
+async def test_backlogs_spread_over_a_clusters_masters(cluster: Cluster) -> None:
+    """A backlog is where its conversation is, and the listing where it happens to be."""
+    store = make_store(cluster.url, archive=BOUNDS)
+    await store.check()
+    ids = [f"c-{number} {{x}}" for number in range(12)]
+    for conversation_id in ids:
+        claim = (await store.activate(conversation_id, owner="o", create=True, ttl=TTL)).claim
+        for seq in range(2):
+            assert await store.append(claim, expected_seq=seq, entries=[b"x"], ttl=TTL) is Outcome.OK
+        assert await store.requeue(claim, entries=[b"x"]) is Outcome.OK
+    backlog = store.backlog()
+    assert [(waiting.conversation_id, waiting.records) for waiting in await backlog.waiting()] == [
+        (one, 3) for one in ids
+    ]
+    assert await store.delete(ids[0], ttl=TTL)
+    assert (await backlog.lag()).records == 3 * 11 + 1
+    for conversation_id in ids:
+        batch = await backlog.take(conversation_id, archiver="a", ttl=TTL, most_bytes=1 << 20)
+        assert batch == await backlog.peek(conversation_id)
+        assert batch is not None
+        await backlog.settle(conversation_id, backlog=batch.backlog, through=batch.through)
+        await backlog.release(conversation_id, archiver="a")
+    assert all([await backlog.unlist(waiting) for waiting in await backlog.waiting()])
+    assert await revived(store, "back", seq=4)
+    claim = (await store.activate("back", owner="o2", create=False, ttl=TTL)).claim
+    assert await store.append(claim, expected_seq=4, entries=[b"x"], ttl=TTL) is Outcome.OK
+    (waiting,) = await backlog.waiting()
+    assert await store._backlog._listing.leave("back", waiting.mark)
+    assert await backlog.relist() == 1
+    await store.aclose()
 
 
 async def test_slot_that_moves_under_an_owner_is_followed(cluster: Cluster) -> None:

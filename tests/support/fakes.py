@@ -172,6 +172,7 @@ class FaultyStore:
     def lose_everything(self) -> None:
         """Restart without persistence."""
         self.inner._conversations.clear()
+        self.inner.backlog().clear()
 
     def remember(self) -> Callable[[], None]:
         """Return what brings back the store as it is now: a failover to a replica that lagged."""

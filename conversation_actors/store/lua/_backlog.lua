@@ -17,7 +17,6 @@ local AT_ONCE = 1000 -- unpack() fails near 8000 values
 -- they are kept. Second, what is to be answered if the conversation has to enter the listing first, with a later mark.
 local function told_to_push(place)
   local raw = redis.call('HMGET', ARCHIVE, 'backlog', 'listed', 'unlisted', 'bytes')
-  local waiting = redis.call('LLEN', BACKLOG)
   local mark, is_new = ARGV[place], ARGV[place + 1] == '1'
   local listed, unlisted = tonumber(raw[2] or 0), tonumber(raw[3] or 0)
   local is_listed = raw[2] == mark
@@ -25,8 +24,8 @@ local function told_to_push(place)
   if not is_listed then return nil, {'UNLISTED', string.format('%.0f', math.max(listed, unlisted))} end
   return {
     mark = is_new and tonumber(mark) > listed and mark or raw[2], is_new = is_new, header = ARGV[place + 2],
-    name = ARGV[place + 3], most = tonumber(ARGV[place + 4]), age_ms = ARGV[place + 5],
-    bytes = tonumber(raw[4] or 0), waiting = waiting,
+    name = ARGV[place + 3], most = tonumber(ARGV[place + 4]), age_ms = tonumber(ARGV[place + 5]),
+    bytes = tonumber(raw[4] or 0),
   }
 end
 
@@ -43,7 +42,8 @@ local function push_entries(push, first_entry)
   end
 end
 
--- Note what was pushed; give up the oldest beyond the bound. Return how many were.
+-- Note what was pushed; give up the oldest beyond the bound. Return how many were. The times to live are not written
+-- anew for each push, but before a hundredth of them has passed.
 local function settle_push(push)
   local given_up = 0
   while push.bytes > push.most and push.waiting > 1 do
@@ -56,16 +56,18 @@ local function settle_push(push)
     redis.call('HINCRBY', ARCHIVE, 'removed', given_up)
     redis.call('HINCRBY', ARCHIVE, 'given_up', given_up)
   end
-  redis.call('PEXPIRE', BACKLOG, push.age_ms)
-  redis.call('PEXPIRE', ARCHIVE, push.age_ms)
+  if redis.call('PTTL', BACKLOG) < 0.99 * push.age_ms then
+    redis.call('PEXPIRE', BACKLOG, push.age_ms)
+    redis.call('PEXPIRE', ARCHIVE, push.age_ms)
+  end
   return given_up
 end
 
--- Let one record, which says that a life was deleted, take the place of all that waits.
-local function push_deletion(push, header)
+-- Let one record, which says that a life was deleted, take the place of all the `waiting` ones.
+local function push_deletion(push, header, waiting)
   redis.call('DEL', BACKLOG)
   redis.call('RPUSH', BACKLOG, header)
-  if push.waiting > 0 then redis.call('HINCRBY', ARCHIVE, 'removed', push.waiting) end
+  if waiting > 0 then redis.call('HINCRBY', ARCHIVE, 'removed', waiting) end
   push.bytes, push.waiting = #header, 1
   settle_push(push)
 end

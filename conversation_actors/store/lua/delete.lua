@@ -14,6 +14,7 @@ local is_archived = ARCHIVE ~= nil
 if not meta and not is_archived then return {'NOTFOUND'} end
 
 local push, unlisted
+local waiting = is_archived and redis.call('LLEN', BACKLOG) or 0
 local function push_told()
   push, unlisted = told_to_push(3)
   return push
@@ -24,9 +25,10 @@ if not meta then
   local header = header_of(last)
   local is_waiting = header and #last > #header
   if is_waiting and not push_told() then return unlisted end
+  redis.call('DEL', SNAPSHOT, JOURNAL)
   redis.call('HSET', META, 'epoch', 0, 'owner', '', 'seq', 0, 'base', 0, 'first', 0, 'born', 0, 'life', '', 'schema', schema,
     'deleted', 1)
-  if is_waiting then push_deletion(push, header) end
+  if is_waiting then push_deletion(push, header, waiting) end
   refresh(ttl_ms)
   return {is_waiting and 'OK' or 'DUPLICATE'}
 end
@@ -40,6 +42,6 @@ redis.call('DEL', SNAPSHOT, JOURNAL)
 redis.call('HDEL', META, 'snapshot', 'participants', 'created_at', 'active_at', 'lineage', 'kept', 'start')
 local seq = meta.seq + 1
 redis.call('HSET', META, 'epoch', meta.epoch + 1, 'owner', '', 'seq', seq, 'base', seq, 'first', seq, 'deleted', 1)
-if push then push_deletion(push, cjson.encode({meta.life, meta.start, meta.epoch + 1, ''}) .. '\n') end
+if push then push_deletion(push, cjson.encode({meta.life, meta.start, meta.epoch + 1, ''}) .. '\n', waiting) end
 refresh(ttl_ms)
 return {'OK'}

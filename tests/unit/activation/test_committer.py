@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -20,8 +21,8 @@ from conversation_actors.errors import (
     StoreUnavailableError,
 )
 from conversation_actors.protocol import Done, Request
-from conversation_actors.state import Entry, JoinParticipant, LeaveParticipant
-from conversation_actors.store import MemoryStore, Outcome
+from conversation_actors.state import ClearHistory, Entry, JoinParticipant, LeaveParticipant
+from conversation_actors.store import Bounds, MemoryStore, Outcome, Record, decode_record
 from conversation_actors.timing import Timing
 from tests.support.fakes import (
     Activations,
@@ -67,6 +68,11 @@ async def failure(call: Awaitable[object]) -> ConversationError | None:
     except ConversationError as error:
         return error
     return None
+
+
+async def waiting_records(store: FaultyStore) -> list[Record]:
+    """Return what waits for the archive."""
+    return [decode_record(stored) for stored in (await store.backlog().peek("c")).stored]
 
 
 # Group commit
@@ -331,6 +337,53 @@ async def test_heals_a_store_that_lost_everything(start: Activations) -> None:
     state, recovered = await stored(store)
     assert (ids(state), recovered.seq) == (["u0", "u1", "u2", "u3"], 4)
     assert "request-u0" in state.requests
+
+
+async def test_what_the_store_lost_waits_for_the_archive_again(start: Activations) -> None:
+    """All that is remembered of it, and before the conversation is restored: a crash in between loses nothing."""
+    store = FaultyStore(archive=Bounds(1 << 20, timedelta(hours=1)))
+    owner = await start(store)
+    for number in range(3):
+        await done(owner, append(f"u{number}"))
+    before = await waiting_records(store)
+    assert len(before) == 3
+    store.lose_everything()
+    store.hold_snapshots()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(done(owner, append("u3")))
+        await until(lambda: store.snapshots == [3])
+        assert await store.head("c") is None
+        assert await waiting_records(store) == before
+        store.release()
+    assert (await waiting_records(store))[:3] == before
+    assert len(await waiting_records(store)) == 4
+
+
+async def test_what_is_to_be_forgotten_does_not_wait_again(start: Activations) -> None:
+    """The archive may have forgotten it by now: only what says so is told again, and what came after it."""
+    store = FaultyStore(archive=Bounds(1 << 20, timedelta(hours=1)))
+    owner = await start(store)
+    await done(owner, append("u0", "secret"))
+    await done(owner, Request("clear", ClearHistory()))
+    await done(owner, append("u1"))
+    store.lose_everything()
+    await done(owner, append("u2"))
+    entries = [decode_entry(record.data or b"") for record in await waiting_records(store)]
+    assert [entry.seq for entry in entries] == [2, 3, 4]
+
+
+async def test_a_deposed_owner_lets_nothing_wait_again(start: Activations) -> None:
+    """It finds that out by its first write, and stops."""
+    store = FaultyStore(archive=Bounds(1 << 20, timedelta(hours=1)))
+    owner = await start(store)
+    await done(owner, append("u0"))
+    store.lose_everything()
+    await store.activate("c", owner="another life", create=True, ttl=timedelta(days=1))
+    store.append_faults.append(Outcome.GAP)
+    assert isinstance(await outcome(owner, append("u1")), ConversationError)
+    assert isinstance(await owner.stopped, FencedError)
+    assert await waiting_records(store) == []
+    assert store.snapshots == []
 
 
 async def test_heals_a_store_that_fell_behind(start: Activations) -> None:

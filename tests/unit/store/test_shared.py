@@ -11,8 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from conversation_actors.errors import InvalidInputError, StoreMisconfiguredError
-from conversation_actors.settings import Settings
-from conversation_actors.store import forget_memory, open_replica, open_store
+from conversation_actors.settings import ArchiveSettings, Settings
+from conversation_actors.store import decode_record, forget_memory, open_replica, open_store
 
 DAY = timedelta(days=1)
 
@@ -56,6 +56,21 @@ async def test_one_url_is_one_store() -> None:
     assert await ids(of("memory://a")) == ["d"]
     assert await ids(of("memory://b")) == []
     assert await ids(of("memory://a", tenant="other")) == []
+
+
+async def test_who_names_an_archive_has_what_is_written_wait_for_it() -> None:
+    """From then on, and whoever writes it: the store is one."""
+    plain, archiving = (
+        of("memory://a"),
+        of("memory://a", archive=ArchiveSettings(url=SecretStr("sqlite+aiosqlite:///x"))),
+    )
+    store = open_store(plain)
+    claim = (await store.activate("c", owner="o", create=True, ttl=DAY)).claim
+    await store.append(claim, expected_seq=0, entries=[b"1"], ttl=DAY)
+    assert (await open_store(archiving).backlog().peek("c")).stored == ()
+    await store.append(claim, expected_seq=1, entries=[b"2"], ttl=DAY)
+    (stored,) = (await open_store(plain).backlog().peek("c")).stored
+    assert decode_record(stored).data == b"2"
 
 
 async def test_a_store_that_is_forgotten_begins_anew() -> None:
