@@ -178,6 +178,10 @@ def talk(
         int | None, typer.Option(min=0, metavar="N", help="Stop after so many turns (default: all).")
     ] = None,
     pause: Annotated[timedelta, typer.Option(parser=seconds, metavar="SECONDS", help="Between turns.")] = "0",  # type: ignore[assignment]  # read by `parser`, as what is typed
+    caller: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Who calls: noted in the conversation, and welcomed when they call again."),
+    ] = None,
     watching: Annotated[
         bool, typer.Option("--watch", help="Do not speak; print items as they arrive, until stopped.")
     ] = False,
@@ -187,7 +191,7 @@ def talk(
         message = "talk: --transcript is needed, unless --watch is given"
         raise InvalidInputError(message, field="transcript")
     spoken = None if watching else transcript
-    raise typer.Exit(commands.talk(TalkCommand(conversation, spoken, llm_url, from_turn, turns, pause)))
+    raise typer.Exit(commands.talk(TalkCommand(conversation, spoken, llm_url, from_turn, turns, pause, caller)))
 
 
 def _worker(

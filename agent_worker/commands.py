@@ -214,6 +214,7 @@ class TalkCommand:
     first_turn: int | None
     turns: int | None
     pause: timedelta
+    caller: str | None = None
 
 
 def talk(command: TalkCommand) -> int:
@@ -242,7 +243,8 @@ async def _talk_until_stopped(command: TalkCommand) -> None:
 
 
 async def _talk(command: TalkCommand) -> None:
-    from agent_worker.development.talk import Report, TalkOptions, talk, watch  # noqa: PLC0415  # see above
+    from agent_worker.development.calling import calling  # noqa: PLC0415  # see above
+    from agent_worker.development.talk import Report, TalkOptions, talk, watch  # noqa: PLC0415
     from agent_worker.example.pipeline import text_session  # noqa: PLC0415
     from agent_worker.offline.transcript import load  # noqa: PLC0415
     from conversation_actors import ConversationClient, Settings  # noqa: PLC0415
@@ -261,5 +263,5 @@ async def _talk(command: TalkCommand) -> None:
             await watch(conversation, report)
             return
         model, transcript = call
-        async with text_session(model) as session:
-            await talk(conversation, session, transcript, options, report)
+        async with text_session(model) as session, calling(conversation, command.caller, report) as greeting:
+            await talk(conversation, session, transcript, replace(options, greeting=greeting), report)

@@ -7,6 +7,7 @@ from conversation_actors.client import (
     ConversationClient,
     ConversationHandle,
     Heartbeats,
+    Page,
     Receipt,
     Snapshot,
     check_cluster,
@@ -72,6 +73,7 @@ from conversation_actors.state import (
     SummaryChanged,
 )
 from conversation_actors.store import Found, HeartbeatRecord
+from conversation_actors.store.backlog import Lag
 
 __all__ = [
     "ActivationInfo",
@@ -108,6 +110,7 @@ __all__ = [
     "ItemsAppended",
     "ItemsEvicted",
     "ItemsRemoved",
+    "Lag",
     "Lease",
     "LeaseAcquired",
     "LeaseHeldError",
@@ -120,6 +123,7 @@ __all__ = [
     "OutcomeUnknownError",
     "OverloadedError",
     "OwnerFailedError",
+    "Page",
     "Participant",
     "ParticipantForgotten",
     "ParticipantJoined",

@@ -27,6 +27,27 @@ class Timing:
     """The pause between an unforeseen failure and the next try: long enough to burden nobody, whatever the failure
     was."""
 
+    # archive
+    archive_look: tuple[float, float] = (0.05, 0.25)
+    """The shortest and the longest time between two looks of an archiver for what waits; the more conversations are
+    listed, the longer."""
+    archive_claim: float = 10.0
+    """How long an archiver that died keeps others from the backlogs that it had claimed."""
+    archive_again: tuple[float, float] = (0.2, 5.0)
+    """Pauses between attempts to archive while a server does not do what is asked of it."""
+    archive_faulty: tuple[float, float] = (1.0, 60.0)
+    """Pauses between attempts to archive a conversation that cannot be archived, although others can."""
+    archive_quiet: float = 60.0
+    """How long a conversation has nothing waiting before it leaves the listing, and counts as idle."""
+    archive_upkeep: float = 600.0
+    """The time between two searches for conversations that the archive, or the listing, does not know."""
+    archive_purge: float = 3600.0
+    """The time between two removals of what the archive has kept for long enough."""
+    archive_restart: tuple[float, float] = (0.5, 60.0)
+    """Pauses before an archiver that ended by itself is started again."""
+    archive_leave: float = 5.0
+    """How long an archiver that is to end may take to finish what it has begun."""
+
     # line
     line_connect: float = 1.0
     """How long an owner may take to be connected to and to prove itself."""

@@ -64,6 +64,8 @@ class TalkOptions:
     first_turn: int | None = None
     turns: int | None = None
     pause: timedelta = timedelta(0)
+    greeting: str = ""
+    """What the agent says first; nothing if it is empty."""
 
 
 class _Tracked:
@@ -155,6 +157,9 @@ async def talk(
     if options.first_turn is not None:
         first, half_done = options.first_turn, False
     await session.start(agent, record=False)
+    if options.greeting:
+        await session.say(options.greeting)
+        await _acknowledge(tracked, first, report)
     spoken = 0
     for number in _turn_numbers(first, half_done, transcript, options):
         if spoken:

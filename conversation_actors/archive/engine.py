@@ -93,11 +93,15 @@ def _begin(connection: Connection) -> None:
 
 
 def _limits(timeout: timedelta) -> tuple[str, ...]:
-    """Return what makes the server give up by itself; a process that hangs keeps nobody waiting for ever."""
+    """Return what makes the server give up by itself; a process that hangs keeps nobody waiting for ever.
+
+    And what makes a commit last: as it is settled, Redis forgets what is in it.
+    """
     milliseconds = max(1, round(timeout.total_seconds() * 1000))
     return (
         f"SET statement_timeout = {milliseconds}",
         f"SET idle_in_transaction_session_timeout = {milliseconds * 2}",
+        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
     )
 
 

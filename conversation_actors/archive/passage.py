@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from conversation_actors.archive import entries, gaps, items
+from conversation_actors.archive import checkpoints, entries, gaps, items
 from conversation_actors.archive.gaps import GIVEN_UP, Gap
 from conversation_actors.archive.items import ItemChanges
 from conversation_actors.archive.lives import Life, save
@@ -124,6 +124,7 @@ class Passage:
         """Let other entries come from `seq` on. The items that the present ones brought stay."""
         await self._gathered.flush()
         moved = await entries.set_aside(self._connection, self._life.id, seq)
+        await checkpoints.drop(self._connection, self._life, since=seq)
         await gaps.cut(self._connection, self._life.id, seq)
         await items.lower(self._connection, self._life, seq)
         returned = [item.id for row in moved if row.event == _EVICTED for item in _leaving(row)]
@@ -164,6 +165,8 @@ class Passage:
 
     async def _forget(self, seq: int, removed: Sequence[str] | None, *, is_late: bool) -> None:
         await self._gathered.flush()
+        if not is_late:
+            await checkpoints.follow(self._connection, self._life)  # first: the entries lose what the state counts
         await forget(self._connection, self._life.id, before=seq, removed=removed, is_late=is_late)
 
     def _note_gap(self, gap: Gap) -> None:

@@ -34,7 +34,7 @@ async def forget(
     summary = None if removed is None else await _last_summary(connection, life_id, before)
     await _scrub(connection, entries.c.seq, life_id, [entries.c.seq < before], kept_summary=summary)
     await _scrub(connection, superseded.c.id, life_id, [], kept_summary=None)
-    await _scrub_checkpoint(connection, life_id, is_all=removed is None)
+    await _scrub_checkpoint(connection, life_id, before=before, is_all=removed is None)
     await drop_unused(connection, life_id, named)
 
 
@@ -141,9 +141,9 @@ def _rewritten(event: str, data: bytes, present: Mapping[str, bytes]) -> bytes:
     return b"\n".join([encode(header, "entry"), *lines])
 
 
-async def _scrub_checkpoint(connection: AsyncConnection, life_id: int, *, is_all: bool) -> None:
-    """Take out of the state that is kept what is forgotten; drop a state that cannot be read."""
-    here = checkpoints.c.life_id == life_id
+async def _scrub_checkpoint(connection: AsyncConnection, life_id: int, *, before: int, is_all: bool) -> None:
+    """Take out of a state from `before` what is forgotten; drop one that cannot be read. A later one has forgotten."""
+    here = (checkpoints.c.life_id == life_id) & (checkpoints.c.seq < before)
     data = (await connection.execute(select(checkpoints.c.data).where(here))).scalar()
     if data is None:
         return

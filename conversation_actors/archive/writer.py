@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from conversation_actors.archive import pictures
 from conversation_actors.archive.adoption import adopt
 from conversation_actors.archive.database import Database
+from conversation_actors.archive.filling import fill_last_gap
 from conversation_actors.archive.gaps import Gap
 from conversation_actors.archive.passage import Tally
 from conversation_actors.archive.records import read
@@ -86,6 +87,16 @@ class Writer:
                 return False
             await adopt(connection, life, stored, state)
         return True
+
+    async def fill(self, conversation_id: str, stored: Stored, state: ConversationState) -> int:
+        """Take from a state what the archive lacks of the last gap before it; return how many items that were.
+
+        Positions stay as they are, and so do the gap's own entries, which nobody has.
+        """
+        async with self._database.writing("filling a gap") as connection:
+            _, found = await locked_lives(connection, self._tenant, {conversation_id: ()})
+            life = next((one for one in found[conversation_id].living if one.life == stored.life), None)
+            return 0 if life is None else await fill_last_gap(connection, life, state)
 
     async def delete(self, conversation_id: str, *, only: Collection[str] | None = None) -> int:
         """Delete all lives of a conversation, or `only` those of these names; return how many there were.

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from conversation_actors.cli.archive import app as archive_app
+from conversation_actors.cli.options import Json
 from conversation_actors.errors import ConversationError, InvalidInputError
 from conversation_actors.versions import tell_versions
 
@@ -24,8 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else.")]
+app.add_typer(archive_app)
 
 
 def _tell_versions(*, is_wanted: bool) -> None:
@@ -55,8 +56,10 @@ def dev(*, as_json: Json = False) -> None:
     """Start what a conversation needs, and stay in the foreground until Ctrl-C.
 
     That is a Ray head node, and, unless CONVERSATION_REDIS_URL or REDIS_URL is set (or in .env), a Valkey server
-    of our own, whose data stays on disk for the next time. The environment variables that another terminal
-    needs are printed. If one runs already, the command says where, and starts nothing.
+    of our own, whose data stays on disk for the next time. An archiver takes every conversation to an SQLite database
+    in the data directory, or to where CONVERSATION_ARCHIVE_URL says, if the extra [bold]archive[/bold] is installed.
+    The environment variables that another terminal needs are printed. If one runs already, the command says where,
+    and starts nothing.
 
     Ctrl-C or SIGTERM saves a snapshot of every running conversation and stops what was started; a second
     one stops at once (nothing acknowledged is lost by that either). Exits with 1 if Ray ends by itself.
@@ -96,13 +99,19 @@ def start(context: typer.Context) -> None:
     A head asks for this user's token, unless RAY_AUTH_MODE says otherwise; a node does as its head does. What keeps a
     node from joining (address, token, versions) is said in one sentence, before Ray tries.
 
+    If CONVERSATION_ARCHIVE_URL is set, a head has an archiver beside it, which is started again if it ends, and ends
+    with the head. It logs to conversation_archiver.log in Ray's log directory. With [bold]--no-archiver[/bold] there is
+    none.
+
     Example: [bold]conversation-actors start --head --port=6379[/bold]
     """
+    from conversation_actors.cli.beside_head import archiver_beside  # noqa: PLC0415  # see the module's docstring
     from conversation_actors.runtime import start_node  # noqa: PLC0415  # see the module's docstring
 
     if "--help" in context.args:
         typer.echo(context.get_help())
-    start_node(context.args, program=PROGRAM)
+    with archiver_beside(context.args) as arguments:
+        start_node(arguments, program=PROGRAM)
 
 
 @app.command()
@@ -305,9 +314,10 @@ def main() -> None:
 
 def _leave_wrapping_to_the_terminal() -> None:
     """Make each paragraph of a docstring one line; otherwise the help would have the source's line breaks."""
-    for command in app.registered_commands:
-        paragraphs = inspect.cleandoc(inspect.getdoc(command.callback) or "").split("\n\n")
-        command.help = "\n\n".join(" ".join(paragraph.splitlines()) for paragraph in paragraphs)
+    for command in (*app.registered_commands, *archive_app.registered_commands, archive_app.registered_callback):
+        if command is not None:
+            paragraphs = inspect.cleandoc(inspect.getdoc(command.callback) or "").split("\n\n")
+            command.help = "\n\n".join(" ".join(paragraph.splitlines()) for paragraph in paragraphs)
 
 
 def _flush() -> None:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from conversation_actors.cli.extra import require_archive
+from conversation_actors.archive.extra import require_extra
 from conversation_actors.settings import Settings
 
 
 async def back_up(directory: Path) -> str:
     """Write a backup, and return what was done in one sentence."""
-    require_archive()
+    require_extra()
     from conversation_actors.transfer.backing_up import FILE, Backup  # noqa: PLC0415  # SQLAlchemy
     from conversation_actors.transfer.pair import open_pair  # noqa: PLC0415  # same
 
@@ -19,7 +19,7 @@ async def back_up(directory: Path) -> str:
 
 async def restore(directory: Path) -> str:
     """Restore a backup, and return what was done in one sentence."""
-    require_archive()
+    require_extra()
     from conversation_actors.transfer.pair import open_pair  # noqa: PLC0415  # SQLAlchemy
     from conversation_actors.transfer.restoring import Restoration  # noqa: PLC0415  # same
 

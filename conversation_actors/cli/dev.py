@@ -1,4 +1,4 @@
-"""The development stack: a Ray head node and, if no Redis is configured, a server of our own."""
+"""The development stack: a Ray head node, an archiver and, if no Redis is configured, a server of our own."""
 
 import asyncio
 import json
@@ -6,15 +6,27 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
 
-from conversation_actors.cli.dev_record import DIGESTS, DevFile, DevRecord, Phase, Process, digest, end_head, read
+from conversation_actors.cli.archiver_process import ArchiverProcess
+from conversation_actors.cli.dev_archive import DevArchive, archive_for
+from conversation_actors.cli.dev_record import (
+    DIGESTS,
+    DevFile,
+    DevRecord,
+    Phase,
+    Process,
+    digest,
+    end_archiver,
+    end_head,
+    read,
+)
 from conversation_actors.cli.processes import with_environment
 from conversation_actors.cli.ray_head import ENVIRONMENT, RayHead, variables_for_others
 from conversation_actors.errors import InvalidInputError
@@ -133,6 +145,7 @@ class _Stack:
         self._file, self._url, self._console, self._signals = file, url, console, signals
         self._server = EmbeddedServer(file.directory) if url is None else None
         self._head = RayHead(spawned=self._note_head)
+        self._archiver: ArchiverProcess | None = None
 
     async def run(self, *, as_json: bool) -> int:
         """Start everything, wait, and stop everything. Returns the exit code."""
@@ -142,18 +155,36 @@ class _Stack:
             if self._url is not None:
                 await _check_redis()
                 self._console.print("Redis  yours, from the environment or .env")
+            archive = await archive_for(self._file.directory, self._console)
             self._console.print("Ray    starting, which takes some seconds …")
             address = await _unless_stopped(self._head.start(), self._signals)
             if address is None:
                 return 0
             variables: dict[str, str] = variables_for_others(address) | {"CONVERSATION_REDIS_URL": redis_url}
+            if archive is not None:
+                variables |= {"CONVERSATION_ARCHIVE_URL": archive.url}
             self._file.write(phase=Phase.READY, variables=variables, redis_digests=self._digests(redis_url))
             self._console.print(f"Ray    ready at {address}")
             _tell(variables, self._console, as_json=as_json)
             self._console.print("\nCtrl-C saves every conversation and stops all this.")
-            return await self._until_stopped(address)
+            async with self._archiving(archive, redis_url):
+                return await self._until_stopped(address)
         finally:
             await asyncio.to_thread(self._stop)
+
+    @asynccontextmanager
+    async def _archiving(self, archive: DevArchive | None, redis_url: str) -> AsyncIterator[None]:
+        """Have an archiver run inside the block, if there is an archive."""
+        if archive is None:
+            yield
+            return
+        self._archiver = archive.process(redis_url, spawned=self._note_archiver)
+        keeping = asyncio.create_task(self._archiver.keep())
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
 
     async def _until_stopped(self, address: str) -> int:
         """Wait until Ray has ended or a signal comes, save every conversation if one came, and return the exit code."""
@@ -169,9 +200,10 @@ class _Stack:
         return 0
 
     async def _clean_up(self) -> None:
-        """End the Ray of a `dev` that was killed, and adopt the server that it has left."""
+        """End the Ray and the archiver of a `dev` that was killed, and adopt the server that it has left."""
         left = self._file.left
         if left is not None and left.phase is not Phase.ENDED:
+            await asyncio.to_thread(end_archiver, left)
             count = await asyncio.to_thread(end_head, left)
             if self._server is not None and left.has_server:
                 self._server.adopt()
@@ -199,6 +231,9 @@ class _Stack:
     def _note_head(self, pid: int | None, directory: Path) -> None:
         self._file.write(head=None if pid is None else Process.of(pid), head_directory=str(directory))
 
+    def _note_archiver(self, pid: int) -> None:
+        self._file.write(archiver=Process.of(pid))
+
     def _note_end(self, **changes: Any) -> None:
         """Note how far the end is. If that is impossible, say so and go on, since everything has to be ended anyway."""
         try:
@@ -214,6 +249,8 @@ class _Stack:
                 "Stopping Ray" + (", and Redis, which writes its data to disk" if is_ours else "") + " …"
             )
         self._head.stop(hurry=self._signals.hurry.is_set() or not self._signals.stop.is_set())
+        if self._archiver is not None:
+            self._archiver.stop(hurry=self._signals.hurry.is_set())
         if self._server is not None:
             self._server.stop()
         self._note_end(phase=Phase.ENDED, variables={})

@@ -69,6 +69,8 @@ class DevRecord:
     head: Process | None = None
     """The first process of Ray's head; the others are in its session."""
     head_directory: str | None = None
+    archiver: Process | None = None
+    """The process that archives, which leads a session of its own."""
     has_server: bool = False
     """Whether Redis is a server of the `dev`'s own, in the data directory."""
     variables: dict[str, str] = field(default_factory=dict)
@@ -137,8 +139,10 @@ def read(directory: Path) -> DevRecord | None:
         told = json.loads((directory / _RECORD).read_text())
         told |= {"dev": Process(**_known(Process, told["dev"])), "phase": Phase(told["phase"])}
         told["redis_digests"] = tuple(told["redis_digests"])
-        head = told["head"] and Process(**_known(Process, told["head"]))
-        return DevRecord(**_known(DevRecord, told) | {"head": head})
+        processes = {
+            name: told[name] and Process(**_known(Process, told[name])) for name in ("head", "archiver") if name in told
+        }
+        return DevRecord(**_known(DevRecord, told) | processes)
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None  # never written, or damaged; the lock says whether one runs
 
@@ -162,6 +166,14 @@ def end_head(record: DevRecord) -> int:
     if record.head_directory is not None and Path(record.head_directory).name.startswith(DIRECTORY_PREFIX):
         shutil.rmtree(record.head_directory, ignore_errors=True)
     return count
+
+
+def end_archiver(record: DevRecord) -> bool:
+    """End the archiver that a dead `dev` has left, and tell whether there was one. What it had begun is not lost."""
+    if record.archiver is None or not record.archiver.is_running:
+        return False
+    kill_session(record.archiver.pid)
+    return True
 
 
 def _leaders(record: DevRecord) -> set[int]:

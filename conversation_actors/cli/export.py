@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from conversation_actors.cli.extra import require_archive
+from conversation_actors.archive.extra import require_extra
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.settings import Settings
 from conversation_actors.values import check_id
@@ -15,7 +15,7 @@ async def run(conversation: str | None, *, every: bool, to: Path, chosen: str) -
         raise InvalidInputError(message, field="conversation")
     if conversation is not None:
         conversation = check_id(conversation, "conversation")
-    require_archive()
+    require_extra()
     from conversation_actors.transfer.exporting import Format, export_all, export_one  # noqa: PLC0415  # SQLAlchemy
     from conversation_actors.transfer.pair import open_pair  # noqa: PLC0415  # same
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from conversation_actors.cli.extra import require_archive
+from conversation_actors.archive.extra import require_extra
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.log_lines import harmless
 from conversation_actors.settings import Settings
@@ -21,7 +21,7 @@ async def from_files(files: Sequence[Path], *, dry_run: bool) -> str:
 
     Raises `ConflictError`, before anything is written, if a conversation is there with other content.
     """
-    require_archive()
+    require_extra()
     from conversation_actors.transfer.importing import Importer  # noqa: PLC0415  # SQLAlchemy
     from conversation_actors.transfer.pair import open_pair  # noqa: PLC0415  # same
 
@@ -42,7 +42,7 @@ async def from_lists(pattern: str, *, dry_run: bool, follow: bool) -> tuple[str,
 
     What somebody should look at goes to standard error, as soon as it is found.
     """
-    require_archive()
+    require_extra()
     from conversation_actors.store.redis_lists import ListPattern, RedisLists  # noqa: PLC0415  # redis-py
     from conversation_actors.transfer.from_redis_lists import ListImporter  # noqa: PLC0415  # SQLAlchemy
     from conversation_actors.transfer.pair import open_pair  # noqa: PLC0415  # same

@@ -13,6 +13,8 @@ _POLL = 0.05
 _PROC = Path("/proc")
 """The directory in which Linux tells of processes, even in an image that has no ``ps``."""
 _DEAD = {"", "Z", "X"}
+_PARENT = 1
+"""The index, among a process's fields after its name, of its parent."""
 _START = 19
 """The index, among a process's fields after its name, of when it started, in ticks since the machine did."""
 
@@ -54,12 +56,17 @@ def sessions_with(argument: str) -> set[int]:
     found = set()
     for pid in _all_pids():
         with suppress(ProcessLookupError, PermissionError):
-            if argument in _arguments(pid):
+            if argument in arguments_of(pid):
                 found.add(os.getsid(pid))
     return found
 
 
-def _arguments(pid: int) -> list[str]:
+def children_of(parent: int) -> list[int]:
+    """Return the ids of the processes that this one has started, and that it has not outlived."""
+    return [pid for pid in _all_pids() if _parent(pid) == parent]
+
+
+def arguments_of(pid: int) -> list[str]:
     """Return the words of the command that the process was started with; none if there is no such process."""
     if not _PROC.joinpath("self/stat").exists():
         return _ps("-ww", "-o", "args=", "-p", str(pid)).split()
@@ -74,6 +81,14 @@ def start_of(pid: int) -> str:
     if not _PROC.joinpath("self/stat").exists():
         return _ps("-o", "lstart=", "-p", str(pid)).strip()
     return next(iter(_fields(pid)[_START:]), "")
+
+
+def _parent(pid: int) -> int | None:
+    if not _PROC.joinpath("self/stat").exists():
+        told = _ps("-o", "ppid=", "-p", str(pid)).strip()
+    else:
+        told = next(iter(_fields(pid)[_PARENT:]), "")
+    return int(told) if told.isdigit() else None
 
 
 def _state(pid: int) -> str:

@@ -27,6 +27,9 @@ ENVIRONMENT: dict[str, str | None] = {
 }
 """What `ray start`, and everything that connects to it, needs. Given an address, Ray does not look for the token
 itself."""
+NO_ARCHIVER = "--no-archiver"
+"""The option of `conversation-actors start` by which a head has no archiver beside it: who starts one here has its own,
+or none."""
 DIRECTORY_PREFIX = "ca-ray-"
 CONVERSATIONS = 200
 _OBJECT_STORE_BYTES = 100 << 20
@@ -185,7 +188,7 @@ class RayHead:
         if client_port is not None:
             options["ray-client-server-port"] = client_port
         arguments = [temporary_directory(directory), *(f"--{name}={value}" for name, value in options.items())]
-        command = [sys.executable, "-m", "conversation_actors.cli", "start", "--head", "--block"]
+        command = [sys.executable, "-m", "conversation_actors.cli", "start", "--head", "--block", NO_ARCHIVER]
         return with_environment([*command, "--disable-usage-stats", *arguments], changes=ENVIRONMENT)
 
 

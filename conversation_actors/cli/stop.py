@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from conversation_actors.cli.dev import DRAIN_SECONDS
-from conversation_actors.cli.dev_record import DevFile, Phase, end_head, read
+from conversation_actors.cli.dev_record import DevFile, Phase, end_archiver, end_head, read
 from conversation_actors.errors import ClusterUnavailableError
 from conversation_actors.settings import data_directory
 from conversation_actors.store import EmbeddedServer
@@ -38,6 +38,8 @@ def _end_left(file: DevFile, directory: Path) -> list[str]:
     left = file.left
     if left is not None and left.phase is not Phase.ENDED and (count := end_head(left)):
         ended.append(f"{count} processes of Ray, left by a killed `dev` (process {left.dev.pid})")
+    if left is not None and end_archiver(left):
+        ended.append(f"the archiver, left by a killed `dev` (process {left.dev.pid})")
     server = EmbeddedServer(directory)
     if server.find():
         ended.append(f"Redis (process {server.pid}), whose data stays in {directory}")

@@ -10,11 +10,16 @@ from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from conversation_actors.client.archive import ClientArchive
+from conversation_actors.client.copy import StoredState
+from conversation_actors.client.forgetting import Forgetting
 from conversation_actors.client.handle import ConversationHandle
+from conversation_actors.client.history import Histories
 from conversation_actors.client.late_port import LatePort
 from conversation_actors.client.opening import open_readable_store
 from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.client.reading import Reader
+from conversation_actors.client.reviving import Reviver
 from conversation_actors.client.views import Snapshot
 from conversation_actors.errors import (
     ClusterUnavailableError,
@@ -22,15 +27,16 @@ from conversation_actors.errors import (
     ConversationNotFoundError,
     InvalidInputError,
     StoreMisconfiguredError,
-    StoreUnavailableError,
 )
 from conversation_actors.failures import Failures
 from conversation_actors.line.port import DirectPort
 from conversation_actors.line.tls import client_context
 from conversation_actors.local import LocalOwners
 from conversation_actors.port import OwnerPort
+from conversation_actors.protocol import View
 from conversation_actors.settings import Direct, Settings
 from conversation_actors.store import Found, Store, open_replica
+from conversation_actors.store.backlog import Lag
 from conversation_actors.timing import TIMING, Timing
 from conversation_actors.values import check_id
 from conversation_actors.versions import tell_untested
@@ -71,10 +77,13 @@ class ConversationClient:
         self._settings, self._timing = _checked(settings), timing
         self._handles: dict[str, ConversationHandle] = {}
         self._store: Store | None = None
+        self._archive = ClientArchive(self._settings)
+        self._histories = Histories(self._archive, self._connected_store, self._settings, timing=timing)
         self._directory: ActorDirectory | None = None
         self._local: LocalOwners | None = None
         self._replica: Store | None = None
         self._reader: Reader | None = None
+
         self._objection: StoreMisconfiguredError | None = None
         self._joining: asyncio.Task[None] | None = None
         self._untold_until = float("-inf")
@@ -104,7 +113,8 @@ class ConversationClient:
     def failures(self) -> Mapping[str, int]:
         """What went wrong in the background and was survived, by task.
 
-        `pool`: no workers are started ahead of time. `line`: owners are asked by Ray's calls alone.
+        `pool`: no workers are started ahead of time. `line`: owners are asked by Ray's calls alone. `archive`: it could
+        not be asked for a conversation that Redis does not have, and a new one was begun.
         """
         return self._failures.counts
 
@@ -153,6 +163,10 @@ class ConversationClient:
         A second `open` of an id returns the same handle. Raises `ConversationNotFoundError` if there is no such
         conversation and `create` is false, and what `join_cluster` raises if there is no Ray cluster.
 
+        A conversation that Redis has no more comes back from the archive, if one is configured: the same life, at the
+        same position, with nobody's lease. If the archive cannot be asked, `CONVERSATION_ARCHIVE_REQUIRED` decides:
+        `ArchiveUnavailableError`, or a new conversation; unless `create` it is always the error.
+
         If not `wait`, return a handle that shows what is stored, as `read` would, after one call of Redis. Its owner is
         started in the background, and the calls that need it wait for it. If it cannot be started, they raise why; the
         handle counts that as `opening` among its `failures`, and tries again. A conversation that is not stored, or
@@ -167,15 +181,16 @@ class ConversationClient:
         """
         conversation_id = check_id(conversation_id, "conversation_id")
         await self._check_rights()
+        is_found = await self._reviver().find(conversation_id, create=create, wait=wait)
         if not wait and (shown := await self._open_stored(conversation_id, create=create)) is not None:
             return shown
-        if not create and not await self._may_exist(conversation_id):
+        if not create and not is_found:
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)
         await self.join_cluster()
         owner = self._owner(conversation_id)
         try:
-            _, view = await owner.open(create=create)
+            _, view = await self._reviver().open(owner, conversation_id, create=create, is_found=is_found)
             self._connected_store()  # closed meanwhile, nobody would close the handle
         except BaseException:
             await owner.aclose()
@@ -183,9 +198,7 @@ class ConversationClient:
         # Somebody else may have opened or closed it in this process meanwhile: one handle an id, for one order.
         known = self._open_handle(conversation_id)
         if known is None:
-            known = self._handles[conversation_id] = ConversationHandle(
-                conversation_id, owner, view, self._settings, timing=self._timing
-            )
+            known = self._handles[conversation_id] = self._handle(conversation_id, owner, view)
         else:
             await owner.aclose()
             await known.catch_up(view)
@@ -215,16 +228,16 @@ class ConversationClient:
         make = partial(self._port, conversation_id)
         port = make() if self._has_joined else LatePort(self._join_at_last, make)
         owner = RemoteOwner(port, self._settings, timing=self._timing)
-        handle = ConversationHandle(conversation_id, owner, stored, self._settings, timing=self._timing)
-        self._handles[conversation_id] = handle
+        handle = self._handles[conversation_id] = self._handle(conversation_id, owner, stored)
         return handle
 
-    async def _may_exist(self, conversation_id: str) -> bool:
-        """Look in Redis whether asking an owner is worth starting one; if Redis does not answer, it is."""
-        try:
-            return await self._connected_store().head(conversation_id) is not None
-        except StoreUnavailableError:
-            return True
+    def _handle(self, conversation_id: str, owner: RemoteOwner, shown: View | StoredState) -> ConversationHandle:
+        return ConversationHandle(
+            conversation_id, owner, shown, self._settings, histories=self._histories, timing=self._timing
+        )
+
+    def _reviver(self) -> Reviver:
+        return Reviver(self._connected_store(), self._archive, self._settings, self._failures)
 
     def _open_handle(self, conversation_id: str) -> ConversationHandle | None:
         """Return the handle of this id that is in use, if there is one; drop those that were closed."""
@@ -242,6 +255,9 @@ class ConversationClient:
         If `stale_ok`, the replica that `CONVERSATION_READ_URL` names is read; see `Snapshot.lag`. What the replica does
         not have, and everything while it does not answer, is read from the primary.
 
+        A conversation that Redis has no more is read from the archive, if one is configured: as `open` would bring it
+        back. Then this may raise `ArchiveUnavailableError` or `ArchiveMisconfiguredError`.
+
         Raises `ConversationNotFoundError`, also for a conversation whose time is up; `CorruptStateError` and
         `IncompatibleVersionError` for what cannot be read; `StoreUnavailableError` after `timeouts.command`.
 
@@ -253,7 +269,10 @@ class ConversationClient:
         conversation_id = check_id(conversation_id, "conversation_id")
         self._connected_store()
         assert self._reader is not None
-        return await self._reader.read(conversation_id, stale_ok=stale_ok)
+        try:
+            return await self._reader.read(conversation_id, stale_ok=stale_ok)
+        except ConversationNotFoundError:
+            return await self._histories.snapshot(conversation_id)
 
     async def list(self, *, participant: str | None = None) -> AsyncIterator[Found]:
         """Yield the stored conversations, or those of a `participant`; the most recently active come first.
@@ -271,6 +290,9 @@ class ConversationClient:
     async def delete(self, conversation_id: str) -> None:
         """Forget a conversation and stop its owner. Raises `ConversationNotFoundError` if there is none.
 
+        The archive forgets it too: now, or if its database is away, when the archiver has caught up. One that only the
+        archive has is forgotten there, and if that is away, `ArchiveUnavailableError` is raised.
+
         Its handles raise `ConversationNotFoundError` from then on, until somebody opens it anew. Needs no Ray: an owner
         that cannot be told finds out by its next write, or within half a minute.
 
@@ -282,11 +304,26 @@ class ConversationClient:
                 print("it is gone")
         """
         conversation_id = check_id(conversation_id, "conversation_id")
-        existed = await self._connected_store().delete(conversation_id, ttl=self._settings.ttl)
+        was_stored = await self._connected_store().delete(conversation_id, ttl=self._settings.ttl)
         await self._tell_of_deletion(conversation_id)
-        if not existed:
+        forgetting = Forgetting(self._archive, self._connected_store(), self._settings.tenant)
+        was_archived = await forgetting.forget(conversation_id, is_told=was_stored)
+        if not (was_stored or was_archived):
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)
+
+    async def archive_lag(self, conversation_id: str | None = None) -> Lag:
+        """Return how far the archive is behind, for one conversation or for all of the tenant. Asks Redis alone.
+
+        Raises `ArchiveMisconfiguredError` if no archive is configured, `StoreUnavailableError` after
+        `timeouts.command`.
+
+        Example:
+            await conversation.append(Message(role="user", content="Hello"))
+            lag = await client.archive_lag("support-42")
+            print(lag.records, "entries wait for the archive, the oldest for", lag.seconds, "s")
+        """
+        return await self._histories.lag(conversation_id)
 
     async def aclose(self) -> None:
         """Send what is in the handles' outboxes, and let go of everything. Idempotent.
@@ -306,6 +343,7 @@ class ConversationClient:
             local, self._local = self._local, None
             if local is not None:
                 await local.aclose()
+            await self._archive.aclose()
             for store in stores:
                 await store.aclose()
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from conversation_actors.client import arguments
 from conversation_actors.client.copy import StoredState, retention_of
+from conversation_actors.client.history import Histories, no_archive
 from conversation_actors.client.lifetime import Lifetime
 from conversation_actors.client.link import Link
 from conversation_actors.client.owner import RemoteOwner
-from conversation_actors.client.views import Receipt, Snapshot, snapshot_of
+from conversation_actors.client.views import Page, Receipt, Snapshot, snapshot_of
 from conversation_actors.codec import decode_snapshot
 from conversation_actors.failures import Failures
 from conversation_actors.items import Item
@@ -51,10 +52,11 @@ class ConversationHandle:
         view: View | StoredState,
         settings: Settings,
         *,
+        histories: Histories | None = None,
         timing: Timing = TIMING,
     ) -> None:
         """Follow the conversation from `view` on. If that is what was stored, the owner is woken in the background."""
-        self._id, self._owner = conversation_id, owner
+        self._id, self._owner, self._histories = conversation_id, owner, histories
         self._limits = settings.history.limits()
         self._lifetime = Lifetime(conversation_id)
         self._failures = Failures(timing=timing)
@@ -210,6 +212,32 @@ class ConversationHandle:
         """
         view = await self._link.read(fresh=fresh)
         return snapshot_of(self._id, decode_snapshot(view.snapshot), epoch=view.epoch)
+
+    async def history(self, cursor: str | None = None, limit: int = 100, *, newest_first: bool = False) -> Page:
+        """Return a page of everything that was ever appended, of 1 to 1000 items: needs an archive, and no owner.
+
+        It has what was acknowledged before, whether it is archived already or still waits in Redis. All pages together
+        have each item once, as it was written last, in the order in which the items came; none that was removed or
+        cleared. One that had left the window and was appended again stands where it came again.
+
+        Pass `next_cursor` of one page as the `cursor` of the next, with the same `newest_first`. Raises
+        `ArchiveMisconfiguredError` without an archive, `ArchiveUnavailableError` after `archive.timeout`,
+        `StoreUnavailableError` after `timeouts.command`, `ConflictError` for a cursor from before the conversation was
+        deleted or lost, and `ConversationNotFoundError` once it is deleted.
+
+        Example:
+            await conversation.append(Message(role="user", content="Hello"), Message(role="assistant", content="Hi"))
+            page = await conversation.history(limit=1)
+            older = page.items
+            page = await conversation.history(page.next_cursor)
+            assert [item.text for item in (*older, *page.items)] == ["Hello", "Hi"]
+            assert page.next_cursor is None
+        """
+        self._lifetime.check()
+        if self._histories is None:
+            raise no_archive()
+        life = self._copy.seen.life
+        return await self._histories.page(self._id, life, cursor=cursor, limit=limit, newest_first=newest_first)
 
     async def join(
         self,

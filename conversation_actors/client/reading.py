@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 
 from conversation_actors.activation.recovery import restate
-from conversation_actors.backoff import Backoff
 from conversation_actors.client.copy import StoredState
+from conversation_actors.client.patience import patiently
 from conversation_actors.client.views import Snapshot, snapshot_of
 from conversation_actors.errors import ConversationNotFoundError, RetryableError
 from conversation_actors.protocol import Seen
@@ -31,7 +30,9 @@ class Reader:
 
     async def read(self, conversation_id: str, *, stale_ok: bool = False) -> Snapshot:
         """See `ConversationClient.read`."""
-        stored = await self._patiently(lambda: self._find(conversation_id, stale_ok=stale_ok))
+        stored = await patiently(
+            lambda: self._find(conversation_id, stale_ok=stale_ok), seconds=self._patience, pauses=self._timing.read
+        )
         state, _ = restate(stored, self._limits)
         return snapshot_of(conversation_id, state, epoch=stored.epoch, lag=stored.lag)
 
@@ -58,17 +59,3 @@ class Reader:
             self._has_told = False
             return stored
         return await self._store.read(conversation_id)
-
-    async def _patiently(self, read: Callable[[], Awaitable[Stored]]) -> Stored:
-        """Repeat what may succeed later, for `timeouts.command`; then raise why it has not."""
-        backoff = Backoff(self._timing.read)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._patience
-        while True:
-            try:
-                return await read()
-            except RetryableError:
-                pause = backoff.next()
-                if loop.time() + pause >= deadline:
-                    raise
-            await asyncio.sleep(pause)

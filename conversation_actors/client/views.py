@@ -19,6 +19,14 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a history, in the order that was asked for. `next_cursor` asks for what follows; None: nothing does."""
+
+    items: tuple[Item, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A conversation at `seq`, all parts of the same moment."""
 

@@ -148,6 +148,11 @@ class EmbeddedServer:
             if RunningServer.read(self._directory) == running:
                 self._state_file.unlink()
 
+    def wipe(self) -> None:
+        """Remove everything that is stored, as a mistake of an operator would; only between `start` and `stop`."""
+        assert self._running is not None
+        self._running.wipe(self._timing.embedded_ready)
+
     def _end_adopted(self, running: RunningServer) -> None:
         """End a process that is no child of this one: it holds the lock on the data as long as it lives."""
         for number in (signal.SIGTERM, signal.SIGKILL):

@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from conversation_actors.errors import StoreUnavailableError
 from conversation_actors.store.connection import NAMELESS
 
 HOST = "127.0.0.1"
@@ -53,6 +54,15 @@ class RunningServer:
             except RedisError:
                 return False
         return int(info["process_id"]) == self.pid
+
+    def wipe(self, seconds: float) -> None:
+        """Remove everything that is stored. Raises `StoreUnavailableError` if the server does not answer so soon."""
+        with closing(_client(self.url, seconds)) as client:
+            try:
+                client.flushall()
+            except RedisError as error:
+                message = f"the embedded server cannot be wiped now: {error}"
+                raise StoreUnavailableError(message) from error
 
 
 def directory_of(url: str, seconds: float) -> Path | None:

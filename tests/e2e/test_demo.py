@@ -20,10 +20,13 @@ def test_nothing_is_lost_whatever_is_killed(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     told = json.loads(ran.stdout)
     assert told["passed"] is True
-    assert [kill["what"] for kill in told["kills"]] == ["the owner (actor)", "agent A", "the only ownership"]
+    assert [kill["what"] for kill in told["kills"]] == [
+        "the owner (actor)", "agent A", "the only ownership", "all of Redis",
+    ]  # fmt: skip
     assert all(0 < kill["seconds_until_answer"] < 60 for kill in told["kills"])
     items = told["items"]
     assert (items["lost"], items["duplicated"], items["unseen_by_watcher"]) == (0, 0, 0)
+    assert (items["forgotten"], items["went_on_after_wipe"], items["welcomed_back"]) == (0, True, True)
     assert items["order_kept"]
     assert items["words_as_written"]
     assert items["present"] >= items["acknowledged"] > 70

@@ -9,7 +9,7 @@ import pytest
 from conversation_actors.cli.demo.__main__ import exit_code
 from conversation_actors.cli.demo.script import DemoScript, call_key
 from conversation_actors.cli.demo.story import DemoOutcome
-from conversation_actors.cli.demo.verdict import Evidence, Written, judge
+from conversation_actors.cli.demo.verdict import Evidence, Return, Written, judge
 
 SCRIPT = DemoScript(
     turns=("Hello?", "Bye."),
@@ -38,7 +38,11 @@ GOOD = Evidence(
     written=[Written(number + 1, identity, identity.encode()) for number, identity in enumerate(IDS)],
     final=FINAL,
     watched=frozenset(IDS),
+    after_wipe=Return(
+        history=[*FINAL, _message("e", "assistant", "Welcome back.")], seqs=[6, 7], welcome="back", acknowledged=["e"]
+    ),
 )
+AGAIN = GOOD.after_wipe
 
 
 def test_a_kept_promise_passes() -> None:
@@ -64,6 +68,15 @@ BROKEN = {
     ),
     "the watching process missed an item": replace(GOOD, watched=GOOD.watched - {"c"}),
     "nothing was acknowledged at all": replace(GOOD, acknowledged={}),
+    "an item is forgotten when Redis is wiped": replace(GOOD, after_wipe=replace(AGAIN, history=AGAIN.history[1:])),
+    "the history ends earlier after the wipe": replace(GOOD, after_wipe=replace(AGAIN, history=FINAL[:4])),
+    "an item has other words after the wipe": replace(
+        GOOD, after_wipe=replace(AGAIN, history=[_message("a", "user", "Hm?"), *AGAIN.history[1:]])
+    ),
+    "what was acknowledged after the wipe is missing": replace(GOOD, after_wipe=replace(AGAIN, history=FINAL)),
+    "another conversation began after the wipe": replace(GOOD, after_wipe=replace(AGAIN, seqs=[1, 2])),
+    "nothing came after the wipe": replace(GOOD, after_wipe=replace(AGAIN, seqs=[])),
+    "the caller was taken for a new one": replace(GOOD, after_wipe=replace(AGAIN, welcome="first")),
 }
 
 

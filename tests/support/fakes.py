@@ -17,6 +17,8 @@ from conversation_actors.activation import Activation
 from conversation_actors.activation.activation import Place
 from conversation_actors.activation.recovery import rebuild
 from conversation_actors.client import ConversationHandle
+from conversation_actors.client.archive import ClientArchive
+from conversation_actors.client.history import Histories
 from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.errors import ConversationError, OutcomeUnknownError, StoreUnavailableError
 from conversation_actors.local.host import LocalHost
@@ -451,6 +453,7 @@ class FakeCluster:
     def __init__(self, store: Store, settings: Settings) -> None:
         """No actor runs yet."""
         self.store, self.settings = store, settings
+        self.archive = ClientArchive(settings)
         self.timing = QUICK
         """How long what is started from now on waits."""
         self.actor: FakeActor | None = None
@@ -478,6 +481,7 @@ class FakeCluster:
             await handle.aclose()
         for actor in self.actors:
             await actor.kill()
+        await self.archive.aclose()
 
     def find(self) -> FakeActor | None:
         """Return the actor that runs, if one does."""
@@ -512,7 +516,8 @@ class FakeCluster:
         """One more handle, as another process would have it."""
         owner = self.owner()
         _, view = await owner.open(create=True)
-        handle = ConversationHandle(CONVERSATION, owner, view, self.settings, timing=self.timing)
+        histories = Histories(self.archive, lambda: self.store, self.settings, timing=self.timing)
+        handle = ConversationHandle(CONVERSATION, owner, view, self.settings, histories=histories, timing=self.timing)
         self._handles.append(handle)
         return handle
 

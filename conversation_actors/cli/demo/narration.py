@@ -123,6 +123,9 @@ def _counts(verdict: Verdict) -> RenderableType:
         ("lost", len(verdict.lost), not verdict.lost),
         ("duplicated", len(verdict.duplicated), not verdict.duplicated),
         ("not seen by the watching process", len(verdict.unseen_by_watcher), not verdict.unseen_by_watcher),
+        ("forgotten when Redis was wiped", len(verdict.forgotten), not verdict.forgotten),
+        ("went on as the same conversation", _yes(verdict.went_on_after_wipe), verdict.went_on_after_wipe),
+        ("caller welcomed back", _yes(verdict.welcomed_back), verdict.welcomed_back),
         ("order kept", _yes(verdict.order_kept), verdict.order_kept),
         ("every word as in the transcript", _yes(verdict.words_as_written), verdict.words_as_written),
     ]

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from conversation_actors.cli.demo.performer import Performer, Told
 from conversation_actors.cli.ray_head import RayHead
-from conversation_actors.settings import HistoryLimits, Settings, Timeouts
+from conversation_actors.settings import ArchiveSettings, HistoryLimits, Settings, Timeouts
 from conversation_actors.store import EmbeddedServer
 
 HISTORY_ITEMS = 20_000
@@ -29,16 +29,17 @@ class Stage:
 
     def __init__(self, transcript: Path) -> None:
         """Make the directory, and start nothing yet."""
-        self.settings: Settings = make_settings("", "")
-        self._transcript = transcript
         self._directory = Path(tempfile.mkdtemp(prefix="ca-demo-"))
+        self._archive_url = f"sqlite+aiosqlite:///{self._directory / 'archive.db'}"
+        self.settings: Settings = make_settings("", "", self._archive_url)
+        self._transcript = transcript
         self._server = EmbeddedServer(self._directory / "redis")
         self._head = RayHead(cpus=_CPUS)
         self._performers: list[Performer] = []
         self._model_url = ""
 
     async def __aenter__(self) -> Self:
-        """Start Redis, Ray and the stand-in for the language model, at the same time."""
+        """Start Redis, Ray, the archiver and the stand-in for the language model."""
         try:
             await self._start()
         except BaseException:
@@ -65,6 +66,10 @@ class Stage:
         command = ["-m", "agent_worker", "talk", *options]
         return await self._perform(name, *command, on_line=on_line)
 
+    def wipe(self) -> None:
+        """Remove everything from Redis, as a mistake of an operator would."""
+        self._server.wipe()
+
     @property
     def talking(self) -> tuple[str, ...]:
         """The options of an agent that holds the call."""
@@ -78,14 +83,16 @@ class Stage:
             self._head.start(), model.until(lambda line: "base_url" in line, "listen to requests")
         )
         self._model_url = str(ready["base_url"])
-        self.settings = make_settings(self._server.url, address)
+        self.settings = make_settings(self._server.url, address, self._archive_url)
         self._tell_settings(address)
+        await self._perform("archiver", "-m", "conversation_actors.cli", "archive", "--migrate")
 
     def _tell_settings(self, address: str) -> None:
         """Write the settings to the file that processes read in their directory: ``ps`` would show the password."""
         lines = [
             f"CONVERSATION_REDIS_URL='{self._server.url}'",
             f"RAY_ADDRESS='{address}'",
+            f"CONVERSATION_ARCHIVE_URL='{self._archive_url}'",
             f"CONVERSATION_HISTORY_ITEMS={HISTORY_ITEMS}",
             f"CONVERSATION_HISTORY_BYTES={HISTORY_BYTES}",
         ]
@@ -98,12 +105,13 @@ class Stage:
         return performer
 
 
-def make_settings(redis_url: str, ray_address: str) -> Settings:
+def make_settings(redis_url: str, ray_address: str, archive_url: str) -> Settings:
     """Return the demo's own settings; nothing is read from the environment or a file."""
     history: dict[str, Any] = {"items": HISTORY_ITEMS, "bytes": HISTORY_BYTES}
     return Settings.model_construct(
         redis_url=SecretStr(redis_url),
         ray_address=ray_address,
         history=HistoryLimits.model_construct(**history),
+        archive=ArchiveSettings.model_construct(url=SecretStr(archive_url)),
         timeouts=Timeouts.model_construct(),
     )

@@ -13,6 +13,8 @@ from conversation_actors.errors import InvalidInputError
 from conversation_actors.settings import all_names
 from conversation_actors.values import check_id
 
+_ARCHIVE = ("sqlalchemy", "alembic", "aiosqlite")
+"""The modules that keep the demo's archive."""
 _NEEDED = ("agent_worker", "livekit.agents", "livekit.plugins.openai", "livekit.plugins.deepgram", "aiohttp")
 """The modules that hold the demo's call, and answer it."""
 
@@ -44,8 +46,11 @@ def _require_agent() -> None:
     """Raise `InvalidInputError` if the process that holds the call could not start."""
     # a name with a dot can be looked for only if the one before the dot is there
     if find_spec("livekit") is None or any(find_spec(name) is None for name in _NEEDED):
-        message = "the demo needs LiveKit's agents: pip install 'conversation-actors[agent,embedded]'"
+        message = "the demo needs LiveKit's agents: pip install 'conversation-actors[agent,embedded,archive]'"
         raise InvalidInputError(message, field="agent_worker")
+    if any(find_spec(name) is None for name in _ARCHIVE):
+        message = "the demo needs an archive: pip install 'conversation-actors[agent,embedded,archive]'"
+        raise InvalidInputError(message, field="archive")
 
 
 def default_transcript() -> Path:

@@ -4,22 +4,24 @@ import asyncio
 import os
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from conversation_actors.cli.demo.intruder import Intruder
 from conversation_actors.cli.demo.narration import Narration
 from conversation_actors.cli.demo.performer import DemoFailedError, Performer, Told
+from conversation_actors.cli.demo.returning import wipe_and_return
 from conversation_actors.cli.demo.script import DemoScript
 from conversation_actors.cli.demo.stage import Stage
-from conversation_actors.cli.demo.verdict import Evidence, Verdict, Written, judge
+from conversation_actors.cli.demo.verdict import Evidence, Return, Verdict, Written, judge
 from conversation_actors.cli.demo.witness import Witness, says
 from conversation_actors.cli.processes import is_running
 from conversation_actors.client import ConversationClient, ConversationHandle
 from conversation_actors.items import Message
 
 _GONE_SECONDS = 15.0
+_CALLER = "caller"
 _ACTOR_SHARE, _AGENT_SHARE, _INTRUDER_SHARE = 0.25, 0.6, 0.85
 """Where in the call each thing happens."""
 
@@ -55,7 +57,8 @@ class Story:
             witness.start()
             try:
                 agents = await self._perform(script, handle, witness, first)
-                return DemoOutcome(await self._count(script, handle, witness, agents, watcher), self.kills)
+                before = await self._gather(handle, witness, agents, watcher)
+                return DemoOutcome(judge(await self._return(before, client, witness), script), self.kills)
             finally:
                 witness.stop()
 
@@ -67,7 +70,7 @@ class Story:
         second = await self._kill_agent(script.turns[script.cut(_AGENT_SHARE, with_tools=True)], witness, first)
         await self._intrude(script.turns[script.cut(_INTRUDER_SHARE)], handle, witness)
         self.narration.busy("the call goes on to its end")
-        await second.until(lambda line: line["event"] == "finished", "the end of the call")
+        await second.until(lambda line: line["event"] == "left", "the end of the call")
         return [first, second]
 
     async def _begin(self) -> tuple[Performer, Performer]:
@@ -85,8 +88,8 @@ class Story:
         def hear(line: Told) -> None:
             self.narration.hear(line, who=f"agent {name}")
 
-        options = ("--conversation", self.conversation, "--pause", str(self.pause), *self.stage.talking)
-        return await self.stage.agent(f"agent {name}", *options, on_line=hear)
+        options = ("--conversation", self.conversation, "--pause", str(self.pause), "--caller", _CALLER)
+        return await self.stage.agent(f"agent {name}", *options, *self.stage.talking, on_line=hear)
 
     async def _kill_actor(self, turn: str, handle: ConversationHandle, witness: Witness, agent: Performer) -> None:
         await witness.until(says(turn), "the turn at which the owner is killed")
@@ -167,33 +170,44 @@ class Story:
                 raise DemoFailedError(message)
             await asyncio.sleep(0.1)
 
-    async def _count(
-        self,
-        script: DemoScript,
-        handle: ConversationHandle,
-        witness: Witness,
-        agents: list[Performer],
-        watcher: Performer,
-    ) -> Verdict:
-        self.narration.step(
-            "6. The call is over. What is left?",
-            "Counted is what each process was told to be safe, against the journal as a witness has read it from its "
-            "first entry on, and against the conversation as its owner shows it now.",
-        )
+    async def _gather(
+        self, handle: ConversationHandle, witness: Witness, agents: list[Performer], watcher: Performer
+    ) -> Evidence:
+        """Return what is known when the call is over."""
         snapshot = await handle.snapshot(fresh=True)
         await witness.until(lambda entry: entry.seq >= snapshot.seq, "the last entry")
         final = [item.to_dict() for item in snapshot.items]
         written = witness.written()
         await _until_seen(watcher, {item["id"] for item in final}, written)
         acknowledged = {agent.name: _acknowledged(agent) for agent in agents}
-        evidence = Evidence(
+        return Evidence(
             acknowledged={**acknowledged, "the demo": self.own},
             seqs=[entry.seq for entry in witness.entries],
             written=written,
             final=final,
             watched=frozenset(_seen(watcher, written)),
+            after_wipe=Return(),
         )
-        return judge(evidence, script)
+
+    async def _return(self, before: Evidence, client: ConversationClient, witness: Witness) -> Evidence:
+        """Have Redis wiped, and the caller call again. Returns all that is known."""
+        returned = await wipe_and_return(
+            client, self.conversation, witness, stage=self.stage, narration=self.narration, talk=self._talk
+        )
+        again = _acknowledged(returned.agent)
+        self._note(
+            what="all of Redis",
+            how="wiped (FLUSHALL) when the owner had left",
+            seconds=returned.seconds,
+            then=f"agent C ({returned.agent.pid}) got {returned.restored} items from the archive, and knew the caller",
+        )
+        self.narration.step(
+            "7. What is left?",
+            "Counted is what each process was told to be safe, against the journal as a witness has read it from its "
+            "first entry on, against the conversation as its owner showed it after the first call, and against the "
+            "history as it is now.",
+        )
+        return replace(before, after_wipe=replace(returned.evidence, acknowledged=again))
 
     def _note(self, *, what: str, how: str, seconds: float, then: str) -> None:
         self.kills.append({"what": what, "how": how, "seconds_until_answer": round(seconds, 3), "then": then})

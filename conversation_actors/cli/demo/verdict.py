@@ -18,6 +18,20 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class Return:
+    """What is known when Redis was wiped after the call, and the caller has called again."""
+
+    history: Sequence[Mapping[str, Any]] = ()
+    """All items of the conversation, from the archive on, in their order."""
+    seqs: Sequence[int] = ()
+    """Positions of the entries that the witness, which watched all the time, has got since."""
+    welcome: str = ""
+    """What the arrival called for, as the agent decided: ``back`` for a caller who was known."""
+    acknowledged: Sequence[str] = ()
+    """Ids of what the agent of the second call was told to be durable."""
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Everything that is known at the end of the call."""
 
@@ -30,6 +44,7 @@ class Evidence:
     """The items of the last snapshot, which the owner gave after it had checked in Redis that it is the owner."""
     watched: frozenset[str]
     """Ids that the watching process has shown."""
+    after_wipe: Return
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +58,18 @@ class Verdict:
     order_kept: bool
     words_as_written: bool
     unseen_by_watcher: tuple[str, ...]
+    forgotten: tuple[str, ...]
+    """What was there before Redis was wiped, and is not in the history after it as it was."""
+    went_on_after_wipe: bool
+    """Whether the positions went on where they were: the same conversation, and not a new one under its name."""
+    welcomed_back: bool
 
     @property
     def passed(self) -> bool:
         """Whether every promise was kept."""
-        whole = not (self.lost or self.duplicated or self.unseen_by_watcher)
-        return whole and self.order_kept and self.words_as_written and self.acknowledged > 0
+        whole = not (self.lost or self.duplicated or self.unseen_by_watcher or self.forgotten)
+        is_known = self.went_on_after_wipe and self.welcomed_back
+        return whole and is_known and self.order_kept and self.words_as_written and self.acknowledged > 0
 
     def document(self) -> dict[str, Any]:
         """Return the verdict as JSON's types: counts for people, and what was lost or duplicated."""
@@ -58,6 +79,7 @@ class Verdict:
             "lost": len(self.lost),
             "duplicated": len(self.duplicated),
             "unseen_by_watcher": len(self.unseen_by_watcher),
+            "forgotten": len(self.forgotten),
             "lost_ids": list(self.lost),
             "duplicates": list(self.duplicated),
         }
@@ -77,7 +99,29 @@ def judge(evidence: Evidence, script: DemoScript) -> Verdict:
         order_kept=_is_in_order(evidence, present),
         words_as_written=tuple(_spoken(evidence.final)) == script.lines,
         unseen_by_watcher=tuple(sorted(set(present) - evidence.watched)),
+        forgotten=tuple(_forgotten(evidence)),
+        went_on_after_wipe=_follows(evidence.seqs, evidence.after_wipe.seqs),
+        welcomed_back=evidence.after_wipe.welcome == "back",
     )
+
+
+def _forgotten(evidence: Evidence) -> Iterable[str]:
+    """Yield the ids of items that the history after the wipe does not have where, and as, they were before it.
+
+    Then those that were acknowledged in the second call, and are not in it.
+    """
+    after = evidence.after_wipe.history
+    for place, item in enumerate(evidence.final):
+        if place >= len(after) or dict(after[place]) != dict(item):
+            yield str(item["id"])
+    present = {str(item["id"]) for item in after}
+    yield from (identity for identity in evidence.after_wipe.acknowledged if identity not in present)
+
+
+def _follows(before: Sequence[int], after: Sequence[int]) -> bool:
+    """Tell whether there is something after the wipe, and its positions follow on those before it."""
+    begun = before[-1] if before else 0
+    return bool(after) and list(after) == list(range(begun + 1, begun + 1 + len(after)))
 
 
 def _duplicates(evidence: Evidence, script: DemoScript) -> Iterable[str]:

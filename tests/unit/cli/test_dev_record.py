@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -20,6 +20,8 @@ import pytest
 from rich.console import Console
 
 from conversation_actors.cli import dev, processes, stop
+from conversation_actors.cli.archiver_process import ArchiverProcess
+from conversation_actors.cli.dev_archive import DevArchive
 from conversation_actors.cli.dev_record import DevFile, DevRecord, Phase, Process, digest, end_head, read
 from conversation_actors.cli.processes import with_environment
 from conversation_actors.cli.ray_head import DIRECTORY_PREFIX, ENVIRONMENT, RayHead
@@ -441,14 +443,64 @@ def phase_of(directory: Path) -> Phase | None:
     return None if found is None else found.phase
 
 
-def a_stack(directory: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dev._Stack, dev._Signals]:
-    """Return what a `dev` starts beside a Redis that is not its own, without any process."""
+def a_stack(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, archive: DevArchive | None = None
+) -> tuple[dev._Stack, dev._Signals]:
+    """Return what a `dev` starts beside a Redis that is not its own, without any process but an archive's."""
     monkeypatch.setattr(dev, "RayHead", lambda **_: Head())
     monkeypatch.setattr(dev, "_check_redis", lambda: asyncio.sleep(0))
+    monkeypatch.setattr(dev, "archive_for", lambda *_: asyncio.sleep(0, archive))
     file = DevFile.take(directory)
     assert file is not None
     signals = dev._Signals()
     return dev._Stack(file, "redis://other/0", console()[0], signals), signals
+
+
+class Archive(DevArchive):
+    """An archive whose archiver does nothing."""
+
+    def process(self, redis_url: str, *, spawned: Callable[[int], None]) -> ArchiverProcess:
+        """Return one that ends when it is told to."""
+        command = (sys.executable, "-c", "import signal; signal.pause()")
+        return ArchiverProcess(self.log, redis_url=redis_url, spawned=spawned, command=command)
+
+
+async def test_its_archiver_is_noted_told_of_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable is among the others, and the process ends with the rest."""
+    archive = Archive("sqlite+aiosqlite:///x", tmp_path / "archiver.log")
+    stack, signals = a_stack(tmp_path, monkeypatch, archive)
+    monkeypatch.setattr(dev, "_drain", lambda *_: asyncio.sleep(0, "Saved: 0."))
+    running = asyncio.create_task(stack.run(as_json=True))
+    await until(lambda: (found := read(tmp_path)) is not None and found.archiver is not None)
+    record = read(tmp_path)
+    assert record is not None
+    assert record.archiver is not None
+    assert record.archiver.is_running
+    assert record.variables["CONVERSATION_ARCHIVE_URL"] == archive.url
+    signals.stop.set()
+    assert await running == 0
+    assert not record.archiver.is_running
+
+
+def test_stop_ends_the_archiver_that_a_killed_one_left(
+    tmp_path: Path, session: tuple[int, int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says so; an id that is another process's by now is left alone."""
+    monkeypatch.setenv("CONVERSATION_DATA_DIR", str(tmp_path))
+    file = DevFile.take(tmp_path)
+    assert file is not None
+    with file:
+        file.write(phase=Phase.READY, archiver=replace(Process.of(session[0]), started="before"))
+    stop.run()
+    assert is_alive(session[0])
+    file = DevFile.take(tmp_path)
+    assert file is not None
+    with file:
+        file.write(phase=Phase.READY, archiver=Process.of(session[0]))
+    capsys.readouterr()
+    stop.run()
+    assert "Ended: the archiver, left by a killed `dev`" in capsys.readouterr().out
+    assert not is_alive(session[1])
 
 
 def test_a_redis_of_another_directory_is_worked_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

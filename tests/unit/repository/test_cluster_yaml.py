@@ -122,6 +122,13 @@ def test_every_node_knows_its_redis_and_asks_for_the_token(config: Config, comma
     assert {"/home/ray/conversation.env", "/home/ray/.ray/auth_token"} <= set(config["file_mounts"])
 
 
+def test_the_head_archives_what_is_to_be_archived(config: Config) -> None:
+    """Where a URL is set, `start --head` runs an archiver: it is not turned off, and its packages are installed."""
+    assert "--no-archiver" not in config["head_start_ray_commands"][-1]
+    assert any("[agent,archive,models]" in command for command in config["setup_commands"])
+    assert "CONVERSATION_ARCHIVE_URL=postgresql+psycopg://" in CLUSTER_FILE.read_text()
+
+
 def test_every_node_runs_the_newest_tested_ray(config: Config) -> None:
     """The image's Ray is the newest that this project was tested with, and the installation leaves it alone."""
     version = NEWEST_TESTED["ray"]

@@ -5,6 +5,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from pydantic import SecretStr
 
 import conversation_actors
 from conversation_actors import ConversationClient, ConversationHandle, Heartbeats, Item
+from conversation_actors.archive.database import Database
 from conversation_actors.testing import crash, local_client
 from tests.support.docstring_examples import DocstringExample, docstring_examples, examples_in
 
@@ -44,6 +46,21 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVERSATION_REDIS_URL", "memory://docstring-examples")
 
 
+_OF_THE_ARCHIVE = {"ConversationHandle.history", "ConversationClient.archive_lag"}
+
+
+@pytest.fixture
+async def archive(example: DocstringExample, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What needs an archive has a file of its own."""
+    if example.name in _OF_THE_ARCHIVE:
+        url = f"sqlite+aiosqlite:///{tmp_path / 'archive.db'}"
+        monkeypatch.setenv("CONVERSATION_ARCHIVE_URL", url)
+        database = Database(SecretStr(url), timeout=timedelta(seconds=20))
+        await database.migrate()
+        await database.aclose()
+
+
+@pytest.mark.usefixtures("archive")
 @pytest.mark.parametrize("example", _HERE, ids=str)
 async def test_an_example_runs(example: DocstringExample) -> None:
     """It raises nothing, and what it asserts is so."""

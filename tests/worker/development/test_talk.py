@@ -199,3 +199,15 @@ def test_a_missing_key_is_one_clear_sentence() -> None:
         LanguageModelSettings(base_url="https://api.openai.com/v1", api_key=None).require_key()
     for url in ("http://127.0.0.1:9/v1", "http://localhost:9/v1", "http://[::1]:9/v1"):
         assert LanguageModelSettings(base_url=url, api_key=None).require_key() == "offline"
+
+
+async def test_a_greeting_is_said_first_and_acknowledged(hold: Talker, transcript: Transcript) -> None:
+    """It is an item like all others, before the turns; also where no turn is left."""
+    conversation = FakeConversation()
+    lines = await hold(conversation, greeting="Welcome back.", turns=1)
+    assert _texts(conversation.items, "assistant")[0] == "Welcome back."
+    assert _texts(conversation.items, "user") == [transcript.turns[0].user]
+    greeting = next(line for line in lines if line["event"] == "assistant")
+    acknowledged = next(line for line in lines if line["event"] == "acknowledged")
+    assert greeting["text"] == "Welcome back."
+    assert greeting["id"] in acknowledged["ids"]

@@ -1,0 +1,31 @@
+"""How long the archive keeps conversations: a time of its own, which may be years where Redis keeps minutes."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Protocol
+
+_AT_ONCE = 100
+"""Lives that are removed in one transaction: archivers wait for it."""
+
+
+class PurgingWriter(Protocol):
+    """What retention needs of a `Writer`."""
+
+    async def purge(self, before: float, *, most: int) -> int:
+        """Remove lives whose last entry is older than `before`, `most` at most; return how many."""
+
+
+class Retention:
+    """Removes what the archive has kept for long enough."""
+
+    def __init__(self, writer: PurgingWriter, kept: timedelta, *, clock: Callable[[], float] = time.time) -> None:
+        """Keep a conversation for `kept` after its last entry."""
+        self._writer, self._kept, self._clock = writer, kept.total_seconds(), clock
+
+    async def purge(self) -> int:
+        """Remove everything that is due, and return how many lives those were."""
+        count = 0
+        while removed := await self._writer.purge(self._clock() - self._kept, most=_AT_ONCE):
+            count += removed
+        return count

@@ -1,0 +1,127 @@
+"""An archiver as a program runs it: with a store, a database, and what is done beside archiving."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import NamedTuple
+
+from conversation_actors.archive.archiver import Archiver
+from conversation_actors.archive.checkpoints import Checkpoints
+from conversation_actors.archive.database import Database
+from conversation_actors.archive.outage import Outage
+from conversation_actors.archive.retention import Retention
+from conversation_actors.archive.unknown import UnknownConversations
+from conversation_actors.archive.upkeep import Chore, Upkeep
+from conversation_actors.archive.writer import Writer
+from conversation_actors.errors import ArchiveUnavailableError, StoreUnavailableError
+from conversation_actors.failures import Failures
+from conversation_actors.settings import Settings
+from conversation_actors.store import Store, open_store
+from conversation_actors.timing import TIMING, Timing
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = timedelta(seconds=30)
+"""How long an archiver waits for the database: nobody waits for the archiver."""
+
+
+class Parts(NamedTuple):
+    """What an archiver works between."""
+
+    store: Store
+    database: Database
+
+
+def open_database(settings: Settings, *, patience: timedelta = _PATIENCE) -> Database:
+    """Make the database of the settings, for who can wait. Raises `ArchiveMisconfiguredError` if there is none."""
+    return Database.of(settings, timeout=patience)
+
+
+@asynccontextmanager
+async def opened(settings: Settings, *, program: str, patience: timedelta = _PATIENCE) -> AsyncIterator[Parts]:
+    """Open the store and the database of the settings, and close both at the end; `program` asks for them.
+
+    Raises `InvalidInputError` without a Redis server, and `ArchiveMisconfiguredError` without an archive.
+    """
+    settings.require_redis_url(shared_by=program)
+    database = open_database(settings, patience=patience)
+    store = open_store(settings)
+    try:
+        yield Parts(store, database)
+    finally:
+        await store.aclose()
+        await database.aclose()
+
+
+async def migrate(settings: Settings) -> str:
+    """Make the tables, or bring them up to this version; return the newest migration."""
+    database = open_database(settings)
+    try:
+        return await database.migrate()
+    finally:
+        await database.aclose()
+
+
+async def run(settings: Settings, stop: asyncio.Event, *, program: str, timing: Timing = TIMING) -> None:
+    """Archive until `stop` is set. Waits for servers that do not answer yet.
+
+    Raises what a person has to change: tables that are missing, older or newer, a right that is lacking.
+    """
+    async with opened(settings, program=program) as parts:
+        if not await _is_ready(parts, stop, timing):
+            return
+        archiver, upkeep = _made(settings, parts, timing)
+        logger.info("archiving", extra={"tenant": settings.tenant, "database": repr(parts.database)})
+        await asyncio.gather(archiver.run(stop), upkeep.run(stop))
+    logger.info("the archiver has ended", extra={"failures": dict(archiver.failures.counts)})
+
+
+async def run_once(settings: Settings, *, program: str, timing: Timing = TIMING) -> int:
+    """Do all that there is to do now, and return the number of entries that were archived. Raises what fails."""
+    async with opened(settings, program=program) as parts:
+        await parts.store.check()
+        await parts.database.check()
+        archiver, upkeep = _made(settings, parts, timing)
+        await upkeep.once()
+        return await archiver.once()
+
+
+async def _is_ready(parts: Parts, stop: asyncio.Event, timing: Timing) -> bool:
+    """Wait until both servers answer, and can do what is asked of them; False if `stop` was set before."""
+    outage = Outage("Redis or the archive's database", timing.archive_again)
+    while not stop.is_set():
+        try:
+            await parts.store.check()
+            await parts.database.check()
+        except (StoreUnavailableError, ArchiveUnavailableError) as error:
+            outage.failed("check", error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), outage.pause)
+        else:
+            outage.over()
+            return True
+    return False
+
+
+def _made(settings: Settings, parts: Parts, timing: Timing) -> tuple[Archiver, Upkeep]:
+    """Return an archiver between these, and what it does beside."""
+    failures = Failures(timing=timing)
+    writer = Writer(parts.database, settings.tenant)
+    backlog, kept = parts.store.backlog(), settings.archive.retention
+    unknown = UnknownConversations(
+        parts.store, parts.database, writer,
+        tenant=settings.tenant, limits=settings.history.limits(), retention=kept, failures=failures,
+    )  # fmt: skip
+    chores = [
+        Chore("archive relist", backlog.relist, timing.archive_upkeep),
+        Chore("archive adoption", unknown.adopt_all, timing.archive_upkeep),
+    ]
+    if kept is not None:
+        chores.append(Chore("archive purge", Retention(writer, kept).purge, timing.archive_purge))
+    checkpoints = Checkpoints(parts.database, settings.tenant, limits=settings.history.limits())
+    archiver = Archiver(
+        backlog, writer, checkpoints=checkpoints, when_lacking=unknown.fill, failures=failures, timing=timing
+    )
+    return archiver, Upkeep(chores, failures=failures)

@@ -1,0 +1,81 @@
+"""What is done beside archiving."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from conversation_actors.archive.retention import Retention
+from conversation_actors.archive.upkeep import Chore, Upkeep
+from conversation_actors.failures import Failures
+from tests.support.waiting import wait_until
+
+
+class Counted:
+    """A chore that counts, and fails the first time if told so."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        """Never done yet."""
+        self.times = 0
+        self._fails = fails
+
+    async def __call__(self) -> int:
+        """Do it."""
+        self.times += 1
+        if self._fails and self.times == 1:
+            message = "a defect"
+            raise RuntimeError(message)
+        return 0
+
+
+async def test_chores_are_done_at_the_start_and_again_in_their_time() -> None:
+    """Also after one has failed, which keeps the others from nothing."""
+    failures, often, seldom = Failures(), Counted(fails=True), Counted()
+    upkeep = Upkeep([Chore("often", often, 0.001), Chore("seldom", seldom, 3600)], failures=failures)
+    stop = asyncio.Event()
+    task = asyncio.create_task(upkeep.run(stop))
+    await wait_until(lambda: asyncio.sleep(0, often.times >= 3 and seldom.times), "both")
+    stop.set()
+    await asyncio.wait_for(task, 20)
+    assert seldom.times == 1
+    assert failures.counts == {"often": 1}
+
+
+async def test_a_stop_waits_for_no_chore() -> None:
+    """A chore may take long, and may be repeated."""
+
+    async def hang() -> int:
+        return int(await asyncio.Event().wait())
+
+    stop = asyncio.Event()
+    task = asyncio.create_task(Upkeep([Chore("hang", hang, 1)], failures=Failures()).run(stop))
+    await asyncio.sleep(0)
+    stop.set()
+    await asyncio.wait_for(task, 20)
+
+
+async def test_once_raises_what_fails() -> None:
+    """A person waits for it."""
+    with pytest.raises(RuntimeError, match="a defect"):
+        await Upkeep([Chore("it", Counted(fails=True), 1)], failures=Failures()).once()
+
+
+class Purging:
+    """A writer with lives of certain ages."""
+
+    def __init__(self, *active_at: float) -> None:
+        """These are their last moments."""
+        self.active_at = list(active_at)
+
+    async def purge(self, before: float, *, most: int) -> int:
+        """Remove some."""
+        due = [moment for moment in self.active_at if moment < before][:most]
+        self.active_at = [moment for moment in self.active_at if moment not in due]
+        return len(due)
+
+
+async def test_retention_removes_all_that_is_due() -> None:
+    """In as many transactions as that takes, and nothing that is younger."""
+    writer = Purging(*range(250))
+    assert await Retention(writer, timedelta(seconds=10), clock=lambda: 210.0).purge() == 200
+    assert writer.active_at == list(range(200, 250))
