@@ -243,3 +243,11 @@ async def test_only_what_is_asked_for_is_read(full: Copies) -> None:
     """A form for people needs no entries."""
     kinds = {row.kind async for row in full.rows("b", Chosen(kinds=frozenset({ENTRY})))}
     assert kinds == {LIFE, ENTRY}
+
+
+async def test_ids_are_asked_for_in_the_order_of_their_bytes(database: Database) -> None:
+    """A database sorts as its language does otherwise: then two databases would export other bytes."""
+    async with database.reading("look at a statement") as connection:
+        asked = Copies(database, TENANT)._page(connection, "b", with_deleted=False)
+        told = str(asked.compile(dialect=connection.dialect))
+    assert told.count('COLLATE "C"') == (3 if connection.dialect.name == "postgresql" else 0)

@@ -11,11 +11,14 @@ from pydantic import SecretStr
 
 from conversation_actors.archive.copying import Copies
 from conversation_actors.archive.database import Database
-from conversation_actors.archive.rows import ITEM, LIFE
+from conversation_actors.archive.reviving import state_of
+from conversation_actors.archive.rows import ITEM, LIFE, Row
 from conversation_actors.archive.writer import Writer, Written
+from conversation_actors.codec import encode_snapshot
 from conversation_actors.errors import ArchiveUnavailableError, ConflictError
 from conversation_actors.settings import HistoryLimits, Settings
 from conversation_actors.store import open_store
+from conversation_actors.store.backlog import Batch
 from conversation_actors.store.redis_lists import ListPattern, RedisLists
 from conversation_actors.transfer import from_redis_lists
 from conversation_actors.transfer.from_redis_lists import ListImporter, ListsImported
@@ -100,6 +103,27 @@ async def test_each_list_becomes_a_conversation(legacy: Legacy) -> None:
     assert legacy.told == []
     again = await legacy.once()
     assert (again.lists, again.elements) == (2, 0)
+
+
+async def test_an_imported_conversation_wakes_as_if_it_had_been_held_here(legacy: Legacy, database: Database) -> None:
+    """With the latest of what was said, at its position; an export of it, imported elsewhere, wakes alike."""
+    legacy.says("a", *(str(number) for number in range(25)))
+    await legacy.once()
+    nothing, limits = Batch("", 0, ()), legacy.settings.history.limits()
+    woken = await state_of(database, "default", "a", limits=limits, waiting=nothing)
+    assert woken is not None
+    assert [item.to_item().text for item in woken.state.window] == [str(number) for number in range(15, 25)]
+    assert (woken.start, woken.epoch, woken.state.seq) == (0, 1, 40)
+    assert woken.state.total_items == 25
+    rows = [row async for row in legacy.copies.rows("a")]
+
+    async def accepted(_: AsyncIterator[Row]) -> None:
+        pass
+
+    await Copies(database, "other").add("a", rows, accepted)
+    twin = await state_of(database, "other", "a", limits=limits, waiting=nothing)
+    assert twin is not None
+    assert encode_snapshot(twin.state) == encode_snapshot(woken.state)
 
 
 async def test_what_is_no_message_is_reported_with_its_place(legacy: Legacy) -> None:
