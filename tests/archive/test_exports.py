@@ -17,10 +17,12 @@ from conversation_actors.transfer import importing
 from conversation_actors.transfer.export_file import digest_of
 from conversation_actors.transfer.exporting import Exported, Format, export_all, export_one
 from conversation_actors.transfer.importing import Importer, Plan
+from conversation_actors.transfer.markdown import MarkdownForm
 from tests.archive.conftest import make_database
 from tests.support.archived_rows import LIFE_ROW, every_kind, rows_of
 
 TENANT = "default"
+MD = MarkdownForm.suffix
 
 
 async def accepted(_: AsyncIterator[Row]) -> None:
@@ -219,22 +221,22 @@ async def test_one_conversation_goes_into_one_file(full: Copies, tmp_path: Path)
     assert done == Exported(1, 1, len(content(out / "aa.jsonl")))
     await export_one(full, "B", out / "B.json", Format.CHAT_CONTEXT)
     assert [item["content"] for item in json.loads(content(out / "B.json"))["items"]] == [["in life 3"]]
-    await export_one(full, "B", out / "B.md", Format.MARKDOWN)
-    assert content(out / "B.md").count(b"> in life") == 4
+    await export_one(full, "B", out / f"B{MD}", Format.MARKDOWN)
+    assert content(out / f"B{MD}").count(b"> in life") == 4
     with pytest.raises(ConversationNotFoundError, match="'nobody' is neither in Redis nor in the archive"):
-        await export_one(full, "nobody", out / "nobody.md", Format.MARKDOWN)
+        await export_one(full, "nobody", out / f"nobody{MD}", Format.MARKDOWN)
     with pytest.raises(InvalidInputError, match="is a directory"):
         await export_one(full, "aa", tmp_path, Format.JSONL)
-    assert names(out) == ["B.json", "B.md", "aa.jsonl"]
+    assert names(out) == ["B.json", f"B{MD}", "aa.jsonl"]
 
 
 async def test_all_conversations_go_into_a_directory(full: Copies, tmp_path: Path) -> None:
     """A file for each, but for JSON Lines."""
     done = await export_all(full, tmp_path / "out", Format.MARKDOWN)
     assert (done.conversations, done.files) == (5, 5)
-    assert names(tmp_path / "out") == ["%C3%A4.md", "B.md", "a-b.md", "aa.md", "b.md"]
+    assert names(tmp_path / "out") == [f"{name}{MD}" for name in ("%C3%A4", "B", "a-b", "aa", "b")]
     with pytest.raises(InvalidInputError, match="is a file"):
-        await export_all(full, tmp_path / "out" / "b.md", Format.CHAT_CONTEXT)
+        await export_all(full, tmp_path / "out" / f"b{MD}", Format.CHAT_CONTEXT)
     with pytest.raises(InvalidInputError, match="is a directory"):
         await export_all(full, tmp_path / "out", Format.JSONL)
 
