@@ -36,6 +36,7 @@ from conversation_actors.errors import (
     RetryableError,
     StoreMisconfiguredError,
     StoreUnavailableError,
+    TransferFileError,
 )
 from conversation_actors.items import (
     AgentHandoff,
@@ -142,6 +143,7 @@ __all__ = [
     "Summary",
     "SummaryChanged",
     "Timeouts",
+    "TransferFileError",
     "check_cluster",
     "item_from_dict",
 ]

@@ -22,7 +22,8 @@ ConversationError
 │   ├── CorruptStateError       bytes in the store that cannot be read; ``.key`` and ``.position``
 │   ├── IncompatibleVersionError
 │   ├── OwnerFailedError        the owner's own code failed: a defect, please report it
-│   └── StoreMisconfiguredError the server cannot do, or does not allow, what the settings ask for; ``.lacks_right``
+│   ├── StoreMisconfiguredError the server cannot do, or does not allow, what the settings ask for; ``.lacks_right``
+│   └── TransferFileError       a file of an export or a backup cannot be read or written: no room, no right, not there
 └── ActivationLostError         never leaves a handle, which finds the next activation and repeats the call
     ├── FencedError             a newer activation owns the conversation
     └── PassivatedError         this activation has stopped, or is stopping
@@ -176,6 +177,10 @@ class StoreMisconfiguredError(OperatorError):
         """Take as `lacks_right` whether the user that logged in may not do this; that user may be able to read."""
         super().__init__(message)
         self.lacks_right = lacks_right
+
+
+class TransferFileError(OperatorError):
+    """A file of an export or a backup cannot be read or written: there is no room, no right, or no such file."""
 
 
 class ActivationLostError(ConversationError):

@@ -5,7 +5,7 @@ import inspect
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -146,6 +146,120 @@ def where(
     from conversation_actors.cli.where import run  # noqa: PLC0415  # see the module's docstring
 
     raise typer.Exit(asyncio.run(run(conversation, most_lines=lines, as_json=as_json)))
+
+
+@app.command()
+def export(
+    conversation: Annotated[str | None, typer.Argument(metavar="[ID]", help="The conversation's id.")] = None,
+    *,
+    to: Annotated[Path, typer.Option(metavar="PATH", help="The file, or the directory, to write.")],
+    every: Annotated[bool, typer.Option("--all", help="Export every conversation of the tenant.")] = False,
+    chosen: Annotated[
+        Literal["jsonl", "chat-context", "markdown"],
+        typer.Option(
+            "--format",
+            help="jsonl: everything, to be imported again. chat-context: what LiveKit's ChatContext.from_dict reads. "
+            "markdown: to be read.",
+        ),
+    ] = "jsonl",
+) -> None:
+    """Write conversations into files: all that the archive has of them, and what Redis has acknowledged since.
+
+    What still waits in Redis for the archive is archived first. One conversation goes into one file. With
+    [bold]--all[/bold], jsonl goes into one file too, and the other formats into a directory with a file for each
+    conversation. A file is there when it is whole. The same content gives the same bytes. Needs the archive
+    (CONVERSATION_ARCHIVE_URL), Redis, and no Ray.
+
+    Example: [bold]conversation-actors export --all --to conversations.jsonl[/bold]
+    """
+    from conversation_actors.cli.export import run  # noqa: PLC0415  # see the module's docstring
+
+    typer.echo(asyncio.run(run(conversation, every=every, to=to, chosen=chosen)))
+
+
+@app.command(name="import")
+def import_(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]…", help="What export has written, as jsonl.")
+    ] = None,
+    *,
+    lists: Annotated[
+        str | None,
+        typer.Option(
+            "--from-redis-lists",
+            metavar="PATTERN",
+            help="Import another program's lists, of elements with role, content and timestamp, from the same Redis. "
+            "The conversation's id stands in the place of the *: 'conversation:*:history'.",
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on importing what is added to the lists, until Ctrl-C.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
+) -> None:
+    """Add exported conversations, or another program's lists, to the archive, from which they are opened as any other.
+
+    First everything is checked: counts and digests of files, and that no such conversation is there with other
+    content; if there is, nothing is imported. Then each conversation of a file is added in one step, read back and
+    compared. An import that was interrupted is repeated as it is: what is there already is passed over. Needs the
+    archive (CONVERSATION_ARCHIVE_URL), Redis, and no Ray.
+
+    Lists grow at their ends. How far one is imported is told by the archive itself, so that each element comes once. An
+    element that is no message is kept as an item of another kind, and reported with key and index; then the command
+    exits with 1. So it does if a list lost elements before they were read, or belongs to a conversation that has been
+    opened here.
+
+    Example: [bold]conversation-actors import conversations.jsonl --dry-run[/bold]
+    """
+    from conversation_actors.cli.importing import from_files, from_lists  # noqa: PLC0415  # see the module's docstring
+
+    if (lists is None) == (not files):
+        message = "files: give files, or --from-redis-lists"
+        raise InvalidInputError(message, field="files")
+    if follow and (lists is None or dry_run):
+        message = "follow: goes with --from-redis-lists, and not with --dry-run"
+        raise InvalidInputError(message, field="follow")
+    if lists is None:
+        typer.echo(asyncio.run(from_files(files or [], dry_run=dry_run)))
+        return
+    told, is_whole = asyncio.run(from_lists(lists, dry_run=dry_run, follow=follow))
+    typer.echo(told)
+    raise typer.Exit(0 if is_whole else EXIT_FAILED)
+
+
+@app.command()
+def backup(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write it; made if it is missing.")],
+) -> None:
+    """Copy all conversations of the tenant out of Redis and the archive, while both are at work.
+
+    Each conversation is copied as it was at one moment: its state, what waits for the archive, and what is archived.
+    One that begins meanwhile may be left out. No signs of life, keys, tokens or passwords are in a backup; what people
+    said is. The backup is there when it is whole, and only this user may read it. Needs the archive
+    (CONVERSATION_ARCHIVE_URL), Redis, and no Ray.
+
+    Example: [bold]conversation-actors backup /backups/2026-11-27[/bold]
+    """
+    from conversation_actors.cli.backup import back_up  # noqa: PLC0415  # see the module's docstring
+
+    typer.echo(asyncio.run(back_up(directory)))
+
+
+@app.command()
+def restore(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="What backup has written.")],
+) -> None:
+    """Restore a backup into a Redis and an archive that have nothing of the tenant; refuse any others.
+
+    The whole backup is checked first. Conversations go on in the same life at the same position, and are kept in Redis
+    for as long as they had left at the backup. Nothing may use either of the two before this has ended; if it was
+    interrupted, empty both and begin again.
+
+    Example: [bold]conversation-actors restore /backups/2026-11-27[/bold]
+    """
+    from conversation_actors.cli.backup import restore as run  # noqa: PLC0415  # see the module's docstring
+
+    typer.echo(asyncio.run(run(directory)))
 
 
 @app.command()

@@ -39,6 +39,7 @@ LAYERS = (
     "local",
     "runtime",
     "client",
+    "transfer",
     "testing",
     "gateway",
     "cli",
