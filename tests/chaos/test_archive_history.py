@@ -25,7 +25,7 @@ pytestmark = [
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[2]
-ROUNDS = 8
+ROUNDS = 6
 LONG_HISTORIES, LONG_ROUNDS = 8, 26
 HISTORIES = 5
 """A history shows a planted fault in all likelihood, and not for certain."""

@@ -40,14 +40,14 @@ def _stored() -> StoredItem:
     return a_message().to_stored()
 
 
-async def rate(redis_url: str, url: str, round_number: int, items: int) -> float:
+async def rate(redis_url: str, url: str, prefix: str, items: int) -> float:
     """Return the items per second at which one archiver empties the backlogs of a few conversations."""
     archive = ArchiveSettings(url=SecretStr(url))
     store = open_store(Settings(redis_url=SecretStr(redis_url), tenant=TENANT, archive=archive))
     database = Database(SecretStr(url), timeout=_PATIENCE)
     try:
         for number in range(CONVERSATIONS):
-            await _fill(store, f"{round_number}-{number}", items // CONVERSATIONS)
+            await _fill(store, f"{prefix}-{number}", items // CONVERSATIONS)
         archiver = Archiver(store.backlog(), Writer(database, TENANT))
         began = time.perf_counter()
         entries = await archiver.once()
@@ -73,7 +73,7 @@ def measure(report: Report, redis_url: str, urls: dict[str, str], *, rounds: int
     rates: dict[str, list[float]] = {name: [] for name in urls}
     for number in range(rounds + 1):
         for name, url in urls.items():
-            measured = asyncio.run(rate(redis_url, url, number, items))
+            measured = asyncio.run(rate(redis_url, url, f"{name}-{number}", items))
             rates[name] += [measured] if number else []  # the first round connects, and warms up
     for name, values in rates.items():
         label = f"catching up into {name}"

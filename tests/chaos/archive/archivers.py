@@ -29,18 +29,19 @@ class Archivers:
             CONVERSATION_ARCHIVE_URL=url.get_secret_value(),
             PYTHONPATH=os.environ["PYTHONPATH"],
         )
-        self._count = 0
+        self._logs: dict[int, Path] = {}
         self.running: list[subprocess.Popen[bytes]] = []
         self.troubles: list[str] = []
 
     def start(self) -> None:
         """Start another one."""
-        self._count += 1
-        with (self._directory / f"archiver-{self._count}.log").open("wb") as log:
+        path = self._directory / f"archiver-{len(self._logs) + 1}.log"
+        with path.open("wb") as log:
             process = subprocess.Popen(
                 COMMAND, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._directory, env=self._environment
             )
         self.running.append(process)
+        self._logs[process.pid] = path
 
     def keep(self) -> None:
         """Start as many as there are to be. One that ended by itself is trouble."""
@@ -71,8 +72,16 @@ class Archivers:
             await wait_until(have_ended, "archivers to end", patience=_PATIENCE)
         except TimeoutError as error:
             self.troubles.append(str(error))
-        self.troubles += [f"an archiver ended with {p.poll()} at SIGTERM" for p in processes if p.poll() != 0]
+        self.troubles += [
+            f"an archiver ended with {process.poll()} at SIGTERM"
+            for process in processes
+            if process.poll() != 0 and self._has_begun(process.pid)
+        ]
         for process in processes:
             with suppress(ProcessLookupError):
                 process.kill()
             process.wait()
+
+    def _has_begun(self, pid: int) -> bool:
+        """Tell whether an archiver had come so far that it heeds signals."""
+        return b"archiving" in self._logs[pid].read_bytes()

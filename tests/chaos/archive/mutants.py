@@ -5,15 +5,18 @@ from tests.chaos.history.mutants import Mutant
 MUTANTS = {
     "settled before it is committed": Mutant(
         "archive/archiver.py",
-        """            written = await self._write(conversation_id, batch.stored)
-            settling = self._backlog.settle(conversation_id, backlog=batch.backlog, through=batch.through)
-            await self._of_redis("settle", settling)
-""",
-        """            settling = self._backlog.settle(conversation_id, backlog=batch.backlog, through=batch.through)
-            await self._of_redis("settle", settling)
-            written = await self._write(conversation_id, batch.stored)
+        "            written = await self._writer.write_all({name: one.stored for name, one in batches.items()})\n",
+        """            for name, one in batches.items():
+                await self._backlog.settle(name, backlog=one.backlog, through=one.through)
+            written = await self._writer.write_all({name: one.stored for name, one in batches.items()})
 """,
         ("archiver_killed_in_statement",),
+    ),
+    "what comes again is written again": Mutant(
+        "archive/passage.py",
+        "        if row.seq > self._life.seq:\n            await self._accept(row, one.event, owner)\n",
+        "        if row.seq > 0:\n            await self._accept(row, one.event, owner)\n",
+        ("archiver_killed_before_settling",),
     ),
     "taken out of the listing without looking": Mutant(
         "store/redis_backlog.py",

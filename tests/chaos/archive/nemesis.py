@@ -22,7 +22,7 @@ FAULTS = {
     "postgres_read_only": 1, "redis_killed": 2, "redis_paused": 2, "redis_connections_killed": 2,
 }  # fmt: skip
 """Kinds of faults, and how often each is drawn."""
-_STATEMENT_SECONDS = 5.0
+_STATEMENT_SECONDS = 10.0
 """How long an archiver may take to come to a statement; if all are away then, the round goes without."""
 
 
@@ -107,8 +107,10 @@ class Nemesis:
         sleeper.__exit__(None, None, None)
 
     async def _archiver_killed_before_settling(self) -> None:
-        """Kill archivers that have committed, or are about to, and cannot settle because Redis says nothing."""
-        self._redis.pause()
+        """Kill archivers that have committed what they had in hand, and cannot settle because Redis says nothing."""
+        async with self._postgres.held(self._dice.choice(TABLES), _STATEMENT_SECONDS) as is_waited_for:
+            self.counts["in a statement"] += is_waited_for
+            self._redis.pause()
         await self._moment(0.5)
         self._archivers.kill(*self._archivers.running)
         self._redis.resume()

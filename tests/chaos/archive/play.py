@@ -62,7 +62,10 @@ async def play(directory: Path, *, seed: int, rounds: int, weights: dict[str, in
     binary = newest()
     assert binary is not None
     dice, started = random.Random(seed), time.monotonic()
-    with Server(binary, directory / "redis", DIRECTIVES) as redis, PostgresServer({"synchronous_commit": "on"}) as postgres:
+    with (
+        Server(binary, directory / "redis", DIRECTIVES) as redis,
+        PostgresServer({"synchronous_commit": "on"}) as postgres,
+    ):
         url = postgres.url()
         settings = _settings(redis.url, url)
         await _migrate(url)

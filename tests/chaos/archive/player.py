@@ -25,7 +25,7 @@ LAST_SECONDS = 30.0
 OPERATIONS = {"append": 10, "several": 3, "record": 6, "repeat": 3, "remove": 2, "attribute": 3}
 """What a client does, and how often each is drawn."""
 _PAUSE_SECONDS = 0.05
-BUSY, QUIET = 0.08, 1.2
+BUSY, QUIET = 0.08, 3.0
 """Seconds between two operations, at most: with the longer one a conversation leaves the listing, and comes back."""
 
 
