@@ -1,3 +1,4 @@
+# ruff: noqa: S608  # the statements are made of what is written here
 """What archivers and readers ask a database that has much is found by its indexes, on each kind of database.
 
 The statements are those that a conversation's records, pages and state really lead to: each is noted as it is executed,
@@ -25,7 +26,8 @@ TENANT, CONVERSATION, LIFE = "default", "c", "life"
 LIVES, EACH = 2000, 20
 _NUMBERS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {})"
 _FILL = (
-    "INSERT INTO archive_lives (tenant, conversation_id, life, start, seq, epoch, owner, lineage, created_at, active_at) "
+    "INSERT INTO archive_lives "
+    "(tenant, conversation_id, life, start, seq, epoch, owner, lineage, created_at, active_at) "
     + _NUMBERS.format(LIVES)
     + " SELECT 'default', CAST(x AS TEXT), 'life', 0, 100, 1, 'owner', '[]', 1.0, 1.0 FROM n",
     *(
