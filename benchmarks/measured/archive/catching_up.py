@@ -4,7 +4,6 @@ import asyncio
 import time
 from datetime import timedelta
 
-from conversation_actors.archive.writer import Writer
 from pydantic import SecretStr
 
 from benchmarks.driver import a_message
@@ -12,6 +11,7 @@ from benchmarks.results import Report
 from conversation_actors import ArchiveSettings, Settings
 from conversation_actors.archive.archiver import Archiver
 from conversation_actors.archive.database import Database
+from conversation_actors.archive.writer import Writer
 from conversation_actors.codec import encode_entry
 from conversation_actors.items import StoredItem
 from conversation_actors.state import Entry, ItemsAppended
