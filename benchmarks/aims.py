@@ -69,6 +69,13 @@ AIMS = (
     Aim("history of a sleeping conversation, open(wait=False), p50", "line.history_ms", Bound.AT_MOST, 5, "ms"),
     Aim("an idle line from another host: payload, with its questions for a sign of life",
         "line.idle_bytes_per_s", Bound.AT_MOST, 2, "bytes/s"),
+    Aim("with an archive: a durable append, of one without, upper end of the 95 % interval", "archive.append_high",
+        Bound.AT_MOST, 1.10, "×"),
+    Aim("archived after its acknowledgement, at 500 items/s, p95", "archive.lag_p95_s", Bound.AT_MOST, 1, "s"),
+    Aim("an archiver catching up, into PostgreSQL", "archive.catching_up_postgresql", Bound.AT_LEAST, 5000, "items/s"),
+    Aim("an archiver catching up, into SQLite", "archive.catching_up_sqlite", Bound.AT_LEAST, 5000, "items/s"),
+    Aim("first page of a history, the slower of both ends, p50", "archive.page_ms", Bound.AT_MOST, 10, "ms"),
+    Aim("opening from the archive, over opening from Redis, 200 items", "archive.open_to_redis", Bound.AT_MOST, 2, "×"),
 )  # fmt: skip
 
 

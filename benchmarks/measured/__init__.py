@@ -3,7 +3,18 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from benchmarks.measured import activation, append, burst, flatness, line, memory, passivation, record, recovery
+from benchmarks.measured import (
+    activation,
+    append,
+    archive,
+    burst,
+    flatness,
+    line,
+    memory,
+    passivation,
+    record,
+    recovery,
+)
 from benchmarks.results import Report
 from benchmarks.stage import Stage
 
@@ -12,6 +23,7 @@ MEASURED: Mapping[str, Callable[[Stage], Report]] = MappingProxyType(
         "record": record.measure,
         "append": append.measure,
         "line": line.measure,
+        "archive": archive.measure,
         "flatness": flatness.measure,
         "activation": activation.measure,
         "recovery": recovery.measure,

@@ -10,7 +10,11 @@ ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 DECISIONS = DOCS / "decisions"
 RECORDS = sorted(DECISIONS.glob("[0-9]*.md"))
-PAGES = [*sorted(DECISIONS.glob("*.md")), DOCS / "internals.md", DOCS / "glossary.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [
+    *sorted(DECISIONS.glob("*.md")),
+    *(DOCS / name for name in ("internals.md", "glossary.md", "guarantees.md", "archive.md")),
+    ROOT / "CONTRIBUTING.md",
+]
 PARTS = ["Context", "Decision", "Consequences", "Evidence"]
 
 _CITED = re.compile(r"`(?P<file>(?:tests|benchmarks)/[\w./-]+\.\w+)(?:::(?P<test>\w+))?`")
