@@ -183,10 +183,11 @@ class ConversationHandle:
         """Take items out, each function call with its outputs, and forget what was stored before.
 
         When this returns, no key in Redis holds the bytes of an item that is not in the history now, nor an earlier
-        value of anything else. Ids that are not in the history are passed over; without ids only the past is forgotten,
-        for instance that of items which `append` has replaced. A closed conversation allows it. It costs one snapshot.
-        A watch brings `ItemsRemoved` with the ids that were there; from a second later on, it cannot begin before that
-        (`PositionLostError`).
+        value of anything else. Where conversations are archived, that holds as soon as the archiver has been there, and
+        of the archive too: also of items that have left the history, each by its own id. Unknown ids do no harm;
+        without ids only the past is forgotten, for instance that of items which `append` has replaced. A closed
+        conversation allows it. It costs one snapshot. A watch brings `ItemsRemoved` with the ids; from a second later
+        on, it cannot begin before that (`PositionLostError`).
 
         Not forgotten is what was copied elsewhere (an append-only file until it is rewritten, backups, processes that
         have read it), nor what attributes, participants and the summary say now.

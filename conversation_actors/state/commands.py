@@ -35,7 +35,8 @@ class AppendItems:
 class RemoveItems:
     """The command to take items out, each call with its outputs, and to forget what was stored before.
 
-    Ids that are not in the window are passed over. Without any ids, only the past is forgotten.
+    Ids that are not in the window are told on: the archive may have their items. Without any ids, only the past is
+    forgotten.
     """
 
     identities: tuple[str, ...]

@@ -88,10 +88,11 @@ def decide(state: ConversationState, command: Command, *, now: float, lease: Gua
         case AppendItems():
             return _append(state, command)
         case RemoveItems(identities):
-            # even if no item is there: the journal may hold items that have left the window
-            return (ItemsRemoved(tuple([item.id for item in state.window.together_with(identities)])),)
+            # also those that are not here: journal and archive may hold items that have left the window
+            present = [item.id for item in state.window.together_with(identities)]
+            return (ItemsRemoved(tuple(dict.fromkeys([*present, *identities]))),)
         case ClearHistory():
-            return (HistoryCleared(),) if len(state.window) or state.summary else ()
+            return (HistoryCleared(),) if state.total_items or len(state.window) or state.summary else ()
         case SetSummary():
             return _summarise(state, command)
         case JoinParticipant():

@@ -26,8 +26,8 @@ class ItemsEvicted:
 class ItemsRemoved:
     """Items were taken out on request, and nobody is to read what was stored before this entry any more.
 
-    `identities` are those of the items that were in the window, each call with its outputs. If there are none, only the
-    past was forgotten.
+    `identities` are those of the items that were in the window, each call with its outputs, and then those that were
+    asked for and are not there: they may have left it before. If there are none, only the past was forgotten.
     """
 
     identities: tuple[str, ...]
