@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Self, cast
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from conversation_actors import FunctionCall, FunctionCallOutput, Message
-from conversation_actors.archive.tables import items
+from conversation_actors.archive.tables import entries, items
 from conversation_actors.errors import (
     ArchiveMisconfiguredError,
     ArchiveUnavailableError,
@@ -181,6 +181,34 @@ async def test_changes_that_wait_are_changes_of_what_is_archived(world: ArchiveW
     assert await names(handle, limit=2, newest_first=True) == expected[::-1]
     await world.archive()
     assert await whole(handle, limit=3) == waiting
+
+
+async def test_what_has_left_the_window_is_removed_too(world: ArchiveWorld) -> None:
+    """By its id, from the archive and from what still waits; clearing takes it along though the window is empty."""
+    handle = await world.cluster.handle()
+    for number in range(WINDOW + 3):
+        await handle.append(*said(f"m{number}", text=f"secret {number}"))
+    await world.archive()
+    await handle.remove("m0")
+    before = await names(handle)
+    await world.archive()
+    assert before == await names(handle) == [f"m{number}" for number in range(1, WINDOW + 3)]
+    assert not [row for row in await contents(world) if b"secret 0" in row]
+
+    await handle.remove(*(item.id for item in handle.items))
+    assert await names(handle) == ["m1", "m2"]
+    await handle.clear_history()
+    before = await names(handle)
+    await world.archive()
+    assert before == await names(handle) == []
+    assert not [row for row in await contents(world) if b"secret" in row]
+
+
+async def contents(world: ArchiveWorld) -> list[bytes]:
+    """Return the bytes of all entries and items of the archive."""
+    async with world.database.reading("look") as connection:
+        found = [await connection.execute(select(table.c.data)) for table in (entries, items)]
+        return [data for rows in found for (data,) in rows]
 
 
 async def test_a_cleared_history_begins_anew(world: ArchiveWorld) -> None:
