@@ -43,10 +43,10 @@ def file_name(conversation_id: str, suffix: str) -> str:
 
 
 class NewFile:
-    """A file that is there when it is whole: until then it is a draft of another name, which is removed if anything fails.
+    """A file that is there when it is whole: until then it has another name, and it is removed if anything fails.
 
-    Only its owner may read it. The draft has a name that nobody can foresee, in the same directory, and belongs to this
-    object alone. Every method raises `TransferFileError` if the system refuses.
+    Only its owner may read it. The other name is in the same directory and cannot be foreseen: what has it is this
+    object's own. Every method raises `TransferFileError` if the system refuses.
 
     Example:
         with NewFile(path) as file:
