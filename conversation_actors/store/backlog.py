@@ -67,6 +67,11 @@ def decode_record(stored: bytes) -> Record:
     return Record(life, start, epoch, owner, data or None)
 
 
+def is_deletion(stored: bytes) -> bool:
+    """Tell whether a record says that a life was deleted."""
+    return stored.partition(b"\n")[1:] == (b"\n", b"")
+
+
 def written_at(stored: bytes) -> float | None:
     """Read when a record's entry was decided, in seconds since the epoch; None if it does not say.
 

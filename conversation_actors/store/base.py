@@ -266,6 +266,9 @@ class Store(Protocol):
         something of it waited.
         """
 
+    async def remembers_deletion(self, conversation_id: str) -> bool:
+        """Tell whether there is a tombstone of the conversation, or a deletion of it waits in the backlog."""
+
     def backlog(self) -> Backlog:
         """Return what waits for the archive."""
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError, InvalidInputError
 from conversation_actors.settings import DEFAULT_TENANT
-from conversation_actors.store.backlog import Bounds, Record
+from conversation_actors.store.backlog import Bounds, Record, is_deletion
 from conversation_actors.store.base import MAX_ANCESTORS, Ancestor, Claim, Found, Head, Outcome, Recovered, Stored
 from conversation_actors.store.expectations import MemoryExpectations
 from conversation_actors.store.heartbeats import MemoryHeartbeats
@@ -186,6 +186,11 @@ class MemoryStore:
     def expectations(self, lease: str) -> MemoryExpectations:
         """See `Store.expectations`."""
         return self._expectations.setdefault(lease, MemoryExpectations(self._clock))
+
+    async def remembers_deletion(self, conversation_id: str) -> bool:
+        """See `Store.remembers_deletion`."""
+        stored, waiting = self._find(conversation_id), await self._backlog.peek(conversation_id)
+        return (stored is not None and stored.deleted) or any(map(is_deletion, waiting.stored))
 
     def backlog(self) -> MemoryBacklog:
         """See `Store.backlog`."""

@@ -10,7 +10,7 @@ from typing import Any
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError
 from conversation_actors.settings import DEFAULT_TENANT, Durability
 from conversation_actors.store.address import Address, parse
-from conversation_actors.store.backlog import Bounds
+from conversation_actors.store.backlog import Bounds, is_deletion
 from conversation_actors.store.base import MAX_ANCESTORS, Ancestor, Claim, Found, Head, Outcome, Recovered, Stored
 from conversation_actors.store.connection import connect
 from conversation_actors.store.durability import Acknowledgement
@@ -183,6 +183,13 @@ class RedisStore:
     def expectations(self, lease: str) -> RedisExpectations:
         """See `Store.expectations`."""
         return RedisExpectations(self._calls, self._keys.heartbeats(lease))
+
+    async def remembers_deletion(self, conversation_id: str) -> bool:
+        """See `Store.remembers_deletion`."""
+        keys = self._keys.conversation(conversation_id)
+        commands = (("HGET", keys.meta, "deleted"), ("LRANGE", keys.backlog, 0, -1))
+        _, (deleted, waiting) = await self._calls.reading_plainly(keys, (), commands)
+        return deleted == b"1" or any(map(is_deletion, waiting))
 
     def backlog(self) -> RedisBacklog:
         """See `Store.backlog`."""

@@ -6,15 +6,17 @@ that has held is seen in what was read, and otherwise the conversation is read a
 copied: no signs of life, no listings (they are made anew), and no key or password, as none is kept with conversations.
 """
 
+import asyncio
+import logging
 import secrets
 from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
 from conversation_actors.archive.copying import Chosen, Copies
 from conversation_actors.archive.rows import LIFE, Row
 from conversation_actors.backoff import Backoff
-from conversation_actors.clock import uptime
 from conversation_actors.codec.lines import split_lines
 from conversation_actors.errors import ArchiveUnavailableError, ConversationError, InvalidInputError
 from conversation_actors.store import Store
@@ -24,6 +26,8 @@ from conversation_actors.transfer.backup_rows import BACKUP, rows_of
 from conversation_actors.transfer.export_file import ExportWriter
 from conversation_actors.transfer.exporting import Exported
 from conversation_actors.transfer.files import NewFile
+
+logger = logging.getLogger(__name__)
 
 FILE = "conversations.backup"
 """The name of a backup's one file in its directory."""
@@ -71,7 +75,8 @@ class Backup:
         backoff = Backoff(_PAUSES)
         for _ in range(_TRIES):
             try:
-                await export.add(conversation_id, self._rows(conversation_id))
+                async with self._claimed(conversation_id):
+                    await export.add(conversation_id, self._rows(conversation_id))
             except _MovedError:
                 await backoff.wait()
             else:
@@ -81,21 +86,38 @@ class Backup:
         raise ArchiveUnavailableError(message)
 
     async def _rows(self, conversation_id: str) -> AsyncIterator[Row]:
-        await self._claim(conversation_id)
-        claimed_at = uptime()
         archived: dict[str, int] = {}
         async for row in self._copies.rows(conversation_id, _WITH_DELETED):
             if row.kind == LIFE and row.values["deleted_at"] is None:
                 archived[row.values["life"]] = row.values["seq"]
             yield row
-            if uptime() - claimed_at > _CLAIM.total_seconds() / 4:
-                await self._claim(conversation_id)
-                claimed_at = uptime()
         copy = await self._redis.read(conversation_id)
         if not is_whole(archived, copy):
             raise _MovedError
         for row in rows_of(copy):
             yield row
+
+    @asynccontextmanager
+    async def _claimed(self, conversation_id: str) -> AsyncIterator[None]:
+        """Claim the backlog from before the archive is read until Redis has been read.
+
+        Another task renews the claim, so that no transaction of the archive is kept open by a Redis that hangs.
+        """
+        await self._claim(conversation_id)
+        renewing = asyncio.create_task(self._renew(conversation_id))
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.wait({renewing})
+
+    async def _renew(self, conversation_id: str) -> None:
+        while True:
+            await asyncio.sleep(_CLAIM.total_seconds() / 4)
+            try:
+                await self._claim(conversation_id)
+            except ConversationError as error:  # Redis is read next, which says so or finds out what was missed
+                logger.warning("the claim of a backup was not renewed", extra={"reason": str(error)})
 
     async def _claim(self, conversation_id: str) -> None:
         """Keep archivers away for a while. If one is at work, what it does in between is seen by `is_whole`."""

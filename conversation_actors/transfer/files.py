@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from tempfile import mkstemp
 from types import TracebackType
 from typing import BinaryIO, Self
 from urllib.parse import quote
@@ -13,7 +15,10 @@ from urllib.parse import quote
 from conversation_actors.errors import TransferFileError
 
 _MAX_NAME = 200
+_DRAFT_NAME = 60
+"""Characters of a file's name that its draft's name begins with: that is no longer than a name may be."""
 PART = ".part"
+"""How a draft's name ends."""
 
 
 @contextmanager
@@ -40,7 +45,8 @@ def file_name(conversation_id: str, suffix: str) -> str:
 class NewFile:
     """A file that is there when it is whole: until then it has another name, and it is removed if anything fails.
 
-    Only its owner may read it. Every method raises `TransferFileError` if the system refuses.
+    Only its owner may read it. The other name is in the same directory and cannot be foreseen: what has it is this
+    object's own. Every method raises `TransferFileError` if the system refuses.
 
     Example:
         with NewFile(path) as file:
@@ -48,15 +54,21 @@ class NewFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the place that the file is to have; a file that is there is replaced."""
-        self._path, self._draft = path, path.with_name(path.name + PART)
+        """Take the place that the file is to have; a file that is there is replaced.
+
+        Entering the block raises `TransferFileError` if something else is there: a link is not followed.
+        """
+        self._path = self._draft = path
         self._file: BinaryIO | None = None
         self.size = 0
 
     def __enter__(self) -> Self:
         with naming(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._draft, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o600)
+            _require_no_other_kind(self._path)
+            begins = f"{self._path.name[:_DRAFT_NAME]}."
+            descriptor, draft = mkstemp(prefix=begins, suffix=PART, dir=self._path.parent)  # O_EXCL, O_NOFOLLOW, 0600
+        self._draft = Path(draft)
         self._file = os.fdopen(descriptor, "wb", buffering=1 << 20)
         return self
 
@@ -96,3 +108,11 @@ class NewFile:
                 self._file.close()
             self._draft.unlink(missing_ok=True)
             raise
+
+
+def _require_no_other_kind(path: Path) -> None:
+    """Raise unless a file, or nothing, is there. What comes there later is replaced, and not written into."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            message = f"{path}: there is something else than a file (a link, a directory, a device); name another place"
+            raise TransferFileError(message)

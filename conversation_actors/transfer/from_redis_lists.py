@@ -207,11 +207,15 @@ class ListImporter:
         cursor: Cursor | Elsewhere | None = self._cursors.pop(key, None)
         if cursor is None:
             cursor = await read_cursor(self._copies, conversation_id, key, self._limits)
-        if isinstance(cursor, Cursor) and await self._store.head(conversation_id) is not None:
-            is_conflict = cursor.state.seq == 0
+        if not isinstance(cursor, Cursor):
+            return cursor
+        is_conflict = cursor.state.seq == 0
+        if await self._store.head(conversation_id) is not None:
             return Elsewhere(
                 f"{conversation_id!r} {'is in Redis already' if is_conflict else 'has been opened here'}", is_conflict
             )
+        if await self._store.remembers_deletion(conversation_id):
+            return Elsewhere(f"{conversation_id!r} was deleted, and Redis remembers that", is_conflict)
         return cursor
 
     async def _find(self, key: str, cursor: Cursor) -> bool:

@@ -38,7 +38,7 @@ class Importer:
     """Imports exports into the archive of one tenant."""
 
     def __init__(self, copies: Copies, store: Store) -> None:
-        """Add to `copies` what `store` does not have."""
+        """Add to `copies` what `store` neither has nor remembers to be deleted."""
         self._copies, self._store = copies, store
 
     async def plan(self, paths: Sequence[Path]) -> Plan:
@@ -85,6 +85,8 @@ class Importer:
             plan.conflicts.append(f"{conversation_id!r} was deleted in the archive (life {min(deleted)!r})")
         elif await self._store.head(conversation_id) is not None:
             plan.conflicts.append(f"{conversation_id!r} is in Redis, and not in the archive")
+        elif await self._store.remembers_deletion(conversation_id):
+            plan.conflicts.append(f"{conversation_id!r} was deleted, and Redis remembers that")
         else:
             plan.new += 1
             plan.rows += rows

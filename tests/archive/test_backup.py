@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from redis import Redis
 
 from conversation_actors.activation.recovery import rebuild
-from conversation_actors.archive.copying import Copies
+from conversation_actors.archive.copying import EVERYTHING, Chosen, Copies
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.rows import ENTRY, GAP, LIFE, Row
 from conversation_actors.archive.writer import Writer
@@ -84,6 +84,12 @@ class Pair:
             assert outcome is Outcome.OK
             if self.is_over.is_set():
                 return
+
+    async def talk_on(self, conversation_id: str, owner: str = "next") -> None:
+        """Own a conversation that is there, and write one entry to it."""
+        taken = await self.store.activate(conversation_id, owner=owner, create=False, ttl=TTL)
+        entry = encode_entry(Entry(taken.seq + 1, taken.claim.epoch, 9.0, ItemsAppended(())))
+        await self.store.append(taken.claim, expected_seq=taken.seq, entries=[entry], ttl=TTL)
 
     async def archive(self, *, once: bool = False) -> None:
         """Archive what waits, as an archiver does, until it is over."""
@@ -187,9 +193,7 @@ class Overtaken(RedisCopies):
         """Be overtaken, and read."""
         if self._left:
             self._left -= 1
-            taken = await self._pair.store.activate(conversation_id, owner=f"o{self._left}", create=False, ttl=TTL)
-            entry = encode_entry(Entry(taken.seq + 1, taken.claim.epoch, 9.0, ItemsAppended(())))
-            await self._pair.store.append(taken.claim, expected_seq=taken.seq, entries=[entry], ttl=TTL)
+            await self._pair.talk_on(conversation_id, owner=f"o{self._left}")
             await self._pair.archive(once=True)
         return await super().read(conversation_id)
 
@@ -215,6 +219,47 @@ async def test_what_moves_between_two_reads_is_not_missed(
     await there.archive(once=True)
     seq = 4 if is_claimed else 5
     assert [row.values["seq"] for row in await archived(there, "a") if row.kind == ENTRY] == list(range(1, seq + 1))
+
+
+class Slow(Copies):
+    """An archive whose first row is long on its way: until the claim is renewed, for whatever that is worth."""
+
+    def __init__(self, pair: Pair) -> None:
+        """The same archive."""
+        super().__init__(pair.database, pair.settings.tenant)
+        self.is_renewed = asyncio.Event()
+
+    async def rows(self, conversation_id: str, chosen: Chosen = EVERYTHING) -> AsyncIterator[Row]:
+        """Yield the rows, inside the transaction."""
+        async for row in super().rows(conversation_id, chosen):
+            yield row
+            await self.is_renewed.wait()
+
+
+async def test_a_transaction_of_the_archive_waits_for_no_redis(
+    here: Pair, there: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim is renewed beside a long reading. A Redis that hangs then keeps neither the snapshot nor the rows."""
+    await here.talk("a", most=3)
+    await here.archive(once=True)
+    await here.talk_on("a")
+    slow, claim, claims = Slow(here), Backup._claim, list[str]()
+
+    async def hanging(self: Backup, conversation_id: str) -> None:
+        claims.append(conversation_id)
+        if len(claims) > 1:
+            slow.is_renewed.set()
+            await asyncio.Event().wait()
+        await claim(self, conversation_id)
+
+    monkeypatch.setattr(Backup, "_claim", hanging)
+    monkeypatch.setattr("conversation_actors.transfer.backing_up._CLAIM", timedelta(milliseconds=1))
+    async with asyncio.timeout(60):
+        await Backup(here.store, here.redis, slow).write(tmp_path / "1")
+    assert claims == ["a", "a"]
+    await there.restore(tmp_path / "1")
+    await there.archive(once=True)
+    assert [row.values["seq"] for row in await archived(there, "a") if row.kind == ENTRY] == [1, 2, 3, 4]
 
 
 async def test_what_is_restored_is_what_was_there(here: Pair, there: Pair, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from conversation_actors.archive.rows import ENTRY, LIFE, PICTURE, Row
 from conversation_actors.errors import ConflictError, ConversationNotFoundError, CorruptStateError, InvalidInputError
 from conversation_actors.items import Message
 from conversation_actors.store import MemoryStore
+from conversation_actors.store.backlog import Bounds
 from conversation_actors.transfer import importing
 from conversation_actors.transfer.export_file import digest_of
 from conversation_actors.transfer.exporting import Exported, Format, export_all, export_one
@@ -164,6 +165,19 @@ async def test_what_lives_in_redis_is_a_conflict(full: Copies, empty: Copies, tm
     plan = await Importer(empty, store).plan([tmp_path / "1.jsonl"])
     assert plan.conflicts == ["'aa' is in Redis, and not in the archive"]
     assert (plan.new, plan.there) == (4, 0)
+
+
+async def test_what_redis_knows_to_be_deleted_is_a_conflict(full: Copies, empty: Copies, tmp_path: Path) -> None:
+    """The deletion that waits would take along what was imported, and a tombstone keeps it from being opened."""
+    await exported(full, tmp_path / "1.jsonl")
+    store = MemoryStore(archive=Bounds(1 << 20, timedelta(hours=1)))
+    claim = (await store.activate("b", owner="o", create=True, ttl=timedelta(minutes=1))).claim
+    await store.append(claim, expected_seq=0, entries=[b"1"], ttl=timedelta(minutes=1))
+    for conversation_id in ("aa", "b"):  # the one has never been here
+        await store.delete(conversation_id, ttl=timedelta(minutes=1))
+    plan = await Importer(empty, store).plan([tmp_path / "1.jsonl"])
+    assert plan.conflicts == [f"{name!r} was deleted, and Redis remembers that" for name in ("aa", "b")]
+    assert (plan.new, plan.there) == (3, 0)
 
 
 async def test_what_was_deleted_stays_deleted(full: Copies, empty: Copies, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from conversation_actors.errors import ArchiveUnavailableError, ConflictError
 from conversation_actors.settings import HistoryLimits, Settings
 from conversation_actors.store import open_store
 from conversation_actors.store.backlog import Batch
+from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis_lists import ListPattern, RedisLists
 from conversation_actors.transfer import from_redis_lists
 from conversation_actors.transfer.from_redis_lists import ListImporter, ListsImported
@@ -157,6 +158,10 @@ async def test_what_is_there_from_elsewhere_stops_everything(legacy: Legacy) -> 
         await legacy.once()
     assert await legacy.copies.is_empty()
     await legacy.store.delete("b", ttl=timedelta(minutes=1))
+    with pytest.raises(ConflictError, match="conversation:b:history: 'b' was deleted, and Redis remembers that"):
+        await legacy.once()
+    legacy.redis.delete(Keys().conversation("b").meta)  # as when the tombstone's time is up
+    assert await legacy.copies.is_empty()
     await legacy.once()
     await legacy.writer.delete("c")
     with pytest.raises(ConflictError, match="'c' was deleted in the archive"):

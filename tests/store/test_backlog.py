@@ -392,6 +392,7 @@ async def test_a_deletion_takes_the_place_of_all_that_waits(archiving: Store) ->
     batch = await taken(archiving)
     assert await archiving.delete("c", ttl=TTL)
     assert not await archiving.delete("c", ttl=TTL)
+    assert await archiving.remembers_deletion("c")
     deletion = Record("o1", 0, 2, "", None)
     assert await records(archiving) == [deletion]
     await archiving.backlog().settle("c", backlog=batch.backlog, through=batch.through)
@@ -402,6 +403,7 @@ async def test_a_deletion_takes_the_place_of_all_that_waits(archiving: Store) ->
     later = await opened(archiving, "o2")
     await append(archiving, later, later.start, b"new")
     assert await records(archiving) == [deletion, Record("o2", 3, 3, "o2", b"new")]
+    assert await archiving.remembers_deletion("c")
 
 
 async def test_a_conversation_that_waited_for_nothing_is_deleted_in_the_archive(archiving: Store) -> None:
@@ -527,7 +529,9 @@ async def test_nothing_is_revived_whose_deletion_waits(archiving: Store) -> None
 
     await wait_until(is_refused_by_the_deletion_alone, "the tombstone to expire")
     assert not await revived(archiving)
+    assert await archiving.remembers_deletion("c")
     await archived(archiving)
+    assert not await archiving.remembers_deletion("c")
     assert await revived(archiving)
 
 

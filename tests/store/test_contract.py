@@ -305,9 +305,11 @@ async def test_head_tells_epoch_owner_and_seq(store: Store) -> None:
 async def test_deleted_conversation_is_gone(store: Store) -> None:
     """A deleted conversation is gone; deleting it again finds nothing."""
     await opened(store)
+    assert not await store.remembers_deletion("c")
     assert await store.delete("c", ttl=TTL)
     assert not await store.delete("c", ttl=TTL)
     assert await store.head("c") is None
+    assert await store.remembers_deletion("c")
     with pytest.raises(ConversationNotFoundError):
         await store.activate("c", owner="o2", create=False, ttl=TTL)
 

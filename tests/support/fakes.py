@@ -292,6 +292,10 @@ class FaultyStore:
         """See `Store.delete`."""
         return await self.inner.delete(conversation_id, ttl=ttl)
 
+    async def remembers_deletion(self, conversation_id: str) -> bool:
+        """See `Store.remembers_deletion`."""
+        return await self.inner.remembers_deletion(conversation_id)
+
     def backlog(self) -> Backlog:
         """See `Store.backlog`."""
         return self.inner.backlog()
