@@ -47,10 +47,6 @@ class NewFile:
 
     Only its owner may read it. The other name is in the same directory and cannot be foreseen: what has it is this
     object's own. Every method raises `TransferFileError` if the system refuses.
-
-    Example:
-        with NewFile(path) as file:
-            file.write(b"all of it")
     """
 
     def __init__(self, path: Path) -> None:
