@@ -14,6 +14,7 @@ from conversation_actors.archive.scrubbing import Forgetting, forget_late
 from conversation_actors.codec import decode_entry
 from conversation_actors.items import StoredItem
 from conversation_actors.state import EVENT_NAMES, Event, HistoryCleared, ItemsAppended, ItemsEvicted, ItemsRemoved
+from conversation_actors.store.backlog import Record
 
 _EVICTED = EVENT_NAMES[ItemsEvicted]
 
@@ -83,16 +84,16 @@ class Passage:
         if row is None:
             self._tally.repeated += 1
             return
-        owner = one.record.owner if one.record is not None else self._life.owner
+        claim = one.record or self._life  # the claim that sent it, which may not be the one that wrote it
         if row.seq > self._life.seq:
-            await self._accept(row, one.event, owner)
+            await self._accept(row, one.event, claim)
             return
         known = self._known.get(row.seq)
         if known is None:
-            await self._accept(row, one.event, owner, is_late=True)
+            await self._accept(row, one.event, claim, is_late=True)
         elif await self._supersedes(row, known):
             await self._set_aside(row.seq)
-            await self._accept(row, one.event, owner)
+            await self._accept(row, one.event, claim)
         else:
             self._tally.repeated += 1
 
@@ -137,14 +138,14 @@ class Passage:
         self._life.seq = seq - 1
         self._tally.superseded += len(moved)
 
-    async def _accept(self, row: Row, event: Event | None, owner: str, *, is_late: bool = False) -> None:
+    async def _accept(self, row: Row, event: Event | None, claim: Record | Life, *, is_late: bool = False) -> None:
         life = self._life
         if is_late:
             self._late.append(row.seq)
         else:
             if row.seq > life.seq + 1:
                 self._note_gap(Gap(life.seq + 1, row.seq - 1, GIVEN_UP))
-            life.followed_by(owner, row.epoch)
+            life.followed_by(claim.owner, claim.epoch)
             life.seq = row.seq
             life.active_at = max(life.active_at, row.at)
         self._known[row.seq] = row

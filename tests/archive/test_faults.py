@@ -265,6 +265,25 @@ async def test_writers_of_one_process_take_turns(sqlite_url: str, opened: Callab
     assert len(await archived(database)) == 3
 
 
+async def test_who_is_cancelled_when_the_turn_comes_is_cancelled(
+    sqlite_url: str, opened: Callable[..., Database]
+) -> None:
+    """At whatever moment in between; the turn is the next one's."""
+    database = opened(sqlite_url)
+    for passes in range(5):
+        async with database.writing("holding"):
+            waiting = asyncio.create_task(Writer(database, TENANT).write(HERE, FIRST.talk(1, 1)))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    assert await archived(database) == []
+    assert (await Writer(database, TENANT).write(HERE, FIRST.talk(1, 1))).entries == 1
+
+
 async def test_an_sqlite_disk_is_full(sqlite_url: str, opened: Callable[..., Database]) -> None:
     """Nothing of the batch is written."""
     database, full = opened(sqlite_url), opened(sqlite_url)
