@@ -109,6 +109,16 @@ async def test_bytes_that_cannot_be_read_do_not_set_the_epoch_back(database: Dat
     assert await rows(database, superseded, "seq", "event") == [(3, "items_appended"), (3, UNREADABLE)]
 
 
+async def test_what_cannot_be_read_gives_way_to_no_older_claim(database: Database, writer: Writer) -> None:
+    """Entries of the newer claim stand behind it, and would have to give way, too."""
+    await writer.write(HERE, [FIRST.says(1), b"garbage", SECOND.says(3)])
+
+    assert (await writer.write(HERE, FIRST.talk(2, 2))).superseded == 1
+
+    assert await archived(database) == [1, 2, 3]
+    assert await rows(database, lives, "seq", "epoch") == [(3, 2)]
+
+
 _BYTES = encode_entry(Entry(1, 1, BEGAN, ItemsAppended((item("x"),)), "r"))
 
 
