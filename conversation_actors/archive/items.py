@@ -209,7 +209,8 @@ async def lower(connection: AsyncConnection, life: Life, seq: int) -> None:
 
 
 async def _lowest(connection: AsyncConnection, here: ColumnElement[bool]) -> int | None:
-    return (await connection.execute(select(func.min(items.c.place)).where(here))).scalar()
+    lowest: int | None = (await connection.execute(select(func.min(items.c.place)).where(here))).scalar()
+    return lowest
 
 
 def _room(lowest: int | None) -> int:

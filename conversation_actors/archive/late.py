@@ -155,8 +155,8 @@ class _Course:
                 for _, item in self._followed(leaving):
                     name = storable(item.id)
                     known = self.known.get(name)
-                    place = None if known is None else known.place
-                    self.known[name] = _Item(item if known is None else known.item, place, is_evicted=True)
+                    known = known or _Item(item, None, is_evicted=True)
+                    self.known[name] = _Item(known.item, known.place, is_evicted=True)
                     self.left[name] = seq
             case ItemsRemoved(identities):
                 self._drop([storable(name) for name in identities])
