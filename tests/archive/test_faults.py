@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from sqlalchemy import event
@@ -46,6 +47,27 @@ async def url(mortal: PostgresServer) -> str:
     """The URL of a migrated, empty archive in it."""
     mortal.start()
     return await migrated_copy(mortal)
+
+
+@pytest.mark.parametrize("how", [PostgresServer.pause, PostgresServer.kill])
+def test_a_server_that_is_hung_or_killed_starts_no_process_meanwhile(
+    mortal: PostgresServer, monkeypatch: pytest.MonkeyPatch, how: Callable[[PostgresServer], None]
+) -> None:
+    """What it would start after its processes were listed would outlive it."""
+    mortal.start()
+    seen: list[str] = []
+    listed = mortal._children
+
+    def children() -> list[psutil.Process]:
+        seen.append(psutil.Process(mortal.pid).status())
+        return listed()
+
+    monkeypatch.setattr(mortal, "_children", children)
+    how(mortal)
+    monkeypatch.undo()
+    mortal.resume()
+
+    assert seen[0] == psutil.STATUS_STOPPED
 
 
 @pytest.fixture
