@@ -99,7 +99,9 @@ class Database:
     async def writing(self, doing: str) -> AsyncIterator[AsyncConnection]:
         """Return a transaction that writes: it is committed at the end of the block, or has not happened."""
         try:
-            await asyncio.wait_for(self._turn.acquire(), self.timeout.total_seconds())
+            # not wait_for: up to Python 3.11 it loses a cancellation that comes together with the turn
+            async with asyncio.timeout(self.timeout.total_seconds()):
+                await self._turn.acquire()
         except TimeoutError as error:
             raise translated(error, doing=doing, address=self.address) from None
         try:

@@ -43,6 +43,27 @@ async def set_aside(connection: AsyncConnection, life_id: int, seq: int) -> Sequ
     return rows
 
 
+async def epoch_before(connection: AsyncConnection, life_id: int, seq: int) -> int:
+    """Return the epoch of the last entry before a position; 0 if there is none."""
+    here = (entries.c.life_id == life_id, entries.c.seq < seq)
+    query = select(entries.c.epoch).where(*here).order_by(entries.c.seq.desc()).limit(1)
+    return (await connection.execute(query)).scalar() or 0
+
+
+async def add_superseded(connection: AsyncConnection, life_id: int, row: Row) -> None:
+    """Add an entry that was lost before it came here, and in whose place others are."""
+    await _SET_ASIDE.execute(connection, [(life_id, *row, time.time())])
+
+
+async def of_kinds(
+    connection: AsyncConnection, life_id: int, kinds: Collection[str], *, since: int = 0, after_epoch: int = -1
+) -> list[Row]:
+    """Return the entries of these events, from the position `since` on and of later epochs, in order."""
+    here = (entries.c.life_id == life_id, entries.c.seq >= since, entries.c.epoch > after_epoch)
+    query = select(*_ROW).where(*here, entries.c.event.in_(list(kinds))).order_by(entries.c.seq)
+    return [Row(*row) for row in (await connection.execute(query)).all()]
+
+
 async def was_set_aside(connection: AsyncConnection, life_id: int, row: Row) -> bool:
     """Tell whether this entry was superseded."""
     columns = (superseded.c.seq, superseded.c.epoch, superseded.c.at, superseded.c.event, superseded.c.data)

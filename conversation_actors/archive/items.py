@@ -5,7 +5,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Integer, and_, bindparam, case, func, literal, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.bulk import BulkInsert
@@ -37,8 +50,17 @@ def _upsert(statement: Any, *, is_anew: bool) -> Any:
     return statement.on_conflict_do_update(index_elements=["life_id", "item_id"], set_={**changed, **places})
 
 
+def _upsert_apart(statement: Any) -> Any:
+    """Say what happens to an item that is there: it stays as it is, unless only lost entries have told of it."""
+    new = statement.excluded
+    is_older = and_(items.c.is_evicted, items.c.place < _ZERO, items.c.seq <= new.seq)
+    changed = {name: new[name] for name in ("type", "role", "call_id", "data")}
+    return statement.on_conflict_do_update(index_elements=["life_id", "item_id"], set_=changed, where=is_older)
+
+
 _PUT = BulkInsert(items, _COLUMNS, partial(_upsert, is_anew=False))
 _PUT_ANEW = BulkInsert(items, _COLUMNS, partial(_upsert, is_anew=True))
+_PUT_APART = BulkInsert(items, _COLUMNS, _upsert_apart)
 _EVICT = (
     update(items)
     .where(items.c.life_id == bindparam("of"), items.c.item_id == bindparam("item"))
@@ -143,19 +165,57 @@ async def insert_below(connection: AsyncConnection, life: Life, seq: int, found:
     await _PUT.execute(connection, [_row(life.id, change) for change in changes])
 
 
+async def put_where_they_stand(
+    connection: AsyncConnection, life: Life, found: Sequence[tuple[StoredItem, tuple[int, int], bool]]
+) -> None:
+    """Write items at these places (position of the entry, and place in it), in the window or evicted, as told."""
+    changes = [_Change(item, *place, comes=True, is_evicted=is_evicted) for item, place, is_evicted in found]
+    await _PUT_ANEW.execute(connection, [_row(life.id, change) for change in changes])
+
+
+async def put_apart(connection: AsyncConnection, life: Life, seq: int, arriving: Sequence[StoredItem]) -> None:
+    """Add the items of an entry `seq` that is no part of the history: they stand where `lower` would have put them."""
+    here = and_(items.c.life_id == life.id, items.c.seq == seq)
+    by = _room(await _lowest(connection, here))
+    unique = {storable(item.id): item for item in arriving}
+    changes = [
+        _Change(item, seq, place - by, comes=True, is_evicted=True) for place, item in enumerate(unique.values())
+    ]
+    await _PUT_APART.execute(connection, [_row(life.id, change) for change in changes])
+
+
+async def drop_apart(connection: AsyncConnection, life: Life, before: int, removed: Sequence[str] | None) -> None:
+    """Delete `removed` items (None: all) that stand below the entries before `before`, and have left the window."""
+    here = [items.c.life_id == life.id, items.c.seq < before, items.c.place < 0, items.c.is_evicted.is_(True)]
+    if removed is None:
+        await connection.execute(delete(items).where(*here))
+    for name in removed or ():
+        await connection.execute(delete(items).where(*here, items.c.item_id == storable(name)))
+
+
 async def lower(connection: AsyncConnection, life: Life, seq: int) -> None:
     """Make room for other entries from `seq` on: the items that the present ones brought stand before theirs.
 
     They are no longer in the window of who writes now. If they come again, they come at the end.
     """
     here = and_(items.c.life_id == life.id, items.c.seq >= seq)
-    lowest = (await connection.execute(select(func.min(items.c.place)).where(here))).scalar()
+    lowest = await _lowest(connection, here)
     if lowest is None:
         return
-    by = BELOW * (1 + (BELOW - 1 - min(lowest, 0)) // BELOW)  # beyond what is below already
+    by = _room(lowest)
     statement = update(items).where(here, items.c.place >= 0).values(place=items.c.place - literal(by))
     await connection.execute(statement)
     await connection.execute(update(items).where(here).values(is_evicted=True))
+
+
+async def _lowest(connection: AsyncConnection, here: ColumnElement[bool]) -> int | None:
+    lowest: int | None = (await connection.execute(select(func.min(items.c.place)).where(here))).scalar()
+    return lowest
+
+
+def _room(lowest: int | None) -> int:
+    """Return by how much places go down to be beyond what is below already."""
+    return BELOW * (1 + (BELOW - 1 - min(lowest or 0, 0)) // BELOW)
 
 
 async def bring_back(connection: AsyncConnection, life: Life, before: int, returned: Sequence[str]) -> None:

@@ -5,15 +5,16 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from conversation_actors.archive import checkpoints, entries, gaps, items
+from conversation_actors.archive import apart, checkpoints, entries, gaps, items, late
 from conversation_actors.archive.gaps import GIVEN_UP, Gap
 from conversation_actors.archive.items import ItemChanges
 from conversation_actors.archive.lives import Life, save
 from conversation_actors.archive.records import UNREADABLE, Arrived, Row
-from conversation_actors.archive.scrubbing import Forgetting, forget_late
+from conversation_actors.archive.scrubbing import Forgetting
 from conversation_actors.codec import decode_entry
 from conversation_actors.items import StoredItem
 from conversation_actors.state import EVENT_NAMES, Event, HistoryCleared, ItemsAppended, ItemsEvicted, ItemsRemoved
+from conversation_actors.store.backlog import Record
 
 _EVICTED = EVENT_NAMES[ItemsEvicted]
 
@@ -61,7 +62,8 @@ class Passage:
         self._tally = tally
         self._known: dict[int, Row] = {}
         """Entries at positions that were archived before, as far as they matter, and those taken since."""
-        self._late: list[int] = []
+        self._late: dict[int, Event] = {}
+        """Entries that fill gaps, by position, and that `late` has not settled yet."""
         self._forgetting = Forgetting(self._connection, life.id)
 
     async def take(self, arrived: Sequence[Arrived]) -> None:
@@ -72,32 +74,43 @@ class Passage:
             self._known = await entries.at_positions(self._connection, self._life.id, seen)
         for one in arrived:
             await self._take(one)
+        await self._settle_late()
         await self._finish_forgetting()
         self._gathered.lives[self._life.id] = self._life
-        if self._late:
-            await self._gathered.flush()
-            await gaps.fill(self._connection, self._life.id, self._late)
 
     async def _take(self, one: Arrived) -> None:
         row = await self._placed(one)
         if row is None:
             self._tally.repeated += 1
             return
-        owner = one.record.owner if one.record is not None else self._life.owner
+        claim = one.record or self._life  # the claim that sent it, which may not be the one that wrote it
         if row.seq > self._life.seq:
-            await self._accept(row, one.event, owner)
+            if claim.epoch < self._life.epoch and self._life.seq > self._life.start:
+                await self._keep_apart(row, one.event)
+            else:
+                await self._accept(row, one.event, claim)
             return
         known = self._known.get(row.seq)
         if known is None:
-            await self._accept(row, one.event, owner, is_late=True)
+            if await self._is_outdated(row):
+                await self._keep_apart(row, one.event)
+            else:
+                await self._accept_late(row, one.event)
+        elif row.is_same(known):
+            self._tally.repeated += 1
+        elif row.epoch < (self._life.epoch if known.event == UNREADABLE else known.epoch):
+            await self._keep_apart(row, one.event)
         elif await self._supersedes(row, known):
             await self._set_aside(row.seq)
-            await self._accept(row, one.event, owner)
+            await self._accept(row, one.event, claim)
         else:
             self._tally.repeated += 1
 
     async def _placed(self, one: Arrived) -> Row | None:
-        """Return the row with its position; None for unreadable bytes that are stored already."""
+        """Return the row with its position; None for unreadable bytes that are stored already.
+
+        Bytes of which not even the claim can be read count as the present claim's.
+        """
         row = one.row
         assert row is not None
         if row.event != UNREADABLE:
@@ -105,25 +118,30 @@ class Passage:
         await self._gathered.flush()
         if await entries.has_unreadable(self._connection, self._life.id, row.data):
             return None
-        return row._replace(seq=self._life.seq + 1, at=row.at or self._life.active_at)
+        epoch = row.epoch if one.record is not None else self._life.epoch
+        return row._replace(seq=self._life.seq + 1, epoch=epoch, at=row.at or self._life.active_at)
+
+    async def _is_outdated(self, row: Row) -> bool:
+        """Tell whether an entry at a position that is missing is of an older claim than one before it."""
+        if row.epoch >= self._life.epoch:
+            return False
+        await self._gathered.flush()
+        return row.epoch < await entries.epoch_before(self._connection, self._life.id, row.seq)
 
     async def _supersedes(self, row: Row, known: Row) -> bool:
-        """Tell whether an entry takes the place of the one that is stored, which Redis has lost.
+        """Tell whether an entry takes the place of another one that is stored, which Redis has lost.
 
         The newer claim wins. Of two claims of one epoch (which only a loss in Redis makes possible) the one that comes
         to the archive later does, but only once.
         """
-        if row.is_same(known):
-            return False
-        if known.event == UNREADABLE:
+        if known.event == UNREADABLE or row.epoch > known.epoch:
             return True
-        if row.epoch != known.epoch:
-            return row.epoch > known.epoch
         await self._gathered.flush()
         return not await entries.was_set_aside(self._connection, self._life.id, row)
 
     async def _set_aside(self, seq: int) -> None:
         """Let other entries come from `seq` on. The items that the present ones brought stay."""
+        await self._settle_late()
         await self._finish_forgetting()
         await self._gathered.flush()
         moved = await entries.set_aside(self._connection, self._life.id, seq)
@@ -137,42 +155,65 @@ class Passage:
         self._life.seq = seq - 1
         self._tally.superseded += len(moved)
 
-    async def _accept(self, row: Row, event: Event | None, owner: str, *, is_late: bool = False) -> None:
-        life = self._life
-        if is_late:
-            self._late.append(row.seq)
+    async def _keep_apart(self, row: Row, event: Event | None) -> None:
+        """Keep an entry of an older claim, which Redis has lost, beside the history that has gone on without it."""
+        await self._settle_late()
+        await self._finish_forgetting()
+        await self._gathered.flush()
+        if await apart.keep(self._connection, self._life, row, event):
+            self._tally.superseded += 1
         else:
-            if row.seq > life.seq + 1:
-                self._note_gap(Gap(life.seq + 1, row.seq - 1, GIVEN_UP))
-            life.followed_by(owner, row.epoch)
-            life.seq = row.seq
-            life.active_at = max(life.active_at, row.at)
-        self._known[row.seq] = row
-        self._gathered.entries.append((life.id, row))
-        self._tally.entries += 1
-        await self._change_items(row, event, is_late=is_late)
+            self._tally.repeated += 1
 
-    async def _change_items(self, row: Row, event: Event | None, *, is_late: bool) -> None:
+    async def _accept(self, row: Row, event: Event | None, claim: Record | Life) -> None:
+        await self._settle_late()
+        life = self._life
+        if row.seq > life.seq + 1:
+            self._note_gap(Gap(life.seq + 1, row.seq - 1, GIVEN_UP))
+        life.followed_by(claim.owner, claim.epoch)
+        life.seq = row.seq
+        life.active_at = max(life.active_at, row.at)
+        self._add(row, event)
+        await self._change_items(row, event)
+
+    async def _accept_late(self, row: Row, event: Event | None) -> None:
+        """Take an entry that fills a gap; what it does to items depends on those that came before it."""
+        await self._finish_forgetting()
+        self._add(row, event)
+        assert event is not None  # bytes that cannot be read come last
+        self._late[row.seq] = event
+
+    async def _settle_late(self) -> None:
+        if self._late:
+            await self._gathered.flush()
+            settled, self._late = self._late, {}
+            await late.settle(self._connection, self._life, settled)
+            await gaps.fill(self._connection, self._life.id, settled)
+
+    def _add(self, row: Row, event: Event | None) -> None:
+        self._known[row.seq] = row
+        self._gathered.entries.append((self._life.id, row))
+        self._tally.entries += 1
+        if isinstance(event, ItemsAppended):
+            self._tally.items += len(event.items)
+
+    async def _change_items(self, row: Row, event: Event | None) -> None:
         seq = row.seq
         match event:
             case ItemsAppended(arriving):
                 self._gathered.items.put(self._life, seq, arriving)
-                self._tally.items += len(arriving)
             case ItemsEvicted(leaving):
                 self._gathered.items.evict(self._life, seq, leaving)
             case ItemsRemoved(identities):
-                await self._forget(row, identities, is_late=is_late)
+                await self._forget(row, identities)
             case HistoryCleared():
-                await self._forget(row, None, is_late=is_late)
+                await self._forget(row, None)
             case _:
                 pass
 
-    async def _forget(self, row: Row, removed: Sequence[str] | None, *, is_late: bool) -> None:
+    async def _forget(self, row: Row, removed: Sequence[str] | None) -> None:
         await self._gathered.flush()
-        if is_late:
-            await forget_late(self._connection, self._life.id, before=row.seq, at=row.at, removed=removed)
-        else:
-            await self._forgetting.remove(row.seq, removed, at=row.at)
+        await self._forgetting.remove(row.seq, removed, at=row.at)
 
     async def _finish_forgetting(self) -> None:
         if self._forgetting.is_begun:

@@ -38,11 +38,12 @@ async def drop_unused(connection: AsyncConnection, life_id: int, named: Collecti
 
 
 async def drop_of_lives(
-    connection: AsyncConnection, tenant: str, conversation_id: str, deleted: Sequence[Life]
+    connection: AsyncConnection, tenant: str, conversation_id: str, deleted: Sequence[Life], *, at: float | None
 ) -> None:
     """Delete the pictures of lives that are about to be deleted: those that their items name, and all older ones.
 
-    Pictures of a later life stay: they may be kept before the first item of that life is archived.
+    `at` is the time of the deletion, which may be later than all that is archived; None if it is not known. Pictures of
+    a later life stay: they may be kept before the first item of that life is archived.
     """
     if not deleted:
         return
@@ -50,7 +51,7 @@ async def drop_of_lives(
     kept = (await connection.execute(select(pictures.c.digest, pictures.c.kept_at).where(*mine))).all()
     if not kept:
         return
-    last = max(life.active_at for life in deleted)
+    last = max(at or 0.0, *(life.active_at for life in deleted))
     named: set[str] = set()
     here = select(items.c.data).where(items.c.life_id.in_([life.id for life in deleted]))
     for data in (await connection.execute(here)).scalars():

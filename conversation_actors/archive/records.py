@@ -60,6 +60,8 @@ def read(stored: bytes) -> Arrived:
         record = decode_record(stored)
     except (ValueError, RecursionError):
         return Arrived(None, _unreadable(0, stored), None)
+    if not _is_storable(record):
+        return Arrived(None, _unreadable(0, stored), None)
     if record.data is None:
         return Arrived(record, None, None)
     try:
@@ -70,6 +72,17 @@ def read(stored: bytes) -> Arrived:
         return Arrived(record, _unreadable(record.epoch, record.data), None)
     row = Row(entry.seq, entry.epoch, entry.at, EVENT_NAMES[type(entry.event)], record.data)
     return Arrived(record, row, entry.event)
+
+
+def _is_storable(record: Record) -> bool:
+    """Tell whether databases take what a record says of itself: numbers of 64 bits, and text with no character 0."""
+    numbers, texts = (record.start, record.epoch), (record.life, record.owner)
+    if not all(type(number) is int and number in _POSITIONS for number in numbers):
+        return False
+    try:
+        return not any(b"\0" in text.encode() for text in texts)
+    except UnicodeEncodeError:  # a surrogate by itself
+        return False
 
 
 def _unreadable(epoch: int, data: bytes) -> Row:

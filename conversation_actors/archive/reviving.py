@@ -15,6 +15,7 @@ from conversation_actors.archive.database import Database
 from conversation_actors.archive.newest import ArchivedLife, lives_of, newest_of
 from conversation_actors.archive.replaying import ArchivedEntry, replay, succeeded
 from conversation_actors.archive.tables import entries
+from conversation_actors.archive.waiting import beside
 from conversation_actors.codec import decode_entry
 from conversation_actors.errors import CorruptStateError
 from conversation_actors.state import ConversationState, Limits
@@ -53,18 +54,19 @@ async def state_of(
     are as the last entry has left them. Raises `ArchiveUnavailableError`, `ArchiveMisconfiguredError`, and for what
     cannot be read `CorruptStateError`, which names table and key, or `IncompatibleVersionError`.
     """
-    records = _readable(waiting)
+    records = await beside(waiting.stored, _readable, waiting)
     async with database.reading("open a conversation") as connection:
         life, own = newest_of(await lives_of(connection, tenant, conversation_id), records)
         if life is None:
             return None
-        through, late = _following(life, await _epochs(connection, life, own), own)
+        placed = await beside(waiting.stored, _placed, own)
+        through, late = _following(life, await _epochs(connection, life, placed), placed)
         if life.number is None:
             state = ConversationState(limits, seq=life.start)
             state.life = life.life
         else:
             state = await state_at(connection, life, limits, through=through)
-    return _woken(life, state, late)
+    return await beside(waiting.stored, _woken, life, state, late)
 
 
 def _woken(life: ArchivedLife, state: ConversationState, late: Sequence[_Late]) -> Asleep:
@@ -90,27 +92,32 @@ def _readable(waiting: Batch) -> list[Record]:
     return records
 
 
-async def _epochs(connection: AsyncConnection, life: ArchivedLife, own: Sequence[Record]) -> Mapping[int, int]:
+def _placed(own: Sequence[Record]) -> list[tuple[int, Record]]:
+    """Return each record with the position of its entry, without those whose entry cannot be read."""
+    return [(seq, record) for record in own if (seq := _seq_of(record)) is not None]
+
+
+async def _epochs(
+    connection: AsyncConnection, life: ArchivedLife, own: Sequence[tuple[int, Record]]
+) -> Mapping[int, int]:
     """Return the epochs of the archived entries at the positions of which records wait as well."""
     if life.number is None or not own:
         return {}
-    seqs = [seq for record in own if (seq := _seq_of(record)) is not None]
-    wanted = (entries.c.life_id == life.number) & (entries.c.seq >= min(seqs, default=life.seq + 1))
+    wanted = (entries.c.life_id == life.number) & (entries.c.seq >= min(seq for seq, _ in own))
     rows = await connection.execute(select(entries.c.seq, entries.c.epoch).where(wanted))
     return {row.seq: row.epoch for row in rows}
 
 
-def _following(life: ArchivedLife, archived: Mapping[int, int], own: Sequence[Record]) -> tuple[int, list[_Late]]:
+def _following(
+    life: ArchivedLife, archived: Mapping[int, int], own: Sequence[tuple[int, Record]]
+) -> tuple[int, list[_Late]]:
     """Return up to which position the archive's entries count, and the entries that follow.
 
     A copy of what is known changes nothing. Another entry, of a later claim, at a known position means that Redis had
     lost what was acknowledged from there on, and that the conversation went on without it.
     """
     through, late = life.seq, list[_Late]()
-    for record in own:
-        seq = _seq_of(record)
-        if seq is None or record.data is None:
-            continue
+    for seq, record in own:
         last = late[-1].entry.seq if late else through
         if seq <= last:
             known = next((one.epoch for one in late if one.entry.seq == seq), archived.get(seq))
@@ -119,7 +126,7 @@ def _following(life: ArchivedLife, archived: Mapping[int, int], own: Sequence[Re
             through = min(through, seq - 1)
             late = [one for one in late if one.entry.seq < seq]
         name = f"the backlog's entry {seq} of life {life.life}"
-        late.append(_Late(ArchivedEntry(name, seq, "", record.data), record.epoch, record.owner))
+        late.append(_Late(ArchivedEntry(name, seq, "", record.data or b""), record.epoch, record.owner))
     return through, late
 
 

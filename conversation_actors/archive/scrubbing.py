@@ -50,7 +50,11 @@ class Forgetting:
         None stands for everything: all items, and all summaries. `at` is when that was: pictures that only forgotten
         texts name go too, unless they were kept anew since.
         """
-        self._named.append((await _delete_items(self._connection, self._life_id, None, removed), at))
+        self.note(before, removed, at=at, named=await delete_items(self._connection, self._life_id, removed))
+
+    def note(self, before: int, removed: Collection[str] | None, *, at: float, named: frozenset[str]) -> None:
+        """Do as `remove` does, for items that are deleted already: `named` are the digests of pictures in them."""
+        self._named.append((named, at))
         self._before = before
         if removed is None:
             self._cleared = before
@@ -77,29 +81,16 @@ class Forgetting:
         return self._cleared >= 0 or name in self._removed
 
 
-async def forget_late(
-    connection: AsyncConnection, life_id: int, *, before: int, at: float, removed: Collection[str] | None
-) -> None:
-    """Forget as `Forgetting` does, for an entry that comes after later ones: what those have brought stays."""
-    named = await _delete_items(connection, life_id, before, removed)
-    summary = None if removed is None else await _last_summary(connection, life_id, before)
-    named |= await _scrub(connection, entries.c.seq, life_id, [entries.c.seq < before], _never, kept_summary=summary)
-    named |= await _scrub(connection, superseded.c.id, life_id, [], _never, kept_summary=None)
-    await _scrub_checkpoint(connection, life_id, _never, before=before, is_all=removed is None)
-    await drop_unused(connection, life_id, named, before=at)
+async def forget_superseded(connection: AsyncConnection, life_id: int) -> None:
+    """Take out of superseded entries what is no item any more, and their summaries."""
+    await _scrub(connection, superseded.c.id, life_id, [], lambda _, __: False, kept_summary=None)
 
 
-def _never(_: str, __: int) -> bool:
-    return False
-
-
-async def _delete_items(
-    connection: AsyncConnection, life_id: int, before: int | None, removed: Collection[str] | None
-) -> frozenset[str]:
-    """Delete items; return the digests of pictures that are named in them."""
+async def delete_items(connection: AsyncConnection, life_id: int, removed: Collection[str] | None) -> frozenset[str]:
+    """Delete items, None: all; return the digests of pictures that are named in them."""
     named: frozenset[str] = frozenset()
     if removed is None:
-        here = [items.c.life_id == life_id, *([] if before is None else [items.c.seq < before])]
+        here = [items.c.life_id == life_id]
         named = await _pictures_in(connection, here)
         await connection.execute(delete(items).where(*here))
         return named

@@ -100,7 +100,8 @@ async def _is_ready(parts: Parts, stop: asyncio.Event, timing: Timing) -> bool:
         except (StoreUnavailableError, ArchiveUnavailableError) as error:
             outage.failed("check", error)
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), outage.pause)
+                async with asyncio.timeout(outage.pause):
+                    await stop.wait()
         else:
             outage.over()
             return True

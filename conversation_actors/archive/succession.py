@@ -40,12 +40,11 @@ class Lives:
     async def take(self, arrived: Sequence[Arrived], tally: Tally) -> None:
         """Take records, in order."""
         for record, some in self._runs(arrived):
-            at = next((one.row.at for one in some if one.row is not None), time.time())
-            life = await self.get(record, at=at)
+            life = await self.get(record, at=_time_of(some[0]))
             if life.deleted_at is not None:
                 tally.repeated += len(some)
             elif some[0].is_deletion:
-                tally.deleted += await self._end(life)
+                tally.deleted += await self._end(life, at=record.deleted_at)
             else:
                 await Passage(self._gathered, life, tally).take(some)
 
@@ -57,12 +56,12 @@ class Lives:
             for life in chosen:
                 life.deleted_at = now
 
-    async def _end(self, last: Life) -> int:
-        """Delete a life, and those before it."""
+    async def _end(self, last: Life, *, at: float | None) -> int:
+        """Delete a life, and those before it, `at` this time if it is known."""
         await self._gathered.flush()
         chosen = [life for life in self.living if life.id <= last.id]
         connection = self._gathered.connection
-        await pictures.drop_of_lives(connection, self._tenant, self._conversation_id, chosen)
+        await pictures.drop_of_lives(connection, self._tenant, self._conversation_id, chosen, at=at)
         await self.erase(chosen)
         return len(chosen)
 
@@ -91,7 +90,7 @@ async def locked_lives(
     gathered = Gathered(connection)
     found = await locked(connection, tenant, arrived)
     new = {
-        (name, one.record.life): (name, one.record, one.row.at if one.row is not None else time.time())
+        (name, one.record.life): (name, one.record, _time_of(one))
         for name in sorted(arrived)
         for one in reversed(arrived[name])  # the first record of a life says when it began
         if one.record is not None and one.record.life not in found[name]
@@ -100,3 +99,10 @@ async def locked_lives(
         await begin(connection, tenant, reversed(new.values()))
         found |= await locked(connection, tenant, {name for name, _ in new})
     return gathered, {name: Lives(gathered, tenant, name, known=known) for name, known in found.items()}
+
+
+def _time_of(arrived: Arrived) -> float:
+    """Return when a record was written, if it says so, and now if not."""
+    if arrived.row is not None:
+        return arrived.row.at
+    return arrived.record.deleted_at if arrived.record is not None and arrived.record.deleted_at else time.time()

@@ -1,8 +1,10 @@
 """What waits in Redis for the archive, of one life of a conversation."""
 
+import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 from conversation_actors.codec import decode_entry
 from conversation_actors.errors import CorruptStateError
@@ -10,6 +12,20 @@ from conversation_actors.state import Entry
 from conversation_actors.store.backlog import decode_record
 
 logger = logging.getLogger(__name__)
+
+_BYTES_AT_ONCE = 256 << 10
+"""What is read of a backlog between two turns of the event loop; more than that waits only while an archive is away."""
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+async def beside(
+    stored: Iterable[bytes], function: Callable[_Arguments, _Result], *args: _Arguments.args, **named: _Arguments.kwargs
+) -> _Result:
+    """Call a function that reads these records: beside the event loop, unless they are few."""
+    if sum(map(len, stored)) <= _BYTES_AT_ONCE:
+        return function(*args, **named)
+    return await asyncio.to_thread(function, *args, **named)
 
 
 @dataclass(frozen=True, slots=True)

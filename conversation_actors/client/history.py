@@ -1,13 +1,12 @@
 """The whole history of a conversation, for a client: what is archived, and what still waits for the archive."""
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from conversation_actors.archive.cursor import Cursor
 from conversation_actors.archive.overlay import Found, Placed, Position, Wanted, page_of
-from conversation_actors.archive.waiting import WaitingEntries, entries_waiting
+from conversation_actors.archive.waiting import WaitingEntries, beside, entries_waiting
 from conversation_actors.client.archive import ClientArchive
 from conversation_actors.client.patience import patiently
 from conversation_actors.client.views import Page, Snapshot, snapshot_of
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 
 MAX_PAGE = 1000
 """Items of a page at most."""
-_BYTES_AT_ONCE = 256 << 10
-"""What is read of a backlog between two turns of the event loop; more than that waits only while an archive is away."""
 
 
 class Histories:
@@ -51,7 +48,8 @@ class Histories:
         """See `ConversationHandle.history`; `life` is the one that the handle shows."""
         wanted = _wanted(life, cursor=cursor, limit=limit, newest_first=newest_first)
         self._require()
-        waiting = await _read((await self._peek(conversation_id)).stored, life)
+        stored = (await self._peek(conversation_id)).stored
+        waiting = await beside(stored, entries_waiting, stored, life)
         if waiting.is_deleted:
             raise _not_found(conversation_id)
         found = await self._find(conversation_id, life, waiting, wanted)
@@ -107,12 +105,6 @@ def no_archive() -> ArchiveMisconfiguredError:
     """Return the error for whoever asks an archive, and none is configured."""
     message = "no archive is configured: set CONVERSATION_ARCHIVE_URL, and run `conversation-actors archive`"
     return ArchiveMisconfiguredError(message)
-
-
-async def _read(stored: Sequence[bytes], life: str) -> WaitingEntries:
-    if sum(map(len, stored)) <= _BYTES_AT_ONCE:
-        return entries_waiting(stored, life)
-    return await asyncio.to_thread(entries_waiting, stored, life)
 
 
 def _wanted(life: str, *, cursor: object, limit: object, newest_first: object) -> Wanted:

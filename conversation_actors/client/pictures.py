@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib import import_module
 
 from conversation_actors.client.archive import ClientArchive
-from conversation_actors.errors import ArchiveUnavailableError, ConversationError, InvalidInputError
+from conversation_actors.errors import ConversationError, InvalidInputError
 from conversation_actors.failures import Failures
 from conversation_actors.items import Item
 from conversation_actors.pictures import (
@@ -50,7 +50,6 @@ class ConversationPictures:
         self._id, self._tenant, self._failures = conversation_id, settings.tenant, failures
         self._archive = archive if archive is not None and archive.is_configured else None
         self._least = settings.archive.picture_bytes
-        self._seconds = settings.archive.timeout.total_seconds()
         self._failed_until = float("-inf")
 
     def takes(self, address: object) -> bool:
@@ -69,7 +68,7 @@ class ConversationPictures:
         if pictures:
             try:
                 await self._store(list(pictures.values()))
-            except (ConversationError, TimeoutError) as error:
+            except ConversationError as error:
                 self._failed_until = time.monotonic() + _FAILED_SECONDS
                 self._failures.note("pictures", error)
                 return {}
@@ -118,14 +117,9 @@ class ConversationPictures:
         if not wanted or self._archive is None:
             return {}
         digests = {reference.digest for reference in wanted.values()}
-        try:
-            async with asyncio.timeout(self._seconds):
-                database = await self._archive.database()
-                store = import_module("conversation_actors.archive.picture_store")  # imported with the database
-                found: Mapping[str, bytes] = await store.fetch(database, self._tenant, self._id, digests)
-        except TimeoutError:
-            message = f"the archive did not give pictures within {self._seconds} s"
-            raise ArchiveUnavailableError(message) from None
+        database = await self._archive.database()
+        store = import_module("conversation_actors.archive.picture_store")  # imported with the database
+        found: Mapping[str, bytes] = await store.fetch(database, self._tenant, self._id, digests)
         return {
             address: Picture(reference.media_type, found[reference.digest])
             for address, reference in wanted.items()
@@ -134,11 +128,11 @@ class ConversationPictures:
 
     async def _store(self, pictures: Sequence[Picture]) -> None:
         assert self._archive is not None
-        async with asyncio.timeout(self._seconds):
-            database = await self._archive.database()
-            store = import_module("conversation_actors.archive.picture_store")  # imported with the database
-            # without entries, no entry can take anything out that this computer's clock would be held against
-            await store.keep(database, self._tenant, self._id, pictures, at=self._seen_at() or time.time())
+        # No time-out here: the database ends its waits itself, and cancelling a statement takes psycopg seconds more.
+        database = await self._archive.database()
+        store = import_module("conversation_actors.archive.picture_store")  # imported with the database
+        # without entries, no entry can take anything out that this computer's clock would be held against
+        await store.keep(database, self._tenant, self._id, pictures, at=self._seen_at() or time.time())
 
 
 def _addresses(items: Sequence[Item]) -> Iterable[str]:

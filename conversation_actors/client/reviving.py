@@ -2,6 +2,7 @@
 
 import logging
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from conversation_actors.activation.retention import kept_for
 from conversation_actors.client.archive import ClientArchive
@@ -10,13 +11,18 @@ from conversation_actors.codec import stored_snapshot
 from conversation_actors.errors import (
     ArchiveMisconfiguredError,
     ArchiveUnavailableError,
+    ConversationError,
     ConversationNotFoundError,
+    IncompatibleVersionError,
     StoreUnavailableError,
 )
 from conversation_actors.failures import Failures
 from conversation_actors.protocol import ActivationInfo, View
 from conversation_actors.settings import Settings
 from conversation_actors.store import Store
+
+if TYPE_CHECKING:
+    from conversation_actors.archive.database import Database
 
 logger = logging.getLogger(__name__)
 
@@ -61,16 +67,25 @@ class Reviver:
 
         False if the store has it, or a tombstone of it, or if the archive has none. If the archive cannot be asked,
         and is not required, that counts as a failure `archive`, and a conversation may be made (`create`) without it.
-        Else raises `ArchiveUnavailableError` or `ArchiveMisconfiguredError`. Raises `StoreUnavailableError`, and for
-        what cannot be read `CorruptStateError` or `IncompatibleVersionError`.
+        Else raises `ArchiveUnavailableError`, `ArchiveMisconfiguredError`, or `IncompatibleVersionError` if its tables
+        are newer. Raises `StoreUnavailableError`, and for what cannot be read `CorruptStateError` or
+        `IncompatibleVersionError`.
         """
         try:
-            return await self._revive(conversation_id)
+            database = await self._archive.database()
+        except (ArchiveUnavailableError, ArchiveMisconfiguredError, IncompatibleVersionError) as error:
+            return self._without(error, create=create)
+        try:
+            return await self._revive(database, conversation_id)
         except (ArchiveUnavailableError, ArchiveMisconfiguredError) as error:
-            if self._settings.archive.required or not create:
-                raise
-            self._failures.note("archive", error)
-            return False
+            return self._without(error, create=create)
+
+    def _without(self, error: ConversationError, *, create: bool) -> bool:
+        """Go on without the archive, if that is allowed; else raise."""
+        if self._settings.archive.required or not create:
+            raise error
+        self._failures.note("archive", error)
+        return False
 
     async def _may_be_stored(self, conversation_id: str) -> bool:
         """Look in Redis whether asking an owner is worth starting one; if Redis does not answer, it is."""
@@ -79,9 +94,8 @@ class Reviver:
         except StoreUnavailableError:
             return True
 
-    async def _revive(self, conversation_id: str) -> bool:
+    async def _revive(self, database: "Database", conversation_id: str) -> bool:
         settings = self._settings
-        database = await self._archive.database()
         # With the database SQLAlchemy is imported, which a client without an archive does not have.
         reviving = import_module("conversation_actors.archive.reviving")
         waiting = await self._store.backlog().peek(conversation_id)

@@ -38,7 +38,8 @@ class Record:
     """One record of a backlog: an entry as the journal has it, and whose it is.
 
     `start` is the position at which the life began: its first entry is ``start + 1``. `epoch` and `owner` are those of
-    the claim that wrote it. `data` is the encoded entry; None says that this life was deleted, and all before it.
+    the claim that wrote it. `data` is the encoded entry; None says that this life was deleted, and all before it, at
+    `deleted_at` by the store's clock, in seconds since the epoch.
     """
 
     life: str
@@ -46,11 +47,14 @@ class Record:
     epoch: int
     owner: str
     data: bytes | None
+    deleted_at: float | None = None
 
     @property
     def header(self) -> bytes:
         """What is stored in front of the data, with the line break that parts them."""
-        return json.dumps([self.life, self.start, self.epoch, self.owner], ensure_ascii=False).encode() + b"\n"
+        told = [self.life, self.start, self.epoch, self.owner]
+        deleted_at = [] if self.deleted_at is None else [self.deleted_at]
+        return json.dumps([*told, *deleted_at], ensure_ascii=False).encode() + b"\n"
 
     def encode(self) -> bytes:
         """Return the stored form; a deletion has no data."""
@@ -60,11 +64,13 @@ class Record:
 def decode_record(stored: bytes) -> Record:
     """Read what `Record.encode` made. Raises `ValueError` for anything else."""
     header, _, data = stored.partition(b"\n")
-    life, start, epoch, owner = json.loads(header)
-    if not (isinstance(life, str) and isinstance(owner, str) and isinstance(start, int) and isinstance(epoch, int)):
-        message = f"not a record's header: {header[:80]!r}"
-        raise ValueError(message)  # noqa: TRY004  # it is the bytes that are wrong
-    return Record(life, start, epoch, owner, data or None)
+    match json.loads(header):
+        case [str(life), int(start), int(epoch), str(owner)]:
+            return Record(life, start, epoch, owner, data or None)
+        case [str(life), int(start), int(epoch), str(owner), (int() | float()) as deleted_at]:
+            return Record(life, start, epoch, owner, data or None, deleted_at)
+    message = f"not a record's header: {header[:80]!r}"
+    raise ValueError(message)
 
 
 def is_deletion(stored: bytes) -> bool:

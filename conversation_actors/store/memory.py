@@ -248,7 +248,8 @@ class MemoryStore:
         )
         self._conversations[conversation_id] = tombstone
         tombstone.refresh(ttl, now=self._clock())
-        self._backlog.push_deletion(conversation_id, Record(stored.life, stored.start, tombstone.epoch, "", None))
+        deletion = Record(stored.life, stored.start, tombstone.epoch, "", None, self._clock())
+        self._backlog.push_deletion(conversation_id, deletion)
         return True
 
     def _delete_archived(self, conversation_id: str, ttl: timedelta) -> bool:
@@ -260,7 +261,7 @@ class MemoryStore:
         tombstone.refresh(ttl, now=self._clock())
         if waits_last is None or waits_last.data is None:
             return False
-        self._backlog.push_deletion(conversation_id, replace(waits_last, data=None))
+        self._backlog.push_deletion(conversation_id, replace(waits_last, data=None, deleted_at=self._clock()))
         return True
 
     async def aclose(self) -> None:

@@ -254,7 +254,8 @@ class ListImporter:
 async def _is_set(stop: asyncio.Event, seconds: float) -> bool:
     """Tell whether `stop` is set, within so many seconds."""
     with suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await stop.wait()
     return stop.is_set()
 
 

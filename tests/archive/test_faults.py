@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from sqlalchemy import event
@@ -46,6 +47,27 @@ async def url(mortal: PostgresServer) -> str:
     """The URL of a migrated, empty archive in it."""
     mortal.start()
     return await migrated_copy(mortal)
+
+
+@pytest.mark.parametrize("how", [PostgresServer.pause, PostgresServer.kill])
+def test_a_server_that_is_hung_or_killed_starts_no_process_meanwhile(
+    mortal: PostgresServer, monkeypatch: pytest.MonkeyPatch, how: Callable[[PostgresServer], None]
+) -> None:
+    """What it would start after its processes were listed would outlive it."""
+    mortal.start()
+    seen: list[str] = []
+    listed = mortal._children
+
+    def children() -> list[psutil.Process]:
+        seen.append(psutil.Process(mortal.pid).status())
+        return listed()
+
+    monkeypatch.setattr(mortal, "_children", children)
+    how(mortal)
+    monkeypatch.undo()
+    mortal.resume()
+
+    assert seen[0] == psutil.STATUS_STOPPED
 
 
 @pytest.fixture
@@ -263,6 +285,25 @@ async def test_writers_of_one_process_take_turns(sqlite_url: str, opened: Callab
 
     await asyncio.gather(*(Writer(database, TENANT).write(f"room-{one}", FIRST.talk(1, 1)) for one in range(3)))
     assert len(await archived(database)) == 3
+
+
+async def test_who_is_cancelled_when_the_turn_comes_is_cancelled(
+    sqlite_url: str, opened: Callable[..., Database]
+) -> None:
+    """At whatever moment in between; the turn is the next one's."""
+    database = opened(sqlite_url)
+    for passes in range(5):
+        async with database.writing("holding"):
+            waiting = asyncio.create_task(Writer(database, TENANT).write(HERE, FIRST.talk(1, 1)))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    assert await archived(database) == []
+    assert (await Writer(database, TENANT).write(HERE, FIRST.talk(1, 1))).entries == 1
 
 
 async def test_an_sqlite_disk_is_full(sqlite_url: str, opened: Callable[..., Database]) -> None:

@@ -1,10 +1,13 @@
 """Lives, one after the other under one id: claims, deletion, retention, and states that are adopted."""
 
+from dataclasses import replace
+
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.gaps import BEFORE_THE_ARCHIVE
-from conversation_actors.archive.tables import gaps, items, lives
+from conversation_actors.archive.tables import entries, gaps, items, lives
 from conversation_actors.archive.writer import Writer
 from conversation_actors.state import ConversationClosed, ConversationState
+from conversation_actors.store.backlog import decode_record
 from tests.support.archive_contents import archived, history, rows
 from tests.support.archive_records import BEGAN, Author, state_of, stored
 
@@ -20,6 +23,24 @@ async def test_claims_follow_each_other_in_the_lineage(database: Database, write
     assert await rows(database, lives, "epoch", "owner", "lineage") == [
         (3, "owner-3", '[["life-1",1,"owner-1",2],["life-1",2,"owner-2",4]]')
     ]
+
+
+async def test_an_entry_that_was_sent_again_counts_for_the_claim_that_sent_it(
+    database: Database, writer: Writer
+) -> None:
+    """Its owner goes on from there: whoever opens the conversation later takes an epoch after its own."""
+    again = [replace(decode_record(told), epoch=SECOND.epoch, owner=SECOND.owner) for told in FIRST.talk(2, 3)]
+    await writer.write(HERE, [FIRST.says(1), *(record.encode() for record in again)])
+
+    assert await rows(database, entries, "seq", "epoch") == [(1, 1), (2, 1), (3, 1)]
+    assert await rows(database, lives, "epoch", "owner", "lineage") == [(2, "owner-2", '[["life-1",1,"owner-1",1]]')]
+
+
+async def test_bytes_that_nobody_can_read_change_no_claim(database: Database, writer: Writer) -> None:
+    """They do not even say whose they are."""
+    await writer.write(HERE, [*SECOND.talk(1, 1), b"no header"])
+
+    assert await rows(database, lives, "seq", "epoch", "owner") == [(2, 2, "owner-2")]
 
 
 async def test_lives_are_apart_and_a_deletion_keeps_late_records_out(database: Database, writer: Writer) -> None:

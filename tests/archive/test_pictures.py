@@ -284,3 +284,25 @@ async def test_pictures_go_with_their_conversation(
     (digest,) = references_in(again.items).values()
     await archive(client, database)
     assert await kept(database) == {("c", digest.digest)}
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_no_picture_of_what_was_deleted_is_left_however_far_the_archive_is_behind(
+    database_url: str, database: Database, connect: Connect, *, is_known: bool
+) -> None:
+    """The archive has the first entry, or none, and never learns of those that the deletion took the place of."""
+    client = await connect(database_url)
+    conversation = await client.open("c")
+    if is_known:
+        await conversation.append(shown(LARGE))
+        await archive(client, database)
+    await conversation.append(Message(id="m2", role="user", content="Look at this:"))
+    await conversation.append(shown(OTHER, item_id="m3"))
+    await conversation.passivate()
+    await conversation.aclose()
+    assert client._store is not None
+    await client._store.delete("c", ttl=timedelta(days=1))
+    again = await client.open("c")
+    await again.append(shown(THIRD))
+    await archive(client, database)
+    assert await kept(database) == {("c", THIRD.reference.digest)}

@@ -1,6 +1,8 @@
 """What waits for the archive: one contract for memory and for Redis on every server found."""
 
 import logging
+import time
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -41,8 +43,9 @@ async def append(store: Store, claim: Claim, seq: int, *entries: bytes, ttl: tim
 
 
 async def records(store: Store) -> list[Record]:
-    """Return what waits."""
-    return [decode_record(stored) for stored in (await store.backlog().peek("c")).stored]
+    """Return what waits, without the times of deletions."""
+    waiting = (await store.backlog().peek("c")).stored
+    return [replace(decode_record(stored), deleted_at=None) for stored in waiting]
 
 
 async def data(store: Store) -> list[bytes | None]:
@@ -425,6 +428,23 @@ async def test_what_has_expired_is_deleted_while_it_waits(archiving: Store) -> N
     assert await records(archiving) == [Record("o1", 0, 1, "o1", None)]
     assert not await archiving.delete("c", ttl=TTL)
     assert not await revived(archiving)
+
+
+@pytest.mark.parametrize("is_expired", [False, True])
+async def test_a_deletion_says_when_it_was(archiving: Store, *, is_expired: bool) -> None:
+    """By the store's clock, which is this machine's here, in milliseconds."""
+    ttl = timedelta(milliseconds=200) if is_expired else TTL
+    await append(archiving, await opened(archiving, "o\u00e9]", ttl=ttl), 0, b"1", ttl=ttl)
+    if is_expired:
+        await expired(archiving)
+    before = time.time()
+    assert await archiving.delete("c", ttl=TTL)
+    (stored,) = (await archiving.backlog().peek("c")).stored
+    deletion = decode_record(stored)
+    assert decode_record(deletion.encode()) == deletion
+    assert deletion.life == "o\u00e9]"
+    assert deletion.deleted_at is not None
+    assert before - 0.001 <= deletion.deleted_at <= time.time()
 
 
 async def test_what_is_deleted_in_the_archive_only_is_not_revived(archiving: Store) -> None:

@@ -104,7 +104,7 @@ class PostgresServer(ServerProcess):
 
     def kill(self) -> None:
         """End it, and every process of it, without a chance to say goodbye: paused, too."""
-        children = self._children()
+        children = self._hung_children()
         super().kill()
         for child in children:
             with suppress(psutil.NoSuchProcess):
@@ -114,9 +114,9 @@ class PostgresServer(ServerProcess):
 
     def pause(self) -> None:
         """Hang it, and every process of it."""
-        for pid in (self.pid, *(child.pid for child in self._children())):
+        for child in self._hung_children():
             with suppress(ProcessLookupError):
-                pause(pid)
+                pause(child.pid)
 
     def resume(self) -> None:
         """Let it go on."""
@@ -132,6 +132,15 @@ class PostgresServer(ServerProcess):
     def __exit__(self, *_: object) -> None:
         """Remove."""
         self.remove()
+
+    def _hung_children(self) -> list[psutil.Process]:
+        """Hang the first process, which starts all others, and return those: none is started meanwhile."""
+        if self.is_running:
+            first = psutil.Process(self.pid)
+            with suppress(psutil.NoSuchProcess):
+                first.suspend()
+            wait_for(lambda: not _runs(first) or first.status() == psutil.STATUS_STOPPED, "PostgreSQL to hang")
+        return self._children()
 
     def _children(self) -> list[psutil.Process]:
         if self.process is None:

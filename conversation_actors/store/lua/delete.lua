@@ -20,6 +20,12 @@ local function push_told()
   return push
 end
 
+-- Push the deletion of the life that a record's header names, and say when it was: seconds, by this server.
+local function push_deletion_now(header)
+  local at = string.format(',%.3f]\n', now_ms() / 1000)
+  push_deletion(push, (string.gsub(header, '%]\n$', at)), waiting)
+end
+
 if not meta then
   local last = redis.call('LINDEX', BACKLOG, -1)
   local header = header_of(last)
@@ -28,7 +34,7 @@ if not meta then
   redis.call('DEL', SNAPSHOT, JOURNAL)
   redis.call('HSET', META, 'epoch', 0, 'owner', '', 'seq', 0, 'base', 0, 'first', 0, 'born', 0, 'life', '', 'schema', schema,
     'deleted', 1)
-  if is_waiting then push_deletion(push, header, waiting) end
+  if is_waiting then push_deletion_now(header) end
   refresh(ttl_ms)
   return {is_waiting and 'OK' or 'DUPLICATE'}
 end
@@ -42,6 +48,6 @@ redis.call('DEL', SNAPSHOT, JOURNAL)
 redis.call('HDEL', META, 'snapshot', 'participants', 'created_at', 'active_at', 'lineage', 'kept', 'start')
 local seq = meta.seq + 1
 redis.call('HSET', META, 'epoch', meta.epoch + 1, 'owner', '', 'seq', seq, 'base', seq, 'first', seq, 'deleted', 1)
-if push then push_deletion(push, cjson.encode({meta.life, meta.start, meta.epoch + 1, ''}) .. '\n', waiting) end
+if push then push_deletion_now(cjson.encode({meta.life, meta.start, meta.epoch + 1, ''}) .. '\n') end
 refresh(ttl_ms)
 return {'OK'}

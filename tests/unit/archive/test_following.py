@@ -1,7 +1,7 @@
 """What the waiting entries add to the archived ones: copies nothing, later claims what took another entry's place."""
 
 from conversation_actors.archive.newest import ArchivedLife
-from conversation_actors.archive.reviving import _following
+from conversation_actors.archive.reviving import _following, _placed
 from conversation_actors.codec import encode_entry
 from conversation_actors.state import Entry, ItemsAppended
 from conversation_actors.store.backlog import Record
@@ -20,7 +20,7 @@ def waits(seq: int, epoch: int = 1) -> Record:
 
 def following(*records: Record) -> tuple[int, list[tuple[int, int]]]:
     """Up to which position the archive counts, and the position and epoch of each entry after it."""
-    through, late = _following(LIFE, ARCHIVED, records)
+    through, late = _following(LIFE, ARCHIVED, _placed(records))
     return through, [(one.entry.seq, one.epoch) for one in late]
 
 
