@@ -17,10 +17,17 @@ from typing import Protocol
 
 _WRITTEN_AT = re.compile(rb'[^\n]*\n\{[^\n]*?"at":([0-9.]+)')
 
+_FORGETS = re.compile(
+    rb'[^\n]*\n(\Z|\{"v":[0-9]+,"seq":[0-9]+,"epoch":[0-9]+,"at":[^,\n]+,"event":"(items_removed|history_cleared)")'
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What waits at most: `size` bytes of one conversation, for `age` after the last of it came."""
+    """What waits at most: `size` bytes of one conversation, for `age` after the last of it came.
+
+    Beyond `size` the oldest records are given up, but never the last one, nor those that say what to forget.
+    """
 
     size: int
     age: timedelta
@@ -67,6 +74,14 @@ def written_at(stored: bytes) -> float | None:
     """
     found = _WRITTEN_AT.match(stored)
     return float(found[1]) if found else None
+
+
+def forgets(stored: bytes) -> bool:
+    """Tell whether something is to be forgotten because of a record: a deletion, or an entry that takes out items.
+
+    The beginning of an entry is fixed (`codec.encode_entry`), and no text in it can look like it.
+    """
+    return _FORGETS.match(stored) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
 
-from conversation_actors.store.backlog import Batch, Bounds, Lag, Record, Waiting, decode_record, written_at
+from conversation_actors.store.backlog import Batch, Bounds, Lag, Record, Waiting, decode_record, forgets, written_at
 
 _MICROSECONDS = 1_000_000
 
@@ -33,6 +33,19 @@ class _Queue:
             self.size -= len(self.records.popleft())
             self.removed += 1
 
+    def give_up(self, most: int) -> int:
+        """Take out the oldest records beyond so many bytes, and return how many; see `Bounds`."""
+        given_up, kept = 0, list[bytes]()
+        while self.size > most and len(self.records) > 1:
+            if forgets(self.records[0]):
+                kept.append(self.records.popleft())
+            else:
+                self.drop(1)
+                given_up += 1
+        self.records.extendleft(reversed(kept))
+        self.given_up += given_up
+        return given_up
+
 
 class MemoryBacklog:
     """A `Backlog` that ends with its process. `clock` gives seconds; `bounds` None: nobody archives."""
@@ -56,12 +69,7 @@ class MemoryBacklog:
             queue.records.append(header + entry)
             queue.size += len(queue.records[-1])
         queue.expires_at = self._clock() + self.bounds.age.total_seconds()
-        before = len(queue.records)
-        while queue.size > self.bounds.size and len(queue.records) > 1:
-            queue.drop(1)
-        given_up = before - len(queue.records)
-        queue.given_up += given_up
-        return given_up
+        return queue.give_up(self.bounds.size)
 
     def push_deletion(self, conversation_id: str, deletion: Record) -> None:
         """Let a deletion take the place of all that waits."""

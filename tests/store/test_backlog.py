@@ -5,12 +5,24 @@ from datetime import timedelta
 
 import pytest
 
+from conversation_actors.codec import encode_entry
+from conversation_actors.state import (
+    AttributesChanged,
+    Entry,
+    Event,
+    HistoryCleared,
+    ItemsAppended,
+    ItemsEvicted,
+    ItemsRemoved,
+    NothingChanged,
+    SummaryChanged,
+)
 from conversation_actors.store import Ancestor, Claim, MemoryStore, Outcome, Record, Store, decode_record
 from conversation_actors.store.backlog import Batch, Bounds, Lag, Waiting
 from conversation_actors.store.redis import RedisStore
-from conversation_actors.store.redis_queueing import Queueing
 from tests.store.backlogs import revived
 from tests.support.servers import wait_until
+from tests.support.strategies import message
 
 pytestmark = pytest.mark.asyncio
 
@@ -56,6 +68,16 @@ async def archived(store: Store) -> Batch:
 async def listed(store: Store) -> list[Waiting]:
     """Return the listing."""
     return list(await store.backlog().waiting())
+
+
+def bound(store: Store, size: int) -> None:
+    """Let so many bytes wait from now on, under the names that the backlogs have."""
+    if isinstance(store, MemoryStore):
+        store.archive_within(Bounds(size, timedelta(hours=1)))
+    else:
+        assert isinstance(store, RedisStore)
+        assert store._queueing is not None
+        store._queueing._bounds = (size, store._queueing._bounds[1])
 
 
 async def expired(store: Store) -> None:
@@ -234,12 +256,8 @@ async def test_lag_is_told(archiving: Store) -> None:
 
 async def test_beyond_the_bound_the_oldest_are_given_up(archiving: Store, caplog: pytest.LogCaptureFixture) -> None:
     """They are counted, said, and numbered, so that none that are left are taken for them; the newest always stays."""
-    bounds, store = Bounds(250, timedelta(hours=1)), archiving
-    if isinstance(store, MemoryStore):
-        store.archive_within(bounds)
-    else:
-        assert isinstance(store, RedisStore)
-        store._queueing = Queueing(store._calls, store._keys, bounds)
+    store = archiving
+    bound(store, 250)
     claim = await opened(store)
     header = len(Record("o1", 0, 1, "o1", None).header)
     await append(store, claim, 0, *[b"%d" % number * 49 for number in range(2)])
@@ -256,6 +274,101 @@ async def test_beyond_the_bound_the_oldest_are_given_up(archiving: Store, caplog
     assert len(warnings) == (0 if isinstance(store, MemoryStore) else 1)
     assert (await archived(store)).through == 5
     assert (await store.backlog().lag("c")).bytes == 0
+
+
+def written(seq: int, event: Event, request_id: str | None = None, digest: str | None = None) -> bytes:
+    """Return an entry as an owner writes it."""
+    return encode_entry(Entry(seq, 1, 1000.0 + seq, event, request_id, digest))
+
+
+DECOY = '"event":"items_removed"'
+WORDS = message("x", "word " * 40)
+FORGETTING = [
+    written(1, ItemsRemoved(("a", "b"))),
+    written(2, ItemsRemoved(()), "request", "digest"),
+    written(3, HistoryCleared()),
+    encode_entry(Entry(1 << 53, 1 << 31, 1e22, HistoryCleared(), "request")),
+    encode_entry(Entry(4, 1, 5e-324, ItemsRemoved(("a",)))),
+]
+OTHERS = [
+    written(5, ItemsAppended((message("x", DECOY),)), DECOY),
+    written(6, ItemsEvicted((message("x", DECOY),))),
+    written(7, AttributesChanged({"event": "items_removed", "data": [{"event": "history_cleared"}]})),
+    written(8, NothingChanged("items_removed"), DECOY),
+    written(9, SummaryChanged(f'{DECOY}\n{{"v":2,"seq":1,"epoch":1,"at":1.0,{DECOY}}}', 1)),
+    b"no entry",
+    FORGETTING[0].replace(b"items_removed", b"items_removed_not"),
+]
+
+
+async def test_the_bound_costs_nothing_that_says_what_to_forget(archiving: Store) -> None:
+    """A removal, a clearing and a deletion stay in their order, beyond the bound too; their bytes count."""
+    deleted = await opened(archiving)
+    await append(archiving, deleted, 0, b"1")
+    await archiving.delete("c", ttl=TTL)
+    bound(archiving, 64)
+    claim = await opened(archiving, "next")
+    mixed = [entry for pair in zip(FORGETTING, OTHERS, strict=False) for entry in pair] + OTHERS[len(FORGETTING) :]
+    await append(archiving, claim, claim.start, *mixed)
+    assert await data(archiving) == [None, *FORGETTING, OTHERS[-1]]
+    await append(archiving, claim, claim.start + len(mixed), b"last")
+    assert await data(archiving) == [None, *FORGETTING, b"last"]
+    lag = await archiving.backlog().lag("c")
+    assert (lag.records, lag.given_up) == (len(FORGETTING) + 2, len(OTHERS))
+    assert lag.bytes == sum(map(len, (await archiving.backlog().peek("c")).stored))
+    await append(archiving, claim, claim.start + len(mixed) + 1, FORGETTING[0])
+    assert await data(archiving) == [None, *FORGETTING, FORGETTING[0]]
+    batch = await archived(archiving)
+    assert batch.through == 1 + len(OTHERS) + 1 + len(batch.stored)
+    assert (await archiving.backlog().lag("c")).bytes == 0
+
+
+async def test_many_records_stay_beyond_the_bound(archiving: Store) -> None:
+    """More than a script's stack holds, in their order."""
+    claim = await opened(archiving)
+    bound(archiving, 64)
+    removals = [written(seq, ItemsRemoved(("a",))) for seq in range(1, 9002)]
+    await append(archiving, claim, 0, *removals, b"last")
+    assert await data(archiving) == [*removals, b"last"]
+
+
+async def test_what_stays_moves_no_record_behind_what_is_settled(archiving: Store) -> None:
+    """Records are given up between taking and settling: what was taken and is left goes, and nothing else."""
+    claim = await opened(archiving)
+    removal, entries = FORGETTING[0], [written(seq, ItemsAppended((WORDS,))) for seq in range(2, 7)]
+    header = len(Record("o1", 0, 1, "o1", None).header)
+    await append(archiving, claim, 0, removal, *entries[:2])
+    batch = await taken(archiving)
+    bound(archiving, 3 * header + len(removal) + 2 * len(entries[0]))
+    await append(archiving, claim, 3, entries[2])
+    assert await data(archiving) == [removal, *entries[1:3]]
+    await archiving.backlog().settle("c", backlog=batch.backlog, through=batch.through)
+    assert await data(archiving) == [entries[2]]
+
+    await append(archiving, claim, 4, removal)  # the newest of what the next batch does not have
+    batch = await taken(archiving, most_bytes=1)
+    assert batch.stored[0].endswith(entries[2])
+    await append(archiving, claim, 5, entries[3], entries[4])
+    assert await data(archiving) == [removal, *entries[3:]]
+    await archiving.backlog().settle("c", backlog=batch.backlog, through=batch.through)
+    assert await data(archiving) == [removal, *entries[3:]]
+
+
+async def test_what_is_given_up_behind_a_batch_is_not_made_up_for(archiving: Store) -> None:
+    """More was given up than the batch had: the record that stays is taken again, and nothing else is dropped."""
+    claim = await opened(archiving)
+    await append(archiving, claim, 0, FORGETTING[0], *OTHERS[:3])
+    batch = await taken(archiving, most_bytes=1)
+    assert len(batch.stored) == 1
+    bound(archiving, 64)
+    await append(archiving, claim, 4, FORGETTING[2], b"last")
+    left = [FORGETTING[0], FORGETTING[2], b"last"]
+    assert await data(archiving) == left
+    await archiving.backlog().settle("c", backlog=batch.backlog, through=batch.through)
+    assert await data(archiving) == left
+    again = await archived(archiving)
+    assert (again.first, len(again.stored)) == (3, 3)
+    assert await data(archiving) == []
 
 
 async def test_what_waits_outlives_its_conversation(archiving: Store) -> None:

@@ -42,14 +42,44 @@ local function push_entries(push, first_entry)
   end
 end
 
+-- Whether something is to be forgotten because of a record: a deletion, or an entry that takes out items. The beginning
+-- of an entry is fixed (codec.encode_entry), and no text in it can look like it.
+local function forgets(record)
+  local _, header_end = string.find(record, '\n', 1, true)
+  if header_end == #record then return true end
+  local event = string.match(record, '^{"v":%d+,"seq":%d+,"epoch":%d+,"at":[^,\n]+,"event":"([a-z_]+)"', (header_end or 0) + 1)
+  return event == 'items_removed' or event == 'history_cleared'
+end
+
+-- Give up the oldest records beyond the bound, but never the last one, nor those that say what to forget: these go back
+-- in front, in their order. Return how many were given up.
+--
+-- Numbers count from the front (archive_settle), and stay safe: an archiver has taken records from the front, of which
+-- at most as many have gone since as `removed` has grown by. So it never drops one that it has not taken. If more have
+-- gone than it had taken, some that it has written stay, and are taken again.
+local function give_up(push)
+  local given_up, waiting, kept = 0, push.waiting, {}
+  while push.bytes > push.most and waiting > 1 do
+    local oldest = redis.call('LPOP', BACKLOG)
+    waiting = waiting - 1
+    if forgets(oldest) then
+      kept[#kept + 1] = oldest
+    else
+      push.bytes, given_up = push.bytes - #oldest, given_up + 1
+    end
+  end
+  for last = #kept, 1, -AT_ONCE do
+    local back = {}
+    for index = last, math.max(last - AT_ONCE + 1, 1), -1 do back[#back + 1] = kept[index] end
+    redis.call('LPUSH', BACKLOG, unpack(back))
+  end
+  return given_up
+end
+
 -- Note what was pushed; give up the oldest beyond the bound. Return how many were. The times to live are not written
 -- anew for each push, but before a hundredth of them has passed.
 local function settle_push(push)
-  local given_up = 0
-  while push.bytes > push.most and push.waiting > 1 do
-    push.bytes = push.bytes - #redis.call('LPOP', BACKLOG)
-    push.waiting, given_up = push.waiting - 1, given_up + 1
-  end
+  local given_up = give_up(push)
   redis.call('HSET', ARCHIVE, 'bytes', math.max(0, push.bytes))
   if push.is_new then redis.call('HSET', ARCHIVE, 'backlog', push.name, 'listed', push.mark) end
   if given_up > 0 then
