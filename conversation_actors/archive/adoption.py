@@ -1,13 +1,10 @@
 """Taking over a conversation, or a gap in one, of which only the state is known."""
 
-from sqlalchemy import delete, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from conversation_actors.archive import gaps, items
+from conversation_actors.archive import checkpoints, gaps, items
 from conversation_actors.archive.gaps import BEFORE_THE_ARCHIVE, Gap
 from conversation_actors.archive.lives import Life, save
-from conversation_actors.archive.tables import checkpoints
-from conversation_actors.codec import stored_snapshot
 from conversation_actors.state import ConversationState
 from conversation_actors.store.base import Stored
 
@@ -17,9 +14,8 @@ async def adopt(connection: AsyncConnection, life: Life, stored: Stored, state: 
     await gaps.note(connection, [(life.id, Gap(life.seq + 1, state.seq, BEFORE_THE_ARCHIVE))])
     await items.insert_below(connection, life, state.seq, tuple(state.window))
     await items.keep_in_window(connection, life, [item.id for item in state.window])
-    await connection.execute(delete(checkpoints).where(checkpoints.c.life_id == life.id))
-    snapshot = {"life_id": life.id, "seq": state.seq, "data": stored_snapshot(state)}
-    await connection.execute(insert(checkpoints), snapshot)
+    await checkpoints.replace(connection, life, state)
     life.followed_by(stored.owner, stored.epoch)
+    life.is_lacking = False
     life.seq, life.active_at = state.seq, max(life.active_at, state.changed_at)
     await save(connection, [life])

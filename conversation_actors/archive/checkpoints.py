@@ -87,6 +87,13 @@ async def drop(connection: AsyncConnection, life: Life, *, since: int) -> None:
     await connection.execute(delete(checkpoints).where(late))
 
 
+async def replace(connection: AsyncConnection, life: Life, state: ConversationState) -> None:
+    """Make a state that somebody else has kept the checkpoint of a life."""
+    await connection.execute(delete(checkpoints).where(checkpoints.c.life_id == life.id))
+    snapshot = {"life_id": life.id, "seq": state.seq, "data": stored_snapshot(state)}
+    await connection.execute(insert(checkpoints), snapshot)
+
+
 async def advance(connection: AsyncConnection, life: ArchivedLife, limits: Limits, *, most: int | None = None) -> bool:
     """Bring a locked life's checkpoint forward, by `most` entries at most; return whether it is at its last entry."""
     kept = select(checkpoints.c.seq).where(checkpoints.c.life_id == life.number)

@@ -67,6 +67,12 @@ _EVICT = (
     .values(is_evicted=True)
 )
 
+_CORRECT = (
+    update(items)
+    .where(items.c.life_id == bindparam("of"), items.c.item_id == bindparam("item"))
+    .values({name: bindparam(f"new_{name}") for name in ("type", "role", "call_id", "data")})
+)
+
 
 def storable(text: str) -> str:
     """Return text as PostgreSQL takes it, which knows no character 0."""
@@ -191,6 +197,23 @@ async def drop_apart(connection: AsyncConnection, life: Life, before: int, remov
         await connection.execute(delete(items).where(*here))
     for name in removed or ():
         await connection.execute(delete(items).where(*here, items.c.item_id == storable(name)))
+
+
+async def correct(connection: AsyncConnection, life: Life, changed: Sequence[StoredItem]) -> None:
+    """Give items that are there the data of these; their places stay."""
+    rows = [
+        {
+            "of": life.id,
+            "item": storable(item.id),
+            "new_type": storable(item.type),
+            "new_role": storable(item.role) or None,
+            "new_call_id": storable(item.call_id) or None,
+            "new_data": item.data,
+        }
+        for item in changed
+    ]
+    if rows:
+        await connection.execute(_CORRECT, rows)
 
 
 async def lower(connection: AsyncConnection, life: Life, seq: int) -> None:

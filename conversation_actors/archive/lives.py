@@ -23,7 +23,7 @@ _LOCK = (
     select(
         lives.c.conversation_id,
         lives.c.id, lives.c.life, lives.c.start, lives.c.seq, lives.c.epoch, lives.c.owner, lives.c.lineage,
-        lives.c.created_at, lives.c.active_at, lives.c.deleted_at,
+        lives.c.created_at, lives.c.active_at, lives.c.deleted_at, lives.c.is_lacking,
         select(func.max(gaps.c.to_seq)).where(gaps.c.life_id == lives.c.id).scalar_subquery(),
     )
     .where(lives.c.tenant == bindparam("tenant"))
@@ -31,16 +31,18 @@ _LOCK = (
     .order_by(lives.c.id)
     .with_for_update(of=lives)
 )  # fmt: skip
+_CHANGING = ("start", "seq", "epoch", "owner", "lineage", "active_at", "is_lacking")
 _SAVE = (
-    update(lives)
-    .where(lives.c.id == bindparam("of"))
-    .values({name: bindparam(f"new_{name}") for name in ("start", "seq", "epoch", "owner", "lineage", "active_at")})
+    update(lives).where(lives.c.id == bindparam("of")).values({name: bindparam(f"new_{name}") for name in _CHANGING})
 )
 
 
 @dataclass(slots=True)
 class Life:
-    """A life's row. `last_gap` is the end of the last gap that is noted in it; None if it has no gap."""
+    """A life's row. `last_gap` is the end of the last gap that is noted in it; None if it has no gap.
+
+    `is_lacking` tells that Redis may know what came in a gap, and that it has not been asked yet, or in vain.
+    """
 
     id: int
     life: str
@@ -52,6 +54,7 @@ class Life:
     created_at: float
     active_at: float
     deleted_at: float | None
+    is_lacking: bool = False
     last_gap: int | None = None
 
     def followed_by(self, owner: str, epoch: int) -> None:
@@ -114,6 +117,7 @@ async def save(connection: AsyncConnection, changed: Collection[Life]) -> None:
             "new_owner": life.owner,
             "new_lineage": lineage_text(life.lineage),
             "new_active_at": life.active_at,
+            "new_is_lacking": life.is_lacking,
         }
         for life in changed
     ]
@@ -125,4 +129,5 @@ async def erase(connection: AsyncConnection, identities: Collection[int], *, at:
     """Delete all that lives have, and mark them as deleted `at`: their rows stay, to keep late records out."""
     for table in _OF_A_LIFE:
         await connection.execute(delete(table).where(table.c.life_id.in_(identities)))
-    await connection.execute(update(lives).where(lives.c.id.in_(identities)).values(deleted_at=at, lineage="[]"))
+    left = {"deleted_at": at, "lineage": "[]", "is_lacking": False}
+    await connection.execute(update(lives).where(lives.c.id.in_(identities)).values(left))

@@ -28,6 +28,7 @@ class Tally:
     items: int = 0
     superseded: int = 0
     deleted: int = 0
+    is_lacking: bool = False
     gaps: list[Gap] = field(default_factory=list)
 
 
@@ -77,6 +78,7 @@ class Passage:
         await self._settle_late()
         await self._finish_forgetting()
         self._gathered.lives[self._life.id] = self._life
+        self._tally.is_lacking = self._life.is_lacking
 
     async def _take(self, one: Arrived) -> None:
         row = await self._placed(one)
@@ -146,6 +148,9 @@ class Passage:
         await self._gathered.flush()
         moved = await entries.set_aside(self._connection, self._life.id, seq)
         await checkpoints.drop(self._connection, self._life, since=seq)
+        self._life.is_lacking = (
+            self._life.last_gap is not None
+        )  # what came in a gap, that checkpoint alone may have had
         await gaps.cut(self._connection, self._life.id, seq)
         await items.lower(self._connection, self._life, seq)
         returned = [item.id for row in moved if row.event == _EVICTED for item in _leaving(row)]
@@ -224,7 +229,7 @@ class Passage:
     def _note_gap(self, gap: Gap) -> None:
         self._gathered.gaps.append((self._life.id, gap))
         self._tally.gaps.append(gap)
-        self._life.last_gap = gap.to_seq
+        self._life.last_gap, self._life.is_lacking = gap.to_seq, True
 
 
 def _leaving(row: Row) -> tuple[StoredItem, ...]:

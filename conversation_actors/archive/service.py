@@ -10,6 +10,7 @@ from typing import NamedTuple
 from conversation_actors.archive.archiver import Archiver
 from conversation_actors.archive.checkpoints import Checkpoints
 from conversation_actors.archive.database import Database
+from conversation_actors.archive.filled import FilledCheckpoints
 from conversation_actors.archive.outage import Outage
 from conversation_actors.archive.retention import Retention
 from conversation_actors.archive.unknown import UnknownConversations
@@ -120,10 +121,13 @@ def _made(settings: Settings, parts: Parts, timing: Timing) -> tuple[Archiver, U
     chores = [
         Chore("archive relist", backlog.relist, timing.archive_upkeep),
         Chore("archive adoption", unknown.adopt_all, timing.archive_upkeep),
+        Chore("archive filling", unknown.fill_all, timing.archive_upkeep),
     ]
     if kept is not None:
         chores.append(Chore("archive purge", Retention(writer, kept).purge, timing.archive_purge))
-    checkpoints = Checkpoints(parts.database, settings.tenant, limits=settings.history.limits())
+    checkpoints = FilledCheckpoints(
+        Checkpoints(parts.database, settings.tenant, limits=settings.history.limits()), unknown.fill
+    )
     archiver = Archiver(
         backlog, writer, checkpoints=checkpoints, when_lacking=unknown.fill, failures=failures, timing=timing
     )

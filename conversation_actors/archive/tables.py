@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 REVISIONS = ("0001",)
@@ -46,8 +47,16 @@ lives = Table(
     Column("created_at", Double, nullable=False),  # seconds since the epoch, by the owners' clocks, as all times here
     Column("active_at", Double, nullable=False),  # of the last entry
     Column("deleted_at", Double),  # by the archiver's clock: only the row is left, to keep late records out
+    Column("is_lacking", Boolean, nullable=False, server_default=false()),  # Redis may know more: see `filling`
     UniqueConstraint("tenant", "conversation_id", "life", name="archive_lives_key"),
     Index("archive_lives_active", "tenant", "active_at"),
+)
+Index(
+    "archive_lives_lacking",
+    lives.c.tenant,
+    lives.c.id,
+    postgresql_where=lives.c.is_lacking,
+    sqlite_where=lives.c.is_lacking,
 )
 
 entries = Table(

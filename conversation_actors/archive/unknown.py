@@ -5,14 +5,15 @@ Of such a conversation the archive takes the state that Redis has. What had left
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 
 from conversation_actors.activation.recovery import restate
 from conversation_actors.archive.database import Database
+from conversation_actors.archive.filling import lacking
 from conversation_actors.archive.tables import lives
 from conversation_actors.errors import ConversationNotFoundError, OperatorError
 from conversation_actors.failures import Failures
@@ -20,6 +21,8 @@ from conversation_actors.state import ConversationState, Limits
 from conversation_actors.store import Found, Store, Stored
 
 _PAGE = 200
+_HOPE = timedelta(days=1)
+"""After so long an owner that lives has restored what Redis has lost, or nobody will."""
 
 
 class AdoptingWriter(Protocol):
@@ -29,7 +32,10 @@ class AdoptingWriter(Protocol):
         """Write a state that is ahead of what is archived; tell whether it was."""
 
     async def fill(self, conversation_id: str, stored: Stored, state: ConversationState) -> int:
-        """Write what the state knows of the last gap before it; return how many items that were."""
+        """Write what the state knows of the gaps before it; return how many items that were."""
+
+    async def forsake(self, identities: Collection[int]) -> None:
+        """Note of lives, by the numbers of their rows, that nothing is known of what they lack."""
 
 
 class UnknownConversations:
@@ -55,10 +61,49 @@ class UnknownConversations:
     async def fill(self, conversation_id: str) -> int:
         """Write what is still known of entries that the archive has missed; return how many items that were.
 
-        Raises `CorruptStateError` if what Redis has cannot be read.
+        Reads no state that could not be used. Raises `CorruptStateError` if what Redis has cannot be read.
         """
+        query = lacking(self._tenant).where(lives.c.conversation_id == conversation_id)
+        async with self._database.reading("look for a gap") as connection:
+            seqs = {row.seq for row in await connection.execute(query)}
+        head = await self._store.head(conversation_id) if seqs else None
+        return await self._fill(conversation_id) if head is not None and head.seq in seqs else 0
+
+    async def _fill(self, conversation_id: str) -> int:
         found = await self._read(conversation_id)
         return 0 if found is None else await self._writer.fill(conversation_id, *found)
+
+    async def fill_all(self) -> int:
+        """Do as `fill` for every conversation that lacks something; return how many items were written.
+
+        One that Redis does not have any more is asked for a while, and then never again.
+        """
+        count, hopeless = 0, list[int]()
+        async for life in self._lacking():
+            try:
+                head = await self._store.head(life.conversation_id)
+                if head is not None and head.seq == life.seq:
+                    count += await self._fill(life.conversation_id)
+                elif head is None and life.active_at < time.time() - _HOPE.total_seconds():
+                    hopeless.append(life.id)
+            except OperatorError as error:
+                self._failures.note("archive filling", error)
+        if hopeless:
+            await self._writer.forsake(hopeless)
+        return count
+
+    async def _lacking(self) -> AsyncIterator[Row[Any]]:
+        """Yield the lives that lack something, some at a time."""
+        last = 0
+        while True:
+            async with self._database.reading("look for gaps") as connection:
+                query = lacking(self._tenant).where(lives.c.id > last).limit(_PAGE)
+                page = (await connection.execute(query)).all()
+            for life in page:
+                yield life
+            if len(page) < _PAGE:
+                return
+            last = page[-1].id
 
     async def _read(self, conversation_id: str) -> tuple[Stored, ConversationState] | None:
         try:

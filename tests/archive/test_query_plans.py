@@ -14,8 +14,10 @@ from sqlalchemy import Connection, Engine, event, text
 
 from conversation_actors import Message
 from conversation_actors.archive.database import Database
+from conversation_actors.archive.filling import lacking
 from conversation_actors.archive.overlay import Wanted
 from conversation_actors.archive.reader import ArchiveReader
+from conversation_actors.archive.tables import lives
 from conversation_actors.archive.waiting import WaitingEntries
 from conversation_actors.archive.writer import Writer
 from conversation_actors.codec import encode_entry
@@ -117,6 +119,9 @@ async def test_hot_queries_use_indexes(database: Database) -> None:
             after = page.placed[-1].position
             await reader.page(CONVERSATION, LIFE, waiting, Wanted(after, 5, newest_first))
         await reader.gaps(CONVERSATION, LIFE)
+        async with database.reading("looking for gaps") as connection:
+            await connection.execute(lacking(TENANT).where(lives.c.id > 0).limit(200))
+            await connection.execute(lacking(TENANT).where(lives.c.conversation_id == CONVERSATION))
 
     found = await plans(database, statements)
 

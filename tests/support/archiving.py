@@ -18,7 +18,7 @@ from conversation_actors.archive.database import Database
 from conversation_actors.archive.tables import entries, items, lives
 from conversation_actors.codec import encode_entry
 from conversation_actors.settings import ArchiveSettings, Settings
-from conversation_actors.state import Entry, ItemsAppended
+from conversation_actors.state import Entry, Event, ItemsAppended
 from conversation_actors.store import Claim, Outcome, Store
 from tests.support.strategies import message
 
@@ -62,16 +62,19 @@ class Author:
 
     async def say(self, count: int) -> None:
         """Write so many messages, in one call."""
-        said = [
-            encode_entry(
-                Entry(seq, self._claim.epoch, time.time(), ItemsAppended((message(f"m{seq}", f"word {seq}"),)))
-            )
-            for seq in range(self.seq + 1, self.seq + 1 + count)
+        following = range(self.seq + 1, self.seq + 1 + count)
+        await self.write(*(ItemsAppended((message(f"m{seq}", f"word {seq}"),)) for seq in following))
+
+    async def write(self, *events: Event) -> None:
+        """Write these events, in one call."""
+        written = [
+            encode_entry(Entry(seq, self._claim.epoch, time.time(), event))
+            for seq, event in enumerate(events, self.seq + 1)
         ]
-        outcome = await self._store.append(self._claim, expected_seq=self.seq, entries=said, ttl=self._ttl)
+        outcome = await self._store.append(self._claim, expected_seq=self.seq, entries=written, ttl=self._ttl)
         assert outcome is Outcome.OK
-        self.seq += count
-        self.written += said
+        self.seq += len(written)
+        self.written += written
 
 
 async def archived(database: Database, conversation_id: str) -> list[bytes]:

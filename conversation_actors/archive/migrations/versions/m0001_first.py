@@ -39,9 +39,14 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("active_at", sa.Double, nullable=False),
         sa.Column("deleted_at", sa.Double),
+        sa.Column("is_lacking", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.UniqueConstraint("tenant", "conversation_id", "life", name="archive_lives_key"),
     )
     op.create_index("archive_lives_active", "archive_lives", ["tenant", "active_at"])
+    lacking = sa.column("is_lacking", sa.Boolean)
+    op.create_index(
+        "archive_lives_lacking", "archive_lives", ["tenant", "id"], postgresql_where=lacking, sqlite_where=lacking
+    )
     op.create_table(
         "archive_entries",
         _of_life(),
