@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import NoReturn
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from conversation_actors.errors import InvalidInputError
 
@@ -39,6 +40,11 @@ def parse(url: str) -> Address:
     if not separator or scheme not in set(Driver):
         _refuse(f"must start with one of {', '.join(f'{driver}://' for driver in Driver)}")
     return _sqlite(rest) if scheme == Driver.SQLITE else _postgresql(url, rest)
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of an SQLite database in this file."""
+    return f"{Driver.SQLITE}:///{quote(str(path.expanduser().absolute()))}"
 
 
 def _refuse(what: str) -> NoReturn:

@@ -6,25 +6,20 @@ from Redis after the database has it, and the database knows a record that comes
 
 import asyncio
 import logging
-import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
+from conversation_actors.archive.claims import OF_REDIS, Claims, all_of
+from conversation_actors.archive.idle import CHECKPOINT, Idle
 from conversation_actors.archive.outage import Outage
+from conversation_actors.archive.suspects import GROUP_BYTES, Suspects
 from conversation_actors.archive.writer import Written
-from conversation_actors.backoff import Backoff
 from conversation_actors.clock import uptime
-from conversation_actors.errors import (
-    ArchiveMisconfiguredError,
-    ArchiveUnavailableError,
-    StoreMisconfiguredError,
-    StoreUnavailableError,
-)
+from conversation_actors.errors import ArchiveMisconfiguredError, ArchiveUnavailableError
 from conversation_actors.failures import Failures
-from conversation_actors.store.backlog import Backlog, Batch, Waiting
+from conversation_actors.store.backlog import Backlog, Batch
 from conversation_actors.timing import TIMING, Timing
 
 logger = logging.getLogger(__name__)
@@ -35,11 +30,10 @@ AT_ONCE = 2
 """Groups that are archived at the same time."""
 GROUP = 32
 """Conversations of a group, which is archived in one transaction: a transaction for each would cost much more."""
-_GROUP_BYTES, _LEAST_BYTES = 256 << 10, 8 << 10
-"""Of one group, and of each of its conversations: reading more would keep everything else waiting for long."""
+_LEAST_BYTES = 8 << 10
+"""Of each conversation of a group, however many there are."""
 _PER_LISTED = 0.5e-3
 """Seconds that each conversation in the listing adds to the time between two looks."""
-_OF_REDIS = (StoreUnavailableError, StoreMisconfiguredError)
 _OF_DATABASE = (ArchiveUnavailableError, ArchiveMisconfiguredError)
 
 
@@ -80,17 +74,20 @@ class Archiver:
         self._backlog, self._writer, self._checkpoints = backlog, writer, checkpoints
         self._when_lacking, self._timing = when_lacking, timing
         self.failures = failures or Failures(timing=timing)
-        self._name = secrets.token_hex(8)
-        self._claim = timedelta(seconds=timing.archive_claim)
+        self._claims = Claims(backlog, ttl=timedelta(seconds=timing.archive_claim), failures=self.failures)
         self._queue: OrderedDict[str, None] = OrderedDict()
         self._groups: set[asyncio.Task[None]] = set()
         self._running: set[str] = set()
-        self._alone: set[str] = set()
-        """Conversations that are written by themselves, because a group with them could not be."""
-        self._faulty: dict[str, tuple[Backoff, float]] = {}
-        self._quiet: dict[str, tuple[int, float]] = {}
+        self._suspects = Suspects(timing.archive_faulty)
         self._redis = Outage("Redis", timing.archive_again)
         self._database = Outage("the archive's database", timing.archive_again)
+        self._idle = Idle(
+            backlog,
+            None if checkpoints is None else checkpoints.idle,
+            is_away=lambda: self._database.is_on,
+            failures=self.failures,
+            timing=timing,
+        )
 
     @property
     def is_away(self) -> bool:
@@ -100,6 +97,7 @@ class Archiver:
     async def run(self, stop: asyncio.Event) -> None:
         """Archive until `stop` is set, then finish what has begun; what is not finished in time stays in Redis."""
         stopped = asyncio.ensure_future(stop.wait())
+        idle = asyncio.create_task(self._idle.run())
         loop = asyncio.get_running_loop()
         try:
             while not stop.is_set():
@@ -110,7 +108,9 @@ class Archiver:
                     await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopped.cancel()
+            idle.cancel()
             await self._leave()
+            await asyncio.gather(stopped, idle, return_exceptions=True)
 
     async def once(self) -> int:
         """Archive until nothing waits, and return how many entries that were. Raises what keeps it from that."""
@@ -133,9 +133,9 @@ class Archiver:
         try:
             listed = await self._backlog.waiting()
             self._redis.done("look")
-            await self._unlist_quiet(listed)
+            await self._idle.unlist(listed, running=self._running)
             self._redis.done("unlist")
-        except _OF_REDIS as error:
+        except OF_REDIS as error:
             self._redis.failed("look", error)
             return max(shortest, self._redis.pause)
         except Exception as error:  # noqa: BLE001  # whatever it is, the next look may succeed
@@ -144,109 +144,88 @@ class Archiver:
         if not any(one.records for one in listed) and not self._running:
             self._redis.over()
             self._database.over()
-        for one in listed:
-            if one.records and one.conversation_id not in self._running and not self._has_failed(one.conversation_id):
-                self._queue.setdefault(one.conversation_id)
+        waiting = {one.conversation_id: None for one in listed if one.records}
+        self._suspects.keep(waiting)
+        for name in waiting:
+            if name not in self._running and not self._suspects.is_resting(name):
+                self._queue.setdefault(name)
         pause = min(longest, shortest + len(listed) * _PER_LISTED) if listed else longest
         return max(pause, uptime() - began)
-
-    async def _unlist_quiet(self, listed: Sequence[Waiting]) -> None:
-        """Take from the listing what has had nothing waiting for long enough."""
-        now, before = uptime(), self._quiet
-        self._quiet = {}
-        for one in listed:
-            mark, since = before.get(one.conversation_id, (one.mark, now))
-            if one.records or one.conversation_id in self._running or mark != one.mark:
-                continue
-            if now - since < self._timing.archive_quiet:
-                self._quiet[one.conversation_id] = (mark, since)
-            elif await self._backlog.unlist(one) and self._checkpoints is not None:
-                await self._after("archive checkpoint", self._checkpoints.idle, one.conversation_id)
-
-    def _has_failed(self, conversation_id: str) -> bool:
-        """Tell whether a conversation could not be archived a moment ago, although others could."""
-        _, until = self._faulty.get(conversation_id, (None, 0.0))
-        return uptime() < until
 
     def _start_some(self) -> None:
         """Begin with as many groups as may be archived at once; with one conversation, while a server is away."""
         if self._redis.pause or self._database.pause:
             return
         most, size = (1, 1) if self.is_away else (AT_ONCE, GROUP)
-        while self._queue and len(self._groups) < most:
-            group = self._next_group(size)
+        while len(self._groups) < most and (group := self._next_group(size)):
             self._running.update(group)
             task = asyncio.create_task(self._archive(group))
             self._groups.add(task)
             task.add_done_callback(self._groups.discard)
 
     def _next_group(self, size: int) -> list[str]:
-        """Take from the front of the queue; what is to be written by itself is a group of its own."""
+        """Take from the front of the queue; a suspect is a group of its own, and those at fault take turns."""
         group: list[str] = []
-        while self._queue and len(group) < size:
-            conversation_id = next(iter(self._queue))
-            if conversation_id in self._alone and group:
+        is_trying = any(map(self._suspects.is_faulty, self._running))
+        for name in self._queue:
+            if is_trying and self._suspects.is_faulty(name):
+                continue
+            if group and name in self._suspects:
                 break
-            del self._queue[conversation_id]
-            group.append(conversation_id)
-            if conversation_id in self._alone:
+            group.append(name)
+            if len(group) == size or name in self._suspects:
                 break
+        for name in group:
+            del self._queue[name]
         return group
 
     async def _archive(self, group: Sequence[str]) -> None:
         """Archive a batch of each conversation. What fails is tried again, and is never dropped."""
         again: Sequence[str] = ()
+        batches: Mapping[str, Batch] = {}
+        began = self._suspects.written
         try:
             batches = await self._take(group)
             await self._write(batches)
             again = [name for name, batch in batches.items() if batch.left]
-            self._alone.difference_update(group)
-            for name in group:
-                self._faulty.pop(name, None)
-        except (*_OF_REDIS, *_OF_DATABASE):
-            again = group  # behind the others: it may be these alone that cannot be written
-            self._alone.update(group)
+            self._suspects.archived(group, batches)
+        except _OF_DATABASE as error:
+            if self._suspects.refused(batches, began=began):
+                self.failures.note("archive", error)
+            else:
+                self._database.failed("write", error)
+                again = list(batches)  # behind the others
+        except OF_REDIS:
+            again = group  # as above: it may be these alone that Redis refuses
+            self._suspects.enter(group)
         except Exception as error:  # noqa: BLE001  # one conversation must not keep the others from being archived
             if len(group) > 1:
                 again = group
-                self._alone.update(group)
+                self._suspects.enter(group)
             else:
-                self._note_fault(group[0], error)
+                self.failures.note("archive", error)
+                self._suspects.blame(group[0])
         finally:
             self._running.difference_update(group)
             self._queue.update(dict.fromkeys(again))
 
-    def _note_fault(self, conversation_id: str, error: Exception) -> None:
-        """Leave a conversation alone for a while."""
-        self.failures.note("archive", error)
-        backoff, _ = self._faulty.get(conversation_id) or (Backoff(self._timing.archive_faulty), 0.0)
-        self._faulty[conversation_id] = (backoff, uptime() + backoff.next())
-
     async def _take(self, group: Sequence[str]) -> dict[str, Batch]:
         """Claim what no other archiver has, and return what waits there."""
-        most = max(_LEAST_BYTES, _GROUP_BYTES // len(group))
-        takes = [self._backlog.take(one, archiver=self._name, ttl=self._claim, most_bytes=most) for one in group]
-        batches = await self._of_redis("take", all_of(takes))
-        return {name: one for name, one in zip(group, batches, strict=True) if one is not None and one.stored}
+        share = max(_LEAST_BYTES, GROUP_BYTES // len(group))
+        most_bytes = {name: self._suspects.most_bytes(name, share) for name in group}
+        return await self._of_redis("take", self._claims.take(most_bytes))
 
     async def _write(self, batches: Mapping[str, Batch]) -> Mapping[str, Written]:
         """Write and settle batches, and give up the claims on them, whatever becomes of that."""
         if not batches:
             return {}
-        try:
+        async with self._claims.held(batches):
             written = await self._writer.write_all({name: one.stored for name, one in batches.items()})
             self._database.done("write")
             settles = [
                 self._backlog.settle(name, backlog=one.backlog, through=one.through) for name, one in batches.items()
             ]
             await self._of_redis("settle", all_of(settles))
-        except _OF_DATABASE as error:
-            self._database.failed("write", error)
-            raise
-        finally:
-            releases = [self._backlog.release(name, archiver=self._name) for name in batches]
-            with suppress(*_OF_REDIS):  # the claims end by themselves
-                await all_of(releases)
         for name, one in written.items():
             await self._tell(name, one)
         return written
@@ -254,7 +233,7 @@ class Archiver:
     async def _of_redis(self, step: str, work: Awaitable[Value]) -> Value:
         try:
             answer = await work
-        except _OF_REDIS as error:
+        except OF_REDIS as error:
             self._redis.failed(step, error)
             raise
         self._redis.done(step)
@@ -271,7 +250,7 @@ class Archiver:
                 await self._after("archive filling", self._when_lacking, conversation_id)
         if self._checkpoints is not None:
             checkpoints = self._checkpoints
-            await self._after("archive checkpoint", lambda name: checkpoints.note(name, written), conversation_id)
+            await self._after(CHECKPOINT, lambda name: checkpoints.note(name, written), conversation_id)
 
     async def _after(self, task: str, work: Callable[[str], Awaitable[object]], conversation_id: str) -> None:
         """Do what is good to have, but nothing depends on."""
@@ -289,14 +268,3 @@ class Archiver:
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
-
-
-async def all_of(calls: Sequence[Awaitable[Value]]) -> list[Value]:
-    """Make all calls at once, and wait until none is under way; raise the first error, if there was one."""
-    done = await asyncio.gather(*calls, return_exceptions=True)
-    answers: list[Value] = []
-    for answer in done:
-        if isinstance(answer, BaseException):
-            raise answer
-        answers.append(answer)
-    return answers

@@ -30,14 +30,25 @@ CHECKPOINT_ENTRIES = 200
 """Entries of one conversation between two checkpoints: replaying so many takes as long as reading a full window."""
 _PAGE_ENTRIES = 2_000
 """Entries that are read at a time, and that one transaction of an archiver replays at most."""
+_REMEMBERED = 10_000
+"""Conversations whose entries since the last checkpoint are counted: those that had some last."""
 
 
 class Checkpoints:
     """Makes the checkpoints of one tenant. Belongs to one event loop."""
 
-    def __init__(self, database: Database, tenant: str, *, limits: Limits, every: int = CHECKPOINT_ENTRIES) -> None:
+    def __init__(
+        self,
+        database: Database,
+        tenant: str,
+        *,
+        limits: Limits,
+        every: int = CHECKPOINT_ENTRIES,
+        remembered: int = _REMEMBERED,
+    ) -> None:
         """Make one after `every` so many entries. `limits` are those that the conversations' owners have."""
-        self._database, self._tenant, self._limits, self._every = database, tenant, limits, every
+        self._database, self._tenant, self._limits = database, tenant, limits
+        self._every, self._remembered = every, remembered
         self._fresh: dict[str, int] = {}
         """Entries by conversation that this process has seen archived, and that no checkpoint has yet."""
 
@@ -47,9 +58,11 @@ class Checkpoints:
 
     async def count(self, conversation_id: str, entries_archived: int) -> None:
         """See `note`."""
-        self._fresh[conversation_id] = self._fresh.get(conversation_id, 0) + entries_archived
+        self._fresh[conversation_id] = self._fresh.pop(conversation_id, 0) + entries_archived  # the last one now
         if self._fresh[conversation_id] >= self._every:
             await self.make(conversation_id)
+        elif len(self._fresh) > self._remembered:
+            del self._fresh[next(iter(self._fresh))]  # idle, perhaps, where another archiver has noticed it
 
     async def idle(self, conversation_id: str) -> None:
         """Make a checkpoint of a conversation of which nothing came for a while, unless it has an up-to-date one."""

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Protocol
 
+from conversation_actors.errors import ArchiveUnavailableError
+
 _AT_ONCE = 100
-"""Lives that are removed in one transaction: archivers wait for it."""
+"""Lives that are removed in one transaction at most: archivers wait for it."""
 
 
 class PurgingWriter(Protocol):
@@ -22,10 +24,23 @@ class Retention:
     def __init__(self, writer: PurgingWriter, kept: timedelta, *, clock: Callable[[], float] = time.time) -> None:
         """Keep a conversation for `kept` after its last entry."""
         self._writer, self._kept, self._clock = writer, kept.total_seconds(), clock
+        self._most = _AT_ONCE
 
     async def purge(self) -> int:
-        """Remove everything that is due, and return how many lives those were."""
-        count = 0
-        while removed := await self._writer.purge(self._clock() - self._kept, most=_AT_ONCE):
+        """Remove everything that is due, and return how many lives those were.
+
+        Where the database does not remove so many in time, fewer are tried, down to one.
+        """
+        count, self._most = 0, min(_AT_ONCE, self._most * 2)
+        while removed := await self._remove_some():
             count += removed
         return count
+
+    async def _remove_some(self) -> int:
+        while True:
+            try:
+                return await self._writer.purge(self._clock() - self._kept, most=self._most)
+            except ArchiveUnavailableError:
+                if self._most == 1:
+                    raise
+                self._most //= 2

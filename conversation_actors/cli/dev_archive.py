@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from rich.console import Console
 
+from conversation_actors.archive.address import sqlite_url
 from conversation_actors.archive.extra import lacking, require_extra
 from conversation_actors.cli.archiver_process import ArchiverProcess
 from conversation_actors.settings import Settings
@@ -34,7 +35,7 @@ async def archive_for(directory: Path, console: Console) -> DevArchive | None:
     configured cannot be used.
     """
     settings, log = Settings(), directory / _LOG
-    own = _own_url(directory)
+    own = sqlite_url(directory / _DATABASE)
     configured = None if settings.archive.url is None else settings.archive.url.get_secret_value()
     if configured in {None, own}:
         if lacking():
@@ -47,10 +48,6 @@ async def archive_for(directory: Path, console: Console) -> DevArchive | None:
     await _check(settings)
     console.print("Archive yours, from the environment or .env")
     return DevArchive(configured, log)
-
-
-def _own_url(directory: Path) -> str:
-    return f"sqlite+aiosqlite:///{directory.expanduser().absolute() / _DATABASE}"
 
 
 async def _migrate(settings: Settings, url: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from pydantic import SecretStr
 
+from conversation_actors.archive.address import sqlite_url
 from conversation_actors.cli.demo.performer import Performer, Told
 from conversation_actors.cli.ray_head import RayHead
 from conversation_actors.settings import ArchiveSettings, HistoryLimits, Settings, Timeouts
@@ -30,7 +31,7 @@ class Stage:
     def __init__(self, transcript: Path) -> None:
         """Make the directory, and start nothing yet."""
         self._directory = Path(tempfile.mkdtemp(prefix="ca-demo-"))
-        self._archive_url = f"sqlite+aiosqlite:///{self._directory / 'archive.db'}"
+        self._archive_url = sqlite_url(self._directory / "archive.db")
         self.settings: Settings = make_settings("", "", self._archive_url)
         self._transcript = transcript
         self._server = EmbeddedServer(self._directory / "redis")

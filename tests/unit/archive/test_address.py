@@ -1,11 +1,12 @@
 """Which URLs name an archive, and that none of their secrets is shown."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from conversation_actors.archive.address import Driver, parse
+from conversation_actors.archive.address import Driver, parse, sqlite_url
 from conversation_actors.archive.database import Database
 from conversation_actors.errors import ArchiveMisconfiguredError, InvalidInputError
 from conversation_actors.settings import ArchiveSettings, Settings
@@ -26,6 +27,14 @@ def test_an_sqlite_url_names_a_file(url: str, path: str) -> None:
     address = parse(url)
 
     assert (address.driver, address.path) == (Driver.SQLITE, path)
+
+
+@pytest.mark.parametrize("name", ["plain", "a #1", "why?", "100%41", "ünï@x:y", "a\nb"])
+def test_a_file_of_any_name_has_a_url(name: str) -> None:
+    """Whatever a URL means by its characters."""
+    path = Path("/data") / name / "archive.db"
+
+    assert parse(sqlite_url(path)).path == str(path)
 
 
 @pytest.mark.parametrize(

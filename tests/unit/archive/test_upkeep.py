@@ -7,6 +7,7 @@ import pytest
 
 from conversation_actors.archive.retention import Retention
 from conversation_actors.archive.upkeep import Chore, Upkeep
+from conversation_actors.errors import ArchiveUnavailableError
 from conversation_actors.failures import Failures
 from tests.support.waiting import wait_until
 
@@ -63,12 +64,17 @@ async def test_once_raises_what_fails() -> None:
 class Purging:
     """A writer with lives of certain ages."""
 
-    def __init__(self, *active_at: float) -> None:
-        """These are their last moments."""
+    def __init__(self, *active_at: float, at_once: int = 100) -> None:
+        """These are their last moments; removing more than `at_once` takes too long."""
         self.active_at = list(active_at)
+        self.at_once, self.asked = at_once, list[int]()
 
     async def purge(self, before: float, *, most: int) -> int:
         """Remove some."""
+        self.asked.append(most)
+        if most > self.at_once:
+            message = "the time is up"
+            raise ArchiveUnavailableError(message)
         due = [moment for moment in self.active_at if moment < before][:most]
         self.active_at = [moment for moment in self.active_at if moment not in due]
         return len(due)
@@ -79,3 +85,23 @@ async def test_retention_removes_all_that_is_due() -> None:
     writer = Purging(*range(250))
     assert await Retention(writer, timedelta(seconds=10), clock=lambda: 210.0).purge() == 200
     assert writer.active_at == list(range(200, 250))
+
+
+@pytest.mark.parametrize("at_once", [1, 30])
+async def test_retention_removes_fewer_lives_at_once_where_many_take_too_long(at_once: int) -> None:
+    """Down to one, and the next time it begins with about as many."""
+    writer = Purging(*range(250), at_once=at_once)
+    retention = Retention(writer, timedelta(seconds=10), clock=lambda: 110.0)
+    assert await retention.purge() == 100
+    assert writer.active_at == list(range(100, 250))
+    writer.asked.clear()
+    assert await retention.purge() == 0
+    assert writer.asked[0] <= at_once * 2
+
+
+async def test_retention_raises_when_the_database_does_not_remove_a_single_life() -> None:
+    """It is away then."""
+    writer = Purging(1.0, at_once=0)
+    with pytest.raises(ArchiveUnavailableError):
+        await Retention(writer, timedelta(seconds=10), clock=lambda: 110.0).purge()
+    assert writer.asked == [100, 50, 25, 12, 6, 3, 1]
