@@ -100,7 +100,7 @@ class Passage:
                 await self._accept_late(row, one.event)
         elif row.is_same(known):
             self._tally.repeated += 1
-        elif row.epoch < (self._life.epoch if known.event == UNREADABLE else known.epoch):
+        elif (claim.epoch < self._life.epoch) if known.event == UNREADABLE else (row.epoch < known.epoch):
             await self._keep_apart(row, one.event)
         elif await self._supersedes(row, known):
             await self._set_aside(row.seq)
