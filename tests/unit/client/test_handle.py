@@ -343,7 +343,7 @@ async def test_items_are_taken_out(cluster: FakeCluster) -> None:
     receipt = await one.remove("u1", "unknown", "u1", request_id="r")
     assert ids(one) == ["u0", "u2"]
     await until(lambda: ids(two) == ["u0", "u2"])
-    assert (await next_entry(two, receipt.seq - 1)).event == ItemsRemoved(("u1",))
+    assert (await next_entry(two, receipt.seq - 1)).event == ItemsRemoved(("u1", "unknown"))
     assert await one.remove("u1", "unknown", request_id="r") == receipt
     with pytest.raises(ConflictError):
         await one.remove("u2", request_id="r")
