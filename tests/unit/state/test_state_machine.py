@@ -184,7 +184,7 @@ class Conversation(RuleBasedStateMachine):
                 self.forget(items)
                 assert not any(item.type == "message" and item.role in {"system", "developer"} for item in items)
             case ItemsRemoved(identities):
-                self.forget(tuple(self.items[identity] for identity in identities))
+                self.forget(tuple(self.items[identity] for identity in identities if identity in self.items))
                 assert self.state.forgotten_seq == entry.seq
             case HistoryCleared():
                 self.forget(tuple(self.items.values()))
