@@ -3,14 +3,15 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from conversation_actors.archive.archiver import Archiver
 from conversation_actors.archive.writer import Gap, Written
-from conversation_actors.errors import ArchiveUnavailableError
+from conversation_actors.errors import ArchiveUnavailableError, StoreUnavailableError
 from conversation_actors.store.backlog import Batch, Bounds, Record
 from conversation_actors.store.memory_backlog import MemoryBacklog
 from conversation_actors.timing import Timing
@@ -107,6 +108,25 @@ class Backlog(MemoryBacklog):
     async def is_empty(self) -> bool:
         """Whether nothing waits."""
         return not any(one.records for one in await self.waiting())
+
+
+class Way:
+    """One archiver's way to a backlog that others use too: once it is cut, nothing that this archiver does arrives."""
+
+    def __init__(self, backlog: Backlog) -> None:
+        """Open."""
+        self._backlog = backlog
+        self.is_cut = False
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        """Return the backlog's method."""
+
+        async def call(*arguments: Any, **named: Any) -> Any:
+            if self.is_cut:
+                raise StoreUnavailableError(name)
+            return await getattr(self._backlog, name)(*arguments, **named)
+
+        return call
 
 
 @asynccontextmanager

@@ -4,13 +4,14 @@ import asyncio
 import logging
 from dataclasses import replace
 from datetime import timedelta
+from typing import cast
 
 import pytest
 
 from conversation_actors.archive.archiver import Archiver
 from conversation_actors.archive.writer import Gap
 from conversation_actors.errors import ArchiveMisconfiguredError, ArchiveUnavailableError, StoreUnavailableError
-from tests.support.archiver_fakes import AWAY, QUICK, Backlog, Checkpoints, Writer, running
+from tests.support.archiver_fakes import AWAY, QUICK, Backlog, Checkpoints, Way, Writer, running
 from tests.support.waiting import wait_until
 
 
@@ -149,8 +150,10 @@ async def test_several_share_the_work_and_one_that_is_killed_is_missed_by_nobody
     hanging.gate.clear()
     expected = {f"c{number}": backlog.fill(f"c{number}", 30) for number in range(12)}
     short = replace(QUICK, archive_claim=0.2, archive_leave=0.01)
-    killed = asyncio.create_task(Archiver(backlog, hanging, timing=short).run(asyncio.Event()))
+    way = Way(backlog)
+    killed = asyncio.create_task(Archiver(cast("Backlog", way), hanging, timing=short).run(asyncio.Event()))
     await wait_until(lambda: asyncio.sleep(0, hanging.running == 1), "one to have claimed")
+    way.is_cut = True
     async with running(Archiver(backlog, writer, timing=short)), running(Archiver(backlog, writer, timing=short)):
         await wait_until(backlog.is_empty, "nothing to wait")
     killed.cancel()
