@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 from conversation_actors.errors import ArchiveMisconfiguredError
 
+REMEDY = "pip install 'conversation-actors[archive]'"
 _PACKAGES = ("sqlalchemy", "alembic", "aiosqlite", "psycopg")
 
 
@@ -15,5 +16,5 @@ def lacking() -> tuple[str, ...]:
 def require_extra() -> None:
     """Raise `ArchiveMisconfiguredError`, with the remedy, unless the extra is installed."""
     if missing := lacking():
-        message = f"the archive needs {', '.join(missing)}: pip install 'conversation-actors[archive]'"
+        message = f"the archive needs {', '.join(missing)}: {REMEDY}"
         raise ArchiveMisconfiguredError(message)

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from conversation_actors.archive.extra import lacking
+from conversation_actors.archive.extra import REMEDY, lacking
 from conversation_actors.cli.archiver_process import ArchiverProcess
 from conversation_actors.cli.archiving import log_to_stderr
 from conversation_actors.cli.dev_record import Process
@@ -46,7 +46,7 @@ def archiver_beside(arguments: Sequence[str]) -> Iterator[list[str]]:
     if not told.head or told.help or told.no_archiver or ArchiveSettings().url is None:
         yield rest
     elif missing := lacking():
-        _say(f"archive none: {', '.join(missing)} is not installed (pip install 'conversation-actors[archive]')")
+        _say(f"archive none: {', '.join(missing)} is not installed ({REMEDY})")
         yield rest
     else:
         with _keeper():

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from conversation_actors.archive.address import sqlite_url
-from conversation_actors.archive.extra import lacking, require_extra
+from conversation_actors.archive.extra import REMEDY, lacking, require_extra
 from conversation_actors.cli.archiver_process import ArchiverProcess
 from conversation_actors.settings import Settings
 
@@ -39,7 +39,7 @@ async def archive_for(directory: Path, console: Console) -> DevArchive | None:
     configured = None if settings.archive.url is None else settings.archive.url.get_secret_value()
     if configured in {None, own}:
         if lacking():
-            console.print("Archive none: pip install 'conversation-actors[archive]'", markup=False)
+            console.print(f"Archive none: {REMEDY}", markup=False)
             return None
         await _migrate(settings, own)
         console.print(f"Archive an SQLite database; its data stays in {directory}")

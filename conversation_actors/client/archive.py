@@ -4,6 +4,7 @@ import asyncio
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from conversation_actors.archive.extra import REMEDY
 from conversation_actors.errors import ArchiveMisconfiguredError, ArchiveUnavailableError
 from conversation_actors.settings import Settings
 
@@ -56,7 +57,7 @@ class ClientArchive:
             # SQLAlchemy takes a third of a second to import, which a client without an archive should not.
             module = await asyncio.to_thread(import_module, "conversation_actors.archive.database")
         except ModuleNotFoundError as error:
-            message = f"the archive needs {error.name}: pip install 'conversation-actors[archive]'"
+            message = f"the archive needs {error.name}: {REMEDY}"
             raise ArchiveMisconfiguredError(message) from error
         database: Database = module.Database.of(self._settings)
         try:

@@ -19,7 +19,7 @@ from conversation_actors.errors import (
 from conversation_actors.failures import Failures
 from conversation_actors.protocol import ActivationInfo, View
 from conversation_actors.settings import Settings
-from conversation_actors.store import Store
+from conversation_actors.store import Claim, Store
 
 if TYPE_CHECKING:
     from conversation_actors.archive.database import Database
@@ -104,19 +104,13 @@ class Reviver:
         if asleep is None:
             return False
         state, ttl = asleep.state, kept_for(asleep.state.retention, ttl=settings.ttl)
-        was_revived = await self._store.revive(
-            conversation_id,
-            life=state.life,
-            epoch=asleep.epoch,
-            owner=asleep.owner,
-            start=asleep.start,
-            seq=state.seq,
-            snapshot=stored_snapshot(state),
-            lineage=asleep.lineage,
-            participants=tuple(state.participants),
-            ttl=ttl,
-            kept=ttl,
+        left_by = Claim(
+            conversation_id, asleep.epoch, asleep.owner, state.life, settings.tenant, asleep.lineage, asleep.start
         )
+        was_revived = await self._store.revive(
+            left_by, seq=state.seq, snapshot=stored_snapshot(state),
+            ttl=ttl, participants=tuple(state.participants), kept=ttl,
+        )  # fmt: skip
         if was_revived:
             logger.info("a conversation was brought back from the archive", extra={"seq": state.seq})
         return was_revived

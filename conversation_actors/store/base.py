@@ -280,24 +280,19 @@ class Store(Protocol):
 
     async def revive(
         self,
-        conversation_id: str,
+        left_by: Claim,
         *,
-        life: str,
-        epoch: int,
-        owner: str,
-        start: int,
         seq: int,
         snapshot: bytes,
-        lineage: Sequence[Ancestor],
-        participants: Sequence[str],
         ttl: timedelta,
+        participants: Sequence[str],
         kept: timedelta,
     ) -> bool:
         """Store a conversation as a claim that is gone would have left it, with its state at `seq`.
 
         Return False, and write nothing, if anything is stored of the conversation, if only a tombstone, or if a
-        deletion of it waits in the backlog. The next `activate` takes the epoch after `epoch`. `ttl` and `kept` as
-        of `append`.
+        deletion of it waits in the backlog. The next `activate` takes the epoch after that claim's. `ttl` and `kept`
+        as of `append`.
         """
 
     async def aclose(self) -> None:

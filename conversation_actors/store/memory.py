@@ -8,7 +8,7 @@ from datetime import timedelta
 from conversation_actors.errors import ConversationNotFoundError, CorruptStateError, InvalidInputError
 from conversation_actors.settings import DEFAULT_TENANT
 from conversation_actors.store.backlog import Bounds, Record, is_deletion
-from conversation_actors.store.base import MAX_ANCESTORS, Ancestor, Claim, Found, Head, Outcome, Recovered, Stored
+from conversation_actors.store.base import MAX_ANCESTORS, Claim, Found, Head, Outcome, Recovered, Stored
 from conversation_actors.store.expectations import MemoryExpectations
 from conversation_actors.store.heartbeats import MemoryHeartbeats
 from conversation_actors.store.memory_backlog import MemoryBacklog
@@ -208,27 +208,24 @@ class MemoryStore:
 
     async def revive(
         self,
-        conversation_id: str,
+        left_by: Claim,
         *,
-        life: str,
-        epoch: int,
-        owner: str,
-        start: int,
         seq: int,
         snapshot: bytes,
-        lineage: Sequence[Ancestor],
-        participants: Sequence[str],
         ttl: timedelta,
+        participants: Sequence[str],
         kept: timedelta,
     ) -> bool:
         """See `Store.revive`."""
+        conversation_id = left_by.conversation_id
         waits_last = self._backlog.last(conversation_id)
         if self._find(conversation_id) is not None or (waits_last is not None and waits_last.data is None):
             return False
         revived = MemoryConversation(
-            epoch, owner, seq, born=0, life=life, base=seq, first=seq, snapshot=snapshot, start=start
-        )
-        revived.participants, revived.lineage = tuple(participants), tuple(lineage)[-MAX_ANCESTORS:]
+            left_by.epoch, left_by.owner, seq,
+            born=0, life=left_by.life, base=seq, first=seq, snapshot=snapshot, start=left_by.start,
+        )  # fmt: skip
+        revived.participants, revived.lineage = tuple(participants), left_by.lineage[-MAX_ANCESTORS:]
         revived.active_at = self._clock()
         self._conversations[conversation_id] = revived
         revived.keep(ttl, kept, now=self._clock())

@@ -209,24 +209,19 @@ class RedisStore:
 
     async def revive(
         self,
-        conversation_id: str,
+        left_by: Claim,
         *,
-        life: str,
-        epoch: int,
-        owner: str,
-        start: int,
         seq: int,
         snapshot: bytes,
-        lineage: Sequence[Ancestor],
-        participants: Sequence[str],
         ttl: timedelta,
+        participants: Sequence[str],
         kept: timedelta,
     ) -> bool:
         """See `Store.revive`."""
-        keys = self._keys.conversation(conversation_id)
-        claims = _json(lineage[-MAX_ANCESTORS:])
+        keys = self._keys.conversation(left_by.conversation_id)
+        claims = _json(left_by.lineage[-MAX_ANCESTORS:])
         described = (claims, _json(participants), milliseconds(ttl), milliseconds(kept), SCHEMA)
-        arguments = (life, epoch, owner, start, seq, snapshot, *described)
+        arguments = (left_by.life, left_by.epoch, left_by.owner, left_by.start, seq, snapshot, *described)
         reply = await self._calls.on_conversation(
             conversation_script("revive"), keys, *arguments, names=keys.with_backlog
         )

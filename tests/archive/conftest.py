@@ -117,7 +117,7 @@ async def make_writer() -> AsyncIterator[Callable[[str], Writer]]:
 
 
 @pytest.fixture(scope="module")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One Redis for these tests."""
     binary = newest()
     if binary is None:
@@ -127,11 +127,11 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def redis_url(redis_server: Server) -> str:
+def redis_url(server: Server) -> str:
     """The URL of an empty Redis."""
-    with redis_server.client() as client:
+    with server.client() as client:
         client.flushall()
-    return redis_server.url
+    return server.url
 
 
 @pytest.fixture

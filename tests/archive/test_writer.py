@@ -8,15 +8,14 @@ from dataclasses import replace
 import pytest
 
 from conversation_actors.archive.database import Database
-from conversation_actors.archive.gaps import BEFORE_THE_ARCHIVE, GIVEN_UP, Gap
+from conversation_actors.archive.gaps import GIVEN_UP, Gap
 from conversation_actors.archive.records import UNREADABLE
 from conversation_actors.archive.tables import entries, gaps, items, lives, superseded
 from conversation_actors.archive.writer import Writer
 from conversation_actors.errors import CorruptStateError, IncompatibleVersionError
-from conversation_actors.state import ConversationClosed, ConversationState
 from conversation_actors.store.backlog import Record, decode_record
 from tests.support.archive_contents import archived, change, history, rows
-from tests.support.archive_records import BEGAN, Author, item, state_of, stored
+from tests.support.archive_records import BEGAN, Author, item
 
 HERE = "room-1"
 FIRST = Author()
@@ -164,15 +163,6 @@ async def test_superseding_twice_keeps_all_items_apart(database: Database, write
     assert set(await history(database)) == {"a1", "b1", "a2", "b2", "a3", "b3"}
 
 
-async def test_claims_follow_each_other_in_the_lineage(database: Database, writer: Writer) -> None:
-    """So that who has slept through them is told that nothing was lost."""
-    await writer.write(HERE, [*FIRST.talk(1, 2), *SECOND.talk(3, 4), *Author(epoch=3, owner="owner-3").talk(5, 5)])
-
-    assert await rows(database, lives, "epoch", "owner", "lineage") == [
-        (3, "owner-3", '[["life-1",1,"owner-1",2],["life-1",2,"owner-2",4]]')
-    ]
-
-
 @pytest.mark.parametrize("together", [True, False])
 async def test_items_keep_their_place_until_they_have_left(
     database: Database, writer: Writer, *, together: bool
@@ -202,59 +192,6 @@ async def test_items_whose_entries_were_given_up_are_kept_as_they_leave(database
     await writer.write(HERE, [FIRST.evicts(6, "a", "x"), FIRST.evicts(7, "y")])
 
     assert await history(database) == ["a", "x", "y", "z"]
-
-
-async def test_lives_are_apart_and_a_deletion_keeps_late_records_out(database: Database, writer: Writer) -> None:
-    """All that the old life had is gone; the next one of this id is not touched, whoever repeats the deletion."""
-    later = Author(life="life-2", start=4)
-    await writer.write(HERE, FIRST.talk(1, 3))
-    written = await writer.write(HERE, [FIRST.deletes(), *later.talk(5, 6)])
-    again = await writer.write(HERE, [*FIRST.talk(2, 4), FIRST.deletes(), *later.talk(5, 7)])
-
-    assert (written.deleted, written.entries) == (1, 2)
-    assert (again.deleted, again.entries, again.repeated) == (0, 1, 6)
-    assert await archived(database) == [5, 6, 7]
-    assert await history(database) == ["item-5", "item-6", "item-7"]
-    assert await writer.lives(HERE) == ("life-2",)
-
-
-async def test_a_deletion_that_comes_first_is_remembered(database: Database, writer: Writer) -> None:
-    """Another archiver may still hold records of the life."""
-    await writer.write(HERE, [FIRST.deletes()])
-    await writer.write(HERE, FIRST.talk(1, 3))
-
-    assert await archived(database) == []
-    assert await writer.lives(HERE) == ()
-
-
-async def test_delete_takes_all_or_some_lives(database: Database, writer: Writer) -> None:
-    """And only of this conversation, and this tenant."""
-    other, stranger = "room-2", Writer(database, "stranger")
-    await writer.write(HERE, [*FIRST.talk(1, 2), *Author(life="life-2").talk(1, 2)])
-    await writer.write(other, FIRST.talk(1, 2))
-    await stranger.write(HERE, FIRST.talk(1, 2))
-
-    assert await writer.delete(HERE, only=["life-1"]) == 1
-    assert await writer.lives(HERE) == ("life-2",)
-    assert await writer.delete(HERE) == 1
-    assert await writer.delete(HERE) == 0
-    await writer.write(HERE, FIRST.talk(3, 3))
-    assert await writer.lives(HERE) == ()
-    assert await writer.lives(other) == ("life-1",)
-    assert await stranger.lives(HERE) == ("life-1",)
-    assert len(await archived(database)) == 4
-
-
-async def test_retention_drops_the_lives_that_ended_before(database: Database, writer: Writer) -> None:
-    """Their rows go, some at a time; a life that was written since stays."""
-    for number in range(4):
-        await writer.write(f"room-{number}", FIRST.talk(1, number + 1))
-
-    assert await writer.purge(BEGAN + 3.5, most=2) == 2
-    assert await writer.purge(BEGAN + 3.5, most=2) == 1
-    assert await writer.purge(BEGAN + 3.5, most=2) == 0
-    assert await rows(database, lives, "conversation_id") == [("room-3",)]
-    assert await archived(database) == [1, 2, 3, 4]
 
 
 async def test_bytes_that_cannot_be_read_block_nothing(database: Database, writer: Writer) -> None:
@@ -299,36 +236,6 @@ async def test_text_that_postgresql_refuses_is_archived(database: Database, writ
     await writer.write(HERE, [Record("life-1", 0, 1, "owner-1", header + line + b"\n" + other).encode()])
 
     assert await rows(database, items, "item_id", "data") == [("a\ufffdb", other)]
-
-
-async def test_a_state_is_adopted_where_entries_are_missing(database: Database, writer: Writer) -> None:
-    """A conversation that was there before the archive; entries up to that state are still taken when they come."""
-    state = state_of(FIRST.talk(1, 4), window=2)
-
-    assert await writer.adopt(HERE, stored(FIRST, state), state)
-    assert not await writer.adopt(HERE, stored(FIRST, state), state)
-    assert await history(database) == ["item-3", "item-4"]
-    assert await rows(database, gaps, "from_seq", "to_seq", "reason") == [(1, 4, BEFORE_THE_ARCHIVE)]
-
-    await writer.write(HERE, FIRST.talk(1, 6))
-    assert await rows(database, gaps, "from_seq") == []
-    assert await history(database) == [f"item-{seq}" for seq in range(1, 7)]
-    assert await rows(database, items, "seq", "place") == [(seq, 0) for seq in range(1, 7)]
-
-
-async def test_a_state_is_adopted_after_a_gap(database: Database, writer: Writer) -> None:
-    """What has left the window in between is marked so; what is archived already is not adopted over."""
-    await writer.write(HERE, FIRST.talk(1, 2))
-    state = state_of(FIRST.talk(1, 5), window=2)
-
-    assert await writer.adopt(HERE, stored(FIRST, state), state)
-    assert not await writer.adopt(HERE, stored(FIRST, state), ConversationState(seq=3))
-    assert await rows(database, gaps, "from_seq", "to_seq") == [(3, 5)]
-    assert await rows(database, items, "item_id", "is_evicted") == [
-        ("item-1", True), ("item-2", True), ("item-4", False), ("item-5", False),
-    ]  # fmt: skip
-    await writer.write(HERE, [FIRST.record(6, ConversationClosed("done"))])
-    assert (await writer.write(HERE, FIRST.talk(5, 5))).entries == 1
 
 
 async def test_a_damaged_row_is_named(database: Database, writer: Writer) -> None:

@@ -29,7 +29,6 @@ from conversation_actors.settings import HistoryLimits, Settings, Timeouts
 from conversation_actors.state import AppendItems, ConversationState, Limits
 from conversation_actors.store import Claim, Found, Head, HeartbeatStore, MemoryStore, Outcome, Recovered, Store, Stored
 from conversation_actors.store.backlog import Backlog, Bounds
-from conversation_actors.store.base import Ancestor
 from conversation_actors.store.expectations import MemoryExpectations
 from conversation_actors.timing import Timing
 from tests.support.quick import QUICK
@@ -310,32 +309,17 @@ class FaultyStore:
 
     async def revive(
         self,
-        conversation_id: str,
+        left_by: Claim,
         *,
-        life: str,
-        epoch: int,
-        owner: str,
-        start: int,
         seq: int,
         snapshot: bytes,
-        lineage: Sequence[Ancestor],
-        participants: Sequence[str],
         ttl: timedelta,
+        participants: Sequence[str],
         kept: timedelta,
     ) -> bool:
         """See `Store.revive`."""
         return await self.inner.revive(
-            conversation_id,
-            life=life,
-            epoch=epoch,
-            owner=owner,
-            start=start,
-            seq=seq,
-            snapshot=snapshot,
-            lineage=lineage,
-            participants=participants,
-            ttl=ttl,
-            kept=kept,
+            left_by, seq=seq, snapshot=snapshot, ttl=ttl, participants=participants, kept=kept
         )
 
     async def aclose(self) -> None:

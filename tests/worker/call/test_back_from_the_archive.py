@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from conversation_actors.activation.recovery import restate
 from conversation_actors.codec import encode_snapshot
+from conversation_actors.store import Claim
 from tests.support.fakes import CONVERSATION, brief
 from tests.support.sessions.answering import AGAIN, GREETING, Answer, crash, gone_for, texts, vanish
 from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
@@ -20,9 +21,8 @@ async def sleep_in_the_archive(world: World) -> None:
     await vanish(world)
     assert await world.store.head(CONVERSATION) is None
     assert await world.store.revive(
-        CONVERSATION, life=slept.life, epoch=slept.epoch, owner=slept.owner, start=0, seq=state.seq,
-        snapshot=encode_snapshot(state), lineage=(), participants=tuple(state.participants),
-        ttl=timedelta(hours=1), kept=timedelta(hours=1),
+        Claim(CONVERSATION, slept.epoch, slept.owner, slept.life), seq=state.seq, snapshot=encode_snapshot(state),
+        ttl=timedelta(hours=1), participants=tuple(state.participants), kept=timedelta(hours=1),
     )  # fmt: skip
 
 
