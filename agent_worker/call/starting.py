@@ -22,6 +22,7 @@ from livekit.agents.utils import is_given
 from agent_worker.call.arrivals import who
 from agent_worker.call.audible import keep_audible
 from agent_worker.call.data_messages import DataMessages
+from agent_worker.call.echo import listen_from_the_start
 from agent_worker.call.ending import Ending
 from agent_worker.call.late_joining import WITHOUT, LateJoining
 from agent_worker.call.life import Call, Keeper
@@ -159,7 +160,7 @@ class Starting:
             for options in ("room_options", "room_input_options"):
                 linking.heed(named.get(options))
         call.start()
-        keep_audible(self._session)
+        self._prepare_sound()
         began = time.monotonic()
         with _being_started():
             result = await self._start(prepared.word.agent, **named)
@@ -174,6 +175,11 @@ class Starting:
         elif is_planned:
             call.begin("continue", lambda: self._go_on(call, known))
         return result
+
+    def _prepare_sound(self) -> None:
+        keep_audible(self._session)
+        if self._conversation.is_restart:
+            listen_from_the_start(self._session, self._conversation.items)
 
     def _refuse_another(self, agent: Agent) -> None:
         """Raise if the session was attached, or started, with another agent."""
