@@ -6,6 +6,7 @@ from Redis after the database has it, and the database knows a record that comes
 
 import asyncio
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
@@ -35,6 +36,11 @@ _LEAST_BYTES = 8 << 10
 _PER_LISTED = 0.5e-3
 """Seconds that each conversation in the listing adds to the time between two looks."""
 _OF_DATABASE = (ArchiveUnavailableError, ArchiveMisconfiguredError)
+
+
+def _size(waiting: int, groups: int) -> int:
+    """Return how many conversations a group has: one is read from Redis while the database has another."""
+    return max(1, min(GROUP, math.ceil(waiting / groups)))
 
 
 class RecordWriter(Protocol):
@@ -116,15 +122,19 @@ class Archiver:
         """Archive until nothing waits, and return how many entries that were. Raises what keeps it from that."""
         entries = 0
         while waiting := [one.conversation_id for one in await self._backlog.waiting() if one.records]:
-            taken = False
-            for first in range(0, len(waiting), GROUP):
-                batches = await self._take(waiting[first : first + GROUP])
-                written = await self._write(batches)
-                entries += sum(one.entries for one in written.values())
-                taken = taken or bool(batches)
+            size = _size(len(waiting), AT_ONCE)
+            groups = [waiting[first : first + size] for first in range(0, len(waiting), size)]
+            taken = 0
+            for first in range(0, len(groups), AT_ONCE):
+                for written in await all_of([self._once(group) for group in groups[first : first + AT_ONCE]]):
+                    taken += len(written)
+                    entries += sum(one.entries for one in written.values())
             if not taken:
                 await asyncio.sleep(self._timing.archive_look[1])  # other archivers have them all
         return entries
+
+    async def _once(self, group: Sequence[str]) -> Mapping[str, Written]:
+        return await self._write(await self._take(group))
 
     async def _look(self) -> float:
         """Queue what waits, take from the listing what has been quiet, and return the seconds until the next look."""
@@ -156,8 +166,11 @@ class Archiver:
         """Begin with as many groups as may be archived at once; with one conversation, while a server is away."""
         if self._redis.pause or self._database.pause:
             return
-        most, size = (1, 1) if self.is_away else (AT_ONCE, GROUP)
-        while len(self._groups) < most and (group := self._next_group(size)):
+        most = 1 if self.is_away else AT_ONCE
+        while (free := most - len(self._groups)) > 0:
+            group = self._next_group(1 if self.is_away else _size(len(self._queue), free))
+            if not group:
+                return
             self._running.update(group)
             task = asyncio.create_task(self._archive(group))
             self._groups.add(task)

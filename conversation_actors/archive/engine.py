@@ -60,6 +60,8 @@ def make_engine(address: Address, *, timeout: timedelta, creates: bool = False) 
     event.listen(engine.sync_engine, "begin", _begin)
     first = _PRAGMAS if address.driver is Driver.SQLITE else _limits(timeout)
     event.listen(engine.sync_engine, "connect", functools.partial(_execute, first))
+    if address.driver is Driver.POSTGRESQL:
+        event.listen(engine.sync_engine, "connect", _send_arrays_in_binary)
     return engine
 
 
@@ -110,6 +112,13 @@ def _execute(statements: Sequence[str], connection: Any, _: object) -> None:
     for statement in statements:
         cursor.execute(statement)
     cursor.close()
+
+
+def _send_arrays_in_binary(connection: Any, _: object) -> None:
+    """Send lists as they are: as text, each of their values would be searched for what is to be quoted in it."""
+    from psycopg.types.array import ListBinaryDumper  # noqa: PLC0415  # who has SQLite only need not have psycopg
+
+    connection.driver_connection.adapters.register_dumper(list, ListBinaryDumper)
 
 
 def _sqlite_url(path: str, *, creates: bool) -> URL:

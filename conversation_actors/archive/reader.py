@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, select, tuple_
+from sqlalchemy import Integer, Select, and_, bindparam, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.database import Database
@@ -55,9 +55,8 @@ class ArchiveReader:
         `waiting` must have been read before this is called: then nothing is between it and what this reads. Raises
         `ConversationNotFoundError` if the life was deleted.
         """
-        statement = select(lives.c.id, lives.c.seq, lives.c.deleted_at).where(self._is(conversation_id, life))
         async with self._database.reading("reading a history") as connection:
-            archived = (await connection.execute(statement)).one_or_none()
+            archived = (await connection.execute(_LIFE, self._this(conversation_id, life))).one_or_none()
             if archived is None:
                 return page_of(fresh(waiting.entries), wanted)
             life_id, seq, deleted_at = archived
@@ -72,14 +71,22 @@ class ArchiveReader:
         statement = (
             select(gaps.c.from_seq, gaps.c.to_seq, gaps.c.reason, gaps.c.noted_at)
             .join(lives, lives.c.id == gaps.c.life_id)
-            .where(self._is(conversation_id, life))
+            .where(_IS_THIS)
             .order_by(gaps.c.from_seq, gaps.c.id)
         )
         async with self._database.reading("looking for gaps") as connection:
-            return [ArchiveGap(*row) for row in await connection.execute(statement)]
+            return [ArchiveGap(*row) for row in await connection.execute(statement, self._this(conversation_id, life))]
 
-    def _is(self, conversation_id: str, life: str) -> ColumnElement[bool]:
-        return and_(lives.c.tenant == self._tenant, lives.c.conversation_id == conversation_id, lives.c.life == life)
+    def _this(self, conversation_id: str, life: str) -> dict[str, str]:
+        return {"tenant": self._tenant, "conversation": conversation_id, "life": life}
+
+
+_IS_THIS = and_(
+    lives.c.tenant == bindparam("tenant"),
+    lives.c.conversation_id == bindparam("conversation"),
+    lives.c.life == bindparam("life"),
+)
+_LIFE = select(lives.c.id, lives.c.seq, lives.c.deleted_at).where(_IS_THIS)
 
 
 _ITEM = (
@@ -111,8 +118,10 @@ async def _joined(connection: AsyncConnection, life_id: int, missing: Sequence[E
         known.update((placed.item.id, placed) for placed in map(_placed, rows))
     assembly = Assembly(Overlay(missing, known), wanted)
     while count := assembly.wanted:
-        statement = items_after(life_id, assembly.reached, limit=count, newest_first=wanted.newest_first)
-        assembly.add([_placed(row) for row in await connection.execute(statement)])
+        after = assembly.reached
+        statement = items_after(is_first=after is None, newest_first=wanted.newest_first)
+        told = {"life_id": life_id, "most": count} | ({} if after is None else after._asdict())
+        assembly.add([_placed(row) for row in await connection.execute(statement, told)])
     return assembly.page()
 
 
@@ -120,15 +129,29 @@ def _portions(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
     return (values[first : first + _AT_ONCE] for first in range(0, len(values), _AT_ONCE))
 
 
-def items_after(life_id: int, after: Position | None, *, limit: int, newest_first: bool) -> Select[Any]:
-    """Return the statement that reads the next items of a life, in order."""
-    statement = select(*_ITEM).where(items.c.life_id == life_id).limit(limit)
-    place = tuple_(items.c.seq, items.c.place)
-    if newest_first:
-        statement = statement.order_by(items.c.seq.desc(), items.c.place.desc())
-        return statement if after is None else statement.where(place < tuple(after))
-    statement = statement.order_by(items.c.seq, items.c.place)
-    return statement if after is None else statement.where(place > tuple(after))
+def items_after(*, is_first: bool, newest_first: bool) -> Select[Any]:
+    """Return the statement that reads the next items of a life, in order; it is made once.
+
+    It wants `life_id` and `most`, and, unless it `is_first`, the position to go on from: `seq` and `place`.
+    """
+    return _ITEMS_AFTER[is_first, newest_first]
+
+
+def _items_after(*, is_first: bool, newest_first: bool) -> Select[Any]:
+    order = items.c.seq, items.c.place
+    statement = select(*_ITEM).where(items.c.life_id == bindparam("life_id")).limit(bindparam("most", type_=Integer))
+    statement = statement.order_by(*(column.desc() for column in order) if newest_first else order)
+    if is_first:
+        return statement
+    here, there = tuple_(*order), tuple_(*(bindparam(column.name, type_=column.type) for column in order))
+    return statement.where(here < there if newest_first else here > there)
+
+
+_ITEMS_AFTER = {
+    (is_first, newest_first): _items_after(is_first=is_first, newest_first=newest_first)
+    for is_first in (False, True)
+    for newest_first in (False, True)
+}
 
 
 def items_named(life_id: int, identities: Sequence[str]) -> Select[Any]:

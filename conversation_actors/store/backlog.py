@@ -11,8 +11,9 @@ listing before the first record is added, and leaves it only while it has none.
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import lru_cache
 from typing import Protocol
 
 _WRITTEN_AT = re.compile(rb'[^\n]*\n\{[^\n]*?"at":([0-9.]+)')
@@ -64,11 +65,16 @@ class Record:
 def decode_record(stored: bytes) -> Record:
     """Read what `Record.encode` made. Raises `ValueError` for anything else."""
     header, _, data = stored.partition(b"\n")
+    return replace(_decode_header(header), data=data or None)
+
+
+@lru_cache(256)  # one writer's are the same
+def _decode_header(header: bytes) -> Record:
     match json.loads(header):
         case [str(life), int(start), int(epoch), str(owner)]:
-            return Record(life, start, epoch, owner, data or None)
+            return Record(life, start, epoch, owner, None)
         case [str(life), int(start), int(epoch), str(owner), (int() | float()) as deleted_at]:
-            return Record(life, start, epoch, owner, data or None, deleted_at)
+            return Record(life, start, epoch, owner, None, deleted_at)
     message = f"not a record's header: {header[:80]!r}"
     raise ValueError(message)
 

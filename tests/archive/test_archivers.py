@@ -129,7 +129,8 @@ async def test_a_conversation_that_nobody_opens_again_is_archived(
     redis_url: str, database_url: str, store: Store, database: Database
 ) -> None:
     """Also when its time in Redis is up before any archiver runs."""
-    author = await Author.of(store, "c", ttl=timedelta(milliseconds=50))
+    author = await Author.of(store, "c")
+    author.ttl = timedelta(milliseconds=50)
     await author.say(10)
     await wait_until(lambda: _is_gone(store, "c"), "its time to be up")
     assert await run_once(archive_settings(redis_url, database_url)) == 10

@@ -37,12 +37,13 @@ async def test_a_page_reads_the_index_of_the_order_from_the_cursor_on(
         await connection.execute(text("ANALYZE"))
     async with database.reading("explaining") as connection:
         for after in (None, Position(2500, 0)):
-            statement = items_after(1, after, limit=101, newest_first=newest_first)
-            found = await connection.execute(statement)
+            told = {"life_id": 1, "most": 101} | ({} if after is None else after._asdict())
+            statement = items_after(is_first=after is None, newest_first=newest_first)
+            found = await connection.execute(statement, told)
             step = -1 if newest_first else 1
             first = (5000 if newest_first else 1) if after is None else 2500 + step
             assert [row[0] for row in found] == list(range(first, first + 101 * step, step))
-            plan = await plan_of(connection, statement)
+            plan = await plan_of(connection, statement.params(told))
             assert ("archive_items_order" in plan) or ("sqlite_autoindex_archive_items" in plan)
             assert "Sort" not in plan
             assert "TEMP B-TREE" not in plan

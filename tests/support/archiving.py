@@ -45,11 +45,14 @@ def archive_settings(redis_url: str, archive_url: str, *, retention: timedelta |
 
 
 class Author:
-    """An owner of one conversation, who only writes messages. `written` are the entries that were acknowledged."""
+    """An owner of one conversation, who only writes messages. `written` are the entries that were acknowledged.
+
+    `ttl` is for how long Redis keeps the conversation from each write on.
+    """
 
     def __init__(self, store: Store, claim: Claim, ttl: timedelta, seq: int) -> None:
         """Own it already."""
-        self._store, self._claim, self._ttl = store, claim, ttl
+        self._store, self._claim, self.ttl = store, claim, ttl
         self.written: list[bytes] = []
         self.seq = seq
 
@@ -71,7 +74,7 @@ class Author:
             encode_entry(Entry(seq, self._claim.epoch, time.time(), event))
             for seq, event in enumerate(events, self.seq + 1)
         ]
-        outcome = await self._store.append(self._claim, expected_seq=self.seq, entries=written, ttl=self._ttl)
+        outcome = await self._store.append(self._claim, expected_seq=self.seq, entries=written, ttl=self.ttl)
         assert outcome is Outcome.OK
         self.seq += len(written)
         self.written += written

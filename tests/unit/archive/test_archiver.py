@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from conversation_actors.archive.archiver import Archiver
+from conversation_actors.archive.archiver import AT_ONCE, Archiver
 from conversation_actors.archive.writer import Gap
 from conversation_actors.errors import ArchiveMisconfiguredError, ArchiveUnavailableError, StoreUnavailableError
 from tests.support.archiver_fakes import AWAY, QUICK, Backlog, Checkpoints, Way, Writer, running
@@ -152,7 +152,7 @@ async def test_several_share_the_work_and_one_that_is_killed_is_missed_by_nobody
     short = replace(QUICK, archive_claim=0.2, archive_leave=0.01)
     way = Way(backlog)
     killed = asyncio.create_task(Archiver(cast("Backlog", way), hanging, timing=short).run(asyncio.Event()))
-    await wait_until(lambda: asyncio.sleep(0, hanging.running == 1), "one to have claimed")
+    await wait_until(lambda: asyncio.sleep(0, hanging.running == AT_ONCE), "one to have claimed")
     way.is_cut = True
     async with running(Archiver(backlog, writer, timing=short)), running(Archiver(backlog, writer, timing=short)):
         await wait_until(backlog.is_empty, "nothing to wait")

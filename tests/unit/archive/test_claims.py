@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
-from conversation_actors.archive.archiver import Archiver
+from conversation_actors.archive.archiver import AT_ONCE, Archiver
 from conversation_actors.archive.claims import Claims
 from conversation_actors.errors import StoreUnavailableError
 from conversation_actors.failures import Failures
@@ -48,12 +48,12 @@ async def test_an_archiver_renews_its_claims_while_it_writes() -> None:
     """Of all that it writes at once."""
     backlog, writer = Backlog(), Writer()
     writer.gate.clear()
-    backlog.fill("a", 3)
-    backlog.fill("b", 3)
+    for name in ("a", "b", "c", "d"):
+        backlog.fill(name, 3)
     async with running(Archiver(backlog, writer, timing=replace(QUICK, archive_claim=SECONDS))):
-        await wait_until(lambda: asyncio.sleep(0, writer.running), "a write")
+        await wait_until(lambda: asyncio.sleep(0, writer.running == AT_ONCE), "two writes")
         takes = backlog.takes
-        await wait_until(lambda: asyncio.sleep(0, backlog.takes >= takes + 6), "three renewals")
-        assert writer.running == 1
+        await wait_until(lambda: asyncio.sleep(0, backlog.takes >= takes + 12), "three renewals")
+        assert writer.running == AT_ONCE
         writer.gate.set()
         await wait_until(backlog.is_empty, "nothing to wait")

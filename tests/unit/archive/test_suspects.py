@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from conversation_actors.archive.archiver import Archiver
+from conversation_actors.archive.archiver import AT_ONCE, GROUP, Archiver
 from conversation_actors.archive.suspects import Suspects
 from conversation_actors.archive.writer import Written
 from conversation_actors.store.backlog import Batch
@@ -36,8 +36,8 @@ async def test_a_batch_written_alone_is_no_larger_than_it_was_among_others() -> 
     backlog, writer = Backlog(), Recorded()
     backlog.most_bytes = 1 << 20
     writer.fault = AWAY
-    names = {f"c{number}" for number in range(32)}
-    expected = {name: backlog.fill(name, 1000) for name in names}
+    names = {f"c{number}" for number in range(AT_ONCE * GROUP)}
+    expected = {name: backlog.fill(name, 500) for name in names}
     async with running(Archiver(backlog, writer, timing=QUICK)):
         await wait_until(lambda: asyncio.sleep(0, all(len(writer.sizes[name]) > 3 for name in names)), "attempts")
         sizes = {name: writer.sizes[name][:4] for name in names}
