@@ -1,10 +1,12 @@
 """What somebody gets who installs the wheel: everything its extras promise, and one sentence about everything else."""
 
+import json
 import signal
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.commands import wait_for_none_naming
 from tests.support.documents import blocks
 from tests.support.installations import Installation, build_wheel, exported
 from tests.support.servers import Server
@@ -94,11 +96,26 @@ def test_dev_and_what_it_prints_are_enough(embedded: Installation) -> None:
     assert "Saved: 1." in told.read_text()
 
 
-def test_the_demo_needs_three_extras(full: Installation) -> None:
-    """The whole story, and nothing lost."""
-    ran = full.run("conversation-actors", "demo")
+@pytest.mark.chaos
+def test_the_demo_needs_three_extras_and_loses_nothing_whatever_is_killed(full: Installation, tmp_path: Path) -> None:
+    """One JSON document: every kill and the time to the next answer; lost 0, duplicated 0; nothing stays behind."""
+    ran = full.run("conversation-actors", "demo", "--json", TMPDIR=str(tmp_path))
+
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout + ran.stderr
-    assert "Nothing was lost" in ran.stdout
+    told = json.loads(ran.stdout)
+    assert told["passed"] is True
+    assert [kill["what"] for kill in told["kills"]] == [
+        "the owner (actor)", "agent A", "the only ownership", "all of Redis",
+    ]  # fmt: skip
+    assert all(0 < kill["seconds_until_answer"] < 60 for kill in told["kills"])
+    items = told["items"]
+    assert (items["lost"], items["duplicated"], items["unseen_by_watcher"]) == (0, 0, 0)
+    assert (items["forgotten"], items["went_on_after_wipe"], items["welcomed_back"]) == (0, True, True)
+    assert items["order_kept"]
+    assert items["words_as_written"]
+    assert items["present"] >= items["acknowledged"] > 70
+    wait_for_none_naming(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_offline_models_need_no_argument(full: Installation) -> None:
