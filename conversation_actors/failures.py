@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 class Failures:
     """Counts of failures, by the name of the task that survived them. Belongs to one event loop."""
 
-    def __init__(self, *, timing: Timing = TIMING) -> None:
-        """Begin with none."""
-        self._again = timing.again
+    def __init__(self, *, timing: Timing = TIMING, told_elsewhere: tuple[type[ConversationError], ...] = ()) -> None:
+        """Begin with none. Errors that are `told_elsewhere`, such as a server that is away, warn nobody here."""
+        self._again, self._told_elsewhere = timing.again, told_elsewhere
         self._counts: Counter[str] = Counter()
 
     @property
@@ -32,8 +32,9 @@ class Failures:
         """Count a failure and log it: a `ConversationError` by its text, any other error with its traceback."""
         self.count(task)
         is_foreseen = isinstance(error, ConversationError)
+        expected = logging.INFO if isinstance(error, self._told_elsewhere) else logging.WARNING
         logger.log(
-            logging.WARNING if is_foreseen else logging.ERROR,
+            expected if is_foreseen else logging.ERROR,
             "a task in the background failed, and goes on",
             extra={"task": task, "reason": str(error) if is_foreseen else repr(error)},
             exc_info=None if is_foreseen else error,

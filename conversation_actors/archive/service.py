@@ -111,7 +111,8 @@ async def _is_ready(parts: Parts, stop: asyncio.Event, timing: Timing) -> bool:
 
 def _made(settings: Settings, parts: Parts, timing: Timing) -> tuple[Archiver, Upkeep]:
     """Return an archiver between these, and what it does beside."""
-    failures = Failures(timing=timing)
+    # of a server that is away the archiver tells, once
+    failures = Failures(timing=timing, told_elsewhere=(ArchiveUnavailableError, StoreUnavailableError))
     writer = Writer(parts.database, settings.tenant)
     backlog, kept = parts.store.backlog(), settings.archive.retention
     unknown = UnknownConversations(
