@@ -1,8 +1,5 @@
 """Names under which a call is noted in its conversation: whoever writes them and whoever folds the call share them."""
 
-from collections.abc import Mapping
-from typing import Any
-
 AGENT_LEASE = "agent"
 """The lease by which a call's state goes; agents of other roles hold leases of their own names."""
 CALL = "livekit.call"
@@ -15,7 +12,7 @@ COMPLETED = "completed"
 LEFT = "left"
 """Of a call: nobody was in its room any more."""
 OUTCOME = "call.outcome"
-"""``{value, at}``: what came of the call, as the application has set it last. See `outcome_of`."""
+"""``{value, at}``: what came of the call, as the application has set it last; see `calls.outcome`."""
 AGENT = "livekit.agent"
 """``{holder, room, since}``: who the agent is; ``{holder: None, state, …}`` if there is none, and why."""
 HANDOVER = "livekit.handover"
@@ -24,17 +21,6 @@ USAGE = "livekit.usage"
 """``{holder, models, at}``: what the models of that job have used so far, all in all; a later one takes its place."""
 _OWN_PREFIX = "livekit."
 _ROLE_PREFIX = "livekit.role."
-
-
-def outcome_note(value: Mapping[str, Any], at: float) -> dict[str, Any]:
-    """Return what `OUTCOME` is to be: the time makes it a change even if the call before ended with the same."""
-    return {"value": dict(value), "at": at}
-
-
-def outcome_of(noted: object) -> Mapping[str, Any] | None:
-    """Return the application's outcome out of the attribute `OUTCOME`; None if that holds none."""
-    value = noted.get("value") if isinstance(noted, Mapping) else None
-    return value if isinstance(value, Mapping) else None
 
 
 def attribute_of_role(name: str, role: str) -> str:
