@@ -13,7 +13,6 @@ from conversation_actors.errors import InvalidInputError
 from conversation_actors.state import AcquireLease, SetSummary
 from tests.support.call_entries import START, Conversation
 
-
 PAGE = Path(__file__).parents[3] / "docs" / "calls.md"
 
 
