@@ -9,8 +9,8 @@ import pytest
 from livekit import rtc
 from livekit.agents.ipc import job_proc_lazy_main
 from livekit.agents.llm import ChatMessage
-from livekit.agents.metrics import LLMModelUsage
-from livekit.agents.voice.events import AgentSessionUsage, SessionUsageUpdatedEvent
+from livekit.agents.metrics import AgentSessionUsage, LLMModelUsage
+from livekit.agents.voice.events import SessionUsageUpdatedEvent
 from pydantic import BaseModel
 
 from agent_worker.call.attach import attach
