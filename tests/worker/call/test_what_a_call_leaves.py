@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,10 @@ from agent_worker.call.attach import attach
 from agent_worker.call.end_callbacks import CALLBACK_TASK
 from agent_worker.call.opening import JOB_CRASHED, NOT_FINISHED, ROOM_LOST, WORKER_GONE, open_conversation
 from agent_worker.offline import OfflineServer
+from agent_worker.tenure.assignment import Assignment
 from agent_worker.timing import TIMING
+from conversation_actors.calls import CallFold, Happening, SessionRecord
+from conversation_actors.calls.happenings import SESSION_RECORDED
 from conversation_actors.calls.names import CALL, COMPLETED, LEFT, OUTCOME, USAGE
 from conversation_actors.calls.outcome import outcome_of
 from conversation_actors.errors import InvalidInputError
@@ -221,6 +225,46 @@ async def test_what_was_used_before_a_handover_is_noted(answer: Answer, world: W
         running.call.handover_asked.set()
         assert await running.ended() == "handed over"
     assert used(await noted(world, USAGE)) == ("job-1", 7)
+
+
+# What the record of the call is made of
+
+
+async def test_the_record_of_a_call_has_what_its_jobs_have_noted(answer: Answer, world: World) -> None:
+    """Through a handover: both jobs' usage, the outcome of the first, and the words of the second for the end."""
+    alice = FakeParticipant("alice")
+    planned = Assignment(conversation_id="c", replaces="job-1", is_planned=True)
+    async with answer(FakeRoom(alice), greeting="") as first:
+        await first.session_is_calm()
+        await first.session.generate_reply(user_input="Where is my order?")
+        first.call.set_outcome({"order": "1042"})
+        use(first, 7)
+        async with answer(FakeRoom(alice), "job-2", assignment=planned, greeting="", waits=False) as second:
+            await second.starting
+            await second.session_is_calm()
+            use(second, 5)
+            second.job.context.shutdown("the order is placed")
+            await second.session.aclose()
+            await second.call.release()
+    (record,) = await records(world)
+    assert (record.end_reason, record.end_text) == (COMPLETED, "the order is placed")
+    assert record.outcome == {"order": "1042"}
+    assert (record.take_overs, record.crashes, record.turns) == (1, 0, 1)
+    assert [model["input_tokens"] for model in record.usage if model["provider"] == "p"] == [12]
+    assert record.latency["llm_node_ttft"].turns == 1
+
+
+async def records(world: World) -> list[SessionRecord]:
+    """The records of all calls, as long after them as it takes."""
+    handle = await world.cluster.handle()
+    fold, last = CallFold("c", "life", idle=600.0), handle.seq
+    happenings: list[Happening] = []
+    async for entry in handle.watch(after_seq=0):
+        happenings += fold.take(entry)
+        if entry.seq >= last:
+            break
+    happenings += fold.pass_time(time.time() + 3600)
+    return [SessionRecord.from_dict(one.data) for one in happenings if one.type == SESSION_RECORDED]
 
 
 # What is measured of each message
