@@ -1,5 +1,6 @@
 """What came of a call: said by the application in its job, at any time until the job has ended."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from conversation_actors import ConversationHandle
 from conversation_actors.calls.names import OUTCOME
 from conversation_actors.calls.outcome import outcome_of
 from conversation_actors.errors import InvalidInputError, ItemTooLargeError, StoreUnavailableError
-from tests.support.fakes import until
+from tests.support.fakes import turns, until
 from tests.support.sessions.fakes_call import World
 
 
@@ -77,14 +78,42 @@ async def test_an_outcome_that_comes_after_the_release_is_kept(world: World) -> 
     assert call.failures.counts.get("outcome") is None
 
 
-async def test_an_outcome_that_comes_during_the_release_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever else waits: the one that was said before must not come after it."""
+async def test_a_job_stays_until_what_came_late_is_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connections are closed after that."""
     call = await opened(world)
-    keep = call._life.keep_record
+    await call.release()
+    may_write, write = asyncio.Event(), ConversationHandle.set_attributes
+
+    async def slow(handle: ConversationHandle, changes: Any) -> Any:
+        await may_write.wait()
+        return await write(handle, changes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ConversationHandle, "set_attributes", slow)
+        call.set_outcome({"order": "1"})
+        closing = asyncio.create_task(call.aclose())
+        await turns()
+        assert world.clients == 1
+        may_write.set()
+        await closing
+    assert world.clients == 0
+    assert await outcome(world) == {"order": "1"}
+
+
+async def test_an_outcome_that_comes_during_the_release_is_the_last(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was said before, and had to wait, does not come after it."""
+    call = await opened(world)
+    changes, keep = call._telling.changes, call._life.keep_record
 
     async def meanwhile() -> bool:
+        changes._may_write.clear()
         call._telling.note(OUTCOME, {"value": {"order": "1"}, "at": 0.0})
         call.set_outcome({"order": "2"})
+        await until(lambda: OUTCOME in call.attributes)
+        changes._may_write.set()
+        await changes.notes_taken()
         return await keep()
 
     monkeypatch.setattr(call._life, "keep_record", meanwhile)
