@@ -277,7 +277,7 @@ class Course:
     def _record(self, call: Call, at: float) -> None:
         record = call.record(self._conversation_id, self._call_id(call))
         self._tell(at, [Told(SESSION_RECORDED, record.to_dict())])
-        self.state.call = None
+        self.state.forget_call()
 
     def _call_id(self, call: Call) -> str:
         return f"{self._life}.{call.number}"

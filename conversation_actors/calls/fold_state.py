@@ -8,7 +8,8 @@ from pydantic import TypeAdapter
 
 from conversation_actors.calls.call import Call, Gaps
 
-_MOST_SEEN = 1024
+_MOST_SEEN, _MOST_SEEN_BETWEEN = 1024, 256
+"""Items remembered while there is a call, and between two: for as long as the conversation is archived."""
 _PLACES = 1 << 16
 """Happenings of one entry, at most: an entry has 1,000 items at most."""
 
@@ -60,6 +61,11 @@ class FoldState:
     def go_to(self, seq: int) -> None:
         """Be at a position, from which nothing has followed yet."""
         self.seq, self.place = seq, self.edition * _PLACES
+
+    def forget_call(self) -> None:
+        """Be between two calls."""
+        self.call = None
+        del self.seen[:-_MOST_SEEN_BETWEEN]
 
     def is_news(self, item_id: str) -> bool:
         """Tell whether an item is not among the latest; it is from now on."""

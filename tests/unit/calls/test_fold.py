@@ -1,6 +1,7 @@
 """How a fold is stored, and what it makes of positions that are missing, come again or are superseded."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
@@ -8,11 +9,23 @@ from conversation_actors.calls import HAPPENINGS, CallFold, Happening
 from conversation_actors.calls.happenings import CALL_STARTED
 from conversation_actors.calls.names import OUTCOME, USAGE
 from conversation_actors.calls.outcome import outcome_note
+from conversation_actors.items import StoredItem
 from conversation_actors.state import Entry, ItemsAppended
 from tests.support.call_entries import CONVERSATION, IDLE, LIFE, LONG, START, Conversation, a_fold, records_of, stored
 
 BOUND = 256 << 10
 """Bytes of a fold's stored form."""
+BOUND_BETWEEN = 5 << 10
+"""The same while there is no call: it stays for as long as the conversation is archived."""
+MEASURES = {
+    **dict.fromkeys(("e2e_latency", "llm_node_ttft", "tts_node_ttfb", "end_of_turn_delay"), 0.123456),
+    "started_speaking_at": 1.0,
+    "stopped_speaking_at": 2.0,
+}
+MESSAGES = {
+    role: json.dumps({"type": "message", "role": role, "content": ["x" * 200], "metrics": MEASURES}).encode()
+    for role in ("user", "assistant")
+}
 
 
 def a_talk() -> Conversation:
@@ -23,6 +36,17 @@ def a_talk() -> Conversation:
     call.say(2, "u1")
     call.say(3, "a1", role="assistant")
     return call
+
+
+def a_turn(number: int) -> Iterator[StoredItem]:
+    """A question, a tool's call and an answer, with all that is measured of them; not encoded anew each time."""
+    for place, role in enumerate(("user", "", "assistant")):
+        identity = f"item_{place}{number:012}"
+        if role:
+            yield StoredItem(identity, "message", role, "", MESSAGES[role])
+        else:
+            call = b'{"type":"function_call","name":"tool_%d"}' % number
+            yield StoredItem(identity, "function_call", "", identity, call)
 
 
 def after(call: Conversation) -> CallFold:
@@ -49,26 +73,10 @@ def test_the_stored_form_of_a_call_of_ten_thousand_turns_is_bounded() -> None:
     call.note(200, OUTCOME, outcome_note({"resolved": True}, START))
     for entry in call.entries:
         fold.take(entry)
-    measures = dict.fromkeys(("e2e_latency", "llm_node_ttft", "tts_node_ttfb", "end_of_turn_delay"), 0.123456)
     seq, largest = fold.seq, 0
     for turn in range(10_000):
         seq += 1 + (turn % 50 == 0)  # now and then one is missing
-        fields = {
-            "content": ["x" * 200],
-            "metrics": {**measures, "started_speaking_at": 1.0, "stopped_speaking_at": 2.0},
-        }
-        question = {"type": "message", "id": f"item_u{turn:012}", "role": "user", **fields}
-        answer = {"type": "message", "id": f"item_a{turn:012}", "role": "assistant", **fields}
-        tool = {
-            "type": "function_call",
-            "id": f"item_c{turn:012}",
-            "call_id": f"call_{turn}",
-            "name": f"tool_{turn}",
-            "arguments": "{}",
-        }
-        fold.take(
-            Entry(seq, 1, START + 200 + turn, ItemsAppended(tuple(stored(one) for one in (question, answer, tool))))
-        )
+        fold.take(Entry(seq, 1, START + 200 + turn, ItemsAppended(tuple(a_turn(turn)))))
         if turn % 1000 == 999:
             largest = max(largest, len(fold.to_json().encode()))
 
@@ -76,6 +84,7 @@ def test_the_stored_form_of_a_call_of_ten_thousand_turns_is_bounded() -> None:
     (record,) = records_of(fold.pass_time(START + LONG))
     assert (record.turns, record.take_overs, len(record.gaps)) == (10_000, 199, 64)
     assert len(json.dumps(record.to_dict()).encode()) < BOUND
+    assert len(fold.to_json().encode()) < BOUND_BETWEEN
 
 
 def test_a_fold_of_a_newer_version_is_read_without_what_is_new() -> None:

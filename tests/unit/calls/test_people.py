@@ -96,7 +96,7 @@ def test_a_leaving_that_is_missing_is_known_by_the_next_join() -> None:
         "participant.joined",
         "participant.returned",
     ]
-    assert (record.participants[0].visits, record.gaps) == (2, ((4, 4),))
+    assert (record.participants[0].visits, record.participants[0].seconds, record.gaps) == (2, 19, ((4, 4),))
 
 
 def test_a_name_that_changes_is_in_the_record() -> None:

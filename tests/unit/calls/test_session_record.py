@@ -1,6 +1,7 @@
 """The record of a call: as JSON, back again, and for people."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from conversation_actors.calls.outcome import outcome_note
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.state import AcquireLease, SetSummary
 from tests.support.call_entries import START, Conversation
+
+PAGE = Path(__file__).parents[3] / "docs" / "calls.md"
 
 
 def a_record() -> SessionRecord:
@@ -37,22 +40,9 @@ def a_record() -> SessionRecord:
     return call.record()
 
 
-TEXT = """\
-Call 1 of support-42 (life.1)
-  started     2023-11-14 22:13:20 UTC
-  ended       2023-11-14 22:14:55 UTC: completed (hung up)
-  lasted      1 min 35 s
-  talk        2 messages, 1 turn, 1 interrupted
-  people      Ada (ada), 22:13:21 to the end, 1 min 28 s, 2 visits, returned
-  agents      agent job-1, 22:13:20 to 22:13:35, crashed
-              agent job-2, 22:13:40 to 22:14:55, released
-  spoke       ada 2.5 s
-  tools       look_up, 1 call, 1 failed
-  latency     e2e_latency, median 0.840 s, p95 0.840 s (1 turn)
-  usage       llm_usage openai gpt-4o: input_tokens 812
-  trouble     1 crash, 1 take-over, 5.0 s of silence, 1 error
-  outcome     {"resolved": true, "order": "1042"}
-  summary     Ada waits for her order."""
+def shown_on_the_page() -> str:
+    """The record that the page about calls shows."""
+    return PAGE.read_text(encoding="utf-8").partition("```text\n")[2].partition("\n```")[0]
 
 
 def test_a_record_is_read_back_from_its_json() -> None:
@@ -87,8 +77,15 @@ def test_what_is_no_record_is_refused_by_its_field(changes: dict[str, Any], fiel
 
 
 def test_a_record_has_lines_for_people() -> None:
-    """What there is nothing of has no line."""
-    assert a_record().to_text() == TEXT
+    """As the page about calls shows them. What there is nothing of has no line."""
+    assert a_record().to_text() == shown_on_the_page()
+
+
+def test_the_page_about_calls_explains_every_field() -> None:
+    """Whoever reads a record as JSON finds what it says."""
+    page = PAGE.read_text(encoding="utf-8")
+
+    assert [name for name in a_record().to_dict() if f"`{name}`" not in page] == []
 
 
 def test_names_bring_no_control_characters_into_a_terminal() -> None:

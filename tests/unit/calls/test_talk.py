@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from conversation_actors.calls.happenings import TURN_COMPLETED
-from conversation_actors.calls.samples import MOST_VALUES
+from conversation_actors.calls.samples import MOST_VALUES, Sample
 from conversation_actors.calls.talk import MOST_TOOLS, OTHERS
 from conversation_actors.items import StoredItem
 from conversation_actors.state import AppendItems, ClearHistory, RemoveItems, SetSummary
@@ -124,12 +124,11 @@ def test_latency_has_the_values_of_all_turns() -> None:
 
 def test_a_very_long_call_has_an_even_sample_of_its_latency() -> None:
     """Bounded, in order, and near to all of them."""
-    call = begun()
-    total = 10 * MOST_VALUES + 3
+    sample, total = Sample(), 10 * MOST_VALUES + 3
     for number in range(total):
-        call.say(1, f"a{number}", role="assistant", metrics={"e2e_latency": number / total})
+        sample.add(number / total)
 
-    latency = call.record().latency["e2e_latency"]
+    latency = sample.figures()
 
     assert latency.turns == total
     assert MOST_VALUES // 2 <= len(latency.values) <= MOST_VALUES
