@@ -19,6 +19,7 @@ from livekit.agents.llm import ChatItem, FunctionCallOutput
 from agent_worker.failures import Failures
 from agent_worker.session.handlers import total
 from agent_worker.session.unsettled import MAX_TRANSCRIPT_BYTES, UnsettledWords
+from conversation_actors.calls import names
 
 __all__ = [
     "ERROR",
@@ -38,7 +39,7 @@ SETTLED = "livekit.settled"
 """The id of the history's last item, if it looks as if it wanted an answer and the application wants none."""
 SPEECH = "livekit.speech"
 """``{source, user_initiated, at}``: the utterance that the agent began last."""
-ERROR = "livekit.error"
+ERROR = names.ERROR
 """``{type, source, recoverable, at}``: the last failure of a model. No text of it: it may quote the call."""
 
 _FAILURE = "an event was not noted"

@@ -12,7 +12,7 @@ LEASE = AGENT_ROLE
 """The lease that the one agent of a conversation holds; its holder is the job's id. Other roles' have their names."""
 AGENT = names.AGENT
 """The attribute that tells who the agent is, or that there is none and why."""
-ROLE_FIELD = "agent_role"
+ROLE_FIELD = names.ROLE_FIELD
 """In the stored form of an item that an agent of another role has recorded."""
 MAX_ROLE_CHARACTERS = 64
 

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 HANDOVER = names.HANDOVER
 """The attribute in which a successor asks the agent to give the call over: ``to``, ``from``, and ``room`` if it
 is in another room than the agent; then the agent goes at once, or adds `REFUSED`. It is removed when that is done."""
-REFUSED = "refused"
+REFUSED = names.REFUSED
 LEASE_DURATION = timedelta(seconds=60)
 """By the owner's clock; whether the holder is alive is told by its heartbeat, far sooner."""
 _WISH_TRIES = 5
