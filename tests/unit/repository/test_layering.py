@@ -27,6 +27,7 @@ LAYERS = (
     "items",
     "pictures",
     "state",
+    "calls",
     "codec",
     "sources",
     "settings",
