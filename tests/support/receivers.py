@@ -20,7 +20,8 @@ from conversation_actors.settings import WebhookSettings
 SECRET = "whsec_" + base64.b64encode(b"a key of thirty-two bytes, no less").decode()
 OTHER_SECRET = "whsec_" + base64.b64encode(b"another key of thirty-two bytes!!").decode()
 
-Reply = Callable[[web.Request, "Receiver"], Awaitable[web.StreamResponse]]
+Event = dict[str, Any]
+Reply = Callable[[Event, "Receiver"], Awaitable[web.StreamResponse]]
 
 
 @dataclass
@@ -29,19 +30,19 @@ class Receiver:
 
     url: str = ""
     reply: Reply | None = None
-    tried: list[dict[str, Any]] = field(default_factory=list)
-    told: list[dict[str, Any]] = field(default_factory=list)
+    tried: list[Event] = field(default_factory=list)
+    told: list[Event] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
 
     async def take(self, request: web.Request) -> web.StreamResponse:
         """Verify a request as a receiver does, and answer it."""
         body = await request.read()
-        event = Webhook(SECRET).verify(body, dict(request.headers))
+        event: Event = Webhook(SECRET).verify(body, dict(request.headers))
         event["id"] = request.headers["webhook-id"]
         self.tried.append(event)
         self.headers.append(dict(request.headers))
         if self.reply is not None:
-            return await self.reply(request, self)
+            return await self.reply(event, self)
         self.told.append(event)
         return web.Response()
 
@@ -101,12 +102,12 @@ def webhooks(*destinations: Destination, **values: Any) -> WebhookSettings:
     return WebhookSettings(destinations=destinations, **chosen)
 
 
-async def fail(_: web.Request, __: Receiver) -> web.StreamResponse:
+async def fail(_: Event, __: Receiver) -> web.StreamResponse:
     """Answer 500."""
     return web.Response(status=500)
 
 
-async def hang(_: web.Request, __: Receiver) -> web.StreamResponse:
+async def hang(_: Event, __: Receiver) -> web.StreamResponse:
     """Answer nothing, ever."""
     await asyncio.Event().wait()
     raise AssertionError

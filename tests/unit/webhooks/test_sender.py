@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 
 from conversation_actors.webhooks.resolver import Lookup, look_up
 from conversation_actors.webhooks.sender import Refusal, Sender
-from tests.support.receivers import OTHER_SECRET, SECRET, Receiver, body, destination, fail, hang, raw, receiving
+from tests.support.receivers import OTHER_SECRET, SECRET, Event, Receiver, body, destination, fail, hang, raw, receiving
 
 PATIENT = timedelta(seconds=20)
 SHORT = timedelta(milliseconds=300)
@@ -64,7 +64,7 @@ async def test_everything_is_signed_with_every_secret() -> None:
 async def test_other_answers_are_refusals(status: int) -> None:
     """None of them is final: what is wrong with a receiver can be mended."""
 
-    async def answer(_: web.Request, __: Receiver) -> web.StreamResponse:
+    async def answer(_: Event, __: Receiver) -> web.StreamResponse:
         return web.Response(status=status, text="what the receiver says is not told")
 
     async with receiving(answer) as receiver:
@@ -82,7 +82,7 @@ async def test_other_answers_are_refusals(status: int) -> None:
 async def test_a_busy_receiver_says_when_to_come_again(status: int, told: str, pause: float) -> None:
     """It is left alone for so long, within bounds."""
 
-    async def answer(_: web.Request, __: Receiver) -> web.StreamResponse:
+    async def answer(_: Event, __: Receiver) -> web.StreamResponse:
         return web.Response(status=status, headers={"Retry-After": told})
 
     async with receiving(answer) as receiver:
@@ -95,7 +95,7 @@ async def test_a_redirect_is_not_followed() -> None:
     """It could lead to an address inside the network."""
     async with receiving() as inside, receiving() as receiver:
 
-        async def redirect(_: web.Request, __: Receiver) -> web.StreamResponse:
+        async def redirect(_: Event, __: Receiver) -> web.StreamResponse:
             return web.Response(status=307, headers={"Location": inside.url})
 
         receiver.reply = redirect
