@@ -193,7 +193,8 @@ class Copies:
                         message = f"{conversation_id!r}: its life {values['life']!r} was deleted in the archive"
                         raise ConflictError(message)
                     # its calls are recorded anew, and nobody is told of them again
-                    life = {**whose, **values, "quiet": values["seq"]}
+                    fed = {} if values["deleted_at"] is None else {"fed": values["seq"]}
+                    life = {**whose, **values, **fed, "quiet": values["seq"]}
                     added = await connection.execute(insert(tables.lives).values(life).returning(tables.lives.c.id))
                     life_id = added.scalar_one()
             elif kind == PICTURE:
