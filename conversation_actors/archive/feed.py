@@ -14,7 +14,7 @@ from datetime import timedelta
 from conversation_actors.archive import feed_rows
 from conversation_actors.archive.claims import OF_REDIS
 from conversation_actors.archive.database import Database
-from conversation_actors.archive.feed_forgetting import Forgotten, without
+from conversation_actors.archive.feed_forgetting import Forgotten
 from conversation_actors.archive.feed_rows import Cursor, News, Step
 from conversation_actors.archive.records import UNREADABLE, Row
 from conversation_actors.calls import CallFold, Happening
@@ -26,9 +26,8 @@ from conversation_actors.state import Entry, HistoryCleared, ItemsRemoved
 FEED = "feed"
 """The name of the feed's failures."""
 AT_ONCE = 500
-"""Entries of a step, of all its lives together."""
-_LEAST = 50
-"""Entries of each life of a step."""
+_BREATH = 50
+"""Entries that are folded before others have a turn."""
 _LOOK = 1000
 """Lives of a look at most."""
 
@@ -63,14 +62,17 @@ class Feed:
         idle: timedelta,
         waiting: Waiting = _nothing,
         failures: Failures | None = None,
+        at_once: int = AT_ONCE,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Count a call as lost of which nothing came for `idle`, unless entries of it are still on their way.
 
-        `waiting` tells of which conversations they are.
+        `waiting` tells of which conversations they are. A step takes `at_once` entries, of all its lives together, and
+        of each life at least a tenth of that.
         """
         self._database, self._tenant, self._idle = database, tenant, idle.total_seconds()
         self._waiting, self._clock = waiting, clock
+        self._at_once, self._least = at_once, max(1, at_once // 10)
         self.failures = failures or Failures()
         self._after: tuple[int, float] = (0, 0.0)
         """Where the next look goes on."""
@@ -122,7 +124,7 @@ class Feed:
     async def _read(self, conversations: Collection[str], now: float) -> list[News]:
         async with self._database.reading("reading what is to be told") as connection:
             cursors = await feed_rows.find(connection, self._tenant, conversations, now=now)
-            share = max(_LEAST, AT_ONCE // max(1, len(cursors)))
+            share = max(self._least, self._at_once // max(1, len(cursors)))
             return [await feed_rows.read_on(connection, cursor, most=share) for cursor in cursors]
 
     async def _coming(self, conversations: Collection[str]) -> Collection[str]:
@@ -150,14 +152,12 @@ class Feed:
                 told += fold.take(entry)
                 forgotten += _forgotten(entry)
                 fed = row.seq
-            if number % _LEAST == 0:
+            if number % _BREATH == 0:
                 await asyncio.sleep(0)
         end = cursor.seq if news.is_whole else news.rows[-1].seq
         _skip(fold, fed + 1, end)
         if news.is_whole and now is not None:
             told += fold.pass_time(now)
-        if forgotten:
-            told = [without(one, forgotten) for one in told]
         return Step(cursor, end, fold.to_json(), fold.due, told, forgotten)
 
     def _fold(self, cursor: Cursor) -> CallFold:

@@ -1,15 +1,17 @@
-"""Forgetting in what the feed has made: no word of a removed item stays in a happening, nor a summary that is gone."""
+"""Forgetting in what the feed has made: no word of a removed item stays in a happening, nor a summary that is gone.
+
+What the feed has not read yet has lost such words already: they go with the transaction that archives the removal.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Integer, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.tables import happenings, sessions
-from conversation_actors.calls import Happening
 from conversation_actors.calls.happenings import SESSION_RECORDED, TURN_COMPLETED
 
 _AT_ONCE = 500
@@ -30,13 +32,6 @@ class Forgotten:
 
     seq: int
     removed: frozenset[str] | None
-
-
-def without(happening: Happening, forgotten: Sequence[Forgotten]) -> Happening:
-    """Return a happening without what entries have taken out after it."""
-    later = [one for one in forgotten if one.seq > happening.seq]
-    data = _without(happening.type, happening.data, later) if later else None
-    return happening if data is None else replace(happening, data=data)
 
 
 async def forget(connection: AsyncConnection, life_id: int, forgotten: Sequence[Forgotten]) -> None:

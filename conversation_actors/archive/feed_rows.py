@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Integer, Text, bindparam, insert, or_, select, update
+from sqlalchemy import Integer, Text, bindparam, insert, null, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive import entries
@@ -49,7 +49,7 @@ _SAVE_AT_REST = BulkInsert(
     feeds,
     (*_OF_A_LIFE, "state"),
     lambda rows: rows.on_conflict_do_update(
-        index_elements=["life_id"], set_={"state": rows.excluded.state, "due_at": None}
+        index_elements=["life_id"], set_={"state": rows.excluded.state, "due_at": null()}
     ),
 )
 _OF_CONVERSATIONS = (
@@ -173,7 +173,7 @@ async def write(connection: AsyncConnection, tenant: str, steps: Sequence[Step])
         return []
     await connection.execute(_MOVE, [{"of": step.cursor.id, "position": step.fed} for step in good])
     for step in good:
-        if step.forgotten:  # first: what is written below knows of it already
+        if step.forgotten:  # first: what is written below has no such words
             await forget(connection, step.cursor.id, step.forgotten)
     whose = {id(step): (step.cursor.id, tenant, step.cursor.conversation_id) for step in good}
     at_rest = [step for step in good if step.due is None]
