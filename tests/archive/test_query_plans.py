@@ -58,7 +58,8 @@ _FILL = (
         " SELECT l.id, l.tenant, l.conversation_id, '', CASE WHEN l.id < 3 THEN 1.0 END FROM archive_lives AS l"
     ),
     (
-        "INSERT INTO archive_happenings (life_id, tenant, conversation_id, event_id, type, at, call_id, seq, place, data)"
+        "INSERT INTO archive_happenings"
+        " (life_id, tenant, conversation_id, event_id, type, at, call_id, seq, place, data)"
         " SELECT life_id, 'default', CAST(life_id AS TEXT), CAST(seq AS TEXT), 't', 1.0, 'c', seq, 0, '{}'"
         " FROM archive_entries"
     ),
