@@ -35,6 +35,7 @@ __all__ = [
     "OrderedSettings",
     "PoolSettings",
     "RedisServer",
+    "SessionSettings",
     "Settings",
     "SettingsGroup",
     "Tenant",
@@ -237,6 +238,20 @@ class WebhookSettings(SettingsGroup):
         return self
 
 
+class SessionSettings(SettingsGroup):
+    """When a call counts as over if nobody says so (``CONVERSATION_SESSION_…``).
+
+    Example:
+        Settings(sessions=SessionSettings(idle=timedelta(minutes=30)))
+    """
+
+    model_config = settings_config("CONVERSATION_SESSION_")
+
+    idle: Duration = timedelta(minutes=10)
+    """A call of which nothing came for so long, and whose agent gives no sign of life, is recorded as lost. Archivers
+    decide that: see docs/archive.md."""
+
+
 DEFAULT_TENANT = "default"
 MEMORY = "memory://"
 """The beginning of a URL that stands for this process's own memory; a name may follow."""
@@ -367,6 +382,7 @@ class Settings(SettingsGroup):
     history: HistoryLimits = Field(default_factory=HistoryLimits)
     timeouts: Timeouts = Field(default_factory=Timeouts)
     pool: PoolSettings = Field(default_factory=PoolSettings)
+    sessions: SessionSettings = Field(default_factory=SessionSettings)
 
     _redis_source: str = PrivateAttr(default="redis_url=")
 

@@ -43,6 +43,8 @@ class Timing:
     """The time between two searches for conversations that the archive, or the listing, does not know."""
     archive_purge: float = 3600.0
     """The time between two removals of what the archive has kept for long enough."""
+    archive_feed: float = 1.0
+    """The time between two looks of a feed for calls that are over by now, and for entries that it was not told of."""
     archive_restart: tuple[float, float] = (0.5, 60.0)
     """Pauses before an archiver that ended by itself is started again."""
     archive_leave: float = 5.0

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import Integer, bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.bulk import BulkInsert
@@ -13,6 +13,13 @@ from conversation_actors.archive.tables import entries, superseded
 _AT_ONCE = 500
 """Values of one statement."""
 _ROW = (entries.c.seq, entries.c.epoch, entries.c.at, entries.c.event, entries.c.data)
+_FOLLOWING = (
+    select(*_ROW)
+    .where(entries.c.life_id == bindparam("life_id"))
+    .where(entries.c.seq > bindparam("after"), entries.c.seq <= bindparam("through"))
+    .order_by(entries.c.seq)
+    .limit(bindparam("most", type_=Integer))
+)
 _ADD = BulkInsert(entries, ("life_id", *Row._fields))
 _SET_ASIDE = BulkInsert(superseded, ("life_id", *Row._fields, "noted_at"))
 
@@ -62,6 +69,12 @@ async def of_kinds(
     here = (entries.c.life_id == life_id, entries.c.seq >= since, entries.c.epoch > after_epoch)
     query = select(*_ROW).where(*here, entries.c.event.in_(list(kinds))).order_by(entries.c.seq)
     return [Row(*row) for row in (await connection.execute(query)).all()]
+
+
+async def following(connection: AsyncConnection, life_id: int, seq: int, *, through: int, most: int) -> list[Row]:
+    """Return the entries after a position, up to another one, in order; `most` of them at most."""
+    told = {"life_id": life_id, "after": seq, "through": through, "most": most}
+    return [Row(*row) for row in (await connection.execute(_FOLLOWING, told)).all()]
 
 
 async def was_set_aside(connection: AsyncConnection, life_id: int, row: Row) -> bool:

@@ -15,7 +15,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
-    literal_column,
+    text,
 )
 
 REVISIONS = ("0001", "0002", "0003")
@@ -53,8 +53,8 @@ lives = Table(
     Column("fed", _Number, nullable=False, server_default="0"),
     # Up to this position nobody is told of happenings: the entries came by a migration or an import.
     Column("quiet", _Number, nullable=False, server_default="0"),
-    # How often entries were set aside: the feed goes on only from what it has seen.
-    Column("forks", _Number, nullable=False, server_default="0"),
+    # Another number after each step of the feed, and whenever entries are set aside: nobody goes on from what is old.
+    Column("mark", _Number, nullable=False, server_default="0"),
     UniqueConstraint("tenant", "conversation_id", "life", name="archive_lives_key"),
     Index("archive_lives_active", "tenant", "active_at"),
 )
@@ -66,7 +66,7 @@ Index(
     sqlite_where=lives.c.is_lacking,
 )
 
-_is_ahead = literal_column("fed < seq")
+_is_ahead = text("fed < seq")
 Index("archive_lives_ahead", lives.c.tenant, lives.c.id, postgresql_where=_is_ahead, sqlite_where=_is_ahead)
 
 entries = Table(
@@ -157,7 +157,6 @@ feeds = Table(
     Column("tenant", Text, nullable=False),
     Column("conversation_id", Text, nullable=False),
     Column("state", Text, nullable=False),  # JSON: what the entries up to `archive_lives.fed` have come to
-    Column("forks", _Number, nullable=False),  # `archive_lives.forks` when they were read
     Column("due_at", Double),  # when an open call counts as over if nothing comes
     PrimaryKeyConstraint("life_id"),
     Index("archive_feeds_due", "tenant", "due_at"),

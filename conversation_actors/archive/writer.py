@@ -17,7 +17,7 @@ from conversation_actors.archive.gaps import Gap
 from conversation_actors.archive.passage import Tally
 from conversation_actors.archive.records import read
 from conversation_actors.archive.succession import locked_lives
-from conversation_actors.archive.tables import lives
+from conversation_actors.archive.tables import deliveries, lives
 from conversation_actors.state import ConversationState
 from conversation_actors.store.backlog import Record
 from conversation_actors.store.base import Stored
@@ -144,6 +144,8 @@ class Writer:
             names = {name for _, name in found}
             gone = names - await self._still_there(connection, names)
             await pictures.drop_all(connection, self._tenant, gone)
+            theirs = (deliveries.c.tenant == self._tenant, deliveries.c.conversation_id.in_(gone))
+            await connection.execute(delete(deliveries).where(*theirs))
         return len(found)
 
     async def _still_there(self, connection: AsyncConnection, names: Collection[str]) -> set[str]:

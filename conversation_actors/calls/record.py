@@ -11,6 +11,9 @@ from conversation_actors.calls.record_text import text_of
 from conversation_actors.errors import InvalidInputError
 
 COMPLETED, LEFT, CLOSED, GIVEN_UP, LOST = "completed", "left", "closed", "given_up", "lost"
+"""Reasons of an end."""
+RELEASED, HANDED_OVER, CRASHED = "released", "handed_over", "crashed"
+"""Ends of an agent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +37,8 @@ class SessionParticipant:
 class SessionAgent:
     """One agent's part in a call. `holder` is the job's id.
 
-    `end` is ``released`` (the call was over), ``handed_over``, ``crashed``, or None if the agent was there until the
-    call's end.
+    `end` is ``released`` (it gave its lease back, and nobody had asked for it), ``handed_over`` (to a successor that
+    had asked), ``crashed``, or None if the agent was there until the call's end.
     """
 
     role: str
@@ -84,8 +87,9 @@ class SessionRecord:
     ended_at: float
     duration: float
     end_reason: str
-    """``completed``: the agent ended the call. ``left``: everybody had left. ``closed``: the conversation was closed.
-    ``given_up``: its agents died, and no other one comes. ``lost``: nothing came any more, and nobody said why."""
+    """``completed``: the agent ended the call. ``left``: everybody had left, the agent in order; if there was none,
+    nothing came any more either. ``closed``: the conversation was closed. ``given_up``: its agents died, and no other
+    one comes. ``lost``: nothing came any more, while somebody or an agent was there, as far as anybody said."""
     end_text: str | None = None
     """The application's own words for the end, if it gave some."""
     messages: int = 0
@@ -98,7 +102,7 @@ class SessionRecord:
     ``agent``. None if nobody measured."""
     tools: tuple[SessionTool, ...] = ()
     usage: tuple[Mapping[str, Any], ...] = ()
-    """What each model was used for, summed up over all jobs: ``type``, ``provider``, ``model`` and LiveKit's numbers."""
+    """What each model was used for, in all jobs together: ``type``, ``provider``, ``model`` and LiveKit's numbers."""
     latency: Mapping[str, SessionLatency] = field(default_factory=dict)
     """By LiveKit's names: ``e2e_latency``, ``llm_node_ttft``, ``tts_node_ttfb``, and so on."""
     interruptions: int = 0
@@ -108,8 +112,10 @@ class SessionRecord:
     take_overs: int = 0
     """Times that another agent took the call, after a crash or because it was given over."""
     silence: float = 0.0
-    """Seconds that take-overs cost. For each of them: from the last entry before, besides a successor's own wish for
-    the call, to the entry by which the successor took the agent's lease. After a release the time counts from there."""
+    """Seconds that take-overs cost: from the entry by which the agent gave its lease back, to the one by which its
+    successor took it. If the lease was not given back, they count from the last entry before, other than successors'
+    wishes for the call. They are no measure of what was heard: an agent may have been silent before it died, and its
+    successor is not heard at once."""
     agents: tuple[SessionAgent, ...] = ()
     errors: int = 0
     """Failures of models that were noted."""

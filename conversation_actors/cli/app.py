@@ -149,6 +149,36 @@ def where(
 
 
 @app.command()
+def sessions(
+    *,
+    conversation: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only calls of this conversation.", show_default=False)
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(metavar="IDENTITY", help="Only calls that this participant was in.", show_default=False),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="Only calls that began then or later: 2026-11-28T09:00, 24h, 7d."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Only calls that began before.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Records to print at most, the newest.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Print the records of calls that are over, the newest first: who, for how long, turns, tools, the end.
+
+    Needs CONVERSATION_ARCHIVE_URL, and neither Redis nor Ray. A call is recorded a few seconds after its end, by an
+    archiver.
+
+    Example: [bold]conversation-actors sessions --user alice --since 24h[/bold]
+    """
+    from conversation_actors.cli.sessions import run  # noqa: PLC0415  # see the module's docstring
+
+    asyncio.run(run(conversation, user, since=since, until=until, limit=limit, as_json=as_json))
+
+
+@app.command()
 def export(
     conversation: Annotated[str | None, typer.Argument(metavar="[ID]", help="The conversation's id.")] = None,
     *,

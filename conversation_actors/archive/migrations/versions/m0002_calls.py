@@ -19,7 +19,7 @@ def _of_conversation() -> tuple[sa.Column[str], ...]:
 
 def upgrade() -> None:
     """Add the feed's cursor to lives, and the tables. Nobody is told of what is archived already."""
-    for name in ("fed", "quiet", "forks"):
+    for name in ("fed", "quiet", "mark"):
         op.add_column("archive_lives", sa.Column(name, _NUMBER, nullable=False, server_default="0"))
     lives = sa.table("archive_lives", *(sa.column(name) for name in ("seq", "fed", "quiet", "deleted_at")))
     op.execute(lives.update().values(quiet=lives.c.seq))
@@ -33,7 +33,6 @@ def upgrade() -> None:
         _of_life(),
         *_of_conversation(),
         sa.Column("state", sa.Text, nullable=False),
-        sa.Column("forks", _NUMBER, nullable=False),
         sa.Column("due_at", sa.Double),
         sa.PrimaryKeyConstraint("life_id"),
         sqlite_with_rowid=False,
