@@ -5,11 +5,15 @@ import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.outbox import Outbox
 from conversation_actors.archive.outbox_news import News
+from conversation_actors.archive.outbox_purge import OutboxPurge
+from conversation_actors.archive.service import Beside
 from conversation_actors.archive.settling import Settling
+from conversation_actors.archive.upkeep import Chore, Upkeep
 from conversation_actors.failures import Failures
 from conversation_actors.settings import WebhookSettings
 from conversation_actors.timing import TIMING, Timing
@@ -63,9 +67,27 @@ async def opened(
 async def run(
     database: Database, settings: WebhookSettings, stop: asyncio.Event, *, tenant: str, timing: Timing = TIMING
 ) -> None:
-    """Deliver until `stop` is set."""
-    async with opened(database, settings, tenant=tenant, timing=timing) as deliverer:
+    """Deliver until `stop` is set, and remove what is delivered and old; only that if there is no destination."""
+    failures = Failures(timing=timing)
+    names = [one.name for one in settings.all]
+    purge = OutboxPurge(database, tenant, names, settings.keep).purge
+    upkeep = Upkeep([Chore("webhooks purge", purge, timing.archive_purge)], failures=failures)
+    if not names:
+        await upkeep.run(stop)
+        return
+    async with opened(database, settings, tenant=tenant, failures=failures, timing=timing) as deliverer:
         endpoints = {one.name: one.shown for one in settings.all}
         logger.info("delivering webhooks", extra={"tenant": tenant, "endpoints": endpoints})
-        await deliverer.run(stop)
-    logger.info("the deliverer has ended", extra={"failures": dict(deliverer.failures.counts)})
+        await asyncio.gather(deliverer.run(stop), upkeep.run(stop))
+    logger.info("the deliverer has ended", extra={"failures": dict(failures.counts)})
+
+
+def beside_archiver(settings: WebhookSettings, *, tenant: str, timing: Timing = TIMING) -> Beside:
+    """Return what an archiver does beside archiving."""
+    return partial(_run_beside, settings=settings, tenant=tenant, timing=timing)
+
+
+async def _run_beside(
+    database: Database, stop: asyncio.Event, *, settings: WebhookSettings, tenant: str, timing: Timing
+) -> None:
+    await run(database, settings, stop, tenant=tenant, timing=timing)
