@@ -97,8 +97,8 @@ def destination(url: str, name: str = "default", **values: Any) -> Destination:
 
 
 def webhooks(*destinations: Destination, **values: Any) -> WebhookSettings:
-    """Return settings that let these be reached, with short times."""
-    chosen = {"timeout": timedelta(seconds=5), "private_networks": True, **values}
+    """Return settings that let these be reached."""
+    chosen = {"timeout": timedelta(seconds=30), "private_networks": True, **values}
     return WebhookSettings(destinations=destinations, **chosen)
 
 
