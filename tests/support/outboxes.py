@@ -34,7 +34,8 @@ from tests.support.receivers import destination, webhooks
 from conversation_actors.webhooks.service import run
 log_to_stderr()
 database = Database(SecretStr(sys.argv[1]), timeout=timedelta(seconds=20))
-asyncio.run(run(database, webhooks(destination(sys.argv[2]), timeout=timedelta(seconds=2)), asyncio.Event(), tenant=TENANT, timing=QUICK))
+chosen = webhooks(destination(sys.argv[2]), timeout=timedelta(seconds=2))
+asyncio.run(run(database, chosen, asyncio.Event(), tenant=TENANT, timing=QUICK))
 """
 QUICK = Timing(
     archive_again=(0.01, 0.05),
