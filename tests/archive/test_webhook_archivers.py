@@ -1,4 +1,4 @@
-"""Webhooks of an archiver: from an owner's entry to a receiver; and nothing of them keeps anything from being archived."""
+"""Webhooks of an archiver: from an owner's entry to a receiver, and nothing of them keeps archiving waiting."""
 
 import asyncio
 from functools import partial
