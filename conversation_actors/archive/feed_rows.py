@@ -13,7 +13,7 @@ from conversation_actors.archive.bulk import BulkInsert
 from conversation_actors.archive.feed_forgetting import Forgotten, forget
 from conversation_actors.archive.items import storable
 from conversation_actors.archive.records import Row
-from conversation_actors.archive.tables import feeds, happenings, lives, session_people, sessions
+from conversation_actors.archive.tables import feeds, happenings, lives, session_people, sessions, superseded
 from conversation_actors.calls import Happening
 from conversation_actors.calls.happenings import SESSION_RECORDED
 
@@ -66,6 +66,19 @@ _FIND = (
     .where(*_OF_CONVERSATIONS, or_(lives.c.fed < lives.c.seq, feeds.c.due_at <= bindparam("now")))
     .order_by(lives.c.id)
 )  # fmt: skip
+_ASIDE = (
+    select(
+        superseded.c.id, superseded.c.life_id,
+        superseded.c.seq, superseded.c.epoch, superseded.c.at, superseded.c.event, superseded.c.data,
+    )
+    .where(superseded.c.life_id.in_(bindparam("identities", expanding=True)), superseded.c.is_unread)
+    .order_by(superseded.c.id)
+)  # fmt: skip
+_IS_READ = (
+    update(superseded)
+    .where(superseded.c.life_id == bindparam("of"), superseded.c.id <= bindparam("through"), superseded.c.is_unread)
+    .values(is_unread=False)
+)
 _LOCK = select(lives.c.id, lives.c.mark).where(*_OF_CONVERSATIONS).order_by(lives.c.id).with_for_update()
 _MOVE = update(lives).where(lives.c.id == bindparam("of")).values(fed=bindparam("position"), mark=lives.c.mark + 1)
 _AHEAD = (
@@ -104,11 +117,21 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """The entries that follow a cursor, in order. `is_whole`: nothing follows them."""
+    """The entries that follow a cursor, in order. `is_whole`: nothing follows them.
+
+    Others were set `aside` and have not been read; they have the numbers of their rows. `is_cut`: there may be more.
+    """
 
     cursor: Cursor
+    aside: Sequence[tuple[int, Row]]
     rows: Sequence[Row]
     is_whole: bool
+    is_cut: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to be read."""
+        return not self.rows and not self.aside and self.cursor.fed == self.cursor.seq
 
 
 @dataclass(slots=True)
@@ -117,6 +140,8 @@ class Step:
 
     cursor: Cursor
     fed: int
+    aside: int = 0
+    """The number of the last entry that was set aside and is read now."""
     state: str = ""
     due: float | None = None
     told: list[Happening] = field(default_factory=list)
@@ -132,17 +157,35 @@ async def find(connection: AsyncConnection, tenant: str, conversations: Collecti
     ]
 
 
-async def read_on(connection: AsyncConnection, cursor: Cursor, *, most: int) -> News:
-    """Return the entries that follow: `most` at most, and not many more bytes than `_BYTES`."""
+async def read_on(connection: AsyncConnection, cursors: Sequence[Cursor], *, most: int) -> list[News]:
+    """Return what each of these lives has: `most` entries of each at most, and not many more bytes than `_BYTES`."""
+    aside = await _aside(connection, [cursor.id for cursor in cursors], most=most)
+    return [await _read_on(connection, cursor, aside.get(cursor.id, ()), most=most) for cursor in cursors]
+
+
+async def _read_on(connection: AsyncConnection, cursor: Cursor, aside: Sequence[tuple[int, Row]], *, most: int) -> News:
     rows, size, fed = list[Row](), 0, cursor.fed
+    is_cut = len(aside) >= most
     while fed < cursor.seq and len(rows) < most and size < _BYTES:
         wanted = min(_PAGE, most - len(rows))
         page = await entries.following(connection, cursor.id, fed, through=cursor.seq, most=wanted)
         rows += page
         if len(page) < wanted:
-            return News(cursor, rows, is_whole=True)
+            return News(cursor, aside, rows, is_whole=True, is_cut=is_cut)
         fed, size = page[-1].seq, size + sum(len(row.data) for row in page)
-    return News(cursor, rows, is_whole=fed == cursor.seq)
+    return News(cursor, aside, rows, is_whole=fed == cursor.seq, is_cut=is_cut)
+
+
+async def _aside(
+    connection: AsyncConnection, identities: Sequence[int], *, most: int
+) -> Mapping[int, Sequence[tuple[int, Row]]]:
+    """Return the first entries of each life that were set aside before the feed had read them, with their numbers."""
+    found: dict[int, list[tuple[int, Row]]] = {}
+    for number, life_id, *row in await connection.execute(_ASIDE, {"identities": identities}):
+        here = found.setdefault(life_id, [])
+        if len(here) < most:
+            here.append((number, Row(*row)))
+    return found
 
 
 async def ahead(connection: AsyncConnection, tenant: str, *, after: int, most: int) -> Sequence[tuple[int, str]]:
@@ -175,6 +218,9 @@ async def write(connection: AsyncConnection, tenant: str, steps: Sequence[Step])
     for step in good:
         if step.forgotten:  # first: what is written below has no such words
             await forget(connection, step.cursor.id, step.forgotten)
+    aside = [{"of": step.cursor.id, "through": step.aside} for step in good if step.aside]
+    if aside:
+        await connection.execute(_IS_READ, aside)
     whose = {id(step): (step.cursor.id, tenant, step.cursor.conversation_id) for step in good}
     at_rest = [step for step in good if step.due is None]
     await _SAVE_AT_REST.execute(connection, [(*whose[id(step)], step.state) for step in at_rest])

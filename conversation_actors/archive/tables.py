@@ -122,6 +122,7 @@ superseded = Table(
     Column("event", Text, nullable=False),
     Column("data", LargeBinary, nullable=False),
     Column("noted_at", Double, nullable=False),
+    Column("is_unread", Boolean, nullable=False, server_default=false()),  # the feed had not read it before
     Index("archive_superseded_life", "life_id"),
 )
 """Entries that Redis has lost after they were archived, and in whose place others came."""

@@ -18,7 +18,6 @@ from tests.support.archived_calls import IDLE, call_events, identified, outbox, 
 from tests.support.archiving import PATIENCE, Author, archive_settings, archived, has_all, start_archiver
 from tests.support.waiting import wait_until
 
-
 ROUNDS = 3
 """Calls of each conversation, in each of which an archiver is killed."""
 
