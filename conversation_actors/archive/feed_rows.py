@@ -60,7 +60,7 @@ _OF_CONVERSATIONS = (
 _FIND = (
     select(
         lives.c.id, lives.c.conversation_id, lives.c.life, lives.c.start, lives.c.fed, lives.c.seq, lives.c.quiet,
-        lives.c.mark, feeds.c.state, feeds.c.due_at,
+        lives.c.ticks, feeds.c.state, feeds.c.due_at,
     )
     .outerjoin(feeds, feeds.c.life_id == lives.c.id)
     .where(*_OF_CONVERSATIONS, or_(lives.c.fed < lives.c.seq, feeds.c.due_at <= bindparam("now")))
@@ -79,8 +79,8 @@ _IS_READ = (
     .where(superseded.c.life_id == bindparam("of"), superseded.c.id <= bindparam("through"), superseded.c.is_unread)
     .values(is_unread=False)
 )
-_LOCK = select(lives.c.id, lives.c.mark).where(*_OF_CONVERSATIONS).order_by(lives.c.id).with_for_update()
-_MOVE = update(lives).where(lives.c.id == bindparam("of")).values(fed=bindparam("position"), mark=lives.c.mark + 1)
+_LOCK = select(lives.c.id, lives.c.ticks).where(*_OF_CONVERSATIONS).order_by(lives.c.id).with_for_update()
+_MOVE = update(lives).where(lives.c.id == bindparam("of")).values(fed=bindparam("position"), ticks=lives.c.ticks + 1)
 _AHEAD = (
     select(lives.c.id, lives.c.conversation_id)
     .where(lives.c.tenant == bindparam("tenant"), lives.c.fed < lives.c.seq, lives.c.id > bindparam("after"))
@@ -101,7 +101,7 @@ class Cursor:
     """Where the feed stands in a life: it has read up to `fed`, and that has come to `state`; None: nothing is read.
 
     The archive has the life up to `seq`. Nobody is told of what happened up to `quiet`. What is made of all this counts
-    only as long as `mark` is the same.
+    only as long as `ticks` is the same.
     """
 
     id: int
@@ -110,7 +110,7 @@ class Cursor:
     fed: int
     seq: int
     quiet: int
-    mark: int
+    ticks: int
     state: str | None
     is_due: bool
 
@@ -152,8 +152,8 @@ async def find(connection: AsyncConnection, tenant: str, conversations: Collecti
     """Return the lives of conversations that have entries to be read, or something that is due, the oldest first."""
     told = {"tenant": tenant, "conversations": sorted(conversations), "now": now}
     return [
-        Cursor(number, name, life, max(start, fed), seq, quiet, mark, state, at is not None and at <= now)
-        for number, name, life, start, fed, seq, quiet, mark, state, at in await connection.execute(_FIND, told)
+        Cursor(number, name, life, max(start, fed), seq, quiet, ticks, state, at is not None and at <= now)
+        for number, name, life, start, fed, seq, quiet, ticks, state, at in await connection.execute(_FIND, told)
     ]
 
 
@@ -208,10 +208,10 @@ async def write(connection: AsyncConnection, tenant: str, steps: Sequence[Step])
     The lives' rows are locked first, so that the numbers of a conversation's happenings rise in the order of commits.
     """
     names = sorted({step.cursor.conversation_id for step in steps})
-    marks: Mapping[int, int] = {
-        row.id: row.mark for row in await connection.execute(_LOCK, {"tenant": tenant, "conversations": names})
+    ticks: Mapping[int, int] = {
+        row.id: row.ticks for row in await connection.execute(_LOCK, {"tenant": tenant, "conversations": names})
     }
-    good = [step for step in steps if marks.get(step.cursor.id) == step.cursor.mark]
+    good = [step for step in steps if ticks.get(step.cursor.id) == step.cursor.ticks]
     if not good:
         return []
     await connection.execute(_MOVE, [{"of": step.cursor.id, "position": step.fed} for step in good])

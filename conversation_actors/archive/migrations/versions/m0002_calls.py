@@ -19,7 +19,7 @@ def _of_conversation() -> tuple[sa.Column[str], ...]:
 
 def upgrade() -> None:
     """Add the feed's cursor to lives, and the tables. Nobody is told of what is archived already."""
-    for name in ("fed", "quiet", "mark"):
+    for name in ("fed", "quiet", "ticks"):
         op.add_column("archive_lives", sa.Column(name, _NUMBER, nullable=False, server_default="0"))
     lives = sa.table("archive_lives", *(sa.column(name) for name in ("seq", "fed", "quiet", "deleted_at")))
     op.execute(lives.update().values(quiet=lives.c.seq))
