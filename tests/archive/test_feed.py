@@ -23,6 +23,7 @@ from tests.support.archive_contents import change, everything, rows
 from tests.support.archive_records import BEGAN, Author
 from tests.support.archived_calls import (
     IDLE,
+    ROLES,
     WORDS,
     call_events,
     feed_all,
@@ -223,7 +224,7 @@ async def test_entries_that_are_set_aside_again_and_again_are_told(
     """Before any feed comes: in the order in which they came about."""
     await writer.write(HERE, recorded(Author(), LOST[:6]))
     for epoch in range(2, 5):
-        said = [says(role, f"{role}.{epoch}") for role in ("user", "assistant")]
+        said = [says(role, f"{role}.{epoch}") for role in ROLES]
         await writer.write(HERE, recorded(Author(epoch=epoch, owner=f"owner-{epoch}"), said, first=7 - epoch % 2))
     await feed_all(make_feed(at_once=2))
 
