@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Integer, Text, bindparam, insert, null, or_, select, update
+from sqlalchemy import Integer, Text, bindparam, exists, insert, null, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive import entries
@@ -36,6 +36,9 @@ _ADD_PERSON = insert(session_people).from_select(
         sessions.c.tenant == bindparam("of_tenant"),
         sessions.c.conversation_id == bindparam("of_conversation"),
         sessions.c.call_id == bindparam("of_call"),
+        ~exists().where(
+            session_people.c.session_id == sessions.c.id, session_people.c.identity == bindparam("who", type_=Text)
+        ),
     ),
 )
 _SAVE_DUE = BulkInsert(
