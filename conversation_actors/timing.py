@@ -50,6 +50,22 @@ class Timing:
     archive_leave: float = 5.0
     """How long an archiver that is to end may take to finish what it has begun."""
 
+    # webhooks
+    webhook_look: float = 0.1
+    """The time between two looks of a deliverer for what is to be delivered."""
+    webhook_again: tuple[float, float] = (1.0, 900.0)
+    """Pauses between attempts to deliver a happening."""
+    webhook_claim: float = 20.0
+    """How long a deliverer works on a conversation before another one may. The time that an answer may take is added:
+    who died keeps others away for both."""
+    webhook_recent: tuple[float, float] = (5.0, 60.0)
+    """How often what is younger than the second is looked through again: transactions end in another order than they
+    began in."""
+    webhook_sweep: float = 600.0
+    """The time between two searches through the whole outbox."""
+    webhook_leave: float = 5.0
+    """How long a deliverer that is to end may wait for answers."""
+
     # line
     line_connect: float = 1.0
     """How long an owner may take to be connected to and to prove itself."""

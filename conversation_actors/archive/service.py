@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
@@ -48,6 +48,10 @@ class Parts(NamedTuple):
     database: Database
 
 
+Beside = Callable[[Database, asyncio.Event], Awaitable[None]]
+"""What is done with the same database until an event is set."""
+
+
 def open_database(settings: Settings, *, patience: timedelta = _PATIENCE) -> Database:
     """Make the database of the settings, for who can wait. Raises `ArchiveMisconfiguredError` if there is none."""
     return Database.of(settings, timeout=patience)
@@ -79,18 +83,26 @@ async def migrate(settings: Settings) -> str:
         await database.aclose()
 
 
-async def run(settings: Settings, stop: asyncio.Event, *, program: str, timing: Timing = TIMING) -> None:
+async def run(
+    settings: Settings, stop: asyncio.Event, *, program: str, beside: Beside | None = None, timing: Timing = TIMING
+) -> None:
     """Archive until `stop` is set. Waits for servers that do not answer yet.
 
-    Raises what a person has to change: tables that are missing, older or newer, a right that is lacking.
+    What is to be done `beside` is begun again if it fails, and keeps nothing from being archived. Raises what a person
+    has to change: tables that are missing, older or newer, a right that is lacking.
     """
     async with opened(settings, program=program) as parts:
         if not await _is_ready(parts, stop, timing):
             return
         work = _made(settings, parts, timing)
         logger.info("archiving", extra={"tenant": settings.tenant, "database": repr(parts.database)})
-        await asyncio.gather(*(part.run(stop) for part in work))
+        await asyncio.gather(*(part.run(stop) for part in work), _accompany(work, parts, stop, beside))
     logger.info("the archiver has ended", extra={"failures": dict(work.archiver.failures.counts)})
+
+
+async def _accompany(work: _Work, parts: Parts, stop: asyncio.Event, beside: Beside | None) -> None:
+    if beside is not None:
+        await work.archiver.failures.keep("beside the archiver", partial(beside, parts.database, stop))
 
 
 async def run_once(settings: Settings, *, program: str, timing: Timing = TIMING) -> int:

@@ -18,7 +18,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """The migrations that made the tables as they are here, in order."""
 REVISION = REVISIONS[-1]
 VERSION_TABLE = "archive_version"
@@ -221,11 +221,12 @@ deliveries = Table(
     Column("conversation_id", Text, nullable=False),
     Column("delivered_id", _Number, nullable=False, server_default="0"),  # of the last happening that is done with
     Column("attempts", Integer, nullable=False, server_default="0"),  # for the next happening
-    Column("next_at", Double),  # when it is tried again
+    Column("next_at", Double),  # when somebody has to look at it; NULL: nothing is to be delivered
     Column("claimed_by", Text),
     Column("claimed_until", Double),
     Column("last_error", Text),
     PrimaryKeyConstraint("destination", "tenant", "conversation_id"),
+    Index("archive_deliveries_due", "destination", "tenant", "next_at"),
     sqlite_with_rowid=False,
 )
 """How far the outbox is delivered: a cursor for each destination and conversation."""
@@ -242,3 +243,14 @@ dead_letters = Table(
     UniqueConstraint("happening_id", "destination", name="archive_dead_letters_key"),
 )
 """Happenings that a destination did not take in all attempts."""
+
+replays = Table(
+    "archive_replays",
+    metadata,
+    Column("destination", Text, nullable=False),
+    Column("happening_id", _Number, ForeignKey("archive_happenings.id", ondelete="CASCADE"), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    PrimaryKeyConstraint("happening_id", "destination"),
+    sqlite_with_rowid=False,
+)
+"""Happenings that are to be delivered once more, wherever the cursor is."""

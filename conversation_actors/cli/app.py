@@ -11,6 +11,7 @@ import typer
 
 from conversation_actors.cli.archive import app as archive_app
 from conversation_actors.cli.options import Json
+from conversation_actors.cli.webhooks import app as webhooks_app
 from conversation_actors.errors import ConversationError, InvalidInputError
 from conversation_actors.versions import tell_versions
 
@@ -27,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(archive_app)
+app.add_typer(webhooks_app)
 
 
 def _tell_versions(*, is_wanted: bool) -> None:
@@ -344,7 +346,9 @@ def main() -> None:
 
 def _leave_wrapping_to_the_terminal() -> None:
     """Make each paragraph of a docstring one line; otherwise the help would have the source's line breaks."""
-    for command in (*app.registered_commands, *archive_app.registered_commands, archive_app.registered_callback):
+    inner = (archive_app, webhooks_app)
+    below = [command for one in inner for command in (*one.registered_commands, one.registered_callback)]
+    for command in (*app.registered_commands, *below):
         if command is not None:
             paragraphs = inspect.cleandoc(inspect.getdoc(command.callback) or "").split("\n\n")
             command.help = "\n\n".join(" ".join(paragraph.splitlines()) for paragraph in paragraphs)
