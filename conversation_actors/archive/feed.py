@@ -21,6 +21,7 @@ from conversation_actors.failures import Failures
 FEED = "feed"
 """The name of the feed's failures."""
 AT_ONCE = 500
+"""Entries of a step: an archiver may have to wait for so many to be written."""
 _LOOK = 1000
 """Lives of a look at most."""
 
@@ -60,12 +61,11 @@ class Feed:
     ) -> None:
         """Count a call as lost of which nothing came for `idle`, unless entries of it are still on their way.
 
-        `waiting` tells of which conversations they are. A step takes `at_once` entries, of all its lives together, and
-        of each life at least a tenth of that.
+        `waiting` tells of which conversations they are. A step takes `at_once` entries, of all its lives together.
         """
         self._database, self._tenant, self._idle = database, tenant, idle.total_seconds()
         self._waiting, self._clock = waiting, clock
-        self._at_once, self._least = at_once, max(1, at_once // 10)
+        self._at_once = at_once
         self.failures = failures or Failures()
         self._after: tuple[int, float] = (0, 0.0)
         """Where the next look goes on."""
@@ -117,7 +117,7 @@ class Feed:
     async def _read(self, conversations: Collection[str], now: float) -> list[News]:
         async with self._database.reading("reading what is to be told") as connection:
             cursors = await feed_rows.find(connection, self._tenant, conversations, now=now)
-            share = max(self._least, self._at_once // max(1, len(cursors)))
+            share = max(1, self._at_once // max(1, len(cursors)))
             return await feed_rows.read_on(connection, cursors, most=share) if cursors else []
 
     async def _coming(self, conversations: Collection[str]) -> Collection[str]:

@@ -87,6 +87,7 @@ _MOVE = update(lives).where(lives.c.id == bindparam("of")).values(fed=bindparam(
 _AHEAD = (
     select(lives.c.id, lives.c.conversation_id)
     .where(lives.c.tenant == bindparam("tenant"), lives.c.fed < lives.c.seq, lives.c.id > bindparam("after"))
+    .where(lives.c.deleted_at.is_(None))
     .order_by(lives.c.id)
     .limit(bindparam("most", type_=Integer))
 )

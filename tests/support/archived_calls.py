@@ -28,6 +28,7 @@ from tests.support.archive_records import BEGAN, Author
 Role = Literal["user", "assistant"]
 ROLES: tuple[Role, ...] = ("user", "assistant")
 IDLE = 600.0
+MANY = 500
 WORDS = "the turtle is in the bath"
 
 
@@ -98,4 +99,5 @@ async def feed_all(feed: Feed) -> int:
     while names := await feed.look():
         await feed.step(names)
         steps += 1
+        assert steps < MANY, names
     return steps
