@@ -61,6 +61,8 @@ class Timing:
     """How long after its session's start an entrypoint's lines count as its opening."""
     identity: float = 5.0
     """How long a job waits for the participant that names its conversation."""
+    end_callbacks: float = 5.0
+    """How long a conversation stays open at a job's end for what else is done then, which may set the outcome."""
     data_pause: float = 1.0
     """Before it is asked again whether data messages are durable."""
 

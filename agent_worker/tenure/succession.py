@@ -16,11 +16,12 @@ from agent_worker.tenure.role import attribute_name, record_role
 from agent_worker.tenure.vigil import Vigil
 from agent_worker.timing import TIMING, Timing
 from conversation_actors import ConversationHandle, Heartbeats, Lease, LeaseHeldError
+from conversation_actors.calls import names
 from conversation_actors.errors import ConflictError
 
 logger = logging.getLogger(__name__)
 
-HANDOVER = "livekit.handover"
+HANDOVER = names.HANDOVER
 """The attribute in which a successor asks the agent to give the call over: ``to``, ``from``, and ``room`` if it
 is in another room than the agent; then the agent goes at once, or adds `REFUSED`. It is removed when that is done."""
 REFUSED = "refused"

@@ -33,6 +33,7 @@ from agent_worker.worker.registration import Registrar
 from agent_worker.worker.rooms import Rooms
 from agent_worker.worker.takeover import Takeover
 from conversation_actors import ConversationClient, HeartbeatRecord, Heartbeats, Settings
+from conversation_actors.calls.names import NO_AGENT_COMES
 
 logger = logging.getLogger(__name__)
 
@@ -267,7 +268,7 @@ async def _give_up(settings: Settings, record: HeartbeatRecord, attempts: int) -
     """Say in the conversation that no agent comes any more."""
     async with ConversationClient(settings) as client:
         conversation = await client.open(record.conversation_id)
-        told = {"holder": None, "state": "given up", "attempts": attempts, "at": time.time()}
+        told = {"holder": None, "state": NO_AGENT_COMES, "attempts": attempts, "at": time.time()}
         await conversation.set_attributes({attribute_name(AGENT, record.role or AGENT_ROLE): told})
         await conversation.aclose()
     logger.error("a call is given up", extra={"conversation_id": record.conversation_id, "attempts": attempts})

@@ -5,7 +5,6 @@ happenings and the records. So each is there exactly once, whoever dies, and how
 that began where somebody else has gone on since writes nothing.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -14,20 +13,15 @@ from datetime import timedelta
 from conversation_actors.archive import feed_rows
 from conversation_actors.archive.claims import OF_REDIS
 from conversation_actors.archive.database import Database
-from conversation_actors.archive.feed_forgetting import Forgotten
-from conversation_actors.archive.feed_rows import Cursor, News, Step
-from conversation_actors.archive.records import UNREADABLE, Row
-from conversation_actors.calls import CallFold, Happening
-from conversation_actors.codec import decode_entry
-from conversation_actors.errors import CorruptStateError
+from conversation_actors.archive.feed_course import Course
+from conversation_actors.archive.feed_rows import News, Step
+from conversation_actors.calls import CallFold
 from conversation_actors.failures import Failures
-from conversation_actors.state import Entry, HistoryCleared, ItemsRemoved
 
 FEED = "feed"
 """The name of the feed's failures."""
 AT_ONCE = 500
-_BREATH = 50
-"""Entries that are folded before others have a turn."""
+"""Entries of a step: an archiver may have to wait for so many to be written."""
 _LOOK = 1000
 """Lives of a look at most."""
 
@@ -67,12 +61,11 @@ class Feed:
     ) -> None:
         """Count a call as lost of which nothing came for `idle`, unless entries of it are still on their way.
 
-        `waiting` tells of which conversations they are. A step takes `at_once` entries, of all its lives together, and
-        of each life at least a tenth of that.
+        `waiting` tells of which conversations they are. A step takes `at_once` entries, of all its lives together.
         """
         self._database, self._tenant, self._idle = database, tenant, idle.total_seconds()
         self._waiting, self._clock = waiting, clock
-        self._at_once, self._least = at_once, max(1, at_once // 10)
+        self._at_once = at_once
         self.failures = failures or Failures()
         self._after: tuple[int, float] = (0, 0.0)
         """Where the next look goes on."""
@@ -103,7 +96,7 @@ class Feed:
         steps, failed = list[Step](), set[str]()
         for one in news:
             is_timely = one.cursor.is_due and one.cursor.conversation_id not in timeless
-            if not one.rows and one.cursor.fed == one.cursor.seq and not is_timely:
+            if one.is_empty and not is_timely:
                 continue
             try:
                 steps.append(await self._follow(one, now=now if is_timely else None))
@@ -124,8 +117,8 @@ class Feed:
     async def _read(self, conversations: Collection[str], now: float) -> list[News]:
         async with self._database.reading("reading what is to be told") as connection:
             cursors = await feed_rows.find(connection, self._tenant, conversations, now=now)
-            share = max(self._least, self._at_once // max(1, len(cursors)))
-            return [await feed_rows.read_on(connection, cursor, most=share) for cursor in cursors]
+            share = max(1, self._at_once // max(1, len(cursors)))
+            return await feed_rows.read_on(connection, cursors, most=share) if cursors else []
 
     async def _coming(self, conversations: Collection[str]) -> Collection[str]:
         """Return those of the conversations of which entries may be on their way to the archive."""
@@ -142,54 +135,13 @@ class Feed:
 
     async def _follow(self, news: News, *, now: float | None) -> Step:
         """Return what news come to, and if nothing follows them, also what is due by `now`."""
-        cursor = news.cursor
-        fold, fed = self._fold(cursor), cursor.fed
-        told, forgotten = list[Happening](), list[Forgotten]()
-        for number, row in enumerate(news.rows, 1):
-            entry = _entry(row)
-            if entry is not None:
-                _skip(fold, fed + 1, row.seq - 1)
-                told += fold.take(entry)
-                forgotten += _forgotten(entry)
-                fed = row.seq
-            if number % _BREATH == 0:
-                await asyncio.sleep(0)
-        end = cursor.seq if news.is_whole else news.rows[-1].seq
-        _skip(fold, fed + 1, end)
-        if news.is_whole and now is not None:
+        cursor, idle = news.cursor, self._idle
+        name, life, state = cursor.conversation_id, cursor.life, cursor.state
+        begun = CallFold(name, life, idle=idle)
+        fold = begun if state is None else CallFold.from_json(state, name, life, idle=idle)
+        course = Course(fold, news)
+        await course.run()
+        told = course.told
+        if course.is_whole and now is not None:
             told += fold.pass_time(now)
-        return Step(cursor, end, fold.to_json(), fold.due, told, forgotten)
-
-    def _fold(self, cursor: Cursor) -> CallFold:
-        name, life = cursor.conversation_id, cursor.life
-        if cursor.state is None:
-            return CallFold(name, life, idle=self._idle)
-        fold = CallFold.from_json(cursor.state, name, life, idle=self._idle)
-        if fold.seq > cursor.fed:
-            fold.rewind(cursor.fed)
-        return fold
-
-
-def _skip(fold: CallFold, first: int, last: int) -> None:
-    if first <= last:
-        fold.skip(first, last)
-
-
-def _entry(row: Row) -> Entry | None:
-    """Read an entry; None if nobody can. Raises `IncompatibleVersionError` if a newer version can."""
-    if row.event == UNREADABLE:
-        return None
-    try:
-        return decode_entry(row.data)
-    except CorruptStateError:
-        return None
-
-
-def _forgotten(entry: Entry) -> list[Forgotten]:
-    match entry.event:
-        case ItemsRemoved(identities):
-            return [Forgotten(entry.seq, frozenset(identities))]
-        case HistoryCleared():
-            return [Forgotten(entry.seq, None)]
-        case _:
-            return []
+        return Step(cursor, course.fed, course.aside, fold.to_json(), fold.due, told, course.forgotten)

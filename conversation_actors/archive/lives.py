@@ -141,7 +141,7 @@ async def rewind(connection: AsyncConnection, life: Life, seq: int) -> None:
         name: case((column >= seq, seq - 1), else_=column)
         for name, column in (("fed", lives.c.fed), ("quiet", lives.c.quiet))
     }
-    statement = update(lives).where(lives.c.id == life.id).values(mark=lives.c.mark + 1, **cursors)
+    statement = update(lives).where(lives.c.id == life.id).values(ticks=lives.c.ticks + 1, **cursors)
     await connection.execute(statement)
 
 

@@ -5,7 +5,7 @@ import binascii
 import json
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from sqlalchemy import Select, select, tuple_
 
@@ -73,10 +73,10 @@ async def page_of_sessions(
         rows = (await connection.execute(_query(tenant, wanted))).all()
     page = rows[: wanted.limit]
     last = SessionCursor(page[-1].started_at, page[-1].id) if len(rows) > wanted.limit else None
-    return tuple(_record(number, data) for number, _, data in page), last
+    return tuple(_record(row.id, row.data) for row in page), last
 
 
-def _query(tenant: str, wanted: WantedSessions) -> Select[tuple[int, float, str]]:
+def _query(tenant: str, wanted: WantedSessions) -> Select[Any]:
     query = select(sessions.c.id, sessions.c.started_at, sessions.c.data).where(sessions.c.tenant == tenant)
     if wanted.conversation_id is not None:
         query = query.where(sessions.c.conversation_id == wanted.conversation_id)

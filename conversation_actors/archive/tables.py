@@ -53,8 +53,8 @@ lives = Table(
     Column("fed", _Number, nullable=False, server_default="0"),
     # Up to this position nobody is told of happenings: the entries came by a migration or an import.
     Column("quiet", _Number, nullable=False, server_default="0"),
-    # Another number after each step of the feed, and whenever entries are set aside: nobody goes on from what is old.
-    Column("mark", _Number, nullable=False, server_default="0"),
+    # Rises with each step of the feed, and whenever entries are set aside: nobody goes on from what is old.
+    Column("ticks", _Number, nullable=False, server_default="0"),
     UniqueConstraint("tenant", "conversation_id", "life", name="archive_lives_key"),
     Index("archive_lives_active", "tenant", "active_at"),
 )
@@ -122,6 +122,7 @@ superseded = Table(
     Column("event", Text, nullable=False),
     Column("data", LargeBinary, nullable=False),
     Column("noted_at", Double, nullable=False),
+    Column("is_unread", Boolean, nullable=False, server_default=false()),  # the feed had not read it before
     Index("archive_superseded_life", "life_id"),
 )
 """Entries that Redis has lost after they were archived, and in whose place others came."""

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from conversation_actors.calls.attributes import AGENT_ROLE
 from conversation_actors.calls.happenings import AGENT_JOINED, AGENT_REPLACED
+from conversation_actors.calls.names import AGENT_LEASE
 from conversation_actors.calls.record import CRASHED, HANDED_OVER, SessionAgent
 from conversation_actors.calls.told import Told
 
@@ -51,7 +51,7 @@ class Agents:
         silence = max(0.0, at - (told_at if before.left_at is None else before.left_at))
         if before.left_at is None:
             self._end(before, told_at, HANDED_OVER if is_planned else CRASHED)
-        if role == AGENT_ROLE:
+        if role == AGENT_LEASE:
             self.take_overs += 1
             self.silence += silence
         self._add(Agent(role, holder, at))
@@ -79,7 +79,7 @@ class Agents:
 
     def _end(self, agent: Agent, at: float, end: str) -> None:
         agent.left_at, agent.end = at, end
-        if end == CRASHED and agent.role == AGENT_ROLE:
+        if end == CRASHED and agent.role == AGENT_LEASE:
             self.crashes += 1
 
     def _add(self, agent: Agent) -> None:

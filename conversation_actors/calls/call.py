@@ -1,5 +1,6 @@
 """One call, from its beginning until its record is final."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +54,7 @@ class Call:
     talk: Talk = field(default_factory=Talk)
     usage: Usage = field(default_factory=Usage)
     errors: int = 0
-    outcome: Any = None
+    outcome: Mapping[str, Any] | None = None
     summary: str | None = None
     gaps: Gaps = field(default_factory=Gaps)
 

@@ -3,12 +3,25 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from conversation_actors.calls.attributes import AGENT, AGENT_ROLE, CALL, ERROR, HANDOVER, OUTCOME, USAGE, attribute_of
-from conversation_actors.calls.attributes import GIVEN_UP as IS_GIVEN_UP
 from conversation_actors.calls.call import Call, End, Gaps
 from conversation_actors.calls.fold_state import FoldState, Hold, Wish
 from conversation_actors.calls.happenings import CALL_ENDED, CALL_STARTED, SESSION_RECORDED, Happening
-from conversation_actors.calls.record import CLOSED, COMPLETED, CRASHED, GIVEN_UP, HANDED_OVER, LEFT, LOST, RELEASED
+from conversation_actors.calls.names import (
+    AGENT,
+    AGENT_LEASE,
+    CALL,
+    COMPLETED,
+    ERROR,
+    HANDOVER,
+    LEFT,
+    NO_AGENT_COMES,
+    OUTCOME,
+    REFUSED,
+    USAGE,
+    name_of_role,
+)
+from conversation_actors.calls.outcome import outcome_of
+from conversation_actors.calls.record import CLOSED, CRASHED, GIVEN_UP, HANDED_OVER, LOST, RELEASED
 from conversation_actors.calls.talk import is_counted, is_said
 from conversation_actors.calls.told import Told
 from conversation_actors.items import StoredItem
@@ -58,17 +71,17 @@ class Course:
             self.state.told_at = at
 
     def end_for_silence(self, at: float) -> None:
-        """End the call, or the grace after its end, as nothing has come until now."""
+        """End the call, or the grace after its end, as nothing has come until now: after silence there is no grace."""
         call = self.state.call
         if call is None:
             return
         if call.end is not None:
             self._record(call, at)
             return
-        last = call.agents.last(AGENT_ROLE)
+        last = call.agents.last(AGENT_LEASE)
         is_nobody_due = last is None or last.end == RELEASED
         is_left = is_nobody_due and not call.people.is_anybody_here()
-        self._end(LEFT if is_left else LOST, self.state.at, until=at + GRACE)
+        self._end(LEFT if is_left else LOST, self.state.at, until=at)
 
     def _apply(self, event: Event, at: float) -> None:
         match event:
@@ -126,13 +139,13 @@ class Course:
     # Agents.
 
     def _acquire(self, lease: Lease, at: float, *, is_renewed: bool) -> None:
-        if lease.name != AGENT_ROLE:
+        if lease.name != AGENT_LEASE:
             return
         call = self.state.call
         if not is_renewed and (call is None or call.end is not None):
             self._begin("agent", at)
         self.state.hold = Hold(lease.holder, lease.expires_at)
-        self._take_role(AGENT_ROLE, lease.holder, at)
+        self._take_role(AGENT_LEASE, lease.holder, at)
 
     def _take_role(self, role: str, holder: str, at: float) -> None:
         """Have the holder be the agent of a role in the call that goes on, if there is one."""
@@ -144,14 +157,14 @@ class Course:
         self._tell(at, call.agents.take(role, holder, at, told_at=self.state.told_at, is_planned=is_planned))
         if wish is not None and (is_planned or wish.is_agreed):
             del self.state.wishes[role]
-        if role == AGENT_ROLE:
+        if role == AGENT_LEASE:
             call.is_released = False
 
     def _release(self, role: str, holder: str, at: float) -> None:
         state, call = self.state, self.state.call
-        if role == AGENT_ROLE and state.hold is not None and state.hold.holder == holder:
+        if role == AGENT_LEASE and state.hold is not None and state.hold.holder == holder:
             state.hold = None
-        if call is None or role != AGENT_ROLE:
+        if call is None or role != AGENT_LEASE:
             return
         wish = state.wishes.get(role)
         is_agreed = wish is not None and wish.is_agreed
@@ -163,11 +176,11 @@ class Course:
     # Attributes.
 
     def _take_attributes(self, changes: Mapping[str, Any], at: float) -> None:
-        told = [(attribute_of(stored), value) for stored, value in changes.items()]
-        for name in _ORDER:
-            for attribute, value in told:
-                if attribute.name == name:
-                    self._take_attribute(name, attribute.role, value, at)
+        told = [(*name_of_role(stored), value) for stored, value in changes.items()]
+        for wanted in _ORDER:
+            for name, role, value in told:
+                if name == wanted:
+                    self._take_attribute(name, role, value, at)
 
     def _take_attribute(self, name: str, role: str, value: Any, at: float) -> None:
         fields: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
@@ -184,14 +197,14 @@ class Course:
         elif name == ERROR:
             call.errors += value is not None
         elif name == OUTCOME:
-            call.outcome = value
-        elif role == AGENT_ROLE and "ended" in fields:
-            self._end_as_told(fields["ended"], at)
+            call.outcome = outcome_of(value)
+        elif role == AGENT_LEASE and "ended" in fields:
+            self._end_as_told(fields["ended"], fields.get("reason"), at)
 
     def _take_wish(self, role: str, fields: Mapping[str, Any]) -> None:
         wishes = self.state.wishes
         to = fields.get("to")
-        if isinstance(to, str) and "refused" not in fields:
+        if isinstance(to, str) and REFUSED not in fields:
             if role in wishes or len(wishes) < _MOST_ROLES:
                 wishes[role] = Wish(to)
         elif role in wishes and not wishes[role].is_agreed:  # else whoever has agreed takes it back, and goes
@@ -201,10 +214,10 @@ class Course:
         state, call = self.state, self.state.call
         wish = state.wishes.get(role)
         holder = fields.get("holder")
-        is_given_up = fields.get("state") == IS_GIVEN_UP
+        is_given_up = fields.get("state") == NO_AGENT_COMES
         if not fields and wish is not None:
             wish.is_agreed = True
-        if role == AGENT_ROLE:
+        if role == AGENT_LEASE:
             if is_given_up:
                 self._end(GIVEN_UP, at)
         elif isinstance(holder, str):
@@ -227,7 +240,7 @@ class Course:
         state.gaps = Gaps()
         self._tell(at, [Told(CALL_STARTED, {"number": call.number, "by": by})])
         if by != "agent" and state.hold is not None and state.hold.expires_at > at:
-            self._take_role(AGENT_ROLE, state.hold.holder, at)
+            self._take_role(AGENT_LEASE, state.hold.holder, at)
         for role, holder in state.roles.items():
             self._take_role(role, holder, at)
         return call
@@ -236,11 +249,9 @@ class Course:
         if call.is_released and not call.people.is_anybody_here():
             self._end(LEFT, at)
 
-    def _end_as_told(self, reason: object, at: float) -> None:
-        if reason == LEFT:
-            self._end(LEFT, at)
-        else:
-            self._end(COMPLETED, at, text=reason if isinstance(reason, str) and reason != COMPLETED else None)
+    def _end_as_told(self, ended: object, reason: object, at: float) -> None:
+        text = next((one for one in (reason, ended) if isinstance(one, str) and one not in {COMPLETED, LEFT}), None)
+        self._end(LEFT if ended == LEFT else COMPLETED, at, text=text)
 
     def _end(self, reason: str, at: float, *, text: str | None = None, until: float | None = None) -> None:
         """End the call that goes on, if there is one."""
@@ -250,7 +261,7 @@ class Course:
         told = text[:_TEXT_CHARACTERS] if text else None
         call.end = End(at, reason, told, at + GRACE if until is None else until)
         if reason in {LOST, GIVEN_UP}:
-            call.agents.leave(AGENT_ROLE, state.told_at, CRASHED)
+            call.agents.leave(AGENT_LEASE, state.told_at, CRASHED)
         if reason != CLOSED:  # a conversation that is closed by mistake is reopened, and its agent goes on
             state.hold = None
         state.wishes, state.roles = {}, {}
@@ -283,4 +294,4 @@ def _is_wish(event: Event) -> bool:
     """Tell whether an event is no more than a successor's wish for the call, or that one was taken back."""
     if not isinstance(event, AttributesChanged):
         return False
-    return all(attribute_of(stored).name == HANDOVER for stored in event.changes)
+    return all(name_of_role(stored)[0] == HANDOVER for stored in event.changes)

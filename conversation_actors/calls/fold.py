@@ -2,7 +2,7 @@
 
 A call begins when somebody comes, an agent takes the lease `agent`, or something is said, and ends when the agent or
 the conversation's closing says so, when everybody has left, or when nothing comes any more. What comes within `GRACE`
-after that still belongs to it, unless the next call begins. Then its record is final.
+after that still belongs to it, unless the next call begins; after silence nothing does. Then its record is final.
 """
 
 from typing import Self

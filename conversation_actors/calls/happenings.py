@@ -11,7 +11,8 @@ CALL_ENDED = "call.ended"
 """A call ended: ``number``, ``started_at``, ``duration``, ``end_reason``, ``end_text``. Stragglers may follow."""
 TURN_COMPLETED = "turn.completed"
 """The agent said something after a person did: ``turn`` (a number), ``user`` (``item_ids``, ``text``, ``identity``),
-``agent`` (``item_id``, ``text``), ``interrupted``, ``latency`` (seconds, or null if nobody measured)."""
+``agent`` (``item_id``, ``text``), ``interrupted``, ``latency`` (seconds, or null if nobody measured). A text is null
+if it was taken out of the history."""
 PARTICIPANT_JOINED = "participant.joined"
 """Somebody came for the first time: ``identity``, ``name``, ``visits`` (in this call, this one counted)."""
 PARTICIPANT_RETURNED = "participant.returned"

@@ -10,8 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from conversation_actors.calls.record_text import text_of
 from conversation_actors.errors import InvalidInputError
 
-COMPLETED, LEFT, CLOSED, GIVEN_UP, LOST = "completed", "left", "closed", "given_up", "lost"
-"""Reasons of an end."""
+CLOSED, GIVEN_UP, LOST = "closed", "given_up", "lost"
+"""Reasons of an end, besides those that agents note."""
 RELEASED, HANDED_OVER, CRASHED = "released", "handed_over", "crashed"
 """Ends of an agent."""
 
@@ -119,8 +119,8 @@ class SessionRecord:
     agents: tuple[SessionAgent, ...] = ()
     errors: int = 0
     """Failures of models that were noted."""
-    outcome: Any = None
-    """What the application set last in this call as its outcome."""
+    outcome: Mapping[str, Any] | None = None
+    """What the application said last of what came of this call."""
     summary: str | None = None
     """The last summary that was set in this call."""
     gaps: tuple[tuple[int, int], ...] = ()

@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from conversation_actors.calls.attributes import ROLE_FIELD
 from conversation_actors.calls.happenings import TURN_COMPLETED
+from conversation_actors.calls.names import ROLE_FIELD
 from conversation_actors.calls.record import SessionLatency, SessionTool
 from conversation_actors.calls.samples import Sample
 from conversation_actors.calls.told import Told
@@ -42,7 +42,8 @@ class Unanswered:
     """What people said since the agent spoke last."""
 
     item_ids: list[str] = field(default_factory=list)
-    text: str = ""
+    text: str | None = ""
+    """None if it was taken out of the history."""
     identity: str | None = None
     """Of whoever spoke last; None if that is not known."""
 
@@ -89,10 +90,10 @@ class Talk:
         return []
 
     def forget(self, identities: Collection[str] | None) -> None:
-        """Keep no words of these items; None: of no item."""
+        """Keep no words of these items, and of what was said with them; None: of no item."""
         asked = self.unanswered
         if asked is not None and (identities is None or not set(asked.item_ids).isdisjoint(identities)):
-            asked.text = ""
+            asked.text = None
 
     def latencies(self) -> dict[str, SessionLatency]:
         """Return what the record says of what was measured."""

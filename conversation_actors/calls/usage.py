@@ -26,7 +26,8 @@ class Usage:
         if not isinstance(models, list):
             return
         self.jobs.pop(job, None)
-        self.jobs[job] = [_read(one) for one in models[:_MOST_MODELS] if isinstance(one, Mapping)]
+        read = [_read(one) for one in models[:_MOST_MODELS] if isinstance(one, Mapping)]
+        self.jobs[job] = [one for one in read if one]
         if len(self.jobs) > _MOST_JOBS:
             self.settled = _summed([*self.settled, *self.jobs.pop(next(iter(self.jobs)))])
 

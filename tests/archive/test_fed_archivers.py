@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,7 @@ async def test_archivers_that_are_killed_tell_and_record_everything_once(
             known = len(await outbox(database))
             for author in authors.values():
                 await author.write(*call_events(round_)[:5])
-            await wait_until(lambda known=known: _has_more(database, known), "news", patience=PATIENCE)
+            await wait_until(partial(_has_more, database, known), "news", patience=PATIENCE)
             for author in authors.values():
                 await author.write(*call_events(round_)[5:])
             process = processes.pop(0)
@@ -99,9 +100,7 @@ async def test_archivers_that_are_killed_tell_and_record_everything_once(
             process.wait()
             processes.append(start_archiver(tmp_path / f"log{round_ + 1}", redis_url, database_url))
         for name, author in authors.items():
-            await wait_until(
-                lambda name=name, author=author: _is_told(database, name, author), "all to be told", patience=PATIENCE
-            )
+            await wait_until(partial(_is_told, database, name, author), "all to be told", patience=PATIENCE)
     finally:
         for process in processes:
             process.kill()

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.feed import Feed, Waiting
 from conversation_actors.archive.feed_rows import Step
-from conversation_actors.archive.tables import feeds, happenings, lives, session_people, sessions
+from conversation_actors.archive.tables import feeds, happenings, lives, session_people, sessions, superseded
 from conversation_actors.archive.writer import Writer
 from conversation_actors.errors import StoreUnavailableError
 from conversation_actors.failures import Failures
@@ -23,6 +23,7 @@ from tests.support.archive_contents import change, everything, rows
 from tests.support.archive_records import BEGAN, Author
 from tests.support.archived_calls import (
     IDLE,
+    ROLES,
     WORDS,
     call_events,
     feed_all,
@@ -183,31 +184,54 @@ async def test_a_step_that_others_have_overtaken_writes_nothing(
     assert len(await session_records(database)) == 1
 
 
-async def test_entries_in_the_place_of_others_are_told_and_the_others_not_again(
+LOST = [*call_events()[:4], says("user", "u1"), says("assistant", "a1"), says("user", "u2"), says("assistant", "a2")]
+ANEW = [says("user", "u1"), says("assistant", "b1"), says("user", "v2"), says("assistant", "c2")]
+"""What comes in the place of what was said from position 5 on; a client sends again what was not acknowledged."""
+TURNS = [["user-1.0", "assistant-1.0"], ["u1", "a1"], ["u2", "a2"], ["v2", "c2"]]
+
+
+@pytest.mark.parametrize("read", ["nothing", "before", "half", "everything", "meanwhile"])
+async def test_entries_in_the_place_of_others_are_told_and_so_are_the_others(
+    database: Database, writer: Writer, make_feed: MakeFeed, read: str
+) -> None:
+    """Each once: it makes no difference how far a feed was when Redis lost the others."""
+    newer = recorded(Author(epoch=2, owner="owner-2"), ANEW, first=5)
+    await writer.write(HERE, recorded(Author(), LOST))
+    if read == "meanwhile":
+        feed = make_feed(Interrupted, now=BEGAN)
+        feed.meanwhile = lambda: writer.write(HERE, newer)
+        assert (await feed.step([HERE])).told == frozenset()
+    else:
+        at_once = {"nothing": 0, "before": 4, "half": 6, "everything": 500}[read]
+        if at_once:
+            await make_feed(now=BEGAN, at_once=at_once).step([HERE])
+        await writer.write(HERE, newer)
+    await feed_all(make_feed(now=BEGAN, at_once=3))
+    await feed_all(make_feed())
+
+    events = [name for name, _ in await outbox(database)]
+    assert len(set(events)) == len(events)
+    turns = await told_data(database, "turn.completed")
+    assert [[*one["user"]["item_ids"], one["agent"]["item_id"]] for one in turns] == TURNS
+    assert [(one["turns"], one["gaps"]) for one in await session_records(database)] == [(4, [])]
+    assert await rows(database, lives, "fed", "seq") == [(8, 8)]
+    assert await rows(database, superseded, "seq", "is_unread") == [(seq, False) for seq in range(5, 9)]
+
+
+async def test_entries_that_are_set_aside_again_and_again_are_told(
     database: Database, writer: Writer, make_feed: MakeFeed
 ) -> None:
-    """Whether a feed had read those that Redis lost, or reads them at this very moment."""
-    lost = [*call_events()[:4], says("user", "u1"), says("assistant", "a1"), says("user", "u2")]
-    anew = [says("user", "u1"), says("user", "v2"), says("assistant", "b2"), says("assistant", "b3")]
-    newer = recorded(Author(epoch=2, owner="owner-2"), anew, first=5)
-    for name, at_once in (("read", 500), ("half", 6), ("reading", 500)):
-        await writer.write(name, recorded(Author(), lost))
-        if name == "reading":
-            feed = make_feed(Interrupted, now=BEGAN)
-            feed.meanwhile = lambda name=name: writer.write(name, newer)
-            assert (await feed.step([name])).told == frozenset()
-        else:
-            await make_feed(now=BEGAN, at_once=at_once).step([name])
-            await writer.write(name, newer)
-        await feed_all(make_feed(now=BEGAN))
+    """Before any feed comes: in the order in which they came about."""
+    await writer.write(HERE, recorded(Author(), LOST[:6]))
+    for epoch in range(2, 5):
+        said = [says(role, f"{role}.{epoch}") for role in ROLES]
+        await writer.write(HERE, recorded(Author(epoch=epoch, owner=f"owner-{epoch}"), said, first=7 - epoch % 2))
+    await feed_all(make_feed(at_once=2))
 
-        events = [event for event, _ in await outbox(database, name)]
-        assert len(set(events)) == len(events)
-    turns = [(one["user"]["item_ids"], one["agent"]["item_id"]) for one in await told_data(database, "turn.completed")]
-    mine = {"read": 3, "half": 3, "reading": 2}
-    assert len(turns) == sum(mine.values()), turns
-    assert [agent for _, agent in turns if agent == "b2"] == ["b2"] * 3
-    assert await rows(database, lives, "fed", "seq") == [(8, 8)] * 3
+    turns = [one["agent"]["item_id"] for one in await told_data(database, "turn.completed")]
+    assert turns == ["assistant-1.0", "a1", "assistant.2", "assistant.3", "assistant.4"]
+    events = [name for name, _ in await outbox(database)]
+    assert len(set(events)) == len(events)
 
 
 async def test_a_new_life_is_told_after_the_old_one(database: Database, writer: Writer, make_feed: MakeFeed) -> None:

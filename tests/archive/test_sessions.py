@@ -72,7 +72,7 @@ async def test_records_are_read_in_pages_the_newest_first(
     async with client_of(database_url) as client:
         found, cursor = list[tuple[str, int]](), None
         for _ in range(4):
-            page = await client.sessions(limit=2, cursor=cursor)
+            page = await client.sessions(limit=3, cursor=cursor)
             found += told(page.sessions)
             cursor = page.next_cursor
             if cursor is None:
@@ -192,6 +192,17 @@ async def test_what_is_imported_is_recorded_and_not_told_of(database: Database, 
         fed == seq for tenant, fed, seq in await rows(database, lives, "tenant", "fed", "seq") if tenant != TENANT
     ]
     assert imported == [True, True]
+
+
+async def test_what_is_written_quietly_is_recorded_and_not_told_of(database: Database, writer: Writer) -> None:
+    """As another program's lists are; what comes afterwards is told of."""
+    records = recorded(Author(), [*call_events(1), *call_events(2)])
+    await writer.write("a", records[:12], quietly=True)
+    await writer.write("a", records[12:])
+    await feed_all(feed_of(database))
+
+    assert [one["number"] for one in await session_records(database)] == [1, 2]
+    assert await outbox(database) == identified([one for one in folded("a", records, now=LATER) if one.seq > 12])
 
 
 async def _accept(_: object) -> None:

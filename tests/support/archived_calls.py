@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.feed import Feed
@@ -25,11 +25,14 @@ from conversation_actors.store.backlog import decode_record
 from tests.support.archive_contents import rows
 from tests.support.archive_records import BEGAN, Author
 
+Role = Literal["user", "assistant"]
+ROLES: tuple[Role, ...] = ("user", "assistant")
 IDLE = 600.0
+MANY = 500
 WORDS = "the turtle is in the bath"
 
 
-def says(role: str, name: str, words: str = "") -> Event:
+def says(role: Role, name: str, words: str = "") -> Event:
     """Return a message."""
     return ItemsAppended((Message(id=name, role=role, content=words or f"words of {name}").to_stored(),))
 
@@ -41,7 +44,7 @@ def call_events(number: int = 1, *, turns: int = 2) -> list[Event]:
     said = [
         says(role, f"{role}-{number}.{turn}", f"{role} {number}.{turn}: {WORDS}")
         for turn in range(turns)
-        for role in ("user", "assistant")
+        for role in ROLES
     ]
     return [
         ParticipantJoined(person, "phone"),
@@ -96,4 +99,5 @@ async def feed_all(feed: Feed) -> int:
     while names := await feed.look():
         await feed.step(names)
         steps += 1
+        assert steps < MANY, names
     return steps

@@ -19,11 +19,12 @@ def _of_conversation() -> tuple[sa.Column[str], ...]:
 
 def upgrade() -> None:
     """Add the feed's cursor to lives, and the tables. Nobody is told of what is archived already."""
-    for name in ("fed", "quiet", "mark"):
+    for name in ("fed", "quiet", "ticks"):
         op.add_column("archive_lives", sa.Column(name, _NUMBER, nullable=False, server_default="0"))
     lives = sa.table("archive_lives", *(sa.column(name) for name in ("seq", "fed", "quiet", "deleted_at")))
     op.execute(lives.update().values(quiet=lives.c.seq))
     op.execute(lives.update().where(lives.c.deleted_at.is_not(None)).values(fed=lives.c.seq))
+    op.add_column("archive_superseded", sa.Column("is_unread", sa.Boolean, nullable=False, server_default=sa.false()))
     is_ahead = sa.text("fed < seq")
     op.create_index(
         "archive_lives_ahead", "archive_lives", ["tenant", "id"], postgresql_where=is_ahead, sqlite_where=is_ahead
