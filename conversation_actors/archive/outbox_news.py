@@ -111,7 +111,7 @@ class News:
         last = {row.conversation_id: row.last for row in (await connection.execute(page)).all()}
         of = deliveries.c
         query = select(of.destination, of.conversation_id, of.delivered_id, of.next_at).where(
-            of.tenant == self._tenant, of.destination.in_(self._destinations), of.conversation_id.in_(last)
+            of.tenant == self._tenant, of.destination.in_(self._destinations), of.conversation_id.in_(list(last))
         )
         settled: dict[str, int] = dict.fromkeys(last, 0)
         for row in (await connection.execute(query)).all():

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import and_, bindparam, case, delete, exists, insert, or_, select, update
+from sqlalchemy import Double, and_, bindparam, case, delete, exists, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.database import Database
@@ -36,7 +36,7 @@ _SETTLE = (
         delivered_id=bindparam("new_id"),
         attempts=bindparam("new_attempts"),
         last_error=bindparam("new_error"),
-        next_at=case((or_(_FOLLOWS, _REPLAYS), bindparam("new_next_at")), else_=None),
+        next_at=case((or_(_FOLLOWS, _REPLAYS), bindparam("new_next_at", type_=Double)), else_=None),
         claimed_by=None,
         claimed_until=None,
     )
