@@ -96,13 +96,20 @@ async def run(
             return
         work = _made(settings, parts, timing)
         logger.info("archiving", extra={"tenant": settings.tenant, "database": repr(parts.database)})
-        await asyncio.gather(*(part.run(stop) for part in work), _accompany(work, parts, stop, beside))
+        accompanying = _accompany(work.archiver.failures, parts.database, stop, beside, timing.again)
+        await asyncio.gather(*(part.run(stop) for part in work), accompanying)
     logger.info("the archiver has ended", extra={"failures": dict(work.archiver.failures.counts)})
 
 
-async def _accompany(work: _Work, parts: Parts, stop: asyncio.Event, beside: Beside | None) -> None:
-    if beside is not None:
-        await work.archiver.failures.keep("beside the archiver", partial(beside, parts.database, stop))
+async def _accompany(
+    failures: Failures, database: Database, stop: asyncio.Event, beside: Beside | None, pause: float
+) -> None:
+    """Do what is done beside archiving, and begin it again if it fails, until `stop` is set."""
+    while beside is not None and not stop.is_set():
+        await failures.once("beside the archiver", partial(beside, database, stop))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await stop.wait()
 
 
 async def run_once(settings: Settings, *, program: str, timing: Timing = TIMING) -> int:
