@@ -17,7 +17,7 @@ from conversation_actors.archive.gaps import Gap
 from conversation_actors.archive.passage import Tally
 from conversation_actors.archive.records import read
 from conversation_actors.archive.succession import locked_lives
-from conversation_actors.archive.tables import lives
+from conversation_actors.archive.tables import deliveries, lives
 from conversation_actors.state import ConversationState
 from conversation_actors.store.backlog import Record
 from conversation_actors.store.base import Stored
@@ -52,15 +52,17 @@ class Writer:
         self._database = database
         self._tenant = tenant
 
-    async def write(self, conversation_id: str, records: Sequence[bytes]) -> Written:
+    async def write(self, conversation_id: str, records: Sequence[bytes], *, quietly: bool = False) -> Written:
         """Write records of a backlog, in order, all or none. Repeats are recognised; gaps are noted.
+
+        If `quietly`, nobody is told of what they come to: they are of calls that are long over.
 
         Bytes that cannot be read are kept as they are, as an entry "unreadable". Raises `IncompatibleVersionError`, and
         writes nothing, if an entry is of a newer version: it waits for an archiver that can read it.
         """
-        return (await self.write_all({conversation_id: records}))[conversation_id]
+        return (await self.write_all({conversation_id: records}, quietly=quietly))[conversation_id]
 
-    async def write_all(self, batches: Mapping[str, Sequence[bytes]]) -> dict[str, Written]:
+    async def write_all(self, batches: Mapping[str, Sequence[bytes]], *, quietly: bool = False) -> dict[str, Written]:
         """Write records of many conversations, all or none; as `write`, and much cheaper than each by itself.
 
         If one of them cannot be written, none is: write each by itself then.
@@ -73,6 +75,9 @@ class Writer:
                 for name in sorted(arrived):
                     await here[name].take(arrived[name], tallies[name])
                 await gathered.flush()
+                if quietly:
+                    mine = (lives.c.tenant == self._tenant, lives.c.conversation_id.in_(list(arrived)))
+                    await connection.execute(update(lives).where(*mine).values(quiet=lives.c.seq))
         return {name: _written(tally) for name, tally in tallies.items()}
 
     async def adopt(self, conversation_id: str, stored: Stored, state: ConversationState) -> bool:
@@ -144,6 +149,8 @@ class Writer:
             names = {name for _, name in found}
             gone = names - await self._still_there(connection, names)
             await pictures.drop_all(connection, self._tenant, gone)
+            theirs = (deliveries.c.tenant == self._tenant, deliveries.c.conversation_id.in_(gone))
+            await connection.execute(delete(deliveries).where(*theirs))
         return len(found)
 
     async def _still_there(self, connection: AsyncConnection, names: Collection[str]) -> set[str]:

@@ -30,12 +30,14 @@ LAYERS = (
     "calls",
     "codec",
     "sources",
+    "destinations",
     "settings",
     "protocol",
     "port",
     "store",
     "activation",
     "archive",
+    "webhooks",
     "line",
     "local",
     "runtime",
@@ -100,6 +102,7 @@ OWNERS = {
     "alembic": "conversation_actors.archive",
     "aiosqlite": "conversation_actors.archive",
     "psycopg": "conversation_actors.archive",
+    "standardwebhooks": "conversation_actors.webhooks",
     "zstandard": "conversation_actors.codec",
 }
 """The one package that imports each outside thing."""
