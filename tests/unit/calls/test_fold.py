@@ -10,7 +10,7 @@ from conversation_actors.calls.happenings import CALL_STARTED
 from conversation_actors.calls.names import OUTCOME, USAGE
 from conversation_actors.calls.outcome import outcome_note
 from conversation_actors.items import StoredItem
-from conversation_actors.state import Entry, ItemsAppended
+from conversation_actors.state import Entry, ItemsAppended, Lease, LeaseAcquired
 from tests.support.call_entries import CONVERSATION, IDLE, LIFE, LONG, START, Conversation, a_fold, records_of, stored
 
 BOUND = 256 << 10
@@ -152,6 +152,21 @@ def test_entries_that_come_in_the_place_of_others_count_besides_them() -> None:
     (record,) = records_of(fold.pass_time(START + LONG))
 
     assert (fold.seq, record.messages, record.gaps) == (5, 3, ())
+
+
+def test_what_is_told_of_other_entries_has_ids_of_its_own() -> None:
+    """Two successors took the lease at one position of two histories: a receiver drops neither as a repeat."""
+    call = a_talk()
+    seq = call.state.seq + 1
+    fold = after(call)
+    told = []
+    for holder in ("job-2", "job-3"):
+        fold.rewind(seq - 1)
+        lease = Lease("agent", holder, seq, START + 99)
+        told += fold.take(Entry(seq, 1, START + 9, LeaseAcquired(lease, renewed=False)))
+
+    assert [(one.type, one.call_id, one.seq) for one in told] == [("agent.replaced", "life.1", seq)] * 2
+    assert told[0].id != told[1].id
 
 
 def test_a_position_that_was_not_reached_is_no_way_back() -> None:
