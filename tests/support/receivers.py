@@ -76,19 +76,34 @@ async def receiving(reply: Reply | None = None, *, tls: ssl.SSLContext | None = 
 
 
 @asynccontextmanager
-async def raw(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[str]:
-    """Run a server that reads a request and then writes what it likes; it yields its URL."""
+async def raw(answer: Callable[[asyncio.StreamWriter], Awaitable[None]], *, keeps: bool = False) -> AsyncIterator[str]:
+    """Run a server that reads a request and then writes what it likes; it yields its URL.
+
+    With `keeps`, it reads further requests of the same connection.
+    """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = next(int(line[15:]) for line in head.decode().split("\r\n") if line.lower().startswith("content-le"))
-        await reader.readexactly(length)
-        await answer(writer)
-        writer.close()
+        try:
+            await _read(reader)
+            await answer(writer)
+            while keeps:
+                await _read(reader)
+                await answer(writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client has gone
+        finally:
+            writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+
+
+async def _read(reader: asyncio.StreamReader) -> None:
+    """Read a request."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(int(line[15:]) for line in head.decode().split("\r\n") if line.lower().startswith("content-le"))
+    await reader.readexactly(length)
 
 
 def destination(url: str, name: str = "default", **values: Any) -> Destination:

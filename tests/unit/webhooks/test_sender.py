@@ -156,23 +156,28 @@ async def test_an_endless_answer_is_not_read_to_its_end() -> None:
         assert await sent(url) is None
 
 
-async def test_a_second_answer_does_not_count_for_the_next_request() -> None:
-    """If it did, what the receiver never took would count as delivered."""
-    requests = 0
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_second_answer_does_not_count_for_the_next_request(*, late: bool) -> None:
+    """Neither at once nor when the next request is there: what the receiver never took would count as delivered."""
+    taken = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    answered: set[asyncio.StreamWriter] = set()
 
     async def twice(writer: asyncio.StreamWriter) -> None:
-        nonlocal requests
-        requests += 1
-        if requests == 1:
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" * 2)
+        if not answered:
+            writer.write(taken if late else taken * 2)
+        elif writer in answered:
+            writer.write(taken)
         else:
             writer.write(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+        answered.add(writer)
         await writer.drain()
 
-    async with raw(twice) as url, Sender(destination(url), timeout=PATIENT, allow_private=True) as sender:
+    async with (
+        raw(twice, keeps=True) as url,
+        Sender(destination(url), timeout=PATIENT, allow_private=True) as sender,
+    ):
         assert await sender.send("evt_1", body()) is None
         assert await sender.send("evt_2", body()) == Refusal("answered 500")
-    assert requests == 2
 
 
 async def test_what_is_not_http_is_a_refusal() -> None:
@@ -222,7 +227,7 @@ async def test_an_untrusted_certificate_is_refused_before_anything_is_sent() -> 
         assert refusal.reason.startswith("the certificate does not hold: ")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "10.0.0.1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "127.9.9.9"])
 async def test_a_private_address_in_the_url_is_not_tried(host: str) -> None:
     """Whatever listens there."""
     refusal = await sent(f"https://{host}:1/hook", allow_private=False)
