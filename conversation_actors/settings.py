@@ -187,11 +187,7 @@ class ArchiveSettings(SettingsGroup):
 
 
 class WebhookSettings(SettingsGroup):
-    """Where what happens in calls is sent (``CONVERSATION_WEBHOOK_…``). Clients and owners do not read these.
-
-    Example:
-        WebhookSettings(url=SecretStr("https://crm.example.com/hooks"), secret=(SecretStr("whsec_…"),))
-    """
+    """Where what happens in calls is sent (``CONVERSATION_WEBHOOK_…``). Clients and owners do not read these."""
 
     model_config = settings_config("CONVERSATION_WEBHOOK_")
 

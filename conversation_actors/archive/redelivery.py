@@ -89,9 +89,9 @@ class Redelivery:
             replays.c.happening_id == of.id, replays.c.destination == destination
         )
         which = select(literal(destination), of.id).where(*chosen, is_dead if only_dead else has_passed, ~is_known)
-        count = (
-            await connection.execute(replays.insert().from_select(["destination", "happening_id"], which))
-        ).rowcount
+        adding = replays.insert().from_select(["destination", "happening_id"], which)
+        # otherwise SQLAlchemy has no count of what an INSERT has added
+        count = (await connection.execute(adding.execution_options(preserve_rowcount=True))).rowcount
         waiting = select(replays.c.happening_id).where(replays.c.destination == destination)
         of_dead = dead_letters.c
         await connection.execute(
