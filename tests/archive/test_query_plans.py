@@ -73,7 +73,8 @@ _FILL = (
     ),
     (
         "INSERT INTO archive_pictures (tenant, conversation_id, digest, media_type, data, kept_at)"
-        " SELECT 'default', CAST(life_id AS TEXT), CAST(seq AS TEXT), 'image/jpeg', l.data, 1.0 FROM archive_entries AS l"
+        " SELECT 'default', CAST(life_id AS TEXT), CAST(seq AS TEXT), 'image/jpeg', l.data, 1.0"
+        " FROM archive_entries AS l"
     ),
     "ANALYZE",
 )
