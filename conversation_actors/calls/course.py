@@ -46,8 +46,10 @@ GRACE = 10.0
 """Seconds after a call's end in which what comes late still belongs to the call."""
 _TEXT_CHARACTERS = 1024
 _MOST_ROLES = 32
-_ORDER = (HANDOVER, AGENT, USAGE, ERROR, OUTCOME, CALL)
-"""In which the changes of one entry are taken, whatever their order is there."""
+_ORDER = (AGENT, HANDOVER, USAGE, ERROR, OUTCOME, CALL)
+"""In which the changes of one entry are taken, whatever their order is there.
+
+An agent that gives the call over says in one change that it goes (`AGENT`) and that the wish is done (`HANDOVER`)."""
 
 
 class Course:
