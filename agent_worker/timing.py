@@ -89,6 +89,8 @@ class Timing:
     """Between two looks into a room that nobody is in."""
     takeover_redis: float = 0.25
     """Between two attempts at a takeover while Redis does not answer."""
+    last_note: float = 10.0
+    """How long it is tried to note in a conversation that its agent died and nobody is in the room."""
     rooms_answer: float = 5.0
     """How long LiveKit's server may take to answer."""
     health: float = 3.0

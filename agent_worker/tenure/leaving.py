@@ -90,11 +90,15 @@ class Leaving:
         await handle.release_lease(self._standing.lease)
 
     async def _note_end(self, handle: ConversationHandle) -> None:
-        """Note that the call has ended, by whose agent the call goes; it is known now that no other one has it."""
+        """Note that the call has ended, by whose agent the call goes; it is known now that no other one has it.
+
+        If the conversation does not answer, enough time is left to end the heartbeat's record, and give the lease back.
+        """
         standing = self._standing
         if standing.role == AGENT_ROLE:
             end = standing.call_end or CallEnd.by_participants(handle.participants)
-            await handle.set_attributes({CALL: end.note(standing.holder)}, lease=standing.lease)
+            async with asyncio.timeout(self._timing.flush / 2):
+                await handle.set_attributes({CALL: end.note(standing.holder)}, lease=standing.lease)
 
     async def aclose(self) -> None:
         """Let go of everything, sending what is still to be sent. Releases nothing: see `release`."""

@@ -67,19 +67,28 @@ class Feed:
         self._waiting, self._clock = waiting, clock
         self._at_once = at_once
         self.failures = failures or Failures()
-        self._after: tuple[int, float] = (0, 0.0)
-        """Where the next look goes on."""
+        self._after_life, self._after_time = 0, 0.0
+        """Where the next looks go on."""
 
     async def look(self, *, most: int = _LOOK) -> list[str]:
         """Return conversations that have entries to be read, or something that is due; some at a time, in turn."""
-        number, at = self._after
-        now = self._clock()
+        return list(dict.fromkeys([*await self.ahead(most=most), *await self.due(most=most)]))
+
+    async def ahead(self, *, most: int = _LOOK) -> list[str]:
+        """Return conversations that have entries to be read; some at a time, in turn."""
+        after = self._after_life
         async with self._database.reading("looking for what is to be told") as connection:
-            ahead = await feed_rows.ahead(connection, self._tenant, after=number, most=most)
-            due = await feed_rows.due(connection, self._tenant, now=now, after=at, most=most)
-        self._after = (ahead[-1][0] if len(ahead) == most else 0, due[-1][0] if len(due) == most else 0.0)
-        names = list(dict.fromkeys(name for _, name in (*ahead, *due)))
-        return names if names or not (number or at) else await self.look(most=most)
+            found = await feed_rows.ahead(connection, self._tenant, after=after, most=most)
+        self._after_life = found[-1][0] if len(found) == most else 0
+        return [name for _, name in found] if found or not after else await self.ahead(most=most)
+
+    async def due(self, *, most: int = _LOOK) -> list[str]:
+        """Return conversations of which something is due; some at a time, in turn."""
+        after = self._after_time
+        async with self._database.reading("looking for what is due") as connection:
+            found = await feed_rows.due(connection, self._tenant, now=self._clock(), after=after, most=most)
+        self._after_time = found[-1][0] if len(found) == most else 0.0
+        return [name for _, name in found] if found or not after else await self.due(most=most)
 
     async def step(self, conversations: Collection[str]) -> Fed:
         """Read on in the lives of conversations, and write what that comes to.

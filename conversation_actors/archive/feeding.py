@@ -16,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 GROUP = 32
 """Conversations of a step."""
-_OF_FOUND = 8
-"""Those of a step that a look has found, while others are waiting that were archived just now."""
+_RESERVED = 8
+"""Those of a step that a look has found with entries, or with something due, while others were archived just now."""
 _FOUND = 1000
-"""Conversations that looks have found and that wait for a step, beyond which there is no other look."""
+"""Conversations with entries that looks have found and that wait for a step, beyond which no others are looked for."""
 _MOST = 10_000
 """Conversations that wait for a step; of more, a look finds the entries later."""
 _REST = 0.25
@@ -31,6 +31,12 @@ class SteppingFeed(Protocol):
 
     async def look(self) -> list[str]:
         """Return conversations that have entries to be read, or something that is due."""
+
+    async def ahead(self) -> list[str]:
+        """Return those of them that have entries to be read."""
+
+    async def due(self) -> list[str]:
+        """Return those of them of which something is due."""
 
     async def step(self, conversations: Collection[str]) -> Fed:
         """Read on in the lives of conversations, and write what that comes to."""
@@ -50,6 +56,7 @@ class Feeding:
         """Do nothing yet. `told` is called with conversations that have new happenings."""
         self._feed, self._told, self._failures, self._timing = feed, told, failures, timing
         self._fresh: dict[str, None] = {}
+        self._due: dict[str, None] = {}
         self._found: dict[str, None] = {}
         self._resting: dict[str, tuple[float, Backoff]] = {}
         """Conversations that failed: until when each is left alone."""
@@ -115,8 +122,11 @@ class Feeding:
             await _wait(self._some, next_look - uptime())
 
     async def _look(self) -> None:
+        """Find what is due however much was found before: it may be the end of a call a moment ago."""
+        if len(self._due) < _MOST:
+            self._due.update(dict.fromkeys(await self._feed.due()))
         if len(self._found) < _FOUND:
-            self._found.update(dict.fromkeys(await self._feed.look()))
+            self._found.update(dict.fromkeys(await self._feed.ahead()))
 
     async def _step(self) -> float | None:
         """Do a step, and return the seconds that it took; None if there is nothing to do."""
@@ -141,7 +151,10 @@ class Feeding:
             del self._suspects[name]
             return [name]
         group: list[str] = []
-        for queue, most in ((self._fresh, GROUP - min(_OF_FOUND, len(self._found))), (self._found, GROUP)):
+        for_found = min(_RESERVED, len(self._found))
+        for_due = min(_RESERVED, len(self._due))
+        shares = ((self._fresh, GROUP - for_due - for_found), (self._due, GROUP - for_found), (self._found, GROUP))
+        for queue, most in shares:
             for name in list(queue):
                 if len(group) >= most:
                     break

@@ -15,6 +15,7 @@ from conversation_actors.calls.names import (
     HANDOVER,
     LEFT,
     NO_AGENT_COMES,
+    NOBODY_THERE,
     OUTCOME,
     REFUSED,
     USAGE,
@@ -46,8 +47,12 @@ GRACE = 10.0
 """Seconds after a call's end in which what comes late still belongs to the call."""
 _TEXT_CHARACTERS = 1024
 _MOST_ROLES = 32
-_ORDER = (HANDOVER, AGENT, USAGE, ERROR, OUTCOME, CALL)
-"""In which the changes of one entry are taken, whatever their order is there."""
+_ENDS = {NO_AGENT_COMES: GIVEN_UP, NOBODY_THERE: LEFT}
+"""How a call ends, by the ``state`` that is noted of its agent."""
+_ORDER = (AGENT, HANDOVER, USAGE, ERROR, OUTCOME, CALL)
+"""In which the changes of one entry are taken, whatever their order is there.
+
+An agent that gives the call over says in one change that it goes (`AGENT`) and that the wish is done (`HANDOVER`)."""
 
 
 class Course:
@@ -214,12 +219,12 @@ class Course:
         state, call = self.state, self.state.call
         wish = state.wishes.get(role)
         holder = fields.get("holder")
-        is_given_up = fields.get("state") == NO_AGENT_COMES
+        end = _ENDS.get(str(fields.get("state")))
         if not fields and wish is not None:
             wish.is_agreed = True
         if role == AGENT_LEASE:
-            if is_given_up:
-                self._end(GIVEN_UP, at)
+            if end is not None and not self._is_another_alive(fields.get("of"), at):
+                self._end(end, at, is_crash=True)
         elif isinstance(holder, str):
             if role in state.roles or len(state.roles) < _MOST_ROLES:
                 state.roles[role] = holder
@@ -227,7 +232,12 @@ class Course:
         else:
             state.roles.pop(role, None)
             if call is not None:
-                call.agents.leave(role, at, CRASHED if is_given_up else HANDED_OVER if wish else RELEASED)
+                call.agents.leave(role, at, CRASHED if end is not None else HANDED_OVER if wish else RELEASED)
+
+    def _is_another_alive(self, dead: object, at: float) -> bool:
+        """Tell whether another agent than the `dead` one has the call; older workers do not tell who died."""
+        hold = self.state.hold
+        return isinstance(dead, str) and hold is not None and hold.holder != dead and hold.expires_at > at
 
     # Beginnings and ends.
 
@@ -253,14 +263,16 @@ class Course:
         text = next((one for one in (reason, ended) if isinstance(one, str) and one not in {COMPLETED, LEFT}), None)
         self._end(LEFT if ended == LEFT else COMPLETED, at, text=text)
 
-    def _end(self, reason: str, at: float, *, text: str | None = None, until: float | None = None) -> None:
+    def _end(
+        self, reason: str, at: float, *, text: str | None = None, until: float | None = None, is_crash: bool = False
+    ) -> None:
         """End the call that goes on, if there is one."""
         state, call = self.state, self.state.call
         if call is None or call.end is not None:
             return
         told = text[:_TEXT_CHARACTERS] if text else None
         call.end = End(at, reason, told, at + GRACE if until is None else until)
-        if reason in {LOST, GIVEN_UP}:
+        if is_crash or reason == LOST:
             call.agents.leave(AGENT_LEASE, state.told_at, CRASHED)
         if reason != CLOSED:  # a conversation that is closed by mistake is reopened, and its agent goes on
             state.hold = None

@@ -60,11 +60,16 @@ class CallFold:
         return self._course.told()
 
     def skip(self, from_seq: int, to_seq: int) -> None:
-        """Note that these positions, both inclusive, are missing. Those that were taken are not."""
+        """Be at `to_seq`: positions from `from_seq` up to there are missing. Those that were taken are not.
+
+        Those before `from_seq` are nobody's: the life begins behind them.
+        """
         state = self._course.state
         if to_seq > state.seq:
-            gaps = state.gaps if state.call is None else state.call.gaps
-            gaps.add(max(from_seq, state.seq + 1), to_seq)
+            first = max(from_seq, state.seq + 1)
+            if first <= to_seq:
+                gaps = state.gaps if state.call is None else state.call.gaps
+                gaps.add(first, to_seq)
             state.go_to(to_seq)
 
     def rewind(self, seq: int) -> None:

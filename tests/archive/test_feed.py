@@ -266,6 +266,18 @@ async def test_what_is_missing_is_a_gap_in_the_record(database: Database, writer
     assert record["end_reason"] == "completed"
 
 
+async def test_a_life_that_begins_behind_another_has_no_gap(
+    database: Database, writer: Writer, make_feed: MakeFeed
+) -> None:
+    """Its positions go on from those of the one that was deleted; what it lacks itself is a gap."""
+    records = recorded(Author("life-2", start=4), call_events(), first=5)
+    await writer.write(HERE, records)
+    await writer.write("lacking", [*records[:2], *records[3:]])
+    await feed_all(make_feed())
+
+    assert [record["gaps"] for record in await session_records(database)] == [[], [[7, 7]]]
+
+
 async def test_deletion_takes_everything_along(database: Database, writer: Writer, make_feed: MakeFeed) -> None:
     """By a client, by a record, by retention; also while a feed is between reading and writing."""
     records = calls(2)

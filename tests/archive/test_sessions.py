@@ -1,12 +1,15 @@
 """The records of calls, as a client and the command read them, and in an archive that is older than they are."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 
 from conversation_actors import ConversationClient, SessionRecord
 from conversation_actors.archive import migrations
@@ -149,6 +152,21 @@ async def test_the_command_prints_them(
         await command.run(None, None, since="soon", until=None, limit=20, as_json=False)
 
 
+@contextmanager
+def executed_statements() -> Iterator[list[str]]:
+    """Give the statements that anybody executes meanwhile."""
+    seen: list[str] = []
+
+    def see(_: Any, __: Any, statement: str, ___: Any, ____: Any, _____: Any) -> None:
+        seen.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", see)
+    try:
+        yield seen
+    finally:
+        event.remove(Engine, "before_cursor_execute", see)
+
+
 @pytest.mark.parametrize("kind", DATABASES)
 async def test_what_was_archived_before_is_recorded_and_not_told_of(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -164,7 +182,9 @@ async def test_what_was_archived_before_is_recorded_and_not_told_of(
     async with database.writing("deleting as that version did") as connection:
         await connection.execute(text("DELETE FROM archive_entries WHERE life_id = 2"))
         await connection.execute(text("UPDATE archive_lives SET deleted_at = 1.0 WHERE id = 2"))
-    await database.migrate()
+    with executed_statements() as statements:
+        await database.migrate()
+    assert len([one for one in statements if one.startswith("UPDATE archive_lives")]) == 1  # each writes every row
 
     await feed_all(feed_of(database, now=BEGAN))
     assert await outbox(database) == []

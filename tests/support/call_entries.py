@@ -60,9 +60,8 @@ class Conversation:
         self.ask(at, AcquireLease(AGENT_LEASE, holder, 60.0))
 
     def let_go(self, at: float, role: str = AGENT_LEASE) -> None:
-        """The agent gives its lease back, in the order in which it does that."""
-        self.note(at, AGENT, None, role=role)
-        self.note(at, HANDOVER, None, role=role)
+        """The agent gives its lease back, after one change that says so."""
+        self.ask(at, SetAttributes({attribute_of_role(name, role): None for name in (AGENT, HANDOVER)}))
         lease = self.state.leases[role]
         self.ask(at, ReleaseLease(role, lease.holder, lease.token))
 

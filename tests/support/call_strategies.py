@@ -75,6 +75,7 @@ outputs = st.builds(
 items = st.one_of(messages, messages, messages, tools, outputs).map(stored)
 _notes = st.one_of(
     st.tuples(st.just(AGENT), st.sampled_from([None, {"holder": "job-2"}, {"holder": None, "state": "given up"}])),
+    st.tuples(st.just(AGENT), st.just({"holder": None, "state": "nobody there", "of": "job-1"})),
     st.tuples(
         st.just(HANDOVER), st.sampled_from([None, {"to": "job-2"}, {"to": "job-3"}, {"to": "job-2", "refused": 1}])
     ),

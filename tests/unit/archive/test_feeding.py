@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -26,6 +27,8 @@ class FakeFeed:
     def __init__(self) -> None:
         """With nothing to do."""
         self.missed: set[str] = set()
+        self.late: set[str] = set()
+        """Those of which something is due."""
         self.faults: dict[str, Exception] = {}
         self.failing: set[str] = set()
         self.away: Exception | None = None
@@ -36,11 +39,21 @@ class FakeFeed:
         self.gate.set()
 
     async def look(self) -> list[str]:
+        """Find what was missed, and what is due."""
+        return [*await self.ahead(), *await self.due()]
+
+    async def ahead(self) -> list[str]:
         """Find what was missed."""
         self.looks += 1
         if self.away is not None:
             raise self.away
         return sorted(self.missed)
+
+    async def due(self) -> list[str]:
+        """Find what is due."""
+        if self.away is not None:
+            raise self.away
+        return sorted(self.late)
 
     async def step(self, conversations: Collection[str]) -> Fed:
         """Feed them, all or none, but for those that are `failing`."""
@@ -54,6 +67,7 @@ class FakeFeed:
         good = [name for name in conversations if name not in self.failing]
         self.fed += good
         self.missed -= set(good)
+        self.late -= set(good)
         return Fed(len(good), told=frozenset(good), failed=frozenset(set(conversations) - set(good)))
 
 
@@ -115,6 +129,22 @@ async def test_a_backlog_of_old_lives_keeps_no_fresh_ones_waiting() -> None:
     assert {name.partition("-")[0] for name in second} == {"new", "old"}
     assert len(second) == GROUP
     assert len([name for name in second if name.startswith("new")]) > GROUP // 2
+
+
+async def test_the_end_of_a_call_is_told_while_very_many_old_lives_wait() -> None:
+    """After the migration of a large archive, say; and while others are archived all the time."""
+    feed = FakeFeed()
+    feed.missed = {f"old-{number}" for number in range(100 * GROUP)}
+    feed.gate.clear()
+    feeding = Feeding(feed, failures=Failures(), timing=replace(SELDOM, archive_feed=0.0))
+    async with running(feeding):
+        await wait_until(lambda: asyncio.sleep(0, feed.groups), "the first step")
+        feed.late = {"over"}
+        feeding.wake([f"new-{number}" for number in range(2 * GROUP)])
+        feed.gate.set()
+        await until_fed(feed, "over")
+    assert "over" in feed.groups[1]
+    assert {name.partition("-")[0] for name in feed.groups[1]} == {"new", "old", "over"}
 
 
 @pytest.mark.parametrize("fault", [ValueError("a bug"), AWAY, ArchiveMisconfiguredError("no right")])

@@ -4,7 +4,7 @@ import pytest
 
 from conversation_actors.calls.agents import MOST_AGENTS
 from conversation_actors.calls.happenings import AGENT_JOINED, AGENT_REPLACED, Happening
-from conversation_actors.calls.names import AGENT
+from conversation_actors.calls.names import AGENT, HANDOVER
 from tests.support.call_entries import START, Conversation
 
 
@@ -70,6 +70,23 @@ def test_a_call_goes_on_while_it_is_given_over_and_nobody_is_in_the_room() -> No
     record = call.record()
 
     assert (record.end_reason, record.take_overs, record.participants[0].visits) == ("completed", 1, 2)
+
+
+def test_an_agent_of_another_role_gives_its_part_over_too() -> None:
+    """It is asked, and says in one change that it goes and that this is done."""
+    call, role = Conversation(), "interpreter"
+    call.take(0, "job-1")
+    call.take(2, "job-2", role=role)
+    call.note(20, HANDOVER, {"to": "job-3", "from": "job-2"}, role=role)
+    call.let_go(22, role=role)
+    call.take(22.5, "job-3", role=role)
+    call.end(60)
+
+    assert [(one.holder, one.end) for one in call.record().agents] == [
+        ("job-1", None),
+        ("job-2", "handed_over"),
+        ("job-3", None),
+    ]
 
 
 def test_a_planned_successor_may_take_the_lease_from_a_living_agent() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from conversation_actors.calls.happenings import CALL_ENDED, CALL_STARTED, SESSION_RECORDED
-from conversation_actors.calls.names import AGENT, COMPLETED, LEFT, NO_AGENT_COMES, OUTCOME
+from conversation_actors.calls.names import AGENT, COMPLETED, LEFT, NO_AGENT_COMES, NOBODY_THERE, OUTCOME
 from conversation_actors.calls.outcome import outcome_note
 from conversation_actors.state import ReopenConversation, SetAttributes, SetRetention
 from tests.support.call_entries import IDLE, START, Conversation, a_fold, fold_all, records_of, types_of
@@ -139,6 +139,48 @@ def test_a_call_for_which_no_agent_comes_any_more_is_given_up() -> None:
 
     assert (record.end_reason, record.crashes, record.duration) == ("given_up", 1, 40)
     assert (record.agents[0].end, record.agents[0].left_at) == ("crashed", START + 4)
+
+
+@pytest.mark.parametrize("state", [NO_AGENT_COMES, NOBODY_THERE])
+def test_a_living_agents_call_goes_on_whatever_is_said_of_a_dead_one(state: str) -> None:
+    """Somebody has called again, and another agent has come meanwhile."""
+    call = Conversation()
+    call.take(0, "job-1")
+    call.come(1)
+    call.take(39, "job-2", replacing="job-1")
+    call.note(40, AGENT, {"holder": None, "state": state, "of": "job-1"})
+    call.end(50)
+
+    record = call.record()
+
+    assert (record.end_reason, record.duration, record.crashes) == ("completed", 50, 1)
+
+
+def test_a_call_is_given_up_for_a_successor_that_never_had_it() -> None:
+    """Whoever had the lease last does not renew it any more."""
+    call = Conversation()
+    call.take(0, "job-1")
+    call.come(1)
+    call.note(70, AGENT, {"holder": None, "state": NO_AGENT_COMES, "of": "job-2"})
+
+    assert call.record().end_reason == "given_up"
+
+
+def test_a_call_ends_when_its_agent_has_died_and_nobody_is_in_the_room() -> None:
+    """Who calls again soon has a call of their own."""
+    call = Conversation()
+    call.take(0, "job-1")
+    call.come(1)
+    call.say(4, "u1")
+    call.note(40, AGENT, {"holder": None, "state": NOBODY_THERE, "of": "job-1"})
+    call.take(45, "job-2", replacing="job-1")
+    call.end(60)
+
+    first, second = call.records()
+
+    assert (first.end_reason, first.crashes, first.duration) == ("left", 1, 40)
+    assert (first.agents[0].end, first.agents[0].left_at) == ("crashed", START + 4)
+    assert (second.end_reason, second.started_at, second.crashes) == ("completed", START + 45, 0)
 
 
 def test_a_call_of_which_nothing_comes_any_more_is_lost() -> None:

@@ -140,6 +140,16 @@ def test_the_first_position_of_a_life_is_no_gap() -> None:
     assert records_of(fold.pass_time(START + LONG))[0].gaps == ()
 
 
+def test_positions_before_the_beginning_of_a_life_are_no_gap() -> None:
+    """The fold is told where the life begins, and that nothing is missing from there on."""
+    fold = a_fold()
+    fold.skip(1001, 1000)
+    for entry in a_talk().entries:
+        fold.take(Entry(entry.seq + 1000, 1, entry.at, entry.event))
+
+    assert records_of(fold.pass_time(START + LONG))[0].gaps == ()
+
+
 def test_entries_that_come_in_the_place_of_others_count_besides_them() -> None:
     """What was told of those was told; a gap among them is none any more."""
     call = a_talk()

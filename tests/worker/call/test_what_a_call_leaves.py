@@ -24,6 +24,7 @@ from conversation_actors.calls import CallFold, Happening, SessionRecord
 from conversation_actors.calls.happenings import SESSION_RECORDED
 from conversation_actors.calls.names import CALL, COMPLETED, LEFT, OUTCOME, USAGE
 from conversation_actors.calls.outcome import outcome_of
+from conversation_actors.calls.record import HANDED_OVER, RELEASED
 from conversation_actors.errors import InvalidInputError
 from tests.support.fakes import turns, until
 from tests.support.sessions.answering import GREETING, LATE, Answer, Running
@@ -250,6 +251,7 @@ async def test_the_record_of_a_call_has_what_its_jobs_have_noted(answer: Answer,
     assert (record.end_reason, record.end_text) == (COMPLETED, "the order is placed")
     assert record.outcome == {"order": "1042"}
     assert (record.take_overs, record.crashes, record.turns) == (1, 0, 1)
+    assert [(agent.holder, agent.end) for agent in record.agents] == [("job-1", HANDED_OVER), ("job-2", RELEASED)]
     assert [model["input_tokens"] for model in record.usage if model["provider"] == "p"] == [12]
     assert record.latency["llm_node_ttft"].turns == 1
 

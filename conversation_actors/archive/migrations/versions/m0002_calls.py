@@ -22,8 +22,10 @@ def upgrade() -> None:
     for name in ("fed", "quiet", "ticks"):
         op.add_column("archive_lives", sa.Column(name, _NUMBER, nullable=False, server_default="0"))
     lives = sa.table("archive_lives", *(sa.column(name) for name in ("seq", "fed", "quiet", "deleted_at")))
-    op.execute(lives.update().values(quiet=lives.c.seq))
-    op.execute(lives.update().where(lives.c.deleted_at.is_not(None)).values(fed=lives.c.seq))
+    is_deleted = lives.c.deleted_at.is_not(None)
+    op.execute(  # as one statement: it writes every row anew
+        lives.update().values(quiet=lives.c.seq, fed=sa.case((is_deleted, lives.c.seq), else_=lives.c.fed))
+    )
     op.add_column("archive_superseded", sa.Column("is_unread", sa.Boolean, nullable=False, server_default=sa.false()))
     is_ahead = sa.text("fed < seq")
     op.create_index(
