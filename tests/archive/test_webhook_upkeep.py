@@ -1,5 +1,6 @@
 """What operators do, and what the outbox keeps: replays, status, forgetting, purging, deleting."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -9,8 +10,10 @@ from sqlalchemy import update
 
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.lives import erase
+from conversation_actors.archive.outbox import Outbox
 from conversation_actors.archive.outbox_purge import OutboxPurge
 from conversation_actors.archive.redelivery import Redelivery
+from conversation_actors.archive.settling import Settlement, Settling
 from conversation_actors.archive.tables import dead_letters, deliveries, happenings, replays
 from tests.support.archiving import PATIENCE
 from tests.support.outboxes import BEGAN, QUICK, TENANT, Business, add_life, count, cursors, dead, delivering
@@ -81,6 +84,44 @@ async def test_a_replay_that_is_refused_keeps_nothing_else_waiting(database: Dat
     assert receiver.ids == ["evt_2", "evt_3"]
     assert [one["id"] for one in receiver.tried].count("evt_1") == 5
     assert await dead(database) == [("default", "evt_1", 5, "answered 500")]
+
+
+async def test_a_replay_amid_a_delivery_is_sent(database: Database) -> None:
+    """Also if whoever has the conversation notes that it is done while the replay is not committed yet."""
+    business = Business(database)
+    await business.happen("c", 1)
+    async with database.writing("testing") as connection:
+        row = {"destination": "default", "tenant": TENANT, "conversation_id": "c", "delivered_id": 1, "next_at": BEGAN}
+        await connection.execute(deliveries.insert().values(**row))
+        letter = {"destination": "default", "happening_id": 1, "attempts": 9, "last_error": "no", "dead_at": 1.0}
+        await connection.execute(dead_letters.insert().values(**letter))
+    outbox, settling = Outbox(database, TENANT, claim=600.0), Settling(database, TENANT)
+    (taken,) = await outbox.take({"default": 1})
+    redelivery, chosen = Redelivery(database, TENANT), [happenings.c.tenant == TENANT]
+    async with database.writing("testing") as connection:
+        assert await redelivery._replay(connection, "default", chosen, only_dead=True) == 1
+        settled = asyncio.create_task(settling.settle([Settlement(taken, delivered_id=1)]))
+        await asyncio.wait({settled}, timeout=0.5)  # it has to wait; if it does not, it is over by then
+    assert await settled == 1
+    (again,) = await outbox.take({"default": 1})
+    assert [one.event_id for one in again.queue] == ["evt_1"]
+
+
+async def test_a_replay_takes_no_claim_away(database: Database) -> None:
+    """The conversation is due when whoever has it is done."""
+    business = Business(database)
+    await business.happen("c", 2)
+    async with database.writing("testing") as connection:
+        row = {"destination": "default", "tenant": TENANT, "conversation_id": "c", "delivered_id": 1, "next_at": BEGAN}
+        await connection.execute(deliveries.insert().values(**row))
+    outbox = Outbox(database, TENANT, claim=600.0)
+    (taken,) = await outbox.take({"default": 1})
+    redelivery = Redelivery(database, TENANT)
+    assert await redelivery.replay(NAMES, only_dead=False, since=None, conversation_id="c") == 1
+    assert await outbox.take({"default": 1}) == []
+    assert await Settling(database, TENANT).settle([Settlement(taken, delivered_id=2)]) == 1
+    (again,) = await outbox.take({"default": 1})
+    assert [one.event_id for one in again.queue] == ["evt_1"]
 
 
 async def test_the_status_tells_what_waits_and_why(database: Database) -> None:
