@@ -77,9 +77,10 @@ class Outbox:
         One time those that are due for longest come first, the next time those that were not tried in vain. So neither
         keeps places from the other for ever.
         """
-        now, claim = self._clock(), secrets.token_hex(8)
+        claim = secrets.token_hex(8)
         taken: list[Taken] = []
         async with self._database.writing("take what is to be delivered") as connection:
+            now = self._clock()  # after the wait for others who write: a claim counts from here
             for name, most in free.items():
                 claimed = await self._claim(connection, name, most, claim, now)
                 again = await self._replays(connection, name, [row.conversation_id for row in claimed])

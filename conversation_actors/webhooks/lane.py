@@ -157,7 +157,8 @@ class Work:
 
     def __init__(self, taken: Taken, lane: Lane) -> None:
         self.taken, self._lane, self._terms, self._counts = taken, lane, lane.terms, lane.counts
-        self.done = Settlement(taken, taken.delivered_id, taken.attempts)
+        is_anything_next = any(queued.replay is None for queued in taken.queue)
+        self.done = Settlement(taken, taken.delivered_id, taken.attempts if is_anything_next else 0)
 
     def go_on(self, queued: Queued, refusal: Refusal | None) -> bool:
         """Note what became of the next happening; tell whether the one after it may be sent."""
@@ -184,7 +185,7 @@ class Work:
             self._bury(queued, attempts, refusal.reason)
             self.done = replace(self.done, replayed=(*self.done.replayed, queued.id))
         else:
-            pause = max(self.done.pause, _pause(self._terms.again, attempts))
+            pause = max(self.done.pause, _pause(self._terms.again, attempts), refusal.pause)
             self.done = replace(self.done, retried=(*self.done.retried, queued.id), pause=pause)
 
     def _bury(self, queued: Queued, attempts: int, reason: str) -> None:

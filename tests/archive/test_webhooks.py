@@ -2,15 +2,18 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
 from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.outbox import Outbox
@@ -316,6 +319,26 @@ async def test_who_has_lost_the_claim_moves_no_cursor(database: Database) -> Non
     assert await settling.settle([Settlement(second, delivered_id=5)]) == 1
     assert await settling.settle([Settlement(first, delivered_id=2)]) == 0
     assert await cursors(database) == {"c": (5, 0, None)}
+
+
+async def test_a_claim_counts_from_when_it_is_made(database: Database) -> None:
+    """Not from when somebody began to wait for others who write."""
+    business = Business(database)
+    await business.happen("c", 1)
+    now = 1000.0
+    await marked(database, now)
+    outbox = Outbox(database, TENANT, claim=10.0, clock=lambda: now)
+
+    @asynccontextmanager
+    async def writing_late(doing: str) -> AsyncIterator[AsyncConnection]:
+        nonlocal now
+        now += 100.0
+        async with database.writing(doing) as connection:
+            yield connection
+
+    outbox._database = SimpleNamespace(writing=writing_late)  # type: ignore[assignment]  # it waits as long as it likes
+    assert len(await outbox.take({"default": 1})) == 1
+    assert (await cursors(database))["c"][2] == now + 10.0
 
 
 async def marked(database: Database, now: float) -> None:

@@ -146,3 +146,18 @@ async def test_a_low_bound_makes_no_dead_letter_of_a_destination_that_is_down(bo
         work = await street.send(NO, attempts=attempts)
         assert work.done.dead == ()
         attempts = work.done.attempts
+
+
+async def test_attempts_at_what_was_deleted_count_for_nothing() -> None:
+    """Nothing of it is left to be sent: what comes next has not been tried."""
+    lane = Street().lane
+    once_more = Queued(3, "evt_3", "turn.completed", 1.0, "life.1", 1, "{}", 1)
+    for queue in ((), (once_more,)):
+        work = lane.begin(Taken("default", "c", "claim", 6, 9, queue))
+        assert work.done.attempts == 0
+
+
+async def test_a_replay_waits_as_long_as_the_receiver_wants() -> None:
+    """It said when to come again."""
+    work = await Street().send(Refusal("answered 503", pause=3000.0), replay=0)
+    assert (work.done.retried, work.done.pause) == ((7,), 3000.0)
