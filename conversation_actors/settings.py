@@ -211,7 +211,8 @@ class WebhookSettings(SettingsGroup):
     bytes: int = Field(default=256 << 10, ge=1 << 10, le=16 << 20)
     """Bytes of what is sent at once; beyond it, texts are cut."""
     keep: Duration = timedelta(days=7)
-    """How long the outbox keeps what every endpoint has. What one does not have is kept until it has it."""
+    """How long the outbox keeps what every endpoint has. What one does not have is kept until it has it.
+    Nothing is kept longer than the archive keeps its conversation."""
 
     @property
     def all(self) -> tuple[Destination, ...]:

@@ -55,6 +55,8 @@ class Timing:
     """The time between two looks of a deliverer for what is to be delivered."""
     webhook_again: tuple[float, float] = (1.0, 900.0)
     """Pauses between attempts to deliver a happening."""
+    webhook_quiet: float = 60.0
+    """A destination that has taken nothing for so long, and refuses, counts as down."""
     webhook_claim: float = 20.0
     """How long a deliverer works on a conversation before another one may. The time that an answer may take is added:
     who died keeps others away for both."""

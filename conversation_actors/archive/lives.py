@@ -8,6 +8,7 @@ from sqlalchemy import bindparam, case, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.bulk import BulkInsert
+from conversation_actors.archive.outbox_forgetting import forget_attempts
 from conversation_actors.archive.tables import (
     checkpoints,
     entries,
@@ -147,6 +148,7 @@ async def rewind(connection: AsyncConnection, life: Life, seq: int) -> None:
 
 async def erase(connection: AsyncConnection, identities: Collection[int], *, at: float) -> None:
     """Delete all that lives have, and mark them as deleted `at`: their rows stay, to keep late records out."""
+    await forget_attempts(connection, identities, at=at)
     for table in _OF_A_LIFE:
         await connection.execute(delete(table).where(table.c.life_id.in_(identities)))
     left = {"deleted_at": at, "lineage": "[]", "is_lacking": False, "fed": lives.c.seq}

@@ -7,6 +7,7 @@ whatever dies, the row is due again. `News` sees to it that there is such a row.
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -61,6 +62,7 @@ class Outbox:
     ) -> None:
         """Claim for so many seconds."""
         self._database, self._tenant, self._seconds, self._clock = database, tenant, claim, clock
+        self._turns: Counter[str] = Counter()
 
     async def due(self, free: Mapping[str, int]) -> Collection[str]:
         """Return the destinations, among these, for which a conversation is due."""
@@ -70,10 +72,15 @@ class Outbox:
             return [name for name, rows in found.items() if rows.first() is not None]
 
     async def take(self, free: Mapping[str, int]) -> list[Taken]:
-        """Claim conversations that are due: of each destination as many as it is `free` for, the oldest first."""
-        now, claim = self._clock(), secrets.token_hex(8)
+        """Claim conversations that are due: of each destination as many as it is `free` for.
+
+        One time those that are due for longest come first, the next time those that were not tried in vain. So neither
+        keeps places from the other for ever.
+        """
+        claim = secrets.token_hex(8)
         taken: list[Taken] = []
         async with self._database.writing("take what is to be delivered") as connection:
+            now = self._clock()  # after the wait for others who write: a claim counts from here
             for name, most in free.items():
                 claimed = await self._claim(connection, name, most, claim, now)
                 again = await self._replays(connection, name, [row.conversation_id for row in claimed])
@@ -84,17 +91,18 @@ class Outbox:
 
     def _due(self, destination: str, now: float) -> Select[tuple[str]]:
         of = deliveries.c
-        return (
-            select(of.conversation_id)
-            .where(of.destination == destination, of.tenant == self._tenant, of.next_at <= now)
-            .order_by(of.next_at)
+        return select(of.conversation_id).where(
+            of.destination == destination, of.tenant == self._tenant, of.next_at <= now
         )
 
     async def _claim(
         self, connection: AsyncConnection, destination: str, most: int, claim: str, now: float
     ) -> Sequence[Row[tuple[str, int, int]]]:
         of, until = deliveries.c, now + self._seconds
-        chosen = self._due(destination, now).limit(most).with_for_update(skip_locked=True)
+        self._turns[destination] += 1
+        is_for_new = self._turns[destination] % 2 == 0
+        order = (of.attempts > 0, of.next_at) if is_for_new else (of.next_at,)
+        chosen = self._due(destination, now).order_by(*order).limit(most).with_for_update(skip_locked=True)
         statement = (
             update(deliveries)
             .where(of.destination == destination, of.tenant == self._tenant, of.conversation_id.in_(chosen))

@@ -78,7 +78,7 @@ class News:
         return await self._catch_up(happenings.c.id > 0) + await self._hasten()
 
     async def wake(self, destination: str) -> None:
-        """Make due, now, what waits because this destination did not take anything."""
+        """Make due, now, what waits because this destination did not take it, for whatever reason and however long."""
         of = deliveries.c
         waits = and_(of.destination == destination, of.tenant == self._tenant, of.attempts > 0, of.claimed_by.is_(None))
         now = self._clock()

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Table, delete, exists, func, literal, or_, select
+from sqlalchemy import ColumnElement, Table, delete, exists, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.database import Database
@@ -102,13 +102,14 @@ class Redelivery:
             .join(replays)
             .where(replays.c.destination == destination, of.tenant == self._tenant)
         )
-        due = deliveries.c.next_at
+        cursor = deliveries.c
+        mine = cursor.destination == destination, cursor.tenant == self._tenant, cursor.conversation_id.in_(names)
+        # Rows that are claimed are locked as well: whoever settles one has to wait for this transaction, and sees then
+        # that something is to be delivered; or it was settled before, and the next statement finds it as it is then.
+        lock = select(cursor.conversation_id).where(*mine).order_by(cursor.conversation_id).with_for_update()
+        (await connection.execute(lock)).all()
         await connection.execute(
-            deliveries.update()
-            .where(deliveries.c.destination == destination, deliveries.c.tenant == self._tenant)
-            .where(deliveries.c.conversation_id.in_(names), or_(due.is_(None), due > now))
-            .where(deliveries.c.claimed_by.is_(None))
-            .values(next_at=now)
+            deliveries.update().where(*mine).where(cursor.claimed_by.is_(None)).values(next_at=now)
         )
         return count
 

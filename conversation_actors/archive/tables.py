@@ -227,6 +227,7 @@ deliveries = Table(
     Column("last_error", Text),
     PrimaryKeyConstraint("destination", "tenant", "conversation_id"),
     Index("archive_deliveries_due", "destination", "tenant", "next_at"),
+    Index("archive_deliveries_conversation", "tenant", "conversation_id"),
     sqlite_with_rowid=False,
 )
 """How far the outbox is delivered: a cursor for each destination and conversation."""

@@ -11,11 +11,12 @@ _REFUSED = tuple(
             "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24",
             "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
             "168.63.129.16/32",  # what a machine in Azure asks about itself, at an address that looks public
-            "::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "3fff::/20", "5f00::/16", "fc00::/7",
-            "fe80::/10", "fec0::/10", "ff00::/8",
+            "2001::/23", "2001:db8::/32", "3fff::/20",
         ),
     )
 )  # fmt: skip
+_UNICAST = ip_network("2000::/3")
+"""All IPv6 addresses that are given out for the public internet. Of others nobody knows where they lead."""
 _TRANSLATED = ip_network("64:ff9b::/96")
 """IPv6 addresses that a gateway translates to the IPv4 address in their last 32 bits."""
 
@@ -26,7 +27,13 @@ def is_public(address: str) -> bool:
         parsed = ip_address(address)
     except ValueError:
         return False
-    return all(one.is_global and not any(one in network for network in _REFUSED) for one in _meant(parsed))
+    return all(map(_is_given_out, _meant(parsed)))
+
+
+def _is_given_out(address: IPv4Address | IPv6Address) -> bool:
+    if isinstance(address, IPv6Address) and address not in _UNICAST:
+        return False
+    return address.is_global and not any(address in network for network in _REFUSED)
 
 
 def _meant(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Address, ...]:

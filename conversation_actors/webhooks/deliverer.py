@@ -109,7 +109,7 @@ class Deliverer:
         for name, lane in self._lanes.items():
             if lane.is_back:
                 await self._news.wake(name)
-                lane.is_back = False
+                lane.woken()
         await self._news.look()
         free = {name: lane.free for name, lane in self._lanes.items() if lane.free}
         due = await self._outbox.due(free)

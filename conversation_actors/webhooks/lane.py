@@ -4,6 +4,7 @@ A lane has its own connections, names and places. A destination that hangs takes
 """
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,21 +24,32 @@ PLACES = 32
 """Conversations of a destination that are delivered at the same time."""
 _PLACES_WHEN_DOWN = 2
 _DOWN = 10
-"""So many requests in a row that were not taken, and a destination counts as down: few requests find out when it is
-back."""
+"""So many requests in a row that were not taken, after a time in which none was, and a destination counts as down: few
+requests find out when it is back."""
 _REPLAYS = 5
 """How often a happening is tried once more, by a command, before it is a dead letter (again)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What holds for every destination. `again` are the bounds of pauses; `working` is how long a claim is used."""
+    """What holds for every destination. `again` are the bounds of pauses; `working` is how long a claim is used.
+
+    A destination that refuses is down if it has not taken anything for `quiet` seconds.
+    """
 
     tenant: str
     most_bytes: int
     attempts: int
     again: tuple[float, float]
     working: float
+    quiet: float
+
+    @property
+    def most_counted_when_down(self) -> int:
+        """Attempts that count while a destination is down: they make pauses the longest, and no dead letter."""
+        first, longest = self.again
+        doublings = math.ceil(math.log2(max(1.0, longest / first)))
+        return max(1, min(doublings + 1, self.attempts - 1))
 
 
 class Lane:
@@ -56,14 +68,26 @@ class Lane:
         self._failures, self._clock = failures, clock
         self.counts: Counter[str] = Counter()
         self.busy = 0
+        self.is_down = False
+        """Whether the destination refuses, and has not taken anything for a while."""
         self._refused_in_a_row = 0
-        self.is_back = False
-        """Whether the destination has come back, and nobody has made due yet what waits for it."""
+        self._taken_at = self._woken_at = -math.inf
+        self._waits_for_waking = False
+        self._may_wake_at = -math.inf
+        self._between_wakes = 0.0
 
     @property
-    def is_down(self) -> bool:
-        """Whether the destination has not taken anything for a while."""
-        return self._refused_in_a_row >= _DOWN
+    def is_back(self) -> bool:
+        """Whether the destination has come back, and what waits for it may be made due, which nobody has done yet."""
+        return self._waits_for_waking and self._clock() >= self._may_wake_at
+
+    def woken(self) -> None:
+        """Note that what waits was made due. The next time is not soon, and later and later while this goes on."""
+        now, longest = self._clock(), self._terms.again[1]
+        is_long_ago = now - self._woken_at > 2 * longest
+        self._between_wakes = self._terms.quiet if is_long_ago else min(2 * self._between_wakes, longest)
+        self._waits_for_waking, self._woken_at = False, now
+        self._may_wake_at = max(self._may_wake_at, now + self._between_wakes)
 
     @property
     def free(self) -> int:
@@ -102,36 +126,49 @@ class Lane:
     def _note(self, refusal: Refusal | None) -> None:
         """Count, and tell once when the destination goes down and once when it is back."""
         self.counts["delivered" if refusal is None else "refused"] += 1
-        was_down = self.is_down
-        self._refused_in_a_row = 0 if refusal is None else self._refused_in_a_row + 1
-        if was_down is self.is_down:
-            return
         about = {"destination": self.destination.name, "endpoint": self.destination.shown}
+        now, was_down = self._clock(), self.is_down
         if refusal is None:
-            self.is_back = True
-            logger.info("an endpoint takes webhooks again", extra=about)
-        else:
+            self._refused_in_a_row, self._taken_at, self.is_down = 0, now, False
+            if was_down:
+                self._waits_for_waking = True
+                logger.info("an endpoint takes webhooks again", extra=about)
+            return
+        self._refused_in_a_row += 1
+        if refusal.pause:
+            self._may_wake_at = max(self._may_wake_at, now + refusal.pause)
+        is_quiet = now - self._taken_at >= self._terms.quiet
+        if not was_down and is_quiet and self._refused_in_a_row >= _DOWN:
+            self.is_down, self._waits_for_waking = True, False
             logger.warning("an endpoint takes no webhooks", extra={**about, "reason": refusal.reason})
 
     def begin(self, taken: Taken) -> "Work":
         """Return the work on what was taken, of which nothing is done yet."""
-        return Work(taken, self._terms, self.counts)
+        return Work(taken, self)
+
+    @property
+    def terms(self) -> Terms:
+        """What holds for every destination."""
+        return self._terms
 
 
 class Work:
     """What has become of what was taken, so far. Broken off at any time, `done` is true."""
 
-    def __init__(self, taken: Taken, terms: Terms, counts: Counter[str]) -> None:
-        self.taken, self._terms, self._counts = taken, terms, counts
-        self.done = Settlement(taken, taken.delivered_id, taken.attempts)
+    def __init__(self, taken: Taken, lane: Lane) -> None:
+        self.taken, self._lane, self._terms, self._counts = taken, lane, lane.terms, lane.counts
+        is_anything_next = any(queued.replay is None for queued in taken.queue)
+        self.done = Settlement(taken, taken.delivered_id, taken.attempts if is_anything_next else 0)
 
     def go_on(self, queued: Queued, refusal: Refusal | None) -> bool:
         """Note what became of the next happening; tell whether the one after it may be sent."""
         if refusal is None:
             self.done = replace(self.done, delivered_id=queued.id, attempts=0)
             return True
-        attempts = self.done.attempts + 1
-        if refusal.is_final or attempts >= self._terms.attempts:
+        attempts, is_bounded = self.done.attempts + 1, True
+        if self._lane.is_down:  # that is no fault of this happening's
+            attempts, is_bounded = max(self.done.attempts, min(attempts, self._terms.most_counted_when_down)), False
+        if refusal.is_final or (is_bounded and attempts >= self._terms.attempts):
             self._bury(queued, attempts, refusal.reason)
             self.done = replace(self.done, delivered_id=queued.id, attempts=0)
             return True
@@ -148,7 +185,7 @@ class Work:
             self._bury(queued, attempts, refusal.reason)
             self.done = replace(self.done, replayed=(*self.done.replayed, queued.id))
         else:
-            pause = max(self.done.pause, _pause(self._terms.again, attempts))
+            pause = max(self.done.pause, _pause(self._terms.again, attempts), refusal.pause)
             self.done = replace(self.done, retried=(*self.done.retried, queued.id), pause=pause)
 
     def _bury(self, queued: Queued, attempts: int, reason: str) -> None:

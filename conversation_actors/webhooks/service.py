@@ -42,7 +42,7 @@ async def opened(
     failures = failures or Failures(timing=timing)
     terms = Terms(
         tenant=tenant, most_bytes=settings.bytes, attempts=settings.attempts, again=timing.webhook_again,
-        working=timing.webhook_claim,
+        working=timing.webhook_claim, quiet=timing.webhook_quiet,
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         lanes = {}

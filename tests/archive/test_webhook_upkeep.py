@@ -1,17 +1,22 @@
 """What operators do, and what the outbox keeps: replays, status, forgetting, purging, deleting."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
+import pytest
 from aiohttp import web
 from sqlalchemy import update
 
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.lives import erase
+from conversation_actors.archive.outbox import Outbox
 from conversation_actors.archive.outbox_purge import OutboxPurge
 from conversation_actors.archive.redelivery import Redelivery
-from conversation_actors.archive.tables import dead_letters, deliveries, happenings, replays
+from conversation_actors.archive.settling import Settlement, Settling
+from conversation_actors.archive.tables import dead_letters, deliveries, happenings, lives, replays
+from conversation_actors.archive.writer import Writer
 from tests.support.archiving import PATIENCE
 from tests.support.outboxes import BEGAN, QUICK, TENANT, Business, add_life, count, cursors, dead, delivering
 from tests.support.receivers import Event, Receiver, destination, fail, receiving, webhooks
@@ -81,6 +86,44 @@ async def test_a_replay_that_is_refused_keeps_nothing_else_waiting(database: Dat
     assert receiver.ids == ["evt_2", "evt_3"]
     assert [one["id"] for one in receiver.tried].count("evt_1") == 5
     assert await dead(database) == [("default", "evt_1", 5, "answered 500")]
+
+
+async def test_a_replay_amid_a_delivery_is_sent(database: Database) -> None:
+    """Also if whoever has the conversation notes that it is done while the replay is not committed yet."""
+    business = Business(database)
+    await business.happen("c", 1)
+    async with database.writing("testing") as connection:
+        row = {"destination": "default", "tenant": TENANT, "conversation_id": "c", "delivered_id": 1, "next_at": BEGAN}
+        await connection.execute(deliveries.insert().values(**row))
+        letter = {"destination": "default", "happening_id": 1, "attempts": 9, "last_error": "no", "dead_at": 1.0}
+        await connection.execute(dead_letters.insert().values(**letter))
+    outbox, settling = Outbox(database, TENANT, claim=600.0), Settling(database, TENANT)
+    (taken,) = await outbox.take({"default": 1})
+    redelivery, chosen = Redelivery(database, TENANT), [happenings.c.tenant == TENANT]
+    async with database.writing("testing") as connection:
+        assert await redelivery._replay(connection, "default", chosen, only_dead=True) == 1
+        settled = asyncio.create_task(settling.settle([Settlement(taken, delivered_id=1)]))
+        await asyncio.wait({settled}, timeout=0.5)  # it has to wait; if it does not, it is over by then
+    assert await settled == 1
+    (again,) = await outbox.take({"default": 1})
+    assert [one.event_id for one in again.queue] == ["evt_1"]
+
+
+async def test_a_replay_takes_no_claim_away(database: Database) -> None:
+    """The conversation is due when whoever has it is done."""
+    business = Business(database)
+    await business.happen("c", 2)
+    async with database.writing("testing") as connection:
+        row = {"destination": "default", "tenant": TENANT, "conversation_id": "c", "delivered_id": 1, "next_at": BEGAN}
+        await connection.execute(deliveries.insert().values(**row))
+    outbox = Outbox(database, TENANT, claim=600.0)
+    (taken,) = await outbox.take({"default": 1})
+    redelivery = Redelivery(database, TENANT)
+    assert await redelivery.replay(NAMES, only_dead=False, since=None, conversation_id="c") == 1
+    assert await outbox.take({"default": 1}) == []
+    assert await Settling(database, TENANT).settle([Settlement(taken, delivered_id=2)]) == 1
+    (again,) = await outbox.take({"default": 1})
+    assert [one.event_id for one in again.queue] == ["evt_1"]
 
 
 async def test_the_status_tells_what_waits_and_why(database: Database) -> None:
@@ -158,6 +201,63 @@ async def test_a_deleted_conversation_leaves_nothing_to_deliver(database: Databa
         receiver.reply = None
         await business.happen("d", 1)
         await wait_until(lambda: has(receiver, "d"), "the next one")
+
+
+async def put_off(database: Database, name: str, delivered_id: int) -> None:
+    """Let a conversation be where so much was taken, and the next one was refused nine times."""
+    async with database.writing("testing") as connection:
+        row = {"destination": "default", "tenant": TENANT, "conversation_id": name, "delivered_id": delivered_id}
+        refused = {"attempts": 9, "next_at": 9e9, "last_error": "no"}
+        await connection.execute(deliveries.insert().values(**row, **refused))
+
+
+async def test_the_next_conversation_of_an_id_starts_anew(database: Database) -> None:
+    """No pause and no attempt of the deleted one falls on it."""
+    business = Business(database)
+    for name in ("c", "d"):
+        await business.happen(name, 2)
+        await put_off(database, name, 1)
+    async with database.writing("testing") as connection:
+        await erase(connection, [await add_life(connection, "c")], at=BEGAN)
+    assert await cursors(database) == {"d": (1, 9, 9e9)}
+
+
+async def test_the_life_that_is_left_waits_for_no_pause_of_a_deleted_one(database: Database) -> None:
+    """The endpoint keeps what it has."""
+    business = Business(database)
+    await business.happen("c", 2)
+    await put_off(database, "c", 1)
+    async with database.writing("testing") as connection:
+        first = await add_life(connection, "c")
+        lives_of = {"tenant": TENANT, "conversation_id": "c", "life": "later", "start": 0, "seq": 0, "epoch": 1}
+        rest = {"owner": "owner", "lineage": "[]", "created_at": BEGAN, "active_at": BEGAN}
+        await connection.execute(lives.insert().values(**lives_of, **rest))
+        await erase(connection, [first], at=BEGAN)
+    assert await cursors(database) == {"c": (1, 0, BEGAN)}
+
+
+async def test_retention_tells_what_no_endpoint_will_get(
+    database: Database, writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It wins over what waits in the outbox, and over dead letters; it takes nothing of other conversations."""
+    business = Business(database)
+    await business.happen("done", 1)
+    await business.happen("c", 3)
+    await business.happen("young", 1)
+    await put_off(database, "done", 1)
+    await put_off(database, "c", 3)
+    await put_off(database, "young", 4)
+    async with database.writing("testing") as connection:
+        letter = {"destination": "default", "happening_id": 2, "attempts": 9, "last_error": "no", "dead_at": 1.0}
+        await connection.execute(dead_letters.insert().values(**letter))
+        await connection.execute(update(lives).where(lives.c.conversation_id == "done").values(active_at=BEGAN - 5))
+        await connection.execute(update(lives).where(lives.c.conversation_id == "young").values(active_at=BEGAN + 5))
+    assert await writer.purge(BEGAN - 1, most=9) == 1
+    assert caplog.records == []
+    assert await writer.purge(BEGAN + 1, most=9) == 1
+    (told,) = [vars(one) for one in caplog.records]
+    assert (told["levelname"], told["happenings"], told["dead_letters"]) == ("WARNING", 1, 1)
+    assert set(await cursors(database)) == {"young"}
 
 
 async def has_dead(database: Database) -> bool:

@@ -2,15 +2,18 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
 from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.outbox import Outbox
@@ -216,6 +219,58 @@ async def test_a_receiver_that_comes_back_gets_what_waits_at_once(database: Data
     assert {name: receiver.numbers(name) for name in business.happened} == business.happened
 
 
+async def test_a_receiver_that_refuses_some_for_ever_gets_the_others_and_no_storm(database: Database) -> None:
+    """What it refuses is tried as the back-off says, however often it takes something else meanwhile."""
+    business = Business(database)
+    refused = [f"bad{number}" for number in range(12)]
+    for name in refused:
+        await business.happen(name, 2)
+
+    async def refuse_some(event: Event, receiver: Receiver) -> web.StreamResponse:
+        if event["data"]["conversation_id"] in refused:
+            return web.Response(status=500)
+        receiver.told.append(event)
+        return web.Response()
+
+    patient = replace(LASTING, webhook_again=(3600.0, 3600.0), webhook_quiet=3600.0)
+    async with (
+        receiving(refuse_some) as receiver,
+        delivering(database, webhooks(destination(receiver.url)), timing=patient),
+    ):
+        await wait_until(lambda: asyncio.sleep(0, len(receiver.tried) >= len(refused)), "one try of each")
+        for number in range(30):
+            await business.happen("good", 1)
+            await wait_until(partial(has_so_many, receiver, number + 1), "a good one")
+    tries = Counter(one["data"]["conversation_id"] for one in receiver.tried)
+    assert max(tries[name] for name in refused) <= 2  # by its turn, and when the receiver took something at last
+    assert await dead(database) == []
+
+
+async def has_so_many(receiver: Receiver, number: int) -> bool:
+    """Whether so many were taken."""
+    return len(receiver.told) >= number
+
+
+async def test_what_was_refused_does_not_crowd_out_what_is_new(database: Database) -> None:
+    """Of few places each has its turn: what was tried in vain, though due for longer, and what was not tried yet."""
+    business = Business(database)
+    for number in range(30):
+        await business.happen(f"bad{number}", 1)
+    now = 1000.0
+    await marked(database, now)
+    async with database.writing("testing") as connection:
+        await connection.execute(update(deliveries).values(attempts=5))
+    now += 1.0
+    for number in range(3):
+        await business.happen(f"good{number}", 1)
+    await marked(database, now)
+    outbox = Outbox(database, TENANT, claim=600.0, clock=lambda: now)
+    takes = [await outbox.take({"default": 2}) for _ in range(4)]
+    names = [one.conversation_id for taken in takes for one in taken]
+    assert {"good0", "good1", "good2"} <= set(names)
+    assert sum(name.startswith("bad") for name in names) >= 4
+
+
 @pytest.mark.processes
 async def test_deliverers_share_the_work_and_survive_each_other(
     database: Database, database_url: str, tmp_path: Path
@@ -264,6 +319,26 @@ async def test_who_has_lost_the_claim_moves_no_cursor(database: Database) -> Non
     assert await settling.settle([Settlement(second, delivered_id=5)]) == 1
     assert await settling.settle([Settlement(first, delivered_id=2)]) == 0
     assert await cursors(database) == {"c": (5, 0, None)}
+
+
+async def test_a_claim_counts_from_when_it_is_made(database: Database) -> None:
+    """Not from when somebody began to wait for others who write."""
+    business = Business(database)
+    await business.happen("c", 1)
+    now = 1000.0
+    await marked(database, now)
+    outbox = Outbox(database, TENANT, claim=10.0, clock=lambda: now)
+
+    @asynccontextmanager
+    async def writing_late(doing: str) -> AsyncIterator[AsyncConnection]:
+        nonlocal now
+        now += 100.0
+        async with database.writing(doing) as connection:
+            yield connection
+
+    outbox._database = SimpleNamespace(writing=writing_late)  # type: ignore[assignment]  # it waits as long as it likes
+    assert len(await outbox.take({"default": 1})) == 1
+    assert (await cursors(database))["c"][2] == now + 10.0
 
 
 async def marked(database: Database, now: float) -> None:

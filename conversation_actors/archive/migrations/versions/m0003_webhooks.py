@@ -10,8 +10,9 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """Add an index of what is due, and the table of replays."""
+    """Add indexes of what is due and of whose it is, and the table of replays."""
     op.create_index("archive_deliveries_due", "archive_deliveries", ["destination", "tenant", "next_at"])
+    op.create_index("archive_deliveries_conversation", "archive_deliveries", ["tenant", "conversation_id"])
     op.create_table(
         "archive_replays",
         sa.Column("destination", sa.Text, nullable=False),
