@@ -76,6 +76,10 @@ _FILL = (
         " SELECT 'default', CAST(life_id AS TEXT), CAST(seq AS TEXT), 'image/jpeg', l.data, 1.0"
         " FROM archive_entries AS l"
     ),
+    (
+        "INSERT INTO archive_deliveries (destination, tenant, conversation_id, delivered_id, attempts)"
+        " SELECT CAST(seq AS TEXT), 'default', CAST(life_id AS TEXT), 0, 0 FROM archive_entries"
+    ),
     "ANALYZE",
 )
 
