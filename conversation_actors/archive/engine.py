@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from psycopg.types.array import ListBinaryDumper
 from sqlalchemy import URL, Connection, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -116,8 +117,6 @@ def _execute(statements: Sequence[str], connection: Any, _: object) -> None:
 
 def _send_arrays_in_binary(connection: Any, _: object) -> None:
     """Send lists as they are: as text, each of their values would be searched for what is to be quoted in it."""
-    from psycopg.types.array import ListBinaryDumper  # noqa: PLC0415  # who has SQLite only need not have psycopg
-
     connection.driver_connection.adapters.register_dumper(list, ListBinaryDumper)
 
 

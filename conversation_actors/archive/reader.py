@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from sqlalchemy import Integer, Select, and_, bindparam, select, tuple_
@@ -129,15 +130,12 @@ def _portions(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
     return (values[first : first + _AT_ONCE] for first in range(0, len(values), _AT_ONCE))
 
 
+@cache
 def items_after(*, is_first: bool, newest_first: bool) -> Select[Any]:
     """Return the statement that reads the next items of a life, in order; it is made once.
 
     It wants `life_id` and `most`, and, unless it `is_first`, the position to go on from: `seq` and `place`.
     """
-    return _ITEMS_AFTER[is_first, newest_first]
-
-
-def _items_after(*, is_first: bool, newest_first: bool) -> Select[Any]:
     order = items.c.seq, items.c.place
     statement = select(*_ITEM).where(items.c.life_id == bindparam("life_id")).limit(bindparam("most", type_=Integer))
     statement = statement.order_by(*(column.desc() for column in order) if newest_first else order)
@@ -145,13 +143,6 @@ def _items_after(*, is_first: bool, newest_first: bool) -> Select[Any]:
         return statement
     here, there = tuple_(*order), tuple_(*(bindparam(column.name, type_=column.type) for column in order))
     return statement.where(here < there if newest_first else here > there)
-
-
-_ITEMS_AFTER = {
-    (is_first, newest_first): _items_after(is_first=is_first, newest_first=newest_first)
-    for is_first in (False, True)
-    for newest_first in (False, True)
-}
 
 
 def items_named(life_id: int, identities: Sequence[str]) -> Select[Any]:
