@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from livekit import rtc
-from livekit.agents import Agent, AgentSession, stt, tts
-from livekit.agents.types import APIConnectOptions
+from livekit.agents import Agent, AgentSession, stt
 from livekit.agents.voice.io import AudioInput, AudioOutput, AudioOutputCapabilities
+from livekit.plugins import deepgram, openai
 
 from agent_worker.call.echo import listen_from_the_start
 from conversation_actors import item_from_dict
@@ -20,43 +20,23 @@ from tests.support.sessions.fakes_call import World
 
 _RATE = 16_000
 _FRAME = _RATE // 50
-
-
-class Ears(stt.STT[str]):
-    """A recogniser that is never asked: `Listener.stt_node` hears instead of it."""
-
-    def __init__(self) -> None:
-        """It could stream, as those in calls do."""
-        super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=True))
-
-    async def _recognize_impl(self, *_: Any, **__: Any) -> stt.SpeechEvent:
-        raise NotImplementedError
-
-
-class Voice(tts.TTS[str]):
-    """A voice that is never asked: `Listener.tts_node` speaks instead of it."""
-
-    def __init__(self) -> None:
-        """One channel."""
-        super().__init__(capabilities=tts.TTSCapabilities(streaming=False), sample_rate=_RATE, num_channels=1)
-
-    def synthesize(self, text: str, *, conn_options: APIConnectOptions | None = None) -> tts.ChunkedStream:
-        """Not asked."""
-        raise NotImplementedError
+_MANY = 50
+"""Frames: more than are under way between the microphone and the recogniser."""
 
 
 class Listener(Agent):
-    """Notes the loudness of all that its recogniser gets."""
+    """Notes the loudness of each frame that its recogniser would get. It hears and speaks itself: no model is asked."""
 
     def __init__(self) -> None:
         """Nothing was heard."""
-        super().__init__(instructions="You listen.", stt=Ears(), tts=Voice())
-        self.heard: set[int] = set()
+        ears, voice = deepgram.STT(api_key="any"), openai.TTS(api_key="any")
+        super().__init__(instructions="You listen.", stt=ears, tts=voice)
+        self.heard: list[int] = []
 
     async def stt_node(self, audio: AsyncIterable[rtc.AudioFrame], _: Any) -> AsyncIterator[stt.SpeechEvent]:
         """Hear, and understand nothing."""
         async for frame in audio:
-            self.heard.add(int(np.frombuffer(frame.data, np.int16).max()))
+            self.heard.append(int(np.frombuffer(frame.data, np.int16).max()))
         nothing: tuple[stt.SpeechEvent, ...] = ()
         for event in nothing:
             yield event
@@ -111,10 +91,14 @@ def _frame(loudness: int) -> rtc.AudioFrame:
     return rtc.AudioFrame(np.full(_FRAME, loudness, np.int16).tobytes(), _RATE, 1, _FRAME)
 
 
-async def _says_into_its_first_words(session: AgentSession[Any], microphone: Microphone, loudness: int) -> None:
+async def _says_into_its_first_words(
+    session: AgentSession[Any], agent: Listener, microphone: Microphone, loudness: int
+) -> None:
+    """Say something while the agent speaks, until the recogniser has had many frames since, of sound or of silence."""
     await until(lambda: session.agent_state == "speaking")
     microphone.loudness = loudness
-    await asyncio.sleep(0.2)
+    before = len(agent.heard)
+    await until(lambda: len(agent.heard) >= before + _MANY)
     assert session.agent_state == "speaking"
 
 
@@ -124,7 +108,7 @@ async def test_a_successor_hears_who_speaks_into_its_first_words(answer: Answer)
     first, second = Listener(), Listener()
     output = Loudspeaker()
     async with answer(FakeRoom(alice), agent=first, output=output, microphone=microphone) as running:
-        await _says_into_its_first_words(running.session, microphone, 1000)
+        await _says_into_its_first_words(running.session, first, microphone, 1000)
         assert 1000 not in first.heard  # else this test shows nothing
         output.end()
         await until(lambda: len(texts(running.call.items)) == 1)
@@ -132,7 +116,7 @@ async def test_a_successor_hears_who_speaks_into_its_first_words(answer: Answer)
     microphone.loudness = 0
     output = Loudspeaker()
     async with answer(FakeRoom(alice), "job-2", agent=second, output=output, microphone=microphone) as running:
-        await _says_into_its_first_words(running.session, microphone, 2000)
+        await _says_into_its_first_words(running.session, second, microphone, 2000)
         assert 2000 in second.heard
         output.end()
 
@@ -141,7 +125,7 @@ async def test_a_successor_of_an_agent_that_said_nothing_waits(answer: Answer, w
     """The caller's client has adapted to no voice yet."""
     alice, microphone, agent, output = await seed(world, user("Hello?")), Microphone(), Listener(), Loudspeaker()
     async with answer(FakeRoom(alice), "job-2", agent=agent, output=output, microphone=microphone) as running:
-        await _says_into_its_first_words(running.session, microphone, 1000)
+        await _says_into_its_first_words(running.session, agent, microphone, 1000)
         assert 1000 not in agent.heard
         output.end()
 
