@@ -61,6 +61,8 @@ class Timing:
     """How long after its session's start an entrypoint's lines count as its opening."""
     identity: float = 5.0
     """How long a job waits for the participant that names its conversation."""
+    end_callbacks: float = 5.0
+    """How long a conversation stays open at a job's end for what else is done then, which may set the outcome."""
     data_pause: float = 1.0
     """Before it is asked again whether data messages are durable."""
 
@@ -87,6 +89,8 @@ class Timing:
     """Between two looks into a room that nobody is in."""
     takeover_redis: float = 0.25
     """Between two attempts at a takeover while Redis does not answer."""
+    last_note: float = 10.0
+    """How long it is tried to note in a conversation that its agent died and nobody is in the room."""
     rooms_answer: float = 5.0
     """How long LiveKit's server may take to answer."""
     health: float = 3.0

@@ -3,12 +3,14 @@
 See `ConversationClient`, and the README for what is guaranteed.
 """
 
+from conversation_actors.calls import SessionRecord
 from conversation_actors.client import (
     ConversationClient,
     ConversationHandle,
     Heartbeats,
     Page,
     Receipt,
+    SessionPage,
     Snapshot,
     check_cluster,
 )
@@ -49,7 +51,14 @@ from conversation_actors.items import (
     item_from_dict,
 )
 from conversation_actors.protocol import ActivationInfo
-from conversation_actors.settings import ArchiveSettings, HistoryLimits, PoolSettings, Settings, Timeouts
+from conversation_actors.settings import (
+    ArchiveSettings,
+    HistoryLimits,
+    PoolSettings,
+    SessionSettings,
+    Settings,
+    Timeouts,
+)
 from conversation_actors.state import (
     AttributesChanged,
     Closing,
@@ -136,6 +145,9 @@ __all__ = [
     "RefusedError",
     "RetentionChanged",
     "RetryableError",
+    "SessionPage",
+    "SessionRecord",
+    "SessionSettings",
     "Settings",
     "Snapshot",
     "StoreMisconfiguredError",

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PrivateAttr, SecretStr, model_validator
 
+from conversation_actors.destinations import ONLY_NAME, Destination, Destinations, Events, Secrets, Url
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.sources import Duration, OrderedSettings, SettingsGroup, settings_config
 from conversation_actors.sources.groups import ENVIRONMENT, all_names, origin
@@ -34,10 +35,12 @@ __all__ = [
     "OrderedSettings",
     "PoolSettings",
     "RedisServer",
+    "SessionSettings",
     "Settings",
     "SettingsGroup",
     "Tenant",
     "Timeouts",
+    "WebhookSettings",
     "all_names",
     "data_directory",
     "quick_crash_detection",
@@ -183,6 +186,69 @@ class ArchiveSettings(SettingsGroup):
     """Pictures that take this much as base64, or more, are kept in the archive, and only named in the history."""
 
 
+class WebhookSettings(SettingsGroup):
+    """Where what happens in calls is sent (``CONVERSATION_WEBHOOK_…``). Clients and owners do not read these."""
+
+    model_config = settings_config("CONVERSATION_WEBHOOK_")
+
+    url: Url | None = None
+    """The endpoint, ``https://host/path``. It is called `default`."""
+    secret: Secrets = ()
+    """``whsec_`` and base64. Several, with commas between them, while one takes the place of another: everything is
+    signed with each."""
+    events: Events = ()
+    """The types to send, with commas between them; without it, all."""
+    destinations: Destinations = ()
+    """More endpoints, as JSON: ``[{"name": …, "url": …, "secret": …, "events": …}]``. How far each is delivered goes by
+    its name."""
+    timeout: Duration = timedelta(seconds=10)
+    """What an endpoint may take to answer."""
+    attempts: int = Field(default=1000, ge=1, le=1_000_000)
+    """After so many, at most 15 minutes apart, a happening is a dead letter, and the next one goes on. 1000 take more
+    than a week."""
+    private_networks: bool = False
+    """Whether endpoints may be at private addresses, and without TLS."""
+    bytes: int = Field(default=256 << 10, ge=1 << 10, le=16 << 20)
+    """Bytes of what is sent at once; beyond it, texts are cut."""
+    keep: Duration = timedelta(days=7)
+    """How long the outbox keeps what every endpoint has. What one does not have is kept until it has it.
+    Nothing is kept longer than the archive keeps its conversation."""
+
+    @property
+    def all(self) -> tuple[Destination, ...]:
+        """All endpoints."""
+        if self.url is None:
+            return self.destinations
+        return (Destination(name=ONLY_NAME, url=self.url, secret=self.secret, events=self.events), *self.destinations)
+
+    @model_validator(mode="after")
+    def _are_whole(self) -> Self:
+        if self.url is not None and not self.secret:
+            message = "secret: CONVERSATION_WEBHOOK_SECRET is needed: everything that is sent is signed"
+            raise InvalidInputError(message, field="secret")
+        if self.url is not None and any(one.name == ONLY_NAME for one in self.destinations):
+            message = f"destinations: {ONLY_NAME} is the name of the one in CONVERSATION_WEBHOOK_URL"
+            raise InvalidInputError(message, field="destinations")
+        if not self.private_networks and not all(one.is_encrypted for one in self.all):
+            message = "url: must begin with https://, unless CONVERSATION_WEBHOOK_PRIVATE_NETWORKS is set"
+            raise InvalidInputError(message, field="url")
+        return self
+
+
+class SessionSettings(SettingsGroup):
+    """When a call counts as over if nobody says so (``CONVERSATION_SESSION_…``).
+
+    Example:
+        Settings(sessions=SessionSettings(idle=timedelta(minutes=30)))
+    """
+
+    model_config = settings_config("CONVERSATION_SESSION_")
+
+    idle: Duration = timedelta(minutes=10)
+    """A call of which nothing came for so long, and whose agent gives no sign of life, is recorded as lost. Archivers
+    decide that: see docs/archive.md."""
+
+
 DEFAULT_TENANT = "default"
 MEMORY = "memory://"
 """The beginning of a URL that stands for this process's own memory; a name may follow."""
@@ -313,6 +379,7 @@ class Settings(SettingsGroup):
     history: HistoryLimits = Field(default_factory=HistoryLimits)
     timeouts: Timeouts = Field(default_factory=Timeouts)
     pool: PoolSettings = Field(default_factory=PoolSettings)
+    sessions: SessionSettings = Field(default_factory=SessionSettings)
 
     _redis_source: str = PrivateAttr(default="redis_url=")
 

@@ -43,10 +43,30 @@ class Timing:
     """The time between two searches for conversations that the archive, or the listing, does not know."""
     archive_purge: float = 3600.0
     """The time between two removals of what the archive has kept for long enough."""
+    archive_feed: float = 1.0
+    """The time between two looks of a feed for calls that are over by now, and for entries that it was not told of."""
     archive_restart: tuple[float, float] = (0.5, 60.0)
     """Pauses before an archiver that ended by itself is started again."""
     archive_leave: float = 5.0
     """How long an archiver that is to end may take to finish what it has begun."""
+
+    # webhooks
+    webhook_look: float = 0.1
+    """The time between two looks of a deliverer for what is to be delivered."""
+    webhook_again: tuple[float, float] = (1.0, 900.0)
+    """Pauses between attempts to deliver a happening."""
+    webhook_quiet: float = 60.0
+    """A destination that has taken nothing for so long, and refuses, counts as down."""
+    webhook_claim: float = 20.0
+    """How long a deliverer works on a conversation before another one may. The time that an answer may take is added:
+    who died keeps others away for both."""
+    webhook_recent: tuple[float, float] = (5.0, 60.0)
+    """How often what is younger than the second is looked through again: transactions end in another order than they
+    began in."""
+    webhook_sweep: float = 600.0
+    """The time between two searches through the whole outbox."""
+    webhook_leave: float = 5.0
+    """How long a deliverer that is to end may wait for answers."""
 
     # line
     line_connect: float = 1.0

@@ -6,6 +6,7 @@ from typing import Any, overload
 
 from livekit import rtc
 from livekit.agents import Agent, AgentSession, JobContext, get_job_context
+from pydantic import BaseModel
 
 from agent_worker.call.opening import open_conversation
 from agent_worker.call.starting import AgentFactories, Starting
@@ -43,6 +44,7 @@ async def attach(
     userdata: type | None = None,
     role: str = AGENT_ROLE,
     call: CallSettings | None = None,
+    outcome: type[BaseModel] | None = None,
 ) -> CallConversation: ...
 
 
@@ -68,6 +70,7 @@ async def attach(
     userdata: type | None = None,
     role: str = AGENT_ROLE,
     call: CallSettings | None = None,
+    outcome: type[BaseModel] | None = None,
 ) -> CallConversation | Attached:
     """Give a session what the job's conversation holds, and record everything from now on. Before ``session.start``.
 
@@ -79,7 +82,7 @@ async def attach(
     else by its class, else it is the one that the session is started with. ``session.userdata`` comes back as
     `userdata`, or as what the session holds. The people in the room are followed, greeted, and spoken to again after a
     crash; the session ends when another agent takes over. In a planned handover ``session.start`` returns when the
-    call is this job's.
+    call is this job's. What the application says of a call by ``conversation.set_outcome(…)`` has to fit `outcome`.
 
     The long form, ``attach(session, agent, conversation, room=ctx.room)``, restores at once, and tells what.
     With a conversation that is not from `open_conversation` nobody is followed.
@@ -99,9 +102,9 @@ async def attach(
     tell_untested("livekit-agents")
     if isinstance(agent, JobContext):
         if agent.is_fake_job():
-            return await open_conversation(agent, role=role, call=call)
+            return await open_conversation(agent, role=role, call=call, outcome=outcome)
         _require_first(session, agent)
-        opened = await open_conversation(agent, role=role, call=call)
+        opened = await open_conversation(agent, role=role, call=call, outcome=outcome)
         agent.proc.userdata[_ATTACHED] = session
         starting = Starting(session, opened, context=agent, room=agent.room, agents=agents, userdata=userdata)
         starting.watch()

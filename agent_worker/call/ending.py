@@ -12,7 +12,9 @@ from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
 
 from agent_worker.call.opening import NOT_FINISHED, ON_PURPOSE
 from agent_worker.call.rooms_guard import guard
+from agent_worker.tenure.call_end import CallEnd
 from agent_worker.tenure.conversation import CallConversation
+from conversation_actors.calls.names import LEFT
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +56,12 @@ class Ending:
             self._note_own(one)
 
     def end(self, reason: str, *, is_clean: bool) -> None:
-        """End the job; not clean: in a way that has the next agent called. Without a job: nothing."""
+        """End the job: nobody is left, or another agent has the call. Without a job: nothing.
+
+        Not clean: in a way that has the next agent called.
+        """
         if is_clean and not self._conversation.goes_on_elsewhere:
-            self._conversation.ended()
+            self._conversation.ended(CallEnd(LEFT))
         else:
             self._conversation.left()
         if self._shut_down is not None:
@@ -87,7 +92,7 @@ class Ending:
 
     def _on_shutdown(self, reason: str = "user requested") -> None:
         """Note that the application ends the job: the call is over, unless it goes on elsewhere already."""
-        self._conversation.ended()
+        self._conversation.ended(CallEnd.by_application(reason))
         if self._shut_down is not None:
             self._shut_down(reason)
 

@@ -23,6 +23,8 @@ from agent_worker.session.bounds import SessionBounds
 from agent_worker.session.notes import SessionNotes, unanswered_item
 from agent_worker.session.recorder import Recorder
 from agent_worker.session.turns import Turns
+from agent_worker.session.usage import UsageNotes
+from agent_worker.tenure.call_end import NOBODY_HERE
 from agent_worker.tenure.conversation import CallConversation
 from conversation_actors import Participant
 
@@ -69,6 +71,7 @@ class Call:
         self._keepers: list[Keeper] = []
         self._failures, self._timing = conversation.failures, conversation.timing
         self._notes = SessionNotes(session, conversation, self._failures)
+        self._usage = UsageNotes(session, conversation, self._failures, holder=conversation.holder)
         self._turns = Turns(session, self._notes, self._failures, timing=self._timing)
         self._bounds = SessionBounds(session, conversation.settings.session_items, self._failures)
         self.speaking = Speaking(session, conversation, opening)
@@ -98,6 +101,7 @@ class Call:
     def start(self) -> None:
         """Follow the session, the conversation and the room from now on; before the session starts."""
         self._notes.start()
+        self._usage.start()
         self._turns.start()
         self._bounds.start()
         self._ending.start(self._session)
@@ -191,7 +195,7 @@ class Call:
 
     async def _leave_when_nobody_comes(self) -> None:
         await asyncio.sleep(self._conversation.settings.linger.total_seconds())
-        self._end("nobody is in the room", is_clean=True)
+        self._end(NOBODY_HERE, is_clean=True)
 
     # How it ends.
 
@@ -239,6 +243,7 @@ class Call:
 
     def _on_close(self, event: CloseEvent) -> None:
         self._stop()
+        self._usage.stop()
         if event.reason is CloseReason.ERROR:
             self._end("the session failed", is_clean=False)
         elif event.reason is CloseReason.PARTICIPANT_DISCONNECTED and self.people is not None:
@@ -251,6 +256,8 @@ class Call:
         self._quiet.end()
         self._recorder.stop()
         self._notes.stop()
+        if not self._conversation.goes_on_elsewhere:
+            self._usage.tell()
         self._turns.stop()
         self._bounds.stop()
         if self.people is not None:

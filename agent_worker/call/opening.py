@@ -8,11 +8,14 @@ from livekit import rtc
 from livekit.agents import (
     JobContext,
 )
+from pydantic import BaseModel
 
+from agent_worker.call.end_callbacks import until_the_others_have_ended
 from agent_worker.call.rooms_guard import guard
 from agent_worker.environment import instance_from_environment
 from agent_worker.settings import CallSettings
 from agent_worker.tenure.assignment import ID_KEY, Assignment, CallDeclinedError, named_by_room, trusted_attribute
+from agent_worker.tenure.call_end import CallEnd
 from agent_worker.tenure.conversation import CallConversation, Post
 from agent_worker.tenure.role import AGENT_ROLE
 from agent_worker.tenure.simulated import SimulatedConversation
@@ -31,6 +34,7 @@ WORKER_GONE = "parent process shutdown"
 NOT_FINISHED = "the call goes on without this agent"
 """Ours for the end of a job in whose room somebody still waits for an agent."""
 _UNFINISHED = frozenset({JOB_CRASHED, NOT_FINISHED})
+_NOT_BY_APPLICATION = _UNFINISHED | {ROOM_LOST, WORKER_GONE}
 ON_PURPOSE = frozenset(
     {
         rtc.DisconnectReason.CLIENT_INITIATED,
@@ -45,7 +49,12 @@ _ENDED_BY_OTHERS = ON_PURPOSE - {rtc.DisconnectReason.CLIENT_INITIATED}
 
 
 async def open_conversation(
-    ctx: JobContext, *, role: str = AGENT_ROLE, call: CallSettings | None = None, timing: Timing = TIMING
+    ctx: JobContext,
+    *,
+    role: str = AGENT_ROLE,
+    call: CallSettings | None = None,
+    outcome: type[BaseModel] | None = None,
+    timing: Timing = TIMING,
 ) -> CallConversation:
     """Open the conversation that this job is there for, and become its one agent, or the one of this `role`.
 
@@ -56,8 +65,9 @@ async def open_conversation(
     application's, and the same in every successor. Raises `LeaseHeldError`, and ends the job, if another agent is
     alive in this conversation; one in another room that everybody has left lets this job have it. Raises
     `CallDeclinedError`, and ends the job, if it is on the very worker that the call is to leave: another is called.
-    `call`: how the agent behaves in the call, instead of what the environment says. `timing`: how long parts of the
-    call wait; a test passes shorter times.
+    `call`: how the agent behaves in the call, instead of what the environment says. `outcome`: the application's model
+    of what may come of a call; `CallConversation.set_outcome` refuses what does not fit it. `timing`: how long parts of
+    the call wait; a test passes shorter times.
 
     In LiveKit's console, and in its fake jobs, there is no call: what is returned at once is never open.
 
@@ -68,7 +78,7 @@ async def open_conversation(
         await session.start(agent=agent, room=ctx.room)
     """
     if ctx.is_fake_job():
-        return _simulated(ctx, role, call)
+        return _simulated(ctx, role, call, outcome)
     settings = call or CallSettings()
     assignment = Assignment.read(ctx.job.metadata, where="job metadata")
     conversation = CallConversation(
@@ -86,6 +96,7 @@ async def open_conversation(
         assignment=assignment,
         role=role,
         call=settings,
+        outcome=outcome,
         timing=timing,
     )
 
@@ -99,7 +110,8 @@ async def open_conversation(
         if departure.is_unfinished(reason) and not conversation.is_over:
             conversation.left()
         else:
-            await conversation.release()
+            await conversation.release(departure.how(reason))
+            await until_the_others_have_ended(timing.end_callbacks)
         await conversation.aclose()
 
     ctx.add_shutdown_callback(close)
@@ -117,10 +129,14 @@ async def open_conversation(
     return conversation
 
 
-def _simulated(ctx: JobContext, role: str, call: CallSettings | None) -> SimulatedConversation:
+def _simulated(
+    ctx: JobContext, role: str, call: CallSettings | None, outcome: type[BaseModel] | None
+) -> SimulatedConversation:
     room = ctx.job.room.name
     named = Assignment.read(ctx.job.metadata, where="job metadata").conversation_id
-    conversation = SimulatedConversation(named or room, holder=ctx.job.id, room=room, role=role, call=call)
+    conversation = SimulatedConversation(
+        named or room, holder=ctx.job.id, room=room, role=role, call=call, outcome=outcome
+    )
 
     async def close() -> None:
         conversation.ended()
@@ -150,6 +166,10 @@ class _Departure:
         if reason == WORKER_GONE:
             return self._reason not in _ENDED_BY_OTHERS
         return reason in _UNFINISHED
+
+    def how(self, reason: str) -> CallEnd | None:
+        """Return how the call has ended, if LiveKit's `reason` for the end of the job is the application's own."""
+        return None if reason in _NOT_BY_APPLICATION else CallEnd.by_application(reason)
 
     async def goes_on(self) -> bool:
         """Whether the call goes on without this job, as far as anybody can tell."""

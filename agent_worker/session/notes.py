@@ -4,25 +4,22 @@ Each attribute holds the latest of its kind; whoever watches the conversation se
 was understood, and is not part of any message yet, is the one that matters after a crash.
 """
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from livekit.agents import (
     AgentSession,
-    AgentStateChangedEvent,
     ConversationItemAddedEvent,
     ErrorEvent,
     SpeechCreatedEvent,
     UserInputTranscribedEvent,
 )
 from livekit.agents.llm import ChatItem, FunctionCallOutput
-from livekit.agents.voice.events import SessionUsageUpdatedEvent
-from pydantic_core import to_jsonable_python
 
 from agent_worker.failures import Failures
 from agent_worker.session.handlers import total
 from agent_worker.session.unsettled import MAX_TRANSCRIPT_BYTES, UnsettledWords
+from conversation_actors.calls import names
 
 __all__ = [
     "ERROR",
@@ -30,7 +27,6 @@ __all__ = [
     "SETTLED",
     "SPEECH",
     "TRANSCRIPT",
-    "USAGE",
     "SessionNotes",
     "unanswered_item",
     "unanswered_words",
@@ -43,10 +39,8 @@ SETTLED = "livekit.settled"
 """The id of the history's last item, if it looks as if it wanted an answer and the application wants none."""
 SPEECH = "livekit.speech"
 """``{source, user_initiated, at}``: the utterance that the agent began last."""
-ERROR = "livekit.error"
+ERROR = names.ERROR
 """``{type, source, recoverable, at}``: the last failure of a model. No text of it: it may quote the call."""
-USAGE = "livekit.usage"
-"""What the models of this job have used so far, as LiveKit counts it; written when the agent stops to listen."""
 
 _FAILURE = "an event was not noted"
 
@@ -80,14 +74,11 @@ class SessionNotes:
         self._unsettled = UnsettledWords()
         self._heard: dict[str, Any] = {}
         self._may_be_noted = True
-        self._usage: dict[str, Any] | None = None
         self._handlers: dict[Any, Callable[[Any], None]] = {
             "user_input_transcribed": safely(self._on_transcript),
             "conversation_item_added": safely(self._on_item),
             "speech_created": safely(self._on_speech),
             "error": safely(self._on_error),
-            "session_usage_updated": safely(self._on_usage),
-            "agent_state_changed": safely(self._on_agent_state),
         }
 
     @property
@@ -167,14 +158,6 @@ class SessionNotes:
             "at": event.created_at,
         }
         self._conversation.note(ERROR, told)
-
-    def _on_usage(self, event: SessionUsageUpdatedEvent) -> None:
-        self._usage = {"models": [to_jsonable_python(used) for used in event.usage.model_usage], "at": time.time()}
-
-    def _on_agent_state(self, event: AgentStateChangedEvent) -> None:
-        if event.new_state == "listening" and self._usage is not None:
-            usage, self._usage = self._usage, None
-            self._conversation.note(USAGE, usage)
 
 
 def unanswered_item(history: Iterable[ChatItem]) -> ChatItem | None:

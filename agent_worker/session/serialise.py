@@ -6,7 +6,9 @@ that is being spoken. So nothing here raises for the sake of one field: what can
 
 import json
 import logging
+import math
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from livekit.agents.llm import ChatItem, ChatMessage, ImageContent
@@ -30,6 +32,8 @@ SHORTENED = " [shortened for storage]"
 _SOUND = "[sound left out: it is too large]"
 _PICTURE = LEFT_OUT.format("it is too large, with what else is in the message")
 _ENVELOPE_BYTES = 1024
+_MAX_MEASUREMENTS, _MAX_NAME_CHARACTERS = 16, 32
+"""LiveKit takes ten measurements of a message at most."""
 
 
 def to_fields(item: ChatItem, picture: FormOf = left_out) -> dict[str, Any]:
@@ -93,8 +97,18 @@ def _storable_entries(item: ChatItem, name: str) -> dict[str, Any]:
 
 
 def essentials(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the item without measurements and extras, its text made valid Unicode."""
-    return {name: _valid_text(value) for name, value in fields.items() if name in ESSENTIAL}
+    """Return the item without extras, its text made valid Unicode; of what was measured the plain numbers."""
+    kept = {name: _valid_text(value) for name, value in fields.items() if name in ESSENTIAL}
+    measured = _numbers(fields.get("metrics"))
+    return {**kept, "metrics": measured} if measured else kept
+
+
+def _numbers(metrics: Any) -> dict[str, float]:
+    if not isinstance(metrics, Mapping):
+        return {}
+    numbers = ((name, value) for name, value in metrics.items() if isinstance(value, float) and math.isfinite(value))
+    named = ((name, value) for name, value in numbers if name.isidentifier() and len(name) <= _MAX_NAME_CHARACTERS)
+    return dict(islice(named, _MAX_MEASUREMENTS))
 
 
 def shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
@@ -103,7 +117,7 @@ def shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
     A tool's output that is too large must not vanish: without it, its call would look interrupted.
     """
     kept = essentials(fields)
-    budget = max(limit - _ENVELOPE_BYTES, 0)
+    budget = max(limit - _ENVELOPE_BYTES - _size(kept.get("metrics")), 0)
     if isinstance(kept.get("content"), list):
         kept["content"] = _shortened_content(kept["content"], budget)
     if isinstance(kept.get("output"), str):

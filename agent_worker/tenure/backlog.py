@@ -88,6 +88,12 @@ class Changes:
         self._pending[name] = (next(self._numbers), value)
         self._wake_notes.set()
 
+    def withdraw(self, name: str) -> None:
+        """Set an attribute no more that was noted and is not written yet. Never raises."""
+        self._latest.pop(name, None)
+        self._pending.pop(name, None)
+        self._note_progress()
+
     def put(self, operation: Operation) -> None:
         """Have something done, after the operations that were put before. Never raises."""
         if self._is_over:

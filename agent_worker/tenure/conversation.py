@@ -15,10 +15,13 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from pydantic import BaseModel
+
 from agent_worker.failures import Failures
 from agent_worker.settings import CallSettings, TakeoverSettings
 from agent_worker.tenure.assignment import Assignment, RestartReason
 from agent_worker.tenure.backlog import Operation
+from agent_worker.tenure.call_end import CallEnd
 from agent_worker.tenure.once import Todo
 from agent_worker.tenure.parts import Parts
 from agent_worker.tenure.post import Post
@@ -28,6 +31,7 @@ from agent_worker.tenure.standing import Standing
 from agent_worker.tenure.succession import HANDOVER, LEASE_DURATION, REFUSED
 from agent_worker.timing import TIMING, Timing
 from conversation_actors import Item, Participant, Settings
+from conversation_actors.calls.outcome import Outcome
 
 __all__ = ["AGENT", "HANDOVER", "LEASE", "LEASE_DURATION", "REFUSED", "CallConversation", "OnMissed", "Post"]
 
@@ -53,9 +57,10 @@ class CallConversation:
         store: Settings | None = None,
         call: CallSettings | None = None,
         takeover: TakeoverSettings | None = None,
+        outcome: type[BaseModel] | None = None,
         timing: Timing = TIMING,
     ) -> None:
-        """Connect nothing before `open`. `store` None: read the environment."""
+        """Connect nothing before `open`. `store` None: read the environment. `outcome`: see `set_outcome`."""
         self.settings = call or CallSettings()
         self.timing = timing
         """How long the parts of the call wait."""
@@ -73,6 +78,8 @@ class CallConversation:
         self._copy, self._briefing, self._telling = parts.copy, parts.briefing, parts.telling
         self._life, self._wishes, self._once = parts.life, parts.wishes, parts.once
         self._opening, self._upkeep, self._leaving = parts.opening, parts.upkeep, parts.leaving
+        self._outcome = parts.outcome
+        self._outcome.kind = outcome
 
     def __repr__(self) -> str:
         """Show which conversation, and whether it is open."""
@@ -247,6 +254,17 @@ class CallConversation:
         """
         self._telling.note(name, value)
 
+    def set_outcome(self, outcome: Outcome) -> None:
+        """Say what came of the call: a mapping of JSON values, or a pydantic model. The last one counts.
+
+            conversation.set_outcome({"resolved": True, "order": "1042"})
+
+        It is in the call's session record. Never waits: see `note`. May be said until the job has ended, also in a
+        shutdown callback; a job that has the call no longer is not heard. Raises `InvalidInputError` for what does not
+        fit the model that `attach` was given as `outcome`, and `ItemTooLargeError`.
+        """
+        self._outcome.set(outcome)
+
     def once(self, name: str) -> AbstractAsyncContextManager[Todo]:
         """Do something at most once in the conversation's life, whichever job or role gets to it, and whatever dies.
 
@@ -322,17 +340,20 @@ class CallConversation:
         """Tell the agent in another room that the call goes on here; never raises. It may ask again."""
         await self._wishes.refuse_redial()
 
-    def ended(self) -> None:
+    def ended(self, how: CallEnd | None = None) -> None:
         """Note that the call is over: nobody is there any more, or whoever may end it has. Idempotent."""
-        self._standing.end()
+        self._standing.end(how)
 
     def left(self) -> None:
         """Note that this job ends, and the call does not: another agent is to come, or has come. Idempotent."""
         self._standing.leave()
 
-    async def release(self) -> None:
-        """End as the agent, in order: all is durable, nobody needs to take over. Idempotent, never raises."""
-        await self._leaving.release()
+    async def release(self, how: CallEnd | None = None) -> None:
+        """End as the agent, in order: all is durable, nobody needs to take over. Idempotent, never raises.
+
+        The conversation is told `how` the call ended, unless that is known already: see `ended`.
+        """
+        await self._leaving.release(how)
 
     async def hand_over(self) -> None:
         """End as the agent for the successor that has asked; never raises.

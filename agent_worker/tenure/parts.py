@@ -7,6 +7,7 @@ from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.at_most_once import AtMostOnce
 from agent_worker.tenure.background import Background
 from agent_worker.tenure.briefing import Briefing
+from agent_worker.tenure.call_outcome import CallOutcome
 from agent_worker.tenure.leaving import Leaving
 from agent_worker.tenure.opening import Opening
 from agent_worker.tenure.role_view import RoleView
@@ -63,6 +64,9 @@ class Parts:
             takeover=takeover,
             timing=timing,
         )
+        self.outcome = CallOutcome(
+            standing, self.telling, failures, limit=settings.history.attributes_bytes, timing=timing
+        )
         self.leaving = Leaving(
             standing,
             failures,
@@ -70,6 +74,7 @@ class Parts:
             life=self.life,
             telling=self.telling,
             upkeep=self.upkeep,
+            outcome=self.outcome,
             background=background,
             timing=timing,
         )

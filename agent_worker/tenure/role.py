@@ -1,20 +1,20 @@
 """Several agents in one conversation: each has its role, and by it a lease, a heartbeat, attributes and items."""
 
 from conversation_actors import Item
+from conversation_actors.calls import names
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.items import item_from_dict
 from conversation_actors.values import check_id
 
-AGENT_ROLE = "agent"
+AGENT_ROLE = names.AGENT_LEASE
 """The role of the one agent of a conversation that has no other; its lease has this name too."""
 LEASE = AGENT_ROLE
 """The lease that the one agent of a conversation holds; its holder is the job's id. Other roles' have their names."""
-AGENT = "livekit.agent"
+AGENT = names.AGENT
 """The attribute that tells who the agent is, or that there is none and why."""
-ROLE_FIELD = "agent_role"
+ROLE_FIELD = names.ROLE_FIELD
 """In the stored form of an item that an agent of another role has recorded."""
 MAX_ROLE_CHARACTERS = 64
-_OWN_PREFIX = "livekit."
 
 
 def check_role(role: object) -> str:
@@ -33,9 +33,7 @@ def record_role(role: str) -> str:
 
 def attribute_name(name: str, role: str) -> str:
     """Return the attribute in which an agent of this role keeps what it calls `name`; the application's stay."""
-    if role == AGENT_ROLE or not name.startswith(_OWN_PREFIX):
-        return name
-    return f"{_OWN_PREFIX}role.{role}.{name.removeprefix(_OWN_PREFIX)}"
+    return names.attribute_of_role(name, role)
 
 
 def tagged(item: Item, role: str) -> Item:

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from pydantic import BaseModel
+
 from agent_worker.settings import CallSettings
 from agent_worker.tenure.assignment import Assignment
 from agent_worker.tenure.backlog import Operation
@@ -22,10 +24,21 @@ class SimulatedConversation(CallConversation):
     Whoever waits for it waits for nothing. Needs neither Ray nor Redis.
     """
 
-    def __init__(self, conversation_id: str, *, holder: str, room: str, role: str, call: CallSettings | None) -> None:
-        """`room`: its name."""
+    def __init__(
+        self,
+        conversation_id: str,
+        *,
+        holder: str,
+        room: str,
+        role: str,
+        call: CallSettings | None,
+        outcome: type[BaseModel] | None = None,
+    ) -> None:
+        """`room`: its name. An outcome is checked as in a call."""
         post = Post(room=room, agent_name="", agent_identity="")
-        super().__init__(conversation_id, holder=holder, post=post, assignment=Assignment(), role=role, call=call)
+        super().__init__(
+            conversation_id, holder=holder, post=post, assignment=Assignment(), role=role, call=call, outcome=outcome
+        )
         self._done: set[str] = set()
         logger.info(
             "a fake job: the agent runs as it is, nothing is recorded and nobody follows it",

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from agent_worker.tenure.call_end import CallEnd
 from agent_worker.tenure.once import Held
 from agent_worker.tenure.post import Post
 from agent_worker.tenure.pulse import Tenure
@@ -36,6 +37,8 @@ class Standing:
         """Whether this job ends as the agent, in order or not; set by `Leaving`."""
         self.is_released = False
         """Whether it let go of a call that is over; set by `Leaving`."""
+        self.call_end: CallEnd | None = None
+        """How the call ended, as far as whoever ended it has said; set by `end`."""
         self._has_ended = self._has_left = False
 
     @property
@@ -48,9 +51,10 @@ class Standing:
         """Whether this agent leaves, or has left, a call that goes on: handed over, deposed, or interrupted."""
         return self._has_left or self.deposed.is_set()
 
-    def end(self) -> None:
-        """Note that the call is over. Idempotent."""
+    def end(self, how: CallEnd | None = None) -> None:
+        """Note that the call is over; the first who knows says how. Idempotent."""
         self._has_ended = True
+        self.call_end = how if self.call_end is None else self.call_end.and_then(how)
 
     def leave(self) -> None:
         """Note that this job ends, and the call does not. Idempotent; it is for good."""

@@ -16,14 +16,15 @@ from agent_worker.tenure.role import attribute_name, record_role
 from agent_worker.tenure.vigil import Vigil
 from agent_worker.timing import TIMING, Timing
 from conversation_actors import ConversationHandle, Heartbeats, Lease, LeaseHeldError
+from conversation_actors.calls import names
 from conversation_actors.errors import ConflictError
 
 logger = logging.getLogger(__name__)
 
-HANDOVER = "livekit.handover"
+HANDOVER = names.HANDOVER
 """The attribute in which a successor asks the agent to give the call over: ``to``, ``from``, and ``room`` if it
 is in another room than the agent; then the agent goes at once, or adds `REFUSED`. It is removed when that is done."""
-REFUSED = "refused"
+REFUSED = names.REFUSED
 LEASE_DURATION = timedelta(seconds=60)
 """By the owner's clock; whether the holder is alive is told by its heartbeat, far sooner."""
 _WISH_TRIES = 5

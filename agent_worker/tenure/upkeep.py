@@ -11,7 +11,7 @@ from agent_worker.tenure.briefing import Briefing
 from agent_worker.tenure.opening import Opened
 from agent_worker.tenure.pace import Pace
 from agent_worker.tenure.pulse import News, Tenure
-from agent_worker.tenure.role import AGENT
+from agent_worker.tenure.role import AGENT, AGENT_ROLE
 from agent_worker.tenure.sign_of_life import SignOfLife
 from agent_worker.tenure.standing import Standing
 from agent_worker.tenure.succession import LEASE_DURATION
@@ -19,6 +19,7 @@ from agent_worker.tenure.telling import Telling
 from agent_worker.tenure.wishes import Wishes
 from agent_worker.timing import TIMING, Timing
 from conversation_actors import ConversationHandle, LeaseLostError
+from conversation_actors.calls.names import CALL
 from conversation_actors.errors import ConversationClosedError, ConversationNotFoundError
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ class Upkeep:
         meeting = self._failures.at_most_once("expectation", lambda: self._briefing.meet(opened.heartbeats))
         self._background.start(meeting)
         self._telling.begin()
+        if standing.role == AGENT_ROLE:
+            self._telling.note(CALL, None)  # how the call before this one ended
         self._telling.note(AGENT, {"holder": standing.holder, "room": standing.post.room, "since": time.time()})
         if self._telling.has_missed:
             tenure.doubt()

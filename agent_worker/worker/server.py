@@ -9,7 +9,6 @@ import functools
 import logging
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,17 +21,16 @@ from livekit.agents.job import RunningJobInfo
 from agent_worker.environment import instance_from_environment, registration_from_environment
 from agent_worker.failures import Failures
 from agent_worker.settings import CallSettings, LiveKitSettings, RoomSettings, TakeoverSettings, WorkerSettings
-from agent_worker.tenure.conversation import AGENT
-from agent_worker.tenure.role import AGENT_ROLE, attribute_name
 from agent_worker.timing import TIMING, Timing
 from agent_worker.worker.application import Entrypoint, begin
 from agent_worker.worker.failure_detector import FailureDetector, JobSource
 from agent_worker.worker.health import Health, HealthServer
+from agent_worker.worker.no_successor import say_given_up, say_nobody_there
 from agent_worker.worker.preparation import Preparation
 from agent_worker.worker.registration import Registrar
 from agent_worker.worker.rooms import Rooms
 from agent_worker.worker.takeover import Takeover
-from conversation_actors import ConversationClient, HeartbeatRecord, Heartbeats, Settings
+from conversation_actors import Heartbeats, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +169,8 @@ async def _detecting(
             rooms,
             options.takeover,
             linger=call.linger,
-            give_up=functools.partial(_give_up, settings),
+            give_up=functools.partial(say_given_up, settings),
+            leave=functools.partial(say_nobody_there, settings),
             timing=options.timing,
         )
         detector = FailureDetector(
@@ -261,13 +260,3 @@ async def _stop_when_orphaned(stop: asyncio.Event, *, pause: float) -> None:
         await asyncio.sleep(pause)
     logger.error("the supervisor process is gone")
     stop.set()
-
-
-async def _give_up(settings: Settings, record: HeartbeatRecord, attempts: int) -> None:
-    """Say in the conversation that no agent comes any more."""
-    async with ConversationClient(settings) as client:
-        conversation = await client.open(record.conversation_id)
-        told = {"holder": None, "state": "given up", "attempts": attempts, "at": time.time()}
-        await conversation.set_attributes({attribute_name(AGENT, record.role or AGENT_ROLE): told})
-        await conversation.aclose()
-    logger.error("a call is given up", extra={"conversation_id": record.conversation_id, "attempts": attempts})

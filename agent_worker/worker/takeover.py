@@ -87,6 +87,7 @@ class Deceased:
 
 
 GiveUp = Callable[[HeartbeatRecord, int], Awaitable[None]]
+Leave = Callable[[HeartbeatRecord], Awaitable[None]]
 
 
 class Takeover:
@@ -100,16 +101,19 @@ class Takeover:
         *,
         linger: timedelta,
         give_up: GiveUp | None,
+        leave: Leave | None = None,
         forget: timedelta = FORGET,
         timing: Timing = TIMING,
     ) -> None:
         """`linger`: how long somebody who has left the room is waited for. `give_up` says it in the conversation.
 
-        Who cannot say it there (None) leaves a call that is to be given up to the next one. `forget`: how long
-        one claim is kept at most while LiveKit cannot be asked.
+        Who cannot say it there (None) leaves a call that is to be given up to the next one. `leave` says there that
+        nobody is in the room, if that can be said. `forget`: how long one claim is kept at most while LiveKit cannot be
+        asked.
         """
         self._heartbeats, self._rooms, self._settings = heartbeats, rooms, settings
-        self._linger, self._give_up, self._forget, self._timing = linger, give_up, forget, timing
+        self._linger, self._give_up, self._leave = linger, give_up, leave
+        self._forget, self._timing = forget, timing
 
     async def run(self, record: HeartbeatRecord, *, reason: RestartReason = RestartReason.SILENCE) -> TakeoverOutcome:
         """Have the next agent come, for a record that was claimed, as its holder died of this `reason`.
@@ -197,7 +201,8 @@ class Takeover:
         if occupants is None:
             return TakeoverOutcome.SUCCEEDED
         if not occupants.people:
-            await self._heartbeats.settle(record)
+            if await self._heartbeats.settle(record) and dead.was_open:
+                await self._say_nobody_there(record)
             return TakeoverOutcome.NOBODY_THERE
         if await self._is_coming(occupants, dead, record):
             return None
@@ -221,6 +226,17 @@ class Takeover:
             logger.warning("a successor may be on its way, or not", extra=fields)
             return TakeoverOutcome.POSTPONED
         return TakeoverOutcome.DISPATCHED
+
+    async def _say_nobody_there(self, record: HeartbeatRecord) -> None:
+        """Say it in the conversation; if that cannot be done soon, its call is over when nothing has come for long."""
+        if self._leave is None:
+            return
+        try:
+            async with asyncio.timeout(self._timing.last_note):
+                await self._leave(record)
+        except Exception as error:  # noqa: BLE001  # nobody waits for that, and there is nothing else to be done
+            fields = {"conversation_id": record.conversation_id, "reason": type(error).__name__}
+            logger.warning("it was not noted that nobody is in the room", extra=fields)
 
     async def _reason(self, record: HeartbeatRecord, dead: Deceased, reason: RestartReason) -> RestartReason:
         """Return what this death was told to be of before, by somebody whose successor did not come."""

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
@@ -70,15 +70,17 @@ class Archiver:
         *,
         checkpoints: Checkpoints | None = None,
         when_lacking: Callable[[str], Awaitable[object]] | None = None,
+        when_written: Callable[[Collection[str]], None] | None = None,
         failures: Failures | None = None,
         timing: Timing = TIMING,
     ) -> None:
         """Take from `backlog`, write with `writer`.
 
-        `when_lacking` is told of a conversation whose records do not follow on those that are archived.
+        `when_lacking` is told of a conversation whose records do not follow on those that are archived, `when_written`
+        of conversations that the database has something new of: it must not fail, and nothing waits for it.
         """
         self._backlog, self._writer, self._checkpoints = backlog, writer, checkpoints
-        self._when_lacking, self._timing = when_lacking, timing
+        self._when_lacking, self._when_written, self._timing = when_lacking, when_written, timing
         self.failures = failures or Failures(timing=timing)
         self._claims = Claims(backlog, ttl=timedelta(seconds=timing.archive_claim), failures=self.failures)
         self._queue: OrderedDict[str, None] = OrderedDict()
@@ -235,6 +237,8 @@ class Archiver:
         async with self._claims.held(batches):
             written = await self._writer.write_all({name: one.stored for name, one in batches.items()})
             self._database.done("write")
+            if self._when_written is not None:
+                self._when_written([name for name, one in written.items() if one.entries])
             settles = [
                 self._backlog.settle(name, backlog=one.backlog, through=one.through) for name, one in batches.items()
             ]

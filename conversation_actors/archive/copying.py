@@ -192,9 +192,10 @@ class Copies:
                     if values["life"] in deleted:
                         message = f"{conversation_id!r}: its life {values['life']!r} was deleted in the archive"
                         raise ConflictError(message)
-                    added = await connection.execute(
-                        insert(tables.lives).values(**whose, **values).returning(tables.lives.c.id)
-                    )
+                    # its calls are recorded anew, and nobody is told of them again
+                    fed = {} if values["deleted_at"] is None else {"fed": values["seq"]}
+                    life = {**whose, **values, **fed, "quiet": values["seq"]}
+                    added = await connection.execute(insert(tables.lives).values(life).returning(tables.lives.c.id))
                     life_id = added.scalar_one()
             elif kind == PICTURE:
                 await connection.execute(insert(tables.pictures), [{**whose, **values} for values in together])

@@ -26,7 +26,10 @@ from conversation_actors.settings import Settings
 _DRIVER_ERRORS = (DBAPIError, PoolTimeoutError, psycopg.Error, sqlite3.Error, OSError, TimeoutError)
 _GRACE = 1.0
 """Seconds between cutting a connection and cancelling who waits for it; then who waits has an error already."""
-_MIGRATING = timedelta(minutes=10)
+_MIGRATING = timedelta(hours=6)
+"""How long a migration may take, and each of its statements: one may write every row of a very large table anew."""
+_REACHING = timedelta(minutes=10)
+"""How long whoever migrates tries to connect; half of the time that a process which hangs may hold the tables."""
 
 
 class Database:
@@ -134,7 +137,7 @@ class Database:
                 raise ArchiveMisconfiguredError(message) from None
             except OSError as error:
                 raise translated(error, doing=doing, address=self.address) from None
-        return make_engine(self.address, timeout=_MIGRATING, creates=True)
+        return make_engine(self.address, timeout=_REACHING, statements=_MIGRATING, creates=True)
 
     async def _prepare_file(self, engine: AsyncEngine, doing: str) -> None:
         """Let readers of an SQLite file go on while somebody writes."""

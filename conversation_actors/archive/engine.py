@@ -39,12 +39,17 @@ def beginnings(driver: Driver) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",), ("BEGIN ISOLATION LEVEL READ COMMITTED",)
 
 
-def make_engine(address: Address, *, timeout: timedelta, creates: bool = False) -> AsyncEngine:
-    """Make an engine; nothing connects yet. With `creates` an SQLite file that is not there is made, for this user."""
-    seconds = timeout.total_seconds()
+def make_engine(
+    address: Address, *, timeout: timedelta, statements: timedelta | None = None, creates: bool = False
+) -> AsyncEngine:
+    """Make an engine; nothing connects yet. With `creates` an SQLite file that is not there is made, for this user.
+
+    `statements` bounds each statement, with its wait for locks, if that is to be another time than all the others.
+    """
+    seconds, longest = timeout.total_seconds(), statements or timeout
     if address.driver is Driver.SQLITE:
         url = _sqlite_url(address.path, creates=creates)
-        arguments: dict[str, Any] = {"timeout": seconds, "isolation_level": None}
+        arguments: dict[str, Any] = {"timeout": longest.total_seconds(), "isolation_level": None}
     else:
         url = _postgresql_url(address)
         arguments = {"autocommit": True, "connect_timeout": max(2, round(seconds))}
@@ -59,7 +64,7 @@ def make_engine(address: Address, *, timeout: timedelta, creates: bool = False) 
         hide_parameters=True,
     )
     event.listen(engine.sync_engine, "begin", _begin)
-    first = _PRAGMAS if address.driver is Driver.SQLITE else _limits(timeout)
+    first = _PRAGMAS if address.driver is Driver.SQLITE else _limits(timeout, statements=longest)
     event.listen(engine.sync_engine, "connect", functools.partial(_execute, first))
     if address.driver is Driver.POSTGRESQL:
         event.listen(engine.sync_engine, "connect", _send_arrays_in_binary)
@@ -95,14 +100,14 @@ def _begin(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
-def _limits(timeout: timedelta) -> tuple[str, ...]:
+def _limits(timeout: timedelta, *, statements: timedelta) -> tuple[str, ...]:
     """Return what makes the server give up by itself; a process that hangs keeps nobody waiting for ever.
 
     And what makes a commit last: as it is settled, Redis forgets what is in it.
     """
-    milliseconds = max(1, round(timeout.total_seconds() * 1000))
+    milliseconds, longest = (max(1, round(one.total_seconds() * 1000)) for one in (timeout, statements))
     return (
-        f"SET statement_timeout = {milliseconds}",
+        f"SET statement_timeout = {longest}",
         f"SET idle_in_transaction_session_timeout = {milliseconds * 2}",
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
     )

@@ -3,18 +3,25 @@
 import time
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import Integer, bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.bulk import BulkInsert
 from conversation_actors.archive.records import UNREADABLE, Row
-from conversation_actors.archive.tables import entries, superseded
+from conversation_actors.archive.tables import entries, lives, superseded
 
 _AT_ONCE = 500
 """Values of one statement."""
 _ROW = (entries.c.seq, entries.c.epoch, entries.c.at, entries.c.event, entries.c.data)
+_FOLLOWING = (
+    select(*_ROW)
+    .where(entries.c.life_id == bindparam("life_id"))
+    .where(entries.c.seq > bindparam("after"), entries.c.seq <= bindparam("through"))
+    .order_by(entries.c.seq)
+    .limit(bindparam("most", type_=Integer))
+)
 _ADD = BulkInsert(entries, ("life_id", *Row._fields))
-_SET_ASIDE = BulkInsert(superseded, ("life_id", *Row._fields, "noted_at"))
+_SET_ASIDE = BulkInsert(superseded, ("life_id", *Row._fields, "noted_at", "is_unread"))
 
 
 async def at_positions(connection: AsyncConnection, life_id: int, positions: Collection[int]) -> dict[int, Row]:
@@ -34,11 +41,11 @@ async def add(connection: AsyncConnection, rows: Sequence[tuple[int, Row]]) -> N
 
 
 async def set_aside(connection: AsyncConnection, life_id: int, seq: int) -> Sequence[Row]:
-    """Move the entries from `seq` on to those that were superseded; return them."""
+    """Move the entries from `seq` on to those that were superseded; return them. The feed still reads them, once."""
     here = (entries.c.life_id == life_id, entries.c.seq >= seq)
     rows = [Row(*row) for row in (await connection.execute(select(*_ROW).where(*here).order_by(entries.c.seq))).all()]
-    now = time.time()
-    await _SET_ASIDE.execute(connection, [(life_id, *row, now) for row in rows])
+    now, fed = time.time(), (await connection.execute(select(lives.c.fed).where(lives.c.id == life_id))).scalar_one()
+    await _SET_ASIDE.execute(connection, [(life_id, *row, now, row.seq > fed) for row in rows])
     await connection.execute(delete(entries).where(*here))
     return rows
 
@@ -52,7 +59,7 @@ async def epoch_before(connection: AsyncConnection, life_id: int, seq: int) -> i
 
 async def add_superseded(connection: AsyncConnection, life_id: int, row: Row) -> None:
     """Add an entry that was lost before it came here, and in whose place others are."""
-    await _SET_ASIDE.execute(connection, [(life_id, *row, time.time())])
+    await _SET_ASIDE.execute(connection, [(life_id, *row, time.time(), False)])
 
 
 async def of_kinds(
@@ -62,6 +69,12 @@ async def of_kinds(
     here = (entries.c.life_id == life_id, entries.c.seq >= since, entries.c.epoch > after_epoch)
     query = select(*_ROW).where(*here, entries.c.event.in_(list(kinds))).order_by(entries.c.seq)
     return [Row(*row) for row in (await connection.execute(query)).all()]
+
+
+async def following(connection: AsyncConnection, life_id: int, seq: int, *, through: int, most: int) -> list[Row]:
+    """Return the entries after a position, up to another one, in order; `most` of them at most."""
+    told = {"life_id": life_id, "after": seq, "through": through, "most": most}
+    return [Row(*row) for row in (await connection.execute(_FOLLOWING, told)).all()]
 
 
 async def was_set_aside(connection: AsyncConnection, life_id: int, row: Row) -> bool:

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from conversation_actors.errors import ArchiveMisconfiguredError
 
 REMEDY = "pip install 'conversation-actors[archive]'"
-_PACKAGES = ("sqlalchemy", "alembic", "aiosqlite", "psycopg")
+_PACKAGES = ("sqlalchemy", "alembic", "aiosqlite", "psycopg", "aiohttp", "standardwebhooks")
 
 
 def lacking() -> tuple[str, ...]:

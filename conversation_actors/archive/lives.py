@@ -4,16 +4,27 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import bindparam, case, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.bulk import BulkInsert
-from conversation_actors.archive.tables import checkpoints, entries, gaps, items, lives, superseded
+from conversation_actors.archive.outbox_forgetting import forget_attempts
+from conversation_actors.archive.tables import (
+    checkpoints,
+    entries,
+    feeds,
+    gaps,
+    happenings,
+    items,
+    lives,
+    sessions,
+    superseded,
+)
 from conversation_actors.errors import CorruptStateError
 from conversation_actors.store.backlog import Record
 from conversation_actors.store.base import MAX_ANCESTORS, Ancestor
 
-_OF_A_LIFE = (items, entries, gaps, superseded, checkpoints)
+_OF_A_LIFE = (items, entries, gaps, superseded, checkpoints, feeds, happenings, sessions)
 _COLUMNS = (
     "tenant", "conversation_id", "life", "start", "seq", "epoch", "owner", "lineage", "created_at", "active_at",
 )  # fmt: skip
@@ -125,9 +136,20 @@ async def save(connection: AsyncConnection, changed: Collection[Life]) -> None:
         await connection.execute(_SAVE, rows)
 
 
+async def rewind(connection: AsyncConnection, life: Life, seq: int) -> None:
+    """Let the feed read what comes at `seq` and later positions, also if it has read others there."""
+    cursors = {
+        name: case((column >= seq, seq - 1), else_=column)
+        for name, column in (("fed", lives.c.fed), ("quiet", lives.c.quiet))
+    }
+    statement = update(lives).where(lives.c.id == life.id).values(ticks=lives.c.ticks + 1, **cursors)
+    await connection.execute(statement)
+
+
 async def erase(connection: AsyncConnection, identities: Collection[int], *, at: float) -> None:
     """Delete all that lives have, and mark them as deleted `at`: their rows stay, to keep late records out."""
+    await forget_attempts(connection, identities, at=at)
     for table in _OF_A_LIFE:
         await connection.execute(delete(table).where(table.c.life_id.in_(identities)))
-    left = {"deleted_at": at, "lineage": "[]", "is_lacking": False}
+    left = {"deleted_at": at, "lineage": "[]", "is_lacking": False, "fed": lives.c.seq}
     await connection.execute(update(lives).where(lives.c.id.in_(identities)).values(left))

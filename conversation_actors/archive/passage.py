@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from conversation_actors.archive import apart, checkpoints, entries, gaps, items, late
 from conversation_actors.archive.gaps import GIVEN_UP, Gap
 from conversation_actors.archive.items import ItemChanges
-from conversation_actors.archive.lives import Life, save
+from conversation_actors.archive.lives import Life, rewind, save
 from conversation_actors.archive.records import UNREADABLE, Arrived, Row
 from conversation_actors.archive.scrubbing import Forgetting
 from conversation_actors.codec import decode_entry
@@ -151,6 +151,7 @@ class Passage:
         self._life.is_lacking = (
             self._life.last_gap is not None
         )  # what came in a gap, that checkpoint alone may have had
+        await rewind(self._connection, self._life, seq)
         await gaps.cut(self._connection, self._life.id, seq)
         await items.lower(self._connection, self._life, seq)
         returned = [item.id for row in moved if row.event == _EVICTED for item in _leaving(row)]

@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from typing import NamedTuple
 
 from conversation_actors.archive.archiver import Archiver
 from conversation_actors.archive.checkpoints import Checkpoints
 from conversation_actors.archive.database import Database
+from conversation_actors.archive.feed import Feed
+from conversation_actors.archive.feeding import Feeding
 from conversation_actors.archive.filled import FilledCheckpoints
 from conversation_actors.archive.outage import Outage
 from conversation_actors.archive.retention import Retention
@@ -20,6 +23,7 @@ from conversation_actors.errors import ArchiveUnavailableError, StoreUnavailable
 from conversation_actors.failures import Failures
 from conversation_actors.settings import Settings
 from conversation_actors.store import Store, open_store
+from conversation_actors.store.backlog import Backlog
 from conversation_actors.timing import TIMING, Timing
 
 logger = logging.getLogger(__name__)
@@ -29,11 +33,23 @@ _PATIENCE = timedelta(seconds=30)
 _PATIENCE_WITH_REDIS = timedelta(seconds=10)
 
 
+class _Work(NamedTuple):
+    """What an archiver's program does."""
+
+    archiver: Archiver
+    upkeep: Upkeep
+    feeding: Feeding
+
+
 class Parts(NamedTuple):
     """What an archiver works between."""
 
     store: Store
     database: Database
+
+
+Beside = Callable[[Database, asyncio.Event], Awaitable[None]]
+"""What is done with the same database until an event is set."""
 
 
 def open_database(settings: Settings, *, patience: timedelta = _PATIENCE) -> Database:
@@ -67,18 +83,33 @@ async def migrate(settings: Settings) -> str:
         await database.aclose()
 
 
-async def run(settings: Settings, stop: asyncio.Event, *, program: str, timing: Timing = TIMING) -> None:
+async def run(
+    settings: Settings, stop: asyncio.Event, *, program: str, beside: Beside | None = None, timing: Timing = TIMING
+) -> None:
     """Archive until `stop` is set. Waits for servers that do not answer yet.
 
-    Raises what a person has to change: tables that are missing, older or newer, a right that is lacking.
+    What is to be done `beside` is begun again if it fails, and keeps nothing from being archived. Raises what a person
+    has to change: tables that are missing, older or newer, a right that is lacking.
     """
     async with opened(settings, program=program) as parts:
         if not await _is_ready(parts, stop, timing):
             return
-        archiver, upkeep = _made(settings, parts, timing)
+        work = _made(settings, parts, timing)
         logger.info("archiving", extra={"tenant": settings.tenant, "database": repr(parts.database)})
-        await asyncio.gather(archiver.run(stop), upkeep.run(stop))
-    logger.info("the archiver has ended", extra={"failures": dict(archiver.failures.counts)})
+        accompanying = _accompany(work.archiver.failures, parts.database, stop, beside, timing.again)
+        await asyncio.gather(*(part.run(stop) for part in work), accompanying)
+    logger.info("the archiver has ended", extra={"failures": dict(work.archiver.failures.counts)})
+
+
+async def _accompany(
+    failures: Failures, database: Database, stop: asyncio.Event, beside: Beside | None, pause: float
+) -> None:
+    """Do what is done beside archiving, and begin it again if it fails, until `stop` is set."""
+    while beside is not None and not stop.is_set():
+        await failures.once("beside the archiver", partial(beside, database, stop))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await stop.wait()
 
 
 async def run_once(settings: Settings, *, program: str, timing: Timing = TIMING) -> int:
@@ -86,9 +117,11 @@ async def run_once(settings: Settings, *, program: str, timing: Timing = TIMING)
     async with opened(settings, program=program) as parts:
         await parts.store.check()
         await parts.database.check()
-        archiver, upkeep = _made(settings, parts, timing)
-        await upkeep.once()
-        return await archiver.once()
+        work = _made(settings, parts, timing)
+        await work.upkeep.once()
+        count = await work.archiver.once()
+        await work.feeding.once()
+        return count
 
 
 async def _is_ready(parts: Parts, stop: asyncio.Event, timing: Timing) -> bool:
@@ -109,8 +142,8 @@ async def _is_ready(parts: Parts, stop: asyncio.Event, timing: Timing) -> bool:
     return False
 
 
-def _made(settings: Settings, parts: Parts, timing: Timing) -> tuple[Archiver, Upkeep]:
-    """Return an archiver between these, and what it does beside."""
+def _made(settings: Settings, parts: Parts, timing: Timing) -> _Work:
+    """Return an archiver between these, and what is done beside."""
     # of a server that is away the archiver tells, once
     failures = Failures(timing=timing, told_elsewhere=(ArchiveUnavailableError, StoreUnavailableError))
     writer = Writer(parts.database, settings.tenant)
@@ -129,7 +162,17 @@ def _made(settings: Settings, parts: Parts, timing: Timing) -> tuple[Archiver, U
     checkpoints = FilledCheckpoints(
         Checkpoints(parts.database, settings.tenant, limits=settings.history.limits()), unknown.fill
     )
+    feed = Feed(
+        parts.database, settings.tenant,
+        idle=settings.sessions.idle, waiting=partial(_names_waiting, backlog), failures=failures,
+    )  # fmt: skip
+    feeding = Feeding(feed, failures=failures, timing=timing)
     archiver = Archiver(
-        backlog, writer, checkpoints=checkpoints, when_lacking=unknown.fill, failures=failures, timing=timing
-    )
-    return archiver, Upkeep(chores, failures=failures)
+        backlog, writer, checkpoints=checkpoints, when_lacking=unknown.fill, when_written=feeding.wake,
+        failures=failures, timing=timing,
+    )  # fmt: skip
+    return _Work(archiver, Upkeep(chores, failures=failures), feeding)
+
+
+async def _names_waiting(backlog: Backlog) -> frozenset[str]:
+    return frozenset(one.conversation_id for one in await backlog.waiting() if one.records)

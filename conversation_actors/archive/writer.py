@@ -3,6 +3,7 @@
 What is written twice is there once, whoever writes it, and whatever has happened to the first of them.
 """
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from conversation_actors.archive.adoption import adopt
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.filling import fill_gaps
 from conversation_actors.archive.gaps import Gap
+from conversation_actors.archive.outbox_forgetting import drop_cursors, unsent
 from conversation_actors.archive.passage import Tally
 from conversation_actors.archive.records import read
 from conversation_actors.archive.succession import locked_lives
@@ -23,6 +25,8 @@ from conversation_actors.store.backlog import Record
 from conversation_actors.store.base import Stored
 
 __all__ = ["Gap", "Writer", "Written"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +56,17 @@ class Writer:
         self._database = database
         self._tenant = tenant
 
-    async def write(self, conversation_id: str, records: Sequence[bytes]) -> Written:
+    async def write(self, conversation_id: str, records: Sequence[bytes], *, quietly: bool = False) -> Written:
         """Write records of a backlog, in order, all or none. Repeats are recognised; gaps are noted.
+
+        If `quietly`, nobody is told of what they come to: they are of calls that are long over.
 
         Bytes that cannot be read are kept as they are, as an entry "unreadable". Raises `IncompatibleVersionError`, and
         writes nothing, if an entry is of a newer version: it waits for an archiver that can read it.
         """
-        return (await self.write_all({conversation_id: records}))[conversation_id]
+        return (await self.write_all({conversation_id: records}, quietly=quietly))[conversation_id]
 
-    async def write_all(self, batches: Mapping[str, Sequence[bytes]]) -> dict[str, Written]:
+    async def write_all(self, batches: Mapping[str, Sequence[bytes]], *, quietly: bool = False) -> dict[str, Written]:
         """Write records of many conversations, all or none; as `write`, and much cheaper than each by itself.
 
         If one of them cannot be written, none is: write each by itself then.
@@ -73,6 +79,9 @@ class Writer:
                 for name in sorted(arrived):
                     await here[name].take(arrived[name], tallies[name])
                 await gathered.flush()
+                if quietly:
+                    mine = (lives.c.tenant == self._tenant, lives.c.conversation_id.in_(list(arrived)))
+                    await connection.execute(update(lives).where(*mine).values(quiet=lives.c.seq))
         return {name: _written(tally) for name, tally in tallies.items()}
 
     async def adopt(self, conversation_id: str, stored: Stored, state: ConversationState) -> bool:
@@ -131,7 +140,10 @@ class Writer:
             return tuple((await connection.execute(select(lives.c.life).where(*mine).order_by(lives.c.id))).scalars())
 
     async def purge(self, before: float, *, most: int) -> int:
-        """Drop the lives whose last entry, or deletion, was `before`, at most so many; return how many there were."""
+        """Drop the lives whose last entry, or deletion, was `before`, at most so many; return how many there were.
+
+        What the outbox has of them goes too, sent or not; a warning tells how much no endpoint will get.
+        """
         last = func.coalesce(lives.c.deleted_at, lives.c.active_at)
         old = select(lives.c.id, lives.c.conversation_id).where(
             lives.c.tenant == self._tenant, lives.c.active_at < before, last < before
@@ -140,15 +152,25 @@ class Writer:
             found = (await connection.execute(old.order_by(lives.c.active_at).limit(most).with_for_update())).all()
             if not found:
                 return 0
-            await connection.execute(delete(lives).where(lives.c.id.in_([identity for identity, _ in found])))
-            names = {name for _, name in found}
-            gone = names - await self._still_there(connection, names)
+            identities, names = [identity for identity, _ in found], {name for _, name in found}
+            gone = names - await self._there_without(connection, names, identities)
+            lost = await unsent(connection, identities)
+            await drop_cursors(connection, self._tenant, gone)
+            await connection.execute(delete(lives).where(lives.c.id.in_(identities)))
             await pictures.drop_all(connection, self._tenant, gone)
+        if lost.happenings or lost.dead_letters:
+            told = {"happenings": lost.happenings, "dead_letters": lost.dead_letters}
+            logger.warning("retention has dropped what an endpoint did not take", extra=told)
         return len(found)
 
-    async def _still_there(self, connection: AsyncConnection, names: Collection[str]) -> set[str]:
-        mine = (lives.c.tenant == self._tenant, lives.c.conversation_id.in_(names), lives.c.deleted_at.is_(None))
-        return set((await connection.execute(select(lives.c.conversation_id).where(*mine))).scalars())
+    async def _there_without(
+        self, connection: AsyncConnection, names: Collection[str], identities: Collection[int]
+    ) -> set[str]:
+        """Return those of the conversations that have a life besides these."""
+        of = lives.c
+        mine = (of.tenant == self._tenant, of.conversation_id.in_(names), of.deleted_at.is_(None))
+        query = select(of.conversation_id).where(*mine, of.id.not_in(identities))
+        return set((await connection.execute(query)).scalars())
 
 
 def _written(tally: Tally) -> Written:

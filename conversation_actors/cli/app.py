@@ -11,6 +11,7 @@ import typer
 
 from conversation_actors.cli.archive import app as archive_app
 from conversation_actors.cli.options import Json
+from conversation_actors.cli.webhooks import app as webhooks_app
 from conversation_actors.errors import ConversationError, InvalidInputError
 from conversation_actors.versions import tell_versions
 
@@ -27,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(archive_app)
+app.add_typer(webhooks_app)
 
 
 def _tell_versions(*, is_wanted: bool) -> None:
@@ -146,6 +148,36 @@ def where(
     from conversation_actors.cli.where import run  # noqa: PLC0415  # see the module's docstring
 
     raise typer.Exit(asyncio.run(run(conversation, most_lines=lines, as_json=as_json)))
+
+
+@app.command()
+def sessions(
+    *,
+    conversation: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only calls of this conversation.", show_default=False)
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(metavar="IDENTITY", help="Only calls that this participant was in.", show_default=False),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="Only calls that began then or later: 2026-11-28T09:00, 24h, 7d."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Only calls that began before.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Records to print at most, the newest.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Print the records of calls that are over, the newest first: who, for how long, turns, tools, the end.
+
+    Needs CONVERSATION_ARCHIVE_URL, and neither Redis nor Ray. A call is recorded a few seconds after its end, by an
+    archiver.
+
+    Example: [bold]conversation-actors sessions --user alice --since 24h[/bold]
+    """
+    from conversation_actors.cli.sessions import run  # noqa: PLC0415  # see the module's docstring
+
+    asyncio.run(run(conversation, user, since=since, until=until, limit=limit, as_json=as_json))
 
 
 @app.command()
@@ -314,7 +346,9 @@ def main() -> None:
 
 def _leave_wrapping_to_the_terminal() -> None:
     """Make each paragraph of a docstring one line; otherwise the help would have the source's line breaks."""
-    for command in (*app.registered_commands, *archive_app.registered_commands, archive_app.registered_callback):
+    inner = (archive_app, webhooks_app)
+    below = [command for one in inner for command in (*one.registered_commands, one.registered_callback)]
+    for command in (*app.registered_commands, *below):
         if command is not None:
             paragraphs = inspect.cleandoc(inspect.getdoc(command.callback) or "").split("\n\n")
             command.help = "\n\n".join(" ".join(paragraph.splitlines()) for paragraph in paragraphs)

@@ -7,7 +7,7 @@ import sys
 
 from conversation_actors.archive.extra import require_extra
 from conversation_actors.log_lines import TextFormatter
-from conversation_actors.settings import Settings
+from conversation_actors.settings import Settings, WebhookSettings
 from conversation_actors.timing import TIMING, Timing
 
 PROGRAM = "conversation-actors archive"
@@ -16,16 +16,21 @@ PROGRAM = "conversation-actors archive"
 async def archive_until_stopped(
     *, is_to_migrate: bool, settings: Settings | None = None, timing: Timing = TIMING
 ) -> None:
-    """Archive until SIGINT or SIGTERM; a second one breaks off what is under way. Raises `ConversationError`."""
+    """Archive until SIGINT or SIGTERM; a second one breaks off what is under way. Raises `ConversationError`.
+
+    Webhooks are sent beside, if endpoints are configured.
+    """
     require_extra()
     from conversation_actors.archive import service  # noqa: PLC0415  # SQLAlchemy takes its time
+    from conversation_actors.webhooks.service import beside_archiver  # noqa: PLC0415  # as above
 
     stop = asyncio.Event()
-    _listen(stop)
-    settings = settings or Settings()
+    stop_at_signals(stop)
+    settings, endpoints = settings or Settings(), WebhookSettings()
     if is_to_migrate:
         await service.migrate(settings)
-    await service.run(settings, stop, program=PROGRAM, timing=timing)
+    beside = beside_archiver(endpoints, tenant=settings.tenant, timing=timing)
+    await service.run(settings, stop, program=PROGRAM, beside=beside, timing=timing)
 
 
 async def archive_once(*, is_to_migrate: bool) -> None:
@@ -56,7 +61,7 @@ def log_to_stderr() -> None:
     logging.getLogger("conversation_actors").setLevel(logging.INFO)
 
 
-def _listen(stop: asyncio.Event) -> None:
+def stop_at_signals(stop: asyncio.Event) -> None:
     """Have the first signal set `stop`, and the second one interrupt."""
     loop = asyncio.get_running_loop()
 

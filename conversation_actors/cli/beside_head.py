@@ -23,7 +23,7 @@ from conversation_actors.cli.archiving import log_to_stderr
 from conversation_actors.cli.dev_record import Process
 from conversation_actors.cli.processes import arguments_of, children_of
 from conversation_actors.cli.ray_head import NO_ARCHIVER
-from conversation_actors.settings import ArchiveSettings
+from conversation_actors.settings import ArchiveSettings, WebhookSettings
 
 _HEAD = "gcs_server"
 _LOG_OPTION = "--log_dir="
@@ -36,7 +36,7 @@ _POLL = 0.1
 def archiver_beside(arguments: Sequence[str]) -> Iterator[list[str]]:
     """Give `ray start` its arguments, and have an archiver beside the node if that is a head and a URL is set.
 
-    Raises `InvalidInputError` for a wrong setting of the archive.
+    Raises `InvalidInputError` for a wrong setting of the archive, or of webhooks.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("--head", "--help", NO_ARCHIVER):
@@ -49,6 +49,7 @@ def archiver_beside(arguments: Sequence[str]) -> Iterator[list[str]]:
         _say(f"archive none: {', '.join(missing)} is not installed ({REMEDY})")
         yield rest
     else:
+        WebhookSettings()  # a mistake in them would end each archiver
         with _keeper():
             yield rest
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from conversation_actors.archive.address import sqlite_url
 from conversation_actors.archive.extra import REMEDY, lacking, require_extra
 from conversation_actors.cli.archiver_process import ArchiverProcess
-from conversation_actors.settings import Settings
+from conversation_actors.settings import Settings, WebhookSettings
 
 _DATABASE, _LOG = "archive.db", "archiver.log"
 
@@ -35,6 +35,7 @@ async def archive_for(directory: Path, console: Console) -> DevArchive | None:
     configured cannot be used.
     """
     settings, log = Settings(), directory / _LOG
+    WebhookSettings()  # a mistake in them would end each archiver
     own = sqlite_url(directory / _DATABASE)
     configured = None if settings.archive.url is None else settings.archive.url.get_secret_value()
     if configured in {None, own}:

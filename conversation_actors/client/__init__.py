@@ -4,6 +4,16 @@ from conversation_actors.client.client import ConversationClient
 from conversation_actors.client.handle import ConversationHandle
 from conversation_actors.client.heartbeats import Heartbeats
 from conversation_actors.client.opening import check_cluster
+from conversation_actors.client.sessions import SessionPage
 from conversation_actors.client.views import Page, Receipt, Snapshot
 
-__all__ = ["ConversationClient", "ConversationHandle", "Heartbeats", "Page", "Receipt", "Snapshot", "check_cluster"]
+__all__ = [
+    "ConversationClient",
+    "ConversationHandle",
+    "Heartbeats",
+    "Page",
+    "Receipt",
+    "SessionPage",
+    "Snapshot",
+    "check_cluster",
+]

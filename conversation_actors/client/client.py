@@ -4,12 +4,14 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import datetime
 from functools import partial
 from importlib import import_module
 from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from conversation_actors.client import sessions
 from conversation_actors.client.archive import ClientArchive
 from conversation_actors.client.copy import StoredState
 from conversation_actors.client.forgetting import Forgetting
@@ -20,6 +22,7 @@ from conversation_actors.client.opening import open_readable_store
 from conversation_actors.client.owner import RemoteOwner
 from conversation_actors.client.reading import Reader
 from conversation_actors.client.reviving import Reviver
+from conversation_actors.client.sessions import SessionPage
 from conversation_actors.client.views import Snapshot
 from conversation_actors.errors import (
     ClusterUnavailableError,
@@ -330,6 +333,28 @@ class ConversationClient:
             print(lag.records, "entries wait for the archive, the oldest for", lag.seconds, "s")
         """
         return await self._histories.lag(conversation_id)
+
+    async def sessions(
+        self, *, conversation_id: str | None = None, user: str | None = None, since: datetime | None = None,
+        until: datetime | None = None, limit: int = 100, cursor: str | None = None,
+    ) -> SessionPage:  # fmt: skip
+        """Return a page of the records of calls that are over, the newest first; of the archive alone.
+
+        Those of one conversation, of a `user` (a participant's identity), of calls that began at `since` or later and
+        before `until`. There is one record of each call, a few seconds after its end.
+
+        Raises `ArchiveMisconfiguredError` if no archive is configured, `ArchiveUnavailableError` if it does not answer,
+        and `InvalidInputError`, also for a `cursor` that no page gave out.
+
+        Example:
+            page = await client.sessions(user="alice", since=datetime.now(UTC) - timedelta(days=1))
+            for record in page.sessions:
+                print(record.to_text())
+        """
+        return await sessions.page(
+            self._archive, self._settings,
+            conversation_id=conversation_id, user=user, since=since, until=until, limit=limit, cursor=cursor,
+        )  # fmt: skip
 
     async def aclose(self) -> None:
         """Send what is in the handles' outboxes, and let go of everything. Idempotent.

@@ -1,13 +1,17 @@
 """A conversation, as an application holds it."""
 
+import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from conversation_actors.calls.names import OUTCOME
+from conversation_actors.calls.outcome import Outcome, outcome_note, outcome_value
 from conversation_actors.client import arguments
 from conversation_actors.client.archive import ClientArchive
 from conversation_actors.client.copy import StoredState, retention_of
+from conversation_actors.client.digest import digest_of
 from conversation_actors.client.history import Histories, no_archive
 from conversation_actors.client.lifetime import Lifetime
 from conversation_actors.client.link import Link
@@ -392,6 +396,23 @@ class ConversationHandle:
         """
         command = arguments.set_attributes(changes, expected_seq, self._limits)
         return await self._link.write(command, request_id, lease, position=expected_seq)
+
+    async def set_outcome(
+        self, outcome: Outcome, *, request_id: str | None = None, lease: Lease | None = None
+    ) -> Receipt:
+        """Note what came of the call that goes on, or has just ended: a mapping of JSON values, or a pydantic model.
+
+        The last one of a call is in its session record. It is kept with the shared attributes, and bounded with them.
+
+        Example:
+            await conversation.set_outcome({"resolved": True, "order": "1042"})
+        """
+        value, at = outcome_value(outcome), time.time()
+        command, content = (
+            arguments.set_attributes({OUTCOME: outcome_note(value, when)}, None, self._limits) for when in (at, 0.0)
+        )
+        digest = None if request_id is None else digest_of(content)
+        return await self._link.write(command, request_id, lease, digest=digest)
 
     async def acquire_lease(
         self,

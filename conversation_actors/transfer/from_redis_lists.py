@@ -162,7 +162,7 @@ class ListImporter:
         while stored := await self._lists.read(key, cursor.index, AT_ONCE):
             records, read = self._read(key, cursor, stored, is_broken=is_broken)
             if not is_dry:
-                written = await self._writer.write(conversation_id, records)
+                written = await self._writer.write(conversation_id, records, quietly=True)
                 if written.entries != len(records):
                     return False
             if is_broken:

@@ -7,21 +7,25 @@ and its plan is asked for afterwards.
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event, text
 
 from conversation_actors import Message
 from conversation_actors.archive.database import Database
+from conversation_actors.archive.feed import Feed
 from conversation_actors.archive.filling import lacking
 from conversation_actors.archive.overlay import Wanted
 from conversation_actors.archive.reader import ArchiveReader
+from conversation_actors.archive.sessions import SessionCursor, WantedSessions, page_of_sessions
 from conversation_actors.archive.tables import lives
 from conversation_actors.archive.waiting import WaitingEntries
 from conversation_actors.archive.writer import Writer
 from conversation_actors.codec import encode_entry
-from conversation_actors.state import Entry, Event, ItemsAppended, ItemsEvicted, ItemsRemoved
+from conversation_actors.errors import CorruptStateError
+from conversation_actors.state import Entry, Event, HistoryCleared, ItemsAppended, ItemsEvicted, ItemsRemoved
 from conversation_actors.store.backlog import Record
 
 TENANT, CONVERSATION, LIFE = "default", "c", "life"
@@ -48,6 +52,34 @@ _FILL = (
         )
     ),
     "INSERT INTO archive_checkpoints (life_id, seq, data) SELECT l.id, 1, l.data FROM archive_lives AS l",
+    "UPDATE archive_lives SET fed = seq",
+    (
+        "INSERT INTO archive_feeds (life_id, tenant, conversation_id, state, due_at)"
+        " SELECT l.id, l.tenant, l.conversation_id, '', CASE WHEN l.id < 3 THEN 1.0 END FROM archive_lives AS l"
+    ),
+    (
+        "INSERT INTO archive_happenings"
+        " (life_id, tenant, conversation_id, event_id, type, at, call_id, seq, place, data)"
+        " SELECT life_id, 'default', CAST(life_id AS TEXT), CAST(seq AS TEXT), 't', 1.0, 'c', seq, 0, '{}'"
+        " FROM archive_entries"
+    ),
+    (
+        "INSERT INTO archive_sessions (life_id, tenant, conversation_id, call_id, started_at, ended_at, data)"
+        " SELECT life_id, 'default', CAST(life_id AS TEXT), CAST(seq AS TEXT), seq, seq, '{}' FROM archive_entries"
+    ),
+    (
+        "INSERT INTO archive_session_people (session_id, identity)"
+        " SELECT id, conversation_id || '.' || call_id FROM archive_sessions"
+    ),
+    (
+        "INSERT INTO archive_pictures (tenant, conversation_id, digest, media_type, data, kept_at)"
+        " SELECT 'default', CAST(life_id AS TEXT), CAST(seq AS TEXT), 'image/jpeg', l.data, 1.0"
+        " FROM archive_entries AS l"
+    ),
+    (
+        "INSERT INTO archive_deliveries (destination, tenant, conversation_id, delivered_id, attempts)"
+        " SELECT CAST(seq AS TEXT), 'default', CAST(life_id AS TEXT), 0, 0 FROM archive_entries"
+    ),
     "ANALYZE",
 )
 
@@ -126,6 +158,34 @@ async def test_hot_queries_use_indexes(database: Database) -> None:
     found = await plans(database, statements)
 
     assert len(found) > 5
+    assert {statement: scans(plan) for statement, plan in found.items() if scans(plan)} == {}
+
+
+async def test_the_feed_and_its_readers_use_indexes(database: Database) -> None:
+    """Looking, reading on, telling, recording and forgetting; and the pages of records."""
+    await fill(database)
+    writer = Writer(database, TENANT)
+    feed = Feed(database, TENANT, idle=timedelta(seconds=1), clock=lambda: time.time() + 1e6)
+    said = [record(seq, ItemsAppended((message(seq),))) for seq in range(1, 40)]
+    after = SessionCursor(5.0, 10_000)
+    with noted() as statements:
+        await writer.write(CONVERSATION, said)
+        await feed.step(await feed.look())
+        await writer.write(CONVERSATION, [record(40, HistoryCleared())])
+        await feed.step([CONVERSATION])
+        for wanted in (
+            WantedSessions(5, after=after),
+            WantedSessions(5, conversation_id="7"),
+            WantedSessions(5, user="7.7"),
+            WantedSessions(5, since=3.0, until=4.0),
+        ):
+            with suppress(CorruptStateError):
+                await page_of_sessions(database, TENANT, wanted)
+        await writer.delete(CONVERSATION)
+
+    found = await plans(database, statements)
+
+    assert len(found) > 10
     assert {statement: scans(plan) for statement, plan in found.items() if scans(plan)} == {}
 
 

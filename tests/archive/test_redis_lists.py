@@ -180,12 +180,12 @@ class Dying:
         """The calls before that one are let through."""
         self._writer, self._left, self._is_after = writer, at, is_after
 
-    async def write(self, conversation_id: str, records: list[bytes]) -> Written:
+    async def write(self, conversation_id: str, records: list[bytes], *, quietly: bool = False) -> Written:
         """Write, or die."""
         self._left -= 1
         if self._left < 0 and not self._is_after:
             raise KeyboardInterrupt
-        written = await self._writer.write(conversation_id, records)
+        written = await self._writer.write(conversation_id, records, quietly=quietly)
         if self._left < 0:
             raise KeyboardInterrupt
         return written
@@ -265,13 +265,13 @@ class Away:
         """It is there at first."""
         self._writer, self.calls = writer, 0
 
-    async def write(self, conversation_id: str, records: list[bytes]) -> Written:
+    async def write(self, conversation_id: str, records: list[bytes], *, quietly: bool = False) -> Written:
         """Write, or be away."""
         self.calls += 1
         if self.calls % 4 == 2:
             message = "the database is away"
             raise ArchiveUnavailableError(message)
-        written = await self._writer.write(conversation_id, records)
+        written = await self._writer.write(conversation_id, records, quietly=quietly)
         if self.calls % 4 == 0:
             message = "the database has answered too late"
             raise ArchiveUnavailableError(message)

@@ -133,7 +133,9 @@ class FakeJob:
 
     async def shut_down(self, reason: str) -> None:
         """Run what was to be run at the end, as LiveKit does."""
-        await asyncio.gather(*(callback(reason) for callback in self.context._shutdown_callbacks))
+        callbacks = self.context._shutdown_callbacks
+        tasks = [asyncio.create_task(callback(reason), name="job_shutdown_callback") for callback in callbacks]
+        await asyncio.gather(*tasks)
 
 
 @contextmanager

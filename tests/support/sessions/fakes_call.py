@@ -277,8 +277,10 @@ class FakeClient:
         if self._handle is not None:
             await self._handle.aclose()
 
-    async def open(self, conversation_id: str) -> ConversationHandle:
+    async def open(self, conversation_id: str, *, create: bool = True) -> ConversationHandle:
         """A handle of its own, as another process would have it; the same one at the second time."""
+        if not create:
+            await self._world.cluster.owner().open(create=False)
         assert conversation_id == CONVERSATION
         await self._world.may_open.wait()
         if self._handle is None:

@@ -749,6 +749,7 @@ CALLS: dict[str, Callable[[ConversationHandle], Awaitable[object]]] = {
     "set_attributes": lambda c: c.set_attributes({"a": 1}),
     "acquire_lease": lambda c: c.acquire_lease("agent", holder="me", duration=timedelta(seconds=9)),
     "release_lease": lambda c: c.release_lease(Lease("agent", "me", 1, 0.0)),
+    "set_outcome": lambda c: c.set_outcome({"resolved": True}),
     "set_summary": lambda c: c.set_summary("short", through_seq=0),
     "remove": lambda c: c.remove("u0"),
     "clear_history": lambda c: c.clear_history(),

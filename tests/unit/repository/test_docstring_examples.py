@@ -4,7 +4,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ MAX_LINES = 12
 _NAMES: dict[str, Any] = {
     **{name: getattr(conversation_actors, name) for name in conversation_actors.__all__},
     "SecretStr": SecretStr,
+    "UTC": UTC,
     "crash": crash,
+    "datetime": datetime,
     "local_client": local_client,
     "timedelta": timedelta,
 }
@@ -46,7 +48,7 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVERSATION_REDIS_URL", "memory://docstring-examples")
 
 
-_OF_THE_ARCHIVE = {"ConversationHandle.history", "ConversationClient.archive_lag"}
+_OF_THE_ARCHIVE = {"ConversationHandle.history", "ConversationClient.archive_lag", "ConversationClient.sessions"}
 
 
 @pytest.fixture

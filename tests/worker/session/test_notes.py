@@ -24,10 +24,11 @@ from agent_worker.session.notes import (
     MAX_TRANSCRIPT_BYTES,
     SPEECH,
     TRANSCRIPT,
-    USAGE,
     SessionNotes,
     unanswered_words,
 )
+from agent_worker.session.usage import UsageNotes
+from conversation_actors.calls.names import USAGE
 from tests.support.fakes import until
 from tests.worker.conftest import SessionFactory
 
@@ -72,6 +73,7 @@ async def session(
     """A session whose notes are taken; not started."""
     made = await new_session(server)
     SessionNotes(made, pad, failures).start()
+    UsageNotes(made, pad, failures, holder="job-1").start()
     return made
 
 
@@ -189,6 +191,7 @@ async def test_a_turn_notes_its_speech_and_its_usage_once(
     session.emit("agent_state_changed", AgentStateChangedEvent(old_state="speaking", new_state="listening"))
     (used,) = [value for name, value in pad.written if name == USAGE]
     assert used["at"] > 0
+    assert used["holder"] == "job-1"
     assert used["models"][0]["type"] == "llm_usage"
     assert transcript.turns[0].reply not in json.dumps(pad.written)
 
@@ -213,9 +216,9 @@ async def test_an_error_while_noting_does_not_reach_livekit(
 async def test_nothing_is_noted_after_stop(server: OfflineServer, new_session: SessionFactory, pad: Pad) -> None:
     """After `stop` nothing is noted."""
     session = await new_session(server)
-    notes = SessionNotes(session, pad)
-    notes.start()
-    notes.stop()
+    for notes in (SessionNotes(session, pad), UsageNotes(session, pad, holder="job-1")):
+        notes.start()
+        notes.stop()
     hear(session, "Hello?")
     become_message(session, "Hello?")
     assert pad.written == []

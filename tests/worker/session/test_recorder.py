@@ -206,12 +206,13 @@ async def test_an_item_that_is_too_large_is_shortened(server: OfflineServer, new
 async def test_text_that_is_no_unicode_and_numbers_that_are_none(
     server: OfflineServer, new_session: SessionFactory
 ) -> None:
-    """A lone surrogate is replaced, a NaN in the metrics costs the metrics; the words stay."""
+    """A lone surrogate is replaced, a NaN in the metrics costs that one measurement; the words stay."""
     conversation = FakeConversation()
     half = ChatMessage(role="assistant", content=["half \ud83d here"])
-    timed = ChatMessage(role="assistant", content=["fine"], metrics={"llm_node_ttft": float("nan")})
+    timed = ChatMessage(role="assistant", content=["fine"], metrics={"llm_node_ttft": float("nan"), "e2e_latency": 0.5})
     (await _recorder(new_session, server, conversation)).record([half, timed])
     assert [item.to_dict()["content"] for item in conversation.items] == [["half ? here"], ["fine"]]
+    assert conversation.items[1].to_dict()["metrics"] == {"e2e_latency": 0.5}
 
 
 async def test_a_stopped_recorder_records_no_more(

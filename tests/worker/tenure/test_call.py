@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -24,6 +25,7 @@ from conversation_actors import (
     Message,
     OverloadedError,
 )
+from conversation_actors.calls.names import CALL
 from conversation_actors.errors import (
     ClusterUnavailableError,
     InvalidInputError,
@@ -815,6 +817,34 @@ async def test_claimed_a_moment_ago_it_releases_nothing(world: World) -> None:
     record = await world.agents.find("c")
     assert record is not None
     assert record.claimant == "w"
+
+
+@pytest.mark.parametrize("is_away_for_long", [False, True])
+async def test_a_call_that_ends_while_ray_does_not_answer_gets_no_other_agent(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, is_away_for_long: bool
+) -> None:
+    """Nobody notes the end; the heartbeat's record is gone all the same, and the lease, if that can be given back."""
+    world.timing = replace(world.timing, flush=2.0)
+    call = world.call()
+    await call.open()
+    await call.flush()
+    set_attributes, tried = ConversationHandle.set_attributes, list[str]()
+
+    async def hang(what: str) -> None:
+        tried.append(what)
+        await asyncio.Event().wait()
+
+    async def set_others(self: ConversationHandle, changes: Mapping[str, Any], **options: Any) -> None:
+        await (hang("end") if CALL in changes else set_attributes(self, changes, **options))
+
+    monkeypatch.setattr(ConversationHandle, "set_attributes", set_others)
+    if is_away_for_long:
+        monkeypatch.setattr(ConversationHandle, "release_lease", lambda *_: hang("lease"))
+    await call.release()
+    assert await world.agents.find("c") is None
+    assert call.failures.counts["call_end"] == 1
+    assert tried == (["end", "lease"] if is_away_for_long else ["end"])
+    assert (LEASE in (await world.cluster.handle()).leases) is is_away_for_long
 
 
 async def test_a_release_without_redis_raises_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:

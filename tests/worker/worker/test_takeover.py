@@ -14,10 +14,10 @@ from agent_worker.settings import TakeoverSettings
 from agent_worker.tenure.assignment import Assignment, RestartReason
 from agent_worker.timing import Timing
 from agent_worker.worker.rooms import AgentInRoom, RoomServiceError, UnansweredError
-from agent_worker.worker.takeover import HOLD, Deceased, Takeover, TakeoverOutcome
+from agent_worker.worker.takeover import HOLD, Deceased, Leave, Takeover, TakeoverOutcome
 from conversation_actors import HeartbeatRecord, Heartbeats, Settings
 from conversation_actors.client.heartbeats import FORGET
-from conversation_actors.errors import StoreUnavailableError
+from conversation_actors.errors import ClusterUnavailableError, StoreUnavailableError
 from tests.support.fakes import until
 from tests.support.sessions.fake_livekit import FakeRooms, ghost
 from tests.support.sessions.fakes_call import ROOM, Clock, ShakyStore, on_store
@@ -56,6 +56,7 @@ def make(
     *,
     linger: float = 0.02,
     give_up: GivenUp | None = None,
+    leave: Leave | None = None,
     forget: timedelta = FORGET,
     timing: Timing = OFTEN,
     **settings: Any,
@@ -67,6 +68,7 @@ def make(
         TakeoverSettings(**settings),
         linger=timedelta(seconds=linger),
         give_up=give_up,
+        leave=leave,
         forget=forget,
         timing=timing,
     )
@@ -210,6 +212,38 @@ async def test_a_room_that_is_gone_has_nobody_to_wait_for(heartbeats: Heartbeats
     assert await make(heartbeats, rooms, linger=60.0).run(await die(heartbeats)) is TakeoverOutcome.NOBODY_THERE
     assert rooms.looks == 1
     assert await heartbeats.find("c") is None
+
+
+@pytest.mark.parametrize("fault", [None, ClusterUnavailableError("no Ray"), ValueError("a bug"), "hangs"])
+async def test_it_is_said_once_that_nobody_is_in_the_room(
+    heartbeats: Heartbeats, rooms: FakeRooms, fault: Exception | str | None
+) -> None:
+    """If it can be said; nobody is kept by that, and no other worker follows the call."""
+    rooms.exists, said = False, list[str]()
+
+    async def leave(record: HeartbeatRecord) -> None:
+        said.append(record.holder)
+        if isinstance(fault, Exception):
+            raise fault
+        if fault is not None:
+            await asyncio.Event().wait()
+
+    takeover = make(heartbeats, rooms, leave=leave, timing=replace(QUICK, last_note=0.02 if fault else 60.0))
+    assert await takeover.run(await die(heartbeats)) is TakeoverOutcome.NOBODY_THERE
+    assert said == ["job-1"]
+    assert await heartbeats.find("c") is None
+
+
+async def test_of_an_agent_that_never_had_the_call_nothing_is_said(heartbeats: Heartbeats, rooms: FakeRooms) -> None:
+    """There may be no conversation."""
+    rooms.exists, said = False, list[HeartbeatRecord]()
+
+    async def leave(record: HeartbeatRecord) -> None:
+        said.append(record)
+
+    record = await die(heartbeats, {**DETAILS, "was_open": False})
+    assert await make(heartbeats, rooms, leave=leave).run(record) is TakeoverOutcome.NOBODY_THERE
+    assert said == []
 
 
 async def second_attempt(heartbeats: Heartbeats, clock: Clock) -> HeartbeatRecord:

@@ -1,0 +1,23 @@
+"""What deliverers of the outbox look for: what is due, and what is to be delivered once more."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+_NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+def upgrade() -> None:
+    """Add indexes of what is due and of whose it is, and the table of replays."""
+    op.create_index("archive_deliveries_due", "archive_deliveries", ["destination", "tenant", "next_at"])
+    op.create_index("archive_deliveries_conversation", "archive_deliveries", ["tenant", "conversation_id"])
+    op.create_table(
+        "archive_replays",
+        sa.Column("destination", sa.Text, nullable=False),
+        sa.Column("happening_id", _NUMBER, sa.ForeignKey("archive_happenings.id", ondelete="CASCADE"), nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+        sa.PrimaryKeyConstraint("happening_id", "destination"),
+        sqlite_with_rowid=False,
+    )

@@ -1,0 +1,102 @@
+"""Reading the records of calls: a page of them, the newest first."""
+
+import base64
+import binascii
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+from sqlalchemy import Select, select, tuple_
+
+from conversation_actors.archive.database import Database
+from conversation_actors.archive.items import storable
+from conversation_actors.archive.tables import session_people, sessions
+from conversation_actors.calls import SessionRecord
+from conversation_actors.errors import CorruptStateError, InvalidInputError
+from conversation_actors.values import refuse
+
+_VERSION = 1
+_FIELD = "cursor"
+
+
+class SessionCursor(NamedTuple):
+    """The last record of a page: when its call began, and the number of its row."""
+
+    started_at: float
+    number: int
+
+    def encode(self) -> str:
+        """Return it as text of letters, digits, ``-`` and ``_``."""
+        data = json.dumps(["sessions", _VERSION, *self], separators=(",", ":")).encode()
+        return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, given: object) -> Self:
+        """Read what `encode` made. Raises `InvalidInputError` for anything else."""
+        if not isinstance(given, str):
+            refuse(_FIELD, f"expected the text of a page's next_cursor, got {type(given).__name__}")
+        try:
+            data = base64.b64decode(given + "=" * (-len(given) % 4), altchars=b"-_", validate=True)
+            kind, version, started_at, number = json.loads(data)
+        except (binascii.Error, ValueError, TypeError, RecursionError):
+            refuse(_FIELD, "no page of sessions gave this out")
+        is_known = kind == "sessions" and type(version) is int and type(number) is int
+        if not is_known or type(started_at) is not float or not math.isfinite(started_at) or not 0 <= number < 1 << 63:
+            refuse(_FIELD, "no page of sessions gave this out")
+        if version != _VERSION:
+            refuse(_FIELD, f"another version made it ({version}); begin without a cursor")
+        return cls(started_at, number)
+
+
+@dataclass(frozen=True, slots=True)
+class WantedSessions:
+    """Which records are wanted: of one conversation, of one person, of calls that began in a time. None: any."""
+
+    limit: int
+    conversation_id: str | None = None
+    user: str | None = None
+    since: float | None = None
+    until: float | None = None
+    """The calls that began then are not among them."""
+    after: SessionCursor | None = None
+
+
+async def page_of_sessions(
+    database: Database, tenant: str, wanted: WantedSessions
+) -> tuple[tuple[SessionRecord, ...], SessionCursor | None]:
+    """Return the records that are wanted, the newest first, and where the next page begins if there is one.
+
+    Raises as `Database.reading` does, and `CorruptStateError` with table and row for a record that cannot be read.
+    """
+    async with database.reading("reading sessions") as connection:
+        rows = (await connection.execute(_query(tenant, wanted))).all()
+    page = rows[: wanted.limit]
+    last = SessionCursor(page[-1].started_at, page[-1].id) if len(rows) > wanted.limit else None
+    return tuple(_record(row.id, row.data) for row in page), last
+
+
+def _query(tenant: str, wanted: WantedSessions) -> Select[Any]:
+    query = select(sessions.c.id, sessions.c.started_at, sessions.c.data).where(sessions.c.tenant == tenant)
+    if wanted.conversation_id is not None:
+        query = query.where(sessions.c.conversation_id == wanted.conversation_id)
+    if wanted.user is not None:
+        here = session_people.c.session_id == sessions.c.id
+        query = query.join(session_people, here).where(session_people.c.identity == storable(wanted.user))
+    if wanted.since is not None:
+        query = query.where(sessions.c.started_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(sessions.c.started_at < wanted.until)
+    order = sessions.c.started_at, sessions.c.id
+    if wanted.after is not None:
+        query = query.where(tuple_(*order) < tuple_(*wanted.after))
+    return query.order_by(*(column.desc() for column in order)).limit(wanted.limit + 1)
+
+
+def _record(number: int, data: str) -> SessionRecord:
+    try:
+        return SessionRecord.from_dict(json.loads(data))
+    except (ValueError, TypeError, InvalidInputError) as error:
+        key = f"archive_sessions.data of id {number}"
+        message = f"{key}: not a session's record: {error}"
+        raise CorruptStateError(message, key=key, position=0) from None
