@@ -9,7 +9,7 @@ import functools
 import os
 import socket
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -68,6 +68,8 @@ def make_engine(
     event.listen(engine.sync_engine, "connect", functools.partial(_execute, first))
     if address.driver is Driver.POSTGRESQL:
         event.listen(engine.sync_engine, "connect", _send_arrays_in_binary)
+    else:
+        event.listen(engine.sync_engine, "do_connect", _open_once)
     return engine
 
 
@@ -118,6 +120,14 @@ def _execute(statements: Sequence[str], connection: Any, _: object) -> None:
     for statement in statements:
         cursor.execute(statement)
     cursor.close()
+
+
+def _open_once(_dialect: object, _record: object, arguments: Sequence[Any], named: Mapping[str, Any]) -> None:
+    """Raise what opening the file raises, before aiosqlite does.
+
+    Where it cannot connect, its thread outlives the error, and fails with a traceback if the event loop ends before.
+    """
+    sqlite3.connect(arguments[0], timeout=named["timeout"], uri=True).close()
 
 
 def _send_arrays_in_binary(connection: Any, _: object) -> None:

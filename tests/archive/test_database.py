@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import aiosqlite
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -17,6 +18,7 @@ from tests.support.archive_contents import archived, change
 from tests.support.archive_records import Author
 
 HERE = "room-1"
+REAL_CONNECT = aiosqlite.connect
 
 
 async def test_a_migrated_database_is_good(database: Database) -> None:
@@ -100,3 +102,24 @@ async def test_a_closed_database_connects_again(database: Database) -> None:
     await database.aclose()
     await database.aclose()
     await database.check()
+
+
+async def test_where_no_file_is_no_thread_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread of aiosqlite would outlive the error, and fail where the event loop ends before it."""
+    asked: list[object] = []
+
+    def connect(*arguments: object, **named: object) -> object:
+        asked.append(arguments)
+        return REAL_CONNECT(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(aiosqlite, "connect", connect)
+    for url in (f"sqlite+aiosqlite:///{tmp_path}/archive.db", f"sqlite+aiosqlite:///{tmp_path}"):
+        database = make_database(url)
+        with pytest.raises(ArchiveMisconfiguredError):
+            await database.check()
+        await database.aclose()
+    assert asked == []
+    database = make_database(f"sqlite+aiosqlite:///{tmp_path}/archive.db")
+    await database.migrate()
+    await database.aclose()
+    assert asked
