@@ -1,4 +1,4 @@
-"""What a back end is asked directly, and told beside the outbox: recent messages, a deletion, context, words in progress."""
+"""What a back end is asked and told beside the outbox: recent messages, a deletion, context, words in progress."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 
 from pydantic import ValidationError
 
-from conversation_actors.backend.exchange import Exchange
+from conversation_actors.backend.exchange import Exchange, Question
 from conversation_actors.backend.models import (
     CONTEXT_PATH,
     CONVERSATIONS_PATH,
@@ -38,8 +38,8 @@ _Answer = TypeVar("_Answer", bound=WireModel)
 class BackendClient:
     """Asks the back end of one tenant. Belongs to one event loop, and connects when it is first asked.
 
-    Every method raises `BackendUnavailableError` if the back end is away, refuses, or answers with what does not fit its
-    document. None waits longer than its setting, names and connections included. All may be cancelled at any time.
+    Every method raises `BackendUnavailableError` if the back end is away, refuses, or answers with what does not fit
+    its document. None waits longer than its setting, names and connections included. All may be cancelled at any time.
 
     Example:
         async with BackendClient(settings.backend, settings.tenant) as backend:
@@ -74,16 +74,17 @@ class BackendClient:
         query = {"conversation_id": conversation_id, "limit": str(wanted)}
         timeout = self._settings.recall_timeout
         async with self._within(timeout):
-            body = await self._exchange.ask("GET", MESSAGES_PATH, query=query, most_bytes=_MESSAGES_BYTES)
+            body = await self._exchange.ask(Question("GET", MESSAGES_PATH, query, most_bytes=_MESSAGES_BYTES))
             found = (await self._read(Messages, body)).messages
         if len(found) > MOST_MESSAGES:
-            raise self._unfit(f"{len(found)} messages; at most {MOST_MESSAGES} are read")
+            what = f"{len(found)} messages; at most {MOST_MESSAGES} are read"
+            raise self._unfit(what)
         return found
 
     async def delete(self, conversation_id: str) -> None:
         """Have the back end forget a conversation, also one that it does not know. Waits for `recall_timeout`."""
         async with self._within(self._settings.recall_timeout):
-            await self._exchange.ask("DELETE", CONVERSATIONS_PATH, query={"conversation_id": conversation_id})
+            await self._exchange.ask(Question("DELETE", CONVERSATIONS_PATH, {"conversation_id": conversation_id}))
 
     async def context(
         self, conversation_id: str, *, identity: str | None, text: str, item_id: str | None
@@ -95,10 +96,9 @@ class BackendClient:
         asked = ContextAsked(
             conversation_id=conversation_id, tenant=self._tenant, identity=identity, text=text, item_id=item_id
         )
+        question = Question("POST", CONTEXT_PATH, body=_written(asked), most_bytes=_CONTEXT_BYTES, is_urgent=True)
         async with self._within(self._settings.context_budget):
-            body = await self._exchange.ask(
-                "POST", CONTEXT_PATH, body=_written(asked), most_bytes=_CONTEXT_BYTES, is_urgent=True
-            )
+            body = await self._exchange.ask(question)
             return (await self._read(Context, body)).context
 
     async def transcribed(self, conversation_id: str, *, text: str, identity: str | None, language: str | None) -> None:
@@ -109,11 +109,11 @@ class BackendClient:
             seq=None, item_id=None, text=text, identity=identity, language=language, final=False,
         )  # fmt: skip
         async with self._within(self._settings.timeout):
-            await self._exchange.ask("POST", _TRANSCRIPTIONS_PATH, body=_written(told), is_urgent=True)
+            await self._exchange.ask(Question("POST", _TRANSCRIPTIONS_PATH, body=_written(told), is_urgent=True))
 
     @asynccontextmanager
-    async def _within(self, timeout: timedelta) -> AsyncIterator[None]:
-        seconds = timeout.total_seconds()
+    async def _within(self, patience: timedelta) -> AsyncIterator[None]:
+        seconds = patience.total_seconds()
         try:
             async with asyncio.timeout(seconds):
                 yield
@@ -130,7 +130,8 @@ class BackendClient:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where = ".".join("*" if isinstance(part, int) else part for part in first["loc"])
-            raise self._unfit(f"{where or 'the whole of it'}: {first['type']}") from None
+            what = f"{where or 'the whole of it'}: {first['type']}"
+            raise self._unfit(what) from None
 
     def _unfit(self, what: str) -> BackendUnavailableError:
         message = f"the back end at {self._settings.shown}: answered with what does not fit its document ({what})"
