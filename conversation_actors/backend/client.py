@@ -1,4 +1,4 @@
-"""What a back end is asked directly, and told beside the outbox: recent messages, a deletion, context, words in progress."""
+"""What a back end is asked and told beside the outbox: recent messages, a deletion, context, words in progress."""
 
 import asyncio
 import json
@@ -38,8 +38,8 @@ _Answer = TypeVar("_Answer", bound=WireModel)
 class BackendClient:
     """Asks the back end of one tenant. Belongs to one event loop, and connects when it is first asked.
 
-    Every method raises `BackendUnavailableError` if the back end is away, refuses, or answers with what does not fit its
-    document. None waits longer than its setting, names and connections included. All may be cancelled at any time.
+    Every method raises `BackendUnavailableError` if the back end is away, refuses, or answers with what does not fit
+    its document. None waits longer than its setting, names and connections included. All may be cancelled at any time.
 
     Example:
         async with BackendClient(settings.backend, settings.tenant) as backend:
@@ -77,7 +77,8 @@ class BackendClient:
             body = await self._exchange.ask("GET", MESSAGES_PATH, query=query, most_bytes=_MESSAGES_BYTES)
             found = (await self._read(Messages, body)).messages
         if len(found) > MOST_MESSAGES:
-            raise self._unfit(f"{len(found)} messages; at most {MOST_MESSAGES} are read")
+            what = f"{len(found)} messages; at most {MOST_MESSAGES} are read"
+            raise self._unfit(what)
         return found
 
     async def delete(self, conversation_id: str) -> None:
@@ -112,8 +113,8 @@ class BackendClient:
             await self._exchange.ask("POST", _TRANSCRIPTIONS_PATH, body=_written(told), is_urgent=True)
 
     @asynccontextmanager
-    async def _within(self, timeout: timedelta) -> AsyncIterator[None]:
-        seconds = timeout.total_seconds()
+    async def _within(self, patience: timedelta) -> AsyncIterator[None]:
+        seconds = patience.total_seconds()
         try:
             async with asyncio.timeout(seconds):
                 yield
@@ -130,7 +131,8 @@ class BackendClient:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where = ".".join("*" if isinstance(part, int) else part for part in first["loc"])
-            raise self._unfit(f"{where or 'the whole of it'}: {first['type']}") from None
+            what = f"{where or 'the whole of it'}: {first['type']}"
+            raise self._unfit(what) from None
 
     def _unfit(self, what: str) -> BackendUnavailableError:
         message = f"the back end at {self._settings.shown}: answered with what does not fit its document ({what})"

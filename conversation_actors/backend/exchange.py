@@ -96,9 +96,11 @@ class Exchange:
         headers = {} if body is None else {"Content-Type": "application/json"}
         async with session.request(method, url, data=body, headers=headers, allow_redirects=False) as answer:
             if answer.status not in _SUCCESS:
-                raise self._error(f"answered {answer.status}")
+                reason = f"answered {answer.status}"
+                raise self._error(reason)
             if answer.headers.get("Content-Encoding", "identity") != "identity":
-                raise self._error("answered with what is compressed")
+                reason = "answered with what is compressed"
+                raise self._error(reason)
             return await self._whole(answer, most_bytes)
 
     async def _whole(self, answer: aiohttp.ClientResponse, most_bytes: int | None) -> bytes:
@@ -109,7 +111,8 @@ class Exchange:
             if len(read) > bound:
                 if most_bytes is None:
                     break
-                raise self._error(f"answered with more than {most_bytes} bytes")
+                reason = f"answered with more than {most_bytes} bytes"
+                raise self._error(reason)
         return b"" if most_bytes is None else bytes(read)
 
     def _session(self, *, is_urgent: bool) -> aiohttp.ClientSession:
