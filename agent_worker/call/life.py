@@ -71,7 +71,7 @@ class Call:
         self._room, self._ending, self._data = room, ending, data
         self._keepers: list[Keeper] = []
         self._failures, self._timing = conversation.failures, conversation.timing
-        self._notes = SessionNotes(session, conversation, self._failures)
+        self._notes = SessionNotes(session, conversation, self._failures, stacks=conversation.backend.stacks)
         self._usage = UsageNotes(session, conversation, self._failures, holder=conversation.holder)
         self._bounds = SessionBounds(session, conversation.settings.session_items, self._failures)
         self.speaking = Speaking(session, conversation, opening)
