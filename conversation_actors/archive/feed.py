@@ -57,15 +57,17 @@ class Feed:
         waiting: Waiting = _nothing,
         failures: Failures | None = None,
         at_once: int = AT_ONCE,
+        reports: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Count a call as lost of which nothing came for `idle`, unless entries of it are still on their way.
 
         `waiting` tells of which conversations they are. A step takes `at_once` entries, of all its lives together.
+        `reports`: tell also what only a back end is told of.
         """
         self._database, self._tenant, self._idle = database, tenant, idle.total_seconds()
         self._waiting, self._clock = waiting, clock
-        self._at_once = at_once
+        self._at_once, self._reports = at_once, reports
         self.failures = failures or Failures()
         self._after_life, self._after_time = 0, 0.0
         """Where the next looks go on."""
@@ -146,8 +148,10 @@ class Feed:
         """Return what news come to, and if nothing follows them, also what is due by `now`."""
         cursor, idle = news.cursor, self._idle
         name, life, state = cursor.conversation_id, cursor.life, cursor.state
-        begun = CallFold(name, life, idle=idle)
-        fold = begun if state is None else CallFold.from_json(state, name, life, idle=idle)
+        if state is None:
+            fold = CallFold(name, life, idle=idle, reports=self._reports)
+        else:
+            fold = CallFold.from_json(state, name, life, idle=idle, reports=self._reports)
         course = Course(fold, news)
         await course.run()
         told = course.told

@@ -5,7 +5,7 @@ its `SessionRecord`.
 """
 
 from conversation_actors.calls.fold import GRACE, CallFold
-from conversation_actors.calls.happenings import HAPPENINGS, Happening
+from conversation_actors.calls.happenings import HAPPENINGS, REPORTS, Happening
 from conversation_actors.calls.record import SessionRecord
 
-__all__ = ["GRACE", "HAPPENINGS", "CallFold", "Happening", "SessionRecord"]
+__all__ = ["GRACE", "HAPPENINGS", "REPORTS", "CallFold", "Happening", "SessionRecord"]

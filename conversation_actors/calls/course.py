@@ -5,7 +5,7 @@ from typing import Any
 
 from conversation_actors.calls.call import Call, End, Gaps
 from conversation_actors.calls.fold_state import FoldState, Hold, Wish
-from conversation_actors.calls.happenings import CALL_ENDED, CALL_STARTED, SESSION_RECORDED, Happening
+from conversation_actors.calls.happenings import CALL_ENDED, CALL_STARTED, SESSION_RECORDED, Happening, call_id_of
 from conversation_actors.calls.names import (
     AGENT,
     AGENT_LEASE,
@@ -58,9 +58,9 @@ An agent that gives the call over says in one change that it goes (`AGENT`) and 
 class Course:
     """The calls of one life, at a state that is changed here and nowhere else, but for its position."""
 
-    def __init__(self, conversation_id: str, life: str, state: FoldState) -> None:
+    def __init__(self, conversation_id: str, life: str, state: FoldState, *, reports: bool = False) -> None:
         self.state = state
-        self._conversation_id, self._life = conversation_id, life
+        self._conversation_id, self._life, self._reports = conversation_id, life, reports
         self._told: list[Happening] = []
 
     def told(self) -> list[Happening]:
@@ -292,7 +292,7 @@ class Course:
         self.state.forget_call()
 
     def _call_id(self, call: Call) -> str:
-        return f"{self._life}.{call.number}"
+        return call_id_of(self._life, call.number)
 
     def _tell(self, at: float, told: Iterable[Told]) -> None:
         state = self.state

@@ -22,9 +22,12 @@ class CallFold:
     told or not, as long as no time was told that is later than an entry still to come.
     """
 
-    def __init__(self, conversation_id: str, life: str, *, idle: float) -> None:
-        """Begin before the first entry. `idle`: seconds without an entry after which a call counts as over."""
-        self._course = Course(conversation_id, life, FoldState())
+    def __init__(self, conversation_id: str, life: str, *, idle: float, reports: bool = False) -> None:
+        """Begin before the first entry. `idle`: seconds without an entry after which a call counts as over.
+
+        `reports`: tell what a back end is told of, too. That changes no call, and no record.
+        """
+        self._course = Course(conversation_id, life, FoldState(), reports=reports)
         self._idle = idle
 
     @property
@@ -99,10 +102,10 @@ class CallFold:
         return write(self._course.state)
 
     @classmethod
-    def from_json(cls, stored: str, conversation_id: str, life: str, *, idle: float) -> Self:
+    def from_json(cls, stored: str, conversation_id: str, life: str, *, idle: float, reports: bool = False) -> Self:
         """Return the fold that was stored. Raises `ValueError` if it cannot be read."""
         fold = cls(conversation_id, life, idle=idle)
-        fold._course = Course(conversation_id, life, read(stored))
+        fold._course = Course(conversation_id, life, read(stored), reports=reports)
         return fold
 
     def _let_pass(self, now: float) -> None:

@@ -38,7 +38,35 @@ HAPPENINGS: tuple[str, ...] = (
     AGENT_REPLACED,
     SESSION_RECORDED,
 )
-"""All types of happenings."""
+"""All types of happenings that a business is told of, and that webhooks send."""
+
+MESSAGE_STORED = "message.stored"
+"""A message, a tool's call or a tool's output was stored, or stored again with another content: ``message`` with
+``id``, ``item_type``, ``role`` (or null), ``text``, ``created_at`` (or null), ``interrupted``, ``identity`` (of the
+speaker, or null), ``agent_role`` (of an agent with another role than `agent`, or null) and ``item`` (as it is stored).
+``text`` and ``item`` are null if the item was taken out of the history."""
+MESSAGES_REMOVED = "messages.removed"
+"""Items were taken out of the history: ``ids``; null stands for all of them."""
+TRANSCRIPTION_FINAL = "transcription.final"
+"""What a person said is known: ``item_id``, ``text`` (null if it was taken out of the history), ``identity`` (or null),
+``language`` (or null), ``final`` (true)."""
+SPEECH_FINISHED = "speech.finished"
+"""A person or the agent has spoken: ``item_id``, ``role`` (``user`` or ``assistant``), ``speaker`` (an identity,
+``user`` if that is not known, or ``agent``), ``started_at`` and ``stopped_at`` (seconds since the epoch, or null),
+``duration`` (seconds, or null if nobody measured), ``interrupted``."""
+ERROR_NOTED = "error.noted"
+"""A model failed: ``error_type``, ``source``, ``recoverable``, ``stack`` (text, or null)."""
+
+REPORTS: tuple[str, ...] = (
+    MESSAGE_STORED,
+    MESSAGES_REMOVED,
+    TRANSCRIPTION_FINAL,
+    SPEECH_FINISHED,
+    ERROR_NOTED,
+)
+"""Types of happenings that only a back end is told of, besides `HAPPENINGS`. They may also come between calls."""
+BETWEEN_CALLS = 0
+"""In the place of a call's number, if there is no call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +75,7 @@ class Happening:
 
     `at` is in seconds since the epoch, by the clock of the conversation's owner. `seq` is the position of the entry
     that it follows from, and `place` its place among all that follows from this position. What only time has led to
-    follows from the last entry. `data` has JSON values.
+    follows from the last entry. `data` has JSON values. `call_id` is what `call_id_of` has made.
     """
 
     type: str
@@ -62,3 +90,13 @@ class Happening:
         """The same for the same happening, however often it is folded; another one for any other."""
         told = f"{self.call_id}\0{self.seq}\0{self.place}\0{self.type}"
         return f"evt_{sha256(told.encode()).hexdigest()[:32]}"
+
+
+def call_id_of(life: str, number: int) -> str:
+    """Return the id of a call of this number; no call has the one of `BETWEEN_CALLS`."""
+    return f"{life}.{number}"
+
+
+def named_call(call_id: str) -> str | None:
+    """Return the id of a happening's call; None if it happened between calls."""
+    return None if call_id.rpartition(".")[2] == str(BETWEEN_CALLS) else call_id
