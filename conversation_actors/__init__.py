@@ -17,6 +17,7 @@ from conversation_actors.client import (
 from conversation_actors.errors import (
     ArchiveMisconfiguredError,
     ArchiveUnavailableError,
+    BackendUnavailableError,
     ClusterMisconfiguredError,
     ClusterUnavailableError,
     ConflictError,
@@ -53,6 +54,7 @@ from conversation_actors.items import (
 from conversation_actors.protocol import ActivationInfo
 from conversation_actors.settings import (
     ArchiveSettings,
+    BackendSettings,
     HistoryLimits,
     PoolSettings,
     SessionSettings,
@@ -92,6 +94,8 @@ __all__ = [
     "ArchiveSettings",
     "ArchiveUnavailableError",
     "AttributesChanged",
+    "BackendSettings",
+    "BackendUnavailableError",
     "Closing",
     "ClusterMisconfiguredError",
     "ClusterUnavailableError",

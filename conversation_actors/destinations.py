@@ -86,6 +86,12 @@ Url = Annotated[SecretStr, AfterValidator(_url)]
 """Where to send to. It is a secret: receivers put tokens into paths."""
 
 
+def origin_of(url: SecretStr) -> str:
+    """Return scheme, host and port of a URL, which may be shown."""
+    parts = urlsplit(url.get_secret_value())
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 class Destination(BaseModel):
     """One endpoint that happenings are sent to. Neither ``repr`` nor `shown` has a secret.
 
@@ -103,8 +109,7 @@ class Destination(BaseModel):
     @property
     def shown(self) -> str:
         """Scheme and host, for people."""
-        parts = urlsplit(self.url.get_secret_value())
-        return f"{parts.scheme}://{parts.netloc}"
+        return origin_of(self.url)
 
     @property
     def is_encrypted(self) -> bool:

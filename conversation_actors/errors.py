@@ -4,6 +4,7 @@ ConversationError
 ├── RetryableError              repeat the call, with the same ``request_id`` if one was given
 │   ├── StoreUnavailableError   Redis did not answer in time, or refuses writes for now
 │   ├── ArchiveUnavailableError the archive's database did not answer in time, or refuses writes for now
+│   ├── BackendUnavailableError the back end did not answer in time, refused, or answered with what nobody can read
 │   ├── ClusterUnavailableError Ray did not answer in time, or no cluster was found
 │   ├── OverloadedError         a bounded queue is full; no part of the call was accepted
 │   └── OutcomeUnknownError     the call may or may not have happened; its ``request_id`` makes a repeat safe
@@ -58,6 +59,13 @@ class StoreUnavailableError(RetryableError):
 
 class ArchiveUnavailableError(RetryableError):
     """The archive's database did not answer in time, or refuses writes for now."""
+
+
+class BackendUnavailableError(RetryableError):
+    """The back end did not answer in time, refused, or answered with what does not fit its OpenAPI document.
+
+    The text has no path of its URL, no token, and nothing of what was sent or answered.
+    """
 
 
 class ClusterUnavailableError(RetryableError):

@@ -33,6 +33,8 @@ PINNED_ROLES = frozenset({"system", "developer"})
 """Roles whose messages stay in the window, because they say how to conduct the conversation."""
 DATA_MESSAGE = "data_message"
 """The type of a `DataMessage`."""
+LANGUAGE = "language"
+"""In the `extra` of a message: the language in which it was said, by its author's recogniser: ``en-US``."""
 _TELLING = frozenset({"type", "id", "created_at", "role", "call_id"})
 """Fields that are stored even if they have their default values: an item cannot be read back without them."""
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PrivateAttr, SecretStr, model_validator
 
-from conversation_actors.destinations import ONLY_NAME, Destination, Destinations, Events, Secrets, Url
+from conversation_actors.destinations import ONLY_NAME, Destination, Destinations, Events, Secrets, Url, origin_of
 from conversation_actors.errors import InvalidInputError
 from conversation_actors.sources import Duration, OrderedSettings, SettingsGroup, settings_config
 from conversation_actors.sources.groups import ENVIRONMENT, all_names, origin
@@ -27,6 +27,7 @@ from conversation_actors.state.facts import MIN_REQUESTS
 __all__ = [
     "DEFAULT_TENANT",
     "ArchiveSettings",
+    "BackendSettings",
     "DevelopmentSettings",
     "Direct",
     "Durability",
@@ -235,6 +236,70 @@ class WebhookSettings(SettingsGroup):
         return self
 
 
+def _token(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]{1,4096}", value.get_secret_value(), re.ASCII):
+        message = "must be printable ASCII without spaces, as a header takes it"
+        raise ValueError(message)
+    return value
+
+
+class BackendSettings(SettingsGroup):
+    """A back end of your own, by HTTP (``CONVERSATION_BACKEND_…``): see docs/backend.md. It needs the archive.
+
+    Example:
+        Settings(archive=archive, backend=BackendSettings(url=SecretStr("https://backend.internal"), messages=50))
+    """
+
+    model_config = settings_config("CONVERSATION_BACKEND_")
+
+    url: Url | None = None
+    """Its base, ``https://host`` or ``https://host/path``; without it, there is none."""
+    token: Annotated[SecretStr, AfterValidator(_token)] | None = None
+    """What it is told with each request: ``Authorization: Bearer …``."""
+    timeout: Duration = timedelta(seconds=10)
+    """What it may take to answer what it is sent."""
+    attempts: int = Field(default=1000, ge=1, le=1_000_000)
+    """After so many, at most 15 minutes apart, a happening is a dead letter, and the next one goes on."""
+    bytes: int = Field(default=1 << 20, ge=1 << 10, le=64 << 20)
+    """Bytes of what is sent at once; beyond it, texts are cut."""
+    private_networks: bool = False
+    """Whether it may be at a private address, and without TLS."""
+    messages: int = Field(default=100, ge=0, le=10_000)
+    """How many of a conversation's newest messages it is asked for, when neither Redis nor the archive has any. 0: it
+    is not asked."""
+    recall_timeout: Duration = timedelta(seconds=2)
+    """What a client waits for its answer then, and when it tells the back end to delete a conversation."""
+    required: bool = False
+    """Whether a conversation that neither Redis nor the archive has can be opened only while the back end answers."""
+    instead: bool = False
+    """Whether the back end is the record, in place of the archive: after ``CONVERSATION_ARCHIVE_RETENTION`` the
+    archive's database gives up what the back end has, and only that."""
+    context: bool = False
+    """Whether it is asked, at each turn, for what the agent is to know."""
+    context_budget: Duration = timedelta(milliseconds=150)
+    """How long a turn waits for that; then it goes on without."""
+    interim: bool = False
+    """Whether it is sent what a speaker is heard to say before it is final."""
+    stacks: bool = False
+    """Whether errors are noted with the lines of code where they happened."""
+
+    @property
+    def shown(self) -> str:
+        """Scheme and host, for people; empty if there is no back end."""
+        return "" if self.url is None else origin_of(self.url)
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        written = "" if self.url is None else self.url.get_secret_value()
+        if "?" in written:
+            message = "url: must have no query: paths are put behind it"
+            raise InvalidInputError(message, field="url")
+        if written and not written.startswith("https:") and not self.private_networks:
+            message = "url: must begin with https://, unless CONVERSATION_BACKEND_PRIVATE_NETWORKS is set"
+            raise InvalidInputError(message, field="url")
+        return self
+
+
 class SessionSettings(SettingsGroup):
     """When a call counts as over if nobody says so (``CONVERSATION_SESSION_…``).
 
@@ -376,6 +441,7 @@ class Settings(SettingsGroup):
     outbox_items: int = Field(default=10_000, ge=1, le=1_000_000)
     """Commands a handle holds while they cannot be sent; beyond it, `OverloadedError`."""
     archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
+    backend: BackendSettings = Field(default_factory=BackendSettings)
     history: HistoryLimits = Field(default_factory=HistoryLimits)
     timeouts: Timeouts = Field(default_factory=Timeouts)
     pool: PoolSettings = Field(default_factory=PoolSettings)
@@ -411,6 +477,16 @@ class Settings(SettingsGroup):
         if self.ttl < self.idle_timeout * 2:
             message = f"ttl: {self.ttl} is less than twice idle_timeout ({self.idle_timeout}): owners would outlive it"
             raise InvalidInputError(message, field="ttl")
+        return self
+
+    @model_validator(mode="after")
+    def _has_an_outbox(self) -> Self:
+        if self.backend.url is not None and self.archive.url is None and not self.is_in_memory:
+            message = (
+                "backend.url: a back end is sent to from the archive's outbox; set CONVERSATION_ARCHIVE_URL too "
+                "(a SQLite file will do)"
+            )
+            raise InvalidInputError(message, field="backend.url")
         return self
 
     @property

@@ -69,6 +69,12 @@ async def state_of(
     return await beside(waiting.stored, _woken, life, state, late)
 
 
+async def was_deleted(database: Database, tenant: str, conversation_id: str) -> bool:
+    """Tell whether the archive remembers that the conversation was deleted."""
+    async with database.reading("look for a deletion") as connection:
+        return any(life.is_deleted for life in await lives_of(connection, tenant, conversation_id))
+
+
 def _woken(life: ArchivedLife, state: ConversationState, late: Sequence[_Late]) -> Asleep:
     """Bring the archived state up to date."""
     epoch, owner, lineage = life.epoch, life.owner, life.lineage

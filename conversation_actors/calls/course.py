@@ -3,9 +3,18 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from conversation_actors.calls import reports
 from conversation_actors.calls.call import Call, End, Gaps
 from conversation_actors.calls.fold_state import FoldState, Hold, Wish
-from conversation_actors.calls.happenings import CALL_ENDED, CALL_STARTED, SESSION_RECORDED, Happening, call_id_of
+from conversation_actors.calls.happenings import (
+    BETWEEN_CALLS,
+    CALL_ENDED,
+    CALL_STARTED,
+    SESSION_RECORDED,
+    Happening,
+    call_id_of,
+)
+from conversation_actors.calls.item_fields import is_said
 from conversation_actors.calls.names import (
     AGENT,
     AGENT_LEASE,
@@ -23,7 +32,7 @@ from conversation_actors.calls.names import (
 )
 from conversation_actors.calls.outcome import outcome_of
 from conversation_actors.calls.record import CLOSED, CRASHED, GIVEN_UP, HANDED_OVER, LOST, RELEASED
-from conversation_actors.calls.talk import is_counted, is_said
+from conversation_actors.calls.talk import is_counted
 from conversation_actors.calls.told import Told
 from conversation_actors.items import StoredItem
 from conversation_actors.state import (
@@ -70,6 +79,8 @@ class Course:
 
     def apply(self, event: Event, at: float) -> None:
         """Let an event happen at the state's position."""
+        if self._reports:
+            self._tell(at, reports.of_event(event))
         self._apply(event, at)
         self.state.at = at
         if not _is_wish(event):
@@ -129,11 +140,14 @@ class Course:
 
     def _take_item(self, item: StoredItem, at: float) -> None:
         call = self.state.call
-        if not is_counted(item) or (call is None and not is_said(item)) or not self.state.is_news(item.id):
-            return
-        if call is None:
+        may_count = is_counted(item) and (call is not None or is_said(item))
+        is_news = may_count and self.state.is_news(item.id)
+        if is_news and call is None:
             call = self._begin("message", at)
-        self._tell(at, call.talk.take(item))
+        if self._reports:
+            self._tell(at, reports.of_item(item, is_news=is_news))
+        if is_news and call is not None:
+            self._tell(at, call.talk.take(item))
 
     def _join(self, participant: Participant, at: float) -> None:
         call = self.state.call
@@ -287,18 +301,16 @@ class Course:
         self._tell(at, [Told(CALL_ENDED, data)])
 
     def _record(self, call: Call, at: float) -> None:
-        record = call.record(self._conversation_id, self._call_id(call))
+        record = call.record(self._conversation_id, call_id_of(self._life, call.number))
         self._tell(at, [Told(SESSION_RECORDED, record.to_dict())])
         self.state.forget_call()
 
-    def _call_id(self, call: Call) -> str:
-        return call_id_of(self._life, call.number)
-
     def _tell(self, at: float, told: Iterable[Told]) -> None:
         state = self.state
-        assert state.call is not None
+        number = BETWEEN_CALLS if state.call is None else state.call.number
         for kind, data in told:
-            self._told.append(Happening(kind, at, self._call_id(state.call), state.seq, state.place, data))
+            happening = Happening(kind, at, call_id_of(self._life, number), state.seq, state.place, data)
+            self._told.append(happening)
             state.place += 1
 
 

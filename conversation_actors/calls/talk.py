@@ -1,17 +1,28 @@
 """What was said and done in one call: messages, turns, tools, and what was measured of them."""
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from conversation_actors.calls.happenings import TURN_COMPLETED
+from conversation_actors.calls.item_fields import (
+    CALL,
+    OUTPUT,
+    STARTED,
+    STOPPED,
+    fields_of,
+    identity_of,
+    is_of_tool,
+    is_said,
+    measures_of,
+    seconds_of,
+    text_of,
+)
 from conversation_actors.calls.names import ROLE_FIELD
 from conversation_actors.calls.record import SessionLatency, SessionTool
 from conversation_actors.calls.samples import Sample
 from conversation_actors.calls.told import Told
-from conversation_actors.items import StoredItem, speaker_in
-from conversation_actors.values import decode
+from conversation_actors.items import StoredItem
 
 MEASURES = (
     "e2e_latency",
@@ -30,8 +41,6 @@ SOMEBODY, THE_AGENT = "user", "agent"
 MOST_TOOLS, MOST_SPEAKERS = 100, 128
 OTHERS = "(others)"
 """Whatever is beyond these numbers."""
-_SPEAKERS = frozenset({"user", "assistant"})
-_CALL, _OUTPUT = "function_call", "function_call_output"
 _NAME_CHARACTERS = 128
 _MOST_UNANSWERED, _UNANSWERED_CHARACTERS = 32, 8192
 _MOST_RUNNING = 64
@@ -80,10 +89,10 @@ class Talk:
 
     def take(self, item: StoredItem) -> list[Told]:
         """Take an item that `is_counted`, and was not taken before."""
-        fields = _fields(item)
-        if item.type == _CALL:
+        fields = fields_of(item)
+        if item.type == CALL:
             self._call_tool(item.call_id, fields.get("name"))
-        elif item.type == _OUTPUT:
+        elif item.type == OUTPUT:
             self._end_tool(item.call_id, fields.get("name"), is_error=fields.get("is_error") is True)
         elif not fields.get(ROLE_FIELD):
             return self._say(item.id, fields)
@@ -110,13 +119,12 @@ class Talk:
     def _say(self, item_id: str, fields: Mapping[str, Any]) -> list[Told]:
         self.messages += 1
         is_user = fields.get("role") == "user"
-        metrics = fields.get("metrics")
-        measured: Mapping[str, Any] = metrics if isinstance(metrics, Mapping) else {}
-        identity = _identity(fields) if is_user else None
+        measured = measures_of(fields)
+        identity = identity_of(fields) if is_user else None
         self._measure(measured, THE_AGENT if not is_user else identity or SOMEBODY)
         if is_user:
             self.unanswered = self.unanswered or Unanswered()
-            self.unanswered.add(item_id, _text(fields), identity)
+            self.unanswered.add(item_id, text_of(fields), identity)
             return []
         is_interrupted = fields.get("interrupted") is True
         self.interruptions += is_interrupted
@@ -127,9 +135,9 @@ class Talk:
         data = {
             "turn": self.turns,
             "user": {"item_ids": asked.item_ids, "text": asked.text, "identity": asked.identity},
-            "agent": {"item_id": item_id, "text": _text(fields)},
+            "agent": {"item_id": item_id, "text": text_of(fields)},
             "interrupted": is_interrupted,
-            "latency": _seconds(measured, E2E),
+            "latency": seconds_of(measured, E2E),
         }
         return [Told(TURN_COMPLETED, data)]
 
@@ -147,10 +155,10 @@ class Talk:
 
     def _measure(self, measured: Mapping[str, Any], speaker: str) -> None:
         for name in MEASURES:
-            seconds = _seconds(measured, name)
+            seconds = seconds_of(measured, name)
             if seconds is not None:
                 self.latency.setdefault(name, Sample()).add(seconds)
-        started, stopped = _seconds(measured, "started_speaking_at"), _seconds(measured, "stopped_speaking_at")
+        started, stopped = seconds_of(measured, STARTED), seconds_of(measured, STOPPED)
         if started is not None and stopped is not None:
             self.is_speech_measured = True
             known = speaker if speaker in self.spoke or len(self.spoke) < MOST_SPEAKERS else OTHERS
@@ -161,43 +169,10 @@ class Talk:
         return self.tools.setdefault(known, Tool())
 
 
-def is_said(item: StoredItem) -> bool:
-    """Tell whether an item is a message of somebody: a person, or an agent."""
-    return item.role in _SPEAKERS
-
-
 def is_counted(item: StoredItem) -> bool:
     """Tell whether an item is one of those that `Talk` takes."""
-    return is_said(item) or item.type in {_CALL, _OUTPUT}
-
-
-def _fields(item: StoredItem) -> Mapping[str, Any]:
-    try:
-        fields = decode(item.data)
-    except ValueError:  # damaged: that it was there counts all the same
-        return {}
-    return fields if isinstance(fields, dict) else {}
+    return is_said(item) or is_of_tool(item)
 
 
 def _name_of(name: object) -> str:
     return name[:_NAME_CHARACTERS] if isinstance(name, str) and name else OTHERS
-
-
-def _seconds(measured: Mapping[str, Any], name: str) -> float | None:
-    value = measured.get(name)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
-        return None
-    return float(value)
-
-
-def _identity(fields: Mapping[str, Any]) -> str | None:
-    extra = fields.get("extra")
-    speaker = speaker_in(extra) if isinstance(extra, Mapping) else None
-    return None if speaker is None else str(speaker["identity"])
-
-
-def _text(fields: Mapping[str, Any]) -> str:
-    content = fields.get("content")
-    if isinstance(content, str):
-        return content
-    return "\n".join(part for part in content if isinstance(part, str)) if isinstance(content, list) else ""

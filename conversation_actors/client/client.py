@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from conversation_actors.client import sessions
 from conversation_actors.client.archive import ClientArchive
+from conversation_actors.client.backend import ClientBackend
 from conversation_actors.client.copy import StoredState
 from conversation_actors.client.forgetting import Forgetting
 from conversation_actors.client.handle import ConversationHandle
@@ -80,7 +81,7 @@ class ConversationClient:
         self._settings, self._timing = _checked(settings), timing
         self._handles: dict[str, ConversationHandle] = {}
         self._store: Store | None = None
-        self._archive = ClientArchive(self._settings)
+        self._archive, self._backend = ClientArchive(self._settings), ClientBackend(self._settings)
         self._histories = Histories(self._archive, self._connected_store, self._settings, timing=timing)
         self._directory: ActorDirectory | None = None
         self._local: LocalOwners | None = None
@@ -117,7 +118,8 @@ class ConversationClient:
         """What went wrong in the background and was survived, by task.
 
         `pool`: no workers are started ahead of time. `line`: owners are asked by Ray's calls alone. `archive`: it could
-        not be asked for a conversation that Redis does not have, and a new one was begun.
+        not be asked for a conversation that Redis does not have, and that was begun without it. `backend`: the same of
+        the back end.
         """
         return self._failures.counts
 
@@ -169,6 +171,10 @@ class ConversationClient:
         A conversation that Redis has no more comes back from the archive, if one is configured: the same life, at the
         same position, with nobody's lease. If the archive cannot be asked, `CONVERSATION_ARCHIVE_REQUIRED` decides:
         `ArchiveUnavailableError`, or a new conversation; unless `create` it is always the error.
+
+        What the archive does not have either, nor remembers as deleted, is asked of the back end, if there is one: a
+        new life begins with the messages that were last. `CONVERSATION_BACKEND_REQUIRED` decides as above, with
+        `BackendUnavailableError`.
 
         If not `wait`, return a handle that shows what is stored, as `read` would, after one call of Redis. Its owner is
         started in the background, and the calls that need it wait for it. If it cannot be started, they raise why; the
@@ -246,7 +252,7 @@ class ConversationClient:
         )
 
     def _reviver(self) -> Reviver:
-        return Reviver(self._connected_store(), self._archive, self._settings, self._failures)
+        return Reviver(self._connected_store(), self._archive, self._backend, self._settings, self._failures)
 
     def _open_handle(self, conversation_id: str) -> ConversationHandle | None:
         """Return the handle of this id that is in use, if there is one; drop those that were closed."""
@@ -302,6 +308,9 @@ class ConversationClient:
         The archive forgets it too: now, or if its database is away, when the archiver has caught up. One that only the
         archive has is forgotten there, and if that is away, `ArchiveUnavailableError` is raised.
 
+        A back end is told last. `BackendUnavailableError` means that it has not said that it has forgotten the
+        conversation; everything else has. Repeat the call until it returns, or says that there is none.
+
         Its handles raise `ConversationNotFoundError` from then on, until somebody opens it anew. Needs no Ray: an owner
         that cannot be told finds out by its next write, or within half a minute.
 
@@ -317,7 +326,8 @@ class ConversationClient:
         await self._tell_of_deletion(conversation_id)
         forgetting = Forgetting(self._archive, self._connected_store(), self._settings.tenant)
         was_archived = await forgetting.forget(conversation_id, is_told=was_stored)
-        if not (was_stored or was_archived):
+        was_known = await self._backend.forget(conversation_id, is_known=was_stored or was_archived)
+        if not (was_stored or was_archived or was_known):
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)
 
@@ -375,6 +385,7 @@ class ConversationClient:
             if local is not None:
                 await local.aclose()
             await self._archive.aclose()
+            await self._backend.aclose()
             for store in stores:
                 await store.aclose()
 

@@ -87,13 +87,13 @@ class Sender:
         url = self._destination.url.get_secret_value()
         host = urlsplit(url).hostname or ""
         if is_numeric(host) and not self._allow_private and not is_public(host):
-            return _REFUSED_ADDRESS
+            return REFUSED_ADDRESS
         headers = self._signer.headers(event_id, body, at=self._clock())
         try:
             async with self._session.post(url, data=body.encode(), headers=headers, allow_redirects=False) as answer:
                 return await _judged(answer)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            return _explained(error, self._timeout)
+            return explained(error, self._timeout)
 
 
 async def _judged(answer: aiohttp.ClientResponse) -> Refusal | None:
@@ -114,7 +114,7 @@ def _pause(answer: aiohttp.ClientResponse) -> float:
     return min(float(told), MOST_PAUSE) if told.isascii() and told.isdigit() and len(told) < len("1000000") else 0.0
 
 
-_REFUSED_ADDRESS = Refusal("not tried: the address is not of the public internet")
+REFUSED_ADDRESS = Refusal("not tried: the address is not of the public internet")
 _MEANINGS: tuple[tuple[type[BaseException], str], ...] = (
     (aiohttp.ClientConnectorDNSError, "the name was not found"),
     (aiohttp.ClientConnectorError, "cannot be reached ({cause})"),
@@ -128,11 +128,11 @@ _MEANINGS: tuple[tuple[type[BaseException], str], ...] = (
 """What errors mean; the first that fits counts."""
 
 
-def _explained(error: BaseException, timeout: float) -> Refusal:
+def explained(error: BaseException, timeout: float) -> Refusal:
     """Return what an error means. Its own text may have the URL in it."""
     cause = getattr(error, "os_error", None)
     if isinstance(cause, AddressRefusedError):
-        return _REFUSED_ADDRESS
+        return REFUSED_ADDRESS
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         told = getattr(error.certificate_error, "verify_message", "") or "it is not for this host"
         return Refusal(f"the certificate does not hold: {told}")

@@ -102,7 +102,8 @@ async def raw(answer: Callable[[asyncio.StreamWriter], Awaitable[None]], *, keep
 async def _read(reader: asyncio.StreamReader) -> None:
     """Read a request."""
     head = await reader.readuntil(b"\r\n\r\n")
-    length = next(int(line[15:]) for line in head.decode().split("\r\n") if line.lower().startswith("content-le"))
+    lengths = (int(line[15:]) for line in head.decode().split("\r\n") if line.lower().startswith("content-le"))
+    length = next(lengths, 0)
     await reader.readexactly(length)
 
 

@@ -38,6 +38,7 @@ LAYERS = (
     "activation",
     "archive",
     "webhooks",
+    "backend",
     "line",
     "local",
     "runtime",

@@ -1,0 +1,134 @@
+"""One request to a back end and its answer, by HTTP: to addresses that were checked, and never more than is read."""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from urllib.parse import urlencode, urlsplit
+
+import aiohttp
+from yarl import URL
+
+from conversation_actors.destinations import is_numeric
+from conversation_actors.errors import BackendUnavailableError
+from conversation_actors.settings import BackendSettings
+from conversation_actors.webhooks.addresses import is_public
+from conversation_actors.webhooks.resolver import CheckedResolver, Lookup, look_up
+from conversation_actors.webhooks.sender import REFUSED_ADDRESS, explained
+
+_UNREAD = 64 << 10
+"""Bytes of an answer in which nothing means anything: they are read to learn whether it is whole."""
+_KEPT = 60.0
+"""Seconds for which a connection waits for the next urgent request."""
+_SUCCESS = range(200, 300)
+
+
+class Exchange:
+    """The way to a back end. Whoever asks bounds the time; what is broken off leaves nothing behind.
+
+    An urgent request uses a connection that is there, and is repeated once if the back end had closed that meanwhile.
+    Any other has a connection of its own: on a used one, a second answer to an earlier request would count as its.
+    """
+
+    def __init__(
+        self, settings: BackendSettings, *, trusted: ssl.SSLContext | None = None, lookup: Lookup = look_up
+    ) -> None:
+        """Connect to nothing yet. `trusted` has the authorities of certificates; by default the system's."""
+        assert settings.url is not None
+        self._base, self._shown = settings.url.get_secret_value().rstrip("/"), settings.shown
+        self._host = urlsplit(self._base).hostname or ""
+        self._allow_private, self._trusted, self._lookup = settings.private_networks, trusted, lookup
+        self._headers = {
+            "User-Agent": "conversation-actors",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+        }
+        if settings.token is not None:
+            self._headers["Authorization"] = f"Bearer {settings.token.get_secret_value()}"
+        self._resolver: CheckedResolver | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+
+    async def prepare(self) -> None:
+        """Read what connections need from this machine."""
+        if self._trusted is None:
+            trusted = await asyncio.to_thread(ssl.create_default_context)  # reads all authorities of the system
+            self._trusted = self._trusted or trusted
+
+    async def aclose(self) -> None:
+        """Close connections. Idempotent; a later request connects again."""
+        sessions, self._sessions = self._sessions, {}
+        resolver, self._resolver = self._resolver, None
+        for session in sessions.values():
+            await session.close()
+        if resolver is not None:
+            await resolver.close()
+
+    async def ask(
+        self, method: str, path: str, *,
+        query: Mapping[str, str] | None = None, body: bytes | None = None, most_bytes: int | None = None,
+        is_urgent: bool = False,
+    ) -> bytes:  # fmt: skip
+        """Return the body of the answer, `most_bytes` at most; nothing without it, after it was seen to be whole.
+
+        Raises `BackendUnavailableError`, also for an answer that is longer.
+        """
+        if is_numeric(self._host) and not self._allow_private and not is_public(self._host):
+            raise self._error(REFUSED_ADDRESS.reason)
+        await self.prepare()
+        url = URL(self._base + path + (f"?{urlencode(query)}" if query else ""), encoded=True)
+        try:
+            try:
+                return await self._once(method, url, body, most_bytes, is_urgent=is_urgent)
+            except aiohttp.ClientConnectorError:
+                raise
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not is_urgent:
+                    raise
+                return await self._once(method, url, body, most_bytes, is_urgent=True)
+        except TimeoutError:
+            raise
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise self._error(explained(error, 0.0).reason) from None
+
+    async def _once(
+        self, method: str, url: URL, body: bytes | None, most_bytes: int | None, *, is_urgent: bool
+    ) -> bytes:
+        session = self._session(is_urgent=is_urgent)
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        async with session.request(method, url, data=body, headers=headers, allow_redirects=False) as answer:
+            if answer.status not in _SUCCESS:
+                reason = f"answered {answer.status}"
+                raise self._error(reason)
+            if answer.headers.get("Content-Encoding", "identity") != "identity":
+                reason = "answered with what is compressed"
+                raise self._error(reason)
+            return await self._whole(answer, most_bytes)
+
+    async def _whole(self, answer: aiohttp.ClientResponse, most_bytes: int | None) -> bytes:
+        bound = _UNREAD if most_bytes is None else most_bytes
+        read = bytearray()
+        async for piece in answer.content.iter_any():
+            read += piece
+            if len(read) > bound:
+                if most_bytes is None:
+                    break
+                reason = f"answered with more than {most_bytes} bytes"
+                raise self._error(reason)
+        return b"" if most_bytes is None else bytes(read)
+
+    def _session(self, *, is_urgent: bool) -> aiohttp.ClientSession:
+        if is_urgent not in self._sessions:
+            assert self._trusted is not None
+            if self._resolver is None:
+                self._resolver = CheckedResolver(allow_private=self._allow_private, lookup=self._lookup)
+            kept = {"keepalive_timeout": _KEPT} if is_urgent else {"force_close": True}
+            connector = aiohttp.TCPConnector(
+                resolver=self._resolver, use_dns_cache=False, limit=0, ssl=self._trusted, **kept
+            )
+            self._sessions[is_urgent] = aiohttp.ClientSession(
+                connector=connector, timeout=aiohttp.ClientTimeout(total=None), cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._headers, auto_decompress=False, trust_env=False,
+            )  # fmt: skip
+        return self._sessions[is_urgent]
+
+    def _error(self, reason: str) -> BackendUnavailableError:
+        return BackendUnavailableError(f"the back end at {self._shown}: {reason}")
