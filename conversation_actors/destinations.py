@@ -16,6 +16,8 @@ from conversation_actors.calls import HAPPENINGS
 
 ONLY_NAME = "default"
 """The name of the destination that is given by ``CONVERSATION_WEBHOOK_URL``."""
+BACKEND_NAME = "backend"
+"""The name of the destination that the back end is (``CONVERSATION_BACKEND_URL``)."""
 _PREFIX = "whsec_"
 _KEY_BYTES = (24, 64)
 """How long a key may be, by Standard Webhooks."""
