@@ -80,3 +80,24 @@ class Failures:
         except Exception as error:  # noqa: BLE001  # see above
             self.count(task, error, told)
             return otherwise
+
+
+class Outage:
+    """The failures of one task in a row, of which somebody else is the cause: all are counted, the first is logged."""
+
+    def __init__(self, failures: Failures, task: str, told: str) -> None:
+        """All is well. `task` and `told`: see `Failures.count`."""
+        self._failures, self._task, self._told = failures, task, told
+        self._is_on = False
+
+    def failed(self, error: BaseException) -> None:
+        """Count a failure; log it if it is the first since the last success."""
+        if self._is_on:
+            self._failures.add(self._task)
+        else:
+            self._failures.count(self._task, error, self._told)
+        self._is_on = True
+
+    def succeeded(self) -> None:
+        """Note that all is well: the next failure is the first of another outage."""
+        self._is_on = False

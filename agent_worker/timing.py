@@ -71,6 +71,8 @@ class Timing:
     """How much longer than LiveKit's longest wait a turn may take to end."""
     task_closing: float = 10.0
     """How long a session may take to close after it cancels its tasks; later it has cancelled one only."""
+    interim: tuple[float, float] = (1.0, 30.0)
+    """For how long what is heard before it is final is told to nobody, after somebody did not take it."""
     picture: float = 10.0
     """How long the copy of one picture may take."""
 

@@ -10,6 +10,7 @@ from livekit import rtc
 from livekit.agents import AgentSession, AgentStateChangedEvent, CloseEvent, CloseReason
 from livekit.agents.llm import ChatMessage
 
+from agent_worker.call.backend import CallBackend, backend_of
 from agent_worker.call.data_messages import DataMessages
 from agent_worker.call.ending import Ending
 from agent_worker.call.opening_lines import OpeningLines
@@ -70,13 +71,15 @@ class Call:
         self._room, self._ending, self._data = room, ending, data
         self._keepers: list[Keeper] = []
         self._failures, self._timing = conversation.failures, conversation.timing
-        self._notes = SessionNotes(session, conversation, self._failures)
+        self._notes = SessionNotes(session, conversation, self._failures, stacks=conversation.backend.stacks)
         self._usage = UsageNotes(session, conversation, self._failures, holder=conversation.holder)
-        self._turns = Turns(session, self._notes, self._failures, timing=self._timing)
         self._bounds = SessionBounds(session, conversation.settings.session_items, self._failures)
         self.speaking = Speaking(session, conversation, opening)
         self.people = None if room is None else self._people_of(room, has_tracks=has_tracks)
         """Those of the room; None if there is no room."""
+        self._backend = self._backend_of_call()
+        contexts = None if self._backend is None else self._backend.contexts
+        self._turns = Turns(session, self._notes, self._failures, contexts=contexts, timing=self._timing)
         self._quiet = Quiet(session, self._notes, timing=self._timing)
         self._listening, self._in_place = asyncio.Event(), in_place
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,6 +101,13 @@ class Call:
             has_tracks=has_tracks,
         )
 
+    def _backend_of_call(self) -> CallBackend | None:
+        """Make what asks a back end, and tells it what is heard; None if the settings want neither."""
+        people, session, conversation = self.people, self._session, self._conversation
+        if people is None:
+            return backend_of(session, conversation, speaks=lambda: None, has_spoken=lambda: None)
+        return backend_of(session, conversation, speaks=people.speaks, has_spoken=people.has_spoken)
+
     def start(self) -> None:
         """Follow the session, the conversation and the room from now on; before the session starts."""
         self._notes.start()
@@ -110,8 +120,7 @@ class Call:
         self._session.on("agent_state_changed", self._on_agent_state)
         self._session.on("close", self._on_close)
         self._conversation.on_items_missed(self._record_again)
-        if self._data is not None:
-            self.keep(self._data)
+        self.keep(*(keeper for keeper in (self._data, self._backend) if keeper is not None))
         self._follow("deposition", self._follow_deposition)
         self._follow("handover", self._follow_handover)
         self._redials = self._follow("redials", self._follow_redials)

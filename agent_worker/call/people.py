@@ -81,6 +81,14 @@ class People:
         """Return who said what becomes a message now; see `Speaker`."""
         return self._speaker(message)
 
+    def speaks(self) -> str | None:
+        """Return who is listened to now; see `Speaker.now`."""
+        return self._speaker.now
+
+    def has_spoken(self) -> str | None:
+        """Return who said what is no message yet; see `Speaker.latest`."""
+        return self._speaker.latest
+
     def who(self, participant: rtc.RemoteParticipant) -> Mapping[str, Any]:
         """Return a participant as the conversation knows it; see `Participants.who`."""
         return self._participants.who(participant)

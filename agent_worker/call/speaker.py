@@ -28,6 +28,17 @@ class Speaker:
         told = "who spoke was not noted"
         self._session.on("user_input_transcribed", total(self._on_transcript, failures, "speaker", told))
 
+    @property
+    def now(self) -> str | None:
+        """Who is listened to now, as the conversation knows them; None if nobody is."""
+        linked = self._linking.linked
+        return None if linked is None else str(self._people.who(linked)["identity"])
+
+    @property
+    def latest(self) -> str | None:
+        """Who said the words that are no message yet; if there are none, who is listened to now."""
+        return self.now if self._heard is None else str(self._heard["identity"])
+
     def __call__(self, message: ChatMessage) -> Mapping[str, Any] | None:
         """Who said what becomes a message now; None if nobody did, as with what the application puts in."""
         identity = typist(message.text_content or "", is_heard=self._is_heard)

@@ -11,14 +11,16 @@ from livekit.agents.llm import ChatItem, FunctionCallOutput
 
 from agent_worker.session.recorder import RESERVED_PREFIX
 from agent_worker.session.serialise import to_fields
+from agent_worker.session.turn_context import is_turn_context
 
 INTERRUPTED_SUFFIX = "/outcome_unknown"
 """The end of the ids of outputs that were made up for calls which had none."""
 
 
 def is_kept_apart(item: ChatItem) -> bool:
-    """Tell whether an item is LiveKit's own: instructions, configuration, or a handoff."""
-    return item.id.startswith(RESERVED_PREFIX) or item.type in {"agent_config_update", "agent_handoff"}
+    """Tell whether an item is LiveKit's own (instructions, configuration, a handoff), or of one turn only."""
+    is_livekits = item.id.startswith(RESERVED_PREFIX) or item.type in {"agent_config_update", "agent_handoff"}
+    return is_livekits or is_turn_context(item)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from livekit.agents.llm import ChatItem, FunctionCallOutput
 
 from agent_worker.failures import Failures
 from agent_worker.session.handlers import total
+from agent_worker.session.stacks import stack_of
 from agent_worker.session.unsettled import MAX_TRANSCRIPT_BYTES, UnsettledWords
 from conversation_actors.calls import names
 
@@ -40,7 +41,8 @@ SETTLED = "livekit.settled"
 SPEECH = "livekit.speech"
 """``{source, user_initiated, at}``: the utterance that the agent began last."""
 ERROR = names.ERROR
-"""``{type, source, recoverable, at}``: the last failure of a model. No text of it: it may quote the call."""
+"""``{type, source, recoverable, at}``: the last failure of a model. No text of it: it may quote the call. ``stack``
+(see `stack_of`) only where the settings want it."""
 
 _FAILURE = "an event was not noted"
 
@@ -63,14 +65,25 @@ class NoteTaker(Protocol):
 class SessionNotes:
     """The attributes of this module, kept up to date. Handlers never raise and never wait."""
 
-    def __init__(self, session: AgentSession[Any], conversation: NoteTaker, failures: Failures | None = None) -> None:
-        """Nothing is noted before `start`. What goes wrong in a handler is counted in `failures`."""
+    def __init__(
+        self,
+        session: AgentSession[Any],
+        conversation: NoteTaker,
+        failures: Failures | None = None,
+        *,
+        stacks: bool = False,
+    ) -> None:
+        """Nothing is noted before `start`. What goes wrong in a handler is counted in `failures`.
+
+        `stacks`: note of a model's failure also where in the code it happened.
+        """
         counted = failures or Failures()
 
         def safely(handler: Callable[[Any], None]) -> Callable[[Any], None]:
             return total(handler, counted, "notes", _FAILURE)
 
         self._session, self._conversation = session, conversation
+        self._stacks = stacks
         self._unsettled = UnsettledWords()
         self._heard: dict[str, Any] = {}
         self._may_be_noted = True
@@ -151,12 +164,16 @@ class SessionNotes:
 
     def _on_error(self, event: ErrorEvent) -> None:
         error = event.error
+        failure = getattr(error, "error", error)
         told = {
-            "type": type(getattr(error, "error", error)).__name__,
+            "type": type(failure).__name__,
             "source": type(event.source).__name__,
             "recoverable": bool(getattr(error, "recoverable", False)),
             "at": event.created_at,
         }
+        stack = stack_of(failure) if self._stacks else None
+        if stack is not None:
+            told["stack"] = stack
         self._conversation.note(ERROR, told)
 
 

@@ -17,6 +17,8 @@ from livekit.agents.voice.events import (
 )
 
 from agent_worker.failures import Failures
+from agent_worker.session.handlers import total
+from agent_worker.session.heard_language import HeardLanguage
 from agent_worker.session.item_writer import ItemWriter, remember
 from agent_worker.session.pictures import Archive, Pictures
 from agent_worker.session.protocol import Conversation
@@ -29,6 +31,7 @@ MAX_ANNOUNCED = 64
 """Calls remembered between their start and their end; more than ever run at one time."""
 RESERVED_PREFIX = "lk."
 """LiveKit's own messages, such as the agent's instructions, have ids that start so."""
+_LANGUAGE_UNKNOWN = "it is not known in which language something was said"
 Speaker = Callable[[ChatMessage], Mapping[str, Any] | None]
 """Gives ``{identity, device}`` of whoever has spoken, or typed, a message; None if that is not known."""
 
@@ -81,7 +84,7 @@ class Recorder:
         self._failures = failures or Failures()
         self._announced: dict[str, tuple[FunctionCall, dict[str, Any] | None]] = {}
         self._own: dict[str, None] = {}
-        self._speaker = speaker
+        self._speaker, self._language = speaker, HeardLanguage()
         self._passed_over: set[str] = set()
         self._running: dict[str, bool] = {}
         """The calls whose tools run, and whether they have reported: such tools work in the background."""
@@ -94,6 +97,7 @@ class Recorder:
         )
         self._expected: list[str | None] = []
         self._handlers: dict[Any, Callable[[Any], None]] = {
+            "user_input_transcribed": total(self._language.hear, self._failures, "recorder", _LANGUAGE_UNKNOWN),
             "conversation_item_added": self._on_item_added,
             "function_tools_executed": self._on_tools_executed,
             "tool_execution_updated": self._on_tool_updated,
@@ -209,8 +213,9 @@ class Recorder:
         return last.get("new_agent_id") == handoff.new_agent_id
 
     def _name_speaker(self, message: ChatMessage) -> None:
-        """Note in the message who said it: models are not told, other agents and whoever reads the history are."""
+        """Note in the message who said it, and in which language: models are not told, whoever reads the history is."""
         try:
+            self._language.note_in(message)
             speaker = self._speaker(message) if self._speaker is not None else None
             if speaker is not None and "participant" not in message.extra:
                 message.extra["participant"] = {"identity": speaker["identity"], "device": speaker.get("device")}

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 from livekit.agents import Agent, AgentSession, ConversationItemAddedEvent
+from livekit.agents.llm import ChatContext, ChatMessage
 from livekit.agents.voice.events import ToolCallEnded, ToolCallStarted, ToolExecutionUpdatedEvent
 
 from agent_worker.failures import Failures
 from agent_worker.session.handlers import total
 from agent_worker.session.notes import SessionNotes, unanswered_item
+from agent_worker.session.turn_context import TurnContexts, keep_out, takes_context, without_turn_context
 from agent_worker.timing import TIMING, Timing
 
 _WATCHED = "watched_by_turns"
@@ -29,9 +31,13 @@ class Turns:
         notes: SessionNotes,
         failures: Failures | None = None,
         *,
+        contexts: TurnContexts | None = None,
         timing: Timing = TIMING,
     ) -> None:
-        """Nothing is watched before `start`. What goes wrong in a handler is counted in `failures`."""
+        """Nothing is watched before `start`. What goes wrong in a handler is counted in `failures`.
+
+        `contexts`: asked at each turn, before the application decides about it, what the agent is to know for it.
+        """
         counted = failures or Failures()
 
         def safely(handler: Callable[..., None]) -> Callable[..., None]:
@@ -39,6 +45,8 @@ class Turns:
 
         self._safely = safely
         self._session, self._notes, self._timing = session, notes, timing
+        self._contexts, self._failures = contexts, counted
+        self._cleaning: set[asyncio.Task[None]] = set()
         self._completing = 0
         self._running: set[str] = set()
         self._is_reply_skipped = self._has_failed = False
@@ -112,6 +120,8 @@ class Turns:
         decide = agent.on_user_turn_completed
         if getattr(decide, _WATCHED, None) is self:
             return
+        if self._contexts is not None:
+            self._keep_context_out(agent)
 
         @functools.wraps(decide)
         async def decided(*arguments: Any, **named: Any) -> None:
@@ -122,6 +132,7 @@ class Turns:
             self._notes.complete_turn(getattr(message, "text_content", None) or "")
             self._completing += 1
             try:
+                await self._add_context(named.get("turn_ctx", arguments[0] if arguments else None), message)
                 await decide(*arguments, **named)
             except Exception:
                 self._notes.refuse_turn()
@@ -132,6 +143,22 @@ class Turns:
 
         setattr(decided, _WATCHED, self)
         agent.on_user_turn_completed = decided  # type: ignore[method-assign]  # on this instance: there is no event
+
+    async def _add_context(self, turn_ctx: object, message: object) -> None:
+        """Tell the agent what others know, if they say it in time."""
+        if self._contexts is None or not isinstance(turn_ctx, ChatContext) or not isinstance(message, ChatMessage):
+            return
+        if takes_context(self._session):
+            await self._contexts.add(turn_ctx, message)
+
+    def _keep_context_out(self, agent: Agent) -> None:
+        """Have an agent keep nothing of what was added to one turn, also if it was made from that turn's context."""
+        keep_out(agent)
+        if without_turn_context(agent.chat_ctx) is not agent.chat_ctx:
+            work = functools.partial(agent.update_chat_ctx, agent.chat_ctx, exclude_invalid_function_calls=False)
+            task = asyncio.get_running_loop().create_task(self._failures.at_most_once("turns", work))
+            self._cleaning.add(task)
+            task.add_done_callback(self._cleaning.discard)
 
     def _look_later(self, _event: object = None) -> None:
         """Look when the turn must have ended, if nothing happens until then."""

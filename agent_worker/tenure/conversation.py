@@ -62,6 +62,9 @@ class CallConversation:
     ) -> None:
         """Connect nothing before `open`. `store` None: read the environment. `outcome`: see `set_outcome`."""
         self.settings = call or CallSettings()
+        stored = store or Settings()
+        self.backend, self.tenant = stored.backend, stored.tenant
+        """The back end of the application's own, if there is one, and whose conversations these are."""
         self.timing = timing
         """How long the parts of the call wait."""
         self.failures = Failures()
@@ -71,7 +74,7 @@ class CallConversation:
             self._standing,
             assignment,
             self.failures,
-            settings=store or Settings(),
+            settings=stored,
             takeover=takeover or TakeoverSettings(),
             timing=timing,
         )

@@ -20,7 +20,9 @@ AGENT = "livekit.agent"
 HANDOVER = "livekit.handover"
 """``{to, from}``: the successor that has asked the agent to give the call over; removed when that is done."""
 ERROR = "livekit.error"
-"""``{type, source, recoverable, at}``: the last failure of a model; a later one takes its place."""
+"""``{type, source, recoverable, at}``: the last failure of a model; a later one takes its place.
+
+``stack``, if the worker's settings want it: where in the code it happened, without the error's message."""
 NO_AGENT_COMES = "given up"
 """The ``state`` in `AGENT` if agents died, and no other one is called."""
 NOBODY_THERE = "nobody there"

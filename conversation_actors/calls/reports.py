@@ -30,7 +30,7 @@ from conversation_actors.items import LANGUAGE, StoredItem
 from conversation_actors.state import AttributesChanged, Event, HistoryCleared, ItemsRemoved
 
 _MESSAGE = "message"
-_NAME_CHARACTERS, _STACK_CHARACTERS = 128, 16 << 10
+_NAME_CHARACTERS, _STACK_CHARACTERS = 128, 8 << 10
 
 
 def of_item(item: StoredItem, *, is_news: bool) -> Iterator[Told]:
@@ -49,7 +49,7 @@ def of_item(item: StoredItem, *, is_news: bool) -> Iterator[Told]:
 def of_event(event: Event) -> Iterator[Told]:
     """Yield what an event leads to that brings no item."""
     match event:
-        case ItemsRemoved(identities):
+        case ItemsRemoved(identities) if identities:  # without any, only older texts were forgotten
             yield Told(MESSAGES_REMOVED, {"ids": list(identities)})
         case HistoryCleared():
             yield Told(MESSAGES_REMOVED, {"ids": None})

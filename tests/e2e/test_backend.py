@@ -12,7 +12,7 @@ from conversation_actors.archive.database import Database
 from tests.e2e.calls import CALL, UTTERANCE
 from tests.e2e.commands import COMMAND
 from tests.e2e.scene import Scene
-from tests.support.backends import TOKEN, ReferenceServer, Speaker, speaking
+from tests.support.backend_contract import TOKEN, ReferenceServer, Speaker, speaking
 from tests.support.livekit_server import LiveKitServer
 from tests.support.observation import make_settings
 from tests.support.processes import kill

@@ -10,6 +10,7 @@ from conversation_actors.items import StoredItem, item_from_dict
 from conversation_actors.state import (
     AcquireLease,
     AppendItems,
+    ClearHistory,
     CloseConversation,
     Command,
     ConversationState,
@@ -17,6 +18,7 @@ from conversation_actors.state import (
     JoinParticipant,
     LeaveParticipant,
     ReleaseLease,
+    RemoveItems,
     SetAttributes,
     decide,
 )
@@ -85,13 +87,25 @@ class Conversation:
         """Items come."""
         self.ask(at, AppendItems(tuple(stored(one) for one in items)))
 
+    def remove(self, at: float, *item_ids: str) -> None:
+        """Somebody takes items out of the history."""
+        self.ask(at, RemoveItems(item_ids))
+
+    def clear(self, at: float) -> None:
+        """Somebody takes everything out of the history."""
+        self.ask(at, ClearHistory())
+
     def close(self, at: float, reason: str = "done") -> None:
         """The conversation is closed."""
         self.ask(at, CloseConversation(reason))
 
-    def told(self, *, until: float = LONG) -> list[Happening]:
+    def told(self, *, until: float = LONG, reports: bool = False) -> list[Happening]:
         """Return what a fold tells of all this."""
-        return fold_all(self.entries, until=until)
+        return fold_all(self.entries, until=until, reports=reports)
+
+    def reports(self, kind: str) -> list[Mapping[str, Any]]:
+        """Return the data of what a back end is told, of one type."""
+        return [one.data for one in self.told(reports=True) if one.type == kind]
 
     def records(self, *, until: float = LONG) -> list[SessionRecord]:
         """Return the records of the calls that are over then."""
@@ -108,14 +122,14 @@ def stored(fields: Mapping[str, Any]) -> StoredItem:
     return item_from_dict({"created_at": START, **fields}).to_stored()
 
 
-def a_fold() -> CallFold:
+def a_fold(*, reports: bool = False) -> CallFold:
     """Return a fold that has taken nothing."""
-    return CallFold(CONVERSATION, LIFE, idle=IDLE)
+    return CallFold(CONVERSATION, LIFE, idle=IDLE, reports=reports)
 
 
-def fold_all(entries: Iterable[Entry], *, until: float = LONG) -> list[Happening]:
+def fold_all(entries: Iterable[Entry], *, until: float = LONG, reports: bool = False) -> list[Happening]:
     """Return what a fold tells of entries, and of the time after them."""
-    fold = a_fold()
+    fold = a_fold(reports=reports)
     told = [happening for entry in entries for happening in fold.take(entry)]
     return told + fold.pass_time(START + until)
 

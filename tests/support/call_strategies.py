@@ -83,7 +83,9 @@ _notes = st.one_of(
         st.just(USAGE),
         st.sampled_from([None, {"models": [{"type": "llm_usage", "input_tokens": 3, "session_duration": 0.1}]}, []]),
     ),
-    st.tuples(st.just(ERROR), st.sampled_from([None, {"type": "APIError"}])),
+    st.tuples(
+        st.just(ERROR), st.sampled_from([None, {"type": "APIError"}, {"type": 7, "stack": "x" * 9000}, "broken"])
+    ),
     st.tuples(st.just(OUTCOME), st.sampled_from([None, {"value": {"resolved": True, "sum": 1e-7}}, 7])),
     st.tuples(st.just(CALL), st.sampled_from([None, {"ended": "completed"}, {"ended": "left"}, {"ended": "x"}, 7])),
 )

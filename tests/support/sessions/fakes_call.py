@@ -20,7 +20,7 @@ from agent_worker.timing import Timing
 from conversation_actors import ConversationHandle
 from conversation_actors.client import opening
 from conversation_actors.errors import ConversationError
-from conversation_actors.settings import Settings
+from conversation_actors.settings import BackendSettings, Settings
 from conversation_actors.store import Beat, HeartbeatRecord, Place
 from conversation_actors.store.expectations import MemoryExpectations
 from conversation_actors.store.heartbeats import MemoryHeartbeats, Page
@@ -206,6 +206,8 @@ class World:
         self.may_open.set()
         self.timing = QUICK
         """How long the calls wait that are made from now on."""
+        self.backend: BackendSettings | None = None
+        """What the calls have that are made from now on; None: what the settings of the cluster say."""
         self.clients = 0
         """Clients that are connected now."""
         self._calls: list[CallConversation] = []
@@ -226,13 +228,16 @@ class World:
         role: str = AGENT_ROLE,
     ) -> CallConversation:
         """The conversation as one job has it; closed behind the test."""
+        stored = self.cluster.settings
+        if self.backend is not None:
+            stored = stored.model_copy(update={"backend": self.backend})
         made = CallConversation(
             CONVERSATION,
             holder=holder,
             role=role,
             post=post,
             assignment=assignment or Assignment(conversation_id=CONVERSATION),
-            store=self.cluster.settings,
+            store=stored,
             call=settings or CallSettings(),
             takeover=takeover or TakeoverSettings(heartbeat=timedelta(milliseconds=5), valid_for=timedelta(seconds=3)),
             timing=self.timing,

@@ -15,7 +15,7 @@ import pytest
 from conversation_actors.backend.client import BackendClient
 from conversation_actors.testing import backend_double
 from conversation_actors.testing.backend import BackendDouble
-from tests.support.backends import (
+from tests.support.backend_contract import (
     TOKEN,
     ReferenceServer,
     Speaker,

@@ -4,7 +4,7 @@ import pytest
 
 from conversation_actors import FunctionCall, FunctionCallOutput, Message
 from conversation_actors.testing import backend_double
-from tests.support.backends import speaking, stored, whose
+from tests.support.backend_contract import speaking, stored, whose
 
 
 async def test_it_tells_what_it_was_sent_in_order_and_without_repeats() -> None:

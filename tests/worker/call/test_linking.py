@@ -126,6 +126,20 @@ async def test_spoken_words_are_of_whom_the_agent_listened_to(bench: Bench) -> N
     assert who(user("Hello")) is None
 
 
+async def test_who_speaks_now_is_told_from_who_has_spoken(bench: Bench) -> None:
+    """Until the words that were final are a message; asked of neither, nobody's words change hands."""
+    who = Speaker(bench.session, bench.room.as_room, bench.linking, cast("Any", People()))
+    who.start(Failures())
+    assert (who.now, who.latest) == (None, None)
+    bench.find("alice")
+    assert (who.now, who.latest) == ("alice", "alice")
+    bench.session.emit("user_input_transcribed", UserInputTranscribedEvent(transcript="Hello", is_final=True))
+    bench.speak(BOB)
+    assert (who.now, who.latest) == ("bob", "alice")
+    assert who(user("Hello")) == {"identity": "alice", "device": ALICE.sid}
+    assert (who.now, who.latest) == ("bob", "bob")
+
+
 async def test_typed_words_are_of_their_sender(bench: Bench) -> None:
     """The sender's, in whatever task they become a message."""
     who = Speaker(bench.session, bench.room.as_room, bench.linking, cast("Any", People()))
