@@ -167,7 +167,7 @@ class BackendDouble:
     async def _recent(self, request: web.Request) -> web.StreamResponse:
         whose, limit = _whose(request), request.query.get("limit", "")
         if whose is None or not limit.isdecimal():
-            return self._misfit(request, "conversation_id or limit is missing or wrong")
+            return self._misfit(request, "conversation_id, tenant or limit is missing or wrong")
         known = self._kept[whose].messages.values() if whose in self._kept else ()
         newest = list(known)[-int(limit) :] if int(limit) else []
         return _written(Messages(messages=newest))
@@ -178,7 +178,7 @@ class BackendDouble:
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         if (whose := _whose(request)) is None:
-            return self._misfit(request, "conversation_id is missing")
+            return self._misfit(request, "conversation_id or tenant is missing")
         if (gone := self._kept.pop(whose, None)) is not None:
             self._deleted |= {(*whose, life) for one in gone.deliveries if (life := _life(one.call_id))}
         return web.Response(status=HTTPStatus.NO_CONTENT)
@@ -193,8 +193,8 @@ async def _json(request: web.Request) -> Any:
 
 def _whose(request: web.Request) -> tuple[str, str] | None:
     """Return tenant and id of the conversation that is asked for."""
-    conversation_id = request.query.get("conversation_id")
-    return (request.query.get("tenant", DEFAULT_TENANT), conversation_id) if conversation_id else None
+    tenant, conversation_id = request.query.get("tenant"), request.query.get("conversation_id")
+    return (tenant, conversation_id) if tenant and conversation_id else None
 
 
 def _life(call_id: str | None) -> str:

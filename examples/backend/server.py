@@ -23,10 +23,11 @@ CALLS_TOLD = 3
 SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
+PRAGMA secure_delete = ON;
 CREATE TABLE IF NOT EXISTS taken (
-    key TEXT PRIMARY KEY, tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, life TEXT NOT NULL
+    tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, key TEXT NOT NULL, life TEXT NOT NULL,
+    PRIMARY KEY (tenant, conversation_id, key)
 );
-CREATE INDEX IF NOT EXISTS taken_of ON taken (tenant, conversation_id);
 CREATE TABLE IF NOT EXISTS messages (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
     tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL,
@@ -77,7 +78,7 @@ class Records:
                 "SELECT 1 FROM deleted WHERE (tenant, conversation_id, life) = (?, ?, ?)", (*whose, life)
             ).fetchone():
                 return
-            if not database.execute("INSERT OR IGNORE INTO taken VALUES (?, ?, ?, ?)", (key, *whose, life)).rowcount:
+            if not database.execute("INSERT OR IGNORE INTO taken VALUES (?, ?, ?, ?)", (*whose, key, life)).rowcount:
                 return
             match body["type"]:
                 case "message.stored":
@@ -242,9 +243,9 @@ class Backend:
 
     async def _recent(self, request: web.Request) -> web.StreamResponse:
         """Answer with messages: none if the conversation is not known."""
-        limit = request.query.get("limit", "100")
+        limit = request.query.get("limit", "")
         if (whose := whose_is(request)) is None or not limit.isdecimal():
-            return refused(400, "conversation_id or limit is missing or wrong")
+            return refused(400, "conversation_id, tenant or limit is missing or wrong")
         return web.json_response({"messages": self._records.recent(whose, min(int(limit), MOST_MESSAGES))})
 
     async def _context(self, request: web.Request) -> web.StreamResponse:
@@ -258,7 +259,7 @@ class Backend:
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         """Forget a conversation, also one that is not known: the request may come again."""
         if (whose := whose_is(request)) is None:
-            return refused(400, "conversation_id is missing")
+            return refused(400, "conversation_id or tenant is missing")
         self._records.delete(whose)
         return web.Response(status=204)
 
@@ -296,8 +297,8 @@ def fits(value: Any, shape: Any) -> bool:
 
 def whose_is(request: web.Request) -> Whose | None:
     """Return the conversation that is asked for."""
-    conversation_id = request.query.get("conversation_id")
-    return Whose(request.query.get("tenant", "default"), conversation_id) if conversation_id else None
+    tenant, conversation_id = request.query.get("tenant"), request.query.get("conversation_id")
+    return Whose(tenant, conversation_id) if tenant and conversation_id else None
 
 
 async def serve(port: int, path: str, token: str) -> None:

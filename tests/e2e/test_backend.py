@@ -33,7 +33,9 @@ def server(tmp_path: Path) -> Iterator[ReferenceServer]:
 @pytest.fixture
 def settings(own_redis: Server, cluster: RayCluster, server: ReferenceServer, tmp_path: Path) -> Settings:
     """What a client reads conversations with."""
-    return make_settings(own_redis.url, cluster.address, archive=archive(tmp_path / "archive.db"), backend=server.settings)
+    return make_settings(
+        own_redis.url, cluster.address, archive=archive(tmp_path / "archive.db"), backend=server.settings
+    )
 
 
 @pytest.fixture

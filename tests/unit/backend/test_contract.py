@@ -4,6 +4,7 @@ Every request and every answer is held against docs/backend.openapi.json.
 """
 
 import asyncio
+import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -12,7 +13,13 @@ from typing import Any
 
 import pytest
 
+from conversation_actors.archive.outbox import Queued
 from conversation_actors.backend.client import BackendClient
+from conversation_actors.backend.routes import ROUTES, body
+from conversation_actors.calls.happenings import SESSION_RECORDED
+from conversation_actors.calls.names import ERROR, OUTCOME
+from conversation_actors.calls.outcome import outcome_note
+from conversation_actors.state import SetSummary
 from conversation_actors.testing import backend_double
 from conversation_actors.testing.backend import BackendDouble
 from tests.support.backend_contract import (
@@ -25,10 +32,12 @@ from tests.support.backend_contract import (
     stored,
     whose,
 )
+from tests.support.call_entries import START, Conversation
 
 pytestmark = pytest.mark.processes
 STRANGE = "Ümläut/../%2F?&=#+ \N{PARTY POPPER} '\";--"
 """An id may have any character."""
+SPOKEN = {"started_speaking_at": START, "stopped_speaking_at": START + 2.5}
 Backend = ReferenceServer | BackendDouble
 
 
@@ -259,6 +268,81 @@ async def test_an_agent_is_answered(client: BackendClient) -> None:
     assert await client.context("c", identity=None, text="Hello", item_id="i") == []
     await client.transcribed("c", text="Hel", identity="ada", language=None)
     assert await client.messages("c") == []
+
+
+def a_call() -> Conversation:
+    """A call in which everything happens of which a back end is told."""
+    call = Conversation()
+    call.come(0, name="Ada")
+    call.take(1, "job-1")
+    call.say(
+        2, "u1", "Where is my order?", metrics=SPOKEN, extra={"participant": {"identity": "ada"}, "language": "en"}
+    )
+    call.append(3, {"type": "function_call", "id": "c1", "call_id": "1", "name": "look_up", "arguments": "{}"})
+    call.append(4, {"type": "function_call_output", "id": "o1", "call_id": "1", "output": "on its way"})
+    call.say(5, "a1", "It is on", role="assistant", metrics=SPOKEN, interrupted=True)
+    call.note(6, ERROR, {"type": "APIError", "source": "LLM", "recoverable": False, "at": START})
+    call.go(7)
+    call.come(8, name="Ada")
+    call.take(9, "job-2", replacing="job-1")
+    call.say(10, "u2", "My number is 4711.", extra={"participant": {"identity": "ada"}})
+    call.remove(11, "u2")
+    call.ask(12, SetSummary("Ada waits for her order.", call.state.seq))
+    call.note(13, OUTCOME, outcome_note({"resolved": True}, START))
+    call.end(14)
+    return call
+
+
+@pytest.mark.parametrize("most_bytes", [1 << 20, 1 << 10])
+async def test_everything_that_happens_in_a_call_is_taken(speaker: Speaker, most_bytes: int) -> None:
+    """As an outbox sends it, whole or cut: each delivery fits the document, and the history is there in the end."""
+    call, paths = a_call(), set()
+    for number, one in enumerate(call.told(reports=True), 1):
+        if one.type not in ROUTES:
+            continue
+        queued = Queued(number, one.id, one.type, one.at, one.call_id, one.seq, json.dumps(one.data))
+        sent = body(queued, tenant=speaker.tenant, conversation_id="c", most_bytes=most_bytes)
+        await speaker.deliver(ROUTES[one.type], json.loads(sent), key=one.id)
+        paths.add(ROUTES[one.type])
+    assert paths == set(deliveries_of_document())
+    assert [item_id for item_id, _ in await speaker.messages("c")] == [item.id for item in call.state.window]
+
+
+async def test_the_reference_server_tells_an_agent_of_the_callers_last_calls(server: ReferenceServer) -> None:
+    """In any conversation of the same tenant; not of others' calls, and not of one that was deleted."""
+    async with speaking(server.url, tenant=secrets.token_hex(8)) as speaker:
+        record = next(one for one in a_call().told() if one.type == SESSION_RECORDED)
+        delivery = {
+            **record.data,
+            **whose("c", SESSION_RECORDED, tenant=speaker.tenant),
+            "at": "2026-11-28T09:30:12.204Z",
+        }
+        await speaker.deliver("/v1/sessions", json.loads(json.dumps(delivery)))
+        (told,) = await speaker.context("ada")
+        assert told == (
+            "An earlier call, of 2026-11-28, lasted 14 s (completed). Ada waits for her order."
+            ' Its outcome: {"resolved": true}.'
+        )
+        assert await speaker.context("bob") == []
+        assert await speaker.context(None) == []
+        await speaker.delete("c")
+        assert await speaker.context("ada") == []
+
+
+async def test_the_reference_server_forgets_the_words_of_removed_messages_everywhere(tmp_path: Path) -> None:
+    """In what it has of turns and transcriptions too: they stand nowhere in its file."""
+    call = a_call()
+    call.remove(20, "u1")
+    with ReferenceServer(tmp_path) as server:
+        async with speaking(server.url) as speaker:
+            for one in call.told(reports=True):
+                if one.type in ROUTES:
+                    sent = {**one.data, **whose("c", one.type)}
+                    await speaker.deliver(ROUTES[one.type], json.loads(json.dumps(sent)), key=one.id)
+    kept = (tmp_path / "backend.db").read_bytes()
+    assert b"on its way" in kept
+    assert b"Where is my order" not in kept
+    assert b"4711" not in kept
 
 
 def test_a_reference_server_that_is_killed_has_all_that_it_has_taken(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ async def test_it_remembers_what_a_test_gives_it() -> None:
     ]
     async with backend_double() as backend, speaking(backend.url) as speaker:
         backend.remember("c", *items)
-        _, answer = await speaker.ask("GET", "/v1/messages", query={"conversation_id": "c", "limit": "9"})
+        query = {"conversation_id": "c", "tenant": speaker.tenant, "limit": "9"}
+        _, answer = await speaker.ask("GET", "/v1/messages", query=query)
     assert [one["item"] for one in answer["messages"]] == [item.to_dict() for item in items]
     assert [one["role"] for one in answer["messages"]] == ["user", None, None]
 
