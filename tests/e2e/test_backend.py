@@ -39,16 +39,16 @@ def settings(own_redis: Server, cluster: RayCluster, server: ReferenceServer, tm
 
 
 @pytest.fixture
-def worker_environment(livekit_server: LiveKitServer, settings: Settings) -> dict[str, str]:
+def worker_environment(
+    livekit_server: LiveKitServer, own_redis: Server, cluster: RayCluster, server: ReferenceServer, tmp_path: Path
+) -> dict[str, str]:
     """The same for a worker and for an archiver."""
-    assert settings.archive.url is not None
-    assert settings.backend.url is not None
     return program_environment(
         **livekit_server.env,
-        CONVERSATION_REDIS_URL=settings.redis_url.get_secret_value(),
-        RAY_ADDRESS=settings.ray_address,
-        CONVERSATION_ARCHIVE_URL=settings.archive.url.get_secret_value(),
-        CONVERSATION_BACKEND_URL=settings.backend.url.get_secret_value(),
+        CONVERSATION_REDIS_URL=own_redis.url,
+        RAY_ADDRESS=cluster.address,
+        CONVERSATION_ARCHIVE_URL=archive_url(tmp_path / "archive.db"),
+        CONVERSATION_BACKEND_URL=server.url,
         CONVERSATION_BACKEND_TOKEN=TOKEN,
         CONVERSATION_BACKEND_PRIVATE_NETWORKS="true",
         LIVEKIT_AGENTS_PRELOAD_LOCAL_INFERENCE="0",
@@ -88,7 +88,12 @@ async def test_a_typed_call_comes_back_from_the_back_end(
 
 def archive(file: Path) -> ArchiveSettings:
     """Return an archive in a file."""
-    return ArchiveSettings(url=SecretStr(f"sqlite+aiosqlite:///{file}"))
+    return ArchiveSettings(url=SecretStr(archive_url(file)))
+
+
+def archive_url(file: Path) -> str:
+    """Return the URL of an archive in a file."""
+    return f"sqlite+aiosqlite:///{file}"
 
 
 async def empty_archive(file: Path) -> ArchiveSettings:
