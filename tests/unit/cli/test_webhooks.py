@@ -93,3 +93,21 @@ def test_the_status_shows_what_waits_and_no_secret(tmp_path: Path, capsys: pytes
     (one,) = json.loads(printed)
     assert (one["name"], one["waiting"], one["dead"], one["reasons"]) == ("default", 2, 0, [])
     assert "hunter2" not in told + printed
+
+
+def test_a_back_end_is_a_destination_like_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has a status, replays and dead letters by its name, and is forgotten once it is out of the settings."""
+    monkeypatch.delenv("CONVERSATION_WEBHOOK_URL")
+    monkeypatch.setenv("CONVERSATION_BACKEND_URL", "https://backend.example/hunter2")
+    asyncio.run(filled(tmp_path))
+    asyncio.run(delivering.tell_status(as_json=False))
+    replaying(only_dead=True, destination="backend")
+    with pytest.raises(InvalidInputError, match="is in the settings"):
+        asyncio.run(delivering.forget("backend"))
+    monkeypatch.delenv("CONVERSATION_BACKEND_URL")
+    asyncio.run(delivering.forget("backend"))
+    told = capsys.readouterr().out
+    assert told.startswith("backend  https://backend.example\n  waiting   2 of 1 conversations")
+    assert "hunter2" not in told
