@@ -75,7 +75,7 @@ class TurnContexts:
             chat_ctx.insert(
                 ChatMessage(
                     role="system",
-                    content=["\n".join(texts)],
+                    content=[_cut("\n".join(texts))],
                     created_at=message.created_at,
                     extra={MARK: True},
                 )
@@ -96,7 +96,7 @@ class TurnContexts:
             finally:
                 for task in tasks:
                     task.cancel()  # nothing, if it is done
-        return _fitting(text for source, task in asked for text in source.taken(task))
+        return [text for source, task in asked for text in source.taken(task)]
 
 
 class _Asked:
@@ -168,16 +168,11 @@ def takes_context(session: AgentSession[Any]) -> bool:
     return isinstance(own if is_given(own) else session.llm, LLM)
 
 
-def _fitting(texts: Iterable[str]) -> list[str]:
-    """Return as many of the texts as may be added to a turn; the one that is too much is cut."""
-    left, fitting = MOST_CHARACTERS, []
-    for text in texts:
-        if len(text) > left:
-            logger.warning("the context of a turn is too long, and was cut", extra={"characters": MOST_CHARACTERS})
-            return [*fitting, text[:left]]
-        fitting.append(text)
-        left -= len(text)
-    return fitting
+def _cut(text: str) -> str:
+    """Return as much of a text as may be added to a turn."""
+    if len(text) > MOST_CHARACTERS:
+        logger.warning("the context of a turn is too long, and was cut", extra={"characters": len(text)})
+    return text[:MOST_CHARACTERS]
 
 
 def _look(task: "asyncio.Task[list[str]]") -> None:

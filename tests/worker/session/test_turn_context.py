@@ -129,14 +129,13 @@ async def test_each_failure_is_counted_and_an_outage_is_told_once(caplog: pytest
     """Without a word of what somebody said."""
     source, failures = Known("Order 42."), Failures()
     contexts = TurnContexts([source], budget=PATIENT, failures=failures)
-    source.error = ValueError("Order 42")
     with caplog.at_level(logging.WARNING):
         for error in (ValueError("Order 42"), KeyError("Order 42"), RuntimeError("Order 42")):
             source.error = error
             assert await added(contexts) == []
     assert failures.counts == {"context": 3}
     (told,) = caplog.records
-    assert "42" not in str(vars(told))
+    assert "Order" not in str(vars(told))
     source.error = None
     assert await added(contexts) == ["Order 42."]
 
@@ -154,11 +153,8 @@ async def test_a_turn_that_is_broken_off_asks_no_longer() -> None:
 
 async def test_too_much_is_cut() -> None:
     """A model's context has an end."""
-    contexts = TurnContexts([Known("a" * MOST_CHARACTERS, "b")], budget=PATIENT, failures=Failures())
-    assert await added(contexts) == ["a" * MOST_CHARACTERS]
     contexts = TurnContexts([Known("a", "b" * MOST_CHARACTERS, "c")], budget=PATIENT, failures=Failures())
-    (text,) = await added(contexts)
-    assert text == "a\n" + "b" * (MOST_CHARACTERS - 1)
+    assert await added(contexts) == ["a\n" + "b" * (MOST_CHARACTERS - 2)]
 
 
 async def test_a_speaker_that_is_not_known_costs_no_turn() -> None:
