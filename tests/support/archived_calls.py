@@ -62,10 +62,15 @@ def recorded(author: Author, events: Sequence[Event], *, first: int = 1) -> list
 
 
 def folded(
-    conversation_id: str, records: Sequence[bytes], *, now: float | None = None, life: str = "life-1"
+    conversation_id: str,
+    records: Sequence[bytes],
+    *,
+    now: float | None = None,
+    life: str = "life-1",
+    reports: bool = False,
 ) -> list[Happening]:
     """Return what entries come to if they are folded in one go."""
-    fold = CallFold(conversation_id, life, idle=IDLE)
+    fold = CallFold(conversation_id, life, idle=IDLE, reports=reports)
     told: list[Happening] = []
     for record in records:
         told += fold.take(decode_entry(decode_record(record).data or b""))
