@@ -71,7 +71,7 @@ class BackendClient:
         `limit` is how many at most; without it, as many as the settings say. Waits for `recall_timeout`.
         """
         wanted = self._settings.messages if limit is None else limit
-        query = {"conversation_id": conversation_id, "limit": str(wanted)}
+        query = {**self._whose(conversation_id), "limit": str(wanted)}
         timeout = self._settings.recall_timeout
         async with self._within(timeout):
             body = await self._exchange.ask(Question("GET", MESSAGES_PATH, query, most_bytes=_MESSAGES_BYTES))
@@ -84,7 +84,7 @@ class BackendClient:
     async def delete(self, conversation_id: str) -> None:
         """Have the back end forget a conversation, also one that it does not know. Waits for `recall_timeout`."""
         async with self._within(self._settings.recall_timeout):
-            await self._exchange.ask(Question("DELETE", CONVERSATIONS_PATH, {"conversation_id": conversation_id}))
+            await self._exchange.ask(Question("DELETE", CONVERSATIONS_PATH, self._whose(conversation_id)))
 
     async def context(
         self, conversation_id: str, *, identity: str | None, text: str, item_id: str | None
@@ -110,6 +110,10 @@ class BackendClient:
         )  # fmt: skip
         async with self._within(self._settings.timeout):
             await self._exchange.ask(Question("POST", _TRANSCRIPTIONS_PATH, body=_written(told), is_urgent=True))
+
+    def _whose(self, conversation_id: str) -> dict[str, str]:
+        """Return what a query names a conversation by: its id is unique in its tenant only."""
+        return {"conversation_id": conversation_id, "tenant": self._tenant}
 
     @asynccontextmanager
     async def _within(self, patience: timedelta) -> AsyncIterator[None]:

@@ -252,8 +252,8 @@ DELIVERIES: Mapping[str, type[Delivery]] = {
 }
 """What is sent by POST, by its path after the base URL."""
 MESSAGES_PATH = "/v1/messages"
-"""GET, with `conversation_id` and `limit`: answered with `Messages`."""
+"""GET, with `conversation_id`, `tenant` and `limit`: answered with `Messages`."""
 CONTEXT_PATH = "/v1/context"
 """POST of `ContextAsked`: answered with `Context`."""
 CONVERSATIONS_PATH = "/v1/conversations"
-"""DELETE, with `conversation_id`: all of it is to be forgotten."""
+"""DELETE, with `conversation_id` and `tenant`: all of it is to be forgotten."""

@@ -29,9 +29,11 @@ but 2xx, or none, the same one comes again. Drop what you know by its key, or st
 you do not know. Ids may have any character."""
 _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (*DELIVERIES.values(), Messages, ContextAsked, Context)
-_CONVERSATION = {
-    "name": "conversation_id", "in": "query", "required": True, "schema": {"type": "string"},
-}  # fmt: skip
+_CONVERSATION = tuple(
+    {"name": name, "in": "query", "required": True, "schema": {"type": "string"}}
+    for name in ("conversation_id", "tenant")
+)
+"""An id is unique in its tenant only."""
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -80,7 +82,7 @@ def _recalling() -> dict[str, Any]:
     return {
         "operationId": _id_of("get", MESSAGES_PATH),
         "summary": "The newest messages of a conversation, the oldest of them first; none if it is not known.",
-        "parameters": [_CONVERSATION, limit],
+        "parameters": [*_CONVERSATION, limit],
         "responses": _answers(Messages),
     }
 
@@ -89,7 +91,7 @@ def _forgetting() -> dict[str, Any]:
     return {
         "operationId": _id_of("delete", CONVERSATIONS_PATH),
         "summary": "Forget all of a conversation. It may be unknown, and may come again.",
-        "parameters": [_CONVERSATION],
+        "parameters": [*_CONVERSATION],
         "responses": {"2XX": {"description": "It is forgotten."}, "default": {"description": "It is not."}},
     }
 

@@ -57,7 +57,7 @@ async def test_recent_messages_are_asked_for() -> None:
         assert [one.id for one in await client.messages(ODD, limit=1)] == ["u3"]
         assert await client.messages("unknown") == []
     first = backend.asked("GET", "/base/v1/messages")[0]
-    assert first.query == {"conversation_id": ODD, "limit": "2"}
+    assert first.query == {"conversation_id": ODD, "tenant": "acme", "limit": "2"}
     assert first.headers["Authorization"] == f"Bearer {TOKEN}"
 
 
