@@ -1,0 +1,161 @@
+"""One history from its seed to what is wrong: calls whose agents die, while everybody else dies too."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from conversation_actors.calls import SessionRecord
+from conversation_actors.errors import RetryableError
+from tests.chaos.archive.owners import Owners
+from tests.chaos.calls.caller import Caller
+from tests.chaos.calls.checker import Try, check
+from tests.chaos.calls.expected import Ledger
+from tests.chaos.calls.nemesis import Nemesis
+from tests.chaos.calls.system import System, running
+
+AT_ONCE = 12
+"""Conversations that have a call at the same time."""
+_LOST = 0.15
+"""The share of conversations whose last call is lost; they come first, as it takes a while until that is known."""
+_MISBEHAVES = 0.08
+"""The share of requests that the receiver does not take, or not in time."""
+_PAUSE = 0.6
+"""Seconds between two faults, about."""
+_PATIENCE = 180.0
+"""Seconds without any progress after which what is not told is missing."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one history was, and what is wrong with it: what was told, or anything else that went wrong."""
+
+    seed: int
+    seconds: float
+    figures: Counter[str]
+    violations: list[str]
+    troubles: list[str]
+
+    def __str__(self) -> str:
+        """Show all figures, and what is wrong."""
+        figures = ", ".join(f"{name} {count}" for name, count in sorted(self.figures.items()))
+        wrong = [f"violation: {one}" for one in self.violations] + [f"trouble: {one}" for one in self.troubles]
+        return "\n    ".join([f"seed {self.seed}, {self.seconds:.0f} s: {figures}", *wrong[:20]])
+
+
+async def play(
+    directory: Path, *, seed: int, calls: int, sqlite: bool = False, weights: dict[str, int] | None = None,
+    patience: float = _PATIENCE,
+) -> Report:  # fmt: skip
+    """Play so many calls, and judge what was told of them when nothing is left to do."""
+    dice, began = random.Random(seed), time.monotonic()
+    await asyncio.to_thread(directory.mkdir, parents=True)
+    async with running(directory, sqlite=sqlite, misbehaves=_MISBEHAVES) as system:
+        plans = _plans(calls, dice)
+        active: list[Owners] = []
+        nemesis = Nemesis(
+            owners=lambda: active, archivers=system.archivers, deliverers=system.deliverers,
+            receiver=system.receiver, redis=system.redis, postgres=system.postgres, dice=dice,
+        )  # fmt: skip
+        raging = asyncio.create_task(nemesis.rage(pause=_PAUSE, weights=weights))
+        callers, troubles = await _callers(system, plans, active, seed)
+        played = time.monotonic() - began
+        raging.cancel()
+        await asyncio.gather(raging, return_exceptions=True)
+        troubles += await _at_rest(system, patience)
+        await asyncio.gather(*(crew.end(*crew.running) for crew in (system.archivers, system.deliverers)))
+        ledgers = [one.ledger for one in callers]
+        violations, figures = await _judged(system, ledgers)
+        for crew in system.crews:
+            troubles += crew.troubles
+    figures += nemesis.counts + sum((one.figures for one in callers), Counter[str]())
+    figures["seconds of calls"] = round(played)
+    if raging.done() and not raging.cancelled() and (error := raging.exception()):
+        troubles.append(f"the nemesis met {error!r}")
+    return Report(seed, time.monotonic() - began, figures, violations, troubles)
+
+
+def _plans(calls: int, dice: random.Random) -> list[tuple[int, bool]]:
+    """Return for each conversation how many calls it has, and whether the last one is lost; the lost ones first."""
+    plans: list[tuple[int, bool]] = []
+    while calls > 0:
+        count = min(calls, dice.randint(1, 4))
+        plans.append((count, dice.random() < _LOST))
+        calls -= count
+    return sorted(plans, key=lambda plan: not plan[1])
+
+
+async def _callers(
+    system: System, plans: list[tuple[int, bool]], active: list[Owners], seed: int
+) -> tuple[list[Caller], list[str]]:
+    """Have all calls played, some at once; return who has played them, and what ended some too early."""
+    places = asyncio.Semaphore(AT_ONCE)
+    callers: list[Caller] = []
+    troubles: list[str] = []
+
+    async def one(number: int, plan: tuple[int, bool]) -> None:
+        async with places, Owners(f"call-{number:04}", system.store, system.settings) as owners:
+            caller = Caller(owners, random.Random(f"{seed}/{number}"), calls=plan[0], loses=plan[1])
+            active.append(owners)
+            try:
+                await caller.play()
+            except Exception as error:  # noqa: BLE001  # the others go on, and this one is told
+                caller.ledger.stalled = repr(error)
+                troubles.append(f"{owners.conversation_id} met {error!r}")
+            callers.append(caller)
+            active.remove(owners)
+
+    await asyncio.gather(*(one(number, plan) for number, plan in enumerate(plans)))
+    return callers, troubles
+
+
+async def _at_rest(system: System, patience: float) -> list[str]:
+    """Wait until there is nothing to do; return what there is, if that does not change for too long."""
+    last, deadline = "", time.monotonic() + patience
+    while True:
+        system.keep()
+        unrest = "a server does not answer"
+        with suppress(RetryableError):
+            unrest = await system.unrest(time.time())
+        if not unrest:
+            return []
+        if unrest != last:
+            last, deadline = unrest, time.monotonic() + patience
+        if time.monotonic() > deadline:
+            return [f"still to do: {unrest}"]
+        await asyncio.sleep(0.1)
+
+
+async def _judged(system: System, ledgers: list[Ledger]) -> tuple[list[str], Counter[str]]:
+    """Compare what was told and recorded with what happened; return what is wrong, and how much it was."""
+    tries, records = system.tries(), await system.records()
+    violations = [
+        wrong
+        for one in ledgers
+        if not one.stalled
+        for wrong in check(one, tries.get(one.conversation_id, []), records.get(one.conversation_id, []))
+    ]
+    known = {one.conversation_id for one in ledgers}
+    violations += [f"{name} was told of, and is nobody's" for name in sorted({*tries, *records} - known)]
+    if dead := await system.dead_letters():
+        violations.append(f"there are {dead} dead letters")
+    return violations, _figures(ledgers, tries, records)
+
+
+def _figures(
+    ledgers: list[Ledger], tries: Mapping[str, list[Try]], records: Mapping[str, list[SessionRecord]]
+) -> Counter[str]:
+    every = [one for some in tries.values() for one in some]
+    return Counter({
+        "calls": sum(len(one.calls) for one in ledgers),
+        "records": sum(map(len, records.values())),
+        "conversations": len(ledgers),
+        "not judged": sum(bool(one.stalled) for one in ledgers),
+        "happenings": len({one.id for one in every}),
+        "requests": len(every),
+        "requests not taken": sum(one.answer.isdigit() for one in every),
+    })  # fmt: skip

@@ -1,0 +1,71 @@
+"""A receiver of webhooks in a process of its own, which misbehaves now and then: `receiver PORT JOURNAL SHARE`.
+
+It writes a line for each request, before it answers. Whatever it does then, or whoever kills it, the line is there.
+"""
+
+import asyncio
+import json
+import os
+import random
+import socket
+import sys
+from pathlib import Path
+
+from aiohttp import web
+from standardwebhooks import Webhook
+
+from tests.support.receivers import SECRET
+
+BEGUN = "taking webhooks"
+LATE_SECONDS = 2.5
+"""Longer than a deliverer waits for an answer here."""
+_BEHAVIOURS = ("500", "410", "cut", "late")
+
+
+def open_socket(port: int) -> socket.socket:
+    """Bind to a port which another process may share: whoever keeps it bound keeps strangers from it."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    made.bind(("127.0.0.1", port))
+    return made
+
+
+class Receiver:
+    """Takes requests; a `share` of them it refuses, or takes without an answer that arrives."""
+
+    def __init__(self, journal: int, share: float) -> None:
+        """Write to the file descriptor `journal`."""
+        self._journal, self._share = journal, share
+        self._dice = random.Random()
+
+    async def take(self, request: web.Request) -> web.StreamResponse:
+        """Verify a request, write down what becomes of it, and answer as was written."""
+        event = Webhook(SECRET).verify(await request.read(), dict(request.headers))
+        answer = self._dice.choice(_BEHAVIOURS) if self._dice.random() < self._share else "ok"
+        line = {"id": request.headers["webhook-id"], "type": event["type"], "data": event["data"], "answer": answer}
+        os.write(self._journal, json.dumps(line).encode() + b"\n")  # at once, and whole, though others write too
+        if answer.isdigit():
+            return web.Response(status=int(answer))
+        if answer == "cut" and request.transport is not None:
+            request.transport.abort()
+        if answer == "late":
+            await asyncio.sleep(LATE_SECONDS)
+        return web.Response()
+
+
+async def main(port: int, path: Path, share: float) -> None:
+    """Take webhooks until killed."""
+    journal = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    application = web.Application(client_max_size=32 << 20)
+    application.router.add_post("/hook", Receiver(journal, share).take)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.SockSite(runner, open_socket(port)).start()
+    sys.stderr.write(f"{BEGUN}\n")
+    sys.stderr.flush()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])))

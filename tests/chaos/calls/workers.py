@@ -1,0 +1,45 @@
+"""An archiver, or a deliverer alone, in a process of its own: as the commands run them but for how long they wait."""
+
+import asyncio
+import logging
+import signal
+import sys
+from dataclasses import replace
+
+from conversation_actors.archive.service import open_database
+from conversation_actors.archive.service import run as archive
+from conversation_actors.log_lines import TextFormatter
+from conversation_actors.settings import Settings, WebhookSettings
+from conversation_actors.timing import TIMING
+from conversation_actors.webhooks.service import beside_archiver
+from conversation_actors.webhooks.service import run as deliver
+
+QUICK = replace(
+    TIMING, archive_claim=1.0, archive_again=(0.05, 0.5), archive_faulty=(0.2, 1.0), archive_feed=0.25,
+    webhook_look=0.05, webhook_again=(0.05, 0.5), webhook_quiet=3.0, webhook_claim=1.0, webhook_recent=(0.5, 10.0),
+    webhook_sweep=5.0, webhook_leave=1.0, again=0.2,
+)  # fmt: skip
+"""Claims of the dead end soon, and what failed is tried again soon."""
+
+
+async def main(what: str) -> None:
+    """Do it until SIGTERM."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(TextFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    settings, endpoints = Settings(), WebhookSettings()
+    if what == "archive":
+        beside = beside_archiver(endpoints, tenant=settings.tenant, timing=QUICK)
+        await archive(settings, stop, program="tests.chaos.calls", beside=beside, timing=QUICK)
+        return
+    database = open_database(settings)
+    try:
+        await deliver(database, endpoints, stop, tenant=settings.tenant, timing=QUICK)
+    finally:
+        await database.aclose()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
