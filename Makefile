@@ -86,10 +86,12 @@ setup: livekit-server ## Install all that the tests can use: livekit-server too,
 demo: install ## Watch a conversation survive everything that can be killed (ARGS=--json for machines)
 	@$(BIN)/conversation-actors demo $(ARGS)
 
-# Most of these tests wait: several processes run them side by side. The others share one Ray cluster, or measure what
-# the machine does, and run one after the other.
+# Most of these tests wait: several processes run them side by side. Whole calls mostly talk and listen: two processes
+# have a cluster and a livekit-server each. The others share one Ray cluster, or measure what the machine does, and run one
+# after the other.
 SIDE_BY_SIDE := tests/unit tests/store tests/archive tests/worker
-ONE_BY_ONE := tests/cluster tests/adopt tests/chaos tests/e2e
+ONE_BY_ONE := tests/cluster tests/chaos
+WHOLE_CALLS := tests/adopt tests/e2e
 PROCESSES ?= 4
 # What failed is run once more (five tests at most), and is told as RERUN though it passes then: whole calls run in real
 # time on a machine that others use too. Whatever is told so is a fault, of the test or of the product; ONCE_MORE= lets it fail.
@@ -99,10 +101,10 @@ test: install ## Run the tests (ARGS="-k fenced" for some)
 	@$(MAKE) --no-print-directory livekit-server || echo "make test: no livekit-server could be built; the tests of whole calls are skipped." >&2
 ifeq ($(strip $(ARGS)),)
 	@failed=0; \
-	for tests in "-n $(PROCESSES) $(SIDE_BY_SIDE)" "$(ONE_BY_ONE)"; do \
+	for tests in "-n $(PROCESSES) $(SIDE_BY_SIDE)" "$(ONE_BY_ONE)" "-n 2 --dist loadfile $(WHOLE_CALLS)"; do \
 		echo "$(BIN)/pytest $(ONCE_MORE) $$tests"; $(BIN)/pytest $(ONCE_MORE) $$tests || failed=1; \
 	done; \
-	[ $$failed = 0 ] || { echo "make test: there are failures above, in one of the two runs." >&2; exit 1; }
+	[ $$failed = 0 ] || { echo "make test: there are failures above, in one of the three runs." >&2; exit 1; }
 else
 	$(BIN)/pytest $(ARGS)
 endif
