@@ -96,10 +96,10 @@ class Reviver:
         # somebody else may have been quicker
         if said.is_revived or await self._may_be_stored(conversation_id):
             return Whereabouts(is_stored=True)
-        if said.is_all or not self._backend.is_asked:
-            self._note(said)
-            return Whereabouts(is_stored=False)
-        return Whereabouts(is_stored=False, said=said)
+        if await self._may_be_elsewhere(conversation_id, said):
+            return Whereabouts(is_stored=False, said=said)
+        self._note(said)
+        return Whereabouts(is_stored=False)
 
     async def open(
         self, owner: RemoteOwner, conversation_id: str, *, create: bool, found: Whereabouts
@@ -126,8 +126,10 @@ class Reviver:
                 return await owner.open(create=False)
             except ConversationNotFoundError:
                 said = await self._ask_archive(conversation_id, create=create)
-        if said is not None and not said.is_all:
+        if said is not None and await self._may_be_elsewhere(conversation_id, said):
             await self._ask_backend(conversation_id, said, create=create)
+        elif said is not None:
+            self._note(said)
         return await owner.open(create=create)
 
     async def _ask_archive(self, conversation_id: str, *, create: bool) -> Archived:
@@ -168,6 +170,12 @@ class Reviver:
     def _note(self, said: Archived) -> None:
         if said.away is not None:
             self._failures.note("archive", said.away)
+
+    async def _may_be_elsewhere(self, conversation_id: str, said: Archived) -> bool:
+        """Tell whether the back end is to be asked: not for what was deleted, as far as anybody remembers."""
+        if said.is_all or not self._backend.is_asked:
+            return False
+        return not await self._store.remembers_deletion(conversation_id)
 
     async def _may_be_stored(self, conversation_id: str) -> bool:
         """Look in Redis whether asking an owner is worth starting one; if Redis does not answer, it is."""
