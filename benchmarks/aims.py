@@ -76,6 +76,8 @@ AIMS = (
     Aim("an archiver catching up, into SQLite", "archive.catching_up_sqlite", Bound.AT_LEAST, 5000, "items/s"),
     Aim("first page of a history, the slower of both ends, p50", "archive.page_ms", Bound.AT_MOST, 10, "ms"),
     Aim("opening from the archive, over opening from Redis, 200 items", "archive.open_to_redis", Bound.AT_MOST, 2, "×"),
+    Aim("webhooks delivered beside 20 live calls", "webhooks.delivered_per_s", Bound.AT_LEAST, 200, "/s"),
+    Aim("the same, from what happened to its arrival, p95", "webhooks.lag_p95_s", Bound.AT_MOST, 1, "s"),
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from benchmarks.measured import (
     passivation,
     record,
     recovery,
+    webhooks,
 )
 from benchmarks.results import Report
 from benchmarks.stage import Stage
@@ -24,6 +25,7 @@ MEASURED: Mapping[str, Callable[[Stage], Report]] = MappingProxyType(
         "append": append.measure,
         "line": line.measure,
         "archive": archive.measure,
+        "webhooks": webhooks.measure,
         "flatness": flatness.measure,
         "activation": activation.measure,
         "recovery": recovery.measure,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.waiting import wait_until
 
-_PATIENCE = 30.0
+_PATIENCE = 90.0
 
 
 class Crew:
@@ -19,11 +19,18 @@ class Crew:
         count: int, begun: bytes,
     ) -> None:  # fmt: skip
         """Nothing runs before `start`. One that has logged `begun` heeds signals."""
-        self._kind, self._command, self._directory, self._environment = kind, command, directory, environment
+        self._kind, self._command, self._directory = kind, command, directory
+        self.environment = dict(environment)
+        """Of those that are started from now on."""
         self._count, self._begun = count, begun
         self._logs: dict[int, Path] = {}
         self.running: list[subprocess.Popen[bytes]] = []
         self.troubles: list[str] = []
+
+    @property
+    def begun(self) -> list[subprocess.Popen[bytes]]:
+        """Those that run, and have begun to work."""
+        return [process for process in self.running if self._has_begun(process.pid)]
 
     def start(self) -> None:
         """Start another one."""
@@ -31,7 +38,7 @@ class Crew:
         with path.open("wb") as log:
             process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd=self._directory, env=self._environment,
+                cwd=self._directory, env=self.environment,
             )  # fmt: skip
         self.running.append(process)
         self._logs[process.pid] = path

@@ -48,7 +48,6 @@ async def test_every_call_has_one_record_and_is_told_of_once(tmp_path: Path) -> 
 
     assert status == 0
     assert figure("records", said) == figure("calls", said) == FEW
-    assert figure("not judged", said) < figure("conversations", said) / 2
 
 
 @pytest.mark.long

@@ -114,6 +114,12 @@ def test_the_demo_needs_three_extras_and_loses_nothing_whatever_is_killed(full: 
     assert items["order_kept"]
     assert items["words_as_written"]
     assert items["present"] >= items["acknowledged"] > 70
+    session = told["session"]
+    assert (session["number"], session["end_reason"], session["crashes"], session["take_overs"]) == (
+        1, "completed", 1, 1,
+    )  # fmt: skip
+    assert [one["identity"] for one in session["participants"]] == ["caller"]
+    assert session["gaps"] == []
     wait_for_none_naming(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 

@@ -1,14 +1,9 @@
 """Measure the archive: what it costs an append, how far it is behind, and how soon what it has is there."""
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 
+from benchmarks.archiving import archiver
 from benchmarks.measured.archive import appends, catching_up, histories, lagging
 from benchmarks.nodes import Cluster, Variant
 from benchmarks.results import Report
@@ -45,7 +40,7 @@ def _measure_with_archiver(
     stage: Stage, report: Report, driver: Driver, server: Valkey, database: tuple[str, str]
 ) -> None:
     where, url = database
-    with _archiver(server, url):
+    with archiver(server, url):
         stage.tell("appends")
         appends.measure(report, driver, url, rounds=stage.pick(41, 21))
         stage.tell("lag")
@@ -54,24 +49,3 @@ def _measure_with_archiver(
             report, driver, url, rounds=stage.pick(200, 40), openings=stage.pick(30, 5), tell=stage.tell
         )  # fmt: skip
     report.notes.append(f"appends, lag, pages and openings: with {where}, and one archiver that runs all the time.")
-
-
-@contextmanager
-def _archiver(server: Valkey, url: str) -> Iterator[None]:
-    """Run an archiver as everybody does."""
-    log = server.directory / "archiver.log"
-    environment = {**os.environ, "CONVERSATION_REDIS_URL": server.url, "CONVERSATION_ARCHIVE_URL": url}
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "conversation_actors.cli", "archive"],
-            stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, cwd=Path(__file__).parents[3],
-        )  # fmt: skip
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()

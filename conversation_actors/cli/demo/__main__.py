@@ -71,6 +71,8 @@ def main(arguments: list[str]) -> int:
         _tell_failure(error, narration.current, noise.getvalue().splitlines(), as_json=options["as_json"])
         return 1
     seconds = time.monotonic() - started
+    if outcome.record is not None:
+        narration.record(outcome.record)
     narration.table(outcome.kills, outcome.verdict, seconds)
     if options["as_json"]:
         _print_json({**_document(outcome), "conversation": options["conversation"], "seconds": round(seconds, 1)})
@@ -83,7 +85,9 @@ def exit_code(outcome: DemoOutcome) -> int:
 
 
 def _document(outcome: DemoOutcome) -> dict[str, Any]:
-    return {"passed": outcome.verdict.passed, "kills": outcome.kills, "items": outcome.verdict.document()}
+    record = None if outcome.record is None else outcome.record.to_dict()
+    verdict = outcome.verdict
+    return {"passed": verdict.passed, "kills": outcome.kills, "items": verdict.document(), "session": record}
 
 
 def _tell_failure(error: Exception, step: str, noise: list[str], *, as_json: bool) -> None:

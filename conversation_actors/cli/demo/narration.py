@@ -10,6 +10,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from conversation_actors.calls import SessionRecord
 from conversation_actors.cli.demo.performer import Told
 from conversation_actors.cli.demo.verdict import Verdict
 
@@ -76,6 +77,13 @@ class Narration:
         self._console.print(Group(_kills(kills), Text(), _counts(verdict)), width=self._width)
         word, style = ("Nothing was lost.", "bold green") if verdict.passed else ("A promise was broken.", "bold red")
         self._console.print(Text(f"\n{word} ({seconds:.0f} s)", style=style))
+
+    def record(self, record: SessionRecord) -> None:
+        """Show the record of the call."""
+        self._console.print(Text("\nThe record of the first call", style="bold"))
+        told = "Whoever was not there reads this; `conversation-actors sessions` prints it of every call of yours."
+        self._console.print(Text(told), width=self._width)
+        self._console.print(Padding(Text(record.to_text()), (0, 0, 0, 2)), soft_wrap=True)
 
     @property
     def _width(self) -> int:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from conversation_actors.calls import SessionRecord
 from conversation_actors.cli.demo.intruder import Intruder
 from conversation_actors.cli.demo.narration import Narration
 from conversation_actors.cli.demo.performer import DemoFailedError, Performer, Told
+from conversation_actors.cli.demo.recorded import record_of_first_call
 from conversation_actors.cli.demo.returning import wipe_and_return
 from conversation_actors.cli.demo.script import DemoScript
 from conversation_actors.cli.demo.stage import Stage
@@ -28,10 +30,11 @@ _ACTOR_SHARE, _AGENT_SHARE, _INTRUDER_SHARE = 0.25, 0.6, 0.85
 
 @dataclass
 class DemoOutcome:
-    """The kills and the verdict: what the demo has to show."""
+    """The kills, the verdict and the record of the call: what the demo has to show."""
 
     verdict: Verdict
     kills: list[dict[str, Any]]
+    record: SessionRecord | None = None
 
 
 @dataclass
@@ -58,7 +61,8 @@ class Story:
             try:
                 agents = await self._perform(script, handle, witness, first)
                 before = await self._gather(handle, witness, agents, watcher)
-                return DemoOutcome(judge(await self._return(before, client, witness), script), self.kills)
+                verdict = judge(await self._return(before, client, witness), script)
+                return DemoOutcome(verdict, self.kills, await record_of_first_call(client, self.conversation))
             finally:
                 witness.stop()
 

@@ -17,7 +17,7 @@ Answer = TypeVar("Answer")
 LONG = timedelta(hours=1)
 """For as long nobody counts a call as lost whose agent has the lease, however slow the machine is."""
 SHORT = timedelta(seconds=0.3)
-_PATIENCE = 120.0
+_PATIENCE = 300.0
 _PAUSE = 0.05
 
 

@@ -21,10 +21,6 @@ from tests.chaos.archive.owners import Owners
 from tests.chaos.calls.agents import Agent, Requests
 from tests.chaos.calls.expected import Ledger
 
-IDLE = 12.0
-"""Seconds after which a call counts as lost of which nothing comes."""
-_SLOW = IDLE / 2
-"""Seconds in which nobody has the lease, after which it is not sure what is to be told."""
 _LATE = 8.0
 """Seconds after a call's end, and less than the ten in which somebody's leaving still counts."""
 _WRITE_SECONDS = 0.03
@@ -46,7 +42,6 @@ class Caller:
         self._requests = Requests(f"{owners.conversation_id}/caller")
         self._numbers: Counter[str] = Counter()
         self._here: list[str] = []
-        self._unheld_since: float | None = None
         self._dead: str | None = None
         """The last agent, if it died and nobody has followed it."""
 
@@ -89,7 +84,6 @@ class Caller:
 
     async def _begin(self, *, is_first: bool) -> Agent:
         by = self._dice.choice(["agent", "participant", *(["message"] if is_first else [])])
-        self._unheld_since = time.monotonic()
         if by == "agent":
             agent = await self._agent_comes()
             self.ledger.begin(by)
@@ -109,7 +103,6 @@ class Caller:
         """Have the first agent of a call take the lease, also from one that died in the call before."""
         agent = await Agent.comes(self._owners, self._name("job"), replacing=self._dead)
         self._dead = None
-        self._is_held()
         return agent
 
     async def _begin_by_person(self, by: str) -> None:
@@ -157,10 +150,8 @@ class Caller:
         name = self._name("job")
         wish = {HANDOVER: {"to": name, "from": agent.holder}}
         await self._requests.until_done(lambda request: self._handle.set_attributes(wish, request_id=request))
-        self._unheld_since = time.monotonic()
         await agent.hand_over()
         successor = await Agent.comes(self._owners, name)
-        self._is_held()
         self.ledger.agent(successor.holder)
         await successor.arrive()
         self.figures["handed over"] += 1
@@ -266,10 +257,3 @@ class Caller:
     def _name(self, kind: str) -> str:
         self._numbers[kind] += 1
         return f"{self._owners.conversation_id}/{kind}-{self._numbers[kind]}"
-
-    def _is_held(self) -> None:
-        """Note that an agent has the lease: if nobody had it for long, the call may be lost meanwhile."""
-        assert self._unheld_since is not None
-        seconds = time.monotonic() - self._unheld_since
-        if seconds > _SLOW:
-            self.ledger.stalled = f"nobody had the lease for {seconds:.1f} s"

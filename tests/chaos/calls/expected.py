@@ -55,8 +55,6 @@ class Ledger:
         self.conversation_id = conversation_id
         self.expected: list[Expected] = []
         self.calls: list[Facts] = []
-        self.stalled = ""
-        """Why nobody can say what is to be told; empty if that is known."""
         self._visits: Counter[str] = Counter()
         self._known: set[str] = set()
         self._unanswered: list[str] = []

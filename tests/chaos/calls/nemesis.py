@@ -93,19 +93,24 @@ class Nemesis:
     # Archivers, which deliver too, and those who only deliver.
 
     async def _archiver_killed(self) -> None:
-        self._archivers.kill(self._dice.choice(self._archivers.running))
+        self._kill_one(self._archivers)
 
     async def _archiver_paused(self) -> None:
         await self._paused(self._archivers)
 
     async def _archiver_ended(self) -> None:
-        await self._archivers.end(self._dice.choice(self._archivers.running))
+        if self._archivers.begun:
+            await self._archivers.end(self._dice.choice(self._archivers.begun))
 
     async def _deliverer_killed(self) -> None:
-        self._deliverers.kill(self._dice.choice(self._deliverers.running))
+        self._kill_one(self._deliverers)
 
     async def _deliverer_paused(self) -> None:
         await self._paused(self._deliverers)
+
+    def _kill_one(self, crew: Crew) -> None:
+        if crew.begun:  # who is about to begin has nothing to lose
+            crew.kill(self._dice.choice(crew.begun))
 
     async def _paused(self, crew: Crew) -> None:
         """Hang one longer than its claims last, or not."""
@@ -115,7 +120,7 @@ class Nemesis:
     # The receiver.
 
     async def _receiver_killed(self) -> None:
-        self._receiver.kill(*self._receiver.running)
+        self._kill_one(self._receiver)
 
     async def _receiver_away(self) -> None:
         self._receiver.lose(*self._receiver.running)

@@ -21,9 +21,11 @@ from tests.chaos.calls.system import System, running
 AT_ONCE = 12
 """Conversations that have a call at the same time."""
 _LOST = 0.15
-"""The share of conversations whose last call is lost; they come first, as it takes a while until that is known."""
+"""The share of conversations whose last call is lost."""
 _MISBEHAVES = 0.08
 """The share of requests that the receiver does not take, or not in time."""
+_RAGE_ON = 4.0
+"""Seconds in which faults go on when all calls are played, and many records become final."""
 _PAUSE = 0.6
 """Seconds between two faults, about."""
 _PATIENCE = 180.0
@@ -64,6 +66,8 @@ async def play(
         raging = asyncio.create_task(nemesis.rage(pause=_PAUSE, weights=weights))
         callers, troubles = await _callers(system, plans, active, seed)
         played = time.monotonic() - began
+        system.let_time_pass()
+        await asyncio.wait({raging}, timeout=_RAGE_ON)
         raging.cancel()
         await asyncio.gather(raging, return_exceptions=True)
         troubles += await _at_rest(system, patience)
@@ -80,13 +84,13 @@ async def play(
 
 
 def _plans(calls: int, dice: random.Random) -> list[tuple[int, bool]]:
-    """Return for each conversation how many calls it has, and whether the last one is lost; the lost ones first."""
+    """Return for each conversation how many calls it has, and whether the last one is lost."""
     plans: list[tuple[int, bool]] = []
     while calls > 0:
         count = min(calls, dice.randint(1, 4))
         plans.append((count, dice.random() < _LOST))
         calls -= count
-    return sorted(plans, key=lambda plan: not plan[1])
+    return plans
 
 
 async def _callers(
@@ -104,7 +108,6 @@ async def _callers(
             try:
                 await caller.play()
             except Exception as error:  # noqa: BLE001  # the others go on, and this one is told
-                caller.ledger.stalled = repr(error)
                 troubles.append(f"{owners.conversation_id} met {error!r}")
             callers.append(caller)
             active.remove(owners)
@@ -136,7 +139,6 @@ async def _judged(system: System, ledgers: list[Ledger]) -> tuple[list[str], Cou
     violations = [
         wrong
         for one in ledgers
-        if not one.stalled
         for wrong in check(one, tries.get(one.conversation_id, []), records.get(one.conversation_id, []))
     ]
     known = {one.conversation_id for one in ledgers}
@@ -154,7 +156,6 @@ def _figures(
         "calls": sum(len(one.calls) for one in ledgers),
         "records": sum(map(len, records.values())),
         "conversations": len(ledgers),
-        "not judged": sum(bool(one.stalled) for one in ledgers),
         "happenings": len({one.id for one in every}),
         "requests": len(every),
         "requests not taken": sum(one.answer.isdigit() for one in every),

@@ -1,13 +1,19 @@
-"""An archiver, or a deliverer alone, in a process of its own: as the commands run them but for how long they wait."""
+"""An archiver, or a deliverer alone, in a process of its own: as the commands run them but for how long they wait.
+
+`AHEAD` in the environment: seconds by which the clock is ahead that ends calls of which nothing comes.
+"""
 
 import asyncio
 import logging
+import os
 import signal
 import sys
+import time
 from dataclasses import replace
+from functools import partial
 
-from conversation_actors.archive.service import open_database
-from conversation_actors.archive.service import run as archive
+from conversation_actors.archive import service
+from conversation_actors.archive.feed import Feed
 from conversation_actors.log_lines import TextFormatter
 from conversation_actors.settings import Settings, WebhookSettings
 from conversation_actors.timing import TIMING
@@ -20,6 +26,7 @@ QUICK = replace(
     webhook_sweep=5.0, webhook_leave=1.0, again=0.2,
 )  # fmt: skip
 """Claims of the dead end soon, and what failed is tried again soon."""
+AHEAD = "CALLS_AHEAD"
 
 
 async def main(what: str) -> None:
@@ -32,9 +39,11 @@ async def main(what: str) -> None:
     settings, endpoints = Settings(), WebhookSettings()
     if what == "archive":
         beside = beside_archiver(endpoints, tenant=settings.tenant, timing=QUICK)
-        await archive(settings, stop, program="tests.chaos.calls", beside=beside, timing=QUICK)
+        ahead = float(os.environ.get(AHEAD) or 0)
+        vars(service)["Feed"] = partial(Feed, clock=lambda: time.time() + ahead)
+        await service.run(settings, stop, program="tests.chaos.calls", beside=beside, timing=QUICK)
         return
-    database = open_database(settings)
+    database = service.open_database(settings)
     try:
         await deliver(database, endpoints, stop, tenant=settings.tenant, timing=QUICK)
     finally:
