@@ -162,10 +162,9 @@ def without_turn_context(chat_ctx: ChatContext) -> ChatContext:
     return ChatContext([item for item in chat_ctx.items if not is_turn_context(item)])
 
 
-def takes_context(session: AgentSession[Any]) -> bool:
-    """Tell whether the agent that has the word answers from a turn's own context: a realtime model has its own."""
-    own = session.current_agent.llm
-    return isinstance(own if is_given(own) else session.llm, LLM)
+def takes_context(agent: Agent, session: AgentSession[Any]) -> bool:
+    """Tell whether an agent answers from a turn's own context: a realtime model has one of its own."""
+    return isinstance(agent.llm if is_given(agent.llm) else session.llm, LLM)
 
 
 def _cut(text: str) -> str:
