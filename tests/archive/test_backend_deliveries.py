@@ -28,7 +28,7 @@ wait_until = partial(wait_for_so_long, patience=PATIENCE)
 LASTING = replace(QUICK, webhook_claim=600.0)
 """Claims do not end before their work does, however busy the machine is."""
 MESSAGE = {"id": "item_1", "item_type": "message", "role": "user", "text": "Hello", "created_at": 1.0}
-REMOVED = {"ids": ["item_1"]}
+REMOVED: dict[str, Any] = {"ids": ["item_1"]}
 
 
 def is_true(condition: Callable[[], object]) -> Callable[[], "asyncio.Future[object]"]:
