@@ -177,6 +177,28 @@ async def test_a_model_failure_is_noted_without_its_text(
     assert "private words" not in json.dumps(pad.written) + caplog.text
 
 
+async def test_a_model_failure_is_noted_with_where_it_happened_if_that_is_wanted(
+    server: OfflineServer, new_session: SessionFactory, pad: Pad
+) -> None:
+    """And still without its text."""
+    session = await new_session(server)
+    SessionNotes(session, pad, stacks=True).start()
+    model = session.llm
+    assert isinstance(model, LLM)
+    words = "private words"
+    try:
+        raise APIConnectionError(words)  # noqa: TRY301  # it has to have been raised
+    except APIConnectionError as failure:
+        error = LLMError(timestamp=1.0, label="x", error=failure, recoverable=True)
+    session.emit("error", ErrorEvent(error=error, source=model, created_at=2.0))
+    session.emit("error", ErrorEvent(error=ValueError(words), source=model, created_at=3.0))
+    first, second = [value for name, value in pad.written if name == ERROR]
+    assert "test_notes.py" in first["stack"]
+    assert first["stack"].endswith("APIConnectionError")
+    assert "stack" not in second
+    assert words not in json.dumps(pad.written)
+
+
 async def test_a_turn_notes_its_speech_and_its_usage_once(
     session: AgentSession[None], pad: Pad, transcript: Transcript
 ) -> None:

@@ -5,7 +5,14 @@ import logging
 from typing import Any
 
 import pytest
-from livekit.agents import Agent, ConversationItemAddedEvent, RunContext, function_tool
+from livekit.agents import (
+    Agent,
+    ConversationItemAddedEvent,
+    LanguageCode,
+    RunContext,
+    UserInputTranscribedEvent,
+    function_tool,
+)
 from livekit.agents.llm import (
     AgentConfigUpdate,
     ChatContext,
@@ -272,11 +279,29 @@ async def test_a_message_of_an_unknown_speaker_is_recorded(
     ]
 
 
+async def test_a_message_is_recorded_with_the_language_that_was_heard(
+    server: OfflineServer, new_session: SessionFactory
+) -> None:
+    """As the recogniser tells it; a recogniser that tells something else costs nothing but that."""
+    conversation = FakeConversation()
+    session = await new_session(server)
+    Recorder(session, conversation).start()
+    for text, language in (("Hello", LanguageCode("en-US")), ("Again", None)):
+        heard = UserInputTranscribedEvent(transcript=text, is_final=True, language=language)
+        session.emit("user_input_transcribed", heard)
+        session.emit("user_input_transcribed", None)  # type: ignore[arg-type]  # what no recogniser tells
+        session._conversation_item_added(ChatMessage(role="user", content=[text]))
+    said = [item for item in conversation.items if isinstance(item, Message)]
+    assert [(one.text, one.extra.get("language")) for one in said] == [("Hello", "en-US"), ("Again", None)]
+
+
 @pytest.mark.parametrize("provider", ["openai", "openai.responses", "google", "anthropic", "aws", "mistralai"])
 def test_models_are_not_told_who_said_it(provider: Any) -> None:
     """A request is the same, to every provider that LiveKit has a format for."""
     said = ChatMessage(role="user", content=["Hello"])
-    named = said.model_copy(update={"extra": {"participant": {"identity": "anna", "device": "phone"}}})
+    named = said.model_copy(
+        update={"extra": {"participant": {"identity": "anna", "device": "phone"}, "language": "en"}}
+    )
     answer = ChatMessage(role="assistant", content=["Hi"])
     requests = [ChatContext([one, answer]).to_provider_format(provider)[0] for one in (said, named)]
     assert requests[0] == requests[1]
