@@ -76,13 +76,13 @@ class _Rounds:
             "delivered_per_s": by_label["webhooks delivered"].median,
         }
         middle, low, high = self._compared(0.5)
-        p95, p95_low, p95_high = self._compared(0.95)
-        report.values |= {"append_p50": middle, "append_p95": p95}
+        late, late_low, late_high = self._compared(0.95)
+        report.values |= {"append_p50": middle, "append_p95": late}
         pace = f"{CALLS} live calls, {RATE} appends per second in all; each completes a turn, which is a webhook."
         pairs = (
-            f"{len(self._rates)} pairs of {self._seconds} s: the median append of a round with webhooks took {middle:.3f} "
-            f"of one without (95 % interval {low:.3f} to {high:.3f}), the 95th percentile {p95:.3f} ({p95_low:.3f} to "
-            f"{p95_high:.3f}). One archiver ran in both, and delivered what it had archived."
+            f"{len(self._rates)} pairs of {self._seconds} s: the median append of a round with webhooks took "
+            f"{middle:.3f} of one without (95 % interval {low:.3f} to {high:.3f}), the 95th percentile {late:.3f} "
+            f"({late_low:.3f} to {late_high:.3f}). One archiver ran in both, and delivered what it had archived."
         )
         machine = "Clients, owners, Redis, database, archiver and receiver share the machine."
         report.notes += [pace, pairs, machine]
