@@ -16,6 +16,8 @@ from conversation_actors.calls import HAPPENINGS
 
 ONLY_NAME = "default"
 """The name of the destination that is given by ``CONVERSATION_WEBHOOK_URL``."""
+BACKEND_NAME = "backend"
+"""The name of the destination that the back end is (``CONVERSATION_BACKEND_URL``)."""
 _PREFIX = "whsec_"
 _KEY_BYTES = (24, 64)
 """How long a key may be, by Standard Webhooks."""
@@ -86,6 +88,13 @@ Url = Annotated[SecretStr, AfterValidator(_url)]
 """Where to send to. It is a secret: receivers put tokens into paths."""
 
 
+def _name(value: str) -> str:
+    if value == BACKEND_NAME:
+        message = "is the name of the back end"
+        raise ValueError(message)
+    return value
+
+
 def origin_of(url: SecretStr) -> str:
     """Return scheme, host and port of a URL, which may be shown."""
     parts = urlsplit(url.get_secret_value())
@@ -100,11 +109,11 @@ class Destination(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: Annotated[str, AfterValidator(_name)] = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     url: Url
     secret: Secrets = Field(min_length=1)
     events: Events = ()
-    """The types to send; all if there are none."""
+    """The types to send; without any, all that businesses are told."""
 
     @property
     def shown(self) -> str:
@@ -118,7 +127,7 @@ class Destination(BaseModel):
 
     def wants(self, event: str) -> bool:
         """Tell whether happenings of this type are sent."""
-        return not self.events or event in self.events
+        return event in (self.events or HAPPENINGS)
 
 
 def _list(value: object) -> object:

@@ -300,6 +300,16 @@ class BackendSettings(SettingsGroup):
         return self
 
 
+def require_outbox(archive: ArchiveSettings, backend: BackendSettings) -> None:
+    """Raise `InvalidInputError` for a back end without an archive."""
+    if backend.url is not None and archive.url is None:
+        message = (
+            "backend.url (CONVERSATION_BACKEND_URL): a back end is sent to from the archive's outbox; "
+            "set CONVERSATION_ARCHIVE_URL too (a SQLite file will do)"
+        )
+        raise InvalidInputError(message, field="backend.url")
+
+
 class SessionSettings(SettingsGroup):
     """When a call counts as over if nobody says so (``CONVERSATION_SESSION_…``).
 
@@ -481,12 +491,8 @@ class Settings(SettingsGroup):
 
     @model_validator(mode="after")
     def _has_an_outbox(self) -> Self:
-        if self.backend.url is not None and self.archive.url is None and not self.is_in_memory:
-            message = (
-                "backend.url: a back end is sent to from the archive's outbox; set CONVERSATION_ARCHIVE_URL too "
-                "(a SQLite file will do)"
-            )
-            raise InvalidInputError(message, field="backend.url")
+        if not self.is_in_memory:
+            require_outbox(self.archive, self.backend)
         return self
 
     @property

@@ -4,7 +4,7 @@ What the feed has not read yet has lost such words already: they go with the tra
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,18 +12,13 @@ from sqlalchemy import Integer, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.tables import happenings, sessions
-from conversation_actors.calls.happenings import SESSION_RECORDED, TURN_COMPLETED
+from conversation_actors.calls.happenings import MESSAGE_STORED, SESSION_RECORDED, TRANSCRIPTION_FINAL, TURN_COMPLETED
 
 _AT_ONCE = 500
-_WITH_WORDS = (
-    select(happenings.c.id, happenings.c.type, happenings.c.data)
-    .where(happenings.c.life_id == bindparam("life_id"), happenings.c.id > bindparam("after"))
-    .where(happenings.c.type.in_((TURN_COMPLETED, SESSION_RECORDED)))
-    .order_by(happenings.c.id)
-    .limit(bindparam("most", type_=Integer))
-)
 _REWRITE = update(happenings).where(happenings.c.id == bindparam("of")).values(data=bindparam("rewritten"))
 _REWRITE_SESSION = update(sessions).where(sessions.c.id == bindparam("of")).values(data=bindparam("rewritten"))
+Told = Mapping[str, Any]
+"""A happening's data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +29,62 @@ class Forgotten:
     removed: frozenset[str] | None
 
 
+def _is_any_gone(ids: Collection[str], forgotten: Sequence[Forgotten]) -> bool:
+    """Tell whether one of these items was taken out."""
+    return any(one.removed is None or not one.removed.isdisjoint(ids) for one in forgotten)
+
+
+def _of_record(told: Told, forgotten: Sequence[Forgotten]) -> Told:
+    is_cleared = any(one.removed is None for one in forgotten)
+    return {"summary": None} if is_cleared and told["summary"] is not None else {}
+
+
+def _of_turn(told: Told, forgotten: Sequence[Forgotten]) -> Told:
+    parts = (("user", told["user"]["item_ids"]), ("agent", [told["agent"]["item_id"]]))
+    return {
+        who: {**told[who], "text": None}
+        for who, ids in parts
+        if told[who]["text"] is not None and _is_any_gone(ids, forgotten)
+    }
+
+
+def _of_message(told: Told, forgotten: Sequence[Forgotten]) -> Told:
+    message = told["message"]
+    is_there = message["text"] is not None or message["item"] is not None
+    is_gone = is_there and _is_any_gone([message["id"]], forgotten)
+    return {"message": {**message, "text": None, "item": None}} if is_gone else {}
+
+
+def _of_transcription(told: Told, forgotten: Sequence[Forgotten]) -> Told:
+    return {"text": None} if told["text"] is not None and _is_any_gone([told["item_id"]], forgotten) else {}
+
+
+_FORGETTING: Mapping[str, Callable[[Told, Sequence[Forgotten]], Told]] = {
+    SESSION_RECORDED: _of_record,
+    TURN_COMPLETED: _of_turn,
+    MESSAGE_STORED: _of_message,
+    TRANSCRIPTION_FINAL: _of_transcription,
+}
+"""Types of happenings that have words, and what takes the place of those that are gone."""
+_WITH_WORDS = (
+    select(happenings.c.id, happenings.c.type, happenings.c.data)
+    .where(happenings.c.life_id == bindparam("life_id"), happenings.c.id > bindparam("after"))
+    .where(happenings.c.type.in_(tuple(_FORGETTING)))
+    .order_by(happenings.c.id)
+    .limit(bindparam("most", type_=Integer))
+)
+
+
 async def forget(connection: AsyncConnection, life_id: int, forgotten: Sequence[Forgotten]) -> None:
     """Take out of a life's happenings and records, all of which are older, what entries have taken out."""
     last = 0
     while True:
         rows = (await connection.execute(_WITH_WORDS, {"life_id": life_id, "after": last, "most": _AT_ONCE})).all()
-        changed = [
-            {"of": number, "rewritten": json.dumps(data)}
-            for number, kind, text in rows
-            if (data := _without(kind, json.loads(text), forgotten)) is not None
-        ]
+        changed = list[dict[str, Any]]()
+        for number, kind, text in rows:
+            told = json.loads(text)
+            if gone := _FORGETTING[kind](told, forgotten):
+                changed.append({"of": number, "rewritten": json.dumps({**told, **gone})})
         if changed:
             await connection.execute(_REWRITE, changed)
         if len(rows) < _AT_ONCE:
@@ -51,24 +92,6 @@ async def forget(connection: AsyncConnection, life_id: int, forgotten: Sequence[
         last = rows[-1][0]
     if any(one.removed is None for one in forgotten):
         await _forget_summaries(connection, life_id)
-
-
-def _without(kind: str, told: Mapping[str, Any], forgotten: Sequence[Forgotten]) -> dict[str, Any] | None:
-    """Return a happening's data without what is forgotten; None if it has nothing of that."""
-    if kind == SESSION_RECORDED:
-        is_gone = any(one.removed is None for one in forgotten) and told["summary"] is not None
-        return {**told, "summary": None} if is_gone else None
-    if kind != TURN_COMPLETED:
-        return None
-    gone = {
-        who: {**said, "text": None}
-        for who, said, ids in (
-            ("user", told["user"], told["user"]["item_ids"]),
-            ("agent", told["agent"], [told["agent"]["item_id"]]),
-        )
-        if said["text"] is not None and any(one.removed is None or not one.removed.isdisjoint(ids) for one in forgotten)
-    }
-    return {**told, **gone} if gone else None
 
 
 async def _forget_summaries(connection: AsyncConnection, life_id: int) -> None:

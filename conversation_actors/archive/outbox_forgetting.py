@@ -6,10 +6,10 @@ Cursors go before happenings do: whoever settles a delivery locks them in this o
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from conversation_actors.archive.tables import dead_letters, deliveries, happenings, lives
+from conversation_actors.archive.tables import dead_letters, deliveries, feeds, happenings, lives, replays, superseded
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,27 @@ async def unsent(connection: AsyncConnection, identities: Collection[int]) -> Un
     waiting = select(func.count()).select_from(happenings).where(of.life_id.in_(identities), is_behind)
     letters = select(func.count()).select_from(dead_letters.join(happenings)).where(of.life_id.in_(identities))
     return Unsent(*[int((await connection.execute(query)).scalar_one()) for query in (waiting, letters)])
+
+
+def is_lacked_by(destination: str) -> ColumnElement[bool]:
+    """Tell whether a destination lacks something of a life: of what was told, or of what is to be told yet."""
+    of, cursor = happenings.c, deliveries.c
+    has_passed = exists(cursor.destination).where(
+        cursor.destination == destination,
+        cursor.tenant == of.tenant,
+        cursor.conversation_id == of.conversation_id,
+        cursor.delivered_id >= of.id,
+    )
+    apart = [
+        exists(table.c.happening_id).where(table.c.happening_id == of.id, table.c.destination == destination)
+        for table in (dead_letters, replays)
+    ]
+    return or_(
+        and_(lives.c.seq > lives.c.fed, lives.c.seq > lives.c.start),
+        exists(feeds.c.life_id).where(feeds.c.life_id == lives.c.id, feeds.c.due_at.is_not(None)),
+        exists(superseded.c.id).where(superseded.c.life_id == lives.c.id, superseded.c.is_unread),
+        exists(of.id).where(of.life_id == lives.c.id, or_(~has_passed, *apart)),
+    )
 
 
 async def drop_cursors(connection: AsyncConnection, tenant: str, conversations: Collection[str]) -> None:

@@ -14,16 +14,23 @@ _AT_ONCE = 100
 class PurgingWriter(Protocol):
     """What retention needs of a `Writer`."""
 
-    async def purge(self, before: float, *, most: int) -> int:
-        """Remove lives whose last entry is older than `before`, `most` at most; return how many."""
+    async def purge(self, before: float, *, most: int, kept_for: str | None = None) -> int:
+        """Remove lives whose last entry is older than `before`, `most` at most; return how many.
+
+        Those stay of which the destination `kept_for` lacks something.
+        """
 
 
 class Retention:
     """Removes what the archive has kept for long enough."""
 
-    def __init__(self, writer: PurgingWriter, kept: timedelta, *, clock: Callable[[], float] = time.time) -> None:
-        """Keep a conversation for `kept` after its last entry."""
+    def __init__(
+        self, writer: PurgingWriter, kept: timedelta, *,
+        kept_for: str | None = None, clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        """Keep a conversation for `kept` after its last entry, and until the destination `kept_for` has all of it."""
         self._writer, self._kept, self._clock = writer, kept.total_seconds(), clock
+        self._kept_for = kept_for
         self._most = _AT_ONCE
 
     async def purge(self) -> int:
@@ -39,7 +46,7 @@ class Retention:
     async def _remove_some(self) -> int:
         while True:
             try:
-                return await self._writer.purge(self._clock() - self._kept, most=self._most)
+                return await self._writer.purge(self._clock() - self._kept, most=self._most, kept_for=self._kept_for)
             except ArchiveUnavailableError:
                 if self._most == 1:
                     raise

@@ -19,6 +19,7 @@ from conversation_actors.archive.retention import Retention
 from conversation_actors.archive.unknown import UnknownConversations
 from conversation_actors.archive.upkeep import Chore, Upkeep
 from conversation_actors.archive.writer import Writer
+from conversation_actors.destinations import BACKEND_NAME
 from conversation_actors.errors import ArchiveUnavailableError, StoreUnavailableError
 from conversation_actors.failures import Failures
 from conversation_actors.settings import Settings
@@ -158,13 +159,16 @@ def _made(settings: Settings, parts: Parts, timing: Timing) -> _Work:
         Chore("archive filling", unknown.fill_all, timing.archive_upkeep),
     ]
     if kept is not None:
-        chores.append(Chore("archive purge", Retention(writer, kept).purge, timing.archive_purge))
+        is_record = settings.backend.url is not None and settings.backend.instead
+        retention = Retention(writer, kept, kept_for=BACKEND_NAME if is_record else None)
+        chores.append(Chore("archive purge", retention.purge, timing.archive_purge))
     checkpoints = FilledCheckpoints(
         Checkpoints(parts.database, settings.tenant, limits=settings.history.limits()), unknown.fill
     )
     feed = Feed(
         parts.database, settings.tenant,
         idle=settings.sessions.idle, waiting=partial(_names_waiting, backlog), failures=failures,
+        reports=settings.backend.url is not None,
     )  # fmt: skip
     feeding = Feeding(feed, failures=failures, timing=timing)
     archiver = Archiver(

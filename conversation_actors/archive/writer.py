@@ -15,7 +15,7 @@ from conversation_actors.archive.adoption import adopt
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.filling import fill_gaps
 from conversation_actors.archive.gaps import Gap
-from conversation_actors.archive.outbox_forgetting import drop_cursors, unsent
+from conversation_actors.archive.outbox_forgetting import drop_cursors, is_lacked_by, unsent
 from conversation_actors.archive.passage import Tally
 from conversation_actors.archive.records import read
 from conversation_actors.archive.succession import locked_lives
@@ -139,15 +139,18 @@ class Writer:
         async with self._database.reading("looking for a conversation") as connection:
             return tuple((await connection.execute(select(lives.c.life).where(*mine).order_by(lives.c.id))).scalars())
 
-    async def purge(self, before: float, *, most: int) -> int:
+    async def purge(self, before: float, *, most: int, kept_for: str | None = None) -> int:
         """Drop the lives whose last entry, or deletion, was `before`, at most so many; return how many there were.
 
-        What the outbox has of them goes too, sent or not; a warning tells how much no endpoint will get.
+        What the outbox has of them goes too, sent or not; a warning tells how much no endpoint will get. Lives of which
+        the destination `kept_for` lacks something stay until it has everything.
         """
         last = func.coalesce(lives.c.deleted_at, lives.c.active_at)
         old = select(lives.c.id, lives.c.conversation_id).where(
             lives.c.tenant == self._tenant, lives.c.active_at < before, last < before
         )
+        if kept_for is not None:
+            old = old.where(~is_lacked_by(kept_for))
         async with self._database.writing("dropping what is too old") as connection:
             found = (await connection.execute(old.order_by(lives.c.active_at).limit(most).with_for_update())).all()
             if not found:

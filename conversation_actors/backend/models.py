@@ -32,7 +32,7 @@ class Message(WireModel):
     role: str | None = None
     """`user`, `assistant`, `system` or `developer`; null unless it is a message."""
     text: str | None = None
-    """What is said in it; null if it has been taken out of the history since."""
+    """What is said in it, or the call or output of a tool; null if it has been taken out of the history since."""
     created_at: float | None = None
     """Seconds since the epoch."""
     interrupted: bool = False
@@ -55,12 +55,12 @@ class Delivery(WireModel):
     """When it happened: UTC, milliseconds."""
     conversation_id: str
     call_id: str | None
-    """The call in which it happened; null outside of the outbox."""
+    """The call in which it happened; null between calls, and while a transcription is not final."""
     tenant: str
     seq: int | None
-    """The position in the conversation's journal that it follows from; null outside of the outbox."""
+    """The position in the conversation's journal that it follows from; null while a transcription is not final."""
     truncated: bool = False
-    """Whether texts were cut, because it was larger than `CONVERSATION_BACKEND_BYTES`."""
+    """Whether an item was left out and texts were cut, because it was larger than `CONVERSATION_BACKEND_BYTES`."""
 
 
 class MessageStored(Delivery):
@@ -131,7 +131,7 @@ class SpeechFinished(Delivery):
     role: str
     """`user` or `assistant`."""
     speaker: str | None
-    """The participant's identity, or `agent`."""
+    """The participant's identity, `user` if that is not known, or `agent`."""
     started_at: float | None
     """Seconds since the epoch, as `stopped_at`; null if nobody measured."""
     stopped_at: float | None

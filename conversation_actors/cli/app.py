@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from conversation_actors.cli.archive import app as archive_app
+from conversation_actors.cli.backend import app as backend_app
 from conversation_actors.cli.options import Json
 from conversation_actors.cli.webhooks import app as webhooks_app
 from conversation_actors.errors import ConversationError, InvalidInputError
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(archive_app)
 app.add_typer(webhooks_app)
+app.add_typer(backend_app)
 
 
 def _tell_versions(*, is_wanted: bool) -> None:

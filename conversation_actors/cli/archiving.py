@@ -18,10 +18,11 @@ async def archive_until_stopped(
 ) -> None:
     """Archive until SIGINT or SIGTERM; a second one breaks off what is under way. Raises `ConversationError`.
 
-    Webhooks are sent beside, if endpoints are configured.
+    What happens is sent beside: to endpoints of webhooks and to a back end, if any are configured.
     """
     require_extra()
     from conversation_actors.archive import service  # noqa: PLC0415  # SQLAlchemy takes its time
+    from conversation_actors.backend.delivery import recipients_of  # noqa: PLC0415  # as above
     from conversation_actors.webhooks.service import beside_archiver  # noqa: PLC0415  # as above
 
     stop = asyncio.Event()
@@ -29,7 +30,8 @@ async def archive_until_stopped(
     settings, endpoints = settings or Settings(), WebhookSettings()
     if is_to_migrate:
         await service.migrate(settings)
-    beside = beside_archiver(endpoints, tenant=settings.tenant, timing=timing)
+    backend = recipients_of(settings.backend, tenant=settings.tenant)
+    beside = beside_archiver(endpoints, tenant=settings.tenant, also=backend, timing=timing)
     await service.run(settings, stop, program=PROGRAM, beside=beside, timing=timing)
 
 

@@ -23,7 +23,7 @@ from conversation_actors.cli.archiving import log_to_stderr
 from conversation_actors.cli.dev_record import Process
 from conversation_actors.cli.processes import arguments_of, children_of
 from conversation_actors.cli.ray_head import NO_ARCHIVER
-from conversation_actors.settings import ArchiveSettings, WebhookSettings
+from conversation_actors.settings import ArchiveSettings, BackendSettings, WebhookSettings, require_outbox
 
 _HEAD = "gcs_server"
 _LOG_OPTION = "--log_dir="
@@ -36,14 +36,14 @@ _POLL = 0.1
 def archiver_beside(arguments: Sequence[str]) -> Iterator[list[str]]:
     """Give `ray start` its arguments, and have an archiver beside the node if that is a head and a URL is set.
 
-    Raises `InvalidInputError` for a wrong setting of the archive, or of webhooks.
+    Raises `InvalidInputError` for a wrong setting of the archive, of webhooks or of a back end.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("--head", "--help", NO_ARCHIVER):
         parser.add_argument(name, action="store_true")
     told = parser.parse_known_args(list(arguments))[0]
     rest = [argument for argument in arguments if argument != NO_ARCHIVER]
-    if not told.head or told.help or told.no_archiver or ArchiveSettings().url is None:
+    if not told.head or told.help or told.no_archiver or not _has_archive():
         yield rest
     elif missing := lacking():
         _say(f"archive none: {', '.join(missing)} is not installed ({REMEDY})")
@@ -52,6 +52,12 @@ def archiver_beside(arguments: Sequence[str]) -> Iterator[list[str]]:
         WebhookSettings()  # a mistake in them would end each archiver
         with _keeper():
             yield rest
+
+
+def _has_archive() -> bool:
+    archive = ArchiveSettings()
+    require_outbox(archive, BackendSettings())
+    return archive.url is not None
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from conversation_actors.cli.archiver_process import ArchiverProcess
-from conversation_actors.cli.dev_archive import DevArchive, archive_for
+from conversation_actors.cli.dev_archive import DevArchive, archive_for, dev_settings
 from conversation_actors.cli.dev_record import (
     DIGESTS,
     DevFile,
@@ -74,7 +74,7 @@ async def run(*, as_json: bool) -> int:
     signals.listen()
     # people are told on standard error if standard output is for a program
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    settings = Settings()
+    settings = dev_settings(data_directory())
     url = None if settings.redis_url is None else settings.require_redis_url(shared_by="conversation-actors dev")
     directory = await asyncio.to_thread(_directory, url)
     found = await _unless_stopped(_take_or_find(directory, console), signals)
@@ -87,12 +87,12 @@ async def run(*, as_json: bool) -> int:
         return await _Stack(file, url, console, signals).run(as_json=as_json)
 
 
-async def _check_redis() -> None:
-    """Make sure that the Redis of the settings answers, and allows all that a store does.
+async def _check_redis(settings: Settings) -> None:
+    """Make sure that the Redis of these settings answers, and allows all that a store does.
 
     Raises `ConversationError`. ``memory://`` would pass: `run` refuses it before.
     """
-    store = open_store(Settings())
+    store = open_store(settings)
     try:
         await store.check()
     finally:
@@ -153,7 +153,7 @@ class _Stack:
             await self._clean_up()
             redis_url = await asyncio.to_thread(self._start_server) if self._url is None else self._url
             if self._url is not None:
-                await _check_redis()
+                await _check_redis(dev_settings(self._file.directory))
                 self._console.print("Redis  yours, from the environment or .env")
             archive = await archive_for(self._file.directory, self._console)
             self._console.print("Ray    starting, which takes some seconds …")

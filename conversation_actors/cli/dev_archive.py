@@ -10,7 +10,7 @@ from rich.console import Console
 from conversation_actors.archive.address import sqlite_url
 from conversation_actors.archive.extra import REMEDY, lacking, require_extra
 from conversation_actors.cli.archiver_process import ArchiverProcess
-from conversation_actors.settings import Settings, WebhookSettings
+from conversation_actors.settings import ArchiveSettings, Settings, WebhookSettings
 
 _DATABASE, _LOG = "archive.db", "archiver.log"
 
@@ -28,21 +28,34 @@ class DevArchive:
         return ArchiverProcess(self.log, redis_url=redis_url, archive_url=self.url, spawned=spawned)
 
 
+def dev_settings(directory: Path) -> Settings:
+    """Return the settings of the environment, with an archive in a directory if they name none.
+
+    So a back end, which needs an archive, may be set without one.
+    """
+    archive = ArchiveSettings()
+    if archive.url is None:
+        archive = archive.model_copy(update={"url": SecretStr(sqlite_url(directory / _DATABASE))})
+    return Settings(archive=archive)
+
+
 async def archive_for(directory: Path, console: Console) -> DevArchive | None:
     """Make sure that there is an archive, and say which; None without the extra, if none is configured.
 
     The tables of its own are made, or brought up to this version. Raises `ConversationError` if the one that is
     configured cannot be used.
     """
-    settings, log = Settings(), directory / _LOG
+    settings, log = dev_settings(directory), directory / _LOG
     WebhookSettings()  # a mistake in them would end each archiver
     own = sqlite_url(directory / _DATABASE)
-    configured = None if settings.archive.url is None else settings.archive.url.get_secret_value()
-    if configured in {None, own}:
-        if lacking():
+    assert settings.archive.url is not None
+    configured = settings.archive.url.get_secret_value()
+    if configured == own:
+        if lacking() and settings.backend.url is None:
             console.print(f"Archive none: {REMEDY}", markup=False)
             return None
-        await _migrate(settings, own)
+        require_extra()
+        await _migrate(settings)
         console.print(f"Archive an SQLite database; its data stays in {directory}")
         return DevArchive(own, log)
     require_extra()
@@ -51,12 +64,11 @@ async def archive_for(directory: Path, console: Console) -> DevArchive | None:
     return DevArchive(configured, log)
 
 
-async def _migrate(settings: Settings, url: str) -> None:
+async def _migrate(settings: Settings) -> None:
     """Make the tables of our own database, or bring them up to this version."""
     from conversation_actors.archive import service  # noqa: PLC0415  # SQLAlchemy takes its time
 
-    archive = settings.archive.model_copy(update={"url": SecretStr(url)})
-    await service.migrate(settings.model_copy(update={"archive": archive}))
+    await service.migrate(settings)
 
 
 async def _check(settings: Settings) -> None:

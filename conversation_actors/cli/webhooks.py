@@ -10,17 +10,19 @@ from conversation_actors.cli.options import Json
 app = typer.Typer(name="webhooks", invoke_without_command=True, rich_markup_mode="rich")
 
 _Destination = Annotated[
-    str | None, typer.Option("--destination", metavar="NAME", help="One endpoint only; `default` is the one by URL.")
+    str | None,
+    typer.Option(
+        "--destination", metavar="NAME", help="One only: an endpoint (`default` is the one by URL), or `backend`."
+    ),
 ]
 
 
 @app.callback()
 def webhooks(context: typer.Context) -> None:
-    """Send what happens in calls to the endpoints in CONVERSATION_WEBHOOK_…, until Ctrl-C or SIGTERM.
+    """Send what happens in calls to CONVERSATION_WEBHOOK_… and CONVERSATION_BACKEND_URL, until Ctrl-C or SIGTERM.
 
     Needs CONVERSATION_ARCHIVE_URL, and no Redis. Any number of these may run: they share the work, and each does what
-    another one that died has left. [bold]archive[/bold], [bold]dev[/bold] and [bold]start --head[/bold] send too, if an
-    endpoint is configured.
+    another one that died has left. [bold]archive[/bold], [bold]dev[/bold] and [bold]start --head[/bold] send too.
 
     Example: [bold]conversation-actors webhooks[/bold]
     """
@@ -35,7 +37,7 @@ def webhooks(context: typer.Context) -> None:
 
 @app.command()
 def status(*, as_json: Json = False) -> None:
-    """Print what each endpoint has not been told yet, why not, and how many dead letters there are.
+    """Print what each endpoint and the back end has not been told yet, why not, and how many dead letters there are.
 
     Changes nothing. Exits with 1 if the database cannot be asked.
 
@@ -68,8 +70,10 @@ def replay(
 
 
 @app.command()
-def forget(destination: Annotated[str, typer.Argument(metavar="NAME", help="The endpoint's name.")]) -> None:
-    """Forget an endpoint that is not in the settings any more, so that nothing is kept for it.
+def forget(
+    destination: Annotated[str, typer.Argument(metavar="NAME", help="The endpoint's name, or `backend`.")],
+) -> None:
+    """Forget an endpoint, or the back end, that is not in the settings any more, so that nothing is kept for it.
 
     Example: [bold]conversation-actors webhooks forget crm[/bold]
     """

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from conversation_actors.archive.outbox import Queued, Taken
 from conversation_actors.archive.settling import Dead, Settlement
 from conversation_actors.backoff import Backoff
-from conversation_actors.destinations import Destination
 from conversation_actors.failures import Failures
-from conversation_actors.webhooks.payload import UnsendableError, payload
+from conversation_actors.webhooks.payload import UnsendableError
+from conversation_actors.webhooks.recipient import Recipient
 from conversation_actors.webhooks.sender import Refusal, Sender
 
 logger = logging.getLogger(__name__)
@@ -32,13 +32,11 @@ _REPLAYS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What holds for every destination. `again` are the bounds of pauses; `working` is how long a claim is used.
+    """What holds for a destination. `again` are the bounds of pauses; `working` is how long a claim is used.
 
     A destination that refuses is down if it has not taken anything for `quiet` seconds.
     """
 
-    tenant: str
-    most_bytes: int
     attempts: int
     again: tuple[float, float]
     working: float
@@ -57,14 +55,14 @@ class Lane:
 
     def __init__(
         self,
-        destination: Destination,
+        recipient: Recipient,
         sender: Sender,
         terms: Terms,
         *,
         failures: Failures,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.destination, self._sender, self._terms = destination, sender, terms
+        self.recipient, self._sender, self._terms = recipient, sender, terms
         self._failures, self._clock = failures, clock
         self.counts: Counter[str] = Counter()
         self.busy = 0
@@ -107,14 +105,10 @@ class Lane:
                 break
 
     async def _send(self, taken: Taken, queued: Queued) -> Refusal | None:
-        if not self.destination.wants(queued.type):
+        if not self.recipient.wants(queued.type):
             return None
         try:
-            body = payload(
-                queued, tenant=self._terms.tenant, conversation_id=taken.conversation_id,
-                most_bytes=self._terms.most_bytes,
-            )  # fmt: skip
-            refusal = await self._sender.send(queued.event_id, body)
+            refusal = await self._sender.send(self.recipient.parcel(queued, taken.conversation_id))
         except UnsendableError as error:
             return Refusal(str(error), is_final=True)
         except Exception as error:  # noqa: BLE001  # one happening must not keep others from being delivered
@@ -126,13 +120,13 @@ class Lane:
     def _note(self, refusal: Refusal | None) -> None:
         """Count, and tell once when the destination goes down and once when it is back."""
         self.counts["delivered" if refusal is None else "refused"] += 1
-        about = {"destination": self.destination.name, "endpoint": self.destination.shown}
+        about = {"destination": self.recipient.name, "endpoint": self.recipient.shown}
         now, was_down = self._clock(), self.is_down
         if refusal is None:
             self._refused_in_a_row, self._taken_at, self.is_down = 0, now, False
             if was_down:
                 self._waits_for_waking = True
-                logger.info("an endpoint takes webhooks again", extra=about)
+                logger.info("a destination takes what is sent to it again", extra=about)
             return
         self._refused_in_a_row += 1
         if refusal.pause:
@@ -140,7 +134,7 @@ class Lane:
         is_quiet = now - self._taken_at >= self._terms.quiet
         if not was_down and is_quiet and self._refused_in_a_row >= _DOWN:
             self.is_down, self._waits_for_waking = True, False
-            logger.warning("an endpoint takes no webhooks", extra={**about, "reason": refusal.reason})
+            logger.warning("a destination takes nothing that is sent to it", extra={**about, "reason": refusal.reason})
 
     def begin(self, taken: Taken) -> "Work":
         """Return the work on what was taken, of which nothing is done yet."""
@@ -148,7 +142,7 @@ class Lane:
 
     @property
     def terms(self) -> Terms:
-        """What holds for every destination."""
+        """What holds for this destination."""
         return self._terms
 
 
@@ -193,7 +187,7 @@ class Work:
         self.done = replace(self.done, dead=(*self.done.dead, Dead(queued.id, attempts, reason)))
         about = {"destination": self.taken.destination, "conversation_id": self.taken.conversation_id}
         told = {**about, "event_id": queued.event_id, "type": queued.type, "attempts": attempts, "reason": reason}
-        logger.error("a webhook was not taken, and is a dead letter", extra=told)
+        logger.error("a happening was not taken, and is a dead letter", extra=told)
 
 
 def _pause(bounds: tuple[float, float], attempts: int) -> float:

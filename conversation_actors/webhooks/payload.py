@@ -7,12 +7,17 @@ from typing import Any
 
 from conversation_actors.archive.outbox import Queued
 
-_SHORTEST = 16
+SHORTEST = 16
 """Characters that every text keeps: what is shorter is a name or an id."""
 _MARK = "…"
 _ID_CHARACTERS = 128
 """Texts under `_IDS` are cut only beyond this."""
-_IDS = frozenset({"id", "item_id", "item_ids", "identity", "holder", "replaced", "role", "call_id", "conversation_id"})
+_IDS = frozenset(
+    {
+        "agent_role", "call_id", "conversation_id", "holder", "id", "identity", "ids", "item_id", "item_ids",
+        "item_type", "replaced", "role", "speaker",
+    }
+)  # fmt: skip
 
 
 class UnsendableError(Exception):
@@ -25,6 +30,22 @@ def payload(queued: Queued, *, tenant: str, conversation_id: str, most_bytes: in
     If that is more than `most_bytes`, the longest texts are cut and `data` has ``"truncated": true``; if that is not
     enough, `data` has only whose happening it is. Raises `UnsendableError` for a happening that cannot be read.
     """
+    told, moment = read(queued)
+    whose = {"conversation_id": conversation_id, "call_id": queued.call_id, "tenant": tenant, "seq": queued.seq}
+
+    def written(data: Mapping[str, Any]) -> str:
+        return text_of({"type": queued.type, "timestamp": moment, "data": {**data, **whose}})
+
+    whole = written(told)
+    if size_of(whole) <= most_bytes:
+        return whole
+    return longest(
+        lambda length: written({**shortened(told, length), "truncated": True}), most_bytes
+    ) or written({"truncated": True})  # fmt: skip
+
+
+def read(queued: Queued) -> tuple[dict[str, Any], str]:
+    """Return a happening's data, and when it was: ISO 8601, UTC. Raises `UnsendableError` if it cannot be read."""
     try:
         told = json.loads(queued.data, parse_constant=lambda _: None)  # NaN is no JSON
         if not isinstance(told, dict):
@@ -33,48 +54,43 @@ def payload(queued: Queued, *, tenant: str, conversation_id: str, most_bytes: in
     except (ValueError, TypeError, OverflowError, OSError, RecursionError):
         message = "the happening in the outbox cannot be read"
         raise UnsendableError(message) from None
-    whose = {"conversation_id": conversation_id, "call_id": queued.call_id, "tenant": tenant, "seq": queued.seq}
-    envelope = {"type": queued.type, "timestamp": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
-
-    def written(data: Mapping[str, Any]) -> str:
-        return _text({**envelope, "data": {**data, **whose}})
-
-    whole = written(told)
-    return whole if _size(whole) <= most_bytes else _cut(told, written, most_bytes)
+    return told, moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _cut(told: Mapping[str, Any], written: Callable[[Mapping[str, Any]], str], most_bytes: int) -> str:
-    """Return it with texts as long as they can be."""
-    least, most = _SHORTEST, max(_SHORTEST, most_bytes)
-    best: str = written({"truncated": True})
+def longest(written: Callable[[int], str], most_bytes: int) -> str | None:
+    """Return what is written with texts as long as they can be; None if it is too much with the shortest ones."""
+    least, most = SHORTEST, max(SHORTEST, most_bytes)
+    best: str | None = None
     while least <= most:
         length = (least + most) // 2
-        text = written({**_shortened(told, length), "truncated": True})
-        if _size(text) <= most_bytes:
+        text = written(length)
+        if size_of(text) <= most_bytes:
             best, least = text, length + 1
         else:
             most = length - 1
     return best
 
 
-def _shortened(value: Any, length: int, key: str = "") -> Any:
+def shortened(value: Any, length: int, key: str = "", *, ids: int = _ID_CHARACTERS) -> Any:
+    """Return a value with its texts cut to this length. Ids, which are in fields of certain names, keep more."""
     match value:
         case str():
-            bound = max(length, _ID_CHARACTERS) if key in _IDS else length
+            bound = max(length, ids) if key in _IDS else length
             return value if len(value) <= bound else value[:bound] + _MARK
         case dict():
-            return {name: _shortened(one, length, name) for name, one in value.items()}
+            return {name: shortened(one, length, name, ids=ids) for name, one in value.items()}
         case list():
-            return [_shortened(one, length, key) for one in value]
+            return [shortened(one, length, key, ids=ids) for one in value]
         case _:
             return value
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """Return JSON in which every text is one that can be sent: half a surrogate pair becomes a question mark."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode(errors="replace").decode()
 
 
-def _size(text: str) -> int:
+def size_of(text: str) -> int:
+    """Return the bytes of a text that is sent."""
     return len(text.encode())

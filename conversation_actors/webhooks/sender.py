@@ -1,19 +1,18 @@
 """Sends to one destination, a request at a time: what became of a request is a value, and has no secret in it."""
 
 import ssl
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Self
 from urllib.parse import urlsplit
 
 import aiohttp
+from pydantic import SecretStr
 
-from conversation_actors.destinations import Destination, is_numeric
+from conversation_actors.destinations import is_numeric
 from conversation_actors.webhooks.addresses import is_public
 from conversation_actors.webhooks.resolver import AddressRefusedError, CheckedResolver, Lookup, look_up
-from conversation_actors.webhooks.signing import Signer
 
 _READ = 64 << 10
 """Bytes of an answer's body that are read. Nothing in it means anything: it is read to learn whether it is whole."""
@@ -37,6 +36,15 @@ class Refusal:
     is_final: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What one request is to send, and where to. Its ``repr`` has neither secrets nor content."""
+
+    url: SecretStr
+    headers: Mapping[str, str] = field(repr=False)
+    body: str = field(repr=False)
+
+
 class Sender:
     """The way to one destination. Each request has a connection of its own, to an address that was checked for it.
 
@@ -46,18 +54,15 @@ class Sender:
 
     def __init__(
         self,
-        destination: Destination,
         *,
         timeout: timedelta,
         allow_private: bool,
         trusted: ssl.SSLContext | None = None,
         lookup: Lookup = look_up,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """Wait `timeout` for each answer. `trusted` has the authorities of certificates; by default the system's."""
-        self._destination, self._timeout, self._allow_private = destination, timeout.total_seconds(), allow_private
-        self._trusted, self._lookup, self._clock = trusted or ssl.create_default_context(), lookup, clock
-        self._signer = Signer(destination.secret)
+        self._timeout, self._allow_private = timeout.total_seconds(), allow_private
+        self._trusted, self._lookup = trusted or ssl.create_default_context(), lookup
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -81,16 +86,15 @@ class Sender:
         await self._session.close()
         await self._resolver.close()
 
-    async def send(self, event_id: str, body: str) -> Refusal | None:
+    async def send(self, parcel: Parcel) -> Refusal | None:
         """Send one request, and return why it was not taken; None if it was."""
         assert self._session is not None
-        url = self._destination.url.get_secret_value()
+        url, headers, body = parcel.url.get_secret_value(), parcel.headers, parcel.body.encode()
         host = urlsplit(url).hostname or ""
         if is_numeric(host) and not self._allow_private and not is_public(host):
             return REFUSED_ADDRESS
-        headers = self._signer.headers(event_id, body, at=self._clock())
         try:
-            async with self._session.post(url, data=body.encode(), headers=headers, allow_redirects=False) as answer:
+            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
                 return await _judged(answer)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             return explained(error, self._timeout)

@@ -16,6 +16,8 @@ from standardwebhooks import Webhook
 
 from conversation_actors.destinations import Destination
 from conversation_actors.settings import WebhookSettings
+from conversation_actors.webhooks.endpoint import Endpoint
+from conversation_actors.webhooks.sender import Parcel
 
 SECRET = "whsec_" + base64.b64encode(b"a key of thirty-two bytes, no less").decode()
 OTHER_SECRET = "whsec_" + base64.b64encode(b"another key of thirty-two bytes!!").decode()
@@ -129,6 +131,7 @@ async def hang(_: Event, __: Receiver) -> web.StreamResponse:
     raise AssertionError
 
 
-def body(**data: Any) -> str:
-    """Return any body."""
-    return json.dumps({"type": "call.started", "timestamp": "2026-01-01T00:00:00Z", "data": {"seq": 1, **data}})
+def signed(url: str, event_id: str = "evt_1", **values: Any) -> Parcel:
+    """Return a request to an endpoint, with any body."""
+    told = {"type": "call.started", "timestamp": "2026-01-01T00:00:00Z", "data": {"seq": 1}}
+    return Endpoint(destination(url, **values), webhooks(), tenant="tenant").signed(event_id, json.dumps(told))

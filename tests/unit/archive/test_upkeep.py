@@ -67,11 +67,12 @@ class Purging:
     def __init__(self, *active_at: float, at_once: int = 100) -> None:
         """These are their last moments; removing more than `at_once` takes too long."""
         self.active_at = list(active_at)
-        self.at_once, self.asked = at_once, list[int]()
+        self.at_once, self.asked, self.kept_for = at_once, list[int](), set[str | None]()
 
-    async def purge(self, before: float, *, most: int) -> int:
+    async def purge(self, before: float, *, most: int, kept_for: str | None = None) -> int:
         """Remove some."""
         self.asked.append(most)
+        self.kept_for.add(kept_for)
         if most > self.at_once:
             message = "the time is up"
             raise ArchiveUnavailableError(message)
@@ -85,6 +86,15 @@ async def test_retention_removes_all_that_is_due() -> None:
     writer = Purging(*range(250))
     assert await Retention(writer, timedelta(seconds=10), clock=lambda: 210.0).purge() == 200
     assert writer.active_at == list(range(200, 250))
+    assert writer.kept_for == {None}
+
+
+async def test_retention_keeps_what_a_destination_lacks_each_time_it_tries() -> None:
+    """The writer knows which lives those are."""
+    writer = Purging(*range(250), at_once=30)
+    kept = timedelta(seconds=10)
+    await Retention(writer, kept, kept_for="backend", clock=lambda: 110.0).purge()
+    assert writer.kept_for == {"backend"}
 
 
 @pytest.mark.parametrize("at_once", [1, 30])

@@ -7,14 +7,13 @@ import pytest
 
 from conversation_actors.archive.outbox import Queued, Taken
 from conversation_actors.failures import Failures
+from conversation_actors.webhooks.endpoint import Endpoint
 from conversation_actors.webhooks.lane import Lane, Terms, Work
-from conversation_actors.webhooks.sender import Refusal
-from tests.support.receivers import destination
+from conversation_actors.webhooks.sender import Parcel, Refusal
+from tests.support.receivers import destination, webhooks
 
 QUIET, LONGEST = 60.0, 900.0
-TERMS = Terms(
-    tenant="tenant", most_bytes=1 << 20, attempts=1000, again=(1.0, LONGEST), working=20.0, quiet=QUIET
-)  # fmt: skip
+TERMS = Terms(attempts=1000, again=(1.0, LONGEST), working=20.0, quiet=QUIET)
 NO = Refusal("answered 500")
 
 
@@ -23,7 +22,7 @@ class Answers:
 
     refusal: Refusal | None = None
 
-    async def send(self, _: str, __: str) -> Refusal | None:
+    async def send(self, _: Parcel) -> Refusal | None:
         """Answer that."""
         return self.refusal
 
@@ -34,8 +33,9 @@ class Street:
     def __init__(self, terms: Terms = TERMS) -> None:
         self.now = 1000.0
         self.answers = Answers()
+        recipient = Endpoint(destination("http://127.0.0.1/"), webhooks(), tenant="tenant")
         self.lane = Lane(
-            destination("http://127.0.0.1/"), self.answers, terms,  # type: ignore[arg-type]
+            recipient, self.answers, terms,  # type: ignore[arg-type]
             failures=Failures(), clock=lambda: self.now,
         )  # fmt: skip
 

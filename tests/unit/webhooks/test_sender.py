@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from standardwebhooks import Webhook
 
 from conversation_actors.webhooks.resolver import Lookup, look_up
-from conversation_actors.webhooks.sender import Refusal, Sender
-from tests.support.receivers import OTHER_SECRET, SECRET, Event, Receiver, body, destination, fail, hang, raw, receiving
+from conversation_actors.webhooks.sender import Parcel, Refusal, Sender
+from tests.support.receivers import OTHER_SECRET, SECRET, Event, Receiver, fail, hang, raw, receiving, signed
 
 PATIENT = timedelta(seconds=20)
 SHORT = timedelta(milliseconds=300)
@@ -31,10 +31,9 @@ async def sent(
     secret: Sequence[str] = (SECRET,),
 ) -> Refusal | None:
     """Send one request, and return what became of it."""
-    one = destination(url, secret=tuple(map(SecretStr, secret)))
-    sender = Sender(one, timeout=patience, allow_private=allow_private, trusted=trusted, lookup=lookup)
-    async with sender:
-        refusal = await sender.send("evt_1", body())
+    parcel = signed(url, secret=tuple(map(SecretStr, secret)))
+    async with Sender(timeout=patience, allow_private=allow_private, trusted=trusted, lookup=lookup) as sender:
+        refusal = await sender.send(parcel)
     if refusal is not None:
         assert TOKEN not in repr(refusal)
         assert not any(one.removeprefix("whsec_") in repr(refusal) for one in secret)
@@ -57,7 +56,7 @@ async def test_everything_is_signed_with_every_secret() -> None:
     headers = receiver.headers[0]
     assert len(headers["webhook-signature"].split()) == 2
     for secret in (SECRET, OTHER_SECRET):
-        assert Webhook(secret).verify(body(), headers)
+        assert Webhook(secret).verify(signed(receiver.url).body, headers)
 
 
 @pytest.mark.parametrize("status", [300, 400, 401, 404, 410, 422, 500, 502, 599])
@@ -174,10 +173,10 @@ async def test_a_second_answer_does_not_count_for_the_next_request(*, late: bool
 
     async with (
         raw(twice, keeps=True) as url,
-        Sender(destination(url), timeout=PATIENT, allow_private=True) as sender,
+        Sender(timeout=PATIENT, allow_private=True) as sender,
     ):
-        assert await sender.send("evt_1", body()) is None
-        assert await sender.send("evt_2", body()) == Refusal("answered 500")
+        assert await sender.send(signed(url)) is None
+        assert await sender.send(signed(url, "evt_2")) == Refusal("answered 500")
 
 
 async def test_what_is_not_http_is_a_refusal() -> None:
@@ -255,10 +254,9 @@ async def test_the_address_that_was_checked_is_the_one_that_is_connected_to() ->
 
     async with receiving() as receiver:
         url = receiver.url.replace("127.0.0.1", "crm.example")
-        one = destination(url)
-        async with Sender(one, timeout=PATIENT, allow_private=True, lookup=lookup) as sender:
+        async with Sender(timeout=PATIENT, allow_private=True, lookup=lookup) as sender:
             for number in range(3):
-                assert await sender.send(f"evt_{number}", body()) is None
+                assert await sender.send(signed(url, f"evt_{number}")) is None
     assert asked == ["crm.example"] * 3
     assert receiver.headers[0]["Host"].startswith("crm.example:")
 
@@ -284,13 +282,12 @@ async def test_names_that_nobody_answers_for_keep_nobody_else_waiting() -> None:
         asyncio.run_coroutine_threadsafe(release.wait(), loop).result()
         return ["127.0.0.1"]
 
-    async with receiving() as receiver:
-        slow = Sender(destination("https://slow.example/"), timeout=SHORT, allow_private=True, lookup=hanging)
-        async with slow:
-            tries = [asyncio.create_task(slow.send(f"evt_{number}", body())) for number in range(50)]
-            assert await sent(receiver.url.replace("127.0.0.1", "localhost")) is None
-            assert {await one for one in tries} == {Refusal("no whole answer within 0.3 s")}
-            release.set()
+    async with receiving() as receiver, Sender(timeout=SHORT, allow_private=True, lookup=hanging) as slow:
+        parcel = signed("https://slow.example/")
+        tries = [asyncio.create_task(slow.send(parcel)) for _ in range(50)]
+        assert await sent(receiver.url.replace("127.0.0.1", "localhost")) is None
+        assert {await one for one in tries} == {Refusal("no whole answer within 0.3 s")}
+        release.set()
     assert asked == 1
 
 
@@ -301,3 +298,9 @@ async def test_no_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("http_proxy", proxy.url)
         assert await sent(receiver.url) == Refusal("answered 500")
     assert proxy.tried == []
+
+
+def test_a_parcel_shows_neither_its_secrets_nor_what_is_in_it() -> None:
+    """Whoever logs one."""
+    parcel = Parcel(SecretStr(f"https://crm.example/{TOKEN}"), {"Authorization": TOKEN}, TOKEN)
+    assert TOKEN not in repr(parcel)
