@@ -40,11 +40,6 @@ class BackendClient:
 
     Every method raises `BackendUnavailableError` if the back end is away, refuses, or answers with what does not fit
     its document. None waits longer than its setting, names and connections included. All may be cancelled at any time.
-
-    Example:
-        async with BackendClient(settings.backend, settings.tenant) as backend:
-            for message in await backend.messages("support-42"):
-                print(message.role, message.text)
     """
 
     def __init__(self, settings: BackendSettings, tenant: str, *, exchange: Exchange | None = None) -> None:
