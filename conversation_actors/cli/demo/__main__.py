@@ -71,9 +71,9 @@ def main(arguments: list[str]) -> int:
         _tell_failure(error, narration.current, noise.getvalue().splitlines(), as_json=options["as_json"])
         return 1
     seconds = time.monotonic() - started
+    narration.table(outcome.kills, outcome.verdict, seconds)
     if outcome.record is not None:
         narration.record(outcome.record)
-    narration.table(outcome.kills, outcome.verdict, seconds)
     if options["as_json"]:
         _print_json({**_document(outcome), "conversation": options["conversation"], "seconds": round(seconds, 1)})
     return exit_code(outcome)
