@@ -117,7 +117,7 @@ class BackendDouble:
         application.router.add_get(MESSAGES_PATH, self._recent)
         application.router.add_post(CONTEXT_PATH, self._answer_context)
         application.router.add_delete(CONVERSATIONS_PATH, self._delete)
-        application.router.add_post("/v1/{tomorrow:.+}", self._ignore)
+        application.router.add_route("*", "/v1/{tomorrow:.+}", self._ignore)
         return application
 
     def _of(self, tenant: str, conversation_id: str) -> _Kept:
@@ -178,7 +178,7 @@ class BackendDouble:
 
     async def _ignore(self, request: web.Request) -> web.StreamResponse:
         """Take what a newer version sends to a path of its own."""
-        if await _is_of_tomorrow(request):
+        if request.method == "POST" and await _is_of_tomorrow(request):
             return web.Response(status=HTTPStatus.NO_CONTENT)
         raise web.HTTPNotFound
 

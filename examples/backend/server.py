@@ -260,7 +260,7 @@ class Backend:
         application.router.add_get("/v1/messages", self._recent)
         application.router.add_post("/v1/context", self._context)
         application.router.add_delete("/v1/conversations", self._delete)
-        application.router.add_post("/v1/{tomorrow:.+}", self._ignore)
+        application.router.add_route("*", "/v1/{tomorrow:.+}", self._ignore)
         return application
 
     @web.middleware
@@ -288,9 +288,9 @@ class Backend:
 
     async def _ignore(self, request: web.Request) -> web.StreamResponse:
         """Take what a newer version sends to a path of its own: refused, it would make its conversation wait."""
-        return (
-            web.Response(status=204) if is_of_tomorrow(await read(request)) else refused(404, "there is no such path")
-        )
+        if request.method == "POST" and is_of_tomorrow(await read(request)):
+            return web.Response(status=204)
+        return refused(404, "there is no such path")
 
     async def _recent(self, request: web.Request) -> web.StreamResponse:
         """Answer with messages: none if the conversation is not known."""
