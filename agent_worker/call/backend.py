@@ -56,7 +56,11 @@ class CallBackend:
 
     async def _tell(self, interim: Interim) -> None:
         await self._client.transcribed(
-            self._conversation_id, text=interim.text, identity=interim.identity, language=interim.language
+            self._conversation_id,
+            text=interim.text,
+            identity=interim.identity,
+            language=interim.language,
+            at=interim.at,
         )
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:

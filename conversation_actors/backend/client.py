@@ -108,11 +108,16 @@ class BackendClient:
             body = await self._exchange.ask(question)
             return (await self._read(Context, body)).context
 
-    async def transcribed(self, conversation_id: str, *, text: str, identity: str | None, language: str | None) -> None:
-        """Tell the back end what a participant is heard to say, before that is final. Waits for `timeout`."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    async def transcribed(
+        self, conversation_id: str, *, text: str, identity: str | None, language: str | None, at: float
+    ) -> None:
+        """Tell the back end what a participant is heard to say, before that is final. Waits for `timeout`.
+
+        `at` is when it was heard, in seconds since the epoch.
+        """
+        heard = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         told = Transcription(
-            type="transcription.interim", at=now, conversation_id=conversation_id, call_id=None, tenant=self._tenant,
+            type="transcription.interim", at=heard, conversation_id=conversation_id, call_id=None, tenant=self._tenant,
             seq=None, item_id=None, text=text, identity=identity, language=language, final=False,
         )  # fmt: skip
         async with self._within(self._settings.timeout):

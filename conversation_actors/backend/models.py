@@ -224,7 +224,10 @@ class Messages(WireModel):
 
 
 class ContextAsked(WireModel):
-    """What a person has just said, to which the agent is about to answer."""
+    """What a person has just said, to which the agent is about to answer.
+
+    The message may be stored under another id than `item_id` if nothing is added to the turn.
+    """
 
     conversation_id: str
     tenant: str

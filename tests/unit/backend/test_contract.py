@@ -336,7 +336,7 @@ async def test_an_agent_is_answered(client: BackendClient) -> None:
     """It asks for context, and tells what somebody is just saying."""
     assert await client.context("c", identity="ada", text="Hello", item_id=None) == []
     assert await client.context("c", identity=None, text="Hello", item_id="i") == []
-    await client.transcribed("c", text="Hel", identity="ada", language=None)
+    await client.transcribed("c", text="Hel", identity="ada", language=None, at=1.5)
     assert await client.messages("c") == []
 
 
